@@ -1,0 +1,46 @@
+# `make demo` and `make test` do everything from a fresh clone: environment, installation, run.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORKERS ?= 2
+
+.PHONY: help demo test check slow format clean
+
+help:
+	@echo "make demo    merge the demo stream on an embedded Hub (installs what it needs into $(VENV))"
+	@echo "make test    lint, types and tests"
+	@echo "make slow    the tests that take minutes"
+	@echo "make format  let ruff format the code"
+	@echo "make clean   remove the environment and the demo's files"
+
+demo: $(VENV)/.demo-installed
+	$(BIN)/hubmerge demo --root .demo
+
+test: $(VENV)/.test-installed check
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" tests
+
+check: $(VENV)/.test-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+slow: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -n $(WORKERS) -m slow tests
+
+format: $(VENV)/.test-installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch is asked for first and by its exact version, so that no later requirement brings another build.
+$(VENV)/.demo-installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
+	touch $@
+
+$(VENV)/.test-installed: $(VENV)/.demo-installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) .demo
