@@ -1,0 +1,139 @@
+"""Read from the Hub: resolve revisions to commits, list files, read headers by byte range, download checkpoints."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from huggingface_hub import hf_hub_download, hf_hub_url
+from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    build_hf_headers,
+    hf_raise_for_status,
+    http_stream_backoff,
+)
+
+from hubmerge.errors import HubError
+from hubmerge.hub.client import api, call
+
+COMPANIONS = (
+    "*.json",
+    "*.txt",
+    "*.model",
+    "*.tiktoken",
+    "*.jinja",
+    "*.md",
+    "LICENSE*",
+)
+"""Files beside the weights that make a model usable: configuration, tokenizer, processor, licence, card."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a repo at one commit."""
+
+    path: str
+    size: int
+
+
+def resolve_commit(kind: str, path: str, revision: str | None) -> str:
+    """Return the 40-hex commit that `revision` (default: main) of a model or dataset repo stands at now.
+
+    Raises:
+        HubError: the repo or the revision is missing, private or gated away, or the Hub does not answer.
+    """
+    what = f"{kind} {path} at revision {revision or 'main'}"
+    if kind == "dataset":
+        commit = call(what, lambda: api().dataset_info(path, revision=revision).sha)
+    else:
+        commit = call(what, lambda: api().model_info(path, revision=revision).sha)
+    if commit is None:
+        raise HubError(f"{what}: the Hub names no commit", hint="the repo may be empty")
+    return commit
+
+
+def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile, ...]:
+    """Return the files of a model repo at `commit`, sorted by path."""
+    entries = call(
+        f"files of model {path} at {commit}",
+        lambda: list(api().list_repo_tree(path, subfolder or None, revision=commit, recursive=True)),
+    )
+    files = [RemoteFile(entry.path, int(entry.size)) for entry in entries if hasattr(entry, "size")]
+    return tuple(sorted(files, key=lambda file: file.path))
+
+
+def wanted_files(files: Sequence[RemoteFile], *, companions: bool) -> tuple[RemoteFile, ...]:
+    """Choose what to download: the weights in one format, safetensors first, and what makes them usable.
+
+    With `companions` also tokenizer, processor, licence and card files; without, only what describes the weights.
+    Only the top folder counts: weights for other frameworks live in other folders or formats.
+    """
+    top = [file for file in files if "/" not in file.path]
+    weights = [file for file in top if file.path.startswith("model") and file.path.endswith(".safetensors")]
+    index = "model.safetensors.index.json"
+    if not weights:
+        weights = [f for f in top if f.path.startswith("pytorch_model") and f.path.endswith(".bin")]
+        index = "pytorch_model.bin.index.json"
+    patterns = COMPANIONS if companions else ("config.json",)
+    others = [
+        file
+        for file in top
+        if (file.path == index and weights)
+        or (any(fnmatch.fnmatch(file.path, pattern) for pattern in patterns) and not file.path.endswith(".index.json"))
+    ]
+    return tuple(sorted({*weights, *others}, key=lambda file: file.path))
+
+
+def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
+    """Download files of a model repo into the ordinary Hub cache and return the snapshot folder.
+
+    A file already in the cache is not asked for again.
+    """
+    folder: Path | None = None
+    for file in files:
+        name = file.path
+        local = call(f"{name} of model {path} at {commit}", partial(hf_hub_download, path, name, revision=commit))
+        folder = Path(local).parents[name.count("/")]
+        found = Path(local).stat().st_size
+        if found != file.size:
+            raise HubError(
+                f"{name} of model {path} at {commit}: {found} bytes on disk, the Hub says {file.size}",
+                hint=f"delete {local} and run again",
+            )
+    if folder is None:
+        raise HubError(f"model {path} at {commit}: holds no files to download", hint="check the repo and revision")
+    return folder
+
+
+def read_range(path: str, commit: str, file: str, offset: int, length: int) -> bytes:
+    """Return `length` bytes of a file from `offset` on, by one HTTP Range request.
+
+    Raises:
+        HubError: the server sent something else than the range.
+    """
+    what = f"bytes {offset}-{offset + length - 1} of {file} of model {path} at {commit}"
+    url = hf_hub_url(path, file, revision=commit, endpoint=api().endpoint)
+    headers = {**build_hf_headers(library_name="hubmerge"), "Range": f"bytes={offset}-{offset + length - 1}"}
+
+    def fetch() -> bytes:
+        received = bytearray()
+        with http_stream_backoff("GET", url, headers=headers, follow_redirects=True) as response:
+            if response.status_code >= 400:
+                response.read()
+                hf_raise_for_status(response)
+            if response.status_code != 206 and offset != 0:
+                raise HubError(f"{what}: the server does not serve ranges (status {response.status_code})")
+            for chunk in response.iter_bytes():
+                received += chunk
+                if len(received) >= length:
+                    break
+        return bytes(received[:length])
+
+    data = call(what, fetch)
+    if len(data) != length:
+        raise HubError(
+            f"{what}: the server sent {len(data)} bytes", hint="run again; if it stays so, the file is short"
+        )
+    return data
