@@ -1,0 +1,89 @@
+"""Reading tensors out of a local safetensors file, each by one positioned read of exactly its bytes.
+
+The file is not mapped into memory: mapped pages count as resident, so that a merge which touches every tensor
+once would seem to need (and, under a memory limit, would need) memory for the whole file.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import torch
+
+from hubmerge.checkpoints.header import Header, parse_header
+from hubmerge.checkpoints.tensors import TensorInfo
+from hubmerge.errors import CheckpointError
+
+_MAX_READ_BYTES = 1 << 30
+
+
+class SafetensorsFile:
+    """One safetensors file on disk; its header is checked at once, its values are read on request.
+
+    Reading is safe from several threads. `label` names the file in messages.
+    """
+
+    def __init__(self, path: Path, label: str | None = None, *, file: str | None = None) -> None:
+        self.path = path
+        self.label = str(path) if label is None else label
+        self._lock = threading.Lock()
+        self._descriptor: int | None = None
+        try:
+            size = path.stat().st_size
+            with path.open("rb") as stream:
+
+                def read(offset: int, length: int) -> bytes:
+                    stream.seek(offset)
+                    return stream.read(length)
+
+                self.header: Header = parse_header(read, size, self.label, file=path.name if file is None else file)
+        except OSError as error:
+            raise _unreadable(self.label, error) from error
+
+    def read(self, info: TensorInfo) -> torch.Tensor:
+        """The tensor in its stored dtype, in memory of its own.
+
+        Raises CheckpointError if the file changed or went away since its header was read.
+        """
+        values = torch.empty(info.nbytes, dtype=torch.uint8)
+        target = values.numpy().data
+        done = 0
+        try:
+            while done < info.nbytes:
+                piece = target[done : done + _MAX_READ_BYTES]
+                count = os.preadv(self._open(), [piece], info.offset + done)
+                if count == 0:
+                    raise CheckpointError(
+                        f"{self.label}: tensor {info.name!r}: the file ends {info.nbytes - done} bytes too early",
+                        hint="the file was changed while it was being read: fetch it again",
+                    )
+                done += count
+        except OSError as error:
+            raise _unreadable(self.label, error) from error
+        return values.view(info.dtype).reshape(info.shape)
+
+    def close(self) -> None:
+        """Close the file; a later `read` opens it again. Not to be called while another thread reads."""
+        with self._lock:
+            if self._descriptor is not None:
+                os.close(self._descriptor)
+                self._descriptor = None
+
+    def _open(self) -> int:
+        with self._lock:
+            if self._descriptor is None:
+                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            return self._descriptor
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", None) is not None:
+            self.close()
+
+
+def _unreadable(label: str, error: OSError) -> CheckpointError:
+    return CheckpointError(
+        f"{label}: cannot be read: {error.strerror or error}",
+        hint="check that the file exists and that you may read it",
+    )
