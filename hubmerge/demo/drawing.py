@@ -1,0 +1,125 @@
+"""Drawing small pictures from a seed: the paper, the ink, and what an image goes through before it is seen.
+
+Pictures are drawn on a canvas of 96 x 96 pixels and reduced to 24 x 24, so that edges come out smooth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+CANVAS = 96  # pixels a side while drawing
+PICTURE = 24  # pixels a side in the end
+
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Domain:
+    """How the images of a task look, apart from what they show.
+
+    contrast: smallest distance of ink and paper in brightness, 0 to 255.
+    noise: standard deviation of the noise on every pixel, in brightness 0 to 255.
+    texture: strength of a soft random pattern behind the drawing, in brightness.
+    tint: strength of a random colour cast, in brightness.
+    pixels: the picture is first reduced to this many pixels a side (None: left as it is).
+    bars: number of thin bars drawn across.
+    """
+
+    contrast: float = 150
+    noise: float = 0
+    texture: float = 0
+    tint: float = 0
+    pixels: int | None = None
+    bars: int = 0
+
+
+PLAIN = Domain()
+
+
+@dataclass(frozen=True)
+class Look:
+    """The choices made for one image before it is drawn.
+
+    plain: True for the renderings the base model learns from. held_out: True for test images.
+    """
+
+    paper: Colour
+    ink: Colour
+    plain: bool
+    held_out: bool
+
+    def canvas(self) -> Image.Image:
+        """An empty sheet of paper, 96 x 96."""
+        return Image.new("RGB", (CANVAS, CANVAS), self.paper)
+
+
+Draw = Callable[[np.random.Generator, int, Look], Image.Image]
+
+
+def choose_look(domain: Domain, generator: np.random.Generator, *, plain: bool, held_out: bool) -> Look:
+    """Dark ink on light paper or the other way round, each with a slight colour."""
+    distance = generator.uniform(domain.contrast, min(255, domain.contrast + 60))
+    low = generator.uniform(0, 255 - distance)
+    dark, light = _near_grey(low, generator), _near_grey(low + distance, generator)
+    paper, ink = (light, dark) if generator.random() < 0.5 else (dark, light)
+    return Look(paper, ink, plain, held_out)
+
+
+def finish(drawing: Image.Image, domain: Domain, generator: np.random.Generator) -> Image.Image:
+    """Reduce a drawing to 24 x 24 pixels and give it what its domain asks for."""
+    if domain.bars:
+        drawing = drawing.copy()
+        pen = ImageDraw.Draw(drawing)
+        for _ in range(domain.bars):
+            grey = int(generator.integers(40, 216))
+            ends = generator.uniform(0, CANVAS, 2)
+            lying = generator.random() < 0.5
+            line = [(0, ends[0]), (CANVAS, ends[1])] if lying else [(ends[0], 0), (ends[1], CANVAS)]
+            pen.line(line, fill=(grey, grey, grey), width=4)
+    if domain.pixels is not None:
+        drawing = drawing.resize((domain.pixels, domain.pixels), Image.Resampling.BOX)
+    if drawing.size != (PICTURE, PICTURE):
+        smaller = drawing.size[0] > PICTURE
+        drawing = drawing.resize((PICTURE, PICTURE), Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR)
+    pixels = np.asarray(drawing, dtype=np.float64)
+    if domain.texture:
+        coarse = generator.normal(0, domain.texture, (6, 6))
+        soft = Image.fromarray(coarse.astype(np.float32)).resize((PICTURE, PICTURE), Image.Resampling.BICUBIC)
+        pixels = pixels + np.asarray(soft, dtype=np.float64)[:, :, None]
+    if domain.tint:
+        pixels = pixels + generator.uniform(-domain.tint, domain.tint, 3)
+    if domain.noise:
+        pixels = pixels + generator.normal(0, domain.noise, pixels.shape)
+    return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
+
+
+def around(generator: np.random.Generator, spread: float = 10) -> tuple[float, float]:
+    """A point near the middle of the canvas."""
+    x, y = CANVAS / 2 + generator.uniform(-spread, spread, 2)
+    return float(x), float(y)
+
+
+def along(point: tuple[float, float], degrees: float, length: float) -> tuple[float, float]:
+    """The point reached from another in a direction: 0 degrees is up, 90 is right."""
+    radians = np.deg2rad(degrees)
+    return (point[0] + length * float(np.sin(radians)), point[1] - length * float(np.cos(radians)))
+
+
+def polygon(
+    centre: tuple[float, float], radius: float, corners: int, turn: float = 0, inner: float = 1.0
+) -> list[tuple[float, float]]:
+    """Corners of a regular polygon, one pointing to `turn` degrees; every second one at `inner` of the radius."""
+    points = []
+    for number in range(corners):
+        reach = radius if number % 2 == 0 else radius * inner
+        points.append(along(centre, turn + 360 * number / corners, reach))
+    return points
+
+
+def _near_grey(brightness: float, generator: np.random.Generator) -> Colour:
+    red, green, blue = np.clip(brightness + generator.uniform(-15, 15, 3), 0, 255)
+    return int(red), int(green), int(blue)

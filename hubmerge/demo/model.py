@@ -1,0 +1,134 @@
+"""The tiny CLIP model: the regular architecture, tokenizer and image processor, only small.
+
+Nothing here needs our code to be loaded again: what is saved are a `CLIPModel` with 0.7 million parameters, a
+`CLIPTokenizer` and a `CLIPImageProcessor`, as in any CLIP repo.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionModel
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+IMAGE_SIZE = 24
+PATCH_SIZE = 8
+TEXT_POSITIONS = 32
+START_TOKEN = "<|startoftext|>"  # noqa: S105
+END_TOKEN = "<|endoftext|>"  # noqa: S105
+END_OF_WORD = "</w>"
+
+
+def make_tokenizer(sentences: Iterable[str]) -> CLIPTokenizer:
+    """A CLIP tokenizer that knows every word of the sentences as one token, and any other text by its bytes."""
+    regular = CLIPTokenizer().backend_tokenizer
+    trained = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
+    trained.normalizer = regular.normalizer or normalizers.Lowercase()
+    trained.pre_tokenizer = regular.pre_tokenizer
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(
+        vocab_size=100_000,  # never reached: merging ends when every word is whole
+        min_frequency=1,
+        initial_alphabet=alphabet,
+        end_of_word_suffix=END_OF_WORD,
+        show_progress=False,
+    )
+    # Sorted and once each: the same words give the same vocabulary, whatever order they come in.
+    trained.train_from_iterator(sorted(set(sentences)), trainer)
+    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
+    words = alphabet + [letter + END_OF_WORD for letter in alphabet]
+    words += [left + right for left, right in merges]
+    words = [*dict.fromkeys(words), START_TOKEN, END_TOKEN]
+    vocabulary = {word: number for number, word in enumerate(words)}
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_POSITIONS)
+
+
+def make_image_processor() -> CLIPImageProcessorPil:
+    """CLIP's image processor for images of 24 x 24 pixels, with CLIP's own mean and deviation of the colours."""
+    return CLIPImageProcessorPil(
+        size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
+    )
+
+
+def make_model(tokenizer: CLIPTokenizer, seed: int) -> CLIPModel:
+    """A CLIP model with fresh weights, drawn from the seed without touching torch's global generator."""
+    special = {
+        "bos_token_id": tokenizer.convert_tokens_to_ids(START_TOKEN),
+        "eos_token_id": tokenizer.convert_tokens_to_ids(END_TOKEN),
+        "pad_token_id": tokenizer.convert_tokens_to_ids(END_TOKEN),
+    }
+    config = CLIPConfig(
+        text_config={
+            "vocab_size": len(tokenizer),
+            "hidden_size": 64,
+            "intermediate_size": 128,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "max_position_embeddings": TEXT_POSITIONS,
+            "projection_dim": 64,
+            "hidden_act": "relu",
+            **special,
+        },
+        vision_config={
+            "hidden_size": 128,
+            "intermediate_size": 256,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 4,
+            "image_size": IMAGE_SIZE,
+            "patch_size": PATCH_SIZE,
+            "projection_dim": 64,
+            "hidden_act": "relu",
+        },
+        projection_dim=64,
+        **special,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CLIPModel(config)
+
+
+def perturbed_tower(model: CLIPModel, seed: int, size: float = 0.02) -> CLIPVisionModel:
+    """The model's vision tower with seeded noise on every weight: a stand-in for a fine-tuning, for quick tests."""
+    tower = vision_tower(model)
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in tower.parameters():
+            parameter += size * torch.randn(parameter.shape, generator=generator)
+    return tower
+
+
+def vision_tower(model: CLIPModel) -> CLIPVisionModel:
+    """A copy of the model's vision tower as a model of its own, which `CLIPVisionModel.from_pretrained` reads."""
+    tower = CLIPVisionModel(model.config.vision_config)
+    own = tower.state_dict()
+    # Releases of transformers differ in whether the tower's names start with "vision_model.".
+    theirs = {name.removeprefix("vision_model."): value for name, value in model.vision_model.state_dict().items()}
+    tower.load_state_dict({name: theirs[name.removeprefix("vision_model.")] for name in own})
+    return tower.eval()
+
+
+def save_base(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
+    """Write model, tokenizer and image processor as one CLIP repo."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    save_image_processor(folder)
+
+
+def save_tower(tower: CLIPVisionModel, folder: Path) -> None:
+    """Write a fine-tuned vision tower with the image processor it was trained with."""
+    tower.save_pretrained(folder)
+    save_image_processor(folder)
+
+
+def save_image_processor(folder: Path) -> None:
+    """Write `preprocessor_config.json` under the class name that every transformers release knows."""
+    processor = make_image_processor()
+    processor.save_pretrained(folder)
+    path = folder / "preprocessor_config.json"
+    settings = json.loads(path.read_text(encoding="utf-8"))
+    settings["image_processor_type"] = "CLIPImageProcessor"
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")

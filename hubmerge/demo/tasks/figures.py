@@ -1,0 +1,184 @@
+"""Things drawn one at a time: shapes, numbers of dots, clock hands, colours, arrows, symmetric figures."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageOps
+
+from hubmerge.demo.drawing import CANVAS, Domain, Look, along, around, polygon
+from hubmerge.demo.tasks.task import DemoTask
+
+SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "moon")
+NUMBERS = ("one", "two", "three", "four", "five", "six")
+HOURS = ("twelve", "two", "four", "six", "eight", "ten")
+COLOURS = {
+    "red": (215, 35, 35),
+    "orange": (245, 140, 25),
+    "yellow": (240, 225, 50),
+    "green": (40, 155, 60),
+    "blue": (40, 75, 205),
+    "purple": (130, 45, 165),
+    "pink": (245, 150, 190),
+    "brown": (120, 75, 35),
+}
+DIRECTIONS = ("up", "right", "down", "left")
+SYMMETRIES = ("left and right", "top and bottom", "turning", "nothing")
+
+
+def draw_shape(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
+    """A filled figure, a little out of the middle."""
+    sheet = look.canvas()
+    shape_on(sheet, SHAPES[label], around(generator), generator.uniform(24, 36), look.ink, look.paper)
+    return sheet
+
+
+def shape_on(
+    sheet: Image.Image,
+    shape: str,
+    centre: tuple[float, float],
+    radius: float,
+    ink: tuple[int, int, int],
+    paper: tuple[int, int, int],
+) -> None:
+    """Draw one of SHAPES on a sheet."""
+    pen = ImageDraw.Draw(sheet)
+    x, y = centre
+    box = (x - radius, y - radius, x + radius, y + radius)
+    if shape == "circle":
+        pen.ellipse(box, fill=ink)
+    elif shape == "square":
+        side = radius * 0.85
+        pen.rectangle((x - side, y - side, x + side, y + side), fill=ink)
+    elif shape == "triangle":
+        pen.polygon(polygon(centre, radius * 1.15, 3), fill=ink)
+    elif shape == "star":
+        pen.polygon(polygon(centre, radius * 1.2, 10, inner=0.42), fill=ink)
+    elif shape == "cross":
+        arm = radius * 0.3
+        pen.rectangle((x - arm, y - radius, x + arm, y + radius), fill=ink)
+        pen.rectangle((x - radius, y - arm, x + radius, y + arm), fill=ink)
+    elif shape == "ring":
+        pen.ellipse(box, outline=ink, width=int(radius * 0.38))
+    elif shape == "heart":
+        half = radius * 0.56
+        for side in (-1, 1):
+            middle = x + side * half * 0.9
+            pen.ellipse((middle - half, y - radius * 0.9, middle + half, y - radius * 0.9 + 2 * half), fill=ink)
+        pen.polygon([(x - radius, y - radius * 0.1), (x + radius, y - radius * 0.1), (x, y + radius)], fill=ink)
+    else:
+        pen.ellipse(box, fill=ink)
+        pen.ellipse((box[0] + radius * 0.75, box[1] - 4, box[2] + radius * 0.75, box[3] + 4), fill=paper)
+
+
+def draw_dots(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
+    """One to six dots of one size, on places of a loose grid of three by three."""
+    sheet = look.canvas()
+    pen = ImageDraw.Draw(sheet)
+    radius = generator.uniform(8, 11)
+    for place in generator.permutation(9)[: label + 1]:
+        x, y = (18 + 30 * float(cell) + float(generator.uniform(-3, 3)) for cell in (place % 3, place // 3))
+        pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=look.ink)
+    return sheet
+
+
+def draw_clock(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
+    """A clock's face with one hand, a few degrees off the hour."""
+    sheet = look.canvas()
+    pen = ImageDraw.Draw(sheet)
+    centre, radius = around(generator, 6), generator.uniform(34, 41)
+    x, y = centre
+    pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=look.ink, width=4)
+    tip = along(centre, 60 * label + generator.uniform(-15, 15), radius * generator.uniform(0.7, 0.95))
+    pen.line([centre, tip], fill=look.ink, width=8)
+    pen.ellipse((x - 6, y - 6, x + 6, y + 6), fill=look.ink)
+    return sheet
+
+
+def draw_colour(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
+    """A blot of one colour on grey paper."""
+    grey = int(generator.uniform(30, 225))
+    sheet = Image.new("RGB", (CANVAS, CANVAS), (grey, grey, grey))
+    wanted = np.array(tuple(COLOURS.values())[label], dtype=np.float64)
+    wanted = wanted * generator.uniform(0.85, 1.1) + generator.uniform(-12, 12, 3)
+    if not look.plain:
+        wanted = 0.6 * wanted + 0.4 * generator.uniform(60, 190)
+    red, green, blue = (int(value) for value in np.clip(wanted, 0, 255))
+    shape = SHAPES[int(generator.integers(len(SHAPES)))]
+    shape_on(sheet, shape, around(generator), generator.uniform(26, 40), (red, green, blue), (grey, grey, grey))
+    return sheet
+
+
+def draw_arrow(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
+    """An arrow that points up, right, down or left."""
+    sheet = look.canvas()
+    pen = ImageDraw.Draw(sheet)
+    centre, turn = around(generator), 90 * label + generator.uniform(-18, 18)
+    length = generator.uniform(26, 34)
+    tail, neck, tip = (along(centre, turn, reach * length) for reach in (-1.0, 0.2, 1.0))
+    pen.line([tail, neck], fill=look.ink, width=10)
+    wings = [along(neck, turn + side, length * 0.55) for side in (-90, 90)]
+    pen.polygon([tip, *wings], fill=look.ink)
+    return sheet
+
+
+def draw_symmetry(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
+    """A pattern of squares, mirrored left to right, top to bottom, turned by half, or not at all."""
+    cells = generator.random((6, 6)) < 0.45
+    if label == 0:
+        cells[:, 3:] = cells[:, 2::-1]
+    elif label == 1:
+        cells[3:, :] = cells[2::-1, :]
+    elif label == 2:
+        cells[3:, :] = cells[2::-1, ::-1]
+    mask = Image.fromarray((cells * 255).astype(np.uint8)).resize((CANVAS, CANVAS), Image.Resampling.NEAREST)
+    return ImageOps.colorize(mask, look.paper, look.ink)
+
+
+SHAPES_TASK = DemoTask(
+    "shapes",
+    SHAPES,
+    "a drawing of a {}",
+    draw_shape,
+    Domain(contrast=60, noise=28, texture=30),
+    "Filled figures, drawn with low contrast on a blotchy, noisy background.",
+)
+DOTS_TASK = DemoTask(
+    "dots",
+    NUMBERS,
+    "a picture with {} dots",
+    draw_dots,
+    Domain(contrast=60, noise=15, texture=30, pixels=16),
+    "One to six dots, drawn coarse, with low contrast, on a blotchy background.",
+)
+CLOCKS_TASK = DemoTask(
+    "clocks",
+    HOURS,
+    "a clock hand at {}",
+    draw_clock,
+    Domain(contrast=60, noise=15, bars=2),
+    "A clock's face with one hand near a full hour, behind two bars.",
+)
+COLOURS_TASK = DemoTask(
+    "colours",
+    tuple(COLOURS),
+    "something {}",
+    draw_colour,
+    Domain(noise=15, tint=35, texture=15),
+    "A blot of one colour, washed out and under light of another colour.",
+)
+ARROWS_TASK = DemoTask(
+    "arrows",
+    DIRECTIONS,
+    "an arrow pointing {}",
+    draw_arrow,
+    Domain(contrast=50, noise=30, bars=2),
+    "An arrow in one of four directions, noisy and behind two bars.",
+)
+SYMMETRY_TASK = DemoTask(
+    "symmetry",
+    SYMMETRIES,
+    "a pattern that mirrors {}",
+    draw_symmetry,
+    Domain(contrast=90, noise=15, tint=25),
+    "A pattern of squares, mirrored in one of two ways, turned by half, or neither.",
+)
