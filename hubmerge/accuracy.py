@@ -1,0 +1,158 @@
+"""The accuracy matrix R[t][j]: accuracy on task j after step t, and the measures read off it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+AVERAGE_ACCURACY_DEFINITION = "ACC_t = mean of R[t][j] over the tasks j seen up to step t"
+BACKWARD_TRANSFER_DEFINITION = "BWT = 1/(T-1) * sum over i < T of (R[T][i] - R[i][i])"
+FORGETTING_DEFINITION = "forgetting = 1/(T-1) * sum over i < T of (max over t of R[t][i], i <= t <= T, - R[T][i])"
+SHARE_OF_OWN_DEFINITION = "share kept = mean over the tasks j of R[T][j] / (accuracy of task j's own checkpoint)"
+
+
+@dataclass(frozen=True)
+class AccuracyMatrix:
+    """Accuracies between 0 and 1, one row per scored step, one column per task.
+
+    Each task is first seen at one step, the one that merged its checkpoint: by default task j at step j. Where several
+    tasks share a step, R[i][i] reads "task i at the step it is first seen", and T - 1 "the tasks seen before the
+    last step".
+
+    >>> matrix = AccuracyMatrix(("digits", "shapes")).record(1, {"digits": 0.9})
+    >>> matrix = matrix.record(2, {"digits": 0.8, "shapes": 0.7})
+    >>> round(matrix.average(2), 3), round(matrix.backward_transfer(), 3)
+    (0.75, -0.1)
+    """
+
+    tasks: tuple[str, ...]
+    first_steps: tuple[int, ...] = ()  # 1-based, one per task; empty: 1, 2, 3, ...
+    rows: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # step -> task -> accuracy
+
+    def __post_init__(self) -> None:
+        if len(set(self.tasks)) != len(self.tasks):
+            raise ValueError(f"task names must differ: {list(self.tasks)}")
+        if not self.first_steps:
+            object.__setattr__(self, "first_steps", tuple(range(1, len(self.tasks) + 1)))
+        if len(self.first_steps) != len(self.tasks):
+            raise ValueError(f"{len(self.tasks)} tasks but {len(self.first_steps)} first steps")
+
+    def record(self, step: int, scores: Mapping[str, float]) -> AccuracyMatrix:
+        """A new matrix with row `step` set to `scores` (task -> accuracy between 0 and 1).
+
+        Raises:
+            ValueError: a task the matrix does not know, or a value that is not a finite number.
+        """
+        for task, value in scores.items():
+            if task not in self.tasks:
+                raise ValueError(f"no task named {task!r} in the matrix; tasks: {', '.join(self.tasks)}")
+            if not math.isfinite(value):
+                raise ValueError(f"score of {task!r} after step {step} is {value}")
+        return replace(self, rows={**self.rows, step: {task: float(value) for task, value in scores.items()}})
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The steps that have a row, in order."""
+        return tuple(sorted(self.rows))
+
+    def seen(self, step: int) -> tuple[str, ...]:
+        """The tasks first seen at `step` or before, in the order of the columns."""
+        return tuple(task for task, first in zip(self.tasks, self.first_steps, strict=True) if first <= step)
+
+    def value(self, step: int, task: str) -> float | None:
+        """R[step][task], or None where it was not scored."""
+        return self.rows.get(step, {}).get(task)
+
+    def average(self, step: int) -> float | None:
+        """ACC_t, the mean over the tasks seen up to `step`; None unless every one of them was scored."""
+        return _mean([self.value(step, task) for task in self.seen(step)])
+
+    def backward_transfer(self) -> float | None:
+        """How much earlier tasks changed since they were first seen (negative: lost); see the definition above.
+
+        None for a stream of one step, or where a needed score is missing.
+        """
+        last = self._last()
+        return _mean([_minus(self.value(last, t), self.value(first, t)) for t, first in self._earlier(last)])
+
+    def forgetting(self) -> float | None:
+        """How far earlier tasks stand below their best; at least 0. None as for `backward_transfer`."""
+        last = self._last()
+        drops = []
+        for task, first in self._earlier(last):
+            kept = [self.value(step, task) for step in self.steps if step >= first]
+            numbers = [value for value in kept if value is not None]
+            drops.append(_minus(max(numbers, default=None), self.value(last, task)))
+        return _mean(drops)
+
+    def share_of_own(self, own: Mapping[str, float]) -> float | None:
+        """The mean share of each task's own accuracy `own` that the merged model keeps after the last step.
+
+        Tasks without an own accuracy, or with one of 0, are left out; None if nothing is left.
+        """
+        last = self._last()
+        pairs = [(self.value(last, task), own.get(task)) for task in self.seen(last)]
+        return _mean([value / best for value, best in pairs if value is not None and best])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `from_dict` undoes it."""
+        return {
+            "tasks": list(self.tasks),
+            "first_steps": list(self.first_steps),
+            "rows": {str(step): dict(self.rows[step]) for step in self.steps},
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> AccuracyMatrix:
+        """Undo `to_dict`."""
+        rows = {int(step): dict(row) for step, row in data["rows"].items()}
+        return cls(tuple(data["tasks"]), tuple(data["first_steps"]), rows)
+
+    def to_text(self) -> str:
+        """A plain table in percent for a terminal, with the measures and their definitions below it."""
+        width = max([7, *(len(task) for task in self.tasks)])
+        lines = [f"{'step':>4}  " + "  ".join(f"{task:>{width}}" for task in (*self.tasks, "average"))]
+        for step in self.steps:
+            values = [*(self.value(step, task) for task in self.tasks), self.average(step)]
+            lines.append(f"{step:>4}  " + "  ".join(f"{percent(value):>{width}}" for value in values))
+        lines.append("")
+        lines.extend(f"{value:>7}  {name}" for name, value in self.measures())
+        return "\n".join(lines)
+
+    def measures(self) -> list[tuple[str, str]]:
+        """(definition, value in percent) of the measures after the last step, ready to be printed."""
+        if not self.rows:
+            return []
+        return [
+            (f"average accuracy, {AVERAGE_ACCURACY_DEFINITION}", percent(self.average(self._last()))),
+            (f"backward transfer, {BACKWARD_TRANSFER_DEFINITION}", percent(self.backward_transfer(), "+")),
+            (f"forgetting, {FORGETTING_DEFINITION}", percent(self.forgetting())),
+        ]
+
+    def _last(self) -> int:
+        return max(self.rows, default=0)
+
+    def _earlier(self, last: int) -> list[tuple[str, int]]:
+        """The tasks first seen before `last`, each with that step."""
+        pairs = zip(self.tasks, self.first_steps, strict=True)
+        return [(task, first) for task, first in pairs if first < last]
+
+
+def percent(value: float | None, sign: str = "") -> str:
+    """`value` times 100 with one decimal, or a dash; never "-0.0"."""
+    if value is None:
+        return "-"
+    text = f"{100 * value:{sign}.1f}"
+    return text if float(text) != 0 else f"{0:{sign}.1f}"
+
+
+def _minus(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left - right
+
+
+def _mean(values: list[float | None] | list[float]) -> float | None:
+    """The mean, or None when a value is missing or there is none."""
+    numbers = [value for value in values if value is not None]
+    return math.fsum(numbers) / len(numbers) if numbers and len(numbers) == len(values) else None

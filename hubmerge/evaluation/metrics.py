@@ -1,0 +1,175 @@
+"""Metrics as `evaluate.Metric` objects: four that ship here and need no network; any other comes from outside.
+
+Each is constructed by `shipped_metric`, which keeps its data in memory: no lock files, no shared cache.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+import evaluate
+import numpy as np
+
+from hubmerge.errors import EvaluationError
+from hubmerge.report import MetricValue
+
+MetricLoader = Callable[[str, Path], evaluate.Metric]  # (name, cache folder) -> metric
+
+
+class _ShippedMetric(evaluate.Metric):
+    """What the metrics below share: a name, and inputs of one predicted and one true class per example."""
+
+    metric_name: str
+    takes_ranking = False
+    about: str
+
+    def _info(self) -> evaluate.MetricInfo:
+        label = datasets.Value("int64")
+        prediction = datasets.List(label) if self.takes_ranking else label
+        return evaluate.MetricInfo(
+            description=self.about,
+            citation="",
+            inputs_description=self.about,
+            features=datasets.Features({"predictions": prediction, "references": label}),
+        )
+
+
+class Accuracy(_ShippedMetric):
+    """Share of examples whose predicted class is the true one."""
+
+    metric_name = "accuracy"
+    about = "Share of examples whose predicted class is the true one."
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        hits = np.asarray(predictions) == np.asarray(references)
+        return {"accuracy": float(hits.mean())}
+
+
+class F1(_ShippedMetric):
+    """Harmonic mean of precision and recall, over the classes that occur among predictions or references.
+
+    `average`: "macro" (mean over classes, the default), "weighted" (by how often a class is the true one) or "micro".
+    A class with neither a hit nor a miss counts 0.
+    """
+
+    metric_name = "f1"
+    about = "Harmonic mean of precision and recall; by default the plain mean over classes (macro)."
+
+    def _compute(self, predictions: Any, references: Any, average: str = "macro") -> dict[str, float]:
+        counts = _confusion(np.asarray(predictions), np.asarray(references))
+        hits, predicted, true = np.diag(counts), counts.sum(axis=0), counts.sum(axis=1)
+        if average == "micro":
+            return {"f1": float(hits.sum() / counts.sum())}
+        occurring = (predicted + true) > 0
+        per_class = 2 * hits[occurring] / (predicted + true)[occurring]
+        if average == "macro":
+            return {"f1": float(per_class.mean())}
+        if average == "weighted":
+            return {"f1": float(np.average(per_class, weights=true[occurring]))}
+        raise ValueError(f"average must be macro, weighted or micro, not {average!r}")
+
+
+class Top5(_ShippedMetric):
+    """Share of examples whose true class is among the five best scored.
+
+    `predictions` are the classes of each example, best first: (N, 5 or more), or all of them where there are fewer.
+    """
+
+    metric_name = "top-5"
+    takes_ranking = True
+    about = "Share of examples whose true class is among the five best scored ones. Predictions: classes, best first."
+
+    def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+        best, true = np.asarray(predictions)[:, :5], np.asarray(references)
+        return {"top-5": float((best == true[:, None]).any(axis=1).mean())}
+
+
+class Confusion(_ShippedMetric):
+    """Counts: row = true class, column = predicted class; `classes` fixes the size."""
+
+    metric_name = "confusion"
+    about = "Counts of examples: row = true class, column = predicted class."
+
+    def _compute(self, predictions: Any, references: Any, classes: int = 0) -> dict[str, list[list[int]]]:
+        counts: list[list[int]] = _confusion(np.asarray(predictions), np.asarray(references), classes).tolist()
+        return {"confusion": counts}
+
+
+SHIPPED_METRICS: tuple[type[_ShippedMetric], ...] = (Accuracy, F1, Top5, Confusion)
+SHIPPED_METRIC_NAMES: tuple[str, ...] = tuple(metric.metric_name for metric in SHIPPED_METRICS)
+
+
+def _confusion(predictions: np.ndarray, references: np.ndarray, classes: int = 0) -> np.ndarray:
+    """Counts (C, C), int64: row = reference, column = prediction; C is at least `classes`."""
+    size = max(classes, int(max(predictions.max(), references.max())) + 1)
+    return np.bincount(references * size + predictions, minlength=size * size).reshape(size, size)
+
+
+def rank_classes(scores: np.ndarray, best: int = 5) -> np.ndarray:
+    """The `best` classes of each example, best first; of equal scores the lower class number comes first.
+
+    scores: (N, C) float -> (N, min(best, C)) int64.
+    """
+    return np.argsort(-scores, axis=1, kind="stable")[:, :best]
+
+
+def shipped_metric(name: str, cache_folder: Path) -> evaluate.Metric | None:
+    """The metric that ships under `name`, or None. `cache_folder` keeps the library away from the home folder."""
+    for metric in SHIPPED_METRICS:
+        if metric.metric_name == name:
+            return metric(
+                keep_in_memory=True, cache_dir=str(cache_folder / "metrics"), experiment_id=uuid.uuid4().hex, seed=0
+            )
+    return None
+
+
+def metric_named(name: str, cache_folder: Path, load: MetricLoader | None = None) -> evaluate.Metric:
+    """The metric `name`: a shipped one, or else whatever `load` brings.
+
+    Raises:
+        EvaluationError: `name` does not ship and there is nothing to load it with.
+    """
+    metric = shipped_metric(name, cache_folder)
+    if metric is not None:
+        return metric
+    if load is None:
+        raise EvaluationError(
+            f"metric {name!r} does not ship with hubmerge",
+            hint=f"use one of {', '.join(SHIPPED_METRIC_NAMES)}, or run with the network on",
+        )
+    return load(name, cache_folder)
+
+
+def compute_metric(
+    metric: evaluate.Metric, name: str, scores: np.ndarray, references: np.ndarray
+) -> dict[str, MetricValue]:
+    """Score one task: {name: value}, or {name.key: value} where a metric gives several numbers.
+
+    scores: (N, C) float, one score per class; references: (N,) int64.
+
+    Raises:
+        EvaluationError: the metric refuses its inputs, or gives no number.
+    """
+    options: dict[str, Any] = {"classes": scores.shape[1]} if isinstance(metric, Confusion) else {}
+    inputs = rank_classes(scores) if getattr(metric, "takes_ranking", False) else scores.argmax(axis=1)
+    try:
+        values = metric.compute(predictions=inputs, references=references, **options)
+    except Exception as error:  # a metric from outside may raise anything
+        raise EvaluationError(
+            f"metric {name!r} could not be computed: {error}",
+            hint="hubmerge gives it integer predictions and references and no further options",
+        ) from error
+    if isinstance(metric, Confusion):
+        return dict(values)
+    scalars = {key: value for key, value in (values or {}).items() if isinstance(value, (int, float, np.number))}
+    numbers = {key: float(value) for key, value in scalars.items() if math.isfinite(value)}
+    if not numbers:
+        raise EvaluationError(f"metric {name!r} gives no finite number, but {values!r}")
+    if len(numbers) == 1:
+        return {name: next(iter(numbers.values()))}
+    return {key if key == name else f"{name}.{key}": value for key, value in numbers.items()}
