@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
+from hubmerge.checkpoints.folder import open_checkpoint, open_headers
 from hubmerge.checkpoints.header import Header, parse_header
+from hubmerge.checkpoints.layout import WeightFiles, find_weights, read_index
 from hubmerge.checkpoints.safetensors_file import SafetensorsFile
 from hubmerge.checkpoints.shards import Shard, ShardedWriter, plan_shards, write_index
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
@@ -20,8 +22,13 @@ __all__ = [
     "TensorInfo",
     "TensorSource",
     "TensorSpec",
+    "WeightFiles",
     "WrittenFile",
+    "find_weights",
+    "open_checkpoint",
+    "open_headers",
     "parse_header",
     "plan_shards",
+    "read_index",
     "write_index",
 ]

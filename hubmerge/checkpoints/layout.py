@@ -1,0 +1,113 @@
+"""Which files of a folder or repo hold the weights, told from their names and from the index."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+
+from hubmerge.errors import CheckpointError
+
+SAFETENSORS = "safetensors"
+PICKLE = "pickle"
+
+_SINGLE = {"model.safetensors": SAFETENSORS, "pytorch_model.bin": PICKLE}
+_INDEX = {"model.safetensors.index.json": SAFETENSORS, "pytorch_model.bin.index.json": PICKLE}
+_SUFFIX = {SAFETENSORS: ".safetensors", PICKLE: ".bin"}
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """Where the weights are: `kind` is "safetensors" or "pickle"; either one `single` file or an `index`."""
+
+    kind: str
+    single: str | None
+    index: str | None
+
+
+def find_weights(names: Collection[str], label: str) -> WeightFiles:
+    """Choose among the file names of a folder or repo, as transformers does: safetensors before pickles.
+
+    Raises CheckpointError listing what was found instead.
+    """
+    for kind in (SAFETENSORS, PICKLE):
+        for candidates, indexed in ((_SINGLE, False), (_INDEX, True)):
+            for name, of_kind in candidates.items():
+                if of_kind == kind and name in names:
+                    return WeightFiles(kind, None if indexed else name, name if indexed else None)
+    if "adapter_config.json" in names:
+        raise CheckpointError(
+            f"{label}: an adapter, not a whole model",
+            hint="name the model it belongs to in front of it: owner/model+owner/adapter",
+        )
+    found = sorted(name for name in names if "/" not in name)
+    listing = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"
+    raise CheckpointError(
+        f"{label}: no weights: expected {' or '.join([*_SINGLE, *_INDEX])}, found {listing}",
+        hint="save the model with save_pretrained()",
+    )
+
+
+def read_index(text: bytes, kind: str, label: str) -> dict[str, str]:
+    """The index's map from tensor name to file name, checked: every file lies inside the folder.
+
+    Raises CheckpointError naming the entry that is wrong.
+    """
+    index = read_json_object(text, label)
+    places = index.get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(
+            f"{label}: expected a `weight_map` from tensor names to files", hint="save the model again"
+        )
+    for name, file in places.items():
+        if not isinstance(file, str) or not is_inside(file) or not file.endswith(_SUFFIX[kind]):
+            raise CheckpointError(
+                f"{label}: tensor {name!r} is said to be in {file!r}, "
+                f"expected a {_SUFFIX[kind]} file inside the folder",
+                hint="do not use this checkpoint unless you know who wrote it",
+            )
+    return places
+
+
+def is_inside(file: str) -> bool:
+    """Whether a file name from an untrusted list stays inside the folder it is joined to."""
+    path = PurePosixPath(file)
+    odd = "\\" in file or ":" in file or not file.isprintable()
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not odd
+
+
+def read_json_object(text: bytes, label: str) -> dict[str, Any]:
+    """A JSON object from bytes. Raises CheckpointError if it is anything else."""
+    try:
+        value = json.loads(text.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{label}: not valid JSON: {error}", hint="fetch the file again") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(
+            f"{label}: expected a JSON object, found {type(value).__name__}", hint="fetch the file again"
+        )
+    return value
+
+
+def check_against_index(places: Mapping[str, str], in_files: Mapping[str, Collection[str]], label: str) -> None:
+    """Check that the index and the files tell the same.
+
+    `in_files` maps each file to the names of the tensors it holds. Raises CheckpointError naming the first
+    tensor that the index promises and the file lacks, or that a file holds and the index does not mention.
+    """
+    for name, file in places.items():
+        if name not in in_files[file]:
+            raise CheckpointError(
+                f"{label}: tensor {name!r} is not in {file}, where the index puts it",
+                hint="the index belongs to other shards: fetch all files again from one revision",
+            )
+    for file, names in in_files.items():
+        for name in names:
+            if places.get(name) != file:
+                elsewhere = f"puts it in {places[name]}" if name in places else "does not mention it"
+                raise CheckpointError(
+                    f"{label}: {file} holds tensor {name!r}, but the index {elsewhere}",
+                    hint="the index belongs to other shards: fetch all files again from one revision",
+                )
