@@ -1,0 +1,131 @@
+"""Large files that arrive in parts: each part is written at its place in one temporary file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hubmerge.localhub.durable import Workspace
+from hubmerge.localhub.objects import ObjectStore
+from hubmerge.localhub.refusals import BadRequest, NotFound
+
+MOST_PARTS = 10_000
+
+
+@dataclass
+class PartWriter:
+    """One part while its bytes arrive. Nothing counts before `finish`; a part sent again replaces the first."""
+
+    upload: PartialUpload
+    number: int
+    _digest: hashlib._Hash = field(default_factory=lambda: hashlib.sha256(), init=False)
+    _size: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self._file = self.upload.path.open("r+b")
+        self._file.seek((self.number - 1) * self.upload.part_bytes)
+        self.upload.arrived.pop(self.number, None)
+
+    def write(self, chunk: bytes) -> None:
+        """Append `chunk`.
+
+        Raises:
+            BadRequest: the part is longer than announced.
+        """
+        self._size += len(chunk)
+        if self._size > self.upload.part_size(self.number):
+            raise BadRequest(f"Part {self.number} is longer than {self.upload.part_size(self.number)} bytes.")
+        self._file.write(chunk)
+        self._digest.update(chunk)
+
+    def finish(self) -> str:
+        """Count the part as arrived; return its ETag.
+
+        Raises:
+            BadRequest: the part is shorter than announced.
+        """
+        self.close()
+        if self._size != self.upload.part_size(self.number):
+            raise BadRequest(
+                f"Part {self.number} has {self._size} bytes, expected {self.upload.part_size(self.number)}."
+            )
+        self.upload.arrived[self.number] = self._digest.hexdigest()
+        return self._digest.hexdigest()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+@dataclass
+class PartialUpload:
+    """A large file of which some parts have arrived: part number (from 1) -> ETag."""
+
+    sha256: str
+    size: int
+    part_bytes: int
+    path: Path
+    arrived: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def part_count(self) -> int:
+        """How many parts the file is cut into."""
+        return -(-self.size // self.part_bytes)
+
+    def part_size(self, number: int) -> int:
+        """Give the size in bytes of part `number`."""
+        return min(self.part_bytes, self.size - (number - 1) * self.part_bytes)
+
+
+class Multiparts:
+    """The uploads in parts that are under way in this process."""
+
+    def __init__(self, store: ObjectStore, workspace: Workspace, part_bytes: int) -> None:
+        self._store = store
+        self._workspace = workspace
+        self.part_bytes = part_bytes
+        self._uploads: dict[str, PartialUpload] = {}
+
+    def begin(self, sha256: str, size: int) -> tuple[str, PartialUpload]:
+        """Open an upload; its key is its permission, so it cannot be guessed."""
+        part_bytes = max(self.part_bytes, -(-size // MOST_PARTS))
+        path = self._workspace.new_path()
+        with path.open("wb") as file:
+            os.truncate(file.fileno(), size)
+        key = secrets.token_hex(24)
+        self._uploads[key] = PartialUpload(sha256, size, part_bytes, path)
+        return key, self._uploads[key]
+
+    def _upload(self, key: str) -> PartialUpload:
+        if key not in self._uploads:
+            raise NotFound("This upload is unknown: it was finished, or the server was started anew. Begin again.")
+        return self._uploads[key]
+
+    def receive(self, key: str, number: int) -> PartWriter:
+        """Open the place of part `number` (from 1)."""
+        upload = self._upload(key)
+        if not 1 <= number <= upload.part_count:
+            raise BadRequest(f"Part {number} of {upload.part_count}.")
+        return PartWriter(upload, number)
+
+    def complete(self, key: str, sha256: str, etags: dict[int, str]) -> None:
+        """Check the parts and keep the file. Asked again after it is kept, it agrees.
+
+        Raises:
+            BadRequest: parts are missing, or the bytes are not what was announced.
+        """
+        if key not in self._uploads and self._store.lfs_size(sha256) is not None:
+            return
+        upload = self._upload(key)
+        if sha256 != upload.sha256:
+            raise BadRequest(f"This upload is for sha256 {upload.sha256}, not {sha256}.")
+        if etags != upload.arrived or len(etags) != upload.part_count:
+            raise BadRequest(f"{len(upload.arrived)} of {upload.part_count} parts arrived; the ETags must match them.")
+        del self._uploads[key]
+        try:
+            self._store.keep_file(upload.path, upload.sha256, upload.size)
+        finally:
+            upload.path.unlink(missing_ok=True)

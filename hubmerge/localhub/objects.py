@@ -1,0 +1,125 @@
+"""The content of every file of every repo, stored once under the hash of its bytes.
+
+objects/blob/ab/abcd...   regular files, named by their git blob sha1
+objects/lfs/ab/abcd...    large files, named by their sha256
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+from hubmerge.localhub.durable import Workspace, move_into_place
+from hubmerge.localhub.refusals import BadRequest
+
+COPY_BYTES = 1 << 20
+
+
+def git_oid(kind: str, content: bytes) -> str:
+    """Name a git object: sha1 of `"<kind> <length>\\0"` followed by its content."""
+    return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
+
+
+def lfs_pointer(sha256: str, size: int) -> bytes:
+    """Write the small text that git holds in place of a large file (git-lfs specification v1)."""
+    return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
+
+
+def is_sha256(text: str) -> bool:
+    """Tell whether `text` is 64 lower-case hex digits, and so safe as a file name."""
+    return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
+
+
+class IncomingFile:
+    """A large file while its bytes arrive: a temporary file, hashed as it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file = path.open("wb")
+        self._hash = hashlib.sha256()
+        self.size = 0
+
+    def write(self, chunk: bytes) -> None:
+        """Append `chunk`."""
+        self._file.write(chunk)
+        self._hash.update(chunk)
+        self.size += len(chunk)
+
+    def finish(self) -> tuple[Path, str]:
+        """Flush to the disk; return the temporary path and the sha256."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        return self._path, self._hash.hexdigest()
+
+    def discard(self) -> None:
+        """Forget the bytes. Harmless after the file was moved into place."""
+        self._file.close()
+        self._path.unlink(missing_ok=True)
+
+
+class ObjectStore:
+    """Content-addressed files under `root/objects`. Nothing in it is ever changed after it appeared."""
+
+    def __init__(self, root: Path, workspace: Workspace) -> None:
+        self._folder = root / "objects"
+        self._workspace = workspace
+
+    def blob_path(self, oid: str) -> Path:
+        """Tell where the regular file with git blob sha1 `oid` lies."""
+        return self._folder / "blob" / oid[:2] / oid
+
+    def lfs_path(self, sha256: str) -> Path:
+        """Tell where the large file with this sha256 lies."""
+        return self._folder / "lfs" / sha256[:2] / sha256
+
+    def add_blob(self, content: bytes) -> str:
+        """Store a regular file; return its git blob sha1."""
+        oid = git_oid("blob", content)
+        if not self.blob_path(oid).exists():
+            self._workspace.write(self.blob_path(oid), content)
+        return oid
+
+    def lfs_size(self, sha256: str) -> int | None:
+        """Give the size in bytes of a stored large file, None if it is not stored."""
+        try:
+            return self.lfs_path(sha256).stat().st_size
+        except FileNotFoundError:
+            return None
+
+    def receive(self) -> IncomingFile:
+        """Open a place for a large file whose bytes are about to arrive."""
+        return IncomingFile(self._workspace.new_path())
+
+    def keep(self, incoming: IncomingFile, sha256: str, size: int) -> None:
+        """Store a received large file under `sha256`.
+
+        Raises:
+            BadRequest: its bytes are not what was announced.
+        """
+        path, found = incoming.finish()
+        if incoming.size != size:
+            raise BadRequest(f"{incoming.size} bytes arrived where {size} were announced for sha256 {sha256}.")
+        if found != sha256:
+            raise BadRequest(f"The uploaded bytes have sha256 {found}, announced was {sha256}.")
+        move_into_place(path, self.lfs_path(sha256))
+
+    def keep_file(self, path: Path, sha256: str, size: int) -> None:
+        """Store the temporary file `path` (given up to the store) under `sha256`, after reading it all once.
+
+        Raises:
+            BadRequest: its bytes are not what was announced.
+        """
+        digest = hashlib.sha256()
+        with path.open("rb") as file:
+            while chunk := file.read(COPY_BYTES):
+                digest.update(chunk)
+            os.fsync(file.fileno())
+        found = path.stat().st_size
+        if found != size or digest.hexdigest() != sha256:
+            raise BadRequest(
+                f"The uploaded parts make {found} bytes with sha256 {digest.hexdigest()}, "
+                f"announced were {size} bytes with sha256 {sha256}."
+            )
+        move_into_place(path, self.lfs_path(sha256))

@@ -1,0 +1,115 @@
+"""The answers a Hub gives when it says no: status, `X-Error-Code`, and a sentence.
+
+    Refusal
+    ├── BadRequest             400
+    ├── BadCredentials         401   a token nobody has
+    ├── LoginNeeded            401   an anonymous caller wants to write or to know who it is
+    ├── Forbidden              403   a known caller without the permission
+    ├── RepositoryMissing      404 (401 for an anonymous caller)   missing, or private and not theirs
+    ├── RevisionMissing        404
+    ├── EntryMissing           404
+    ├── Gated                  403 (401 for an anonymous caller)
+    ├── Conflict               409   it exists already
+    └── ParentMoved            412   `parentCommit` is not the head any more
+
+The clients tell these apart by status and `X-Error-Code`, and `BadCredentials` by its exact words.
+"""
+
+from __future__ import annotations
+
+
+class Refusal(Exception):  # noqa: N818 - an answer, not a defect
+    """An HTTP error answer."""
+
+    status = 400
+    code: str | None = None
+
+    def __init__(self, message: str, *, headers: dict[str, str] | None = None, **extra: object) -> None:
+        super().__init__(message)
+        self.message = message
+        self.headers = dict(headers or {})
+        self.extra = extra
+
+
+class BadRequest(Refusal):
+    """The request cannot be understood or would break the repo."""
+
+
+class NotFound(Refusal):
+    """Something without a name of its own is missing."""
+
+    status = 404
+
+
+class BadCredentials(Refusal):
+    """A token that belongs to nobody. The clients know this case by these words alone."""
+
+    status = 401
+
+    def __init__(self) -> None:
+        super().__init__("Invalid credentials in Authorization header")
+
+
+class LoginNeeded(Refusal):
+    """The caller sent no token."""
+
+    status = 401
+
+
+class Forbidden(Refusal):
+    """The caller is known and may not do this."""
+
+    status = 403
+
+
+class RepositoryMissing(Refusal):
+    """The repo does not exist, or the caller may not know that it does."""
+
+    status = 404
+    code = "RepoNotFound"
+
+    def __init__(self, *, anonymous: bool) -> None:
+        super().__init__("Invalid username or password." if anonymous else "Repository not found")
+        if anonymous:
+            self.status = 401
+
+
+class RevisionMissing(Refusal):
+    """No branch, tag, pull request or commit of that name."""
+
+    status = 404
+    code = "RevisionNotFound"
+
+
+class EntryMissing(Refusal):
+    """No such file or folder at this commit."""
+
+    status = 404
+    code = "EntryNotFound"
+
+
+class Gated(Refusal):
+    """The files are for callers whose access request was accepted."""
+
+    status = 403
+    code = "GatedRepo"
+
+    def __init__(self, repo_id: str, *, anonymous: bool) -> None:
+        super().__init__(
+            f"Access to {repo_id} is restricted. "
+            + ("You must log in and be granted access." if anonymous else "You are not in the authorized list.")
+        )
+        if anonymous:
+            self.status = 401
+
+
+class Conflict(Refusal):
+    """It exists already."""
+
+    status = 409
+
+
+class ParentMoved(Refusal):
+    """The branch has a newer head than the commit the caller built on."""
+
+    status = 412

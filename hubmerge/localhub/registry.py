@@ -1,0 +1,131 @@
+"""All repos of a Hub folder: `root/repos/<models|datasets|spaces>/<namespace>/<name>/`.
+
+A repo is built in the temporary folder and moved into place with its first commit; it is deleted by being moved away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from hubmerge.localhub.durable import Workspace, locked, make_folder, sync_folder
+from hubmerge.localhub.objects import ObjectStore
+from hubmerge.localhub.records import FileEntry, now
+from hubmerge.localhub.refusals import BadRequest, Conflict, RepositoryMissing
+from hubmerge.localhub.repository import HEADS, PLURALS, Repository, Settings
+
+LARGE_EXTENSIONS = (
+    "7z", "arrow", "avif", "bin", "bmp", "bz2", "ckpt", "flac", "ftz", "gguf", "gif", "gz", "h5", "ico",
+    "jpeg", "jpg", "joblib", "mlmodel", "model", "mp3", "mp4", "msgpack", "npy", "npz", "ogg", "onnx",
+    "ot", "parquet", "pb", "pdf", "pickle", "pkl", "png", "pt", "pth", "rar", "safetensors", "tar",
+    "tflite", "tgz", "tiff", "wasm", "wav", "webp", "xz", "zip", "zst",
+)  # fmt: skip
+LARGE_PATTERNS = (*(f"*.{extension}" for extension in LARGE_EXTENSIONS), "*tfevents*")
+"""Names that are stored as large files whatever their size, as the `.gitattributes` of a new repo says."""
+
+
+def check_repo_id(repo_id: str) -> str:
+    """Refuse an id that is not `namespace/name` in the Hub's letters."""
+    part = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+    if not re.fullmatch(f"{part}/{part}", repo_id) or ".." in repo_id or "--" in repo_id or repo_id.endswith(".git"):
+        raise BadRequest(
+            f"Invalid repo id {repo_id!r}: expected namespace/name of letters, digits, '-', '_' and '.', "
+            "96 characters each at most, without '--', '..' or '.git' at the end."
+        )
+    return repo_id
+
+
+class Registry:
+    """Find, make, move and delete repos."""
+
+    def __init__(self, root: Path, store: ObjectStore, workspace: Workspace) -> None:
+        self._root = root
+        self._store = store
+        self._workspace = workspace
+
+    def _repository(self, kind: str, repo_id: str) -> Repository:
+        check_repo_id(repo_id)
+        lock = self._root / "locks" / f"{PLURALS[kind]}--{repo_id.replace('/', '--')}"
+        return Repository(self._root / "repos" / PLURALS[kind] / repo_id, lock, self._workspace)
+
+    def find(self, kind: str, repo_id: str) -> Repository | None:
+        """Give the repo, None if there is none of that name."""
+        try:
+            repository = self._repository(kind, repo_id)
+        except BadRequest:
+            return None
+        return repository if repository.exists() else None
+
+    def all(self, kind: str) -> Iterator[tuple[Repository, Settings]]:
+        """Walk all repos of a kind, with their settings, in no promised order."""
+        for path in (self._root / "repos" / PLURALS[kind]).glob("*/*/repo.json"):
+            repository = self._repository(kind, f"{path.parent.parent.name}/{path.parent.name}")
+            with contextlib.suppress(RepositoryMissing):  # deleted while we walk
+                yield repository, repository.settings()
+
+    def create(
+        self,
+        kind: str,
+        repo_id: str,
+        *,
+        author: str,
+        private: bool = False,
+        gated: str | bool = False,
+        sdk: str | None = None,
+    ) -> Repository:
+        """Make a repo with a first commit that holds `.gitattributes`.
+
+        Raises:
+            Conflict: it exists.
+        """
+        repository = self._repository(kind, repo_id)
+        attributes = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LARGE_PATTERNS).encode()
+        entry = FileEntry(self._store.add_blob(attributes), len(attributes))
+        draft = self._workspace.new_path()
+        draft.mkdir()
+        building = Repository(draft, draft, self._workspace)
+        building.write_settings(Settings(kind, repo_id, now(), private=private, gated=gated, sdk=sdk))
+        first = building.write_commit(
+            {".gitattributes": entry},
+            parents=(),
+            changed=[".gitattributes"],
+            title="initial commit",
+            message="",
+            author=author,
+        )
+        building.write_ref(HEADS, "main", first)
+        try:
+            self._place(draft, repository.folder)
+        finally:
+            if draft.exists():
+                self._workspace.remove_tree(draft)
+        return repository
+
+    def _place(self, source: Path, final: Path) -> None:
+        make_folder(final.parent)
+        with locked(self._root / "locks" / "names"):
+            if final.exists():
+                raise Conflict("You already created this repo.")
+            source.rename(final)
+            sync_folder(final.parent)
+
+    def delete(self, repository: Repository) -> None:
+        """Remove a repo. Its content stays in the object store, where other repos may share it."""
+        with repository.locked():
+            self._workspace.remove_tree(repository.folder)
+
+    def move(self, repository: Repository, repo_id: str) -> Repository:
+        """Give a repo another id.
+
+        Raises:
+            Conflict: there is one of that name.
+        """
+        with repository.locked():
+            target = self._repository(repository.settings().kind, repo_id)
+            if target.exists():
+                raise Conflict(f"{repo_id} exists already.")
+            self._place(repository.folder, target.folder)
+            sync_folder(repository.folder.parent)
+        return target

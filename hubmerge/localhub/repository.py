@@ -1,0 +1,334 @@
+"""One repo on the disk.
+
+    repo.json              what the settings page of a Hub would show
+    refs/heads/main        one small file per branch, tag and pull request: the commit it points to
+    commits/<id>           immutable
+    trees/<oid>            immutable
+
+A commit writes its files, its tree and itself first; the one move that makes it visible is the replacement of the ref.
+Killed at any moment before that, it did not happen, and what it left behind is content nobody points to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from hubmerge.localhub.durable import Workspace, locked, sync_folder
+from hubmerge.localhub.records import Commit, FileEntry, Tree, folder_oids, now, tree_from_json, tree_to_json
+from hubmerge.localhub.refusals import (
+    BadRequest,
+    Conflict,
+    EntryMissing,
+    ParentMoved,
+    RepositoryMissing,
+    RevisionMissing,
+)
+
+KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
+PLURALS = {kind: plural for plural, kind in KINDS.items()}
+HEADS, TAGS, PULLS = "heads", "tags", "pr"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a repo is, apart from its files. `access` maps a user name to pending, accepted or rejected."""
+
+    kind: str
+    id: str
+    created_at: str
+    private: bool = False
+    gated: str | bool = False
+    sdk: str | None = None
+    access: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    @property
+    def namespace(self) -> str:
+        """The part of the id before the slash."""
+        return self.id.partition("/")[0]
+
+
+@dataclass(frozen=True)
+class Put:
+    """Add or replace a file."""
+
+    path: str
+    entry: FileEntry
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Remove a file, or a folder with all it holds."""
+
+    path: str
+    folder: bool
+
+
+Operation = Put | Delete
+
+
+def is_commit_id(text: str) -> bool:
+    """Tell whether `text` is 40 lower-case hex digits."""
+    return len(text) == 40 and all(letter in "0123456789abcdef" for letter in text)
+
+
+def checked_ref_name(name: str) -> str:
+    """Refuse names git would refuse, or that could be taken for a commit."""
+    forbidden = set(" ~^:?*[\\\x7f") | {chr(code) for code in range(32)}
+    if (
+        not name
+        or len(quote(name, safe="")) > 200
+        or forbidden & set(name)
+        or ".." in name
+        or "@{" in name
+        or any(part.startswith(".") or part.endswith(".lock") or not part for part in name.split("/"))
+        or name.endswith(".")
+        or is_commit_id(name)
+    ):
+        raise BadRequest(f"Invalid ref name: {name!r}.")
+    return name
+
+
+def checked_path(path: object) -> str:
+    """Refuse file paths that could not be checked out."""
+    if not isinstance(path, str) or not path:
+        raise BadRequest("A file operation without a path.")
+    parts = path.split("/")
+    if any(part in ("", ".", "..", ".git") for part in parts) or "\0" in path or "\\" in path:
+        raise BadRequest(f"Invalid file path: {path!r}.")
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"Invalid file path: {path!r}.") from error
+    return path
+
+
+class Repository:
+    """The files, commits and refs of one repo."""
+
+    def __init__(self, folder: Path, lock: Path, workspace: Workspace) -> None:
+        self.folder = folder
+        self._lock = lock
+        self._workspace = workspace
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other writer out, in this process and in others.
+
+        Raises:
+            RepositoryMissing: it was deleted or moved while we waited.
+        """
+        with locked(self._lock):
+            if not self.exists():
+                raise RepositoryMissing(anonymous=False)
+            yield
+
+    def exists(self) -> bool:
+        """Tell whether the repo is (still) there."""
+        return (self.folder / "repo.json").is_file()
+
+    def settings(self) -> Settings:
+        """Read the settings. Kind and id are where the folder lies, so that a move is one rename."""
+        try:
+            content = json.loads((self.folder / "repo.json").read_bytes())
+        except FileNotFoundError as error:
+            raise RepositoryMissing(anonymous=False) from error
+        plural, namespace, name = self.folder.parts[-3:]
+        return Settings(kind=KINDS[plural], id=f"{namespace}/{name}", **content)
+
+    def write_settings(self, settings: Settings) -> None:
+        """Replace the settings."""
+        content = {name: value for name, value in asdict(settings).items() if name not in ("kind", "id")}
+        self._workspace.write_json(self.folder / "repo.json", content)
+
+    def change_settings(self, **changes: Any) -> Settings:
+        """Change some settings."""
+        with self.locked():
+            settings = replace(self.settings(), **changes)
+            self.write_settings(settings)
+            return settings
+
+    # refs
+
+    def _ref(self, kind: str, name: str) -> Path:
+        return self.folder / "refs" / kind / quote(name, safe="")
+
+    def refs(self, kind: str) -> dict[str, str]:
+        """List the refs of a kind (heads, tags, pr): name -> commit, by name."""
+        folder = self.folder / "refs" / kind
+        found = {}
+        for path in folder.iterdir() if folder.is_dir() else ():
+            with contextlib.suppress(FileNotFoundError):
+                found[unquote(path.name)] = path.read_text(encoding="ascii").strip()
+        return dict(sorted(found.items()))
+
+    def ref(self, kind: str, name: str) -> str | None:
+        """Give the commit a ref points to, None if there is no such ref."""
+        try:
+            return self._ref(kind, name).read_text(encoding="ascii").strip()
+        except (FileNotFoundError, OSError):
+            return None
+
+    def write_ref(self, kind: str, name: str, commit_id: str) -> None:
+        """Point a ref to a commit."""
+        self._workspace.write(self._ref(kind, name), commit_id.encode())
+
+    def create_ref(self, kind: str, name: str, commit_id: str) -> None:
+        """Make a new branch or tag.
+
+        Raises:
+            Conflict: there is one of that name.
+        """
+        checked_ref_name(name)
+        with self.locked():
+            if self.ref(kind, name) is not None:
+                raise Conflict(f"Reference refs/{kind}/{name} already exists.")
+            self.write_ref(kind, name, commit_id)
+
+    def delete_ref(self, kind: str, name: str) -> None:
+        """Remove a branch or tag.
+
+        Raises:
+            RevisionMissing: there is none of that name.
+        """
+        with self.locked():
+            if self.ref(kind, name) is None:
+                raise RevisionMissing(f"Reference refs/{kind}/{name} does not exist.")
+            self._ref(kind, name).unlink()
+            sync_folder(self._ref(kind, name).parent)
+
+    def open_pull_request(self, revision: str) -> tuple[str, str]:
+        """Make the next free `refs/pr/N` at a revision; return it as (kind, name)."""
+        with self.locked():
+            number = max((int(name) for name in self.refs(PULLS) if name.isdigit()), default=0) + 1
+            self.write_ref(PULLS, str(number), self.resolve(revision))
+        return PULLS, str(number)
+
+    def locate(self, revision: str) -> tuple[str, str]:
+        """Split a revision that names a place to commit to: (kind, name) of a branch or pull request.
+
+        Raises:
+            RevisionMissing: it is not one.
+        """
+        if revision.startswith("refs/pr/"):
+            kind, name = PULLS, revision.removeprefix("refs/pr/")
+        else:
+            kind, name = HEADS, revision.removeprefix("refs/heads/")
+        if self.ref(kind, name) is None:
+            raise RevisionMissing(f"Invalid rev id: {revision}. It is not a branch or pull request of this repo.")
+        return kind, name
+
+    def resolve(self, revision: str) -> str:
+        """Find the commit of a branch, tag, pull request, full ref name or commit id.
+
+        Raises:
+            RevisionMissing: it names nothing.
+        """
+        candidates = [(HEADS, revision), (TAGS, revision)]
+        for kind in (HEADS, TAGS, PULLS):
+            if revision.startswith(f"refs/{kind}/"):
+                candidates.append((kind, revision.removeprefix(f"refs/{kind}/")))
+        for kind, name in candidates:
+            commit_id = self.ref(kind, name)
+            if commit_id is not None:
+                return commit_id
+        if is_commit_id(revision) and (self.folder / "commits" / revision).is_file():
+            return revision
+        raise RevisionMissing(f"Invalid rev id: {revision}")
+
+    # commits
+
+    def commit(self, commit_id: str) -> Commit:
+        """Read a commit."""
+        return Commit.from_json((self.folder / "commits" / commit_id).read_bytes())
+
+    def tree(self, commit_id: str) -> dict[str, FileEntry]:
+        """List every file of a commit."""
+        return tree_from_json((self.folder / "trees" / self.commit(commit_id).tree).read_bytes())
+
+    def history(self, commit_id: str) -> Iterator[tuple[str, Commit]]:
+        """Walk from a commit to the first one: newest first."""
+        following: str | None = commit_id
+        while following is not None:
+            commit = self.commit(following)
+            yield following, commit
+            following = commit.parents[0] if commit.parents else None
+
+    def write_commit(
+        self, tree: Tree, *, parents: tuple[str, ...], changed: Sequence[str], title: str, message: str, author: str
+    ) -> str:
+        """Write a tree and a commit that no ref points to yet; return its id."""
+        tree_oid = folder_oids(tree)[""]
+        if not (self.folder / "trees" / tree_oid).exists():
+            self._workspace.write(self.folder / "trees" / tree_oid, tree_to_json(tree))
+        commit = Commit(tree_oid, parents, title, message, author, now(), tuple(sorted(changed)))
+        self._workspace.write(self.folder / "commits" / commit.id, commit.content())
+        return commit.id
+
+    def apply(
+        self,
+        kind: str,
+        name: str,
+        operations: Sequence[Operation],
+        *,
+        title: str,
+        message: str,
+        author: str,
+        parent: str | None = None,
+    ) -> str:
+        """Commit `operations` on top of a branch or pull request; return the new commit.
+
+        Raises:
+            ParentMoved: `parent` is given and is not the head.
+            EntryMissing: a path to delete is not there.
+            BadRequest: a path would be both a file and a folder.
+        """
+        with self.locked():
+            head = self.ref(kind, name)
+            if head is None:
+                raise RevisionMissing(f"Invalid rev id: {name}")
+            if parent is not None and parent != head:
+                raise ParentMoved(
+                    f"A commit has happened since. Please refresh and try again. (parentCommit {parent}, head {head})"
+                )
+            before = self.tree(head)
+            after = apply_operations(before, operations)
+            changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} | {
+                operation.path for operation in operations if isinstance(operation, Put)
+            }
+            commit_id = self.write_commit(
+                after, parents=(head,), changed=sorted(changed), title=title, message=message, author=author
+            )
+            self.write_ref(kind, name, commit_id)
+            return commit_id
+
+
+def apply_operations(tree: Tree, operations: Sequence[Operation]) -> dict[str, FileEntry]:
+    """Give the tree after `operations`, in their order."""
+    after = dict(tree)
+    for operation in operations:
+        path = operation.path
+        if isinstance(operation, Put):
+            after[path] = operation.entry
+        elif operation.folder:
+            inside = [name for name in after if name.startswith(path + "/")]
+            if not inside:
+                raise EntryMissing(f"Entry {path}/ does not exist.")
+            for name in inside:
+                del after[name]
+        elif path in after:
+            del after[path]
+        else:
+            raise EntryMissing(f"Entry {path} does not exist.")
+    for path in after:
+        folder = path.rpartition("/")[0]
+        while folder:
+            if folder in after:
+                raise BadRequest(f"{folder!r} would be both a file and a folder (it holds {path!r}).")
+            folder = folder.rpartition("/")[0]
+    return after

@@ -1,0 +1,126 @@
+"""Run the embedded Hub: in a thread of a program, or as a program of its own."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from pathlib import Path
+from types import TracebackType
+
+import uvicorn
+
+from hubmerge.errors import MachineError
+from hubmerge.localhub.site import DEFAULT_PART_BYTES, Site
+from hubmerge.localhub.web.app import build_app
+
+START_SECONDS = 10.0
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """Take a port, 0 for any free one.
+
+    Raises:
+        MachineError: it is taken, or the address is not one of this machine.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        raise MachineError(
+            f"The Hub cannot listen on {host} port {port}: {error.strerror or error}.",
+            hint="Choose another port with --port, or 0 for any free one.",
+        ) from error
+    return bound
+
+
+class LocalHub:
+    """A Hub on this machine, with its files under one folder.
+
+        with LocalHub(Path("hub")) as hub:
+            HfApi(endpoint=hub.endpoint, token=hub.token).create_repo("local/model")
+
+    Args:
+        root: the folder; made if it is missing. A later LocalHub on it finds the same repos and the same token.
+        host: the address to listen on; by default nobody but this machine can connect.
+        port: 0 for any free one.
+        part_bytes: large files above this size are uploaded in parts of it.
+
+    Raises:
+        MachineError: the folder or the port cannot be used.
+    """
+
+    def __init__(
+        self, root: Path, host: str = "127.0.0.1", port: int = 0, *, part_bytes: int = DEFAULT_PART_BYTES
+    ) -> None:
+        self.site = Site(root, part_bytes=part_bytes)
+        try:
+            self._socket = bind(host, port)
+        except MachineError:
+            self.site.close()
+            raise
+        self._socket.listen(2048)
+        self.token = self.site.users.first.token
+        config = uvicorn.Config(
+            build_app(self.site),
+            log_level="warning",
+            access_log=False,
+            lifespan="off",
+            ws="none",
+            server_header=False,
+            timeout_graceful_shutdown=3,
+        )
+        self._server = uvicorn.Server(config)
+        self._thread: threading.Thread | None = None
+
+    @property
+    def endpoint(self) -> str:
+        """The address for `HF_ENDPOINT`."""
+        host, port = self._socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    def start(self) -> LocalHub:
+        """Serve in a thread of this process. From its return on, connections are accepted."""
+        self._thread = threading.Thread(target=self.run, name="local-hub", daemon=True)
+        self._thread.start()
+        return self
+
+    def run(self) -> None:
+        """Serve until told to stop; in the main thread, SIGINT and SIGTERM tell so."""
+        self._server.run(sockets=[self._socket])
+
+    def stop(self) -> None:
+        """Stop serving, let requests under way end, and remove what is temporary."""
+        self._server.should_exit = True
+        if self._thread is not None:
+            self._thread.join(START_SECONDS)
+            self._thread = None
+        self._socket.close()
+        self.site.close()
+
+    def __enter__(self) -> LocalHub:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+
+def serve(root: Path, host: str = "127.0.0.1", port: int = 0) -> None:
+    """Serve the Hub folder `root` until SIGINT or SIGTERM; first print how clients reach it.
+
+    Raises:
+        MachineError: the folder or the port cannot be used.
+    """
+    hub = LocalHub(root, host, port)
+    print(f"# A Hub with its files in {root.absolute()}. Every Hugging Face client uses it with")
+    print(f"export HF_ENDPOINT={hub.endpoint}")
+    print(f"export HF_TOKEN={hub.token}", flush=True)
+    try:
+        hub.run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        hub.stop()

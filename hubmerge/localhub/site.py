@@ -1,0 +1,45 @@
+"""The parts of one Hub, put together: what every request handler works on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hubmerge.errors import MachineError
+from hubmerge.localhub.durable import Workspace, make_folder
+from hubmerge.localhub.multipart import Multiparts
+from hubmerge.localhub.objects import ObjectStore
+from hubmerge.localhub.registry import Registry
+from hubmerge.localhub.users import Users
+
+DEFAULT_PART_BYTES = 64 * 1024 * 1024
+
+
+class Site:
+    """A Hub folder that is open for serving.
+
+    Args:
+        root: the folder; made if it is missing.
+        part_bytes: large files above this size are uploaded in parts of it.
+
+    Raises:
+        MachineError: the folder cannot be made or written.
+    """
+
+    def __init__(self, root: Path, *, part_bytes: int = DEFAULT_PART_BYTES) -> None:
+        self.root = root
+        try:
+            make_folder(root.absolute())
+            self.workspace = Workspace(root)
+            self.users = Users(root, self.workspace)
+        except OSError as error:
+            raise MachineError(
+                f"The Hub folder {root} cannot be used: {error.strerror or error}.",
+                hint="Choose a folder you may write to with --root.",
+            ) from error
+        self.store = ObjectStore(root, self.workspace)
+        self.multiparts = Multiparts(self.store, self.workspace, part_bytes)
+        self.registry = Registry(root, self.store, self.workspace)
+
+    def close(self) -> None:
+        """Remove what is temporary."""
+        self.workspace.close()

@@ -1,0 +1,1 @@
+"""The HTTP side of the embedded Hub: one module per group of addresses, each with its `ROUTES`."""

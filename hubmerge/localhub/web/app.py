@@ -1,0 +1,90 @@
+"""The ASGI application of the embedded Hub."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from hubmerge.localhub.refusals import Refusal
+from hubmerge.localhub.site import Site
+from hubmerge.localhub.web import download, repos, upload
+
+logger = logging.getLogger(__name__)
+
+
+class QuotedPaths:
+    """Match addresses as they were sent: a revision `dev%2Fx` is one part of the path, not two."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, with its path still quoted."""
+        if scope["type"] == "http":
+            scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
+        await self._app(scope, receive, send)
+
+
+def error_answer(
+    status: int, message: str, code: str | None, headers: dict[str, str], extra: dict[str, object]
+) -> Response:
+    """Say no as the clients understand it: JSON for people, headers for programs (all there is for HEAD)."""
+    line = " ".join(message.split()).encode("latin-1", errors="replace").decode("latin-1")
+    headers = {**headers, "X-Error-Message": line}
+    if code is not None:
+        headers["X-Error-Code"] = code
+    return JSONResponse({"error": message, **extra}, status_code=status, headers=headers)
+
+
+async def refuse(_: Request, error: Exception) -> Response:
+    """Turn a `Refusal` into its answer."""
+    if not isinstance(error, Refusal):
+        raise error
+    return error_answer(error.status, error.message, error.code, error.headers, error.extra)
+
+
+async def refuse_address(request: Request, error: Exception) -> Response:
+    """Answer for an address nothing is served at. Repo-like ones count as missing repos, as on a Hub."""
+    if not isinstance(error, HTTPException):
+        raise error
+    parts = request.scope["path"].strip("/").split("/")
+    repo_like = error.status_code == 404 and (
+        (parts[0] == "api" and len(parts) > 2 and parts[1] in ("models", "datasets", "spaces", "kernels"))
+        or "resolve" in parts
+    )
+    return error_answer(error.status_code, error.detail, "RepoNotFound" if repo_like else None, {}, {})
+
+
+async def disconnected(_: Request, error: Exception) -> Response:
+    """End a request whose caller has gone; nobody reads the answer."""
+    return Response(status_code=499)
+
+
+async def failed(request: Request, error: Exception) -> Response:
+    """Answer for a defect of this server."""
+    logger.error("%s %s", request.method, request.scope["path"], exc_info=error)
+    return error_answer(500, f"Internal error: {type(error).__name__}", None, {}, {})
+
+
+def build_app(site: Site) -> ASGIApp:
+    """Make the application that serves `site`."""
+    routes: Sequence[BaseRoute] = [*repos.ROUTES, *upload.ROUTES, *download.ROUTES]
+    app = Starlette(
+        routes=routes,
+        exception_handlers={
+            Refusal: refuse,
+            HTTPException: refuse_address,
+            ClientDisconnect: disconnected,
+            Exception: failed,
+        },
+    )
+    app.state.site = site
+    app.router.redirect_slashes = False
+    return QuotedPaths(app)

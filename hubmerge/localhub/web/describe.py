@@ -1,0 +1,224 @@
+"""Repos, commits and trees as the API spells them."""
+
+from __future__ import annotations
+
+import functools
+import json
+import struct
+from collections import Counter
+from math import prod
+from typing import Any
+
+import yaml
+
+from hubmerge.localhub.objects import ObjectStore
+from hubmerge.localhub.records import Commit, FileEntry, Tree, folder_oids
+from hubmerge.localhub.repository import Repository, Settings
+
+CARD_LIMIT_BYTES = 1 << 20
+HEADER_LIMIT_BYTES = 100 * 1000 * 1000
+
+
+def card_data(text: str) -> dict[str, Any]:
+    """Read the metadata block of a card: the YAML between its first two `---` lines.
+
+    Raises:
+        ValueError: it is not a YAML mapping.
+    """
+    lines = text.lstrip("\ufeff").splitlines()
+    if not lines or lines[0].strip() != "---":
+        return {}
+    end = next((index for index, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
+    if end is None:
+        return {}
+    try:
+        data = yaml.safe_load("\n".join(lines[1:end]))
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ValueError("the metadata block is not a mapping")
+    return {str(name): json_value(value) for name, value in data.items()}
+
+
+def json_value(value: Any) -> Any:
+    """Turn what YAML can say and JSON cannot (dates, odd keys) into text."""
+    if isinstance(value, dict):
+        return {str(name): json_value(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [json_value(inner) for inner in value]
+    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+@functools.lru_cache(maxsize=512)
+def _card_of(store: ObjectStore, oid: str) -> dict[str, Any]:
+    try:
+        return card_data(store.blob_path(oid).read_text(encoding="utf-8", errors="replace"))
+    except (ValueError, OSError):
+        return {}
+
+
+def card_of(store: ObjectStore, tree: Tree) -> dict[str, Any]:
+    """Read the card's metadata at a commit; empty if there is no card or it cannot be read."""
+    entry = tree.get("README.md")
+    if entry is None or entry.sha256 or entry.size > CARD_LIMIT_BYTES:
+        return {}
+    return _card_of(store, entry.oid)
+
+
+def as_list(value: Any) -> list[str]:
+    """Read a card field that may be one word or a list of them."""
+    values = value if isinstance(value, list) else [value]
+    return [str(item) for item in values if item is not None]
+
+
+def tags_of(card: dict[str, Any], tree: Tree, kind: str) -> list[str]:
+    """Derive the tags a Hub shows and filters by."""
+    tags = as_list(card.get("tags"))
+    relation = card.get("base_model_relation")
+    if kind == "model":
+        tags += as_list(card.get("library_name")) + as_list(card.get("pipeline_tag"))
+        if any(path.endswith(".safetensors") for path in tree):
+            tags.append("safetensors")
+        tags += [f"dataset:{name}" for name in as_list(card.get("datasets"))]
+        for name in as_list(card.get("base_model")):
+            tags += [f"base_model:{name}"] + ([f"base_model:{relation}:{name}"] if relation else [])
+        tags += as_list(card.get("language"))
+    else:
+        for field in ("task_categories", "task_ids", "size_categories", "language", "multilinguality"):
+            tags += [f"{field}:{name}" for name in as_list(card.get(field))]
+    tags += [f"license:{name}" for name in as_list(card.get("license"))]
+    return list(dict.fromkeys(tags))
+
+
+def parameter_counts(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
+    """Count the parameters of the safetensors files at the root, by dtype."""
+    counts: Counter[str] = Counter()
+    for path, entry in tree.items():
+        if not path.endswith(".safetensors") or "/" in path or "adapter" in path or not entry.sha256:
+            continue
+        try:
+            with store.lfs_path(entry.sha256).open("rb") as file:
+                (length,) = struct.unpack("<Q", file.read(8))
+                if length > min(HEADER_LIMIT_BYTES, entry.size):
+                    return None
+                header = json.loads(file.read(length))
+            for name, tensor in header.items():
+                if name != "__metadata__":
+                    counts[str(tensor["dtype"])] += prod(tensor["shape"])
+        except (ValueError, struct.error, OSError, KeyError, TypeError, AttributeError):
+            return None
+    return {"parameters": dict(counts), "total": sum(counts.values())} if counts else None
+
+
+def model_config(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
+    """Give the two fields of `config.json` a Hub shows."""
+    entry = tree.get("config.json")
+    if entry is None or entry.sha256:
+        return None
+    try:
+        config = json.loads(store.blob_path(entry.oid).read_bytes())
+        return {name: config[name] for name in ("architectures", "model_type") if name in config}
+    except (ValueError, TypeError, OSError):
+        return None
+
+
+def describe_repo(
+    store: ObjectStore,
+    repository: Repository,
+    settings: Settings,
+    commit_id: str,
+    *,
+    blobs: bool = False,
+    whole: bool = True,
+) -> dict[str, Any]:
+    """Describe a repo at a commit; `whole` adds what costs a look into its files."""
+    tree = repository.tree(commit_id)
+    card = card_of(store, tree)
+    described: dict[str, Any] = {
+        "_id": commit_id[:24],
+        "id": settings.id,
+        "author": settings.namespace,
+        "sha": commit_id,
+        "private": settings.private,
+        "gated": settings.gated,
+        "disabled": False,
+        "downloads": 0,
+        "likes": 0,
+        "createdAt": settings.created_at,
+        "lastModified": repository.commit(commit_id).date,
+        "tags": tags_of(card, tree, settings.kind),
+        "cardData": card,
+        "siblings": [describe_sibling(path, entry, blobs=blobs) for path, entry in tree.items()],
+    }
+    if settings.kind == "model":
+        described["modelId"] = settings.id
+        for name in ("library_name", "pipeline_tag"):
+            if isinstance(card.get(name), str):
+                described[name] = card[name]
+    if settings.kind == "space":
+        described["sdk"] = settings.sdk
+    if whole and settings.kind == "model":
+        described["safetensors"] = parameter_counts(store, tree)
+        described["config"] = model_config(store, tree)
+    if whole:
+        described["usedStorage"] = sum({entry.content_hash: entry.size for entry in tree.values()}.values())
+    return {name: value for name, value in described.items() if value is not None}
+
+
+def describe_sibling(path: str, entry: FileEntry, *, blobs: bool) -> dict[str, Any]:
+    """Describe a file in the list of a repo's description."""
+    sibling: dict[str, Any] = {"rfilename": path}
+    if blobs:
+        sibling |= {"size": entry.size, "blobId": entry.oid}
+        if entry.sha256:
+            sibling["lfs"] = entry.lfs()
+    return sibling
+
+
+def describe_file(path: str, entry: FileEntry) -> dict[str, Any]:
+    """Describe a file in the listing of a folder."""
+    described: dict[str, Any] = {"type": "file", "oid": entry.oid, "size": entry.size, "path": path}
+    if entry.sha256:
+        described["lfs"] = entry.lfs()
+    return described
+
+
+def describe_tree(tree: Tree, folder: str, *, recursive: bool) -> list[dict[str, Any]]:
+    """List what a folder holds, by path; the root is ``""``."""
+    prefix = f"{folder}/" if folder else ""
+    listing = [describe_file(path, entry) for path, entry in tree.items() if path.startswith(prefix)]
+    listing += [
+        {"type": "directory", "oid": oid, "size": 0, "path": path}
+        for path, oid in folder_oids(tree).items()
+        if path and path.startswith(prefix)
+    ]
+    if not recursive:
+        listing = [item for item in listing if "/" not in item["path"][len(prefix) :]]
+    return sorted(listing, key=lambda item: item["path"])
+
+
+def add_last_commits(repository: Repository, commit_id: str, items: list[dict[str, Any]]) -> None:
+    """Add to every item of a listing the commit that changed it last."""
+    waiting = {item["path"]: item for item in items}
+    for found, commit in repository.history(commit_id):
+        touched = set(commit.changed)
+        for path in commit.changed:
+            while path := path.rpartition("/")[0]:
+                touched.add(path)
+        for path in touched & waiting.keys():
+            waiting.pop(path)["lastCommit"] = {"id": found, "title": commit.title, "date": commit.date}
+        if not waiting:
+            return
+
+
+def describe_commit(commit_id: str, commit: Commit) -> dict[str, Any]:
+    """Describe a commit in a history."""
+    return {
+        "id": commit_id,
+        "title": commit.title,
+        "message": commit.message,
+        "date": commit.date,
+        "authors": [{"user": commit.author}],
+    }

@@ -1,0 +1,106 @@
+"""Downloads: `resolve`, with HEAD, ranges and the headers the clients' cache lives on."""
+
+from __future__ import annotations
+
+import mimetypes
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import quote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response, StreamingResponse
+
+from hubmerge.localhub.objects import COPY_BYTES
+from hubmerge.localhub.records import FileEntry
+from hubmerge.localhub.refusals import EntryMissing
+from hubmerge.localhub.web.calls import Call, route
+
+
+def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
+    """Read a `Range` header: (first, last) byte, both included; None to send everything.
+
+    A header with several ranges, or one that is not understood, is answered by the whole file (RFC 9110, 14.2).
+
+    Raises:
+        ValueError: no byte of the file is in the range.
+    """
+    found = re.fullmatch(r"bytes=(\d*)-(\d*)", (header or "").strip())
+    if found is None or found.group(0) == "bytes=-":
+        return None
+    first, last = found.groups()
+    if not first:
+        start, end = max(0, size - int(last)), size - 1
+    else:
+        start, end = int(first), min(int(last), size - 1) if last else size - 1
+        if last and int(last) < int(first):
+            return None
+    if start > end:
+        raise ValueError(header)
+    return start, end
+
+
+async def file_chunks(path: Path, start: int, length: int) -> AsyncIterator[bytes]:
+    """Read `length` bytes from `start`, a chunk at a time."""
+    file = await run_in_threadpool(path.open, "rb")
+    try:
+        file.seek(start)
+        while length > 0:
+            chunk = await run_in_threadpool(file.read, min(COPY_BYTES, length))
+            if not chunk:
+                return
+            length -= len(chunk)
+            yield chunk
+    finally:
+        file.close()
+
+
+def content_type(path: str, entry: FileEntry) -> str:
+    """Say what a browser shall make of a file: pictures are shown, text is text, the rest is bytes."""
+    guess = mimetypes.guess_type(path)[0] or ""
+    if guess.startswith("image/") and guess != "image/svg+xml":
+        return guess
+    return "application/octet-stream" if entry.sha256 else "text/plain; charset=utf-8"
+
+
+def resolve(call: Call) -> Response:
+    """Send a file of a repo at a revision, or only its headers."""
+    repository, _ = call.readable_files()
+    commit_id = repository.resolve(call.params["revision"])
+    path = call.params["path"]
+    entry = repository.tree(commit_id).get(path)
+    if entry is None:
+        raise EntryMissing("Entry not found", headers={"X-Repo-Commit": commit_id})
+    store = call.site.store
+    location = store.lfs_path(entry.sha256) if entry.sha256 else store.blob_path(entry.oid)
+    headers = {
+        "X-Repo-Commit": commit_id,
+        "ETag": f'"{entry.content_hash}"',
+        "Accept-Ranges": "bytes",
+        "Cache-Control": "no-cache",
+        "X-Content-Type-Options": "nosniff",
+        "Content-Disposition": f"inline; filename*=UTF-8''{quote(path.rpartition('/')[2], safe='')}",
+    }
+    if entry.sha256:
+        headers |= {"X-Linked-ETag": f'"{entry.sha256}"', "X-Linked-Size": str(entry.size)}
+    status, start, length = 200, 0, entry.size
+    try:
+        wanted = byte_range(call.request.headers.get("range"), entry.size)
+    except ValueError:
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{entry.size}"})
+    if wanted is not None:
+        status, start, length = 206, wanted[0], wanted[1] - wanted[0] + 1
+        headers["Content-Range"] = f"bytes {wanted[0]}-{wanted[1]}/{entry.size}"
+    headers["Content-Length"] = str(length)
+    media_type = content_type(path, entry)
+    if call.request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=media_type)
+    return StreamingResponse(
+        file_chunks(location, start, length), status_code=status, headers=headers, media_type=media_type
+    )
+
+
+ROUTES = [
+    route("GET", "/{plural}/{namespace}/{name}/resolve/{revision}/{path:path}", resolve),
+    route("GET", "/{namespace}/{name}/resolve/{revision}/{path:path}", resolve),
+]

@@ -1,0 +1,281 @@
+"""Making, changing, describing and deleting repos; refs and history."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from starlette.responses import JSONResponse, Response
+
+from hubmerge.localhub.refusals import BadRequest, Conflict, EntryMissing, NotFound
+from hubmerge.localhub.repository import HEADS, PULLS, TAGS, checked_path
+from hubmerge.localhub.web.calls import PREFIXES, Call, readable, repo_url, require_write, route
+from hubmerge.localhub.web.describe import (
+    add_last_commits,
+    card_data,
+    describe_commit,
+    describe_file,
+    describe_repo,
+    describe_tree,
+)
+
+TREE_PAGE = 1000
+COMMITS_PAGE = 50
+REPO = "/api/{plural}/{namespace}/{name}"
+
+
+def page(call: Call, items: list[Any], size: int) -> JSONResponse:
+    """Send one page of a list, with the address of the next one in the `Link` header."""
+    query = call.request.query_params
+    limit, start = query.get("limit", ""), query.get("cursor", "")
+    size = max(1, min(int(limit), 1000)) if limit.isdigit() else size
+    first = int(start) if start.isdigit() else 0
+    response = JSONResponse(items[first : first + size])
+    if first + size < len(items):
+        rest = [(name, value) for name, value in query.multi_items() if name != "cursor"]
+        address = f"{call.endpoint}{call.request.scope['path']}?{urlencode([*rest, ('cursor', first + size)])}"
+        response.headers["Link"] = f'<{address}>; rel="next"'
+    return response
+
+
+def wanted_privacy(data: dict[str, Any], default: bool) -> bool:
+    """Read `visibility` (clients from 2.0) or `private` (older ones)."""
+    if data.get("visibility") in ("public", "private", "protected"):
+        return data["visibility"] == "private"
+    return default if data.get("private") is None else bool(data["private"])
+
+
+def wanted_repo(call: Call, data: dict[str, Any]) -> tuple[str, str]:
+    """Read kind and id from the body of a create or delete."""
+    kind = str(data.get("type") or "model")
+    if kind not in PREFIXES or not isinstance(data.get("name"), str):
+        raise BadRequest("Expected a `name` and a `type` of model, dataset or space.")
+    name = data["name"]
+    namespace = data.get("organization") or call.login().name
+    return kind, name if "/" in name else f"{namespace}/{name}"
+
+
+def create(call: Call) -> Any:
+    """Make a repo."""
+    call.login()
+    data = call.json()
+    kind, repo_id = wanted_repo(call, data)
+    url = f"{call.endpoint}/{PREFIXES[kind]}{repo_id}"
+    user = require_write(call, repo_id.partition("/")[0])
+    try:
+        call.site.registry.create(
+            kind, repo_id, author=user.name, private=wanted_privacy(data, default=False), sdk=data.get("sdk")
+        )
+    except Conflict as conflict:
+        conflict.extra["url"] = url
+        raise
+    return {"url": url, "name": repo_id, "id": repo_id}
+
+
+def delete(call: Call) -> Any:
+    """Delete a repo."""
+    user = call.login()
+    kind, repo_id = wanted_repo(call, call.json())
+    repository, settings = readable(call.site, user, kind, repo_id)
+    require_write(call, settings.namespace)
+    call.site.registry.delete(repository)
+    return {}
+
+
+def move(call: Call) -> Any:
+    """Give a repo another id."""
+    user = call.login()
+    data = call.json()
+    kind = str(data.get("type") or "model")
+    repository, settings = readable(call.site, user, kind, str(data.get("fromRepo")))
+    target = str(data.get("toRepo"))
+    require_write(call, settings.namespace)
+    require_write(call, target.partition("/")[0])
+    moved = call.site.registry.move(repository, target)
+    return {"url": repo_url(call, moved.settings())}
+
+
+def change_settings(call: Call) -> Any:
+    """Make a repo private or public, gated or open."""
+    repository, settings, _ = call.writable()
+    data = call.json()
+    gated = data.get("gated", settings.gated)
+    if gated not in (False, "auto", "manual"):
+        raise BadRequest('`gated` is false, "auto" or "manual".')
+    changed = repository.change_settings(private=wanted_privacy(data, settings.private), gated=gated)
+    return {"private": changed.private, "gated": changed.gated}
+
+
+def info(call: Call) -> Any:
+    """Describe a repo at a revision (default: main)."""
+    repository, settings = call.readable()
+    commit_id = repository.resolve(call.params.get("revision", "main"))
+    return describe_repo(call.site.store, repository, settings, commit_id, blobs=call.flag("blobs"))
+
+
+def refs(call: Call) -> Any:
+    """List branches, tags and, if asked for, pull requests."""
+    repository, _ = call.readable()
+    kinds = {"branches": HEADS, "tags": TAGS}
+    if call.flag("include_prs"):
+        kinds["pullRequests"] = PULLS
+    listed = {
+        field: [
+            {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit_id}
+            for name, commit_id in repository.refs(kind).items()
+        ]
+        for field, kind in kinds.items()
+    }
+    return {**listed, "converts": []}
+
+
+def commits(call: Call) -> Any:
+    """List the history of a revision, newest first."""
+    repository, _ = call.readable()
+    history = repository.history(repository.resolve(call.params["revision"]))
+    return page(call, [describe_commit(found, commit) for found, commit in history], COMMITS_PAGE)
+
+
+def create_branch(call: Call) -> Any:
+    """Make a branch at `startingPoint` (default: main)."""
+    repository, _, _ = call.writable()
+    commit_id = repository.resolve(str(call.json().get("startingPoint") or "main"))
+    repository.create_ref(HEADS, call.params["revision"], commit_id)
+    return Response(status_code=201)
+
+
+def delete_branch(call: Call) -> Any:
+    """Delete a branch; `main` stays."""
+    repository, _, _ = call.writable()
+    if call.params["revision"] == "main":
+        raise BadRequest("The branch main cannot be deleted.")
+    repository.delete_ref(HEADS, call.params["revision"])
+    return {}
+
+
+def create_tag(call: Call) -> Any:
+    """Tag the commit of a revision."""
+    repository, _, _ = call.writable()
+    commit_id = repository.resolve(call.params["revision"])
+    repository.create_ref(TAGS, str(call.json().get("tag") or ""), commit_id)
+    return Response(status_code=201)
+
+
+def delete_tag(call: Call) -> Any:
+    """Delete a tag."""
+    repository, _, _ = call.writable()
+    repository.delete_ref(TAGS, call.params["revision"])
+    return {}
+
+
+def super_squash(call: Call) -> Any:
+    """Replace the history of a branch by one commit with the same files."""
+    repository, _, user = call.writable()
+    with repository.locked():
+        kind, name = repository.locate(call.params["revision"])
+        tree = repository.tree(repository.resolve(call.params["revision"]))
+        commit_id = repository.write_commit(
+            tree,
+            parents=(),
+            changed=list(tree),
+            title=str(call.json().get("message") or f"Super-squash branch '{name}' using huggingface_hub"),
+            message="",
+            author=user.name,
+        )
+        repository.write_ref(kind, name, commit_id)
+    return {}
+
+
+def tree(call: Call) -> Any:
+    """List a folder."""
+    repository, _ = call.readable()
+    commit_id = repository.resolve(call.params["revision"])
+    folder = call.params.get("path", "").strip("/")
+    listing = describe_tree(repository.tree(commit_id), folder, recursive=call.flag("recursive"))
+    if folder and not listing:
+        raise EntryMissing(
+            f"{folder} does not exist on {call.params['revision']!r}", headers={"X-Repo-Commit": commit_id}
+        )
+    if call.flag("expand"):
+        add_last_commits(repository, commit_id, listing)
+    return page(call, listing, TREE_PAGE)
+
+
+def paths_info(call: Call) -> Any:
+    """Describe the named files and folders; those that are missing are left out."""
+    repository, _ = call.readable()
+    commit_id = repository.resolve(call.params["revision"])
+    if "json" in call.request.headers.get("content-type", ""):
+        data = call.json()
+        paths, expand = [str(path) for path in data.get("paths", [])], bool(data.get("expand"))
+    else:
+        form = parse_qs(call.body.decode("utf-8", errors="replace"))
+        paths, expand = form.get("paths", []), form.get("expand", ["false"])[-1].lower() == "true"
+    files = repository.tree(commit_id)
+    folders = {item["path"]: item for item in describe_tree(files, "", recursive=True) if item["type"] == "directory"}
+    items = []
+    for path in dict.fromkeys(path.strip("/") for path in paths):
+        if path in files:
+            items.append(describe_file(checked_path(path), files[path]))
+        elif path in folders:
+            items.append(folders[path])
+    if expand:
+        add_last_commits(repository, commit_id, items)
+    return items
+
+
+def whoami(call: Call) -> Any:
+    """Tell the caller who they are."""
+    user = call.login()
+    return {
+        "type": "user",
+        "id": user.name,
+        "name": user.name,
+        "fullname": user.name,
+        "isPro": False,
+        "orgs": [{"type": "org", "name": name, "roleInOrg": "write"} for name in user.orgs],
+        "auth": {"type": "access_token", "accessToken": {"displayName": user.name, "role": user.role}},
+    }
+
+
+def auth_check(call: Call) -> Any:
+    """Answer whether the caller may read the files of a repo."""
+    call.readable_files()
+    return {}
+
+
+def validate_yaml(call: Call) -> Any:
+    """Check the metadata block of a card."""
+    try:
+        card_data(str(call.json().get("content", "")))
+    except ValueError as error:
+        return JSONResponse({"errors": [{"message": str(error)}], "warnings": []}, status_code=400)
+    return {"errors": [], "warnings": []}
+
+
+def missing(_: Call) -> Any:
+    """Answer for an address that nothing is served at."""
+    raise NotFound("Sorry, we can't find the page you are looking for.")
+
+
+ROUTES = [
+    route("GET", "/api/whoami-v2", whoami),
+    route("POST", "/api/repos/create", create),
+    route("DELETE", "/api/repos/delete", delete),
+    route("POST", "/api/repos/move", move),
+    route("POST", "/api/validate-yaml", validate_yaml),
+    route("PUT", REPO + "/settings", change_settings),
+    route("GET", REPO + "/auth-check", auth_check),
+    route("GET", REPO + "/refs", refs),
+    route("GET", REPO + "/commits/{revision}", commits),
+    route("POST", REPO + "/branch/{revision}", create_branch),
+    route("DELETE", REPO + "/branch/{revision}", delete_branch),
+    route("POST", REPO + "/tag/{revision}", create_tag),
+    route("DELETE", REPO + "/tag/{revision}", delete_tag),
+    route("POST", REPO + "/super-squash/{revision}", super_squash),
+    route("GET", REPO + "/tree/{revision}", tree),
+    route("GET", REPO + "/tree/{revision}/{path:path}", tree),
+    route("POST", REPO + "/paths-info/{revision}", paths_info),
+    route("GET", REPO + "/revision/{revision}", info),
+    route("GET", REPO, info),
+]

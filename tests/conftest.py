@@ -1,0 +1,67 @@
+"""Every test process has a Hub of its own, and every client in it is pointed there before it is imported."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hubmerge.localhub import LocalHub
+
+HUB = pytest.StashKey[LocalHub]()
+FOLDER = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the Hub. The clients read HF_ENDPOINT when they are imported, so this comes before any test module."""
+    spreads_work_only = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
+    if spreads_work_only:
+        return
+    folder = Path(tempfile.mkdtemp(prefix="hubmerge-tests-"))
+    hub = LocalHub(folder / "hub").start()
+    config.stash[FOLDER] = folder
+    config.stash[HUB] = hub
+    for name in ("HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_TOKEN_PATH", "HF_DATASETS_CACHE"):
+        os.environ.pop(name, None)
+    os.environ |= {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_TOKEN": hub.token,
+        "HF_HOME": str(folder / "home"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_HUB_DISABLE_UPDATE_CHECK": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Stop the Hub and remove its files."""
+    hub = config.stash.get(HUB, None)
+    if hub is not None:
+        hub.stop()
+        shutil.rmtree(config.stash[FOLDER], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def local_hub(pytestconfig: pytest.Config) -> LocalHub:
+    """The Hub that HF_ENDPOINT and HF_TOKEN of this process point to."""
+    return pytestconfig.stash[HUB]
+
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture
+def repo_name() -> Callable[..., str]:
+    """Make ids nobody uses: `repo_name("merged")` gives `local/merged-17`."""
+
+    def make(name: str = "repo", namespace: str = "local") -> str:
+        return f"{namespace}/{name}-{next(_NUMBERS)}"
+
+    return make
