@@ -15,6 +15,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     http_stream_backoff,
 )
 
+from hubmerge.checkpoints.header import LENGTH_BYTES, header_length
 from hubmerge.errors import HubError
 from hubmerge.hub.client import api, call
 
@@ -28,6 +29,10 @@ COMPANIONS = (
     "LICENSE*",
 )
 """Files beside the weights that make a model usable: configuration, tokenizer, processor, licence, card."""
+
+
+FIRST_BYTES = 64 * 1024
+"""How much of a safetensors file is asked for first: enough for the header of most towers."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def read_range(path: str, commit: str, file: str, offset: int, length: int) -> b
             if response.status_code >= 400:
                 response.read()
                 hf_raise_for_status(response)
-            if response.status_code != 206 and offset != 0:
+            if response.status_code != 206 and offset != 0:  # a server without ranges answers with the whole file
                 raise HubError(f"{what}: the server does not serve ranges (status {response.status_code})")
             for chunk in response.iter_bytes():
                 received += chunk
@@ -137,3 +142,16 @@ def read_range(path: str, commit: str, file: str, offset: int, length: int) -> b
             f"{what}: the server sent {len(data)} bytes", hint="run again; if it stays so, the file is short"
         )
     return data
+
+
+def read_header(path: str, commit: str, file: RemoteFile) -> bytes:
+    """Return the header of a safetensors file, its 8 bytes of length in front, by two Range requests at most.
+
+    Raises:
+        CheckpointError: the first bytes are not those of a safetensors file.
+    """
+    first = read_range(path, commit, file.path, 0, min(FIRST_BYTES, file.size))
+    length = LENGTH_BYTES + header_length(first, f"{path}@{commit[:12]}/{file.path}", size=file.size)
+    if length <= len(first):
+        return first[:length]
+    return first + read_range(path, commit, file.path, len(first), length - len(first))

@@ -1,0 +1,10 @@
+"""`python -m hubmerge`."""
+
+from __future__ import annotations
+
+import sys
+
+from hubmerge.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

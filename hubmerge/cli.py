@@ -1,0 +1,168 @@
+"""The command line: arguments, environment and exit statuses; what a command does stands in `hubmerge.commands`.
+
+Exit statuses: 0 done, also when nothing was left to do; 2 the recipe or the command line; 3 the Hub; 4 a checkpoint;
+5 this machine (disk full, folder not writable, a package missing); 130 interrupted; 1 something not foreseen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+import hubmerge
+
+INTERRUPTED = 130
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="hubmerge",
+        description="Merge a stream of fine-tuned models from the Hugging Face Hub into one, and publish every step.",
+        epilog="The Hub is chosen by HF_ENDPOINT and HF_TOKEN. Exit status: 0 done, 2 recipe, 3 Hub, 4 checkpoint, "
+        "5 this machine, 130 interrupted.",
+    )
+    parser.add_argument("--version", action="version", version=f"hubmerge {hubmerge.__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    talk = argparse.ArgumentParser(add_help=False)
+    voice = talk.add_mutually_exclusive_group()
+    voice.add_argument("--quiet", "-q", action="store_true", help="print errors and nothing else")
+    voice.add_argument("--json", action="store_true", help="print one JSON object a line instead of text and bars")
+
+    work = argparse.ArgumentParser(add_help=False)
+    work.add_argument("--work-dir", type=Path, metavar="DIR", help="state and caches of the run (default: user cache)")
+
+    run = commands.add_parser("run", parents=[talk, work], help="merge, evaluate and publish what is missing")
+    run.add_argument("recipe", type=Path, metavar="RECIPE")
+    run.add_argument("--out", type=Path, metavar="DIR", help="leave the last merged model there")
+
+    check = commands.add_parser("check", parents=[talk], help="check a recipe without any network")
+    check.add_argument("recipe", type=Path, metavar="RECIPE")
+
+    plan = commands.add_parser("plan", parents=[talk, work], help="show what a run would do, from headers alone")
+    plan.add_argument("recipe", type=Path, metavar="RECIPE")
+
+    commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
+
+    hub = commands.add_parser("hub", help="the embedded Hub")
+    hub_commands = hub.add_subparsers(dest="hub_command", metavar="COMMAND", required=True)
+    serve = hub_commands.add_parser("serve", help="serve a Hub from a folder of this machine")
+    serve.add_argument(
+        "--root", type=Path, metavar="DIR", default=_cache("hub"), help="its files (default: user cache)"
+    )
+    serve.add_argument("--port", type=int, default=0, metavar="N", help="default: one that the system chooses")
+    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
+
+    demo = commands.add_parser("demo", parents=[talk], help="make a tiny CLIP stream and merge it on an embedded Hub")
+    demo.add_argument(
+        "--root", type=Path, metavar="DIR", default=_cache("demo"), help="its files (default: user cache)"
+    )
+    return parser
+
+
+def _cache(name: str) -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hubmerge" / name
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    options = build_parser().parse_args(arguments)
+    _prepare_environment()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _dispatch(options)
+    except KeyboardInterrupt:
+        return _fail(options, "interrupted", "run the same command again to continue", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be told.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _explain(options, error)
+
+
+def _dispatch(options: argparse.Namespace) -> int:
+    from hubmerge import commands
+
+    if options.command == "hub":
+        return commands.hub_serve(options.root, options.host, options.port)
+    if options.command == "schema":
+        return commands.schema()
+    if options.command == "demo":
+        return commands.demo(options.root, _voice(options))
+    if options.command == "check":
+        return commands.check(options.recipe, _voice(options))
+    work_dir = options.work_dir or _cache("runs")
+    if options.command == "plan":
+        return commands.plan(options.recipe, work_dir, _voice(options))
+    return commands.run(options.recipe, work_dir, options.out, _voice(options))
+
+
+def _voice(options: argparse.Namespace) -> str:
+    return "json" if options.json else "quiet" if options.quiet else "text"
+
+
+def _prepare_environment() -> None:
+    """Quieten the libraries before they are imported: the bars and notes of a run are hubmerge's own."""
+    for name, value in {
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }.items():
+        os.environ.setdefault(name, value)
+
+
+def _explain(options: argparse.Namespace, error: Exception) -> int:
+    from hubmerge.errors import HubmergeError
+    from merge_recipes import RecipeError
+
+    if isinstance(error, HubmergeError):
+        return _fail(options, error.message, error.hint, error.exit_code)
+    if isinstance(error, RecipeError):
+        return _fail(options, str(error), None, 2)
+    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return _fail(options, f"the disk is full{where}", "free some space; the next run continues", 5)
+    if isinstance(error, PermissionError) and error.filename:
+        return _fail(options, f"no permission for {error.filename}", "choose another --work-dir or --out", 5)
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        hint = "pip install 'hubmerge[demo]' brings everything the embedded Hub and the demo need"
+        return _fail(options, f"the package {error.name} is not installed", hint, 5)
+    with tempfile.NamedTemporaryFile("w", prefix="hubmerge-error-", suffix=".txt", delete=False) as file:
+        file.write("".join(traceback.format_exception(error)))
+    return _fail(
+        options,
+        f"something not foreseen: {type(error).__name__}: {error}",
+        f"the details are in {file.name}; please report them",
+        1,
+    )
+
+
+def _fail(options: argparse.Namespace, message: str, hint: str | None, status: int) -> int:
+    message, hint = _without_token(message), hint and _without_token(hint)
+    if getattr(options, "json", False):
+        print(json.dumps({"event": "error", "message": message, "hint": hint, "exit_code": status}), flush=True)
+    else:
+        print(f"hubmerge: {message}", file=sys.stderr)
+        if hint:
+            print(f"  hint: {hint}", file=sys.stderr)
+    return status
+
+
+def _without_token(text: str) -> str:
+    token = os.environ.get("HF_TOKEN")
+    return text.replace(token, "hf_***") if token else text

@@ -1,0 +1,141 @@
+"""Where checkpoints come from: repos on the Hub and folders of this machine, behind one way of asking."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubmerge.checkpoints import Checkpoint, open_checkpoint, open_headers
+from hubmerge.checkpoints.layout import read_json_object
+from hubmerge.errors import CheckpointError
+from hubmerge.hub import fetch
+from merge_recipes import Lock, LockedModel, ModelReference
+
+
+@dataclass(frozen=True)
+class Source:
+    """A model to read, at a commit that cannot move."""
+
+    reference: ModelReference
+    commit: str
+
+    @property
+    def label(self) -> str:
+        """What messages call it: the folder, or repo@commit."""
+        return self.reference.path if self.reference.is_local else f"{self.reference.path}@{self.commit[:12]}"
+
+    @classmethod
+    def of(cls, locked: LockedModel) -> Source:
+        """Return the source a line of the lock names."""
+        return cls(locked.reference, locked.commit)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return self.reference.is_local
+
+
+def files_of(source: Source, *, companions: bool = False) -> tuple[fetch.RemoteFile, ...]:
+    """Return the files that a merge reads; with `companions` also tokenizer, processor, licence and card."""
+    if source.is_local:
+        return fetch.wanted_files(folder_files(Path(source.reference.path)), companions=companions)
+    return fetch.wanted_files(fetch.list_files(source.reference.path, source.commit), companions=companions)
+
+
+def fetch_folder(source: Source, *, companions: bool = False) -> Path:
+    """Return a folder of this machine that holds the source's files, downloading what the Hub cache lacks.
+
+    Raises:
+        CheckpointError: a local folder changed since it was locked.
+    """
+    if not source.is_local:
+        return fetch.download(source.reference.path, source.commit, files_of(source, companions=companions))
+    folder = Path(source.reference.path)
+    if folder_digest(folder) != source.commit:
+        raise CheckpointError(
+            f"{folder}: the files changed since the stream was locked",
+            hint="put the old files back, or start over with another --work-dir",
+        )
+    return folder
+
+
+def open_source(source: Source) -> Checkpoint:
+    """Open a source whose files are here, or will be: they are downloaded if they are not."""
+    return open_checkpoint(fetch_folder(source), source.label)
+
+
+def open_planned(source: Source) -> Checkpoint:
+    """Open a source to plan with. Of safetensors on the Hub only the headers are read.
+
+    A pickle has no header that could be read apart, so such a checkpoint is downloaded.
+    """
+    if source.is_local:
+        return open_source(source)
+    path, commit = source.reference.path, source.commit
+    files = files_of(source)
+    weights = [file for file in files if file.path.endswith(".safetensors")]
+    if not weights:
+        return open_source(source)
+    small = {file.path: file for file in files if file.path.endswith(".json")}
+    texts = {name: (fetch.download(path, commit, [file]) / name).read_bytes() for name, file in small.items()}
+    config = read_json_object(texts["config.json"], f"{source.label}/config.json") if "config.json" in texts else {}
+    return open_headers(
+        {file.path: fetch.read_header(path, commit, file) for file in weights},
+        config,
+        source.label,
+        sizes={file.path: file.size for file in weights},
+        index=texts.get("model.safetensors.index.json"),
+    )
+
+
+class SourceResolver:
+    """Resolves revisions to commits: from a lock that already names them, else from the Hub or the folder."""
+
+    def __init__(self, held: Iterable[Lock] = ()) -> None:
+        self._held: dict[tuple[str, str, str | None], str] = {}
+        for lock in held:
+            for model in (lock.base_model, *lock.models):
+                key = ("model", model.reference.path, model.reference.revision)
+                self._held.setdefault(key, model.commit)
+            for dataset in lock.datasets:
+                self._held.setdefault(("dataset", dataset.path, dataset.revision), dataset.commit)
+
+    def resolve(self, kind: str, path: str, revision: str | None) -> str:
+        """Return the 40-hex commit, or `sha256:...` over the files of a local folder.
+
+        A reference that the lock of an earlier run of this stream names keeps its commit.
+        """
+        key = (kind, path, revision)
+        if key not in self._held:
+            local = kind == "model" and Path(path).is_absolute()
+            self._held[key] = folder_digest(Path(path)) if local else fetch.resolve_commit(kind, path, revision)
+        return self._held[key]
+
+
+def folder_files(folder: Path) -> tuple[fetch.RemoteFile, ...]:
+    """Return the files right below a local model folder, sorted by name.
+
+    Raises:
+        CheckpointError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(
+            f"{folder}: no such folder", hint="a local model is a folder with config.json and weights"
+        )
+    return tuple(
+        fetch.RemoteFile(path.name, path.stat().st_size) for path in sorted(folder.iterdir()) if path.is_file()
+    )
+
+
+def folder_digest(folder: Path) -> str:
+    """Return `sha256:<hex>` over names and contents of the files that a merge would read from a local folder."""
+    whole = hashlib.sha256()
+    for file in fetch.wanted_files(folder_files(folder), companions=False):
+        with (folder / file.path).open("rb") as stream:
+            content = hashlib.sha256()
+            while chunk := stream.read(1 << 20):
+                content.update(chunk)
+        whole.update(f"{file.path}\0{file.size}\0{content.hexdigest()}\n".encode())
+    return f"sha256:{whole.hexdigest()}"

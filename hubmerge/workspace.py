@@ -1,0 +1,109 @@
+"""The work folder of a run: where states, the step being published, the lock and the report so far lie.
+
+    WORK/NAME/
+      run.lock            held while a run uses the folder
+      lock.yaml           the lock, once every reference is resolved
+      report.json         the reports of the finished steps
+      states/<digest>/    accumulated deltas: the newest step's, and the one before until that step is finished
+      step-03/            the files of a step, until they are published
+
+A folder either is whole or has a name that begins with a dot; such leftovers are removed when the next run starts.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from hubmerge.errors import MachineError
+
+
+class Workspace:
+    """One run's folder below the work folder. Create it with `open_workspace`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def lock_file(self) -> Path:
+        """The lock of the stream."""
+        return self.folder / "lock.yaml"
+
+    @property
+    def report_file(self) -> Path:
+        """The report of the steps finished so far."""
+        return self.folder / "report.json"
+
+    @property
+    def states(self) -> Path:
+        """The folder of the states, one below it for each chain digest."""
+        return self.folder / "states"
+
+    def state_folder(self, chain_digest: str) -> Path:
+        """Where the state of the step with that chain digest lies, or will lie."""
+        return self.states / chain_digest.removeprefix("sha256:")[:32]
+
+    def step_folder(self, step: int) -> Path:
+        """Where the files of a step are put together."""
+        return self.folder / f"step-{step:02d}"
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Write a small file so that it is there whole or not at all."""
+        partial = path.with_name(f".{path.name}.partial")
+        with partial.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+
+    def forget_states(self, keep: set[str]) -> None:
+        """Remove the states whose chain digest is not in `keep`."""
+        kept = {self.state_folder(digest).name for digest in keep}
+        if self.states.is_dir():
+            for folder in self.states.iterdir():
+                if folder.name not in kept:
+                    shutil.rmtree(folder)
+
+    def sweep(self) -> None:
+        """Remove what an interrupted run left half done."""
+        for folder in (self.folder, self.states):
+            for path in folder.glob(".*") if folder.is_dir() else ():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def workspace_name(identity: str, label: str) -> str:
+    """Return a folder name for a run: a readable label, then what sets it apart from others of that label."""
+    readable = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.")[:60] or "run"
+    return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
+
+
+@contextlib.contextmanager
+def open_workspace(work_dir: Path, name: str) -> Iterator[Workspace]:
+    """Make or reopen a run's folder and keep it to this process until the block ends.
+
+    Raises:
+        MachineError: the folder cannot be made, or another run is using it.
+    """
+    workspace = Workspace(work_dir / name)
+    try:
+        workspace.states.mkdir(parents=True, exist_ok=True)
+        guard = (workspace.folder / "run.lock").open("w")
+    except OSError as error:
+        raise MachineError(
+            f"the work folder {workspace.folder} cannot be used: {error.strerror}", hint="choose another --work-dir"
+        ) from error
+    with guard:
+        try:
+            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise MachineError(
+                f"another run is using {workspace.folder}", hint="wait for it to end, or choose another --work-dir"
+            ) from error
+        workspace.sweep()
+        yield workspace
