@@ -1,0 +1,23 @@
+"""Linear algebra on single tensors: pure functions, float64, no files and no network."""
+
+from __future__ import annotations
+
+from hubmerge.linalg.directions import NULL_CUT, Directions, leading_directions, singular_directions
+from hubmerge.linalg.norms import cosine, frobenius_norm, power_of_two_near, total_norm
+from hubmerge.linalg.projection import Projection, project
+from hubmerge.linalg.rank import RankRule, protected_rank
+
+__all__ = [
+    "NULL_CUT",
+    "Directions",
+    "Projection",
+    "RankRule",
+    "cosine",
+    "frobenius_norm",
+    "leading_directions",
+    "power_of_two_near",
+    "project",
+    "protected_rank",
+    "singular_directions",
+    "total_norm",
+]

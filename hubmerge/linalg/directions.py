@@ -1,0 +1,121 @@
+"""Singular directions of a wide float64 matrix from its Gram matrix, as exact as a full SVD.
+
+The eigenvectors of A A^T give the left singular vectors in about a third of the time of an SVD, but
+squaring loses the small directions: vectors of s_i and s_j mix by eps s_1^2 / |s_i^2 - s_j^2| where an SVD
+mixes them by eps s_1 / |s_i - s_j|. Hence three repairs, all cheap because few directions are small:
+singular values are the lengths of the rows of Q^T A, not roots of eigenvalues; what the leading and the small
+directions mixed is undone to first order; and the small directions among themselves get an SVD of their own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from hubmerge.linalg.rank import RankRule, protected_rank, rank_margin
+
+NULL_CUT = 1e-12
+"""Directions with s_i <= NULL_CUT * s_1 count as null space: their singular vectors are rounding noise."""
+
+SMALL = 1e-2
+"""Directions below SMALL * s_1 are worked out by an SVD of their own."""
+
+_EPSILON = torch.finfo(torch.float64).eps
+
+
+@dataclass(frozen=True)
+class Directions:
+    """The non-null singular directions of an (m, n) matrix with m <= n, or the leading ones of them.
+
+    `left` is (m, k), orthonormal columns u_i; `right` is (k, n), rows v_i; `values` is (k,), descending.
+    """
+
+    left: torch.Tensor
+    right: torch.Tensor
+    values: torch.Tensor
+
+
+def singular_directions(matrix: torch.Tensor) -> Directions:
+    """All non-null singular directions of an (m, n) float64 matrix, m <= n, of ordinary magnitude."""
+    left, rows, values = _gram_directions(matrix)
+    head = _where_to_split(values)
+    if head < len(values):
+        left, rows = _repair_small(left, rows, values, head)
+        values = torch.linalg.vector_norm(rows, dim=1)
+    kept = int((values > NULL_CUT * values[0]).sum()) if float(values[0]) > 0.0 else 0
+    values = values[:kept]
+    right = rows[:kept]
+    right /= values[:, None]
+    return Directions(left[:, :kept], right, values)
+
+
+def leading_directions(matrix: torch.Tensor, alpha: float, rule: RankRule = "paper") -> Directions:
+    """The directions that `protected_rank` protects, without the cost of the others.
+
+    Falls back on all directions where the Gram matrix alone cannot tell the rank or the vectors exactly.
+    """
+    eigenvalues, vectors = _eigenpairs(matrix)
+    values = eigenvalues.clamp(min=0.0).sqrt()
+    largest = float(values[0])
+    if largest == 0.0:
+        return Directions(vectors[:, :0], matrix[:0], values[:0])
+    noise = len(values) * _EPSILON * largest**2
+    doubt = torch.minimum(noise / values.clamp(min=1e-300), torch.full_like(values, noise**0.5))
+    rank = protected_rank(values, alpha, rule)
+    exact = rank_margin(values, alpha) * float(values.sum()) > 2.0 * float(doubt.sum())
+    last = float(values[min(rank, len(values) - 1)])
+    if not exact or last < SMALL * largest:
+        del vectors
+        every = singular_directions(matrix)
+        rank = protected_rank(every.values, alpha, rule)
+        return Directions(every.left[:, :rank], every.right[:rank], every.values[:rank])
+    left = vectors[:, :rank].contiguous()
+    right = left.T @ matrix
+    values = torch.linalg.vector_norm(right, dim=1)
+    right /= values[:, None]
+    return Directions(left, right, values)
+
+
+def _eigenpairs(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    eigenvalues, vectors = torch.linalg.eigh(matrix @ matrix.T)
+    return eigenvalues.flip(0), vectors.flip(1)
+
+
+def _gram_directions(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    _, left = _eigenpairs(matrix)
+    rows = left.T @ matrix
+    return left, rows, torch.linalg.vector_norm(rows, dim=1)
+
+
+def _where_to_split(values: torch.Tensor) -> int:
+    """Index of the first small direction: at the widest relative gap near SMALL * s_1, where little has mixed."""
+    lengths = values.tolist()
+    threshold = SMALL * lengths[0]
+    if min(lengths) > threshold:
+        return len(lengths)
+    first = max(1, sum(length > 3.0 * threshold for length in lengths))
+    last = max(first, sum(length > threshold / 3.0 for length in lengths))
+    candidates = range(first, min(last, len(lengths) - 1) + 1)
+    return min(candidates, key=lambda index: lengths[index] / lengths[index - 1], default=len(lengths))
+
+
+def _repair_small(
+    left: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, head: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Left vectors and rows of Q^T A with the small directions, from index `head` on, made exact."""
+    small_rows, small_left = rows[head:], left[:, head:]
+    if float(torch.linalg.vector_norm(small_rows)) <= NULL_CUT * float(values[0]):
+        return left[:, :head], rows[:head]
+    gaps = values[:head, None] ** 2 - values[None, head:] ** 2
+    mixing = (rows[:head] @ small_rows.T) / gaps.clamp(min=1e-300)
+    # Values that agree to a dozen digits have no vectors of their own: any mixture of them is as good.
+    mixing = torch.where(mixing.abs() < 1e-3, mixing, 0.0)
+    new_small_left = small_left - left[:, :head] @ mixing
+    new_small_rows = small_rows - mixing.T @ rows[:head]
+    left[:, :head].addmm_(small_left, mixing.T)
+    rows[:head].addmm_(mixing, small_rows)
+    turn, lengths, small_right = torch.linalg.svd(new_small_rows, full_matrices=False)
+    left[:, head:] = new_small_left @ turn
+    rows[head:] = lengths[:, None] * small_right
+    return left, rows

@@ -1,0 +1,55 @@
+"""Norms that neither overflow nor depend on the order in which tensors were worked on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+
+_SAFE_LOW, _SAFE_HIGH = 1e-100, 1e100
+
+
+def power_of_two_near(tensor: torch.Tensor) -> float:
+    """The power of two near the largest magnitude if that is extreme, else 1.0.
+
+    Dividing by it changes no digit of any element and keeps squares of the elements inside float64.
+    """
+    if tensor.numel() == 0:
+        return 1.0
+    low, high = torch.aminmax(tensor)
+    largest = max(-float(low), float(high))
+    if largest == 0.0 or _SAFE_LOW <= largest <= _SAFE_HIGH:
+        return 1.0
+    return math.ldexp(1.0, max(math.frexp(largest)[1], -1000))
+
+
+def frobenius_norm(tensor: torch.Tensor) -> float:
+    """Root of the sum of squares of all elements of a float64 tensor, for any finite elements."""
+    scale = power_of_two_near(tensor)
+    scaled = tensor if scale == 1.0 else tensor / scale
+    return float(torch.linalg.vector_norm(scaled)) * scale
+
+
+def total_norm(norms: Iterable[float]) -> float:
+    """Norm of several tensors together, from the norm of each.
+
+    The squares are summed exactly and rounded once: the order of the tensors does not matter.
+    """
+    values = list(norms)
+    largest = max(values, default=0.0)
+    if largest == 0.0:
+        return 0.0
+    scale = math.ldexp(1.0, math.frexp(largest)[1])
+    return math.sqrt(math.fsum((value / scale) ** 2 for value in values)) * scale
+
+
+def cosine(first: torch.Tensor, second: torch.Tensor) -> float | None:
+    """Cosine of the angle between two float64 tensors of one shape; None if one of them is zero."""
+    lengths = frobenius_norm(first), frobenius_norm(second)
+    if 0.0 in lengths:
+        return None
+    scales = power_of_two_near(first), power_of_two_near(second)
+    product = float(torch.dot((first / scales[0]).reshape(-1), (second / scales[1]).reshape(-1)))
+    value = product / (lengths[0] / scales[0]) / (lengths[1] / scales[1])
+    return max(-1.0, min(1.0, value))

@@ -1,0 +1,83 @@
+"""What of a task vector is new to the accumulated delta: the projection of OPCM (arXiv:2501.09522, Section 4)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from hubmerge.linalg.directions import Directions, leading_directions, singular_directions
+from hubmerge.linalg.norms import power_of_two_near
+from hubmerge.linalg.rank import RankRule, protected_rank
+
+Diagonal = Literal["remove", "keep"]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """The part of a task vector that is kept, (m, n) float64.
+
+    `rank` is the number of protected directions, `removed_share` the share of the task vector's energy
+    (sum of squares) that was taken out, between 0 and 1.
+    """
+
+    kept: torch.Tensor
+    rank: int
+    removed_share: float
+
+
+def project(
+    accumulated: torch.Tensor,
+    task_vector: torch.Tensor,
+    alpha: float,
+    *,
+    rank_rule: RankRule = "paper",
+    diagonal: Diagonal = "remove",
+) -> Projection:
+    """Take out of `task_vector` what lies along the singular directions of `accumulated`.
+
+    Both are (m, n), float64, finite, and left as they are. With the SVD accumulated = U S V^T and
+    P = U^T task_vector V, the leading r x r block of P is set to zero, and so is its diagonal unless
+    `diagonal` is "keep". Directions of the null space (s_i <= NULL_CUT * s_1) keep their diagonal entry.
+    A zero accumulated delta takes nothing out.
+    """
+    if accumulated.shape[0] > accumulated.shape[1]:
+        turned = project(accumulated.T, task_vector.T, alpha, rank_rule=rank_rule, diagonal=diagonal)
+        return Projection(turned.kept.T, turned.rank, turned.removed_share)
+    if task_vector.numel() == 0 or not bool(accumulated.any()) or (diagonal == "keep" and alpha <= 0.0):
+        return Projection(task_vector.clone(), 0, 0.0)
+    accumulated_scale, task_scale = power_of_two_near(accumulated), power_of_two_near(task_vector)
+    matrix = accumulated if accumulated_scale == 1.0 else accumulated / accumulated_scale
+    vector = task_vector if task_scale == 1.0 else task_vector / task_scale
+    if diagonal == "keep":
+        directions = leading_directions(matrix, alpha, rank_rule)
+        rank = len(directions.values)
+    else:
+        directions = singular_directions(matrix)
+        rank = protected_rank(directions.values, alpha, rank_rule)
+    kept, removed = _take_out(directions, vector, rank, diagonal)
+    energy = float(torch.linalg.vector_norm(vector)) ** 2
+    share = min(1.0, removed / energy) if energy > 0.0 else 0.0
+    return Projection(kept if task_scale == 1.0 else kept.mul_(task_scale), rank, share)
+
+
+def _take_out(
+    directions: Directions, vector: torch.Tensor, rank: int, diagonal: Diagonal
+) -> tuple[torch.Tensor, float]:
+    """`vector` without its leading block and diagonal, and the sum of squares of what was taken out.
+
+    The thin form of U P V^T: nothing outside the given directions is touched, so neither the square V nor
+    the null space is needed.
+    """
+    left, right = directions.left, directions.right
+    turned = left.T @ vector
+    block = turned[:rank] @ right[:rank].T
+    if diagonal == "keep":
+        return torch.addmm(vector, left, block @ right, alpha=-1.0), float(torch.sum(block**2))
+    entries = torch.linalg.vecdot(turned, right)
+    block.fill_diagonal_(0.0)
+    removed = float(torch.sum(block**2)) + float(torch.sum(entries**2))
+    coefficients = torch.mul(right, entries[:, None], out=turned)
+    coefficients[:rank].addmm_(block, right[:rank])
+    return torch.addmm(vector, left, coefficients, alpha=-1.0), removed

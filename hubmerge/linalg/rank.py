@@ -1,0 +1,44 @@
+"""How many leading singular directions of the accumulated delta are protected."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+RankRule = Literal["paper", "fusion_bench"]
+
+TIE = 1e-12
+"""Shares this close to `alpha` count as equal to it, so that the rank does not hang on the last digit."""
+
+
+def protected_rank(singular_values: torch.Tensor, alpha: float, rule: RankRule = "paper") -> int:
+    """Number r of leading directions whose share of the sum of all singular values reaches `alpha`.
+
+    `singular_values` is (k,) float64, descending, all positive; without any, r is 0.
+    `paper`: the smallest r whose share is >= alpha (arXiv:2501.09522, Section 4); 0 for alpha 0, all for 1.
+    `fusion_bench`: the number of shares <= alpha, and 0 if no share exceeds alpha, as the authors' code has it:
+    one less than the paper's r, and no protection at all for alpha 1.
+
+        >>> protected_rank(torch.tensor([6.0, 3.0, 1.0]), 0.7)
+        2
+        >>> protected_rank(torch.tensor([6.0, 3.0, 1.0]), 0.7, "fusion_bench")
+        1
+    """
+    count = singular_values.numel()
+    if count == 0:
+        return 0
+    sums = torch.cumsum(singular_values, 0)
+    total = float(sums[-1])
+    if rule == "paper":
+        if alpha <= 0.0:
+            return 0
+        return int((sums < (alpha - TIE) * total).sum()) + 1
+    below = int((sums <= (alpha + TIE) * total).sum())
+    return below if below < count else 0
+
+
+def rank_margin(singular_values: torch.Tensor, alpha: float) -> float:
+    """How far the share nearest to `alpha` is from it, as a fraction of the sum of the singular values."""
+    sums = torch.cumsum(singular_values, 0)
+    return float((sums / sums[-1] - alpha).abs().min())

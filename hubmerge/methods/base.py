@@ -1,0 +1,97 @@
+"""What a merge method is: a fold over the stream of task vectors, with a state that can be saved."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar, runtime_checkable
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+Result = TypeVar("Result")
+
+
+class MethodParameters(BaseModel):
+    """Parameters of a method. Unknown names are refused, values never change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class NoParameters(MethodParameters):
+    """For methods that have nothing to set."""
+
+
+@dataclass(frozen=True)
+class Absorbed:
+    """One tensor after a step: the new accumulated delta, same shape as the task vector, float64.
+
+    `rank` is the number of protected directions, None where nothing is projected; `removed_share` the share
+    of the task vector's energy that was taken out before it was added.
+    """
+
+    accumulated: torch.Tensor
+    rank: int | None = None
+    removed_share: float = 0.0
+
+
+@dataclass(frozen=True)
+class Norms:
+    """Lengths over all merged tensors together: of the accumulated delta, and of every task vector so far."""
+
+    accumulated: float
+    task_vectors: tuple[float, ...]
+
+
+class Method(Protocol):
+    """A merge method: merged model = base model + accumulated delta / scale after every step.
+
+    Tensors are float64; at step 1 the accumulated delta is zero. Inputs are never changed in place. A method
+    knows no files and no network.
+    """
+
+    @property
+    def name(self) -> str:
+        """What recipes call it."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """Paper and equation."""
+        ...
+
+    @property
+    def Parameters(self) -> type[MethodParameters]:  # noqa: N802 - names a class
+        """The class of its parameters."""
+        ...
+
+    def absorb(self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: Any, *, step: int) -> Absorbed:
+        """Take one (m, n) weight matrix of the task vector into the accumulated delta."""
+        ...
+
+    def absorb_other(
+        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: Any, *, step: int
+    ) -> torch.Tensor:
+        """The same for every other tensor: bias, norm, embedding, convolution."""
+        ...
+
+    def scale(self, norms: Norms, parameters: Any) -> float:
+        """What the accumulated delta is divided by: one positive number for the whole model."""
+        ...
+
+
+class Sweep(Protocol):
+    """Look at all merged tensors once, in an order that is always the same."""
+
+    def __call__(self, look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
+        """`look(accumulated, task_vector)` of every merged tensor; several may run at the same time."""
+        ...
+
+
+@runtime_checkable
+class SurveyingMethod(Protocol):
+    """A method that has to know something of the whole model before it absorbs the first tensor."""
+
+    def surveyed(self, sweep: Sweep, parameters: Any) -> Method:
+        """The method for this one step, with what it learned from as many sweeps as it needs."""
+        ...

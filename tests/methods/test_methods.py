@@ -1,0 +1,235 @@
+"""Every method, folded over a stream of task vectors, against its literal oracle."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from hubmerge.errors import HubmergeError
+from hubmerge.linalg import frobenius_norm, total_norm
+from hubmerge.methods import METHODS, Method, Norms, SurveyingMethod, method_named
+from hubmerge.methods.base import Result
+from hubmerge.methods.selection import kth_smallest_magnitudes
+from tests import oracle
+from tests.matrices import decaying
+
+StateDict = dict[str, np.ndarray]
+SHAPES: dict[str, tuple[int, ...]] = {"a.weight": (12, 20), "b.weight": (16, 9), "b.bias": (16,), "c": (2, 3, 4)}
+MATRICES = {"a.weight", "b.weight"}
+
+
+def stream(count: int, seed: int = 0) -> tuple[StateDict, list[StateDict]]:
+    rng = np.random.default_rng(seed)
+    base = {name: rng.standard_normal(shape) for name, shape in SHAPES.items()}
+    checkpoints = [
+        {
+            name: base[name] + 1e-2 * (decaying(rng, *shape) if name in MATRICES else 0.1 * rng.standard_normal(shape))
+            for name, shape in SHAPES.items()
+        }
+        for _ in range(count)
+    ]
+    return base, checkpoints
+
+
+class Fold:
+    """The fold in its plainest form: all tensors in memory."""
+
+    def __init__(self, method: Method, base: StateDict, **parameters: Any) -> None:
+        self.method = method
+        self.parameters = method.Parameters(**parameters)
+        self.base = {name: torch.from_numpy(value) for name, value in base.items()}
+        self.accumulated = {name: torch.zeros_like(value) for name, value in self.base.items()}
+        self.lengths: list[float] = []
+        self.scale = 1.0
+
+    def take(self, checkpoint: StateDict) -> StateDict:
+        vectors = {name: torch.from_numpy(checkpoint[name]) - start for name, start in self.base.items()}
+        self.lengths.append(total_norm(frobenius_norm(vector) for vector in vectors.values()))
+        step = len(self.lengths)
+        method = self.method
+        if isinstance(method, SurveyingMethod):
+
+            def sweep(look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
+                return [look(self.accumulated[name], vectors[name]) for name in sorted(vectors)]
+
+            method = method.surveyed(sweep, self.parameters)
+        for name, vector in vectors.items():
+            before = self.accumulated[name].clone(), vector.clone()
+            inputs = self.accumulated[name], vector
+            self.accumulated[name] = (
+                method.absorb(*inputs, self.parameters, step=step).accumulated
+                if name in MATRICES
+                else method.absorb_other(*inputs, self.parameters, step=step)
+            )
+            assert all(torch.equal(old, new) for old, new in zip(before, inputs, strict=True))
+        norms = Norms(total_norm(map(frobenius_norm, self.accumulated.values())), tuple(self.lengths))
+        self.scale = method.scale(norms, self.parameters)
+        return {name: (start + self.accumulated[name] / self.scale).numpy() for name, start in self.base.items()}
+
+
+def folded(name: str, base: StateDict, checkpoints: Sequence[StateDict], **parameters: Any) -> StateDict:
+    fold = Fold(method_named(name), base, **parameters)
+    return [fold.take(checkpoint) for checkpoint in checkpoints][-1]
+
+
+ORACLES: dict[str, Callable[[StateDict, list[StateDict]], StateDict]] = {
+    "opcm": lambda base, stream: oracle.opcm(base, stream, MATRICES)[-1].merged,
+    "adaptive_scale": oracle.adaptive_scale,
+    "weight_average": oracle.weight_average,
+    "task_arithmetic": lambda base, stream: oracle.task_arithmetic(base, stream, 0.3),
+    "ties": lambda base, stream: oracle.ties(base, stream, 0.2, 0.3),
+    "magmax": lambda base, stream: oracle.magmax(base, stream, 0.5),
+}
+
+
+def test_every_method_has_an_oracle_here_and_a_source() -> None:
+    assert {method.name for method in METHODS} == set(ORACLES)
+    assert len({method.name for method in METHODS}) == len(METHODS)
+    for method in METHODS:
+        assert "arXiv:" in method.source
+        assert method.Parameters() == method.Parameters()
+        for field in method.Parameters.model_fields.values():
+            assert field.description
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+@pytest.mark.parametrize("name", ORACLES)
+def test_agrees_with_the_oracle(name: str, count: int) -> None:
+    base, checkpoints = stream(count, seed=count)
+    result, expected = folded(name, base, checkpoints), ORACLES[name](base, checkpoints)
+    assert oracle.distance(result, expected) <= 1e-9 * oracle.distance(expected, base)
+
+
+@pytest.mark.parametrize("name", ["opcm", "adaptive_scale", "weight_average"])
+def test_a_stream_of_one_gives_that_checkpoint(name: str) -> None:
+    base, checkpoints = stream(1)
+    result = folded(name, base, checkpoints)
+    assert all(np.allclose(result[key], checkpoints[0][key], rtol=1e-15, atol=1e-15) for key in base)
+
+
+@pytest.mark.parametrize("name", ORACLES)
+def test_a_checkpoint_equal_to_the_base_adds_nothing_to_the_accumulated_delta(name: str) -> None:
+    base, checkpoints = stream(1)
+    fold = Fold(method_named(name), base)
+    fold.take(base)
+    assert fold.scale > 0.0
+    assert not any(value.any() for value in fold.accumulated.values())
+    fold.take(checkpoints[0])
+    first = {key: value.clone() for key, value in fold.accumulated.items()}
+    fold.take(base)
+    if name == "ties":
+        # The running delta is itself trimmed and added once more: that is the continual form.
+        assert any(not torch.equal(value, first[key]) for key, value in fold.accumulated.items())
+    else:
+        assert all(torch.equal(value, first[key]) for key, value in fold.accumulated.items())
+
+
+def test_opcm_scale_of_orthogonal_task_vectors_is_the_root_of_their_number() -> None:
+    base = {"w.weight": np.zeros((12, 12))}
+    fold = Fold(method_named("opcm"), base)
+    for step in range(1, 7):
+        vector = np.zeros((12, 12))
+        vector[2 * step - 2, 2 * step - 1] = 0.5
+        fold.take({"w.weight": vector})
+        assert fold.scale == pytest.approx(step**0.5, rel=1e-12)
+
+
+def test_opcm_merged_delta_is_as_long_as_the_mean_task_vector() -> None:
+    base, checkpoints = stream(4)
+    fold = Fold(method_named("opcm"), base)
+    for step, checkpoint in enumerate(checkpoints, start=1):
+        merged = fold.take(checkpoint)
+        mean = np.mean([oracle.distance(c, base) for c in checkpoints[:step]])
+        assert oracle.distance(merged, base) == pytest.approx(mean, rel=1e-12)
+
+
+def test_opcm_where_the_sum_cancels() -> None:
+    base = {"b": np.zeros(3)}
+    fold = Fold(method_named("opcm"), base)
+    fold.take({"b": np.array([1.0, 2.0, 3.0])})
+    assert np.array_equal(fold.take({"b": np.array([-1.0, -2.0, -3.0])})["b"], np.zeros(3))
+    assert np.isfinite(fold.take({"b": np.array([1.0, 0.0, 0.0])})["b"]).all()
+
+
+@pytest.mark.parametrize("density", [0.01, 0.2, 0.5, 1.0])
+def test_ties_at_other_densities(density: float) -> None:
+    base, checkpoints = stream(4, seed=9)
+    result = folded("ties", base, checkpoints, density=density, scaling=0.7)
+    expected = oracle.ties(base, checkpoints, density, 0.7)
+    assert oracle.distance(result, expected) <= 1e-13 * oracle.distance(expected, base)
+
+
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_ties_gives_elements_that_cancel_the_sign_of_the_majority(sign: float) -> None:
+    base = {"b": np.zeros(6)}
+    checkpoints = [{"b": sign * np.array([4.0, 3, 2, 1, 1, 1])}, {"b": sign * np.array([-1.2, 1, 1, 1, -0.3, 2])}]
+    result = folded("ties", base, checkpoints, density=1.0, scaling=0.3)
+    expected = oracle.ties(base, checkpoints, 1.0, 0.3)
+    assert np.allclose(result["b"], expected["b"], rtol=0.0, atol=1e-15)
+    assert np.sign(result["b"][4]) == sign
+
+
+def test_magmax_gives_equals_to_the_later_one() -> None:
+    base = {"b": np.zeros(2)}
+    assert folded("magmax", base, [{"b": np.array([2.0, -1.0])}, {"b": np.array([-2.0, 0.5])}])["b"].tolist() == [
+        -1.0,
+        -0.5,
+    ]
+
+
+@pytest.mark.parametrize("density", [1e-6, 0.2, 0.77, 1.0])
+def test_selection_by_digits_is_exact(density: float) -> None:
+    rng = np.random.default_rng(4)
+    wide = rng.standard_normal(150_000) * 10.0 ** rng.integers(-30, 30, 150_000)
+    narrow = np.r_[1.0 + 1e-9 * rng.standard_normal(100_000), np.zeros(40_000), np.full(10_000, -1.0)]
+    pieces = [
+        (torch.from_numpy(a), torch.from_numpy(b)) for a, b in zip(np.split(wide, 3), np.split(narrow, 3), strict=False)
+    ]
+    found = kth_smallest_magnitudes(lambda look: [look(*piece) for piece in pieces], density)
+    place = max(1, 150_000 - int(150_000 * density))
+    assert found.accumulated == np.sort(np.abs(wide))[place - 1]
+    assert found.task_vector == np.sort(np.abs(narrow))[place - 1]
+
+
+def test_selection_among_equals() -> None:
+    equal = torch.full((100_000,), 0.1, dtype=torch.float64)
+    zeros = torch.zeros(100_000, dtype=torch.float64)
+    found = kth_smallest_magnitudes(lambda look: [look(equal, zeros)], 0.2)
+    assert (found.accumulated, found.task_vector) == (0.1, 0.0)
+    assert kth_smallest_magnitudes(lambda look: [], 0.2).accumulated == 0.0
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("opcm", {"alpha": 1.01}),
+        ("opcm", {"alpha": float("nan")}),
+        ("opcm", {"rank_rule": "other"}),
+        ("opcm", {"diagonal": "drop"}),
+        ("opcm", {"scaling": 0.3}),
+        ("ties", {"density": 0.0}),
+        ("magmax", {"scaling": 0.0}),
+        ("weight_average", {"alpha": 0.5}),
+    ],
+)
+def test_wrong_parameters_are_refused(name: str, parameters: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        method_named(name).Parameters(**parameters)
+
+
+def test_ties_is_refused_without_its_survey() -> None:
+    method, vector = method_named("ties"), torch.ones(2, 2, dtype=torch.float64)
+    for absorb in (method.absorb, method.absorb_other):
+        with pytest.raises(NotImplementedError, match="surveyed"):
+            absorb(vector, vector, method.Parameters(), step=1)
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    with pytest.raises(HubmergeError, match="opcmm") as caught:
+        method_named("opcmm")
+    assert all(method.name in str(caught.value) for method in METHODS)
