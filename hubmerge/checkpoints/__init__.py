@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+from hubmerge.checkpoints.alignment import AlignedCheckpoint, Ignored, align
 from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
 from hubmerge.checkpoints.folder import open_checkpoint, open_headers
 from hubmerge.checkpoints.header import Header, parse_header
 from hubmerge.checkpoints.layout import WeightFiles, find_weights, read_index
+from hubmerge.checkpoints.matrices import MatrixRule, weight_matrices
+from hubmerge.checkpoints.plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
 from hubmerge.checkpoints.safetensors_file import SafetensorsFile
+from hubmerge.checkpoints.selection import EVERYTHING, Selection
 from hubmerge.checkpoints.shards import Shard, ShardedWriter, plan_shards, write_index
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 from hubmerge.checkpoints.writing import SafetensorsWriter, WrittenFile
 
 __all__ = [
+    "EVERYTHING",
+    "Action",
+    "AlignedCheckpoint",
     "Checkpoint",
     "Header",
     "HeaderOnly",
+    "Ignored",
+    "MatrixRule",
+    "MergePlan",
+    "PlannedTensor",
     "SafetensorsFile",
     "SafetensorsWriter",
+    "Selection",
     "Shard",
     "ShardedWriter",
     "TensorInfo",
@@ -24,11 +36,15 @@ __all__ = [
     "TensorSpec",
     "WeightFiles",
     "WrittenFile",
+    "align",
+    "check_ties",
     "find_weights",
+    "make_plan",
     "open_checkpoint",
     "open_headers",
     "parse_header",
     "plan_shards",
     "read_index",
+    "weight_matrices",
     "write_index",
 ]

@@ -1,0 +1,213 @@
+"""Giving a checkpoint's tensors the names they have in the base model's files, and refusing what does not fit.
+
+Nothing is lost in silence: a tensor of the checkpoint is either merged, or listed in `ignored` with the reason,
+or the checkpoint is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+
+from hubmerge.checkpoints.checkpoint import Checkpoint
+from hubmerge.checkpoints.components import component_of, pattern_for
+from hubmerge.checkpoints.names import Renaming, buffer_reason, match_names, nearest, parameter_shapes
+from hubmerge.checkpoints.selection import EVERYTHING, Selection
+from hubmerge.checkpoints.tensors import TensorInfo, describe_shape
+from hubmerge.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class Ignored:
+    """A tensor that takes no part in the merge, under the name it has in the file, and why."""
+
+    name: str
+    reason: str
+
+
+class AlignedCheckpoint(Checkpoint):
+    """A checkpoint seen under the base model's names; `tensors` holds only what can be merged.
+
+    `ignored` lists the checkpoint's other tensors, `absent` the base model's components that the checkpoint
+    lacks as a whole, `renaming` tells how the names were matched.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        stored_names: Mapping[str, str],
+        *,
+        renaming: Renaming,
+        ignored: tuple[Ignored, ...],
+        absent: tuple[str, ...],
+    ) -> None:
+        tensors = {name: replace(checkpoint.tensors[stored], name=name) for name, stored in stored_names.items()}
+        super().__init__(checkpoint.label, tensors, checkpoint.config, {})
+        self._checkpoint = checkpoint
+        self._stored_names = dict(stored_names)
+        self.renaming = renaming
+        self.ignored = ignored
+        self.absent = absent
+
+    def read(self, name: str) -> torch.Tensor:
+        """The tensor that has this name in the base model, in its stored dtype, in memory of its own."""
+        return self._checkpoint.read(self._stored_names.get(name, name))
+
+    def stored_name(self, name: str) -> str:
+        """What the tensor is called in the checkpoint's own files."""
+        return self._stored_names[name]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Names of the files that hold the tensors."""
+        return self._checkpoint.files
+
+    def close(self) -> None:
+        """Let go of all open files."""
+        self._checkpoint.close()
+
+
+def align(
+    base: Checkpoint,
+    checkpoint: Checkpoint,
+    *,
+    selection: Selection = EVERYTHING,
+    ties: Mapping[str, str] | None = None,
+) -> AlignedCheckpoint:
+    """See `checkpoint` under the names of the files of `base`.
+
+    Buffers are ignored. A component of the base model (the text tower, a head) that the checkpoint lacks as a
+    whole is left to the base. Tensors outside `selection` may be missing, surplus or of another shape. `ties`
+    maps a name to the one it shares its values with, as far as the model's class says so.
+
+    Raises CheckpointError naming the tensor if the checkpoint holds one that the base lacks, lacks one inside a
+    component that it has, or holds one of another shape.
+    """
+    return _Alignment(base, checkpoint, selection, ties or {}).result()
+
+
+class _Alignment:
+    def __init__(self, base: Checkpoint, checkpoint: Checkpoint, selection: Selection, ties: Mapping[str, str]) -> None:
+        self.base = base
+        self.checkpoint = checkpoint
+        self.selection = selection
+        self.ties = ties
+        self.targets = parameter_shapes(base.tensors)
+        self.renaming = match_names(parameter_shapes(checkpoint.tensors), self.targets, checkpoint.label)
+        self.stored_names: dict[str, str] = {}
+        self.ignored: list[Ignored] = []
+
+    def result(self) -> AlignedCheckpoint:
+        surplus = [info for info in self.checkpoint.tensors.values() if not self._place(info)]
+        if surplus:
+            raise self._surplus(surplus)
+        absent = self._fill_in()
+        return AlignedCheckpoint(
+            self.checkpoint,
+            {name: self.stored_names[name] for name in self.base.tensors if name in self.stored_names},
+            renaming=self.renaming,
+            ignored=tuple(self.ignored),
+            absent=absent,
+        )
+
+    def _place(self, info: TensorInfo) -> bool:
+        """Find the tensor's place or a reason to ignore it; False if there is neither."""
+        target = self.renaming.target(info.name, self.base.tensors)
+        if target is None:
+            reason = buffer_reason(info) or self._reason_for_surplus(info.name)
+        elif target in self.targets:
+            reason = self.selection.reason_against(target)
+            if reason is None:
+                self._take(info, target)
+                return True
+        else:
+            reason = buffer_reason(self.base.tensors[target])
+        if reason is None:
+            return False
+        self.ignored.append(Ignored(info.name, reason))
+        return True
+
+    def _take(self, info: TensorInfo, target: str) -> None:
+        wanted = self.base.tensors[target]
+        if target in self.stored_names:
+            raise CheckpointError(
+                f"{self.checkpoint.label}: tensors {self.stored_names[target]!r} and {info.name!r} both stand for "
+                f"{target!r} of the base model {self.base.label}",
+                hint="save the checkpoint again with one layout of names",
+            )
+        if info.shape != wanted.shape:
+            raise CheckpointError(
+                f"{self.checkpoint.label}: tensor {info.name!r} is {describe_shape(info.shape)}, the base model "
+                f"{self.base.label} has {describe_shape(wanted.shape)} in {target!r}",
+                hint=f'if it is not to be merged, leave it out: tensors: {{exclude: ["{target}"]}}',
+            )
+        if not info.dtype.is_floating_point:
+            raise CheckpointError(
+                f"{self.checkpoint.label}: tensor {info.name!r} holds {info.dtype}, the base model "
+                f"{self.base.label} has {wanted.dtype} in {target!r}",
+                hint="merge an unquantised version of this checkpoint",
+            )
+        self.stored_names[target] = info.name
+
+    def _reason_for_surplus(self, name: str) -> str | None:
+        for candidate in self.renaming.candidates(name):
+            against = self.selection.reason_against(candidate)
+            if against is not None:
+                return against
+            for partner in self._partners(candidate):
+                if partner in self.base.tensors:
+                    return f"tied to {partner}"
+        return None
+
+    def _partners(self, name: str) -> list[str]:
+        owner = self.ties.get(name, name)
+        group = [owner, *(alias for alias, of in self.ties.items() if of == owner)]
+        return [partner for partner in group if partner != name] if name in group and len(group) > 1 else []
+
+    def _fill_in(self) -> tuple[str, ...]:
+        """Take tied tensors from their partners; refuse gaps; the components that are absent as a whole."""
+        wanted = [name for name in self.targets if self.selection.covers(name)]
+        for name in wanted:
+            if name not in self.stored_names:
+                for partner in self._partners(name):
+                    if partner in self.stored_names and self.targets.get(partner) == self.targets[name]:
+                        self.stored_names[name] = self.stored_names[partner]
+        present = {component_of(name) for name in wanted if name in self.stored_names}
+        missing = [name for name in wanted if name not in self.stored_names]
+        gaps = [name for name in missing if component_of(name) in present]
+        if gaps:
+            more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
+            listed = ", ".join(f'"{name}"' for name in gaps[:4])
+            raise CheckpointError(
+                f"{self.checkpoint.label}: tensor {gaps[0]!r}{more} of the base model {self.base.label} is missing, "
+                f"though the checkpoint has other tensors of {component_of(gaps[0])}",
+                hint=f"fetch a complete checkpoint, or leave it out: tensors: {{exclude: [{listed}]}}",
+            )
+        if not present:
+            raise CheckpointError(
+                f"{self.checkpoint.label}: none of its {len(self.checkpoint.tensors)} tensors is one of the "
+                f"{len(wanted)} to be merged in the base model {self.base.label}",
+                hint="check that base model and checkpoint are of the same architecture",
+            )
+        return tuple(dict.fromkeys(component_of(name) for name in missing))
+
+    def _surplus(self, surplus: list[TensorInfo]) -> CheckpointError:
+        first = surplus[0].name
+        alike = nearest(next(self.renaming.candidates(first)), self.base.tensors)
+        more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
+        known = {component_of(name) for name in self.targets}
+        inside = f"{self.renaming.strip}." if self.renaming.strip else None
+        patterns = dict.fromkeys(
+            info.name
+            if component_of(info.name) in known or (inside and info.name.startswith(inside))
+            else pattern_for(info.name)
+            for info in surplus
+        )
+        listed = ", ".join(f'"{pattern}"' for pattern in list(patterns)[:4])
+        return CheckpointError(
+            f"{self.checkpoint.label}: tensor {first!r}{more}: the base model {self.base.label} has none of that "
+            f"name" + (f", the nearest is {alike!r}" if alike else ""),
+            hint=f"choose the base model it was fine-tuned from, or leave it out: tensors: {{exclude: [{listed}]}}",
+        )
