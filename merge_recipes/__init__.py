@@ -1,1 +1,73 @@
-"""The recipe language of hubmerge."""
+"""The recipe language of hubmerge: YAML in, a checked recipe and its lock out. Neither torch nor the network.
+
+>>> from merge_recipes import parse_recipe
+>>> loaded = parse_recipe('''
+... merge_method: opcm
+... base_model: openai/clip-vit-base-patch32
+... models:
+...   - model: tanganke/clip-vit-base-patch32_sun397
+... ''')
+>>> [entry.name for entry in loaded.recipe.stream()]
+['clip-vit-base-patch32_sun397']
+"""
+
+from merge_recipes.checking import Catalog, check_recipe
+from merge_recipes.digests import chain_digests, recipe_digest
+from merge_recipes.errors import (
+    InvalidReferenceError,
+    LockError,
+    Problem,
+    RecipeError,
+    RecipeFileError,
+    RecipeSyntaxError,
+)
+from merge_recipes.json_schema import json_schema
+from merge_recipes.loading import LoadedRecipe, load_recipe, parse_recipe
+from merge_recipes.locking import Lock, LockedDataset, LockedModel, Resolver, check_lock, lock_recipe
+from merge_recipes.parameters import PerTensor, TensorParameters, parameters_for
+from merge_recipes.references import ModelReference
+from merge_recipes.schema import (
+    DatasetReference,
+    Evaluate,
+    Publish,
+    Recipe,
+    StreamEntry,
+    Task,
+    TensorRules,
+)
+from merge_recipes.tasks import task_entries
+
+__all__ = [
+    "Catalog",
+    "DatasetReference",
+    "Evaluate",
+    "InvalidReferenceError",
+    "LoadedRecipe",
+    "Lock",
+    "LockError",
+    "LockedDataset",
+    "LockedModel",
+    "ModelReference",
+    "PerTensor",
+    "Problem",
+    "Publish",
+    "Recipe",
+    "RecipeError",
+    "RecipeFileError",
+    "RecipeSyntaxError",
+    "Resolver",
+    "StreamEntry",
+    "Task",
+    "TensorParameters",
+    "TensorRules",
+    "chain_digests",
+    "check_lock",
+    "check_recipe",
+    "json_schema",
+    "load_recipe",
+    "lock_recipe",
+    "parameters_for",
+    "parse_recipe",
+    "recipe_digest",
+    "task_entries",
+]

@@ -1,0 +1,237 @@
+"""A recipe against a catalog: the merge methods with their parameters, the kinds of task and the metrics there are."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from merge_recipes.dialect import OTHER_METHODS
+from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, nearest, shown
+from merge_recipes.parameters import is_per_tensor, parameter_fields, parameters_from, selects_every_tensor
+from merge_recipes.reading import Document
+from merge_recipes.rules import checkpoint_key, items_at, mapping_at, raw_entries, value_shape
+from merge_recipes.tasks import candidates
+from merge_recipes.validating import value_message
+
+if TYPE_CHECKING:
+    from merge_recipes.loading import LoadedRecipe
+
+_TOP: KeyPath = ("parameters",)
+
+
+class Catalog(Protocol):
+    """What a recipe may name."""
+
+    @property
+    def methods(self) -> Mapping[str, type[BaseModel]]:
+        """The parameters class of each merge method, by the method's name."""
+
+    @property
+    def task_kinds(self) -> Collection[str]:
+        """The kinds of task."""
+
+    @property
+    def metrics(self) -> Collection[str]:
+        """The metrics that are certain to be there; other names are allowed."""
+
+
+def check_recipe(loaded: LoadedRecipe, catalog: Catalog) -> list[str]:
+    """Check what a recipe names against the catalog, and return remarks that are no errors.
+
+    Raises:
+        RecipeError: with every name and every value that the catalog does not allow.
+    """
+    problems = broken_catalog_rules(loaded.document, catalog)
+    if problems:
+        raise RecipeError(problems)
+    return [str(remark) for remark in remarks(loaded, catalog)]
+
+
+def broken_catalog_rules(document: Document, catalog: Catalog) -> list[Problem]:
+    """Return everything in the document that the catalog does not allow."""
+    problems = [*_task_kinds(document, catalog)]
+    method = mapping_at(document).get("merge_method")
+    if isinstance(method, str) and method:
+        parameters_class = catalog.methods.get(method)
+        if parameters_class is None:
+            problems.append(_unknown_method(document, method, catalog))
+        else:
+            problems += _ParameterCheck(document, method, parameters_class).problems()
+    return problems
+
+
+def _unknown_method(document: Document, method: str, catalog: Catalog) -> Problem:
+    if method in OTHER_METHODS:
+        known = ", ".join(sorted(catalog.methods))
+        message = f"mergekit's method {method} is not supported; expected one of: {known}"
+    else:
+        message = f"there is no merge method {shown(method)}{did_you_mean(method, catalog.methods)}"
+    return document.problem(("merge_method",), message)
+
+
+def _task_kinds(document: Document, catalog: Catalog) -> Iterator[Problem]:
+    for path, task in items_at(document, "evaluate", "tasks"):
+        kind = task.get("kind")
+        if isinstance(kind, str) and kind and kind not in catalog.task_kinds:
+            message = f"there is no kind of task {shown(kind)}{did_you_mean(kind, catalog.task_kinds)}"
+            yield document.problem((*path, "kind"), message)
+
+
+class _ParameterCheck:
+    """Checks the parameters of both levels, and every value of their filter lists, against one class."""
+
+    def __init__(self, document: Document, method: str, parameters_class: type[BaseModel]) -> None:
+        self._document = document
+        self._method = method
+        self._class = parameters_class
+        self._fields = parameter_fields(parameters_class)
+
+    def problems(self) -> list[Problem]:
+        """Return what is wrong with single values; if nothing is, what is wrong with them together."""
+        top = self._parameters((), mapping_at(self._document))
+        entries = [
+            ((*entry.path, "parameters"), self._parameters(entry.path, entry.data))
+            for entry in raw_entries(self._document)
+        ]
+        found = [problem for name, value in top.items() for problem in self._one((*_TOP, name), name, value)]
+        for path, parameters in entries:
+            for name, value in parameters.items():
+                found += self._one((*path, name), name, value, of_entry=True)
+        return found or [*self._together(top, entries)]
+
+    @staticmethod
+    def _parameters(path: KeyPath, data: Mapping[str, Any]) -> dict[str, Any]:
+        value = data.get("parameters")
+        return value if isinstance(value, dict) else {}
+
+    def _one(self, path: KeyPath, name: str, value: Any, *, of_entry: bool = False) -> Iterator[Problem]:
+        field = self._fields.get(name)
+        if field is None:
+            message = f"the method {self._method} has no such parameter{did_you_mean(name, self._fields)}"
+            yield self._document.problem(path, message, at_key=True)
+        elif of_entry and not is_per_tensor(field):
+            message = "this parameter has one value for the whole stream"
+            yield self._document.problem(path, message, "write it under the top-level parameters", at_key=True)
+        elif isinstance(value, list) and not is_per_tensor(field):
+            yield self._document.problem(path, "this parameter has one value for all tensors, got a list")
+        elif not any(value_shape(self._document, path, value)):
+            for place, single in _values(path, value):
+                yield from self._misfits(place, name, single)
+
+    def _misfits(self, path: KeyPath, name: str, value: Any) -> Iterator[Problem]:
+        for details in self._errors({name: value}):
+            if details["loc"][:1] == (name,) and details["type"] != "missing":
+                message, hint = value_message(details, self._document.marks.plain.get(path))
+                yield self._document.problem(path, message, hint)
+
+    def _errors(self, values: Mapping[str, Any]) -> list[Any]:
+        try:
+            parameters_from(self._class, values)
+        except ValidationError as error:
+            return [*error.errors(include_url=False)]
+        return []
+
+    def _together(self, top: Mapping[str, Any], entries: list[tuple[KeyPath, dict[str, Any]]]) -> Iterator[Problem]:
+        """Check required parameters, and rules between parameters, for every combination that differs in one value."""
+        told: set[str] = set()
+        for path, parameters in entries:
+            for values in _combinations(parameters, top):
+                for details in self._errors(values):
+                    problem = self._told_together(details, path if parameters else _TOP)
+                    if str(problem) not in told:
+                        told.add(str(problem))
+                        yield problem
+
+    def _told_together(self, details: Any, path: KeyPath) -> Problem:
+        if details["type"] != "missing":
+            message, hint = value_message(details, None)
+            return self._document.problem((*path, *details["loc"]), message, hint)
+        name = str(details["loc"][-1])
+        field: FieldInfo | None = self._fields.get(name)
+        meaning = f": {field.description}" if field is not None and field.description else ""
+        message = f"the method {self._method} needs this parameter, for every entry and every tensor{meaning}"
+        return self._document.problem((*path, name), message)
+
+
+def _combinations(*levels: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield the values that tensors can meet: those without any filter first, then each filter's by itself."""
+    plain: dict[str, Any] = {}
+    filtered: list[tuple[str, Any]] = []
+    for level in levels:
+        for name, value in level.items():
+            if name in plain:
+                continue
+            if not isinstance(value, list):
+                plain[name] = value
+                continue
+            for item in value:
+                if selects_every_tensor(item):
+                    plain[name] = item["value"]
+                    break
+                filtered.append((name, item["value"]))
+    yield plain
+    for name, value in filtered:
+        yield {**plain, name: value}
+
+
+def _values(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
+    if not isinstance(value, list):
+        yield path, value
+        return
+    for index, item in enumerate(value):
+        yield (*path, index, "value"), item["value"]
+
+
+def remarks(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
+    """Return what is allowed but perhaps not meant."""
+    document = loaded.document
+    found = [*_same_checkpoint_twice(loaded), *_unreachable_filters(document)]
+    for path, task in items_at(document, "evaluate", "tasks"):
+        for index, metric in enumerate(task.get("metrics", [])):
+            match = nearest(metric, catalog.metrics)
+            if metric not in catalog.metrics and match is not None:
+                message = f"{shown(metric)} is looked up in the evaluate library; did you mean {match}?"
+                found.append(document.problem((*path, "metrics", index), message))
+    found += _tasks_of_no_entry(loaded)
+    return sorted(found, key=lambda problem: (problem.line or 0, problem.column or 0))
+
+
+def _same_checkpoint_twice(loaded: LoadedRecipe) -> Iterator[Problem]:
+    seen: dict[tuple[str, ...], int] = {}
+    for index, entry in enumerate(loaded.recipe.models):
+        earlier = seen.setdefault(checkpoint_key(entry.model), index)
+        if earlier != index:
+            line = loaded.marks.value(("models", earlier))[0]
+            message = f"the same checkpoint as in line {line}: it is merged twice"
+            yield loaded.document.problem(("models", index, "model"), message)
+
+
+def _unreachable_filters(document: Document) -> Iterator[Problem]:
+    levels = [((), mapping_at(document)), *((entry.path, entry.data) for entry in raw_entries(document))]
+    for path, data in levels:
+        for name, value in (data.get("parameters") or {}).items():
+            last = len(value) - 1 if isinstance(value, list) else 0
+            for index in range(last):
+                if selects_every_tensor(value[index]):
+                    place = (*path, "parameters", name, index)
+                    yield document.problem(place, "this item selects every tensor: the items after it have no effect")
+                    break
+
+
+def _tasks_of_no_entry(loaded: LoadedRecipe) -> Iterator[Problem]:
+    names = [entry.name for entry in loaded.recipe.models]
+    tasks = loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ()
+    for index, task in enumerate(tasks):
+        matches = candidates(task, names)
+        if len(matches) != 1:
+            which = (
+                f"{len(matches)} entries ({', '.join(matches)}) fit its name" if matches else "no entry fits its name"
+            )
+            yield loaded.document.problem(
+                ("evaluate", "tasks", index, "name"),
+                f"this task belongs to no entry of the stream ({which}): it is scored after every step",
+                "add `model:` with the name of an entry, if it belongs to one",
+            )

@@ -1,0 +1,59 @@
+"""The recipe language as a JSON Schema, so that editors complete recipes and tell what a key means."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic.json_schema import GenerateJsonSchema
+
+from merge_recipes.checking import Catalog
+from merge_recipes.parameters import is_per_tensor, parameter_fields
+from merge_recipes.schema import Recipe
+
+_DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def json_schema(catalog: Catalog | None = None) -> dict[str, Any]:
+    """Return the JSON Schema of recipes; with a catalog also the names of methods, parameters and kinds of task."""
+    schema = Recipe.model_json_schema(schema_generator=_Generator)
+    schema = {"$schema": _DIALECT, **schema, "title": "hubmerge recipe"}
+    if catalog is not None:
+        definitions = schema["$defs"]
+        schema["properties"]["merge_method"]["enum"] = sorted(catalog.methods)
+        definitions["Task"]["properties"]["kind"]["enum"] = sorted(catalog.task_kinds)
+        schema["allOf"] = [
+            {
+                "if": {"properties": {"merge_method": {"const": name}}, "required": ["merge_method"]},
+                "then": {"properties": _method_properties(parameters_class, schema)},
+            }
+            for name, parameters_class in sorted(catalog.methods.items())
+        ]
+    return schema
+
+
+class _Generator(GenerateJsonSchema):
+    """pydantic's generator without titles, which only repeat the keys."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:
+        return False
+
+
+def _method_properties(parameters_class: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
+    fields = parameter_fields(parameters_class)
+    properties: dict[str, Any] = parameters_class.model_json_schema(schema_generator=_Generator)["properties"]
+    per_tensor = {name: _or_filter_list(properties[name]) for name in fields if is_per_tensor(fields[name])}
+    top = {name: per_tensor.get(name, properties[name]) for name in fields}
+    entry = {"properties": {"parameters": _closed(per_tensor)}}
+    return {"parameters": _closed(top), "models": {"items": entry}}
+
+
+def _closed(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {"properties": dict(properties), "additionalProperties": False}
+
+
+def _or_filter_list(value: Mapping[str, Any]) -> dict[str, Any]:
+    description = {key: text for key, text in value.items() if key in {"description", "default"}}
+    single = {key: rule for key, rule in value.items() if key not in description}
+    item = {"type": "object", "properties": {"value": single, "filter": {"type": "string"}}, "required": ["value"]}
+    return {**description, "anyOf": [single, {"type": "array", "items": item}]}

@@ -1,0 +1,73 @@
+"""A file to a checked recipe: everything wrong with it is told at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from merge_recipes.checking import Catalog, broken_catalog_rules
+from merge_recipes.errors import Problem, RecipeError
+from merge_recipes.reading import Document, Marks, read_document, read_text
+from merge_recipes.rules import broken_rules
+from merge_recipes.schema import Recipe
+from merge_recipes.validating import validate
+
+
+@dataclass(frozen=True)
+class LoadedRecipe:
+    """A recipe with the text that it was read from and the place of every key in it."""
+
+    recipe: Recipe
+    document: Document
+    path: Path
+
+    @property
+    def text(self) -> str:
+        """The recipe's text, as written."""
+        return self.document.text
+
+    @property
+    def marks(self) -> Marks:
+        """Where every key and value stands."""
+        return self.document.marks
+
+    @property
+    def folder(self) -> Path:
+        """The folder that relative local paths start from."""
+        return self.path.parent
+
+
+def load_recipe(path: str | Path, catalog: Catalog | None = None) -> LoadedRecipe:
+    """Read a recipe; local paths in it become absolute, relative to the recipe's folder.
+
+    With a catalog, what `check_recipe` would refuse is refused here, so that one error tells everything.
+
+    Raises:
+        RecipeError: with every problem of the file.
+    """
+    path = Path(path)
+    return parse_recipe(read_text(path), path=path, catalog=catalog)
+
+
+def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalog | None = None) -> LoadedRecipe:
+    """Read a recipe from its text; `path` names it in messages and is not opened.
+
+    Raises:
+        RecipeError: with every problem of the text.
+    """
+    path = Path(path)
+    document = read_document(text, str(path))
+    recipe, problems = validate(Recipe, document)
+    problems += document.problems
+    if isinstance(document.data, dict):
+        problems += broken_rules(document)
+        if catalog is not None:
+            problems += broken_catalog_rules(document, catalog)
+    if problems or recipe is None:
+        raise RecipeError(_without_repeats(problems))
+    return LoadedRecipe(recipe.within(path.parent.absolute()), document, path)
+
+
+def _without_repeats(problems: list[Problem]) -> list[Problem]:
+    """Keep one problem for each key and message: aliases bring the same line more than once."""
+    return list({(problem.line, problem.column, problem.message): problem for problem in problems}.values())

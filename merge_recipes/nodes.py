@@ -1,0 +1,140 @@
+"""YAML text to a tree of nodes that know where they stand.
+
+PyYAML's parser gives the events. The tree is built here without recursion, and within stated limits, so that a
+deeply nested or a very long text is refused before it costs anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import yaml
+
+from merge_recipes.errors import Problem, RecipeSyntaxError, nearest
+
+MAX_DEPTH = 32
+MAX_NODES = 50_000
+
+Position = tuple[int, int]
+"""Line and column, both counted from 1."""
+
+
+@dataclass(eq=False)
+class Node:
+    """A scalar, a list or a mapping. `tag` is set only where the text gives one."""
+
+    kind: Literal["scalar", "list", "mapping"]
+    position: Position
+    tag: str | None
+    text: str = ""
+    is_plain: bool = False
+    """A scalar without quotes."""
+    items: list[Node] = field(default_factory=list)
+    """What a list holds; of a mapping the keys and values by turns."""
+
+    @property
+    def pairs(self) -> list[tuple[Node, Node]]:
+        """The keys and values of a mapping, as written."""
+        return list(zip(self.items[::2], self.items[1::2], strict=True))
+
+
+def refused(file: str, position: Position, message: str, hint: str | None = None) -> RecipeSyntaxError:
+    """Return the error for a text that is read no further."""
+    return RecipeSyntaxError(Problem(message, hint, file, *position))
+
+
+def compose(text: str, file: str) -> Node | None:
+    """Return the only document of `text` as a tree; None if it holds nothing.
+
+    Raises:
+        RecipeSyntaxError: if the text is not YAML, is nested too deeply, or holds too much.
+    """
+    composer = _Composer(file)
+    try:
+        for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            composer.take(event)
+    except yaml.MarkedYAMLError as error:
+        raise _syntax_error(error, file) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        raise refused(file, (line, column), "a control character cannot stand in YAML") from None
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # A few conversions fail inside PyYAML itself: an impossible \U escape, a huge %YAML version.
+        raise refused(file, (1, 1), f"the text is not YAML: {error}") from None
+    return composer.root
+
+
+def _position(mark: Any) -> Position:
+    return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
+
+
+def _syntax_error(error: yaml.MarkedYAMLError, file: str) -> RecipeSyntaxError:
+    position = _position(error.problem_mark or error.context_mark)
+    message = ", ".join(part for part in (error.context, error.problem) if part)
+    if "'\\t'" in message:
+        return refused(file, position, "a tab cannot indent YAML", "indent with spaces")
+    hint = "text that holds ': ' or ' #', or starts with one of @ ` % & * ! { [ > |, goes in quotes"
+    return refused(file, position, f"the text is not YAML: {message}", hint)
+
+
+class _Composer:
+    """Builds the tree from one event after another."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.root: Node | None = None
+        self._open: list[Node] = []
+        self._anchors: dict[str, Node] = {}
+        self._documents = 0
+        self._nodes = 0
+
+    def take(self, event: Any) -> None:
+        position = _position(event.start_mark)
+        if isinstance(event, yaml.DocumentStartEvent):
+            self._documents += 1
+            if self._documents > 1:
+                raise refused(self.file, position, "a second document starts here: expected one in a file")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            self._open.pop()
+        elif isinstance(event, yaml.NodeEvent):
+            self._take_node(event, position)
+
+    def _take_node(self, event: Any, position: Position) -> None:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise refused(self.file, position, f"the file holds more than {MAX_NODES} values")
+        node = self._node(event, position)
+        if self._open:
+            self._open[-1].items.append(node)
+        else:
+            self.root = node
+        if isinstance(event, yaml.CollectionStartEvent):
+            self._open.append(node)
+            if len(self._open) > MAX_DEPTH:
+                raise refused(self.file, position, f"nested more than {MAX_DEPTH} levels deep")
+
+    def _node(self, event: Any, position: Position) -> Node:
+        if isinstance(event, yaml.AliasEvent):
+            return self._aliased(str(event.anchor), self._anchors, position)
+        if isinstance(event, yaml.ScalarEvent):
+            node = Node("scalar", position, event.tag, event.value, is_plain=event.style is None)
+        elif isinstance(event, yaml.MappingStartEvent):
+            node = Node("mapping", position, event.tag)
+        else:
+            node = Node("list", position, event.tag)
+        if event.anchor is not None:
+            self._anchors[event.anchor] = node
+        return node
+
+    def _aliased(self, anchor: str, anchors: Mapping[str, Node], position: Position) -> Node:
+        if anchor not in anchors:
+            match = nearest(anchor, anchors)
+            hint = f"did you mean *{match}?" if match else "an anchor is written with & before it is used"
+            raise refused(self.file, position, f"the alias *{anchor[:60]} has no anchor", hint)
+        node = anchors[anchor]
+        if node in self._open:
+            raise refused(self.file, position, f"the alias *{anchor[:60]} stands inside its own anchor")
+        return node
