@@ -79,9 +79,8 @@ class TaskReport:
 
     @property
     def main_metric(self) -> str:
-        """The metric that stands in the accuracy matrix: accuracy, or else the first one that is a number."""
-        numbers = [metric for metric in self.metrics if metric != "confusion"]
-        return "accuracy" if "accuracy" in numbers or not numbers else numbers[0]
+        """The metric that stands in the accuracy matrix: the first one that is a number."""
+        return next((metric for metric in self.metrics if metric != "confusion"), "accuracy")
 
 
 @dataclass(frozen=True)

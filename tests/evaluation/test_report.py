@@ -10,7 +10,7 @@ from hubmerge.report import ModelReport, RunReport, Spread, StepReport, TaskRepo
 
 def sample() -> RunReport:
     tasks = (
-        TaskReport("digits", "zero-shot-image-classification", 1, "me/digits", metrics=("accuracy", "confusion")),
+        TaskReport("digits", "zero-shot-image-classification", 1, "me/digits", metrics=("confusion", "accuracy")),
         TaskReport("shapes", "zero-shot-image-classification", 2, "me/shapes", metrics=("f1", "top-5")),
     )
     first = StepReport(

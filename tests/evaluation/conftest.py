@@ -1,0 +1,64 @@
+"""A tiny random CLIP model with everything a CLIP repo holds, and a few images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from small_task import CLASS_NAMES, PROMPTS
+from transformers.utils import logging as transformers_logging
+
+from hubmerge.checkpoints import open_checkpoint
+from hubmerge.demo.model import make_model, make_tokenizer, perturbed_tower, save_base, save_tower
+from hubmerge.evaluation import task_kind_named
+
+
+@pytest.fixture(scope="session")
+def clip_folders(tmp_path_factory) -> dict[str, Path]:
+    """ "base": a full CLIP model; "tower": a vision tower with other weights; "merged": the base with that tower."""
+    transformers_logging.disable_progress_bar()
+    root = tmp_path_factory.mktemp("clip")
+    texts = [prompt.replace("{}", name) for prompt in PROMPTS for name in CLASS_NAMES]
+    tokenizer = make_tokenizer(texts)
+    base = make_model(tokenizer, seed=1).eval()
+    tower = perturbed_tower(base, seed=2, size=0.1)
+    save_base(base, tokenizer, root / "base")
+    save_tower(tower, root / "tower")
+    with torch.no_grad():
+        values = {name.removeprefix("vision_model."): value for name, value in tower.state_dict().items()}
+        for name, parameter in base.vision_model.named_parameters():
+            parameter.copy_(values[name])
+    save_base(base, tokenizer, root / "merged")
+    return {name: root / name for name in ("base", "tower", "merged")}
+
+
+@pytest.fixture(scope="session")
+def images() -> list[Image.Image]:
+    """Twenty images of several sizes and modes."""
+    random = np.random.default_rng(3)
+    made = []
+    for number in range(20):
+        height, width = random.integers(20, 60, 2)
+        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        image = coarse.resize((int(width), int(height)), Image.Resampling.BICUBIC)
+        made.append(image.convert(["RGB", "L", "RGBA", "P"][number % 4]))
+    return made
+
+
+@pytest.fixture
+def rows(images) -> datasets.Dataset:
+    """The images, each with a class."""
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASS_NAMES)})
+    labels = [number % len(CLASS_NAMES) for number in range(len(images))]
+    return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
+
+
+@pytest.fixture
+def scorer(clip_folders):
+    """A scorer that holds the base model."""
+    base = open_checkpoint(clip_folders["base"])
+    return task_kind_named("zero-shot-image-classification").open_scorer(clip_folders["base"], base, identity="b" * 40)

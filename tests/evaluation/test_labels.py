@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import datasets
+import pytest
+
+from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.labels import read_labels
+
+
+def rows_of(labels, feature) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"label": labels}, features=datasets.Features({"label": feature}))
+
+
+def read(labels, feature, class_names=None, column="label"):
+    names, numbers = read_labels(rows_of(labels, feature), column, class_names, "task x")
+    assert str(numbers.dtype) == "int64"
+    return names, numbers.tolist()
+
+
+WORD, NUMBER, FLAG = datasets.Value("string"), datasets.Value("int32"), datasets.Value("bool")
+LABEL = datasets.ClassLabel(names=["n01", "n02"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "class_names", "expected"),
+    [
+        ([0, 1, 1], LABEL, None, (("n01", "n02"), [0, 1, 1])),
+        ([0, 1, 1], LABEL, ["cat", "dog"], (("cat", "dog"), [0, 1, 1])),
+        ([2, 0], NUMBER, ["a", "b", "c"], (("a", "b", "c"), [2, 0])),
+        ([True, False], FLAG, ["no tumour", "tumour"], (("no tumour", "tumour"), [1, 0])),
+        (["dog", "cat", "dog"], WORD, None, (("cat", "dog"), [1, 0, 1])),
+        (["dog", "cat"], WORD, ["dog", "cat", "cow"], (("dog", "cat", "cow"), [0, 1])),
+    ],
+)
+def test_every_way_of_labelling(labels, feature, class_names, expected) -> None:
+    assert read(labels, feature, class_names) == expected
+
+
+@pytest.mark.parametrize(
+    ("labels", "feature", "class_names", "message"),
+    [
+        ([0, 1], LABEL, ["cat"], "class_names holds 1 names, the dataset has 2 classes"),
+        ([0, 1], LABEL, ["cat", "dog", "cow"], "holds 3 names, the dataset has 2"),
+        ([0, -1], LABEL, None, r"row 1 has label -1 in column 'label', outside 0\.\.1"),
+        ([0, 1, 2], NUMBER, ["cat", "dog"], r"row 2 has label 2 .* outside 0\.\.1"),
+        ([0, 1], NUMBER, None, "the dataset does not name its classes"),
+        ([True], FLAG, None, "column 'label' is boolean"),
+        ([True], FLAG, ["a", "b", "c"], "boolean but class_names holds 3 names"),
+        (["dog", "cow"], WORD, ["dog"], "the label 'cow', which is not among class_names"),
+        (["dog", None], WORD, None, "row 1 has no label"),
+        ([0.5], datasets.Value("float32"), ["a", "b"], "not classes"),
+    ],
+)
+def test_what_does_not_fit_is_refused(labels, feature, class_names, message) -> None:
+    with pytest.raises(EvaluationError, match=message) as caught:
+        read(labels, feature, class_names)
+    assert str(caught.value).startswith("task x: ")
+
+
+def test_a_missing_column_names_the_ones_there_are() -> None:
+    with pytest.raises(EvaluationError, match="no label column 'cls' in the dataset; its columns: label"):
+        read([0], LABEL, column="cls")

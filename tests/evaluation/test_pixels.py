@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from hubmerge.errors import EvaluationError, MachineError
+from hubmerge.evaluation.pixels import CHUNK_IMAGES, Preprocessor, cached_pixels
+
+
+@pytest.fixture
+def preprocessor(clip_folders) -> Preprocessor:
+    return Preprocessor(clip_folders["base"])
+
+
+def test_both_halves_together_are_the_processor(preprocessor, images) -> None:
+    for image in images:
+        whole = preprocessor.processor(images=image, return_tensors="pt")["pixel_values"]
+        halves = preprocessor.to_input(preprocessor.to_pixels(image)[None], torch.device("cpu"))
+        assert halves.dtype == torch.float32
+        torch.testing.assert_close(halves, whole, rtol=0, atol=1e-6)
+
+
+def test_the_pil_variant_is_used(preprocessor) -> None:
+    assert preprocessor.processor.backend == "pil"
+
+
+def test_pixels_are_kept_and_not_made_twice(preprocessor, rows, images, tmp_path) -> None:
+    first = cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
+    assert first.dtype == np.uint8
+    assert first.shape == (len(images), 3, 24, 24)
+    assert isinstance(first, np.memmap)
+    np.testing.assert_array_equal(first[5], preprocessor.to_pixels(images[5]))
+    (file,) = (tmp_path / "pixels").iterdir()
+    made = file.stat().st_mtime_ns
+    again = cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
+    np.testing.assert_array_equal(first, again)
+    assert file.stat().st_mtime_ns == made
+
+
+def test_another_identity_or_setting_makes_another_file(preprocessor, rows, tmp_path) -> None:
+    cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
+    cached_pixels(rows, "image", preprocessor, "you", tmp_path, "task x")
+    preprocessor.processor.crop_size = {"height": 16, "width": 16}
+    smaller = cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
+    assert smaller.shape[2:] == (16, 16)
+    assert len(list((tmp_path / "pixels").iterdir())) == 3
+
+
+def test_order_is_kept_over_chunks(preprocessor, tmp_path) -> None:
+    count = CHUNK_IMAGES + 7
+    grey = [np.full((24, 24, 3), number, dtype=np.uint8) for number in range(count)]
+    rows = datasets.Dataset.from_dict({"image": grey}, features=datasets.Features({"image": datasets.Image()}))
+    pixels = cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
+    assert pixels[:, 0, 0, 0].tolist() == list(range(count))
+
+
+def stored(values) -> datasets.Dataset:
+    return datasets.Dataset.from_dict({"image": values}, features=datasets.Features({"image": datasets.Image()}))
+
+
+def test_a_broken_image_is_named_and_nothing_is_left_behind(preprocessor, rows, images, tmp_path) -> None:
+    good = rows.cast_column("image", datasets.Image(decode=False))[0]["image"]
+    broken = stored([good, {"bytes": b"no image at all", "path": None}])
+    with pytest.raises(EvaluationError, match="task x: row 1: the image cannot be decoded"):
+        cached_pixels(broken, "image", preprocessor, "me", tmp_path, "task x")
+    assert list((tmp_path / "pixels").iterdir()) == []
+
+
+@pytest.mark.parametrize("path", ["https://example.invalid/cat.png", "gone/cat.png"])
+def test_an_image_that_is_only_an_address_is_not_fetched(preprocessor, path, tmp_path) -> None:
+    with pytest.raises(EvaluationError, match=r"row 0: .* only its address"):
+        cached_pixels(stored([{"bytes": None, "path": path}]), "image", preprocessor, "me", tmp_path, "task x")
+
+
+def test_a_row_without_an_image(preprocessor, tmp_path) -> None:
+    with pytest.raises(EvaluationError, match="row 0 has no image"):
+        cached_pixels(stored([None]), "image", preprocessor, "me", tmp_path, "task x")
+
+
+def test_images_must_come_out_in_one_size(preprocessor, rows, tmp_path) -> None:
+    preprocessor.processor.do_center_crop = False
+    with pytest.raises(EvaluationError, match=r"row \d+ comes out as"):
+        cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
+
+
+@pytest.mark.parametrize(("column", "message"), [("label", "not images"), ("picture", "its columns: image, label")])
+def test_the_column_must_hold_images(preprocessor, rows, column, message, tmp_path) -> None:
+    with pytest.raises(EvaluationError, match=message):
+        cached_pixels(rows, column, preprocessor, "me", tmp_path, "task x")
+
+
+def test_a_cache_that_cannot_be_written(preprocessor, rows, tmp_path) -> None:
+    (tmp_path / "pixels").write_text("a file where the folder should be")
+    with pytest.raises(MachineError, match="cannot be written"):
+        cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
+
+
+def test_a_base_without_an_image_processor(tmp_path) -> None:
+    with pytest.raises(EvaluationError, match="image processor cannot be read"):
+        Preprocessor(tmp_path)

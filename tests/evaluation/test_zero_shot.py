@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from small_task import CLASS_NAMES, PROMPTS, make_task
+from transformers import CLIPModel, CLIPProcessor, pipeline
+
+from hubmerge.checkpoints import open_checkpoint
+from hubmerge.errors import EvaluationError
+from hubmerge.evaluation import METRICS, TASK_KINDS, task_kind_named
+from hubmerge.evaluation.pixels import Preprocessor
+
+KIND = task_kind_named("zero-shot-image-classification")
+
+
+def prepare(scorer, rows, cache, task=None, commit="d" * 40, **options):
+    return KIND.prepare(task or make_task(), rows, scorer, cache, dataset_commit=commit, **options)
+
+
+@torch.no_grad()
+def reference_logits(folder, images, prompt) -> np.ndarray:
+    """What transformers' own CLIPModel says, image by image."""
+    model = CLIPModel.from_pretrained(folder).eval()
+    processor = CLIPProcessor.from_pretrained(folder, backend="pil")
+    texts = [prompt.replace("{}", name) for name in CLASS_NAMES]
+    logits = [
+        model(**processor(text=texts, images=image, return_tensors="pt", padding=True)).logits_per_image[0]
+        for image in images
+    ]
+    return torch.stack(logits).numpy()
+
+
+@pytest.mark.parametrize("source", ["base", "merged", "tower"])
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_logits_are_those_of_transformers(source, batch_size, scorer, clip_folders, rows, images, tmp_path) -> None:
+    prepared = prepare(scorer, rows, tmp_path, make_task(prompts=(PROMPTS[0],)), batch_size=batch_size)
+    scorer.load(open_checkpoint(clip_folders[source]))
+    whole = clip_folders["base" if source == "base" else "merged"]
+    np.testing.assert_allclose(
+        prepared.logits(scorer), reference_logits(whole, images, PROMPTS[0]), rtol=1e-5, atol=1e-5
+    )
+
+
+def test_labels_are_those_of_the_pipeline(scorer, clip_folders, rows, images, tmp_path) -> None:
+    prepared = prepare(scorer, rows, tmp_path, make_task(prompts=(PROMPTS[1],)))
+    scorer.load(open_checkpoint(clip_folders["merged"]))
+    found = [CLASS_NAMES[number] for number in prepared.logits(scorer).argmax(axis=1)]
+    folder = clip_folders["merged"]
+    classify = pipeline(
+        "zero-shot-image-classification", model=str(folder), image_processor=Preprocessor(folder).processor
+    )
+    answers = classify([image.convert("RGB") for image in images], CLASS_NAMES, hypothesis_template=PROMPTS[1])
+    assert found == [answer[0]["label"] for answer in answers]
+    assert len(set(found)) > 1
+
+
+@torch.no_grad()
+def test_head_is_the_mean_over_prompts_made_unit(scorer, clip_folders, rows, tmp_path) -> None:
+    model = CLIPModel.from_pretrained(clip_folders["base"]).double().eval()
+    processor = CLIPProcessor.from_pretrained(clip_folders["base"], backend="pil")
+    expected = []
+    for name in CLASS_NAMES:
+        units = []
+        for prompt in PROMPTS:
+            tokens = processor(text=[prompt.replace("{}", name)], return_tensors="pt")
+            embedding = model.text_projection(model.text_model(**tokens).pooler_output)[0]
+            units.append(embedding / embedding.norm())
+        mean = torch.stack(units).mean(dim=0)
+        expected.append(mean / mean.norm())
+    head = prepare(scorer, rows, tmp_path).head
+    torch.testing.assert_close(head.double(), torch.stack(expected), rtol=0, atol=1e-6)
+
+
+def test_scores_are_the_metrics_of_the_logits(scorer, rows, tmp_path) -> None:
+    prepared = prepare(scorer, rows, tmp_path, make_task(metrics=METRICS))
+    scores = prepared.score(scorer)
+    predicted = prepared.logits(scorer).argmax(axis=1)
+    assert set(scores) == set(METRICS)
+    assert scores["accuracy"] == pytest.approx((predicted == prepared.labels).mean())
+    assert np.sum(scores["confusion"]) == prepared.examples == len(rows)
+    assert scores["top-5"] >= scores["accuracy"]
+    json.dumps(scores)
+
+
+def test_the_second_preparation_reads_the_cache_and_scores_the_same(scorer, rows, tmp_path) -> None:
+    first = prepare(scorer, rows, tmp_path)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
+    assert len(files) == 2
+    again = prepare(scorer, rows, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")} == files
+    np.testing.assert_array_equal(first.logits(scorer), again.logits(scorer))
+
+
+def test_without_a_commit_images_are_never_taken_from_the_cache(scorer, rows, images, tmp_path) -> None:
+    first = prepare(scorer, rows, tmp_path, commit=None)
+    again = prepare(scorer, rows.select(range(len(rows) - 1, -1, -1)), tmp_path, commit=None)
+    np.testing.assert_array_equal(first.pixels[0], again.pixels[-1])
+
+
+def test_a_cap_takes_the_first_examples_and_all_classes(scorer, rows, tmp_path) -> None:
+    whole = prepare(scorer, rows, tmp_path)
+    capped = prepare(scorer, rows, tmp_path, make_task(dataset={"max_examples": 4}))
+    assert (capped.examples, capped.class_names) == (4, tuple(CLASS_NAMES))
+    np.testing.assert_allclose(capped.logits(scorer), whole.logits(scorer)[:4], rtol=1e-5, atol=1e-5)
+
+
+def test_swapping_back_gives_the_base_again(scorer, clip_folders, rows, tmp_path) -> None:
+    prepared = prepare(scorer, rows, tmp_path)
+    before = prepared.logits(scorer)
+    scorer.load(open_checkpoint(clip_folders["tower"]))
+    assert np.abs(prepared.logits(scorer) - before).max() > 0.1
+    scorer.load_base()
+    np.testing.assert_array_equal(prepared.logits(scorer), before)
+
+
+def changed(folder, target, change):
+    """A copy of a model folder with its tensors changed."""
+    shutil.copytree(folder, target)
+    tensors = load_file(target / "model.safetensors")
+    change(tensors)
+    save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
+    return open_checkpoint(target, "me/odd@main")
+
+
+def drop(name):
+    return lambda tensors: tensors.pop(name)
+
+
+def put(name, value):
+    return lambda tensors: tensors.__setitem__(name, value)
+
+
+@pytest.mark.parametrize(
+    ("source", "change", "message"),
+    [
+        ("merged", drop("vision_model.post_layernorm.bias"), "no tensor 'vision_model.post_layernorm.bias'"),
+        ("tower", drop("post_layernorm.bias"), "no tensor 'post_layernorm.bias'"),
+        ("merged", put("vision_model.post_layernorm.bias", torch.zeros(3)), r"is \(3,\), the base model's is \(128,\)"),
+        ("merged", put("vision_model.encoder.layers.4.x", torch.zeros(1)), "is not in the base model's vision tower"),
+        ("merged", put("visual_projection.weight", torch.zeros(64, 128)), "'visual_projection.weight' differs"),
+        ("merged", put("text_model.final_layer_norm.bias", torch.ones(64)), "final_layer_norm.bias' differs"),
+    ],
+)
+def test_weights_that_do_not_belong_are_refused(source, change, message, scorer, clip_folders, tmp_path) -> None:
+    weights = changed(clip_folders[source], tmp_path / "odd", change)
+    with pytest.raises(EvaluationError, match=message) as caught:
+        scorer.load(weights)
+    assert str(caught.value).startswith("me/odd@main: ")
+
+
+def test_a_tower_can_be_looked_at_through_the_base_text_tower(scorer, clip_folders, rows, tmp_path) -> None:
+    prepared = prepare(scorer, rows, tmp_path)
+    scorer.load(open_checkpoint(clip_folders["merged"]))
+    expected = prepared.logits(scorer)
+    change = put("text_model.final_layer_norm.bias", torch.ones(64))
+    scorer.load(changed(clip_folders["merged"], tmp_path / "odd", change), check_frozen=False)
+    np.testing.assert_array_equal(prepared.logits(scorer), expected)
+
+
+def test_half_precision_files_agree_with_the_base_in_their_own_dtype(scorer, clip_folders, tmp_path) -> None:
+    def halve(tensors):
+        tensors.update({name: value.to(torch.bfloat16) for name, value in tensors.items()})
+
+    scorer.load(changed(clip_folders["merged"], tmp_path / "half", halve))
+    assert scorer.label == "me/odd@main"
+
+
+def test_buffers_of_older_files_are_passed_over(scorer, clip_folders, tmp_path) -> None:
+    change = put("vision_model.embeddings.position_ids", torch.arange(10))
+    scorer.load(changed(clip_folders["merged"], tmp_path / "old", change))
+    assert scorer.label == "me/odd@main"
+
+
+def test_values_that_are_not_finite_are_told(scorer, clip_folders, rows, tmp_path) -> None:
+    change = put("vision_model.post_layernorm.bias", torch.full((128,), float("nan")))
+    prepared = prepare(scorer, rows, tmp_path)
+    scorer.load(changed(clip_folders["merged"], tmp_path / "nan", change))
+    with pytest.raises(EvaluationError, match=r"me/odd@main: .*not finite"):
+        prepared.score(scorer)
+
+
+def test_the_base_must_be_a_whole_clip_model(clip_folders, tmp_path) -> None:
+    with pytest.raises(EvaluationError, match="of type 'clip_vision_model'"):
+        KIND.open_scorer(clip_folders["tower"], open_checkpoint(clip_folders["tower"]), identity="x")
+    weights = changed(clip_folders["base"], tmp_path / "torn", drop("text_projection.weight"))
+    with pytest.raises(EvaluationError, match=r"lacks the tensor 'text_projection.weight'"):
+        KIND.open_scorer(tmp_path / "torn", weights, identity="x")
+
+
+def test_a_prompt_that_is_too_long(scorer, rows, tmp_path) -> None:
+    task = make_task(prompts=("cat " * 40 + "{}",))
+    with pytest.raises(EvaluationError, match="longer than the 32 tokens"):
+        prepare(scorer, rows, tmp_path, task)
+
+
+def test_empty_splits_and_single_classes_are_refused(scorer, rows, tmp_path) -> None:
+    with pytest.raises(EvaluationError, match="task things, me/things, split test: no examples"):
+        prepare(scorer, rows.select([]), tmp_path)
+    task = make_task(class_names=("cat",), dataset={"label": "number"})
+    with pytest.raises(EvaluationError, match="two classes"):
+        prepare(scorer, rows.add_column("number", [0] * len(rows)), tmp_path, task)
+
+
+def test_kinds_have_names_of_their_own() -> None:
+    names = [kind.name for kind in TASK_KINDS]
+    assert len(set(names)) == len(names)
+    with pytest.raises(EvaluationError, match="no kind of task 'colouring'"):
+        task_kind_named("colouring")
