@@ -20,11 +20,11 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from hubmerge.localhub.durable import Workspace, locked, sync_folder
+from hubmerge.localhub.operations import Operation, Put, apply_operations
 from hubmerge.localhub.records import Commit, FileEntry, Tree, folder_oids, now, tree_from_json, tree_to_json
 from hubmerge.localhub.refusals import (
     BadRequest,
     Conflict,
-    EntryMissing,
     ParentMoved,
     RepositoryMissing,
     RevisionMissing,
@@ -53,25 +53,6 @@ class Settings:
         return self.id.partition("/")[0]
 
 
-@dataclass(frozen=True)
-class Put:
-    """Add or replace a file."""
-
-    path: str
-    entry: FileEntry
-
-
-@dataclass(frozen=True)
-class Delete:
-    """Remove a file, or a folder with all it holds."""
-
-    path: str
-    folder: bool
-
-
-Operation = Put | Delete
-
-
 def is_commit_id(text: str) -> bool:
     """Tell whether `text` is 40 lower-case hex digits."""
     return len(text) == 40 and all(letter in "0123456789abcdef" for letter in text)
@@ -92,20 +73,6 @@ def checked_ref_name(name: str) -> str:
     ):
         raise BadRequest(f"Invalid ref name: {name!r}.")
     return name
-
-
-def checked_path(path: object) -> str:
-    """Refuse file paths that could not be checked out."""
-    if not isinstance(path, str) or not path:
-        raise BadRequest("A file operation without a path.")
-    parts = path.split("/")
-    if any(part in ("", ".", "..", ".git") for part in parts) or "\0" in path or "\\" in path:
-        raise BadRequest(f"Invalid file path: {path!r}.")
-    try:
-        path.encode()
-    except UnicodeEncodeError as error:
-        raise BadRequest(f"Invalid file path: {path!r}.") from error
-    return path
 
 
 class Repository:
@@ -152,6 +119,13 @@ class Repository:
             settings = replace(self.settings(), **changes)
             self.write_settings(settings)
             return settings
+
+    def change_access(self, user: str, status: str) -> None:
+        """Set the answer to a user's request for access."""
+        with self.locked():
+            settings = self.settings()
+            access = {**settings.access, user: {"status": status, "timestamp": now()}}
+            self.write_settings(replace(settings, access=access))
 
     # refs
 
@@ -306,29 +280,3 @@ class Repository:
             )
             self.write_ref(kind, name, commit_id)
             return commit_id
-
-
-def apply_operations(tree: Tree, operations: Sequence[Operation]) -> dict[str, FileEntry]:
-    """Give the tree after `operations`, in their order."""
-    after = dict(tree)
-    for operation in operations:
-        path = operation.path
-        if isinstance(operation, Put):
-            after[path] = operation.entry
-        elif operation.folder:
-            inside = [name for name in after if name.startswith(path + "/")]
-            if not inside:
-                raise EntryMissing(f"Entry {path}/ does not exist.")
-            for name in inside:
-                del after[name]
-        elif path in after:
-            del after[path]
-        else:
-            raise EntryMissing(f"Entry {path} does not exist.")
-    for path in after:
-        folder = path.rpartition("/")[0]
-        while folder:
-            if folder in after:
-                raise BadRequest(f"{folder!r} would be both a file and a folder (it holds {path!r}).")
-            folder = folder.rpartition("/")[0]
-    return after

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hubmerge.errors import MachineError
+from hubmerge.localhub.collections import Collections
 from hubmerge.localhub.durable import Workspace, make_folder
 from hubmerge.localhub.multipart import Multiparts
 from hubmerge.localhub.objects import ObjectStore
@@ -38,6 +39,7 @@ class Site:
             ) from error
         self.store = ObjectStore(root, self.workspace)
         self.multiparts = Multiparts(self.store, self.workspace, part_bytes)
+        self.collections = Collections(root, self.workspace)
         self.registry = Registry(root, self.store, self.workspace)
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hubmerge.localhub.refusals import Refusal
 from hubmerge.localhub.site import Site
-from hubmerge.localhub.web import download, repos, upload
+from hubmerge.localhub.web import access, collections, download, listing, repos, upload
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,14 @@ async def failed(request: Request, error: Exception) -> Response:
 
 def build_app(site: Site) -> ASGIApp:
     """Make the application that serves `site`."""
-    routes: Sequence[BaseRoute] = [*repos.ROUTES, *upload.ROUTES, *download.ROUTES]
+    routes: Sequence[BaseRoute] = [
+        *listing.ROUTES,
+        *collections.ROUTES,
+        *access.ROUTES,
+        *repos.ROUTES,
+        *upload.ROUTES,
+        *download.ROUTES,
+    ]
     app = Starlette(
         routes=routes,
         exception_handlers={

@@ -19,6 +19,7 @@ from hubmerge.localhub.site import Site
 from hubmerge.localhub.users import User
 
 BODY_LIMIT_BYTES = 64 * 1024 * 1024
+REPO = "/api/{plural}/{namespace}/{name}"
 PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import parse_qs, urlencode
+from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, Response
 
-from hubmerge.localhub.refusals import BadRequest, Conflict, EntryMissing, NotFound
-from hubmerge.localhub.repository import HEADS, PULLS, TAGS, checked_path
-from hubmerge.localhub.web.calls import PREFIXES, Call, readable, repo_url, require_write, route
+from hubmerge.localhub.operations import checked_path
+from hubmerge.localhub.refusals import BadRequest, Conflict, EntryMissing
+from hubmerge.localhub.repository import HEADS, PULLS, TAGS
+from hubmerge.localhub.web.calls import PREFIXES, REPO, Call, readable, repo_url, require_write, route
 from hubmerge.localhub.web.describe import (
     add_last_commits,
     card_data,
@@ -18,24 +19,10 @@ from hubmerge.localhub.web.describe import (
     describe_repo,
     describe_tree,
 )
+from hubmerge.localhub.web.paging import page
 
 TREE_PAGE = 1000
 COMMITS_PAGE = 50
-REPO = "/api/{plural}/{namespace}/{name}"
-
-
-def page(call: Call, items: list[Any], size: int) -> JSONResponse:
-    """Send one page of a list, with the address of the next one in the `Link` header."""
-    query = call.request.query_params
-    limit, start = query.get("limit", ""), query.get("cursor", "")
-    size = max(1, min(int(limit), 1000)) if limit.isdigit() else size
-    first = int(start) if start.isdigit() else 0
-    response = JSONResponse(items[first : first + size])
-    if first + size < len(items):
-        rest = [(name, value) for name, value in query.multi_items() if name != "cursor"]
-        address = f"{call.endpoint}{call.request.scope['path']}?{urlencode([*rest, ('cursor', first + size)])}"
-        response.headers["Link"] = f'<{address}>; rel="next"'
-    return response
 
 
 def wanted_privacy(data: dict[str, Any], default: bool) -> bool:
@@ -238,12 +225,6 @@ def whoami(call: Call) -> Any:
     }
 
 
-def auth_check(call: Call) -> Any:
-    """Answer whether the caller may read the files of a repo."""
-    call.readable_files()
-    return {}
-
-
 def validate_yaml(call: Call) -> Any:
     """Check the metadata block of a card."""
     try:
@@ -253,11 +234,6 @@ def validate_yaml(call: Call) -> Any:
     return {"errors": [], "warnings": []}
 
 
-def missing(_: Call) -> Any:
-    """Answer for an address that nothing is served at."""
-    raise NotFound("Sorry, we can't find the page you are looking for.")
-
-
 ROUTES = [
     route("GET", "/api/whoami-v2", whoami),
     route("POST", "/api/repos/create", create),
@@ -265,7 +241,6 @@ ROUTES = [
     route("POST", "/api/repos/move", move),
     route("POST", "/api/validate-yaml", validate_yaml),
     route("PUT", REPO + "/settings", change_settings),
-    route("GET", REPO + "/auth-check", auth_check),
     route("GET", REPO + "/refs", refs),
     route("GET", REPO + "/commits/{revision}", commits),
     route("POST", REPO + "/branch/{revision}", create_branch),

@@ -14,12 +14,13 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from hubmerge.localhub.objects import ObjectStore, is_sha256
+from hubmerge.localhub.operations import Delete, Operation, Put, checked_path
 from hubmerge.localhub.records import FileEntry
 from hubmerge.localhub.refusals import BadRequest, Forbidden, NotFound
 from hubmerge.localhub.registry import LARGE_PATTERNS
-from hubmerge.localhub.repository import Delete, Operation, Put, Repository, Settings, checked_path
+from hubmerge.localhub.repository import Repository, Settings
 from hubmerge.localhub.users import User
-from hubmerge.localhub.web.calls import Call, repo_url, require_write, route, streaming_route
+from hubmerge.localhub.web.calls import REPO, Call, repo_url, require_write, route, streaming_route
 
 REGULAR_LIMIT_BYTES = 10 * 1000 * 1000
 SPOOL_BYTES = 1 << 20
@@ -254,7 +255,6 @@ def read_operation(store: ObjectStore, key: str, value: dict[str, Any]) -> Opera
 
 
 LFS = "/{namespace}/{name}.git/info/lfs"
-REPO = "/api/{plural}/{namespace}/{name}"
 ROUTES = [
     route("POST", REPO + "/preupload/{revision}", preupload),
     streaming_route("POST", REPO + "/commit/{revision}", commit),

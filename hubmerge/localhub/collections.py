@@ -1,0 +1,148 @@
+"""Collections: named lists of repos, one file each under `root/collections/`."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hubmerge.localhub.durable import Workspace, locked
+from hubmerge.localhub.records import now
+from hubmerge.localhub.refusals import BadRequest, Conflict, NotFound
+
+
+@dataclass(frozen=True)
+class Item:
+    """A repo in a collection. `key` names the item itself, `id` what it points to."""
+
+    key: str
+    id: str
+    type: str
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A list of repos with a title."""
+
+    key: str
+    namespace: str
+    title: str
+    private: bool
+    last_updated: str
+    description: str | None = None
+    theme: str = "orange"
+    position: int = 0
+    items: tuple[Item, ...] = field(default=())
+
+    @property
+    def slug(self) -> str:
+        """The name in addresses: the title may change, the key at its end stays."""
+        words = re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")[:60]
+        return f"{self.namespace}/{words}-{self.key}" if words else f"{self.namespace}/{self.key}"
+
+    def item(self, key: str) -> Item:
+        """Find an item.
+
+        Raises:
+            NotFound: there is none with this key.
+        """
+        for item in self.items:
+            if item.key == key:
+                return item
+        raise NotFound(f"The collection {self.slug} has no item {key!r}.")
+
+    def with_item(self, item_id: str, kind: str, note: str | None) -> Collection:
+        """Give the collection with one more item at its end.
+
+        Raises:
+            Conflict: it is in the collection already.
+        """
+        if any((item.id, item.type) == (item_id, kind) for item in self.items):
+            raise Conflict(f"{item_id} is in this collection already.")
+        return replace(self, items=(*self.items, Item(secrets.token_hex(12), item_id, kind, note)))
+
+    def with_change(self, key: str, *, note: str | None, position: int | None) -> Collection:
+        """Give the collection with another note on an item, or the item at another place."""
+        changed = self.item(key)
+        rest = [item for item in self.items if item is not changed]
+        place = self.items.index(changed) if position is None else max(0, min(position, len(rest)))
+        rest.insert(place, changed if note is None else replace(changed, note=note))
+        return replace(self, items=tuple(rest))
+
+    def without_item(self, key: str) -> Collection:
+        """Give the collection without an item."""
+        gone = self.item(key)
+        return replace(self, items=tuple(item for item in self.items if item is not gone))
+
+
+class Collections:
+    """All collections of a Hub folder."""
+
+    def __init__(self, root: Path, workspace: Workspace) -> None:
+        self._folder = root / "collections"
+        self._lock = root / "locks" / "collections"
+        self._workspace = workspace
+
+    def all(self) -> Iterator[Collection]:
+        """Walk all collections, in no promised order."""
+        for path in self._folder.glob("*.json"):
+            with contextlib.suppress(FileNotFoundError):
+                yield self._read(path)
+
+    @staticmethod
+    def _read(path: Path) -> Collection:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        return Collection(**{**content, "items": tuple(Item(**item) for item in content["items"])})
+
+    def _write(self, collection: Collection) -> Collection:
+        collection = replace(collection, last_updated=now())
+        self._workspace.write_json(self._folder / f"{collection.key}.json", asdict(collection))
+        return collection
+
+    def find(self, slug: str) -> Collection:
+        """Find a collection by the key at the end of its slug.
+
+        Raises:
+            NotFound: there is none.
+        """
+        namespace, _, name = slug.partition("/")
+        key = name.rpartition("-")[2]
+        try:
+            if not re.fullmatch(r"[0-9a-f]{24}", key):
+                raise FileNotFoundError(key)
+            collection = self._read(self._folder / f"{key}.json")
+        except FileNotFoundError as error:
+            raise NotFound(f"There is no collection {slug!r}.") from error
+        if collection.namespace != namespace:
+            raise NotFound(f"There is no collection {slug!r}.")
+        return collection
+
+    def create(self, namespace: str, title: str, *, description: str | None, private: bool) -> Collection:
+        """Make a collection.
+
+        Raises:
+            Conflict: the namespace has one with this title; its slug rides along.
+        """
+        if not title.strip():
+            raise BadRequest("A collection needs a title.")
+        with locked(self._lock):
+            for known in self.all():
+                if (known.namespace, known.title) == (namespace, title):
+                    raise Conflict(f"{namespace} has a collection {title!r} already.", slug=known.slug)
+            return self._write(Collection(secrets.token_hex(12), namespace, title, private, now(), description))
+
+    def change(self, slug: str, edit: Callable[[Collection], Collection]) -> Collection:
+        """Replace a collection by what `edit` makes of it."""
+        with locked(self._lock):
+            return self._write(edit(self.find(slug)))
+
+    def delete(self, slug: str) -> None:
+        """Delete a collection."""
+        with locked(self._lock):
+            (self._folder / f"{self.find(slug).key}.json").unlink()

@@ -1,0 +1,68 @@
+"""What a commit can do to a tree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from hubmerge.localhub.records import FileEntry, Tree
+from hubmerge.localhub.refusals import BadRequest, EntryMissing
+
+
+@dataclass(frozen=True)
+class Put:
+    """Add or replace a file."""
+
+    path: str
+    entry: FileEntry
+
+
+@dataclass(frozen=True)
+class Delete:
+    """Remove a file, or a folder with all it holds."""
+
+    path: str
+    folder: bool
+
+
+Operation = Put | Delete
+
+
+def checked_path(path: object) -> str:
+    """Refuse file paths that could not be checked out."""
+    if not isinstance(path, str) or not path:
+        raise BadRequest("A file operation without a path.")
+    parts = path.split("/")
+    if any(part in ("", ".", "..", ".git") for part in parts) or "\0" in path or "\\" in path:
+        raise BadRequest(f"Invalid file path: {path!r}.")
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise BadRequest(f"Invalid file path: {path!r}.") from error
+    return path
+
+
+def apply_operations(tree: Tree, operations: Sequence[Operation]) -> dict[str, FileEntry]:
+    """Give the tree after `operations`, in their order."""
+    after = dict(tree)
+    for operation in operations:
+        path = operation.path
+        if isinstance(operation, Put):
+            after[path] = operation.entry
+        elif operation.folder:
+            inside = [name for name in after if name.startswith(path + "/")]
+            if not inside:
+                raise EntryMissing(f"Entry {path}/ does not exist.")
+            for name in inside:
+                del after[name]
+        elif path in after:
+            del after[path]
+        else:
+            raise EntryMissing(f"Entry {path} does not exist.")
+    for path in after:
+        folder = path.rpartition("/")[0]
+        while folder:
+            if folder in after:
+                raise BadRequest(f"{folder!r} would be both a file and a folder (it holds {path!r}).")
+            folder = folder.rpartition("/")[0]
+    return after

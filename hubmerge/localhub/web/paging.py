@@ -1,0 +1,30 @@
+"""Long lists in pages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.responses import JSONResponse
+
+from hubmerge.localhub.web.calls import Call
+
+LONGEST_PAGE = 1000
+
+
+def page(call: Call, items: Sequence[Any], size: int) -> JSONResponse:
+    """Send one page of a list, with the address of the next one in the `Link` header.
+
+    The query may ask for another `limit`; `cursor` is the number of items before the page.
+    """
+    query = call.request.query_params
+    limit, start = query.get("limit", ""), query.get("cursor", "")
+    size = max(1, min(int(limit), LONGEST_PAGE)) if limit.isdigit() else size
+    first = int(start) if start.isdigit() else 0
+    response = JSONResponse(list(items[first : first + size]))
+    if first + size < len(items):
+        rest = [(name, value) for name, value in query.multi_items() if name != "cursor"]
+        address = f"{call.endpoint}{call.request.scope['path']}?{urlencode([*rest, ('cursor', first + size)])}"
+        response.headers["Link"] = f'<{address}>; rel="next"'
+    return response
