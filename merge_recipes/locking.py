@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
 from pydantic import Field
@@ -41,7 +42,7 @@ class LockedModel(Part):
     name: Text
     """The name of the stream entry; of the base model the last part of its path."""
     reference: Reference
-    """The reference as the recipe has it."""
+    """The reference; it is printed as the recipe has it, also where a local path has been made absolute."""
     commit: Commit
     """40 hex digits, or `sha256:` and the digest of a local folder's content."""
     adapter_commit: Commit | None = None
@@ -93,7 +94,7 @@ class Lock(Part):
 
     @classmethod
     def from_yaml(cls, text: str, file: str = "hubmerge.lock.yaml") -> Lock:
-        """Read a lock; `file` names it in messages.
+        """Read a lock; `file` names it in messages. Relative local paths stay relative: see `within`.
 
         Raises:
             LockError: with every problem of the text.
@@ -107,6 +108,15 @@ class Lock(Part):
         if problems or lock is None:
             raise LockError(problems)
         return lock
+
+    def within(self, folder: Path) -> Lock:
+        """Return the lock with local paths made absolute, relative ones being relative to `folder`."""
+
+        def settled(model: LockedModel) -> LockedModel:
+            return model.model_copy(update={"reference": model.reference.within(folder)})
+
+        models = tuple(settled(model) for model in self.models)
+        return self.model_copy(update={"base_model": settled(self.base_model), "models": models})
 
     def dataset_commit(self, path: str, name: str | None, revision: str | None) -> str:
         """Return the commit of a dataset, `path` being as the recipe has it.
@@ -152,7 +162,7 @@ class _Locking:
         adapter = reference.adapter
         return LockedModel(
             name=name,
-            reference=reference.as_written(),
+            reference=reference,
             commit=self.commit("model", reference.path, reference.revision, key),
             adapter_commit=None if adapter is None else self.commit("model", adapter.path, adapter.revision, key),
         )

@@ -138,10 +138,6 @@ class ModelReference:
             written_path=self.written_path or self.path,
         )
 
-    def as_written(self) -> ModelReference:
-        """Return the reference as the recipe has it, relative local paths and all."""
-        return ModelReference.parse(str(self))
-
 
 def absolute_path(path: str, folder: Path) -> str:
     """Return a local path as an absolute one: `~` expanded, `..` removed, relative to `folder`."""
