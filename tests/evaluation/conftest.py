@@ -1,25 +1,26 @@
-"""A tiny random CLIP model with everything a CLIP repo holds, and a few images."""
+"""A tiny random CLIP model with everything a CLIP repo holds, and a few images.
+
+Libraries that read HF_ENDPOINT are imported inside the fixtures: this file is read before the tests' Hub is up.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from small_task import CLASS_NAMES, PROMPTS
-from transformers.utils import logging as transformers_logging
-
-from hubmerge.checkpoints import open_checkpoint
-from hubmerge.demo.model import make_model, make_tokenizer, perturbed_tower, save_base, save_tower
-from hubmerge.evaluation import task_kind_named
 
 
 @pytest.fixture(scope="session")
 def clip_folders(tmp_path_factory) -> dict[str, Path]:
     """ "base": a full CLIP model; "tower": a vision tower with other weights; "merged": the base with that tower."""
+    import torch
+    from small_task import CLASS_NAMES, PROMPTS
+    from transformers.utils import logging as transformers_logging
+
+    from hubmerge.demo.model import make_model, make_tokenizer, perturbed_tower, save_base, save_tower
+
     transformers_logging.disable_progress_bar()
     root = tmp_path_factory.mktemp("clip")
     texts = [prompt.replace("{}", name) for prompt in PROMPTS for name in CLASS_NAMES]
@@ -50,8 +51,11 @@ def images() -> list[Image.Image]:
 
 
 @pytest.fixture
-def rows(images) -> datasets.Dataset:
-    """The images, each with a class."""
+def rows(images):
+    """The images as a dataset, each with a class."""
+    import datasets
+    from small_task import CLASS_NAMES
+
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASS_NAMES)})
     labels = [number % len(CLASS_NAMES) for number in range(len(images))]
     return datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
@@ -60,5 +64,8 @@ def rows(images) -> datasets.Dataset:
 @pytest.fixture
 def scorer(clip_folders):
     """A scorer that holds the base model."""
-    base = open_checkpoint(clip_folders["base"])
-    return task_kind_named("zero-shot-image-classification").open_scorer(clip_folders["base"], base, identity="b" * 40)
+    from hubmerge.checkpoints import open_checkpoint
+    from hubmerge.evaluation import task_kind_named
+
+    kind = task_kind_named("zero-shot-image-classification")
+    return kind.open_scorer(clip_folders["base"], open_checkpoint(clip_folders["base"]), identity="b" * 40)

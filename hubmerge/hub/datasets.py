@@ -1,0 +1,125 @@
+"""What an evaluation fetches: the rows of a dataset, and metrics that do not ship with the package."""
+
+from __future__ import annotations
+
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import datasets
+import evaluate
+from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+from hubmerge.errors import DatasetError, EvaluationError, HubError
+from hubmerge.hub.client import call, explain, without_token
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def load_rows(
+    path: str,
+    subset: str | None,
+    split: str,
+    commit: str | None,
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+) -> datasets.Dataset:
+    """All rows of one split of a dataset repo at `commit`, or of a local folder (`commit` is then not looked at).
+
+    Raises:
+        DatasetError: no such dataset, subset or split, no access, or files that cannot be read.
+    """
+    local = path.startswith((".", "/", "~"))
+    what = f"dataset {path}" if local or commit is None else f"dataset {path}@{commit[:12]}"
+    if local:
+        path = str(Path(path).expanduser())
+        if not Path(path).is_dir():
+            raise DatasetError(f"{what}: no such folder", hint="a local dataset is a folder with its data files")
+    elif Path(path).is_dir():
+        raise DatasetError(
+            f"{what}: a folder of that name lies in the working directory and would be read in its place",
+            hint=f"run from another folder, or write ./{path} if the folder is meant",
+        )
+    revision = commit if commit is not None and _COMMIT.fullmatch(commit) and not local else None
+    try:
+        return call(what, lambda: datasets.load_dataset(path, subset, split=split, revision=revision), sleep=sleep)
+    except HubError as error:
+        raise DatasetError(error.message, hint=error.hint) from error
+    except Exception as error:  # datasets raises a dozen kinds, from ValueError to pyarrow's own
+        raise _explain_dataset(error, what, subset, split) from error
+
+
+def _explain_dataset(error: Exception, what: str, subset: str | None, split: str) -> DatasetError:
+    """Turn what the datasets library raised into a sentence about the dataset, with a way out."""
+    cause = error.__cause__
+    text = without_token(str(error).strip() or type(error).__name__)
+    from_hub = next((e for e in _chain(error) if isinstance(e, (HfHubHTTPError, OfflineModeIsEnabled))), None)
+    if from_hub is not None:
+        told = explain(from_hub, what)
+        return DatasetError(told.message, hint=told.hint)
+    if isinstance(error, ValueError) and "BuilderConfig" in text:
+        known = text.split("Available:")[-1].strip() if "Available:" in text else text
+        return DatasetError(f"{what}: no subset {subset!r}; there are: {known}", hint="set `dataset: {name: ...}`")
+    if isinstance(error, ValueError) and "Config name is missing" in text:
+        known = text.split("Please pick one among the available configs:")[-1].split("\n")[0].strip()
+        return DatasetError(
+            f"{what}: it has several subsets and the recipe names none; there are: {known}",
+            hint="set `dataset: {name: ...}`",
+        )
+    if isinstance(error, ValueError) and "nknown split" in text:
+        known = text.split("Should be one of")[-1].strip(" .")
+        return DatasetError(f"{what}: no split {split!r}; there are: {known}", hint="set `dataset: {split: ...}`")
+    if isinstance(error, DataFilesNotFoundError):
+        return DatasetError(f"{what}: it holds no data files of a known format", hint="Parquet and image folders do")
+    if isinstance(error, DatasetNotFoundError) and "gated" in text:
+        return DatasetError(
+            f"{what}: the dataset is gated, and this token has not been granted access",
+            hint="ask for access on the dataset's page, then run again with the token of that account in HF_TOKEN",
+        )
+    if isinstance(error, DatasetNotFoundError):
+        return DatasetError(
+            f"{what}: no such dataset, or it is private and this token may not see it",
+            hint="check the name for a typing error; for a private dataset set HF_TOKEN",
+        )
+    if "scripts are no longer supported" in text:
+        return DatasetError(
+            f"{what}: it is made by a script, which the datasets library no longer runs",
+            hint="many such datasets have a Parquet copy: set `revision: refs/convert/parquet`",
+        )
+    first = text.splitlines()[0]
+    detail = f"{first} ({without_token(str(cause).splitlines()[0])})" if cause and str(cause) else first
+    return DatasetError(f"{what}: cannot be read: {detail}", hint="look at the dataset's page, or load it by hand")
+
+
+def _chain(error: BaseException) -> Iterator[Exception]:
+    """The error, what caused it, what caused that, and so on."""
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, Exception):
+            yield link
+        link = link.__cause__ or link.__context__
+
+
+def load_metric(name: str, cache_folder: Path) -> evaluate.Metric:
+    """A metric of the Hub through `evaluate.load`, or of a local script; it runs the metric's own code.
+
+    Raises:
+        EvaluationError: there is no such metric, it needs a package, or the Hub cannot be reached.
+    """
+    try:
+        return evaluate.load(
+            name,
+            module_type="metric",
+            cache_dir=str(cache_folder / "metrics"),
+            experiment_id=uuid.uuid4().hex,
+            keep_in_memory=True,
+        )
+    except Exception as error:  # whatever the metric's own code raises, too
+        lines = without_token(str(error)).strip().splitlines() or [type(error).__name__]
+        raise EvaluationError(
+            f"metric {name!r}: cannot be loaded: {lines[0]}",
+            hint="accuracy, f1, top-5 and confusion need no network; others come from the Hub's evaluate spaces",
+        ) from error

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import datasets
+import numpy as np
+import pytest
+from huggingface_hub import HfApi
+from PIL import Image
+
+from hubmerge.errors import DatasetError, EvaluationError
+from hubmerge.evaluation.metrics import compute_metric, metric_named
+from hubmerge.hub.datasets import load_metric, load_rows
+
+NEVER = pytest.fail
+
+
+@pytest.fixture
+def published(repo_name, tmp_path):
+    """A dataset repo with one Parquet split, and its commit."""
+    repo = repo_name("things")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    rows = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1, 1]}, features=features)
+    (tmp_path / "repo" / "data").mkdir(parents=True)
+    rows.to_parquet(tmp_path / "repo" / "data" / "test-00000-of-00001.parquet")
+    (tmp_path / "repo" / "README.md").write_text(
+        "---\nconfigs:\n- config_name: small\n  data_files:\n  - split: test\n    path: data/test-*\n---\n"
+    )
+    api = HfApi()
+    api.create_repo(repo, repo_type="dataset")
+    info = api.upload_folder(repo_id=repo, repo_type="dataset", folder_path=tmp_path / "repo")
+    return repo, info.oid
+
+
+def test_rows_come_at_the_commit(published) -> None:
+    repo, commit = published
+    HfApi().upload_file(path_or_fileobj=b"# changed", path_in_repo="README.md", repo_id=repo, repo_type="dataset")
+    rows = load_rows(repo, "small", "test", commit)
+    assert rows.column_names == ["image", "label"]
+    assert rows.features["label"].names == ["a", "b"]
+    assert len(rows) == 3
+
+
+def test_what_is_missing_is_named(published, repo_name) -> None:
+    repo, commit = published
+    with pytest.raises(DatasetError, match=r"no split 'train'; there are: .*test"):
+        load_rows(repo, "small", "train", commit)
+    with pytest.raises(DatasetError, match=r"no subset 'large'; there are: .*small"):
+        load_rows(repo, "large", "test", commit)
+    missing = repo_name("nowhere")
+    with pytest.raises(DatasetError, match=f"dataset {missing}: no such dataset"):
+        load_rows(missing, None, "test", None, sleep=NEVER)
+    with pytest.raises(DatasetError, match="this revision does not"):
+        load_rows(repo, None, "test", "0" * 40, sleep=NEVER)
+
+
+def test_a_repo_without_data(repo_name) -> None:
+    repo = repo_name("empty")
+    HfApi().create_repo(repo, repo_type="dataset")
+    HfApi().upload_file(path_or_fileobj=b"# nothing", path_in_repo="README.md", repo_id=repo, repo_type="dataset")
+    with pytest.raises(DatasetError, match=r"no data files|cannot be read"):
+        load_rows(repo, None, "test", None)
+
+
+def test_a_local_folder(tmp_path) -> None:
+    datasets.Dataset.from_dict({"label": ["x", "y"]}).to_parquet(tmp_path / "test.parquet")
+    assert load_rows(str(tmp_path), None, "test", "sha256:00")["label"][:] == ["x", "y"]
+    with pytest.raises(DatasetError, match="no such folder"):
+        load_rows(str(tmp_path / "gone"), None, "test", None)
+
+
+def test_a_folder_that_looks_like_the_repo_is_not_read(tmp_path, monkeypatch) -> None:
+    (tmp_path / "me" / "things").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DatasetError, match="would be read in its place"):
+        load_rows("me/things", None, "test", None)
+
+
+METRIC = """
+import datasets
+import evaluate
+
+
+class Halves(evaluate.Metric):
+    def _info(self):
+        value = datasets.Value("int64")
+        features = datasets.Features({"predictions": value, "references": value})
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        return {"halves": sum(p == r for p, r in zip(predictions, references)) / 2}
+"""
+
+
+def test_a_metric_from_a_script(tmp_path) -> None:
+    (tmp_path / "halves").mkdir()
+    (tmp_path / "halves" / "halves.py").write_text(METRIC)
+    name = str(tmp_path / "halves")
+    metric = metric_named(name, tmp_path / "cache", load_metric)
+    assert compute_metric(metric, "halves", np.eye(3, dtype=np.float32), np.arange(3)) == {"halves": 1.5}
+
+
+def test_a_metric_that_cannot_be_loaded(tmp_path) -> None:
+    with pytest.raises(EvaluationError, match="metric 'no_such_metric_here': cannot be loaded"):
+        load_metric("no_such_metric_here", tmp_path)
+
+
+def test_a_gated_dataset(published, monkeypatch) -> None:
+    repo, commit = published
+    HfApi().update_repo_settings(repo, repo_type="dataset", gated="auto")
+    monkeypatch.delenv("HF_TOKEN")
+    with pytest.raises(DatasetError, match="gated"):
+        load_rows(repo, "small", "test", commit)
