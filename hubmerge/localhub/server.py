@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 from pathlib import Path
@@ -13,7 +14,7 @@ from hubmerge.errors import MachineError
 from hubmerge.localhub.site import DEFAULT_PART_BYTES, Site
 from hubmerge.localhub.web.app import build_app
 
-START_SECONDS = 10.0
+STOP_SECONDS = 10.0
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -82,19 +83,17 @@ class LocalHub:
 
     def start(self) -> LocalHub:
         """Serve in a thread of this process. From its return on, connections are accepted."""
-        self._thread = threading.Thread(target=self.run, name="local-hub", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, name="local-hub", daemon=True
+        )
         self._thread.start()
         return self
-
-    def run(self) -> None:
-        """Serve until told to stop; in the main thread, SIGINT and SIGTERM tell so."""
-        self._server.run(sockets=[self._socket])
 
     def stop(self) -> None:
         """Stop serving, let requests under way end, and remove what is temporary."""
         self._server.should_exit = True
         if self._thread is not None:
-            self._thread.join(START_SECONDS)
+            self._thread.join(STOP_SECONDS)
             self._thread = None
         self._socket.close()
         self.site.close()
@@ -115,12 +114,15 @@ def serve(root: Path, host: str = "127.0.0.1", port: int = 0) -> None:
         MachineError: the folder or the port cannot be used.
     """
     hub = LocalHub(root, host, port)
-    print(f"# A Hub with its files in {root.absolute()}. Every Hugging Face client uses it with")
-    print(f"export HF_ENDPOINT={hub.endpoint}")
-    print(f"export HF_TOKEN={hub.token}", flush=True)
+    stop = threading.Event()
+    earlier = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        hub.run()
-    except KeyboardInterrupt:
-        pass
+        hub.start()
+        print(f"# A Hub with its files in {root.absolute()}. Every Hugging Face client uses it with")
+        print(f"export HF_ENDPOINT={hub.endpoint}")
+        print(f"export HF_TOKEN={hub.token}", flush=True)
+        stop.wait()
     finally:
         hub.stop()
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

@@ -113,7 +113,7 @@ def test_gated_repos_open_on_request(people: People, tmp_path: Path) -> None:
     people.ann.grant_access(repo, "bob")
     assert [request.username for request in people.ann.list_accepted_access_requests(repo)] == ["bob"]
     assert Path(people.bob.hf_hub_download(repo, "a.txt", cache_dir=tmp_path)).read_bytes() == b"inside"
-    people.ann.reject_access_request(repo, "bob")
+    people.ann.reject_access_request(repo, "bob", rejection_reason=None)
     with pytest.raises(GatedRepoError):
         people.bob.auth_check(repo)
     people.ann.update_repo_settings(repo, gated=False)

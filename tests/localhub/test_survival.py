@@ -1,0 +1,160 @@
+"""The server is killed with SIGKILL at random moments while clients commit; no repo is ever torn."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from random import Random
+
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+from hubmerge.localhub import LocalHub
+from hubmerge.localhub.durable import Workspace
+from tests.localhub.wholeness import check_whole
+
+WRITER = Path(__file__).with_name("writer.py")
+
+
+@contextmanager
+def server(root: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
+    """Run a Hub as a program of its own; give it, its endpoint and its token."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "hubmerge.localhub", "--root", str(root)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    said: dict[str, str] = {}
+    for line in process.stdout:
+        if found := re.search(r"(HF_\w+)=(\S+)", line):
+            said[found[1]] = found[2]
+        if "HF_TOKEN" in said:
+            break
+    try:
+        yield process, said["HF_ENDPOINT"], said["HF_TOKEN"]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_killed_at_random_moments(tmp_path: Path) -> None:
+    random = Random(20)
+    for number in range(6):
+        with server(tmp_path) as (process, endpoint, token):
+            writer = subprocess.Popen(
+                [sys.executable, str(WRITER), str(number)],
+                env={**os.environ, "HF_ENDPOINT": endpoint, "HF_TOKEN": token},
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            assert writer.stdout is not None
+            first = writer.stdout.readline()
+            threading.Event().wait(random.uniform(0.0, 0.5))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            writer.kill()
+            # the last line may be cut by the kill
+            acknowledged = [line.split() for line in [first, *writer.stdout.read().split("\n")[:-1]]]
+            writer.wait()
+            writer.stdout.close()
+        lengths = check_whole(tmp_path)
+        with LocalHub(tmp_path) as again:
+            api = HfApi(again.endpoint, token=again.token)
+            commits = {repo: [commit.commit_id for commit in api.list_repo_commits(repo)] for repo, _ in acknowledged}
+        assert commits
+        for repo, oid in acknowledged:
+            assert oid in commits[repo], "an acknowledged commit was lost"
+            assert lengths[repo] == len(commits[repo])
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_killed_at_every_single_step(tmp_path: Path) -> None:
+    """Creation, commit, tag, move and deletion, each killed before every one of its changes to the disk."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.localhub.crashing", str(tmp_path)],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 60
+
+
+def test_what_dead_servers_left_is_swept_and_the_living_are_left_alone(tmp_path: Path) -> None:
+    living = Workspace(tmp_path)
+    (living.folder / "half").write_bytes(b"x")
+    dead = tmp_path / "tmp" / "1-dead"
+    dead.mkdir()
+    (dead / "half").write_bytes(b"x")
+    dead.with_name("1-dead.lock").touch()
+    second = Workspace(tmp_path)
+    assert (living.folder / "half").exists()
+    assert not dead.exists()
+    living.close()
+    second.close()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_two_servers_on_one_folder_lose_no_commit(tmp_path: Path) -> None:
+    with LocalHub(tmp_path) as first, LocalHub(tmp_path) as second:
+        apis = [HfApi(hub.endpoint, token=hub.token) for hub in (first, second)]
+        apis[0].create_repo("local/shared")
+        failures: list[Exception] = []
+
+        def commit(api: HfApi, name: str) -> None:
+            try:
+                for step in range(10):
+                    api.create_commit(
+                        "local/shared",
+                        [CommitOperationAdd(f"{name}-{step}.txt", b"x")],
+                        commit_message=f"{name} {step}",
+                    )
+            except HfHubHTTPError as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=commit, args=(apis[index % 2], f"writer{index}")) for index in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert failures == []
+        assert len(list(apis[1].list_repo_commits("local/shared"))) == 41
+        assert len(apis[0].list_repo_files("local/shared")) == 41
+    check_whole(tmp_path)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+def test_the_program_tells_how_to_reach_it_and_ends_when_told(tmp_path: Path, stop: signal.Signals) -> None:
+    with server(tmp_path) as (process, endpoint, token):
+        assert endpoint.startswith("http://127.0.0.1:")
+        assert HfApi(endpoint, token=token).whoami()["name"] == "local"
+        process.send_signal(stop)
+        assert process.wait(10) == 0
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
+    assert os.listdir(tmp_path / "tmp") == []  # noqa: PTH208
+    assert (tmp_path / "users.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_starting_is_quick_and_imports_no_client() -> None:
+    program = (
+        "import time, sys; start = time.process_time(); import hubmerge.localhub;"
+        "print(time.process_time() - start);"
+        "print([name for name in ('huggingface_hub', 'transformers', 'torch', 'numpy') if name in sys.modules])"
+    )
+    seconds, imported = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout.split("\n")[:2]
+    assert float(seconds) < 2
+    assert imported == "[]"
