@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hubmerge.linalg.casting import cast_once
 from hubmerge.linalg.directions import NULL_CUT, Directions, leading_directions, singular_directions
 from hubmerge.linalg.norms import cosine, frobenius_norm, power_of_two_near, total_norm
 from hubmerge.linalg.projection import Projection, project
@@ -12,6 +13,7 @@ __all__ = [
     "Directions",
     "Projection",
     "RankRule",
+    "cast_once",
     "cosine",
     "frobenius_norm",
     "leading_directions",

@@ -1,0 +1,16 @@
+"""Where the arithmetic happens."""
+
+from __future__ import annotations
+
+import torch
+
+
+def pick_device() -> torch.device:
+    """The device that accelerate gives this process; the CPU instead of one that has no float64 arithmetic.
+
+    ACCELERATE_USE_CPU=1 in the environment asks for the CPU.
+    """
+    from accelerate import PartialState
+
+    device: torch.device = PartialState().device
+    return torch.device("cpu") if device.type in {"mps", "xla"} else device

@@ -1,0 +1,77 @@
+"""What one step tells about itself, tensor by tensor and as a whole."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from hubmerge.linalg import total_norm
+
+
+@dataclass(frozen=True)
+class TensorFigures:
+    """One merged tensor in one step.
+
+    `rank` is the number of protected directions out of `directions` (the smaller side), None where nothing is
+    projected. `removed_share` is the share of the task vector's energy (sum of squares) that was taken out;
+    `cosine` that between the task vector and the accumulated delta before the step, None if one is zero.
+    """
+
+    name: str
+    action: str
+    rank: int | None
+    directions: int | None
+    removed_share: float
+    cosine: float | None
+    task_vector_norm: float
+    accumulated_norm: float
+
+
+@dataclass(frozen=True)
+class StepFigures:
+    """One step. Norms, `cosine` and `removed_share` are over all merged tensors together; `tensors` in plan order."""
+
+    step: int
+    checkpoint: str
+    method: str
+    task_vector_norm: float
+    accumulated_norm: float
+    scale: float
+    cosine: float | None
+    removed_share: float
+    tensors: tuple[TensorFigures, ...]
+
+    def to_json(self) -> str:
+        """The figures as JSON, for keeping them beside the state of the step."""
+        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> StepFigures:
+        """Undo `to_json`."""
+        data = json.loads(text)
+        return cls(**{**data, "tensors": tuple(TensorFigures(**tensor) for tensor in data["tensors"])})
+
+
+def overall_cosine(tensors: Sequence[TensorFigures], previous_norms: Sequence[float]) -> float | None:
+    """Cosine between task vector and accumulated delta over all tensors, from each tensor's own.
+
+    `previous_norms` are the lengths of the accumulated deltas before the step. None if one is zero.
+    """
+    task_vector, accumulated = total_norm(t.task_vector_norm for t in tensors), total_norm(previous_norms)
+    if task_vector == 0.0 or accumulated == 0.0:
+        return None
+    return math.fsum(
+        tensor.cosine * (tensor.task_vector_norm / task_vector) * (before / accumulated)
+        for tensor, before in zip(tensors, previous_norms, strict=True)
+        if tensor.cosine is not None
+    )
+
+
+def overall_share(tensors: Sequence[TensorFigures]) -> float:
+    """Removed share of the energy of the whole task vector, from each tensor's own."""
+    total = total_norm(tensor.task_vector_norm for tensor in tensors)
+    if total == 0.0:
+        return 0.0
+    return math.fsum(tensor.removed_share * (tensor.task_vector_norm / total) ** 2 for tensor in tensors)

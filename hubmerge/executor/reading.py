@@ -1,0 +1,76 @@
+"""Tensors of base model and checkpoint as the arithmetic wants them: float64, finite, on the device."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from hubmerge.checkpoints import Checkpoint
+from hubmerge.errors import CheckpointError
+from hubmerge.linalg import cast_once
+
+
+def read_float64(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> torch.Tensor:
+    """One tensor of a checkpoint, on the CPU, rounded to `input_dtype` first if there is one."""
+    tensor = checkpoint.read(name)
+    if input_dtype is not None:
+        tensor = cast_once(tensor, input_dtype)
+    return tensor.to(torch.float64)
+
+
+def read_task_vector(
+    base: Checkpoint,
+    checkpoint: Checkpoint,
+    name: str,
+    *,
+    input_dtype: torch.dtype | None = None,
+    device: torch.device,
+) -> torch.Tensor:
+    """Checkpoint minus base model for one tensor: float64, on `device`, every element finite.
+
+    Raises CheckpointError naming the checkpoint, the tensor and the element that is not finite.
+    """
+    task_vector = read_float64(checkpoint, name, input_dtype).to(device)
+    task_vector -= read_float64(base, name, input_dtype).to(device)
+    if not all_finite(task_vector):
+        raise _not_finite(base, checkpoint, name, input_dtype)
+    return task_vector
+
+
+def all_finite(tensor: torch.Tensor) -> bool:
+    """Whether no element is NaN or infinite, without a copy of the tensor."""
+    if tensor.numel() == 0:
+        return True
+    low, high = torch.aminmax(tensor)
+    return math.isfinite(float(low)) and math.isfinite(float(high))
+
+
+def first_not_finite(tensor: torch.Tensor) -> str:
+    """The first element that is NaN or infinite and how many there are, in words."""
+    wrong = ~torch.isfinite(tensor)
+    place = [int(index) for index in torch.nonzero(wrong)[0]]
+    return (
+        f"{int(wrong.sum())} of {tensor.numel()} values are not finite, the first is {tensor[tuple(place)]} at {place}"
+    )
+
+
+def _not_finite(
+    base: Checkpoint, checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None
+) -> CheckpointError:
+    for owner in (checkpoint, base):
+        stored = owner.read(name)
+        if not bool(torch.isfinite(stored).all()):
+            return CheckpointError(
+                f"{owner.label}: tensor {name!r}: {first_not_finite(stored)}",
+                hint="do not merge this checkpoint; its training or its file went wrong",
+            )
+        if input_dtype is not None and not bool(torch.isfinite(cast_once(stored, input_dtype)).all()):
+            return CheckpointError(
+                f"{owner.label}: tensor {name!r} holds values that are too large for {input_dtype}",
+                hint="choose a wider `dtype` in the recipe, or leave it out",
+            )
+    return CheckpointError(
+        f"{checkpoint.label}: tensor {name!r} is further from the base model than float64 reaches",
+        hint="do not merge this checkpoint; its training or its file went wrong",
+    )

@@ -1,0 +1,77 @@
+"""Many tensors on a few threads: the largest first, and never more in memory than a budget allows."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import torch
+
+from hubmerge.checkpoints import PlannedTensor
+
+Result = TypeVar("Result")
+OnTensor = Callable[[PlannedTensor], None]
+
+SPARE_ELEMENTS = 16 << 20
+"""So many elements may be worked on besides the largest tensor: 128 MiB for each float64 copy of them."""
+
+
+def for_each_tensor(
+    tensors: Sequence[PlannedTensor],
+    work: Callable[[PlannedTensor], Result],
+    *,
+    workers: int | None = None,
+    on_tensor: OnTensor | None = None,
+) -> list[Result]:
+    """`work(tensor)` for all tensors on `workers` threads (one per CPU if None); results in the order given.
+
+    Each thread computes alone, whatever their number, so the results do not depend on it. Tensors that are
+    worked on at one time have together no more elements than the largest of all and SPARE_ELEMENTS.
+    `on_tensor` is called in the calling thread whenever one is done. The first error ends the work, after the
+    threads have finished what they had begun; so does KeyboardInterrupt.
+    """
+    budget = max((tensor.elements for tensor in tensors), default=0) + SPARE_ELEMENTS
+    waiting = sorted(range(len(tensors)), key=lambda index: -tensors[index].flops)
+    results: dict[int, Result] = {}
+    running: dict[Future[Result], int] = {}
+    count = workers or available_cpus()
+    with (
+        _single_threaded_kernels(),
+        ThreadPoolExecutor(count, "hubmerge", initializer=torch.set_num_threads, initargs=(1,)) as pool,
+    ):
+        while waiting or running:
+            room = budget - sum(tensors[index].elements for index in running.values())
+            while len(running) < count and (fitting := _first_that_fits(tensors, waiting, room)) is not None:
+                waiting.remove(fitting)
+                running[pool.submit(work, tensors[fitting])] = fitting
+                room -= tensors[fitting].elements
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                index = running.pop(future)
+                results[index] = future.result()
+                if on_tensor is not None:
+                    on_tensor(tensors[index])
+    return [results[index] for index in range(len(tensors))]
+
+
+def available_cpus() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _first_that_fits(tensors: Sequence[PlannedTensor], waiting: Sequence[int], room: int) -> int | None:
+    return next((index for index in waiting if tensors[index].elements <= room), None)
+
+
+@contextlib.contextmanager
+def _single_threaded_kernels() -> Iterator[None]:
+    """Matrix products on one thread each: their last digits depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

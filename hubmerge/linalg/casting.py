@@ -1,0 +1,23 @@
+"""Rounding float64 tensors to narrower dtypes, once."""
+
+from __future__ import annotations
+
+import torch
+
+_NARROW = (torch.float16, torch.bfloat16)
+
+
+def cast_once(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`tensor` in `dtype`, each element rounded to the nearest, of two equally near ones to the even.
+
+    torch rounds float64 to float32 on the way to a 16-bit dtype, and the second rounding can go astray where the
+    first one landed on a tie. Here the way station is rounded to odd, which no later rounding mistakes for a tie.
+    """
+    if tensor.dtype != torch.float64 or dtype not in _NARROW:
+        return tensor.to(dtype)
+    nearest = tensor.to(torch.float32)
+    difference = tensor - nearest
+    even = (nearest.view(torch.int32) & 1) == 0
+    towards = torch.copysign(torch.full_like(nearest, torch.inf), difference.to(torch.float32))
+    odd = torch.where(even & (difference != 0) & torch.isfinite(nearest), torch.nextafter(nearest, towards), nearest)
+    return odd.to(dtype)

@@ -1,0 +1,243 @@
+"""What must not change a result: threads, shards, interruptions, the order in which tensors are worked on."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from hubmerge.checkpoints import PlannedTensor
+from hubmerge.executor import pick_device, write_merged
+from hubmerge.executor.scheduling import SPARE_ELEMENTS, for_each_tensor
+from hubmerge.methods import METHODS
+from hubmerge.state import MergeState, find_state, load_state
+from tests.executor.streams import Stream, loaded, make_base, make_checkpoint, merged_values, open_stream
+
+
+@pytest.fixture
+def stream(tmp_path: Path) -> Stream:
+    return make_stream(tmp_path / "models")
+
+
+def make_stream(folder: Path, count: int = 3) -> Stream:
+    rng = np.random.default_rng(21)
+    base = make_base(rng)
+    values = [make_checkpoint(rng, base) for _ in range(count)]
+    ids = torch.arange(9, dtype=torch.int64).reshape(1, 9)
+    return open_stream(folder, base, values, dtype=torch.float32, position_ids=ids)
+
+
+def digests(folder: Path) -> dict[str, str]:
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def states_and_models(stream: Stream, folder: Path, method: str, workers: int) -> dict[str, str]:
+    for state, _ in stream.merge(folder, method, workers=workers):
+        write_merged(stream.base, state, stream.plan, folder / f"merged{state.step}", workers=workers)
+    return digests(folder)
+
+
+@pytest.mark.parametrize("method", [method.name for method in METHODS])
+def test_the_number_of_threads_changes_no_byte(tmp_path: Path, stream: Stream, method: str) -> None:
+    alone = states_and_models(stream, tmp_path / "alone", method, 1)
+    assert len(alone) == 3 * 5
+    for workers in (2, 5):
+        assert states_and_models(stream, tmp_path / str(workers), method, workers) == alone
+
+
+def test_figures_do_not_depend_on_threads_and_go_to_json(tmp_path: Path, stream: Stream) -> None:
+    alone = [figures for _, figures in stream.merge(tmp_path / "alone", workers=1)]
+    together = [figures for _, figures in stream.merge(tmp_path / "together", workers=4)]
+    assert together == alone
+    text = json.dumps([dataclasses.asdict(figures) for figures in alone], allow_nan=False)
+    assert json.loads(text)[2]["tensors"][0]["name"] == stream.plan.merged[0].name
+
+
+def test_torch_gets_its_threads_back(tmp_path: Path, stream: Stream) -> None:
+    before = torch.get_num_threads()
+    stream.merge(tmp_path / "states", steps=1, workers=2)
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("limit", [100, 5_000, 20_000])
+def test_shards_change_no_value_and_keep_untouched_tensors_apart(tmp_path: Path, stream: Stream, limit: int) -> None:
+    (state, _) = stream.merge(tmp_path / "states")[-1]
+    whole = merged_values(stream, state, tmp_path / "whole")
+    parts = merged_values(stream, state, tmp_path / "parts", max_shard_bytes=limit)
+    assert parts.keys() == whole.keys()
+    assert all(np.array_equal(parts[name], whole[name]) for name in whole)
+    index = json.loads((tmp_path / "parts" / "model.safetensors.index.json").read_text())["weight_map"]
+    kept = index["position_ids"]
+    assert [name for name, file in index.items() if file == kept] == ["position_ids"]
+    (first, _) = stream.merge(tmp_path / "again", steps=1)[-1]
+    write_merged(stream.base, first, stream.plan, tmp_path / "first", max_shard_bytes=limit)
+    assert digests(tmp_path / "first")[kept] == digests(tmp_path / "parts")[kept]
+
+
+def test_resuming_from_a_saved_state_gives_the_same_bytes(tmp_path: Path, stream: Stream) -> None:
+    stream.merge(tmp_path / "through")
+    [(state, _), _] = stream.merge(tmp_path / "resumed", steps=2)
+    assert state.step == 1
+    reopened = load_state(tmp_path / "resumed" / "c2")
+    reopened.verify()
+    make_stream(tmp_path / "elsewhere").merge(tmp_path / "resumed", previous=reopened)
+    assert digests(tmp_path / "resumed") == digests(tmp_path / "through")
+
+
+def test_an_error_midway_leaves_nothing_behind(tmp_path: Path, stream: Stream) -> None:
+    def fail(tensor: PlannedTensor) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stream.merge(tmp_path / "states", on_tensor=fail)
+    assert digests(tmp_path / "states") == {}
+    assert list((tmp_path / "states").iterdir()) == []
+    stream.merge(tmp_path / "states", steps=1)
+    assert load_state(tmp_path / "states" / "c1").step == 1
+
+
+def test_an_existing_state_is_replaced_as_a_whole(tmp_path: Path, stream: Stream) -> None:
+    stream.merge(tmp_path / "states", "magmax", steps=1)
+    stream.merge(tmp_path / "states", "opcm", steps=1)
+    assert load_state(tmp_path / "states" / "c1").manifest.method == "opcm"
+    assert [path.name for path in (tmp_path / "states").iterdir()] == ["c1"]
+
+
+KILLED = """
+import os, sys, time
+from pathlib import Path
+from tests.executor.test_runs import make_stream
+
+def slowly(tensor):
+    print(tensor.name, flush=True)
+    time.sleep(0.05)
+
+make_stream(Path(sys.argv[1])).merge(Path(sys.argv[2]), workers=2, on_tensor=slowly)
+"""
+
+
+def test_a_killed_run_continues_to_the_same_bytes(tmp_path: Path) -> None:
+    make_stream(tmp_path / "models").merge(tmp_path / "through")
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), str(tmp_path / "copy"), str(tmp_path / "killed")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        merged = len(make_stream(tmp_path / "counted").plan.merged)
+        for _ in range(merged + 3):
+            assert process.stdout.readline()
+        process.send_signal(signal.SIGKILL)
+    stream = make_stream(tmp_path / "again")
+    state = find_state(tmp_path / "killed" / "c1")
+    assert state is not None
+    assert find_state(tmp_path / "killed" / "c2") is None
+    assert (tmp_path / "killed" / ".c2.partial").is_dir()
+    stream.merge(tmp_path / "killed", previous=state)
+    assert digests(tmp_path / "killed") == digests(tmp_path / "through")
+
+
+def planned(*elements: int) -> list[PlannedTensor]:
+    return [
+        PlannedTensor(str(index), (count,), torch.float32, torch.float32, "merge-other", "")
+        for index, count in enumerate(elements)
+    ]
+
+
+def test_scheduling_keeps_the_order_of_results_and_begins_with_the_largest() -> None:
+    seen: list[int] = []
+
+    def work(tensor: PlannedTensor) -> int:
+        seen.append(tensor.elements)
+        return tensor.elements
+
+    done: list[str] = []
+    tensors = planned(3, 9, 1, 7)
+    assert for_each_tensor(tensors, work, workers=1, on_tensor=lambda t: done.append(t.name)) == [3, 9, 1, 7]
+    assert seen == [9, 7, 3, 1]
+    assert done == ["1", "3", "0", "2"]
+    assert for_each_tensor([], work) == []
+
+
+def test_scheduling_bounds_what_is_in_memory() -> None:
+    lock, held, peak = threading.Lock(), 0, 0
+
+    def work(tensor: PlannedTensor) -> None:
+        nonlocal held, peak
+        with lock:
+            held += tensor.elements
+            peak = max(peak, held)
+        time.sleep(0.01)
+        with lock:
+            held -= tensor.elements
+
+    large = 3 * SPARE_ELEMENTS
+    for_each_tensor(planned(large, *[SPARE_ELEMENTS // 2 + 1] * 10, 5, large, 7), work, workers=8)
+    assert large < peak <= large + SPARE_ELEMENTS
+    held = peak = 0
+    for_each_tensor(planned(*[SPARE_ELEMENTS] * 6), work, workers=8)
+    assert peak == 2 * SPARE_ELEMENTS
+
+
+def test_the_first_error_ends_the_work() -> None:
+    begun: list[str] = []
+
+    def work(tensor: PlannedTensor) -> None:
+        begun.append(tensor.name)
+        raise ZeroDivisionError(tensor.name)
+
+    with pytest.raises(ZeroDivisionError):
+        for_each_tensor(planned(*range(1, 50)), work, workers=2)
+    assert len(begun) <= 4
+
+
+def test_the_device_is_accelerates(tmp_path: Path, stream: Stream) -> None:
+    from accelerate import PartialState
+
+    device = pick_device()
+    assert device.type == PartialState().device.type or PartialState().device.type in {"mps", "xla"}
+    (state, _) = stream.merge(tmp_path / "picked", device=device)[-1]
+    (expected, _) = stream.merge(tmp_path / "cpu")[-1]
+    if device.type == "cpu":
+        assert digests(tmp_path / "picked") == digests(tmp_path / "cpu")
+    for name in expected.manifest.tensors:
+        assert torch.allclose(state.read(name), expected.read(name), rtol=0.0, atol=1e-10)
+
+
+def on_each_device() -> list[str]:
+    return ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+@pytest.mark.parametrize("device", on_each_device())
+@pytest.mark.parametrize("method", [method.name for method in METHODS])
+def test_every_method_on_every_device(tmp_path: Path, stream: Stream, method: str, device: str) -> None:
+    def values(state: MergeState) -> list[torch.Tensor]:
+        return [state.read(name) for name in state.manifest.tensors]
+
+    there = values(stream.merge(tmp_path / device, method, device=torch.device(device))[-1][0])
+    here = values(stream.merge(tmp_path / "here", method)[-1][0])
+    length: Callable[[list[torch.Tensor]], float] = lambda tensors: sum(float(t.norm()) ** 2 for t in tensors) ** 0.5  # noqa: E731
+    assert length([a - b for a, b in zip(there, here, strict=True)]) <= 1e-10 * length(here)
+
+
+def test_read_back_as_transformers_would(tmp_path: Path, stream: Stream) -> None:
+    (state, _) = stream.merge(tmp_path / "states")[-1]
+    values = merged_values(stream, state, tmp_path / "merged")
+    assert values.keys() == stream.base.tensors.keys()
+    assert np.array_equal(values["position_ids"], np.arange(9).reshape(1, 9))
+    assert loaded(tmp_path / "merged").keys() == values.keys()
