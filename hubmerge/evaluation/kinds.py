@@ -10,7 +10,7 @@ import torch
 
 from hubmerge.evaluation.metrics import MetricLoader
 from hubmerge.report import MetricValue
-from merge_recipes.schema import Task
+from merge_recipes import Task
 
 
 class Weights(Protocol):

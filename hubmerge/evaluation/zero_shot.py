@@ -24,7 +24,7 @@ from hubmerge.evaluation.labels import read_labels
 from hubmerge.evaluation.metrics import MetricLoader, compute_metric, metric_named
 from hubmerge.evaluation.pixels import Preprocessor, cached_pixels
 from hubmerge.report import MetricValue
-from merge_recipes.schema import Task
+from merge_recipes import Task
 
 
 @dataclass(frozen=True)

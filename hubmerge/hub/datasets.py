@@ -15,24 +15,20 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from hubmerge.errors import DatasetError, EvaluationError, HubError
 from hubmerge.hub.client import call, explain, without_token
+from merge_recipes import DatasetReference
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def load_rows(
-    path: str,
-    subset: str | None,
-    split: str,
-    commit: str | None,
-    *,
-    sleep: Callable[[float], None] = time.sleep,
+    dataset: DatasetReference, commit: str | None = None, *, sleep: Callable[[float], None] = time.sleep
 ) -> datasets.Dataset:
-    """All rows of one split of a dataset repo at `commit`, or of a local folder (`commit` is then not looked at).
+    """All rows of the split that a task names, at `commit`; of a local folder as it is.
 
     Raises:
         DatasetError: no such dataset, subset or split, no access, or files that cannot be read.
     """
-    local = path.startswith((".", "/", "~"))
+    path, subset, split, local = dataset.path, dataset.name, dataset.split, dataset.is_local
     what = f"dataset {path}" if local or commit is None else f"dataset {path}@{commit[:12]}"
     if local:
         path = str(Path(path).expanduser())

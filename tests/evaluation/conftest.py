@@ -16,10 +16,10 @@ from PIL import Image
 def clip_folders(tmp_path_factory) -> dict[str, Path]:
     """ "base": a full CLIP model; "tower": a vision tower with other weights; "merged": the base with that tower."""
     import torch
-    from small_task import CLASS_NAMES, PROMPTS
     from transformers.utils import logging as transformers_logging
 
     from hubmerge.demo.model import make_model, make_tokenizer, perturbed_tower, save_base, save_tower
+    from tests.evaluation.small_task import CLASS_NAMES, PROMPTS
 
     transformers_logging.disable_progress_bar()
     root = tmp_path_factory.mktemp("clip")
@@ -54,7 +54,8 @@ def images() -> list[Image.Image]:
 def rows(images):
     """The images as a dataset, each with a class."""
     import datasets
-    from small_task import CLASS_NAMES
+
+    from tests.evaluation.small_task import CLASS_NAMES
 
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=CLASS_NAMES)})
     labels = [number % len(CLASS_NAMES) for number in range(len(images))]

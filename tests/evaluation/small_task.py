@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from merge_recipes.schema import Task
+from merge_recipes import Task
 
 CLASS_NAMES = ["cat", "red bus", "tree", "old house", "sea", "moon"]
 PROMPTS = ("a photo of a {}.", "a drawing of the {}", "{}")

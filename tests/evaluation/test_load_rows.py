@@ -9,8 +9,13 @@ from PIL import Image
 from hubmerge.errors import DatasetError, EvaluationError
 from hubmerge.evaluation.metrics import compute_metric, metric_named
 from hubmerge.hub.datasets import load_metric, load_rows
+from merge_recipes import DatasetReference
 
 NEVER = pytest.fail
+
+
+def load(path, subset, split, commit, **options):
+    return load_rows(DatasetReference(path=path, name=subset, split=split), commit, **options)
 
 
 @pytest.fixture
@@ -34,7 +39,7 @@ def published(repo_name, tmp_path):
 def test_rows_come_at_the_commit(published) -> None:
     repo, commit = published
     HfApi().upload_file(path_or_fileobj=b"# changed", path_in_repo="README.md", repo_id=repo, repo_type="dataset")
-    rows = load_rows(repo, "small", "test", commit)
+    rows = load(repo, "small", "test", commit)
     assert rows.column_names == ["image", "label"]
     assert rows.features["label"].names == ["a", "b"]
     assert len(rows) == 3
@@ -43,14 +48,14 @@ def test_rows_come_at_the_commit(published) -> None:
 def test_what_is_missing_is_named(published, repo_name) -> None:
     repo, commit = published
     with pytest.raises(DatasetError, match=r"no split 'train'; there are: .*test"):
-        load_rows(repo, "small", "train", commit)
+        load(repo, "small", "train", commit)
     with pytest.raises(DatasetError, match=r"no subset 'large'; there are: .*small"):
-        load_rows(repo, "large", "test", commit)
+        load(repo, "large", "test", commit)
     missing = repo_name("nowhere")
     with pytest.raises(DatasetError, match=f"dataset {missing}: no such dataset"):
-        load_rows(missing, None, "test", None, sleep=NEVER)
+        load(missing, None, "test", None, sleep=NEVER)
     with pytest.raises(DatasetError, match="this revision does not"):
-        load_rows(repo, None, "test", "0" * 40, sleep=NEVER)
+        load(repo, None, "test", "0" * 40, sleep=NEVER)
 
 
 def test_a_repo_without_data(repo_name) -> None:
@@ -58,21 +63,21 @@ def test_a_repo_without_data(repo_name) -> None:
     HfApi().create_repo(repo, repo_type="dataset")
     HfApi().upload_file(path_or_fileobj=b"# nothing", path_in_repo="README.md", repo_id=repo, repo_type="dataset")
     with pytest.raises(DatasetError, match=r"no data files|cannot be read"):
-        load_rows(repo, None, "test", None)
+        load(repo, None, "test", None)
 
 
 def test_a_local_folder(tmp_path) -> None:
     datasets.Dataset.from_dict({"label": ["x", "y"]}).to_parquet(tmp_path / "test.parquet")
-    assert load_rows(str(tmp_path), None, "test", "sha256:00")["label"][:] == ["x", "y"]
+    assert load(str(tmp_path), None, "test", "sha256:00")["label"][:] == ["x", "y"]
     with pytest.raises(DatasetError, match="no such folder"):
-        load_rows(str(tmp_path / "gone"), None, "test", None)
+        load(str(tmp_path / "gone"), None, "test", None)
 
 
 def test_a_folder_that_looks_like_the_repo_is_not_read(tmp_path, monkeypatch) -> None:
     (tmp_path / "me" / "things").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DatasetError, match="would be read in its place"):
-        load_rows("me/things", None, "test", None)
+        load("me/things", None, "test", None)
 
 
 METRIC = """
@@ -109,4 +114,4 @@ def test_a_gated_dataset(published, monkeypatch) -> None:
     HfApi().update_repo_settings(repo, repo_type="dataset", gated="auto")
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(DatasetError, match="gated"):
-        load_rows(repo, "small", "test", commit)
+        load(repo, "small", "test", commit)

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_task import CLASS_NAMES, PROMPTS, make_task
 from transformers import CLIPModel, CLIPProcessor, pipeline
 
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation import METRICS, TASK_KINDS, task_kind_named
 from hubmerge.evaluation.pixels import Preprocessor
+from tests.evaluation.small_task import CLASS_NAMES, PROMPTS, make_task
 
 KIND = task_kind_named("zero-shot-image-classification")
 
