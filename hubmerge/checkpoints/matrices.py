@@ -5,13 +5,13 @@ The class is built on torch's meta device: no values, no memory, no code but tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from hubmerge.checkpoints.names import Renaming, match_names, parameter_shapes
+from hubmerge.checkpoints.names import match_names, parameter_shapes
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.errors import CheckpointError
 
@@ -52,10 +52,13 @@ class MatrixRule:
 
 @dataclass(frozen=True)
 class _ClassFacts:
+    """What a model's class says; `own_names` maps names in files to those in the model, where they differ."""
+
     name: str
     shapes: dict[str, tuple[int, ...]]
     matrices: set[str]
     ties: dict[str, str]
+    own_names: dict[str, str]
 
 
 def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> MatrixRule:
@@ -68,24 +71,27 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
     shapes = parameter_shapes(tensors)
     by_name = {name for name, shape in shapes.items() if _looks_like_a_matrix(name, shape)}
     try:
-        facts = _facts(config, len(tensors))
-        renaming = match_names(facts.shapes, shapes, facts.name)
+        facts = _facts(config, shapes)
+        in_model = {facts.own_names.get(name, name): name for name in shapes}
+        renaming = match_names(facts.shapes, {own: shapes[name] for own, name in in_model.items()}, facts.name)
     except CheckpointError as error:
         return MatrixRule(frozenset(by_name), f"Weight matrices: {_BY_NAME} ({error.message}).", {})
-    renamed = {name: renaming.target(name, shapes) for name in facts.shapes}
-    decided = {target for target in renamed.values() if target is not None}
-    matrices = {target for name in facts.matrices if (target := renamed[name]) is not None}
-    matrices = {name for name in matrices if len(shapes[name]) == 2}
+
+    def in_file(name: str) -> str | None:
+        target = renaming.target(name, in_model)
+        return None if target is None else in_model[target]
+
+    decided = {name for own in facts.shapes if (name := in_file(own)) is not None}
+    matrices = {name for own in facts.matrices if (name := in_file(own)) is not None and len(shapes[name]) == 2}
     undecided = set(shapes) - decided
     sentence = f"Weight matrices: the linear layers of {facts.name}"
     if undecided:
         sentence += f"; for {len(undecided)} of {len(shapes)} tensors, unknown to it: {_BY_NAME}"
-    ties = {_place(alias, renamed, renaming): _place(owner, renamed, renaming) for alias, owner in facts.ties.items()}
+    ties = {
+        in_file(alias) or next(renaming.candidates(alias)): in_file(owner) or next(renaming.candidates(owner))
+        for alias, owner in facts.ties.items()
+    }
     return MatrixRule(frozenset(matrices | (undecided & by_name)), sentence + ".", ties)
-
-
-def _place(name: str, renamed: Mapping[str, str | None], renaming: Renaming) -> str:
-    return renamed.get(name) or next(renaming.candidates(name))
 
 
 def _looks_like_a_matrix(name: str, shape: tuple[int, ...]) -> bool:
@@ -93,14 +99,14 @@ def _looks_like_a_matrix(name: str, shape: tuple[int, ...]) -> bool:
     return len(shape) == 2 and name.endswith(".weight") and not table
 
 
-def _facts(config: Mapping[str, Any], tensor_count: int) -> _ClassFacts:
+def _facts(config: Mapping[str, Any], names: Collection[str]) -> _ClassFacts:
     """What the class named by a config says. Raises CheckpointError with a short reason if there is none."""
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise CheckpointError("the config names no model_type")
     depth = max(_depths(config), default=0)
-    if depth > tensor_count:
-        raise CheckpointError(f"the config claims {depth} layers for {tensor_count} tensors")
+    if depth > len(names):
+        raise CheckpointError(f"the config claims {depth} layers for {len(names)} tensors")
     # Imported late: it takes seconds, and those who only read tensors need none of it.
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -114,6 +120,7 @@ def _facts(config: Mapping[str, Any], tensor_count: int) -> _ClassFacts:
             model_class = MODEL_MAPPING[type(model_config)]
         with torch.device("meta"):
             model = model_class._from_config(model_config, attn_implementation="eager")
+        own_names = _own_names(model, names)
     except Exception as error:
         # A config is free text: what a class makes of a wrong one has no common type.
         raise CheckpointError(
@@ -126,7 +133,20 @@ def _facts(config: Mapping[str, Any], tensor_count: int) -> _ClassFacts:
         if not {alias, owner} <= matrices:
             matrices -= {alias, owner}
     name = f"{model_class.__name__} in transformers {transformers.__version__}"
-    return _ClassFacts(name, shapes, matrices, ties)
+    return _ClassFacts(name, shapes, matrices, ties, own_names)
+
+
+def _own_names(model: Any, names: Collection[str]) -> dict[str, str]:
+    """What transformers calls the tensors of a file once they are loaded, where it is a mere renaming."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    transforms = get_model_conversion_mapping(model)
+    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
+    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
+    found = {name: rename_source_key(name, renamings, converters) for name in names}
+    # A converter joins or splits tensors: what it makes is of another shape and says nothing of its parts.
+    return {name: own for name, (own, converter) in found.items() if converter is None}
 
 
 def _layers(model: torch.nn.Module) -> tuple[dict[str, tuple[int, ...]], set[str]]:

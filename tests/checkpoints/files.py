@@ -1,0 +1,59 @@
+"""Small files for the tests of checkpoints, written byte by byte where a test wants them wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hubmerge.checkpoints import SafetensorsWriter, TensorSpec, parse_header
+
+
+def header_bytes(entries: Any) -> bytes:
+    text = entries if isinstance(entries, bytes) else json.dumps(entries).encode()
+    return len(text).to_bytes(8, "little") + text
+
+
+def parse(content: bytes, label: str = "there/model.safetensors") -> Any:
+    return parse_header(lambda offset, length: content[offset : offset + length], len(content), label)
+
+
+def specs_of(tensors: Mapping[str, torch.Tensor]) -> list[TensorSpec]:
+    return [TensorSpec(name, tensor.dtype, tuple(tensor.shape)) for name, tensor in tensors.items()]
+
+
+def write_file(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
+    with SafetensorsWriter(path, specs_of(tensors)) as writer:
+        for name, tensor in tensors.items():
+            writer.write(name, tensor)
+        writer.commit()
+
+
+def write_folder(folder: Path, tensors: Mapping[str, torch.Tensor], config: Mapping[str, Any] | None = None) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / "model.safetensors", tensors)
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+def random_tensors(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+def without(tensors: Mapping[str, torch.Tensor], names: Iterable[str]) -> dict[str, torch.Tensor]:
+    left_out = set(names)
+    assert left_out <= set(tensors)
+    return {name: tensor for name, tensor in tensors.items() if name not in left_out}
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())

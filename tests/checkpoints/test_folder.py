@@ -1,0 +1,205 @@
+"""Opening checkpoints: as transformers saves them, from headers alone, and everything that is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hubmerge.checkpoints import find_weights, open_checkpoint, open_headers
+from hubmerge.errors import CheckpointError
+from tests.checkpoints.files import random_tensors, write_file, write_folder
+from tests.checkpoints.models import model, save
+
+
+@pytest.mark.parametrize("limit", ["5GB", "40KB"])
+def test_a_model_as_transformers_saves_it(tmp_path: Path, limit: str) -> None:
+    save("BertForMaskedLM", tmp_path, max_shard_size=limit)
+    assert (tmp_path / "model.safetensors.index.json").exists() is (limit == "40KB")
+    state = model("BertForMaskedLM").state_dict()
+    with open_checkpoint(tmp_path, "owner/bert@main") as checkpoint:
+        assert checkpoint.label == "owner/bert@main"
+        assert checkpoint.config["model_type"] == "bert"
+        tied = {"cls.predictions.decoder.weight", "cls.predictions.decoder.bias"}
+        assert set(checkpoint.tensors) == set(state) - tied
+        for name in checkpoint.tensors:
+            assert torch.equal(checkpoint.read(name), state[name])
+
+
+def test_raw_chunks_are_the_values_as_stored(tmp_path: Path) -> None:
+    tensors = {"large": torch.arange(3_000_000, dtype=torch.float32), "none": torch.zeros(0)}
+    checkpoint = open_checkpoint(write_folder(tmp_path, tensors))
+    chunks = [bytes(chunk) for chunk in checkpoint.raw_chunks("large")]
+    assert len(chunks) == 2
+    assert b"".join(chunks) == tensors["large"].numpy().tobytes()
+    assert list(checkpoint.raw_chunks("none")) == []
+
+
+def test_a_tensor_that_is_not_there(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(write_folder(tmp_path, random_tensors({"a": (2,)})), "owner/model")
+    with pytest.raises(CheckpointError, match=r"owner/model: no tensor 'b' among its 1"):
+        checkpoint.read("b")
+
+
+def test_no_config_is_an_empty_one_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path, random_tensors({"a": (2,)}))
+    assert open_checkpoint(folder).config == {}
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(CheckpointError, match=r"config\.json: expected a JSON object, found list"):
+        open_checkpoint(folder)
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ([], "found nothing"),
+        (["open_clip_model.safetensors", "README.md"], "found README.md, open_clip_model.safetensors"),
+        (["adapter_config.json", "adapter_model.safetensors"], "an adapter, not a whole model"),
+    ],
+)
+def test_folders_without_weights(tmp_path: Path, files: list[str], told: str) -> None:
+    for file in files:
+        (tmp_path / file).touch()
+    with pytest.raises(CheckpointError, match=told):
+        open_checkpoint(tmp_path)
+
+
+def test_not_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="not a folder"):
+        open_checkpoint(tmp_path / "gone")
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["pytorch_model.bin", "model.safetensors.index.json", "model.safetensors"], "model.safetensors"),
+        (["pytorch_model.bin", "model.safetensors.index.json"], "model.safetensors.index.json"),
+        (["pytorch_model.bin.index.json", "pytorch_model.bin"], "pytorch_model.bin"),
+        (["pytorch_model.bin.index.json"], "pytorch_model.bin.index.json"),
+    ],
+)
+def test_the_same_choice_as_transformers(names: list[str], chosen: str) -> None:
+    weights = find_weights(names, "owner/model")
+    assert (weights.single or weights.index) == chosen
+    assert weights.kind == ("pickle" if ".bin" in chosen else "safetensors")
+
+
+def sharded(folder: Path, weight_map: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    write_file(folder / "one.safetensors", random_tensors({"a": (2,), "b": (3,)}))
+    write_file(folder / "two.safetensors", random_tensors({"c": (2,)}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+RIGHT = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
+
+
+def test_a_right_index(tmp_path: Path) -> None:
+    assert set(open_checkpoint(sharded(tmp_path, RIGHT)).tensors) == {"a", "b", "c"}
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "../two.safetensors",
+        "/etc/two.safetensors",
+        "x/../../two.safetensors",
+        "..\\two.safetensors",
+        "C:two.safetensors",
+        "two.bin",
+        "",
+        "two\n.safetensors",
+        7,
+    ],
+)
+def test_an_index_that_points_elsewhere(tmp_path: Path, file: Any) -> None:
+    # What it points to exists and is whole: it must be refused for its place alone.
+    write_file(tmp_path / "two.safetensors", random_tensors({"c": (2,)}))
+    with pytest.raises(CheckpointError, match=r"'c' is said to be in .*inside the folder"):
+        open_checkpoint(sharded(tmp_path / "folder", {**RIGHT, "c": file}))
+
+
+@pytest.mark.parametrize(
+    ("weight_map", "told"),
+    [
+        ({**RIGHT, "c": "three.safetensors"}, "1 of 2 shards are missing, the first is three.safetensors"),
+        ({**RIGHT, "d": "one.safetensors"}, "'d' is not in one.safetensors"),
+        ({**RIGHT, "b": "two.safetensors"}, "'b' is not in two.safetensors"),
+        ({"a": "one.safetensors", "c": "two.safetensors"}, "holds tensor 'b', but the index does not mention"),
+        ({}, "weight_map"),
+        (None, "weight_map"),
+    ],
+)
+def test_an_index_that_does_not_fit(tmp_path: Path, weight_map: Any, told: str) -> None:
+    with pytest.raises(CheckpointError, match=told):
+        open_checkpoint(sharded(tmp_path, weight_map))
+
+
+def test_the_same_tensor_in_two_shards(tmp_path: Path) -> None:
+    folder = sharded(tmp_path, RIGHT)
+    write_file(folder / "two.safetensors", random_tensors({"c": (2,), "a": (2,)}))
+    with pytest.raises(CheckpointError, match=r"two\.safetensors holds tensor 'a', but the index puts it in one"):
+        open_checkpoint(folder)
+
+
+def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
+    folder = sharded(tmp_path, RIGHT)
+    content = (folder / "two.safetensors").read_bytes()
+    (folder / "two.safetensors").write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match=r"owner/model@abc/two\.safetensors.*cut short.*'c'"):
+        open_checkpoint(folder, "owner/model@abc")
+
+
+def test_links_into_a_store_are_followed(tmp_path: Path) -> None:
+    store = write_folder(tmp_path / "blobs", random_tensors({"a": (2,)}))
+    (tmp_path / "snapshot").mkdir()
+    (tmp_path / "snapshot" / "model.safetensors").symlink_to(store / "model.safetensors")
+    assert set(open_checkpoint(tmp_path / "snapshot").tensors) == {"a"}
+
+
+@pytest.mark.parametrize("decoded", [False, True])
+def test_headers_alone_tell_the_same_as_the_files(tmp_path: Path, decoded: bool) -> None:
+    folder = sharded(tmp_path, RIGHT)
+    headers: dict[str, Any] = {}
+    sizes = {}
+    for file in ("one.safetensors", "two.safetensors"):
+        content = (folder / file).read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        headers[file] = json.loads(content[8 : 8 + length]) if decoded else content[: 8 + length]
+        sizes[file] = len(content)
+    index = (folder / "model.safetensors.index.json").read_bytes()
+    remote = open_headers(headers, {"model_type": "x"}, "owner/model@abc", sizes=sizes, index=index)
+    local = open_checkpoint(folder)
+    assert remote.config == {"model_type": "x"}
+    assert set(remote.tensors) == set(local.tensors)
+    for name, info in remote.tensors.items():
+        assert (info.spec, info.file, info.nbytes) == (
+            local.tensors[name].spec,
+            local.tensors[name].file,
+            local.tensors[name].nbytes,
+        )
+    if not decoded:
+        assert remote.tensors == local.tensors
+    with pytest.raises(CheckpointError, match=r"owner/model@abc: tensor 'c' cannot be read, only the header"):
+        remote.read("c")
+
+
+def test_headers_that_do_not_fit() -> None:
+    header = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    with pytest.raises(CheckpointError, match="no index"):
+        open_headers({"one.safetensors": header, "two.safetensors": header}, {}, "owner/model")
+    index = json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}).encode()
+    with pytest.raises(CheckpointError, match=r"1 shards are missing, the first is two\.safetensors"):
+        open_headers({"one.safetensors": header}, {}, "owner/model", index=index)
+    text = json.dumps(header).encode()
+    raw = len(text).to_bytes(8, "little") + text
+    with pytest.raises(CheckpointError, match="cut short"):
+        open_headers({"model.safetensors": raw}, {}, "owner/model", sizes={"model.safetensors": len(raw) + 7})
+    with pytest.raises(CheckpointError, match="bytes are there"):
+        open_headers({"model.safetensors": raw[:-1]}, {}, "owner/model")
+    with pytest.raises(CheckpointError, match="no tensor"):
+        open_headers({"model.safetensors": {}}, {}, "owner/model")

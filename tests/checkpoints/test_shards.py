@@ -1,0 +1,104 @@
+"""Distributing tensors over shards, and writing them with the index as the last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hubmerge.checkpoints import ShardedWriter, TensorSpec, open_checkpoint, plan_shards
+from tests.checkpoints.files import names_in, random_tensors, specs_of
+
+
+def spec(name: str, nbytes: int) -> TensorSpec:
+    return TensorSpec(name, torch.uint8, (nbytes,))
+
+
+def test_one_shard_has_the_plain_name() -> None:
+    (shard,) = plan_shards([spec("a", 10), spec("b", 10)], 20)
+    assert (shard.file, [each.name for each in shard.specs]) == ("model.safetensors", ["a", "b"])
+    assert plan_shards([spec("a", 10)], 20, kept={"a"})[0].file == "model.safetensors"
+
+
+def test_kept_tensors_have_shards_of_their_own_and_come_first() -> None:
+    shards = plan_shards([spec("a", 4), spec("k", 4), spec("b", 4), spec("l", 4)], 1000, kept={"k", "l"})
+    assert [(shard.file, [each.name for each in shard.specs], shard.kept) for shard in shards] == [
+        ("model-00001-of-00002.safetensors", ["k", "l"], True),
+        ("model-00002-of-00002.safetensors", ["a", "b"], False),
+    ]
+
+
+def test_a_limit_must_be_positive() -> None:
+    with pytest.raises(ValueError, match="0 bytes"):
+        plan_shards([spec("a", 1)], 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=30), limit=st.integers(1, 60), data=st.data())
+def test_every_tensor_is_in_one_shard_and_no_shard_is_too_large(
+    sizes: list[int], limit: int, data: st.DataObject
+) -> None:
+    specs = [spec(f"t{number:02d}", size) for number, size in enumerate(sizes)]
+    kept = data.draw(st.sets(st.sampled_from([each.name for each in specs])))
+    shards = plan_shards(specs, limit, kept=kept)
+    placed = [each.name for shard in shards for each in shard.specs]
+    assert sorted(placed) == [each.name for each in specs]
+    for shard in shards:
+        assert shard.nbytes <= limit or len(shard.specs) == 1
+        assert all((each.name in kept) is shard.kept for each in shard.specs)
+    assert len({shard.file for shard in shards}) == len(shards)
+
+
+def test_written_shards_are_one_checkpoint(tmp_path: Path) -> None:
+    tensors = random_tensors({f"t{number}": (4, 5) for number in range(7)})
+    shards = plan_shards(specs_of(tensors), 200, kept={"t3"})
+    with ShardedWriter(tmp_path, shards) as writer:
+        for name in reversed(tensors):
+            if name == "t3":
+                writer.write_raw(name, tensors[name].numpy().tobytes())
+            else:
+                writer.write(name, tensors[name])
+        assert [path for path in names_in(tmp_path) if not path.startswith(".")] == []
+        written = writer.commit()
+    assert len(written) == len(shards) == 4
+    assert {name for file in written for name in file.digests} == set(tensors)
+    index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
+    assert index["metadata"] == {"total_size": 7 * 80}
+    with open_checkpoint(tmp_path) as checkpoint:
+        assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in tensors.items())
+        assert {info.file for info in checkpoint.tensors.values()} == set(index["weight_map"].values())
+    assert not [path for path in names_in(tmp_path) if path.startswith(".")]
+
+
+def test_nothing_appears_if_one_tensor_is_missing(tmp_path: Path) -> None:
+    tensors = random_tensors({"a": (4,), "b": (4,)})
+    with ShardedWriter(tmp_path, plan_shards(specs_of(tensors), 16)) as writer:
+        writer.write("a", tensors["a"])
+        with pytest.raises(ValueError, match="'b'"):
+            writer.commit()
+    assert names_in(tmp_path) == []
+
+
+def test_a_single_shard_has_no_index_and_removes_an_earlier_one(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    tensors = random_tensors({"a": (4,)})
+    with ShardedWriter(tmp_path, plan_shards(specs_of(tensors), 16)) as writer:
+        writer.write("a", tensors["a"])
+        writer.commit()
+    assert names_in(tmp_path) == ["model.safetensors"]
+
+
+def test_kept_shards_are_the_same_bytes_at_every_step(tmp_path: Path) -> None:
+    contents = []
+    for seed in (1, 2):
+        tensors = random_tensors({"merged": (6,)}, seed) | random_tensors({"kept": (6,)})
+        with ShardedWriter(tmp_path / str(seed), plan_shards(specs_of(tensors), 10_000, kept={"kept"})) as writer:
+            for name, tensor in tensors.items():
+                writer.write(name, tensor)
+            contents.append([file.path.read_bytes() for file in writer.commit()])
+    assert contents[0][0] == contents[1][0]
+    assert contents[0][1] != contents[1][1]
