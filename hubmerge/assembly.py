@@ -10,7 +10,10 @@ from typing import Any
 
 from hubmerge.errors import CheckpointError
 from hubmerge.hub.fetch import wanted_files
+from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE
+from hubmerge.report import RunReport
 from hubmerge.sources import folder_files
+from hubmerge.stream import Stream
 
 CONFIG_FILE = "config.json"
 _OWN = frozenset({CONFIG_FILE, "README.md"})
@@ -59,3 +62,10 @@ def check_loads(folder: Path) -> None:
                 f"the merged model does not load whole: {kind.replace('_', ' ')}: {sorted(map(str, found[kind]))[:3]}",
                 hint="check that config.json of the base model fits its weights",
             )
+
+
+def write_papers(folder: Path, report: RunReport, stream: Stream, base_folder: Path) -> None:
+    """Write what tells where the model comes from: recipe, lock, report, card and the picture in the card."""
+    (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8")
+    (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
+    (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")

@@ -40,17 +40,18 @@ def build_parser() -> argparse.ArgumentParser:
     voice.add_argument("--quiet", "-q", action="store_true", help="print errors and nothing else")
     voice.add_argument("--json", action="store_true", help="print one JSON object a line instead of text and bars")
 
-    work = argparse.ArgumentParser(add_help=False)
-    work.add_argument("--work-dir", type=Path, metavar="DIR", help="state and caches of the run (default: user cache)")
-
-    run = commands.add_parser("run", parents=[talk, work], help="merge, evaluate and publish what is missing")
+    run = commands.add_parser("run", parents=[talk], help="merge, evaluate and publish what is missing")
     run.add_argument("recipe", type=Path, metavar="RECIPE")
     run.add_argument("--out", type=Path, metavar="DIR", help="leave the last merged model there")
+
+    run.add_argument(
+        "--work-dir", type=Path, metavar="DIR", default=_cache("runs"), help="state and caches (default: user cache)"
+    )
 
     check = commands.add_parser("check", parents=[talk], help="check a recipe without any network")
     check.add_argument("recipe", type=Path, metavar="RECIPE")
 
-    plan = commands.add_parser("plan", parents=[talk, work], help="show what a run would do, from headers alone")
+    plan = commands.add_parser("plan", parents=[talk], help="show what a run would do, from headers alone")
     plan.add_argument("recipe", type=Path, metavar="RECIPE")
 
     commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
@@ -104,10 +105,9 @@ def _dispatch(options: argparse.Namespace) -> int:
         return commands.demo(options.root, _voice(options))
     if options.command == "check":
         return commands.check(options.recipe, _voice(options))
-    work_dir = options.work_dir or _cache("runs")
     if options.command == "plan":
-        return commands.plan(options.recipe, work_dir, _voice(options))
-    return commands.run(options.recipe, work_dir, options.out, _voice(options))
+        return commands.plan(options.recipe, _voice(options))
+    return commands.run(options.recipe, options.work_dir, options.out, _voice(options))
 
 
 def _voice(options: argparse.Namespace) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hubmerge.checkpoints import Checkpoint, open_checkpoint, open_headers
 from hubmerge.checkpoints.layout import read_json_object
-from hubmerge.errors import CheckpointError
+from hubmerge.errors import CheckpointError, DatasetError
 from hubmerge.hub import fetch
 from merge_recipes import Lock, LockedModel, ModelReference
 
@@ -61,6 +61,11 @@ def fetch_folder(source: Source, *, companions: bool = False) -> Path:
     return folder
 
 
+def cached_bytes(source: Source, files: Iterable[fetch.RemoteFile]) -> int:
+    """Return how many bytes of a Hub source's files are in the Hub cache already."""
+    return sum(file.size for file in files if fetch.is_cached(source.reference.path, source.commit, file.path))
+
+
 def open_source(source: Source) -> Checkpoint:
     """Open a source whose files are here, or will be: they are downloaded if they are not."""
     return open_checkpoint(fetch_folder(source), source.label)
@@ -109,8 +114,10 @@ class SourceResolver:
         """
         key = (kind, path, revision)
         if key not in self._held:
-            local = kind == "model" and Path(path).is_absolute()
-            self._held[key] = folder_digest(Path(path)) if local else fetch.resolve_commit(kind, path, revision)
+            if not Path(path).is_absolute():
+                self._held[key] = fetch.resolve_commit(kind, path, revision)
+            else:
+                self._held[key] = folder_digest(Path(path)) if kind == "model" else tree_digest(Path(path))
         return self._held[key]
 
 
@@ -131,11 +138,31 @@ def folder_files(folder: Path) -> tuple[fetch.RemoteFile, ...]:
 
 def folder_digest(folder: Path) -> str:
     """Return `sha256:<hex>` over names and contents of the files that a merge would read from a local folder."""
+    return _digest(folder, [file.path for file in fetch.wanted_files(folder_files(folder), companions=False)])
+
+
+def tree_digest(folder: Path) -> str:
+    """Return `sha256:<hex>` over names and contents of all files below a local dataset folder.
+
+    Raises:
+        DatasetError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise DatasetError(f"{folder}: no such folder", hint="a local dataset is a folder with data files")
+    return _digest(folder, sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
+
+
+def _digest(folder: Path, names: Iterable[str]) -> str:
     whole = hashlib.sha256()
-    for file in fetch.wanted_files(folder_files(folder), companions=False):
-        with (folder / file.path).open("rb") as stream:
-            content = hashlib.sha256()
-            while chunk := stream.read(1 << 20):
-                content.update(chunk)
-        whole.update(f"{file.path}\0{file.size}\0{content.hexdigest()}\n".encode())
+    for name in names:
+        whole.update(f"{name}\0{file_digest(folder / name)}\n".encode())
     return f"sha256:{whole.hexdigest()}"
+
+
+def file_digest(path: Path) -> str:
+    """Return the sha256 of a file, 64 hex digits."""
+    content = hashlib.sha256()
+    with path.open("rb") as stream:
+        while chunk := stream.read(1 << 20):
+            content.update(chunk)
+    return content.hexdigest()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from huggingface_hub import hf_hub_download, hf_hub_url
+from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     hf_raise_for_status,
@@ -41,6 +41,16 @@ class RemoteFile:
 
     path: str
     size: int
+
+
+def endpoint() -> str:
+    """Return the address of the Hub."""
+    return str(api().endpoint)
+
+
+def cache_folder() -> Path:
+    """Return where the Hub cache lies."""
+    return Path(constants.HF_HUB_CACHE)
 
 
 def resolve_commit(kind: str, path: str, revision: str | None) -> str:
@@ -110,6 +120,11 @@ def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
     if folder is None:
         raise HubError(f"model {path} at {commit}: holds no files to download", hint="check the repo and revision")
     return folder
+
+
+def is_cached(path: str, commit: str, file: str) -> bool:
+    """Tell whether a file of a model repo lies in the Hub cache."""
+    return isinstance(try_to_load_from_cache(path, file, revision=commit), str)
 
 
 def read_range(path: str, commit: str, file: str, offset: int, length: int) -> bytes:

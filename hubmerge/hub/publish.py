@@ -103,6 +103,13 @@ def _read_text(repo: str, commit: str, file: str) -> str:
     return Path(path).read_text(encoding="utf-8")
 
 
+def download_head(target: Target) -> Path:
+    """Download everything at the target's newest commit and return the folder."""
+    what = f"{target.repo} at {target.head}"
+    folder = call(what, lambda: api().snapshot_download(target.repo, revision=target.head))
+    return Path(folder)
+
+
 def create_target(repo: str, *, private: bool) -> str | None:
     """Create the target repo if it is not there, and return its newest commit.
 

@@ -1,0 +1,100 @@
+"""What each command does, from a loaded recipe to lines on the screen; arguments are `hubmerge.cli`'s part."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hubmerge.progress import Progress, SilentProgress
+
+
+def progress_for(voice: str) -> Progress:
+    """Return the listener for `text`, `json` or `quiet`."""
+    from hubmerge.console import JsonLines, RichConsole
+
+    if voice == "text":
+        return RichConsole()
+    return JsonLines() if voice == "json" else SilentProgress()
+
+
+def run(recipe: Path, work_dir: Path, out: Path | None, voice: str) -> int:
+    """Merge, evaluate and publish what is missing, and print the accuracy matrix at the end."""
+    from hubmerge.run import Run
+
+    progress = progress_for(voice)
+    loaded = _load(recipe, progress)
+    with Run.open(loaded, work_dir, progress) as this:
+        done = 0
+        for step in this.steps():
+            progress.event("step", step.to_dict())
+            done += 1
+        if out is not None:
+            this.write_out(out)
+        if done == 0:
+            progress.note(f"nothing to do: all {this.stream.length} steps are done")
+        matrix = this.report.accuracy_matrix()
+        if matrix.tasks:
+            progress.note("\n" + matrix.to_text())
+        for address in this.addresses():
+            progress.note(address)
+        progress.event("done", {"steps": done, "of": this.stream.length, "addresses": this.addresses()})
+    return 0
+
+
+def check(recipe: Path, voice: str) -> int:
+    """Check a recipe against what is installed, without any network."""
+    progress = progress_for(voice)
+    loaded = _load(recipe, progress)
+    entries = len(loaded.recipe.models)
+    progress.note(f"{recipe}: well-formed: {loaded.recipe.merge_method} over {entries} checkpoint(s)")
+    return 0
+
+
+def plan(recipe: Path, voice: str) -> int:
+    """Show what a run would do, from headers alone."""
+    from hubmerge.planning import plan_run
+
+    progress = progress_for(voice)
+    loaded = _load(recipe, progress)
+    planned = plan_run(loaded, progress)
+    progress.event("plan", planned.to_dict())
+    progress.note(planned.to_text())
+    return 0
+
+
+def schema() -> int:
+    """Print the JSON Schema of recipes."""
+    from merge_recipes import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+    return 0
+
+
+def hub_serve(root: Path, host: str, port: int) -> int:
+    """Serve a Hub from a folder until interrupted."""
+    from hubmerge.localhub import serve
+
+    serve(root, host, port)
+    return 0
+
+
+def demo(root: Path, voice: str) -> int:
+    """Make the tiny CLIP stream and merge it."""
+    import os
+
+    from hubmerge.demo import run_demo
+
+    progress = progress_for(voice)
+    run_demo(root, os.environ.get("HF_ENDPOINT"), echo=progress.note)
+    return 0
+
+
+def _load(recipe: Path, progress: Progress):  # type: ignore[no-untyped-def]
+    from hubmerge.catalog import installed_catalog
+    from merge_recipes import check_recipe, load_recipe
+
+    catalog = installed_catalog()
+    loaded = load_recipe(recipe, catalog)
+    for remark in check_recipe(loaded, catalog):
+        progress.note(f"note: {remark}")
+    return loaded

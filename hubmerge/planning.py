@@ -1,0 +1,213 @@
+"""What a run is going to do, from headers alone: steps, downloads, what is merged and kept, and the room it takes."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hubmerge.checkpoints import AlignedCheckpoint, MergePlan, Selection, align, make_plan, weight_matrices
+from hubmerge.errors import MachineError
+from hubmerge.progress import Progress
+from hubmerge.sources import Source, cached_bytes, files_of, open_planned
+from hubmerge.stream import Stream, settle
+from merge_recipes import LoadedRecipe, Recipe
+
+FLOPS_PER_SECOND = 40e9
+"""What one core of a usual machine does in float64 matrix products: good for an estimate, no promise."""
+
+
+@dataclass(frozen=True)
+class PlannedSource:
+    """A model that will be read: its files' size, and how much of that is not yet on this machine."""
+
+    name: str
+    source: Source
+    total_bytes: int
+    missing_bytes: int
+
+
+@dataclass(frozen=True)
+class RunPlan:
+    """All that can be told before the first weight is read."""
+
+    stream: Stream
+    first_step: int
+    merge: MergePlan
+    sources: tuple[PlannedSource, ...]
+    ignored: tuple[str, ...]
+
+    @property
+    def download_bytes(self) -> int:
+        """How much will be fetched from the Hub."""
+        return sum(source.missing_bytes for source in self.sources)
+
+    @property
+    def work_bytes(self) -> int:
+        """Room in the work folder: two states while one replaces the other, and two copies of the merged model."""
+        return 2 * self.merge.state_bytes + 2 * self.merge.written_bytes
+
+    @property
+    def steps(self) -> range:
+        """The steps that are missing."""
+        return range(self.first_step, self.stream.length + 1)
+
+    @property
+    def estimated_seconds(self) -> float:
+        """A rough guess of the merging alone, on one core, without downloads and evaluation."""
+        passes_bytes = 4 * self.merge.state_bytes
+        return len(self.steps) * (self.merge.flops_per_step / FLOPS_PER_SECOND + passes_bytes / 1e9)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as plain JSON values."""
+        return {
+            "base_model": {"reference": str(self.stream.base.reference), "commit": self.stream.base.commit},
+            "merge_method": self.stream.recipe.merge_method,
+            "first_step": self.first_step,
+            "steps": [
+                {"step": step, "name": entry.name, "reference": str(entry.model), "commit": locked.commit}
+                for step, (entry, locked) in enumerate(
+                    zip(self.stream.entries, self.stream.lock.models, strict=True), start=1
+                )
+            ],
+            "download_bytes": self.download_bytes,
+            "work_bytes": self.work_bytes,
+            "state_bytes": self.merge.state_bytes,
+            "model_bytes": self.merge.written_bytes,
+            "weight_matrices": self.merge.counts["merge-matrix"],
+            "other_tensors": self.merge.counts["merge-other"],
+            "kept": {tensor.name: tensor.reason for tensor in self.merge.kept},
+            "ignored": list(self.ignored),
+            "how_matrices_were_told": self.merge.sentence,
+            "estimated_seconds": round(self.estimated_seconds, 1),
+        }
+
+    def to_text(self) -> str:
+        """The plan for a person to read."""
+        counts, recipe = self.merge.counts, self.stream.recipe
+        base = self.stream.base
+        lines = [f"{recipe.merge_method} on {base.reference} ({base.commit[:12]})", ""]
+        for step, source in enumerate(self.sources[1:], start=1):
+            state = "done  " if step < self.first_step else "merge "
+            size = f"{readable(source.missing_bytes)} to download" if source.missing_bytes else "here already"
+            lines.append(f"  step {step:>2}  {state} {source.name}  {source.source.commit[:12]}  ({size})")
+        largest = self.merge.largest
+        lines += [
+            "",
+            f"merged   {counts['merge-matrix']} weight matrices, {counts['merge-other']} other tensors",
+            f"         {self.merge.elements / 1e6:.2f} million numbers, the largest tensor is {largest.name}",
+            f"         {self.merge.sentence}",
+            f"kept     {counts['keep']} tensors of the base model" + _reasons(self.merge),
+        ]
+        lines += [f"ignored  {line}" for line in self.ignored]
+        lines += [
+            f"download {readable(self.download_bytes)}",
+            f"disk     {readable(self.work_bytes)} in the work folder",
+            f"time     about {max(1, round(self.estimated_seconds))} s of merging on one core",
+        ]
+        if recipe.publish is not None:
+            lines.append(f"publish  {recipe.publish.steps} step(s) to {recipe.publish.repo}")
+        return "\n".join(lines)
+
+
+def _reasons(merge: MergePlan) -> str:
+    reasons: dict[str, int] = {}
+    for tensor in merge.kept:
+        reasons[tensor.reason] = reasons.get(tensor.reason, 0) + 1
+    return "".join(f"\n         {count:>4}  {reason}" for reason, count in reasons.items())
+
+
+def readable(nbytes: float) -> str:
+    """Return a size in bytes as people write it: 349.9 MB."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if nbytes < 1000:
+            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
+        nbytes /= 1000
+    return f"{nbytes:.1f} TB"
+
+
+def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
+    """Plan a run without changing anything on this machine or on the Hub."""
+    with progress.stage("resolve commits"):
+        stream = settle(loaded, None)
+    published = stream.published_report()
+    first = len(published.steps) + 1 if published is not None else 1
+    return preflight(stream, first, progress)
+
+
+def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
+    """Read the headers of the base model and of the checkpoints still to merge, and plan the merge.
+
+    Raises:
+        CheckpointError: names or shapes do not fit together.
+        HubError: a file is missing or may not be read.
+    """
+    # With nothing left to merge, the last step stands for the others.
+    steps = range(min(first_step, stream.length), stream.length + 1)
+    selection = selection_of(stream.recipe)
+    with progress.stage("read headers", len(steps) + 1) as advance:
+        base = open_planned(stream.base)
+        rule = weight_matrices(base.config, base.tensors)
+        advance(1)
+        aligned: list[AlignedCheckpoint] = []
+        sources = [_planned_source("base model", stream.base, companions=True)]
+        for step in range(1, stream.length + 1):
+            source = stream.source(step)
+            if step in steps:
+                aligned.append(align(base, open_planned(source), selection=selection, ties=rule.ties))
+                sources.append(_planned_source(stream.entries[step - 1].name, source))
+                advance(1)
+            else:
+                sources.append(PlannedSource(stream.entries[step - 1].name, source, 0, 0))
+    merge = make_plan(base, aligned, rule, selection=selection, out_dtype=out_dtype(stream.recipe))
+    ignored = sorted(
+        f"{checkpoint.label}: {tensor.name} ({tensor.reason})"
+        for checkpoint in aligned
+        for tensor in checkpoint.ignored
+    )
+    return RunPlan(stream, first_step, merge, tuple(sources), tuple(ignored))
+
+
+def selection_of(recipe: Recipe) -> Selection:
+    """Return the recipe's rules on tensor names."""
+    return Selection(recipe.tensors.include, recipe.tensors.exclude)
+
+
+def input_dtype(recipe: Recipe) -> torch.dtype | None:
+    """Return what the checkpoints' values are rounded to before the arithmetic, None for nothing."""
+    return None if recipe.dtype is None else getattr(torch, recipe.dtype)
+
+
+def out_dtype(recipe: Recipe) -> torch.dtype | None:
+    """Return what is written, None for each tensor's own dtype."""
+    name = recipe.out_dtype or recipe.dtype
+    return None if name is None else getattr(torch, name)
+
+
+def _planned_source(name: str, source: Source, *, companions: bool = False) -> PlannedSource:
+    files = files_of(source, companions=companions)
+    total = sum(file.size for file in files)
+    return PlannedSource(name, source, total, 0 if source.is_local else total - cached_bytes(source, files))
+
+
+def check_room(plan: RunPlan, work_dir: Path, cache: Path) -> None:
+    """Refuse a run that cannot end well for lack of disk.
+
+    Raises:
+        MachineError: too little room in the work folder, or for what will be downloaded.
+    """
+    needs: dict[int, tuple[Path, int]] = {}
+    for folder, needed in ((work_dir, plan.work_bytes), (cache, plan.download_bytes)):
+        there = next(parent for parent in (folder, *folder.parents) if parent.exists())
+        device = there.stat().st_dev
+        needs[device] = (there, needs.get(device, (there, 0))[1] + needed)
+    for there, needed in needs.values():
+        free = shutil.disk_usage(there).free
+        if needed > free:
+            raise MachineError(
+                f"{there}: the run needs about {readable(needed)}, only {readable(free)} are free",
+                hint="free some space, or choose another --work-dir or HF_HOME",
+            )
