@@ -11,6 +11,7 @@ from hubmerge.localhub.multipart import Multiparts
 from hubmerge.localhub.objects import ObjectStore
 from hubmerge.localhub.registry import Registry
 from hubmerge.localhub.users import Users
+from hubmerge.localhub.xet.rebuild import Xorbs
 
 DEFAULT_PART_BYTES = 64 * 1024 * 1024
 
@@ -39,6 +40,7 @@ class Site:
             ) from error
         self.store = ObjectStore(root, self.workspace)
         self.multiparts = Multiparts(self.store, self.workspace, part_bytes)
+        self.xorbs = Xorbs(root, self.store, self.workspace)
         self.collections = Collections(root, self.workspace)
         self.registry = Registry(root, self.store, self.workspace)
 

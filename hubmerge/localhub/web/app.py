@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hubmerge.localhub.refusals import Refusal
 from hubmerge.localhub.site import Site
-from hubmerge.localhub.web import access, collections, download, listing, repos, upload
+from hubmerge.localhub.web import access, collections, download, listing, repos, upload, xet
 
 logger = logging.getLogger(__name__)
 
@@ -82,6 +82,7 @@ def build_app(site: Site) -> ASGIApp:
         *repos.ROUTES,
         *upload.ROUTES,
         *download.ROUTES,
+        *xet.ROUTES,
     ]
     app = Starlette(
         routes=routes,

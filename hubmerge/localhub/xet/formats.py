@@ -1,0 +1,156 @@
+"""The two binary formats of a Xet upload, as far as putting files together needs them (all numbers little-endian).
+
+A **xorb** is a row of chunks. Each has an 8-byte header: version (1 byte, 0), stored length (3), compression (1: 0
+none, 1 LZ4 frame, 2 LZ4 frame of the bytes grouped by their position modulo 4), length (3). A footer may follow.
+
+A **shard** begins with a 48-byte header (tag 32, version 8, footer length 8); then, per file, records of 48 bytes:
+the file's head (hash 32, flags 4, number of terms 4, unused 8), its terms (xorb hash 32, flags 4, length in bytes 4,
+first chunk 4, end chunk 4), as many verification records if flag bit 31 is set, and one record that begins with the
+sha256 if flag bit 30 is set. A head whose hash is all ones ends the list.
+
+A hash is written as text in four groups of 16 hex digits, each the little-endian number of 8 of its bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from hubmerge.localhub.refusals import BadRequest
+
+RECORD_BYTES = 48
+SHARD_TAG = b"HFRepoMetaData\0"
+SHARD_VERSION = 2
+WITH_VERIFICATION = 1 << 31
+WITH_SHA256 = 1 << 30
+CHUNK_HEADER_BYTES = 8
+PLAIN, LZ4, GROUPED_LZ4 = 0, 1, 2
+LONGEST_CHUNK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Where a chunk lies in its xorb: offset and stored length of its data, and how to unpack it."""
+
+    offset: int
+    stored: int
+    compression: int
+    length: int
+
+
+@dataclass(frozen=True)
+class Term:
+    """A run of chunks `[first, end)` of a xorb, `length` bytes when unpacked."""
+
+    xorb: str
+    first: int
+    end: int
+    length: int
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """A file as a row of terms."""
+
+    sha256: str | None
+    terms: tuple[Term, ...]
+
+    @property
+    def size(self) -> int:
+        """The size in bytes."""
+        return sum(term.length for term in self.terms)
+
+
+def hash_text(raw: bytes) -> str:
+    """Write a hash as the addresses do."""
+    return "".join(f"{number:016x}" for number in struct.unpack("<4Q", raw))
+
+
+def read_chunks(file: BinaryIO, size: int) -> tuple[Chunk, ...]:
+    """List the chunks of a xorb of `size` bytes; the footer, if there is one, is left alone.
+
+    Raises:
+        BadRequest: the bytes are not a xorb.
+    """
+    chunks = []
+    offset = 0
+    while offset < size:
+        file.seek(offset)
+        header = file.read(CHUNK_HEADER_BYTES)
+        if header.startswith(b"XETBLOB"):
+            break
+        if len(header) < CHUNK_HEADER_BYTES or header[0] != 0 or header[4] not in (PLAIN, LZ4, GROUPED_LZ4):
+            raise BadRequest(f"Not a xorb: no chunk header at byte {offset}.")
+        stored, length = int.from_bytes(header[1:4], "little"), int.from_bytes(header[5:8], "little")
+        offset += CHUNK_HEADER_BYTES
+        if offset + stored > size:
+            raise BadRequest(f"Not a xorb: the chunk at byte {offset} is cut off.")
+        chunks.append(Chunk(offset, stored, header[4], length))
+        offset += stored
+    return tuple(chunks)
+
+
+def unpack(chunk: Chunk, stored: bytes) -> bytes:
+    """Undo the compression of a chunk.
+
+    Raises:
+        BadRequest: the bytes cannot be unpacked to the announced length.
+    """
+    if chunk.compression == PLAIN:
+        content = stored
+    else:
+        # imported late: pyarrow is large, and only servers that receive Xet uploads need it
+        import pyarrow  # type: ignore[import-untyped]
+
+        try:
+            content = pyarrow.Codec("lz4").decompress(stored, chunk.length).to_pybytes()
+        except (OSError, ValueError) as error:
+            raise BadRequest(f"A chunk cannot be unpacked: {error}") from error
+        if chunk.compression == GROUPED_LZ4:
+            content = ungroup(content)
+    if len(content) != chunk.length:
+        raise BadRequest(f"A chunk has {len(content)} bytes, announced were {chunk.length}.")
+    return content
+
+
+def ungroup(grouped: bytes) -> bytes:
+    """Put bytes that were grouped by their position modulo 4 back in their places."""
+    content = bytearray(len(grouped))
+    start = 0
+    for position in range(4):
+        end = start + len(range(position, len(grouped), 4))
+        content[position::4] = grouped[start:end]
+        start = end
+    return bytes(content)
+
+
+def read_shard(content: bytes) -> Iterator[ShardFile]:
+    """List the files of a shard.
+
+    Raises:
+        BadRequest: the bytes are not a shard of the known version.
+    """
+    tag, version, _ = struct.unpack_from("<32sQQ", content) if len(content) >= RECORD_BYTES else (b"", 0, 0)
+    if not tag.startswith(SHARD_TAG) or version != SHARD_VERSION:
+        raise BadRequest("Not a shard, or one of another version.")
+    offset = RECORD_BYTES
+    while True:
+        head = content[offset : offset + RECORD_BYTES]
+        if len(head) < RECORD_BYTES:
+            raise BadRequest("The shard is cut off.")
+        if head[:32] == b"\xff" * 32:
+            return
+        flags, count = struct.unpack_from("<II", head, 32)
+        records = 1 + count * (2 if flags & WITH_VERIFICATION else 1) + bool(flags & WITH_SHA256)
+        following = offset + records * RECORD_BYTES
+        if following > len(content):
+            raise BadRequest("The shard is cut off.")
+        terms = []
+        for place in range(offset + RECORD_BYTES, offset + (1 + count) * RECORD_BYTES, RECORD_BYTES):
+            length, first, end = struct.unpack_from("<III", content, place + 36)
+            terms.append(Term(hash_text(content[place : place + 32]), first, end, length))
+        last = content[following - RECORD_BYTES : following]
+        yield ShardFile(hash_text(last[:32]) if flags & WITH_SHA256 else None, tuple(terms))
+        offset = following

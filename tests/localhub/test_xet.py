@@ -1,0 +1,164 @@
+"""Uploads with hf_xet active, and broken ones."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import struct
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pytest
+from huggingface_hub import HfApi
+from hypothesis import given
+from hypothesis import strategies as some
+
+from hubmerge.localhub import LocalHub
+from hubmerge.localhub.refusals import BadRequest
+from hubmerge.localhub.site import Site
+from hubmerge.localhub.xet.formats import (
+    GROUPED_LZ4,
+    LZ4,
+    PLAIN,
+    Chunk,
+    hash_text,
+    read_chunks,
+    read_shard,
+    ungroup,
+    unpack,
+)
+
+NAME = bytes(range(32))
+CONTENTS = (b"one" * 50, b"two" * 60, b"four" * 70)
+
+
+def pack(content: bytes, compression: int) -> bytes:
+    """Write a chunk."""
+    stored = content
+    if compression == GROUPED_LZ4:
+        stored = b"".join(content[position::4] for position in range(4))
+    if compression != PLAIN:
+        stored = pyarrow.Codec("lz4").compress(stored).to_pybytes()
+    return (
+        b"\0" + len(stored).to_bytes(3, "little") + bytes([compression]) + len(content).to_bytes(3, "little") + stored
+    )
+
+
+def shard(content: bytes, *, sha256: bytes | None = None, end: int = 3, name: bytes = NAME) -> bytes:
+    """Write a shard with one file that is made of the first chunks of one xorb."""
+    digest = sha256 or hashlib.sha256(content).digest()
+    # a hash lies on the disk as four little-endian numbers
+    turned = b"".join(digest[place : place + 8][::-1] for place in range(0, 32, 8))
+    return b"".join(
+        [
+            struct.pack("<32sQQ", b"HFRepoMetaData\0", 2, 0),
+            struct.pack("<32sIIQ", b"f" * 32, 3 << 30, 1, 0),
+            struct.pack("<32sIIII", name, 0, len(content), 0, end),
+            b"v" * 48,
+            turned + bytes(16),
+            b"\xff" * 48,
+        ]
+    )
+
+
+@pytest.mark.parametrize("compression", [PLAIN, LZ4, GROUPED_LZ4])
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 5, 1001])
+def test_chunks_unpack(compression: int, length: int) -> None:
+    content = bytes(index % 251 for index in range(length))
+    packed = pack(content, compression)
+    (chunk,) = read_chunks(io.BytesIO(packed), len(packed))
+    assert chunk.compression == compression
+    assert unpack(chunk, packed[chunk.offset :]) == content
+
+
+def test_groups_by_hand() -> None:
+    assert ungroup(b"aebfcgd"[0:2] + b"bf" + b"cg" + b"d") == b"abcdefg"
+
+
+@given(some.data())
+def test_broken_shards_are_refused_or_read_never_a_crash(data: some.DataObject) -> None:
+    whole = shard(b"".join(CONTENTS))
+    place = data.draw(some.integers(0, len(whole) - 1))
+    broken = whole[:place] + data.draw(some.binary(max_size=60))
+    try:
+        files = list(read_shard(broken))
+    except BadRequest:
+        return
+    assert all(file.size >= 0 for file in files)
+
+
+@given(some.binary(max_size=300))
+def test_broken_chunks_are_refused(content: bytes) -> None:
+    for compression in (LZ4, GROUPED_LZ4):
+        try:
+            unpacked = unpack(Chunk(0, len(content), compression, 100), content)
+        except BadRequest:
+            continue
+        assert len(unpacked) == 100
+
+
+def test_files_are_put_together_and_checked(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    content = b"".join(CONTENTS)
+    compressions = (PLAIN, LZ4, GROUPED_LZ4)
+    packed = b"".join(pack(*item) for item in zip(CONTENTS, compressions, strict=True)) + b"XETBLOB footer"
+    with pytest.raises(BadRequest, match="was not uploaded"):
+        site.xorbs.keep_files(shard(content))
+    for bad in (packed[:100], b"\1" + packed[1:]):
+        incoming = site.xorbs.receive()
+        incoming.write(bad)
+        with pytest.raises(BadRequest, match="Not a xorb"):
+            site.xorbs.keep(incoming, hash_text(NAME))
+        incoming.discard()
+    incoming = site.xorbs.receive()
+    incoming.write(packed)
+    site.xorbs.keep(incoming, hash_text(NAME))
+    with pytest.raises(BadRequest, match="sha256"):
+        site.xorbs.keep_files(shard(content, sha256=b"w" * 32))
+    for end in (2, 4):
+        with pytest.raises(BadRequest, match="has no chunks"):
+            site.xorbs.keep_files(shard(content, end=end))
+    site.xorbs.keep_files(shard(content))
+    assert site.store.lfs_path(hashlib.sha256(content).hexdigest()).read_bytes() == content
+    assert list(site.workspace.folder.iterdir()) == []
+    site.close()
+
+
+def test_uploads_with_hf_xet(local_hub: LocalHub, repo_name: Callable[..., str], tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_XET"}
+    repo = repo_name("xet")
+    sent = 0
+    for number in range(2):  # another process, with what the first one remembers of its uploads
+        done = subprocess.run(
+            [sys.executable, str(Path(__file__).with_name("xet_client.py")), str(tmp_path / str(number)), repo, "5"],
+            env={**environment, "HF_HOME": str(tmp_path / "home")},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        xorbs = [path for path in (local_hub.site.root / "xorbs").rglob("*") if path.is_file()]
+        assert xorbs, "nothing went through Xet"
+        if number == 0:
+            sent = sum(path.stat().st_size for path in xorbs)
+    # the changed file shares nearly all of its chunks with the first one
+    assert 1_500_000 < sent < 3_000_000
+    assert len(HfApi().list_repo_commits(repo)) >= 3
+
+
+def test_chunks_need_a_token_of_this_hub(local_hub: LocalHub) -> None:
+    for token in ("", "Bearer " + local_hub.token, "Bearer xet.local.9999999999.0", "Bearer ...."):
+        for path in ("/v1/shards", f"/v1/xorbs/default/{'0' * 64}"):
+            request = urllib.request.Request(local_hub.endpoint + path, data=b"x", method="POST")
+            if token:
+                request.add_header("Authorization", token)
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(request, timeout=10)
+            caught.value.close()
+            assert caught.value.code == 401
