@@ -45,7 +45,7 @@ def random_tensors(shapes: Mapping[str, tuple[int, ...]], seed: int = 0) -> dict
     return {name: torch.randn(shape, generator=generator) for name, shape in shapes.items()}
 
 
-def with_prefix(prefix: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def with_prefix(prefix: str, tensors: Mapping[str, Any]) -> dict[str, Any]:
     return {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
 
 

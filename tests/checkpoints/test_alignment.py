@@ -1,0 +1,269 @@
+"""Giving checkpoints the base model's names: every layout in use, and every misfit refused by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from hubmerge.checkpoints import EVERYTHING, AlignedCheckpoint, Checkpoint, Selection, align, open_checkpoint
+from hubmerge.errors import CheckpointError
+from tests.checkpoints.files import random_tensors, with_prefix, without, write_folder
+from tests.checkpoints.models import save
+
+Open = Callable[[str, Mapping[str, torch.Tensor]], Checkpoint]
+
+TOWER = random_tensors(
+    {
+        "embeddings.class_embedding": (4,),
+        "embeddings.position.weight": (5, 4),
+        "encoder.layers.0.q.weight": (4, 4),
+        "encoder.layers.0.q.bias": (4,),
+        "post_layernorm.weight": (4,),
+    }
+)
+OTHER_TOWER = random_tensors(
+    {
+        "embeddings.token.weight": (9, 4),
+        "encoder.layers.0.q.weight": (4, 4),
+        "encoder.layers.0.q.bias": (4,),
+        "final_layer_norm.weight": (4,),
+    },
+    seed=1,
+)
+PROJECTION = random_tensors({"visual_projection.weight": (3, 4)})
+WHOLE = {
+    **with_prefix("vision_model.", TOWER),
+    **with_prefix("text_model.", OTHER_TOWER),
+    **PROJECTION,
+    "logit_scale": torch.tensor(2.0),
+}
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Open:
+    def open_one(name: str, tensors: Mapping[str, torch.Tensor]) -> Checkpoint:
+        return open_checkpoint(write_folder(tmp_path / name, tensors), name)
+
+    return open_one
+
+
+def assert_reads(aligned: AlignedCheckpoint, expected: Mapping[str, torch.Tensor]) -> None:
+    assert set(aligned.tensors) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(aligned.read(name), tensor)
+        assert aligned.tensors[name].name == name
+        assert aligned.tensors[name].shape == tuple(tensor.shape)
+
+
+@pytest.mark.parametrize("stored", ["", "vision_model.", "module.vision_model."])
+@pytest.mark.parametrize("base_is", ["vision_model.", ""])
+def test_a_tower_in_every_layout(opened: Open, stored: str, base_is: str) -> None:
+    aligned = align(opened("base", with_prefix(base_is, TOWER)), opened("fine-tuned", with_prefix(stored, TOWER)))
+    assert_reads(aligned, with_prefix(base_is, TOWER))
+    assert (aligned.absent, aligned.ignored) == ((), ())
+    assert aligned.label == "fine-tuned"
+
+
+@pytest.mark.parametrize("stored", ["", "vision_model."])
+def test_a_tower_into_a_whole_model(opened: Open, stored: str) -> None:
+    aligned = align(opened("base", WHOLE), opened("fine-tuned", with_prefix(stored, TOWER)))
+    assert_reads(aligned, with_prefix("vision_model.", TOWER))
+    assert set(aligned.absent) == {"text_model", "visual_projection", "logit_scale"}
+    assert aligned.stored_name("vision_model.post_layernorm.weight") == f"{stored}post_layernorm.weight"
+
+
+def test_the_other_tower_goes_to_its_own_place(opened: Open) -> None:
+    aligned = align(opened("base", WHOLE), opened("fine-tuned", OTHER_TOWER))
+    assert_reads(aligned, with_prefix("text_model.", OTHER_TOWER))
+
+
+def test_a_tower_with_projection_and_a_whole_model(opened: Open) -> None:
+    base = opened("base", WHOLE)
+    with_projection = {**with_prefix("vision_model.", TOWER), **PROJECTION}
+    assert_reads(align(base, opened("projected", with_projection)), with_projection)
+    assert_reads(align(base, opened("whole", WHOLE)), WHOLE)
+
+
+@pytest.mark.parametrize("base_name", ["CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection"])
+def test_towers_as_transformers_saves_them_fit_every_base(tmp_path: Path, base_name: str) -> None:
+    base = open_checkpoint(save(base_name, tmp_path / "base"))
+    tower = open_checkpoint(save("CLIPVisionModel", tmp_path / "tower"))
+    aligned = align(base, tower)
+    assert len(aligned.tensors) == len(tower.tensors)
+    prefix = "" if base_name == "CLIPVisionModel" else "vision_model."
+    for name in tower.tensors:
+        assert torch.equal(aligned.read(prefix + name), tower.read(name))
+
+
+def test_encoders_with_and_without_the_prefix_of_a_head_model(opened: Open) -> None:
+    body = random_tensors({"embeddings.word.weight": (9, 4), "encoder.layer.0.q.weight": (4, 4)})
+    head = random_tensors({"cls.predictions.weight": (4, 4)})
+    base = opened("base", {**with_prefix("bert.", body), **head})
+    aligned = align(base, opened("body", body))
+    assert_reads(aligned, with_prefix("bert.", body))
+    assert aligned.absent == ("cls",)
+
+
+def test_old_spellings_of_layer_norms(opened: Open) -> None:
+    new = random_tensors({"bert.LayerNorm.weight": (4,), "bert.LayerNorm.bias": (4,), "bert.q.weight": (4, 4)})
+    old = {
+        name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): tensor
+        for name, tensor in new.items()
+    }
+    assert set(old) != set(new)
+    assert_reads(align(opened("base", old), opened("fine-tuned", new)), old)
+    assert_reads(align(opened("base2", new), opened("fine-tuned2", old)), new)
+
+
+def test_mixed_dtypes_are_read_as_stored(opened: Open) -> None:
+    half = {name: tensor.to(torch.bfloat16) for name, tensor in TOWER.items()}
+    aligned = align(opened("base", TOWER), opened("half", half))
+    assert_reads(aligned, half)
+    assert aligned.tensors["encoder.layers.0.q.weight"].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("where", ["base", "checkpoint", "both"])
+def test_buffers_take_no_part(opened: Open, where: str) -> None:
+    buffers = {
+        "embeddings.position_ids": torch.arange(5),
+        "rotary.inv_freq": torch.ones(3),
+        "h.0.attn.bias": torch.ones(1, 1, 4, 4),
+        "h.0.attn.masked_bias": torch.tensor(-1e4),
+        "encoder.relative_position_index": torch.arange(4),
+    }
+    base = {**TOWER, **(buffers if where != "checkpoint" else {})}
+    fine_tuned = {**TOWER, **(buffers if where != "base" else {})}
+    aligned = align(opened("base", base), opened("fine-tuned", fine_tuned))
+    assert_reads(aligned, TOWER)
+    assert {ignored.name for ignored in aligned.ignored} == (set() if where == "base" else set(buffers))
+    assert all(ignored.reason for ignored in aligned.ignored)
+
+
+def refused(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = EVERYTHING) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        align(base, checkpoint, selection=selection)
+    assert checkpoint.label in caught.value.message
+    assert caught.value.hint
+    return caught.value
+
+
+def test_a_surplus_tensor_is_refused_with_the_nearest_name(opened: Open) -> None:
+    odd = {**without(TOWER, ["post_layernorm.weight"]), "post_layrnorm.weight": torch.ones(4)}
+    error = refused(opened("base", TOWER), opened("odd", odd))
+    assert "'post_layrnorm.weight'" in error.message
+    assert "the nearest is 'post_layernorm.weight'" in error.message
+
+
+def test_a_missing_tensor_inside_a_component_is_refused(opened: Open) -> None:
+    part = without(with_prefix("vision_model.", TOWER), ["vision_model.encoder.layers.0.q.bias"])
+    error = refused(opened("base", WHOLE), opened("part", part))
+    assert "'vision_model.encoder.layers.0.q.bias'" in error.message
+
+
+def test_a_body_without_prefix_is_whole_or_refused(opened: Open) -> None:
+    error = refused(opened("base", TOWER), opened("part", without(TOWER, ["post_layernorm.weight"])))
+    assert "'post_layernorm.weight'" in error.message
+
+
+def test_another_shape_is_refused_naming_both(opened: Open) -> None:
+    wide = {**TOWER, "embeddings.position.weight": torch.ones(7, 4)}
+    error = refused(opened("base", TOWER), opened("wide", wide))
+    for text in ("'embeddings.position.weight'", "7 x 4", "5 x 4"):
+        assert text in error.message
+
+
+def test_whole_numbers_where_the_base_has_weights(opened: Open) -> None:
+    quantised = {**TOWER, "encoder.layers.0.q.weight": torch.ones(4, 4, dtype=torch.int8)}
+    error = refused(opened("base", TOWER), opened("quantised", quantised))
+    assert "'encoder.layers.0.q.weight'" in error.message
+    assert "int8" in error.message
+
+
+def test_two_tensors_for_one_place(opened: Open) -> None:
+    both = {**with_prefix("vision_model.", TOWER), "post_layernorm.weight": torch.ones(4)}
+    error = refused(opened("base", TOWER), opened("both", both))
+    assert "both stand for 'post_layernorm.weight'" in error.message
+
+
+def test_two_equally_good_places_are_refused(opened: Open) -> None:
+    stack = random_tensors({"block.0.q.weight": (4, 4), "norm.weight": (4,)})
+    base = opened("base", {**with_prefix("encoder.", stack), **with_prefix("decoder.", stack)})
+    error = refused(base, opened("stack", stack))
+    assert "more than one way" in error.message
+    assert "`encoder.`" in error.message
+    assert "`decoder.`" in error.message
+
+
+def test_another_architecture(opened: Open) -> None:
+    error = refused(opened("base", TOWER), opened("other", random_tensors({"x.weight": (3,), "y.weight": (3,)})))
+    assert "'x.weight' and 1 more" in error.message
+
+
+def test_a_checkpoint_of_buffers_alone(opened: Open) -> None:
+    error = refused(opened("base", TOWER), opened("buffers", {"embeddings.position_ids": torch.arange(5)}))
+    assert "none of its 1 tensors" in error.message
+
+
+def test_excluded_tensors_may_be_missing_surplus_or_of_another_shape(opened: Open) -> None:
+    head = random_tensors({"classifier.weight": (10, 4), "classifier.bias": (10,)})
+    other_head = random_tensors({"classifier.weight": (3, 4), "classifier.bias": (3,)})
+    heads = Selection(exclude=("classifier.*",))
+    base = opened("base", {**TOWER, **head})
+    for name, extra in (("none", {}), ("other", other_head), ("odd", {"classifier.scale": torch.ones(1)})):
+        aligned = align(base, opened(name, {**TOWER, **extra}), selection=heads)
+        assert_reads(aligned, TOWER)
+        assert {ignored.name for ignored in aligned.ignored} == set(extra)
+    refused(base, opened("without exclusion", {**TOWER, **other_head}))
+
+
+def test_the_hint_of_a_surplus_component_is_a_selection_that_works(opened: Open) -> None:
+    base, whole = opened("base", TOWER), opened("whole", WHOLE)
+    hint = refused(base, whole).hint or ""
+    patterns = tuple(part for part in hint.split('"') if "," not in part and ":" not in part and part != "]}")
+    assert set(patterns) == {"text_model.*", "visual_projection.*", "logit_scale"}
+    assert_reads(align(base, whole, selection=Selection(exclude=patterns)), TOWER)
+
+
+def test_only_included_tensors_are_asked_for(opened: Open) -> None:
+    only = Selection(include=("encoder.*",))
+    part = {name: tensor for name, tensor in TOWER.items() if name.startswith("encoder.")}
+    assert_reads(align(opened("base", TOWER), opened("part", part), selection=only), part)
+    assert_reads(align(opened("base", TOWER), opened("all", TOWER), selection=only), part)
+
+
+TIES = {"lm_head.weight": "model.embed.weight"}
+LANGUAGE = random_tensors({"model.embed.weight": (9, 4), "model.layers.0.q.weight": (4, 4)})
+
+
+def test_a_tied_tensor_that_is_missing_is_read_from_its_partner(opened: Open) -> None:
+    base = opened("base", {**LANGUAGE, "lm_head.weight": LANGUAGE["model.embed.weight"].clone()})
+    aligned = align(base, opened("tied", LANGUAGE), ties=TIES)
+    assert_reads(aligned, {**LANGUAGE, "lm_head.weight": LANGUAGE["model.embed.weight"]})
+    assert aligned.absent == ()
+    assert align(base, opened("untied", LANGUAGE)).absent == ("lm_head",)
+
+
+def test_a_tied_tensor_that_only_the_checkpoint_stores_is_ignored(opened: Open) -> None:
+    stored = {**LANGUAGE, "lm_head.weight": LANGUAGE["model.embed.weight"].clone()}
+    base, checkpoint = opened("base", LANGUAGE), opened("stored", stored)
+    aligned = align(base, checkpoint, ties=TIES)
+    assert_reads(aligned, LANGUAGE)
+    assert [(ignored.name, ignored.reason) for ignored in aligned.ignored] == [
+        ("lm_head.weight", "tied to model.embed.weight")
+    ]
+    refused(base, checkpoint)
+
+
+def test_raw_chunks_and_closing_go_through(opened: Open) -> None:
+    aligned = align(opened("base", WHOLE), opened("fine-tuned", TOWER))
+    name = "vision_model.encoder.layers.0.q.weight"
+    raw = TOWER["encoder.layers.0.q.weight"].numpy().tobytes()
+    assert b"".join(aligned.raw_chunks(name)) == raw
+    assert aligned.files == ("model.safetensors",)
+    aligned.close()
+    assert b"".join(aligned.raw_chunks(name)) == raw
+    with pytest.raises(CheckpointError, match="no tensor"):
+        aligned.read("text_model.final_layer_norm.weight")

@@ -1,0 +1,196 @@
+"""What a merge will do to each tensor: decided from headers, told with reasons, and refused where it cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from hubmerge.checkpoints import (
+    EVERYTHING,
+    Checkpoint,
+    MatrixRule,
+    MergePlan,
+    Selection,
+    align,
+    check_ties,
+    make_plan,
+    open_checkpoint,
+    open_headers,
+    plan_shards,
+    weight_matrices,
+)
+from hubmerge.errors import CheckpointError
+from tests.checkpoints.files import random_tensors, with_prefix, without, write_folder
+from tests.checkpoints.models import save
+
+Open = Callable[[str, Mapping[str, torch.Tensor]], Checkpoint]
+
+VISION = random_tensors(
+    {"vision_model.q.weight": (6, 4), "vision_model.q.bias": (6,), "vision_model.class_embedding": (4,)}
+)
+TEXT = random_tensors({"text_model.q.weight": (4, 4), "text_model.norm.weight": (4,)})
+BUFFER = {"vision_model.position_ids": torch.arange(5)}
+WHOLE = {**VISION, **BUFFER, **TEXT, "logit_scale": torch.tensor(2.0)}
+RULE = MatrixRule(frozenset({"vision_model.q.weight", "text_model.q.weight"}), "By hand.", {})
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Open:
+    def open_one(name: str, tensors: Mapping[str, torch.Tensor]) -> Checkpoint:
+        return open_checkpoint(write_folder(tmp_path / name, tensors), name)
+
+    return open_one
+
+
+def planned(
+    base: Checkpoint,
+    checkpoints: list[Checkpoint],
+    selection: Selection = EVERYTHING,
+    out_dtype: torch.dtype | None = None,
+    rule: MatrixRule = RULE,
+) -> MergePlan:
+    aligned = [align(base, checkpoint, selection=selection, ties=rule.ties) for checkpoint in checkpoints]
+    return make_plan(base, aligned, rule, selection=selection, out_dtype=out_dtype)
+
+
+def actions(plan: MergePlan) -> dict[str, str]:
+    return {tensor.name: tensor.action for tensor in plan.tensors}
+
+
+def test_towers_into_a_whole_model(opened: Open) -> None:
+    plan = planned(opened("base", WHOLE), [opened("one", VISION), opened("two", VISION)])
+    assert actions(plan) == {
+        "vision_model.q.weight": "merge-matrix",
+        "vision_model.q.bias": "merge-other",
+        "vision_model.class_embedding": "merge-other",
+        "vision_model.position_ids": "keep",
+        "text_model.q.weight": "keep",
+        "text_model.norm.weight": "keep",
+        "logit_scale": "keep",
+    }
+    reasons = {tensor.name: tensor.reason for tensor in plan.tensors}
+    assert reasons["text_model.q.weight"] == "no checkpoint has text_model"
+    assert "buffer" in reasons["vision_model.position_ids"]
+    assert plan.sentence == "By hand."
+    assert plan.counts == {"merge-matrix": 1, "merge-other": 2, "keep": 4}
+
+
+def test_totals(opened: Open) -> None:
+    plan = planned(opened("base", WHOLE), [opened("one", VISION)])
+    assert plan.elements == 24 + 6 + 4
+    assert plan.state_bytes == 34 * 8
+    assert plan.written_bytes == sum(tensor.nbytes for tensor in WHOLE.values())
+    assert plan.largest.name == "vision_model.q.weight"
+    assert plan.flops_per_step == 6 * 4**2 * 6 + 10 * 4**3 + 6 + 4
+    assert {tensor.name for tensor in plan.merged} == set(VISION)
+    assert {tensor.name for tensor in plan.kept} == set(WHOLE) - set(VISION)
+
+
+def test_a_component_of_some_checkpoints_only_is_refused_and_the_hint_works(opened: Open) -> None:
+    base, tower, whole = opened("base", WHOLE), opened("tower", VISION), opened("whole", WHOLE)
+    with pytest.raises(CheckpointError, match=r"tower: lacks \w+, which whole has") as caught:
+        planned(base, [whole, tower])
+    assert 'exclude: ["' in (caught.value.hint or "")
+    selection = Selection(exclude=("text_model.*", "logit_scale"))
+    plan = planned(base, [whole, tower], selection)
+    assert {tensor.name for tensor in plan.merged} == set(VISION)
+    reasons = {tensor.name: tensor.reason for tensor in plan.kept}
+    assert reasons["logit_scale"] == "excluded by 'logit_scale'"
+
+
+def test_an_excluded_head_may_differ(opened: Open) -> None:
+    head = {"classifier.weight": torch.ones(10, 4)}
+    other = {"classifier.weight": torch.ones(3, 4)}
+    base = opened("base", {**VISION, **head})
+    checkpoints = [opened("same", {**VISION, **head}), opened("other", {**VISION, **other}), opened("none", VISION)]
+    plan = planned(base, checkpoints, Selection(exclude=("classifier.*",)))
+    assert actions(plan)["classifier.weight"] == "keep"
+    assert {tensor.name for tensor in plan.merged} == set(VISION)
+
+
+@pytest.mark.parametrize("selection", [Selection(exclude=("vision_modle.*",)), Selection(include=("visual.*",))])
+def test_a_glob_that_matches_nothing(opened: Open, selection: Selection) -> None:
+    base = opened("base", VISION)
+    with pytest.raises(CheckpointError, match="matches no tensor"):
+        make_plan(base, [align(base, base)], RULE, selection=selection)
+
+
+def test_nothing_left_to_merge(opened: Open) -> None:
+    base = opened("base", VISION)
+    with pytest.raises(CheckpointError, match="nothing to merge"):
+        make_plan(base, [align(base, base)], RULE, selection=Selection(exclude=("*",)))
+
+
+def test_dtypes_that_are_written(opened: Open) -> None:
+    tensors = {**WHOLE, "text_model.norm.weight": TEXT["text_model.norm.weight"].to(torch.bfloat16)}
+    base, one = opened("base", tensors), opened("one", VISION)
+    as_stored = {tensor.name: tensor for tensor in planned(base, [one]).tensors}
+    assert all(tensor.out_dtype == tensor.dtype == tensors[name].dtype for name, tensor in as_stored.items())
+    assert as_stored["text_model.norm.weight"].copied
+    cast = {tensor.name: tensor for tensor in planned(base, [one], out_dtype=torch.bfloat16).tensors}
+    assert cast["vision_model.q.weight"].out_dtype == torch.bfloat16
+    assert cast["vision_model.position_ids"].out_dtype == torch.int64
+    assert not cast["text_model.q.weight"].copied
+    assert cast["text_model.norm.weight"].copied
+    assert cast["text_model.q.weight"].spec.nbytes == 32
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint8, torch.int8])
+@pytest.mark.parametrize("where", ["base", "checkpoint"])
+def test_quantised_weights_are_refused_unless_left_out(opened: Open, dtype: torch.dtype, where: str) -> None:
+    quantised = {**VISION, "vision_model.q.weight": torch.ones(6, 4).to(dtype)}
+    base = opened("base", quantised if where == "base" else VISION)
+    one = opened("one", quantised if where == "checkpoint" else VISION)
+    with pytest.raises(CheckpointError, match=r"'vision_model\.q\.weight'") as caught:
+        planned(base, [one])
+    assert "unquantised" in (caught.value.hint or "")
+    plan = planned(base, [one], Selection(exclude=("*.q.weight",)), out_dtype=torch.float16)
+    kept = next(tensor for tensor in plan.kept if tensor.name == "vision_model.q.weight")
+    assert kept.copied is (where == "base")
+
+
+TIES = {"lm_head.weight": "embed.weight"}
+EMBED = {"embed.weight": torch.arange(8.0).reshape(4, 2), "layer.bias": torch.ones(3)}
+TIED_RULE = MatrixRule(frozenset(), "By hand.", TIES)
+
+
+def test_a_tied_copy_is_not_written_and_counts_once(opened: Open) -> None:
+    both = {**EMBED, "lm_head.weight": EMBED["embed.weight"].clone()}
+    base, one = opened("base", both), opened("one", EMBED)
+    plan = planned(base, [one], rule=TIED_RULE)
+    assert plan.left_out == (("lm_head.weight", "embed.weight"),)
+    assert set(actions(plan)) == set(EMBED)
+    assert plan.elements == 11
+    check_ties(base, plan)
+    untied = opened("untied", {**both, "lm_head.weight": torch.zeros(4, 2)})
+    with pytest.raises(CheckpointError, match=r"untied: tensors 'lm_head\.weight' and 'embed\.weight' differ"):
+        check_ties(untied, plan)
+
+
+def test_the_plan_of_a_real_tower_from_headers_alone(tmp_path: Path) -> None:
+    headers = {}
+    for name in ("CLIPModel", "CLIPVisionModel"):
+        folder = save(name, tmp_path / name)
+        content = (folder / "model.safetensors").read_bytes()
+        length = int.from_bytes(content[:8], "little")
+        headers[name] = open_headers(
+            {"model.safetensors": content[: 8 + length]},
+            open_checkpoint(folder).config,
+            f"owner/{name}@abc",
+            sizes={"model.safetensors": len(content)},
+        )
+    base, tower = headers["CLIPModel"], headers["CLIPVisionModel"]
+    rule = weight_matrices(base.config, base.tensors)
+    plan = planned(base, [tower, tower], rule=rule)
+    assert plan.counts == {"merge-matrix": 12, "merge-other": 27, "keep": 39}
+    assert {tensor.name for tensor in plan.merged} == set(with_prefix("vision_model.", tower.tensors))
+    shards = plan_shards(plan.specs, 10**9, kept={tensor.name for tensor in plan.kept if tensor.copied})
+    assert [len(shard.specs) for shard in shards] == [39, 39]
+
+
+def test_a_gap_inside_a_component_is_found_while_planning(opened: Open) -> None:
+    with pytest.raises(CheckpointError, match=r"'vision_model\.q\.bias'"):
+        planned(opened("base", WHOLE), [opened("gap", without(VISION, ["vision_model.q.bias"]))])
