@@ -1,0 +1,8 @@
+"""The model card and its picture, from a run's report. Pure: no files, no network."""
+
+from __future__ import annotations
+
+from hubmerge.cards.card import PICTURE_FILE, card_text
+from hubmerge.cards.picture import accuracy_picture
+
+__all__ = ["PICTURE_FILE", "accuracy_picture", "card_text"]

@@ -1,0 +1,261 @@
+"""The model card of one published step, from the run's report: pure text, no network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from hubmerge.accuracy import (
+    AVERAGE_ACCURACY_DEFINITION,
+    BACKWARD_TRANSFER_DEFINITION,
+    FORGETTING_DEFINITION,
+    SHARE_OF_OWN_DEFINITION,
+    percent,
+)
+from hubmerge.cards.markup import block, code, is_commit, plain, repo_link, table
+from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
+from hubmerge.report import RunReport, Scores, Spread, TaskReport
+
+PICTURE_FILE = "accuracy_matrix.png"
+ZERO_SHOT = "zero-shot-image-classification"
+
+
+def step_tag(step: int) -> str:
+    """The tag of a published step: step-01, step-02, ..."""
+    return f"step-{step:02d}"
+
+
+def card_text(
+    report: RunReport,
+    *,
+    recipe_text: str,
+    repo: str | None,
+    license: str | None = None,  # noqa: A002 - the Hub's word for it
+    tags: Iterable[str] = (),
+    model_class: str = "AutoModel",
+    processor_class: str | None = "AutoProcessor",
+    pipeline_tag: str | None = None,
+    picture: str | None = PICTURE_FILE,
+    every_step: bool = True,
+) -> str:
+    """The text of README.md for the last step in `report`.
+
+    `repo` is where it is published, None for a folder of this machine. `model_class` and `processor_class` are names
+    of classes in transformers. `picture` is the file of the accuracy matrix, None where there is none. `every_step`
+    tells whether the earlier steps have tags of their own.
+
+    Raises:
+        ValueError: the report has no step.
+    """
+    if not report.steps:
+        raise ValueError("a card needs a report with at least one step")
+    name = (repo or f"{report.base_model.reference}-{report.merge_method}").split("/")[-1]
+    tasks = scored_tasks(report)
+    if pipeline_tag is None and tasks and {task.kind for task in tasks} == {ZERO_SHOT}:
+        pipeline_tag = ZERO_SHOT
+    head = front_matter(
+        report,
+        model_name=name,
+        license=license,
+        tags=tags,
+        pipeline_tag=pipeline_tag,
+    )
+    sections = [
+        f"# {plain(name)}",
+        _summary(report),
+        "## How to load it",
+        _loading(report, repo, model_class, processor_class, pipeline_tag),
+        "## What was merged",
+        _merged(report, every_step=every_step and repo is not None, repo=repo),
+        "## Scale and norms",
+        _norms(report),
+    ]
+    if tasks:
+        sections += ["## Scores", *_scores(report, tasks, picture)]
+    sections += ["## The recipe", _recipe(recipe_text), "## How to make it again", _again(report, repo)]
+    return f"---\n{head}\n---\n\n" + "\n\n".join(sections) + "\n"
+
+
+def _summary(report: RunReport) -> str:
+    count = len(report.steps)
+    checkpoints = "one fine-tuned checkpoint" if count == 1 else f"{count} fine-tuned checkpoints"
+    base = report.base_model
+    return (
+        f"This is {checkpoints} of {_model_link(base.reference, base.commit)} folded into one model of the same size, "
+        f"one after another and without any training, by "
+        f"hubmerge with the method {code(report.merge_method)}. "
+        f"Its tag is {code(step_tag(report.steps[-1].step))}."
+    )
+
+
+def _loading(
+    report: RunReport, repo: str | None, model_class: str, processor_class: str | None, pipeline_tag: str | None
+) -> str:
+    where = f'"{repo}", revision="{step_tag(report.steps[-1].step)}"' if repo else '"path/to/this/folder"'
+    classes = [model_class, *([processor_class] if processor_class else [])]
+    lines = [f"from transformers import {', '.join(sorted(classes))}", ""]
+    lines.append(f"model = {model_class}.from_pretrained({where})")
+    if processor_class:
+        lines.append(f"processor = {processor_class}.from_pretrained({where})")
+    text = block("\n".join(lines), "python")
+    if pipeline_tag == ZERO_SHOT and model_class == "CLIPModel":
+        call = [
+            "from transformers import pipeline",
+            "",
+            f'classify = pipeline("{ZERO_SHOT}", model={where})',
+            'classify("photo.jpg", candidate_labels=["a photo of a cat", "a photo of a dog"])',
+        ]
+        text += "\n\nOr all at once:\n\n" + block("\n".join(call), "python")
+    return text
+
+
+def _merged(report: RunReport, *, every_step: bool, repo: str | None) -> str:
+    rows = []
+    for step in report.steps:
+        tag = code(step_tag(step.step))
+        if every_step and repo:
+            tag = f"[{tag}](/{repo}/tree/{step_tag(step.step)})"
+        rows.append([str(step.step), _model_link(step.reference, step.commit), code(step.commit[:12]), tag])
+    base = report.base_model
+    start = ["", _model_link(base.reference, base.commit), code(base.commit[:12]), "base model"]
+    text = "In this order, each at exactly this commit:\n\n"
+    text += table(["step", "checkpoint", "commit", "tag"], [start, *rows], "rlll")
+    if report.parameters:
+        values = ", ".join(f"{code(key)} = {code(value)}" for key, value in sorted(report.parameters.items()))
+        text += f"\n\nParameters of {code(report.merge_method)}: {values}."
+    return text
+
+
+def _norms(report: RunReport) -> str:
+    rows = [
+        [
+            str(step.step),
+            plain(step.name),
+            _number(step.scale),
+            _number(step.accumulated_norm),
+            _number(step.task_vector_norm),
+            "-" if step.similarity is None else f"{step.similarity:.3f}",
+            _spread(step.tensors.rank, 1),
+            _spread(step.tensors.removed_share, 100, " %"),
+        ]
+        for step in report.steps
+    ]
+    header = ["step", "name", "λ", "‖A‖", "‖τ‖", "cos(τ, A)", "rank", "removed"]
+    return (
+        "The merged model after step t is base + A / λ. A is the accumulated delta, τ the step's task vector "
+        "(checkpoint − base); norms are Frobenius norms over all merged tensors. Rank (protected directions) and "
+        "removed (share of the squared norm of τ that the projection took away) are means over weight matrices, with "
+        "the smallest and the largest.\n\n" + table(header, rows, "rlrrrrrr")
+    )
+
+
+def _scores(report: RunReport, tasks: list[TaskReport], picture: str | None) -> list[str]:
+    matrix, last = report.accuracy_matrix(), report.steps[-1]
+    base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
+    merged = report.main_scores(last.scores)
+    rows = []
+    for task in tasks:
+        values = [percent(scores.get(task.name)) for scores in (base, own, merged)]
+        examples = "" if task.examples is None else f"{task.examples:,}"
+        rows.append([plain(task.name), _dataset(task), examples, plain(task.main_metric), *values])
+    averages = [_average([scores.get(task.name) for task in tasks]) for scores in (base, own, merged)]
+    rows.append(["**average**", "", "", "", *(f"**{value}**" for value in averages)])
+    header = ["task", "dataset", "examples", "metric", "base model", "own checkpoint", "this model"]
+    parts = [
+        "In percent. *Own checkpoint* is each task's own fine-tuned checkpoint, not merged with anything.",
+        table(header, rows, "llrlrrr"),
+    ]
+    measures = [
+        ("Average accuracy", percent(matrix.average(last.step)), AVERAGE_ACCURACY_DEFINITION),
+        ("Backward transfer", percent(matrix.backward_transfer(), "+"), BACKWARD_TRANSFER_DEFINITION),
+        ("Forgetting", percent(matrix.forgetting()), FORGETTING_DEFINITION),
+        ("Share kept", percent(matrix.share_of_own(own)), SHARE_OF_OWN_DEFINITION),
+    ]
+    parts.append(table(["measure", "value", "definition"], [[a, b, code(c)] for a, b, c in measures], "lrl"))
+    if picture is not None:
+        parts.append(f"![Accuracy on every task after every step]({picture})")
+    if len(matrix.steps) > 1:
+        parts.append(_matrix(report))
+    parts += _other_metrics(report, tasks)
+    return parts
+
+
+def _matrix(report: RunReport) -> str:
+    matrix = report.accuracy_matrix()
+    tasks = matrix.seen(matrix.steps[-1])
+    rows = [
+        [str(step), *(percent(matrix.value(step, task)) for task in tasks), percent(matrix.average(step))]
+        for step in matrix.steps
+    ]
+    content = table(["step", *map(plain, tasks), "average"], rows, "r" * (len(tasks) + 2))
+    return _details("The accuracy matrix as numbers (row: after step t, column: task)", content)
+
+
+def _other_metrics(report: RunReport, tasks: list[TaskReport]) -> list[str]:
+    """A table of the metrics that are not in the accuracy matrix, if there are any."""
+
+    def shown(scores: Scores, task: str, metric: str) -> str:
+        value = scores.get(task, {}).get(metric)
+        return f"{value:.4f}" if isinstance(value, (int, float)) else "-"
+
+    rows = [
+        [plain(task.name), plain(metric), *(shown(scores, task.name, metric) for scores in columns)]
+        for columns in [(report.base_scores, report.own_scores, report.steps[-1].scores)]
+        for task in tasks
+        for metric, value in columns[-1][task.name].items()
+        if metric != task.main_metric and isinstance(value, (int, float))
+    ]
+    header = ["task", "metric", "base model", "own checkpoint", "this model"]
+    return [_details("Other metrics", table(header, rows, "llrrr"))] if rows else []
+
+
+def _recipe(recipe_text: str) -> str:
+    return _details("<code>hubmerge.yaml</code>, as it was written", block(recipe_text, "yaml"))
+
+
+def _again(report: RunReport, repo: str | None) -> str:
+    lines = ["pip install hubmerge"]
+    if repo is not None:
+        tag = step_tag(report.steps[-1].step)
+        lines.append(f"hf download {repo} hubmerge.yaml hubmerge.lock.yaml --revision {tag} --local-dir .")
+    lines.append("hubmerge run hubmerge.yaml")
+    versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in sorted(report.versions.items()))
+    made = f" This model was made with {versions}." if versions else ""
+    return (
+        block("\n".join(lines), "bash") + "\n\nThe lock holds the commit of every model and dataset; "
+        f"`hubmerge.json` every figure of every step. Set `publish: {{repo: ...}}` to a repo of your own first.{made}"
+    )
+
+
+def _model_link(reference: str, commit: str) -> str:
+    repos = repos_of(reference)
+    return repo_link(reference, repos[0], commit) if repos else code(reference)
+
+
+def _dataset(task: TaskReport) -> str:
+    parts = [repo_link(task.dataset, task.dataset, task.commit, kind="dataset")]
+    parts.append(code(task.split if task.subset is None else f"{task.subset}/{task.split}"))
+    if is_commit(task.commit):
+        parts.append(f"at {code(str(task.commit)[:12])}")
+    return " ".join(parts)
+
+
+def _details(summary: str, content: str) -> str:
+    return f"<details>\n<summary>{summary}</summary>\n\n{content}\n\n</details>"
+
+
+def _average(values: list[float | None]) -> str:
+    numbers = [value for value in values if value is not None]
+    return percent(sum(numbers) / len(numbers)) if numbers and len(numbers) == len(values) else "-"
+
+
+def _number(value: float) -> str:
+    """Four significant digits."""
+    return f"{value:.4g}"
+
+
+def _spread(spread: Spread | None, factor: float, unit: str = "") -> str:
+    if spread is None:
+        return "-"
+    mean, low, high = (value * factor for value in (spread.mean, spread.minimum, spread.maximum))
+    digits = ".1f" if unit else ".0f"
+    return f"{mean:.1f}{unit} ({low:{digits}}–{high:{digits}})"

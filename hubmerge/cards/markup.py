@@ -1,0 +1,76 @@
+"""Text from outside into Markdown: nothing in a name can become markup, a link, HTML or another line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from urllib.parse import quote
+
+_REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+_SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
+# A colon, an at sign or a "www." would become a link by itself.
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", ":": "&#58;"}
+
+
+def one_line(text: object) -> str:
+    """`text` with every run of blanks and control characters made one space."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+
+
+def plain(text: object) -> str:
+    """`text` as it is to be read, inside a line: what Markdown or HTML would act on there is escaped.
+
+    >>> plain("<b>a*b</b>")
+    '&lt;b&gt;a\\\\*b&lt;/b&gt;'
+    """
+    escaped = _SPECIAL.sub(r"\\\1", one_line(text))
+    safe = "".join(_ENTITIES.get(letter, letter) for letter in escaped)
+    return re.sub(r"(?i)www\.", lambda found: found[0][:3] + "&#46;", safe)
+
+
+def code(text: object) -> str:
+    """`text` in a code span, in a table too: fenced by more backticks than it holds, pipes escaped."""
+    line = one_line(text).replace("|", r"\|")
+    if not line:
+        return ""
+    longest = max((len(run) for run in re.findall(r"`+", line)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if longest or line.endswith("\\") else ""
+    return f"{fence}{pad}{line}{pad}{fence}"
+
+
+def block(text: str, language: str) -> str:
+    """A fenced block that `text` cannot end early."""
+    longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
+    fence = "`" * (longest + 1)
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}"
+
+
+def is_repo(path: str) -> bool:
+    """Whether `path` can be a repo on the Hub, so that it may be linked and named in metadata."""
+    return _REPO.fullmatch(path) is not None
+
+
+def is_commit(commit: str | None) -> bool:
+    """Whether `commit` is a commit of the Hub: 40 hex digits."""
+    return commit is not None and _COMMIT.fullmatch(commit) is not None
+
+
+def repo_link(shown: str, repo: str, commit: str | None = None, *, kind: str = "model") -> str:
+    """A link to a repo, at a commit if given; only the text where `repo` is no repo on the Hub.
+
+    Addresses start at the root, so that a card reads the same on whichever Hub it lies.
+    """
+    if not is_repo(repo):
+        return code(shown)
+    prefix = "/datasets/" if kind == "dataset" else "/"
+    revision = f"/tree/{commit}" if is_commit(commit) else ""
+    return f"[{code(shown)}]({prefix}{quote(repo)}{revision})"
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
+    """A Markdown table; `align` has one letter a column: l, r or c. Cells must be markup already."""
+    rule = {"l": ":---", "r": "---:", "c": ":---:"}
+    lines = [header, [rule[letter] for letter in align], *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,92 @@
+"""The card's metadata: what the Hub reads, from the report alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from huggingface_hub import EvalResult, ModelCardData
+
+from hubmerge.cards.markup import is_commit, is_repo, one_line
+from hubmerge.report import RunReport, StepReport, TaskReport
+from merge_recipes import InvalidReferenceError, ModelReference
+
+OWN_TAGS = ("merge", "hubmerge")
+
+
+def front_matter(
+    report: RunReport,
+    *,
+    model_name: str,
+    license: str | None,  # noqa: A002 - the Hub's word for it
+    tags: Iterable[str] = (),
+    pipeline_tag: str | None = None,
+    library_name: str = "transformers",
+) -> str:
+    """The YAML between the card's dashes, without them.
+
+    Models and datasets that are folders of some machine are left out: they would name somebody else's repo.
+    """
+    tasks = scored_tasks(report)
+    models = base_models(report)
+    results = [result for task in tasks for result in _results(task, report.steps[-1])]
+    data = ModelCardData(
+        license=one_line(license) if license else None,
+        library_name=library_name,
+        pipeline_tag=pipeline_tag,
+        base_model=models or None,
+        base_model_relation="merge" if models else None,
+        tags=list(dict.fromkeys(one_line(tag) for tag in (*OWN_TAGS, report.merge_method, *tags))),
+        datasets=list(dict.fromkeys(task.dataset for task in tasks if is_repo(task.dataset))) or None,
+        metrics=_metrics(tasks) or None,
+        model_name=one_line(model_name) if results else None,
+        eval_results=results or None,
+    )
+    return data.to_yaml(line_break="\n")
+
+
+def base_models(report: RunReport) -> list[str]:
+    """The repos the model was made of: the base model, then the checkpoints in merge order, each once."""
+    repos: list[str] = []
+    for reference in (report.base_model.reference, *(step.reference for step in report.steps)):
+        repos.extend(repos_of(reference))
+    return list(dict.fromkeys(repos))
+
+
+def repos_of(reference: str) -> list[str]:
+    """The repos on the Hub that a reference names: the model and its adapter; none for a local folder."""
+    try:
+        parsed = ModelReference.parse(reference)
+    except InvalidReferenceError:
+        return []
+    parts = [parsed] if parsed.adapter is None else [parsed, parsed.adapter]
+    return [part.path for part in parts if not part.is_local and is_repo(part.path)]
+
+
+def scored_tasks(report: RunReport) -> list[TaskReport]:
+    """The tasks that the last step was scored on."""
+    scores = report.steps[-1].scores if report.steps else {}
+    return [task for task in report.tasks if task.name in scores]
+
+
+def _metrics(tasks: list[TaskReport]) -> list[str]:
+    names = (one_line(metric) for task in tasks for metric in task.metrics if metric != "confusion")
+    return list(dict.fromkeys(names))
+
+
+def _results(task: TaskReport, step: StepReport) -> list[EvalResult]:
+    if not is_repo(task.dataset):
+        return []
+    return [
+        EvalResult(
+            task_type=one_line(task.kind),
+            dataset_type=task.dataset,
+            dataset_name=one_line(task.name),
+            dataset_config=None if task.subset is None else one_line(task.subset),
+            dataset_split=one_line(task.split),
+            dataset_revision=task.commit if is_commit(task.commit) else None,
+            metric_type=one_line(metric),
+            metric_value=round(value, 6),
+        )
+        for metric, value in step.scores[task.name].items()
+        if isinstance(value, (int, float))
+    ]

@@ -1,0 +1,139 @@
+"""The accuracy matrix as a picture: steps downwards, tasks to the right, the number in every cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
+
+from hubmerge.accuracy import AccuracyMatrix, percent
+
+COLOURS = "YlGnBu"  # lightness falls evenly, so it reads alike to colour-blind eyes and in grey
+DOTS_PER_INCH = 160
+NAME_LETTERS = 26
+INK, FAINT = "#1f2328", "#656d76"
+
+
+def accuracy_picture(
+    matrix: AccuracyMatrix,
+    *,
+    base: Mapping[str, float] | None = None,
+    own: Mapping[str, float] | None = None,
+    names: Mapping[int, str] | None = None,
+    title: str = "Accuracy on every task after every step (%)",
+) -> bytes:
+    """A PNG of the matrix, with the base model's accuracies above it and each own checkpoint's below.
+
+    `names` labels the steps (step -> name). The same matrix gives the same picture on one version of matplotlib.
+
+    Raises:
+        ValueError: the matrix has no row.
+    """
+    if not matrix.rows:
+        raise ValueError("an accuracy matrix without rows cannot be drawn")
+    tasks = matrix.seen(matrix.steps[-1])
+    rows = _rows(matrix, tasks, base, own, names or {})
+    heights = [row.top for row in rows]
+    columns = len(tasks) + 1.25  # the average stands a quarter of a cell apart
+    cell = 0.62 if len(tasks) <= 10 else 0.54
+    labels = max(len(row.label) for row in rows)
+    left = 0.35 + 0.075 * labels
+    above = 0.72 + 0.046 * max(len(_shortened(task)) for task in tasks)
+    width = max(left + columns * cell + 0.45, 4.6)
+    height = above + (heights[-1] + 1) * cell * 0.8 + 0.3
+    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((left / width, 0.3 / height, columns * cell / width, 1 - (above + 0.3) / height))
+    axes.set_xlim(0, columns)
+    axes.set_ylim(heights[-1] + 1, 0)
+    axes.axis("off")
+    for row in rows:
+        _draw_row(axes, row, len(tasks))
+    size = 8.5 if len(tasks) <= 12 else 7.5
+    for number, task in enumerate((*map(_shortened, tasks), "average")):
+        place = number + 0.5 + (0.25 if number == len(tasks) else 0)
+        axes.text(
+            place, -0.15, task, rotation=45, ha="left", va="bottom", rotation_mode="anchor", size=size, color=INK,
+            weight="bold" if number == len(tasks) else "normal", parse_math=False,
+        )  # fmt: skip
+    figure.text(0.12 / width, 1 - 0.14 / height, title, size=10.5, color=INK, va="top", weight="bold")
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+class _Row:
+    """One row of the picture: its label, its values, and how far down it stands, in cells."""
+
+    def __init__(self, label: str, values: Sequence[float | None], top: float, *, reference: bool) -> None:
+        self.label, self.values, self.top, self.reference = label, values, top, reference
+
+
+def _rows(
+    matrix: AccuracyMatrix,
+    tasks: Sequence[str],
+    base: Mapping[str, float] | None,
+    own: Mapping[str, float] | None,
+    names: Mapping[int, str],
+) -> list[_Row]:
+    """The base model, the steps, the own checkpoints: references a quarter of a cell apart."""
+    rows: list[_Row] = []
+    top = 0.0
+    if base:
+        rows.append(_Row("base model", _with_average([base.get(task) for task in tasks]), top, reference=True))
+        top += 1.25
+    for step in matrix.steps:
+        values = [matrix.value(step, task) for task in tasks]
+        label = f"{step}  {_shortened(names[step])}" if step in names else f"step {step}"
+        rows.append(_Row(label, [*values, matrix.average(step)], top, reference=False))
+        top += 1
+    if own:
+        values = _with_average([own.get(task) for task in tasks])
+        rows.append(_Row("own checkpoints", values, top + 0.25, reference=True))
+    return rows
+
+
+def _draw_row(axes: Axes, row: _Row, tasks: int) -> None:
+    axes.text(
+        -0.18, row.top + 0.5, row.label, ha="right", va="center", size=8.5, color=FAINT if row.reference else INK,
+        style="italic" if row.reference else "normal", parse_math=False,
+    )  # fmt: skip
+    for column, value in enumerate(row.values):
+        if value is None:
+            continue
+        place = column + (0.25 if column == tasks else 0)
+        colour: Any = colormaps[COLOURS](0.04 + 0.84 * min(max(value, 0.0), 1.0))
+        axes.add_patch(
+            FancyBboxPatch(
+                (place + 0.05, row.top + 0.05), 0.9, 0.9, boxstyle="round,pad=0,rounding_size=0.12",
+                facecolor=colour, edgecolor="none", alpha=1.0, mutation_aspect=1.0,
+            )
+        )  # fmt: skip
+        axes.text(
+            place + 0.5, row.top + 0.52, percent(value), ha="center", va="center", size=8,
+            color="white" if _luminance(colour) < 0.24 else INK, weight="bold" if column == tasks else "normal",
+        )  # fmt: skip
+
+
+def _luminance(colour: Sequence[float]) -> float:
+    """Relative luminance of an sRGB colour as WCAG 2 defines it, 0 (black) to 1 (white)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+    return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+
+def _with_average(values: list[float | None]) -> list[float | None]:
+    numbers = [value for value in values if value is not None]
+    return [*values, sum(numbers) / len(numbers) if len(numbers) == len(values) else None]
+
+
+def _shortened(name: str) -> str:
+    """At most `NAME_LETTERS` letters, all of which the font has."""
+    plain = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in name)
+    return plain if len(plain) <= NAME_LETTERS else plain[: NAME_LETTERS - 1] + "…"

@@ -1,0 +1,202 @@
+"""The card against a golden file.
+
+After a change that is meant, write it anew and read the difference before committing it:
+
+    HUBMERGE_RENEW_GOLDEN=1 python -m pytest tests/cards
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from huggingface_hub import ModelCard
+
+from hubmerge.cards import card_text
+from hubmerge.report import ModelReport, RunReport, StepReport, TaskReport
+from tests.cards.samples import KIND, RECIPE, sample_report
+
+GOLDEN = Path(__file__).with_name("golden_card.md")
+HOSTILE = (
+    "<script>alert(1)</script>",
+    "</details> | a | b |",
+    "`x` ``y`` ```\n# heading\n---\nlicense: stolen\n---\n",
+    "[text](javascript:alert(1)) ![](x)",
+    "@somebody www.example.invalid https://example.invalid &lt; \x1b[31m \u202e",
+    "%TAG ! *anchor &anchor {a: [b",
+)
+
+
+def sample_card(report: RunReport | None = None, **options) -> str:
+    values = {
+        "recipe_text": RECIPE,
+        "repo": "me/clip-merged",
+        "license": "mit",
+        "tags": ("clip",),
+        "model_class": "CLIPModel",
+    }
+    return card_text(report or sample_report(), **(values | options))
+
+
+def body_of(text: str) -> str:
+    return ModelCard(text).text
+
+
+def test_golden() -> None:
+    text = sample_card()
+    if os.environ.get("HUBMERGE_RENEW_GOLDEN"):
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert text == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_metadata() -> None:
+    data = ModelCard(sample_card()).data
+    assert data.base_model == [
+        "openai/clip-vit-base-patch32",
+        "tanganke/clip-vit-base-patch32_sun397",
+        "tanganke/clip-vit-base-patch32_mnist",
+    ]
+    assert data.base_model_relation == "merge"
+    assert data.tags == ["merge", "hubmerge", "opcm", "clip"]
+    assert (data.license, data.library_name, data.pipeline_tag) == ("mit", "transformers", KIND)
+    assert data.datasets == ["tanganke/sun397", "ylecun/mnist"]
+    found = {(r.dataset_type, r.metric_type): r for r in data.eval_results}
+    assert set(found) == {("tanganke/sun397", "accuracy"), ("ylecun/mnist", "accuracy"), ("ylecun/mnist", "f1")}
+    result = found["ylecun/mnist", "accuracy"]
+    assert (result.metric_value, result.dataset_config, result.dataset_split) == (0.9456, "mnist", "test")
+    assert result.dataset_revision == "b" * 40
+
+
+def test_the_hub_accepts_it(local_hub) -> None:
+    ModelCard(sample_card()).validate()
+
+
+def test_the_hub_accepts_hostile_names_too(local_hub) -> None:
+    for name in HOSTILE:
+        ModelCard(hostile_card(name)).validate()
+
+
+def test_numbers_of_the_score_table() -> None:
+    body = body_of(sample_card())
+    mean = 100 * (0.6853 + 0.9456 + 0.9912) / 3
+    assert f"**{mean:.1f}**" in body
+    transfer = 100 * ((0.6853 - 0.75) + (0.9456 - 0.9712)) / 2
+    assert f"| Backward transfer | {transfer:+.1f} | `BWT = 1/(T-1) * sum over i < T of (R[T][i] - R[i][i])` |" in body
+
+
+def test_an_earlier_step_speaks_of_what_was_there() -> None:
+    text = sample_card(sample_report().until(1))
+    assert "one fine-tuned checkpoint" in text
+    assert 'revision="step-01"' in text
+    assert "mnist" not in text.split("## The recipe")[0]
+    assert "| Backward transfer | - |" in text
+
+
+def test_without_scores_there_is_no_score_section() -> None:
+    report = sample_report()
+    steps = tuple(dataclasses.replace(step, scores={}) for step in report.steps)
+    text = sample_card(dataclasses.replace(report, steps=steps, tasks=(), base_scores={}, own_scores={}))
+    assert "## Scores" not in text
+    assert "accuracy_matrix.png" not in text
+    assert ModelCard(text).data.eval_results is None
+    assert ModelCard(text).data.pipeline_tag is None
+
+
+def test_a_folder_of_this_machine_is_not_linked() -> None:
+    text = sample_card(repo=None, license=None)
+    assert 'CLIPModel.from_pretrained("path/to/this/folder")' in text
+    assert "hf download" not in text
+    assert "| `step-01` |" in text
+    assert ModelCard(text).data.license is None
+
+
+def test_only_the_last_step_has_a_tag_if_only_it_is_published() -> None:
+    text = sample_card(every_step=False)
+    assert "/me/clip-merged/tree/step-01" not in text
+    assert 'revision="step-03"' in text
+
+
+def test_a_card_needs_a_step() -> None:
+    with pytest.raises(ValueError, match="at least one step"):
+        sample_card(sample_report().until(0))
+
+
+def test_the_recipe_stands_verbatim_whatever_it_holds() -> None:
+    recipe = RECIPE + "# ```\n# </details>\n# ````yaml\n---\n"
+    body = body_of(sample_card(recipe_text=recipe))
+    assert f"`````yaml\n{recipe.rstrip()}\n`````" in body
+
+
+def hostile_card(name: str, dataset: str = "me/things") -> str:
+    """A card in which everything that is not written by hubmerge itself is `name`."""
+    task = TaskReport(name, name, 1, dataset, name, name, name, (name,), 1, 1)
+    step = StepReport(1, name, name, name, 1.0, 1.0, 1.0, scores={name: {name: 0.5, name + "2": 0.25}})
+    report = RunReport(
+        ModelReport(name, name), name, name, {name: name}, (task,), (step,), {name: {name: 0.5}},
+        {name: {name: 0.5}}, {name: name},
+    )  # fmt: skip
+    return card_text(report, recipe_text=name, repo=None, license=name, tags=(name,))
+
+
+@pytest.mark.parametrize("dataset", ["me/things", None])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_names_stay_text(name: str, dataset: str | None) -> None:
+    text = hostile_card(name, dataset or name)
+    card = ModelCard(text)
+    assert card.data.get("license") == " ".join("".join(c if c.isprintable() else " " for c in name).split())
+    assert set(yaml.safe_load(text.split("\n---\n")[0].removeprefix("---\n"))) <= {
+        "license", "library_name", "pipeline_tag", "base_model_relation", "base_model", "tags", "datasets", "metrics",
+        "model-index",
+    }  # fmt: skip
+    headings = [line for line in outside_code(card.text) if line.startswith("#")]
+    expected = [line for line in outside_code(body_of(sample_card())) if line.startswith("#")]
+    assert headings[1:] == expected[1:]
+    visible = "\n".join(outside_code(card.text))
+    assert "<script" not in visible
+    assert re.search(r"(?<!\\)\]\(javascript", visible) is None
+    assert "@somebody" not in visible
+    assert "https:" not in visible
+    assert "www." not in visible
+    assert "\x1b" not in visible
+    assert "\u202e" not in visible
+    assert visible.count("</details>") == visible.count("<details>")
+    for line in outside_code(card.text):
+        if line.startswith("|"):
+            assert line.endswith("|")
+    assert len(tables(card.text)) == len(tables(body_of(sample_card(sample_report().until(1))))) + 1
+
+
+def outside_code(body: str) -> list[str]:
+    """The lines of a card that are not in a fenced block, code spans taken out."""
+    lines, fence = [], ""
+    for line in body.splitlines():
+        opening = re.match(r"`{3,}", line)
+        if fence:
+            fence = "" if line == fence else fence
+        elif opening:
+            fence = opening[0]
+        else:
+            lines.append(re.sub(r"(?<![`\\])(`+)(?!`).*?(?<!`)\1(?!`)", "", line))
+    assert not fence
+    return lines
+
+
+def tables(body: str) -> list[int]:
+    """The number of columns of every table; all rows of one must have as many."""
+    found: list[int] = []
+    inside = False
+    for line in outside_code(body):
+        if not line.startswith("|"):
+            inside = False
+            continue
+        columns = len(re.findall(r"(?<!\\)\|", line)) - 1
+        if inside:
+            assert columns == found[-1], line
+        else:
+            found.append(columns)
+        inside = True
+    return found
