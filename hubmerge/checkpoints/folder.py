@@ -10,6 +10,7 @@ from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
 from hubmerge.checkpoints.header import Header, check_header, header_length, parse_header
 from hubmerge.checkpoints.layout import (
     SAFETENSORS,
+    SINGLE_FILE,
     check_against_index,
     find_weights,
     read_index,
@@ -75,18 +76,20 @@ def open_headers(
     Raises CheckpointError as `open_checkpoint` does.
     """
     sizes = {} if sizes is None else sizes
-    in_files: dict[str, dict[str, TensorInfo]] = {}
-    sources: dict[str, TensorSource] = {}
-    for file, header in headers.items():
-        in_files[file] = _header(header, sizes.get(file), f"{label}/{file}", file).tensors
-        sources[file] = HeaderOnly(label)
-    places = None if index is None else read_index(index, SAFETENSORS, f"{label}/the index")
-    missing = sorted(set(places.values()) - set(headers)) if places is not None else []
+    single = {SINGLE_FILE} & set(headers)
+    places = read_index(index, SAFETENSORS, f"{label}/the index") if index is not None and not single else None
+    # A repo may hold more than one copy of its weights; the one that counts is that which a folder would open.
+    files = single or (set(headers) if places is None else set(places.values()))
+    missing = sorted(files - set(headers))
     if missing:
         raise CheckpointError(
             f"{label}: {len(missing)} shards are missing, the first is {missing[0]}",
             hint="the repo is incomplete at this revision: choose another one",
         )
+    in_files = {
+        file: _header(headers[file], sizes.get(file), f"{label}/{file}", file).tensors for file in sorted(files)
+    }
+    sources = {file: HeaderOnly(label) for file in in_files}
     return Checkpoint(label, _joined(places, in_files, label), config, sources)
 
 

@@ -13,7 +13,8 @@ from hubmerge.errors import CheckpointError
 SAFETENSORS = "safetensors"
 PICKLE = "pickle"
 
-_SINGLE = {"model.safetensors": SAFETENSORS, "pytorch_model.bin": PICKLE}
+SINGLE_FILE = "model.safetensors"
+_SINGLE = {SINGLE_FILE: SAFETENSORS, "pytorch_model.bin": PICKLE}
 _INDEX = {"model.safetensors.index.json": SAFETENSORS, "pytorch_model.bin.index.json": PICKLE}
 _SUFFIX = {SAFETENSORS: ".safetensors", PICKLE: ".bin"}
 

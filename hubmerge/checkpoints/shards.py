@@ -15,11 +15,11 @@ from types import TracebackType
 
 import torch
 
+from hubmerge.checkpoints.layout import SINGLE_FILE
 from hubmerge.checkpoints.tensors import TensorSpec
 from hubmerge.checkpoints.writing import Bytes, SafetensorsWriter, WrittenFile, machine_error, sync_folder
 
 INDEX_FILE = "model.safetensors.index.json"
-SINGLE_FILE = "model.safetensors"
 
 
 @dataclass(frozen=True)

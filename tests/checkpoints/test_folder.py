@@ -188,6 +188,25 @@ def test_headers_alone_tell_the_same_as_the_files(tmp_path: Path, decoded: bool)
         remote.read("c")
 
 
+@pytest.mark.parametrize("with_index", [False, True])
+def test_headers_of_a_second_copy_are_left_aside_as_in_a_folder(tmp_path: Path, with_index: bool) -> None:
+    folder = sharded(tmp_path, RIGHT)
+    write_file(folder / "model.safetensors", random_tensors({"a": (2,), "b": (3,), "c": (2,)}, seed=5))
+    headers = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    index = (folder / "model.safetensors.index.json").read_bytes() if with_index else None
+    whole = open_headers(headers, {}, "owner/model", index=index)
+    assert whole.tensors == open_checkpoint(folder).tensors
+    assert whole.files == ("model.safetensors",)
+
+
+def test_headers_that_no_index_names_are_left_aside(tmp_path: Path) -> None:
+    folder = sharded(tmp_path, RIGHT)
+    headers = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    index = (folder / "model.safetensors.index.json").read_bytes()
+    headers["model.fp16.safetensors"] = headers["two.safetensors"]
+    assert open_headers(headers, {}, "owner/model", index=index).tensors == open_checkpoint(folder).tensors
+
+
 def test_headers_that_do_not_fit() -> None:
     header = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
     with pytest.raises(CheckpointError, match="no index"):
