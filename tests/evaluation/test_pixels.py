@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+
 import datasets
 import numpy as np
 import pytest
@@ -100,3 +102,26 @@ def test_a_cache_that_cannot_be_written(preprocessor, rows, tmp_path) -> None:
 def test_a_base_without_an_image_processor(tmp_path) -> None:
     with pytest.raises(EvaluationError, match="image processor cannot be read"):
         Preprocessor(tmp_path)
+
+
+def test_settings_as_older_repos_hold_them(clip_folders, images, tmp_path) -> None:
+    """The first CLIP repos name a feature extractor, give sizes as numbers, and say nothing of rescaling."""
+    settings = {
+        "crop_size": 24,
+        "do_center_crop": True,
+        "do_normalize": True,
+        "do_resize": True,
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3,
+        "size": 24,
+    }
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
+    (tmp_path / "config.json").write_text((clip_folders["base"] / "config.json").read_text())
+    old, new = Preprocessor(tmp_path), Preprocessor(clip_folders["base"])
+    for image in images:
+        pixels = old.to_pixels(image)
+        np.testing.assert_array_equal(pixels, new.to_pixels(image))
+        cpu = torch.device("cpu")
+        torch.testing.assert_close(old.to_input(pixels[None], cpu), new.to_input(pixels[None], cpu))
