@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from merge_recipes.dialect import OTHER_METHODS
+from merge_recipes.digests import canonical_json
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, nearest, shown
 from merge_recipes.parameters import is_per_tensor, parameter_fields, parameters_from, selects_every_tensor
 from merge_recipes.reading import Document
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from merge_recipes.loading import LoadedRecipe
 
 _TOP: KeyPath = ("parameters",)
+_MAX_COMBINATIONS = 5_000
 
 
 class Catalog(Protocol):
@@ -96,11 +99,13 @@ class _ParameterCheck:
             ((*entry.path, "parameters"), self._parameters(entry.path, entry.data))
             for entry in raw_entries(self._document)
         ]
-        found = [problem for name, value in top.items() for problem in self._one((*_TOP, name), name, value)]
-        for path, parameters in entries:
+        found: list[Problem] = []
+        whole = True
+        for path, parameters in [(_TOP, top), *entries]:
             for name, value in parameters.items():
-                found += self._one((*path, name), name, value, of_entry=True)
-        return found or [*self._together(top, entries)]
+                whole &= not any(value_shape(self._document, (*path, name), value))
+                found += self._one((*path, name), name, value, of_entry=path != _TOP)
+        return [*self._together(top, entries)] if whole and not found else found
 
     @staticmethod
     def _parameters(path: KeyPath, data: Mapping[str, Any]) -> dict[str, Any]:
@@ -136,14 +141,19 @@ class _ParameterCheck:
 
     def _together(self, top: Mapping[str, Any], entries: list[tuple[KeyPath, dict[str, Any]]]) -> Iterator[Problem]:
         """Check required parameters, and rules between parameters, for every combination that differs in one value."""
+        different = {canonical_json(parameters): (path, parameters) for path, parameters in reversed(entries)}
+        combinations = (
+            (path if parameters else _TOP, values)
+            for path, parameters in different.values()
+            for values in _combinations(parameters, top)
+        )
         told: set[str] = set()
-        for path, parameters in entries:
-            for values in _combinations(parameters, top):
-                for details in self._errors(values):
-                    problem = self._told_together(details, path if parameters else _TOP)
-                    if str(problem) not in told:
-                        told.add(str(problem))
-                        yield problem
+        for path, values in islice(combinations, _MAX_COMBINATIONS):
+            for details in self._errors(values):
+                problem = self._told_together(details, path)
+                if str(problem) not in told:
+                    told.add(str(problem))
+                    yield problem
 
     def _told_together(self, details: Any, path: KeyPath) -> Problem:
         if details["type"] != "missing":

@@ -18,6 +18,8 @@ from dataclasses import dataclass, replace
 
 MAX_PRINTED_PROBLEMS = 40
 MAX_SHOWN_CHARACTERS = 60
+MAX_SHOWN_NAMES = 40
+MAX_COMPARED_NAMES = 200
 
 KeyPath = tuple[str | int, ...]
 
@@ -44,9 +46,9 @@ def shown(value: object) -> str:
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
     """Return the name that `word` was most likely meant to be, or None if nothing is near."""
-    if len(word) > MAX_SHOWN_CHARACTERS:
-        return None
     by_lower = {name.lower(): name for name in names}
+    if len(word) > MAX_SHOWN_CHARACTERS or len(by_lower) > MAX_COMPARED_NAMES:
+        return None
     matches = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
     return by_lower[matches[0]] if matches else None
 
@@ -57,7 +59,8 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
     match = nearest(word, known)
     if match is not None:
         return f"; did you mean {match}?"
-    return f"; expected one of: {', '.join(known)}" if known else ""
+    more = ", ..." if len(known) > MAX_SHOWN_NAMES else ""
+    return f"; expected one of: {', '.join(known[:MAX_SHOWN_NAMES])}{more}" if known else ""
 
 
 @dataclass(frozen=True)

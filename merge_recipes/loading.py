@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,16 +59,17 @@ def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalo
     path = Path(path)
     document = read_document(text, str(path))
     recipe, problems = validate(Recipe, document)
-    problems += document.problems
     if isinstance(document.data, dict):
         problems += broken_rules(document)
         if catalog is not None:
             problems += broken_catalog_rules(document, catalog)
-    if problems or recipe is None:
-        raise RecipeError(_without_repeats(problems))
+    if problems or document.problems or recipe is None:
+        raise RecipeError(_without_repeats(document.problems, problems))
     return LoadedRecipe(recipe.within(path.parent.absolute()), document, path)
 
 
-def _without_repeats(problems: list[Problem]) -> list[Problem]:
-    """Keep one problem for each key and message: aliases bring the same line more than once."""
-    return list({(problem.line, problem.column, problem.message): problem for problem in problems}.values())
+def _without_repeats(unread: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:
+    """Keep one problem for each place and message, and of a value that could not be read only that."""
+    places = {(problem.line, problem.column) for problem in unread}
+    found = [*unread, *(problem for problem in others if (problem.line, problem.column) not in places)]
+    return list({(problem.line, problem.column, problem.message): problem for problem in found}.values())

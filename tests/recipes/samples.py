@@ -1,0 +1,104 @@
+"""A small recipe, a catalog and a resolver that the tests of the recipe language share."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from merge_recipes import LoadedRecipe, PerTensor, Problem, RecipeError, parse_recipe
+
+RECIPE = """\
+merge_method: projection
+base_model: openai/clip-vit-base-patch32
+models:
+  - model: tanganke/clip-vit-base-patch32_sun397
+  - model: tanganke/clip-vit-base-patch32_stanford-cars@main
+parameters:
+  alpha: 0.5
+dtype: float32
+evaluate:
+  tasks:
+    - name: sun397
+      kind: zero-shot-image-classification
+      dataset: {path: tanganke/sun397, split: test, image: image, label: label}
+      prompts: ["a photo of a {}."]
+      metrics: [accuracy]
+publish:
+  repo: me/clip-vit-base-patch32-8-tasks
+  steps: every
+"""
+
+
+class Projection(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    alpha: Annotated[float, PerTensor()] = Field(0.5, ge=0, le=1, description="share that is protected")
+    floor: Annotated[float, PerTensor()] = Field(0.0, ge=0, le=1)
+    rank_rule: Literal["paper", "fusion_bench"] = "paper"
+    normalize: bool = True
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Projection:
+        if self.floor > self.alpha:
+            raise ValueError("floor is larger than alpha")
+        return self
+
+
+class Scaled(BaseModel):
+    scale_factor: Annotated[float, PerTensor()] = Field(alias="lambda", gt=0, description="what it is multiplied with")
+    count: int = 1
+
+
+@dataclass(frozen=True)
+class SampleCatalog:
+    methods: Mapping[str, type[BaseModel]] = field(default_factory=lambda: {"projection": Projection, "scaled": Scaled})
+    task_kinds: Collection[str] = ("zero-shot-image-classification", "image-classification")
+    metrics: Collection[str] = ("accuracy", "f1")
+
+
+CATALOG = SampleCatalog()
+
+
+class SampleResolver:
+    """Gives each repo and revision a commit of its own, and counts what it was asked."""
+
+    def __init__(self, answer: Callable[[str, str, str | None], str] | None = None) -> None:
+        self.asked: list[tuple[str, str, str | None]] = []
+        self._answer = answer or (lambda *asked: hashlib.sha1(repr(asked).encode()).hexdigest())  # noqa: S324
+
+    def resolve(self, kind: str, path: str, revision: str | None) -> str:
+        self.asked.append((kind, path, revision))
+        return self._answer(kind, path, revision)
+
+
+def sample(*changes: tuple[str, str], text: str = RECIPE) -> str:
+    """The small recipe with some of its text replaced; each text that is replaced occurs exactly once."""
+    for old, new in changes:
+        assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times"
+        text = text.replace(old, new)
+    return text
+
+
+def load(*changes: tuple[str, str], path: Path = Path("sample.yaml")) -> LoadedRecipe:
+    return parse_recipe(sample(*changes), path=path, catalog=CATALOG)
+
+
+def problems_of(text: str) -> list[Problem]:
+    """What is wrong with a recipe; an empty list if nothing is."""
+    try:
+        parse_recipe(text, path="sample.yaml", catalog=CATALOG)
+    except RecipeError as error:
+        return list(error.problems)
+    return []
+
+
+def the_problem(text: str) -> Problem:
+    """The only thing that is wrong with a recipe."""
+    found = problems_of(text)
+    assert len(found) == 1, "\n".join(map(str, found)) or "nothing is wrong"
+    return found[0]

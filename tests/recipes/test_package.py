@@ -1,0 +1,40 @@
+from __future__ import annotations
+
+import json
+import pickle
+import subprocess
+import sys
+
+import merge_recipes
+from merge_recipes import InvalidReferenceError, Problem, RecipeError, RecipeSyntaxError
+
+
+def test_all_is_complete() -> None:
+    public = {
+        name
+        for name, value in vars(merge_recipes).items()
+        if not name.startswith("_") and not isinstance(value, type(merge_recipes))
+    }
+    assert public == set(merge_recipes.__all__)
+    assert list(merge_recipes.__all__) == sorted(merge_recipes.__all__)
+
+
+def test_importing_it_brings_nothing_heavy() -> None:
+    code = "import sys, json, merge_recipes; print(json.dumps(sorted(sys.modules)))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
+    loaded = {name.partition(".")[0] for name in json.loads(output)}
+    assert not loaded & {"torch", "numpy", "transformers", "huggingface_hub", "httpx", "requests", "hubmerge"}
+
+
+def test_errors_survive_pickling_and_end_with_two() -> None:
+    problem = Problem("wrong", "do it right", "a.yaml", 3, 4, "x.y")
+    for kind in (RecipeError, RecipeSyntaxError, InvalidReferenceError):
+        copy = pickle.loads(pickle.dumps(kind([problem])))
+        assert type(copy) is kind
+        assert copy.problems == (problem,)
+        assert copy.exit_code == 2
+
+
+def test_how_a_problem_is_printed() -> None:
+    assert str(Problem("wrong", "do it right", "a.yaml", 3, 4, "x.y")) == "a.yaml:3:4: x.y: wrong\n  hint: do it right"
+    assert str(Problem("wrong")) == "wrong"
