@@ -11,6 +11,7 @@ from types import TracebackType
 import uvicorn
 
 from hubmerge.errors import MachineError
+from hubmerge.localhub.faults import Faults, Throttle
 from hubmerge.localhub.site import DEFAULT_PART_BYTES, Site
 from hubmerge.localhub.web.app import build_app
 
@@ -47,13 +48,24 @@ class LocalHub:
         host: the address to listen on; by default nobody but this machine can connect.
         port: 0 for any free one.
         part_bytes: large files above this size are uploaded in parts of it.
+        throttle: megabytes per second to let through, up and down together; None for no limit.
+        faults: the share of requests to let fail, from 0 to 1.
+        fault_seed: which ones.
 
     Raises:
         MachineError: the folder or the port cannot be used.
     """
 
     def __init__(
-        self, root: Path, host: str = "127.0.0.1", port: int = 0, *, part_bytes: int = DEFAULT_PART_BYTES
+        self,
+        root: Path,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        part_bytes: int = DEFAULT_PART_BYTES,
+        throttle: float | None = None,
+        faults: float = 0.0,
+        fault_seed: int = 0,
     ) -> None:
         self.site = Site(root, part_bytes=part_bytes)
         try:
@@ -63,13 +75,21 @@ class LocalHub:
             raise
         self._socket.listen(2048)
         self.token = self.site.users.first.token
+        app = build_app(self.site)
+        if faults > 0:
+            app = Faults(app, faults, fault_seed)
+        if throttle is not None:
+            app = Throttle(app, throttle)
         config = uvicorn.Config(
-            build_app(self.site),
-            log_level="warning",
+            app,
+            # answers cut on purpose are no news
+            log_level="critical" if faults > 0 else "warning",
             access_log=False,
             lifespan="off",
             ws="none",
             server_header=False,
+            # some calls of the clients are never retried: do not hang up on them between two requests
+            timeout_keep_alive=60,
             timeout_graceful_shutdown=3,
         )
         self._server = uvicorn.Server(config)
@@ -107,13 +127,23 @@ class LocalHub:
         self.stop()
 
 
-def serve(root: Path, host: str = "127.0.0.1", port: int = 0) -> None:
+def serve(
+    root: Path,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    *,
+    throttle: float | None = None,
+    faults: float = 0.0,
+    fault_seed: int = 0,
+) -> None:
     """Serve the Hub folder `root` until SIGINT or SIGTERM; first print how clients reach it.
+
+    The arguments are those of `LocalHub`. To be called from the main thread.
 
     Raises:
         MachineError: the folder or the port cannot be used.
     """
-    hub = LocalHub(root, host, port)
+    hub = LocalHub(root, host, port, throttle=throttle, faults=faults, fault_seed=fault_seed)
     stop = threading.Event()
     earlier = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

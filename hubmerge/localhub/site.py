@@ -32,12 +32,16 @@ class Site:
         try:
             make_folder(root.absolute())
             self.workspace = Workspace(root)
-            self.users = Users(root, self.workspace)
         except OSError as error:
             raise MachineError(
                 f"The Hub folder {root} cannot be used: {error.strerror or error}.",
                 hint="Choose a folder you may write to with --root.",
             ) from error
+        try:
+            self.users = Users(root, self.workspace)
+        except MachineError:
+            self.workspace.close()
+            raise
         self.store = ObjectStore(root, self.workspace)
         self.multiparts = Multiparts(self.store, self.workspace, part_bytes)
         self.xorbs = Xorbs(root, self.store, self.workspace)

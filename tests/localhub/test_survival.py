@@ -49,7 +49,7 @@ def server(root: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
     random = Random(20)
-    for number in range(6):
+    for number in range(4):
         with server(tmp_path) as (process, endpoint, token):
             writer = subprocess.Popen(
                 [sys.executable, str(WRITER), str(number)],

@@ -1,0 +1,147 @@
+"""A bad day on purpose: a slow line (`Throttle`) and a server that fails now and then (`Faults`).
+
+Both wrap the application and know nothing of what it serves. They are for trying how a program behaves with a Hub that
+is far away, busy or broken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from enum import Enum
+from random import Random
+
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+PIECE_BYTES = 64 * 1024
+SLOW_SECONDS = (0.2, 1.5)
+RETRY_AFTER_SECONDS = 1
+
+
+class Throttle:
+    """Let no more than so many bytes per second through, both directions and all connections together.
+
+    Args:
+        app: the application to slow down.
+        megabytes_per_second: the limit, in units of 1,000,000 bytes.
+    """
+
+    def __init__(self, app: ASGIApp, megabytes_per_second: float) -> None:
+        self._app = app
+        self._bytes_per_second = megabytes_per_second * 1_000_000
+        self._free_at = 0.0
+
+    async def _spend(self, size: int) -> None:
+        now = asyncio.get_running_loop().time()
+        self._free_at = max(self._free_at, now) + size / self._bytes_per_second
+        await asyncio.sleep(self._free_at - now)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, piece by piece as the line allows."""
+
+        async def slow_receive() -> Message:
+            message = await receive()
+            await self._spend(len(message.get("body", b"")))
+            return message
+
+        async def slow_send(message: Message) -> None:
+            body = message.get("body", b"")
+            while len(body) > PIECE_BYTES:
+                await self._spend(PIECE_BYTES)
+                await send({**message, "body": body[:PIECE_BYTES], "more_body": True})
+                body = body[PIECE_BYTES:]
+            await self._spend(len(body))
+            await send({**message, "body": body} if "body" in message else message)
+
+        await self._app(scope, slow_receive, slow_send)
+
+
+class Fault(Enum):
+    """What can go wrong with a request. The first three happen before the server did anything."""
+
+    TOO_MANY = 429
+    BROKEN = 500
+    BUSY = 503
+    DROPPED = "dropped"
+    """The request is carried out, and the connection ends in the middle of the answer."""
+    SLOW = "slow"
+    SHORT = "short"
+    """The answer to a download looks complete and lacks its second half."""
+
+
+class Faults:
+    """Let some of the requests fail.
+
+    Args:
+        app: the application to disturb.
+        rate: the share of requests that fail, from 0 to 1.
+        seed: the same seed and the same requests in the same order fail the same way.
+    """
+
+    def __init__(self, app: ASGIApp, rate: float, seed: int = 0) -> None:
+        self._app = app
+        self._rate = rate
+        self._random = Random(seed)  # noqa: S311 - nothing secret is drawn
+
+    def draw(self) -> Fault | None:
+        """Decide the fate of the next request."""
+        fails, fault = self._random.random() < self._rate, self._random.choice(list(Fault))
+        return fault if fails else None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or let it fail."""
+        fault = self.draw() if scope["type"] == "http" else None
+        if fault is Fault.SHORT and (scope["method"] != "GET" or b"/resolve/" not in scope["raw_path"]):
+            fault = Fault.DROPPED
+        if fault is None:
+            await self._app(scope, receive, send)
+        elif fault is Fault.SLOW:
+            await asyncio.sleep(self._random.uniform(*SLOW_SECONDS))
+            await self._app(scope, receive, send)
+        elif fault is Fault.DROPPED:
+            await self._app(scope, receive, HalfAnswer(send, honest=True))
+        elif fault is Fault.SHORT:
+            await self._app(scope, receive, HalfAnswer(send, honest=False))
+        else:
+            await self._refuse(fault, send)
+
+    async def _refuse(self, fault: Fault, send: Send) -> None:
+        message = f"Made to fail: {fault.name.lower().replace('_', ' ')}."
+        body = json.dumps({"error": message}).encode()
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"x-error-message", message.encode()),
+        ]
+        if fault is Fault.TOO_MANY:
+            headers.append((b"retry-after", str(RETRY_AFTER_SECONDS).encode()))
+        await send({"type": "http.response.start", "status": fault.value, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+
+class HalfAnswer:
+    """A `send` that lets only half of the announced bytes through.
+
+    If `honest`, the announced length stays, the answer is never completed, and the server therefore closes the
+    connection. If not, half the length is announced as well, and nothing looks wrong.
+    """
+
+    def __init__(self, send: Send, *, honest: bool) -> None:
+        self._send = send
+        self._honest = honest
+        self._left = 0
+
+    async def __call__(self, message: Message) -> None:
+        """Pass a message on while there is something left of the half."""
+        if message["type"] == "http.response.start":
+            headers = dict(message["headers"])
+            self._left = int(headers.get(b"content-length", 0)) // 2
+            if not self._honest:
+                headers[b"content-length"] = str(self._left).encode()
+            await self._send({**message, "headers": list(headers.items())})
+            return
+        body = message.get("body", b"")[: self._left]
+        self._left -= len(body)
+        complete = not message.get("more_body", False)
+        if body or (complete and not self._honest):
+            await self._send({**message, "body": body, "more_body": self._honest or not complete})

@@ -1,0 +1,97 @@
+"""A slow and failing Hub, on purpose."""
+
+from __future__ import annotations
+
+import http.client
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from hubmerge.localhub import LocalHub
+from hubmerge.localhub.faults import Fault, Faults
+
+LARGE = bytes(range(256)) * 4000
+
+
+async def nothing(*_: object) -> None:
+    """An application that is never asked."""
+
+
+def test_the_seed_decides() -> None:
+    first, again, other = Faults(nothing, 0.3, 1), Faults(nothing, 0.3, 1), Faults(nothing, 0.3, 2)
+    drawn = [first.draw() for _ in range(2000)]
+    assert drawn == [again.draw() for _ in range(2000)]
+    assert drawn != [other.draw() for _ in range(2000)]
+    counts = Counter(drawn)
+    assert 500 < 2000 - counts.pop(None) < 700
+    assert set(counts) == set(Fault)
+
+
+def test_every_fault_as_a_client_sees_it(tmp_path: Path) -> None:
+    with LocalHub(tmp_path) as hub:
+        api = HfApi(hub.endpoint, token=hub.token)
+        api.create_repo("local/model")
+        api.create_commit("local/model", [CommitOperationAdd("a.bin", LARGE)], commit_message="a")
+    seen = Counter[str]()
+    with LocalHub(tmp_path, faults=1.0, fault_seed=3) as hub:
+        for _ in range(60):
+            connection = http.client.HTTPConnection(hub.endpoint.removeprefix("http://"), timeout=10)
+            connection.request("GET", "/local/model/resolve/main/a.bin")
+            answer = connection.getresponse()
+            announced = int(answer.headers["content-length"])
+            try:
+                body = answer.read()
+            except http.client.IncompleteRead as error:
+                body = error.partial
+            answer.close()
+            connection.close()
+            assert (answer.getheader("retry-after") is not None) == (answer.status == 429)
+            outcomes = {
+                (len(LARGE) // 2, len(LARGE)): "dropped",
+                (len(LARGE) // 2, len(LARGE) // 2): "short",
+                (len(LARGE), len(LARGE)): "slow",
+            }
+            seen[outcomes[len(body), announced] if answer.status == 200 else str(answer.status)] += 1
+            if len(seen) == 6:
+                break
+    assert set(seen) == {"429", "500", "503", "dropped", "short", "slow"}
+
+
+def test_a_lost_answer_does_not_undo_the_commit(tmp_path: Path) -> None:
+    with LocalHub(tmp_path) as hub:
+        HfApi(hub.endpoint, token=hub.token).create_repo("local/model")
+    with LocalHub(tmp_path, faults=0.15, fault_seed=11) as hub:
+        api = HfApi(hub.endpoint, token=hub.token)
+        acknowledged, failed = [], 0
+        for number in range(12):
+            try:
+                done = api.create_commit(
+                    "local/model", [CommitOperationAdd(f"{number}.txt", b"x")], commit_message=f"{number}"
+                )
+            except Exception:  # each of the clients' layers has errors of its own
+                failed += 1
+            else:
+                acknowledged.append(done.oid)
+    with LocalHub(tmp_path) as hub:
+        commits = [commit.commit_id for commit in HfApi(hub.endpoint, token=hub.token).list_repo_commits("local/model")]
+    assert acknowledged
+    assert failed
+    assert set(acknowledged) <= set(commits)
+
+
+@pytest.mark.parametrize("direction", ["up", "down"])
+def test_the_line_is_as_slow_as_asked(tmp_path: Path, direction: str) -> None:
+    with LocalHub(tmp_path / "hub", throttle=2.0) as hub:
+        api = HfApi(hub.endpoint, token=hub.token)
+        api.create_repo("local/model")
+        start = time.monotonic()
+        api.create_commit("local/model", [CommitOperationAdd("a.bin", LARGE)], commit_message="a")
+        if direction == "down":
+            start = time.monotonic()
+            down = api.hf_hub_download("local/model", "a.bin", cache_dir=tmp_path / "cache")
+            assert Path(down).read_bytes() == LARGE
+        seconds = time.monotonic() - start
+    assert seconds >= 0.9 * len(LARGE) / 2_000_000
