@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from hubmerge.errors import CheckpointError
 from hubmerge.hub.fetch import wanted_files
 from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE
@@ -65,7 +67,52 @@ def check_loads(folder: Path) -> None:
 
 
 def write_papers(folder: Path, report: RunReport, stream: Stream, base_folder: Path) -> None:
-    """Write what tells where the model comes from: recipe, lock, report, card and the picture in the card."""
+    """Write what tells where the model comes from: recipe, lock, report, and the card with its picture."""
+    from hubmerge.cards import PICTURE_FILE, accuracy_picture, card_text  # matplotlib takes a second to import
+
+    wanted = stream.recipe.publish
+    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    matrix = report.accuracy_matrix()
+    kinds = {task.kind for task in report.tasks}
+    whole = wanted is None or wanted.model == "full"
+    card = card_text(
+        report,
+        recipe_text=stream.loaded.text,
+        repo=wanted.repo if wanted is not None else None,
+        license=(wanted.license if wanted is not None else None) or licence_of(base_folder),
+        tags=wanted.tags if wanted is not None else (),
+        model_class=(config.get("architectures") or ["AutoModel"])[0],
+        processor_class="AutoProcessor" if (folder / "preprocessor_config.json").is_file() else None,
+        pipeline_tag=kinds.pop() if whole and len(kinds) == 1 else None,
+        picture=PICTURE_FILE if matrix.steps else None,
+        every_step=wanted is None or wanted.steps == "every",
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    if matrix.steps:
+        picture = accuracy_picture(
+            matrix,
+            base=report.main_scores(report.base_scores),
+            own=report.main_scores(report.own_scores),
+            names={step.step: step.name for step in report.steps},
+        )
+        (folder / PICTURE_FILE).write_bytes(picture)
     (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8")
     (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
     (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
+
+
+def licence_of(base_folder: Path) -> str | None:
+    """Return the licence that the base model's card names, None if it names none."""
+    card = base_folder / "README.md"
+    if not card.is_file():
+        return None
+    _, mark, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+    front, closing, _ = rest.partition("\n---")
+    if not mark or not closing:
+        return None
+    try:
+        metadata = yaml.safe_load(front)
+    except yaml.YAMLError:
+        return None
+    licence = metadata.get("license") if isinstance(metadata, dict) else None
+    return licence if isinstance(licence, str) else None

@@ -19,11 +19,11 @@ class Catalog:
 
 def installed_catalog() -> Catalog:
     """Return what this installation offers."""
-    from hubmerge.evaluation import METRICS, TASK_KINDS
+    from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES
     from hubmerge.methods import METHODS
 
     return Catalog(
         methods={method.name: method.Parameters for method in METHODS},
-        task_kinds=tuple(kind.name for kind in TASK_KINDS),
-        metrics=tuple(METRICS),
+        task_kinds=TASK_KIND_NAMES,
+        metrics=METRIC_NAMES,
     )

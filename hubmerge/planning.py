@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from hubmerge.checkpoints import AlignedCheckpoint, MergePlan, Selection, align, make_plan, weight_matrices
-from hubmerge.errors import MachineError
+from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MergePlan, Selection, align, make_plan, weight_matrices
+from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.progress import Progress
 from hubmerge.sources import Source, cached_bytes, files_of, open_planned
 from hubmerge.stream import Stream, settle
@@ -32,11 +33,16 @@ class PlannedSource:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """All that can be told before the first weight is read."""
+    """All that can be told before the first weight is read.
+
+    `written` is what of `merge` goes into the merged model's files, `config` their config.json.
+    """
 
     stream: Stream
     first_step: int
     merge: MergePlan
+    written: MergePlan
+    config: Mapping[str, Any]
     sources: tuple[PlannedSource, ...]
     ignored: tuple[str, ...]
 
@@ -48,7 +54,7 @@ class RunPlan:
     @property
     def work_bytes(self) -> int:
         """Room in the work folder: two states while one replaces the other, and two copies of the merged model."""
-        return 2 * self.merge.state_bytes + 2 * self.merge.written_bytes
+        return 2 * self.merge.state_bytes + 2 * self.written.written_bytes
 
     @property
     def steps(self) -> range:
@@ -76,7 +82,7 @@ class RunPlan:
             "download_bytes": self.download_bytes,
             "work_bytes": self.work_bytes,
             "state_bytes": self.merge.state_bytes,
-            "model_bytes": self.merge.written_bytes,
+            "model_bytes": self.written.written_bytes,
             "weight_matrices": self.merge.counts["merge-matrix"],
             "other_tensors": self.merge.counts["merge-other"],
             "kept": {tensor.name: tensor.reason for tensor in self.merge.kept},
@@ -168,7 +174,23 @@ def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         for checkpoint in aligned
         for tensor in checkpoint.ignored
     )
-    return RunPlan(stream, first_step, merge, tuple(sources), tuple(ignored))
+    written, config = _what_is_written(stream, merge, base, aligned[0])
+    return RunPlan(stream, first_step, merge, written, config, tuple(sources), tuple(ignored))
+
+
+def _what_is_written(
+    stream: Stream, merge: MergePlan, base: Checkpoint, checkpoint: Checkpoint
+) -> tuple[MergePlan, Mapping[str, Any]]:
+    """The whole base model around the merged tensors, or for `publish: {model: tower}` those alone."""
+    wanted = stream.recipe.publish
+    if wanted is None or wanted.model == "full":
+        return merge, base.config
+    if set(checkpoint.tensors) != {tensor.name for tensor in merge.merged}:
+        raise CheckpointError(
+            f"{checkpoint.label}: its tensors are not just the merged ones, so its config.json fits no tower of them",
+            hint="write `publish: {model: full}`",
+        )
+    return replace(merge, tensors=merge.merged, left_out=()), checkpoint.config
 
 
 def selection_of(recipe: Recipe) -> Selection:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hubmerge import assembly
 from hubmerge.checkpoints import Checkpoint, align, open_checkpoint, weight_matrices
@@ -20,12 +21,14 @@ from hubmerge.methods import method_named
 from hubmerge.planning import RunPlan, check_room, input_dtype, preflight, selection_of
 from hubmerge.progress import Advance, Progress
 from hubmerge.report import ModelReport, RunReport, Scores, Spread, StepReport, TensorSummary
-from hubmerge.scoring import Scoreboard
 from hubmerge.sources import fetch_folder, file_digest, open_source
 from hubmerge.state import MergeState, find_state
 from hubmerge.stream import Stream, settle
 from hubmerge.workspace import Workspace, open_workspace, workspace_name
 from merge_recipes import LoadedRecipe, TensorParameters
+
+if TYPE_CHECKING:
+    from hubmerge.scoring import Scoreboard
 
 FIGURES_FILE = "figures.json"
 LIBRARIES = ("hubmerge", "torch", "transformers", "huggingface_hub", "safetensors")
@@ -124,6 +127,8 @@ class Run:
     def _work(
         self, plan: RunPlan, base_folder: Path, state: MergeState | None, begin: int, first: int
     ) -> Iterator[StepReport]:
+        from hubmerge.scoring import Scoreboard  # its libraries take seconds to import, and only work needs them
+
         method = method_named(self.recipe.merge_method)
         device = pick_device()
         base = open_checkpoint(base_folder, self.stream.base.label)
@@ -175,18 +180,18 @@ class Run:
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        with self.progress.stage(f"step {step}: write the merged model", len(plan.merge.tensors)) as advance:
+        with self.progress.stage(f"step {step}: write the merged model", len(plan.written.tensors)) as advance:
             write_merged(
                 base,
                 state,
-                plan.merge,
+                plan.written,
                 partial,
                 max_shard_bytes=self._max_shard_bytes,
                 input_dtype=input_dtype(self.recipe),
                 on_tensor=_count(advance),
             )
         assembly.copy_companions(base_folder, partial)
-        assembly.write_config(base.config, partial, out_dtype=self.recipe.out_dtype or self.recipe.dtype)
+        assembly.write_config(plan.config, partial, out_dtype=self.recipe.out_dtype or self.recipe.dtype)
         assembly.check_loads(partial)
         with open_checkpoint(partial, f"the merged model of step {step}") as merged:
             step_scores = scores.score(step, merged)

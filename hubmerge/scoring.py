@@ -6,7 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
-from hubmerge.evaluation import PreparedTask, Scorer, Weights, task_kind_named
+from hubmerge.evaluation import task_kind_named
+from hubmerge.evaluation.kinds import PreparedTask, Scorer, Weights
 from hubmerge.hub.datasets import load_metric, load_rows
 from hubmerge.progress import Progress
 from hubmerge.report import Scores, TaskReport

@@ -11,7 +11,8 @@ from transformers import CLIPModel, CLIPProcessor, pipeline
 
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation import METRICS, TASK_KINDS, task_kind_named
+from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES, task_kind_named
+from hubmerge.evaluation.metrics import SHIPPED_METRIC_NAMES
 from hubmerge.evaluation.pixels import Preprocessor
 from tests.evaluation.small_task import CLASS_NAMES, PROMPTS, make_task
 
@@ -77,10 +78,10 @@ def test_head_is_the_mean_over_prompts_made_unit(scorer, clip_folders, rows, tmp
 
 
 def test_scores_are_the_metrics_of_the_logits(scorer, rows, tmp_path) -> None:
-    prepared = prepare(scorer, rows, tmp_path, make_task(metrics=METRICS))
+    prepared = prepare(scorer, rows, tmp_path, make_task(metrics=METRIC_NAMES))
     scores = prepared.score(scorer)
     predicted = prepared.logits(scorer).argmax(axis=1)
-    assert set(scores) == set(METRICS)
+    assert set(scores) == set(METRIC_NAMES)
     assert scores["accuracy"] == pytest.approx((predicted == prepared.labels).mean())
     assert np.sum(scores["confusion"]) == prepared.examples == len(rows)
     assert scores["top-5"] >= scores["accuracy"]
@@ -207,7 +208,7 @@ def test_empty_splits_and_single_classes_are_refused(scorer, rows, tmp_path) -> 
 
 
 def test_kinds_have_names_of_their_own() -> None:
-    names = [kind.name for kind in TASK_KINDS]
-    assert len(set(names)) == len(names)
+    assert [task_kind_named(name).name for name in TASK_KIND_NAMES] == list(TASK_KIND_NAMES)
+    assert tuple(SHIPPED_METRIC_NAMES) == METRIC_NAMES
     with pytest.raises(EvaluationError, match="no kind of task 'colouring'"):
         task_kind_named("colouring")
