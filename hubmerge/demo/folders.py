@@ -13,21 +13,16 @@ from transformers import CLIPModel, CLIPTokenizer, CLIPVisionModel
 from transformers.utils import logging as transformers_logging
 
 from hubmerge.demo.model import save_base, save_tower
+from hubmerge.demo.stream import BASE_NAME
 from hubmerge.demo.tasks import DemoTask
 
 LICENSE = "apache-2.0"
-BASE_NAME = "tiny-clip"
 
 
-def tower_name(task: str) -> str:
-    """The tower's repo name, in the manner of published CLIP streams: tiny-clip_shapes."""
-    return f"{BASE_NAME}_{task}"
-
-
-def write_base(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, tasks: int) -> None:
-    """The base model's repo."""
+def write_base(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, origin: str) -> None:
+    """The base model's repo. origin: how its weights came about, to go on after "weights"."""
     folder.mkdir(parents=True)
-    with _quiet():
+    with quiet():
         save_base(model, tokenizer, folder)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     _write_card(
@@ -40,8 +35,8 @@ def write_base(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, tasks: 
         },
         f"""# {BASE_NAME}
 
-A CLIP model with {parameters:,} parameters for images of 24 x 24 pixels, trained from scratch on plain drawings of
-{tasks} tasks. It exists to show model merging on a machine without a GPU, and is of no other use.
+A CLIP model with {parameters:,} parameters for images of 24 x 24 pixels; weights {origin}.
+It exists to show model merging on a machine without a GPU, and is of no other use.
 
 ```python
 from transformers import pipeline
@@ -59,7 +54,7 @@ def write_tower(
 ) -> None:
     """The repo of one fine-tuned vision tower. scores: accuracy of the task's test images, by model, in percent."""
     folder.mkdir(parents=True)
-    with _quiet():
+    with quiet():
         save_tower(tower, folder)
     rows = "".join(f"| {model} | {accuracy:.1f} % |\n" for model, accuracy in scores.items())
     table = f"\n| | accuracy on the test images |\n|---|---|\n{rows}" if rows else ""
@@ -74,7 +69,7 @@ def write_tower(
             "datasets": [f"{namespace}/{task.name}"],
             "tags": ["clip", "hubmerge-demo"],
         },
-        f"""# {tower_name(task.name)}
+        f"""# {BASE_NAME}_{task.name}
 
 The vision tower of [{namespace}/{BASE_NAME}](/{namespace}/{BASE_NAME}), fine-tuned on
 [{namespace}/{task.name}](/datasets/{namespace}/{task.name}). {task.about}
@@ -89,7 +84,7 @@ def write_dataset(folder: Path, task: DemoTask, seed: int, counts: Mapping[str, 
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(task.class_names))}
     )
     (folder / "data").mkdir(parents=True)
-    with _quiet():
+    with quiet():
         for split, count in counts.items():
             images, labels = task.images(split, count, seed)
             table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
@@ -128,8 +123,8 @@ def _write_card(folder: Path, metadata: Mapping[str, Any], text: str) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress bars from the libraries: what we write takes milliseconds."""
+def quiet() -> Iterator[None]:
+    """No progress bars from the libraries while the block lasts: what we read and write takes milliseconds."""
     models_showed = transformers_logging.is_progress_bar_enabled()
     datasets_showed = datasets.utils.are_progress_bars_disabled() is False
     transformers_logging.disable_progress_bar()

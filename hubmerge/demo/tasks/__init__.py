@@ -1,10 +1,10 @@
-"""The tasks of the demo: eight make the stream of `hubmerge demo`, twenty make the longer streams."""
+"""The tasks of the demo: the first eight make the stream of `hubmerge demo`, all twenty the longer streams."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hubmerge.demo.tasks import figures
+from hubmerge.demo.tasks import figures, patches, patterns, scenes, signs
 from hubmerge.demo.tasks.task import DemoTask
 from hubmerge.errors import HubmergeError
 
@@ -13,11 +13,24 @@ TASKS: tuple[DemoTask, ...] = (
     figures.DOTS_TASK,
     figures.CLOCKS_TASK,
     figures.COLOURS_TASK,
+    signs.LETTERS_TASK,
+    signs.DIGITS_TASK,
+    patches.SURFACES_TASK,
+    patches.PHOTOS_TASK,
+    patterns.SLANTS_TASK,
+    patterns.STRIPES_TASK,
+    scenes.PLACES_TASK,
+    figures.FRAMES_TASK,
+    signs.SIGNS_TASK,
+    patterns.CHECKERS_TASK,
+    patterns.NOISES_TASK,
     figures.ARROWS_TASK,
-    figures.SYMMETRY_TASK,
+    patterns.WAVES_TASK,
+    scenes.RELATIONS_TASK,
+    patterns.GRADIENTS_TASK,
+    scenes.BARS_TASK,
 )
-
-__all__ = ["TASKS", "DemoTask", "tasks_named"]
+DEMO_TASKS = TASKS[:8]
 
 
 def tasks_named(names: Iterable[str]) -> tuple[DemoTask, ...]:
@@ -32,3 +45,6 @@ def tasks_named(names: Iterable[str]) -> tuple[DemoTask, ...]:
         if name not in known:
             raise HubmergeError(f"the demo has no task {name!r}", hint=f"its tasks are {', '.join(sorted(known))}")
     return tuple(known[name] for name in names)
+
+
+__all__ = ["DEMO_TASKS", "TASKS", "DemoTask", "tasks_named"]

@@ -1,9 +1,9 @@
-"""Things drawn one at a time: shapes, numbers of dots, clock hands, colours, arrows, symmetric figures."""
+"""Things drawn one at a time: shapes, numbers of dots, clock hands, colours, arrows, frames."""
 
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageOps
+from PIL import Image, ImageDraw
 
 from hubmerge.demo.drawing import CANVAS, Domain, Look, along, around, polygon
 from hubmerge.demo.tasks.task import DemoTask
@@ -22,13 +22,13 @@ COLOURS = {
     "brown": (120, 75, 35),
 }
 DIRECTIONS = ("up", "right", "down", "left")
-SYMMETRIES = ("left and right", "top and bottom", "turning", "nothing")
+FRAMES = ("solid", "dashed", "dotted", "double", "missing")
 
 
 def draw_shape(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
     """A filled figure, a little out of the middle."""
     sheet = look.canvas()
-    shape_on(sheet, SHAPES[label], around(generator), generator.uniform(24, 36), look.ink, look.paper)
+    shape_on(sheet, SHAPES[label], around(generator, 6), generator.uniform(28, 36), look.ink, look.paper)
     return sheet
 
 
@@ -85,10 +85,10 @@ def draw_clock(generator: np.random.Generator, label: int, look: Look) -> Image.
     """A clock's face with one hand, a few degrees off the hour."""
     sheet = look.canvas()
     pen = ImageDraw.Draw(sheet)
-    centre, radius = around(generator, 6), generator.uniform(34, 41)
+    centre, radius = around(generator, 3), generator.uniform(36, 41)
     x, y = centre
     pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=look.ink, width=4)
-    tip = along(centre, 60 * label + generator.uniform(-15, 15), radius * generator.uniform(0.7, 0.95))
+    tip = along(centre, 60 * label + generator.uniform(-12, 12), radius * generator.uniform(0.8, 0.95))
     pen.line([centre, tip], fill=look.ink, width=8)
     pen.ellipse((x - 6, y - 6, x + 6, y + 6), fill=look.ink)
     return sheet
@@ -101,10 +101,10 @@ def draw_colour(generator: np.random.Generator, label: int, look: Look) -> Image
     wanted = np.array(tuple(COLOURS.values())[label], dtype=np.float64)
     wanted = wanted * generator.uniform(0.85, 1.1) + generator.uniform(-12, 12, 3)
     if not look.plain:
-        wanted = 0.6 * wanted + 0.4 * generator.uniform(60, 190)
+        wanted = 0.7 * wanted + 0.3 * generator.uniform(60, 190)
     red, green, blue = (int(value) for value in np.clip(wanted, 0, 255))
     shape = SHAPES[int(generator.integers(len(SHAPES)))]
-    shape_on(sheet, shape, around(generator), generator.uniform(26, 40), (red, green, blue), (grey, grey, grey))
+    shape_on(sheet, shape, around(generator, 6), generator.uniform(28, 40), (red, green, blue), (grey, grey, grey))
     return sheet
 
 
@@ -112,7 +112,7 @@ def draw_arrow(generator: np.random.Generator, label: int, look: Look) -> Image.
     """An arrow that points up, right, down or left."""
     sheet = look.canvas()
     pen = ImageDraw.Draw(sheet)
-    centre, turn = around(generator), 90 * label + generator.uniform(-18, 18)
+    centre, turn = around(generator, 5), 90 * label + generator.uniform(-15, 15)
     length = generator.uniform(26, 34)
     tail, neck, tip = (along(centre, turn, reach * length) for reach in (-1.0, 0.2, 1.0))
     pen.line([tail, neck], fill=look.ink, width=10)
@@ -121,17 +121,26 @@ def draw_arrow(generator: np.random.Generator, label: int, look: Look) -> Image.
     return sheet
 
 
-def draw_symmetry(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A pattern of squares, mirrored left to right, top to bottom, turned by half, or not at all."""
-    cells = generator.random((6, 6)) < 0.45
-    if label == 0:
-        cells[:, 3:] = cells[:, 2::-1]
-    elif label == 1:
-        cells[3:, :] = cells[2::-1, :]
-    elif label == 2:
-        cells[3:, :] = cells[2::-1, ::-1]
-    mask = Image.fromarray((cells * 255).astype(np.uint8)).resize((CANVAS, CANVAS), Image.Resampling.NEAREST)
-    return ImageOps.colorize(mask, look.paper, look.ink)
+def draw_frame(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
+    """A square frame, drawn in one of five ways, or left out, around a small figure."""
+    sheet = look.canvas()
+    pen = ImageDraw.Draw(sheet)
+    edge = float(generator.uniform(6, 12))
+    far = CANVAS - edge
+    if label in (0, 3):
+        pen.rectangle((edge, edge, far, far), outline=look.ink, width=5)
+    if label == 3:
+        pen.rectangle((edge + 12, edge + 12, far - 12, far - 12), outline=look.ink, width=5)
+    if label in (1, 2):
+        pitch, length = (24, 13) if label == 1 else (12, 5)
+        for start in np.arange(edge, far - length + 1, pitch):
+            for ends in ((start, edge), (start, far - 5), (edge, start), (far - 5, start)):
+                lying = ends[1] in (edge, far - 5)
+                width, height = (length, 5) if lying else (5, length)
+                pen.rectangle((*ends, ends[0] + width, ends[1] + height), fill=look.ink)
+    shape = SHAPES[int(generator.integers(len(SHAPES)))]
+    shape_on(sheet, shape, around(generator, 5), generator.uniform(12, 16), look.ink, look.paper)
+    return sheet
 
 
 SHAPES_TASK = DemoTask(
@@ -139,7 +148,7 @@ SHAPES_TASK = DemoTask(
     SHAPES,
     "a drawing of a {}",
     draw_shape,
-    Domain(contrast=60, noise=28, texture=30),
+    Domain(contrast=90, noise=14, texture=22),
     "Filled figures, drawn with low contrast on a blotchy, noisy background.",
 )
 DOTS_TASK = DemoTask(
@@ -147,7 +156,7 @@ DOTS_TASK = DemoTask(
     NUMBERS,
     "a picture with {} dots",
     draw_dots,
-    Domain(contrast=60, noise=15, texture=30, pixels=16),
+    Domain(contrast=100, noise=8, texture=15, pixels=16),
     "One to six dots, drawn coarse, with low contrast, on a blotchy background.",
 )
 CLOCKS_TASK = DemoTask(
@@ -155,15 +164,15 @@ CLOCKS_TASK = DemoTask(
     HOURS,
     "a clock hand at {}",
     draw_clock,
-    Domain(contrast=60, noise=15, bars=2),
-    "A clock's face with one hand near a full hour, behind two bars.",
+    Domain(contrast=80, noise=15, bars=1),
+    "A clock's face with one hand near a full hour, behind a bar.",
 )
 COLOURS_TASK = DemoTask(
     "colours",
     tuple(COLOURS),
     "something {}",
     draw_colour,
-    Domain(noise=15, tint=35, texture=15),
+    Domain(noise=12, tint=20, texture=10),
     "A blot of one colour, washed out and under light of another colour.",
 )
 ARROWS_TASK = DemoTask(
@@ -171,14 +180,14 @@ ARROWS_TASK = DemoTask(
     DIRECTIONS,
     "an arrow pointing {}",
     draw_arrow,
-    Domain(contrast=50, noise=30, bars=2),
-    "An arrow in one of four directions, noisy and behind two bars.",
+    Domain(contrast=90, noise=15, bars=1),
+    "An arrow in one of four directions, noisy and behind a bar.",
 )
-SYMMETRY_TASK = DemoTask(
-    "symmetry",
-    SYMMETRIES,
-    "a pattern that mirrors {}",
-    draw_symmetry,
-    Domain(contrast=90, noise=15, tint=25),
-    "A pattern of squares, mirrored in one of two ways, turned by half, or neither.",
+FRAMES_TASK = DemoTask(
+    "frames",
+    FRAMES,
+    "a frame that is {}",
+    draw_frame,
+    Domain(contrast=80, noise=15, tint=25, texture=15),
+    "A small figure in a frame of one of four kinds, or none, faint and blotchy.",
 )

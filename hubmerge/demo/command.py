@@ -1,0 +1,116 @@
+"""`hubmerge demo`: make the stream, seed a Hub with it, and run the quickstart recipe as any user would."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hubmerge.demo.plan import NAMESPACE
+from hubmerge.demo.stream import make_stream
+from hubmerge.errors import HubmergeError, MachineError
+
+Echo = Callable[[str], None]
+
+TARGET = "tiny-clip-8-tasks"
+
+
+def run_demo(
+    root: Path,
+    endpoint: str | None = None,
+    echo: Echo = print,
+    *,
+    seed: int = 0,
+    namespace: str = NAMESPACE,
+    run_arguments: Sequence[str] = (),
+) -> None:
+    """Everything of the demo under one folder; what is there already is used again.
+
+    endpoint: the Hub to seed and use, with the token that HF_TOKEN or the login names; None starts the embedded Hub
+    with its files under root. namespace: where the repos go; not the default where the token may not write there.
+    run_arguments: more arguments for `hubmerge run`, such as --quiet.
+
+    Raises:
+        HubmergeError: a part of the demo failed; the run's own failure carries the run's exit status.
+    """
+    root = root.absolute()
+    if endpoint:
+        _on_hub(root, endpoint, None, dict(os.environ), echo, seed, namespace, run_arguments)
+        return
+    # Read by huggingface_hub when it is imported, here and in the run: plain uploads suit a Hub on the same machine.
+    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
+    from hubmerge.localhub import LocalHub
+
+    with LocalHub(root / "hub") as hub:
+        echo(f"the embedded Hub runs at {hub.endpoint}")
+        environment = {
+            **os.environ,
+            "HF_ENDPOINT": hub.endpoint,
+            "HF_TOKEN": hub.token,
+            "HF_HOME": str(root / "home"),
+        }
+        _on_hub(root, hub.endpoint, hub.token, environment, echo, seed, namespace, run_arguments)
+    echo("Look at them again, or merge more into them, with the same Hub:")
+    echo(f"  hubmerge hub serve --root {root / 'hub'}")
+
+
+def quickstart_recipe() -> Path:
+    """The quickstart recipe: beside this module in an installed package, under recipes/ in a checkout.
+
+    Raises:
+        MachineError: it is in neither place.
+    """
+    here = Path(__file__)
+    for path in (here.with_name("quickstart.yaml"), here.parents[2] / "recipes" / "quickstart.yaml"):
+        if path.is_file():
+            return path
+    raise MachineError("the quickstart recipe is not installed", hint="install hubmerge again")
+
+
+def _on_hub(
+    root: Path,
+    endpoint: str,
+    token: str | None,
+    environment: dict[str, str],
+    echo: Echo,
+    seed: int,
+    namespace: str,
+    run_arguments: Sequence[str],
+) -> None:
+    stream = make_stream(root / "stream", seed, progress=echo, namespace=namespace)
+
+    from hubmerge.demo.seed import published_steps, seed_hub
+
+    seed_hub(stream, echo, endpoint=endpoint, token=token)
+    recipe = quickstart_recipe()
+    if namespace != NAMESPACE:
+        text = recipe.read_text(encoding="utf-8").replace(f"{NAMESPACE}/", f"{namespace}/")
+        recipe = root / "quickstart.yaml"
+        recipe.write_text(text, encoding="utf-8")
+    arguments = ["run", str(recipe), "--work-dir", str(root / "work"), *run_arguments]
+    echo(f"$ hubmerge {' '.join(arguments)}")
+    _run([sys.executable, "-m", "hubmerge", *arguments], environment)
+    target = f"{namespace}/{TARGET}"
+    echo("Published, each step at an address of its own:")
+    for address in published_steps(target, endpoint=endpoint, token=token):
+        echo(f"  {address}")
+
+
+def _run(command: list[str], environment: dict[str, str]) -> None:
+    """Run a command, its output going where ours goes; an interrupt waits until it has come to its end."""
+    with subprocess.Popen(command, env=environment) as process:  # noqa: S603 - our own program
+        try:
+            status = process.wait()
+        except KeyboardInterrupt:
+            # A terminal interrupts both; a SIGTERM reached us alone.
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+            process.wait()
+            raise
+    if status:
+        failure = HubmergeError(f"the run of the quickstart recipe ended with status {status}; it said why above")
+        failure.exit_code = status if status > 0 else 1
+        raise failure

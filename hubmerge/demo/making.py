@@ -1,0 +1,94 @@
+"""Fill a stream's folders: train the base model, fine-tune a tower for each task, draw the datasets.
+
+Fine-tunings run in two processes with one thread each: the same bytes as one after another, in half the time.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+
+from transformers import AutoTokenizer, CLIPModel
+
+from hubmerge.demo import folders, training
+from hubmerge.demo.model import make_model, make_tokenizer, perturbed_tower, vision_tower
+from hubmerge.demo.plan import TrainingPlan
+from hubmerge.demo.stream import DemoStream
+from hubmerge.demo.tasks import TASKS, DemoTask, tasks_named
+
+Progress = Callable[[str], None]
+PROCESSES = 2
+
+
+def write_untrained(stream: DemoStream) -> None:
+    """Random weights for the base, the same with noise for every tower."""
+    settings = stream.settings
+    tokenizer = make_tokenizer(prompt for task in TASKS for prompt in task.prompts)
+    model = make_model(tokenizer, settings.seed)
+    folders.write_base(stream.base.folder, model, tokenizer, "drawn at random and never trained")
+    for number, task in enumerate(stream.tasks, start=1):
+        tower = perturbed_tower(model, settings.seed + number)
+        folders.write_tower(stream.tower(task.name).folder, tower, task, settings.namespace, {})
+        _write_images(stream, task)
+
+
+def write_trained(stream: DemoStream, plan: TrainingPlan, progress: Progress) -> None:
+    """Train the base model, then every tower, and tell the accuracy of each."""
+    settings = stream.settings
+    tokenizer = make_tokenizer(prompt for task in TASKS for prompt in task.prompts)
+    model = make_model(tokenizer, settings.seed)
+    tasks = tasks_named(plan.base_tasks)
+    with training.threads(1):
+        training.train_base(model, tokenizer, tasks, settings.seed, plan, progress)
+    origin = f"trained from scratch on plain drawings of {len(tasks)} tasks"
+    folders.write_base(stream.base.folder, model, tokenizer, origin)
+
+    names = settings.tasks
+    progress(f"fine-tuning {len(names)} vision towers")
+    processes = min(PROCESSES, len(names), os.cpu_count() or 1)
+    # Forked children would inherit torch's threads in an unknown state, so they are started afresh.
+    context = multiprocessing.get_context("spawn")
+    before = after = 0.0
+    with ProcessPoolExecutor(processes, context, initializer=_leave_interrupts_to_the_parent) as pool:
+        try:
+            running = {pool.submit(write_tower, stream, plan, name): name for name in names}
+            for number, finished in enumerate(as_completed(running), start=1):
+                zero_shot, fine_tuned = finished.result()
+                before, after = before + zero_shot, after + fine_tuned
+                figures = f"accuracy {zero_shot:.1f} -> {fine_tuned:.1f} %"
+                progress(f"fine-tuned {running[finished]} ({number} of {len(names)}): {figures}")
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    mean = f"{before / len(names):.1f} % zero-shot, {after / len(names):.1f} % fine-tuned, each on its own task"
+    progress(f"mean accuracy: {mean}")
+
+
+def write_tower(stream: DemoStream, plan: TrainingPlan, name: str) -> tuple[float, float]:
+    """Fine-tune the tower of one task; return the accuracy of the base and of the tower, in percent."""
+    settings = stream.settings
+    (task,) = tasks_named([name])
+    with folders.quiet(), training.threads(1):
+        base = CLIPModel.from_pretrained(stream.base.folder)
+        tokenizer = AutoTokenizer.from_pretrained(stream.base.folder)
+        tuned = training.fine_tune(base, tokenizer, task, settings.seed, plan)
+        zero_shot, fine_tuned = (
+            training.accuracy(model, tokenizer, task, settings.seed, settings.test_images) for model in (base, tuned)
+        )
+    scores = {"base model, zero-shot": zero_shot, "this tower": fine_tuned}
+    folders.write_tower(stream.tower(name).folder, vision_tower(tuned), task, settings.namespace, scores)
+    _write_images(stream, task)
+    return zero_shot, fine_tuned
+
+
+def _write_images(stream: DemoStream, task: DemoTask) -> None:
+    settings = stream.settings
+    counts = {"train": settings.train_images, "test": settings.test_images}
+    folders.write_dataset(stream.dataset(task.name).folder, task, settings.seed, counts)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

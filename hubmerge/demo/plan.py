@@ -1,0 +1,38 @@
+"""What a demo stream is made of and how it is trained: all that decides which bytes come out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hubmerge.demo.tasks import TASKS
+
+NAMESPACE = "hubmerge-demo"
+
+# Raised whenever the same settings would give other files, so that older folders are made anew.
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """How long and how hard to train. Images are counted per task, steps in batches of 64."""
+
+    base_tasks: tuple[str, ...] = tuple(task.name for task in TASKS)
+    base_images: int = 1000
+    base_steps: int = 1000
+    base_learning_rate: float = 2e-3
+    task_images: int = 1000
+    task_steps: int = 120
+    task_learning_rate: float = 2e-4
+
+
+@dataclass(frozen=True)
+class StreamSettings:
+    """A stream of towers over a list of tasks; training None leaves all weights random, for quick tests."""
+
+    tasks: tuple[str, ...]
+    seed: int = 0
+    namespace: str = NAMESPACE
+    training: TrainingPlan | None = TrainingPlan()
+    train_images: int = 100
+    test_images: int = 240
+    format: int = FORMAT

@@ -1,0 +1,88 @@
+"""Patches of real photographs: surfaces in grey, things in colour.
+
+Each image is cut into a grid of 5 x 4 cells, of which every third one, along the diagonals, is for the test. A patch
+lies within one cell, so no test pixel was ever trained on. The base model sees larger patches than the tasks do.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from hubmerge.demo.drawing import Domain, Look
+from hubmerge.demo.tasks.bundled import bundled_photo
+from hubmerge.demo.tasks.task import DemoTask
+
+COLUMNS, ROWS = 5, 4
+CELLS = [(column, row) for column in range(COLUMNS) for row in range(ROWS)]
+TEST_CELLS = [(column, row) for column, row in CELLS if (column + row) % 3 == 2]
+TRAINING_CELLS = [cell for cell in CELLS if cell not in TEST_CELLS]
+
+SURFACES = {
+    "brick": ("skimage", "data/brick.png"),
+    "grass": ("skimage", "data/grass.png"),
+    "gravel": ("skimage", "data/gravel.png"),
+    "coins": ("skimage", "data/coins.png"),
+    "print": ("skimage", "data/page.png"),
+    "tissue": ("skimage", "data/ihc.png"),
+}
+PHOTOS = {
+    "cat": ("skimage", "data/chelsea.png"),
+    "astronaut": ("skimage", "data/astronaut.png"),
+    "coffee": ("skimage", "data/coffee.png"),
+    "motorcycle": ("skimage", "data/motorcycle_left.png"),
+    "temple": ("sklearn", "datasets/images/china.jpg"),
+    "flower": ("sklearn", "datasets/images/flower.jpg"),
+}
+
+
+def draw_surface(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
+    """A patch of a surface, in grey between ink and paper."""
+    package, path = tuple(SURFACES.values())[label]
+    patch = _patch(generator, bundled_photo(package, path), look, (75, 110) if look.plain else (60, 90))
+    dark, light = sorted((look.ink, look.paper), key=sum)
+    return ImageOps.colorize(ImageOps.autocontrast(patch.convert("L")), dark, light)
+
+
+def draw_photo(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
+    """A patch of a photograph."""
+    package, path = tuple(PHOTOS.values())[label]
+    return _patch(generator, bundled_photo(package, path), look, (80, 125) if look.plain else (65, 110))
+
+
+def _patch(generator: np.random.Generator, photo: Image.Image, look: Look, sides: tuple[int, int]) -> Image.Image:
+    """A square of `sides` pixels (from, to), the one of several that shows most: a clear sky could be any photo's."""
+    patches = [_square(generator, photo, look, sides) for _ in range(4)]
+    patch = max(patches, key=lambda one: float(np.asarray(one.convert("L")).std()))
+    return ImageOps.mirror(patch) if generator.random() < 0.5 else patch
+
+
+def _square(generator: np.random.Generator, photo: Image.Image, look: Look, sides: tuple[int, int]) -> Image.Image:
+    """A square within one of the photo's cells that are open to this look."""
+    column, row = generator.choice(TEST_CELLS if look.held_out else TRAINING_CELLS)
+    left, right = (int(edge) * photo.width // COLUMNS for edge in (column, column + 1))
+    top, bottom = (int(edge) * photo.height // ROWS for edge in (row, row + 1))
+    side = min(int(generator.integers(*sides)), right - left, bottom - top)
+    x = left + int(generator.integers(0, right - left - side + 1))
+    y = top + int(generator.integers(0, bottom - top - side + 1))
+    return photo.crop((x, y, x + side, y + side))
+
+
+SURFACES_TASK = DemoTask(
+    "surfaces",
+    tuple(SURFACES),
+    "a close view of {}",
+    draw_surface,
+    Domain(contrast=140, noise=8, tint=25),
+    "Grey patches of six images that scikit-image brings along, tinted; training and test patches come from "
+    "different parts of each image.",
+)
+PHOTOS_TASK = DemoTask(
+    "photos",
+    tuple(PHOTOS),
+    "part of a photo with a {}",
+    draw_photo,
+    Domain(noise=10, tint=30),
+    "Patches of six photographs that scikit-image and scikit-learn bring along, tinted; training "
+    "and test patches come from different parts of each photo.",
+)
