@@ -1,0 +1,199 @@
+"""Whole runs over real HTTP: what a run publishes, and what a second one finds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import HfApi, ModelCard, hf_hub_download
+from safetensors.torch import load_file
+
+from merge_recipes import Lock
+from tests.run.conftest import Stage
+
+Command = Callable[..., tuple[int, str, str]]
+KEPT, MERGED = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
+
+
+def files_at(repo: str, revision: str) -> dict[str, str]:
+    items = HfApi().list_repo_tree(repo, revision=revision, recursive=True)
+    return {item.path: item.lfs.sha256 if item.lfs else item.blob_id for item in items}
+
+
+def test_every_step_is_a_tagged_commit_that_loads(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    from transformers import CLIPModel, pipeline
+
+    repo = repo_name("merged")
+    recipe = stage.write(tmp_path, stage.recipe(repo))
+    status, output, errors = hubmerge("run", recipe)
+    assert status == 0, errors
+    assert f"{repo}/tree/step-03" in output
+    api = HfApi()
+    tags = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags}
+    assert list(tags) == ["step-01", "step-02", "step-03"]
+    titles = [commit.title for commit in api.list_repo_commits(repo)]
+    assert titles[:3] == [f"step-0{n}: merge {name}" for n, name in reversed(list(enumerate(stage.towers, 1)))]
+    steps = [files_at(repo, tag) for tag in tags]
+    assert len({step[KEPT] for step in steps}) == 1, "untouched tensors must be one and the same file at every step"
+    assert len({step[MERGED] for step in steps}) == 3
+    wanted = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", "preprocessor_config.json"}
+    assert wanted <= set(steps[0])
+
+    model = CLIPModel.from_pretrained(repo, revision="step-01")
+    tower = load_file(hf_hub_download(stage.towers[next(iter(stage.towers))], "model.safetensors"))
+    merged = model.vision_model.state_dict()
+    for name, value in tower.items():
+        torch.testing.assert_close(merged[name.removeprefix("vision_model.")], value, rtol=1e-6, atol=1e-8)
+    classify = pipeline("zero-shot-image-classification", model=repo)
+    from PIL import Image
+
+    assert len(classify(Image.new("RGB", (30, 30), "red"), candidate_labels=["circle", "square"])) == 2
+
+    report = json.loads(Path(hf_hub_download(repo, "hubmerge.json", revision="step-02")).read_text())
+    assert [step["step"] for step in report["steps"]] == [1, 2]
+    assert report["steps"][0]["scale"] == 1.0
+    assert set(report["steps"][1]["scores"]) == set(list(stage.towers)[:2])
+    lock = Lock.from_yaml(Path(hf_hub_download(repo, "hubmerge.lock.yaml")).read_text())
+    assert lock.base_model.commit == api.model_info(stage.base).sha
+    assert Path(hf_hub_download(repo, "hubmerge.yaml")).read_bytes() == recipe.read_bytes()
+    card = ModelCard.load(repo)
+    card.validate()
+    assert card.data.base_model[0] == stage.base
+    assert card.data.license == "apache-2.0"
+
+    again = hubmerge("run", recipe)
+    assert again[0] == 0
+    assert "nothing to do" in again[1]
+    assert [commit.title for commit in api.list_repo_commits(repo)] == titles
+
+
+def test_a_longer_recipe_adds_only_the_new_step(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    repo, names = repo_name("merged"), tuple(stage.towers)
+    assert hubmerge("run", stage.write(tmp_path, stage.recipe(repo, entries=names[:2])))[0] == 0
+    before = files_at(repo, "step-02")
+    status, output, errors = hubmerge("run", stage.write(tmp_path, stage.recipe(repo)), "--json")
+    assert status == 0, errors
+    events = [json.loads(line) for line in output.splitlines()]
+    assert [event["step"] for event in events if event["event"] == "step"] == [3]
+    assert files_at(repo, "step-02") == before
+    whole = repo_name("merged")
+    assert hubmerge("run", stage.write(tmp_path, stage.recipe(whole)))[0] == 0
+    assert files_at(repo, "step-03")[MERGED] == files_at(whole, "step-03")[MERGED]
+
+
+def test_a_moved_source_changes_nothing_that_is_merged(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    from huggingface_hub import snapshot_download
+
+    names = tuple(stage.towers)
+    source, repo = repo_name("source"), repo_name("merged")
+    api = HfApi()
+    api.create_repo(source)
+    api.upload_folder(repo_id=source, folder_path=snapshot_download(stage.towers[names[0]]))
+    models = [{"model": source, "name": names[0]}, {"model": stage.towers[names[1]], "name": names[1]}]
+    recipe = stage.recipe(repo, models=models, evaluate=None)
+    assert hubmerge("run", stage.write(tmp_path, recipe))[0] == 0
+    api.upload_folder(repo_id=source, folder_path=snapshot_download(stage.towers[names[2]]))
+    status, output, _ = hubmerge("run", stage.write(tmp_path, recipe))
+    assert status == 0
+    assert "nothing to do" in output
+
+
+def test_only_the_last_step_is_published_when_asked(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    repo = repo_name("merged")
+    recipe = stage.write(tmp_path, stage.recipe(repo, publish={"repo": repo, "steps": "last"}))
+    assert hubmerge("run", recipe)[0] == 0
+    assert [ref.name for ref in HfApi().list_repo_refs(repo).tags] == ["step-03"]
+    report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text())
+    assert [len(step["scores"]) for step in report["steps"]] == [1, 2, 3]
+    assert "nothing to do" in hubmerge("run", recipe)[1]
+
+
+def test_the_tower_alone(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]) -> None:
+    from transformers import CLIPVisionModel
+
+    repo = repo_name("merged")
+    recipe = stage.recipe(repo, publish={"repo": repo, "model": "tower", "steps": "last"})
+    assert hubmerge("run", stage.write(tmp_path, recipe))[0] == 0
+    model, found = CLIPVisionModel.from_pretrained(repo, output_loading_info=True)
+    assert not found["missing_keys"]
+    assert not found["unexpected_keys"]
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+
+
+def test_without_publish_nothing_is_pushed_and_out_holds_the_model(
+    stage: Stage, hubmerge: Command, tmp_path: Path
+) -> None:
+    from transformers import CLIPModel
+
+    before = {model.id for model in HfApi().list_models()}
+    recipe = stage.write(tmp_path, stage.recipe(None))
+    status, _, errors = hubmerge("run", recipe, "--out", tmp_path / "out")
+    assert status == 0, errors
+    assert {model.id for model in HfApi().list_models()} == before
+    assert CLIPModel.from_pretrained(tmp_path / "out").config.model_type == "clip"
+    status, output, _ = hubmerge("run", recipe, "--out", tmp_path / "out")
+    assert status == 0
+    assert "nothing to do" in output
+
+
+def test_local_folders_give_the_same_model(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    remote = stage.recipe(None, evaluate=None)
+    assert hubmerge("run", stage.write(tmp_path, remote), "--out", tmp_path / "remote")[0] == 0
+    (tmp_path / "recipes").mkdir()
+    local = {
+        **remote,
+        "base_model": str(stage.folder / "base"),
+        "models": [{"model": str(stage.folder / "towers" / name), "name": name} for name in stage.towers],
+    }
+    assert hubmerge("run", stage.write(tmp_path / "recipes", local), "--out", tmp_path / "local")[0] == 0
+    assert (tmp_path / "local" / MERGED).read_bytes() == (tmp_path / "remote" / MERGED).read_bytes()
+
+
+def test_shuffled_order_is_the_seed_s(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    recipe = stage.recipe(None, order="shuffled", seed=1, evaluate=None)
+    status, output, _ = hubmerge("run", stage.write(tmp_path, recipe), "--json")
+    assert status == 0
+    events = [json.loads(line) for line in output.splitlines()]
+    names = [event["name"] for event in events if event["event"] == "step"]
+    assert sorted(names) == sorted(stage.towers)
+    assert names != list(stage.towers)
+
+
+def test_plan_reads_headers_and_tells_everything(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    repo = repo_name("merged")
+    recipe = stage.write(tmp_path, stage.recipe(repo))
+    status, output, _ = hubmerge("plan", recipe, "--json")
+    assert status == 0
+    (plan,) = [event for line in output.splitlines() if (event := json.loads(line))["event"] == "plan"]
+    assert [step["name"] for step in plan["steps"]] == list(stage.towers)
+    assert plan["weight_matrices"] == 24
+    assert "text_projection.weight" in plan["kept"]
+    assert plan["state_bytes"] > 0
+    assert not HfApi().repo_exists(repo)
+    status, text, _ = hubmerge("plan", recipe)
+    assert status == 0
+    assert "weight matrices" in text
+
+
+@pytest.mark.parametrize("voice", ["--quiet", "--json"])
+def test_quiet_and_json(stage: Stage, hubmerge: Command, tmp_path: Path, voice: str) -> None:
+    names = tuple(stage.towers)[:1]
+    status, output, errors = hubmerge("run", stage.write(tmp_path, stage.recipe(None, entries=names)), voice)
+    assert (status, errors) == (0, "")
+    if voice == "--quiet":
+        assert output == ""
+    else:
+        assert all(json.loads(line)["event"] for line in output.splitlines())
