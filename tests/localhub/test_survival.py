@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -19,32 +16,10 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.localhub import LocalHub
 from hubmerge.localhub.durable import Workspace
+from tests.localhub.programs import server
 from tests.localhub.wholeness import check_whole
 
 WRITER = Path(__file__).with_name("writer.py")
-
-
-@contextmanager
-def server(root: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    """Run a Hub as a program of its own; give it, its endpoint and its token."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hubmerge.localhub", "--root", str(root)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    said: dict[str, str] = {}
-    for line in process.stdout:
-        if found := re.search(r"(HF_\w+)=(\S+)", line):
-            said[found[1]] = found[2]
-        if "HF_TOKEN" in said:
-            break
-    try:
-        yield process, said["HF_ENDPOINT"], said["HF_TOKEN"]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_killed_at_random_moments(tmp_path: Path) -> None:
@@ -158,3 +133,25 @@ def test_starting_is_quick_and_imports_no_client() -> None:
     ).stdout.split("\n")[:2]
     assert float(seconds) < 2
     assert imported == "[]"
+
+
+def test_files_pass_through_without_filling_the_memory(tmp_path: Path) -> None:
+    large = tmp_path / "large.bin"
+    with large.open("wb") as file:
+        file.truncate(200_000_000)
+    with server(tmp_path / "hub") as (process, endpoint, token):
+        api = HfApi(endpoint, token=token)
+        api.create_repo("local/large")
+        before = peak_bytes(process.pid)
+        api.upload_file(path_or_fileobj=large, path_in_repo="large.bin", repo_id="local/large")
+        down = Path(api.hf_hub_download("local/large", "large.bin", cache_dir=tmp_path / "cache"))
+        assert down.stat().st_size == 200_000_000
+        assert peak_bytes(process.pid) - before < 40_000_000
+
+
+def peak_bytes(process: int) -> int:
+    """The most memory a process has had, as Linux counts it."""
+    status = Path(f"/proc/{process}/status")
+    if not status.exists():
+        pytest.skip("only Linux tells the peak memory of another process")
+    return int(next(line for line in status.read_text().splitlines() if "VmHWM" in line).split()[1]) * 1024
