@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -16,6 +18,13 @@ from hubmerge.localhub import LocalHub
 HUB = pytest.StashKey[LocalHub]()
 FOLDER = pytest.StashKey[Path]()
 
+READER_TOKEN, STRANGER_TOKEN = "hf_onlyforreading", "hf_ofastranger"
+USERS = [
+    {"name": "local", "token": "hf_" + secrets.token_hex(17), "role": "write", "admin": True, "orgs": []},
+    {"name": "reader", "token": READER_TOKEN, "role": "read", "orgs": []},
+    {"name": "stranger", "token": STRANGER_TOKEN, "role": "write", "orgs": []},
+]
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Start the Hub. The clients read HF_ENDPOINT when they are imported, so this comes before any test module."""
@@ -23,6 +32,8 @@ def pytest_configure(config: pytest.Config) -> None:
     if spreads_work_only:
         return
     folder = Path(tempfile.mkdtemp(prefix="hubmerge-tests-"))
+    (folder / "hub").mkdir()
+    (folder / "hub" / "users.json").write_text(json.dumps({"signing_key": "00", "users": USERS}))
     hub = LocalHub(folder / "hub").start()
     config.stash[FOLDER] = folder
     config.stash[HUB] = hub
@@ -35,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
