@@ -25,6 +25,7 @@ from merge_recipes.json_schema import json_schema
 from merge_recipes.loading import LoadedRecipe, load_recipe, parse_recipe
 from merge_recipes.locking import Lock, LockedDataset, LockedModel, Resolver, check_lock, lock_recipe
 from merge_recipes.parameters import PerTensor, TensorParameters, parameters_for
+from merge_recipes.queries import ModelCollection, ModelQuery
 from merge_recipes.references import ModelReference
 from merge_recipes.schema import (
     DatasetReference,
@@ -47,6 +48,8 @@ __all__ = [
     "LockError",
     "LockedDataset",
     "LockedModel",
+    "ModelCollection",
+    "ModelQuery",
     "ModelReference",
     "PerTensor",
     "Problem",

@@ -15,6 +15,7 @@ from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, ne
 from merge_recipes.parameters import is_per_tensor, parameter_fields, parameters_from, selects_every_tensor
 from merge_recipes.reading import Document
 from merge_recipes.rules import checkpoint_key, items_at, mapping_at, raw_entries, value_shape
+from merge_recipes.schema import StreamEntry
 from merge_recipes.tasks import candidates
 from merge_recipes.validating import value_message
 
@@ -212,6 +213,8 @@ def remarks(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
 def _same_checkpoint_twice(loaded: LoadedRecipe) -> Iterator[Problem]:
     seen: dict[tuple[str, ...], int] = {}
     for index, entry in enumerate(loaded.recipe.models):
+        if not isinstance(entry, StreamEntry):
+            continue
         earlier = seen.setdefault(checkpoint_key(entry.model), index)
         if earlier != index:
             line = loaded.marks.value(("models", earlier))[0]
@@ -232,7 +235,9 @@ def _unreachable_filters(document: Document) -> Iterator[Problem]:
 
 
 def _tasks_of_no_entry(loaded: LoadedRecipe) -> Iterator[Problem]:
-    names = [entry.name for entry in loaded.recipe.models]
+    if loaded.recipe.has_queries:
+        return
+    names = [entry.name for entry in loaded.recipe.entries]
     tasks = loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ()
     for index, task in enumerate(tasks):
         matches = candidates(task, names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol
 
@@ -11,9 +12,10 @@ from pydantic import Field
 
 from merge_recipes.digests import recipe_digest
 from merge_recipes.errors import KeyPath, LockError, Problem, RecipeError, shown
+from merge_recipes.parts import Part, Text
 from merge_recipes.reading import read_document
 from merge_recipes.references import ModelReference
-from merge_recipes.schema import Part, Recipe, Reference, Text
+from merge_recipes.schema import Recipe, Reference, StreamEntry
 from merge_recipes.validating import validate
 
 if TYPE_CHECKING:
@@ -80,6 +82,8 @@ class Lock(Part):
     """The stream in merge order."""
     datasets: tuple[LockedDataset, ...] = ()
     """Every dataset once."""
+    versions: dict[str, Text] = Field(default_factory=dict)
+    """The tools that a lock beside a recipe was made with: package -> version."""
 
     def to_yaml(self) -> str:
         """Return the lock as YAML: equal locks give equal text."""
@@ -90,6 +94,11 @@ class Lock(Part):
             for item in items:
                 first, *rest = _lines(item)
                 lines += [f"  - {first}", *(f"    {line}" for line in rest)]
+        if self.versions:
+            lines += [
+                "versions:",
+                *(f"  {_quoted(tool)}: {_quoted(self.versions[tool])}" for tool in sorted(self.versions)),
+            ]
         return _HEADER + "\n".join(lines) + "\n"
 
     @classmethod
@@ -168,8 +177,17 @@ class _Locking:
         )
 
 
-def lock_recipe(loaded: LoadedRecipe, resolver: Resolver) -> Lock:
+def lock_recipe(
+    loaded: LoadedRecipe,
+    resolver: Resolver,
+    *,
+    entries: Sequence[StreamEntry] | None = None,
+    settled: Mapping[str, LockedModel] | None = None,
+) -> Lock:
     """Resolve the base model, every entry of the stream with its adapter, and every dataset to a commit.
+
+    `entries` is the stream in merge order where it is more than the recipe lists: what its queries found, and new
+    commits of entries already merged. Of those named in `settled` the commits are known already.
 
     Raises:
         RecipeError: if an entry turns out to be the base model at the same commit.
@@ -178,11 +196,12 @@ def lock_recipe(loaded: LoadedRecipe, resolver: Resolver) -> Lock:
     recipe = loaded.recipe
     locking = _Locking(loaded, resolver)
     base = locking.model(recipe.base_model.short_name, recipe.base_model, ("base_model",))
-    places = {entry.name: index for index, entry in enumerate(recipe.models)}
-    models = []
-    for entry in recipe.stream():
-        key: KeyPath = ("models", places[entry.name], "model")
-        models.append(locking.model(entry.name, entry.model, key))
+    places = {item.name: index for index, item in enumerate(recipe.models) if isinstance(item, StreamEntry)}
+    models: list[LockedModel] = []
+    for entry in recipe.stream() if entries is None else entries:
+        key: KeyPath = ("models", places[entry.name], "model") if entry.name in places else ("models",)
+        known = (settled or {}).get(entry.name)
+        models.append(known if known is not None else locking.model(entry.name, entry.model, key))
         same_commits = (models[-1].commit, models[-1].adapter_commit) == (base.commit, base.adapter_commit)
         if same_commits and entry.model.path == recipe.base_model.path:
             raise RecipeError(loaded.document.problem(key, f"this is the base model, at the same commit {base.commit}"))
@@ -201,15 +220,18 @@ def lock_recipe(loaded: LoadedRecipe, resolver: Resolver) -> Lock:
 def check_lock(recipe: Recipe, lock: Lock, file: str = "hubmerge.lock.yaml") -> None:
     """Check that a lock was made from this recipe.
 
+    A lock may hold more models than the recipe lists: those that its queries found, or new commits of its entries.
+
     Raises:
         LockError: naming what differs.
     """
     names = tuple(entry.name for entry in recipe.stream())
     locked = tuple(model.name for model in lock.models)
-    if names != locked:
-        message = f"the lock has the stream {', '.join(locked)}; the recipe has {', '.join(names)}"
-    elif (digest := recipe_digest(recipe)) != lock.recipe:
-        message = f"the lock was made from another recipe: it names {lock.recipe}, this recipe is {digest}"
-    else:
+    digest = recipe_digest(recipe)
+    if digest == lock.recipe and set(names) <= set(locked):
         return
+    if names != locked and not recipe.has_queries:
+        message = f"the lock has the stream {', '.join(locked)}; the recipe has {', '.join(names)}"
+    else:
+        message = f"the lock was made from another recipe: it names {lock.recipe}, this recipe is {digest}"
     raise LockError(Problem(message, "lock the recipe again", file))

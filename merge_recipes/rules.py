@@ -12,6 +12,7 @@ from typing import Any
 
 from merge_recipes.dialect import GRADIENT
 from merge_recipes.errors import InvalidReferenceError, KeyPath, Problem, did_you_mean, shown
+from merge_recipes.queries import ENTRY, kind_of_item
 from merge_recipes.reading import Document
 from merge_recipes.references import ModelReference
 
@@ -65,6 +66,7 @@ def broken_rules(document: Document) -> list[Problem]:
     entries = raw_entries(document)
     return [
         *_order(document),
+        *_queries(document),
         *_bases_in_the_stream(document, entries),
         *_duplicate_entries(document, entries),
         *_tasks(document, entries),
@@ -81,6 +83,16 @@ def _order(document: Document) -> Iterator[Problem]:
     if data.get("order", "listed") == "listed" and has_seed:
         hint = "leave it out, or write `order: shuffled`"
         yield document.problem(("seed",), "a seed has no meaning where the order is as listed", hint, at_key=True)
+
+
+def _has_queries(document: Document) -> bool:
+    return any(kind_of_item(item) != ENTRY for _, item in items_at(document, "models"))
+
+
+def _queries(document: Document) -> Iterator[Problem]:
+    if mapping_at(document).get("order") == "shuffled" and _has_queries(document):
+        message = "a stream that is found by a query grows: its order is that in which the models were made"
+        yield document.problem(("order",), message, "leave out `order` and `seed`")
 
 
 def checkpoint_key(reference: ModelReference) -> tuple[str, ...]:
@@ -119,7 +131,7 @@ def _tasks(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
                 line = document.marks.value((*seen[name], "name"))[0]
                 yield document.problem((*path, "name"), f"the name {shown(name)} is taken by the task in line {line}")
             seen.setdefault(name, path)
-        if isinstance(model, str) and model not in names:
+        if isinstance(model, str) and model not in names and not _has_queries(document):
             message = f"no entry of the stream is called {shown(model)}{did_you_mean(model, names)}"
             yield document.problem((*path, "model"), message)
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
+    Discriminator,
     Field,
     JsonValue,
     PlainSerializer,
     PlainValidator,
     PrivateAttr,
+    Tag,
     WithJsonSchema,
     field_serializer,
     field_validator,
@@ -25,6 +26,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from merge_recipes.errors import InvalidReferenceError, shown
+from merge_recipes.parts import Part, Text
+from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery, kind_of_item
 from merge_recipes.references import ModelReference, absolute_path, check_repo_path, check_revision, is_local_path
 
 MAX_NAME_CHARACTERS = 96
@@ -72,7 +75,6 @@ Reference = Annotated[
     WithJsonSchema({"type": "string", "minLength": 1, "description": _REFERENCE_FORM}),
 ]
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=MAX_NAME_CHARACTERS)]
-Text = Annotated[str, Field(min_length=1)]
 Prompt = Annotated[Text, AfterValidator(_prompt)]
 DType = Literal["float32", "float16", "bfloat16", "float64"]
 
@@ -103,12 +105,6 @@ _PARAMETERS_SCHEMA: dict[str, Any] = {
     },
 }
 Parameters = Annotated[dict[str, JsonValue], BeforeValidator(_nothing_is_empty), WithJsonSchema(_PARAMETERS_SCHEMA)]
-
-
-class Part(BaseModel):
-    """A part of a recipe: frozen, unknown keys refused, no conversion of values."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
 
 
 class StreamEntry(Part):
@@ -288,6 +284,14 @@ class TensorRules(Part):
     """Patterns on tensor names; tensors that match one are not merged, even if included."""
 
 
+StreamItem = Annotated[
+    Annotated[StreamEntry, Tag(ENTRY)]
+    | Annotated[ModelQuery, Tag(QUERY)]
+    | Annotated[ModelCollection, Tag(COLLECTION)],
+    Discriminator(kind_of_item),
+]
+
+
 class Recipe(Part):
     """A stream of checkpoints to fold into one merged model: how to merge, score and publish it."""
 
@@ -295,8 +299,8 @@ class Recipe(Part):
     """The name of the merge method, for example opcm."""
     base_model: Reference
     """The model that every checkpoint of the stream was fine-tuned from."""
-    models: tuple[StreamEntry, ...] = Field(min_length=1)
-    """The stream: checkpoints that are merged one after another."""
+    models: tuple[StreamItem, ...] = Field(min_length=1)
+    """The stream: checkpoints that are merged one after another, or queries that list them."""
     parameters: Parameters = Field(default_factory=dict)
     """Parameters of the merge method, for the whole stream."""
     dtype: DType | None = None
@@ -320,7 +324,10 @@ class Recipe(Part):
 
     def within(self, folder: Path) -> Recipe:
         """Return the recipe with local paths made absolute, relative ones being relative to `folder`."""
-        models = tuple(entry.model_copy(update={"model": entry.model.within(folder)}) for entry in self.models)
+        models = tuple(
+            item.model_copy(update={"model": item.model.within(folder)}) if isinstance(item, StreamEntry) else item
+            for item in self.models
+        )
         changes: dict[str, Any] = {"base_model": self.base_model.within(folder), "models": models}
         if self.evaluate is not None:
             tasks = tuple(
@@ -329,9 +336,23 @@ class Recipe(Part):
             changes["evaluate"] = self.evaluate.model_copy(update={"tasks": tasks})
         return self.model_copy(update=changes)
 
+    @property
+    def entries(self) -> tuple[StreamEntry, ...]:
+        """The checkpoints that `models` names itself, as listed."""
+        return tuple(item for item in self.models if isinstance(item, StreamEntry))
+
+    @property
+    def has_queries(self) -> bool:
+        """Whether the Hub has to be asked which checkpoints there are."""
+        return len(self.entries) < len(self.models)
+
+    def with_stream(self, entries: Iterable[StreamEntry]) -> Recipe:
+        """Return the recipe with just these entries, in this order."""
+        return self.model_copy(update={"models": tuple(entries), "order": "listed", "seed": None})
+
     def stream(self) -> tuple[StreamEntry, ...]:
-        """Return the entries in the order in which they are merged."""
-        entries = list(self.models)
+        """Return the entries that `models` names itself, in the order in which they are merged."""
+        entries = list(self.entries)
         if self.order == "shuffled":
             # Only random() is promised to give the same numbers in every Python version, so no shuffle().
             draw = random.Random(self.seed).random  # noqa: S311 - an order, not a secret

@@ -21,7 +21,7 @@ def task_entries(recipe: Recipe) -> dict[str, str | None]:
     whose name ends in `_` or `-` and its name. None stands for a task that belongs to no entry: it is scored after
     every step.
     """
-    names = [entry.name for entry in recipe.models]
+    names = [entry.name for entry in recipe.entries]
     found: dict[str, str | None] = {}
     for task in recipe.evaluate.tasks if recipe.evaluate is not None else ():
         matches = candidates(task, names)

@@ -10,8 +10,10 @@ from pydantic_core import ErrorDetails
 
 from merge_recipes.dialect import OTHER_KEYS, REPLACES_MODELS
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, nearest, shown
+from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery
 from merge_recipes.reading import Document
 from merge_recipes.scalars import resolve_plain
+from merge_recipes.schema import StreamEntry
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -28,6 +30,7 @@ _EXPECTED = {
     "model_attributes_type": "a mapping",
     "none_required": "nothing",
 }
+_ITEMS: dict[int | str, type[BaseModel]] = {QUERY: ModelQuery, COLLECTION: ModelCollection, ENTRY: StreamEntry}
 _COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
 
 
@@ -45,6 +48,11 @@ def validate(model: type[Model], document: Document) -> tuple[Model | None, list
     guesses = {_guess(details, model) for details in found if details["type"] == "extra_forbidden"}
     kept = [details for details in found if not _follows_from_another(details, guesses)]
     return None, [told(details, model, document, ()) for details in kept]
+
+
+def _keys(location: KeyPath) -> KeyPath:
+    """Return a location without what is no key of the document: which kind of item of `models` was meant."""
+    return tuple(part for part in location if part not in _ITEMS)
 
 
 def _guess(details: ErrorDetails, model: type[BaseModel]) -> KeyPath | None:
@@ -70,7 +78,7 @@ def _known_keys(model: type[BaseModel], location: KeyPath) -> tuple[str, ...]:
 
 def told(details: ErrorDetails, model: type[BaseModel], document: Document, path: KeyPath) -> Problem:
     """Return what pydantic found as a problem; `path` is where the validated data stands in the document."""
-    location: KeyPath = (*path, *details["loc"])
+    location: KeyPath = (*path, *_keys(details["loc"]))
     kind = details["type"]
     if kind == "extra_forbidden":
         return _unknown_key(location, details["loc"], model, document)
@@ -104,6 +112,9 @@ def _model_at(model: type[BaseModel], location: KeyPath) -> type[BaseModel] | No
     current: type[BaseModel] | None = model
     for part in location:
         if isinstance(part, int) or current is None:
+            continue
+        if part in _ITEMS:
+            current = _ITEMS[part]
             continue
         field = current.model_fields.get(part)
         current = None if field is None else _model_in(field.annotation)
