@@ -1,21 +1,27 @@
-"""`hubmerge demo`: make the stream, seed a Hub with it, and run the quickstart recipe as any user would."""
+"""`hubmerge demo`: make the stream, seed a Hub with it, and run the quickstart recipe as any user would.
+
+The run is a process of its own; it ends by printing the accuracy matrix and the addresses of the published steps.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hubmerge.demo.plan import NAMESPACE
 from hubmerge.demo.stream import make_stream
 from hubmerge.errors import HubmergeError, MachineError
 
-Echo = Callable[[str], None]
+if TYPE_CHECKING:
+    from hubmerge.localhub import LocalHub
 
-TARGET = "tiny-clip-8-tasks"
+Echo = Callable[[str], None]
 
 
 def run_demo(
@@ -38,23 +44,19 @@ def run_demo(
     """
     root = root.absolute()
     if endpoint:
-        _on_hub(root, endpoint, None, dict(os.environ), echo, seed, namespace, run_arguments)
+        os.environ["HF_ENDPOINT"] = endpoint
+        _on_hub(root, endpoint, None, echo, seed, namespace, run_arguments)
         return
-    # Read by huggingface_hub when it is imported, here and in the run: plain uploads suit a Hub on the same machine.
-    os.environ.setdefault("HF_HUB_DISABLE_XET", "1")
-    from hubmerge.localhub import LocalHub
-
-    with LocalHub(root / "hub") as hub:
+    with _embedded_hub(root) as hub:
         echo(f"the embedded Hub runs at {hub.endpoint}")
-        environment = {
-            **os.environ,
-            "HF_ENDPOINT": hub.endpoint,
-            "HF_TOKEN": hub.token,
-            "HF_HOME": str(root / "home"),
-        }
-        _on_hub(root, hub.endpoint, hub.token, environment, echo, seed, namespace, run_arguments)
-    echo("Look at them again, or merge more into them, with the same Hub:")
-    echo(f"  hubmerge hub serve --root {root / 'hub'}")
+        # The run inherits these, and here huggingface_hub has not been imported yet: it reads them only once. Plain
+        # uploads suit a Hub on the same machine better than Xet's.
+        settings = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(root / "home")}
+        os.environ |= {**settings, "HF_HUB_DISABLE_XET": "1"}
+        _on_hub(root, hub.endpoint, hub.token, echo, seed, namespace, run_arguments)
+        port = hub.endpoint.rpartition(":")[2]
+    echo("The embedded Hub has stopped. To open these addresses, start it again:")
+    echo(f"  hubmerge hub serve --root {shlex.quote(str(root / 'hub'))} --port {port}")
 
 
 def quickstart_recipe() -> Path:
@@ -70,11 +72,23 @@ def quickstart_recipe() -> Path:
     raise MachineError("the quickstart recipe is not installed", hint="install hubmerge again")
 
 
+def _embedded_hub(root: Path) -> LocalHub:
+    """A Hub with its files under the root, at the port it had before if that is free, so that addresses last."""
+    from hubmerge.localhub import LocalHub
+
+    remembered = root / "port"
+    try:
+        hub = LocalHub(root / "hub", port=int(remembered.read_text(encoding="ascii")))
+    except (OSError, ValueError, MachineError):
+        hub = LocalHub(root / "hub")
+    remembered.write_text(hub.endpoint.rpartition(":")[2], encoding="ascii")
+    return hub
+
+
 def _on_hub(
     root: Path,
     endpoint: str,
     token: str | None,
-    environment: dict[str, str],
     echo: Echo,
     seed: int,
     namespace: str,
@@ -82,7 +96,7 @@ def _on_hub(
 ) -> None:
     stream = make_stream(root / "stream", seed, progress=echo, namespace=namespace)
 
-    from hubmerge.demo.seed import published_steps, seed_hub
+    from hubmerge.demo.seed import seed_hub
 
     seed_hub(stream, echo, endpoint=endpoint, token=token)
     recipe = quickstart_recipe()
@@ -91,17 +105,13 @@ def _on_hub(
         recipe = root / "quickstart.yaml"
         recipe.write_text(text, encoding="utf-8")
     arguments = ["run", str(recipe), "--work-dir", str(root / "work"), *run_arguments]
-    echo(f"$ hubmerge {' '.join(arguments)}")
-    _run([sys.executable, "-m", "hubmerge", *arguments], environment)
-    target = f"{namespace}/{TARGET}"
-    echo("Published, each step at an address of its own:")
-    for address in published_steps(target, endpoint=endpoint, token=token):
-        echo(f"  {address}")
+    echo(f"$ hubmerge {shlex.join(arguments)}")
+    _run([sys.executable, "-m", "hubmerge", *arguments])
 
 
-def _run(command: list[str], environment: dict[str, str]) -> None:
+def _run(command: list[str]) -> None:
     """Run a command, its output going where ours goes; an interrupt waits until it has come to its end."""
-    with subprocess.Popen(command, env=environment) as process:  # noqa: S603 - our own program
+    with subprocess.Popen(command) as process:  # noqa: S603 - our own program
         try:
             status = process.wait()
         except KeyboardInterrupt:
