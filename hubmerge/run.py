@@ -51,8 +51,12 @@ class Run:
 
     @classmethod
     @contextmanager
-    def open(cls, loaded: LoadedRecipe, work_dir: Path, progress: Progress) -> Iterator[Run]:
+    def open(
+        cls, loaded: LoadedRecipe, work_dir: Path, progress: Progress, *, locked: bool = False
+    ) -> Iterator[Run]:
         """Lock the recipe's references and find out what is done; the work folder is this run's until the end.
+
+        With `locked`, every commit is taken from the lock beside the recipe.
 
         Raises:
             HubmergeError: a source, the target or the work folder cannot be used.
@@ -62,7 +66,7 @@ class Run:
         identity = f"{fetch.endpoint()} {target.repo}" if target is not None else str(loaded.path.absolute())
         with open_workspace(work_dir, workspace_name(identity, label)) as workspace:
             with progress.stage("resolve commits"):
-                stream = settle(loaded, workspace)
+                stream = settle(loaded, workspace, locked=locked)
             yield cls(stream, workspace, work_dir / "cache", progress)
 
     def steps(self) -> Iterator[StepReport]:
