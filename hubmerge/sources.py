@@ -104,6 +104,9 @@ class SourceResolver:
             for model in (lock.base_model, *lock.models):
                 key = ("model", model.reference.path, model.reference.revision)
                 self._held.setdefault(key, model.commit)
+                if model.reference.adapter is not None and model.adapter_commit is not None:
+                    adapter = ("model", model.reference.adapter.path, model.reference.adapter.revision)
+                    self._held.setdefault(adapter, model.adapter_commit)
             for dataset in lock.datasets:
                 self._held.setdefault(("dataset", dataset.path, dataset.revision), dataset.commit)
 

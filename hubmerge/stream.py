@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hubmerge.errors import TargetError
+from hubmerge.errors import HubError, TargetError
+from hubmerge.growing import Growth, grow
+from hubmerge.held import Held, check_published, check_same
+from hubmerge.hub.listing import find_models, newest_commits
 from hubmerge.hub.publish import Target, read_target, step_tag
+from hubmerge.lockfile import lock_path, require_lock
 from hubmerge.report import RunReport
 from hubmerge.sources import Source, SourceResolver
 from hubmerge.workspace import Workspace
-from merge_recipes import LoadedRecipe, Lock, Recipe, StreamEntry, chain_digests, lock_recipe
+from merge_recipes import (
+    LoadedRecipe,
+    Lock,
+    Recipe,
+    StreamEntry,
+    chain_digests,
+    lock_recipe,
+)
 
 
 @dataclass(frozen=True)
@@ -75,23 +86,39 @@ class Stream:
         return report
 
 
-def settle(loaded: LoadedRecipe, workspace: Workspace | None) -> Stream:
+def settle(loaded: LoadedRecipe, workspace: Workspace | None, *, locked: bool = False, update: bool = False) -> Stream:
     """Resolve every reference of the recipe to a commit, before anything is read.
 
-    What an earlier run of the same stream published or left in the work folder keeps its commit: a stream does not
-    change because a source repo moved on.
+    What an earlier run of the same stream published or left in the work folder keeps its commit, and so does what the
+    lock beside the recipe names: a stream does not change because a source repo moved on. With `on_update: append` a
+    new commit of a merged checkpoint becomes an entry of its own, at the end.
+
+    With `locked`, everything is taken from the lock beside the recipe. With `update`, only what is published is kept.
 
     Raises:
         HubError: a repo or revision is missing, private or gated, or the target repo holds something else.
+        RecipeError: the lock beside the recipe is missing or does not fit, where `locked` asks for it.
     """
     publish = loaded.recipe.publish
     target = read_target(publish.repo) if publish is not None else None
-    held = []
-    if target is not None and target.lock is not None:
-        held.append(Lock.from_yaml(target.lock, file=f"{target.repo}/hubmerge.lock.yaml"))
-    if workspace is not None and workspace.lock_file.is_file():
-        held.append(Lock.from_yaml(workspace.lock_file.read_text(encoding="utf-8"), file=str(workspace.lock_file)))
-    lock = lock_recipe(loaded, SourceResolver(held))
+    if locked:
+        growth, lock = _from_lock_beside(loaded, target)
+    else:
+        held = Held.gather(loaded, target, workspace, update=update)
+        growth = grow(loaded.recipe, held.models, held.merged, find_models, newest_commits)
+        if not growth.entries:
+            raise HubError(f"{loaded.path}: its queries find no model on the Hub", hint="check author, name and tags")
+        lock = lock_recipe(loaded, SourceResolver(held.locks), entries=growth.entries, settled=growth.settled)
     if workspace is not None:
         workspace.write_text(workspace.lock_file, lock.to_yaml())
-    return Stream(loaded, lock, chain_digests(loaded.recipe, lock), target)
+    settled = replace(loaded, recipe=loaded.recipe.with_stream(growth.entries))
+    return Stream(settled, lock, chain_digests(settled.recipe, lock), target)
+
+
+def _from_lock_beside(loaded: LoadedRecipe, target: Target | None) -> tuple[Growth, Lock]:
+    lock = require_lock(loaded)
+    check_published(lock, target)
+    growth = grow(loaded.recipe, lock.models, len(lock.models), lambda _: (), None)
+    drawn = lock_recipe(loaded, SourceResolver([lock]), entries=growth.entries, settled=growth.settled)
+    check_same(drawn, lock, str(lock_path(loaded.path)))
+    return growth, drawn

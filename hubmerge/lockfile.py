@@ -1,0 +1,56 @@
+"""The lock beside a recipe: `recipe.yaml` has `recipe.lock.yaml`, written by `hubmerge lock`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from merge_recipes import LoadedRecipe, Lock, RecipeFileError, check_lock
+from merge_recipes.errors import Problem
+from merge_recipes.reading import read_text
+
+
+def lock_path(recipe: Path) -> Path:
+    """Return where the lock of a recipe lies."""
+    return recipe.with_name(f"{recipe.stem}.lock.yaml")
+
+
+def read_lock(loaded: LoadedRecipe) -> Lock | None:
+    """Return the lock beside a recipe, None if there is none.
+
+    Raises:
+        LockError: the file is no lock.
+    """
+    path = lock_path(loaded.path)
+    if not path.exists():
+        return None
+    return Lock.from_yaml(read_text(path), file=str(path)).within(loaded.folder.absolute())
+
+
+def require_lock(loaded: LoadedRecipe) -> Lock:
+    """Return the lock beside a recipe, checked to be made from it.
+
+    Raises:
+        RecipeFileError: there is none.
+        LockError: the file is no lock, or was made from another recipe.
+    """
+    path = lock_path(loaded.path)
+    lock = read_lock(loaded)
+    if lock is None:
+        raise RecipeFileError(Problem("no such file", f"make it with: hubmerge lock {loaded.path}", str(path)))
+    check_lock(loaded.recipe, lock, file=str(path))
+    return lock
+
+
+def write_lock(loaded: LoadedRecipe, lock: Lock) -> bool:
+    """Write the lock beside a recipe, whole or not at all; tell whether it changed."""
+    path, text = lock_path(loaded.path), lock.to_yaml()
+    if path.is_file() and path.read_text(encoding="utf-8") == text:
+        return False
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+    return True
