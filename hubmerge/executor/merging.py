@@ -14,7 +14,7 @@ from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor
 from hubmerge.errors import CheckpointError, HubmergeError
 from hubmerge.executor.figures import StepFigures, TensorFigures, overall_cosine, overall_share
 from hubmerge.executor.reading import all_finite, read_task_vector
-from hubmerge.executor.scheduling import OnTensor, for_each_tensor
+from hubmerge.executor.scheduling import OnTensor, as_done, for_each_tensor
 from hubmerge.linalg import cosine, frobenius_norm, total_norm
 from hubmerge.methods import Absorbed, Method, Norms, SurveyingMethod
 from hubmerge.methods.base import Result
@@ -57,7 +57,7 @@ def merge_step(
     work = _Step(base, checkpoint, previous, input_dtype, device)
     general = parameters_for(plan.merged[0].name)
     if isinstance(method, SurveyingMethod):
-        method = method.surveyed(work.sweep(plan, workers), general)
+        method = method.surveyed(work.sweep(plan, workers), general, step=step)
     with StateWriter(folder, shapes) as writer:
         tensors = for_each_tensor(
             plan.merged,
@@ -160,7 +160,8 @@ class _Sweep:
     workers: int | None
 
     def __call__(self, look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
-        return for_each_tensor(self.plan.merged, lambda tensor: look(*self.step.read(tensor)), workers=self.workers)
+        done = as_done(self.plan.merged, lambda tensor: look(*self.step.read(tensor)), workers=self.workers)
+        return (result for _, result in done)
 
 
 def _check_previous(previous: MergeState, method: Method, shapes: Mapping[str, tuple[int, ...]]) -> None:

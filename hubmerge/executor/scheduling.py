@@ -11,6 +11,7 @@ from typing import TypeVar
 import torch
 
 from hubmerge.checkpoints import PlannedTensor
+from hubmerge.executor.allocation import return_freed_memory
 
 Result = TypeVar("Result")
 OnTensor = Callable[[PlannedTensor], None]
@@ -26,18 +27,29 @@ def for_each_tensor(
     workers: int | None = None,
     on_tensor: OnTensor | None = None,
 ) -> list[Result]:
-    """`work(tensor)` for all tensors on `workers` threads (one per CPU if None); results in the order given.
+    """`work(tensor)` for all tensors on some threads; results in the order given. See `as_done`."""
+    results: dict[int, Result] = {}
+    for index, result in as_done(tensors, work, workers=workers):
+        results[index] = result
+        if on_tensor is not None:
+            on_tensor(tensors[index])
+    return [results[index] for index in range(len(tensors))]
+
+
+def as_done(
+    tensors: Sequence[PlannedTensor], work: Callable[[PlannedTensor], Result], *, workers: int | None = None
+) -> Iterator[tuple[int, Result]]:
+    """`work(tensor)` for all tensors on `workers` threads (one per CPU if None); index and result as each is done.
 
     Each thread computes alone, whatever their number, so the results do not depend on it. Tensors that are
-    worked on at one time have together no more elements than the largest of all and SPARE_ELEMENTS.
-    `on_tensor` is called in the calling thread whenever one is done. The first error ends the work, after the
-    threads have finished what they had begun; so does KeyboardInterrupt.
+    worked on at one time have together no more elements than the largest of all and SPARE_ELEMENTS. The first
+    error ends the work, after the threads have finished what they had begun; so does KeyboardInterrupt.
     """
     budget = max((tensor.elements for tensor in tensors), default=0) + SPARE_ELEMENTS
     waiting = sorted(range(len(tensors)), key=lambda index: -tensors[index].flops)
-    results: dict[int, Result] = {}
     running: dict[Future[Result], int] = {}
     count = workers or available_cpus()
+    return_freed_memory()
     with (
         _single_threaded_kernels(),
         ThreadPoolExecutor(count, "hubmerge", initializer=torch.set_num_threads, initargs=(1,)) as pool,
@@ -49,12 +61,9 @@ def for_each_tensor(
                 running[pool.submit(work, tensors[fitting])] = fitting
                 room -= tensors[fitting].elements
             done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
-                index = running.pop(future)
-                results[index] = future.result()
-                if on_tensor is not None:
-                    on_tensor(tensors[index])
-    return [results[index] for index in range(len(tensors))]
+            while done:
+                future = done.pop()
+                yield running.pop(future), future.result()
 
 
 def available_cpus() -> int:

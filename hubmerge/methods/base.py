@@ -81,10 +81,13 @@ class Method(Protocol):
 
 
 class Sweep(Protocol):
-    """Look at all merged tensors once, in an order that is always the same."""
+    """Look at all merged tensors once."""
 
     def __call__(self, look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
-        """`look(accumulated, task_vector)` of every merged tensor; several may run at the same time."""
+        """`look(accumulated, task_vector)` of every merged tensor, in any order; several may run at the same time.
+
+        What comes of it has to be used up to the end, and combined so that the order does not matter.
+        """
         ...
 
 
@@ -92,6 +95,6 @@ class Sweep(Protocol):
 class SurveyingMethod(Protocol):
     """A method that has to know something of the whole model before it absorbs the first tensor."""
 
-    def surveyed(self, sweep: Sweep, parameters: Any) -> Method:
+    def surveyed(self, sweep: Sweep, parameters: Any, *, step: int) -> Method:
         """The method for this one step, with what it learned from as many sweeps as it needs."""
         ...

@@ -48,7 +48,7 @@ class _Search:
         if self.known == 0:
             return patterns
         found = patterns[patterns >> (64 - self.known) == self.prefix]
-        return found[:1] if self.known == 64 else found
+        return found[:1].clone() if self.known == 64 else found
 
     def count(self, values: torch.Tensor) -> torch.Tensor:
         """How many candidates there are of each next digit."""
@@ -102,7 +102,7 @@ def _narrow(sweep: Sweep, first: _Search, second: _Search) -> tuple[_Search, _Se
 def _count(
     first: _Search, second: _Search, accumulated: torch.Tensor, task_vector: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    nothing = torch.zeros(1 << DIGIT_BITS, dtype=torch.int64)
+    nothing = torch.zeros((), dtype=torch.int64)
     return (
         nothing if first.few else first.count(accumulated),
         nothing if second.few else second.count(task_vector),

@@ -32,8 +32,10 @@ class Ties:
     source = "arXiv:2306.01708, Algorithm 1; in the continual form of arXiv:2501.09522, Section 5"
     Parameters = TiesParameters
 
-    def surveyed(self, sweep: Sweep, parameters: TiesParameters) -> Method:
-        """Find the two thresholds of the whole model and the sign of its majority."""
+    def surveyed(self, sweep: Sweep, parameters: TiesParameters, *, step: int) -> Method:
+        """Find the two thresholds of the whole model and the sign of its majority; step 1 needs neither."""
+        if step == 1:
+            return _SurveyedTies(Magnitudes(0.0, 0.0), positive_majority=False)
         thresholds = kth_smallest_magnitudes(sweep, parameters.density)
         balance = sum(sweep(lambda accumulated, task_vector: _signs(accumulated, task_vector, thresholds)))
         return _SurveyedTies(thresholds, positive_majority=balance > 0)

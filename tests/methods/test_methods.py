@@ -57,7 +57,7 @@ class Fold:
             def sweep(look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
                 return [look(self.accumulated[name], vectors[name]) for name in sorted(vectors)]
 
-            method = method.surveyed(sweep, self.parameters)
+            method = method.surveyed(sweep, self.parameters, step=step)
         for name, vector in vectors.items():
             before = self.accumulated[name].clone(), vector.clone()
             inputs = self.accumulated[name], vector

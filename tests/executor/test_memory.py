@@ -1,0 +1,31 @@
+"""Peak memory, measured in fresh processes: neither more models nor more layers raise it."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from benchmarks.memory import measure
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
+
+SLACK = 1 << 24
+"""Stacks of threads, buffers of kernels, Python's own objects: a constant."""
+
+
+@pytest.mark.parametrize("method", ["opcm", "ties"])
+def test_peak_is_a_few_copies_of_the_largest_tensor(method: str) -> None:
+    small = measure(method, models=2, layers=2, workers=1)
+    large = measure(method, models=8, layers=12, workers=1)
+    largest = large["largest"]
+    assert large["model"] == 6 * small["model"]
+    # A state of 12 such layers kept in memory would alone be 12 copies.
+    assert large["growth"] <= small["growth"] + largest
+    assert large["growth"] <= 9 * largest + SLACK
+
+
+def test_each_worker_adds_no_more_than_the_tensor_it_works_on() -> None:
+    alone = measure("opcm", models=2, layers=6, workers=1)
+    together = measure("opcm", models=2, layers=6, workers=3)
+    assert together["growth"] <= 3 * alone["growth"] + SLACK
