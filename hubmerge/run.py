@@ -51,9 +51,7 @@ class Run:
 
     @classmethod
     @contextmanager
-    def open(
-        cls, loaded: LoadedRecipe, work_dir: Path, progress: Progress, *, locked: bool = False
-    ) -> Iterator[Run]:
+    def open(cls, loaded: LoadedRecipe, work_dir: Path, progress: Progress, *, locked: bool = False) -> Iterator[Run]:
         """Lock the recipe's references and find out what is done; the work folder is this run's until the end.
 
         With `locked`, every commit is taken from the lock beside the recipe.
