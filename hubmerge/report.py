@@ -7,6 +7,7 @@ Pure data: frozen dataclasses that go to JSON and back without loss. Keys are so
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 import types
@@ -103,6 +104,13 @@ class StepReport:
     seconds: float | None = None
     chain_digest: str | None = None  # of everything that led to this step
     files: dict[str, str] = field(default_factory=dict)  # weight file -> sha256
+    state_digest: str | None = None  # sha256 of the manifest of the state after this step, where states are kept
+    digest: str | None = None  # of this report and of the digest of the step before: a chain
+
+    def sealed(self, previous: str | None) -> StepReport:
+        """The report with its digest, given the digest of the step before (None for step 1)."""
+        content = {**self.to_dict(), "digest": None, "previous": previous}
+        return dataclasses.replace(self, digest=_digest(content))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
@@ -132,7 +140,14 @@ class RunReport:
     def with_step(self, step: StepReport) -> RunReport:
         """The report with one more step, or with that step's report replaced."""
         steps = {report.step: report for report in self.steps} | {step.step: step}
-        return dataclasses.replace(self, steps=tuple(steps[number] for number in sorted(steps)))
+        return dataclasses.replace(self, steps=_sealed([steps[number] for number in sorted(steps)]))
+
+    def broken_seal(self) -> int | None:
+        """The first step whose report is not what was sealed; None if all are."""
+        for report, sealed in zip(self.steps, _sealed(self.steps), strict=True):
+            if report.digest != sealed.digest:
+                return report.step
+        return None
 
     def until(self, step: int) -> RunReport:
         """The report as it stood after `step`: later steps, and the own scores of later tasks, left out."""
@@ -195,6 +210,19 @@ class RunReport:
         except ValueError as error:
             raise HubmergeError(f"{REPORT_FILE}: not JSON: {error}") from error
         return cls.from_dict(data)
+
+
+def _sealed(steps: Sequence[StepReport]) -> tuple[StepReport, ...]:
+    """The reports with their digests, each resting on the one before."""
+    sealed: list[StepReport] = []
+    for step in steps:
+        sealed.append(step.sealed(sealed[-1].digest if sealed else None))
+    return tuple(sealed)
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _build(kind: type[T], data: Any, where: str) -> T:

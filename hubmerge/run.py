@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from hubmerge import assembly
 from hubmerge.checkpoints import Checkpoint, align, open_checkpoint, weight_matrices
-from hubmerge.errors import MachineError
+from hubmerge.errors import MachineError, TargetError
 from hubmerge.executor import StepFigures, merge_step, pick_device, write_merged
 from hubmerge.executor.writing import MAX_SHARD_BYTES
-from hubmerge.hub import fetch, publish
+from hubmerge.hub import fetch, publish, states
 from hubmerge.methods import method_named
 from hubmerge.planning import RunPlan, check_room, input_dtype, preflight, selection_of
 from hubmerge.progress import Advance, Progress
@@ -205,7 +205,7 @@ class Run:
             shutil.rmtree(folder)
         partial.rename(folder)
         if self._is_published(step):
-            self._publish(step, folder)
+            self._publish(step, folder, state)
         self.report = report
         self.workspace.write_text(self.workspace.report_file, report.to_json())
         for earlier in range(1, step):
@@ -242,6 +242,7 @@ class Run:
             scores=scores,
             chain_digest=self.stream.chain[step],
             files={path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))},
+            state_digest=state.digest,
         )
 
     def _recorded_report(self) -> RunReport:
@@ -274,9 +275,27 @@ class Run:
         """The state to go on from: that of the first missing step if it is whole, else the newest before it."""
         for step in range(min(first, self.stream.length), 0, -1):
             folder = self.workspace.state_folder(self.stream.chain[step])
-            if (folder / FIGURES_FILE).is_file():
+            if (folder / FIGURES_FILE).is_file() or self._fetch_state(step, folder):
                 return find_state(folder)
         return None
+
+    def _fetch_state(self, step: int, folder: Path) -> bool:
+        """Get the state of a published step from the Hub, checked against the step's report; False if it is gone."""
+        steps = {report.step: report for report in self._published.steps} if self._published is not None else {}
+        digest = steps[step].state_digest if step in steps else None
+        if self.recipe.publish is None or digest is None:
+            return False
+        with self.progress.stage(f"fetch the state of step {step}"):
+            if not states.fetch_state(self.recipe.publish.repo, digest, folder):
+                return False
+            state = find_state(folder)
+            if state is None or state.digest != digest or state.manifest.chain != self.stream.chain[step]:
+                raise TargetError(
+                    f"the state of step {step} in {self.recipe.publish.repo} is not the one its report names",
+                    hint=f"somebody changed the branch {states.STATE_BRANCH}: delete it there to recompute the stream",
+                )
+            state.verify()
+        return True
 
     def _is_published(self, step: int) -> bool:
         """Whether the recipe wants this step on the Hub."""
@@ -287,20 +306,36 @@ class Run:
     def _max_shard_bytes(self) -> int:
         return self.recipe.publish.max_shard_bytes if self.recipe.publish is not None else MAX_SHARD_BYTES
 
-    def _publish(self, step: int, folder: Path) -> None:
-        """Commit and tag a step; the target moves on to it."""
+    def _publish(self, step: int, folder: Path, state: MergeState) -> None:
+        """Upload the state, then commit and tag the step, then forget the states that nothing rests on any more."""
         wanted, target = self.recipe.publish, self.stream.target
         if wanted is None or target is None:
             return
         with self.progress.stage(f"step {step}: publish to {wanted.repo}"):
             if self._head is None:
                 self._head = publish.create_target(wanted.repo, private=wanted.private)
+            rests_on = self._push_states(step, folder, state)
             name = self.stream.entries[step - 1].name
             self._head = publish.publish_step(
                 wanted.repo, folder, step=step, name=name, parent=self._head, present=self._present
             )
             publish.tag_step(wanted.repo, step, self._head)
+            if wanted.state == "last":
+                states.keep_states(wanted.repo, rests_on)
         self._present = frozenset(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+    def _push_states(self, step: int, folder: Path, state: MergeState) -> set[str]:
+        """Upload the state after the step, and the one before it, which verifying the step starts from."""
+        wanted = self.recipe.publish
+        if wanted is None or wanted.state == "none":
+            return set()
+        report = RunReport.from_json((folder / publish.REPORT_FILE).read_text(encoding="utf-8"))
+        digests = {report.step: report.state_digest for report in report.steps[-2:] if report.state_digest}
+        before = self.workspace.state_folder(self.stream.chain[step - 1])
+        for number, state_folder in ((step - 1, before), (step, state.folder)):
+            if number in digests and state_folder.is_dir():
+                states.push_state(wanted.repo, state_folder, digests[number])
+        return set(digests.values())
 
     def _mend_tags(self) -> None:
         """Set the tags of published steps that a run was interrupted before setting."""

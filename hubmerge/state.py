@@ -2,6 +2,7 @@
 
     FOLDER/
       accumulated.safetensors   the accumulated delta of every merged tensor, float64
+      parts.safetensors         what else there is to carry: sketches of the task vectors, parts that a method keeps
       state.json                step, chain digest, norms, scale, a checksum of every tensor; written last
 
 The folder appears by one rename: it is complete or absent. Nothing is read from it but what is asked for.
@@ -14,7 +15,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -27,6 +28,7 @@ from hubmerge.methods import Norms
 
 FORMAT_VERSION = 1
 ACCUMULATED_FILE = "accumulated.safetensors"
+PARTS_FILE = "parts.safetensors"
 MANIFEST_FILE = "state.json"
 
 
@@ -45,6 +47,7 @@ class StateManifest:
 
     `chain` is a digest of everything that led here, made by the caller. `task_vector_norms` are those of all
     steps so far, over all merged tensors together; merged model = base model + accumulated delta / `scale`.
+    `parts` are the sha256 of further tensors: those that a method keeps, and the sketches of the task vectors.
     """
 
     method: str
@@ -54,6 +57,7 @@ class StateManifest:
     accumulated_norm: float
     scale: float
     tensors: Mapping[str, TensorRecord]
+    parts: Mapping[str, str] = field(default_factory=dict)
     version: int = FORMAT_VERSION
 
     @property
@@ -65,10 +69,13 @@ class StateManifest:
 class MergeState:
     """The state after a step, in a folder. Tensors are read one at a time; several threads may read."""
 
-    def __init__(self, folder: Path, manifest: StateManifest, stored: SafetensorsFile) -> None:
+    def __init__(
+        self, folder: Path, manifest: StateManifest, stored: SafetensorsFile, parts: SafetensorsFile | None = None
+    ) -> None:
         self.folder = folder
         self.manifest = manifest
         self._stored = stored
+        self._parts = parts
 
     @property
     def step(self) -> int:
@@ -93,25 +100,46 @@ class MergeState:
             )
         return self._stored.read(info)
 
+    @property
+    def digest(self) -> str:
+        """`sha256:` and the digest of the manifest, which holds a checksum of every tensor."""
+        return f"sha256:{hashlib.sha256((self.folder / MANIFEST_FILE).read_bytes()).hexdigest()}"
+
+    def read_part(self, key: str) -> torch.Tensor | None:
+        """A further tensor by the key it was written under, in memory of its own; None if there is none."""
+        info = None if self._parts is None else self._parts.header.tensors.get(key)
+        return None if self._parts is None or info is None else self._parts.read(info)
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the merged tensors."""
+        return {name: info.shape for name, info in self._stored.header.tensors.items()}
+
     def first_difference(self, shapes: Mapping[str, Sequence[int]]) -> str | None:
         """The first name that the state and `shapes` do not have alike, None if there is none."""
-        stored = {name: info.shape for name, info in self._stored.header.tensors.items()}
+        stored = self.shapes()
         names = sorted({*stored, *shapes})
         return next((name for name in names if stored.get(name) != tuple(shapes.get(name, (-1,)))), None)
 
     def verify(self) -> None:
         """Compare every tensor with its checksum. Raises CheckpointError naming the first that differs."""
         for name, record in self.manifest.tensors.items():
-            values = self.read(name).reshape(-1).view(torch.uint8).numpy()
-            if hashlib.sha256(values.data).hexdigest() != record.sha256:
-                raise CheckpointError(
-                    f"{self.folder / ACCUMULATED_FILE}: tensor {name!r} is not what was written",
-                    hint="the file is damaged: remove the folder and run again",
-                )
+            self._check(ACCUMULATED_FILE, name, self.read(name), record.sha256)
+        for key, sha256 in self.manifest.parts.items():
+            self._check(PARTS_FILE, key, self.read_part(key), sha256)
+
+    def _check(self, file: str, name: str, tensor: torch.Tensor | None, sha256: str) -> None:
+        values = torch.empty(0) if tensor is None else tensor
+        if hashlib.sha256(values.reshape(-1).view(torch.uint8).numpy().data).hexdigest() != sha256:
+            raise CheckpointError(
+                f"{self.folder / file}: tensor {name!r} is not what was written",
+                hint="the file is damaged: remove the folder and run again",
+            )
 
     def close(self) -> None:
         """Let go of the file; a later `read` opens it again."""
         self._stored.close()
+        if self._parts is not None:
+            self._parts.close()
 
 
 class StateWriter:
@@ -127,16 +155,23 @@ class StateWriter:
     Raises MachineError if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]], parts: Sequence[TensorSpec] = ()) -> None:
         self.folder = folder
         self._partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(self._partial, ignore_errors=True)
         specs = [TensorSpec(name, torch.float64, shape) for name, shape in shapes.items()]
         self._tensors = SafetensorsWriter(self._partial / ACCUMULATED_FILE, specs)
+        self._parts = SafetensorsWriter(self._partial / PARTS_FILE, parts) if parts else None
 
     def write(self, name: str, accumulated: torch.Tensor) -> None:
         """Write the accumulated delta of one tensor, float64."""
         self._tensors.write(name, accumulated)
+
+    def write_part(self, key: str, tensor: torch.Tensor) -> None:
+        """Write one of the further tensors, as announced."""
+        if self._parts is None:
+            raise ValueError(f"{key}: no parts were announced")
+        self._parts.write(key, tensor)
 
     def finish(
         self,
@@ -154,7 +189,8 @@ class StateWriter:
         """
         digests = self._tensors.commit().digests
         records = {name: TensorRecord(*tensor_norms[name], digests[name]) for name in digests}
-        manifest = StateManifest(method, step, chain, norms.task_vectors, norms.accumulated, scale, records)
+        parts = self._parts.commit().digests if self._parts is not None else {}
+        manifest = StateManifest(method, step, chain, norms.task_vectors, norms.accumulated, scale, records, parts)
         text = json.dumps(asdict(manifest), indent=1, sort_keys=True, allow_nan=False) + "\n"
         try:
             _write_durably(self._partial / MANIFEST_FILE, text)
@@ -181,6 +217,8 @@ class StateWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tensors.abort()
+        if self._parts is not None:
+            self._parts.abort()
         shutil.rmtree(self._partial, ignore_errors=True)
 
 
@@ -198,7 +236,13 @@ def load_state(folder: Path) -> MergeState:
             f"{folder}: {MANIFEST_FILE} and {ACCUMULATED_FILE} do not belong together",
             hint="remove the folder and run again",
         )
-    return MergeState(folder, manifest, stored)
+    parts = SafetensorsFile(folder / PARTS_FILE) if manifest.parts else None
+    if parts is not None and set(parts.header.tensors) != set(manifest.parts):
+        raise CheckpointError(
+            f"{folder}: {MANIFEST_FILE} and {PARTS_FILE} do not belong together",
+            hint="remove the folder and run again",
+        )
+    return MergeState(folder, manifest, stored, parts)
 
 
 def find_state(folder: Path) -> MergeState | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -60,12 +61,25 @@ def test_until_leaves_out_what_came_later() -> None:
     assert [step.step for step in early.steps] == [1]
     assert set(early.own_scores) == {"digits"}
     assert set(early.base_scores) == {"digits", "shapes"}
-    assert early.with_step(sample().steps[1]).steps == sample().steps
+    assert [step.name for step in early.with_step(sample().steps[1]).steps] == [s.name for s in sample().steps]
 
 
 def test_with_step_replaces_and_sorts() -> None:
-    report = sample()
+    report = sample().with_step(sample().steps[0])
     assert report.with_step(report.steps[0]) == report
+    assert [step.step for step in report.steps] == [1, 2]
+
+
+def test_seals_chain_the_steps_and_break_with_any_change() -> None:
+    report = sample().with_step(sample().steps[0])
+    assert report.broken_seal() is None
+    assert RunReport.from_json(report.to_json()).broken_seal() is None
+    for step, number in ((0, 1), (1, 2)):
+        steps = list(report.steps)
+        steps[step] = dataclasses.replace(steps[step], scale=steps[step].scale + 1e-9)
+        assert dataclasses.replace(report, steps=tuple(steps)).broken_seal() == number
+    resealed = dataclasses.replace(report.steps[0], scale=9.0).sealed(None)
+    assert dataclasses.replace(report, steps=(resealed, report.steps[1])).broken_seal() == 2
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,106 @@
+"""States on the Hub: the accumulated delta a stream is extended and verified from, on a branch of the target repo.
+
+A branch of its own, so that nobody who downloads the model pays for the state, and so that old states can be forgotten
+together with their history. Below it lies one folder for each state, named after the state's digest: a step's report
+names that digest, so a state that lost the race to be published is never mistaken for the one that won.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
+
+from hubmerge.hub.client import api, call, status_of
+
+STATE_BRANCH = "hubmerge-state"
+DIGEST_CHARACTERS = 32
+
+
+def push_state(repo: str, folder: Path, digest: str) -> None:
+    """Put a state on the branch, unless it is there; other states stay as they are.
+
+    Raises:
+        HubError: the Hub refuses or does not answer.
+    """
+    what = f"the state branch of {repo}"
+    name = _folder_name(digest)
+    if name in _states_there(repo):
+        return
+    first = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo))[-1].commit_id)
+    call(what, lambda: api().create_branch(repo, branch=STATE_BRANCH, revision=first, exist_ok=True))
+    operations = [
+        CommitOperationAdd(f"{name}/{path.name}", path) for path in sorted(folder.iterdir()) if path.is_file()
+    ]
+    call(
+        f"uploading the state to {what}",
+        lambda: api().create_commit(repo, operations, commit_message=f"state {name}", revision=STATE_BRANCH),
+    )
+
+
+def fetch_state(repo: str, digest: str, folder: Path) -> bool:
+    """Download a state into `folder`, whole or not at all; False if the branch does not hold it."""
+    name = _folder_name(digest)
+    if name not in _states_there(repo):
+        return False
+    partial = folder.with_name(f".{folder.name}.fetched")
+    shutil.rmtree(partial, ignore_errors=True)
+    call(
+        f"the state {name} of {repo}",
+        lambda: api().snapshot_download(repo, revision=STATE_BRANCH, allow_patterns=[f"{name}/*"], local_dir=partial),
+    )
+    if folder.exists():
+        shutil.rmtree(folder)
+    (partial / name).rename(folder)
+    shutil.rmtree(partial)
+    return True
+
+
+def keep_states(repo: str, digests: Collection[str]) -> None:
+    """Forget every state but the named ones, and the branch's history with them.
+
+    When somebody else commits to the branch at the same time, the cleaning is left to the next step.
+    """
+    kept = {_folder_name(digest) for digest in digests}
+    outdated = sorted(_states_there(repo) - kept)
+    if not outdated:
+        return
+    what = f"the state branch of {repo}"
+    head = call(what, lambda: api().model_info(repo, revision=STATE_BRANCH).sha)
+    operations = [CommitOperationDelete(f"{name}/", is_folder=True) for name in outdated]
+
+    def forget() -> bool:
+        try:
+            api().create_commit(
+                repo,
+                operations,
+                commit_message="forget older states",
+                revision=STATE_BRANCH,
+                parent_commit=head,
+            )
+        except HfHubHTTPError as error:
+            if status_of(error) in {404, 412}:
+                return False
+            raise
+        return True
+
+    if call(f"cleaning {what}", forget):
+        call(f"cleaning {what}", lambda: api().super_squash_history(repo, branch=STATE_BRANCH))
+
+
+def _states_there(repo: str) -> set[str]:
+    def names() -> set[str]:
+        try:
+            entries = list(api().list_repo_tree(repo, revision=STATE_BRANCH))
+        except RevisionNotFoundError:
+            return set()
+        return {entry.path for entry in entries if not hasattr(entry, "size")}
+
+    return call(f"the state branch of {repo}", names)
+
+
+def _folder_name(digest: str) -> str:
+    return digest.removeprefix("sha256:")[:DIGEST_CHARACTERS]
