@@ -6,11 +6,12 @@ or the checkpoint is refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
+from hubmerge.checkpoints.canonical import in_names_of
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.components import component_of, pattern_for
 from hubmerge.checkpoints.names import Renaming, buffer_reason, match_names, nearest, parameter_shapes
@@ -31,7 +32,8 @@ class AlignedCheckpoint(Checkpoint):
     """A checkpoint seen under the base model's names; `tensors` holds only what can be merged.
 
     `ignored` lists the checkpoint's other tensors, `absent` the base model's components that the checkpoint
-    lacks as a whole, `renaming` tells how the names were matched.
+    lacks as a whole, `renaming` tells how the names were matched. `tied` are pairs of names in the checkpoint's
+    own files whose values are said to be the same, and of which only one is used.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class AlignedCheckpoint(Checkpoint):
         renaming: Renaming,
         ignored: tuple[Ignored, ...],
         absent: tuple[str, ...],
+        tied: tuple[tuple[str, str], ...] = (),
     ) -> None:
         tensors = {name: replace(checkpoint.tensors[stored], name=name) for name, stored in stored_names.items()}
         super().__init__(checkpoint.label, tensors, checkpoint.config, {})
@@ -50,6 +53,7 @@ class AlignedCheckpoint(Checkpoint):
         self.renaming = renaming
         self.ignored = ignored
         self.absent = absent
+        self.tied = tied
 
     def read(self, name: str) -> torch.Tensor:
         """The tensor that has this name in the base model, in its stored dtype, in memory of its own."""
@@ -58,6 +62,23 @@ class AlignedCheckpoint(Checkpoint):
     def stored_name(self, name: str) -> str:
         """What the tensor is called in the checkpoint's own files."""
         return self._stored_names[name]
+
+    @property
+    def stored_tensors(self) -> set[str]:
+        """The names of all tensors in the checkpoint's own files."""
+        return set(self._checkpoint.tensors)
+
+    def check_ties(self) -> None:
+        """Check that of tensors that are said to share their values none is lost that differs.
+
+        Raises CheckpointError naming the pair.
+        """
+        for alias, owner in self.tied:
+            if not torch.equal(self._checkpoint.read(alias), self._checkpoint.read(owner)):
+                raise CheckpointError(
+                    f"{self.label}: tensors {alias!r} and {owner!r} differ, though the base model's config ties them",
+                    hint="merge a checkpoint whose embeddings are tied as the base model's are",
+                )
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -82,10 +103,19 @@ def align(
     whole is left to the base. Tensors outside `selection` may be missing, surplus or of another shape. `ties`
     maps a name to the one it shares its values with, as far as the model's class says so.
 
+    Names that fit by no prefix are looked up in the class of the base model: a state dict saved as it is in
+    memory may have others than files.
+
     Raises CheckpointError naming the tensor if the checkpoint holds one that the base lacks, lacks one inside a
     component that it has, or holds one of another shape.
     """
-    return _Alignment(base, checkpoint, selection, ties or {}).result()
+    try:
+        return _Alignment(base, checkpoint, selection, ties or {}).result()
+    except CheckpointError:
+        renamed = in_names_of(base, checkpoint)
+        if renamed is None:
+            raise
+        return _Alignment(base, renamed, selection, ties or {}).result()
 
 
 class _Alignment:
@@ -98,6 +128,7 @@ class _Alignment:
         self.renaming = match_names(parameter_shapes(checkpoint.tensors), self.targets, checkpoint.label)
         self.stored_names: dict[str, str] = {}
         self.ignored: list[Ignored] = []
+        self.tied: dict[str, str] = {}
 
     def result(self) -> AlignedCheckpoint:
         surplus = [info for info in self.checkpoint.tensors.values() if not self._place(info)]
@@ -110,7 +141,13 @@ class _Alignment:
             renaming=self.renaming,
             ignored=tuple(self.ignored),
             absent=absent,
+            tied=tuple((name, stored) for name, stored in self._tied_pairs() if name != stored),
         )
+
+    def _tied_pairs(self) -> Iterator[tuple[str, str]]:
+        for stored, target in self.tied.items():
+            if target in self.stored_names:
+                yield stored, self.stored_names[target]
 
     def _place(self, info: TensorInfo) -> bool:
         """Find the tensor's place or a reason to ignore it; False if there is neither."""
@@ -158,6 +195,7 @@ class _Alignment:
                 return against
             for partner in self._partners(candidate):
                 if partner in self.base.tensors:
+                    self.tied[name] = partner
                     return f"tied to {partner}"
         return None
 
@@ -166,14 +204,19 @@ class _Alignment:
         group = [owner, *(alias for alias, of in self.ties.items() if of == owner)]
         return [partner for partner in group if partner != name] if name in group and len(group) > 1 else []
 
+    def _stored_under(self, name: str) -> Iterator[str]:
+        """Where else in the checkpoint's files the values of a tensor stand, as far as the class says."""
+        yield from (self.stored_names[partner] for partner in self._partners(name) if partner in self.stored_names)
+        yield from (stored for stored, partner in self.tied.items() if partner == name)
+
     def _fill_in(self) -> tuple[str, ...]:
         """Take tied tensors from their partners; refuse gaps; the components that are absent as a whole."""
         wanted = [name for name in self.targets if self.selection.covers(name)]
         for name in wanted:
             if name not in self.stored_names:
-                for partner in self._partners(name):
-                    if partner in self.stored_names and self.targets.get(partner) == self.targets[name]:
-                        self.stored_names[name] = self.stored_names[partner]
+                for stored in self._stored_under(name):
+                    if self.checkpoint.tensors[stored].shape == self.targets[name]:
+                        self.stored_names[name] = stored
         present = {component_of(name) for name in wanted if name in self.stored_names}
         missing = [name for name in wanted if name not in self.stored_names]
         gaps = [name for name in missing if component_of(name) in present]

@@ -13,8 +13,10 @@ import torch
 from hubmerge.checkpoints.alignment import AlignedCheckpoint
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.components import component_of, pattern_for
+from hubmerge.checkpoints.heads import check_head
 from hubmerge.checkpoints.matrices import MatrixRule
 from hubmerge.checkpoints.names import buffer_reason, nearest
+from hubmerge.checkpoints.quantised import is_quantised
 from hubmerge.checkpoints.selection import EVERYTHING, Selection
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 from hubmerge.errors import CheckpointError
@@ -25,7 +27,10 @@ _STATE_ITEM_BYTES = torch.float64.itemsize
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """One tensor of the merged model: what is done to it and why, and the dtype it will be written in."""
+    """One tensor of the merged model: what is done to it and why, and the dtype it will be written in.
+
+    A weight matrix is (m, n), or (experts, m, n) where a layer's experts are stored as one tensor.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -59,8 +64,8 @@ class PlannedTensor:
         """Rough cost of absorbing one task vector: products of m x n and the eigenproblem of m x m, m <= n."""
         if self.action != "merge-matrix":
             return float(self.elements)
-        small, large = sorted(self.shape)
-        return 6.0 * small**2 * large + 10.0 * small**3
+        small, large = sorted(self.shape[-2:])
+        return math.prod(self.shape[:-2]) * (6.0 * small**2 * large + 10.0 * small**3)
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ def make_plan(
     tensors are written in; each one's own dtype if it is None.
 
     Raises CheckpointError if a component is in some checkpoints only, a glob of `selection` matches nothing,
-    a tensor to be merged is quantised, or nothing is left to merge.
+    a tensor to be merged is quantised or in a head for other classes, or nothing is left to merge.
     """
     _check_selection(base, checkpoints, selection)
     left_out = tuple(
@@ -166,11 +171,11 @@ def _planned(
     selection: Selection,
     out_dtype: torch.dtype | None,
 ) -> PlannedTensor:
-    eight_bit = info.dtype.itemsize == 1
-    cast = out_dtype is not None and info.dtype.is_floating_point and not eight_bit
+    quantised = is_quantised(base, info.name)
+    cast = out_dtype is not None and info.dtype.is_floating_point and not quantised
     written = out_dtype if out_dtype is not None and cast else info.dtype
     reason = selection.reason_against(info.name)
-    if reason is None and not info.dtype.is_floating_point and info.name.endswith(".weight"):
+    if reason is None and quantised and not info.dtype.is_floating_point:
         raise _quantised(info, base)
     reason = reason or buffer_reason(info)
     if reason is None:
@@ -181,12 +186,14 @@ def _planned(
             reason = f"no checkpoint has {component_of(info.name)}"
     if reason is not None:
         return PlannedTensor(info.name, info.shape, info.dtype, written, "keep", reason)
-    for owner, found in ((base, info), *((each, each.tensors[info.name]) for each in checkpoints)):
-        if found.dtype.itemsize == 1:
-            raise _quantised(found, owner)
+    for owner in (base, *checkpoints):
+        if is_quantised(owner, info.name):
+            raise _quantised(owner.tensors[info.name], owner)
+    check_head(info.name, base, checkpoints, selection)
     if rule.is_matrix(info.name):
         action: Action = "merge-matrix"
-        reason = "the 2-D weight of a linear layer"
+        fused = len(info.shape) == 3
+        reason = f"the weights of {info.shape[0]} experts" if fused else "the 2-D weight of a linear layer"
     else:
         action, reason = "merge-other", "not the weight of a linear layer"
     return PlannedTensor(info.name, info.shape, info.dtype, written, action, reason)
@@ -224,10 +231,13 @@ def _check_selection(base: Checkpoint, checkpoints: Sequence[AlignedCheckpoint],
 
 
 def check_ties(checkpoint: Checkpoint, plan: MergePlan) -> None:
-    """Check by their values that the tensors `plan` leaves out are copies of those they are said to be.
+    """Check by their values that the tensors left out of a merge are copies of those they are said to be.
 
-    Raises CheckpointError naming the pair that differs.
+    They are those that `plan` leaves out of the base model's files, and those that an aligned checkpoint stores
+    twice. Raises CheckpointError naming the pair that differs.
     """
+    if isinstance(checkpoint, AlignedCheckpoint):
+        checkpoint.check_ties()
     for alias, owner in plan.left_out:
         both = alias in checkpoint.tensors and owner in checkpoint.tensors
         if both and not torch.equal(checkpoint.read(alias), checkpoint.read(owner)):

@@ -42,12 +42,16 @@ def all_finite(tensor: torch.Tensor) -> bool:
     """Whether no element is NaN or infinite, without a copy of the tensor."""
     if tensor.numel() == 0:
         return True
+    if tensor.dtype.itemsize == 1:
+        # torch compares no 8-bit floats.
+        tensor = tensor.to(torch.float32)
     low, high = torch.aminmax(tensor)
     return math.isfinite(float(low)) and math.isfinite(float(high))
 
 
 def first_not_finite(tensor: torch.Tensor) -> str:
     """The first element that is NaN or infinite and how many there are, in words."""
+    tensor = tensor.to(torch.float64)
     wrong = ~torch.isfinite(tensor)
     place = [int(index) for index in torch.nonzero(wrong)[0]]
     return (
@@ -60,12 +64,12 @@ def _not_finite(
 ) -> CheckpointError:
     for owner in (checkpoint, base):
         stored = owner.read(name)
-        if not bool(torch.isfinite(stored).all()):
+        if not all_finite(stored):
             return CheckpointError(
                 f"{owner.label}: tensor {name!r}: {first_not_finite(stored)}",
                 hint="do not merge this checkpoint; its training or its file went wrong",
             )
-        if input_dtype is not None and not bool(torch.isfinite(cast_once(stored, input_dtype)).all()):
+        if input_dtype is not None and not all_finite(cast_once(stored, input_dtype)):
             return CheckpointError(
                 f"{owner.label}: tensor {name!r} holds values that are too large for {input_dtype}",
                 hint="choose a wider `dtype` in the recipe, or leave it out",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import torch
 
-_NARROW = (torch.float16, torch.bfloat16)
+_NARROW = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def cast_once(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """`tensor` in `dtype`, each element rounded to the nearest, of two equally near ones to the even.
 
-    torch rounds float64 to float32 on the way to a 16-bit dtype, and the second rounding can go astray where the
+    torch rounds float64 to float32 on the way to a narrower dtype, and the second rounding can go astray where the
     first one landed on a tie. Here the way station is rounded to odd, which no later rounding mistakes for a tie.
     """
     if tensor.dtype != torch.float64 or dtype not in _NARROW:

@@ -257,6 +257,21 @@ def test_a_tied_tensor_that_only_the_checkpoint_stores_is_ignored(opened: Open) 
     refused(base, checkpoint)
 
 
+def test_a_tied_tensor_that_is_not_its_partner_s_copy(opened: Open) -> None:
+    differing = {**LANGUAGE, "lm_head.weight": torch.zeros(9, 4)}
+    aligned = align(opened("base", LANGUAGE), opened("untied", differing), ties=TIES)
+    with pytest.raises(CheckpointError, match=r"untied: tensors 'lm_head\.weight' and 'model\.embed\.weight' differ"):
+        aligned.check_ties()
+    align(opened("base2", LANGUAGE), opened("tied", LANGUAGE), ties=TIES).check_ties()
+
+
+def test_a_tied_tensor_stored_under_its_partner_s_name_alone(opened: Open) -> None:
+    stored = {**without(LANGUAGE, ["model.embed.weight"]), "lm_head.weight": LANGUAGE["model.embed.weight"]}
+    aligned = align(opened("base", LANGUAGE), opened("other name", stored), ties=TIES)
+    assert_reads(aligned, LANGUAGE)
+    aligned.check_ties()
+
+
 def test_raw_chunks_and_closing_go_through(opened: Open) -> None:
     aligned = align(opened("base", WHOLE), opened("fine-tuned", TOWER))
     name = "vision_model.encoder.layers.0.q.weight"

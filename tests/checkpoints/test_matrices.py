@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from hubmerge.checkpoints import MatrixRule, matrices, open_checkpoint, weight_matrices
+from hubmerge.checkpoints import MatrixRule, open_checkpoint, weight_matrices
+from hubmerge.checkpoints.model_class import layers
 from hubmerge.checkpoints.tensors import TensorInfo
 from tests.checkpoints.models import CONFIGS, model, save
 
@@ -100,10 +101,11 @@ def test_experts_that_the_class_fuses_are_matrices_in_the_files(tmp_path: Path) 
 
 
 def test_the_joined_projection_of_attention() -> None:
-    shapes, found = matrices._layers(torch.nn.ModuleDict({"attn": torch.nn.MultiheadAttention(8, 2)}))
+    shapes, found, transposed = layers(torch.nn.ModuleDict({"attn": torch.nn.MultiheadAttention(8, 2)}))
     assert found == {"attn.in_proj_weight", "attn.out_proj.weight"}
     assert shapes["attn.in_proj_weight"] == (24, 8)
-    _, found = matrices._layers(torch.nn.MultiheadAttention(8, 2, kdim=4, vdim=6))
+    assert transposed == set()
+    _, found, _ = layers(torch.nn.MultiheadAttention(8, 2, kdim=4, vdim=6))
     assert found == {"q_proj_weight", "k_proj_weight", "v_proj_weight", "out_proj.weight"}
 
 

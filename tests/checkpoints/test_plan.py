@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import random_tensors, with_prefix, without, write_folder
 from tests.checkpoints.models import save
 
-Open = Callable[[str, Mapping[str, torch.Tensor]], Checkpoint]
+Open = Callable[..., Checkpoint]
 
 VISION = random_tensors(
     {"vision_model.q.weight": (6, 4), "vision_model.q.bias": (6,), "vision_model.class_embedding": (4,)}
@@ -39,8 +40,8 @@ RULE = MatrixRule(frozenset({"vision_model.q.weight", "text_model.q.weight"}), "
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Open:
-    def open_one(name: str, tensors: Mapping[str, torch.Tensor]) -> Checkpoint:
-        return open_checkpoint(write_folder(tmp_path / name, tensors), name)
+    def open_one(name: str, tensors: Mapping[str, torch.Tensor], config: dict[str, Any] | None = None) -> Checkpoint:
+        return open_checkpoint(write_folder(tmp_path / name, tensors, config), name)
 
     return open_one
 
@@ -142,14 +143,75 @@ def test_dtypes_that_are_written(opened: Open) -> None:
 @pytest.mark.parametrize("where", ["base", "checkpoint"])
 def test_quantised_weights_are_refused_unless_left_out(opened: Open, dtype: torch.dtype, where: str) -> None:
     quantised = {**VISION, "vision_model.q.weight": torch.ones(6, 4).to(dtype)}
-    base = opened("base", quantised if where == "base" else VISION)
-    one = opened("one", quantised if where == "checkpoint" else VISION)
+    config = {"quantization_config": {"quant_method": "some"}}
+    base = opened("base", quantised, config) if where == "base" else opened("base", VISION)
+    one = opened("one", quantised, config) if where == "checkpoint" else opened("one", VISION)
     with pytest.raises(CheckpointError, match=r"'vision_model\.q\.weight'") as caught:
         planned(base, [one])
     assert "unquantised" in (caught.value.hint or "")
     plan = planned(base, [one], Selection(exclude=("*.q.weight",)), out_dtype=torch.float16)
     kept = next(tensor for tensor in plan.kept if tensor.name == "vision_model.q.weight")
     assert kept.copied is (where == "base")
+
+
+def test_8_bit_floats_without_scales_are_numbers_like_any_other(opened: Open) -> None:
+    eight_bit = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in VISION.items()}
+    plan = planned(opened("base", eight_bit), [opened("one", eight_bit), opened("two", VISION)])
+    assert actions(plan)["vision_model.q.weight"] == "merge-matrix"
+    assert {tensor.out_dtype for tensor in plan.tensors} == {torch.float8_e4m3fn}
+    wider = planned(opened("base2", eight_bit), [opened("three", VISION)], out_dtype=torch.bfloat16)
+    assert {tensor.out_dtype for tensor in wider.tensors} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("scale", ["weight_scale", "weight_scale_inv", "scale_weight"])
+def test_8_bit_floats_with_scales_are_refused_even_where_the_scales_are_excluded(opened: Open, scale: str) -> None:
+    quantised = {
+        **VISION,
+        "vision_model.q.weight": torch.ones(6, 4).to(torch.float8_e4m3fn),
+        f"vision_model.q.{scale}": torch.ones(()),
+    }
+    base, one = opened("base", VISION), opened("one", quantised)
+    with pytest.raises(CheckpointError, match=scale):
+        planned(base, [one])
+    with pytest.raises(CheckpointError, match=r"one: tensor 'vision_model\.q\.weight' is stored as torch\.float8"):
+        planned(base, [one], Selection(exclude=(f"*.{scale}",)))
+
+
+CLASSES = {"id2label": {"0": "cat", "1": "dog"}, "label2id": {"cat": 0, "dog": 1}}
+TURNED = {"id2label": {"0": "dog", "1": "cat"}}
+UNNAMED = {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+HEAD = {**VISION, "classifier.weight": torch.ones(2, 4), "classifier.bias": torch.ones(2)}
+HEAD_RULE = MatrixRule(frozenset({"vision_model.q.weight", "classifier.weight"}), "By hand.", {})
+
+
+def test_a_head_for_the_same_classes_is_merged(opened: Open) -> None:
+    base, checkpoints = opened("base", HEAD, CLASSES), [opened(name, HEAD, CLASSES) for name in ("one", "two")]
+    assert actions(planned(base, checkpoints, rule=HEAD_RULE))["classifier.weight"] == "merge-matrix"
+
+
+@pytest.mark.parametrize("config", [TURNED, UNNAMED, {}, {"id2label": "broken"}, {"id2label": {"x": "cat"}}])
+@pytest.mark.parametrize("where", ["base", "checkpoint"])
+def test_a_head_for_other_or_unknown_classes_needs_a_rule(opened: Open, config: dict[str, Any], where: str) -> None:
+    base = opened("base", HEAD, config if where == "base" else CLASSES)
+    checkpoints = [opened("one", HEAD, CLASSES), opened("two", HEAD, config if where == "checkpoint" else CLASSES)]
+    with pytest.raises(CheckpointError, match=r"'classifier\.weight' is in a classification head for") as caught:
+        planned(base, checkpoints, rule=HEAD_RULE)
+    assert 'exclude: ["classifier.*"]' in (caught.value.hint or "")
+    kept = planned(base, checkpoints, Selection(exclude=("classifier.*",)), rule=HEAD_RULE)
+    assert actions(kept)["classifier.weight"] == actions(kept)["classifier.bias"] == "keep"
+    merged = planned(base, checkpoints, Selection(include=("*",)), rule=HEAD_RULE)
+    assert actions(merged)["classifier.weight"] == "merge-matrix"
+
+
+def test_experts_that_lie_in_one_tensor(opened: Open) -> None:
+    experts = {"mlp.experts.down_proj": torch.ones(5, 4, 6), "mlp.experts.down_proj_bias": torch.ones(5, 4)}
+    base = opened("base", experts)
+    rule = weight_matrices(base.config, base.tensors)
+    plan = planned(base, [opened("one", experts)], rule=rule)
+    assert actions(plan) == {"mlp.experts.down_proj": "merge-matrix", "mlp.experts.down_proj_bias": "merge-other"}
+    matrix = next(tensor for tensor in plan.tensors if tensor.action == "merge-matrix")
+    assert matrix.reason == "the weights of 5 experts"
+    assert matrix.flops == 5 * (6 * 4**2 * 6 + 10 * 4**3)
 
 
 TIES = {"lm_head.weight": "embed.weight"}
