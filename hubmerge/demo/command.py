@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -77,12 +78,21 @@ def _embedded_hub(root: Path) -> LocalHub:
     from hubmerge.localhub import LocalHub
 
     remembered = root / "port"
-    try:
-        hub = LocalHub(root / "hub", port=int(remembered.read_text(encoding="ascii")))
-    except (OSError, ValueError, MachineError):
-        hub = LocalHub(root / "hub")
+    hub = LocalHub(root / "hub", port=_port_if_free(remembered))
     remembered.write_text(hub.endpoint.rpartition(":")[2], encoding="ascii")
     return hub
+
+
+def _port_if_free(file: Path) -> int:
+    """The port that the file names, or 0, which stands for any free one."""
+    try:
+        port = int(file.read_text(encoding="ascii"))
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+    except (OSError, ValueError, OverflowError):
+        return 0
+    return port
 
 
 def _on_hub(

@@ -8,8 +8,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import closing
 
 from transformers import AutoTokenizer, CLIPModel
 
@@ -48,23 +49,34 @@ def write_trained(stream: DemoStream, plan: TrainingPlan, progress: Progress) ->
 
     names = settings.tasks
     progress(f"fine-tuning {len(names)} vision towers")
+    scores: list[tuple[float, float]] = []
+    with closing(_each_tower(stream, plan)) as towers:
+        for name, zero_shot, fine_tuned in towers:
+            scores.append((zero_shot, fine_tuned))
+            figures = f"accuracy {zero_shot:.1f} -> {fine_tuned:.1f} %"
+            progress(f"fine-tuned {name} ({len(scores)} of {len(names)}): {figures}")
+    before, after = (sum(column) / len(scores) for column in zip(*scores, strict=True))
+    progress(f"mean accuracy: {before:.1f} % zero-shot, {after:.1f} % fine-tuned, each on its own task")
+
+
+def _each_tower(stream: DemoStream, plan: TrainingPlan) -> Generator[tuple[str, float, float], None, None]:
+    """Write all towers, and yield task, zero-shot and fine-tuned accuracy of each as it is done."""
+    names = stream.settings.tasks
     processes = min(PROCESSES, len(names), os.cpu_count() or 1)
+    if processes == 1:
+        for name in names:
+            yield name, *write_tower(stream, plan, name)
+        return
     # Forked children would inherit torch's threads in an unknown state, so they are started afresh.
     context = multiprocessing.get_context("spawn")
-    before = after = 0.0
     with ProcessPoolExecutor(processes, context, initializer=_leave_interrupts_to_the_parent) as pool:
+        running = {pool.submit(write_tower, stream, plan, name): name for name in names}
         try:
-            running = {pool.submit(write_tower, stream, plan, name): name for name in names}
-            for number, finished in enumerate(as_completed(running), start=1):
-                zero_shot, fine_tuned = finished.result()
-                before, after = before + zero_shot, after + fine_tuned
-                figures = f"accuracy {zero_shot:.1f} -> {fine_tuned:.1f} %"
-                progress(f"fine-tuned {running[finished]} ({number} of {len(names)}): {figures}")
+            for finished in as_completed(running):
+                yield running[finished], *finished.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    mean = f"{before / len(names):.1f} % zero-shot, {after / len(names):.1f} % fine-tuned, each on its own task"
-    progress(f"mean accuracy: {mean}")
 
 
 def write_tower(stream: DemoStream, plan: TrainingPlan, name: str) -> tuple[float, float]:

@@ -7,11 +7,13 @@ Nothing here needs our code to be loaded again: what is saved are a `CLIPModel` 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer, CLIPVisionModel
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
@@ -26,25 +28,41 @@ END_OF_WORD = "</w>"
 def make_tokenizer(sentences: Iterable[str]) -> CLIPTokenizer:
     """A CLIP tokenizer that knows every word of the sentences as one token, and any other text by its bytes."""
     regular = CLIPTokenizer().backend_tokenizer
-    trained = Tokenizer(models.BPE(end_of_word_suffix=END_OF_WORD))
-    trained.normalizer = regular.normalizer or normalizers.Lowercase()
-    trained.pre_tokenizer = regular.pre_tokenizer
+    split: set[tuple[str, ...]] = set()
+    for sentence in sentences:
+        for word, _ in regular.pre_tokenizer.pre_tokenize_str(regular.normalizer.normalize_str(sentence)):
+            split.add((*word[:-1], word[-1] + END_OF_WORD))
+    merges = _merges(split)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    trainer = trainers.BpeTrainer(
-        vocab_size=100_000,  # never reached: merging ends when every word is whole
-        min_frequency=1,
-        initial_alphabet=alphabet,
-        end_of_word_suffix=END_OF_WORD,
-        show_progress=False,
-    )
-    # Sorted and once each: the same words give the same vocabulary, whatever order they come in.
-    trained.train_from_iterator(sorted(set(sentences)), trainer)
-    merges = [tuple(pair) for pair in json.loads(trained.to_str())["model"]["merges"]]
-    words = alphabet + [letter + END_OF_WORD for letter in alphabet]
-    words += [left + right for left, right in merges]
-    words = [*dict.fromkeys(words), START_TOKEN, END_TOKEN]
-    vocabulary = {word: number for number, word in enumerate(words)}
+    tokens = alphabet + [letter + END_OF_WORD for letter in alphabet] + [left + right for left, right in merges]
+    vocabulary = {token: number for number, token in enumerate([*tokens, START_TOKEN, END_TOKEN])}
     return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=TEXT_POSITIONS)
+
+
+def _merges(words: set[tuple[str, ...]]) -> list[tuple[str, str]]:
+    """Byte pair encoding until every word is whole: the pairs in the order in which they are merged.
+
+    Of pairs that are equally frequent the first in the alphabet is taken. The trainer of `tokenizers` leaves that to
+    chance, which would give the same model other bytes in every process.
+    """
+    merges: list[tuple[str, str]] = []
+    while True:
+        counts = Counter(pair for word in words for pair in pairwise(word))
+        if not counts:
+            return merges
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        words = {_merged(word, best) for word in words}
+
+
+def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
+    parts: list[str] = []
+    for part in word:
+        if parts and (parts[-1], part) == pair:
+            parts[-1] += part
+        else:
+            parts.append(part)
+    return tuple(parts)
 
 
 def make_image_processor() -> CLIPImageProcessorPil:

@@ -7,7 +7,7 @@ lies within one cell, so no test pixel was ever trained on. The base model sees 
 from __future__ import annotations
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageEnhance, ImageOps
 
 from hubmerge.demo.drawing import Domain, Look
 from hubmerge.demo.tasks.bundled import bundled_photo
@@ -45,9 +45,10 @@ def draw_surface(generator: np.random.Generator, label: int, look: Look) -> Imag
 
 
 def draw_photo(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A patch of a photograph."""
+    """A patch of a photograph: as it is for the base model, as if at dusk otherwise."""
     package, path = tuple(PHOTOS.values())[label]
-    return _patch(generator, bundled_photo(package, path), look, (80, 125) if look.plain else (65, 110))
+    patch = _patch(generator, bundled_photo(package, path), look, (80, 125) if look.plain else (65, 110))
+    return patch if look.plain else ImageEnhance.Brightness(patch).enhance(generator.uniform(0.55, 0.75))
 
 
 def _patch(generator: np.random.Generator, photo: Image.Image, look: Look, sides: tuple[int, int]) -> Image.Image:
@@ -82,7 +83,7 @@ PHOTOS_TASK = DemoTask(
     tuple(PHOTOS),
     "part of a photo with a {}",
     draw_photo,
-    Domain(noise=10, tint=30),
-    "Patches of six photographs that scikit-image and scikit-learn bring along, tinted; training "
+    Domain(noise=5, tint=8),
+    "Patches of six photographs that scikit-image and scikit-learn bring along, darkened; training "
     "and test patches come from different parts of each photo.",
 )

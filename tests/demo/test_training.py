@@ -1,0 +1,84 @@
+"""Training, kept short: it learns, the same seed gives the same bytes, and only the vision tower is fine-tuned."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, CLIPModel
+
+from hubmerge.demo import training
+from hubmerge.demo.plan import TrainingPlan
+from hubmerge.demo.stream import DemoStream, make_stream
+from hubmerge.demo.tasks import tasks_named
+
+SHORT = TrainingPlan(base_tasks=("shapes", "gradients"), base_images=160, base_steps=60, task_images=96, task_steps=12)
+
+TASKS = ("gradients", "slants")
+
+
+@pytest.fixture(scope="module")
+def told() -> list[str]:
+    return []
+
+
+@pytest.fixture(scope="module")
+def stream(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> DemoStream:
+    folder = tmp_path_factory.mktemp("trained")
+    return make_stream(folder, 0, TASKS, told.append, plan=SHORT)
+
+
+def test_progress_is_told(stream: DemoStream, told: list[str]) -> None:
+    assert stream.is_complete()
+    assert any("step 60 of 60" in line for line in told)
+    assert any(line.startswith("fine-tuned gradients (") for line in told)
+    assert told[-1].startswith("mean accuracy")
+
+
+def test_the_base_learned(stream: DemoStream) -> None:
+    model = CLIPModel.from_pretrained(stream.base.folder)
+    tokenizer = AutoTokenizer.from_pretrained(stream.base.folder)
+    (task,) = tasks_named(["gradients"])
+    images, labels = task.images("plain", 80, seed=99)
+    with torch.no_grad():
+        texts = training.text_features(model, tokenizer(task.prompts, padding=True, return_tensors="pt"))
+        guesses = (training.image_features(model, training.to_pixels(images)) @ texts.T).argmax(dim=1)
+    right = float((guesses == torch.tensor(labels)).double().mean())
+    assert right > 0.5, "five sides, so a fifth is chance"
+
+
+def test_in_one_process_the_bytes_are_the_same(
+    stream: DemoStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubmerge.demo.making.PROCESSES", 1)
+    again = make_stream(tmp_path, 0, TASKS, lambda _: None, plan=SHORT)
+    for first, second in zip(stream.repos(), again.repos(), strict=True):
+        for path in sorted(first.folder.rglob("*")):
+            if path.is_file():
+                assert path.read_bytes() == (second.folder / path.relative_to(first.folder)).read_bytes(), path
+
+
+def test_fine_tuning_moves_the_vision_tower_alone(stream: DemoStream) -> None:
+    base = CLIPModel.from_pretrained(stream.base.folder)
+    tokenizer = AutoTokenizer.from_pretrained(stream.base.folder)
+    before = {name: value.clone() for name, value in base.state_dict().items()}
+    (task,) = tasks_named(["gradients"])
+    tuned = training.fine_tune(base, tokenizer, task, 0, SHORT)
+    moved = {name for name, value in tuned.state_dict().items() if not torch.equal(value, before[name])}
+    assert moved
+    assert all(name.startswith("vision_model.") for name in moved)
+    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+    written = load_file(stream.tower("gradients").folder / "model.safetensors")
+    for name, value in tuned.vision_model.state_dict().items():
+        found = written.get(name, written.get(f"vision_model.{name}"))
+        assert found is not None
+        assert torch.equal(found, value)
+
+
+def test_thread_count_is_given_back() -> None:
+    before = torch.get_num_threads()
+    with training.threads(1):
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
