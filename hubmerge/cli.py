@@ -1,7 +1,8 @@
 """The command line: arguments, environment and exit statuses; what a command does stands in `hubmerge.commands`.
 
 Exit statuses: 0 done, also when nothing was left to do; 2 the recipe or the command line; 3 the Hub; 4 a checkpoint;
-5 this machine (disk full, folder not writable, a package missing); 130 interrupted; 1 something not foreseen.
+5 this machine (disk full, folder not writable, a package missing); 10 `outdated` found that something moved;
+130 interrupted; 1 something not foreseen.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import hubmerge
+from hubmerge.automation.arguments import COMMANDS as AUTOMATION
+from hubmerge.automation.arguments import add_commands as add_automation
 
 INTERRUPTED = 130
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -30,7 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="hubmerge",
         description="Merge a stream of fine-tuned models from the Hugging Face Hub into one, and publish every step.",
         epilog="The Hub is chosen by HF_ENDPOINT and HF_TOKEN. Exit status: 0 done, 2 recipe, 3 Hub, 4 checkpoint, "
-        "5 this machine, 130 interrupted.",
+        "5 this machine, 10 something moved (outdated), 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"hubmerge {hubmerge.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -43,7 +46,8 @@ def build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", parents=[talk], help="merge, evaluate and publish what is missing")
     run.add_argument("recipe", type=Path, metavar="RECIPE")
     run.add_argument("--out", type=Path, metavar="DIR", help="leave the last merged model there")
-
+    run.add_argument("--locked", action="store_true", help="take every commit from RECIPE.lock.yaml, refuse any other")
+    run.add_argument("--summary", type=Path, metavar="FILE", help="add the accuracy table to a file, as Markdown")
     run.add_argument(
         "--work-dir", type=Path, metavar="DIR", default=_cache("runs"), help="state and caches (default: user cache)"
     )
@@ -54,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", parents=[talk], help="show what a run would do, from headers alone")
     plan.add_argument("recipe", type=Path, metavar="RECIPE")
 
+    add_automation(commands, talk, _cache("runs"))
     commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
 
     hub = commands.add_parser("hub", help="the embedded Hub")
@@ -107,7 +112,18 @@ def _dispatch(options: argparse.Namespace) -> int:
         return commands.check(options.recipe, _voice(options))
     if options.command == "plan":
         return commands.plan(options.recipe, _voice(options))
-    return commands.run(options.recipe, options.work_dir, options.out, _voice(options))
+    if options.command in AUTOMATION:
+        from hubmerge.automation.commands import dispatch
+
+        return dispatch(options, _voice(options))
+    return commands.run(
+        options.recipe,
+        options.work_dir,
+        options.out,
+        _voice(options),
+        locked=options.locked,
+        summary=options.summary,
+    )
 
 
 def _voice(options: argparse.Namespace) -> str:

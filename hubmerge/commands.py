@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hubmerge.progress import Progress, SilentProgress
+
+if TYPE_CHECKING:
+    from merge_recipes import LoadedRecipe
 
 
 def progress_for(voice: str) -> Progress:
@@ -17,17 +21,26 @@ def progress_for(voice: str) -> Progress:
     return JsonLines() if voice == "json" else SilentProgress()
 
 
-def run(recipe: Path, work_dir: Path, out: Path | None, voice: str) -> int:
+def run(
+    recipe: Path,
+    work_dir: Path,
+    out: Path | None,
+    voice: str,
+    *,
+    locked: bool = False,
+    summary: Path | None = None,
+) -> int:
     """Merge, evaluate and publish what is missing, and print the accuracy matrix at the end."""
     from hubmerge.run import Run
 
     progress = progress_for(voice)
-    loaded = _load(recipe, progress)
-    with Run.open(loaded, work_dir, progress) as this:
-        done = 0
+    loaded = load(recipe, progress)
+    with Run.open(loaded, work_dir, progress, locked=locked) as this:
+        steps = []
         for step in this.steps():
             progress.event("step", step.to_dict())
-            done += 1
+            steps.append(step)
+        done = len(steps)
         if out is not None:
             this.write_out(out)
         if done == 0:
@@ -35,6 +48,10 @@ def run(recipe: Path, work_dir: Path, out: Path | None, voice: str) -> int:
         matrix = this.report.accuracy_matrix()
         if matrix.tasks:
             progress.note("\n" + matrix.to_text())
+        if summary is not None:
+            from hubmerge.automation.summary import append_summary, summary_text
+
+            append_summary(summary, summary_text(this.report, steps, this.addresses()))
         for address in this.addresses():
             progress.note(address)
         progress.event("done", {"steps": done, "of": this.stream.length, "addresses": this.addresses()})
@@ -44,9 +61,11 @@ def run(recipe: Path, work_dir: Path, out: Path | None, voice: str) -> int:
 def check(recipe: Path, voice: str) -> int:
     """Check a recipe against what is installed, without any network."""
     progress = progress_for(voice)
-    loaded = _load(recipe, progress)
-    entries = len(loaded.recipe.models)
-    progress.note(f"{recipe}: well-formed: {loaded.recipe.merge_method} over {entries} checkpoint(s)")
+    loaded = load(recipe, progress)
+    entries = f"{len(loaded.recipe.entries)} checkpoint(s)"
+    if loaded.recipe.has_queries:
+        entries += f" and what {len(loaded.recipe.models) - len(loaded.recipe.entries)} query(s) find"
+    progress.note(f"{recipe}: well-formed: {loaded.recipe.merge_method} over {entries}")
     return 0
 
 
@@ -55,7 +74,7 @@ def plan(recipe: Path, voice: str) -> int:
     from hubmerge.planning import plan_run
 
     progress = progress_for(voice)
-    loaded = _load(recipe, progress)
+    loaded = load(recipe, progress)
     planned = plan_run(loaded, progress)
     progress.event("plan", planned.to_dict())
     progress.note(planned.to_text())
@@ -89,7 +108,12 @@ def demo(root: Path, voice: str) -> int:
     return 0
 
 
-def _load(recipe: Path, progress: Progress):  # type: ignore[no-untyped-def]
+def load(recipe: Path, progress: Progress) -> LoadedRecipe:
+    """Read a recipe and check it against what is installed; remarks go to `progress`.
+
+    Raises:
+        RecipeError: with every problem of the file.
+    """
     from hubmerge.catalog import installed_catalog
     from merge_recipes import check_recipe, load_recipe
 

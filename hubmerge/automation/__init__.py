@@ -1,0 +1,1 @@
+"""Merging by itself: what moved on the Hub, and what starts a run when something did."""

@@ -1,0 +1,48 @@
+"""What the commands that merge by themselves do, from a loaded recipe to lines on the screen."""
+
+from __future__ import annotations
+
+import argparse
+from importlib.metadata import version
+from pathlib import Path
+
+from hubmerge.automation.outdated import OUTDATED, find_news, news_text
+from hubmerge.commands import load, progress_for
+from hubmerge.lockfile import lock_path, write_lock
+
+TOOLS = ("hubmerge", "torch", "transformers", "huggingface_hub", "safetensors", "datasets", "evaluate")
+
+
+def dispatch(options: argparse.Namespace, voice: str) -> int:
+    """Do what the command line asks for and return the exit status."""
+    if options.command == "lock":
+        return lock(options.recipe, voice, update=options.update)
+    return outdated(options.recipe, voice)
+
+
+def lock(recipe: Path, voice: str, *, update: bool = False) -> int:
+    """Write the lock beside a recipe."""
+    from hubmerge.stream import settle
+
+    progress = progress_for(voice)
+    loaded = load(recipe, progress)
+    with progress.stage("resolve commits"):
+        stream = settle(loaded, None, update=update)
+    drawn = stream.lock.model_copy(update={"versions": {tool: version(tool) for tool in TOOLS}})
+    changed = write_lock(loaded, drawn)
+    path = lock_path(recipe)
+    told = "written" if changed else "as it was"
+    progress.note(f"{path}: {told}: {len(drawn.models)} checkpoint(s), {len(drawn.datasets)} dataset(s)")
+    progress.event("lock", {"path": str(path), "changed": changed, "models": len(drawn.models)})
+    return 0
+
+
+def outdated(recipe: Path, voice: str) -> int:
+    """Show what moved on the Hub; exit status 10 if anything did."""
+    progress = progress_for(voice)
+    loaded = load(recipe, progress)
+    with progress.stage("ask the Hub"):
+        news = find_news(loaded)
+    progress.note(news_text(news))
+    progress.event("outdated", {"outdated": bool(news), "news": [one.to_dict() for one in news]})
+    return OUTDATED if news else 0

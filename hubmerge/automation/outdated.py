@@ -1,0 +1,150 @@
+"""What moved on the Hub since a stream was locked: new commits, new entries, repos that are gone or gated now."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from hubmerge.growing import grow
+from hubmerge.held import Held
+from hubmerge.hub.listing import Standing, find_models, standing
+from hubmerge.hub.publish import read_target, step_tag
+from merge_recipes import LoadedRecipe, LockedModel, ModelReference, StreamEntry
+
+OUTDATED = 10
+"""The exit status of `hubmerge outdated` where something moved."""
+
+Change = Literal["new commit", "new entry", "not merged yet", "deleted", "gated", "disabled"]
+Ask = Callable[[str, str, str | None], Standing]
+
+
+@dataclass(frozen=True)
+class News:
+    """One thing that moved. `was` and `now` are commits; `effect` says what the next run makes of it."""
+
+    change: Change
+    kind: Literal["base model", "model", "adapter", "dataset"]
+    name: str
+    reference: str
+    was: str | None
+    now: str | None
+    effect: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The news as plain JSON values."""
+        return asdict(self)
+
+
+def find_news(loaded: LoadedRecipe) -> tuple[News, ...]:
+    """Compare what is published, or else locked beside the recipe, with what the Hub has now.
+
+    Raises:
+        HubError: the Hub does not answer, or the target repo holds something else.
+    """
+    publish = loaded.recipe.publish
+    target = read_target(publish.repo) if publish is not None else None
+    held = Held.gather(loaded, target, None)
+    growth = grow(loaded.recipe, held.models, held.merged, find_models, None)
+    ask = functools.cache(standing)
+    news = [*_base(loaded, held, ask)]
+    news += _models(loaded, held, ask, {str(entry.model) for entry in growth.entries})
+    news += _entries(growth.entries, held, ask, publishes=publish is not None)
+    return (*news, *_datasets(loaded, held, ask))
+
+
+def _base(loaded: LoadedRecipe, held: Held, ask: Ask) -> Iterator[News]:
+    if held.locks:
+        base = held.locks[0].base_model
+        if base.reference == loaded.recipe.base_model:
+            yield from _moved("base model", base.name, base.reference, [base], ask, "none: the stream keeps its commit")
+
+
+def _models(loaded: LoadedRecipe, held: Held, ask: Ask, wanted: set[str]) -> Iterator[News]:
+    """New commits, and repos that cannot be read any more, of the checkpoints that a lock names."""
+    models = held.models
+    for index, model in enumerate(models):
+        same = [one for one in models if str(one.reference) == str(model.reference)]
+        if same[0] is not model or str(model.reference) not in wanted:
+            continue
+        step = index + 1
+        effect = {
+            "append": "a new step at the end",
+            "replay": f"the stream is replayed from {step_tag(step)} on",
+            "ignore": "none: the recipe says on_update: ignore",
+        }[loaded.recipe.on_update]
+        lost = "none: it is merged" if index < held.merged else "the run cannot read it"
+        yield from _moved("model", model.name, model.reference, same, ask, effect, lost)
+
+
+def _moved(
+    kind: Literal["base model", "model"],
+    name: str,
+    reference: ModelReference,
+    locked: Sequence[LockedModel],
+    ask: Ask,
+    effect: str,
+    lost: str = "a run that reads it will fail",
+) -> Iterator[News]:
+    if reference.is_local:
+        return
+    parts: list[tuple[Literal["base model", "model", "adapter"], ModelReference, list[str | None]]] = [
+        (kind, reference, [model.commit for model in locked])
+    ]
+    if reference.adapter is not None and not reference.adapter.is_local:
+        parts.append(("adapter", reference.adapter, [model.adapter_commit for model in locked]))
+    for part, place, known in parts:
+        now = ask("model", place.path, place.revision)
+        if now.state != "there":
+            yield News(now.state, part, name, str(place), known[-1], None, lost)
+        elif now.commit not in known:
+            yield News("new commit", part, name, str(place), known[-1], now.commit, effect)
+
+
+def _entries(entries: Iterable[StreamEntry], held: Held, ask: Ask, *, publishes: bool) -> Iterator[News]:
+    """Entries that no lock names, and those that are locked but not yet published."""
+    known = {str(model.reference): model for model in held.models}
+    for index, entry in enumerate(entries):
+        reference = str(entry.model)
+        if reference not in known:
+            now = Standing("there") if entry.model.is_local else ask("model", entry.model.path, entry.model.revision)
+            effect = "a new step" if now.state == "there" else f"the run cannot read it: {now.state}"
+            yield News("new entry", "model", entry.name, reference, None, now.commit, effect)
+        elif publishes and index >= held.merged:
+            commit = known[reference].commit
+            yield News("not merged yet", "model", entry.name, reference, None, commit, "a step that is still missing")
+
+
+def _datasets(loaded: LoadedRecipe, held: Held, ask: Ask) -> Iterator[News]:
+    locked = {(data.path, data.revision): data.commit for lock in reversed(held.locks) for data in lock.datasets}
+    told = set()
+    for task in loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ():
+        key = (task.dataset.written_path, task.dataset.revision)
+        if task.dataset.is_local or key not in locked or key in told:
+            continue
+        told.add(key)
+        now = ask("dataset", *key)
+        if now.state != "there":
+            lost = "a run that scores the task will fail"
+            yield News(now.state, "dataset", task.name, key[0], locked[key], None, lost)
+        elif now.commit != locked[key]:
+            effect = "none: the stream keeps its commit"
+            yield News("new commit", "dataset", task.name, key[0], locked[key], now.commit, effect)
+
+
+def news_text(news: Sequence[News]) -> str:
+    """Return the news as a table for a person to read."""
+    if not news:
+        return "nothing moved"
+    rows = [("what", "which", "reference", "was", "now", "what a run makes of it")]
+    rows += [
+        (one.change, f"{one.kind} {one.name}", one.reference, _short(one.was), _short(one.now), one.effect)
+        for one in news
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def _short(commit: str | None) -> str:
+    return "-" if commit is None else commit[:12]

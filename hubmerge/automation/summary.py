@@ -1,0 +1,50 @@
+"""What a run did, as Markdown for the summary page of a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from hubmerge.accuracy import AccuracyMatrix, percent
+from hubmerge.cards.markup import code, plain, table
+from hubmerge.hub.publish import step_tag
+from hubmerge.report import RunReport, StepReport
+
+
+def summary_text(report: RunReport, done: Sequence[StepReport], addresses: Sequence[str]) -> str:
+    """Return the summary of a run: what was merged now, where it lies, and the accuracy matrix so far.
+
+    `addresses` are the web addresses of the published steps.
+    """
+    lines = [f"## {len(done)} new step(s)" if done else "## Nothing to do", ""]
+    for step in done:
+        published = next((one for one in addresses if one.endswith(f"/{step_tag(step.step)}")), None)
+        where = f": <{published}>" if published is not None else ""
+        source = f"{plain(step.reference)} at {code(step.commit[:12])}"
+        lines.append(f"- step {step.step}: {plain(step.name)} ({source}){where}")
+    matrix = report.accuracy_matrix()
+    if matrix.steps:
+        names = {step.step: step.name for step in report.steps}
+        lines += ["", "### Accuracy", "", accuracy_table(matrix, names), ""]
+        lines += [f"- **{value}** {plain(definition)}" for definition, value in matrix.measures()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def accuracy_table(matrix: AccuracyMatrix, names: Mapping[int, str]) -> str:
+    """Return the accuracy matrix as a Markdown table: a row for each step, a column for each task."""
+    header = ["step", *map(plain, matrix.tasks), "average"]
+    rows = [
+        [
+            f"{step} {plain(names.get(step, ''))}".rstrip(),
+            *(percent(matrix.value(step, task)) for task in matrix.tasks),
+            percent(matrix.average(step)),
+        ]
+        for step in matrix.steps
+    ]
+    return table(header, rows, "l" + "r" * (len(header) - 1))
+
+
+def append_summary(file: Path, text: str) -> None:
+    """Add a summary to the end of a file, which CI services gather from several steps."""
+    with file.open("a", encoding="utf-8") as stream:
+        stream.write(text + "\n")
