@@ -150,10 +150,12 @@ class RunReport:
         return None
 
     def until(self, step: int) -> RunReport:
-        """The report as it stood after `step`: later steps, and the own scores of later tasks, left out."""
+        """The report as it stood after `step`: later steps and the tasks that come with them left out."""
         seen = {task.name for task in self.tasks if task.step <= step}
         return dataclasses.replace(
             self,
+            tasks=tuple(task for task in self.tasks if task.step <= step),
+            base_scores={name: scores for name, scores in self.base_scores.items() if name in seen},
             steps=tuple(report for report in self.steps if report.step <= step),
             own_scores={name: scores for name, scores in self.own_scores.items() if name in seen},
         )

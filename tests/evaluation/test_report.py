@@ -60,7 +60,8 @@ def test_until_leaves_out_what_came_later() -> None:
     early = sample().until(1)
     assert [step.step for step in early.steps] == [1]
     assert set(early.own_scores) == {"digits"}
-    assert set(early.base_scores) == {"digits", "shapes"}
+    assert set(early.base_scores) == {"digits"}
+    assert [task.name for task in early.tasks] == ["digits"]
     assert [step.name for step in early.with_step(sample().steps[1]).steps] == [s.name for s in sample().steps]
 
 
