@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from merge_recipes.schema import Recipe
 
 if TYPE_CHECKING:
-    from merge_recipes.locking import Lock
+    from merge_recipes.locking import Lock, LockedModel
 
 CHAIN_FORMAT = 1
 
@@ -37,6 +37,13 @@ def recipe_digest(recipe: Recipe) -> str:
     return content_digest(recipe.model_dump(mode="json", exclude_defaults=True))
 
 
+def _identity(model: LockedModel) -> list[str | None]:
+    """What says which weights are meant: the commits, and for a model or adapter in a subfolder also the folders."""
+    reference = model.reference
+    folders = [reference.subfolder, reference.adapter.subfolder if reference.adapter is not None else None]
+    return [model.commit, model.adapter_commit, *(folders if any(folders) else [])]
+
+
 def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
     """Return digests that identify the merged weights of step 0 (the base model), 1, 2, ... by what went into them.
 
@@ -47,7 +54,7 @@ def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
     digest = content_digest(
         {
             "format": CHAIN_FORMAT,
-            "base_model": [lock.base_model.commit, lock.base_model.adapter_commit],
+            "base_model": _identity(lock.base_model),
             "merge_method": recipe.merge_method,
             "parameters": recipe.parameters,
             "dtype": recipe.dtype,
@@ -59,7 +66,7 @@ def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
     for entry, locked in zip(recipe.stream(), lock.models, strict=True):
         inputs = {
             "previous": digests[-1],
-            "model": [locked.commit, locked.adapter_commit],
+            "model": _identity(locked),
             "parameters": entry.parameters,
         }
         digests.append(content_digest(inputs))

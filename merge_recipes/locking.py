@@ -53,7 +53,9 @@ class LockedModel(Part):
     @property
     def label(self) -> str:
         """The model as messages name it: `owner/name@commit`, or the path of a local folder."""
-        return str(self.reference) if self.reference.is_local else f"{self.reference.path}@{self.commit}"
+        if self.reference.is_local:
+            return str(self.reference)
+        return "/".join(filter(None, (self.reference.path, self.reference.subfolder))) + f"@{self.commit}"
 
 
 class LockedDataset(Part):
@@ -203,7 +205,8 @@ def lock_recipe(
         known = (settled or {}).get(entry.name)
         models.append(known if known is not None else locking.model(entry.name, entry.model, key))
         same_commits = (models[-1].commit, models[-1].adapter_commit) == (base.commit, base.adapter_commit)
-        if same_commits and entry.model.path == recipe.base_model.path:
+        same_place = (entry.model.path, entry.model.subfolder) == (recipe.base_model.path, recipe.base_model.subfolder)
+        if same_commits and same_place:
             raise RecipeError(loaded.document.problem(key, f"this is the base model, at the same commit {base.commit}"))
     datasets: dict[tuple[str, str | None, str | None], LockedDataset] = {}
     for index, task in enumerate(recipe.evaluate.tasks if recipe.evaluate is not None else ()):

@@ -1,6 +1,7 @@
-"""References to models: `owner/name[@revision][+adapter[@revision]]`, or a local folder.
+"""References to models: `owner/name[/subfolder][@revision][+adapter[@revision]]`, or a local folder.
 
-The form is mergekit's. A local folder starts with `./`, `../`, `/` or `~`; everything else is a repo on the Hub.
+The form is mergekit's; a repo may be followed by a folder in it. A local folder starts with `./`, `../`, `/` or `~`;
+everything else is a repo on the Hub.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ MAX_REFERENCE_CHARACTERS = 1024
 
 _LOCAL_STARTS = ("./", "../", "/", "~")
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_FOLDER = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._ -]*[A-Za-z0-9._-]")
 _HUB_ADDRESS = re.compile(r"(?:https?://[^/]+/|hf://)(?:models/|datasets/)?(?P<repo>[^/@+?#]+(?:/[^/@+?#]+)?)")
-_FORM = "owner/name[@revision][+adapter], or a local folder that starts with ./, ../, / or ~"
+_FORM = "owner/name[/subfolder][@revision][+adapter], or a local folder that starts with ./, ../, / or ~"
 
 
 def is_local_path(path: str) -> bool:
@@ -75,6 +77,8 @@ def check_revision(revision: str) -> None:
 class ModelReference:
     """A model: `path` is a repo on the Hub or a local folder, `adapter` a LoRA to be merged into it.
 
+    `subfolder` is where in the repo the model lies, None for the top; a local path names the very folder.
+
     >>> reference = ModelReference.parse("openai/clip-vit-base-patch32@main+me/lora")
     >>> reference.path, reference.revision, str(reference.adapter)
     ('openai/clip-vit-base-patch32', 'main', 'me/lora')
@@ -85,9 +89,12 @@ class ModelReference:
     adapter: ModelReference | None = None
     written_path: str | None = field(default=None, compare=False, repr=False)
     """The path as the recipe has it, where `path` was made absolute."""
+    subfolder: str | None = None
 
     def __str__(self) -> str:
         text = self.written_path or self.path
+        if self.subfolder is not None:
+            text += f"/{self.subfolder}"
         if self.revision is not None:
             text += f"@{self.revision}"
         return text if self.adapter is None else f"{text}+{self.adapter}"
@@ -99,12 +106,12 @@ class ModelReference:
 
     @property
     def short_name(self) -> str:
-        """The last part of the path, which names a stream entry that has no name of its own."""
-        return Path(self.path.rstrip("/")).name or self.path
+        """The last part of the path or subfolder, which names a stream entry that has no name of its own."""
+        return Path((self.subfolder or self.path).rstrip("/")).name or self.path
 
     @classmethod
     def parse(cls, text: str) -> ModelReference:
-        """Parse `owner/name[@revision][+adapter[@revision]]` or the path of a local folder.
+        """Parse `owner/name[/subfolder][@revision][+adapter[@revision]]` or the path of a local folder.
 
         Raises:
             InvalidReferenceError: with the form that is expected.
@@ -118,13 +125,14 @@ class ModelReference:
     @classmethod
     def _parse_one(cls, text: str) -> ModelReference:
         path, at, revision = text.partition("@")
+        path, subfolder = _split_subfolder(path)
         check_repo_path(path)
         if not at:
-            return cls(path)
+            return cls(path, subfolder=subfolder)
         if is_local_path(path):
             raise InvalidReferenceError(f"{shown(text)}: a local folder has no revision", f"write {path} alone")
         check_revision(revision)
-        return cls(path, revision)
+        return cls(path, revision, subfolder=subfolder)
 
     def within(self, folder: Path) -> ModelReference:
         """Return the reference with local paths made absolute, relative ones being relative to `folder`."""
@@ -137,6 +145,21 @@ class ModelReference:
             adapter=adapter,
             written_path=self.written_path or self.path,
         )
+
+
+def _split_subfolder(path: str) -> tuple[str, str | None]:
+    """Split `owner/name/a/b` into the repo and a folder in it.
+
+    Raises:
+        InvalidReferenceError: if the folder's name could lead out of the repo, or is not one.
+    """
+    if is_local_path(path) or "://" in path or path.count("/") < 2:
+        return path, None
+    owner, name, subfolder = path.split("/", 2)
+    parts = subfolder.split("/")
+    if len(path) > MAX_REFERENCE_CHARACTERS or not all(_FOLDER.fullmatch(part) for part in parts):
+        raise InvalidReferenceError(f"{shown(subfolder)} is not a folder in a repo", f"the form is {_FORM}")
+    return f"{owner}/{name}", subfolder
 
 
 def absolute_path(path: str, folder: Path) -> str:

@@ -67,6 +67,7 @@ def broken_rules(document: Document) -> list[Problem]:
     return [
         *_order(document),
         *_queries(document),
+        *_adapted_base(document),
         *_bases_in_the_stream(document, entries),
         *_duplicate_entries(document, entries),
         *_tasks(document, entries),
@@ -97,8 +98,15 @@ def _queries(document: Document) -> Iterator[Problem]:
 
 def checkpoint_key(reference: ModelReference) -> tuple[str, ...]:
     """Return what is equal for two references, as written, to the same checkpoint; no revision means `main`."""
-    key = (reference.path.rstrip("/"), reference.revision or "main")
+    key = (reference.path.rstrip("/"), reference.revision or "main", reference.subfolder or "")
     return key if reference.adapter is None else (*key, *checkpoint_key(reference.adapter))
+
+
+def _adapted_base(document: Document) -> Iterator[Problem]:
+    base = reference_in(mapping_at(document).get("base_model"))
+    if base is not None and base.adapter is not None:
+        hint = "merge the adapter into its model and name the result, or make the adapter an entry of the stream"
+        yield document.problem(("base_model",), "the base model has no adapter of its own", hint)
 
 
 def _bases_in_the_stream(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:

@@ -38,8 +38,9 @@ _UNITS = {f"{prefix}B": 1000**power for power, prefix in enumerate("KMGT", start
 _UNITS |= {f"{prefix}iB": 1024**power for power, prefix in enumerate("KMGT", start=1)}
 
 _REFERENCE_FORM = (
-    "A model: owner/name on the Hub, with an optional @revision and an optional +adapter (a LoRA repo, with its own "
-    "@revision), or a local folder that starts with ./, ../, / or ~; ./ is the folder of the recipe."
+    "A model: owner/name on the Hub, or owner/name/subfolder, with an optional @revision and an optional +adapter (a "
+    "LoRA repo, with its own @revision), or a local folder that starts with ./, ../, / or ~; ./ is the folder of the "
+    "recipe."
 )
 
 

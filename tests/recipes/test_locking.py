@@ -44,8 +44,15 @@ def test_everything_is_resolved_once_before_anything_is_read() -> None:
     assert lock.dataset_commit("tanganke/sun397", None, None) == lock.datasets[0].commit
 
 
+def test_a_model_in_a_subfolder() -> None:
+    base = ("base_model: openai/clip-vit-base-patch32", "base_model: a/b")
+    lock = lock_recipe(load(base, (SECOND, "  - model: a/b/tuned\n")), SampleResolver(lambda *_: HEX))
+    assert (lock.base_model.label, lock.models[1].label) == (f"a/b@{HEX}", f"a/b/tuned@{HEX}")
+    assert lock.models[1].name == "tuned"
+
+
 def test_a_lock_survives_its_text() -> None:
-    lock = lock_recipe(load((SECOND, "  - model: a/b@v1+a/lora\n")), SampleResolver(lambda *_: HEX))
+    lock = lock_recipe(load((SECOND, "  - model: a/b/x@v1+a/lora\n")), SampleResolver(lambda *_: HEX))
     text = lock.to_yaml()
     assert Lock.from_yaml(text) == lock
     assert Lock.from_yaml(text).to_yaml() == text
@@ -172,6 +179,7 @@ def test_what_does_not_change_the_weights_changes_no_digest(change: tuple[str, s
         (("dtype: float32", "dtype: float32\nout_dtype: bfloat16"), 0),
         (("dtype: float32", "dtype: float32\ntensors: {exclude: ['*.bias']}"), 0),
         ((FIRST, FIRST[:-1] + "@v2\n"), 1),
+        ((FIRST, FIRST[:-1] + "/folder\n"), 1),
         ((FIRST, FIRST[:-1] + "+a/lora\n"), 1),
         ((SECOND, SECOND + "    parameters: {alpha: 0.3}\n"), 2),
     ],

@@ -21,6 +21,9 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ("a/b@v1+c/d", ModelReference("a/b", "v1", ModelReference("c/d"))),
         ("a/b+c/d@v2", ModelReference("a/b", None, ModelReference("c/d", "v2"))),
         ("a/b+./lora", ModelReference("a/b", None, ModelReference("./lora"))),
+        ("a/b/c", ModelReference("a/b", subfolder="c")),
+        ("a/b/c d/e.f@v1", ModelReference("a/b", "v1", subfolder="c d/e.f")),
+        ("a/b/c+d/e/f@v2", ModelReference("a/b", None, ModelReference("d/e", "v2", subfolder="f"), subfolder="c")),
         ("./x", ModelReference("./x")),
         ("../x/y z", ModelReference("../x/y z")),
         ("/x", ModelReference("/x")),
@@ -36,7 +39,22 @@ def test_parse_and_print(text: str, reference: ModelReference) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", " ", "@main", "a/b@", "a/b@x y", "a/b+", "a/b+c/d+e/f", "a//b", "a/b/c", "/a\0", "a/b\n", " a/b", "a/b "),
+        *(
+            "",
+            " ",
+            "@main",
+            "a/b@",
+            "a/b@x y",
+            "a/b+",
+            "a/b+c/d+e/f",
+            "a//b",
+            "a/b/",
+            "a/b//c",
+            "/a\0",
+            "a/b\n",
+            " a/b",
+            "a/b ",
+        ),
         *(
             "a/-b",
             "a/b-",
@@ -50,6 +68,7 @@ def test_parse_and_print(text: str, reference: ModelReference) -> None:
             "ä/b",
             "a b/c",
         ),
+        *("a/b/..", "a/b/../c", "a/b/c/.", "a/b/c\\d", "a/b/ ", "a/b/c\n", "a/b/" + "c" * 2000, "datasets/a/b/"),
         *("https://huggingface.co/a/b", "hf://a/b", "file:./x", "a\\b", "a/b@" + "x" * 2000),
     ],
 )

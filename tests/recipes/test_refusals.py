@@ -113,7 +113,12 @@ CASES = {
         "  - model: https://huggingface.co/a/b\n",
         *(5, 12, "models[1].model", "is an address"),
     ),
-    "reference with three parts": (SECOND, "  - model: a/b/c\n", 5, 12, "models[1].model", "is not the name of a repo"),
+    "subfolder outside the repo": (SECOND, "  - model: a/b/../c\n", 5, 12, "models[1].model", "is not a folder in a"),
+    "base model with an adapter": (
+        "base_model: openai/clip-vit-base-patch32",
+        "base_model: openai/clip-vit-base-patch32+a/lora",
+        *(2, 13, "base_model", "no adapter of its own"),
+    ),
     "reference a number": (SECOND, "  - model: 1234567\n", 5, 12, "models[1].model", "got the number 1234567"),
     "revision empty": (SECOND, "  - model: a/b@\n", 5, 12, "models[1].model", "is not a revision"),
     "local with revision": (
