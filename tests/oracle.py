@@ -168,3 +168,176 @@ def _ties(first: np.ndarray, second: np.ndarray, density: float) -> np.ndarray:
     majority = np.sign(signs.sum())
     signs[signs == 0] = majority
     return sum(np.where(signs > 0, np.maximum(vector, 0.0), np.minimum(vector, 0.0)) for vector in trimmed)
+
+
+def linear(base: StateDict, checkpoints: Sequence[StateDict], weights: Sequence[float]) -> dict[str, np.ndarray]:
+    """mergekit's linear with normalize: the weighted mean of all checkpoints, side by side."""
+    return {
+        name: sum(w * c[name].astype(np.float64) for w, c in zip(weights, checkpoints, strict=True)) / sum(weights)
+        for name in base
+    }
+
+
+def mergekit_task_arithmetic(
+    base: StateDict, checkpoints: Sequence[StateDict], weights: Sequence[float], *, normalize: bool, factor: float
+) -> dict[str, np.ndarray]:
+    """mergekit's task_arithmetic: the weighted sum of all task vectors, divided by the sum of the weights or not."""
+    merged = {}
+    for name, start in base.items():
+        total = sum(w * (c[name].astype(np.float64) - start) for w, c in zip(weights, checkpoints, strict=True))
+        merged[name] = start + factor * (total / sum(weights) if normalize else total)
+    return merged
+
+
+def mergekit_ties(
+    base: StateDict,
+    checkpoints: Sequence[StateDict],
+    weights: Sequence[float],
+    density: float,
+    *,
+    normalize: bool = True,
+    factor: float = 1.0,
+) -> dict[str, np.ndarray]:
+    """mergekit's ties: all task vectors stacked, each trimmed by itself, one sign elected for each element."""
+    merged = {}
+    for name, start in base.items():
+        trimmed = []
+        for checkpoint in checkpoints:
+            vector = (checkpoint[name].astype(np.float64) - start).ravel()
+            largest = np.argsort(-np.abs(vector), kind="stable")[: max(1, int(density * vector.size))]
+            kept = np.zeros_like(vector)
+            kept[largest] = vector[largest]
+            trimmed.append(kept)
+        terms = np.array(weights)[:, None] * np.stack(trimmed)
+        sign = np.where(terms.sum(axis=0) >= 0, 1.0, -1.0)
+        agreeing = np.sign(terms) == sign
+        total = (terms * agreeing).sum(axis=0)
+        if normalize:
+            divisor = (np.array(weights)[:, None] * agreeing).sum(axis=0)
+            total = total / np.where(divisor == 0.0, 1.0, divisor)
+        merged[name] = start + factor * total.reshape(start.shape)
+    return merged
+
+
+def null_space(
+    base: StateDict, checkpoints: Sequence[StateDict], matrices: Collection[str], rank: int, *, others: str = "keep"
+) -> dict[str, np.ndarray]:
+    """The null-space filter with the square projector I - V V^T written out, without a scale."""
+    total = {name: np.zeros_like(start, dtype=np.float64) for name, start in base.items()}
+    for checkpoint in checkpoints:
+        for name, start in base.items():
+            vector = checkpoint[name].astype(np.float64) - start
+            if name in matrices:
+                total[name] = total[name] + vector @ _filter(total[name], rank)
+            elif others == "sum":
+                total[name] = total[name] + vector
+    return {name: base[name] + total[name] for name in base}
+
+
+def _leading(matrix: np.ndarray, rank: int) -> np.ndarray:
+    """Right singular vectors as columns."""
+    _, values, right = np.linalg.svd(matrix)
+    return right[: min(rank, int((values > NULL * values[0]).sum()))].T if values[0] > 0 else right[:0].T
+
+
+def _filter(delta: np.ndarray, rank: int) -> np.ndarray:
+    directions = _leading(delta, rank)
+    return np.eye(delta.shape[1]) - directions @ directions.T
+
+
+def nufilt(
+    base: StateDict,
+    checkpoints: Sequence[StateDict],
+    matrices: Collection[str],
+    start_of_a: Mapping[str, np.ndarray],
+    *,
+    rank: int,
+    task_rank: int,
+    steps: int,
+    rate: float,
+) -> dict[str, np.ndarray]:
+    """NUFILT with its loss as written; the gradient of || X - τ B A Y ||^2 taken term by term."""
+    total = {name: np.zeros_like(start, dtype=np.float64) for name, start in base.items()}
+    for checkpoint in checkpoints:
+        for name in matrices:
+            delta, vector = total[name], checkpoint[name].astype(np.float64) - base[name]
+            if not delta.any():
+                total[name] = delta + vector
+                continue
+            keep = _filter(delta, rank)
+            a, b = start_of_a[name].copy(), np.zeros_like(start_of_a[name].T)
+            terms = [(vector, _leading(vector, task_rank)), (delta, _leading(delta, rank))]
+            moments = [np.zeros_like(a), np.zeros_like(a), np.zeros_like(b), np.zeros_like(b)]
+            for count in range(1, steps + 1):
+                grad_a, grad_b = np.zeros_like(a), np.zeros_like(b)
+                for wanted, directions in terms:
+                    left_over = (wanted - (delta + vector @ (keep + b @ a))) @ directions
+                    grad_a += -2 * b.T @ vector.T @ left_over @ directions.T
+                    grad_b += -2 * vector.T @ left_over @ directions.T @ a.T
+                a = a - _adam(grad_a, moments, 0, count, rate)
+                b = b - _adam(grad_b, moments, 2, count, rate)
+            total[name] = delta + vector @ (keep + b @ a)
+    return {name: base[name] + total[name] for name in base}
+
+
+def _adam(gradient: np.ndarray, moments: list[np.ndarray], place: int, count: int, rate: float) -> np.ndarray:
+    moments[place] = 0.9 * moments[place] + 0.1 * gradient
+    moments[place + 1] = 0.999 * moments[place + 1] + 0.001 * gradient * gradient
+    return rate * (moments[place] / (1 - 0.9**count)) / (np.sqrt(moments[place + 1] / (1 - 0.999**count)) + 1e-8)
+
+
+def dop(
+    base: StateDict,
+    checkpoints: Sequence[StateDict],
+    matrices: Collection[str],
+    *,
+    alpha: float,
+    beta: float,
+    share: float,
+    steps: int,
+    rate: float,
+) -> dict[str, np.ndarray]:
+    """DOP on whole weights, as in the authors' code: both losses, their gradients, the shortest combination, Adam."""
+    merged = {name: value.astype(np.float64) for name, value in checkpoints[0].items()}
+    for checkpoint in checkpoints[1:]:
+        for name, start in base.items():
+            goals = [merged[name], checkpoint[name].astype(np.float64)]
+            value = (goals[0] + goals[1]) / 2
+            if name in matrices:
+                value = _settle(value, goals, start, alpha, beta, share, steps, rate)
+            merged[name] = value
+    return merged
+
+
+def _settle(
+    value: np.ndarray,
+    goals: list[np.ndarray],
+    start: np.ndarray,
+    alpha: float,
+    beta: float,
+    share: float,
+    steps: int,
+    rate: float,
+) -> np.ndarray:
+    spaces = []
+    for goal in goals:
+        u, s, vh = np.linalg.svd(goal - start, full_matrices=False)
+        rank = int(np.searchsorted(np.cumsum(s) / s.sum(), share))
+        spaces.append((np.diag(s[:rank]) @ u[:, :rank].T, vh[:rank].T @ np.diag(s[:rank])))
+    moments = [np.zeros_like(value), np.zeros_like(value)]
+    weight = alpha
+    for count in range(1, steps + 1):
+        losses, gradients = [], []
+        for goal, (left, right) in zip(goals, spaces, strict=True):
+            difference = value - goal
+            losses.append(np.sum((left @ difference) ** 2) + np.sum((difference @ right) ** 2))
+            gradients.append(2 * left.T @ left @ difference + 2 * difference @ right @ right.T)
+        first, second = (gradient / loss for gradient, loss in zip(gradients, losses, strict=True))
+        candidates = np.sum((second - first) * second) / np.sum((first - second) ** 2)
+        if np.sum(first * second) >= np.sum(first * first):
+            candidates = 0.999
+        elif np.sum(first * second) >= np.sum(second * second):
+            candidates = 0.001
+        weight = beta * weight + (1 - beta) * candidates
+        value = value - _adam(weight * gradients[0] + (1 - weight) * gradients[1], moments, 0, count, rate)
+    return value

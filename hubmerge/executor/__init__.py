@@ -3,8 +3,19 @@
 from __future__ import annotations
 
 from hubmerge.executor.device import pick_device
-from hubmerge.executor.figures import StepFigures, TensorFigures
+from hubmerge.executor.figures import Similarity, StepFigures, TensorFigures
+from hubmerge.executor.holding import HeldCheckpoint, HeldModel, HeldState
 from hubmerge.executor.merging import merge_step
 from hubmerge.executor.writing import write_merged
 
-__all__ = ["StepFigures", "TensorFigures", "merge_step", "pick_device", "write_merged"]
+__all__ = [
+    "HeldCheckpoint",
+    "HeldModel",
+    "HeldState",
+    "Similarity",
+    "StepFigures",
+    "TensorFigures",
+    "merge_step",
+    "pick_device",
+    "write_merged",
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from hubmerge.linalg import total_norm
@@ -16,7 +16,8 @@ class TensorFigures:
 
     `rank` is the number of protected directions out of `directions` (the smaller side), None where nothing is
     projected. `removed_share` is the share of the task vector's energy (sum of squares) that was taken out;
-    `cosine` that between the task vector and the accumulated delta before the step, None if one is zero.
+    `cosine` that between the task vector and the accumulated delta before the step, None if one is zero; `error`
+    what a method that was told to save time is off, over the task vector's length, None if it is exact.
     """
 
     name: str
@@ -27,11 +28,27 @@ class TensorFigures:
     cosine: float | None
     task_vector_norm: float
     accumulated_norm: float
+    error: float | None = None
+
+
+@dataclass(frozen=True)
+class Similarity:
+    """Cosine between the task vectors of a step and of an earlier one, `step`; estimated, None where one is zero.
+
+    `layers` has the same for each layer: its tensors together.
+    """
+
+    step: int
+    cosine: float | None
+    layers: Mapping[str, float | None]
 
 
 @dataclass(frozen=True)
 class StepFigures:
-    """One step. Norms, `cosine` and `removed_share` are over all merged tensors together; `tensors` in plan order."""
+    """One step. Norms, `cosine` and `removed_share` are over all merged tensors together; `tensors` in plan order.
+
+    `similarities` compare the task vector with every earlier one that the state has a sketch of.
+    """
 
     step: int
     checkpoint: str
@@ -42,6 +59,7 @@ class StepFigures:
     cosine: float | None
     removed_share: float
     tensors: tuple[TensorFigures, ...]
+    similarities: tuple[Similarity, ...] = ()
 
     def to_json(self) -> str:
         """The figures as JSON, for keeping them beside the state of the step."""
@@ -51,7 +69,9 @@ class StepFigures:
     def from_json(cls, text: str) -> StepFigures:
         """Undo `to_json`."""
         data = json.loads(text)
-        return cls(**{**data, "tensors": tuple(TensorFigures(**tensor) for tensor in data["tensors"])})
+        tensors = tuple(TensorFigures(**tensor) for tensor in data["tensors"])
+        similarities = tuple(Similarity(**similarity) for similarity in data.get("similarities", ()))
+        return cls(**{**data, "tensors": tensors, "similarities": similarities})
 
 
 def overall_cosine(tensors: Sequence[TensorFigures], previous_norms: Sequence[float]) -> float | None:

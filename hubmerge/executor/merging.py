@@ -10,13 +10,15 @@ import torch
 from pydantic import BaseModel
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
-from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor
+from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, TensorSpec
 from hubmerge.errors import CheckpointError, HubmergeError
-from hubmerge.executor.figures import StepFigures, TensorFigures, overall_cosine, overall_share
+from hubmerge.executor.figures import Similarity, StepFigures, TensorFigures, overall_cosine, overall_share
+from hubmerge.executor.holding import HeldStateWriter
 from hubmerge.executor.reading import all_finite, read_task_vector
 from hubmerge.executor.scheduling import OnTensor, as_done, for_each_tensor
-from hubmerge.linalg import cosine, frobenius_norm, total_norm
-from hubmerge.methods import Absorbed, Method, Norms, SurveyingMethod
+from hubmerge.executor.similarity import SKETCH_PREFIX, compare_sketches, earlier_sketches, sketch_key, sketch_specs
+from hubmerge.linalg import cosine, frobenius_norm, sketch, total_norm
+from hubmerge.methods import Absorbed, ChoosingMethod, Method, Norms, PartedMethod, SurveyingMethod
 from hubmerge.methods.base import Result
 from hubmerge.state import MergeState, StateWriter
 
@@ -30,19 +32,23 @@ def merge_step(
     method: Method,
     parameters_for: Callable[[str], BaseModel],
     plan: MergePlan,
-    folder: Path,
+    folder: Path | None,
     *,
     chain: str = "",
     input_dtype: torch.dtype | None = None,
+    sketches: bool = True,
     device: torch.device = CPU,
     workers: int | None = None,
     on_tensor: OnTensor | None = None,
 ) -> tuple[MergeState, StepFigures]:
     """Absorb `checkpoint`, seen under the base model's names, and save the state after it in `folder`.
 
+    Without a folder the state stays in memory, the same in every digit.
+
     `previous` is the state of the step before, None at step 1. `parameters_for` gives the method's parameters for
     a tensor; what concerns the whole model is taken from those of the first merged tensor. `chain` is kept in
-    the state. `input_dtype` is what all values are rounded to before the arithmetic, which is float64.
+    the state. `input_dtype` is what all values are rounded to before the arithmetic, which is float64. `sketches`
+    of the task vectors are kept in the state, so that a later one can be compared with all earlier ones.
 
     The bytes of the state depend neither on `workers` nor on whether a run was interrupted between steps. Memory
     is bounded by a few float64 copies of the tensors worked on at one time (see `for_each_tensor`).
@@ -54,17 +60,28 @@ def merge_step(
     shapes = {tensor.name: tensor.shape for tensor in plan.merged}
     if previous is not None:
         _check_previous(previous, method, shapes)
-    work = _Step(base, checkpoint, previous, input_dtype, device)
     general = parameters_for(plan.merged[0].name)
+    if isinstance(method, ChoosingMethod):
+        method = method.chosen(general)
+    parts = _parts(plan, method)
+    if previous is not None:
+        _check_parts(previous, parts)
+    work = _Step(base, checkpoint, previous, input_dtype, device, sketches)
     if isinstance(method, SurveyingMethod):
         method = method.surveyed(work.sweep(plan, workers), general, step=step)
-    with StateWriter(folder, shapes) as writer:
-        tensors = for_each_tensor(
+    earlier = earlier_sketches(previous) if sketches else {}
+    specs = [*parts, *(sketch_specs([*earlier, step], len(shapes)) if sketches else ())]
+    with HeldStateWriter(shapes, specs) if folder is None else StateWriter(folder, shapes, specs) as writer:
+        results = for_each_tensor(
             plan.merged,
             lambda tensor: work.absorb(tensor, method, parameters_for(tensor.name), step, writer),
             workers=workers,
             on_tensor=on_tensor,
         )
+        tensors = [figures for figures, _ in results]
+        sketched = {step: torch.stack([row for _, row in results])} if sketches else {}
+        for number, rows in {**earlier, **sketched}.items():
+            writer.write_part(sketch_key(number), rows)
         before = () if previous is None else previous.manifest.task_vector_norms
         norms = Norms(
             total_norm(tensor.accumulated_norm for tensor in tensors),
@@ -79,7 +96,8 @@ def merge_step(
             scale=scale,
             tensor_norms={tensor.name: (tensor.accumulated_norm, tensor.task_vector_norm) for tensor in tensors},
         )
-    return state, _figures(tensors, state, previous, checkpoint.label)
+    similarities = compare_sketches(sketched[step], earlier, tensors) if sketches else ()
+    return state, _figures(tensors, state, previous, checkpoint.label, similarities)
 
 
 @dataclass(frozen=True)
@@ -91,6 +109,7 @@ class _Step:
     previous: MergeState | None
     input_dtype: torch.dtype | None
     device: torch.device
+    sketches: bool
 
     def read(self, tensor: PlannedTensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Accumulated delta before the step and task vector of one tensor."""
@@ -106,21 +125,31 @@ class _Step:
         return _Sweep(self, plan, workers)
 
     def absorb(
-        self, tensor: PlannedTensor, method: Method, parameters: BaseModel, step: int, writer: StateWriter
-    ) -> TensorFigures:
-        """Absorb one tensor and write what became of it."""
+        self,
+        tensor: PlannedTensor,
+        method: Method,
+        parameters: BaseModel,
+        step: int,
+        writer: StateWriter | HeldStateWriter,
+    ) -> tuple[TensorFigures, torch.Tensor]:
+        """Absorb one tensor and write what became of it; its figures, and its length and sketch in one row."""
         accumulated, task_vector = self.read(tensor)
         similarity = None if self.previous is None else cosine(accumulated, task_vector)
-        absorbed = self._absorbed(tensor, method, parameters, step, accumulated, task_vector)
         length = frobenius_norm(task_vector)
+        row = torch.empty(0)
+        if self.sketches:
+            row = torch.cat([torch.tensor([length], dtype=torch.float32), sketch(tensor.name, task_vector)])
+        absorbed, parts = self._absorbed(tensor, method, parameters, step, accumulated, task_vector)
         del accumulated, task_vector
-        if not all_finite(absorbed.accumulated):
+        if not all(all_finite(values) for values in (absorbed.accumulated, *parts.values())):
             raise CheckpointError(
                 f"{self.checkpoint.label}: tensor {tensor.name!r} grows beyond what float64 holds in step {step}",
                 hint="do not merge this checkpoint; its values are out of all proportion",
             )
         writer.write(tensor.name, absorbed.accumulated)
-        return TensorFigures(
+        for part, values in parts.items():
+            writer.write_part(_part_key(part, tensor.name), values)
+        figures = TensorFigures(
             name=tensor.name,
             action=tensor.action,
             rank=absorbed.rank,
@@ -129,7 +158,9 @@ class _Step:
             cosine=similarity,
             task_vector_norm=length,
             accumulated_norm=frobenius_norm(absorbed.accumulated),
+            error=absorbed.error,
         )
+        return figures, row
 
     def _absorbed(
         self,
@@ -139,16 +170,24 @@ class _Step:
         step: int,
         accumulated: torch.Tensor,
         task_vector: torch.Tensor,
-    ) -> Absorbed:
+    ) -> tuple[Absorbed, Mapping[str, torch.Tensor]]:
+        if isinstance(method, PartedMethod):
+            parts = {name: self._part(tensor, name, shape) for name, shape in method.parts(tensor.shape).items()}
+            parted = method.absorb_parts(accumulated, parts, task_vector, parameters, step=step)
+            return Absorbed(parted.accumulated), parted.parts
         if tensor.action != "merge-matrix":
-            return Absorbed(method.absorb_other(accumulated, task_vector, parameters, step=step))
+            return Absorbed(method.absorb_other(accumulated, task_vector, parameters, step=step)), {}
         try:
-            return method.absorb(accumulated, task_vector, parameters, step=step)
+            return method.absorb(accumulated, task_vector, parameters, step=step), {}
         except LinAlgError as error:
             raise HubmergeError(
                 f"{self.checkpoint.label}: tensor {tensor.name!r}: {error}",
                 hint="try another device; if it stays, please report it with the checkpoint's name",
             ) from error
+
+    def _part(self, tensor: PlannedTensor, part: str, shape: tuple[int, ...]) -> torch.Tensor:
+        values = None if self.previous is None else self.previous.read_part(_part_key(part, tensor.name))
+        return torch.zeros(shape, dtype=torch.float64, device=self.device) if values is None else values.to(self.device)
 
 
 @dataclass(frozen=True)
@@ -162,6 +201,31 @@ class _Sweep:
     def __call__(self, look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
         done = as_done(self.plan.merged, lambda tensor: look(*self.step.read(tensor)), workers=self.workers)
         return (result for _, result in done)
+
+
+def _part_key(part: str, name: str) -> str:
+    return f"{part}/{name}"
+
+
+def _parts(plan: MergePlan, method: Method) -> list[TensorSpec]:
+    """What the method keeps beside the accumulated delta."""
+    if not isinstance(method, PartedMethod):
+        return []
+    return [
+        TensorSpec(_part_key(part, tensor.name), torch.float64, shape)
+        for tensor in plan.merged
+        for part, shape in method.parts(tensor.shape).items()
+    ]
+
+
+def _check_parts(previous: MergeState, parts: list[TensorSpec]) -> None:
+    kept = {key for key in previous.manifest.parts if not key.startswith(SKETCH_PREFIX)}
+    if kept != {spec.name for spec in parts}:
+        raise CheckpointError(
+            f"{previous.folder}: the state of step {previous.step} was merged by another form of "
+            f"{previous.manifest.method}",
+            hint="all entries must use the same form: give every entry a weight, or none",
+        )
 
 
 def _check_previous(previous: MergeState, method: Method, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -178,7 +242,13 @@ def _check_previous(previous: MergeState, method: Method, shapes: Mapping[str, t
         )
 
 
-def _figures(tensors: list[TensorFigures], state: MergeState, previous: MergeState | None, label: str) -> StepFigures:
+def _figures(
+    tensors: list[TensorFigures],
+    state: MergeState,
+    previous: MergeState | None,
+    label: str,
+    similarities: tuple[Similarity, ...],
+) -> StepFigures:
     before = [
         0.0 if previous is None else previous.manifest.tensors[tensor.name].accumulated_norm for tensor in tensors
     ]
@@ -193,4 +263,5 @@ def _figures(tensors: list[TensorFigures], state: MergeState, previous: MergeSta
         cosine=overall_cosine(tensors, before),
         removed_share=overall_share(tensors),
         tensors=tuple(tensors),
+        similarities=similarities,
     )

@@ -42,13 +42,19 @@ def write_merged(
             if tensor.copied:
                 writer.write_raw(tensor.name, base.raw_chunks(tensor.name))
             else:
-                writer.write(tensor.name, _value(base, state, tensor, input_dtype))
+                writer.write(tensor.name, merged_value(base, state, tensor, input_dtype))
 
         for_each_tensor(plan.tensors, write, workers=workers, on_tensor=on_tensor)
         return writer.commit()
 
 
-def _value(base: Checkpoint, state: MergeState, tensor: PlannedTensor, input_dtype: torch.dtype | None) -> torch.Tensor:
+def merged_value(
+    base: Checkpoint, state: MergeState, tensor: PlannedTensor, input_dtype: torch.dtype | None
+) -> torch.Tensor:
+    """One tensor of the merged model after the step of `state`, in the dtype that it is planned to have.
+
+    Raises CheckpointError if a value does not fit into that dtype.
+    """
     if not tensor.merged:
         value = cast_once(base.read(tensor.name), tensor.out_dtype)
     else:

@@ -7,19 +7,25 @@ from hubmerge.linalg.directions import NULL_CUT, Directions, leading_directions,
 from hubmerge.linalg.norms import cosine, frobenius_norm, power_of_two_near, total_norm
 from hubmerge.linalg.projection import Projection, project
 from hubmerge.linalg.rank import RankRule, protected_rank
+from hubmerge.linalg.sketch import SIZE as SKETCH_SIZE
+from hubmerge.linalg.sketch import group_cosines, sketch, sketch_cosine
 
 __all__ = [
     "NULL_CUT",
+    "SKETCH_SIZE",
     "Directions",
     "Projection",
     "RankRule",
     "cast_once",
     "cosine",
     "frobenius_norm",
+    "group_cosines",
     "leading_directions",
     "power_of_two_near",
     "project",
     "protected_rank",
     "singular_directions",
+    "sketch",
+    "sketch_cosine",
     "total_norm",
 ]

@@ -77,6 +77,27 @@ def leading_directions(matrix: torch.Tensor, alpha: float, rule: RankRule = "pap
     return Directions(left, right, values)
 
 
+def truncated_directions(
+    matrix: torch.Tensor, vector: torch.Tensor, share: float
+) -> tuple[Directions, torch.Tensor, float]:
+    """The leading directions whose values make up `share` of all, all values, and what `vector` has along the rest.
+
+    The last is the sum of squares of u_i^T vector v_i over the non-null directions that are left out: exact but for
+    the rounding of the Gram matrix.
+    """
+    eigenvalues, vectors = _eigenpairs(matrix)
+    values = eigenvalues.clamp(min=0.0).sqrt()
+    noise = (len(values) * _EPSILON) ** 0.5
+    values = values[: int((values > max(noise, NULL_CUT) * values[0]).sum())]
+    count = protected_rank(values, share)
+    left = vectors[:, :count].contiguous()
+    right = left.T @ matrix
+    right /= torch.linalg.vector_norm(right, dim=1)[:, None]
+    rest = vectors[:, count : len(values)]
+    entries = torch.sum((rest.T @ (vector @ matrix.T)).T * rest, dim=0) / values[count:]
+    return Directions(left, right, values[:count]), values, float(torch.sum(entries**2))
+
+
 def _eigenpairs(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     eigenvalues, vectors = torch.linalg.eigh(matrix @ matrix.T)
     return eigenvalues.flip(0), vectors.flip(1)

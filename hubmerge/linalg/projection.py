@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
 
-from hubmerge.linalg.directions import Directions, leading_directions, singular_directions
+from hubmerge.linalg.directions import Directions, leading_directions, singular_directions, truncated_directions
 from hubmerge.linalg.norms import power_of_two_near
 from hubmerge.linalg.rank import RankRule, protected_rank
 
@@ -19,12 +19,14 @@ class Projection:
     """The part of a task vector that is kept, (m, n) float64.
 
     `rank` is the number of protected directions, `removed_share` the share of the task vector's energy
-    (sum of squares) that was taken out, between 0 and 1.
+    (sum of squares) that was taken out, between 0 and 1. `error` is the length of what the exact form would have
+    taken out besides, over the length of the task vector; None where the exact form was computed.
     """
 
     kept: torch.Tensor
     rank: int
     removed_share: float
+    error: float | None = None
 
 
 def project(
@@ -34,6 +36,7 @@ def project(
     *,
     rank_rule: RankRule = "paper",
     diagonal: Diagonal = "remove",
+    truncate: float | None = None,
 ) -> Projection:
     """Take out of `task_vector` what lies along the singular directions of `accumulated`.
 
@@ -41,25 +44,33 @@ def project(
     P = U^T task_vector V, the leading r x r block of P is set to zero, and so is its diagonal unless
     `diagonal` is "keep". Directions of the null space (s_i <= NULL_CUT * s_1) keep their diagonal entry.
     A zero accumulated delta takes nothing out.
+
+    `truncate` works with the leading directions only, those that make up this share of the sum of the singular
+    values (or `alpha`, if that is more); the diagonal entries of the others stay, and `error` says how much that is.
     """
     if accumulated.shape[0] > accumulated.shape[1]:
-        turned = project(accumulated.T, task_vector.T, alpha, rank_rule=rank_rule, diagonal=diagonal)
-        return Projection(turned.kept.T, turned.rank, turned.removed_share)
+        turned = project(accumulated.T, task_vector.T, alpha, rank_rule=rank_rule, diagonal=diagonal, truncate=truncate)
+        return replace(turned, kept=turned.kept.T)
     if task_vector.numel() == 0 or not bool(accumulated.any()) or (diagonal == "keep" and alpha <= 0.0):
         return Projection(task_vector.clone(), 0, 0.0)
     accumulated_scale, task_scale = power_of_two_near(accumulated), power_of_two_near(task_vector)
     matrix = accumulated if accumulated_scale == 1.0 else accumulated / accumulated_scale
     vector = task_vector if task_scale == 1.0 else task_vector / task_scale
+    neglected = None
     if diagonal == "keep":
         directions = leading_directions(matrix, alpha, rank_rule)
         rank = len(directions.values)
+    elif truncate is not None:
+        directions, values, neglected = truncated_directions(matrix, vector, max(truncate, alpha))
+        rank = protected_rank(values, alpha, rank_rule)
     else:
         directions = singular_directions(matrix)
         rank = protected_rank(directions.values, alpha, rank_rule)
     kept, removed = _take_out(directions, vector, rank, diagonal)
     energy = float(torch.linalg.vector_norm(vector)) ** 2
     share = min(1.0, removed / energy) if energy > 0.0 else 0.0
-    return Projection(kept if task_scale == 1.0 else kept.mul_(task_scale), rank, share)
+    error = None if neglected is None else (neglected / energy) ** 0.5 if energy > 0.0 else 0.0
+    return Projection(kept if task_scale == 1.0 else kept.mul_(task_scale), rank, share, error)
 
 
 def _take_out(

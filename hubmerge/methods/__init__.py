@@ -4,13 +4,38 @@ from __future__ import annotations
 
 from hubmerge.errors import HubmergeError
 from hubmerge.methods.averaging import WeightAverage
-from hubmerge.methods.base import Absorbed, Method, MethodParameters, NoParameters, Norms, SurveyingMethod, Sweep
+from hubmerge.methods.base import (
+    Absorbed,
+    ChoosingMethod,
+    Method,
+    MethodParameters,
+    NoParameters,
+    Norms,
+    PartedMethod,
+    PartedTensor,
+    SurveyingMethod,
+    Sweep,
+)
+from hubmerge.methods.dop import Dop
+from hubmerge.methods.linear import Linear
 from hubmerge.methods.magmax import MagMax
+from hubmerge.methods.null_space import Nufilt, NullSpaceFilter
 from hubmerge.methods.opcm import AdaptiveScale, Opcm
 from hubmerge.methods.task_arithmetic import TaskArithmetic
 from hubmerge.methods.ties import Ties
 
-METHODS: tuple[Method, ...] = (Opcm(), AdaptiveScale(), WeightAverage(), TaskArithmetic(), Ties(), MagMax())
+METHODS: tuple[Method, ...] = (
+    Opcm(),
+    AdaptiveScale(),
+    WeightAverage(),
+    Linear(),
+    TaskArithmetic(),
+    Ties(),
+    MagMax(),
+    NullSpaceFilter(),
+    Nufilt(),
+    Dop(),
+)
 """All methods, the default first."""
 
 
@@ -31,10 +56,13 @@ def method_named(name: str) -> Method:
 __all__ = [
     "METHODS",
     "Absorbed",
+    "ChoosingMethod",
     "Method",
     "MethodParameters",
     "NoParameters",
     "Norms",
+    "PartedMethod",
+    "PartedTensor",
     "SurveyingMethod",
     "Sweep",
     "method_named",

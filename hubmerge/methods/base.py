@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -27,12 +27,14 @@ class Absorbed:
     """One tensor after a step: the new accumulated delta, same shape as the task vector, float64.
 
     `rank` is the number of protected directions, None where nothing is projected; `removed_share` the share
-    of the task vector's energy that was taken out before it was added.
+    of the task vector's energy that was taken out before it was added. `error` is how far a method that was told
+    to save time is from its exact form: length of the difference over length of the task vector, None if exact.
     """
 
     accumulated: torch.Tensor
     rank: int | None = None
     removed_share: float = 0.0
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -98,3 +100,49 @@ class SurveyingMethod(Protocol):
     def surveyed(self, sweep: Sweep, parameters: Any, *, step: int) -> Method:
         """The method for this one step, with what it learned from as many sweeps as it needs."""
         ...
+
+
+@runtime_checkable
+class ChoosingMethod(Protocol):
+    """A method that has several forms and tells by its parameters which one is meant."""
+
+    def chosen(self, parameters: Any) -> Method:
+        """The method in the form that the parameters ask for; its name stays the same."""
+        ...
+
+
+@dataclass(frozen=True)
+class PartedTensor:
+    """One tensor after a step of a `PartedMethod`: the accumulated delta and the other parts, all float64."""
+
+    accumulated: torch.Tensor
+    parts: Mapping[str, torch.Tensor]
+
+
+@runtime_checkable
+class PartedMethod(Protocol):
+    """A method whose state is more than the accumulated delta; it treats all tensors alike, in this one function.
+
+    `absorb` and `absorb_other` of such a method are not called.
+    """
+
+    def parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+        """Names and shapes of what is kept beside the accumulated delta of a tensor of this shape."""
+        ...
+
+    def absorb_parts(
+        self,
+        accumulated: torch.Tensor,
+        parts: Mapping[str, torch.Tensor],
+        task_vector: torch.Tensor,
+        parameters: Any,
+        *,
+        step: int,
+    ) -> PartedTensor:
+        """Take one tensor in; at step 1 the accumulated delta and all parts are zero."""
+        ...
+
+
+def not_without(step: str) -> NotImplementedError:
+    """What a method raises that is asked to absorb before it was made ready."""
+    return NotImplementedError(f"call {step} first and use what it returns")

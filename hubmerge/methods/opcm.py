@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -24,6 +24,12 @@ class OpcmParameters(MethodParameters):
     )
     diagonal: Diagonal = Field(
         "remove", description="`keep` takes out the protected block only: cheaper, stable over long streams"
+    )
+    svd: Literal["exact", "truncated"] = Field(
+        "exact", description="`truncated` leaves the diagonal of small directions as it is, and reports the error"
+    )
+    svd_share: float = Field(
+        0.9, gt=0.0, le=1.0, description="share of the singular values' sum that `svd: truncated` works with"
     )
 
 
@@ -49,9 +55,11 @@ class Opcm:
             parameters.alpha,
             rank_rule=parameters.rank_rule,
             diagonal=parameters.diagonal,
+            truncate=parameters.svd_share if parameters.svd == "truncated" else None,
         )
         # `kept` is our own memory, and adding in place spares one more copy of the largest tensor.
-        return Absorbed(projection.kept.add_(accumulated), projection.rank, projection.removed_share)
+        kept = projection.kept.add_(accumulated)
+        return Absorbed(kept, projection.rank, projection.removed_share, projection.error)
 
     def absorb_other(
         self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: OpcmParameters, *, step: int

@@ -57,7 +57,7 @@ def states_and_models(stream: Stream, folder: Path, method: str, workers: int) -
 @pytest.mark.parametrize("method", [method.name for method in METHODS])
 def test_the_number_of_threads_changes_no_byte(tmp_path: Path, stream: Stream, method: str) -> None:
     alone = states_and_models(stream, tmp_path / "alone", method, 1)
-    assert len(alone) == 3 * 5
+    assert len(alone) == 3 * 6
     for workers in (2, 5):
         assert states_and_models(stream, tmp_path / str(workers), method, workers) == alone
 

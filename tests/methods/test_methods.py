@@ -12,7 +12,15 @@ from pydantic import ValidationError
 
 from hubmerge.errors import HubmergeError
 from hubmerge.linalg import frobenius_norm, total_norm
-from hubmerge.methods import METHODS, Method, Norms, SurveyingMethod, method_named
+from hubmerge.methods import (
+    METHODS,
+    ChoosingMethod,
+    Method,
+    Norms,
+    PartedMethod,
+    SurveyingMethod,
+    method_named,
+)
 from hubmerge.methods.base import Result
 from hubmerge.methods.selection import kth_smallest_magnitudes
 from tests import oracle
@@ -40,14 +48,18 @@ class Fold:
     """The fold in its plainest form: all tensors in memory."""
 
     def __init__(self, method: Method, base: StateDict, **parameters: Any) -> None:
-        self.method = method
         self.parameters = method.Parameters(**parameters)
+        self.method = method.chosen(self.parameters) if isinstance(method, ChoosingMethod) else method
+        self.parts: dict[str, dict[str, torch.Tensor]] = {}
         self.base = {name: torch.from_numpy(value) for name, value in base.items()}
         self.accumulated = {name: torch.zeros_like(value) for name, value in self.base.items()}
         self.lengths: list[float] = []
         self.scale = 1.0
 
-    def take(self, checkpoint: StateDict) -> StateDict:
+    def take(self, checkpoint: StateDict, **parameters: Any) -> StateDict:
+        """The merged model after one more checkpoint; `parameters` are those of this entry, where it has its own."""
+        if parameters:
+            self.parameters = self.method.Parameters(**parameters)
         vectors = {name: torch.from_numpy(checkpoint[name]) - start for name, start in self.base.items()}
         self.lengths.append(total_norm(frobenius_norm(vector) for vector in vectors.values()))
         step = len(self.lengths)
@@ -61,15 +73,24 @@ class Fold:
         for name, vector in vectors.items():
             before = self.accumulated[name].clone(), vector.clone()
             inputs = self.accumulated[name], vector
-            self.accumulated[name] = (
-                method.absorb(*inputs, self.parameters, step=step).accumulated
-                if name in MATRICES
-                else method.absorb_other(*inputs, self.parameters, step=step)
-            )
+            self.accumulated[name] = self.absorb(method, name, inputs, step)
             assert all(torch.equal(old, new) for old, new in zip(before, inputs, strict=True))
         norms = Norms(total_norm(map(frobenius_norm, self.accumulated.values())), tuple(self.lengths))
         self.scale = method.scale(norms, self.parameters)
         return {name: (start + self.accumulated[name] / self.scale).numpy() for name, start in self.base.items()}
+
+    def absorb(self, method: Method, name: str, inputs: tuple[torch.Tensor, torch.Tensor], step: int) -> torch.Tensor:
+        if isinstance(method, PartedMethod):
+            zeros = {
+                part: torch.zeros(shape, dtype=torch.float64) for part, shape in method.parts(inputs[1].shape).items()
+            }
+            parted = method.absorb_parts(inputs[0], self.parts.get(name, zeros), inputs[1], self.parameters, step=step)
+            assert {part: value.shape for part, value in parted.parts.items()} == {k: v.shape for k, v in zeros.items()}
+            self.parts[name] = dict(parted.parts)
+            return parted.accumulated
+        if name in MATRICES:
+            return method.absorb(*inputs, self.parameters, step=step).accumulated
+        return method.absorb_other(*inputs, self.parameters, step=step)
 
 
 def folded(name: str, base: StateDict, checkpoints: Sequence[StateDict], **parameters: Any) -> StateDict:
@@ -84,14 +105,31 @@ ORACLES: dict[str, Callable[[StateDict, list[StateDict]], StateDict]] = {
     "task_arithmetic": lambda base, stream: oracle.task_arithmetic(base, stream, 0.3),
     "ties": lambda base, stream: oracle.ties(base, stream, 0.2, 0.3),
     "magmax": lambda base, stream: oracle.magmax(base, stream, 0.5),
+    "linear": lambda base, stream: oracle.linear(base, stream, [1.0] * len(stream)),
+    "null_space_filter": lambda base, stream: oracle.null_space(base, stream, MATRICES, 128),
+    "nufilt": lambda base, stream: oracle.nufilt(
+        base, stream, MATRICES, starts_of_a(64), rank=128, task_rank=8, steps=50, rate=1e-3
+    ),
+    "dop": lambda base, stream: oracle.dop(
+        base, stream, MATRICES, alpha=0.8, beta=0.999, share=0.99999, steps=200, rate=1e-4
+    ),
 }
+
+
+def starts_of_a(rank: int, seed: int = 0) -> StateDict:
+    """The numbers that NUFILT's adapter starts from."""
+    return {
+        name: 0.02
+        * torch.randn(rank, SHAPES[name][1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64).numpy()
+        for name in MATRICES
+    }
 
 
 def test_every_method_has_an_oracle_here_and_a_source() -> None:
     assert {method.name for method in METHODS} == set(ORACLES)
     assert len({method.name for method in METHODS}) == len(METHODS)
     for method in METHODS:
-        assert "arXiv:" in method.source
+        assert "arXiv:" in method.source or "openreview.net/" in method.source
         assert method.Parameters() == method.Parameters()
         for field in method.Parameters.model_fields.values():
             assert field.description
@@ -122,7 +160,11 @@ def test_a_checkpoint_equal_to_the_base_adds_nothing_to_the_accumulated_delta(na
     fold.take(checkpoints[0])
     first = {key: value.clone() for key, value in fold.accumulated.items()}
     fold.take(base)
-    if name == "ties":
+    if name in {"linear", "dop"}:
+        # What is accumulated is a mean already, and nothing is averaged in.
+        share = 2 / 3 if name == "linear" else 1 / 2
+        assert all(torch.allclose(value, share * first[key], rtol=1e-14) for key, value in fold.accumulated.items())
+    elif name == "ties":
         # The running delta is itself trimmed and added once more: that is the continual form.
         assert any(not torch.equal(value, first[key]) for key, value in fold.accumulated.items())
     else:

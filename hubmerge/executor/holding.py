@@ -1,0 +1,121 @@
+"""States and checkpoints in memory, for small models that are merged many times over.
+
+They stand where those in files stand, so the arithmetic is that of the same methods by the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from hubmerge.checkpoints import Checkpoint, MergePlan, TensorInfo, TensorSpec
+from hubmerge.executor.writing import merged_value
+from hubmerge.methods import Norms
+from hubmerge.state import MergeState, StateManifest, TensorRecord
+
+
+class HeldCheckpoint(Checkpoint):
+    """A checkpoint whose tensors are read once and kept; what is read must not be changed in place."""
+
+    def __init__(self, checkpoint: Checkpoint, names: Sequence[str]) -> None:
+        super().__init__(checkpoint.label, checkpoint.tensors, checkpoint.config, {})
+        self._held = {name: checkpoint.read(name) for name in names}
+
+    def read(self, name: str) -> torch.Tensor:
+        """A copy of the tensor, as every checkpoint gives memory of its own."""
+        return self._held[name].clone()
+
+
+class HeldState(MergeState):
+    """The state after a step, in memory."""
+
+    def __init__(
+        self, manifest: StateManifest, accumulated: Mapping[str, torch.Tensor], parts: Mapping[str, torch.Tensor]
+    ) -> None:
+        self.folder = Path("memory")
+        self.manifest = manifest
+        self._accumulated = accumulated
+        self._held_parts = parts
+
+    def read(self, name: str) -> torch.Tensor:
+        """The accumulated delta of one tensor, in memory of its own."""
+        return self._accumulated[name].clone()
+
+    def read_part(self, key: str) -> torch.Tensor | None:
+        """A further tensor; None if there is none."""
+        part = self._held_parts.get(key)
+        return None if part is None else part.clone()
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the merged tensors."""
+        return {name: tuple(tensor.shape) for name, tensor in self._accumulated.items()}
+
+    def verify(self) -> None:
+        """Nothing can have changed in memory."""
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+
+class HeldStateWriter:
+    """Collects a state in memory: what `StateWriter` is for folders."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], parts: Sequence[TensorSpec] = ()) -> None:
+        self._names = tuple(shapes)
+        self._accumulated: dict[str, torch.Tensor] = {}
+        self._parts: dict[str, torch.Tensor] = {}
+
+    def write(self, name: str, accumulated: torch.Tensor) -> None:
+        """Keep the accumulated delta of one tensor."""
+        self._accumulated[name] = accumulated
+
+    def write_part(self, key: str, tensor: torch.Tensor) -> None:
+        """Keep one of the further tensors."""
+        self._parts[key] = tensor
+
+    def finish(
+        self,
+        *,
+        method: str,
+        step: int,
+        chain: str,
+        norms: Norms,
+        scale: float,
+        tensor_norms: Mapping[str, tuple[float, float]],
+    ) -> HeldState:
+        """The state, complete."""
+        records = {name: TensorRecord(*tensor_norms[name], "") for name in self._names}
+        manifest = StateManifest(
+            method, step, chain, norms.task_vectors, norms.accumulated, scale, records, dict.fromkeys(self._parts, "")
+        )
+        return HeldState(manifest, {name: self._accumulated[name] for name in self._names}, self._parts)
+
+    def __enter__(self) -> HeldStateWriter:
+        return self
+
+    def __exit__(self, *details: object) -> None:
+        pass
+
+
+class HeldModel:
+    """The merged model after a step, computed tensor by tensor when it is asked for: what a scorer can load."""
+
+    def __init__(
+        self, base: Checkpoint, state: MergeState, plan: MergePlan, *, input_dtype: torch.dtype | None = None
+    ) -> None:
+        self.label = f"the merged model of step {state.step} (in memory)"
+        self.tensors: dict[str, TensorInfo] = dict(base.tensors)
+        self._base, self._state, self._input_dtype = base, state, input_dtype
+        self._planned = {tensor.name: tensor for tensor in plan.tensors}
+
+    def read(self, name: str) -> torch.Tensor:
+        """One tensor of the merged model, rounded as it would be written.
+
+        Raises CheckpointError if a value does not fit into the dtype.
+        """
+        planned = self._planned.get(name)
+        if planned is None:
+            return self._base.read(name)
+        return merged_value(self._base, self._state, planned, self._input_dtype)

@@ -1,0 +1,125 @@
+"""Dual orthogonal projection: between merged model and new checkpoint, each nearest where it acts most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from hubmerge.linalg import singular_directions
+from hubmerge.methods.base import Absorbed, MethodParameters, Norms
+from hubmerge.methods.null_space import Adam
+
+_SMALLEST_SHARE = 0.001
+"""The solution of the two-task problem stays this far from the corners, as in the solver that the authors use."""
+
+
+class DopParameters(MethodParameters):
+    """Parameters of `dop`."""
+
+    alpha: float = Field(0.8, ge=0.0, le=1.0, description="weight of what was merged before, to begin with")
+    beta: float = Field(0.999, ge=0.0, le=1.0, description="how slowly that weight follows the multi-objective one")
+    share: float = Field(
+        0.99999, gt=0.0, le=1.0, description="share of the singular values' sum whose directions count"
+    )
+    space: Literal["left", "right", "both"] = Field("both", description="which singular vectors are projected on")
+    steps: int = Field(200, ge=0, description="steps of Adam for each matrix")
+    learning_rate: float = Field(1e-4, gt=0.0, description="step size of Adam")
+
+
+class Dop:
+    """DOP. Δ_1 = τ_1; for each later step and each weight matrix Δ_t is what Adam makes of (Δ_{t-1} + τ_t) / 2 on
+
+        w L(Δ; Δ_{t-1}) + (1 - w) L(Δ; τ_t),   L(Δ; X) = || S U^T (Δ - X) ||^2 + || (Δ - X) V S ||^2,
+
+    with the leading part U S V^T of the SVD of X: differences count where X acts. w is a moving average, from
+    `alpha`, of the weights that make the two gradients' combination shortest (MGDA, arXiv:1810.04650), after each
+    gradient was divided by its loss. All other tensors are averaged: Δ_t = (Δ_{t-1} + τ_t) / 2. Read from the
+    authors' released code.
+    """
+
+    name = "dop"
+    source = (
+        "Yang et al., NeurIPS 2025 (openreview.net/forum?id=zD5cUX67b9); as released in FusionBench, arXiv:2406.03280"
+    )
+    Parameters = DopParameters
+
+    def absorb(
+        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: DopParameters, *, step: int
+    ) -> Absorbed:
+        """Settle between the two; where one of them is nothing, there is nothing to settle."""
+        if step == 1 or not bool(accumulated.any()) or not bool(task_vector.any()):
+            return Absorbed(accumulated + task_vector if step == 1 else 0.5 * (accumulated + task_vector))
+        # Both losses are of fourth order: in units of the task vector's elements they stay inside float64.
+        goals = [_Goal.of(accumulated, parameters), _Goal.of(task_vector, parameters)]
+        adam = Adam(0.5 * (accumulated + task_vector), parameters.learning_rate)
+        weight = parameters.alpha
+        for _ in range(parameters.steps):
+            gradients = [goal.gradient(adam.value) for goal in goals]
+            losses = [goal.loss(adam.value, gradient) for goal, gradient in zip(goals, gradients, strict=True)]
+            normalised = [
+                gradient / loss if loss > 0.0 else gradient for gradient, loss in zip(gradients, losses, strict=True)
+            ]
+            weight = parameters.beta * weight + (1.0 - parameters.beta) * shortest_combination(*normalised)
+            adam.step(weight * gradients[0] + (1.0 - weight) * gradients[1])
+        return Absorbed(adam.value)
+
+    def absorb_other(
+        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: DopParameters, *, step: int
+    ) -> torch.Tensor:
+        """The mean of the two."""
+        return accumulated + task_vector if step == 1 else 0.5 * (accumulated + task_vector)
+
+    def scale(self, norms: Norms, parameters: DopParameters) -> float:
+        """The accumulated delta is the merged delta."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class _Goal:
+    """X, and the matrices U S^2 U^T and V S^2 V^T that weigh differences from it; None for a space left out."""
+
+    target: torch.Tensor
+    left: torch.Tensor | None
+    right: torch.Tensor | None
+
+    @classmethod
+    def of(cls, target: torch.Tensor, parameters: DopParameters) -> _Goal:
+        wide = target.shape[0] <= target.shape[1]
+        directions = singular_directions(target if wide else target.T.contiguous())
+        reached = torch.cumsum(directions.values, 0) / directions.values.sum()
+        rank = int((reached < parameters.share).sum())
+        short = directions.left[:, :rank] * directions.values[:rank]
+        long = directions.right[:rank].T * directions.values[:rank]
+        left, right = (short, long) if wide else (long, short)
+        return cls(
+            target,
+            None if parameters.space == "right" else left @ left.T,
+            None if parameters.space == "left" else right @ right.T,
+        )
+
+    def gradient(self, value: torch.Tensor) -> torch.Tensor:
+        """Of the loss at `value`."""
+        difference = value - self.target
+        total = torch.zeros_like(difference)
+        if self.left is not None:
+            total += self.left @ difference
+        if self.right is not None:
+            total += difference @ self.right
+        return 2.0 * total
+
+    def loss(self, value: torch.Tensor, gradient: torch.Tensor) -> float:
+        """The loss, which is quadratic: half the product of difference and gradient."""
+        return 0.5 * float(torch.sum((value - self.target) * gradient))
+
+
+def shortest_combination(first: torch.Tensor, second: torch.Tensor) -> float:
+    """The weight w that makes w first + (1 - w) second shortest, a little inside 0 and 1."""
+    a, b, c = (float(torch.sum(x * y)) for x, y in ((first, first), (first, second), (second, second)))
+    if b >= a:
+        return 1.0 - _SMALLEST_SHARE
+    if b >= c:
+        return _SMALLEST_SHARE
+    return (c - b) / (a + c - 2.0 * b)

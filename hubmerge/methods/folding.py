@@ -1,0 +1,49 @@
+"""mergekit's ways of combining all task vectors at once, as folds that take one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from hubmerge.methods.base import Absorbed, MethodParameters, Norms, PartedTensor, not_without
+
+SMALLEST_DIVISOR = 1e-8
+"""Weights whose sum is smaller than this are not divided by, as in mergekit."""
+
+
+class PartedFold:
+    """What folds with parts have in common: the accumulated delta is the merged delta, and its scale is 1."""
+
+    def absorb(
+        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: MethodParameters, *, step: int
+    ) -> Absorbed:
+        """Not called: `absorb_parts` is."""
+        raise not_without("absorb_parts()")
+
+    def absorb_other(
+        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: MethodParameters, *, step: int
+    ) -> torch.Tensor:
+        """Not called: `absorb_parts` is."""
+        raise not_without("absorb_parts()")
+
+    def scale(self, norms: Norms, parameters: MethodParameters) -> float:
+        """Nothing is left to divide by."""
+        return 1.0
+
+
+def weighted_mean(
+    mean: torch.Tensor, parts: Mapping[str, torch.Tensor], values: torch.Tensor, weight: float
+) -> PartedTensor:
+    """The weighted mean M_t = (W_{t-1} M_{t-1} + w_t x_t) / W_t with W_t = W_{t-1} + w_t, which is the part "weight".
+
+    Where a sum of weights is next to nothing the weighted sum stands for the mean.
+    """
+    before = float(parts["weight"])
+    total = before + weight
+    sums = mean * _divisor(before) + weight * values
+    return PartedTensor(sums / _divisor(total), {"weight": torch.full_like(parts["weight"], total)})
+
+
+def _divisor(total: float) -> float:
+    return total if abs(total) >= SMALLEST_DIVISOR else 1.0
