@@ -53,6 +53,27 @@ class TensorSummary:
     other_tensors: int = 0
     rank: Spread | None = None  # protected directions in a weight matrix; None where the method has no rank
     removed_share: Spread | None = None  # share of the task vector's squared norm that the projection removed
+    error: Spread | None = None  # how far a truncated form is from the exact one; None where it is exact
+
+
+@dataclass(frozen=True)
+class MatrixFigures:
+    """One weight matrix in one step."""
+
+    name: str
+    rank: int  # protected directions
+    directions: int  # out of how many
+    removed_share: float
+
+
+@dataclass(frozen=True)
+class StepSimilarity:
+    """Cosine between the task vectors of a step and of an earlier one, estimated from sketches."""
+
+    step: int  # the earlier one
+    name: str
+    cosine: float | None  # over all merged tensors; None where one of them is zero
+    layers: dict[str, float | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -106,6 +127,11 @@ class StepReport:
     files: dict[str, str] = field(default_factory=dict)  # weight file -> sha256
     state_digest: str | None = None  # sha256 of the manifest of the state after this step, where states are kept
     digest: str | None = None  # of this report and of the digest of the step before: a chain
+    drift: float | None = None  # distance of the merged model from the base model: accumulated_norm / scale
+    removed_share: float | None = None  # of the whole task vector's squared norm
+    matrices: tuple[MatrixFigures, ...] = ()
+    similarities: tuple[StepSimilarity, ...] = ()  # to the task vectors of all earlier steps
+    warnings: tuple[str, ...] = ()
 
     def sealed(self, previous: str | None) -> StepReport:
         """The report with its digest, given the digest of the step before (None for step 1)."""

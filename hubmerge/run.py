@@ -17,10 +17,11 @@ from hubmerge.errors import MachineError, TargetError
 from hubmerge.executor import StepFigures, merge_step, pick_device, write_merged
 from hubmerge.executor.writing import MAX_SHARD_BYTES
 from hubmerge.hub import fetch, publish, states
+from hubmerge.measures import measures, warnings
 from hubmerge.methods import method_named
 from hubmerge.planning import RunPlan, check_room, input_dtype, preflight, selection_of
 from hubmerge.progress import Advance, Progress
-from hubmerge.report import ModelReport, RunReport, Scores, Spread, StepReport, TensorSummary
+from hubmerge.report import ModelReport, RunReport, Scores, StepReport
 from hubmerge.sources import fetch_folder, file_digest, open_source
 from hubmerge.state import MergeState, find_state
 from hubmerge.stream import Stream, settle
@@ -161,6 +162,8 @@ class Run:
                             on_tensor=_count(advance),
                         )
                     self.workspace.write_text(state.folder / FIGURES_FILE, figures.to_json())
+                    for warning in warnings(figures, [entry.name for entry in self.stream.entries]):
+                        self.progress.note(f"warning: step {step}: {warning}")
                 if step >= first:
                     yield self._finish(step, plan, base, base_folder, state, checkpoint, scores)
                 keep = {self.stream.chain[step], self.stream.chain[step - 1]}
@@ -221,24 +224,12 @@ class Run:
     def _step_report(self, step: int, state: MergeState, scores: Scores, folder: Path) -> StepReport:
         locked = self.stream.lock.models[step - 1]
         figures = StepFigures.from_json((state.folder / FIGURES_FILE).read_text(encoding="utf-8"))
-        ranks = [float(tensor.rank) for tensor in figures.tensors if tensor.rank is not None]
-        removed = [tensor.removed_share for tensor in figures.tensors if tensor.action == "merge-matrix"]
-        matrices = sum(tensor.action == "merge-matrix" for tensor in figures.tensors)
         return StepReport(
             step=step,
             name=locked.name,
             reference=str(locked.reference),
             commit=locked.commit,
-            scale=figures.scale,
-            accumulated_norm=figures.accumulated_norm,
-            task_vector_norm=figures.task_vector_norm,
-            tensors=TensorSummary(
-                weight_matrices=matrices,
-                other_tensors=len(figures.tensors) - matrices,
-                rank=Spread.of(ranks),
-                removed_share=Spread.of(removed),
-            ),
-            similarity=figures.cosine,
+            **measures(figures, [entry.name for entry in self.stream.entries]),
             scores=scores,
             chain_digest=self.stream.chain[step],
             files={path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))},

@@ -140,12 +140,28 @@ def _norms(report: RunReport) -> str:
         for step in report.steps
     ]
     header = ["step", "name", "λ", "‖A‖", "‖τ‖", "cos(τ, A)", "rank", "removed"]
+    notes = "".join(f"\n\nStep {step.step}: {plain(text)}." for step in report.steps for text in step.warnings)
     return (
         "The merged model after step t is base + A / λ. A is the accumulated delta, τ the step's task vector "
         "(checkpoint − base); norms are Frobenius norms over all merged tensors. Rank (protected directions) and "
         "removed (share of the squared norm of τ that the projection took away) are means over weight matrices, with "
-        "the smallest and the largest.\n\n" + table(header, rows, "rlrrrrrr")
+        "the smallest and the largest.\n\n" + table(header, rows, "rlrrrrrr") + notes + _similarities(report)
     )
+
+
+def _similarities(report: RunReport) -> str:
+    """Cosines between the task vectors of all steps, if they were kept."""
+    if not any(step.similarities for step in report.steps):
+        return ""
+    rows = []
+    for step in report.steps[1:]:
+        known = {earlier.step: earlier.cosine for earlier in step.similarities}
+        values = [known.get(earlier.step) for earlier in report.steps[:-1]]
+        shown = ["" if value is None else f"{value:.2f}" for value in values]
+        rows.append([str(step.step), plain(step.name), *shown])
+    header = ["step", "name", *(str(step.step) for step in report.steps[:-1])]
+    content = table(header, rows, "rl" + "r" * (len(header) - 2))
+    return "\n\n" + _details("Cosines between the task vectors of the steps, from sketches (± 0.04)", content)
 
 
 def _scores(report: RunReport, tasks: list[TaskReport], picture: str | None) -> list[str]:

@@ -1,0 +1,62 @@
+"""What a step's figures say of it in the report: sums over tensors, drift, similarities, and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hubmerge.executor.figures import StepFigures
+from hubmerge.report import MatrixFigures, Spread, StepSimilarity, TensorSummary
+
+CLOSE = 0.25
+"""Task vectors of unrelated tasks have cosines near 0; those of two halves of one dataset 0.4 and more."""
+
+
+def measures(figures: StepFigures, names: Sequence[str]) -> dict[str, Any]:
+    """The fields of a `StepReport` that come from the figures of its step; `names` are those of all steps so far."""
+    matrices = [tensor for tensor in figures.tensors if tensor.action == "merge-matrix"]
+    errors = [tensor.error for tensor in matrices if tensor.error is not None]
+    return {
+        "scale": figures.scale,
+        "accumulated_norm": figures.accumulated_norm,
+        "task_vector_norm": figures.task_vector_norm,
+        "drift": figures.accumulated_norm / figures.scale,
+        "removed_share": figures.removed_share,
+        "tensors": TensorSummary(
+            weight_matrices=len(matrices),
+            other_tensors=len(figures.tensors) - len(matrices),
+            rank=Spread.of([float(tensor.rank) for tensor in matrices if tensor.rank is not None]),
+            removed_share=Spread.of([tensor.removed_share for tensor in matrices]),
+            error=Spread.of(errors),
+        ),
+        "matrices": tuple(
+            MatrixFigures(tensor.name, tensor.rank, tensor.directions or 0, tensor.removed_share)
+            for tensor in matrices
+            if tensor.rank is not None
+        ),
+        "similarity": figures.cosine,
+        "similarities": tuple(
+            StepSimilarity(earlier.step, names[earlier.step - 1], earlier.cosine, dict(earlier.layers))
+            for earlier in figures.similarities
+        ),
+        "warnings": tuple(warnings(figures, names)),
+    }
+
+
+def warnings(figures: StepFigures, names: Sequence[str]) -> list[str]:
+    """What a person should know before this step is merged, or as soon as it is."""
+    close = [
+        f"{names[earlier.step - 1]} (step {earlier.step}, cosine about {earlier.cosine:.2f})"
+        for earlier in figures.similarities
+        if earlier.cosine is not None and earlier.cosine >= CLOSE
+    ]
+    if not close and figures.cosine is not None and figures.cosine >= CLOSE:
+        close = [f"what is merged already (cosine {figures.cosine:.2f})"]
+    if not close:
+        return []
+    loss = (
+        f"the projection discards {100 * figures.removed_share:.0f} % of its squared length"
+        if figures.removed_share > 0.0
+        else "the method adds it all the same"
+    )
+    return [f"the task vector of {names[figures.step - 1]} is close to that of {' and '.join(close)}: {loss}"]

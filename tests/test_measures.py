@@ -1,0 +1,66 @@
+"""From the figures of a step to its report, and what is warned of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hubmerge.measures import measures, warnings
+from hubmerge.report import ModelReport, RunReport, StepReport
+from tests.cards.samples import RECIPE
+from tests.executor.streams import make_base, make_checkpoint, open_stream
+
+NAMES = ["first", "second", "twin"]
+
+
+def twins(folder: Path, method: str = "opcm"):  # type: ignore[no-untyped-def]
+    rng = np.random.default_rng(3)
+    base = make_base(rng)
+    first, second = make_checkpoint(rng, base), make_checkpoint(rng, base)
+    twin = {name: base[name] + 0.5 * (first[name] - base[name]) for name in base}
+    return [figures for _, figures in open_stream(folder, base, [first, second, twin]).merge(folder / "states", method)]
+
+
+def test_measures_fill_a_report_that_survives_json(tmp_path: Path) -> None:
+    run = RunReport(ModelReport("local/base", "0" * 40), "opcm", "e" * 64)
+    for figures in twins(tmp_path):
+        fields = measures(figures, NAMES)
+        step = StepReport(step=figures.step, name=NAMES[figures.step - 1], reference="r", commit="1" * 40, **fields)
+        run = run.with_step(step)
+    assert RunReport.from_json(run.to_json()) == run
+    first, second, twin = run.steps
+    assert first.similarities == ()
+    assert [(earlier.step, earlier.name) for earlier in twin.similarities] == [(1, "first"), (2, "second")]
+    assert second.drift == pytest.approx(second.accumulated_norm / second.scale)
+    assert second.drift == pytest.approx((first.task_vector_norm + second.task_vector_norm) / 2)
+    assert {matrix.name for matrix in twin.matrices} == {t.name for t in figures.tensors if t.rank is not None}
+    assert all(0 <= matrix.rank <= matrix.directions for matrix in twin.matrices)
+    assert twin.tensors.error is None
+
+
+def test_a_task_vector_close_to_an_earlier_one_is_warned_of(tmp_path: Path) -> None:
+    _, second, twin = twins(tmp_path)
+    assert warnings(second, NAMES) == []
+    [warning] = warnings(twin, NAMES)
+    assert "the task vector of twin is close to that of first (step 1, cosine about" in warning
+    assert f"discards {100 * twin.removed_share:.0f} % of its squared length" in warning
+
+
+def test_a_method_without_projection_adds_it_all_the_same(tmp_path: Path) -> None:
+    [warning] = warnings(twins(tmp_path, "weight_average")[2], NAMES)
+    assert warning.endswith("the method adds it all the same")
+
+
+def test_cards_show_warnings_and_cosines(tmp_path: Path) -> None:
+    from hubmerge.cards import card_text
+
+    run = RunReport(ModelReport("local/base", "0" * 40), "opcm", "e" * 64)
+    for figures in twins(tmp_path):
+        step = StepReport(figures.step, NAMES[figures.step - 1], "local/x", "1" * 40, **measures(figures, NAMES))
+        run = run.with_step(step)
+    text = card_text(run, recipe_text=RECIPE, repo=None)
+    assert "Step 3: the task vector of twin is close to that of first" in text
+    row = next(line for line in text.splitlines() if line.startswith("| 3 | twin |") and line.count("|") == 5)
+    assert 0.9 < float(row.split("|")[3]) <= 1.0
