@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -102,3 +104,23 @@ def test_a_failing_run_keeps_its_status() -> None:
     with pytest.raises(HubmergeError, match="status 4") as caught:
         _run([sys.executable, "-c", "raise SystemExit(4)"])
     assert caught.value.exit_code == 4
+
+
+@pytest.mark.slow
+def test_the_whole_demo_on_a_given_hub_twice(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    command = [sys.executable, "-m", "hubmerge", "demo", "--root", str(root)]
+    with LocalHub(tmp_path / "hub") as hub:
+        settings = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "home")}
+        first = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=True)
+        second = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=True)
+        api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        tags = {tag.name for tag in api.list_repo_refs("hubmerge-demo/tiny-clip-8-tasks").tags}
+    steps = [f"step-{number:02d}" for number in range(1, 9)]
+    assert tags == set(steps)
+    for output in (first.stdout, second.stdout):
+        for step in steps:
+            assert f"{hub.endpoint}/hubmerge-demo/tiny-clip-8-tasks/tree/{step}" in output
+        assert "average accuracy" in output
+    assert "using it again" in second.stdout
+    assert not (root / "hub").exists(), "an embedded Hub was started all the same"
