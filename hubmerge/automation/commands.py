@@ -7,6 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hubmerge.automation.outdated import OUTDATED, find_news, news_text
+from hubmerge.automation.watching import watch
 from hubmerge.commands import load, progress_for
 from hubmerge.lockfile import lock_path, write_lock
 
@@ -17,6 +18,8 @@ def dispatch(options: argparse.Namespace, voice: str) -> int:
     """Do what the command line asks for and return the exit status."""
     if options.command == "lock":
         return lock(options.recipe, voice, update=options.update)
+    if options.command == "watch":
+        return watch(options.recipe, options.work_dir, options.every, options.listen, progress_for(voice))
     return outdated(options.recipe, voice)
 
 
