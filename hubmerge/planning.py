@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +13,9 @@ import torch
 
 from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MergePlan, Selection, align, make_plan, weight_matrices
 from hubmerge.errors import CheckpointError, MachineError
+from hubmerge.opening import open_planned, parts_of
 from hubmerge.progress import Progress
-from hubmerge.sources import Source, cached_bytes, files_of, open_planned
+from hubmerge.sources import Source, cached_bytes, files_of
 from hubmerge.stream import Stream, settle
 from merge_recipes import LoadedRecipe, Recipe
 
@@ -35,7 +37,8 @@ class PlannedSource:
 class RunPlan:
     """All that can be told before the first weight is read.
 
-    `written` is what of `merge` goes into the merged model's files, `config` their config.json.
+    `written` is what of `merge` goes into the merged model's files, `config` their config.json. `layouts` tells for
+    each checkpoint how its names are brought to those of the base model.
     """
 
     stream: Stream
@@ -45,6 +48,13 @@ class RunPlan:
     config: Mapping[str, Any]
     sources: tuple[PlannedSource, ...]
     ignored: tuple[str, ...]
+    layouts: Mapping[str, str]
+
+    @property
+    def layout_written(self) -> str:
+        """The class and the names that the merged model has in its files."""
+        named = next(iter(self.config.get("architectures") or []), self.config.get("model_type", "a model"))
+        return f"{named}, named as in the base model's files ({self.written.tensors[0].name}, ...)"
 
     @property
     def download_bytes(self) -> int:
@@ -87,6 +97,8 @@ class RunPlan:
             "other_tensors": self.merge.counts["merge-other"],
             "kept": {tensor.name: tensor.reason for tensor in self.merge.kept},
             "ignored": list(self.ignored),
+            "layout_written": self.layout_written,
+            "layouts": dict(self.layouts),
             "how_matrices_were_told": self.merge.sentence,
             "estimated_seconds": round(self.estimated_seconds, 1),
         }
@@ -109,6 +121,9 @@ class RunPlan:
             f"kept     {counts['keep']} tensors of the base model" + _reasons(self.merge),
         ]
         lines += [f"ignored  {line}" for line in self.ignored]
+        lines += [f"layout   {self.layout_written}"]
+        counted = Counter(self.layouts.values())
+        lines += [f"         {layout}: {count} checkpoint(s)" for layout, count in counted.items()]
         lines += [
             f"download {readable(self.download_bytes)}",
             f"disk     {readable(self.work_bytes)} in the work folder",
@@ -163,7 +178,7 @@ def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         for step in range(1, stream.length + 1):
             source = stream.source(step)
             if step in steps:
-                aligned.append(align(base, open_planned(source), selection=selection, ties=rule.ties))
+                aligned.append(align(base, open_planned(source, base), selection=selection, ties=rule.ties))
                 sources.append(_planned_source(stream.entries[step - 1].name, source))
                 advance(1)
             else:
@@ -175,7 +190,9 @@ def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         for tensor in checkpoint.ignored
     )
     written, config = _what_is_written(stream, merge, base, aligned[0])
-    return RunPlan(stream, first_step, merge, written, config, tuple(sources), tuple(ignored))
+    names = [entry.name for entry in stream.entries[steps.start - 1 :]]
+    layouts = {name: checkpoint.layout for name, checkpoint in zip(names, aligned, strict=True)}
+    return RunPlan(stream, first_step, merge, written, config, tuple(sources), tuple(ignored), layouts)
 
 
 def _what_is_written(
@@ -210,9 +227,15 @@ def out_dtype(recipe: Recipe) -> torch.dtype | None:
 
 
 def _planned_source(name: str, source: Source, *, companions: bool = False) -> PlannedSource:
-    files = files_of(source, companions=companions)
-    total = sum(file.size for file in files)
-    return PlannedSource(name, source, total, 0 if source.is_local else total - cached_bytes(source, files))
+    total = missing = 0
+    for part in parts_of(source):
+        # The base model is counted once, and not again for every adapter that is applied to it.
+        if part != source.base:
+            files = files_of(part, companions=companions)
+            size = sum(file.size for file in files)
+            total += size
+            missing += 0 if part.is_local else size - cached_bytes(part, files)
+    return PlannedSource(name, source, total, missing)
 
 
 def check_room(plan: RunPlan, work_dir: Path, cache: Path) -> None:

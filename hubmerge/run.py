@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubmerge import assembly
-from hubmerge.checkpoints import Checkpoint, align, open_checkpoint, weight_matrices
+from hubmerge.checkpoints import Checkpoint, align, check_ties, open_checkpoint, weight_matrices
 from hubmerge.errors import MachineError, TargetError
 from hubmerge.executor import StepFigures, merge_step, pick_device, write_merged
 from hubmerge.executor.writing import MAX_SHARD_BYTES
 from hubmerge.hub import fetch, publish, states
 from hubmerge.measures import measures, warnings
 from hubmerge.methods import method_named
+from hubmerge.opening import open_source
 from hubmerge.planning import RunPlan, check_room, input_dtype, preflight, selection_of
 from hubmerge.progress import Advance, Progress
 from hubmerge.report import ModelReport, RunReport, Scores, StepReport
-from hubmerge.sources import fetch_folder, file_digest, open_source
+from hubmerge.sources import fetch_folder, file_digest
 from hubmerge.state import MergeState, find_state
 from hubmerge.stream import Stream, settle
 from hubmerge.workspace import Workspace, open_workspace, workspace_name
@@ -135,6 +136,7 @@ class Run:
         method = method_named(self.recipe.merge_method)
         device = pick_device()
         base = open_checkpoint(base_folder, self.stream.base.label)
+        check_ties(base, plan.merge)
         rule = weight_matrices(base.config, base.tensors)
         scores = Scoreboard(self.stream, base_folder, self._cache, str(device), self.progress)
         with ThreadPoolExecutor(1, thread_name_prefix="fetch") as fetcher:
@@ -147,6 +149,7 @@ class Run:
                     coming = fetcher.submit(open_source, self.stream.source(step + 1))
                 if state is None or state.step < step:
                     aligned = align(base, checkpoint, selection=selection_of(self.recipe), ties=rule.ties)
+                    check_ties(aligned, plan.merge)
                     with self.progress.stage(f"step {step}: merge {name}", len(plan.merge.merged)) as advance:
                         state, figures = merge_step(
                             base,

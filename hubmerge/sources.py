@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hubmerge.checkpoints import Checkpoint, open_checkpoint, open_headers
-from hubmerge.checkpoints.layout import read_json_object
 from hubmerge.errors import CheckpointError, DatasetError
 from hubmerge.hub import fetch
 from merge_recipes import Lock, LockedModel, ModelReference
@@ -16,20 +14,37 @@ from merge_recipes import Lock, LockedModel, ModelReference
 
 @dataclass(frozen=True)
 class Source:
-    """A model to read, at a commit that cannot move."""
+    """A model to read, at a commit that cannot move.
+
+    `adapter` is what is applied to it. An entry of the stream may also be an adapter alone: `base` is the model that
+    it is then applied to.
+    """
 
     reference: ModelReference
     commit: str
+    adapter: Source | None = None
+    base: Source | None = None
+    is_adapter: bool = False
 
     @property
     def label(self) -> str:
         """What messages call it: the folder, or repo@commit."""
-        return self.reference.path if self.reference.is_local else f"{self.reference.path}@{self.commit[:12]}"
+        if self.reference.is_local:
+            return self.reference.path
+        return "/".join(filter(None, (self.reference.path, self.subfolder))) + f"@{self.commit[:12]}"
 
     @classmethod
-    def of(cls, locked: LockedModel) -> Source:
+    def of(cls, locked: LockedModel, base: Source | None = None) -> Source:
         """Return the source a line of the lock names."""
-        return cls(locked.reference, locked.commit)
+        model, adapter = replace(locked.reference, adapter=None), locked.reference.adapter
+        if adapter is None or locked.adapter_commit is None:
+            return cls(model, locked.commit, base=base)
+        return cls(model, locked.commit, cls(adapter, locked.adapter_commit, is_adapter=True), base)
+
+    @property
+    def subfolder(self) -> str:
+        """Where in the repo the model lies, empty for the top."""
+        return self.reference.subfolder or ""
 
     @property
     def is_local(self) -> bool:
@@ -38,10 +53,16 @@ class Source:
 
 
 def files_of(source: Source, *, companions: bool = False) -> tuple[fetch.RemoteFile, ...]:
-    """Return the files that a merge reads; with `companions` also tokenizer, processor, licence and card."""
+    """Return the files that a merge reads of the model or adapter itself, those of its `adapter` not among them.
+
+    With `companions` also tokenizer, processor, licence and card.
+    """
     if source.is_local:
-        return fetch.wanted_files(folder_files(Path(source.reference.path)), companions=companions)
-    return fetch.wanted_files(fetch.list_files(source.reference.path, source.commit), companions=companions)
+        files, subfolder = folder_files(Path(source.reference.path)), ""
+    else:
+        subfolder = source.subfolder
+        files = fetch.list_files(source.reference.path, source.commit, subfolder)
+    return fetch.wanted_files(files, companions=companions, subfolder=subfolder, adapter=source.is_adapter)
 
 
 def fetch_folder(source: Source, *, companions: bool = False) -> Path:
@@ -51,7 +72,8 @@ def fetch_folder(source: Source, *, companions: bool = False) -> Path:
         CheckpointError: a local folder changed since it was locked.
     """
     if not source.is_local:
-        return fetch.download(source.reference.path, source.commit, files_of(source, companions=companions))
+        files = files_of(source, companions=companions)
+        return fetch.download(source.reference.path, source.commit, files) / source.subfolder
     folder = Path(source.reference.path)
     if folder_digest(folder) != source.commit:
         raise CheckpointError(
@@ -64,35 +86,6 @@ def fetch_folder(source: Source, *, companions: bool = False) -> Path:
 def cached_bytes(source: Source, files: Iterable[fetch.RemoteFile]) -> int:
     """Return how many bytes of a Hub source's files are in the Hub cache already."""
     return sum(file.size for file in files if fetch.is_cached(source.reference.path, source.commit, file.path))
-
-
-def open_source(source: Source) -> Checkpoint:
-    """Open a source whose files are here, or will be: they are downloaded if they are not."""
-    return open_checkpoint(fetch_folder(source), source.label)
-
-
-def open_planned(source: Source) -> Checkpoint:
-    """Open a source to plan with. Of safetensors on the Hub only the headers are read.
-
-    A pickle has no header that could be read apart, so such a checkpoint is downloaded.
-    """
-    if source.is_local:
-        return open_source(source)
-    path, commit = source.reference.path, source.commit
-    files = files_of(source)
-    weights = [file for file in files if file.path.endswith(".safetensors")]
-    if not weights:
-        return open_source(source)
-    small = {file.path: file for file in files if file.path.endswith(".json")}
-    texts = {name: (fetch.download(path, commit, [file]) / name).read_bytes() for name, file in small.items()}
-    config = read_json_object(texts["config.json"], f"{source.label}/config.json") if "config.json" in texts else {}
-    return open_headers(
-        {file.path: fetch.read_header(path, commit, file) for file in weights},
-        config,
-        source.label,
-        sizes={file.path: file.size for file in weights},
-        index=texts.get("model.safetensors.index.json"),
-    )
 
 
 class SourceResolver:
@@ -141,7 +134,9 @@ def folder_files(folder: Path) -> tuple[fetch.RemoteFile, ...]:
 
 def folder_digest(folder: Path) -> str:
     """Return `sha256:<hex>` over names and contents of the files that a merge would read from a local folder."""
-    return _digest(folder, [file.path for file in fetch.wanted_files(folder_files(folder), companions=False)])
+    files = folder_files(folder)
+    read = {file for adapter in (False, True) for file in fetch.wanted_files(files, companions=False, adapter=adapter)}
+    return _digest(folder, sorted(file.path for file in read))
 
 
 def tree_digest(folder: Path) -> str:

@@ -52,7 +52,7 @@ class Stream:
 
     def source(self, step: int) -> Source:
         """Return the checkpoint that a step merges."""
-        return Source.of(self.lock.models[step - 1])
+        return Source.of(self.lock.models[step - 1], self.base)
 
     @property
     def length(self) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hubmerge.checkpoints.adapted import AdaptedCheckpoint
+from hubmerge.checkpoints.adapter import Adapter, base_model_of, open_adapter, read_adapter_config
 from hubmerge.checkpoints.alignment import AlignedCheckpoint, Ignored, align
 from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
 from hubmerge.checkpoints.folder import open_checkpoint, open_headers
@@ -18,6 +20,8 @@ from hubmerge.checkpoints.writing import SafetensorsWriter, WrittenFile
 __all__ = [
     "EVERYTHING",
     "Action",
+    "AdaptedCheckpoint",
+    "Adapter",
     "AlignedCheckpoint",
     "Checkpoint",
     "Header",
@@ -37,13 +41,16 @@ __all__ = [
     "WeightFiles",
     "WrittenFile",
     "align",
+    "base_model_of",
     "check_ties",
     "find_weights",
     "make_plan",
+    "open_adapter",
     "open_checkpoint",
     "open_headers",
     "parse_header",
     "plan_shards",
+    "read_adapter_config",
     "read_index",
     "weight_matrices",
     "write_index",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from hubmerge.checkpoints.canonical import in_names_of
+from hubmerge.checkpoints.canonical import RenamedCheckpoint, in_names_of
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.components import component_of, pattern_for
 from hubmerge.checkpoints.names import Renaming, buffer_reason, match_names, nearest, parameter_shapes
@@ -62,6 +62,12 @@ class AlignedCheckpoint(Checkpoint):
     def stored_name(self, name: str) -> str:
         """What the tensor is called in the checkpoint's own files."""
         return self._stored_names[name]
+
+    @property
+    def layout(self) -> str:
+        """How the names in the checkpoint's files differ from the base model's, in words."""
+        in_memory = isinstance(self._checkpoint, RenamedCheckpoint)
+        return "names that the class has in memory" if in_memory else str(self.renaming)
 
     @property
     def stored_tensors(self) -> set[str]:

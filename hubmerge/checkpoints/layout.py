@@ -16,6 +16,8 @@ PICKLE = "pickle"
 SINGLE_FILE = "model.safetensors"
 _SINGLE = {SINGLE_FILE: SAFETENSORS, "pytorch_model.bin": PICKLE}
 _INDEX = {"model.safetensors.index.json": SAFETENSORS, "pytorch_model.bin.index.json": PICKLE}
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _SUFFIX = {SAFETENSORS: ".safetensors", PICKLE: ".bin"}
 
 
@@ -38,7 +40,7 @@ def find_weights(names: Collection[str], label: str) -> WeightFiles:
             for name, of_kind in candidates.items():
                 if of_kind == kind and name in names:
                     return WeightFiles(kind, None if indexed else name, name if indexed else None)
-    if "adapter_config.json" in names:
+    if ADAPTER_CONFIG in names:
         raise CheckpointError(
             f"{label}: an adapter, not a whole model",
             hint="name the model it belongs to in front of it: owner/model+owner/adapter",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from hubmerge.checkpoints.header import LENGTH_BYTES, header_length
+from hubmerge.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_FILES
 from hubmerge.errors import HubError
 from hubmerge.hub.client import api, call
 
@@ -29,7 +31,6 @@ COMPANIONS = (
     "LICENSE*",
 )
 """Files beside the weights that make a model usable: configuration, tokenizer, processor, licence, card."""
-
 
 FIRST_BYTES = 64 * 1024
 """How much of a safetensors file is asked for first: enough for the header of most towers."""
@@ -69,36 +70,64 @@ def resolve_commit(kind: str, path: str, revision: str | None) -> str:
     return commit
 
 
+@functools.lru_cache(maxsize=1024)
 def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile, ...]:
-    """Return the files of a model repo at `commit`, sorted by path."""
+    """Return the files of a model repo at `commit`, or of a folder in it, sorted by path from the top of the repo.
+
+    What a commit holds never changes, so it is asked for once.
+    """
     entries = call(
-        f"files of model {path} at {commit}",
+        f"files{f' in {subfolder}' if subfolder else ''} of model {path} at {commit}",
         lambda: list(api().list_repo_tree(path, subfolder or None, revision=commit, recursive=True)),
     )
     files = [RemoteFile(entry.path, int(entry.size)) for entry in entries if hasattr(entry, "size")]
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def wanted_files(files: Sequence[RemoteFile], *, companions: bool) -> tuple[RemoteFile, ...]:
+def wanted_files(
+    files: Sequence[RemoteFile], *, companions: bool, subfolder: str = "", adapter: bool = False
+) -> tuple[RemoteFile, ...]:
     """Choose what to download: the weights in one format, safetensors first, and what makes them usable.
 
     With `companions` also tokenizer, processor, licence and card files; without, only what describes the weights.
-    Only the top folder counts: weights for other frameworks live in other folders or formats.
+    Only what lies directly in `subfolder` counts: weights for other frameworks live in other folders or formats. Where
+    there are no weights of a model, or with `adapter`, those of an adapter are meant.
     """
-    top = [file for file in files if "/" not in file.path]
-    weights = [file for file in top if file.path.startswith("model") and file.path.endswith(".safetensors")]
-    index = "model.safetensors.index.json"
-    if not weights:
-        weights = [f for f in top if f.path.startswith("pytorch_model") and f.path.endswith(".bin")]
-        index = "pytorch_model.bin.index.json"
+    inside = f"{subfolder}/" if subfolder else ""
+    here = {file.path[len(inside) :]: file for file in files if file.path.startswith(inside)}
+    here = {name: file for name, file in here.items() if "/" not in name}
+    chosen = set() if adapter else _weight_files(here)
+    if not chosen:
+        chosen = {name for name in here if name == ADAPTER_CONFIG} | set(_first(ADAPTER_FILES, here))
     patterns = COMPANIONS if companions else ("config.json",)
-    others = [
-        file
-        for file in top
-        if (file.path == index and weights)
-        or (any(fnmatch.fnmatch(file.path, pattern) for pattern in patterns) and not file.path.endswith(".index.json"))
-    ]
-    return tuple(sorted({*weights, *others}, key=lambda file: file.path))
+    chosen |= {
+        name
+        for name in here
+        if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
+        and not name.endswith(".index.json")
+        and name != ADAPTER_CONFIG
+    }
+    return tuple(sorted((here[name] for name in chosen), key=lambda file: file.path))
+
+
+def is_adapter(files: Sequence[RemoteFile]) -> bool:
+    """Tell whether what `wanted_files` chose is an adapter and no whole model."""
+    return any(file.path.rpartition("/")[2] == ADAPTER_CONFIG for file in files)
+
+
+def _weight_files(names: Collection[str]) -> set[str]:
+    """The files that transformers would load a model from: one file before several, safetensors before pickles."""
+    for stem, ending in (("model", ".safetensors"), ("pytorch_model", ".bin")):
+        if f"{stem}{ending}" in names:
+            return {f"{stem}{ending}"}
+        index = f"{stem}{ending}.index.json"
+        if index in names:
+            return {index, *(name for name in names if name.startswith(stem) and name.endswith(ending))}
+    return set()
+
+
+def _first(wanted: Sequence[str], names: Collection[str]) -> tuple[str, ...]:
+    return tuple(name for name in wanted if name in names)[:1]
 
 
 def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:

@@ -1,0 +1,118 @@
+"""Opening what a stream merges: models, models with an adapter, and adapters alone; whole, or to plan with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hubmerge.checkpoints import (
+    AdaptedCheckpoint,
+    Adapter,
+    Checkpoint,
+    base_model_of,
+    open_adapter,
+    open_checkpoint,
+    open_headers,
+)
+from hubmerge.checkpoints.layout import ADAPTER_CONFIG, read_json_object
+from hubmerge.errors import CheckpointError
+from hubmerge.hub import fetch
+from hubmerge.sources import Source, fetch_folder, files_of
+
+
+def open_source(source: Source) -> Checkpoint:
+    """Open a source whose files are here, or will be: they are downloaded if they are not.
+
+    Raises:
+        CheckpointError: the files hold no model, or an adapter for another model.
+    """
+    source = with_model(source)
+    model = open_checkpoint(fetch_folder(source), source.label)
+    if source.adapter is None:
+        return model
+    return AdaptedCheckpoint(model, open_adapter(fetch_folder(source.adapter), source.adapter.label))
+
+
+def open_planned(source: Source, base: Checkpoint | None = None) -> Checkpoint:
+    """Open a source to plan with. Of safetensors on the Hub only the headers are read.
+
+    `base` is the checkpoint of `source.base`, which then need not be opened again for an adapter. A pickle has no
+    header that could be read apart, so such a checkpoint is downloaded.
+
+    Raises:
+        CheckpointError: the files hold no model, or an adapter for another model.
+    """
+    source = with_model(source)
+    known = source.base is not None and (source.reference, source.commit) == (source.base.reference, source.base.commit)
+    model = base if base is not None and known else _planned_model(source)
+    return model if source.adapter is None else AdaptedCheckpoint(model, _planned_adapter(source.adapter))
+
+
+def parts_of(source: Source) -> tuple[Source, ...]:
+    """Return what is fetched for a source: the model, and the adapter if there is one."""
+    source = with_model(source)
+    model = replace(source, adapter=None, base=None)
+    return (model,) if source.adapter is None else (model, source.adapter)
+
+
+def with_model(source: Source) -> Source:
+    """Put the base model in front of a source that turns out to be an adapter alone; return others as they are.
+
+    Raises:
+        CheckpointError: the adapter was made for another model than the base model.
+    """
+    if source.adapter is not None or source.base is None or not fetch.is_adapter(files_of(source)):
+        return source
+    adapter = replace(source, base=None, is_adapter=True)
+    made_for = base_model_of(_small_json(adapter, ADAPTER_CONFIG))
+    base = source.base.reference
+    if made_for is None or made_for.rstrip("/") not in {base.path, base.written_path}:
+        raise CheckpointError(
+            f"{source.label}: an adapter for {made_for or 'a model it does not name'}, the base model of the recipe is "
+            f"{base}",
+            hint=f"if it is to be applied to the base model all the same, write: {base}+{source.reference}",
+        )
+    return replace(source.base, adapter=adapter, base=source.base)
+
+
+def _planned_model(source: Source) -> Checkpoint:
+    files = files_of(source)
+    weights = [file for file in files if file.path.endswith(".safetensors")]
+    if source.is_local or not weights:
+        return open_checkpoint(fetch_folder(source), source.label)
+    texts = {_name(file): _text(source, file) for file in files if file.path.endswith(".json")}
+    config = read_json_object(texts["config.json"], f"{source.label}/config.json") if "config.json" in texts else {}
+    return open_headers(
+        {_name(file): fetch.read_header(source.reference.path, source.commit, file) for file in weights},
+        config,
+        source.label,
+        sizes={_name(file): file.size for file in weights},
+        index=texts.get("model.safetensors.index.json"),
+    )
+
+
+def _planned_adapter(source: Source) -> Adapter:
+    weights = [file for file in files_of(source) if file.path.endswith(".safetensors")]
+    if source.is_local or not weights:
+        return open_adapter(fetch_folder(source), source.label)
+    header = fetch.read_header(source.reference.path, source.commit, weights[0])
+    name, size = _name(weights[0]), weights[0].size
+    config = _small_json(source, ADAPTER_CONFIG)
+    return Adapter(source.label, config, open_headers({name: header}, config, source.label, sizes={name: size}))
+
+
+def _small_json(source: Source, name: str) -> dict[str, object]:
+    file = next((file for file in files_of(source) if _name(file) == name), None)
+    if file is None:
+        raise CheckpointError(f"{source.label}: not an adapter: it has no {name}", hint="name a LoRA adapter")
+    return read_json_object(_text(source, file), f"{source.label}/{name}")
+
+
+def _text(source: Source, file: fetch.RemoteFile) -> bytes:
+    if source.is_local:
+        return (fetch_folder(source) / file.path).read_bytes()
+    return (fetch.download(source.reference.path, source.commit, [file]) / file.path).read_bytes()
+
+
+def _name(file: fetch.RemoteFile) -> str:
+    """A file's name in the folder of the model, whatever subfolder that is."""
+    return file.path.rpartition("/")[2]
