@@ -6,7 +6,7 @@
     ├── InvalidReferenceError a reference to a model or a dataset that cannot be parsed
     └── LockError             a lock that cannot be read, or that belongs to another recipe
 
-All problems of a file are told at once: `RecipeError.problems` holds them in the order of the file.
+All problems of a file and of those it includes are told at once: `RecipeError.problems` holds them file by file.
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ class RecipeError(Exception):
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
         found = (problems,) if isinstance(problems, Problem) else tuple(problems)
-        self.problems = tuple(sorted(found, key=lambda problem: (problem.line or 0, problem.column or 0)))
+        self.problems = tuple(
+            sorted(found, key=lambda problem: (problem.file or "", problem.line or 0, problem.column or 0))
+        )
         super().__init__(str(self))
 
     def __str__(self) -> str:

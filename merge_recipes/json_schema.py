@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.json_schema import GenerateJsonSchema
 
 from merge_recipes.checking import Catalog
+from merge_recipes.including import INCLUDE
 from merge_recipes.parameters import is_per_tensor, parameter_fields
 from merge_recipes.schema import Recipe
 
@@ -18,8 +19,8 @@ def json_schema(catalog: Catalog | None = None) -> dict[str, Any]:
     """Return the JSON Schema of recipes; with a catalog also the names of methods, parameters and kinds of task."""
     schema = Recipe.model_json_schema(schema_generator=_Generator)
     schema = {"$schema": _DIALECT, **schema, "title": "hubmerge recipe"}
+    definitions = schema["$defs"]
     if catalog is not None:
-        definitions = schema["$defs"]
         schema["properties"]["merge_method"]["enum"] = sorted(catalog.methods)
         definitions["Task"]["properties"]["kind"]["enum"] = sorted(catalog.task_kinds)
         schema["allOf"] = [
@@ -29,7 +30,19 @@ def json_schema(catalog: Catalog | None = None) -> dict[str, Any]:
             }
             for name, parameters_class in sorted(catalog.methods.items())
         ]
+    definitions["IncludedTask"] = _included_task(definitions["Task"])
+    definitions["Evaluate"]["properties"]["tasks"]["items"] = {
+        "anyOf": [{"$ref": "#/$defs/Task"}, {"$ref": "#/$defs/IncludedTask"}]
+    }
     return schema
+
+
+def _included_task(task: Mapping[str, Any]) -> dict[str, Any]:
+    """A task in a file of its own: no key but `include` is required, and those beside it go before the file's."""
+    path = {"type": "string", "minLength": 1, "description": "A YAML file with the keys of a task."}
+    described = {"description": "A task that is kept in a file of its own.", "type": "object"}
+    properties = {INCLUDE: path, **task["properties"]}
+    return {**described, "properties": properties, "required": [INCLUDE], "additionalProperties": False}
 
 
 class _Generator(GenerateJsonSchema):

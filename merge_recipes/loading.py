@@ -8,6 +8,7 @@ from pathlib import Path
 
 from merge_recipes.checking import Catalog, broken_catalog_rules
 from merge_recipes.errors import Problem, RecipeError
+from merge_recipes.including import Inclusion, with_included
 from merge_recipes.reading import Document, Marks, read_document, read_text
 from merge_recipes.rules import broken_rules
 from merge_recipes.schema import Recipe
@@ -16,7 +17,7 @@ from merge_recipes.validating import validate
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe with the text that it was read from and the place of every key in it."""
+    """A recipe with the text that it was read from and the place of every key in it, or in a file that it includes."""
 
     recipe: Recipe
     document: Document
@@ -24,7 +25,7 @@ class LoadedRecipe:
 
     @property
     def text(self) -> str:
-        """The recipe's text, as written."""
+        """The recipe's text as written, with the tasks that it includes written in."""
         return self.document.text
 
     @property
@@ -47,22 +48,27 @@ def load_recipe(path: str | Path, catalog: Catalog | None = None) -> LoadedRecip
         RecipeError: with every problem of the file.
     """
     path = Path(path)
-    return parse_recipe(read_text(path), path=path, catalog=catalog)
+    return _checked(with_included(read_document(read_text(path), str(path)), path), path, catalog)
 
 
 def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalog | None = None) -> LoadedRecipe:
-    """Read a recipe from its text; `path` names it in messages and is not opened.
+    """Read a recipe from its text, which includes no file; `path` names it in messages and is not opened.
 
     Raises:
         RecipeError: with every problem of the text.
     """
     path = Path(path)
-    document = read_document(text, str(path))
+    return _checked(with_included(read_document(text, str(path)), None), path, catalog)
+
+
+def _checked(inclusion: Inclusion, path: Path, catalog: Catalog | None) -> LoadedRecipe:
+    document = inclusion.document
     recipe, problems = validate(Recipe, document)
     if isinstance(document.data, dict):
         problems += broken_rules(document)
         if catalog is not None:
             problems += broken_catalog_rules(document, catalog)
+    problems = [problem for problem in problems if not inclusion.hides(problem)]
     if problems or document.problems or recipe is None:
         raise RecipeError(_without_repeats(document.problems, problems))
     return LoadedRecipe(recipe.within(path.parent.absolute()), document, path)
@@ -70,6 +76,6 @@ def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalo
 
 def _without_repeats(unread: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:
     """Keep one problem for each place and message, and of a value that could not be read only that."""
-    places = {(problem.line, problem.column) for problem in unread}
-    found = [*unread, *(problem for problem in others if (problem.line, problem.column) not in places)]
-    return list({(problem.line, problem.column, problem.message): problem for problem in found}.values())
+    places = {(problem.file, problem.line, problem.column) for problem in unread}
+    found = [*unread, *(problem for problem in others if (problem.file, problem.line, problem.column) not in places)]
+    return list({(problem.file, problem.line, problem.column, problem.message): problem for problem in found}.values())

@@ -8,7 +8,7 @@ cannot grow into a large one.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,32 @@ class Marks:
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML file as plain data; `problems` are those that did not keep it from being read."""
+    """A YAML file as plain data; `problems` are those that did not keep it from being read.
+
+    `files` names the file of each part that stands in another one.
+    """
 
     file: str
     text: str
     data: Any
     marks: Marks
     problems: tuple[Problem, ...]
+    files: Mapping[KeyPath, str] = field(default_factory=dict)
 
     def problem(self, path: KeyPath, message: str, hint: str | None = None, *, at_key: bool = False) -> Problem:
         """Return a problem that stands at the value of `path`, or at its key."""
         line, column = self.marks.key(path) if at_key else self.marks.value(path)
-        return Problem(message, hint, self.file, line, column, key_text(path))
+        return Problem(message, hint, self.file_of(path), line, column, key_text(path))
+
+    def file_of(self, path: KeyPath) -> str:
+        """Return the file in which a key path stands."""
+        parts = (path[:length] for length in range(len(path), 0, -1))
+        return next((self.files[part] for part in parts if part in self.files), self.file)
+
+    def line_of(self, path: KeyPath) -> str:
+        """Return the place of a value in words: `line 12`, with its file where that is another one."""
+        line, file = self.marks.value(path)[0], self.file_of(path)
+        return f"line {line}" if file == self.file else f"line {line} of {file}"
 
 
 def read_text(path: Path) -> str:

@@ -136,8 +136,8 @@ def _tasks(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
         name, model = task.get("name"), task.get("model")
         if isinstance(name, str):
             if name in seen:
-                line = document.marks.value((*seen[name], "name"))[0]
-                yield document.problem((*path, "name"), f"the name {shown(name)} is taken by the task in line {line}")
+                place = document.line_of((*seen[name], "name"))
+                yield document.problem((*path, "name"), f"the name {shown(name)} is taken by the task in {place}")
             seen.setdefault(name, path)
         if isinstance(model, str) and model not in names and not _has_queries(document):
             message = f"no entry of the stream is called {shown(model)}{did_you_mean(model, names)}"
