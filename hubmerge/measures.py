@@ -25,7 +25,7 @@ def measures(figures: StepFigures, names: Sequence[str]) -> dict[str, Any]:
         "tensors": TensorSummary(
             weight_matrices=len(matrices),
             other_tensors=len(figures.tensors) - len(matrices),
-            rank=Spread.of([float(tensor.rank) for tensor in matrices if tensor.rank is not None]),
+            rank=Spread.of([float(rank) for tensor in matrices for rank in tensor.ranks]),
             removed_share=Spread.of([tensor.removed_share for tensor in matrices]),
             error=Spread.of(errors),
         ),

@@ -122,6 +122,7 @@ class StepReport:
     tensors: TensorSummary = field(default_factory=TensorSummary)
     similarity: float | None = None  # cosine between the task vector and the accumulated delta before this step
     scores: Scores = field(default_factory=dict)
+    rounding: float | None = None  # length of the rounding error of the written weights over that of the merged delta
     seconds: float | None = None
     chain_digest: str | None = None  # of everything that led to this step
     files: dict[str, str] = field(default_factory=dict)  # weight file -> sha256

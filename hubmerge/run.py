@@ -189,7 +189,7 @@ class Run:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
         with self.progress.stage(f"step {step}: write the merged model", len(plan.written.tensors)) as advance:
-            write_merged(
+            written = write_merged(
                 base,
                 state,
                 plan.written,
@@ -204,7 +204,7 @@ class Run:
         with open_checkpoint(partial, f"the merged model of step {step}") as merged:
             step_scores = scores.score(step, merged)
         report = self._with_references(step, checkpoint, scores)
-        done = self._step_report(step, state, step_scores, partial)
+        done = replace(self._step_report(step, state, step_scores, partial), rounding=written.rounding)
         report = replace(report.with_step(done), tasks=scores.task_reports()).until(step)
         assembly.write_papers(partial, report, self.stream, base_folder)
         if folder.exists():

@@ -6,7 +6,7 @@ from hubmerge.executor.device import pick_device
 from hubmerge.executor.figures import Similarity, StepFigures, TensorFigures
 from hubmerge.executor.holding import HeldCheckpoint, HeldModel, HeldState
 from hubmerge.executor.merging import merge_step
-from hubmerge.executor.writing import write_merged
+from hubmerge.executor.writing import WrittenModel, write_merged
 
 __all__ = [
     "HeldCheckpoint",
@@ -15,6 +15,7 @@ __all__ = [
     "Similarity",
     "StepFigures",
     "TensorFigures",
+    "WrittenModel",
     "merge_step",
     "pick_device",
     "write_merged",

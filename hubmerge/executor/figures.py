@@ -17,7 +17,8 @@ class TensorFigures:
     `rank` is the number of protected directions out of `directions` (the smaller side), None where nothing is
     projected. `removed_share` is the share of the task vector's energy (sum of squares) that was taken out;
     `cosine` that between the task vector and the accumulated delta before the step, None if one is zero; `error`
-    what a method that was told to save time is off, over the task vector's length, None if it is exact.
+    what a method that was told to save time is off, over the task vector's length, None if it is exact. Where one
+    tensor holds the matrices of several experts, `expert_ranks` has the rank of each in the place of `rank`.
     """
 
     name: str
@@ -29,6 +30,12 @@ class TensorFigures:
     task_vector_norm: float
     accumulated_norm: float
     error: float | None = None
+    expert_ranks: tuple[int, ...] = ()
+
+    @property
+    def ranks(self) -> tuple[int, ...]:
+        """The ranks of all matrices in the tensor, none where nothing is projected."""
+        return self.expert_ranks if self.rank is None else (self.rank,)
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,9 @@ class StepFigures:
     def from_json(cls, text: str) -> StepFigures:
         """Undo `to_json`."""
         data = json.loads(text)
-        tensors = tuple(TensorFigures(**tensor) for tensor in data["tensors"])
+        tensors = tuple(
+            TensorFigures(**{**tensor, "expert_ranks": tuple(tensor["expert_ranks"])}) for tensor in data["tensors"]
+        )
         similarities = tuple(Similarity(**similarity) for similarity in data.get("similarities", ()))
         return cls(**{**data, "tensors": tensors, "similarities": similarities})
 

@@ -12,6 +12,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, TensorSpec
 from hubmerge.errors import CheckpointError, HubmergeError
+from hubmerge.executor.experts import AbsorbedExperts, absorb_experts
 from hubmerge.executor.figures import Similarity, StepFigures, TensorFigures, overall_cosine, overall_share
 from hubmerge.executor.holding import HeldStateWriter
 from hubmerge.executor.reading import all_finite, read_task_vector
@@ -149,11 +150,13 @@ class _Step:
         writer.write(tensor.name, absorbed.accumulated)
         for part, values in parts.items():
             writer.write_part(_part_key(part, tensor.name), values)
+        expert_ranks = absorbed.ranks if isinstance(absorbed, AbsorbedExperts) else ()
         figures = TensorFigures(
             name=tensor.name,
             action=tensor.action,
             rank=absorbed.rank,
-            directions=None if absorbed.rank is None else min(tensor.shape),
+            expert_ranks=expert_ranks,
+            directions=min(tensor.shape[-2:]) if absorbed.rank is not None or expert_ranks else None,
             removed_share=absorbed.removed_share,
             cosine=similarity,
             task_vector_norm=length,
@@ -177,8 +180,14 @@ class _Step:
             return Absorbed(parted.accumulated), parted.parts
         if tensor.action != "merge-matrix":
             return Absorbed(method.absorb_other(accumulated, task_vector, parameters, step=step)), {}
+
+        def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor) -> Absorbed:
+            return method.absorb(accumulated, task_vector, parameters, step=step)
+
         try:
-            return method.absorb(accumulated, task_vector, parameters, step=step), {}
+            if len(tensor.shape) == 3:
+                return absorb_experts(absorb, accumulated, task_vector), {}
+            return absorb(accumulated, task_vector), {}
         except LinAlgError as error:
             raise HubmergeError(
                 f"{self.checkpoint.label}: tensor {tensor.name!r}: {error}",

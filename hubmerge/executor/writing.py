@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,10 +11,22 @@ from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, ShardedWr
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.reading import all_finite, first_not_finite, read_float64
 from hubmerge.executor.scheduling import OnTensor, for_each_tensor
-from hubmerge.linalg import cast_once
+from hubmerge.linalg import cast_once, frobenius_norm, total_norm
 from hubmerge.state import MergeState
 
 MAX_SHARD_BYTES = 5_000_000_000
+
+
+@dataclass(frozen=True)
+class WrittenModel:
+    """The files of a merged model, and what rounding to their dtypes did to it.
+
+    `rounding` is the length of the rounding error over the length of the merged delta, both over all merged tensors
+    together; None where nothing moved. From about 1 on, the dtype is too coarse to hold what was merged.
+    """
+
+    files: tuple[WrittenFile, ...]
+    rounding: float | None
 
 
 def write_merged(
@@ -26,7 +39,7 @@ def write_merged(
     input_dtype: torch.dtype | None = None,
     workers: int | None = None,
     on_tensor: OnTensor | None = None,
-) -> tuple[WrittenFile, ...]:
+) -> WrittenModel:
     """Write the merged model's weights after the step of `state` into `folder`, and the index if there are shards.
 
     Every tensor is rounded once, to its dtype in `plan`; those that stay the base model's keep their bytes and
@@ -38,14 +51,17 @@ def write_merged(
     shards = plan_shards(plan.specs, max_shard_bytes, kept=kept)
     with ShardedWriter(folder, shards) as writer:
 
-        def write(tensor: PlannedTensor) -> None:
+        def write(tensor: PlannedTensor) -> float:
             if tensor.copied:
                 writer.write_raw(tensor.name, base.raw_chunks(tensor.name))
-            else:
-                writer.write(tensor.name, merged_value(base, state, tensor, input_dtype))
+                return 0.0
+            value, error = _rounded(base, state, tensor, input_dtype)
+            writer.write(tensor.name, value)
+            return error
 
-        for_each_tensor(plan.tensors, write, workers=workers, on_tensor=on_tensor)
-        return writer.commit()
+        errors = for_each_tensor(plan.tensors, write, workers=workers, on_tensor=on_tensor)
+        length = state.manifest.accumulated_norm / state.scale
+        return WrittenModel(writer.commit(), total_norm(errors) / length if length > 0.0 else None)
 
 
 def merged_value(
@@ -55,17 +71,27 @@ def merged_value(
 
     Raises CheckpointError if a value does not fit into that dtype.
     """
+    return _rounded(base, state, tensor, input_dtype)[0]
+
+
+def _rounded(
+    base: Checkpoint, state: MergeState, tensor: PlannedTensor, input_dtype: torch.dtype | None
+) -> tuple[torch.Tensor, float]:
+    """The value of `merged_value`, and the length of its rounding error if the tensor is merged."""
     if not tensor.merged:
-        value = cast_once(base.read(tensor.name), tensor.out_dtype)
-    else:
-        exact = state.read(tensor.name)
-        exact /= state.scale
-        exact += read_float64(base, tensor.name, input_dtype)
-        value = cast_once(exact, tensor.out_dtype)
-    if tensor.merged and not all_finite(value):
+        return cast_once(base.read(tensor.name), tensor.out_dtype), 0.0
+    exact = state.read(tensor.name)
+    exact /= state.scale
+    exact += read_float64(base, tensor.name, input_dtype)
+    value = cast_once(exact, tensor.out_dtype)
+    if not all_finite(value):
         raise CheckpointError(
             f"merged model of step {state.step}: tensor {tensor.name!r} does not fit into {tensor.out_dtype}: "
             f"{first_not_finite(value)}",
             hint="choose a wider `out_dtype` in the recipe",
         )
-    return value
+    if value.dtype == exact.dtype:
+        return value, 0.0
+    # torch does no arithmetic with 8-bit floats.
+    exact -= value.to(torch.float32) if value.dtype.itemsize == 1 else value
+    return value, frobenius_norm(exact)

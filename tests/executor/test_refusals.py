@@ -95,7 +95,7 @@ def test_each_tensor_is_written_in_the_dtype_of_the_base_unless_told(
             folder, base, checkpoints, dtype=torch.float32, base_dtype=torch.bfloat16, out_dtype=out_dtype
         )
         (state, _) = stream.merge(folder / "states")[-1]
-        [written] = write_merged(stream.base, state, stream.plan, folder / "merged")
+        [written] = write_merged(stream.base, state, stream.plan, folder / "merged").files
         header = json.loads(written.path.read_bytes()[8:].split(b"}}", 1)[0] + b"}}")
         codes = {entry["dtype"] for name, entry in header.items() if name != "__metadata__"}
         assert codes == {"BF16" if expected == torch.bfloat16 else "F32"}

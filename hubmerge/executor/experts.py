@@ -1,0 +1,47 @@
+"""Weights of several experts in one tensor: as many matrices, absorbed one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from hubmerge.linalg import frobenius_norm, total_norm
+from hubmerge.methods import Absorbed
+
+
+@dataclass(frozen=True)
+class AbsorbedExperts(Absorbed):
+    """One tensor of (experts, m, n) after a step; `ranks` are those of the experts, empty where nothing is projected.
+
+    `removed_share` and `error` are over all experts together.
+    """
+
+    ranks: tuple[int, ...] = ()
+
+
+def absorb_experts(
+    absorb: Callable[[torch.Tensor, torch.Tensor], Absorbed], accumulated: torch.Tensor, task_vector: torch.Tensor
+) -> AbsorbedExperts:
+    """`absorb(accumulated, task_vector)` for the (m, n) matrix of each expert; both tensors are (experts, m, n)."""
+    result = torch.empty_like(task_vector)
+    ranks: list[int] = []
+    removed: list[float] = []
+    errors: list[float] = []
+    for number, (before, change) in enumerate(zip(accumulated, task_vector, strict=True)):
+        absorbed = absorb(before, change)
+        result[number] = absorbed.accumulated
+        length = frobenius_norm(change)
+        removed.append(length * absorbed.removed_share**0.5)
+        if absorbed.rank is not None:
+            ranks.append(absorbed.rank)
+        if absorbed.error is not None:
+            errors.append(length * absorbed.error)
+    whole = frobenius_norm(task_vector)
+    return AbsorbedExperts(
+        result,
+        removed_share=min(1.0, (total_norm(removed) / whole) ** 2) if whole > 0.0 else 0.0,
+        error=total_norm(errors) / whole if errors and whole > 0.0 else None,
+        ranks=tuple(ranks),
+    )
