@@ -72,7 +72,28 @@ def _renamed(feature: datasets.ClassLabel, class_names: Sequence[str] | None, wh
             f"{where}: class_names holds {len(class_names)} names, the dataset has {feature.num_classes} classes",
             hint="give one name per class, in the dataset's order, or leave class_names out",
         )
+    _check_order(feature.names, class_names, where)
     return tuple(class_names)
+
+
+def _check_order(own: Sequence[str], given: Sequence[str], where: str) -> None:
+    """Refuse names that the dataset has too, but for other numbers: scores would be wrong and nothing would tell."""
+    places = {_letters(name): number for number, name in enumerate(own)}
+    if len(places) < len(own):
+        return
+    for number, name in enumerate(given):
+        place = places.get(_letters(name), number)
+        if place != number:
+            raise EvaluationError(
+                f"{where}: class_names calls class {number} {name!r}, the dataset calls it {own[number]!r} and has "
+                f"{own[place]!r} as class {place}",
+                hint="give the names in the dataset's order, or leave class_names out",
+            )
+
+
+def _letters(name: str) -> str:
+    """A name without what differs between spellings: case, blanks, underscores, marks."""
+    return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
 
 
 def _checked(values: Sequence[Any], names: Sequence[str], column: str, where: str) -> np.ndarray:

@@ -57,6 +57,19 @@ def test_what_does_not_fit_is_refused(labels, feature, class_names, message) -> 
     assert str(caught.value).startswith("task x: ")
 
 
+SEA = datasets.ClassLabel(names=["River", "sea_lake", "Forest"])
+
+
+def test_names_spelt_otherwise_are_taken() -> None:
+    assert read([2, 0], SEA, ["river", "lake or sea", "forest"])[0] == ("river", "lake or sea", "forest")
+
+
+@pytest.mark.parametrize("names", [["forest", "river", "lake"], ["river", "forest", "wood"], ["lake", "x", "sea lake"]])
+def test_the_dataset_s_names_in_another_order_are_refused(names) -> None:
+    with pytest.raises(EvaluationError, match=r"class_names calls class \d .* the dataset calls it .* as class \d"):
+        read([2, 0], SEA, names)
+
+
 def test_a_missing_column_names_the_ones_there_are() -> None:
     with pytest.raises(EvaluationError, match="no label column 'cls' in the dataset; its columns: label"):
         read([0], LABEL, column="cls")

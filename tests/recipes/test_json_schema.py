@@ -9,12 +9,13 @@ from typing import Any
 import jsonschema
 import pytest
 
-from merge_recipes import json_schema, load_recipe
+from merge_recipes import json_schema, load_recipe, task_entries
 from merge_recipes.reading import read_document
 from tests.recipes.samples import CATALOG, RECIPE, sample
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
-SHIPPED = sorted(RECIPES.rglob("*.yaml"))
+TASKS = sorted((RECIPES / "opcm" / "tasks").glob("*.yaml"))
+SHIPPED = sorted(set(RECIPES.rglob("*.yaml")) - set(TASKS))
 HEADER = "# yaml-language-server: $schema="
 
 
@@ -54,6 +55,26 @@ def test_shipped_recipes(path: Path) -> None:
     first = text.splitlines()[0]
     assert first.startswith(HEADER)
     assert (path.parent / first.removeprefix(HEADER)).resolve() == RECIPES / "schema.json"
+
+
+@pytest.mark.parametrize("size", [8, 14, 20])
+@pytest.mark.parametrize("model", ["base-patch32", "base-patch16", "large-patch14"])
+def test_streams_of_the_paper(model: str, size: int) -> None:
+    loaded = load_recipe(RECIPES / "opcm" / f"clip-vit-{model}" / f"{size}-tasks.yaml")
+    entries, twenty = loaded.recipe.entries, ["sun397", "stanford-cars", "resisc45", "eurosat", "svhn", "gtsrb"]
+    twenty += ["mnist", "dtd", "oxford_flowers102", "pcam", "fer2013", "oxford-iiit-pet", "stl10", "cifar100"]
+    twenty += ["cifar10", "food101", "fashion_mnist", "emnist_letters", "kmnist", "rendered-sst2"]
+    assert str(loaded.recipe.base_model) == f"openai/clip-vit-{model}"
+    assert [entry.name for entry in entries] == twenty[:size]
+    assert [str(entry.model) for entry in entries] == [f"tanganke/clip-vit-{model}_{name}" for name in twenty[:size]]
+    assert task_entries(loaded.recipe) == {name: name for name in twenty[:size]}
+    assert (loaded.recipe.merge_method, loaded.recipe.parameters) == ("opcm", {"alpha": 0.5})
+
+
+def test_every_task_file_is_used() -> None:
+    text = (RECIPES / "opcm" / "clip-vit-base-patch32" / "20-tasks.yaml").read_text(encoding="utf-8")
+    assert all(f"- include: ../tasks/{path.name}\n" in text for path in TASKS)
+    assert len(TASKS) == 20
 
 
 WRONG = [
