@@ -58,6 +58,11 @@ def build_parser() -> argparse.ArgumentParser:
     plan = commands.add_parser("plan", parents=[talk], help="show what a run would do, from headers alone")
     plan.add_argument("recipe", type=Path, metavar="RECIPE")
 
+    study = commands.add_parser("study", parents=[talk], help="merge one stream in many ways; tables and plots of all")
+    study.add_argument("study", type=Path, metavar="STUDY")
+    study.add_argument("--out", type=Path, metavar="DIR", help="results, tables and plots (default: beside STUDY)")
+    study.add_argument("--cache", type=Path, metavar="DIR", default=_cache("runs") / "cache", help=argparse.SUPPRESS)
+
     add_automation(commands, talk, _cache("runs"))
     commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
 
@@ -112,6 +117,8 @@ def _dispatch(options: argparse.Namespace) -> int:
         return commands.check(options.recipe, _voice(options))
     if options.command == "plan":
         return commands.plan(options.recipe, _voice(options))
+    if options.command == "study":
+        return commands.study(options.study, options.out, options.cache, _voice(options))
     if options.command in AUTOMATION:
         from hubmerge.automation.commands import dispatch
 
