@@ -81,6 +81,20 @@ def plan(recipe: Path, voice: str) -> int:
     return 0
 
 
+def study(path: Path, out: Path | None, cache: Path, voice: str) -> int:
+    """Merge and score what a study lacks, and write its tables and plots."""
+    from hubmerge.catalog import installed_catalog
+    from hubmerge.study import load_study, run_study
+
+    progress = progress_for(voice)
+    folder = path.with_suffix("") if out is None else out
+    run_study(load_study(path, installed_catalog()), folder, cache, progress)
+    progress.note((folder / "tables.md").read_text(encoding="utf-8"))
+    progress.note(f"results, tables and plots lie in {folder}")
+    progress.event("done", {"out": str(folder)})
+    return 0
+
+
 def schema() -> int:
     """Print the JSON Schema of recipes."""
     from merge_recipes import json_schema

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
@@ -25,7 +25,7 @@ class Scoreboard:
         self._first_steps = first_steps(stream)
         self._stream = stream
         self._base_folder = base_folder
-        self._base = open_checkpoint(base_folder, stream.base.label)
+        self.base = open_checkpoint(base_folder, stream.base.label)
         self._cache = cache
         self._device = device
         self._progress = progress
@@ -55,7 +55,11 @@ class Scoreboard:
     def score_base(self, step: int, known: Collection[str]) -> Scores:
         """Score the base model on the tasks seen so far, those whose scores are `known` left out."""
         tasks = tuple(task for task in self.seen(step) if task.name not in known)
-        return self._score(f"step {step}: evaluate the base model", tasks, self._base) if tasks else {}
+        return self._score(f"step {step}: evaluate the base model", tasks, self.base) if tasks else {}
+
+    def score_on(self, name: str, tasks: Sequence[Task], weights: Weights, *, own: bool = False) -> Scores:
+        """Score any model on any of the recipe's tasks; `own` for a checkpoint that is not merged with anything."""
+        return self._score(f"evaluate {name}", tuple(tasks), weights, own=own) if tasks else {}
 
     def task_reports(self) -> tuple[TaskReport, ...]:
         """Return what is known of each task of the recipe."""
@@ -97,7 +101,7 @@ class Scoreboard:
         if task.kind not in self._scorers:
             kind = task_kind_named(task.kind)
             self._scorers[task.kind] = kind.open_scorer(
-                self._base_folder, self._base, identity=self._stream.base.commit, device=self._device
+                self._base_folder, self.base, identity=self._stream.base.commit, device=self._device
             )
         return self._scorers[task.kind]
 

@@ -5,7 +5,7 @@ They stand where those in files stand, so the arithmetic is that of the same met
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -51,6 +51,12 @@ class HeldState(MergeState):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the merged tensors."""
         return {name: tuple(tensor.shape) for name, tensor in self._accumulated.items()}
+
+    def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> HeldState:
+        """A state whose accumulated delta is a little different, with norms as they were: to study what follows."""
+        return HeldState(
+            self.manifest, {n: change(values) for n, values in self._accumulated.items()}, self._held_parts
+        )
 
     def verify(self) -> None:
         """Nothing can have changed in memory."""
@@ -100,12 +106,21 @@ class HeldStateWriter:
 
 
 class HeldModel:
-    """The merged model after a step, computed tensor by tensor when it is asked for: what a scorer can load."""
+    """The merged model after a step, computed tensor by tensor when it is asked for: what a scorer can load.
+
+    A scorer takes models of one `label` for the same.
+    """
 
     def __init__(
-        self, base: Checkpoint, state: MergeState, plan: MergePlan, *, input_dtype: torch.dtype | None = None
+        self,
+        base: Checkpoint,
+        state: MergeState,
+        plan: MergePlan,
+        *,
+        label: str = "the merged model",
+        input_dtype: torch.dtype | None = None,
     ) -> None:
-        self.label = f"the merged model of step {state.step} (in memory)"
+        self.label = label
         self.tensors: dict[str, TensorInfo] = dict(base.tensors)
         self._base, self._state, self._input_dtype = base, state, input_dtype
         self._planned = {tensor.name: tensor for tensor in plan.tensors}

@@ -1,0 +1,176 @@
+"""What all cells of a study share: the base model, the checkpoints, the tasks, each read once where memory allows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from hubmerge.checkpoints import Checkpoint, align, open_checkpoint, weight_matrices
+from hubmerge.executor import HeldCheckpoint, pick_device
+from hubmerge.executor.reading import read_task_vector
+from hubmerge.executor.similarity import layer_of
+from hubmerge.linalg import frobenius_norm, group_cosines, sketch
+from hubmerge.opening import open_source
+from hubmerge.planning import input_dtype, preflight, selection_of
+from hubmerge.progress import Progress, SilentProgress
+from hubmerge.report import Scores
+from hubmerge.scoring import Scoreboard
+from hubmerge.sources import fetch_folder
+from hubmerge.stream import settle
+from hubmerge.study.results import References
+from hubmerge.study.schema import LoadedStudy
+from merge_recipes import Recipe, Task, task_entries
+from merge_recipes.digests import content_digest
+
+SHARE_OF_MEMORY = 0.5
+"""So much of the free memory may be used to keep checkpoints and states in."""
+
+
+class Bench:
+    """The stream of a study, opened and planned. Use `Bench.open`."""
+
+    def __init__(self, loaded: LoadedStudy, cache: Path, progress: Progress, memory_bytes: float | None = None) -> None:
+        recipe = loaded.recipe.recipe.model_copy(update={"publish": None})
+        with progress.stage("resolve commits"):
+            self.stream = settle(replace(loaded.recipe, recipe=recipe), None)
+        self.recipe: Recipe = self.stream.recipe
+        self.progress = progress
+        self.device = pick_device()
+        self.plan = preflight(self.stream, 1, progress).merge
+        with progress.stage("fetch the base model"):
+            base_folder = fetch_folder(self.stream.base, companions=True)
+        self.base: Checkpoint = open_checkpoint(base_folder, self.stream.base.label)
+        self.input_dtype = input_dtype(self.recipe)
+        merged = [tensor.name for tensor in self.plan.merged]
+        free = SHARE_OF_MEMORY * free_memory() if memory_bytes is None else memory_bytes
+        needed = sum(tensor.elements * tensor.dtype.itemsize for tensor in self.plan.merged) * (self.stream.length + 1)
+        self.held = needed + 3 * self.plan.state_bytes <= free
+        rule = weight_matrices(self.base.config, self.base.tensors)
+        self.checkpoints: dict[str, Checkpoint] = {}
+        with progress.stage("read the checkpoints", self.stream.length) as advance:
+            for step, entry in enumerate(self.stream.entries, start=1):
+                opened = open_source(self.stream.source(step))
+                aligned = align(self.base, opened, selection=selection_of(self.recipe), ties=rule.ties)
+                self.checkpoints[entry.name] = HeldCheckpoint(aligned, merged) if self.held else aligned
+                advance(1)
+        self._own = {entry.name: self.stream.source(step) for step, entry in enumerate(self.stream.entries, start=1)}
+        if self.held:
+            self.base = HeldCheckpoint(self.base, list(self.base.tensors))
+        self.scores = Scoreboard(self.stream, base_folder, cache, str(self.device), SilentProgress())
+
+    @classmethod
+    @contextmanager
+    def open(
+        cls, loaded: LoadedStudy, cache: Path, progress: Progress, memory_bytes: float | None = None
+    ) -> Iterator[Bench]:
+        """Everything fetched and read; files are let go of at the end."""
+        bench = cls(loaded, cache, progress, memory_bytes)
+        try:
+            yield bench
+        finally:
+            for checkpoint in bench.checkpoints.values():
+                checkpoint.close()
+
+    @property
+    def commits(self) -> dict[str, str]:
+        """The commits of the base model ("") and of every entry, by name."""
+        names = [entry.name for entry in self.stream.entries]
+        found = {name: locked.commit for name, locked in zip(names, self.stream.lock.models, strict=True)}
+        return {"": self.stream.base.commit, **found}
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        """The commit of every task's dataset."""
+        lock = self.stream.lock
+        return {
+            task.name: lock.dataset_commit(task.dataset.written_path, task.dataset.name, task.dataset.revision)
+            for task in self.scores.tasks
+        }
+
+    def tasks_of(self, entries: Sequence[str]) -> tuple[Task, ...]:
+        """The tasks that belong to these entries, in their order; those of no entry come first."""
+        owners = task_entries(self.recipe)
+        common = [task for task in self.scores.tasks if owners[task.name] is None]
+        owned = [task for name in entries for task in self.scores.tasks if owners[task.name] == name]
+        return (*common, *owned)
+
+    def first_steps(self, entries: Sequence[str]) -> dict[str, int]:
+        """The step after which each task of these entries is first scored: that of its entry, 1 if it has none."""
+        owners = task_entries(self.recipe)
+        steps = {name: step for step, name in enumerate(entries, start=1)}
+        return {task.name: steps.get(owners[task.name] or "", 1) for task in self.tasks_of(entries)}
+
+    def references_digest(self) -> str:
+        """The digest of what the references rest on."""
+        tasks = [task.model_dump(mode="json") for task in self.scores.tasks]
+        return content_digest(["references", 1, self.commits, tasks, self.datasets])
+
+    def references(self) -> References:
+        """Score the base model and every checkpoint by itself, and compare the task vectors."""
+        owners = task_entries(self.recipe)
+        names = tuple(entry.name for entry in self.stream.entries)
+        base_scores = self.scores.score_on("the base model", self.scores.tasks, self.scores.base)
+        own: dict[str, float] = {}
+        for name in names:
+            tasks = [task for task in self.scores.tasks if owners[task.name] == name]
+            if tasks:
+                scores = self.scores.score_on(name, tasks, open_source(self._own[name]), own=True)
+                own |= main_scores(tasks, scores)
+        cosines, layers = self._similarities(names)
+        return References(
+            self.references_digest(), names, main_scores(self.scores.tasks, base_scores), own, cosines, layers
+        )
+
+    def _similarities(
+        self, names: Sequence[str]
+    ) -> tuple[list[list[float | None]], dict[str, list[list[float | None]]]]:
+        """Cosines between all task vectors, over everything and layer by layer, from sketches."""
+        rows: dict[str, tuple[torch.Tensor, list[float]]] = {}
+        for name in names:
+            sketches, lengths = [], []
+            for tensor in self.plan.merged:
+                vector = read_task_vector(
+                    self.base, self.checkpoints[name], tensor.name, input_dtype=self.input_dtype, device=self.device
+                )
+                sketches.append(sketch(tensor.name, vector))
+                lengths.append(frobenius_norm(vector))
+            rows[name] = torch.stack(sketches), lengths
+        layers: dict[str, list[int]] = {}
+        for row, tensor in enumerate(self.plan.merged):
+            layers.setdefault(layer_of(tensor.name), []).append(row)
+        groups = [list(range(len(self.plan.merged))), *layers.values()]
+        table = [[group_cosines(rows[a][0], rows[b][0], rows[a][1], rows[b][1], groups) for b in names] for a in names]
+
+        def of(group: int) -> list[list[float | None]]:
+            return [[_exact(a == b, found[group]) for b, found in enumerate(line)] for a, line in enumerate(table)]
+
+        return of(0), {layer: of(number) for number, layer in enumerate(layers, start=1)}
+
+
+def main_scores(tasks: Sequence[Task], scores: Scores) -> dict[str, float]:
+    """The first metric of each task that is a number."""
+    found = {}
+    for task in tasks:
+        values = scores.get(task.name, {})
+        name = next((metric for metric in task.metrics if metric != "confusion"), "accuracy")
+        value = values.get(name)
+        if isinstance(value, (int, float)):
+            found[task.name] = float(value)
+    return found
+
+
+def free_memory() -> int:
+    """Bytes of memory that are not in use, as far as the system tells."""
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError, AttributeError):
+        return 0
+
+
+def _exact(same: bool, cosine: float | None) -> float | None:
+    return 1.0 if same and cosine is not None else None if cosine is None else round(cosine, 4)

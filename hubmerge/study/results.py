@@ -1,0 +1,174 @@
+"""The results of a study: one JSON object a line in one file, appended as cells are done, read back to go on."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hubmerge.accuracy import AccuracyMatrix
+from hubmerge.errors import HubmergeError
+
+RESULTS_FILE = "results.jsonl"
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step of a cell: its scale and norms, and means over the weight matrices."""
+
+    name: str
+    scale: float
+    accumulated_norm: float
+    task_vector_norm: float
+    drift: float
+    cosine: float | None
+    removed_share: float
+    rank: float | None
+
+
+@dataclass(frozen=True)
+class CellResult:
+    """What came of one cell. `matrix` is an `AccuracyMatrix` as plain values, with the scored steps as rows."""
+
+    digest: str
+    series: str
+    label: str
+    method: str
+    parameters: dict[str, Any]
+    point: dict[str, Any]
+    tasks: int
+    seed: int | None
+    round_to: str | None
+    perturb: int | None
+    order: tuple[str, ...]
+    steps: tuple[StepResult, ...]
+    matrix: dict[str, Any]
+    seconds: float
+    share_of_own: float | None = None
+
+    def named(self, series: str, label: str, point: dict[str, Any]) -> CellResult:
+        """The same result under another name."""
+        return replace(self, series=series, label=label, point=point)
+
+    @property
+    def accuracies(self) -> AccuracyMatrix:
+        """The accuracy matrix."""
+        return AccuracyMatrix.from_dict(self.matrix)
+
+    @property
+    def average(self) -> float | None:
+        """The average accuracy after the last step."""
+        matrix = self.accuracies
+        return matrix.average(matrix.steps[-1]) if matrix.steps else None
+
+    @property
+    def backward_transfer(self) -> float | None:
+        """Backward transfer; None unless every step was scored."""
+        return self.accuracies.backward_transfer()
+
+    @property
+    def forgetting(self) -> float | None:
+        """Forgetting; None unless every step was scored."""
+        matrix = self.accuracies
+        return matrix.forgetting() if len(matrix.steps) == self.tasks else None
+
+
+@dataclass(frozen=True)
+class References:
+    """What does not depend on how the stream is merged: accuracies of base and checkpoints, cosines between them.
+
+    `cosines` is square, over `names`; `layers` has the same for each layer.
+    """
+
+    digest: str
+    names: tuple[str, ...]
+    base: dict[str, float]
+    own: dict[str, float]
+    cosines: list[list[float | None]] = field(default_factory=list)
+    layers: dict[str, list[list[float | None]]] = field(default_factory=dict)
+
+
+class ResultsFile:
+    """The results so far, by digest. A line that an interrupted run left half written is dropped."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.cells: dict[str, CellResult] = {}
+        self.references: dict[str, References] = {}
+        if path.is_file():
+            self._read()
+
+    def add(self, result: CellResult | References) -> None:
+        """Keep a result: it is on disk when this returns."""
+        kind = "cell" if isinstance(result, CellResult) else "references"
+        line = json.dumps({"kind": kind, **asdict(result)}, sort_keys=True, allow_nan=False, ensure_ascii=False)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        self._take(result)
+
+    def _take(self, result: CellResult | References) -> None:
+        if isinstance(result, CellResult):
+            self.cells[result.digest] = result
+        else:
+            self.references[result.digest] = result
+
+    def _read(self) -> None:
+        text = self.path.read_text(encoding="utf-8")
+        whole, newline, rest = text.rpartition("\n")
+        if rest:
+            self.path.write_text(whole + newline, encoding="utf-8")
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                self._take(_result(json.loads(line)))
+            except (ValueError, TypeError, KeyError) as error:
+                raise HubmergeError(
+                    f"{self.path}:{number}: not a result of a study: {error}",
+                    hint="remove the line, or the file to compute everything again",
+                ) from error
+
+
+def _result(data: dict[str, Any]) -> CellResult | References:
+    kind = data.pop("kind")
+    if kind == "references":
+        return References(**{**data, "names": tuple(data["names"])})
+    if kind != "cell":
+        raise ValueError(f"no such kind: {kind!r}")
+    steps = tuple(StepResult(**step) for step in data["steps"])
+    return CellResult(**{**data, "steps": steps, "order": tuple(data["order"])})
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean and standard deviation (of the sample) over so many cells; None for no cells, or for one."""
+
+    mean: float | None
+    deviation: float | None
+    count: int
+
+    @classmethod
+    def of(cls, values: Iterable[float | None]) -> Summary:
+        """Sum up the values that are there."""
+        numbers = [value for value in values if value is not None]
+        mean = statistics.fmean(numbers) if numbers else None
+        return cls(mean, statistics.stdev(numbers) if len(numbers) > 1 else None, len(numbers))
+
+    def percent(self) -> str:
+        """Mean ± deviation in percent."""
+        if self.mean is None:
+            return "-"
+        spread = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
+        return f"{100 * self.mean:.1f}{spread}"
+
+
+def grouped(results: Sequence[CellResult], *keys: str) -> dict[tuple[Any, ...], list[CellResult]]:
+    """The results by the values of some of their fields, in the order in which the values first occur."""
+    groups: dict[tuple[Any, ...], list[CellResult]] = {}
+    for result in results:
+        groups.setdefault(tuple(getattr(result, key) for key in keys), []).append(result)
+    return groups

@@ -1,0 +1,168 @@
+"""The keys of a study, and reading one: everything wrong with it is told at once, with its line."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from merge_recipes import Catalog, LoadedRecipe, Problem, RecipeError, load_recipe
+from merge_recipes.errors import did_you_mean
+from merge_recipes.parameters import parameter_fields, parameters_from
+from merge_recipes.parts import Part, Text
+from merge_recipes.reading import Document, read_document, read_text
+from merge_recipes.schema import Parameters
+from merge_recipes.validating import validate, value_message
+
+
+class Variant(Part):
+    """A merge method with its parameters; lists of plain values are swept."""
+
+    method: Text
+    """The merge method."""
+    name: Text | None = None
+    """What tables and plots call it; the method and its parameters if not given."""
+    parameters: Parameters = Field(default_factory=dict)
+    """Parameters of the method; a list of plain values makes a cell for each of them."""
+    round_to: Literal["float32"] | None = None
+    """Round the accumulated delta to this dtype after every step, to see what rounding does."""
+    perturb: tuple[int, ...] = ()
+    """Seeds: change the first accumulated delta by a relative 1e-12, once for each seed, to see what that does."""
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        """The parameters that are not swept."""
+        return {name: value for name, value in self.parameters.items() if not is_sweep(value)}
+
+    @property
+    def swept(self) -> dict[str, list[Any]]:
+        """The parameters that are swept, with their values."""
+        return {name: value for name, value in self.parameters.items() if isinstance(value, list) and is_sweep(value)}
+
+    @property
+    def series(self) -> str:
+        """What all cells of the variant have in common, in words."""
+        if self.name is not None:
+            return self.name
+        told = [f"{name} {value}" for name, value in self.fixed.items() if not isinstance(value, list)]
+        return ", ".join([self.method, *told])
+
+    def points(self) -> Iterator[dict[str, Any]]:
+        """Every combination of the swept values; one empty one if nothing is swept."""
+        for values in itertools.product(*self.swept.values()):
+            yield dict(zip(self.swept, values, strict=True))
+
+
+def is_sweep(value: object) -> bool:
+    """Tell a list of plain values from a filter list."""
+    return isinstance(value, list) and bool(value) and not any(isinstance(item, dict) for item in value)
+
+
+class Study(Part):
+    """One stream, merged in many ways."""
+
+    recipe: Text
+    """The recipe that names the stream and its tasks; a path that starts from the study's folder."""
+    methods: tuple[Variant, ...] = Field(min_length=1)
+    """What is compared."""
+    tasks: tuple[int, ...] = ()
+    """How many entries of the stream are merged, the first ones as listed; all if not given."""
+    orders: int = Field(default=0, ge=0, le=10_000)
+    """How many shuffled orders; 0 is the recipe's own order alone."""
+    first_seed: int = Field(default=0, ge=0)
+    """The seed of the first shuffled order; the others follow."""
+    score: Literal["every", "last"] = "every"
+    """After which steps the merged model is scored; backward transfer needs every."""
+
+    @property
+    def seeds(self) -> tuple[int | None, ...]:
+        """The seeds of the orders; None is the recipe's own order."""
+        return tuple(range(self.first_seed, self.first_seed + self.orders)) if self.orders else (None,)
+
+
+@dataclass(frozen=True)
+class LoadedStudy:
+    """A study with its recipe, both checked."""
+
+    study: Study
+    recipe: LoadedRecipe
+    document: Document
+    path: Path
+
+
+def load_study(path: str | Path, catalog: Catalog) -> LoadedStudy:
+    """Read a study and the recipe that it names.
+
+    Raises:
+        RecipeError: with every problem of the study, or with every problem of its recipe.
+    """
+    path = Path(path)
+    document = read_document(read_text(path), str(path))
+    study, problems = validate(Study, document)
+    found = [*document.problems, *problems]
+    if study is None or found:
+        raise RecipeError(found)
+    recipe = load_recipe(path.parent / Path(study.recipe).expanduser(), catalog)
+    found += _broken_rules(study, recipe, document, catalog)
+    if found:
+        raise RecipeError(found)
+    return LoadedStudy(study, recipe, document, path)
+
+
+def _broken_rules(study: Study, recipe: LoadedRecipe, document: Document, catalog: Catalog) -> Iterator[Problem]:
+    for index, variant in enumerate(study.methods):
+        place = ("methods", index)
+        parameters_class = catalog.methods.get(variant.method)
+        if parameters_class is None:
+            message = f"there is no merge method {variant.method!r}{did_you_mean(variant.method, catalog.methods)}"
+            yield document.problem((*place, "method"), message)
+        else:
+            yield from _parameters(variant, parameters_class, document, place)
+    for index, count in enumerate(study.tasks):
+        entries = len(recipe.recipe.entries)
+        if not recipe.recipe.has_queries and not 1 <= count <= entries:
+            message = f"expected a number of entries between 1 and {entries}, the length of the stream; got {count}"
+            yield document.problem(("tasks", index), message)
+    names = [variant.series for variant in study.methods]
+    for index, name in enumerate(names):
+        if name in names[:index]:
+            message = f"two variants are both called {name!r}"
+            yield document.problem(("methods", index), message, "give one of them a `name:`")
+
+
+def _parameters(
+    variant: Variant, parameters_class: type[BaseModel], document: Document, place: tuple[str | int, ...]
+) -> Iterator[Problem]:
+    fields = parameter_fields(parameters_class)
+    for name in variant.parameters:
+        if name not in fields:
+            message = f"the method {variant.method} has no such parameter{did_you_mean(name, fields)}"
+            yield document.problem((*place, "parameters", name), message, at_key=True)
+    told: set[tuple[Any, str]] = set()
+    for point in variant.points():
+        for values in _plain({**variant.fixed, **point}):
+            for details in _errors(parameters_class, {n: v for n, v in values.items() if n in fields}):
+                message, hint = value_message(details, None)
+                if (details["loc"], message) not in told:
+                    told.add((details["loc"], message))
+                    yield document.problem((*place, "parameters", *details["loc"][:1]), message, hint)
+
+
+def _plain(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The values, with each item of a filter list in turn."""
+    yield {name: value for name, value in values.items() if not isinstance(value, list)}
+    for name, value in values.items():
+        for item in value if isinstance(value, list) else ():
+            yield {**{n: v for n, v in values.items() if not isinstance(v, list)}, name: item.get("value")}
+
+
+def _errors(parameters_class: type[BaseModel], values: Mapping[str, Any]) -> list[Any]:
+    try:
+        parameters_from(parameters_class, values)
+    except ValidationError as error:
+        return [*error.errors(include_url=False)]
+    return []

@@ -1,0 +1,75 @@
+"""Tables of a study: every variant with mean and standard deviation over its orders, as Markdown and as LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hubmerge.accuracy import (
+    AVERAGE_ACCURACY_DEFINITION,
+    BACKWARD_TRANSFER_DEFINITION,
+    FORGETTING_DEFINITION,
+    SHARE_OF_OWN_DEFINITION,
+)
+from hubmerge.study.results import CellResult, References, Summary, grouped
+
+MEASURES = ("average", "backward_transfer", "forgetting", "share_of_own")
+TITLES = ("accuracy", "backward transfer", "forgetting", "share kept")
+
+Rows = list[list[str]]
+
+
+def table_rows(results: Sequence[CellResult], references: References) -> tuple[list[str], Rows]:
+    """Header and rows: one row for each label and number of tasks, references above them."""
+    header = ["merged by", "tasks", "merges", *TITLES]
+    rows: Rows = []
+    for (tasks,), same in grouped(results, "tasks").items():
+        names = set(same[0].accuracies.tasks)
+        if all(set(result.accuracies.tasks) == names for result in same):
+            for label, scores in (("base model", references.base), ("own checkpoints", references.own)):
+                mean = Summary.of(scores.get(name) for name in names)
+                rows.append([label, str(tasks), "", mean_percent(mean), "", "", ""])
+        for (label,), group in grouped(same, "label").items():
+            summaries = [Summary.of(getattr(result, measure) for result in group) for measure in MEASURES]
+            rows.append([label, str(tasks), str(len(group)), *(summary.percent() for summary in summaries)])
+    return header, rows
+
+
+def mean_percent(summary: Summary) -> str:
+    """The mean alone, in percent."""
+    return Summary(summary.mean, None, summary.count).percent()
+
+
+def markdown(results: Sequence[CellResult], references: References) -> str:
+    """The table for a README, with the definitions below it."""
+    header, rows = table_rows(results, references)
+    lines = [f"| {' | '.join(header)} |", f"|{'|'.join(['---', *['---:'] * (len(header) - 1)])}|"]
+    lines += [f"| {' | '.join(_cell(text) for text in row)} |" for row in rows]
+    definitions = [
+        "Percent; mean ± standard deviation (of the sample) over the merges.",
+        f"Accuracy: {AVERAGE_ACCURACY_DEFINITION}.",
+        f"Backward transfer: {BACKWARD_TRANSFER_DEFINITION}.",
+        f"Forgetting: {FORGETTING_DEFINITION}.",
+        f"Share kept: {SHARE_OF_OWN_DEFINITION}.",
+    ]
+    return "\n".join([*lines, "", *definitions]) + "\n"
+
+
+def latex(results: Sequence[CellResult], references: References) -> str:
+    """The table for a paper: booktabs, numbers in mathematics."""
+    header, rows = table_rows(results, references)
+    lines = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule"]
+    lines += [" & ".join(map(_escaped, header)) + r" \\", r"\midrule"]
+    for row in rows:
+        numbers = [f"${text.replace('±', chr(92) + 'pm')}$" if text not in {"", "-"} else text for text in row[1:]]
+        lines.append(" & ".join([_escaped(row[0]), *numbers]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def _escaped(text: str) -> str:
+    for character in "\\&%$#_{}":
+        text = text.replace(character, r"\textbackslash{}" if character == "\\" else f"\\{character}")
+    return text.replace("~", r"\textasciitilde{}").replace("^", r"\textasciicircum{}")
