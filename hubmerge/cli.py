@@ -138,7 +138,12 @@ def _voice(options: argparse.Namespace) -> str:
 
 
 def _prepare_environment() -> None:
-    """Quieten the libraries before they are imported: the bars and notes of a run are hubmerge's own."""
+    """Quieten the libraries before they are imported: the bars and notes of a run are hubmerge's own.
+
+    An empty address of the Hub is none: so a workflow passes on an input that it was not given.
+    """
+    if not os.environ.get("HF_ENDPOINT", "x").strip():
+        del os.environ["HF_ENDPOINT"]
     for name, value in {
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
