@@ -6,6 +6,7 @@ import argparse
 from importlib.metadata import version
 from pathlib import Path
 
+from hubmerge.automation.github import write_workflow
 from hubmerge.automation.outdated import OUTDATED, find_news, news_text
 from hubmerge.automation.watching import watch
 from hubmerge.commands import load, progress_for
@@ -18,6 +19,8 @@ def dispatch(options: argparse.Namespace, voice: str) -> int:
     """Do what the command line asks for and return the exit status."""
     if options.command == "lock":
         return lock(options.recipe, voice, update=options.update)
+    if options.command == "init":
+        return init(options.recipe, options.every, voice, oidc=options.oidc, force=options.force)
     if options.command == "watch":
         return watch(options.recipe, options.work_dir, options.every, options.listen, progress_for(voice))
     return outdated(options.recipe, voice)
@@ -49,3 +52,18 @@ def outdated(recipe: Path, voice: str) -> int:
     progress.note(news_text(news))
     progress.event("outdated", {"outdated": bool(news), "news": [one.to_dict() for one in news]})
     return OUTDATED if news else 0
+
+
+def init(recipe: Path, cron: str, voice: str, *, oidc: bool, force: bool) -> int:
+    """Write the workflow that runs a recipe by itself, and say what is left to do by hand."""
+    progress = progress_for(voice)
+    loaded = load(recipe, progress)
+    path = write_workflow(loaded, cron, oidc=oidc, force=force)
+    target = loaded.recipe.publish.repo if loaded.recipe.publish is not None else ""
+    progress.note(f"{path}: written")
+    if oidc:
+        progress.note(f"left to do: name this GitHub repository as a trusted publisher in the settings of {target}")
+    else:
+        progress.note(f"left to do: add the secret HF_TOKEN, a token that may write to {target}, to the repository")
+    progress.event("workflow", {"path": str(path)})
+    return 0

@@ -1,0 +1,191 @@
+"""The GitHub action and workflows: valid, without findings, and their steps do what they say."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.automation.conftest import Sources
+from tests.automation.workflows import Outcome, run_steps, scripts_of
+
+Command = Callable[..., tuple[int, str, str]]
+ROOT = Path(__file__).resolve().parents[2]
+BIN = Path(sys.executable).parent
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+PINNED = re.compile(r"uses: ([\w./-]+)@[0-9a-f]{40} # v[0-9.]+|uses: (\$/\S+)")
+
+
+@pytest.fixture
+def written(sources: Sources, hubmerge: Command) -> Callable[..., Path]:
+    """The workflow that `hubmerge init --github` writes into a repository with a recipe."""
+
+    def write(*options: str) -> Path:
+        (sources.folder / ".git").mkdir(exist_ok=True)
+        recipe = sources.recipe(scored=True, on_update="append")
+        status, output, errors = hubmerge("init", recipe, "--github", "--force", *options)
+        assert status == 0, errors
+        assert "left to do" in output
+        return sources.folder / ".github" / "workflows" / "hubmerge-recipe.yml"
+
+    return write
+
+
+def checked(*command: str | Path) -> str:
+    if sys.version_info < (3, 11):
+        pytest.skip(f"{command[0]} needs Python 3.11")
+    done = subprocess.run([BIN / command[0], *command[1:]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_workflows_of_this_repository_are_valid_and_clean() -> None:
+    checked("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *WORKFLOWS)
+    checked("check-jsonschema", "--builtin-schema", "vendor.github-actions", ROOT / "action.yml")
+    checked("zizmor", "--offline", "--quiet", *WORKFLOWS, ROOT / "action.yml")
+
+
+@pytest.mark.parametrize("options", [(), ("--oidc", "--every", "0 4 * * 1")], ids=["token", "oidc"])
+def test_written_workflows_are_valid_and_clean(written: Callable[..., Path], options: tuple[str, ...]) -> None:
+    path = written(*options)
+    checked("check-jsonschema", "--builtin-schema", "vendor.github-workflows", path)
+    checked("zizmor", "--offline", "--quiet", path)
+    text = path.read_text()
+    assert "__" not in text
+    workflow = yaml.safe_load(text)
+    permissions = workflow["jobs"]["merge"]["permissions"]
+    assert workflow["permissions"] == {}
+    if options:
+        assert permissions == {"contents": "read", "id-token": "write"}
+        assert "secrets." not in text
+        assert 'cron: "0 4 * * 1"' in text
+    else:
+        assert permissions == {"contents": "read"}
+        assert "OIDC" not in text
+    # YAML reads the key `on` as true.
+    assert set(workflow[True]) == {"schedule", "repository_dispatch", "workflow_dispatch", "release"}
+
+
+def test_actions_are_pinned_and_expressions_stay_out_of_scripts() -> None:
+    template = ROOT / "hubmerge" / "automation" / "workflow.yml"
+    for path in (*WORKFLOWS, ROOT / "action.yml", template):
+        text = path.read_text()
+        assert len(PINNED.findall(text)) == text.count("uses: "), path
+    for path in (ROOT / "action.yml", ROOT / ".github" / "workflows" / "merge.yml", template):
+        scripts = scripts_of(path)
+        assert list(scripts) == ["Install hubmerge", "Ask what moved", "Merge, score, publish"]
+        assert not [script for script in scripts.values() if "${{" in script]
+        assert scripts == scripts_of(ROOT / "action.yml"), "the three do the same"
+
+
+def test_every_trigger_of_this_repository_calls_the_reusable_workflow() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "auto-merge.yml").read_text())
+    assert set(workflow[True]) == {"schedule", "repository_dispatch", "workflow_dispatch", "release"}
+    (job,) = workflow["jobs"].values()
+    called = yaml.safe_load((ROOT / job["uses"].removeprefix("$/")).read_text())
+    inputs = called[True]["workflow_call"]["inputs"]
+    assert set(job["with"]) <= set(inputs)
+    assert set(job["secrets"]) == set(called[True]["workflow_call"]["secrets"])
+    for entry in job["strategy"]["matrix"]["include"]:
+        recipe = yaml.safe_load((ROOT / entry["recipe"]).read_text())
+        assert recipe["publish"]["repo"] == entry["target"]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment after the action's own install step: this repository's package, and what it needs from here."""
+    folder = tmp_path_factory.mktemp("installed")
+    pip = {"PIP_TARGET": str(folder), "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"}
+    path = f"{BIN}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-e", "-c", scripts_of(ROOT / "action.yml")["Install hubmerge"]],
+        env={**os.environ, **pip, "PATH": path, "REQUIREMENT": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (folder / "hubmerge" / "automation" / "workflow.yml").is_file()
+    return {**os.environ, "PATH": f"{folder / 'bin'}:{path}", "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
+
+
+def without_install(path: Path, folder: Path) -> Path:
+    """The same steps without the first script, which has run already."""
+    document = yaml.safe_load(path.read_text())
+    for steps in [document["runs"]["steps"]] if "runs" in document else [document["jobs"]["merge"]["steps"]]:
+        steps[:] = [step for step in steps if step.get("name") != "Install hubmerge"]
+    shorter = folder / "shorter.yml"
+    shorter.write_text(yaml.safe_dump(document))
+    return shorter
+
+
+def test_a_new_commit_leads_to_a_step_and_nothing_new_to_none(
+    written: Callable[..., Path], sources: Sources, installed: dict[str, str], tmp_path: Path
+) -> None:
+    recipe = "recipe.yaml"
+    called = {"inputs.recipe": recipe, "env.RECIPE": recipe, "inputs.token": os.environ["HF_TOKEN"]}
+    called |= {"inputs.endpoint": os.environ["HF_ENDPOINT"], "secrets.HF_TOKEN": os.environ["HF_TOKEN"]}
+    files = {
+        "written": written(),
+        "action": ROOT / "action.yml",
+        "reusable": ROOT / ".github" / "workflows" / "merge.yml",
+    }
+    environment = {**installed, "HF_TOKEN": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert environment["HF_ENDPOINT"] == called["inputs.endpoint"]
+
+    def job(which: str) -> Outcome:
+        path = without_install(files[which], tmp_path)
+        return run_steps(path, tmp_path / f"job-{len(outcomes)}", called, environment, sources.folder)
+
+    outcomes: list[Outcome] = []
+    name = sources.name("first")
+    for which, tower in (("written", 0), ("action", 1)):
+        sources.push("first", tower)
+        outcomes.append(job(which))
+        assert outcomes[-1].outputs == {"moved": "true"}, outcomes[-1].log
+        assert outcomes[-1].ran == ["Ask what moved", "Merge, score, publish"]
+        assert "## 1 new step(s)" in outcomes[-1].summary
+        assert "| step | first | average |" in outcomes[-1].summary
+        assert os.environ["HF_TOKEN"] not in outcomes[-1].log + outcomes[-1].summary
+    assert sources.titles() == [f"step-02: merge {name}-2", f"step-01: merge {name}"]
+    assert sources.tags() == ["step-01", "step-02"]
+    quiet = job("reusable")
+    assert quiet.outputs == {"moved": "false"}, quiet.log
+    assert quiet.ran == ["Ask what moved"]
+    assert len(sources.titles()) == 2
+    from huggingface_hub import ModelCard
+
+    assert "step-02" in ModelCard.load(sources.target).content
+
+
+def test_a_job_fails_when_the_hub_refuses(
+    written: Callable[..., Path], sources: Sources, installed: dict[str, str], tmp_path: Path
+) -> None:
+    path = without_install(written(), tmp_path)
+    with pytest.raises(subprocess.CalledProcessError) as failed:
+        run_steps(path, tmp_path / "job", {"secrets.HF_TOKEN": "hf_wrongwrongwrong"}, installed, sources.folder)
+    assert failed.value.returncode == 3
+    assert "hf_wrong" not in failed.value.output
+
+
+def test_init_refuses_what_cannot_merge_by_itself(sources: Sources, hubmerge: Command) -> None:
+    recipe = sources.recipe()
+    status, _, errors = hubmerge("init", recipe, "--github")
+    assert status == 5
+    assert "no git repository" in errors
+    (sources.folder / ".git").mkdir()
+    assert hubmerge("init", recipe, "--github")[0] == 0
+    status, _, errors = hubmerge("init", recipe, "--github", "--oidc")
+    assert status == 5
+    assert "--force" in errors
+    status, _, errors = hubmerge("init", recipe, "--github", "--force", "--every", "0 0 * * *\n- x")
+    assert status == 5
+    assert "no schedule" in errors
+    status, _, errors = hubmerge("init", sources.recipe(publish=None), "--github")
+    assert status == 2
+    assert "publish" in errors
