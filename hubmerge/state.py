@@ -142,6 +142,19 @@ class MergeState:
             self._parts.close()
 
 
+@dataclass(frozen=True)
+class Written:
+    """What one process wrote into a state that several write: names and checksums of its tensors and parts."""
+
+    tensors: Mapping[str, str]
+    parts: Mapping[str, str]
+
+
+def partial_folder(folder: Path) -> Path:
+    """Where a state lies until it is complete."""
+    return folder.with_name(f".{folder.name}.partial")
+
+
 class StateWriter:
     """Write a state tensor by tensor; nothing appears under `folder` before `finish`.
 
@@ -150,18 +163,28 @@ class StateWriter:
             state = writer.finish(...)
 
     Leaving the block without `finish` removes what was written; so does the next writer of the same folder if
-    the process was killed. Several threads may call `write`.
+    the process was killed. Several threads may call `write`. Several processes may write one state, as with
+    `SafetensorsWriter`: those that join it end with `hand_over` instead of `finish`.
 
     Raises MachineError if the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, shapes: Mapping[str, tuple[int, ...]], parts: Sequence[TensorSpec] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        parts: Sequence[TensorSpec] = (),
+        *,
+        joins: bool = False,
+    ) -> None:
         self.folder = folder
-        self._partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(self._partial, ignore_errors=True)
+        self._joins = joins
+        self._partial = partial_folder(folder)
+        if not joins:
+            shutil.rmtree(self._partial, ignore_errors=True)
         specs = [TensorSpec(name, torch.float64, shape) for name, shape in shapes.items()]
-        self._tensors = SafetensorsWriter(self._partial / ACCUMULATED_FILE, specs)
-        self._parts = SafetensorsWriter(self._partial / PARTS_FILE, parts) if parts else None
+        self._tensors = SafetensorsWriter(self._partial / ACCUMULATED_FILE, specs, joins=joins)
+        self._parts = SafetensorsWriter(self._partial / PARTS_FILE, parts, joins=joins) if parts else None
 
     def write(self, name: str, accumulated: torch.Tensor) -> None:
         """Write the accumulated delta of one tensor, float64."""
@@ -172,6 +195,16 @@ class StateWriter:
         if self._parts is None:
             raise ValueError(f"{key}: no parts were announced")
         self._parts.write(key, tensor)
+
+    def hand_over(self) -> Written:
+        """Make durable what this process wrote into a state it joined, for `take_over` in the first one."""
+        return Written(self._tensors.hand_over(), self._parts.hand_over() if self._parts is not None else {})
+
+    def take_over(self, written: Written) -> None:
+        """Count as written what another process handed over."""
+        self._tensors.take_over(written.tensors)
+        if self._parts is not None:
+            self._parts.take_over(written.parts)
 
     def finish(
         self,
@@ -219,7 +252,8 @@ class StateWriter:
         self._tensors.abort()
         if self._parts is not None:
             self._parts.abort()
-        shutil.rmtree(self._partial, ignore_errors=True)
+        if not self._joins:
+            shutil.rmtree(self._partial, ignore_errors=True)
 
 
 def load_state(folder: Path) -> MergeState:

@@ -11,6 +11,7 @@ import threading
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,8 @@ _ZIP_START = b"PK\x03\x04"
 
 
 class PickleFile:
-    """One `.bin` file written by `torch.save` of a state dict. Several threads may read.
+    """One `.bin` file written by `torch.save` of a state dict. Several threads may read, and a copy sent to another
+    process maps the file there.
 
     Files older than torch 1.6 cannot be mapped and are held in memory whole.
 
@@ -70,6 +72,12 @@ class PickleFile:
         """Unmap the file; a later `read` maps it again."""
         with self._lock:
             self._values, self._touched_bytes = None, 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in {"_lock", "_values"}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _values=None, _touched_bytes=0)
 
     def _load(self) -> dict[str, torch.Tensor]:
         if self._values is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,8 @@ _MAX_READ_BYTES = 1 << 30
 class SafetensorsFile:
     """One safetensors file on disk; its header is checked at once, its values are read on request.
 
-    Reading is safe from several threads. `label` names the file in messages.
+    Reading is safe from several threads, and a copy sent to another process opens the file there. `label` names the
+    file in messages.
     """
 
     def __init__(self, path: Path, label: str | None = None, *, file: str | None = None) -> None:
@@ -70,6 +72,12 @@ class SafetensorsFile:
             if self._descriptor is not None:
                 os.close(self._descriptor)
                 self._descriptor = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in {"_lock", "_descriptor"}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock(), _descriptor=None)
 
     def _open(self) -> int:
         with self._lock:

@@ -78,7 +78,7 @@ class ShardedWriter:
         writer.commit()
 
     Nothing appears under its final name before `commit`; the index, where there are several shards, appears
-    last and so marks a complete model.
+    last and so marks a complete model. Several processes may write, as with `SafetensorsWriter`.
 
     Raises MachineError as `SafetensorsWriter` does.
     """
@@ -90,6 +90,7 @@ class ShardedWriter:
         metadata: Mapping[str, str] | None = None,
         *,
         digests: bool = True,
+        joins: bool = False,
     ) -> None:
         self.folder = folder
         self.shards = tuple(shards)
@@ -97,7 +98,7 @@ class ShardedWriter:
         self._by_tensor: dict[str, SafetensorsWriter] = {}
         try:
             for shard in self.shards:
-                writer = SafetensorsWriter(folder / shard.file, shard.specs, metadata, digests=digests)
+                writer = SafetensorsWriter(folder / shard.file, shard.specs, metadata, digests=digests, joins=joins)
                 self._writers[shard.file] = writer
                 for spec in shard.specs:
                     if spec.name in self._by_tensor:
@@ -114,6 +115,15 @@ class ShardedWriter:
     def write_raw(self, name: str, data: Bytes | Iterable[Bytes]) -> None:
         """Write one tensor's values from bytes, or from pieces of them in order."""
         self._writer(name).write_raw(name, data)
+
+    def hand_over(self) -> dict[str, str]:
+        """Make durable what this process wrote into the files it joined; the tensors' names and digests."""
+        return {name: digest for writer in self._writers.values() for name, digest in writer.hand_over().items()}
+
+    def take_over(self, written: Mapping[str, str]) -> None:
+        """Count as written what another process handed over."""
+        for name, digest in written.items():
+            self._writer(name).take_over({name: digest})
 
     def commit(self) -> tuple[WrittenFile, ...]:
         """Give every shard its name, then write the index; in the order of the shards.

@@ -49,6 +49,9 @@ class SafetensorsWriter:
     `write_raw`. Space for the whole file is reserved at once where the file system can do so: a full disk is
     noticed before any work is done.
 
+    Several processes may write one file: the first one as above; the others, once it has begun, with the same
+    `specs` and `joins`. They end with `hand_over`, and the first takes over what they give before it commits.
+
     Raises MachineError if the folder is full or may not be written, ValueError for a name, dtype or shape
     that is not in `specs`.
     """
@@ -60,8 +63,10 @@ class SafetensorsWriter:
         metadata: Mapping[str, str] | None = None,
         *,
         digests: bool = True,
+        joins: bool = False,
     ) -> None:
         self.path = path
+        self._joins = joins
         header, self._places = _lay_out(specs, {"format": "pt"} if metadata is None else metadata)
         self.nbytes = len(header) + sum(spec.nbytes for spec in specs)
         self._data_start = len(header)
@@ -72,6 +77,9 @@ class SafetensorsWriter:
         self._partial = path.with_name(f".{path.name}.partial")
         self._descriptor: int | None = None
         try:
+            if joins:
+                self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
+                return
             path.parent.mkdir(parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             self._descriptor = os.open(self._partial, flags, 0o666)
@@ -122,11 +130,36 @@ class SafetensorsWriter:
         digests = {} if self._digests is None else {name: self._digests[name] for name in self._places}
         return WrittenFile(self.path, self.nbytes, digests)
 
+    def hand_over(self) -> dict[str, str]:
+        """Make durable what this process wrote into a file it joined; the tensors' names and digests, if any."""
+        if self._descriptor is None:
+            raise ValueError(f"{self.path.name}: already committed or given up")
+        try:
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise machine_error(error, self.path.parent, self.nbytes) from error
+        os.close(self._descriptor)
+        self._descriptor = None
+        return {name: "" if self._digests is None else self._digests[name] for name in self._finished}
+
+    def take_over(self, written: Mapping[str, str]) -> None:
+        """Count as written what another process handed over."""
+        for name, digest in written.items():
+            self._spec(name)
+            if name in self._started:
+                raise ValueError(f"{self.path.name}: {name!r} is written twice")
+            self._started.add(name)
+            self._finished.add(name)
+            if self._digests is not None:
+                self._digests[name] = digest
+
     def abort(self) -> None:
-        """Remove what was written; does nothing after `commit`."""
+        """Remove what was written; does nothing after `commit`. Who joined a file leaves that to the first."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+            if self._joins:
+                return
             with contextlib.suppress(OSError):
                 self._partial.unlink(missing_ok=True)
 

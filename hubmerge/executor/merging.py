@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,15 +16,18 @@ from hubmerge.errors import CheckpointError, HubmergeError
 from hubmerge.executor.experts import AbsorbedExperts, absorb_experts
 from hubmerge.executor.figures import Similarity, StepFigures, TensorFigures, overall_cosine, overall_share
 from hubmerge.executor.holding import HeldStateWriter
+from hubmerge.executor.processes import ALONE, Processes, do_share, gather, in_order, meet, stop_file, tell_of_others
 from hubmerge.executor.reading import all_finite, read_task_vector
-from hubmerge.executor.scheduling import OnTensor, as_done, for_each_tensor
+from hubmerge.executor.scheduling import OnTensor, as_done
 from hubmerge.executor.similarity import SKETCH_PREFIX, compare_sketches, earlier_sketches, sketch_key, sketch_specs
 from hubmerge.linalg import cosine, frobenius_norm, sketch, total_norm
 from hubmerge.methods import Absorbed, ChoosingMethod, Method, Norms, PartedMethod, SurveyingMethod
 from hubmerge.methods.base import Result
-from hubmerge.state import MergeState, StateWriter
+from hubmerge.state import MergeState, StateWriter, load_state
 
 CPU = torch.device("cpu")
+TOLD_AT_ONCE = 8
+"""Of so many tensors each process tells the others at one time what a sweep found."""
 
 
 def merge_step(
@@ -41,6 +45,7 @@ def merge_step(
     device: torch.device = CPU,
     workers: int | None = None,
     on_tensor: OnTensor | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[MergeState, StepFigures]:
     """Absorb `checkpoint`, seen under the base model's names, and save the state after it in `folder`.
 
@@ -51,8 +56,12 @@ def merge_step(
     the state. `input_dtype` is what all values are rounded to before the arithmetic, which is float64. `sketches`
     of the task vectors are kept in the state, so that a later one can be compared with all earlier ones.
 
-    The bytes of the state depend neither on `workers` nor on whether a run was interrupted between steps. Memory
-    is bounded by a few float64 copies of the tensors worked on at one time (see `for_each_tensor`).
+    All of `processes` call this with the same arguments and do a share of the tensors each; the folder has to be on
+    a file system that they share.
+
+    The bytes of the state depend neither on `workers`, nor on `processes`, nor on whether a run was interrupted
+    between steps. Memory of each process is bounded by a few float64 copies of the tensors worked on at one time
+    (see `for_each_tensor`).
 
     Raises CheckpointError if a value is not finite, naming checkpoint and tensor, or if `previous` belongs to
     another merge; MachineError if the state cannot be written.
@@ -68,35 +77,45 @@ def merge_step(
     if previous is not None:
         _check_parts(previous, parts)
     work = _Step(base, checkpoint, previous, input_dtype, device, sketches)
+    stop = Path() if folder is None else stop_file(folder, processes)
     if isinstance(method, SurveyingMethod):
-        method = method.surveyed(work.sweep(plan, workers), general, step=step)
+        method = method.surveyed(_Sweep(work, plan, workers, processes, stop), general, step=step)
     earlier = earlier_sketches(previous) if sketches else {}
     specs = [*parts, *(sketch_specs([*earlier, step], len(shapes)) if sketches else ())]
-    with HeldStateWriter(shapes, specs) if folder is None else StateWriter(folder, shapes, specs) as writer:
-        results = for_each_tensor(
+    with _state_writer(folder, shapes, specs, processes) as writer:
+        done = do_share(
             plan.merged,
             lambda tensor: work.absorb(tensor, method, parameters_for(tensor.name), step, writer),
+            processes=processes,
+            cost=lambda tensor: tensor.flops,
+            stop=stop,
             workers=workers,
             on_tensor=on_tensor,
         )
+        results = _of_all(done, writer, processes)
+        tell_of_others(plan.merged, done, on_tensor)
         tensors = [figures for figures, _ in results]
         sketched = {step: torch.stack([row for _, row in results])} if sketches else {}
-        for number, rows in {**earlier, **sketched}.items():
-            writer.write_part(sketch_key(number), rows)
         before = () if previous is None else previous.manifest.task_vector_norms
         norms = Norms(
             total_norm(tensor.accumulated_norm for tensor in tensors),
             (*before, total_norm(tensor.task_vector_norm for tensor in tensors)),
         )
-        scale = method.scale(norms, general)
-        state = writer.finish(
-            method=method.name,
-            step=step,
-            chain=chain,
-            norms=norms,
-            scale=scale,
-            tensor_norms={tensor.name: (tensor.accumulated_norm, tensor.task_vector_norm) for tensor in tensors},
-        )
+        if folder is not None and processes.rank > 0:
+            meet(processes)
+            state = load_state(folder)
+        else:
+            for number, rows in {**earlier, **sketched}.items():
+                writer.write_part(sketch_key(number), rows)
+            state = writer.finish(
+                method=method.name,
+                step=step,
+                chain=chain,
+                norms=norms,
+                scale=method.scale(norms, general),
+                tensor_norms={tensor.name: (tensor.accumulated_norm, tensor.task_vector_norm) for tensor in tensors},
+            )
+            meet(processes)
     similarities = compare_sketches(sketched[step], earlier, tensors) if sketches else ()
     return state, _figures(tensors, state, previous, checkpoint.label, similarities)
 
@@ -120,10 +139,6 @@ class _Step:
         if self.previous is None:
             return torch.zeros((), dtype=torch.float64, device=self.device).expand(tensor.shape), task_vector
         return self.previous.read(tensor.name).to(self.device), task_vector
-
-    def sweep(self, plan: MergePlan, workers: int | None) -> _Sweep:
-        """Way to look at all merged tensors, for a method that has to."""
-        return _Sweep(self, plan, workers)
 
     def absorb(
         self,
@@ -206,10 +221,64 @@ class _Sweep:
     step: _Step
     plan: MergePlan
     workers: int | None
+    processes: Processes
+    stop: Path
 
     def __call__(self, look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
-        done = as_done(self.plan.merged, lambda tensor: look(*self.step.read(tensor)), workers=self.workers)
-        return (result for _, result in done)
+        def see(tensor: PlannedTensor) -> Result:
+            return look(*self.step.read(tensor))
+
+        if self.processes.count == 1:
+            yield from (result for _, result in as_done(self.plan.merged, see, workers=self.workers))
+            return
+        # A few tensors of each process at a time: what is told of them all at once could be large.
+        at_once = TOLD_AT_ONCE * self.processes.count
+        for begin in range(0, len(self.plan.merged), at_once):
+            some = self.plan.merged[begin : begin + at_once]
+            seen = do_share(
+                some,
+                see,
+                processes=self.processes,
+                cost=lambda tensor: float(tensor.elements),
+                stop=self.stop,
+                workers=self.workers,
+            )
+            for part in gather(self.processes, seen):
+                yield from part.values()
+
+
+@contextmanager
+def _state_writer(
+    folder: Path | None,
+    shapes: Mapping[str, tuple[int, ...]],
+    parts: Sequence[TensorSpec],
+    processes: Processes,
+) -> Iterator[StateWriter | HeldStateWriter]:
+    """The writer of the new state. The first process lays out the files, then the others join it."""
+    if folder is None:
+        with HeldStateWriter(shapes, parts) as held:
+            yield held
+        return
+    joins = processes.rank > 0
+    if joins:
+        meet(processes)
+    with StateWriter(folder, shapes, parts, joins=joins) as writer:
+        if not joins:
+            meet(processes)
+        yield writer
+
+
+def _of_all(done: Mapping[int, Result], writer: StateWriter | HeldStateWriter, processes: Processes) -> list[Result]:
+    """What came of every tensor in all processes; the first takes over what the others wrote."""
+    if processes.count == 1 or isinstance(writer, HeldStateWriter):
+        return in_order([done])
+    written = writer.hand_over() if processes.rank > 0 else None
+    told = gather(processes, (done, written))
+    if processes.rank == 0:
+        for _, others in told:
+            if others is not None:
+                writer.take_over(others)
+    return in_order([results for results, _ in told])
 
 
 def _part_key(part: str, name: str) -> str:

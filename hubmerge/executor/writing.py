@@ -9,8 +9,9 @@ import torch
 
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, ShardedWriter, WrittenFile, plan_shards
 from hubmerge.errors import CheckpointError
+from hubmerge.executor.processes import ALONE, Processes, do_share, gather, in_order, meet, stop_file, tell_of_others
 from hubmerge.executor.reading import all_finite, first_not_finite, read_float64
-from hubmerge.executor.scheduling import OnTensor, for_each_tensor
+from hubmerge.executor.scheduling import OnTensor
 from hubmerge.linalg import cast_once, frobenius_norm, total_norm
 from hubmerge.state import MergeState
 
@@ -39,19 +40,28 @@ def write_merged(
     input_dtype: torch.dtype | None = None,
     workers: int | None = None,
     on_tensor: OnTensor | None = None,
+    processes: Processes = ALONE,
 ) -> WrittenModel:
     """Write the merged model's weights after the step of `state` into `folder`, and the index if there are shards.
 
     Every tensor is rounded once, to its dtype in `plan`; those that stay the base model's keep their bytes and
-    have shards of their own. `input_dtype` is that of `merge_step`. The bytes do not depend on `workers`.
+    have shards of their own. `input_dtype` and `processes` are those of `merge_step`. The bytes depend neither on
+    `workers` nor on `processes`.
 
     Raises CheckpointError if a value does not fit into its dtype, MachineError if the folder cannot be written.
     """
     kept = {tensor.name for tensor in plan.tensors if tensor.copied}
     shards = plan_shards(plan.specs, max_shard_bytes, kept=kept)
-    with ShardedWriter(folder, shards) as writer:
+    joins = processes.rank > 0
+    stop = stop_file(folder, processes)
+    if joins:
+        meet(processes)
+    with ShardedWriter(folder, shards, joins=joins) as writer:
+        if not joins:
+            meet(processes)
 
         def write(tensor: PlannedTensor) -> float:
+            """Write one tensor; the length of its rounding error."""
             if tensor.copied:
                 writer.write_raw(tensor.name, base.raw_chunks(tensor.name))
                 return 0.0
@@ -59,9 +69,23 @@ def write_merged(
             writer.write(tensor.name, value)
             return error
 
-        errors = for_each_tensor(plan.tensors, write, workers=workers, on_tensor=on_tensor)
-        length = state.manifest.accumulated_norm / state.scale
-        return WrittenModel(writer.commit(), total_norm(errors) / length if length > 0.0 else None)
+        done = do_share(
+            plan.tensors,
+            write,
+            processes=processes,
+            cost=lambda tensor: float(tensor.elements),
+            stop=stop,
+            workers=workers,
+            on_tensor=on_tensor,
+        )
+        told = gather(processes, (done, writer.hand_over() if joins else {}))
+        tell_of_others(plan.tensors, done, on_tensor)
+        for _, others in () if joins else told:
+            writer.take_over(others)
+        files = gather(processes, () if joins else writer.commit())[0]
+    error = total_norm(in_order([errors for errors, _ in told]))
+    moved = state.manifest.accumulated_norm / state.scale
+    return WrittenModel(files, error / moved if moved > 0.0 else None)
 
 
 def merged_value(
