@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import json
 import os
 import signal
@@ -22,9 +21,9 @@ from pathlib import Path
 import hubmerge
 from hubmerge.automation.arguments import COMMANDS as AUTOMATION
 from hubmerge.automation.arguments import add_commands as add_automation
+from hubmerge.redaction import without_token
 
 INTERRUPTED = 130
-_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -74,12 +73,29 @@ def build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--port", type=int, default=0, metavar="N", help="default: one that the system chooses")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
+    serve.add_argument("--throttle", type=_above_zero, metavar="MB/S", help="let no more through, both ways together")
+    serve.add_argument("--faults", type=_share, default=0.0, metavar="SHARE", help="let so many requests fail: 0 to 1")
+    serve.add_argument("--fault-seed", type=int, default=0, metavar="N", help="which of them fail")
 
     demo = commands.add_parser("demo", parents=[talk], help="make a tiny CLIP stream and merge it on an embedded Hub")
     demo.add_argument(
         "--root", type=Path, metavar="DIR", default=_cache("demo"), help="its files (default: user cache)"
     )
     return parser
+
+
+def _share(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share: expected a number from 0 to 1")
+    return value
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not a speed: expected a number above 0")
+    return value
 
 
 def _cache(name: str) -> Path:
@@ -108,7 +124,14 @@ def _dispatch(options: argparse.Namespace) -> int:
     from hubmerge import commands
 
     if options.command == "hub":
-        return commands.hub_serve(options.root, options.host, options.port)
+        return commands.hub_serve(
+            options.root,
+            options.host,
+            options.port,
+            throttle=options.throttle,
+            faults=options.faults,
+            fault_seed=options.fault_seed,
+        )
     if options.command == "schema":
         return commands.schema()
     if options.command == "demo":
@@ -155,33 +178,38 @@ def _prepare_environment() -> None:
 
 
 def _explain(options: argparse.Namespace, error: Exception) -> int:
-    from hubmerge.errors import HubmergeError
+    from hubmerge.errors import DISK_FULL, HubmergeError
     from merge_recipes import RecipeError
 
     if isinstance(error, HubmergeError):
         return _fail(options, error.message, error.hint, error.exit_code)
     if isinstance(error, RecipeError):
         return _fail(options, str(error), None, 2)
-    if isinstance(error, OSError) and error.errno in _DISK_FULL:
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
         where = f" while writing {error.filename}" if error.filename else ""
         return _fail(options, f"the disk is full{where}", "free some space; the next run continues", 5)
-    if isinstance(error, PermissionError) and error.filename:
-        return _fail(options, f"no permission for {error.filename}", "choose another --work-dir or --out", 5)
+    if isinstance(error, OSError) and error.errno is not None and error.filename:
+        hint = "choose another --work-dir or --out, or mend this one; the next run continues"
+        return _fail(options, f"{error.filename} cannot be used: {error.strerror}", hint, 5)
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = "pip install 'hubmerge[demo]' brings everything the embedded Hub and the demo need"
         return _fail(options, f"the package {error.name} is not installed", hint, 5)
-    with tempfile.NamedTemporaryFile("w", prefix="hubmerge-error-", suffix=".txt", delete=False) as file:
-        file.write("".join(traceback.format_exception(error)))
-    return _fail(
-        options,
-        f"something not foreseen: {type(error).__name__}: {error}",
-        f"the details are in {file.name}; please report them",
-        1,
-    )
+    return _fail(options, f"something not foreseen: {type(error).__name__}: {error}", _details(error), 1)
+
+
+def _details(error: Exception) -> str:
+    """Write the traceback to a file, and say where it is."""
+    text = without_token("".join(traceback.format_exception(error)))
+    try:
+        with tempfile.NamedTemporaryFile("w", prefix="hubmerge-error-", suffix=".txt", delete=False) as file:
+            file.write(text)
+    except OSError as unwritten:
+        return f"the details could not be written to a file ({unwritten.strerror}); please report what you did"
+    return f"the details are in {file.name}; please report them"
 
 
 def _fail(options: argparse.Namespace, message: str, hint: str | None, status: int) -> int:
-    message, hint = _without_token(message), hint and _without_token(hint)
+    message, hint = without_token(message), hint and without_token(hint)
     if getattr(options, "json", False):
         print(json.dumps({"event": "error", "message": message, "hint": hint, "exit_code": status}), flush=True)
     else:
@@ -189,8 +217,3 @@ def _fail(options: argparse.Namespace, message: str, hint: str | None, status: i
         if hint:
             print(f"  hint: {hint}", file=sys.stderr)
     return status
-
-
-def _without_token(text: str) -> str:
-    token = os.environ.get("HF_TOKEN")
-    return text.replace(token, "hf_***") if token else text

@@ -103,11 +103,13 @@ def schema() -> int:
     return 0
 
 
-def hub_serve(root: Path, host: str, port: int) -> int:
-    """Serve a Hub from a folder until interrupted."""
+def hub_serve(
+    root: Path, host: str, port: int, *, throttle: float | None = None, faults: float = 0.0, fault_seed: int = 0
+) -> int:
+    """Serve a Hub from a folder until interrupted; slow, or failing now and then, where that is asked for."""
     from hubmerge.localhub import serve
 
-    serve(root, host, port)
+    serve(root, host, port, throttle=throttle, faults=faults, fault_seed=fault_seed)
     return 0
 
 

@@ -13,6 +13,11 @@ A recipe that cannot be read or does not hold together is `merge_recipes.RecipeE
 
 from __future__ import annotations
 
+import errno
+
+DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What the system says when a file cannot grow: no room, a quota, a limit on the size of files."""
+
 
 class HubmergeError(Exception):
     """A problem told to the user: one sentence that names the thing, and a hint that says what to do."""

@@ -68,13 +68,22 @@ class Workspace:
         if self.states.is_dir():
             for folder in self.states.iterdir():
                 if folder.name not in kept:
-                    shutil.rmtree(folder)
+                    remove_folder(folder)
 
     def sweep(self) -> None:
         """Remove what an interrupted run left half done."""
         for folder in (self.folder, self.states):
             for path in folder.glob(".*") if folder.is_dir() else ():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that at no moment half of it is there under its name; nothing if there is none."""
+    outdated = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.outdated")
+    shutil.rmtree(outdated, ignore_errors=True)
+    if folder.exists():
+        folder.rename(outdated)
+        shutil.rmtree(outdated)
 
 
 def workspace_name(identity: str, label: str) -> str:

@@ -1,12 +1,19 @@
-"""Calls to the Hub: one client, bounded retries, and errors that name the repo and say what to do."""
+"""Calls to the Hub: one client, bounded retries, and errors that name the repo and say what to do.
+
+Some calls of the client library try again by themselves, most do not; here every call does, so that it does not matter
+which is which. A fault that passes is one after which the very same call may succeed: no connection, a connection that
+broke, an answer that is cut short or is not JSON, status 408, 429 or 5xx.
+"""
 
 from __future__ import annotations
 
+import errno
 import functools
+import json
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 from huggingface_hub import HfApi
@@ -22,7 +29,8 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hubmerge.errors import HubError
+from hubmerge.errors import DISK_FULL, HubError, HubmergeError, MachineError
+from hubmerge.redaction import without_token
 
 Result = TypeVar("Result")
 
@@ -32,8 +40,17 @@ TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 RETRIES = 5
 FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 30.0
+LONGEST_ASKED_SECONDS = 300.0
+"""What a Hub that limits the rate of calls may ask for; where it asks for more, the run ends and says so."""
+
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-_TOKEN = re.compile(r"hf_[A-Za-z0-9_]{6,}")
+_COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
+_RATE_LIMIT = re.compile(r"\br=0\s*;\s*t=(\d+)")
+
+
+class PassingError(ConnectionError):
+    """Raise it inside `call` for an answer that is wrong now and may be right the next time."""
 
 
 @functools.cache
@@ -45,35 +62,75 @@ def api() -> HfApi:
 
 
 def call(what: str, function: Callable[[], Result], *, sleep: Callable[[float], None] = time.sleep) -> Result:
-    """Call `function`, and again after a passing fault, at most `RETRIES` times.
+    """Call `function`, and again after a fault that passes, at most `RETRIES` times.
 
-    Waits double from one second, with jitter, up to thirty; a `Retry-After` answer is honoured up to five minutes.
-    `what` names the thing asked for ("model me/x at main"), for the error.
+    Waits double from one second, with jitter, up to thirty: about half a minute in all. A wait that the Hub asks for
+    is honoured up to five minutes. `what` names the thing asked for ("model me/x at main"), for the error.
 
     Raises:
         HubError: the Hub refused for good, or the faults did not pass.
+        MachineError: what was fetched cannot be written down.
     """
     for attempt in range(RETRIES + 1):
         try:
             return function()
-        except LocalEntryNotFoundError as error:
-            # Raised by the download functions for "no connection and not in the cache"; the cause says more.
-            cause = error.__cause__
-            if attempt == RETRIES or not (isinstance(cause, Exception) and is_transient(cause)):
-                raise explain(cause if isinstance(cause, Exception) else error, what) from error
-            failure: Exception = cause
-        except (
-            TRANSPORT_ERROR,
-            OfflineModeIsEnabled,
-            HFValidationError,
-            ConnectionError,
-            TimeoutError,
-        ) as error:
-            if attempt == RETRIES or not is_transient(error):
-                raise explain(error, what) from error
-            failure = error
-        sleep(_wait_seconds(failure, attempt))
+        except HubmergeError:
+            raise
+        except Exception as error:  # what lies between here and the Hub wraps the Hub's errors in many kinds of its own
+            refuse_machine_fault(error, what)
+            failure = from_the_hub(error)
+            if failure is None:
+                raise
+            wait = _wait_seconds(failure, attempt)
+            if attempt == RETRIES or not is_transient(failure) or wait > LONGEST_ASKED_SECONDS:
+                raise explain(failure, what) from error
+        sleep(wait)
     raise AssertionError("unreachable")
+
+
+def from_the_hub(error: Exception) -> Exception | None:
+    """Return what the Hub or the way to it did wrong: the error or what caused it, None if it was neither.
+
+    An answer of the Hub says more than the loss of a connection, so it comes first.
+    """
+    if isinstance(error, json.JSONDecodeError):
+        return error
+    chain = [link for link in causes(error) if not isinstance(link, LocalEntryNotFoundError)]
+    answers = [link for link in chain if isinstance(link, HfHubHTTPError)]
+    known = (TRANSPORT_ERROR, OfflineModeIsEnabled, HFValidationError, ConnectionError, TimeoutError)
+    others = [link for link in chain if isinstance(link, known) or _is_short_download(link)]
+    # The download functions raise LocalEntryNotFoundError for "no connection and not in the cache".
+    missing = [error] if isinstance(error, LocalEntryNotFoundError) else []
+    return next(iter([*answers, *others, *missing]), None)
+
+
+def causes(error: BaseException) -> Iterator[Exception]:
+    """The error, what caused it, what caused that, and so on."""
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if isinstance(link, Exception):
+            yield link
+        link = link.__cause__ or link.__context__
+
+
+def refuse_machine_fault(error: Exception, what: str) -> None:
+    """Raise MachineError if the disk of this machine is behind an error that came out of a download."""
+    for link in causes(error):
+        if isinstance(link, OSError) and not isinstance(link, (HfHubHTTPError, ConnectionError, TimeoutError)):
+            full = link.errno in DISK_FULL
+            if full or (link.errno in _FORBIDDEN and link.filename):
+                where = f" {link.filename}" if link.filename else ""
+                raise MachineError(
+                    f"{what}: cannot be written{where}: {link.strerror or link}",
+                    hint="free some space" if full else "make the folder writable, or set HF_HOME to another one",
+                ) from error
+
+
+def _is_short_download(error: Exception) -> bool:
+    """Tell whether the client found a downloaded file shorter than announced, for which it has no error of its own."""
+    return type(error) is OSError and error.errno is None and "Consistency check failed" in str(error)
 
 
 def is_transient(error: Exception) -> bool:
@@ -81,9 +138,7 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         status = status_of(error)
         return status is None or status in TRANSIENT_STATUS
-    if isinstance(error, (OfflineModeIsEnabled, HFValidationError)):
-        return False
-    return isinstance(error, (TRANSPORT_ERROR, ConnectionError, TimeoutError))
+    return not isinstance(error, (OfflineModeIsEnabled, HFValidationError, LocalEntryNotFoundError))
 
 
 def status_of(error: Exception) -> int | None:
@@ -94,12 +149,23 @@ def status_of(error: Exception) -> int | None:
 
 
 def _wait_seconds(error: Exception, attempt: int) -> float:
-    response = getattr(error, "response", None)
-    asked = response.headers.get("Retry-After", "") if response is not None else ""
-    if asked.isdigit():
-        return min(float(asked), 300.0) + 0.5
+    asked = asked_seconds(error)
+    if asked is not None:
+        return asked + 0.5
     wait: float = min(FIRST_WAIT_SECONDS * 2**attempt, LONGEST_WAIT_SECONDS)
     return wait * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
+
+
+def asked_seconds(error: Exception) -> float | None:
+    """Return how long the Hub asks to wait, from `Retry-After` or `RateLimit`; None if it does not say."""
+    response = getattr(error, "response", None)
+    if response is None:
+        return None
+    exhausted = _RATE_LIMIT.search(response.headers.get("RateLimit", ""))
+    if exhausted is not None:
+        return float(exhausted[1])
+    asked = response.headers.get("Retry-After", "").strip()
+    return float(asked) if asked.isdigit() else None
 
 
 def explain(error: Exception, what: str) -> HubError:
@@ -114,7 +180,14 @@ def explain(error: Exception, what: str) -> HubError:
     if isinstance(error, RepositoryNotFoundError):
         return HubError(
             f"{what}: no such repo on {endpoint}, or it is private and this token may not see it",
-            hint="check the name for a typing error; for a private repo set HF_TOKEN",
+            hint="check the name for a typing error; for a private repo set HF_TOKEN; "
+            "a target repo that was deleted is made anew by the next run",
+        )
+    if isinstance(error, RevisionNotFoundError) and _COMMIT.search(what):
+        return HubError(
+            f"{what}: the commit is gone: the repo's history was rewritten after the commit was locked",
+            hint="put the commit back on a branch of the repo; to merge what is there now, "
+            "publish to another repo, or run `hubmerge lock --update` if nothing is published yet",
         )
     if isinstance(error, RevisionNotFoundError):
         return HubError(
@@ -130,18 +203,18 @@ def explain(error: Exception, what: str) -> HubError:
     if isinstance(error, OfflineModeIsEnabled):
         return HubError(f"{what}: HF_HUB_OFFLINE is set and the answer is not in the cache", hint="unset it")
     if status == 401:
-        return HubError(f"{what}: the token was not accepted", hint="set HF_TOKEN to a valid token")
+        return HubError(
+            f"{what}: the token was not accepted; it is wrong, revoked or expired",
+            hint="set HF_TOKEN to a valid token and run again: what is done stays done",
+        )
     if status == 403:
         return HubError(
             f"{what}: this token has no permission to do that",
             hint="use a token with write access to the repo",
         )
     if status == 429:
-        return HubError(f"{what}: the Hub limits the rate of calls and did not relent", hint="run again later")
+        asked = asked_seconds(error)
+        when = f"run again in {asked:.0f} seconds" if asked is not None else "run again later"
+        return HubError(f"{what}: the Hub limits the rate of calls and did not relent", hint=when)
     detail = without_token(str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
     return HubError(f"{what}: {endpoint} could not be used: {detail}", hint="check the network, or run again later")
-
-
-def without_token(text: str) -> str:
-    """Return `text` with anything that looks like an access token taken out."""
-    return _TOKEN.sub("hf_***", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import datasets
@@ -13,8 +13,9 @@ import evaluate
 from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from hubmerge.errors import DatasetError, EvaluationError, HubError
-from hubmerge.hub.client import call, explain, without_token
+from hubmerge.errors import DatasetError, EvaluationError, HubError, MachineError
+from hubmerge.hub.client import call, causes, explain
+from hubmerge.redaction import without_token
 from merge_recipes import DatasetReference
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -42,6 +43,8 @@ def load_rows(
     revision = commit if commit is not None and _COMMIT.fullmatch(commit) and not local else None
     try:
         return call(what, lambda: datasets.load_dataset(path, subset, split=split, revision=revision), sleep=sleep)
+    except MachineError:
+        raise
     except HubError as error:
         raise DatasetError(error.message, hint=error.hint) from error
     except Exception as error:  # datasets raises a dozen kinds, from ValueError to pyarrow's own
@@ -52,7 +55,7 @@ def _explain_dataset(error: Exception, what: str, subset: str | None, split: str
     """Turn what the datasets library raised into a sentence about the dataset, with a way out."""
     cause = error.__cause__
     text = without_token(str(error).strip() or type(error).__name__)
-    from_hub = next((e for e in _chain(error) if isinstance(e, (HfHubHTTPError, OfflineModeIsEnabled))), None)
+    from_hub = next((e for e in causes(error) if isinstance(e, (HfHubHTTPError, OfflineModeIsEnabled))), None)
     if from_hub is not None:
         told = explain(from_hub, what)
         return DatasetError(told.message, hint=told.hint)
@@ -90,22 +93,14 @@ def _explain_dataset(error: Exception, what: str, subset: str | None, split: str
     return DatasetError(f"{what}: cannot be read: {detail}", hint="look at the dataset's page, or load it by hand")
 
 
-def _chain(error: BaseException) -> Iterator[Exception]:
-    """The error, what caused it, what caused that, and so on."""
-    link: BaseException | None = error
-    while link is not None:
-        if isinstance(link, Exception):
-            yield link
-        link = link.__cause__ or link.__context__
-
-
 def load_metric(name: str, cache_folder: Path) -> evaluate.Metric:
     """A metric of the Hub through `evaluate.load`, or of a local script; it runs the metric's own code.
 
     Raises:
         EvaluationError: there is no such metric, it needs a package, or the Hub cannot be reached.
     """
-    try:
+
+    def load() -> evaluate.Metric:
         return evaluate.load(
             name,
             module_type="metric",
@@ -113,6 +108,11 @@ def load_metric(name: str, cache_folder: Path) -> evaluate.Metric:
             experiment_id=uuid.uuid4().hex,
             keep_in_memory=True,
         )
+
+    try:
+        return call(f"metric {name}", load)
+    except MachineError:
+        raise
     except Exception as error:  # whatever the metric's own code raises, too
         lines = without_token(str(error)).strip().splitlines() or [type(error).__name__]
         raise EvaluationError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import functools
 from collections.abc import Collection, Sequence
@@ -10,16 +11,18 @@ from functools import partial
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
+    WeakFileLock,
     build_hf_headers,
+    get_session,
     hf_raise_for_status,
-    http_stream_backoff,
 )
 
 from hubmerge.checkpoints.header import LENGTH_BYTES, header_length
-from hubmerge.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_FILES
+from hubmerge.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_FILES, is_inside
 from hubmerge.errors import HubError
-from hubmerge.hub.client import api, call
+from hubmerge.hub.client import PassingError, api, call
 
 COMPANIONS = (
     "*.json",
@@ -34,6 +37,8 @@ COMPANIONS = (
 
 FIRST_BYTES = 64 * 1024
 """How much of a safetensors file is asked for first: enough for the header of most towers."""
+
+_LOCK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,10 @@ def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile,
         f"files{f' in {subfolder}' if subfolder else ''} of model {path} at {commit}",
         lambda: list(api().list_repo_tree(path, subfolder or None, revision=commit, recursive=True)),
     )
-    files = [RemoteFile(entry.path, int(entry.size)) for entry in entries if hasattr(entry, "size")]
+    # A name that leads out of the folder it is joined to is nothing that a merge needs: as if it was not there.
+    files = [
+        RemoteFile(entry.path, int(entry.size)) for entry in entries if hasattr(entry, "size") and is_inside(entry.path)
+    ]
     return tuple(sorted(files, key=lambda file: file.path))
 
 
@@ -151,6 +159,19 @@ def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
     return folder
 
 
+def sweep_cache(path: str, kind: str = "model") -> None:
+    """Remove from the Hub cache what a killed process left of its downloads of a repo.
+
+    The client gives each unfinished download a name of its own and never returns to it. One that is under way is
+    locked, and left alone.
+    """
+    name = repo_folder_name(repo_id=path, repo_type=kind)
+    for unfinished in (cache_folder() / name / "blobs").glob("*.incomplete"):
+        lock = cache_folder() / ".locks" / name / f"{unfinished.name.partition('.')[0]}.lock"
+        with contextlib.suppress(OSError), WeakFileLock(lock, timeout=_LOCK_SECONDS):
+            unfinished.unlink(missing_ok=True)
+
+
 def is_cached(path: str, commit: str, file: str) -> bool:
     """Tell whether a file of a model repo lies in the Hub cache."""
     return isinstance(try_to_load_from_cache(path, file, revision=commit), str)
@@ -160,7 +181,7 @@ def read_range(path: str, commit: str, file: str, offset: int, length: int) -> b
     """Return `length` bytes of a file from `offset` on, by one HTTP Range request.
 
     Raises:
-        HubError: the server sent something else than the range.
+        HubError: the server sent something else than the range, again and again.
     """
     what = f"bytes {offset}-{offset + length - 1} of {file} of model {path} at {commit}"
     url = hf_hub_url(path, file, revision=commit, endpoint=api().endpoint)
@@ -168,7 +189,8 @@ def read_range(path: str, commit: str, file: str, offset: int, length: int) -> b
 
     def fetch() -> bytes:
         received = bytearray()
-        with http_stream_backoff("GET", url, headers=headers, follow_redirects=True) as response:
+        timeout = constants.HF_HUB_DOWNLOAD_TIMEOUT
+        with get_session().stream("GET", url, headers=headers, follow_redirects=True, timeout=timeout) as response:
             if response.status_code >= 400:
                 response.read()
                 hf_raise_for_status(response)
@@ -178,14 +200,11 @@ def read_range(path: str, commit: str, file: str, offset: int, length: int) -> b
                 received += chunk
                 if len(received) >= length:
                     break
+        if len(received) < length:
+            raise PassingError(f"the server sent {len(received)} bytes, asked for were {length}")
         return bytes(received[:length])
 
-    data = call(what, fetch)
-    if len(data) != length:
-        raise HubError(
-            f"{what}: the server sent {len(data)} bytes", hint="run again; if it stays so, the file is short"
-        )
-    return data
+    return call(what, fetch)
 
 
 def read_header(path: str, commit: str, file: RemoteFile) -> bytes:

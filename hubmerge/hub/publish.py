@@ -12,15 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-from huggingface_hub.errors import (
-    EntryNotFoundError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
+from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
 
 from hubmerge.errors import HubError, TargetError
-from hubmerge.hub.client import api, call, explain, status_of
+from hubmerge.hub.client import PassingError, api, call, status_of
+from hubmerge.hub.fetch import download, list_files
 
 REPORT_FILE = "hubmerge.json"
 LOCK_FILE = "hubmerge.lock.yaml"
@@ -105,9 +101,9 @@ def _read_text(repo: str, commit: str, file: str) -> str:
 
 def download_head(target: Target) -> Path:
     """Download everything at the target's newest commit and return the folder."""
-    what = f"{target.repo} at {target.head}"
-    folder = call(what, lambda: api().snapshot_download(target.repo, revision=target.head))
-    return Path(folder)
+    if target.head is None:
+        raise TargetError(f"target repo {target.repo} holds nothing", hint="run the recipe first")
+    return download(target.repo, target.head, list_files(target.repo, target.head))
 
 
 def create_target(repo: str, *, private: bool) -> str | None:
@@ -153,6 +149,8 @@ def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str |
         try:
             return api().create_commit(repo, operations, commit_message=title, parent_commit=parent).oid
         except HfHubHTTPError as error:
+            if status_of(error) == 409:
+                raise PassingError("the Hub is busy with another commit") from error
             if status_of(error) != 412:
                 raise
             head = api().model_info(repo).sha
@@ -170,7 +168,7 @@ def _holds(repo: str, commit: str, report: bytes) -> bool:
     """Tell whether the commit is the very one whose answer was lost: its report is ours to the byte."""
     try:
         path = api().hf_hub_download(repo, REPORT_FILE, revision=commit)
-    except EntryNotFoundError:
+    except RemoteEntryNotFoundError:
         return False
     return Path(path).read_bytes() == report
 
@@ -182,11 +180,8 @@ def tag_step(repo: str, step: int, commit: str) -> None:
         TargetError: the tag names another commit.
     """
     tag = step_tag(step)
-    try:
-        call(f"tag {tag} of {repo}", lambda: api().create_tag(repo, tag=tag, revision=commit, exist_ok=True))
-        found = call(f"tag {tag} of {repo}", lambda: api().model_info(repo, revision=tag).sha)
-    except RevisionNotFoundError as error:
-        raise explain(error, f"tag {tag} of {repo}") from error
+    call(f"tag {tag} of {repo}", lambda: api().create_tag(repo, tag=tag, revision=commit, exist_ok=True))
+    found = call(f"tag {tag} of {repo}", lambda: api().model_info(repo, revision=tag).sha)
     if found != commit:
         raise TargetError(
             f"tag {tag} of {repo} names commit {found}, but step {step} was published as {commit}",

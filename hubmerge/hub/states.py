@@ -7,14 +7,16 @@ names that digest, so a state that lost the race to be published is never mistak
 
 from __future__ import annotations
 
+import functools
 import shutil
 from collections.abc import Collection
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
-from hubmerge.hub.client import api, call, status_of
+from hubmerge.hub.client import PassingError, api, call, status_of
+from hubmerge.hub.fetch import list_files
 
 STATE_BRANCH = "hubmerge-state"
 DIGEST_CHARACTERS = 32
@@ -46,12 +48,20 @@ def fetch_state(repo: str, digest: str, folder: Path) -> bool:
     name = _folder_name(digest)
     if name not in _states_there(repo):
         return False
+    what = f"the state {name} of {repo}"
+    commit = call(what, lambda: api().model_info(repo, revision=STATE_BRANCH).sha)
+    if commit is None:
+        return False
     partial = folder.with_name(f".{folder.name}.fetched")
     shutil.rmtree(partial, ignore_errors=True)
-    call(
-        f"the state {name} of {repo}",
-        lambda: api().snapshot_download(repo, revision=STATE_BRANCH, allow_patterns=[f"{name}/*"], local_dir=partial),
-    )
+    for file in list_files(repo, commit):
+        if PurePosixPath(file.path).parent == PurePosixPath(name):
+            call(
+                f"{file.path} of {what}",
+                functools.partial(api().hf_hub_download, repo, file.path, revision=commit, local_dir=partial),
+            )
+    if not (partial / name).is_dir():
+        return False
     if folder.exists():
         shutil.rmtree(folder)
     (partial / name).rename(folder)
@@ -82,9 +92,12 @@ def keep_states(repo: str, digests: Collection[str]) -> None:
                 parent_commit=head,
             )
         except HfHubHTTPError as error:
-            if status_of(error) in {404, 412}:
-                return False
-            raise
+            if status_of(error) == 409:
+                raise PassingError("the Hub is busy with another commit") from error
+            if status_of(error) not in {404, 412}:
+                raise
+            # The answer to the same call a moment ago may have been lost: what counts is what is there now.
+            return not _names(repo) & set(outdated)
         return True
 
     if call(f"cleaning {what}", forget):
@@ -92,14 +105,15 @@ def keep_states(repo: str, digests: Collection[str]) -> None:
 
 
 def _states_there(repo: str) -> set[str]:
-    def names() -> set[str]:
-        try:
-            entries = list(api().list_repo_tree(repo, revision=STATE_BRANCH))
-        except RevisionNotFoundError:
-            return set()
-        return {entry.path for entry in entries if not hasattr(entry, "size")}
+    return call(f"the state branch of {repo}", lambda: _names(repo))
 
-    return call(f"the state branch of {repo}", names)
+
+def _names(repo: str) -> set[str]:
+    try:
+        entries = list(api().list_repo_tree(repo, revision=STATE_BRANCH))
+    except RevisionNotFoundError:
+        return set()
+    return {entry.path for entry in entries if not hasattr(entry, "size")}
 
 
 def _folder_name(digest: str) -> str:
