@@ -24,6 +24,7 @@ from huggingface_hub.errors import (
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
+    OIDCError,
     RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
@@ -97,7 +98,7 @@ def from_the_hub(error: Exception) -> Exception | None:
         return error
     chain = [link for link in causes(error) if not isinstance(link, LocalEntryNotFoundError)]
     answers = [link for link in chain if isinstance(link, HfHubHTTPError)]
-    known = (TRANSPORT_ERROR, OfflineModeIsEnabled, HFValidationError, ConnectionError, TimeoutError)
+    known = (TRANSPORT_ERROR, OfflineModeIsEnabled, OIDCError, HFValidationError, ConnectionError, TimeoutError)
     others = [link for link in chain if isinstance(link, known) or _is_short_download(link)]
     # The download functions raise LocalEntryNotFoundError for "no connection and not in the cache".
     missing = [error] if isinstance(error, LocalEntryNotFoundError) else []
@@ -200,6 +201,11 @@ def explain(error: Exception, what: str) -> HubError:
         return HubError(f"{what}: the Hub has disabled this repo", hint="remove it from the recipe")
     if isinstance(error, HFValidationError):
         return HubError(f"{what}: not a valid repo name", hint="the form is owner/name")
+    if isinstance(error, OIDCError):
+        return HubError(
+            f"{what}: HF_OIDC_RESOURCE asks for trusted publishing, but no identity is at hand: {error}",
+            hint="grant the job `id-token: write`, or unset HF_OIDC_RESOURCE and set HF_TOKEN",
+        )
     if isinstance(error, OfflineModeIsEnabled):
         return HubError(f"{what}: HF_HUB_OFFLINE is set and the answer is not in the cache", hint="unset it")
     if status == 401:
