@@ -7,6 +7,7 @@ whose answer was lost on the way is recognised by its content when it is asked f
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,8 @@ def check_token(repo: str) -> None:
             f"publishing to {repo} on {api().endpoint} needs a token with write access",
             hint="set HF_TOKEN, or run `hf auth login`",
         )
+    if os.environ.get("HF_OIDC_RESOURCE"):
+        return  # a token of trusted publishing is made for this one repo and is nobody's account
     account = call(f"who may publish to {repo}", lambda: api().whoami())
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
