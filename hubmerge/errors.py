@@ -2,7 +2,8 @@
 
     HubmergeError                 1   something the tool did not foresee
     ├── HubError                  3   the Hub: missing, private or gated repo, no permission, moved, unreachable
-    │   ├── TargetError           3   the target repo holds something else, or moved under the run
+    │   ├── TargetError           3   the target repo holds something else
+    │   │   └── TargetMovedError  3   somebody else committed to it while the run was working
     │   └── DatasetError          3   a dataset that cannot be read from the Hub
     ├── CheckpointError           4   a checkpoint that cannot be merged: names, shapes, values, files
     ├── EvaluationError           2   the recipe's `evaluate` section does not fit the dataset or the model
@@ -40,7 +41,11 @@ class HubError(HubmergeError):
 
 
 class TargetError(HubError):
-    """The repo to publish to holds something else, or changed while the run was working."""
+    """The repo to publish to holds something else."""
+
+
+class TargetMovedError(TargetError):
+    """Somebody else committed to the target repo between two steps of a run."""
 
 
 class DatasetError(HubError):

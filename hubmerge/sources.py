@@ -89,12 +89,15 @@ def cached_bytes(source: Source, files: Iterable[fetch.RemoteFile]) -> int:
 
 
 class SourceResolver:
-    """Resolves revisions to commits: from a lock that already names them, else from the Hub or the folder."""
+    """Resolves revisions to commits: from a lock that already names them, else from the Hub or the folder.
 
-    def __init__(self, held: Iterable[Lock] = ()) -> None:
+    Without `models`, the locks hold the base model and the datasets only.
+    """
+
+    def __init__(self, held: Iterable[Lock] = (), *, models: bool = True) -> None:
         self._held: dict[tuple[str, str, str | None], str] = {}
         for lock in held:
-            for model in (lock.base_model, *lock.models):
+            for model in (lock.base_model, *(lock.models if models else ())):
                 key = ("model", model.reference.path, model.reference.revision)
                 self._held.setdefault(key, model.commit)
                 if model.reference.adapter is not None and model.adapter_commit is not None:

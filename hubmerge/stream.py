@@ -12,7 +12,7 @@ from hubmerge.hub.publish import Target, read_target, step_tag
 from hubmerge.lockfile import lock_path, require_lock
 from hubmerge.report import RunReport
 from hubmerge.sources import Source, SourceResolver
-from hubmerge.workspace import Workspace
+from hubmerge.workspace import Workspace, write_text
 from merge_recipes import (
     LoadedRecipe,
     Lock,
@@ -27,13 +27,15 @@ from merge_recipes import (
 class Stream:
     """What a run merges. `chain[t]` identifies everything that step t rests on; `chain[0]` is the start.
 
-    `target` is what the repo to publish to holds, None where the recipe publishes nothing.
+    `target` is what the repo to publish to holds, None where the recipe publishes nothing. With `replay`, published
+    steps that rest on something else than the recipe now says are made anew; without, they are refused.
     """
 
     loaded: LoadedRecipe
     lock: Lock
     chain: tuple[str, ...]
     target: Target | None
+    replay: bool = False
 
     @property
     def recipe(self) -> Recipe:
@@ -68,25 +70,45 @@ class Stream:
         if self.target is None or self.target.report is None:
             return None
         report = RunReport.from_dict(self.target.report)
-        repo = self.target.repo
-        for step in report.steps:
-            if step.step > self.length:
-                raise TargetError(
-                    f"target repo {repo} is at {step_tag(step.step)} ({step.name}), but the recipe has only "
-                    f"{self.length} entries: an entry was removed from the recipe",
-                    hint="put the entry back, or publish to another repo",
-                )
+        same = self.common_steps(report)
+        if same == len(report.steps):
+            return report
+        if self.replay:
+            return report.until(same) if same else None
+        other = report.steps[same]
+        repo, tag = self.target.repo, step_tag(other.step)
+        if other.step > self.length:
+            raise TargetError(
+                f"target repo {repo} is at {tag} ({other.name}), but the recipe has only {self.length} entries: an "
+                "entry was removed from the recipe",
+                hint="put the entry back, or run with --replay to make the stream anew from where it differs",
+            )
+        raise TargetError(
+            f"target repo {repo} holds another stream: its {tag} merged {other.reference} at {other.commit[:12]}; the "
+            f"recipe's step {other.step} is {self.lock.models[other.step - 1].reference}, or rests on another base "
+            "model, method, parameter or earlier entry",
+            hint="publish to another repo, restore the recipe that made it (hubmerge.yaml in that repo), or run with "
+            "--replay to make the stream anew from where it differs",
+        )
+
+    def common_steps(self, report: RunReport) -> int:
+        """Return how many of a report's first steps are this stream's, resting on the same inputs."""
+        same = 0
+        for step in report.steps[: self.length]:
             if step.chain_digest != self.chain[step.step]:
-                raise TargetError(
-                    f"target repo {repo} holds another stream: its {step_tag(step.step)} merged {step.reference} at "
-                    f"{step.commit[:12]}; the recipe's step {step.step} is {self.lock.models[step.step - 1].reference}"
-                    " or rests on another base model, method, parameter or earlier entry",
-                    hint="publish to another repo, or restore the recipe that made it (hubmerge.yaml in that repo)",
-                )
-        return report
+                break
+            same = step.step
+        return same
 
 
-def settle(loaded: LoadedRecipe, workspace: Workspace | None, *, locked: bool = False, update: bool = False) -> Stream:
+def settle(
+    loaded: LoadedRecipe,
+    workspace: Workspace | None,
+    *,
+    locked: bool = False,
+    update: bool = False,
+    replay: bool = False,
+) -> Stream:
     """Resolve every reference of the recipe to a commit, before anything is read.
 
     What an earlier run of the same stream published or left in the work folder keeps its commit, and so does what the
@@ -94,6 +116,8 @@ def settle(loaded: LoadedRecipe, workspace: Workspace | None, *, locked: bool = 
     new commit of a merged checkpoint becomes an entry of its own, at the end.
 
     With `locked`, everything is taken from the lock beside the recipe. With `update`, only what is published is kept.
+    With `replay`, the recipe's own order counts, also where it differs from what is merged; with `on_update: replay`
+    so do the newest commits of its checkpoints.
 
     Raises:
         HubError: a repo or revision is missing, private or gated, or the target repo holds something else.
@@ -105,14 +129,17 @@ def settle(loaded: LoadedRecipe, workspace: Workspace | None, *, locked: bool = 
         growth, lock = _from_lock_beside(loaded, target)
     else:
         held = Held.gather(loaded, target, workspace, update=update)
-        growth = grow(loaded.recipe, held.models, held.merged, find_models, newest_commits)
+        replay = replay or loaded.recipe.on_update == "replay"
+        known, merged = ((), 0) if replay else (held.models, held.merged)
+        growth = grow(loaded.recipe, known, merged, find_models, newest_commits)
         if not growth.entries:
             raise HubError(f"{loaded.path}: its queries find no model on the Hub", hint="check author, name and tags")
-        lock = lock_recipe(loaded, SourceResolver(held.locks), entries=growth.entries, settled=growth.settled)
+        resolver = SourceResolver(held.locks, models=loaded.recipe.on_update != "replay")
+        lock = lock_recipe(loaded, resolver, entries=growth.entries, settled=growth.settled)
     if workspace is not None:
-        workspace.write_text(workspace.lock_file, lock.to_yaml())
+        write_text(workspace.lock_file, lock.to_yaml())
     settled = replace(loaded, recipe=loaded.recipe.with_stream(growth.entries))
-    return Stream(settled, lock, chain_digests(settled.recipe, lock), target)
+    return Stream(settled, lock, chain_digests(settled.recipe, lock), target, replay)
 
 
 def _from_lock_beside(loaded: LoadedRecipe, target: Target | None) -> tuple[Growth, Lock]:

@@ -6,6 +6,7 @@
       report.json         the reports of the finished steps
       states/<digest>/    accumulated deltas: the newest step's, and the one before until that step is finished
       step-03/            the files of a step, until they are published
+      cache/              what evaluation prepares once
 
 A folder either is whole or has a name that begins with a dot; such leftovers are removed when the next run starts.
 """
@@ -41,6 +42,11 @@ class Workspace:
         return self.folder / "report.json"
 
     @property
+    def cache(self) -> Path:
+        """What evaluation prepares once: decoded images, embeddings of prompts."""
+        return self.folder / "cache"
+
+    @property
     def states(self) -> Path:
         """The folder of the states, one below it for each chain digest."""
         return self.folder / "states"
@@ -53,15 +59,6 @@ class Workspace:
         """Where the files of a step are put together."""
         return self.folder / f"step-{step:02d}"
 
-    def write_text(self, path: Path, text: str) -> None:
-        """Write a small file so that it is there whole or not at all."""
-        partial = path.with_name(f".{path.name}.partial")
-        with partial.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-
     def forget_states(self, keep: set[str]) -> None:
         """Remove the states whose chain digest is not in `keep`."""
         kept = {self.state_folder(digest).name for digest in keep}
@@ -72,9 +69,19 @@ class Workspace:
 
     def sweep(self) -> None:
         """Remove what an interrupted run left half done."""
-        for folder in (self.folder, self.states):
-            for path in folder.glob(".*") if folder.is_dir() else ():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        leftovers = [*self.folder.glob(".*"), *self.states.glob(".*"), *self.cache.rglob(".*")]
+        for path in leftovers:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that it is there whole or not at all."""
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
 
 
 def remove_folder(folder: Path) -> None:

@@ -13,9 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-from huggingface_hub.errors import HfHubHTTPError, RemoteEntryNotFoundError, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    RemoteEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 
-from hubmerge.errors import HubError, TargetError
+from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub.client import PassingError, api, call, status_of
 from hubmerge.hub.fetch import download, list_files
 
@@ -140,7 +145,7 @@ def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str |
     repo must still stand at; `present` are the files it holds there.
 
     Raises:
-        TargetError: somebody else committed to the repo meanwhile.
+        TargetMovedError: somebody else committed to the repo meanwhile.
     """
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in names]
@@ -159,7 +164,7 @@ def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str |
             head = api().model_info(repo).sha
             if head is not None and _holds(repo, head, report):
                 return head
-            raise TargetError(
+            raise TargetMovedError(
                 f"target repo {repo} moved while step {step} was being made: it stood at {parent}, now at {head}",
                 hint="another run or person published there; run again to continue from what is there now",
             ) from error
@@ -190,6 +195,18 @@ def tag_step(repo: str, step: int, commit: str) -> None:
             f"tag {tag} of {repo} names commit {found}, but step {step} was published as {commit}",
             hint=f"delete the tag {tag} on the Hub, then run again",
         )
+
+
+def delete_tag(repo: str, tag: str) -> None:
+    """Remove a tag; one that is not there is removed already."""
+
+    def delete() -> None:
+        try:
+            api().delete_tag(repo, tag=tag)
+        except RevisionNotFoundError:
+            return
+
+    call(f"tag {tag} of {repo}", delete)
 
 
 def step_commits(repo: str) -> dict[int, str]:
