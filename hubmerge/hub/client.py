@@ -139,7 +139,7 @@ def is_transient(error: Exception) -> bool:
     if isinstance(error, HfHubHTTPError):
         status = status_of(error)
         return status is None or status in TRANSIENT_STATUS
-    return not isinstance(error, (OfflineModeIsEnabled, HFValidationError, LocalEntryNotFoundError))
+    return not isinstance(error, (OfflineModeIsEnabled, OIDCError, HFValidationError, LocalEntryNotFoundError))
 
 
 def status_of(error: Exception) -> int | None:
@@ -203,7 +203,7 @@ def explain(error: Exception, what: str) -> HubError:
         return HubError(f"{what}: not a valid repo name", hint="the form is owner/name")
     if isinstance(error, OIDCError):
         return HubError(
-            f"{what}: HF_OIDC_RESOURCE asks for trusted publishing, but no identity is at hand: {error}",
+            f"{what}: HF_OIDC_RESOURCE asks for trusted publishing, but this job has no identity to show",
             hint="grant the job `id-token: write`, or unset HF_OIDC_RESOURCE and set HF_TOKEN",
         )
     if isinstance(error, OfflineModeIsEnabled):
