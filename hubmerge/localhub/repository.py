@@ -32,7 +32,7 @@ from hubmerge.localhub.refusals import (
 
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 PLURALS = {kind: plural for plural, kind in KINDS.items()}
-HEADS, TAGS, PULLS = "heads", "tags", "pr"
+HEADS, TAGS, PULLS, CONVERTS = "heads", "tags", "pr", "convert"
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ class Repository:
         return self.folder / "refs" / kind / quote(name, safe="")
 
     def refs(self, kind: str) -> dict[str, str]:
-        """List the refs of a kind (heads, tags, pr): name -> commit, by name."""
+        """List the refs of a kind (heads, tags, pr, convert): name -> commit, by name."""
         folder = self.folder / "refs" / kind
         found = {}
         for path in folder.iterdir() if folder.is_dir() else ():
@@ -204,7 +204,7 @@ class Repository:
             RevisionMissing: it names nothing.
         """
         candidates = [(HEADS, revision), (TAGS, revision)]
-        for kind in (HEADS, TAGS, PULLS):
+        for kind in (HEADS, TAGS, PULLS, CONVERTS):
             if revision.startswith(f"refs/{kind}/"):
                 candidates.append((kind, revision.removeprefix(f"refs/{kind}/")))
         for kind, name in candidates:

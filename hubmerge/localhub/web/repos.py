@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, Response
 
 from hubmerge.localhub.operations import checked_path
 from hubmerge.localhub.refusals import BadRequest, Conflict, EntryMissing
-from hubmerge.localhub.repository import HEADS, PULLS, TAGS
+from hubmerge.localhub.repository import CONVERTS, HEADS, PULLS, TAGS
 from hubmerge.localhub.web.calls import PREFIXES, REPO, Call, readable, repo_url, require_write, route
 from hubmerge.localhub.web.describe import (
     add_last_commits,
@@ -101,19 +101,18 @@ def info(call: Call) -> Any:
 
 
 def refs(call: Call) -> Any:
-    """List branches, tags and, if asked for, pull requests."""
+    """List branches, tags, conversions and, if asked for, pull requests."""
     repository, _ = call.readable()
-    kinds = {"branches": HEADS, "tags": TAGS}
+    kinds = {"branches": HEADS, "tags": TAGS, "converts": CONVERTS}
     if call.flag("include_prs"):
         kinds["pullRequests"] = PULLS
-    listed = {
+    return {
         field: [
             {"name": name, "ref": f"refs/{kind}/{name}", "targetCommit": commit_id}
             for name, commit_id in repository.refs(kind).items()
         ]
         for field, kind in kinds.items()
     }
-    return {**listed, "converts": []}
 
 
 def commits(call: Call) -> Any:
