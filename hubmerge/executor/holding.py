@@ -74,12 +74,13 @@ class HeldStateWriter:
         self._parts: dict[str, torch.Tensor] = {}
 
     def write(self, name: str, accumulated: torch.Tensor) -> None:
-        """Keep the accumulated delta of one tensor."""
-        self._accumulated[name] = accumulated
+        """Keep the accumulated delta of one tensor, laid out as it would be in a file."""
+        # Products of transposed layouts differ in the last digit.
+        self._accumulated[name] = accumulated.contiguous()
 
     def write_part(self, key: str, tensor: torch.Tensor) -> None:
         """Keep one of the further tensors."""
-        self._parts[key] = tensor
+        self._parts[key] = tensor.contiguous()
 
     def finish(
         self,

@@ -12,6 +12,7 @@ from typing import Any
 
 from hubmerge.accuracy import AccuracyMatrix
 from hubmerge.errors import HubmergeError
+from hubmerge.study.cells import Cell
 
 RESULTS_FILE = "results.jsonl"
 
@@ -50,9 +51,9 @@ class CellResult:
     seconds: float
     share_of_own: float | None = None
 
-    def named(self, series: str, label: str, point: dict[str, Any]) -> CellResult:
-        """The same result under another name."""
-        return replace(self, series=series, label=label, point=point)
+    def of(self, cell: Cell) -> CellResult:
+        """The result as that of a cell which rests on the same things: another name, or a seed of the same order."""
+        return replace(self, series=cell.series, label=cell.label, point=cell.point, seed=cell.seed)
 
     @property
     def accuracies(self) -> AccuracyMatrix:

@@ -40,16 +40,16 @@ def run_study(
         commits, datasets = bench.commits, bench.datasets
         wanted = list(cells(loaded.study, bench.stream.length))
         digests = [cell_digest(cell, bench.recipe, commits, datasets, loaded.study.score) for cell in wanted]
-        missing = [pair for pair in zip(wanted, digests, strict=True) if pair[1] not in file.cells]
+        # Short streams have fewer orders than seeds: cells of one digest are computed once.
+        missing = {digest: cell for cell, digest in zip(wanted, digests, strict=True) if digest not in file.cells}
         progress.note(f"{len(wanted)} cells, {len(missing)} to do")
-        for number, (cell, digest) in enumerate(missing, start=1):
+        for number, (digest, cell) in enumerate(missing.items(), start=1):
             order = "" if cell.seed is None else f", order {cell.seed}"
             with progress.stage(f"{number} of {len(missing)}: {cell.label}, {cell.tasks} tasks{order}"):
                 result = fold_cell(bench, cell, digest, references, score=loaded.study.score, work=out / "states")
             file.add(result)
-    # A cell that was computed under another name is the same cell: what it is called now is what counts.
-    pairs = zip(wanted, digests, strict=True)
-    results = [file.cells[digest].named(cell.series, cell.label, cell.point) for cell, digest in pairs]
+    # What a cell is called now is what counts, whatever it was called when it was computed.
+    results = [file.cells[digest].of(cell) for cell, digest in zip(wanted, digests, strict=True)]
     write_outputs(results, references, out)
     return results
 

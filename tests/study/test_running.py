@@ -66,7 +66,7 @@ def test_only_what_is_missing_is_computed(tmp_path: Path, write_study: Write) ->
 
 
 def test_a_study_that_was_cut_off_goes_on(tmp_path: Path, write_study: Write) -> None:
-    path = write_study(methods=[{"method": "opcm"}], orders=3, tasks=[2])
+    path = write_study(methods=[{"method": "opcm"}], orders=3, score="last")
     through = run(path, tmp_path / "through")
     out = tmp_path / "cut"
     out.mkdir()
@@ -75,6 +75,13 @@ def test_a_study_that_was_cut_off_goes_on(tmp_path: Path, write_study: Write) ->
     (out / "results.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:40])
     assert comparable(run(path, out)) == comparable(through)
     assert len(ResultsFile(out / "results.jsonl").cells) == 3
+
+
+def test_orders_that_are_the_same_are_merged_once(tmp_path: Path, write_study: Write) -> None:
+    results = run(write_study(methods=[{"method": "opcm"}], orders=4, tasks=[2], score="last"), tmp_path / "out")
+    assert [result.seed for result in results] == [0, 1, 2, 3]
+    orders = {result.order for result in results}
+    assert len(ResultsFile(tmp_path / "out" / "results.jsonl").cells) == len(orders) <= 2
 
 
 def test_states_in_folders_give_the_same_results(tmp_path: Path, write_study: Write) -> None:
