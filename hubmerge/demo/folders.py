@@ -25,7 +25,7 @@ def write_base(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, origin:
     with quiet():
         save_base(model, tokenizer, folder)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    _write_card(
+    write_card(
         folder,
         {
             "license": LICENSE,
@@ -58,7 +58,7 @@ def write_tower(
         save_tower(tower, folder)
     rows = "".join(f"| {model} | {accuracy:.1f} % |\n" for model, accuracy in scores.items())
     table = f"\n| | accuracy on the test images |\n|---|---|\n{rows}" if rows else ""
-    _write_card(
+    write_card(
         folder,
         {
             "license": LICENSE,
@@ -90,7 +90,7 @@ def write_dataset(folder: Path, task: DemoTask, seed: int, counts: Mapping[str, 
             table = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
             table.to_parquet(folder / "data" / f"{split}-00000-of-00001.parquet")
     numbered = {str(number): name for number, name in enumerate(task.class_names)}
-    _write_card(
+    write_card(
         folder,
         {
             "license": LICENSE,
@@ -117,7 +117,8 @@ Prompt for zero-shot classification: `{task.prompt}`.
     )
 
 
-def _write_card(folder: Path, metadata: Mapping[str, Any], text: str) -> None:
+def write_card(folder: Path, metadata: Mapping[str, Any], text: str) -> None:
+    """Write README.md: the metadata as YAML, then the text."""
     front = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True)
     (folder / "README.md").write_text(f"---\n{front}---\n\n{text}", encoding="utf-8")
 

@@ -65,11 +65,9 @@ def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def make_image_processor() -> CLIPImageProcessorPil:
-    """CLIP's image processor for images of 24 x 24 pixels, with CLIP's own mean and deviation of the colours."""
-    return CLIPImageProcessorPil(
-        size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    )
+def make_image_processor(side: int = IMAGE_SIZE) -> CLIPImageProcessorPil:
+    """CLIP's image processor for square images of `side` pixels, with CLIP's own mean and deviation of the colours."""
+    return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
 def make_model(tokenizer: CLIPTokenizer, seed: int) -> CLIPModel:
@@ -142,9 +140,9 @@ def save_tower(tower: CLIPVisionModel, folder: Path) -> None:
     save_image_processor(folder)
 
 
-def save_image_processor(folder: Path) -> None:
+def save_image_processor(folder: Path, side: int = IMAGE_SIZE) -> None:
     """Write `preprocessor_config.json` under the class name that every transformers release knows."""
-    processor = make_image_processor()
+    processor = make_image_processor(side)
     processor.save_pretrained(folder)
     path = folder / "preprocessor_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))

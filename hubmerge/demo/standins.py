@@ -1,0 +1,127 @@
+"""Fill a Hub with stand-ins for all that recipes name, so that they run where the real repos cannot be reached.
+
+    python -m hubmerge.demo.standins --recipe recipes/opcm/clip-vit-base-patch32/8-tasks.yaml
+
+Base model, vision towers and datasets get the ids, splits and columns that the recipe has; weights and images are
+random. They are pushed to the Hub that HF_ENDPOINT names, which must not be the public one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from hubmerge.demo.stream import DemoRepo
+from hubmerge.errors import HubError, HubmergeError
+from merge_recipes import Recipe, RecipeError, Task, load_recipe
+
+PUBLIC_HUBS = ("huggingface.co", "hf.co")
+SEED = 0
+
+Echo = Callable[[str], None]
+
+
+def make_stand_ins(
+    recipe: Recipe, folder: Path, *, full: bool = False, images: int = 2, rows: int | None = None
+) -> Iterator[DemoRepo]:
+    """Write a stand-in for every repo of the recipe and yield it; once it is asked for the next, it may be removed.
+
+    full: models as large as the real ones, else tiny. images: of every class. rows: at most so many of a dataset.
+
+    Raises:
+        HubmergeError: the sizes of the base model are not known, or a task has no images.
+    """
+    from hubmerge.demo import standin_data, standin_models
+
+    tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
+    for number, task in enumerate(tasks):
+        data = DemoRepo("dataset", task.dataset.path, folder / f"dataset-{number}")
+        standin_data.write_dataset(data.folder, task, images, rows)
+        yield data
+    size = standin_models.size_of(recipe.base_model.short_name, full=full)
+    sentences = [sentence for task in tasks for sentence in _sentences(task, standin_data.class_names(task))]
+    model, tokenizer = standin_models.make_base(size, sentences, SEED)
+    base = DemoRepo("model", recipe.base_model.path, folder / "base")
+    standin_models.write_base(base.folder, model, tokenizer, base.repo)
+    yield base
+    for number, entry in enumerate(recipe.entries, start=1):
+        tower = DemoRepo("model", entry.model.path, folder / f"tower-{number}")
+        standin_models.write_tower(tower.folder, model, tower.repo, SEED + number, base.repo)
+        yield tower
+
+
+def push_stand_ins(
+    recipes: Sequence[Recipe], echo: Echo = print, *, full: bool = False, images: int = 2, rows: int | None = None
+) -> int:
+    """Make the stand-ins of some recipes and push them, each repo once; return how many repos there are.
+
+    Only one repo at a time lies in the temporary folder.
+
+    Raises:
+        HubError: HF_ENDPOINT names no Hub, or the public one, or the Hub refuses.
+    """
+    check_endpoint(os.environ.get("HF_ENDPOINT", ""))
+    from hubmerge.hub.folders import push_folder
+
+    done: set[tuple[str, str]] = set()
+    with tempfile.TemporaryDirectory(prefix="hubmerge-stand-ins-") as temporary:
+        for number, recipe in enumerate(recipes):
+            folder = Path(temporary) / str(number)
+            for repo in make_stand_ins(recipe, folder, full=full, images=images, rows=rows):
+                if (repo.kind, repo.repo) not in done:
+                    pushed = push_folder(repo.kind, repo.repo, repo.folder, title="Add a stand-in")
+                    echo(f"{repo.kind} {repo.repo}: {'pushed' if pushed else 'was there already'}")
+                done.add((repo.kind, repo.repo))
+                shutil.rmtree(repo.folder)
+    return len(done)
+
+
+def check_endpoint(endpoint: str) -> None:
+    """Refuse to push to the public Hub, where these names belong to others.
+
+    Raises:
+        HubError: the endpoint is missing, or a public one.
+    """
+    host = (urlsplit(endpoint).hostname or "").lower()
+    if not host:
+        raise HubError("HF_ENDPOINT names no Hub", hint="start one with `hubmerge hub serve` and set what it prints")
+    if any(host == public or host.endswith(f".{public}") for public in PUBLIC_HUBS):
+        raise HubError(f"stand-ins are not for {host}", hint="set HF_ENDPOINT to an embedded or private Hub")
+
+
+def _sentences(task: Task, names: Sequence[str]) -> Iterator[str]:
+    return (prompt.replace("{}", name) for name in names for prompt in task.prompts)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m hubmerge.demo.standins", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--recipe", type=Path, action="append", required=True, metavar="FILE", help="may be repeated")
+    parser.add_argument("--full", action="store_true", help="models as large as the real ones (default: tiny ones)")
+    parser.add_argument("--images", type=int, default=2, metavar="N", help="images of every class (default: 2)")
+    parser.add_argument("--rows", type=int, metavar="N", help="at most so many rows of a dataset (default: all)")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        recipes = [load_recipe(path).recipe for path in options.recipe]
+        count = push_stand_ins(recipes, full=options.full, images=options.images, rows=options.rows)
+    except RecipeError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    except HubmergeError as error:
+        print(f"{error.message}\n  hint: {error.hint}" if error.hint else error.message, file=sys.stderr)
+        return error.exit_code
+    print(f"{count} repos stand in for {len(recipes)} recipes on {os.environ['HF_ENDPOINT']}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
