@@ -7,9 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hubmerge.automation.github import write_workflow
+from hubmerge.automation.hub_job import job_dict, job_text, plan_job
 from hubmerge.automation.outdated import OUTDATED, find_news, news_text
 from hubmerge.automation.watching import watch
 from hubmerge.commands import load, progress_for
+from hubmerge.hub.jobs import author_type, create_job
 from hubmerge.lockfile import lock_path, write_lock
 
 TOOLS = ("hubmerge", "torch", "transformers", "huggingface_hub", "safetensors", "datasets", "evaluate")
@@ -21,6 +23,8 @@ def dispatch(options: argparse.Namespace, voice: str) -> int:
         return lock(options.recipe, voice, update=options.update)
     if options.command == "init":
         return init(options.recipe, options.every, voice, oidc=options.oidc, force=options.force)
+    if options.command == "deploy":
+        return deploy_hub_job(options, voice)
     if options.command == "watch":
         return watch(options.recipe, options.work_dir, options.every, options.listen, progress_for(voice))
     return outdated(options.recipe, voice)
@@ -66,4 +70,26 @@ def init(recipe: Path, cron: str, voice: str, *, oidc: bool, force: bool) -> int
     else:
         progress.note(f"left to do: add the secret HF_TOKEN, a token that may write to {target}, to the repository")
     progress.event("workflow", {"path": str(path)})
+    return 0
+
+
+def deploy_hub_job(options: argparse.Namespace, voice: str) -> int:
+    """Show the job that would run the recipe on the Hub, and make it where that is asked for."""
+    progress = progress_for(voice)
+    loaded = load(options.recipe, progress)
+    job = plan_job(
+        loaded,
+        schedule=None if options.on_update else options.schedule,
+        flavor=options.flavor,
+        timeout=options.timeout,
+        author_type=author_type,
+    )
+    progress.note(job_text(job))
+    progress.event("hub-job", job_dict(job))
+    if not options.yes:
+        progress.note("nothing was made; add --yes to make it")
+        return 0
+    made = create_job(job)
+    progress.note(f"made job {made.job}" + (f" and webhook {made.webhook}" if made.webhook is not None else ""))
+    progress.event("made", {"job": made.job, "webhook": made.webhook})
     return 0

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from huggingface_hub import HfApi, hf_hub_download
 
 from merge_recipes import Lock
@@ -133,7 +134,7 @@ def test_ignored_updates_are_told_all_the_same(sources: Sources, hubmerge: Comma
 def test_gone_and_gated_sources_are_told(
     sources: Sources,
     hubmerge: Command,
-    monkeypatch,  # type: ignore[no-untyped-def]
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name in ("first", "second", "third"):
         sources.push(name)
@@ -194,3 +195,17 @@ def test_a_lock_beside_the_recipe_holds_commits_of_plain_runs_too(sources: Sourc
     assert hubmerge("run", recipe)[0] == 0
     report = json.loads(Path(hf_hub_download(sources.target, "hubmerge.json")).read_text())
     assert report["steps"][0]["commit"] == first
+
+
+def test_trusted_publishing_without_an_identity_is_told(
+    sources: Sources,
+    hubmerge: Command,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = sources.recipe()
+    for name in ("HF_OIDC_ID_TOKEN", "GITHUB_ACTIONS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_OIDC_RESOURCE", sources.target)
+    status, _, errors = hubmerge("outdated", recipe)
+    assert status == 3
+    assert "id-token: write" in errors

@@ -1,0 +1,120 @@
+"""Prepares the job on the Hub that runs a recipe by itself, and tells what it is before anything is made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from hubmerge import __version__
+from hubmerge.errors import MachineError
+from hubmerge.hub.jobs import TARGET_VARIABLE, HubJob
+from hubmerge.lockfile import read_lock
+from merge_recipes import LoadedRecipe, ModelCollection, ModelQuery, Problem, RecipeError
+
+IMAGE = "python:3.12"
+SCRIPT = """\
+set -eu
+python -m pip install --quiet "$HUBMERGE_REQUIREMENT"
+printf '%s' "$HUBMERGE_RECIPE" > recipe.yaml
+if [ -n "${HUBMERGE_LOCK:-}" ]; then printf '%s' "$HUBMERGE_LOCK" > recipe.lock.yaml; fi
+status=0
+hubmerge outdated recipe.yaml || status=$?
+case "$status" in
+  0) exit 0 ;;
+  10) exec hubmerge run recipe.yaml --work-dir work ;;
+  *) exit "$status" ;;
+esac
+"""
+_SCHEDULE = re.compile(r"@(annually|yearly|monthly|weekly|daily|hourly)|[0-9*,/-]+( [0-9A-Za-z*,/-]+){4}")
+_TIMEOUT = re.compile(r"[0-9]{1,4}[smhd]")
+
+
+def plan_job(
+    loaded: LoadedRecipe, *, schedule: str | None, flavor: str, timeout: str, author_type: Callable[[str], str]
+) -> HubJob:
+    """Return the job for a recipe; without a schedule one that webhooks start.
+
+    Raises:
+        RecipeError: the recipe publishes nothing, or names folders of this machine.
+        MachineError: schedule or time cannot be read.
+    """
+    publish = loaded.recipe.publish
+    if publish is None:
+        message = "a recipe that merges by itself publishes its steps: it has no `publish`"
+        raise RecipeError(Problem(message, "add `publish: {repo: owner/name}`", str(loaded.path)))
+    for name in _local(loaded):
+        message = f"{name} is a folder of this machine: a job on the Hub cannot read it"
+        raise RecipeError(Problem(message, "push it to a repo on the Hub", str(loaded.path)))
+    if schedule is not None and _SCHEDULE.fullmatch(schedule) is None:
+        raise MachineError(f"{schedule!r} is no schedule", hint="expected @hourly, @daily, ... or five cron fields")
+    if _TIMEOUT.fullmatch(timeout) is None:
+        raise MachineError(f"{timeout!r} is no time", hint="expected for example 90m, 6h or 1d")
+    lock = read_lock(loaded)
+    environment = {
+        "HUBMERGE_REQUIREMENT": f"hubmerge=={__version__}",
+        "HUBMERGE_RECIPE": loaded.text,
+        TARGET_VARIABLE: publish.repo,
+    }
+    if lock is not None:
+        environment["HUBMERGE_LOCK"] = lock.to_yaml()
+    watched = tuple(dict.fromkeys(_watched(loaded, author_type))) if schedule is None else ()
+    return HubJob(IMAGE, ("bash", "-c", SCRIPT), environment, flavor, timeout, schedule, watched)
+
+
+def _local(loaded: LoadedRecipe) -> Iterator[str]:
+    recipe = loaded.recipe
+    for reference in (recipe.base_model, *(entry.model for entry in recipe.entries)):
+        if reference.is_local or (reference.adapter is not None and reference.adapter.is_local):
+            yield str(reference)
+    for task in recipe.evaluate.tasks if recipe.evaluate is not None else ():
+        if task.dataset.is_local:
+            yield task.dataset.written_path
+
+
+def _watched(loaded: LoadedRecipe, author_type: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    for item in loaded.recipe.models:
+        if isinstance(item, ModelQuery):
+            yield author_type(item.author), item.author
+        elif isinstance(item, ModelCollection):
+            message = f"{item}: no webhook tells that a collection changed"
+            raise RecipeError(Problem(message, "leave out --on-update and use --schedule", str(loaded.path)))
+        else:
+            yield "model", item.model.path
+            if item.model.adapter is not None:
+                yield "model", item.model.adapter.path
+
+
+def job_text(job: HubJob) -> str:
+    """Return what would be made, for a person to read. The token is named and never shown."""
+    if job.schedule is not None:
+        lines = [f"a scheduled job on the Hub: {job.schedule}, one run at a time"]
+    else:
+        names = ", ".join(f"{kind} {name}" for kind, name in job.watched)
+        lines = [
+            "a job on the Hub that runs once now, and again whenever a webhook tells of a change",
+            f"watches  {names}",
+        ]
+    lines += [
+        f"image    {job.image} on {job.flavor}, at most {job.timeout}",
+        f"publish  {job.environment[TARGET_VARIABLE]}",
+        f"install  {job.environment['HUBMERGE_REQUIREMENT']}",
+        "secret   HF_TOKEN, the token that this machine uses",
+        "recipe   goes along as it is now" + (", with its lock" if "HUBMERGE_LOCK" in job.environment else ""),
+        "command",
+    ]
+    return "\n".join([*lines, *(f"  {line}" for line in SCRIPT.splitlines())])
+
+
+def job_dict(job: HubJob) -> dict[str, Any]:
+    """The job as plain JSON values; secrets are named, not given."""
+    return {
+        "image": job.image,
+        "command": list(job.command),
+        "environment": dict(job.environment),
+        "secrets": ["HF_TOKEN"],
+        "flavor": job.flavor,
+        "timeout": job.timeout,
+        "schedule": job.schedule,
+        "watched": [{"type": kind, "name": name} for kind, name in job.watched],
+    }
