@@ -74,7 +74,7 @@ def test_a_study_that_was_cut_off_goes_on(tmp_path: Path, write_study: Write) ->
     lines = text.splitlines(keepends=True)
     (out / "results.jsonl").write_bytes(b"".join(lines[:2]) + lines[2][:40])
     assert comparable(run(path, out)) == comparable(through)
-    assert len(ResultsFile(out / "results.jsonl").cells) == 3
+    assert len(ResultsFile(out / "results.jsonl").cells) == len({result.order for result in through})
 
 
 def test_orders_that_are_the_same_are_merged_once(tmp_path: Path, write_study: Write) -> None:
