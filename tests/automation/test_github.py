@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hubmerge import __version__
 from tests.automation.conftest import Sources
 from tests.automation.workflows import Outcome, run_steps, scripts_of
 
@@ -91,6 +92,7 @@ def test_every_trigger_of_this_repository_calls_the_reusable_workflow() -> None:
     called = yaml.safe_load((ROOT / job["uses"].removeprefix("$/")).read_text())
     inputs = called[True]["workflow_call"]["inputs"]
     assert set(job["with"]) <= set(inputs)
+    assert inputs["requirement"]["default"] == f"hubmerge=={__version__}"
     assert set(job["secrets"]) == set(called[True]["workflow_call"]["secrets"])
     for entry in job["strategy"]["matrix"]["include"]:
         recipe = yaml.safe_load((ROOT / entry["recipe"]).read_text())
