@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import threading
 import warnings
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ class PickleFile:
                 f"{self.label}: cannot be read: {error.strerror or error}",
                 hint="check that the file exists and that you may read it",
             ) from error
+        if self._mapped:
+            _refuse_packed(path, self.label, self._size)
         file = path.name if file is None else file
         self.tensors = {
             name: TensorInfo(name, tuple(tensor.shape), tensor.dtype, file, 0, tensor.nbytes)
@@ -129,6 +132,27 @@ class PickleFile:
                 )
             values[name] = tensor.detach()
         return values
+
+
+def _refuse_packed(path: Path, label: str, size: int) -> None:
+    """Refuse an archive whose entries unpack to more than the file holds: torch.save packs nothing.
+
+    Raises CheckpointError naming the entry.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except Exception as error:  # damaged archives make zipfile raise more than BadZipFile
+        raise CheckpointError(
+            f"{label}: not a readable torch file: {_first_sentence(error)}",
+            hint="the file is damaged or incomplete: fetch it again, or convert it to safetensors",
+        ) from error
+    for entry in entries:
+        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
+            raise CheckpointError(
+                f"{label}: entry {entry.filename!r} is packed: {entry.compress_size} bytes stand for {entry.file_size}",
+                hint="torch.save packs nothing: do not use this checkpoint unless you know who wrote it",
+            )
 
 
 def _first_sentence(error: BaseException) -> str:

@@ -62,7 +62,7 @@ def api() -> HfApi:
     return HfApi(library_name="hubmerge", library_version=hubmerge.__version__)
 
 
-def call(what: str, function: Callable[[], Result], *, sleep: Callable[[float], None] = time.sleep) -> Result:
+def call(what: str, function: Callable[[], Result], *, sleep: Callable[[float], None] | None = None) -> Result:
     """Call `function`, and again after a fault that passes, at most `RETRIES` times.
 
     Waits double from one second, with jitter, up to thirty: about half a minute in all. A wait that the Hub asks for
@@ -85,7 +85,7 @@ def call(what: str, function: Callable[[], Result], *, sleep: Callable[[float], 
             wait = _wait_seconds(failure, attempt)
             if attempt == RETRIES or not is_transient(failure) or wait > LONGEST_ASKED_SECONDS:
                 raise explain(failure, what) from error
-        sleep(wait)
+        (sleep or time.sleep)(wait)
     raise AssertionError("unreachable")
 
 

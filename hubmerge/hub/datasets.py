@@ -15,6 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from hubmerge.errors import DatasetError, EvaluationError, HubError, MachineError
 from hubmerge.hub.client import call, causes, explain
+from hubmerge.hub.fetch import sweep_cache
 from hubmerge.redaction import without_token
 from merge_recipes import DatasetReference
 
@@ -40,6 +41,8 @@ def load_rows(
             f"{what}: a folder of that name lies in the working directory and would be read in its place",
             hint=f"run from another folder, or write ./{path} if the folder is meant",
         )
+    if not local:
+        sweep_cache(path, "dataset")
     revision = commit if commit is not None and _COMMIT.fullmatch(commit) and not local else None
     try:
         return call(what, lambda: datasets.load_dataset(path, subset, split=split, revision=revision), sleep=sleep)

@@ -144,6 +144,7 @@ def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
     A file already in the cache is not asked for again.
     """
     folder: Path | None = None
+    sweep_cache(path)
     for file in files:
         name = file.path
         local = call(f"{name} of model {path} at {commit}", partial(hf_hub_download, path, name, revision=commit))

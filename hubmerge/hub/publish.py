@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub.client import PassingError, api, call, status_of
-from hubmerge.hub.fetch import download, list_files
+from hubmerge.hub.fetch import download, list_files, sweep_cache
 
 REPORT_FILE = "hubmerge.json"
 LOCK_FILE = "hubmerge.lock.yaml"
@@ -60,6 +60,7 @@ def read_target(repo: str) -> Target:
         HubError: the Hub does not answer, or refuses.
     """
     what = f"target repo {repo}"
+    sweep_cache(repo)
 
     def head() -> str | None:
         try:

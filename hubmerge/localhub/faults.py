@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
+from collections.abc import Sequence
 from enum import Enum
 from random import Random
 
@@ -27,7 +29,7 @@ class Throttle:
     """
 
     def __init__(self, app: ASGIApp, megabytes_per_second: float) -> None:
-        self._app = app
+        self.app = app
         self._bytes_per_second = megabytes_per_second * 1_000_000
         self._free_at = 0.0
 
@@ -53,7 +55,7 @@ class Throttle:
             await self._spend(len(body))
             await send({**message, "body": body} if "body" in message else message)
 
-        await self._app(scope, slow_receive, slow_send)
+        await self.app(scope, slow_receive, slow_send)
 
 
 class Fault(Enum):
@@ -72,21 +74,32 @@ class Fault(Enum):
 class Faults:
     """Let some of the requests fail.
 
+    `drawn` counts the faults so far.
+
     Args:
         app: the application to disturb.
         rate: the share of requests that fail, from 0 to 1.
         seed: the same seed and the same requests in the same order fail the same way.
     """
 
-    def __init__(self, app: ASGIApp, rate: float, seed: int = 0) -> None:
-        self._app = app
-        self._rate = rate
+    def __init__(self, app: ASGIApp, rate: float = 0.0, seed: int = 0) -> None:
+        self.app = app
+        self.set(rate, seed)
+
+    def set(self, rate: float, seed: int = 0, kinds: Sequence[Fault] = tuple(Fault)) -> None:
+        """From the next request on, let this share of them fail, in these ways."""
+        self._kinds = list(kinds)
         self._random = Random(seed)  # noqa: S311 - nothing secret is drawn
+        self._rate = rate
+        self.drawn: Counter[Fault] = Counter()
 
     def draw(self) -> Fault | None:
         """Decide the fate of the next request."""
-        fails, fault = self._random.random() < self._rate, self._random.choice(list(Fault))
-        return fault if fails else None
+        fails, fault = self._random.random() < self._rate, self._random.choice(self._kinds)
+        if not fails:
+            return None
+        self.drawn[fault] += 1
+        return fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or let it fail."""
@@ -94,14 +107,14 @@ class Faults:
         if fault is Fault.SHORT and (scope["method"] != "GET" or b"/resolve/" not in scope["raw_path"]):
             fault = Fault.DROPPED
         if fault is None:
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         elif fault is Fault.SLOW:
             await asyncio.sleep(self._random.uniform(*SLOW_SECONDS))
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
         elif fault is Fault.DROPPED:
-            await self._app(scope, receive, HalfAnswer(send, honest=True))
+            await self.app(scope, receive, HalfAnswer(send, honest=True))
         elif fault is Fault.SHORT:
-            await self._app(scope, receive, HalfAnswer(send, honest=False))
+            await self.app(scope, receive, HalfAnswer(send, honest=False))
         else:
             await self._refuse(fault, send)
 

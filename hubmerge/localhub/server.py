@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from hubmerge.errors import MachineError
 from hubmerge.localhub.faults import Faults, Throttle
@@ -49,7 +50,7 @@ class LocalHub:
         port: 0 for any free one.
         part_bytes: large files above this size are uploaded in parts of it.
         throttle: megabytes per second to let through, up and down together; None for no limit.
-        faults: the share of requests to let fail, from 0 to 1.
+        faults: the share of requests to let fail, from 0 to 1; `hub.faults.set` changes it while the Hub serves.
         fault_seed: which ones.
 
     Raises:
@@ -75,9 +76,8 @@ class LocalHub:
             raise
         self._socket.listen(2048)
         self.token = self.site.users.first.token
-        app = build_app(self.site)
-        if faults > 0:
-            app = Faults(app, faults, fault_seed)
+        self.faults = Faults(build_app(self.site), faults, fault_seed)
+        app: ASGIApp = self.faults
         if throttle is not None:
             app = Throttle(app, throttle)
         config = uvicorn.Config(
