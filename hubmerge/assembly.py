@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,26 +68,20 @@ def check_loads(folder: Path) -> None:
 
 def write_papers(folder: Path, report: RunReport, stream: Stream, base_folder: Path) -> None:
     """Write what tells where the model comes from: recipe, lock, report, and the card with its picture."""
-    from hubmerge.cards import PICTURE_FILE, accuracy_picture, card_text  # matplotlib takes a second to import
+    from hubmerge.cards import PICTURE_FILE, accuracy_picture  # matplotlib takes a second to import
 
     wanted = stream.recipe.publish
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    matrix = report.accuracy_matrix()
-    kinds = {task.kind for task in report.tasks}
-    whole = wanted is None or wanted.model == "full"
-    card = card_text(
+    card = card_for(
         report,
-        recipe_text=stream.loaded.text,
-        repo=wanted.repo if wanted is not None else None,
-        license=(wanted.license if wanted is not None else None) or licence_of(base_folder),
-        tags=wanted.tags if wanted is not None else (),
-        model_class=(config.get("architectures") or ["AutoModel"])[0],
-        processor_class="AutoProcessor" if (folder / "preprocessor_config.json").is_file() else None,
-        pipeline_tag=kinds.pop() if whole and len(kinds) == 1 else None,
-        picture=PICTURE_FILE if matrix.steps else None,
-        every_step=wanted is None or wanted.steps == "every",
+        stream,
+        stream.loaded.text,
+        files={path.name for path in folder.iterdir()},
+        architecture=(config.get("architectures") or [None])[0],
+        licence=(wanted.license if wanted is not None else None) or licence_of(base_folder),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
+    matrix = report.accuracy_matrix()
     if matrix.steps:
         picture = accuracy_picture(
             matrix,
@@ -101,18 +95,52 @@ def write_papers(folder: Path, report: RunReport, stream: Stream, base_folder: P
     (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
 
 
+def card_for(
+    report: RunReport,
+    stream: Stream,
+    recipe_text: str,
+    *,
+    files: Collection[str],
+    architecture: str | None,
+    licence: str | None,
+) -> str:
+    """Return the card of a step whose folder holds `files`, of a model of the class `architecture`."""
+    from hubmerge.cards import PICTURE_FILE, card_text
+
+    wanted = stream.recipe.publish
+    kinds = {task.kind for task in report.tasks}
+    whole = wanted is None or wanted.model == "full"
+    return card_text(
+        report,
+        recipe_text=recipe_text,
+        repo=wanted.repo if wanted is not None else None,
+        license=licence,
+        tags=wanted.tags if wanted is not None else (),
+        model_class=architecture or "AutoModel",
+        processor_class="AutoProcessor" if "preprocessor_config.json" in files else None,
+        pipeline_tag=kinds.pop() if whole and len(kinds) == 1 else None,
+        picture=PICTURE_FILE if report.accuracy_matrix().steps else None,
+        every_step=wanted is None or wanted.steps == "every",
+    )
+
+
 def licence_of(base_folder: Path) -> str | None:
     """Return the licence that the base model's card names, None if it names none."""
     card = base_folder / "README.md"
     if not card.is_file():
         return None
-    _, mark, rest = card.read_text(encoding="utf-8", errors="replace").partition("---\n")
+    licence = front_matter(card.read_text(encoding="utf-8", errors="replace")).get("license")
+    return licence if isinstance(licence, str) else None
+
+
+def front_matter(card: str) -> dict[str, Any]:
+    """Return the metadata at the top of a card; nothing where there is none, or it cannot be read."""
+    _, mark, rest = card.partition("---\n")
     front, closing, _ = rest.partition("\n---")
     if not mark or not closing:
-        return None
+        return {}
     try:
         metadata = yaml.safe_load(front)
     except yaml.YAMLError:
-        return None
-    licence = metadata.get("license") if isinstance(metadata, dict) else None
-    return licence if isinstance(licence, str) else None
+        return {}
+    return metadata if isinstance(metadata, dict) else {}

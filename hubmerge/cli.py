@@ -1,8 +1,8 @@
 """The command line: arguments, environment and exit statuses; what a command does stands in `hubmerge.commands`.
 
 Exit statuses: 0 done, also when nothing was left to do; 2 the recipe or the command line; 3 the Hub; 4 a checkpoint;
-5 this machine (disk full, folder not writable, a package missing); 10 `outdated` found that something moved;
-130 interrupted; 1 something not foreseen.
+5 this machine (disk full, folder not writable, a package missing); 6 `verify` found a difference; 10 `outdated` found
+that something moved; 130 interrupted; 1 something not foreseen.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="hubmerge",
         description="Merge a stream of fine-tuned models from the Hugging Face Hub into one, and publish every step.",
         epilog="The Hub is chosen by HF_ENDPOINT and HF_TOKEN. Exit status: 0 done, 2 recipe, 3 Hub, 4 checkpoint, "
-        "5 this machine, 10 something moved (outdated), 130 interrupted.",
+        "5 this machine, 6 verify found a difference, 10 something moved (outdated), 130 interrupted.",
     )
     parser.add_argument("--version", action="version", version=f"hubmerge {hubmerge.__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("recipe", type=Path, metavar="RECIPE")
     run.add_argument("--out", type=Path, metavar="DIR", help="leave the last merged model there")
     run.add_argument("--locked", action="store_true", help="take every commit from RECIPE.lock.yaml, refuse any other")
+    run.add_argument("--replay", action="store_true", help="make published steps anew from where the recipe differs")
     run.add_argument("--summary", type=Path, metavar="FILE", help="add the accuracy table to a file, as Markdown")
     run.add_argument(
         "--work-dir", type=Path, metavar="DIR", default=_cache("runs"), help="state and caches (default: user cache)"
@@ -56,6 +57,15 @@ def build_parser() -> argparse.ArgumentParser:
 
     plan = commands.add_parser("plan", parents=[talk], help="show what a run would do, from headers alone")
     plan.add_argument("recipe", type=Path, metavar="RECIPE")
+
+    verify = commands.add_parser("verify", parents=[talk], help="make a published step again and compare everything")
+    verify.add_argument("release", metavar="REPO[@step-03]")
+    verify.add_argument("--quick", action="store_true", help="check digests, chain and lock; compute nothing")
+    verify.add_argument("--work-dir", type=Path, metavar="DIR", default=_cache("runs"), help="default: user cache")
+
+    rollback = commands.add_parser("rollback", parents=[talk], help="make a target repo hold an earlier step again")
+    rollback.add_argument("repo", metavar="REPO")
+    rollback.add_argument("--to", type=_step, required=True, metavar="step-03", dest="step")
 
     study = commands.add_parser("study", parents=[talk], help="merge one stream in many ways; tables and plots of all")
     study.add_argument("study", type=Path, metavar="STUDY")
@@ -81,7 +91,15 @@ def build_parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--root", type=Path, metavar="DIR", default=_cache("demo"), help="its files (default: user cache)"
     )
+    demo.add_argument("--namespace", default="hubmerge-demo", help="where its repos go (default: hubmerge-demo)")
     return parser
+
+
+def _step(text: str) -> int:
+    number = text.removeprefix("step-")
+    if not number.isdigit() or not int(number):
+        raise argparse.ArgumentTypeError(f"{text} is no step: expected step-03, or 3")
+    return int(number)
 
 
 def _share(text: str) -> float:
@@ -135,7 +153,11 @@ def _dispatch(options: argparse.Namespace) -> int:
     if options.command == "schema":
         return commands.schema()
     if options.command == "demo":
-        return commands.demo(options.root, _voice(options))
+        return commands.demo(options.root, options.namespace, _voice(options))
+    if options.command == "verify":
+        return commands.verify(options.release, options.work_dir, _voice(options), quick=options.quick)
+    if options.command == "rollback":
+        return commands.rollback(options.repo, options.step, _voice(options))
     if options.command == "check":
         return commands.check(options.recipe, _voice(options))
     if options.command == "plan":
@@ -152,6 +174,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         options.out,
         _voice(options),
         locked=options.locked,
+        replay=options.replay,
         summary=options.summary,
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,8 @@ from hubmerge.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from merge_recipes import LoadedRecipe
+
+DIFFERS = 6
 
 
 def progress_for(voice: str) -> Progress:
@@ -28,6 +31,7 @@ def run(
     voice: str,
     *,
     locked: bool = False,
+    replay: bool = False,
     summary: Path | None = None,
 ) -> int:
     """Merge, evaluate and publish what is missing, and print the accuracy matrix at the end."""
@@ -35,7 +39,7 @@ def run(
 
     progress = progress_for(voice)
     loaded = load(recipe, progress)
-    with Run.open(loaded, work_dir, progress, locked=locked) as this:
+    with Run.open(loaded, work_dir, progress, locked=locked, replay=replay) as this:
         steps = []
         for step in this.steps():
             progress.event("step", step.to_dict())
@@ -81,6 +85,39 @@ def plan(recipe: Path, voice: str) -> int:
     return 0
 
 
+def verify(release: str, work_dir: Path, voice: str, *, quick: bool) -> int:
+    """Check a published step, and make it again unless `quick`; exit status 6 if something differs."""
+    from hubmerge.verifying import Verifier
+    from merge_recipes import ModelReference
+
+    progress = progress_for(voice)
+    reference = ModelReference.parse(release)
+    verifier = Verifier(reference.path, reference.revision, work_dir / "verify", progress)
+    progress.note(f"{reference.path}: step {verifier.step} at commit {verifier.release.commit[:12]}")
+    verdicts = []
+    for finding in verifier.quick() if quick else verifier.full():
+        progress.event("finding", asdict(finding))
+        progress.note(f"  {finding.verdict:<8} {finding.subject}: {finding.detail}")
+        verdicts.append(finding.verdict)
+    differs, unknown = verdicts.count("differs"), verdicts.count("unknown")
+    verdict = "NOT verified" if differs else "verified" + (" as far as can be shown" if unknown else "")
+    how = "by digests, chain and lock" if quick else "made again and compared"
+    progress.note(f"{verdict} ({how}): {differs} difference(s), {unknown} thing(s) that cannot be shown")
+    progress.event("done", {"verified": not differs, "differences": differs, "unknown": unknown})
+    return DIFFERS if differs else 0
+
+
+def rollback(repo: str, step: int, voice: str) -> int:
+    """Make a target repo hold an earlier step again."""
+    from hubmerge.hub.releases import roll_back
+
+    progress = progress_for(voice)
+    commit = roll_back(repo, step)
+    progress.note(f"{repo} is at step {step} again, by commit {commit[:12]}; the tags of later steps are gone")
+    progress.event("done", {"repo": repo, "step": step, "commit": commit})
+    return 0
+
+
 def study(path: Path, out: Path | None, cache: Path, voice: str) -> int:
     """Merge and score what a study lacks, and write its tables and plots."""
     from hubmerge.catalog import installed_catalog
@@ -113,14 +150,15 @@ def hub_serve(
     return 0
 
 
-def demo(root: Path, voice: str) -> int:
+def demo(root: Path, namespace: str, voice: str) -> int:
     """Make the tiny CLIP stream and merge it."""
     import os
 
     from hubmerge.demo import run_demo
 
     progress = progress_for(voice)
-    run_demo(root, os.environ.get("HF_ENDPOINT"), echo=progress.note)
+    voices = {"text": [], "quiet": ["--quiet"], "json": ["--json"]}
+    run_demo(root, os.environ.get("HF_ENDPOINT"), progress.note, namespace=namespace, run_arguments=voices[voice])
     return 0
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hubmerge.errors import TargetError
-from hubmerge.hub import publish, states
+from hubmerge.errors import TargetError, TargetMovedError
+from hubmerge.hub import publish, releases, states
 from hubmerge.progress import Progress
 from hubmerge.report import RunReport
 from hubmerge.state import MergeState, find_state
@@ -52,6 +52,11 @@ class Releaser:
         with self.progress.stage(f"step {step}: publish to {wanted.repo}"):
             if self._head is None:
                 self._head = publish.create_target(wanted.repo, private=wanted.private)
+                if publish.read_target(wanted.repo).report is not None:
+                    raise TargetMovedError(
+                        f"target repo {wanted.repo} came into being while step {step} was being made",
+                        hint="another run published there; run again to continue from what is there now",
+                    )
             rests_on = self._push_states(step, folder, state)
             name = self.stream.entries[step - 1].name
             self._head = publish.publish_step(
@@ -62,8 +67,28 @@ class Releaser:
             if wanted.state == "last":
                 states.keep_states(wanted.repo, rests_on)
 
+    def undo_other_steps(self) -> bool:
+        """Take back published steps that are not this stream's, where `replay` asks for it; True if there were any.
+
+        They stay in the history of the repo; only its newest commit and the tags change.
+        """
+        target = self.stream.target
+        if target is None or target.report is None or not self.stream.replay:
+            return False
+        kept = self.published_steps
+        outdated = [tag for tag in self._tags if (number := publish.step_of(tag)) is not None and number > kept]
+        if len(target.report.get("steps", ())) <= kept and not outdated:
+            return False
+        self.progress.note(f"taking back the steps after step {kept} of {target.repo}: the recipe has other ones")
+        if publish.step_tag(kept) in self._tags:
+            releases.roll_back(target.repo, kept)
+        else:
+            for tag in outdated:
+                publish.delete_tag(target.repo, tag)
+        return True
+
     def mend_tags(self) -> None:
-        """Set the tags of published steps that a run was interrupted before setting; drop those of undone steps."""
+        """Set the tags of published steps that a run was interrupted before setting."""
         target = self.stream.target
         if target is None:
             return
@@ -116,11 +141,10 @@ class Releaser:
         return set(digests.values())
 
     def _tag(self, step: int) -> None:
-        """Tag the commit just made. A tag left over from a step that was undone is moved."""
+        """Tag the commit just made. A tag left over from a step that was rolled back by hand is moved."""
         wanted, tag = self.stream.recipe.publish, publish.step_tag(step)
         if wanted is None or self._head is None:
             return
         if tag in self._tags and step > self.published_steps:
             publish.delete_tag(wanted.repo, tag)
         publish.tag_step(wanted.repo, step, self._head)
-        self._tags[tag] = self._head

@@ -84,6 +84,7 @@ class Run:
             try:
                 yield from self._missing_steps()
             except TargetMovedError:
+                self.progress.note("the target repo moved: going on from what was published there")
                 if attempt == MAX_REREADS or not self._reread():
                     raise
             else:
@@ -128,6 +129,8 @@ class Run:
         return [publish.address(wanted.repo, step) for step in steps if self._releaser.wants(step)]
 
     def _missing_steps(self) -> Iterator[StepReport]:
+        if self._releaser.undo_other_steps():
+            self._reread()
         self._releaser.mend_tags()
         first = self.first_step
         if first > self.stream.length:
@@ -223,7 +226,6 @@ class Run:
         self.stream = replace(self.stream, target=publish.read_target(self.stream.target.repo))
         self._releaser = Releaser(self.stream, self.workspace, self.progress)
         self.report = recorded_report(self.stream, self._releaser.published, self.workspace)
-        self.progress.note("the target repo moved: going on from what another run published there")
         return self._releaser.published_steps > before
 
 

@@ -36,6 +36,12 @@ def step_tag(step: int) -> str:
     return f"step-{step:02d}"
 
 
+def step_of(tag: str) -> int | None:
+    """Return the step that a tag names, None if it names none."""
+    number = tag.removeprefix("step-")
+    return int(number) if tag.startswith("step-") and number.isdigit() else None
+
+
 @dataclass(frozen=True)
 class Target:
     """What a repo to publish to holds at its newest commit.
@@ -156,19 +162,22 @@ def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str |
 
     def commit() -> str:
         try:
-            return api().create_commit(repo, operations, commit_message=title, parent_commit=parent).oid
+            made = api().create_commit(repo, operations, commit_message=title, parent_commit=parent).oid
         except HfHubHTTPError as error:
             if status_of(error) == 409:
                 raise PassingError("the Hub is busy with another commit") from error
             if status_of(error) != 412:
                 raise
-            head = api().model_info(repo).sha
-            if head is not None and _holds(repo, head, report):
-                return head
-            raise TargetMovedError(
-                f"target repo {repo} moved while step {step} was being made: it stood at {parent}, now at {head}",
-                hint="another run or person published there; run again to continue from what is there now",
-            ) from error
+            made = api().model_info(repo).sha or ""
+        # Where nothing would change, the client makes no commit and returns whatever the repo stands at.
+        history = api().list_repo_commits(repo, revision=made)
+        ours = [one.commit_id for one in history[:2]] == [made, parent] and history[0].title == title
+        if ours or _holds(repo, made, report):
+            return made
+        raise TargetMovedError(
+            f"target repo {repo} moved while step {step} was being made: it stood at {parent}, now at {made}",
+            hint="another run or person published there; run again to continue from what is there now",
+        )
 
     return call(f"publishing {step_tag(step)} to {repo}", commit)
 
@@ -215,9 +224,9 @@ def step_commits(repo: str) -> dict[int, str]:
     commits = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo)))
     found: dict[int, str] = {}
     for commit in commits:
-        number = commit.title.partition(":")[0].removeprefix("step-")
-        if commit.title.startswith("step-") and number.isdigit():
-            found.setdefault(int(number), commit.commit_id)
+        step = step_of(commit.title.partition(":")[0])
+        if step is not None:
+            found.setdefault(step, commit.commit_id)
     return found
 
 

@@ -8,6 +8,7 @@ names that digest, so a state that lost the race to be published is never mistak
 from __future__ import annotations
 
 import functools
+import hashlib
 import shutil
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
@@ -19,6 +20,7 @@ from hubmerge.hub.client import PassingError, api, call, status_of
 from hubmerge.hub.fetch import list_files
 
 STATE_BRANCH = "hubmerge-state"
+MANIFEST_FILE = "state.json"
 DIGEST_CHARACTERS = 32
 
 
@@ -67,6 +69,18 @@ def fetch_state(repo: str, digest: str, folder: Path) -> bool:
     (partial / name).rename(folder)
     shutil.rmtree(partial)
     return True
+
+
+def manifest_digest(repo: str, digest: str) -> str | None:
+    """Return the digest of the manifest that lies where the state `digest` should, None if nothing does."""
+    name = _folder_name(digest)
+    if name not in _states_there(repo):
+        return None
+    path = call(
+        f"the state {name} of {repo}",
+        lambda: api().hf_hub_download(repo, f"{name}/{MANIFEST_FILE}", revision=STATE_BRANCH),
+    )
+    return f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
 
 
 def keep_states(repo: str, digests: Collection[str]) -> None:

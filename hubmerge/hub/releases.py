@@ -1,0 +1,119 @@
+"""Published steps as they lie on the Hub: their files' digests and their papers, and going back to one of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
+
+from hubmerge.errors import HubError
+from hubmerge.hub.client import api, call
+from hubmerge.hub.fetch import resolve_commit
+from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE, delete_tag, step_of, step_tag
+
+CARD_FILE = "README.md"
+PAPERS = (RECIPE_FILE, LOCK_FILE, REPORT_FILE, CARD_FILE)
+
+
+@dataclass(frozen=True)
+class Release:
+    """A published step: `files` maps each path to its digest, the sha256 of large files and git's of small ones."""
+
+    repo: str
+    revision: str
+    commit: str
+    files: dict[str, str]
+    papers: dict[str, str]
+
+
+def read_release(repo: str, revision: str | None) -> Release:
+    """Read what a repo holds at a revision (default: main).
+
+    Raises:
+        HubError: repo or revision is missing, or it is no step that hubmerge published.
+    """
+    revision = revision or "main"
+    commit = resolve_commit("model", repo, revision)
+    what = f"{repo} at {revision}"
+    entries = call(f"files of {what}", lambda: list(api().list_repo_tree(repo, revision=commit, recursive=True)))
+    files = {entry.path: _digest(entry) for entry in entries if hasattr(entry, "size")}
+    missing = [name for name in PAPERS if name not in files]
+    if missing:
+        raise HubError(
+            f"{what}: no {missing[0]} there, so it is no step that hubmerge published",
+            hint="name a repo that `hubmerge run` published to, and one of its steps: owner/name@step-03",
+        )
+    papers = {name: _path(repo, commit, name).read_text(encoding="utf-8") for name in PAPERS}
+    return Release(repo, revision, commit, files, papers)
+
+
+def download_release(release: Release) -> Path:
+    """Download all files of a release and return the folder."""
+    return Path(
+        call(
+            f"{release.repo} at {release.revision}",
+            lambda: api().snapshot_download(release.repo, revision=release.commit),
+        )
+    )
+
+
+def published_tags(repo: str) -> dict[int, str]:
+    """Return which steps are tagged, and each one's commit."""
+    refs = call(f"tags of {repo}", lambda: api().list_repo_refs(repo))
+    steps = {number: ref.target_commit for ref in refs.tags if (number := step_of(ref.name)) is not None}
+    return dict(sorted(steps.items()))
+
+
+def roll_back(repo: str, step: int) -> str:
+    """Make main hold a step's files again, in one commit, and remove the tags of later steps; return the commit.
+
+    Nothing is lost: the later commits stay in the history.
+
+    Raises:
+        HubError: the step is not tagged, or the token may not write.
+    """
+    tags = published_tags(repo)
+    if step not in tags:
+        known = ", ".join(step_tag(number) for number in tags) or "none"
+        raise HubError(f"{repo} has no {step_tag(step)}", hint=f"the steps there are: {known}")
+    head = resolve_commit("model", repo, "main")
+    wanted = call(f"files of {repo}", lambda: _entries(repo, tags[step]))
+    present = call(f"files of {repo}", lambda: _entries(repo, head))
+    operations: list[Any] = []
+    for path, entry in wanted.items():
+        if path in present and _digest(present[path]) == _digest(entry):
+            continue
+        if entry.lfs is not None:
+            operations.append(CommitOperationCopy(path, path, src_revision=tags[step]))
+        else:
+            operations.append(CommitOperationAdd(path, _path(repo, tags[step], path)))
+    operations += [CommitOperationDelete(path) for path in sorted(set(present) - set(wanted))]
+    commit = head
+    if operations:
+        commit = call(
+            f"rolling {repo} back to {step_tag(step)}",
+            lambda: (
+                api()
+                .create_commit(repo, operations, commit_message=f"Roll back to {step_tag(step)}", parent_commit=head)
+                .oid
+            ),
+        )
+    for later in tags:
+        if later > step:
+            delete_tag(repo, step_tag(later))
+    return commit
+
+
+def _entries(repo: str, commit: str) -> dict[str, Any]:
+    entries = api().list_repo_tree(repo, revision=commit, recursive=True)
+    return {entry.path: entry for entry in entries if hasattr(entry, "size")}
+
+
+def _digest(entry: Any) -> str:
+    return str(entry.lfs.sha256 if entry.lfs is not None else entry.blob_id)
+
+
+def _path(repo: str, commit: str, name: str) -> Path:
+    return Path(call(f"{name} of {repo}", lambda: api().hf_hub_download(repo, name, revision=commit)))
