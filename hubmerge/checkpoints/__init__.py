@@ -10,6 +10,7 @@ from hubmerge.checkpoints.folder import open_checkpoint, open_headers
 from hubmerge.checkpoints.header import Header, parse_header
 from hubmerge.checkpoints.layout import WeightFiles, find_weights, read_index
 from hubmerge.checkpoints.matrices import MatrixRule, weight_matrices
+from hubmerge.checkpoints.partial_file import FetchBytes, begin_partial_file
 from hubmerge.checkpoints.plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
 from hubmerge.checkpoints.safetensors_file import SafetensorsFile
 from hubmerge.checkpoints.selection import EVERYTHING, Selection
@@ -24,6 +25,7 @@ __all__ = [
     "Adapter",
     "AlignedCheckpoint",
     "Checkpoint",
+    "FetchBytes",
     "Header",
     "HeaderOnly",
     "Ignored",
@@ -42,6 +44,7 @@ __all__ = [
     "WrittenFile",
     "align",
     "base_model_of",
+    "begin_partial_file",
     "check_ties",
     "find_weights",
     "make_plan",

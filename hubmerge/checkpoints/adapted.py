@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 import torch
@@ -61,6 +62,10 @@ class AdaptedCheckpoint(Checkpoint):
         change, transposed = self._changes[name]
         product = self._adapter.product(change)
         return tensor.to(torch.float64).add_(product.T if transposed else product)
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Fetch what has to be fetched of the model to read these tensors."""
+        self._model.prepare([name for name in names if name not in self._whole])
 
     @property
     def changed(self) -> tuple[str, ...]:

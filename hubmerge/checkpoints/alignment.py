@@ -6,7 +6,7 @@ or the checkpoint is refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -58,6 +58,10 @@ class AlignedCheckpoint(Checkpoint):
     def read(self, name: str) -> torch.Tensor:
         """The tensor that has this name in the base model, in its stored dtype, in memory of its own."""
         return self._checkpoint.read(self._stored_names.get(name, name))
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Fetch what has to be fetched to read these tensors."""
+        self._checkpoint.prepare([self._stored_names[name] for name in names])
 
     def stored_name(self, name: str) -> str:
         """What the tensor is called in the checkpoint's own files."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -23,6 +23,15 @@ class TensorSource(Protocol):
 
     def close(self) -> None:
         """Let go of the file. Reading afterwards opens it again."""
+        ...
+
+
+@runtime_checkable
+class RemoteSource(Protocol):
+    """A file that lies elsewhere, of which only what is asked for is brought here."""
+
+    def prepare(self, infos: Iterable[TensorInfo]) -> None:
+        """Fetch the values of these tensors, together and before they are read."""
         ...
 
 
@@ -73,6 +82,20 @@ class Checkpoint:
                 hint="names are those of the checkpoint's own files",
             )
         return self._sources[info.file].read(info)
+
+    def prepare(self, names: Iterable[str]) -> None:
+        """Fetch what has to be fetched to read these tensors, in few requests; nothing where the files are here.
+
+        Raises HubmergeError if something cannot be fetched.
+        """
+        in_files: dict[str, list[TensorInfo]] = {}
+        for name in names:
+            info = self.tensors[name]
+            in_files.setdefault(info.file, []).append(info)
+        for file, infos in in_files.items():
+            source = self._sources.get(file)
+            if isinstance(source, RemoteSource):
+                source.prepare(infos)
 
     def raw_chunks(self, name: str) -> Iterator[memoryview]:
         """The tensor's values as stored, in pieces of at most 8 MiB, for a byte-identical copy."""

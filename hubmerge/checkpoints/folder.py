@@ -16,6 +16,7 @@ from hubmerge.checkpoints.layout import (
     read_index,
     read_json_object,
 )
+from hubmerge.checkpoints.partial_file import FetchBytes, PartialFile, ranges_path
 from hubmerge.checkpoints.pickle_file import PickleFile
 from hubmerge.checkpoints.safetensors_file import SafetensorsFile
 from hubmerge.checkpoints.tensors import TensorInfo
@@ -24,11 +25,12 @@ from hubmerge.errors import CheckpointError
 CONFIG_FILE = "config.json"
 
 
-def open_checkpoint(folder: Path, label: str | None = None) -> Checkpoint:
+def open_checkpoint(folder: Path, label: str | None = None, *, fetch: FetchBytes | None = None) -> Checkpoint:
     """Open the weights in a folder: one safetensors file or several, or `.bin` files; headers are checked now.
 
     `label` names the checkpoint in messages, the folder's path if it is left out. A folder without a
-    config.json has an empty `config`.
+    config.json has an empty `config`. Of safetensors files begun with `begin_partial_file`, `fetch` brings what is
+    read.
 
     Raises CheckpointError naming the file and tensor that are wrong.
     """
@@ -51,7 +53,7 @@ def open_checkpoint(folder: Path, label: str | None = None) -> Checkpoint:
     in_files: dict[str, dict[str, TensorInfo]] = {}
     for file in files:
         if weights.kind == SAFETENSORS:
-            stored = SafetensorsFile(folder / file, f"{label}/{file}", file=file)
+            stored = _safetensors(folder / file, f"{label}/{file}", file, fetch)
             sources[file], in_files[file] = stored, stored.header.tensors
         else:
             pickled = PickleFile(folder / file, f"{label}/{file}", file=file)
@@ -91,6 +93,12 @@ def open_headers(
     }
     sources = {file: HeaderOnly(label) for file in in_files}
     return Checkpoint(label, _joined(places, in_files, label), config, sources)
+
+
+def _safetensors(path: Path, label: str, file: str, fetch: FetchBytes | None) -> SafetensorsFile:
+    if ranges_path(path).is_file():
+        return PartialFile(path, label, file=file, fetch=fetch)
+    return SafetensorsFile(path, label, file=file)
 
 
 def _header(header: bytes | Mapping[str, Any], size: int | None, label: str, file: str) -> Header:
