@@ -49,16 +49,27 @@ def rank_of(values: np.ndarray, alpha: float, rule: str = "paper") -> int:
     return 0
 
 
+def break_even(values: np.ndarray, projected: np.ndarray) -> int:
+    """The rank of `alpha: auto`, by trying every one."""
+    gains = [0.0]
+    if not projected.any():
+        return 0
+    for rank in range(1, len(values) + 1):
+        protected = np.sum(values[:rank] ** 2) / np.sum(values**2)
+        gains.append(protected - np.sum(projected[:rank, :rank] ** 2) / np.sum(projected**2))
+    return next(rank for rank, gain in enumerate(gains) if gain >= max(gains) - TIE)
+
+
 def project(
-    delta: np.ndarray, task_vector: np.ndarray, alpha: float, *, rule: str = "paper", diagonal: str = "remove"
+    delta: np.ndarray, task_vector: np.ndarray, alpha: float | str, *, rule: str = "paper", diagonal: str = "remove"
 ) -> tuple[np.ndarray, int]:
     """C_t of one weight matrix and the rank, from the square U and V of the full SVD."""
     if not delta.any():
         return task_vector.copy(), 0
     u, s, vh = np.linalg.svd(delta, full_matrices=True)
     real = s > NULL * s[0]
-    rank = rank_of(s[real], alpha, rule)
     projected = u.T @ task_vector @ vh.T
+    rank = break_even(s[real], projected) if alpha == "auto" else rank_of(s[real], alpha, rule)
     if diagonal == "remove":
         for index in range(int(real.sum())):
             projected[index, index] = 0.0
@@ -70,7 +81,7 @@ def opcm(
     base: StateDict,
     checkpoints: Sequence[StateDict],
     matrices: Collection[str],
-    alpha: float = 0.5,
+    alpha: float | str = 0.5,
     *,
     rule: str = "paper",
     diagonal: str = "remove",
@@ -88,7 +99,7 @@ def opcm_step(
     checkpoints: Sequence[StateDict],
     previous: OracleStep,
     matrices: Collection[str],
-    alpha: float = 0.5,
+    alpha: float | str = 0.5,
     *,
     rule: str = "paper",
     diagonal: str = "remove",

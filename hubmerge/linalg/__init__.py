@@ -6,7 +6,7 @@ from hubmerge.linalg.casting import cast_once
 from hubmerge.linalg.directions import NULL_CUT, Directions, leading_directions, singular_directions
 from hubmerge.linalg.norms import cosine, frobenius_norm, power_of_two_near, total_norm
 from hubmerge.linalg.projection import Projection, project
-from hubmerge.linalg.rank import RankRule, protected_rank
+from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
 from hubmerge.linalg.sketch import SIZE as SKETCH_SIZE
 from hubmerge.linalg.sketch import group_cosines, sketch, sketch_cosine
 
@@ -16,6 +16,7 @@ __all__ = [
     "Directions",
     "Projection",
     "RankRule",
+    "break_even_rank",
     "cast_once",
     "cosine",
     "frobenius_norm",

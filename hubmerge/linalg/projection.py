@@ -9,9 +9,10 @@ import torch
 
 from hubmerge.linalg.directions import Directions, leading_directions, singular_directions, truncated_directions
 from hubmerge.linalg.norms import power_of_two_near
-from hubmerge.linalg.rank import RankRule, protected_rank
+from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
 
 Diagonal = Literal["remove", "keep"]
+Alpha = float | Literal["auto"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Projection:
 def project(
     accumulated: torch.Tensor,
     task_vector: torch.Tensor,
-    alpha: float,
+    alpha: Alpha,
     *,
     rank_rule: RankRule = "paper",
     diagonal: Diagonal = "remove",
@@ -43,7 +44,7 @@ def project(
     Both are (m, n), float64, finite, and left as they are. With the SVD accumulated = U S V^T and
     P = U^T task_vector V, the leading r x r block of P is set to zero, and so is its diagonal unless
     `diagonal` is "keep". Directions of the null space (s_i <= NULL_CUT * s_1) keep their diagonal entry.
-    A zero accumulated delta takes nothing out.
+    A zero accumulated delta takes nothing out. With alpha "auto" the rank is that of `break_even_rank`.
 
     `truncate` works with the leading directions only, those that make up this share of the sum of the singular
     values (or `alpha`, if that is more); the diagonal entries of the others stay, and `error` says how much that is.
@@ -51,21 +52,31 @@ def project(
     if accumulated.shape[0] > accumulated.shape[1]:
         turned = project(accumulated.T, task_vector.T, alpha, rank_rule=rank_rule, diagonal=diagonal, truncate=truncate)
         return replace(turned, kept=turned.kept.T)
-    if task_vector.numel() == 0 or not bool(accumulated.any()) or (diagonal == "keep" and alpha <= 0.0):
+    if task_vector.numel() == 0 or not bool(accumulated.any()) or (diagonal == "keep" and alpha == 0.0):
         return Projection(task_vector.clone(), 0, 0.0)
     accumulated_scale, task_scale = power_of_two_near(accumulated), power_of_two_near(task_vector)
     matrix = accumulated if accumulated_scale == 1.0 else accumulated / accumulated_scale
     vector = task_vector if task_scale == 1.0 else task_vector / task_scale
     neglected = None
-    if diagonal == "keep":
+    if diagonal == "keep" and alpha != "auto":
         directions = leading_directions(matrix, alpha, rank_rule)
-        rank = len(directions.values)
-    elif truncate is not None:
-        directions, values, neglected = truncated_directions(matrix, vector, max(truncate, alpha))
-        rank = protected_rank(values, alpha, rank_rule)
+        values = directions.values
+    elif truncate is not None and diagonal == "remove":
+        directions, values, neglected = truncated_directions(
+            matrix, vector, truncate if alpha == "auto" else max(truncate, alpha)
+        )
     else:
         directions = singular_directions(matrix)
-        rank = protected_rank(directions.values, alpha, rank_rule)
+        values = directions.values
+    rank = len(values) if diagonal == "keep" else 0
+    if alpha == "auto":
+        seen = (directions.left.T @ vector) @ directions.right.T
+        rank = break_even_rank(values, seen, float(torch.linalg.vector_norm(vector)))
+        del seen
+    elif diagonal == "remove":
+        rank = protected_rank(values, alpha, rank_rule)
+    if diagonal == "keep":
+        directions = Directions(directions.left[:, :rank], directions.right[:rank], directions.values[:rank])
     kept, removed = _take_out(directions, vector, rank, diagonal)
     energy = float(torch.linalg.vector_norm(vector)) ** 2
     share = min(1.0, removed / energy) if energy > 0.0 else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from hubmerge.linalg import RankRule, project
 from hubmerge.linalg.projection import Diagonal
@@ -13,11 +13,21 @@ from hubmerge.methods.base import Absorbed, MethodParameters, NoParameters, Norm
 from merge_recipes import PerTensor
 
 
+def _kind(value: object) -> str:
+    return "word" if isinstance(value, str) else "number"
+
+
+Share = Annotated[float, Field(ge=0.0, le=1.0), Tag("number")]
+# Told apart by their kind, so that a wrong number is not also told to be none of the words.
+Alpha = Annotated[Share | Annotated[Literal["auto"], Tag("word")], Discriminator(_kind)]
+
+
 class OpcmParameters(MethodParameters):
     """Parameters of `opcm`."""
 
-    alpha: Annotated[float, PerTensor()] = Field(
-        0.5, ge=0.0, le=1.0, description="share of the singular values' sum whose directions are protected"
+    alpha: Annotated[Alpha, PerTensor()] = Field(
+        0.5,
+        description="share of the singular values' sum whose directions are protected; `auto` finds the rank itself",
     )
     rank_rule: RankRule = Field(
         "paper", description="`fusion_bench` counts as the authors' code does: one direction fewer"

@@ -13,8 +13,9 @@ from hubmerge.errors import HubmergeError
 from hubmerge.linalg import project
 from hubmerge.methods import method_named
 from hubmerge.methods.mergekit_ties import largest_elements
+from merge_recipes.parameters import parameters_from
 from tests import oracle
-from tests.matrices import decaying
+from tests.matrices import AWKWARD, awkward_pairs, decaying
 from tests.methods.test_methods import MATRICES, Fold, StateDict, folded, starts_of_a, stream
 
 
@@ -193,3 +194,41 @@ def test_truncated_projection_with_everything_is_exact_to_the_gram_matrix() -> N
     exact, truncated = project(*pair, 0.5), project(*pair, 0.5, truncate=1.0)
     assert float((truncated.kept - exact.kept).norm()) <= 1e-9 * float(pair[1].norm())
     assert truncated.error == 0.0
+
+
+@pytest.mark.parametrize("diagonal", ["remove", "keep"])
+@pytest.mark.parametrize("kind", AWKWARD)
+def test_alpha_auto_agrees_with_trying_every_rank(kind: str, diagonal: str) -> None:
+    accumulated, task_vector = awkward_pairs(np.random.default_rng(0))[kind]
+    unit = np.abs(task_vector).max() or 1.0
+    expected, rank = oracle.project(
+        accumulated / (np.abs(accumulated).max() or 1.0), task_vector / unit, "auto", diagonal=diagonal
+    )
+    pair = [torch.from_numpy(np.array(values)) for values in (accumulated, task_vector)]
+    result = project(*pair, "auto", diagonal=diagonal)
+    assert result.rank == rank
+    assert np.linalg.norm(result.kept.numpy() / unit - expected) <= 1e-10 * np.linalg.norm(task_vector / unit)
+
+
+def test_alpha_auto_protects_nothing_from_the_same_again_and_much_from_a_stranger() -> None:
+    rng = np.random.default_rng(2)
+    first = torch.from_numpy(np.array(decaying(rng, 40, 60)))
+    stranger = torch.from_numpy(rng.standard_normal((40, 60)))
+    assert project(first, 2.0 * first, "auto", diagonal="keep").rank == 0
+    result = project(first, stranger, "auto", diagonal="keep")
+    assert result.rank > 5
+    assert result.removed_share < 0.5
+
+
+@pytest.mark.parametrize("parameters", [{"alpha": "auto"}, {"alpha": "auto", "diagonal": "keep"}])
+def test_streams_with_alpha_auto(parameters: dict[str, Any]) -> None:
+    base, checkpoints = stream(4, seed=13)
+    expected = oracle.opcm(base, checkpoints, MATRICES, **parameters)[-1].merged
+    assert agree(folded("opcm", base, checkpoints, **parameters), expected, base, 1e-8)
+
+
+@pytest.mark.parametrize(("alpha", "count"), [("automatic", 1), (1.5, 1), (-0.1, 1), (True, 1), (None, 1)])
+def test_a_wrong_alpha_is_told_once(alpha: object, count: int) -> None:
+    with pytest.raises(ValidationError) as caught:
+        parameters_from(method_named("opcm").Parameters, {"alpha": alpha})
+    assert caught.value.error_count() == count
