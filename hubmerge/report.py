@@ -26,6 +26,9 @@ REPORT_FILE = "hubmerge.json"
 MetricValue = float | list[list[int]]
 Scores = dict[str, dict[str, MetricValue]]  # task -> metric -> value
 
+# Counts, and a figure of which less is better: neither can stand in the accuracy matrix.
+NOT_IN_MATRIX = frozenset({"confusion", "perplexity"})
+
 T = TypeVar("T")
 
 
@@ -101,8 +104,13 @@ class TaskReport:
 
     @property
     def main_metric(self) -> str:
-        """The metric that stands in the accuracy matrix: the first one that is a number."""
-        return next((metric for metric in self.metrics if metric != "confusion"), "accuracy")
+        """The metric that stands in the accuracy matrix: see `main_metric`."""
+        return main_metric(self.metrics)
+
+
+def main_metric(metrics: Sequence[str]) -> str:
+    """The one of a task's metrics that stands in the accuracy matrix: the first of which more is better."""
+    return next((metric for metric in metrics if metric not in NOT_IN_MATRIX), "accuracy")
 
 
 @dataclass(frozen=True)

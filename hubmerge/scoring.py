@@ -77,7 +77,7 @@ class Scoreboard:
                     commit=self._commit(task),
                     metrics=task.metrics,
                     examples=prepared.examples if prepared else None,
-                    classes=len(prepared.class_names) if prepared else None,
+                    classes=(len(prepared.class_names) or None) if prepared else None,
                 )
             )
         return tuple(reports)

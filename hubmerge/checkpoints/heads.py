@@ -12,7 +12,7 @@ from hubmerge.checkpoints.components import pattern_for
 from hubmerge.checkpoints.selection import Selection
 from hubmerge.errors import CheckpointError
 
-_HEADS = ("classifier", "classifier.*", "*_classifier.*", "score.*")
+HEADS = ("classifier", "classifier.*", "*_classifier.*", "score.*")
 _UNNAMED = re.compile(r"LABEL_\d+")
 
 
@@ -24,7 +24,7 @@ def check_head(name: str, base: Checkpoint, checkpoints: Sequence[Checkpoint], s
 
     Raises CheckpointError naming the checkpoint whose classes are not those of the base model.
     """
-    if not any(fnmatchcase(name, head) for head in _HEADS):
+    if not any(fnmatchcase(name, head) for head in HEADS):
         return
     if any(fnmatchcase(name, pattern) for pattern in selection.include):
         return

@@ -21,8 +21,8 @@ from hubmerge.errors import EvaluationError
 if TYPE_CHECKING:
     from hubmerge.evaluation.kinds import TaskKind
 
-TASK_KIND_NAMES = ("zero-shot-image-classification",)
-METRIC_NAMES = ("accuracy", "f1", "top-5", "confusion")
+TASK_KIND_NAMES = ("zero-shot-image-classification", "text-classification", "causal-lm")
+METRIC_NAMES = ("accuracy", "f1", "top-5", "confusion", "perplexity")
 
 __all__ = ["METRIC_NAMES", "TASK_KIND_NAMES", "task_kind_named"]
 
@@ -37,4 +37,12 @@ def task_kind_named(name: str) -> TaskKind:
         from hubmerge.evaluation.zero_shot import ZeroShotImageClassification
 
         return ZeroShotImageClassification()
+    if name == "text-classification":
+        from hubmerge.evaluation.text_classification import TextClassification
+
+        return TextClassification()
+    if name == "causal-lm":
+        from hubmerge.evaluation.causal_lm import CausalLM
+
+        return CausalLM()
     raise EvaluationError(f"no kind of task {name!r}", hint=f"the kinds are: {', '.join(TASK_KIND_NAMES)}")

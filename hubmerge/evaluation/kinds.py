@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import datasets
 import torch
 
+from hubmerge.checkpoints import Checkpoint
 from hubmerge.evaluation.metrics import MetricLoader
 from hubmerge.report import MetricValue
 from merge_recipes import Task
@@ -53,7 +54,7 @@ class PreparedTask(Protocol):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in order of their number."""
+        """The classes, in order of their number; none where a task has no classes."""
         ...
 
     def score(self, scorer: Any) -> dict[str, MetricValue]:
@@ -66,7 +67,7 @@ class TaskKind(Protocol):
 
     name: str
 
-    def open_scorer(self, base_folder: Path, base: Weights, *, identity: str, device: str = "cpu") -> Any:
+    def open_scorer(self, base_folder: Path, base: Checkpoint, *, identity: str, device: str = "cpu") -> Any:
         """A scorer that holds the base model. `identity`: the base model's commit, a key of the cache."""
         ...
 

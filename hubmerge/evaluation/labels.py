@@ -78,11 +78,11 @@ def _renamed(feature: datasets.ClassLabel, class_names: Sequence[str] | None, wh
 
 def _check_order(own: Sequence[str], given: Sequence[str], where: str) -> None:
     """Refuse names that the dataset has too, but for other numbers: scores would be wrong and nothing would tell."""
-    places = {_letters(name): number for number, name in enumerate(own)}
+    places = {letters(name): number for number, name in enumerate(own)}
     if len(places) < len(own):
         return
     for number, name in enumerate(given):
-        place = places.get(_letters(name), number)
+        place = places.get(letters(name), number)
         if place != number:
             raise EvaluationError(
                 f"{where}: class_names calls class {number} {name!r}, the dataset calls it {own[number]!r} and has "
@@ -91,7 +91,7 @@ def _check_order(own: Sequence[str], given: Sequence[str], where: str) -> None:
             )
 
 
-def _letters(name: str) -> str:
+def letters(name: str) -> str:
     """A name without what differs between spellings: case, blanks, underscores, marks."""
     return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
 

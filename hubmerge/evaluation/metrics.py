@@ -1,4 +1,4 @@
-"""Metrics as `evaluate.Metric` objects: four that ship here and need no network; any other comes from outside.
+"""Metrics as `evaluate.Metric` objects: five that ship here and need no network; any other comes from outside.
 
 Each is constructed by `shipped_metric`, which keeps its data in memory: no lock files, no shared cache.
 """
@@ -100,7 +100,27 @@ class Confusion(_ShippedMetric):
         return {"confusion": counts}
 
 
-SHIPPED_METRICS: tuple[type[_ShippedMetric], ...] = (Accuracy, F1, Top5, Confusion)
+class Perplexity(_ShippedMetric):
+    """exp of the mean negative natural logarithm of the true tokens' probabilities; lower is better, 1 is perfect."""
+
+    metric_name = "perplexity"
+    about = "exp of the mean negative natural logarithm of the probabilities given to the true tokens; lower is better."
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description=self.about,
+            citation="",
+            inputs_description=self.about,
+            features=datasets.Features({"log_probabilities": datasets.Value("float64")}),
+        )
+
+    def _compute(self, log_probabilities: Any) -> dict[str, float]:
+        return {"perplexity": float(np.exp(-np.mean(np.asarray(log_probabilities, dtype=np.float64))))}
+
+
+CLASS_METRICS: tuple[type[_ShippedMetric], ...] = (Accuracy, F1, Top5, Confusion)
+SHIPPED_METRICS: tuple[type[_ShippedMetric], ...] = (*CLASS_METRICS, Perplexity)
+CLASS_METRIC_NAMES: tuple[str, ...] = tuple(metric.metric_name for metric in CLASS_METRICS)
 SHIPPED_METRIC_NAMES: tuple[str, ...] = tuple(metric.metric_name for metric in SHIPPED_METRICS)
 
 
@@ -155,6 +175,8 @@ def compute_metric(
     Raises:
         EvaluationError: the metric refuses its inputs, or gives no number.
     """
+    if isinstance(metric, Perplexity):
+        raise EvaluationError(f"metric {name!r} is not for classes", hint="use it in tasks of the kind causal-lm")
     options: dict[str, Any] = {"classes": scores.shape[1]} if isinstance(metric, Confusion) else {}
     inputs = rank_classes(scores) if getattr(metric, "takes_ranking", False) else scores.argmax(axis=1)
     try:

@@ -18,7 +18,7 @@ from hubmerge.linalg import frobenius_norm, group_cosines, sketch
 from hubmerge.opening import open_source
 from hubmerge.planning import input_dtype, preflight, selection_of
 from hubmerge.progress import Progress, SilentProgress
-from hubmerge.report import Scores
+from hubmerge.report import Scores, main_metric
 from hubmerge.scoring import Scoreboard
 from hubmerge.sources import fetch_folder
 from hubmerge.stream import settle
@@ -153,12 +153,11 @@ class Bench:
 
 
 def main_scores(tasks: Sequence[Task], scores: Scores) -> dict[str, float]:
-    """The first metric of each task that is a number."""
+    """The metric of each task that stands in the accuracy matrix."""
     found = {}
     for task in tasks:
         values = scores.get(task.name, {})
-        name = next((metric for metric in task.metrics if metric != "confusion"), "accuracy")
-        value = values.get(name)
+        value = values.get(main_metric(task.metrics))
         if isinstance(value, (int, float)):
             found[task.name] = float(value)
     return found

@@ -8,7 +8,7 @@ from sklearn import metrics as oracle
 
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.metrics import (
-    SHIPPED_METRIC_NAMES,
+    CLASS_METRIC_NAMES,
     compute_metric,
     metric_named,
     rank_classes,
@@ -54,7 +54,7 @@ def test_f1_refuses_an_average_it_does_not_know(tmp_path) -> None:
         shipped_metric("f1", tmp_path).compute(predictions=[0], references=[0], average="samples")
 
 
-@pytest.mark.parametrize("name", SHIPPED_METRIC_NAMES)
+@pytest.mark.parametrize("name", CLASS_METRIC_NAMES)
 def test_shipped_metrics_are_evaluate_metrics_and_leave_no_files(name, tmp_path) -> None:
     metric = shipped_metric(name, tmp_path)
     assert isinstance(metric, evaluate.Metric)

@@ -12,7 +12,7 @@ from transformers import CLIPModel, CLIPProcessor, pipeline
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES, task_kind_named
-from hubmerge.evaluation.metrics import SHIPPED_METRIC_NAMES
+from hubmerge.evaluation.metrics import CLASS_METRIC_NAMES, SHIPPED_METRIC_NAMES
 from hubmerge.evaluation.pixels import Preprocessor
 from tests.evaluation.small_task import CLASS_NAMES, PROMPTS, make_task
 
@@ -78,10 +78,10 @@ def test_head_is_the_mean_over_prompts_made_unit(scorer, clip_folders, rows, tmp
 
 
 def test_scores_are_the_metrics_of_the_logits(scorer, rows, tmp_path) -> None:
-    prepared = prepare(scorer, rows, tmp_path, make_task(metrics=METRIC_NAMES))
+    prepared = prepare(scorer, rows, tmp_path, make_task(metrics=CLASS_METRIC_NAMES))
     scores = prepared.score(scorer)
     predicted = prepared.logits(scorer).argmax(axis=1)
-    assert set(scores) == set(METRIC_NAMES)
+    assert set(scores) == set(CLASS_METRIC_NAMES)
     assert scores["accuracy"] == pytest.approx((predicted == prepared.labels).mean())
     assert np.sum(scores["confusion"]) == prepared.examples == len(rows)
     assert scores["top-5"] >= scores["accuracy"]

@@ -1,0 +1,89 @@
+"""Texts of a dataset to batches of tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import datasets
+import torch
+
+from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.labels import check_column
+from merge_recipes import DatasetReference, Task
+
+DEFAULT_COLUMN = "text"
+Tokens = list[int]
+
+
+def place_of(task: Task) -> str:
+    """What messages call a task with its dataset."""
+    return f"task {task.name}, {task.dataset.path}, split {task.dataset.split}"
+
+
+def read_texts(rows: datasets.Dataset, source: DatasetReference, where: str) -> list[str]:
+    """The texts of all rows, in order.
+
+    Raises:
+        EvaluationError: there is no such column, or it holds something else, or no row at all.
+    """
+    column = source.text or DEFAULT_COLUMN
+    check_column(rows, column, "text", where)
+    kind = getattr(rows.features[column], "dtype", "")
+    if kind not in {"string", "large_string"}:
+        raise EvaluationError(
+            f"{where}: column {column!r} holds {rows.features[column]}, not texts",
+            hint="set `dataset: {text: ...}` of the task to a column of texts",
+        )
+    texts = rows.with_format(None)[column][:]
+    missing = next((row for row, text in enumerate(texts) if text is None), None)
+    if missing is not None:
+        raise EvaluationError(f"{where}: row {missing} has no text in column {column!r}")
+    if not texts:
+        raise EvaluationError(f"{where}: no examples", hint="name a split that has some")
+    return list(texts)
+
+
+def check_prompts(task: Task) -> None:
+    """Refuse prompts, which a task of texts has no use for."""
+    if task.prompts != Task.model_fields["prompts"].default:
+        raise EvaluationError(f"{place_of(task)}: {task.kind} has no prompts", hint="leave out the key prompts")
+
+
+def tokenised(tokenizer: Any, texts: Sequence[str], limit: int | None) -> list[Tokens]:
+    """The tokens of every text with the tokenizer's own special ones; cut to `limit`, or whole."""
+    cut = {"truncation": True, "max_length": limit} if limit is not None else {}
+    found: list[Tokens] = tokenizer(list(texts), add_special_tokens=True, verbose=False, **cut)["input_ids"]
+    return found
+
+
+def batches(
+    texts: Sequence[Tokens], size: int, *, most_cells: int | None = None, equal: bool = False
+) -> Iterator[list[int]]:
+    """Yield the numbers of texts that go together, the longest first.
+
+    At most `size` in a batch, and at most `most_cells` tokens with padding, where given; one text is always taken.
+    With `equal` all texts of a batch have the same length, so that nothing is padded.
+    """
+    order = sorted(range(len(texts)), key=lambda number: (-len(texts[number]), number))
+    batch: list[int] = []
+    for number in order:
+        longest = len(texts[batch[0]]) if batch else 0
+        full = len(batch) == size or (most_cells is not None and longest * (len(batch) + 1) > most_cells)
+        if batch and (full or (equal and len(texts[number]) < longest)):
+            yield batch
+            batch = []
+        batch.append(number)
+    if batch:
+        yield batch
+
+
+def padded(texts: Sequence[Tokens], padding: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens and attention mask of one batch, int64 (B, L), padded on the right."""
+    length = max(len(text) for text in texts)
+    tokens = torch.full((len(texts), length), padding, dtype=torch.int64)
+    mask = torch.zeros((len(texts), length), dtype=torch.int64)
+    for row, text in enumerate(texts):
+        tokens[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
+        mask[row, : len(text)] = 1
+    return tokens.to(device), mask.to(device)
