@@ -22,6 +22,7 @@ from hubmerge.report import Scores, main_metric
 from hubmerge.scoring import Scoreboard
 from hubmerge.sources import fetch_folder
 from hubmerge.stream import settle
+from hubmerge.study.cells import task_content
 from hubmerge.study.results import References
 from hubmerge.study.schema import LoadedStudy
 from merge_recipes import Recipe, Task, task_entries
@@ -107,8 +108,8 @@ class Bench:
 
     def references_digest(self) -> str:
         """The digest of what the references rest on."""
-        tasks = [task.model_dump(mode="json") for task in self.scores.tasks]
-        return content_digest(["references", 1, self.commits, tasks, self.datasets])
+        tasks = [task_content(task, self.datasets.get(task.name)) for task in self.scores.tasks]
+        return content_digest(["references", 1, self.commits, tasks])
 
     def references(self) -> References:
         """Score the base model and every checkpoint by itself, and compare the task vectors."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.study.schema import Study
-from merge_recipes import Recipe, StreamEntry
+from merge_recipes import Recipe, StreamEntry, Task
 from merge_recipes.digests import content_digest
 
 CELL_FORMAT = 1
@@ -65,6 +65,15 @@ def ordered(recipe: Recipe, tasks: int, seed: int | None) -> tuple[StreamEntry, 
     return listed.stream() if seed is None else listed.model_copy(update={"order": "shuffled", "seed": seed}).stream()
 
 
+def task_content(task: Task, commit: str | None) -> dict[str, Any]:
+    """What the scores of a task rest on: where its dataset lies does not matter, if it is known what is in it."""
+    content = task.model_dump(mode="json")
+    if commit is not None:
+        dataset = content["dataset"]
+        content["dataset"] = {**dataset, "path": None, "revision": None, "commit": commit}
+    return content
+
+
 def cell_digest(cell: Cell, recipe: Recipe, commits: dict[str, str], datasets: dict[str, str], score: str) -> str:
     """The digest of a cell: `commits` are those of the base model ("") and of the entries, by name."""
     merged = cell.recipe(recipe)
@@ -79,9 +88,7 @@ def cell_digest(cell: Cell, recipe: Recipe, commits: dict[str, str], datasets: d
             "dtype": merged.dtype,
             "out_dtype": merged.out_dtype,
             "tensors": merged.tensors.model_dump(mode="json"),
-            "tasks": [
-                [task.model_dump(mode="json"), datasets.get(task.name)] for task in (evaluate.tasks if evaluate else ())
-            ],
+            "tasks": [task_content(task, datasets.get(task.name)) for task in (evaluate.tasks if evaluate else ())],
             "round_to": cell.round_to,
             "perturb": cell.perturb,
             "score": score,
