@@ -45,6 +45,9 @@ def all_finite(tensor: torch.Tensor) -> bool:
     if tensor.dtype.itemsize == 1:
         # torch compares no 8-bit floats.
         tensor = tensor.to(torch.float32)
+    # One pass at the speed of memory; squares of finite values may overflow, so only its yes is an answer.
+    if math.isfinite(float(torch.linalg.vector_norm(tensor))):
+        return True
     low, high = torch.aminmax(tensor)
     return math.isfinite(float(low)) and math.isfinite(float(high))
 

@@ -21,6 +21,9 @@ NULL_CUT = 1e-12
 SMALL = 1e-2
 """Directions below SMALL * s_1 are worked out by an SVD of their own."""
 
+GRAM_BLOCK = 192
+"""Rows of the Gram matrix that are computed at a time: smaller blocks save more and run slower."""
+
 _EPSILON = torch.finfo(torch.float64).eps
 
 
@@ -99,8 +102,22 @@ def truncated_directions(
 
 
 def _eigenpairs(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    eigenvalues, vectors = torch.linalg.eigh(matrix @ matrix.T)
-    return eigenvalues.flip(0), vectors.flip(1)
+    negated, vectors = torch.linalg.eigh(negative_gram(matrix))
+    return -negated, vectors
+
+
+def negative_gram(matrix: torch.Tensor) -> torch.Tensor:
+    """The lower triangle of -A A^T, zeros (and some more of it) above: all that `eigh` reads.
+
+    Its eigenvalues ascend, so those of A A^T descend and nothing has to be turned around. Half of the product is
+    saved, less what the blocks along the diagonal have too much.
+    """
+    rows = matrix.shape[0]
+    gram = matrix.new_zeros(rows, rows)
+    for begin in range(0, rows, GRAM_BLOCK):
+        end = min(begin + GRAM_BLOCK, rows)
+        gram[begin:end, :end].addmm_(matrix[begin:end], matrix[:end].T, beta=0.0, alpha=-1.0)
+    return gram
 
 
 def _gram_directions(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -8,6 +8,8 @@ from collections.abc import Iterable
 import torch
 
 _SAFE_LOW, _SAFE_HIGH = 1e-100, 1e100
+_ORDINARY_LOW = 1e5 * _SAFE_LOW
+"""A tensor as long as this has an element above _SAFE_LOW, unless it has more than 1e10 of them."""
 
 
 def power_of_two_near(tensor: torch.Tensor) -> float:
@@ -15,7 +17,7 @@ def power_of_two_near(tensor: torch.Tensor) -> float:
 
     Dividing by it changes no digit of any element and keeps squares of the elements inside float64.
     """
-    if tensor.numel() == 0:
+    if tensor.numel() == 0 or _ordinary_length(tensor) is not None:
         return 1.0
     low, high = torch.aminmax(tensor)
     largest = max(-float(low), float(high))
@@ -26,9 +28,18 @@ def power_of_two_near(tensor: torch.Tensor) -> float:
 
 def frobenius_norm(tensor: torch.Tensor) -> float:
     """Root of the sum of squares of all elements of a float64 tensor, for any finite elements."""
+    length = _ordinary_length(tensor)
+    if length is not None:
+        return length
     scale = power_of_two_near(tensor)
     scaled = tensor if scale == 1.0 else tensor / scale
     return float(torch.linalg.vector_norm(scaled)) * scale
+
+
+def _ordinary_length(tensor: torch.Tensor) -> float | None:
+    """The norm where no square of an element comes near the ends of float64, else None; one look at the tensor."""
+    length = float(torch.linalg.vector_norm(tensor))
+    return length if _ORDINARY_LOW <= length <= _SAFE_HIGH else None
 
 
 def total_norm(norms: Iterable[float]) -> float:
@@ -50,6 +61,7 @@ def cosine(first: torch.Tensor, second: torch.Tensor) -> float | None:
     if 0.0 in lengths:
         return None
     scales = power_of_two_near(first), power_of_two_near(second)
-    product = float(torch.dot((first / scales[0]).reshape(-1), (second / scales[1]).reshape(-1)))
+    scaled = [t if scale == 1.0 else t / scale for t, scale in zip((first, second), scales, strict=True)]
+    product = float(torch.dot(scaled[0].reshape(-1), scaled[1].reshape(-1)))
     value = product / (lengths[0] / scales[0]) / (lengths[1] / scales[1])
     return max(-1.0, min(1.0, value))

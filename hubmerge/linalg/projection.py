@@ -8,11 +8,13 @@ from typing import Literal
 import torch
 
 from hubmerge.linalg.directions import Directions, leading_directions, singular_directions, truncated_directions
-from hubmerge.linalg.norms import power_of_two_near
+from hubmerge.linalg.norms import frobenius_norm, power_of_two_near
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
+from hubmerge.linalg.single import project_in_single
 
 Diagonal = Literal["remove", "keep"]
 Alpha = float | Literal["auto"]
+Precision = Literal["float64", "float32"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ def project(
     rank_rule: RankRule = "paper",
     diagonal: Diagonal = "remove",
     truncate: float | None = None,
+    precision: Precision = "float64",
 ) -> Projection:
     """Take out of `task_vector` what lies along the singular directions of `accumulated`.
 
@@ -48,12 +51,28 @@ def project(
 
     `truncate` works with the leading directions only, those that make up this share of the sum of the singular
     values (or `alpha`, if that is more); the diagonal entries of the others stay, and `error` says how much that is.
+
+    `precision` is that of the arithmetic. "float32" is for `diagonal` "keep" alone, where it costs about 1e-5 of the
+    task vector: removing the diagonal hangs on single directions, which float32 does not resolve. Where it cannot
+    tell the rank for certain, or has to find it ("auto"), float64 takes over.
     """
     if accumulated.shape[0] > accumulated.shape[1]:
-        turned = project(accumulated.T, task_vector.T, alpha, rank_rule=rank_rule, diagonal=diagonal, truncate=truncate)
+        turned = project(
+            accumulated.T,
+            task_vector.T,
+            alpha,
+            rank_rule=rank_rule,
+            diagonal=diagonal,
+            truncate=truncate,
+            precision=precision,
+        )
         return replace(turned, kept=turned.kept.T)
-    if task_vector.numel() == 0 or not bool(accumulated.any()) or (diagonal == "keep" and alpha == 0.0):
+    if task_vector.numel() == 0 or frobenius_norm(accumulated) == 0.0 or (diagonal == "keep" and alpha == 0.0):
         return Projection(task_vector.clone(), 0, 0.0)
+    if precision == "float32" and diagonal == "keep" and alpha != "auto":
+        single = project_in_single(accumulated, task_vector, alpha, rank_rule)
+        if single is not None:
+            return Projection(*single)
     accumulated_scale, task_scale = power_of_two_near(accumulated), power_of_two_near(task_vector)
     matrix = accumulated if accumulated_scale == 1.0 else accumulated / accumulated_scale
     vector = task_vector if task_scale == 1.0 else task_vector / task_scale

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Literal
 
 import torch
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from hubmerge.linalg import RankRule, project
-from hubmerge.linalg.projection import Diagonal
+from hubmerge.linalg.projection import Diagonal, Precision
 from hubmerge.methods.base import Absorbed, MethodParameters, NoParameters, Norms
 from merge_recipes import PerTensor
 
@@ -35,12 +35,21 @@ class OpcmParameters(MethodParameters):
     diagonal: Diagonal = Field(
         "remove", description="`keep` takes out the protected block only: cheaper, stable over long streams"
     )
+    precision: Precision = Field(
+        "float64", description="of the projection's arithmetic; `float32` is faster, for `diagonal: keep` alone"
+    )
     svd: Literal["exact", "truncated"] = Field(
         "exact", description="`truncated` leaves the diagonal of small directions as it is, and reports the error"
     )
     svd_share: float = Field(
         0.9, gt=0.0, le=1.0, description="share of the singular values' sum that `svd: truncated` works with"
     )
+
+    @model_validator(mode="after")
+    def _single_is_for_the_stable_form(self) -> OpcmParameters:
+        if self.precision == "float32" and self.diagonal == "remove":
+            raise ValueError("precision: float32 is not enough where the diagonal is removed; add `diagonal: keep`")
+        return self
 
 
 class Opcm:
@@ -66,6 +75,7 @@ class Opcm:
             rank_rule=parameters.rank_rule,
             diagonal=parameters.diagonal,
             truncate=parameters.svd_share if parameters.svd == "truncated" else None,
+            precision=parameters.precision,
         )
         # `kept` is our own memory, and adding in place spares one more copy of the largest tensor.
         kept = projection.kept.add_(accumulated)

@@ -1,0 +1,116 @@
+"""The float32 projection that keeps the diagonal: right about the rank, close to the exact one, stable over steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from hubmerge.linalg import NULL_CUT, project
+from hubmerge.linalg.directions import negative_gram
+from hubmerge.linalg.single import project_in_single
+from hubmerge.methods import method_named
+from tests import oracle
+from tests.matrices import AWKWARD, awkward_pairs, decaying, with_values
+
+
+def both(accumulated: np.ndarray, task_vector: np.ndarray, alpha: float = 0.5) -> list[torch.Tensor]:
+    pair = torch.from_numpy(accumulated), torch.from_numpy(task_vector)
+    results = [project(*pair, alpha, diagonal="keep", precision=precision) for precision in ("float64", "float32")]
+    assert results[0].rank == results[1].rank
+    assert results[0].removed_share == pytest.approx(results[1].removed_share, abs=1e-5)
+    return [result.kept for result in results]
+
+
+def apart(first: torch.Tensor, second: torch.Tensor, unit: torch.Tensor) -> float:
+    largest = float(unit.abs().max()) or 1.0
+    length = float(torch.linalg.vector_norm(unit / largest)) or 1.0
+    return float(torch.linalg.vector_norm((first - second) / largest)) / length
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5, 0.8, 1.0])
+@pytest.mark.parametrize("kind", AWKWARD)
+def test_close_to_the_exact_one_on_awkward_matrices(kind: str, alpha: float) -> None:
+    accumulated, task_vector = awkward_pairs(np.random.default_rng(1))[kind]
+    exact, single = both(accumulated, task_vector, alpha)
+    assert single.dtype == torch.float64
+    assert single.shape == exact.shape
+    assert apart(exact, single, torch.from_numpy(task_vector)) <= 1e-4
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (64, 256), (256, 64), (200, 300)])
+def test_is_float32_where_that_is_enough(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(2)
+    accumulated, task_vector = decaying(rng, *shape), rng.standard_normal(shape)
+    exact, single = both(accumulated, task_vector)
+    expected, rank = oracle.project(accumulated, task_vector, 0.5, diagonal="keep")
+    assert project(*map(torch.from_numpy, (accumulated, task_vector)), 0.5, diagonal="keep").rank == rank
+    error = float(np.linalg.norm(single.numpy() - expected) / np.linalg.norm(task_vector))
+    assert 1e-9 < error <= 2e-5
+    assert not torch.equal(exact, single)
+
+
+def test_float64_decides_where_the_rank_is_in_doubt() -> None:
+    # The leading two of these have half of the sum, but for rounding.
+    rng = np.random.default_rng(3)
+    accumulated, task_vector = (
+        with_values(rng, 6, 40, np.r_[3.0, 2.0, 1.6, 1.4, 1.0, 1.0]),
+        rng.standard_normal((6, 40)),
+    )
+    pair = torch.from_numpy(accumulated), torch.from_numpy(task_vector)
+    assert project_in_single(*pair, 0.5, "paper") is None
+    assert torch.equal(*both(accumulated, task_vector))
+    assert project_in_single(*pair, 0.53, "paper") is not None
+
+
+def test_float64_decides_where_the_block_ends_inside_a_cluster() -> None:
+    rng = np.random.default_rng(7)
+    accumulated, task_vector = with_values(rng, 16, 40, 1 + 1e-6 * np.arange(16)), rng.standard_normal((16, 40))
+    pair = torch.from_numpy(accumulated), torch.from_numpy(task_vector)
+    assert project_in_single(*pair, 0.53, "paper") is None
+    assert torch.equal(*both(accumulated, task_vector, 0.53))
+
+
+def test_float64_decides_where_the_block_reaches_far_down() -> None:
+    rng = np.random.default_rng(4)
+    accumulated, task_vector = decaying(rng, 40, 60, 3.0), rng.standard_normal((40, 60))
+    assert project_in_single(*map(torch.from_numpy, (accumulated, task_vector)), 0.999, "paper") is None
+    assert torch.equal(*both(accumulated, task_vector, 0.999))
+
+
+def test_errors_are_not_amplified_over_many_steps() -> None:
+    rng = np.random.default_rng(5)
+    exact = single = torch.zeros(64, 96, dtype=torch.float64)
+    errors = []
+    for _ in range(24):
+        task_vector = torch.from_numpy(decaying(rng, 64, 96))
+        exact = exact + project(exact, task_vector, 0.5, diagonal="keep").kept
+        single = single + project(single, task_vector, 0.5, diagonal="keep", precision="float32").kept
+        errors.append(apart(exact, single, exact))
+    assert 0.0 < max(errors) <= 1e-4
+    assert errors[-1] <= 10.0 * errors[1] + 1e-6
+
+
+def test_inputs_stay_as_they_are() -> None:
+    rng = np.random.default_rng(6)
+    pair = torch.from_numpy(decaying(rng, 30, 50)), torch.from_numpy(rng.standard_normal((30, 50)))
+    before = [tensor.clone() for tensor in pair]
+    project(*pair, 0.5, diagonal="keep", precision="float32")
+    assert all(torch.equal(old, new) for old, new in zip(before, pair, strict=True))
+
+
+def test_is_refused_where_single_directions_matter() -> None:
+    parameters = method_named("opcm").Parameters
+    assert parameters(diagonal="keep", precision="float32").precision == "float32"
+    with pytest.raises(ValidationError, match="diagonal: keep"):
+        parameters(precision="float32")
+
+
+@pytest.mark.parametrize("rows", [1, 191, 192, 193, 500])
+def test_the_triangle_of_the_gram_matrix(rows: int) -> None:
+    matrix = torch.from_numpy(np.random.default_rng(rows).standard_normal((rows, rows + 3)))
+    assert torch.allclose(negative_gram(matrix).tril(), -(matrix @ matrix.T).tril(), rtol=1e-12, atol=1e-11)
+    values = torch.linalg.eigvalsh(negative_gram(matrix)).neg()
+    expected = torch.linalg.svdvals(matrix) ** 2
+    assert torch.allclose(values, expected, rtol=1e-9, atol=NULL_CUT * float(expected[0]))
