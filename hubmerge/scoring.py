@@ -8,7 +8,6 @@ from pathlib import Path
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
 from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.kinds import PreparedTask, Scorer, Weights
-from hubmerge.hub.datasets import load_metric, load_rows
 from hubmerge.progress import Progress
 from hubmerge.report import Scores, TaskReport
 from hubmerge.stream import Stream
@@ -106,6 +105,8 @@ class Scoreboard:
         return self._scorers[task.kind]
 
     def _prepare(self, task: Task) -> PreparedTask:
+        from hubmerge.hub.datasets import load_metric, load_rows  # only tasks need what these import
+
         if task.name not in self._prepared:
             commit = self._commit(task)
             with self._progress.stage(f"prepare task {task.name}"):

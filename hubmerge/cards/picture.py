@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from io import BytesIO
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyBboxPatch
 
 from hubmerge.accuracy import AccuracyMatrix, percent
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 COLOURS = "YlGnBu"  # lightness falls evenly, so it reads alike to colour-blind eyes and in grey
 DOTS_PER_INCH = 160
@@ -36,6 +34,10 @@ def accuracy_picture(
     Raises:
         ValueError: the matrix has no row.
     """
+    # A run that scores nothing draws nothing, and need not wait for this.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     if not matrix.rows:
         raise ValueError("an accuracy matrix without rows cannot be drawn")
     tasks = matrix.seen(matrix.steps[-1])
@@ -101,6 +103,9 @@ def _rows(
 
 
 def _draw_row(axes: Axes, row: _Row, tasks: int) -> None:
+    from matplotlib import colormaps
+    from matplotlib.patches import FancyBboxPatch
+
     axes.text(
         -0.18, row.top + 0.5, row.label, ha="right", va="center", size=8.5, color=FAINT if row.reference else INK,
         style="italic" if row.reference else "normal", parse_math=False,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-import datasets
 import torch
 
 from hubmerge.checkpoints import Checkpoint
-from hubmerge.evaluation.metrics import MetricLoader
 from hubmerge.report import MetricValue
 from merge_recipes import Task
+
+if TYPE_CHECKING:  # their libraries take seconds and hundreds of megabytes to import
+    import datasets
+
+    from hubmerge.evaluation.metrics import MetricLoader
 
 
 class Weights(Protocol):
