@@ -1,0 +1,89 @@
+"""What a whole process costs: CPU seconds of user and system, wall seconds, highest resident memory.
+
+Nothing heavy is imported here: on Linux a child's highest memory begins with what its parent had.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one process and those it waited for; memory is that of the largest one of them."""
+
+    cpu_seconds: float
+    wall_seconds: float
+    peak_megabytes: float
+
+    @classmethod
+    def least(cls, costs: Sequence[Cost]) -> Cost:
+        """The least of each: other work on the machine only ever adds."""
+        return cls(
+            min(cost.cpu_seconds for cost in costs),
+            min(cost.wall_seconds for cost in costs),
+            min(cost.peak_megabytes for cost in costs),
+        )
+
+
+def measure(
+    command: Sequence[str | Path], *, cpus: int = 1, environment: Mapping[str, str] | None = None, log: Path
+) -> Cost:
+    """Run a command on that many CPUs, its output in `log`. Raises RuntimeError with the end of it if it fails."""
+    allowed = sorted(os.sched_getaffinity(0))
+    if cpus > len(allowed):
+        raise RuntimeError(f"{cpus} CPUs are wanted, this process may use {len(allowed)}")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    settings = {**os.environ, "TOKENIZERS_PARALLELISM": "false", **(environment or {})}
+    chosen = ",".join(map(str, allowed[-cpus:]))
+    with log.open("w") as output:
+        begin = time.perf_counter()
+        process = subprocess.Popen(
+            ["taskset", "--cpu-list", chosen, *map(str, command)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=settings,
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - begin
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode != 0:
+        raise RuntimeError(f"{command[0]} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
+    return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * 1024 / 1e6)
+
+
+def hubmerge(recipe: Path, work: Path) -> list[str | Path]:
+    """The command a user types, of this checkout, in the environment that runs the benchmark."""
+    return [sys.executable, "-m", "hubmerge", "run", recipe, "--work-dir", work, "--quiet"]
+
+
+def hubmerge_environment() -> dict[str, str]:
+    """Environment variables for it: this checkout's code, and no network."""
+    return {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"}
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def machine() -> str:
+    """The processor and how busy it is, for the caption of a table."""
+    model = next(
+        (
+            line.partition(":")[2].strip()
+            for line in Path("/proc/cpuinfo").read_text().splitlines()
+            if line.startswith("model name")
+        ),
+        "unknown processor",
+    )
+    return f"{model}, {len(os.sched_getaffinity(0))} CPUs, load {os.getloadavg()[0]:.1f} at the end"
