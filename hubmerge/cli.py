@@ -15,15 +15,19 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hubmerge
+from hubmerge import launching
 from hubmerge.automation.arguments import COMMANDS as AUTOMATION
 from hubmerge.automation.arguments import add_commands as add_automation
-from hubmerge.redaction import without_token
+from hubmerge.launching import INTERRUPTED
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from hubmerge.executor.processes import Processes
+from hubmerge.redaction import without_token
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,7 +87,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--port", type=int, default=0, metavar="N", help="default: one that the system chooses")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
-    serve.add_argument("--throttle", type=_above_zero, metavar="MB/S", help="let no more through, both ways together")
+    serve.add_argument("--throttle", type=_above_zero, metavar="MB/S", help="let no more through in each direction")
     serve.add_argument("--faults", type=_share, default=0.0, metavar="SHARE", help="let so many requests fail: 0 to 1")
     serve.add_argument("--fault-seed", type=int, default=0, metavar="N", help="which of them fail")
 
@@ -125,10 +129,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     _prepare_environment()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if launching.launched_count(os.environ) > 1:
+        return _main_launched(options)
+    return _guarded(options, lambda: _dispatch(options))
+
+
+def _main_launched(options: argparse.Namespace) -> int:
+    """One of several processes that a launcher started."""
+
+    def guarded(work: Callable[[], int]) -> int:
+        return _guarded(options, work, interrupted="interrupted, or another process of the run ended")
+
+    first = launching.launched_rank(os.environ) == 0
+    if options.command not in launching.COMMANDS:
+        message = f"{options.command} works in one process"
+        return (
+            _fail(options, message, "start it without the launcher: only `run` shares its work out", 2) if first else 2
+        )
+    return (
+        launching.run_first(guarded, lambda others: _dispatch(options, others))
+        if first
+        else launching.run_other(guarded)
+    )
+
+
+def _guarded(options: argparse.Namespace, work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
+    """Do the work and return the exit status; errors become words."""
     try:
-        return _dispatch(options)
+        return work()
     except KeyboardInterrupt:
-        return _fail(options, "interrupted", "run the same command again to continue", INTERRUPTED)
+        return _fail(options, interrupted, "run the same command again to continue", INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be told.
         with contextlib.suppress(OSError):
@@ -138,7 +168,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _explain(options, error)
 
 
-def _dispatch(options: argparse.Namespace) -> int:
+def _dispatch(options: argparse.Namespace, processes: Processes | None = None) -> int:
     from hubmerge import commands
 
     if options.command == "hub":
@@ -176,6 +206,7 @@ def _dispatch(options: argparse.Namespace) -> int:
         locked=options.locked,
         replay=options.replay,
         summary=options.summary,
+        processes=processes,
     )
 
 

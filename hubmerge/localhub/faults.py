@@ -21,7 +21,7 @@ RETRY_AFTER_SECONDS = 1
 
 
 class Throttle:
-    """Let no more than so many bytes per second through, both directions and all connections together.
+    """Let no more than so many bytes per second through in each direction, all connections together.
 
     Args:
         app: the application to slow down.
@@ -31,28 +31,29 @@ class Throttle:
     def __init__(self, app: ASGIApp, megabytes_per_second: float) -> None:
         self.app = app
         self._bytes_per_second = megabytes_per_second * 1_000_000
-        self._free_at = 0.0
+        self._free_at = {"up": 0.0, "down": 0.0}
 
-    async def _spend(self, size: int) -> None:
+    async def _spend(self, direction: str, size: int) -> None:
         now = asyncio.get_running_loop().time()
-        self._free_at = max(self._free_at, now) + size / self._bytes_per_second
-        await asyncio.sleep(self._free_at - now)
+        free_at = max(self._free_at[direction], now) + size / self._bytes_per_second
+        self._free_at[direction] = free_at
+        await asyncio.sleep(free_at - now)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, piece by piece as the line allows."""
 
         async def slow_receive() -> Message:
             message = await receive()
-            await self._spend(len(message.get("body", b"")))
+            await self._spend("up", len(message.get("body", b"")))
             return message
 
         async def slow_send(message: Message) -> None:
             body = message.get("body", b"")
             while len(body) > PIECE_BYTES:
-                await self._spend(PIECE_BYTES)
+                await self._spend("down", PIECE_BYTES)
                 await send({**message, "body": body[:PIECE_BYTES], "more_body": True})
                 body = body[PIECE_BYTES:]
-            await self._spend(len(body))
+            await self._spend("down", len(body))
             await send({**message, "body": body} if "body" in message else message)
 
         await self.app(scope, slow_receive, slow_send)

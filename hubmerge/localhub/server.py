@@ -49,7 +49,7 @@ class LocalHub:
         host: the address to listen on; by default nobody but this machine can connect.
         port: 0 for any free one.
         part_bytes: large files above this size are uploaded in parts of it.
-        throttle: megabytes per second to let through, up and down together; None for no limit.
+        throttle: megabytes per second to let through in each direction; None for no limit.
         faults: the share of requests to let fail, from 0 to 1; `hub.faults.set` changes it while the Hub serves.
         fault_seed: which ones.
 
