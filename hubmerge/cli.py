@@ -242,8 +242,10 @@ def _explain(options: argparse.Namespace, error: Exception) -> int:
     if isinstance(error, RecipeError):
         return _fail(options, str(error), None, 2)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
-        where = f" while writing {error.filename}" if error.filename else ""
-        return _fail(options, f"the disk is full{where}", "free some space; the next run continues", 5)
+        work = getattr(options, "work_dir", None)
+        where = f": the work folder's ({work}), or the one that the output goes to" if work else ""
+        where = f" while writing {error.filename}" if error.filename else where
+        return _fail(options, f"a disk is full{where}", "free some space; the next run continues", 5)
     if isinstance(error, OSError) and error.errno is not None and error.filename:
         hint = "choose another --work-dir or --out, or mend this one; the next run continues"
         return _fail(options, f"{error.filename} cannot be used: {error.strerror}", hint, 5)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -122,9 +122,8 @@ def refuse_machine_fault(error: Exception, what: str) -> None:
         if isinstance(link, OSError) and not isinstance(link, (HfHubHTTPError, ConnectionError, TimeoutError)):
             full = link.errno in DISK_FULL
             if full or (link.errno in _FORBIDDEN and link.filename):
-                where = f" {link.filename}" if link.filename else ""
                 raise MachineError(
-                    f"{what}: cannot be written{where}: {link.strerror or link}",
+                    f"{what}: cannot be written to {link.filename or constants.HF_HUB_CACHE}: {link.strerror or link}",
                     hint="free some space" if full else "make the folder writable, or set HF_HOME to another one",
                 ) from error
 

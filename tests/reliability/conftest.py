@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hubmerge.localhub import LocalHub
+from hubmerge.localhub import LocalHub, faults
+from hubmerge.localhub.faults import HalfAnswer
 from tests.reliability.forge import Forge
 from tests.run.conftest import Stage, hubmerge, stage
 
@@ -29,11 +30,17 @@ class Tripwire:
         self._app = app
         self.seen: list[str] = []
         self._action: Callable[[], object] | None = None
+        self._loses = False
 
     def set(self, pattern: str, action: Callable[[], object], number: int = 1) -> None:
         """Wait for requests that begin as the regular expression says."""
         self.seen.clear()
-        self._pattern, self._action, self._left = pattern, action, number
+        self._pattern, self._action, self._left, self._loses = pattern, action, number, False
+
+    def lose_answer(self, pattern: str, number: int = 1) -> None:
+        """Let the request be carried out, and end the connection before its answer."""
+        self.set(pattern, lambda: None, number)
+        self._loses = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, after the action if it is the one."""
@@ -44,6 +51,8 @@ class Tripwire:
             if self._left == 0:
                 action, self._action = self._action, None
                 await asyncio.to_thread(action)
+                if self._loses:
+                    send = HalfAnswer(send, honest=True)
         await self._app(scope, receive, send)
 
 
@@ -61,6 +70,7 @@ def disturb(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     logger = logging.getLogger("uvicorn.error")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
+    monkeypatch.setattr(faults, "SLOW_SECONDS", (0.01, 0.1))
     yield local_hub.faults.set
     local_hub.faults.set(0)
     logger.setLevel(level)
@@ -100,8 +110,10 @@ def quick_recipe(stage: Stage, repo: str | None, entries: int) -> dict[str, obje
 @pytest.fixture
 def quick(stage: Stage, tmp_path: Path, repo_name: Callable[..., str]) -> Callable[..., tuple[str, Path]]:
     """`quick(2)` writes such a recipe and returns the repo it publishes to and the recipe's path."""
+    from hubmerge.hub import fetch
 
     def write(entries: int) -> tuple[str, Path]:
+        fetch.list_files.cache_clear()
         repo = repo_name("target")
         return repo, stage.write(tmp_path, quick_recipe(stage, repo, entries))
 

@@ -1,18 +1,23 @@
 """Starts the command line again and again in processes of its own, without importing torch each time.
 
-A process that has imported everything forks for each run. Run as a program: it reads one JSON object a line
-({"arguments": [...], "environment": {...}, "output": FILE, "cache": FOLDER of the Hub cache}) and answers with the process id, then with the exit status
-(-9 for a killed one).
+A process that has imported everything forks for each run. Run as a program: it reads one JSON object a line, an
+`Order`, and answers with the process id, then with the exit status (-9 for a killed one).
 """
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
+import resource
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+
+ROOT = Path(__file__).parents[2]
 
 
 class Forge:
@@ -24,7 +29,7 @@ class Forge:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2]), **environment},
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
         )
         self._read()
 
@@ -32,11 +37,31 @@ class Forge:
         assert self._process.stdout is not None
         return int(self._process.stdout.readline())
 
-    def start(self, *arguments: str | Path, output: Path, cache: Path, **environment: str) -> int:
-        """Run `hubmerge ARGUMENTS` with stdout and stderr in a file; return the process id."""
+    def start(
+        self,
+        *arguments: str | Path,
+        output: Path,
+        cache: Path,
+        largest_file: int | None = None,
+        small_disk: Path | None = None,
+        powerless: bool = False,
+        **environment: str,
+    ) -> int:
+        """Run `hubmerge ARGUMENTS` with stdout and stderr in the file `output`; return the process id.
+
+        cache: the folder of the Hub cache. largest_file: no file can grow beyond so many bytes. small_disk: a folder
+        that becomes a disk of its own, which only this run sees. powerless: even root must ask for permission.
+        """
         assert self._process.stdin is not None
-        order = {"arguments": list(map(str, arguments)), "environment": environment, "output": str(output)}
-        order["cache"] = str(cache)
+        order = {
+            "arguments": list(map(str, arguments)),
+            "environment": environment,
+            "output": str(output),
+            "cache": str(cache),
+            "largest_file": largest_file,
+            "small_disk": small_disk and str(small_disk),
+            "powerless": powerless,
+        }
         self._process.stdin.write(json.dumps(order) + "\n")
         self._process.stdin.flush()
         return self._read()
@@ -78,20 +103,73 @@ def main() -> None:
     print(0, flush=True)
     for line in sys.stdin:
         order = json.loads(line)
+        inlet, outlet = os.pipe()
         child = os.fork()
         if child == 0:
-            target = os.open(order["output"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            os.dup2(target, 1)
-            os.dup2(target, 2)
+            os.dup2(outlet, 1)
+            os.dup2(outlet, 2)
+            os.close(inlet)
+            os.close(outlet)
             os.environ |= order["environment"]
             constants.HF_HUB_CACHE = order["cache"]  # read from the environment long ago
+            restrict(order)
             status = hubmerge_main(order["arguments"])
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(status)
+        os.close(outlet)
         print(child, flush=True)
+        with Path(order["output"]).open("ab") as output:
+            while piece := os.read(inlet, 1 << 16):
+                output.write(piece)
+                output.flush()
+        os.close(inlet)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+SMALL_DISK_BYTES = 64 << 20
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+CAPABILITY_VERSION = 0x20080522
+
+
+def restrict(order: dict[str, Any]) -> None:
+    """Take from this process what the order says."""
+    system = ctypes.CDLL(None, use_errno=True)
+    if order["largest_file"] is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"],) * 2)
+    if order["small_disk"]:
+        private_disk(system, order["small_disk"])
+    if order["powerless"]:
+        header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
+        nothing = (ctypes.c_uint32 * 6)()
+        if system.capset(header, nothing) != 0:
+            raise OSError(ctypes.get_errno(), "capset")
+
+
+def private_disk(system: ctypes.CDLL, folder: str) -> None:
+    """Mount a small disk on a folder, for this process alone.
+
+    Raises:
+        OSError: this machine does not allow it.
+    """
+    user, group = os.getuid(), os.getgid()
+    if system.unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0:
+        raise OSError(ctypes.get_errno(), "unshare")
+    Path("/proc/self/setgroups").write_text("deny")
+    Path("/proc/self/uid_map").write_text(f"{user} {user} 1")
+    Path("/proc/self/gid_map").write_text(f"{group} {group} 1")
+    options = f"size={SMALL_DISK_BYTES}".encode()
+    if system.mount(b"none", folder.encode(), b"tmpfs", 0, options) != 0:
+        raise OSError(ctypes.get_errno(), "mount")
+
+
+def can_have_a_private_disk() -> bool:
+    """Tell whether this machine allows it."""
+    command = "import ctypes, sys; from tests.reliability.forge import private_disk as disk; "
+    command += "disk(ctypes.CDLL(None, use_errno=True), sys.argv[1])"
+    with tempfile.TemporaryDirectory() as folder:
+        return subprocess.run([sys.executable, "-c", command, folder], cwd=ROOT, capture_output=True).returncode == 0
 
 
 if __name__ == "__main__":

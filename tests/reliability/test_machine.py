@@ -1,0 +1,166 @@
+"""The machine's own faults: a disk that is full, a folder that cannot be written, a clock that jumps."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.reliability.conftest import Tripwire
+from tests.reliability.forge import Forge, can_have_a_private_disk
+from tests.reliability.wholeness import leftovers, published, steps_shown
+
+Command = Callable[..., tuple[int, str, str]]
+Quick = Callable[..., tuple[str, Path]]
+Undisturbed = Callable[[int], dict[str, dict[str, str]]]
+
+
+def check_told(output: Path, *words: str) -> None:
+    text = output.read_text()
+    assert "Traceback" not in text
+    assert "not foreseen" not in text
+    for word in words:
+        assert word in text
+
+
+@pytest.mark.parametrize("largest_file", [0, 200, 3_000, 40_000, 150_000, 400_000, 900_000])
+def test_files_that_cannot_grow(
+    forge: Forge, quick: Quick, undisturbed: Undisturbed, tmp_path: Path, largest_file: int
+) -> None:
+    """The system refuses to write on, in one file after another: as with a full disk, or a quota."""
+    whole = undisturbed(2)
+    repo, recipe = quick(2)
+    places = {"output": tmp_path / "output", "cache": tmp_path / "cache", "TMPDIR": str(tmp_path)}
+    arguments = ["run", recipe, "--work-dir", tmp_path / "work"]
+    forge.start(*arguments, largest_file=largest_file, **places)
+    assert forge.wait() == 5, places["output"].read_text()
+    check_told(tmp_path / "output", "hint:")
+    steps_shown(repo)
+    forge.start(*arguments, **places)
+    assert forge.wait() == 0, places["output"].read_text()
+    assert steps_shown(repo) == [1, 2]
+    assert published(repo) == whole
+    assert leftovers(tmp_path) == []
+
+
+MOMENTS = {
+    "while headers are read": (2, "GET /hubmerge-demo/[^/]+/resolve/"),
+    "in a download": (5, "GET /hubmerge-demo/[^/]+/resolve/.*model.safetensors"),
+    "when a step is merged": (1, "POST /api/repos/create"),
+    "when a step is published": (1, "POST /api/models/{target}/tag/"),
+    "when the next step is published": (2, "POST /api/models/{target}/commit/main"),
+}
+
+
+@pytest.fixture(scope="session")
+def private_disks() -> None:
+    if not can_have_a_private_disk():
+        pytest.skip("this machine lets no process mount a disk of its own")
+
+
+@pytest.mark.usefixtures("private_disks")
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_the_disk_fills_up(
+    forge: Forge, quick: Quick, tripwire: Tripwire, undisturbed: Undisturbed, tmp_path: Path, moment: str
+) -> None:
+    whole = undisturbed(2)
+    repo, recipe = quick(2)
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    pid = 0
+
+    def fill() -> None:
+        rest = Path(f"/proc/{pid}/root{disk}/somebody-elses")
+        with rest.open("wb", buffering=0) as file:
+            try:
+                while file.write(bytes(4096)):
+                    pass
+            except OSError:
+                return
+
+    number, pattern = MOMENTS[moment]
+    tripwire.set(pattern.format(target=repo), fill, number)
+    places = {"output": tmp_path / "output", "cache": disk / "cache", "TMPDIR": str(disk)}
+    pid = forge.start("run", recipe, "--work-dir", disk / "work", small_disk=disk, **places)
+    status = forge.wait()
+    assert status == 5, places["output"].read_text()
+    check_told(tmp_path / "output", "hint:", str(disk))
+    steps_shown(repo)
+    forge.start("run", recipe, "--work-dir", disk / "work", **places)
+    assert forge.wait() == 0, places["output"].read_text()
+    assert steps_shown(repo) == [1, 2]
+    assert published(repo) == whole
+
+
+@pytest.mark.parametrize("part", ["work", "cache", "out"])
+def test_a_folder_that_cannot_be_written(
+    forge: Forge, quick: Quick, undisturbed: Undisturbed, tmp_path: Path, part: str
+) -> None:
+    whole = undisturbed(2)
+    repo, recipe = quick(2)
+    folder = tmp_path / part
+    folder.mkdir()
+    folder.chmod(0o555)
+    places = {"output": tmp_path / "output", "cache": tmp_path / "cache", "TMPDIR": str(tmp_path)}
+    arguments = ["run", recipe, "--work-dir", tmp_path / "work", "--out", tmp_path / "out" / "model"]
+    forge.start(*arguments, powerless=True, **places)
+    assert forge.wait() == 5, places["output"].read_text()
+    check_told(tmp_path / "output", "hint:", str(folder))
+    steps_shown(repo)
+    folder.chmod(0o755)
+    forge.start(*arguments, powerless=True, **places)
+    assert forge.wait() == 0, places["output"].read_text()
+    assert published(repo) == whole
+    assert (tmp_path / "out" / "model" / "config.json").is_file()
+    assert leftovers(tmp_path) == []
+
+
+def test_a_work_folder_that_becomes_read_only(
+    forge: Forge, quick: Quick, tripwire: Tripwire, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    whole = undisturbed(2)
+    repo, recipe = quick(2)
+
+    def set_mode(mode: int) -> None:
+        for folder, _, _ in os.walk(tmp_path / "work"):
+            Path(folder).chmod(mode)
+
+    tripwire.set(f"POST /api/models/{repo}/commit/main", lambda: set_mode(0o555))
+    places = {"output": tmp_path / "output", "cache": tmp_path / "cache", "TMPDIR": str(tmp_path)}
+    forge.start("run", recipe, "--work-dir", tmp_path / "work", powerless=True, **places)
+    assert forge.wait() == 5, places["output"].read_text()
+    check_told(tmp_path / "output", "hint:", str(tmp_path / "work"))
+    steps_shown(repo)
+    set_mode(0o755)
+    forge.start("run", recipe, "--work-dir", tmp_path / "work", powerless=True, **places)
+    assert forge.wait() == 0, places["output"].read_text()
+    assert published(repo) == whole
+    assert leftovers(tmp_path) == []
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_clock_that_jumps(
+    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    """Every look at the clock tells another year."""
+    whole = undisturbed(2)
+    repo, recipe = quick(2)
+    chance, real, looks = random.Random(seed), time.time, itertools.count()
+
+    def jumping() -> float:
+        next(looks)
+        return real() + chance.uniform(-10, 10) * 365.25 * 86400
+
+    monkeypatch.setattr(time, "time", jumping)
+    monkeypatch.setattr(time, "time_ns", lambda: int(jumping() * 1e9))
+    status, output, errors = hubmerge("run", recipe, "--json")
+    monkeypatch.undo()
+    assert status == 0, output + errors
+    assert next(looks) > 0
+    assert steps_shown(repo) == [1, 2]
+    assert published(repo) == whole

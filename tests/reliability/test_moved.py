@@ -1,0 +1,175 @@
+"""What others do on the Hub while a run works: the target deleted, a source force-pushed, the token revoked."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from hubmerge.localhub import LocalHub
+from tests.reliability.conftest import Tripwire
+from tests.reliability.wholeness import published, steps_shown
+from tests.run.conftest import Stage
+
+Command = Callable[..., tuple[int, str, str]]
+Quick = Callable[..., tuple[str, Path]]
+Undisturbed = Callable[[int], dict[str, dict[str, str]]]
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from huggingface_hub import constants
+
+    from hubmerge.hub import fetch
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    fetch.list_files.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("moment", "number"),
+    [
+        ("POST /api/models/{target}/commit/hubmerge-state", 2),
+        ("POST /api/models/{target}/commit/main", 1),
+        ("POST /api/models/{target}/commit/main", 2),
+        ("POST /api/models/{target}/tag/", 2),
+        ("POST /api/models/{target}/super-squash/", 1),
+    ],
+)
+def test_the_target_is_deleted(
+    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, tripwire: Tripwire, moment: str, number: int
+) -> None:
+    whole = undisturbed(3)
+    repo, recipe = quick(3)
+    tripwire.set(moment.format(target=repo), lambda: HfApi().delete_repo(repo), number)
+    status, _, errors = hubmerge("run", recipe)
+    assert status == 3, errors
+    assert repo in errors
+    assert "no such repo" in errors
+    assert "Traceback" not in errors
+    assert not HfApi().repo_exists(repo)
+    assert hubmerge("run", recipe, "--quiet")[0] == 0
+    assert steps_shown(repo) == [1, 2, 3]
+    assert published(repo) == whole
+
+
+@pytest.fixture
+def copied_tower(stage: Stage, tmp_path: Path, repo_name: Callable[..., str]) -> str:
+    """A source of this test's own, with the second tower's weights."""
+    repo = repo_name("source")
+    HfApi().create_repo(repo)
+    HfApi().upload_folder(repo_id=repo, folder_path=stage.folder / "towers" / list(stage.towers)[1])
+    return repo
+
+
+def force_push(repo: str) -> None:
+    """Leave one commit on main, with other weights in it and a history of its own."""
+    api = HfApi()
+    api.upload_file(repo_id=repo, path_in_repo="model.safetensors", path_or_fileobj=b"other")
+    api.super_squash_history(repo)
+
+
+def recipe_over(stage: Stage, repo: str, source: str) -> dict[str, object]:
+    models = [{"model": model, "name": name} for name, model in stage.towers.items()]
+    models[1]["model"] = source
+    return stage.recipe(repo, models=models, evaluate=None)
+
+
+@pytest.mark.parametrize("moment", ["GET /{source}/resolve/", "POST /api/models/{target}/commit/main"])
+def test_a_source_is_force_pushed_and_its_locked_commit_still_served(
+    stage: Stage,
+    hubmerge: Command,
+    undisturbed: Undisturbed,
+    tripwire: Tripwire,
+    copied_tower: str,
+    tmp_path: Path,
+    repo_name: Callable[..., str],
+    moment: str,
+) -> None:
+    whole = undisturbed(3)
+    repo = repo_name("target")
+    recipe = stage.write(tmp_path, recipe_over(stage, repo, copied_tower))
+    tripwire.set(moment.format(source=copied_tower, target=repo), lambda: force_push(copied_tower))
+    status, _, errors = hubmerge("run", recipe)
+    assert status == 0, errors
+    assert steps_shown(repo) == [1, 2, 3]
+    found = published(repo)
+    assert [files["model-00002-of-00002.safetensors"] for files in found.values()] == [
+        files["model-00002-of-00002.safetensors"] for files in whole.values()
+    ]
+
+
+def test_a_source_is_force_pushed_and_its_locked_commit_gone(
+    stage: Stage,
+    hubmerge: Command,
+    tripwire: Tripwire,
+    local_hub: LocalHub,
+    copied_tower: str,
+    tmp_path: Path,
+    repo_name: Callable[..., str],
+) -> None:
+    repo, commit = repo_name("target"), HfApi().model_info(copied_tower).sha
+    recipe = stage.write(tmp_path, recipe_over(stage, repo, copied_tower))
+
+    def force_push_and_clean_up() -> None:
+        force_push(copied_tower)
+        (local_hub.site.root / "repos" / "models" / copied_tower / "commits" / str(commit)).unlink()
+
+    tripwire.set(f"GET /{copied_tower}/resolve/", force_push_and_clean_up)
+    for _ in range(2):
+        status, _, errors = hubmerge("run", recipe)
+        assert status == 3
+        assert copied_tower in errors
+        assert str(commit) in errors
+        assert "the commit is gone" in errors
+    assert set(steps_shown(repo)) <= {1}
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "GET /api/models/hubmerge-demo/[^/]+/tree/",
+        "GET /hubmerge-demo/[^/]+/resolve/",
+        "POST /api/repos/create",
+        "POST /api/models/{target}/preupload/",
+        "POST /api/models/{target}/commit/main",
+        "POST /api/models/{target}/tag/",
+    ],
+)
+def test_the_token_expires(
+    hubmerge: Command,
+    quick: Quick,
+    undisturbed: Undisturbed,
+    tripwire: Tripwire,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    whole = undisturbed(2)
+    repo, recipe = quick(2)
+    expired = "hf_" + "expired" * 5
+    with monkeypatch.context() as patch:
+        tripwire.set(moment.format(target=repo), lambda: patch.setenv("HF_TOKEN", expired))
+        status, _, errors = hubmerge("run", recipe)
+    assert status == 3, errors
+    assert "the token was not accepted" in errors
+    assert "expired" in errors
+    assert expired not in errors
+    assert set(steps_shown(repo)) <= {1}
+    assert hubmerge("run", recipe, "--quiet")[0] == 0
+    assert published(repo) == whole
+
+
+def test_the_target_and_the_work_folder_are_gone(
+    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, tmp_path: Path
+) -> None:
+    """Everything that was done is lost; the next run does it again and says nothing wrong."""
+    whole = undisturbed(2)
+    repo, recipe = quick(2)
+    assert hubmerge("run", recipe, "--quiet")[0] == 0
+    HfApi().delete_repo(repo)
+    shutil.rmtree(tmp_path / "work")
+    assert hubmerge("run", recipe, "--quiet")[0] == 0
+    assert published(repo) == whole
