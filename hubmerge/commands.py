@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hubmerge.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
+    from hubmerge.executor.processes import Processes
     from merge_recipes import LoadedRecipe
 
 DIFFERS = 6
@@ -33,13 +34,15 @@ def run(
     locked: bool = False,
     replay: bool = False,
     summary: Path | None = None,
+    processes: Processes | None = None,
 ) -> int:
     """Merge, evaluate and publish what is missing, and print the accuracy matrix at the end."""
+    from hubmerge.executor.processes import ALONE
     from hubmerge.run import Run
 
     progress = progress_for(voice)
     loaded = load(recipe, progress)
-    with Run.open(loaded, work_dir, progress, locked=locked, replay=replay) as this:
+    with Run.open(loaded, work_dir, progress, locked=locked, replay=replay, processes=processes or ALONE) as this:
         steps = []
         for step in this.steps():
             progress.event("step", step.to_dict())

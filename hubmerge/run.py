@@ -17,6 +17,7 @@ from pathlib import Path
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import HubmergeError, MachineError, TargetMovedError
+from hubmerge.executor.processes import ALONE, Processes
 from hubmerge.hub import fetch, publish
 from hubmerge.opening import open_source
 from hubmerge.planning import check_room, preflight
@@ -41,10 +42,11 @@ MAX_REREADS = 20
 class Run:
     """A run that is ready to work: everything locked, and what is already done known. Use `Run.open`."""
 
-    def __init__(self, stream: Stream, workspace: Workspace, progress: Progress) -> None:
+    def __init__(self, stream: Stream, workspace: Workspace, progress: Progress, processes: Processes = ALONE) -> None:
         self.stream = stream
         self.workspace = workspace
         self.progress = progress
+        self._processes = processes
         self._releaser = Releaser(stream, workspace, progress)
         self.report = recorded_report(stream, self._releaser.published, workspace)
 
@@ -58,11 +60,12 @@ class Run:
         *,
         locked: bool = False,
         replay: bool = False,
+        processes: Processes = ALONE,
     ) -> Iterator[Run]:
         """Lock the recipe's references and find out what is done; the work folder is this run's until the end.
 
         With `locked`, every commit is taken from the lock beside the recipe. With `replay`, published steps that the
-        recipe no longer stands for are made anew.
+        recipe no longer stands for are made anew. `processes` share the work on the tensors.
 
         Raises:
             HubmergeError: a source, the target or the work folder cannot be used.
@@ -73,7 +76,7 @@ class Run:
         with open_workspace(work_dir, workspace_name(identity, label)) as workspace:
             with progress.stage("resolve commits"):
                 stream = settle(loaded, workspace, locked=locked, replay=replay)
-            yield cls(stream, workspace, progress)
+            yield cls(stream, workspace, progress, processes)
 
     def steps(self) -> Iterator[StepReport]:
         """Do the steps that are missing, in order, and yield each one's report when it is finished.
@@ -144,7 +147,7 @@ class Run:
         check_room(plan, self.workspace.folder, fetch.cache_folder())
         with self.progress.stage("fetch the base model", unit="bytes"):
             base_folder = fetch_folder(self.stream.base, companions=True)
-        maker = StepMaker(self.stream, plan, base_folder, self.workspace.cache, self.progress)
+        maker = StepMaker(self.stream, plan, base_folder, self.workspace.cache, self.progress, self._processes)
         yield from self._work(maker, state, begin, first)
 
     def _work(self, maker: StepMaker, state: MergeState | None, begin: int, first: int) -> Iterator[StepReport]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from hubmerge import assembly
 from hubmerge.checkpoints import Checkpoint, MatrixRule, align, check_ties, open_checkpoint, weight_matrices
 from hubmerge.executor import merge_step, pick_device, write_merged
+from hubmerge.executor.processes import ALONE, Processes, in_all
 from hubmerge.executor.writing import MAX_SHARD_BYTES
 from hubmerge.measures import warnings
 from hubmerge.methods import method_named
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 class StepMaker:
     """Makes steps of one stream out of files that are here. It knows neither what is published nor the work folder.
 
-    `base_folder` holds the base model with tokenizer and processor; `cache` keeps what evaluation prepares.
+    `base_folder` holds the base model with tokenizer and processor; `cache` keeps what evaluation prepares. `processes`
+    share the work on the tensors; everything else is done in this one, the first.
     """
 
     stream: Stream
@@ -40,6 +42,7 @@ class StepMaker:
     base_folder: Path
     cache: Path
     progress: Progress
+    processes: Processes = ALONE
 
     @cached_property
     def base(self) -> Checkpoint:
@@ -67,7 +70,9 @@ class StepMaker:
         aligned = align(self.base, checkpoint, selection=selection_of(recipe), ties=self.rule.ties)
         check_ties(aligned, self.plan.merge)
         with self.progress.stage(f"step {step}: merge {entry.name}", len(self.plan.merge.merged)) as advance:
-            state, figures = merge_step(
+            state, figures = in_all(
+                self.processes,
+                merge_step,
                 self.base,
                 aligned,
                 previous,
@@ -78,7 +83,7 @@ class StepMaker:
                 chain=self.stream.chain[step],
                 input_dtype=input_dtype(recipe),
                 device=pick_device(),
-                on_tensor=_count(advance),
+                here={"on_tensor": _count(advance)},
             )
         write_text(state.folder / FIGURES_FILE, figures.to_json())
         for warning in warnings(figures, [entry.name for entry in self.stream.entries]):
@@ -97,14 +102,16 @@ class StepMaker:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         with self.progress.stage(f"step {step}: write the merged model", len(self.plan.written.tensors)) as advance:
-            written = write_merged(
+            written = in_all(
+                self.processes,
+                write_merged,
                 self.base,
                 state,
                 self.plan.written,
                 partial,
                 max_shard_bytes=recipe.publish.max_shard_bytes if recipe.publish is not None else MAX_SHARD_BYTES,
                 input_dtype=input_dtype(recipe),
-                on_tensor=_count(advance),
+                here={"on_tensor": _count(advance)},
             )
         assembly.copy_companions(self.base_folder, partial)
         assembly.write_config(self.plan.config, partial, out_dtype=recipe.out_dtype or recipe.dtype)

@@ -6,7 +6,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -15,14 +15,6 @@ from hubmerge.executor.processes import End, as_common
 
 PATIENCE = timedelta(hours=12)
 """How long a process waits for another that is there and does not answer. One that died is noticed at once."""
-
-_COUNT_VARIABLES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-
-
-def launched_count(environment: Mapping[str, str]) -> int:
-    """How many processes a launcher started, told by its environment variables; 1 without a launcher."""
-    found = (environment.get(name, "") for name in _COUNT_VARIABLES)
-    return max((int(text) for text in found if text.isdigit()), default=1)
 
 
 class LaunchedProcesses:
@@ -51,7 +43,8 @@ class LaunchedProcesses:
                 hint="start them with accelerate launch or torchrun",
             ) from error
         self.on_this_machine = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "") or self.count))
-        self._lost = False
+        self.turn = threading.Lock()
+        self._lost: MachineError | None = None
 
     def exchange(self, value: Any) -> list[Any]:
         """See `Processes`. Raises MachineError if another process is not there any more."""
@@ -60,22 +53,22 @@ class LaunchedProcesses:
         found: list[Any] = [None] * self.count
         if self._group is None:
             return [value]
+        if self._lost is not None:
+            raise self._lost
         try:
             with _interrupts_afterwards():
                 torch.distributed.all_gather_object(found, value, group=self._group)
         except RuntimeError as error:
-            self._lost = True
-            raise as_common(
-                MachineError(
-                    "another process of this run ended before its time",
-                    hint="what it wrote last says why; run the same command again to continue",
-                )
-            ) from error
+            self._lost = MachineError(
+                "another process of this run ended before its time",
+                hint="what it wrote last says why; run the same command again to continue",
+            )
+            raise as_common(self._lost) from error
         return found
 
     def end(self, status: int) -> None:
         """Tell the other processes that the run is over; to be called in the first one."""
-        if not self._lost:
+        if self._lost is None:
             with contextlib.suppress(MachineError):
                 self.exchange(End(status))
 
@@ -83,7 +76,7 @@ class LaunchedProcesses:
         """Leave the others."""
         import torch.distributed
 
-        if torch.distributed.is_initialized() and not self._lost:
+        if torch.distributed.is_initialized() and self._lost is None:
             torch.distributed.destroy_process_group()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -40,6 +40,11 @@ class Processes(Protocol):
         """How many of them share this machine's CPUs."""
         ...
 
+    @property
+    def turn(self) -> AbstractContextManager[object]:
+        """Held during one piece of work in all processes, where threads of this one want several at a time."""
+        ...
+
     def exchange(self, value: Any) -> list[Any]:
         """Meet all other processes, give them `value`, and return what each gives, in order of rank."""
         ...
@@ -51,6 +56,7 @@ class OneProcess:
     rank = 0
     count = 1
     on_this_machine = 1
+    turn = nullcontext()
 
     def exchange(self, value: Any) -> list[Any]:
         """There is nobody to meet."""
@@ -223,10 +229,11 @@ def in_all(
     To be called in the first process, while the others are in `follow`. All that is given must be picklable but
     the further options of `here`, which only this process gets.
     """
-    if processes.count > 1:
-        processes.exchange(Order(function, arguments, options))
-    with failing_together(processes):
-        return function(*arguments, processes=processes, **options, **(here or {}))
+    with processes.turn:
+        if processes.count > 1:
+            processes.exchange(Order(function, arguments, options))
+        with failing_together(processes):
+            return function(*arguments, processes=processes, **options, **(here or {}))
 
 
 def follow(processes: Processes, **own: Any) -> int:

@@ -15,7 +15,6 @@ import torch
 from hubmerge.checkpoints import Checkpoint, PlannedTensor, SafetensorsWriter, TensorSpec, open_checkpoint
 from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.executor import merge_step, write_merged
-from hubmerge.executor.launched import launched_count
 from hubmerge.executor.processes import (
     ALONE,
     End,
@@ -28,6 +27,7 @@ from hubmerge.executor.processes import (
     shares,
     stop_file,
 )
+from hubmerge.launching import launched_count, launched_rank
 from hubmerge.methods import METHODS, Opcm, method_named
 from tests.executor.streams import Stream, make_base, make_checkpoint, open_stream, save
 from tests.executor.test_runs import digests, make_stream
@@ -48,6 +48,7 @@ class Member:
     def __init__(self, meeting: Meeting, rank: int) -> None:
         self.rank = rank
         self.count = self.on_this_machine = meeting.count
+        self.turn = threading.Lock()
         self._meeting = meeting
 
     def exchange(self, value: Any) -> list[Any]:
@@ -331,3 +332,6 @@ def test_how_many_were_launched() -> None:
     assert launched_count({"WORLD_SIZE": "8", "RANK": "3"}) == 8
     assert launched_count({"OMPI_COMM_WORLD_SIZE": "2"}) == 2
     assert launched_count({"PMI_SIZE": ""}) == 1
+    assert launched_rank({"RANK": "3"}) == 3
+    assert launched_rank({"OMPI_COMM_WORLD_RANK": "1"}) == 1
+    assert launched_rank({"RANK": "0"}) == launched_rank({}) == 0

@@ -1,0 +1,172 @@
+"""Runs in several real processes, joined by gloo on this machine: the same files, and one end when one fails."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from huggingface_hub import HfApi, hf_hub_download
+from safetensors.torch import load_file, save_file
+
+from tests.run.conftest import Stage
+
+Command = Callable[..., tuple[int, str, str]]
+PATIENCE = 120
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def start(arguments: list[str], count: int, output: Path) -> list[subprocess.Popen[bytes]]:
+    """What a launcher does: processes that know their number and where the first one listens."""
+    port = free_port()
+    processes = []
+    for rank in range(count):
+        environment = {
+            **os.environ,
+            "ACCELERATE_USE_CPU": "1",
+            "OMP_NUM_THREADS": "1",
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "WORLD_SIZE": str(count),
+            "LOCAL_WORLD_SIZE": str(count),
+            "RANK": str(rank),
+            "LOCAL_RANK": str(rank),
+        }
+        with (output / f"out{rank}").open("wb") as out, (output / f"err{rank}").open("wb") as err:
+            command = [sys.executable, "-m", "hubmerge", *arguments]
+            processes.append(subprocess.Popen(command, env=environment, stdout=out, stderr=err))
+    return processes
+
+
+def ends(processes: list[subprocess.Popen[bytes]]) -> list[int]:
+    try:
+        return [process.wait(PATIENCE) for process in processes]
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            process.wait()
+
+
+def weights(repo: str) -> dict[str, list[dict[str, str]]]:
+    """The digests of weights and states of all steps, as the report at the head has them."""
+    report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text())
+    return {"steps": [{**step["files"], "state": step["state_digest"]} for step in report["steps"]]}
+
+
+@pytest.fixture(scope="module")
+def expected(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
+    """What one process publishes."""
+    from hubmerge.cli import main
+
+    folder = tmp_path_factory.mktemp("alone")
+    recipe = stage.write(folder, stage.recipe("local/by-one-process", evaluate=None))
+    assert main(["run", str(recipe), "--work-dir", str(folder / "work"), "--quiet"]) == 0
+    return weights("local/by-one-process")
+
+
+def test_accelerate_launch_gives_the_same_bytes(
+    stage: Stage, expected: dict[str, list[dict[str, str]]], tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    repo = repo_name("merged")
+    recipe = stage.write(tmp_path, stage.recipe(repo, evaluate=None))
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launcher += ["--main_process_port", str(free_port()), "-m", "hubmerge"]
+    done = subprocess.run(
+        [*launcher, "run", str(recipe), "--work-dir", str(tmp_path / "work"), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3], "only the first speaks"
+    assert weights(repo) == expected
+    assert "rror" not in done.stderr
+
+
+def test_a_bad_checkpoint_ends_all_with_one_message(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    repo, bad = repo_name("merged"), repo_name("bad")
+    names = tuple(stage.towers)
+    folder = Path(hf_hub_download(stage.towers[names[2]], "model.safetensors")).parent
+    hf_hub_download(stage.towers[names[2]], "config.json")
+    tensors = load_file(folder / "model.safetensors")
+    broken = sorted(tensors)[-1]
+    tensors[broken].view(-1)[3] = torch.nan
+    (tmp_path / "bad").mkdir()
+    save_file(tensors, tmp_path / "bad" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "bad" / "config.json").write_bytes((folder / "config.json").read_bytes())
+    HfApi().create_repo(bad)
+    HfApi().upload_folder(repo_id=bad, folder_path=tmp_path / "bad")
+    models = [{"model": stage.towers[name], "name": name} for name in names[:2]]
+    recipe = stage.write(tmp_path, stage.recipe(repo, models=[*models, {"model": bad}], evaluate=None))
+    processes = start(["run", str(recipe), "--work-dir", str(tmp_path / "work"), "--quiet"], 2, tmp_path)
+    assert ends(processes) == [4, 4]
+    message = (tmp_path / "err0").read_text()
+    assert message.count("hubmerge: ") == 1
+    assert bad in message
+    assert broken in message
+    assert "not finite" in message
+    assert not (tmp_path / "err1").read_text()
+    assert [ref.name for ref in HfApi().list_repo_refs(repo).tags] == ["step-01", "step-02"]
+    status, output, _ = hubmerge("run", stage.write(tmp_path, stage.recipe(repo, models=models, evaluate=None)))
+    assert status == 0
+    assert "nothing to do" in output
+
+
+def test_a_killed_process_ends_the_run_which_then_goes_on(
+    stage: Stage,
+    expected: dict[str, list[dict[str, str]]],
+    hubmerge: Command,
+    tmp_path: Path,
+    repo_name: Callable[..., str],
+) -> None:
+    repo = repo_name("merged")
+    begun = stage.recipe(repo, entries=tuple(stage.towers)[:1], evaluate=None)
+    assert hubmerge("run", stage.write(tmp_path, begun))[0] == 0
+    [lock] = (tmp_path / "work").glob("*/lock.yaml")
+    before = lock.stat().st_mtime_ns
+    recipe = stage.write(tmp_path, stage.recipe(repo, evaluate=None))
+    processes = start(["run", str(recipe), "--work-dir", str(tmp_path / "work"), "--quiet"], 2, tmp_path)
+    deadline = time.monotonic() + PATIENCE
+    # The processes have met, and the first one is about to begin with step 2.
+    while lock.stat().st_mtime_ns == before and time.monotonic() < deadline:
+        assert processes[0].poll() is None, (tmp_path / "err0").read_text()
+        time.sleep(0.005)
+    processes[1].send_signal(signal.SIGKILL)
+    assert ends(processes) == [5, -signal.SIGKILL]
+    message = (tmp_path / "err0").read_text()
+    assert message.count("hubmerge: ") == 1
+    assert "another process of this run ended" in message
+    assert "hint: " in message
+    assert [ref.name for ref in HfApi().list_repo_refs(repo).tags] == ["step-01"]
+    status, _, errors = hubmerge("run", recipe)
+    assert status == 0, errors
+    assert weights(repo) == expected
+
+
+def test_other_commands_are_refused(stage: Stage, tmp_path: Path) -> None:
+    recipe = stage.write(tmp_path, stage.recipe(None))
+    processes = start(["plan", str(recipe)], 2, tmp_path)
+    assert ends(processes) == [2, 2]
+    assert "plan works in one process" in (tmp_path / "err0").read_text()
+    assert not (tmp_path / "err1").read_text()
