@@ -35,6 +35,14 @@ FORBIDDEN = {
     "hubmerge.cards": ("hubmerge.hub", "hubmerge.run", "hubmerge.executor", "torch", "transformers"),
     "hubmerge.hub": ("hubmerge.run", "hubmerge.executor", "hubmerge.methods", "hubmerge.linalg", "torch"),
     "hubmerge.localhub": ("hubmerge.hub", "hubmerge.run", "huggingface_hub", "merge_recipes", *HEAVY),
+    "hubmerge.study": (
+        "hubmerge.cli",
+        "hubmerge.commands",
+        "hubmerge.demo",
+        "hubmerge.localhub",
+        "hubmerge.run",
+        *NETWORK,
+    ),
     "hubmerge.run": ("hubmerge.cli", "hubmerge.commands", "hubmerge.demo", "hubmerge.localhub"),
 }
 HUB_CLIENT_ALLOWED = ("hubmerge.hub", "hubmerge.cards")

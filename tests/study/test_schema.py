@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from hubmerge.catalog import installed_catalog
 from hubmerge.study import LoadedStudy, load_study
@@ -102,3 +103,13 @@ def test_a_recipe_that_is_missing(tmp_path: Path) -> None:
     path.write_text("recipe: ./nowhere.yaml\nmethods: [{method: opcm}]\n", encoding="utf-8")
     with pytest.raises(RecipeError, match=r"nowhere\.yaml: no such file"):
         loaded(path)
+
+
+@pytest.mark.parametrize(
+    "path", sorted(Path(__file__).parents[2].glob("benchmarks/study/*.yaml")), ids=lambda p: p.stem
+)
+def test_the_studies_that_are_shipped_fit(path: Path, write_study: Write) -> None:
+    keys = yaml.safe_load(path.read_text(encoding="utf-8"))
+    del keys["recipe"]
+    keys["tasks"] = [count for count in keys["tasks"] if count <= 4] or [4]
+    assert loaded(write_study(**keys)).study.methods
