@@ -36,7 +36,8 @@ def test_wheel_holds_both_packages_and_the_quickstart_recipe(wheel: Path) -> Non
     assert not [name for name in names if name.startswith(("tests/", "benchmarks/"))]
 
 
-def test_wheel_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -> None:
+def test_wheel_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PYTHONPATH", raising=False)
     environment = tmp_path / "environment"
     venv.create(environment, with_pip=False)
     python = environment / "bin" / "python"
@@ -58,7 +59,7 @@ def test_wheel_works_in_an_environment_of_its_own(wheel: Path, tmp_path: Path) -
     script = environment / "bin" / "hubmerge"
     version = subprocess.run([script, "--version"], check=True, capture_output=True, text=True, cwd="/")
     assert version.stdout == f"hubmerge {hubmerge.__version__}\n"
-    code = "from hubmerge.demo.stream import quickstart_recipe; print(quickstart_recipe())"
+    code = "from hubmerge.demo import quickstart_recipe; print(quickstart_recipe())"
     recipe = subprocess.run([python, "-c", code], check=True, capture_output=True, text=True, cwd="/")
     checked = subprocess.run([script, "check", recipe.stdout.strip()], capture_output=True, text=True, cwd="/")
     assert checked.returncode == 0, checked.stderr
