@@ -55,6 +55,8 @@ def run(
         matrix = this.report.accuracy_matrix()
         if matrix.tasks:
             progress.note("\n" + matrix.to_text())
+        if others := this.report.other_metrics_text():
+            progress.note("\n" + others)
         if summary is not None:
             from hubmerge.automation.summary import append_summary, summary_text
 

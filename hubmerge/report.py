@@ -212,6 +212,27 @@ class RunReport:
                 found[task.name] = float(value)
         return found
 
+    def other_metrics(self) -> list[tuple[str, str, list[float | None]]]:
+        """(task, metric, values of base model, own checkpoint and merged model) of what is not in the matrix."""
+        if not self.steps:
+            return []
+        columns = (self.base_scores, self.own_scores, self.steps[-1].scores)
+        return [
+            (task.name, metric, [_number(scores.get(task.name, {}).get(metric)) for scores in columns])
+            for task in self.tasks
+            for metric, value in columns[-1].get(task.name, {}).items()
+            if metric != task.main_metric and _number(value) is not None
+        ]
+
+    def other_metrics_text(self) -> str:
+        """Them as a plain table for a terminal; empty if there are none."""
+        rows = [["task", "metric", "base model", "own checkpoint", "this model"]]
+        for task, metric, values in self.other_metrics():
+            rows.append([task, metric, *("-" if value is None else f"{value:.4f}" for value in values)])
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        lines = ("  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
+        return "\n".join(lines) if len(rows) > 1 else ""
+
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON values."""
         return dataclasses.asdict(self)
@@ -247,6 +268,10 @@ class RunReport:
         except ValueError as error:
             raise HubmergeError(f"{REPORT_FILE}: not JSON: {error}") from error
         return cls.from_dict(data)
+
+
+def _number(value: MetricValue | None) -> float | None:
+    return float(value) if isinstance(value, (int, float)) else None
 
 
 def _sealed(steps: Sequence[StepReport]) -> tuple[StepReport, ...]:

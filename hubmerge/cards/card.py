@@ -13,10 +13,11 @@ from hubmerge.accuracy import (
 )
 from hubmerge.cards.markup import block, code, is_commit, plain, repo_link, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
-from hubmerge.report import RunReport, Scores, Spread, TaskReport
+from hubmerge.report import RunReport, Spread, TaskReport
 
 PICTURE_FILE = "accuracy_matrix.png"
 ZERO_SHOT = "zero-shot-image-classification"
+TEXT_KINDS = frozenset({"text-classification", "causal-lm"})
 
 
 def step_tag(step: int) -> str:
@@ -52,6 +53,8 @@ def card_text(
     tasks = scored_tasks(report)
     if pipeline_tag is None and tasks and {task.kind for task in tasks} == {ZERO_SHOT}:
         pipeline_tag = ZERO_SHOT
+    if processor_class is None and tasks and {task.kind for task in tasks} <= TEXT_KINDS:
+        processor_class = "AutoTokenizer"
     head = front_matter(
         report,
         model_name=name,
@@ -95,7 +98,8 @@ def _loading(
     lines = [f"from transformers import {', '.join(sorted(classes))}", ""]
     lines.append(f"model = {model_class}.from_pretrained({where})")
     if processor_class:
-        lines.append(f"processor = {processor_class}.from_pretrained({where})")
+        name = "tokenizer" if processor_class.endswith("Tokenizer") else "processor"
+        lines.append(f"{name} = {processor_class}.from_pretrained({where})")
     text = block("\n".join(lines), "python")
     if pipeline_tag == ZERO_SHOT and model_class == "CLIPModel":
         call = [
@@ -191,7 +195,7 @@ def _scores(report: RunReport, tasks: list[TaskReport], picture: str | None) -> 
         parts.append(f"![Accuracy on every task after every step]({picture})")
     if len(matrix.steps) > 1:
         parts.append(_matrix(report))
-    parts += _other_metrics(report, tasks)
+    parts += _other_metrics(report)
     return parts
 
 
@@ -206,19 +210,11 @@ def _matrix(report: RunReport) -> str:
     return _details("The accuracy matrix as numbers (row: after step t, column: task)", content)
 
 
-def _other_metrics(report: RunReport, tasks: list[TaskReport]) -> list[str]:
+def _other_metrics(report: RunReport) -> list[str]:
     """A table of the metrics that are not in the accuracy matrix, if there are any."""
-
-    def shown(scores: Scores, task: str, metric: str) -> str:
-        value = scores.get(task, {}).get(metric)
-        return f"{value:.4f}" if isinstance(value, (int, float)) else "-"
-
     rows = [
-        [plain(task.name), plain(metric), *(shown(scores, task.name, metric) for scores in columns)]
-        for columns in [(report.base_scores, report.own_scores, report.steps[-1].scores)]
-        for task in tasks
-        for metric, value in columns[-1][task.name].items()
-        if metric != task.main_metric and isinstance(value, (int, float))
+        [plain(task), plain(metric), *("-" if value is None else f"{value:.4f}" for value in values)]
+        for task, metric, values in report.other_metrics()
     ]
     header = ["task", "metric", "base model", "own checkpoint", "this model"]
     return [_details("Other metrics", table(header, rows, "llrrr"))] if rows else []

@@ -11,6 +11,7 @@ from hubmerge.report import RunReport, StepReport, TaskReport
 from merge_recipes import InvalidReferenceError, ModelReference
 
 OWN_TAGS = ("merge", "hubmerge")
+_HUB_TASKS = {"causal-lm": "text-generation"}
 
 
 def front_matter(
@@ -32,7 +33,7 @@ def front_matter(
     data = ModelCardData(
         license=one_line(license) if license else None,
         library_name=library_name,
-        pipeline_tag=pipeline_tag,
+        pipeline_tag=None if pipeline_tag is None else hub_task(pipeline_tag),
         base_model=models or None,
         base_model_relation="merge" if models else None,
         tags=list(dict.fromkeys(one_line(tag) for tag in (*OWN_TAGS, report.merge_method, *tags))),
@@ -42,6 +43,11 @@ def front_matter(
         eval_results=results or None,
     )
     return data.to_yaml(line_break="\n")
+
+
+def hub_task(kind: str) -> str:
+    """What the Hub calls a kind of task."""
+    return _HUB_TASKS.get(kind, kind)
 
 
 def base_models(report: RunReport) -> list[str]:
@@ -78,7 +84,7 @@ def _results(task: TaskReport, step: StepReport) -> list[EvalResult]:
         return []
     return [
         EvalResult(
-            task_type=one_line(task.kind),
+            task_type=one_line(hub_task(task.kind)),
             dataset_type=task.dataset,
             dataset_name=one_line(task.name),
             dataset_config=None if task.subset is None else one_line(task.subset),

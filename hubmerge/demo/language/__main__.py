@@ -1,0 +1,58 @@
+"""Make the two language streams and push them to the Hub that HF_ENDPOINT names.
+
+hubmerge hub serve --root hub &            # prints HF_ENDPOINT and HF_TOKEN
+python -m hubmerge.demo.language
+hubmerge run recipes/language-quickstart.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from hubmerge.demo.plan import NAMESPACE
+from hubmerge.demo.standins import check_endpoint
+from hubmerge.errors import HubmergeError
+
+
+def push_language(folder: Path, namespace: str = NAMESPACE, progress: Callable[[str], None] = print) -> int:
+    """Make both streams below a new folder and push them; return how many repos there are.
+
+    Raises:
+        HubError: HF_ENDPOINT names no Hub, or the public one, or the Hub refuses.
+    """
+    check_endpoint(os.environ.get("HF_ENDPOINT", ""))
+    from hubmerge.demo.language.making import make_language
+    from hubmerge.hub.folders import push_folder
+
+    count = 0
+    for repo in make_language(folder, namespace, progress):
+        pushed = push_folder(repo.kind, repo.repo, repo.folder, title="Add the files of the demo")
+        progress(f"{repo.kind} {repo.repo}: {'pushed' if pushed else 'was there already'}")
+        count += 1
+    return count
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit status."""
+    about = (__doc__ or "").split("\n")[0]
+    parser = argparse.ArgumentParser(prog="python -m hubmerge.demo.language", description=about)
+    parser.add_argument("--namespace", default=NAMESPACE, help="where the repos go (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    try:
+        with tempfile.TemporaryDirectory(prefix="hubmerge-language-") as folder:
+            count = push_language(Path(folder), options.namespace)
+    except HubmergeError as error:
+        print(f"{error.message}\n  hint: {error.hint}" if error.hint else error.message, file=sys.stderr)
+        return error.exit_code
+    print(f"{count} repos are there; now: hubmerge run recipes/language-quickstart.yaml")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

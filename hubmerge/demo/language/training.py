@@ -1,0 +1,129 @@
+"""Train the base models on plain sentences, and fine-tune copies of them on one task each.
+
+Everything random comes from the seed, and torch works with one thread: the same bytes on the same machine.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from hubmerge.demo.language.texts import SentenceTask
+
+BATCH = 64
+Tokens = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class LanguagePlan:
+    """How long to train. Sentences are counted per task, steps in batches of 64."""
+
+    sentences: int = 1500
+    # So many of the base models' sentences, from 0 to 1, are the tasks' own.
+    classifier_glimpse: float = 0.005
+    writer_glimpse: float = 0.04
+    base_steps: int = 400
+    task_steps: int = 120
+    base_rate: float = 2e-3
+    task_rate: float = 1e-3
+
+
+def train_classifier(model: Any, tokenizer: Any, tasks: Sequence[SentenceTask], seed: int, plan: LanguagePlan) -> None:
+    """Teach all of the model the plain sentences of all tasks; its head has the classes of all, in task order."""
+    texts: list[str] = []
+    labels: list[int] = []
+    first = 0
+    for task in tasks:
+        own, numbers = _base_sentences(task, seed, plan.sentences, plan.classifier_glimpse)
+        texts += own
+        labels += [first + number for number in numbers]
+        first += len(task.classes)
+    _descend(model, _classes_loss(model, tokenizer, texts, labels), len(texts), plan.base_steps, plan.base_rate, seed)
+
+
+def tune_classifier(
+    base: Any, tokenizer: Any, tasks: Sequence[SentenceTask], task: SentenceTask, seed: int, plan: LanguagePlan
+) -> Any:
+    """A copy of the base that has learnt one task's own sentences."""
+    first = sum(len(other.classes) for other in tasks[: list(tasks).index(task)])
+    texts, numbers = task.sentences("train", plan.sentences, seed)
+    model = copy.deepcopy(base)
+    loss = _classes_loss(model, tokenizer, texts, [first + number for number in numbers])
+    _descend(model, loss, len(texts), plan.task_steps, plan.task_rate, seed)
+    return model
+
+
+def train_writer(model: Any, tokenizer: Any, tasks: Sequence[SentenceTask], seed: int, plan: LanguagePlan) -> None:
+    """Teach the model the plain sentences of all tasks."""
+    texts = [text for task in tasks for text in _base_sentences(task, seed, plan.sentences, plan.writer_glimpse)[0]]
+    _descend(model, _words_loss(model, tokenizer, texts), len(texts), plan.base_steps, plan.base_rate, seed)
+
+
+def tune_writer(base: Any, tokenizer: Any, task: SentenceTask, seed: int, plan: LanguagePlan) -> Any:
+    """A copy of the base that has learnt to write one task's own sentences."""
+    texts = task.sentences("train", plan.sentences, seed)[0]
+    model = copy.deepcopy(base)
+    _descend(model, _words_loss(model, tokenizer, texts), len(texts), plan.task_steps, plan.task_rate, seed)
+    return model
+
+
+def _base_sentences(task: SentenceTask, seed: int, count: int, glimpse: float) -> tuple[list[str], list[int]]:
+    """What a base model reads of a task: plain sentences, and a few of those that its fine-tuning is about."""
+    few = round(glimpse * count)
+    plain, own = task.sentences("plain", count - few, seed), task.sentences("train", few, seed + 1)
+    return plain[0] + own[0], plain[1] + own[1]
+
+
+def _classes_loss(
+    model: Any, tokenizer: Any, texts: Sequence[str], labels: Sequence[int]
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    tokens, targets = _tokens(tokenizer, texts), torch.tensor(labels)
+
+    def loss(chosen: torch.Tensor) -> torch.Tensor:
+        batch = {name: values[chosen] for name, values in tokens.items()}
+        return functional.cross_entropy(model(**batch).logits, targets[chosen])
+
+    return loss
+
+
+def _words_loss(model: Any, tokenizer: Any, texts: Sequence[str]) -> Callable[[torch.Tensor], torch.Tensor]:
+    tokens = _tokens(tokenizer, texts)
+
+    def loss(chosen: torch.Tensor) -> torch.Tensor:
+        batch = {name: values[chosen] for name, values in tokens.items()}
+        logits = model(**batch).logits[:, :-1]
+        there = batch["attention_mask"][:, 1:].bool()
+        return functional.cross_entropy(logits[there], batch["input_ids"][:, 1:][there])
+
+    return loss
+
+
+def _tokens(tokenizer: Any, texts: Sequence[str]) -> Tokens:
+    found = tokenizer(list(texts), padding=True, return_tensors="pt")
+    return {"input_ids": found["input_ids"], "attention_mask": found["attention_mask"]}
+
+
+def _descend(
+    model: Any, loss_of: Callable[[torch.Tensor], torch.Tensor], count: int, steps: int, rate: float, seed: int
+) -> None:
+    """AdamW with a cosine schedule over batches drawn from `count` sentences."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min(1.0, (step + 1) / max(1, steps // 20)) * 0.5 * (1 + math.cos(math.pi * step / steps)),
+    )
+    model.train()
+    for _ in range(steps):
+        loss = loss_of(torch.randint(count, (BATCH,), generator=generator))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    model.eval()
