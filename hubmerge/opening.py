@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from hubmerge.checkpoints import (
     AdaptedCheckpoint,
     Adapter,
     Checkpoint,
     base_model_of,
+    begin_partial_file,
+    is_begun,
     open_adapter,
     open_checkpoint,
     open_headers,
@@ -16,20 +21,34 @@ from hubmerge.checkpoints import (
 from hubmerge.checkpoints.layout import ADAPTER_CONFIG, read_json_object
 from hubmerge.errors import CheckpointError
 from hubmerge.hub import fetch
-from hubmerge.sources import Source, fetch_folder, files_of
+from hubmerge.sources import Source, cached_bytes, fetch_folder, files_of
 
 
-def open_source(source: Source) -> Checkpoint:
+def open_source(source: Source, parts: Path | None = None) -> Checkpoint:
     """Open a source whose files are here, or will be: they are downloaded if they are not.
+
+    With `parts`, safetensors that are not in the Hub cache are not downloaded: what is read of them is fetched into
+    a folder below `parts`, see `part_folder`.
 
     Raises:
         CheckpointError: the files hold no model, or an adapter for another model.
     """
     source = with_model(source)
-    model = open_checkpoint(fetch_folder(source), source.label)
+    model = _model(source, parts)
     if source.adapter is None:
         return model
     return AdaptedCheckpoint(model, open_adapter(fetch_folder(source.adapter), source.adapter.label))
+
+
+def part_folder(source: Source, parts: Path) -> Path:
+    """Where what is fetched of a model lies, where it is not fetched whole."""
+    return parts / f"{source.commit}-{hashlib.sha256(source.label.encode()).hexdigest()[:8]}"
+
+
+def is_fetched_in_parts(source: Source, files: Sequence[fetch.RemoteFile]) -> bool:
+    """Whether a model of these files can be fetched in parts, and has to be fetched: safetensors that are not here."""
+    weights = [file for file in files if file.path.endswith(".safetensors")]
+    return not source.is_local and bool(weights) and cached_bytes(source, weights) < sum(file.size for file in weights)
 
 
 def open_planned(source: Source, base: Checkpoint | None = None) -> Checkpoint:
@@ -72,6 +91,24 @@ def with_model(source: Source) -> Source:
             hint=f"if it is to be applied to the base model all the same, write: {base}+{source.reference}",
         )
     return replace(source.base, adapter=adapter, base=source.base)
+
+
+def _model(source: Source, parts: Path | None) -> Checkpoint:
+    files = {} if parts is None else {_name(file): file for file in files_of(source)}
+    if parts is None or not is_fetched_in_parts(source, tuple(files.values())):
+        return open_checkpoint(fetch_folder(source), source.label)
+    repo, commit, folder = source.reference.path, source.commit, part_folder(source, parts)
+    for name, file in files.items():
+        if not name.endswith(".safetensors"):
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(_text(source, file))
+        elif not is_begun(folder / name, file.size):
+            begin_partial_file(folder / name, fetch.read_header(repo, commit, file), file.size)
+    return open_checkpoint(
+        folder,
+        source.label,
+        fetch=lambda name, offset, length: fetch.read_range(repo, commit, files[name].path, offset, length),
+    )
 
 
 def _planned_model(source: Source) -> Checkpoint:

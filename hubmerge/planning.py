@@ -13,11 +13,14 @@ import torch
 
 from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MergePlan, Selection, align, make_plan, weight_matrices
 from hubmerge.errors import CheckpointError, MachineError
-from hubmerge.opening import open_planned, parts_of
+from hubmerge.opening import is_fetched_in_parts, open_planned, parts_of
 from hubmerge.progress import Progress
 from hubmerge.sources import Source, cached_bytes, files_of
 from hubmerge.stream import Stream, settle
 from merge_recipes import LoadedRecipe, Recipe
+
+CHECKPOINTS_AT_ONCE = 4
+"""How many checkpoints are here at most: one on its way, one being merged, two being finished."""
 
 FLOPS_PER_SECOND = 40e9
 """What one core of a usual machine does in float64 matrix products: good for an estimate, no promise."""
@@ -63,8 +66,25 @@ class RunPlan:
 
     @property
     def work_bytes(self) -> int:
-        """Room in the work folder: two states while one replaces the other, and two copies of the merged model."""
-        return 2 * self.merge.state_bytes + 2 * self.written.written_bytes
+        """Room in the work folder: two states while one replaces the other, and two copies of the merged model.
+
+        Where checkpoints are not fetched whole, also what is fetched of those that are here at one time.
+        """
+        return 2 * self.merge.state_bytes + 2 * self.written.written_bytes + self._parts_bytes
+
+    @property
+    def cache_bytes(self) -> int:
+        """Room in the Hub cache."""
+        return self.sources[0].missing_bytes if self._by_ranges else self.download_bytes
+
+    @property
+    def _by_ranges(self) -> bool:
+        return self.stream.recipe.fetch == "ranges"
+
+    @property
+    def _parts_bytes(self) -> int:
+        missing = sorted((source.missing_bytes for source in self.sources[1:]), reverse=True)
+        return sum(missing[:CHECKPOINTS_AT_ONCE]) if self._by_ranges else 0
 
     @property
     def steps(self) -> range:
@@ -184,6 +204,9 @@ def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
             else:
                 sources.append(PlannedSource(stream.entries[step - 1].name, source, 0, 0))
     merge = make_plan(base, aligned, rule, selection=selection, out_dtype=out_dtype(stream.recipe))
+    if stream.recipe.fetch == "ranges":
+        for step, checkpoint in zip(steps, aligned, strict=True):
+            sources[step] = _without_the_rest(sources[step], checkpoint, merge)
     ignored = sorted(
         f"{checkpoint.label}: {tensor.name} ({tensor.reason})"
         for checkpoint in aligned
@@ -238,6 +261,15 @@ def _planned_source(name: str, source: Source, *, companions: bool = False) -> P
     return PlannedSource(name, source, total, missing)
 
 
+def _without_the_rest(planned: PlannedSource, checkpoint: AlignedCheckpoint, merge: MergePlan) -> PlannedSource:
+    """The source, where only what is merged is fetched of it."""
+    model = parts_of(planned.source)[0]
+    if not is_fetched_in_parts(model, files_of(model)):
+        return planned
+    merged = sum(checkpoint.tensors[tensor.name].nbytes for tensor in merge.merged)
+    return replace(planned, missing_bytes=min(planned.missing_bytes, merged))
+
+
 def check_room(plan: RunPlan, work_dir: Path, cache: Path) -> None:
     """Refuse a run that cannot end well for lack of disk.
 
@@ -245,7 +277,7 @@ def check_room(plan: RunPlan, work_dir: Path, cache: Path) -> None:
         MachineError: too little room in the work folder, or for what will be downloaded.
     """
     needs: dict[int, tuple[Path, int]] = {}
-    for folder, needed in ((work_dir, plan.work_bytes), (cache, plan.download_bytes)):
+    for folder, needed in ((work_dir, plan.work_bytes), (cache, plan.cache_bytes)):
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         device = there.stat().st_dev
         needs[device] = (there, needs.get(device, (there, 0))[1] + needed)

@@ -19,7 +19,7 @@ from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import HubmergeError, MachineError, TargetMovedError
 from hubmerge.executor.processes import ALONE, Processes
 from hubmerge.hub import fetch, publish
-from hubmerge.opening import open_source
+from hubmerge.opening import open_source, part_folder
 from hubmerge.planning import check_room, preflight
 from hubmerge.progress import Progress
 from hubmerge.recording import FIGURES_FILE, recorded_report
@@ -157,14 +157,14 @@ class Run:
             unfinished: deque[tuple[int, Future[StepReport]]] = deque()
             so_far: Future[RunReport] = Future()
             so_far.set_result(self.report.until(first - 1))
-            coming = fetching.submit(open_source, self.stream.source(begin))
+            coming = fetching.submit(self._fetch, maker, begin)
             failure: HubmergeError | None = None
             for step in range(begin, self.stream.length + 1):
                 try:
                     with self.progress.stage(f"step {step}: fetch {self.stream.entries[step - 1].name}"):
                         checkpoint = coming.result()
                     if step < self.stream.length:
-                        coming = fetching.submit(open_source, self.stream.source(step + 1))
+                        coming = fetching.submit(self._fetch, maker, step + 1)
                     if state is None or state.step < step:
                         folder = self.workspace.state_folder(self.stream.chain[step])
                         state = maker.merge(step, checkpoint, state, folder)
@@ -186,6 +186,14 @@ class Run:
                 raise failure
             self._forget_states(self.stream.length + 1, self.stream.length)
 
+    def _fetch(self, maker: StepMaker, step: int) -> Checkpoint:
+        """Have a step's checkpoint here: whole, in the Hub cache, or what of it is merged, in the work folder."""
+        if self.stream.recipe.fetch == "cache":
+            return open_source(self.stream.source(step))
+        checkpoint = open_source(self.stream.source(step), self.workspace.parts)
+        maker.prepare(checkpoint)
+        return checkpoint
+
     def _finish(
         self,
         maker: StepMaker,
@@ -196,6 +204,8 @@ class Run:
     ) -> RunReport:
         report = maker.finish(step, state, checkpoint, so_far.result(), self.workspace.step_folder(step))
         checkpoint.close()
+        coming = (self.stream.source(number) for number in range(step + 1, self.stream.length + 1))
+        self.workspace.forget_parts({part_folder(source, self.workspace.parts) for source in coming})
         return report
 
     def _release(self, step: int, state: MergeState, finished: Future[RunReport]) -> StepReport:

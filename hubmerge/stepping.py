@@ -63,6 +63,11 @@ class StepMaker:
 
         return Scoreboard(self.stream, self.base_folder, self.cache, str(pick_device()), self.progress)
 
+    def prepare(self, checkpoint: Checkpoint) -> None:
+        """Fetch what merging will read of a checkpoint that is not here as a whole."""
+        aligned = align(self.base, checkpoint, selection=selection_of(self.stream.recipe), ties=self.rule.ties)
+        aligned.prepare([tensor.name for tensor in self.plan.merge.merged])
+
     def merge(self, step: int, checkpoint: Checkpoint, previous: MergeState | None, folder: Path) -> MergeState:
         """Absorb the checkpoint of a step and leave the state, with the figures of the merge, in `folder`."""
         recipe, entry = self.stream.recipe, self.stream.entries[step - 1]

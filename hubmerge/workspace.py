@@ -6,6 +6,7 @@
       report.json         the reports of the finished steps
       states/<digest>/    accumulated deltas: the newest step's, and the one before until that step is finished
       step-03/            the files of a step, until they are published
+      parts/<commit>/     what was fetched of checkpoints that are not fetched whole, until their step is finished
       cache/              what evaluation prepares once
 
 A folder either is whole or has a name that begins with a dot; such leftovers are removed when the next run starts.
@@ -47,6 +48,11 @@ class Workspace:
         return self.folder / "cache"
 
     @property
+    def parts(self) -> Path:
+        """The folder of checkpoints of which only a part is here."""
+        return self.folder / "parts"
+
+    @property
     def states(self) -> Path:
         """The folder of the states, one below it for each chain digest."""
         return self.folder / "states"
@@ -66,6 +72,12 @@ class Workspace:
             for folder in self.states.iterdir():
                 if folder.name not in kept:
                     remove_folder(folder)
+
+    def forget_parts(self, keep: set[Path]) -> None:
+        """Remove what was fetched of checkpoints, but for the folders in `keep`."""
+        for folder in self.parts.iterdir() if self.parts.is_dir() else ():
+            if folder not in keep:
+                remove_folder(folder)
 
     def sweep(self) -> None:
         """Remove what an interrupted run left half done."""

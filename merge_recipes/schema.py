@@ -319,7 +319,7 @@ class Recipe(Part):
     publish: Publish | None = None
     """Where to publish; if not given, the result stays in the work folder."""
     fetch: Literal["cache", "ranges"] = "cache"
-    """cache: checkpoints are downloaded whole; ranges: only the bytes of one tensor at a time are read."""
+    """cache: checkpoints are downloaded whole; ranges: only what is merged of them is fetched."""
     on_update: Literal["ignore", "append", "replay"] = "ignore"
     """When a checkpoint's repo has a new commit: ignore it, append it as a new step, or replay the stream."""
 

@@ -10,7 +10,7 @@ from hubmerge.checkpoints.folder import open_checkpoint, open_headers
 from hubmerge.checkpoints.header import Header, parse_header
 from hubmerge.checkpoints.layout import WeightFiles, find_weights, read_index
 from hubmerge.checkpoints.matrices import MatrixRule, weight_matrices
-from hubmerge.checkpoints.partial_file import FetchBytes, begin_partial_file
+from hubmerge.checkpoints.partial_file import FetchBytes, begin_partial_file, is_begun
 from hubmerge.checkpoints.plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
 from hubmerge.checkpoints.safetensors_file import SafetensorsFile
 from hubmerge.checkpoints.selection import EVERYTHING, Selection
@@ -47,6 +47,7 @@ __all__ = [
     "begin_partial_file",
     "check_ties",
     "find_weights",
+    "is_begun",
     "make_plan",
     "open_adapter",
     "open_checkpoint",

@@ -129,6 +129,11 @@ def ranges_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.ranges")
 
 
+def is_begun(path: Path, size: int) -> bool:
+    """Whether `begin_partial_file` was called for a file of this length, and nobody changed that since."""
+    return ranges_path(path).is_file() and path.is_file() and path.stat().st_size == size
+
+
 def begin_partial_file(path: Path, header: bytes, size: int) -> None:
     """Make `path` as long as the whole file and write its header; leave it as it is if that was done before.
 
@@ -136,7 +141,7 @@ def begin_partial_file(path: Path, header: bytes, size: int) -> None:
     """
     record, unfinished = ranges_path(path), path.with_name(f".{path.name}.partial")
     try:
-        if record.is_file() and path.is_file() and path.stat().st_size == size:
+        if is_begun(path, size):
             with path.open("rb") as stream:
                 if stream.read(len(header)) == header:
                     return

@@ -1,0 +1,144 @@
+"""Checkpoints of which only what is merged is fetched: the same result, from a fraction of the bytes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from huggingface_hub import HfApi, snapshot_download
+from safetensors.torch import load_file, save_file
+
+from hubmerge.hub.fetch import FIRST_BYTES
+from hubmerge.localhub import LocalHub
+from tests.run.conftest import Stage
+
+Command = Callable[..., tuple[int, str, str]]
+TOWER = {"include": ["vision_model.*"]}
+
+
+class Meter:
+    """Counts the bytes of each model file that the Hub sends."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.sent: Counter[str] = Counter()
+        self.requests: Counter[str] = Counter()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope.get("path", "")
+        if "/resolve/" not in path or scope["method"] != "GET":
+            await self._app(scope, receive, send)
+            return
+        self.requests[path] += 1
+
+        async def count(message: Any) -> None:
+            self.sent[path] += len(message.get("body", b""))
+            await send(message)
+
+        await self._app(scope, receive, count)
+
+    def of(self, repo: str, ending: str = ".safetensors") -> int:
+        return sum(size for path, size in self.sent.items() if path.startswith(f"/{repo}/") and path.endswith(ending))
+
+
+@pytest.fixture
+def meter(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Meter:
+    meter = Meter(local_hub.faults.app)
+    monkeypatch.setattr(local_hub.faults, "app", meter)
+    return meter
+
+
+@pytest.fixture(scope="module")
+def whole(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, str]]:
+    """A base and full CLIP models whose text tower is far larger than what is merged; the entries by name."""
+    from transformers import CLIPModel
+
+    folder = tmp_path_factory.mktemp("whole")
+    base = Path(shutil.copytree(snapshot_download(stage.base), folder / "base"))
+    model = CLIPModel.from_pretrained(base)
+    torch.manual_seed(4)
+    rows = 40_000
+    table = torch.randn(rows, model.config.text_config.hidden_size)
+    model.text_model.embeddings.token_embedding = torch.nn.Embedding.from_pretrained(table)
+    model.config.text_config.vocab_size = rows
+    model.save_pretrained(base)
+    repos = {"base": base}
+    start = load_file(base / "model.safetensors")
+    for name, tower in stage.towers.items():
+        tuned = load_file(Path(snapshot_download(tower)) / "model.safetensors")
+        copy = Path(shutil.copytree(base, folder / name))
+        tuned = {f"vision_model.{key.removeprefix('vision_model.')}": value for key, value in tuned.items()}
+        assert set(tuned) <= set(start)
+        save_file({**start, **tuned}, copy / "model.safetensors", metadata={"format": "pt"})
+        repos[name] = copy
+    api = HfApi()
+    for name, path in repos.items():
+        api.create_repo(f"local/whole-{name}")
+        api.upload_folder(repo_id=f"local/whole-{name}", folder_path=path)
+    return "local/whole-base", {name: f"local/whole-{name}" for name in stage.towers}
+
+
+def merged_bytes(whole: tuple[str, dict[str, str]]) -> int:
+    values = load_file(Path(snapshot_download(whole[0])) / "model.safetensors")
+    return sum(value.nbytes for name, value in values.items() if name.startswith("vision_model."))
+
+
+def recipe_over(stage: Stage, whole: tuple[str, dict[str, str]], repo: str, **changes: Any) -> dict[str, Any]:
+    models = [{"model": model, "name": name} for name, model in whole[1].items()]
+    return stage.recipe(repo, base_model=whole[0], models=models, tensors=TOWER, **changes)
+
+
+def weights_of(repo: str) -> list[dict[str, str]]:
+    report = json.loads(Path(HfApi().hf_hub_download(repo, "hubmerge.json")).read_text())
+    return [{**step["files"], "state": step["state_digest"]} for step in report["steps"]]
+
+
+def scores_of(repo: str) -> list[Any]:
+    report = json.loads(Path(HfApi().hf_hub_download(repo, "hubmerge.json")).read_text())
+    return [report["own_scores"], *(step["scores"] for step in report["steps"])]
+
+
+def test_only_the_tower_is_fetched_and_the_result_is_the_same(
+    stage: Stage,
+    whole: tuple[str, dict[str, str]],
+    meter: Meter,
+    hubmerge: Command,
+    tmp_path: Path,
+    repo_name: Callable[..., str],
+    local_hub: LocalHub,
+) -> None:
+    tower, headers = merged_bytes(whole), 2 * FIRST_BYTES
+    parts = repo_name("parts")
+    recipe = stage.write(tmp_path, recipe_over(stage, whole, parts, fetch="ranges"))
+    status, output, _ = hubmerge("plan", recipe, "--json")
+    assert status == 0, output
+    planned = json.loads(output.splitlines()[-2])
+    assert planned["download_bytes"] < 4 * tower + 10_000_000
+    status, _, errors = hubmerge("run", recipe)
+    assert status == 0, errors
+    full = Path(snapshot_download(whole[0])).joinpath("model.safetensors").stat().st_size
+    assert full > 4 * (tower + headers)
+    for model in whole[1].values():
+        assert tower <= meter.of(model) <= tower + 2 * headers
+        assert not list(Path(snapshot_download(model, allow_patterns="*.json")).glob("*.safetensors"))
+    assert not any((tmp_path / "work").glob("*/parts/*")), "a step that is finished leaves nothing of its checkpoint"
+    cached = repo_name("cached")
+    assert hubmerge("run", stage.write(tmp_path, recipe_over(stage, whole, cached)))[0] == 0
+    assert all(meter.of(model) >= full for model in whole[1].values())
+    assert weights_of(parts) == weights_of(cached)
+    assert scores_of(parts) == scores_of(cached)
+
+    # What is in the Hub cache already is not fetched at all.
+    before = {model: meter.of(model) for model in whole[1].values()}
+    again = repo_name("again")
+    recipe = stage.write(tmp_path, recipe_over(stage, whole, again, fetch="ranges", evaluate=None))
+    assert hubmerge("run", recipe)[0] == 0
+    for model, sent in before.items():
+        assert meter.of(model) - sent <= 2 * headers, "no more than its header, which the plan is made from"
+    assert weights_of(again) == weights_of(cached)
