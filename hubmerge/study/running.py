@@ -62,12 +62,15 @@ def write_outputs(results: Sequence[CellResult], references: References, out: Pa
     if any(any(value is not None for value in row) for row in references.cosines):
         pictures["similarity.png"] = plots.similarity_map(results, references)
     if any(result.matrix["rows"] for result in results):
-        pictures["accuracy_per_step.png"] = plots.accuracy_per_step(results, references)
+        if any(len(result.matrix["rows"]) > 1 for result in results):
+            pictures["accuracy_per_step.png"] = plots.accuracy_per_step(results, references)
         if any(len(group) > 1 for group in grouped(results, "label", "tasks").values()):
             pictures["orders.png"] = plots.order_spread(results, references)
         for parameter in plots.swept_parameters(results):
             pictures[f"sweep_{parameter}.png"] = plots.sweep(results, references, parameter)
         for number, ((label,), group) in enumerate(grouped(results, "label").items(), start=1):
+            if len(group[0].matrix["rows"]) < group[0].tasks:
+                continue
             title = f"{label} (%)" + ("" if group[0].seed is None else f", order {group[0].seed}")
             matrix = group[0].accuracies
             pictures[f"matrix_{number:02d}.png"] = accuracy_picture(
