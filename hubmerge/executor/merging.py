@@ -150,8 +150,11 @@ class _Step:
     ) -> tuple[TensorFigures, torch.Tensor]:
         """Absorb one tensor and write what became of it; its figures, and its length and sketch in one row."""
         accumulated, task_vector = self.read(tensor)
-        similarity = None if self.previous is None else cosine(accumulated, task_vector)
         length = frobenius_norm(task_vector)
+        similarity = None
+        if self.previous is not None:
+            before = self.previous.manifest.tensors[tensor.name].accumulated_norm
+            similarity = cosine(accumulated, task_vector, (before, length))
         row = torch.empty(0)
         if self.sketches:
             row = torch.cat([torch.tensor([length], dtype=torch.float32), sketch(tensor.name, task_vector)])

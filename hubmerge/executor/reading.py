@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import torch
 
@@ -10,13 +11,20 @@ from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import CheckpointError
 from hubmerge.linalg import cast_once
 
+ELEMENTS_AT_ONCE = 1 << 16
+"""So many elements of a tensor go through several conversions in a row: few enough to stay in the cache."""
 
-def read_float64(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> torch.Tensor:
-    """One tensor of a checkpoint, on the CPU, rounded to `input_dtype` first if there is one."""
+
+def read_rounded(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> torch.Tensor:
+    """One tensor of a checkpoint, on the CPU, rounded to `input_dtype` if there is one."""
     tensor = checkpoint.read(name)
-    if input_dtype is not None:
-        tensor = cast_once(tensor, input_dtype)
-    return tensor.to(torch.float64)
+    return tensor if input_dtype is None else cast_once(tensor, input_dtype)
+
+
+def parts(elements: int) -> Iterator[slice]:
+    """Slices of ELEMENTS_AT_ONCE that make up a flat tensor of so many elements."""
+    for begin in range(0, elements, ELEMENTS_AT_ONCE):
+        yield slice(begin, begin + ELEMENTS_AT_ONCE)
 
 
 def read_task_vector(
@@ -31,8 +39,12 @@ def read_task_vector(
 
     Raises CheckpointError naming the checkpoint, the tensor and the element that is not finite.
     """
-    task_vector = read_float64(checkpoint, name, input_dtype).to(device)
-    task_vector -= read_float64(base, name, input_dtype).to(device)
+    moved, start = (read_rounded(owner, name, input_dtype) for owner in (checkpoint, base))
+    task_vector = torch.empty(moved.shape, dtype=torch.float64)
+    flat, moved, start = task_vector.view(-1), moved.reshape(-1), start.reshape(-1)
+    for part in parts(flat.numel()):
+        torch.sub(moved[part].to(torch.float64), start[part].to(torch.float64), out=flat[part])
+    task_vector = task_vector.to(device)
     if not all_finite(task_vector):
         raise _not_finite(base, checkpoint, name, input_dtype)
     return task_vector

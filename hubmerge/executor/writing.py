@@ -10,7 +10,7 @@ import torch
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, ShardedWriter, WrittenFile, plan_shards
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.processes import ALONE, Processes, do_share, gather, in_order, meet, stop_file, tell_of_others
-from hubmerge.executor.reading import all_finite, first_not_finite, read_float64
+from hubmerge.executor.reading import all_finite, first_not_finite, parts, read_rounded
 from hubmerge.executor.scheduling import OnTensor
 from hubmerge.linalg import cast_once, frobenius_norm, total_norm
 from hubmerge.state import MergeState
@@ -105,17 +105,19 @@ def _rounded(
     if not tensor.merged:
         return cast_once(base.read(tensor.name), tensor.out_dtype), 0.0
     exact = state.read(tensor.name)
-    exact /= state.scale
-    exact += read_float64(base, tensor.name, input_dtype)
-    value = cast_once(exact, tensor.out_dtype)
+    value = torch.empty(exact.shape, dtype=tensor.out_dtype)
+    start, flat, rounded = read_rounded(base, tensor.name, input_dtype).reshape(-1), exact.view(-1), value.view(-1)
+    for part in parts(flat.numel()):
+        error = flat[part]
+        error /= state.scale
+        error += start[part].to(torch.float64)
+        rounded[part] = cast_once(error, tensor.out_dtype)
+        # torch does no arithmetic with 8-bit floats.
+        error -= rounded[part].to(torch.float64)
     if not all_finite(value):
         raise CheckpointError(
             f"merged model of step {state.step}: tensor {tensor.name!r} does not fit into {tensor.out_dtype}: "
             f"{first_not_finite(value)}",
             hint="choose a wider `out_dtype` in the recipe",
         )
-    if value.dtype == exact.dtype:
-        return value, 0.0
-    # torch does no arithmetic with 8-bit floats.
-    exact -= value.to(torch.float32) if value.dtype.itemsize == 1 else value
-    return value, frobenius_norm(exact)
+    return value, 0.0 if value.dtype == exact.dtype else frobenius_norm(exact)

@@ -39,10 +39,15 @@ class Directions:
     values: torch.Tensor
 
 
-def singular_directions(matrix: torch.Tensor) -> Directions:
-    """All non-null singular directions of an (m, n) float64 matrix, m <= n, of ordinary magnitude."""
-    left, rows, values = _gram_directions(matrix)
-    head = _where_to_split(values)
+def singular_directions(matrix: torch.Tensor, left: torch.Tensor | None = None) -> Directions:
+    """All non-null singular directions of an (m, n) float64 matrix, m <= n, of ordinary magnitude.
+
+    `left` are the vectors that `gram_eigenpairs` gives, if they are there already; they are changed.
+    """
+    left = gram_eigenpairs(matrix)[1] if left is None else left
+    rows = left.T @ matrix
+    values = torch.linalg.vector_norm(rows, dim=1)
+    head = where_to_split(values)
     if head < len(values):
         left, rows = _repair_small(left, rows, values, head)
         values = torch.linalg.vector_norm(rows, dim=1)
@@ -58,7 +63,7 @@ def leading_directions(matrix: torch.Tensor, alpha: float, rule: RankRule = "pap
 
     Falls back on all directions where the Gram matrix alone cannot tell the rank or the vectors exactly.
     """
-    eigenvalues, vectors = _eigenpairs(matrix)
+    eigenvalues, vectors = gram_eigenpairs(matrix)
     values = eigenvalues.clamp(min=0.0).sqrt()
     largest = float(values[0])
     if largest == 0.0:
@@ -88,7 +93,7 @@ def truncated_directions(
     The last is the sum of squares of u_i^T vector v_i over the non-null directions that are left out: exact but for
     the rounding of the Gram matrix.
     """
-    eigenvalues, vectors = _eigenpairs(matrix)
+    eigenvalues, vectors = gram_eigenpairs(matrix)
     values = eigenvalues.clamp(min=0.0).sqrt()
     noise = (len(values) * _EPSILON) ** 0.5
     values = values[: int((values > max(noise, NULL_CUT) * values[0]).sum())]
@@ -101,7 +106,8 @@ def truncated_directions(
     return Directions(left, right, values[:count]), values, float(torch.sum(entries**2))
 
 
-def _eigenpairs(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def gram_eigenpairs(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eigenvalues of A A^T, descending, and its eigenvectors as columns."""
     negated, vectors = torch.linalg.eigh(negative_gram(matrix))
     return -negated, vectors
 
@@ -120,13 +126,7 @@ def negative_gram(matrix: torch.Tensor) -> torch.Tensor:
     return gram
 
 
-def _gram_directions(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    _, left = _eigenpairs(matrix)
-    rows = left.T @ matrix
-    return left, rows, torch.linalg.vector_norm(rows, dim=1)
-
-
-def _where_to_split(values: torch.Tensor) -> int:
+def where_to_split(values: torch.Tensor) -> int:
     """Index of the first small direction: at the widest relative gap near SMALL * s_1, where little has mixed."""
     lengths = values.tolist()
     threshold = SMALL * lengths[0]
@@ -138,6 +138,14 @@ def _where_to_split(values: torch.Tensor) -> int:
     return min(candidates, key=lambda index: lengths[index] / lengths[index - 1], default=len(lengths))
 
 
+def mixed(products: torch.Tensor, values: torch.Tensor, head: int) -> torch.Tensor:
+    """How much of each leading direction is in each small one, (head, k - head); `products` are u_i^T A A^T u_j."""
+    gaps = values[:head, None] ** 2 - values[None, head:] ** 2
+    mixing = products / gaps.clamp(min=1e-300)
+    # Values that agree to a dozen digits have no vectors of their own: any mixture of them is as good.
+    return torch.where(mixing.abs() < 1e-3, mixing, 0.0)
+
+
 def _repair_small(
     left: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, head: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -145,10 +153,7 @@ def _repair_small(
     small_rows, small_left = rows[head:], left[:, head:]
     if float(torch.linalg.vector_norm(small_rows)) <= NULL_CUT * float(values[0]):
         return left[:, :head], rows[:head]
-    gaps = values[:head, None] ** 2 - values[None, head:] ** 2
-    mixing = (rows[:head] @ small_rows.T) / gaps.clamp(min=1e-300)
-    # Values that agree to a dozen digits have no vectors of their own: any mixture of them is as good.
-    mixing = torch.where(mixing.abs() < 1e-3, mixing, 0.0)
+    mixing = mixed(rows[:head] @ small_rows.T, values, head)
     new_small_left = small_left - left[:, :head] @ mixing
     new_small_rows = small_rows - mixing.T @ rows[:head]
     left[:, :head].addmm_(small_left, mixing.T)

@@ -55,13 +55,20 @@ def total_norm(norms: Iterable[float]) -> float:
     return math.sqrt(math.fsum((value / scale) ** 2 for value in values)) * scale
 
 
-def cosine(first: torch.Tensor, second: torch.Tensor) -> float | None:
-    """Cosine of the angle between two float64 tensors of one shape; None if one of them is zero."""
-    lengths = frobenius_norm(first), frobenius_norm(second)
+def cosine(first: torch.Tensor, second: torch.Tensor, lengths: tuple[float, float] | None = None) -> float | None:
+    """Cosine of the angle between two float64 tensors of one shape; None if one of them is zero.
+
+    `lengths` are what `frobenius_norm` gives for the two, where that is known.
+    """
+    lengths = (frobenius_norm(first), frobenius_norm(second)) if lengths is None else lengths
     if 0.0 in lengths:
         return None
-    scales = power_of_two_near(first), power_of_two_near(second)
-    scaled = [t if scale == 1.0 else t / scale for t, scale in zip((first, second), scales, strict=True)]
+    pair = (first, second)
+    scales = [
+        1.0 if _ORDINARY_LOW <= length <= _SAFE_HIGH else power_of_two_near(tensor)
+        for length, tensor in zip(lengths, pair, strict=True)
+    ]
+    scaled = [tensor if scale == 1.0 else tensor / scale for scale, tensor in zip(scales, pair, strict=True)]
     product = float(torch.dot(scaled[0].reshape(-1), scaled[1].reshape(-1)))
     value = product / (lengths[0] / scales[0]) / (lengths[1] / scales[1])
     return max(-1.0, min(1.0, value))

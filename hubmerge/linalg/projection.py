@@ -7,10 +7,17 @@ from typing import Literal
 
 import torch
 
-from hubmerge.linalg.directions import Directions, leading_directions, singular_directions, truncated_directions
+from hubmerge.linalg.directions import (
+    Directions,
+    gram_eigenpairs,
+    leading_directions,
+    singular_directions,
+    truncated_directions,
+)
 from hubmerge.linalg.norms import frobenius_norm, power_of_two_near
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
 from hubmerge.linalg.single import project_in_single
+from hubmerge.linalg.wide import project_wide
 
 Diagonal = Literal["remove", "keep"]
 Alpha = float | Literal["auto"]
@@ -76,6 +83,39 @@ def project(
     accumulated_scale, task_scale = power_of_two_near(accumulated), power_of_two_near(task_vector)
     matrix = accumulated if accumulated_scale == 1.0 else accumulated / accumulated_scale
     vector = task_vector if task_scale == 1.0 else task_vector / task_scale
+    if diagonal == "remove" and truncate is None and alpha != "auto":
+        kept, rank, removed, neglected = *_project_exactly(matrix, vector, alpha, rank_rule), None
+    else:
+        kept, rank, removed, neglected = _project_otherwise(matrix, vector, alpha, rank_rule, diagonal, truncate)
+    energy = float(torch.linalg.vector_norm(vector)) ** 2
+    share = min(1.0, removed / energy) if energy > 0.0 else 0.0
+    error = None if neglected is None else (neglected / energy) ** 0.5 if energy > 0.0 else 0.0
+    return Projection(kept if task_scale == 1.0 else kept.mul_(task_scale), rank, share, error)
+
+
+def _project_exactly(
+    matrix: torch.Tensor, vector: torch.Tensor, alpha: float, rank_rule: RankRule
+) -> tuple[torch.Tensor, int, float]:
+    """The paper's form: what is kept, the rank, and the sum of squares of what was taken out."""
+    eigenvalues, left = gram_eigenpairs(matrix)
+    wide = project_wide(matrix, vector, eigenvalues, left, alpha, rank_rule)
+    if wide is not None:
+        return wide
+    directions = singular_directions(matrix, left)
+    rank = protected_rank(directions.values, alpha, rank_rule)
+    kept, removed = _take_out(directions, vector, rank, "remove")
+    return kept, rank, removed
+
+
+def _project_otherwise(
+    matrix: torch.Tensor,
+    vector: torch.Tensor,
+    alpha: Alpha,
+    rank_rule: RankRule,
+    diagonal: Diagonal,
+    truncate: float | None,
+) -> tuple[torch.Tensor, int, float, float | None]:
+    """The other forms: the same three, and the sum of squares of what the exact form would have taken out besides."""
     neglected = None
     if diagonal == "keep" and alpha != "auto":
         directions = leading_directions(matrix, alpha, rank_rule)
@@ -97,10 +137,7 @@ def project(
     if diagonal == "keep":
         directions = Directions(directions.left[:, :rank], directions.right[:rank], directions.values[:rank])
     kept, removed = _take_out(directions, vector, rank, diagonal)
-    energy = float(torch.linalg.vector_norm(vector)) ** 2
-    share = min(1.0, removed / energy) if energy > 0.0 else 0.0
-    error = None if neglected is None else (neglected / energy) ** 0.5 if energy > 0.0 else 0.0
-    return Projection(kept if task_scale == 1.0 else kept.mul_(task_scale), rank, share, error)
+    return kept, rank, removed, neglected
 
 
 def _take_out(
