@@ -229,11 +229,10 @@ def in_all(
     To be called in the first process, while the others are in `follow`. All that is given must be picklable but
     the further options of `here`, which only this process gets.
     """
-    with processes.turn:
+    with processes.turn, failing_together(processes):
         if processes.count > 1:
             processes.exchange(Order(function, arguments, options))
-        with failing_together(processes):
-            return function(*arguments, processes=processes, **options, **(here or {}))
+        return function(*arguments, processes=processes, **options, **(here or {}))
 
 
 def follow(processes: Processes, **own: Any) -> int:
@@ -246,6 +245,9 @@ def follow(processes: Processes, **own: Any) -> int:
         order = processes.exchange(None)[0]
         if isinstance(order, End):
             return order.status
+        if isinstance(order, _Failure):
+            # The first process failed at giving the order.
+            continue
         options = {**order.options, **{name: value for name, value in own.items() if name in order.options}}
         try:
             with failing_together(processes):

@@ -235,6 +235,12 @@ def test_one_error_in_all_wherever_it_happens(rank: int, at: str) -> None:
     assert ("broke" if at == "after" else "no way to make this one again") in str(error)
 
 
+def test_an_order_that_cannot_be_given_is_an_error_of_the_first() -> None:
+    error, ends = together(2, lambda processes: in_all(processes, lambda processes: None))
+    assert "lambda" in str(error)
+    assert ends == [4]
+
+
 def test_a_process_that_failed_stops_the_others(tmp_path: Path) -> None:
     tensors = [PlannedTensor(f"{n}", (4, 4), torch.float32, torch.float32, "merge-other", "") for n in range(100)]
     begun: list[str] = []
