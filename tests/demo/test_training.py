@@ -65,7 +65,8 @@ def test_fine_tuning_moves_the_vision_tower_alone(stream: DemoStream) -> None:
     tokenizer = AutoTokenizer.from_pretrained(stream.base.folder)
     before = {name: value.clone() for name, value in base.state_dict().items()}
     (task,) = tasks_named(["gradients"])
-    tuned = training.fine_tune(base, tokenizer, task, 0, SHORT)
+    with training.threads(1):  # as the stream was made: sums depend on how many threads share them
+        tuned = training.fine_tune(base, tokenizer, task, 0, SHORT)
     moved = {name for name, value in tuned.state_dict().items() if not torch.equal(value, before[name])}
     assert moved
     assert all(name.startswith("vision_model.") for name in moved)

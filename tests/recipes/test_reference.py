@@ -12,6 +12,8 @@ from merge_recipes import (
     DatasetReference,
     Evaluate,
     Lock,
+    ModelCollection,
+    ModelQuery,
     Publish,
     Recipe,
     StreamEntry,
@@ -38,16 +40,17 @@ def test_its_recipes_are_right(number: int) -> None:
 
 def test_it_has_recipes_and_a_lock() -> None:
     locks = [block for block in BLOCKS if block.startswith("version:")]
-    assert len(RECIPES) == 2
+    assert len(RECIPES) == 3
     assert [Lock.from_yaml(block).version for block in locks] == [1]
 
 
-@pytest.mark.parametrize(
-    ("number", "part"),
-    list(enumerate([Recipe, StreamEntry, TensorRules, Evaluate, Task, DatasetReference, Publish])),
-)
-def test_its_tables_have_every_key(number: int, part: type[BaseModel]) -> None:
-    assert list(TABLES[number]) == list(part.model_fields)
+@pytest.mark.parametrize("part", [Recipe, StreamEntry, TensorRules, Evaluate, Task, DatasetReference, Publish])
+def test_its_tables_have_every_key(part: type[BaseModel]) -> None:
+    assert list(part.model_fields) in [list(table) for table in TABLES]
+
+
+def test_its_table_of_queries_has_every_key() -> None:
+    assert [*ModelQuery.model_fields, *ModelCollection.model_fields] in [list(table) for table in TABLES]
 
 
 @pytest.mark.parametrize("part", [Recipe, Evaluate, Task, DatasetReference, Publish])

@@ -58,7 +58,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     stream = make_tiny_repos(folder, tasks=3)
     api = HfApi()
     for repo in stream.repos():
-        api.create_repo(repo.repo, repo_type=repo.kind)
+        api.create_repo(repo.repo, repo_type=repo.kind, exist_ok=True)
         api.upload_folder(repo_id=repo.repo, folder_path=repo.folder, repo_type=repo.kind)
     names = [task.name for task in stream.tasks]
     return Stage(
