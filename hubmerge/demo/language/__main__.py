@@ -13,13 +13,23 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hubmerge.demo.plan import NAMESPACE
 from hubmerge.demo.standins import check_endpoint
 from hubmerge.errors import HubmergeError
 
+if TYPE_CHECKING:
+    from hubmerge.demo.language.training import LanguagePlan
 
-def push_language(folder: Path, namespace: str = NAMESPACE, progress: Callable[[str], None] = print) -> int:
+
+def push_language(
+    folder: Path,
+    namespace: str = NAMESPACE,
+    progress: Callable[[str], None] = print,
+    *,
+    plan: LanguagePlan | None = None,
+) -> int:
     """Make both streams below a new folder and push them; return how many repos there are.
 
     Raises:
@@ -30,7 +40,7 @@ def push_language(folder: Path, namespace: str = NAMESPACE, progress: Callable[[
     from hubmerge.hub.folders import push_folder
 
     count = 0
-    for repo in make_language(folder, namespace, progress):
+    for repo in make_language(folder, namespace, progress, plan=plan):
         pushed = push_folder(repo.kind, repo.repo, repo.folder, title="Add the files of the demo")
         progress(f"{repo.kind} {repo.repo}: {'pushed' if pushed else 'was there already'}")
         count += 1

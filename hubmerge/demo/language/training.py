@@ -31,7 +31,8 @@ class LanguagePlan:
     base_steps: int = 400
     task_steps: int = 120
     base_rate: float = 2e-3
-    task_rate: float = 1e-3
+    classifier_rate: float = 1e-3
+    writer_rate: float = 3e-4
 
 
 def train_classifier(model: Any, tokenizer: Any, tasks: Sequence[SentenceTask], seed: int, plan: LanguagePlan) -> None:
@@ -55,7 +56,7 @@ def tune_classifier(
     texts, numbers = task.sentences("train", plan.sentences, seed)
     model = copy.deepcopy(base)
     loss = _classes_loss(model, tokenizer, texts, [first + number for number in numbers])
-    _descend(model, loss, len(texts), plan.task_steps, plan.task_rate, seed)
+    _descend(model, loss, len(texts), plan.task_steps, plan.classifier_rate, seed)
     return model
 
 
@@ -69,7 +70,7 @@ def tune_writer(base: Any, tokenizer: Any, task: SentenceTask, seed: int, plan: 
     """A copy of the base that has learnt to write one task's own sentences."""
     texts = task.sentences("train", plan.sentences, seed)[0]
     model = copy.deepcopy(base)
-    _descend(model, _words_loss(model, tokenizer, texts), len(texts), plan.task_steps, plan.task_rate, seed)
+    _descend(model, _words_loss(model, tokenizer, texts), len(texts), plan.task_steps, plan.writer_rate, seed)
     return model
 
 
