@@ -49,11 +49,15 @@ def check_loads(folder: Path) -> None:
     import transformers
 
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    names = [name for name in config.get("architectures") or [] if hasattr(transformers, name)]
-    model_class = getattr(transformers, names[0]) if names else transformers.AutoModel
+    named = getattr(transformers, architecture_of(config) or "AutoModel", None)
+    model_class: Any = transformers.AutoModel
+    if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
+        model_class = named
     try:
-        _, found = model_class.from_pretrained(folder, output_loading_info=True, device_map="meta")
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        _, found = model_class.from_pretrained(
+            folder, output_loading_info=True, device_map="meta", trust_remote_code=False
+        )
+    except Exception as error:  # a config is free text: what a class makes of a wrong one has no common type
         raise CheckpointError(
             f"the merged model does not load in transformers: {error}",
             hint="check that config.json of the base model fits its weights",
@@ -64,6 +68,13 @@ def check_loads(folder: Path) -> None:
                 f"the merged model does not load whole: {kind.replace('_', ' ')}: {sorted(map(str, found[kind]))[:3]}",
                 hint="check that config.json of the base model fits its weights",
             )
+
+
+def architecture_of(config: Mapping[str, Any]) -> str | None:
+    """Return the class of transformers that a config names, None where it names none."""
+    named = config.get("architectures")
+    first = named[0] if isinstance(named, list) and named else None
+    return first if isinstance(first, str) and first.isidentifier() else None
 
 
 def write_papers(folder: Path, report: RunReport, stream: Stream, base_folder: Path) -> None:
@@ -77,7 +88,7 @@ def write_papers(folder: Path, report: RunReport, stream: Stream, base_folder: P
         stream,
         stream.loaded.text,
         files={path.name for path in folder.iterdir()},
-        architecture=(config.get("architectures") or [None])[0],
+        architecture=architecture_of(config),
         licence=(wanted.license if wanted is not None else None) or licence_of(base_folder),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")

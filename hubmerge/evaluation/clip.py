@@ -115,7 +115,9 @@ class ClipScorer:
     def _tokens(self, texts: Sequence[str], limit: int) -> Any:
         if self._tokenizer is None:
             try:
-                self._tokenizer = AutoTokenizer.from_pretrained(self.base_folder, local_files_only=True)
+                self._tokenizer = AutoTokenizer.from_pretrained(
+                    self.base_folder, local_files_only=True, trust_remote_code=False
+                )
             except (OSError, ValueError, KeyError) as error:
                 raise EvaluationError(
                     f"{self._base.label}: the base model's tokenizer cannot be read: {error}",

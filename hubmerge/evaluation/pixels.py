@@ -35,7 +35,9 @@ class Preprocessor:
 
     def __init__(self, base_folder: Path) -> None:
         try:
-            self.processor = AutoImageProcessor.from_pretrained(base_folder, backend="pil", local_files_only=True)
+            self.processor = AutoImageProcessor.from_pretrained(
+                base_folder, backend="pil", local_files_only=True, trust_remote_code=False
+            )
         except (OSError, ValueError, ImportError) as error:
             raise EvaluationError(
                 f"{base_folder}: the base model's image processor cannot be read: {error}",

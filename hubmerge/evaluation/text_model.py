@@ -134,7 +134,7 @@ def _load_tokenizer(folder: Path, label: str) -> Any:
             hint=f"it must hold its vocabulary: one of {', '.join(_VOCABULARIES)}",
         )
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise EvaluationError(
             f"{label}: the base model's tokenizer cannot be read: {str(error).splitlines()[0]}",

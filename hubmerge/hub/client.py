@@ -44,6 +44,9 @@ LONGEST_WAIT_SECONDS = 30.0
 LONGEST_ASKED_SECONDS = 300.0
 """What a Hub that limits the rate of calls may ask for; where it asks for more, the run ends and says so."""
 
+PATIENCE_SECONDS = 600.0
+"""After so long nothing is tried again, for the client's own retries, too, wait as long as the Hub asks for."""
+
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 _COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
@@ -66,12 +69,15 @@ def call(what: str, function: Callable[[], Result], *, sleep: Callable[[float], 
     """Call `function`, and again after a fault that passes, at most `RETRIES` times.
 
     Waits double from one second, with jitter, up to thirty: about half a minute in all. A wait that the Hub asks for
-    is honoured up to five minutes. `what` names the thing asked for ("model me/x at main"), for the error.
+    is honoured up to five minutes, and after ten minutes nothing is tried again.
+
+    `what` names the thing asked for ("model me/x at main"), for the error.
 
     Raises:
         HubError: the Hub refused for good, or the faults did not pass.
         MachineError: what was fetched cannot be written down.
     """
+    begin = time.monotonic()
     for attempt in range(RETRIES + 1):
         try:
             return function()
@@ -83,7 +89,8 @@ def call(what: str, function: Callable[[], Result], *, sleep: Callable[[float], 
             if failure is None:
                 raise
             wait = _wait_seconds(failure, attempt)
-            if attempt == RETRIES or not is_transient(failure) or wait > LONGEST_ASKED_SECONDS:
+            last = attempt == RETRIES or time.monotonic() - begin > PATIENCE_SECONDS
+            if last or not is_transient(failure) or wait > LONGEST_ASKED_SECONDS:
                 raise explain(failure, what) from error
         (sleep or time.sleep)(wait)
     raise AssertionError("unreachable")
@@ -217,6 +224,8 @@ def explain(error: Exception, what: str) -> HubError:
             f"{what}: this token has no permission to do that",
             hint="use a token with write access to the repo",
         )
+    if status == 412:
+        return HubError(f"{what}: somebody else committed to the repo meanwhile", hint="run again")
     if status == 429:
         asked = asked_seconds(error)
         when = f"run again in {asked:.0f} seconds" if asked is not None else "run again later"

@@ -20,6 +20,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
+from hubmerge.checkpoints.layout import is_inside
 from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub.client import PassingError, api, call, status_of
 from hubmerge.hub.fetch import download, list_files, sweep_cache
@@ -92,7 +93,7 @@ def read_target(repo: str) -> Target:
                 hint="name another repo under publish.repo, or empty this one",
             )
         return Target(repo, commit, files, None, None, tags)
-    report = json.loads(_read_text(repo, commit, REPORT_FILE))
+    report = _as_report(_read_text(repo, commit, REPORT_FILE), what)
     lock = _read_text(repo, commit, LOCK_FILE) if LOCK_FILE in files else None
     return Target(repo, commit, files, report, lock, tags)
 
@@ -104,12 +105,31 @@ def _no_token() -> bool:
 
 
 def _tree(repo: str, commit: str) -> list[Any]:
-    return [e for e in api().list_repo_tree(repo, revision=commit, recursive=True) if hasattr(e, "size")]
+    entries = api().list_repo_tree(repo, revision=commit, recursive=True)
+    return [entry for entry in entries if hasattr(entry, "size") and is_inside(entry.path)]
+
+
+def _as_report(text: str, what: str) -> dict[str, Any]:
+    try:
+        report = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        report = error
+    if not isinstance(report, dict) or not isinstance(report.get("steps"), list):
+        raise TargetError(
+            f"{what}: its {REPORT_FILE} is not a report of published steps",
+            hint="restore the file from the repo's history, or publish to another repo",
+        )
+    return report
 
 
 def _read_text(repo: str, commit: str, file: str) -> str:
     path = call(f"{file} of {repo} at {commit}", lambda: api().hf_hub_download(repo, file, revision=commit))
-    return Path(path).read_text(encoding="utf-8")
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise TargetError(
+            f"target repo {repo}: its {file} is not text", hint="restore the file from the repo's history"
+        ) from error
 
 
 def download_head(target: Target) -> Path:
@@ -162,24 +182,27 @@ def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str |
 
     def commit() -> str:
         try:
-            made = api().create_commit(repo, operations, commit_message=title, parent_commit=parent).oid
+            return api().create_commit(repo, operations, commit_message=title, parent_commit=parent).oid
         except HfHubHTTPError as error:
             if status_of(error) == 409:
                 raise PassingError("the Hub is busy with another commit") from error
             if status_of(error) != 412:
                 raise
-            made = api().model_info(repo).sha or ""
+        return api().model_info(repo).sha or ""
+
+    def is_ours() -> bool:
         # Where nothing would change, the client makes no commit and returns whatever the repo stands at.
         history = api().list_repo_commits(repo, revision=made)
         ours = [one.commit_id for one in history[:2]] == [made, parent] and history[0].title == title
-        if ours or _holds(repo, made, report):
-            return made
-        raise TargetMovedError(
-            f"target repo {repo} moved while step {step} was being made: it stood at {parent}, now at {made}",
-            hint="another run or person published there; run again to continue from what is there now",
-        )
+        return ours or _holds(repo, made, report)
 
-    return call(f"publishing {step_tag(step)} to {repo}", commit)
+    made = call(f"publishing {step_tag(step)} to {repo}", commit)
+    if call(f"publishing {step_tag(step)} to {repo}", is_ours):
+        return made
+    raise TargetMovedError(
+        f"target repo {repo} moved while step {step} was being made: it stood at {parent}, now at {made}",
+        hint="another run or person published there; run again to continue from what is there now",
+    )
 
 
 def _holds(repo: str, commit: str, report: bytes) -> bool:

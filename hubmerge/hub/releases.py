@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
+from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.errors import HubError
-from hubmerge.hub.client import api, call
-from hubmerge.hub.fetch import resolve_commit
+from hubmerge.hub.client import api, call, status_of
+from hubmerge.hub.fetch import download, list_files, resolve_commit
 from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE, delete_tag, step_of, step_tag
 
 CARD_FILE = "README.md"
@@ -51,12 +52,7 @@ def read_release(repo: str, revision: str | None) -> Release:
 
 def download_release(release: Release) -> Path:
     """Download all files of a release and return the folder."""
-    return Path(
-        call(
-            f"{release.repo} at {release.revision}",
-            lambda: api().snapshot_download(release.repo, revision=release.commit),
-        )
-    )
+    return download(release.repo, release.commit, list_files(release.repo, release.commit))
 
 
 def published_tags(repo: str) -> dict[int, str]:
@@ -90,16 +86,19 @@ def roll_back(repo: str, step: int) -> str:
         else:
             operations.append(CommitOperationAdd(path, _path(repo, tags[step], path)))
     operations += [CommitOperationDelete(path) for path in sorted(set(present) - set(wanted))]
-    commit = head
-    if operations:
-        commit = call(
-            f"rolling {repo} back to {step_tag(step)}",
-            lambda: (
-                api()
-                .create_commit(repo, operations, commit_message=f"Roll back to {step_tag(step)}", parent_commit=head)
-                .oid
-            ),
-        )
+    title = f"Roll back to {step_tag(step)}"
+
+    def commit_it() -> str:
+        try:
+            return api().create_commit(repo, operations, commit_message=title, parent_commit=head).oid
+        except HfHubHTTPError as error:
+            # The answer to the same call a moment ago may have been lost: what counts is what is there now.
+            now = resolve_commit("model", repo, "main") if status_of(error) == 412 else head
+            if now == head or _digests(_entries(repo, now)) != _digests(wanted):
+                raise
+            return now
+
+    commit = call(f"rolling {repo} back to {step_tag(step)}", commit_it) if operations else head
     for later in tags:
         if later > step:
             delete_tag(repo, step_tag(later))
@@ -109,6 +108,10 @@ def roll_back(repo: str, step: int) -> str:
 def _entries(repo: str, commit: str) -> dict[str, Any]:
     entries = api().list_repo_tree(repo, revision=commit, recursive=True)
     return {entry.path: entry for entry in entries if hasattr(entry, "size")}
+
+
+def _digests(entries: dict[str, Any]) -> dict[str, str]:
+    return {path: _digest(entry) for path, entry in entries.items()}
 
 
 def _digest(entry: Any) -> str:

@@ -152,6 +152,29 @@ def test_an_answer_that_got_lost(
     assert published(repo) == whole
 
 
+@pytest.mark.parametrize("number", [1, 2])
+def test_faults_right_after_a_commit(
+    hubmerge: Command,
+    quick: Quick,
+    undisturbed: Undisturbed,
+    tripwire: Tripwire,
+    disturb: Callable[..., None],
+    waits: list[float],
+    number: int,
+) -> None:
+    """The commit is made and its answer arrives; what the run asks next fails for a while."""
+    whole = undisturbed(2)
+    repo, recipe = quick(2)
+    tripwire.set(f"POST /api/models/{repo}/commit/main", lambda: disturb(0.5, number, (Fault.BUSY,)), number)
+    status, output, errors = hubmerge("run", recipe, "--json")
+    disturb(0)
+    assert status in {0, 3}, output + errors
+    assert steps_shown(repo)[:1] == [1]
+    if status != 0:
+        assert hubmerge("run", recipe, "--quiet")[0] == 0
+    assert published(repo) == whole
+
+
 def test_somebody_else_commits_to_the_target(
     hubmerge: Command, quick: Quick, undisturbed: Undisturbed, tripwire: Tripwire
 ) -> None:
@@ -199,6 +222,12 @@ def test_every_call_gets_the_same_chances(monkeypatch: pytest.MonkeyPatch) -> No
         assert len(calls) == client.RETRIES + 1
         assert slept == sorted(slept)
         assert 20 < sum(slept) < 40
+    calls = []
+    with monkeypatch.context() as patch:
+        patch.setattr(client, "PATIENCE_SECONDS", -1.0)
+        with pytest.raises(HubError):
+            client.call("the thing", wrapped(ConnectionResetError("reset"), RuntimeError("x")))
+    assert len(calls) == 1
     for number, name in ((28, None), (30, "/there/file"), (13, "/there/file")):
         calls = []
         with pytest.raises(MachineError, match="cannot be written"):

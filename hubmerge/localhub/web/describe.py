@@ -107,7 +107,7 @@ def parameter_counts(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
             for name, tensor in header.items():
                 if name != "__metadata__":
                     counts[str(tensor["dtype"])] += prod(tensor["shape"])
-        except (ValueError, struct.error, OSError, KeyError, TypeError, AttributeError):
+        except (ValueError, struct.error, OSError, KeyError, TypeError, AttributeError, RecursionError):
             return None
     return {"parameters": dict(counts), "total": sum(counts.values())} if counts else None
 
@@ -120,7 +120,7 @@ def model_config(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
     try:
         config = json.loads(store.blob_path(entry.oid).read_bytes())
         return {name: config[name] for name in ("architectures", "model_type") if name in config}
-    except (ValueError, TypeError, OSError):
+    except (ValueError, TypeError, OSError, RecursionError):
         return None
 
 

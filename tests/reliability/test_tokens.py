@@ -1,0 +1,133 @@
+"""The access token is nowhere in what a run leaves or shows: logs, errors, cards, locks, states, caches, processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from hubmerge.cli import main
+from hubmerge.localhub import LocalHub
+from hubmerge.redaction import without_token
+from tests.reliability.conftest import Tripwire
+from tests.reliability.forge import Forge
+from tests.run.conftest import Stage
+
+Command = Callable[..., tuple[int, str, str]]
+Quick = Callable[..., tuple[str, Path]]
+
+
+def places_of(token: str, folder: Path) -> list[Path]:
+    """Every file below a folder whose name or content holds the token."""
+    secret = token.encode()
+    found = [path for path in folder.rglob("*") if token in path.name]
+    return found + [path for path in folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
+
+
+def command_lines() -> bytes:
+    """The arguments of all processes, as `ps` shows them."""
+    texts = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            texts.append(path.read_bytes())
+        except OSError:
+            continue
+    return b"\n".join(texts)
+
+
+@pytest.mark.parametrize("ending", ["well", "error", "killed"])
+def test_nothing_that_a_run_leaves_holds_the_token(
+    stage: Stage,
+    forge: Forge,
+    tripwire: Tripwire,
+    local_hub: LocalHub,
+    tmp_path: Path,
+    repo_name: Callable[..., str],
+    ending: str,
+) -> None:
+    repo = repo_name("target")
+    recipe = stage.write(tmp_path, stage.recipe(repo, entries=tuple(stage.towers)[:2]))
+    seen = []
+
+    def look() -> None:
+        seen.append(command_lines())
+        if ending == "error":
+            HfApi().delete_repo(repo)
+        elif ending == "killed":
+            os.kill(pid, signal.SIGKILL)
+
+    tripwire.set(f"POST /api/models/{repo}/commit/main", look)
+    environment = {
+        "TMPDIR": str(tmp_path),
+        "HF_DEBUG": "1",
+        "HF_HUB_VERBOSITY": "debug",
+        "HF_DATASETS_CACHE": str(tmp_path / "datasets"),
+    }
+    left = ["--work-dir", tmp_path / "work", "--out", tmp_path / "out", "--summary", tmp_path / "summary.md"]
+    pid = forge.start("run", recipe, *left, output=tmp_path / "output", cache=tmp_path / "cache", **environment)
+    status = forge.wait()
+    assert status == {"well": 0, "error": 3, "killed": -signal.SIGKILL}[ending], (tmp_path / "output").read_text()
+    assert seen
+    assert b"pytest" in seen[0]
+    assert local_hub.token.encode() not in seen[0]
+    assert places_of(local_hub.token, tmp_path) == []
+    for branch in ("main", "hubmerge-state") if ending == "well" else ():
+        folder = HfApi().snapshot_download(repo, revision=branch, local_dir=tmp_path / "published" / branch)
+        assert any(Path(folder).iterdir())
+        assert places_of(local_hub.token, Path(folder)) == []
+    (tmp_path / "proof").write_text(f"Bearer {local_hub.token}")
+    assert places_of(local_hub.token, tmp_path) == [tmp_path / "proof"]
+
+
+def test_an_error_that_nobody_foresaw_is_written_down_without_the_token(
+    local_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tempfile
+
+    from hubmerge import commands
+
+    def fail(recipe: Path, voice: str) -> int:
+        raise RuntimeError(f"Authorization: Bearer {local_hub.token} and hf_anotherOneOfSomebody")
+
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(commands, "check", fail)
+    for voice in ("--quiet", "--json"):
+        assert main(["check", "recipe.yaml", voice]) == 1
+        shown = "".join(capsys.readouterr())
+        assert "something not foreseen" in shown
+        assert local_hub.token not in shown
+        assert "anotherOne" not in shown
+    written = list(tmp_path.glob("hubmerge-error-*.txt"))
+    assert len(written) == 2
+    assert places_of(local_hub.token, tmp_path) == []
+    assert all("anotherOne" not in path.read_text() and "RuntimeError" in path.read_text() for path in written)
+
+
+def test_every_secret_of_the_environment_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "no-usual-form-of-token")
+    monkeypatch.setenv("HUBMERGE_WEBHOOK_SECRET", "a-secret-of-webhooks")
+    text = "x no-usual-form-of-token y a-secret-of-webhooks z hf_abcdefghij hf_api"
+    assert without_token(text) == "x hf_*** y hf_*** z hf_*** hf_api"
+
+
+def test_a_failing_disk_loses_the_details_and_not_the_message(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import tempfile
+
+    from hubmerge import commands
+
+    def fail(recipe: Path, voice: str) -> int:
+        raise RuntimeError("odd")
+
+    monkeypatch.setattr(commands, "check", fail)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    assert main(["check", "recipe.yaml", "--json"]) == 1
+    told = json.loads(capsys.readouterr().out)
+    assert "odd" in told["message"]
+    assert "could not be written" in told["hint"]
