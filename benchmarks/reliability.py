@@ -1,7 +1,9 @@
-"""Runs that are killed, and runs against a Hub that fails: how each ends, and what the target repo shows.
+"""Runs that are killed, runs against a Hub that fails, damaged recipes and checkpoints: how each ends.
 
     python benchmarks/reliability.py kills --count 200       # kill -9 at random moments, then run again
     python benchmarks/reliability.py faults --count 40       # 10 % of the requests fail, in six ways
+    python benchmarks/reliability.py recipes --count 10000   # damaged recipes
+    python benchmarks/reliability.py checkpoints --count 2000
 
 Each run merges three untrained checkpoints and publishes every step on an embedded Hub, from an empty cache. The
 figures come as one JSON object; an assertion that fails ends the program.
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import json
 import logging
 import os
@@ -219,22 +222,47 @@ def faults(scene: Scene, count: int, seed: int) -> dict[str, Any]:
     }
 
 
+def fuzzed(what: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
+    """Give damaged recipes to `hubmerge check`, or damaged checkpoints to `hubmerge run`."""
+    from hubmerge.cli import main
+    from tests.reliability.fuzzing import fuzz_checkpoints, fuzz_recipes
+
+    done = 0
+
+    def command(*options: str | Path) -> tuple[int, str]:
+        nonlocal done
+        done += 1
+        if done % 100 == 0:
+            print(f"\r{done} of {count}", end="", file=sys.__stderr__, flush=True)
+        told = io.StringIO()
+        with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
+            status = main(list(map(str, options)))
+        return status, told.getvalue()
+
+    begin = time.monotonic()
+    endings = (fuzz_recipes if what == "recipes" else fuzz_checkpoints)(count, seed, folder, command)
+    return {"cases": count, "endings": endings, "seconds": round(time.monotonic() - begin)}
+
+
 def main() -> None:
     """Read the command line, do it, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["kills", "faults"])
+    parser.add_argument("what", choices=["kills", "faults", "recipes", "checkpoints"])
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--evaluate", action="store_true", help="score the tasks as well: slower")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hubmerge-reliability-") as name:
-        scene = set_scene(Path(name), evaluate=arguments.evaluate)
-        try:
-            do = kills if arguments.what == "kills" else faults
-            figures = do(scene, arguments.count, arguments.seed)
-        finally:
-            scene.forge.close()
-            scene.hub.stop()
+        if arguments.what in {"recipes", "checkpoints"}:
+            figures = fuzzed(arguments.what, arguments.count, arguments.seed, Path(name))
+        else:
+            scene = set_scene(Path(name), evaluate=arguments.evaluate)
+            try:
+                do = kills if arguments.what == "kills" else faults
+                figures = do(scene, arguments.count, arguments.seed)
+            finally:
+                scene.forge.close()
+                scene.hub.stop()
     print()
     print(json.dumps({"what": arguments.what, "seed": arguments.seed, **figures}, indent=1))
 

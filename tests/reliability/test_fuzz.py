@@ -1,0 +1,42 @@
+"""Random damage ends in a sentence: never in a traceback, never in a status that tells of something not foreseen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hubmerge.cli import main
+from tests.reliability.fuzzing import fuzz_checkpoints, fuzz_recipes
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    def call(*arguments: str | Path) -> tuple[int, str]:
+        status = main(list(map(str, arguments)))
+        return status, "".join(capsys.readouterr())
+
+    return call
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_recipes(tmp_path: Path, command: Callable[..., tuple[int, str]], seed: int) -> None:
+    endings = fuzz_recipes(100, seed, tmp_path, command)
+    assert endings["exit status 2"] > 10
+
+
+def test_checkpoints(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> None:
+    endings = fuzz_checkpoints(30, 1, tmp_path, command)
+    assert endings["exit status 4"] > 5
+    assert endings["exit status 0"] > 0
+
+
+@pytest.mark.slow
+def test_many_recipes(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> None:
+    fuzz_recipes(1000, 3, tmp_path, command)
+
+
+@pytest.mark.slow
+def test_many_checkpoints(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> None:
+    fuzz_checkpoints(200, 3, tmp_path, command)
