@@ -20,8 +20,8 @@ models:
   - model: ./tower
     name: first
     parameters: {alpha: [{filter: attn, value: 0.7}, {value: 0.5}]}
-  - owner/name@v2+owner/adapter
-  - {author: somebody, search: clip-*, tags: [x]}
+  - {model: owner/name@v2+owner/adapter}
+  - {model: owner/another/folder, name: third}
 parameters: {alpha: 0.5}
 dtype: float32
 out_dtype: bfloat16
@@ -40,6 +40,11 @@ evaluate:
       metrics: [accuracy, f1]
 publish: {repo: me/merged, steps: every, private: true, license: mit, tags: [a], max_shard_size: 1GB}
 """
+GROWING = (
+    RECIPE.replace("order: shuffled\nseed: 3\n", "on_update: append\n")
+    .replace("{model: owner/another/folder, name: third}", "{query: somebody/clip-*, tags: [x]}")
+    .replace("alpha: 0.5", "alpha: &a 0.5")
+)
 PIECES: list[str] = [
     "[",
     "]",
@@ -82,9 +87,9 @@ VALUES += [{"a": {}}, [1, 2], ["F32"], "F64", "BOOL", "clip", "bert", [-1, 5], [
 
 
 def recipe(chance: random.Random) -> bytes:
-    """The recipe above with one to five places damaged: by characters, lines, or what stands behind a key."""
-    text = RECIPE
-    for _ in range(chance.randint(1, 5)):
+    """A recipe from above with one to four places damaged: by characters, lines, or what stands behind a key."""
+    text = chance.choice([RECIPE, GROWING])
+    for _ in range(chance.choice([1, 1, 1, 2, 4])):
         way = chance.randrange(4)
         if way == 0:
             start = chance.randrange(len(text) + 1)

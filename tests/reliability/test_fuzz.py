@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hubmerge.cli import main
-from tests.reliability.fuzzing import fuzz_checkpoints, fuzz_recipes
+from tests.reliability.fuzzing import GROWING, RECIPE, fuzz_checkpoints, fuzz_recipes
 
 
 @pytest.fixture
@@ -20,10 +20,19 @@ def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]
     return call
 
 
+@pytest.mark.parametrize("text", [RECIPE, GROWING])
+def test_the_recipes_are_right_before_they_are_damaged(
+    tmp_path: Path, command: Callable[..., tuple[int, str]], text: str
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(text)
+    assert command("check", tmp_path / "recipe.yaml", "--quiet") == (0, "")
+
+
 @pytest.mark.parametrize("seed", [1, 2])
 def test_recipes(tmp_path: Path, command: Callable[..., tuple[int, str]], seed: int) -> None:
     endings = fuzz_recipes(100, seed, tmp_path, command)
     assert endings["exit status 2"] > 10
+    assert endings["exit status 0"] > 0
 
 
 def test_checkpoints(tmp_path: Path, command: Callable[..., tuple[int, str]]) -> None:
