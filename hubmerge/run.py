@@ -29,7 +29,7 @@ from hubmerge.sources import fetch_folder
 from hubmerge.state import MergeState, find_state
 from hubmerge.stepping import StepMaker
 from hubmerge.stream import Stream, settle
-from hubmerge.workspace import Workspace, open_workspace, workspace_name, write_text
+from hubmerge.workspace import Workspace, open_workspace, remove_folder, workspace_name, write_text
 from merge_recipes import LoadedRecipe
 
 MAX_UNFINISHED = 2
@@ -49,6 +49,7 @@ class Run:
         self._processes = processes
         self._releaser = Releaser(stream, workspace, progress)
         self.report = recorded_report(stream, self._releaser.published, workspace)
+        self._released = 0  # the last step that needs no releasing any more; each rests on the one before
 
     @classmethod
     @contextmanager
@@ -157,6 +158,7 @@ class Run:
             unfinished: deque[tuple[int, Future[StepReport]]] = deque()
             so_far: Future[RunReport] = Future()
             so_far.set_result(self.report.until(first - 1))
+            self._released = first - 1
             coming = fetching.submit(self._fetch, maker, begin)
             failure: HubmergeError | None = None
             for step in range(begin, self.stream.length + 1):
@@ -211,11 +213,14 @@ class Run:
     def _release(self, step: int, state: MergeState, finished: Future[RunReport]) -> StepReport:
         """Publish a finished step, then record it; the files of earlier steps are not needed any more."""
         report = finished.result()
+        if self._released != step - 1:
+            raise HubmergeError(f"step {step} cannot be published: step {step - 1} was not")
         self._releaser.release(step, self.workspace.step_folder(step), state)
         self.report = report
         write_text(self.workspace.report_file, report.to_json())
         for earlier in range(1, step):
-            shutil.rmtree(self.workspace.step_folder(earlier), ignore_errors=True)
+            remove_folder(self.workspace.step_folder(earlier))
+        self._released = step
         return report.steps[-1]
 
     def _newest_state(self, first: int) -> MergeState | None:

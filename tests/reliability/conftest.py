@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hubmerge.localhub import LocalHub, faults
@@ -30,17 +31,23 @@ class Tripwire:
         self._app = app
         self.seen: list[str] = []
         self._action: Callable[[], object] | None = None
-        self._loses = False
+        self._loses = self._refuses = False
 
     def set(self, pattern: str, action: Callable[[], object], number: int = 1) -> None:
         """Wait for requests that begin as the regular expression says."""
         self.seen.clear()
-        self._pattern, self._action, self._left, self._loses = pattern, action, number, False
+        self._pattern, self._action, self._left = pattern, action, number
+        self._loses = self._refuses = False
 
     def lose_answer(self, pattern: str, number: int = 1) -> None:
         """Let the request be carried out, and end the connection before its answer."""
         self.set(pattern, lambda: None, number)
         self._loses = True
+
+    def refuse(self, pattern: str, number: int = 1) -> None:
+        """Answer the one request with 403, for good."""
+        self.set(pattern, lambda: None, number)
+        self._refuses = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, after the action if it is the one."""
@@ -51,6 +58,9 @@ class Tripwire:
             if self._left == 0:
                 action, self._action = self._action, None
                 await asyncio.to_thread(action)
+                if self._refuses:
+                    await JSONResponse({"error": "Forbidden"}, 403)(scope, receive, send)
+                    return
                 if self._loses:
                     send = HalfAnswer(send, honest=True)
         await self._app(scope, receive, send)

@@ -173,3 +173,20 @@ def test_the_target_and_the_work_folder_are_gone(
     shutil.rmtree(tmp_path / "work")
     assert hubmerge("run", recipe, "--quiet")[0] == 0
     assert published(repo) == whole
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_no_step_is_published_without_the_one_before(
+    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, tripwire: Tripwire, number: int
+) -> None:
+    """One commit is refused, and nothing else: the steps after it must wait for the next run."""
+    whole = undisturbed(3)
+    repo, recipe = quick(3)
+    tripwire.refuse(f"POST /api/models/{repo}/commit/main", number)
+    status, _, errors = hubmerge("run", recipe)
+    assert status == 3, errors
+    assert "no permission" in errors
+    assert steps_shown(repo) == list(range(1, number))
+    assert hubmerge("run", recipe, "--quiet")[0] == 0
+    assert steps_shown(repo) == [1, 2, 3]
+    assert published(repo) == whole
