@@ -1,0 +1,110 @@
+"""The projection on a CUDA device against one CPU core: single matrices, and those of one shape in a batch, float64.
+
+    python benchmarks/gpu.py
+    python benchmarks/gpu.py --shapes 768x768 768x3072 --batches 1 12 24
+
+A tower has dozens of matrices of each shape, and one of them does not fill a large device. A batch goes through the
+same steps as `hubmerge.linalg.wide` does one by one: Gram matrices, eigenvectors, three products, all with a leading
+dimension. `hubmerge run` itself computes on the device that accelerate names, one matrix after another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Sequence
+
+import torch
+from checkpoints import task_vector
+from measuring import machine, markdown
+
+from hubmerge.linalg import project, protected_rank
+
+ALPHA = 0.5
+
+
+def project_batch(accumulated: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
+    """What is kept of (b, m, n) float64 task vectors, m <= n, every accumulated delta of full rank."""
+    gram = accumulated @ accumulated.mT
+    ascending, vectors_of = torch.linalg.eigh(gram)
+    squares, left = ascending.flip(-1), vectors_of.flip(-1)
+    values = squares.clamp(min=0.0).sqrt()
+    turned = left.mT @ (vectors @ accumulated.mT) @ left
+    ranks = torch.tensor([protected_rank(row, ALPHA) for row in values.cpu()], device=values.device)
+    inside = torch.arange(values.shape[-1], device=values.device) < ranks[:, None]
+    taken = inside[:, :, None] & inside[:, None, :] | torch.eye(
+        values.shape[-1], dtype=torch.bool, device=values.device
+    )
+    weights = torch.where(taken, turned / squares[:, None, :], 0.0)
+    return torch.baddbmm(vectors, left @ weights @ left.mT, accumulated, alpha=-1.0)
+
+
+def least_seconds(work: Callable[[], torch.Tensor], rounds: int, device: torch.device) -> tuple[float, torch.Tensor]:
+    """Wall seconds until the device is done, after one round to warm up."""
+    result = work()
+    seconds = []
+    for _ in range(rounds):
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        begin = time.perf_counter()
+        result = work()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds), result
+
+
+def rows_of(shape: tuple[int, int], batches: Sequence[int], rounds: int, device: torch.device) -> list[list[str]]:
+    """One shape: a core, the device one by one, the device in batches."""
+    random = torch.Generator().manual_seed(0)
+    count = max(batches)
+    pairs = [
+        (
+            (task_vector(shape, random) + task_vector(shape, random)).to(torch.float64),
+            task_vector(shape, random).to(torch.float64),
+        )
+        for _ in range(count)
+    ]
+    accumulated, vectors = (torch.stack(part) for part in zip(*pairs, strict=True))
+    on_device = accumulated.to(device), vectors.to(device)
+    core, exact = least_seconds(lambda: project(accumulated[0], vectors[0], ALPHA).kept, 1, torch.device("cpu"))
+    ways: dict[str, tuple[int, Callable[[], torch.Tensor]]] = {
+        "device, hubmerge's kernel": (1, lambda: project(on_device[0][0], on_device[1][0], ALPHA).kept)
+    }
+    for size in batches:
+        ways[f"device, batch of {size}"] = (
+            size,
+            lambda size=size: project_batch(on_device[0][:size], on_device[1][:size])[0],  # type: ignore[misc]
+        )
+    name = f"{shape[0]} x {shape[1]}"
+    rows = [[name, "one CPU core", f"{core * 1e3:.1f}", "1.0", ""]]
+    for way, (size, work) in ways.items():
+        seconds, result = least_seconds(work, rounds, device)
+        error = float(torch.linalg.vector_norm(result.cpu() - exact))
+        rows.append([name, way, f"{seconds / size * 1e3:.1f}", f"{core / (seconds / size):.1f}", f"{error:.0e}"])
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table, or say that there is no device."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="+", default=["768x768", "768x3072", "1024x1024", "1024x4096"])
+    parser.add_argument("--batches", nargs="+", type=int, default=[1, 12, 24])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--device", default="cuda", help="`cpu` tries the script itself")
+    options = parser.parse_args(argv)
+    if options.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("torch sees no CUDA device: nothing to measure here")
+    torch.set_num_threads(1)
+    device = torch.device(options.device)
+    rows = []
+    for text in options.shapes:
+        height, width = sorted(map(int, text.split("x")))
+        rows += rows_of((height, width), options.batches, options.rounds, device)
+    print(markdown(["shape", "where", "ms a matrix", "times a core", "error"], rows))
+    about = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    print(f"\n{about}; {machine()}")
+
+
+if __name__ == "__main__":
+    main()

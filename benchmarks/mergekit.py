@@ -1,0 +1,178 @@
+"""Linear, task_arithmetic and ties over eight ViT-B/32 towers: hubmerge against mergekit-yaml, and their results.
+
+    python benchmarks/mergekit.py --folder ~/.cache/hubmerge/benchmarks
+    python benchmarks/mergekit.py --folder ... --methods linear --repeat 2
+
+Both programs read the same folders and the same recipe, each on one CPU. mergekit knows no steps: it reads all models
+and writes one. hubmerge folds the stream and writes a merged model and a state after each of the eight steps; that is
+in its figures. mergekit finds no tensor whose name begins with `vision_model.`, the layout of most published towers,
+so both read copies without that prefix. "difference" is the largest one of any element, in units of the largest
+float32 step at elements of that size: 1 is one rounding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from measuring import Cost, hubmerge, hubmerge_environment, machine, markdown, measure
+from opcm import stream_folders
+from peers import environment
+
+WEIGHTS = (1.0, 0.5, 0.8, 1.2, 0.7, 0.9, 1.1, 0.6)
+METHODS: dict[str, dict[str, object]] = {
+    "linear": {},
+    "task_arithmetic": {"lambda": 0.3, "normalize": False},
+    "ties": {"density": 0.2, "normalize": True, "lambda": 1.0},
+}
+PREFIX = "vision_model."
+
+
+def recipe(method: str, base: Path, models: Sequence[Path]) -> dict[str, object]:
+    """One recipe for both; hubmerge wants a base model where mergekit's linear has none."""
+    own = {"density": METHODS[method]["density"]} if "density" in METHODS[method] else {}
+    shared = {name: value for name, value in METHODS[method].items() if name != "density"}
+    found: dict[str, object] = {
+        "merge_method": method,
+        "base_model": str(base),
+        "models": [
+            {"model": str(model), "parameters": {"weight": weight, **own}}
+            for model, weight in zip(models, WEIGHTS, strict=True)
+        ],
+        "dtype": "float32",
+    }
+    return found | ({"parameters": shared} if shared else {})
+
+
+def without_prefix(folders: Sequence[str], target: Path) -> list[Path]:
+    """Copies of the folders in the layout that mergekit finds, made by a process of their own."""
+    copies = [target / Path(folder).name for folder in folders]
+    for folder, copy in zip(folders, copies, strict=True):
+        if not copy.is_dir():
+            subprocess.run([sys.executable, __file__, "--copy", folder, copy], check=True)
+    return copies
+
+
+def copy_without_prefix(folder: Path, copy: Path) -> None:
+    """One of them."""
+    from safetensors.torch import load_file, save_file
+
+    partial = copy.with_name(f".{copy.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    tensors = {name.removeprefix(PREFIX): tensor for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, partial / "model.safetensors", metadata={"format": "pt"})
+    shutil.copyfile(folder / "config.json", partial / "config.json")
+    partial.rename(copy)
+
+
+def largest_difference(first: Path, second: Path) -> float:
+    """In float32 steps at elements of that size."""
+    import numpy as np
+    from safetensors.numpy import load_file
+
+    ours, theirs = load_file(first), load_file(second)
+    if set(ours) != set(theirs):
+        raise RuntimeError(f"other tensors: {sorted(set(ours) ^ set(theirs))[:3]}")
+    return max(
+        float(np.max(np.abs(ours[name] - theirs[name]) / np.spacing(np.abs(theirs[name]).max(initial=1e-30))))
+        for name in ours
+    )
+
+
+def run_pair(method: str, folder: Path, base: Path, models: Sequence[Path]) -> tuple[Cost, Cost, float]:
+    """mergekit and hubmerge, one after the other, and how far their results are apart."""
+    work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
+    try:
+        written = recipe(method, base, models)
+        ours, theirs = work / "recipe.yaml", work / "mergekit.yaml"
+        ours.write_text(json.dumps(written), encoding="utf-8")
+        theirs.write_text(
+            json.dumps({k: v for k, v in written.items() if k != "base_model" or method != "linear"}), encoding="utf-8"
+        )
+        program = environment(folder, "mergekit") / "mergekit-yaml"
+        logs = folder / "logs"
+        command: list[str | Path] = [program, theirs, work / "theirs", "--no-copy-tokenizer", "--quiet"]
+        peer = measure(
+            command, log=logs / f"mergekit-{method}.txt", environment={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+        )
+        own = measure(
+            [*hubmerge(ours, work / "runs"), "--out", work / "ours"],
+            log=logs / f"hubmerge-{method}.txt",
+            environment=hubmerge_environment(),
+        )
+        compare = [
+            sys.executable,
+            __file__,
+            "--compare",
+            *(work / side / "model.safetensors" for side in ("ours", "theirs")),
+        ]
+        apart = subprocess.run(compare, check=True, capture_output=True, text=True)
+        return peer, own, float(apart.stdout)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+
+
+def table(results: Path) -> str:
+    """What was measured so far, the least of each figure."""
+    rows = []
+    lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
+    for method in METHODS:
+        mine = [line for line in lines if line["method"] == method]
+        if not mine:
+            continue
+        peer, own = (Cost.least([Cost(**line[side]) for line in mine]) for side in ("mergekit", "hubmerge"))
+        for name, cost in (("mergekit-yaml", peer), ("hubmerge run", own)):
+            rows.append(
+                [method, name, f"{cost.cpu_seconds:.0f}", f"{cost.wall_seconds:.0f}", f"{cost.peak_megabytes:.0f}"]
+            )
+        difference = max(line["difference"] for line in mine)
+        rows[-1] += [f"{own.cpu_seconds / peer.cpu_seconds:.2f}", f"{own.peak_megabytes / peer.peak_megabytes:.2f}"]
+        rows[-1] += [f"{difference:.1f}"]
+        rows[-2] += ["", "", ""]
+    header = ["method", "process", "CPU s", "wall s", "peak MB", "CPU ratio", "memory ratio", "difference"]
+    return markdown(header, rows) + f"\n\n{machine()}"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Measure and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, help="checkpoints, environments, results")
+    parser.add_argument("--size", default="b32")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--table", action="store_true", help="measure nothing")
+    parser.add_argument("--copy", type=Path, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--compare", type=Path, nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.copy:
+        copy_without_prefix(*options.copy)
+        return
+    if options.compare:
+        print(largest_difference(*options.compare))
+        return
+    folder = options.folder.expanduser().resolve()
+    results = folder / "results" / f"mergekit-{options.size}.jsonl"
+    results.parent.mkdir(parents=True, exist_ok=True)
+    if not options.table:
+        made = stream_folders(folder, options.size, len(WEIGHTS))
+        base, *models = without_prefix(made, folder / "checkpoints" / f"{options.size}-unprefixed")
+        for _ in range(options.repeat):
+            for method in options.methods:
+                peer, own, difference = run_pair(method, folder, base, models)
+                row = {"method": method, "mergekit": asdict(peer), "hubmerge": asdict(own), "difference": difference}
+                print(row, flush=True)
+                with results.open("a", encoding="utf-8") as stream:
+                    stream.write(json.dumps(row) + "\n")
+    print(table(results))
+
+
+if __name__ == "__main__":
+    main()
