@@ -1,71 +1,117 @@
-"""How time and memory of `hubmerge run` grow with the stream and with the model.
+"""What a step costs: bytes and FLOP for models of several sizes, and how fast this machine does them.
 
-    python benchmarks/scaling.py --folder ~/.cache/hubmerge/benchmarks --models 2 4 8 16 32
-    python benchmarks/scaling.py --folder ... --models 2 --sizes b32 b16 l14 h14
+    python benchmarks/scaling.py                     the table of docs/scaling.md, from the shapes of the models
+    python benchmarks/scaling.py --rates             seconds and FLOP/s of one update, by shape, on the CPU
+    python benchmarks/scaling.py --rates --device cuda
 
-Whole processes on one CPU, every step saved. A stream longer than `--distinct` visits the same checkpoints again:
-what a step costs depends on shapes alone, and thirty-two of the largest towers are 80 GB. "of a step" is the time
-that every step after the first takes: (this row - the row above) / (steps between them).
+Weights are never made: models are built on the meta device. Rates are per thread on the CPU, per device elsewhere.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import shutil
-import tempfile
-from collections.abc import Sequence
-from pathlib import Path
+import hashlib
+import time
+from collections.abc import Iterator
 
-from measuring import Cost, hubmerge, hubmerge_environment, machine, markdown, measure
-from opcm import stream_folders
+import torch
 
+from hubmerge.checkpoints import PlannedTensor, TensorInfo, weight_matrices
+from hubmerge.executor.processes import shares
+from hubmerge.methods import Opcm
 
-def run_once(folder: Path, size: str, models: int, distinct: int, parameters: dict[str, object]) -> Cost:
-    """Merge a stream of that length."""
-    base, *stream = stream_folders(folder, size, min(models, distinct))
-    work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
-    try:
-        entries = []
-        for number in range(models):
-            # A link is another folder to the recipe, and the same files to the disk.
-            link = work / f"model-{number + 1:02}"
-            link.symlink_to(stream[number % len(stream)])
-            entries.append({"model": str(link), "name": link.name})
-        recipe = work / "recipe.yaml"
-        written = {"merge_method": "opcm", "base_model": base, "models": entries, "parameters": parameters}
-        recipe.write_text(json.dumps(written), encoding="utf-8")
-        log = folder / "logs" / f"scaling-{size}-{models}.txt"
-        return measure(hubmerge(recipe, work / "runs"), environment=hubmerge_environment(), log=log)
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+SHAPES = ((768, 768), (1024, 4096), (4096, 4096))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Print the table, row by row."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="checkpoints and logs")
-    parser.add_argument("--sizes", nargs="+", default=["b32"])
-    parser.add_argument("--models", nargs="+", type=int, default=[2, 4, 8, 16, 32])
-    parser.add_argument("--distinct", type=int, default=4)
-    parser.add_argument("--parameters", type=json.loads, default={}, metavar="JSON", help='{"diagonal": "keep"}')
-    options = parser.parse_args(argv)
-    folder = options.folder.expanduser().resolve()
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for size in options.sizes:
-        before: tuple[int, Cost] | None = None
-        for models in options.models:
-            cost = run_once(folder, size, models, options.distinct, options.parameters)
-            step = ""
-            if before is not None:
-                step = f"{(cost.cpu_seconds - before[1].cpu_seconds) / (models - before[0]):.1f}"
-            before = models, cost
-            rows.append([size, str(models), f"{cost.cpu_seconds:.0f}", step, f"{cost.peak_megabytes:.0f}"])
-            print(rows[-1], flush=True)
-    print(markdown(["size", "models", "CPU s", "of a step", "peak MB"], rows))
-    print(f"\n{machine()}")
+def models() -> Iterator[tuple[str, object]]:
+    """Models with random weights of no size, by name."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel, LlamaConfig, LlamaForCausalLM
+
+    large = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16}
+    common = {"vocab_size": 128_256, "num_key_value_heads": 8, "tie_word_embeddings": False}
+    eight = {"hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32, "num_attention_heads": 32}
+    seventy = {"hidden_size": 8192, "intermediate_size": 28_672, "num_hidden_layers": 80, "num_attention_heads": 64}
+    with torch.device("meta"):
+        yield "CLIP ViT-L/14 tower, float32", CLIPVisionModel(CLIPVisionConfig(patch_size=14, **large))
+        yield "language model, 8B, bfloat16", LlamaForCausalLM(LlamaConfig(**common, **eight)).to(torch.bfloat16)
+        yield "language model, 70B, bfloat16", LlamaForCausalLM(LlamaConfig(**common, **seventy)).to(torch.bfloat16)
+
+
+def planned(model: torch.nn.Module) -> list[PlannedTensor]:
+    """What a merge of the whole model would do to each of its parameters."""
+    infos = {
+        name: TensorInfo(name, tuple(value.shape), value.dtype, "", 0, value.nbytes)
+        for name, value in model.named_parameters()
+    }
+    rule = weight_matrices({**model.config.to_dict(), "architectures": [type(model).__name__]}, infos)
+    return [
+        PlannedTensor(
+            name,
+            info.shape,
+            info.dtype,
+            info.dtype,
+            "merge-matrix" if rule.is_matrix(name) else "merge-other",
+            "",
+        )
+        for name, info in infos.items()
+    ]
+
+
+def table() -> None:
+    """Print bytes and FLOP of one step of OPCM, and how evenly the work divides."""
+    print("| model | parameters | state | read | written | FLOP | load of the busiest of 2, 8, 16, 64 |")
+    print("|---|---|---|---|---|---|---|")
+    for name, model in models():
+        tensors = planned(model)
+        count = sum(tensor.elements for tensor in tensors)
+        size = sum(tensor.elements * tensor.dtype.itemsize for tensor in tensors)
+        costs = [tensor.flops for tensor in tensors]
+        loads = []
+        for processes in (2, 8, 16, 64):
+            busiest = max(sum(costs[index] for index in share) for share in shares(costs, processes))
+            loads.append(f"{busiest / (sum(costs) / processes):.2f}")
+        # Both passes read the base model and a state; the first the checkpoint as well.
+        read, written = 3 * size + 2 * 8 * count, 8 * count + size
+        print(
+            f"| {name} | {count / 1e9:.3g} G | {8 * count / 1e9:.3g} GB | {read / 1e9:.3g} GB | {written / 1e9:.3g} GB "
+            f"| {sum(costs):.2g} | {', '.join(loads)} |"
+        )
+
+
+def rates(device: torch.device) -> None:
+    """Print the speed of one update of an accumulator that is as large as the task vector, and that of SHA-256."""
+    torch.set_num_threads(1)
+    method, parameters = Opcm(), Opcm.Parameters()
+    print("| shape | seconds | GFLOP/s |")
+    print("|---|---|---|")
+    for shape in SHAPES:
+        generator = torch.Generator().manual_seed(1)
+        accumulated, vector = (
+            torch.randn(shape, generator=generator, dtype=torch.float64).to(device) for _ in range(2)
+        )
+        tensor = PlannedTensor("", shape, torch.float64, torch.float64, "merge-matrix", "")
+        best = float("inf")
+        for _ in range(3 if max(shape) < 4096 else 2):
+            started = _now(device)
+            method.absorb(accumulated, vector, parameters, step=2)
+            best = min(best, _now(device) - started)
+        print(f"| {shape[0]} x {shape[1]} | {best:.3f} | {tensor.flops / best / 1e9:.1f} |", flush=True)
+    data = bytes(1 << 28)
+    started = time.thread_time()
+    hashlib.sha256(data).hexdigest()
+    print(f"\nSHA-256: {len(data) / (time.thread_time() - started) / 1e9:.2f} GB/s")
+
+
+def _now(device: torch.device) -> float:
+    if device.type == "cpu":
+        return time.thread_time()
+    torch.accelerator.synchronize()
+    return time.perf_counter()
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rates", action="store_true")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    options = parser.parse_args()
+    rates(options.device) if options.rates else table()
