@@ -13,8 +13,8 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from huggingface_hub import HfApi, constants
 from huggingface_hub.errors import (
@@ -96,12 +96,26 @@ def call(what: str, function: Callable[[], Result], *, sleep: Callable[[float], 
     raise AssertionError("unreachable")
 
 
+def create_commit(repo: str, operations: Sequence[Any], title: str, **options: Any) -> str:
+    """Make one commit in a model repo and return it; to be used inside `call`.
+
+    Raises:
+        PassingError: the Hub is at work on another commit to the same repo.
+    """
+    try:
+        return api().create_commit(repo, operations, commit_message=title, **options).oid
+    except HfHubHTTPError as error:
+        if status_of(error) == 409:
+            raise PassingError("the Hub is busy with another commit") from error
+        raise
+
+
 def from_the_hub(error: Exception) -> Exception | None:
     """Return what the Hub or the way to it did wrong: the error or what caused it, None if it was neither.
 
     An answer of the Hub says more than the loss of a connection, so it comes first.
     """
-    if isinstance(error, json.JSONDecodeError):
+    if isinstance(error, (json.JSONDecodeError, PassingError)):
         return error
     chain = [link for link in causes(error) if not isinstance(link, LocalEntryNotFoundError)]
     answers = [link for link in chain if isinstance(link, HfHubHTTPError)]

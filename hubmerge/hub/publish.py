@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from hubmerge.checkpoints.layout import is_inside
 from hubmerge.errors import HubError, TargetError, TargetMovedError
-from hubmerge.hub.client import PassingError, api, call, status_of
+from hubmerge.hub.client import api, call, create_commit, status_of
 from hubmerge.hub.fetch import download, list_files, sweep_cache
 
 REPORT_FILE = "hubmerge.json"
@@ -182,10 +182,8 @@ def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str |
 
     def commit() -> str:
         try:
-            return api().create_commit(repo, operations, commit_message=title, parent_commit=parent).oid
+            return create_commit(repo, operations, title, parent_commit=parent)
         except HfHubHTTPError as error:
-            if status_of(error) == 409:
-                raise PassingError("the Hub is busy with another commit") from error
             if status_of(error) != 412:
                 raise
         return api().model_info(repo).sha or ""

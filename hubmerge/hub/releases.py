@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.errors import HubError
-from hubmerge.hub.client import api, call, status_of
+from hubmerge.hub.client import api, call, create_commit, status_of
 from hubmerge.hub.fetch import download, list_files, resolve_commit
 from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE, delete_tag, step_of, step_tag
 
@@ -90,7 +90,7 @@ def roll_back(repo: str, step: int) -> str:
 
     def commit_it() -> str:
         try:
-            return api().create_commit(repo, operations, commit_message=title, parent_commit=head).oid
+            return create_commit(repo, operations, title, parent_commit=head)
         except HfHubHTTPError as error:
             # The answer to the same call a moment ago may have been lost: what counts is what is there now.
             now = resolve_commit("model", repo, "main") if status_of(error) == 412 else head

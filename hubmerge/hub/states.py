@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
-from hubmerge.hub.client import PassingError, api, call, status_of
+from hubmerge.hub.client import api, call, create_commit, status_of
 from hubmerge.hub.fetch import list_files
 
 STATE_BRANCH = "hubmerge-state"
@@ -41,7 +41,7 @@ def push_state(repo: str, folder: Path, digest: str) -> None:
     ]
     call(
         f"uploading the state to {what}",
-        lambda: api().create_commit(repo, operations, commit_message=f"state {name}", revision=STATE_BRANCH),
+        lambda: create_commit(repo, operations, f"state {name}", revision=STATE_BRANCH),
     )
 
 
@@ -98,16 +98,8 @@ def keep_states(repo: str, digests: Collection[str]) -> None:
 
     def forget() -> bool:
         try:
-            api().create_commit(
-                repo,
-                operations,
-                commit_message="forget older states",
-                revision=STATE_BRANCH,
-                parent_commit=head,
-            )
+            create_commit(repo, operations, "forget older states", revision=STATE_BRANCH, parent_commit=head)
         except HfHubHTTPError as error:
-            if status_of(error) == 409:
-                raise PassingError("the Hub is busy with another commit") from error
             if status_of(error) not in {404, 412}:
                 raise
             # The answer to the same call a moment ago may have been lost: what counts is what is there now.

@@ -31,23 +31,23 @@ class Tripwire:
         self._app = app
         self.seen: list[str] = []
         self._action: Callable[[], object] | None = None
-        self._loses = self._refuses = False
+        self._loses, self._refusal = False, 0
 
     def set(self, pattern: str, action: Callable[[], object], number: int = 1) -> None:
         """Wait for requests that begin as the regular expression says."""
         self.seen.clear()
         self._pattern, self._action, self._left = pattern, action, number
-        self._loses = self._refuses = False
+        self._loses, self._refusal = False, 0
 
     def lose_answer(self, pattern: str, number: int = 1) -> None:
         """Let the request be carried out, and end the connection before its answer."""
         self.set(pattern, lambda: None, number)
         self._loses = True
 
-    def refuse(self, pattern: str, number: int = 1) -> None:
-        """Answer the one request with 403, for good."""
+    def refuse(self, pattern: str, number: int = 1, status: int = 403) -> None:
+        """Answer the one request with a status, and carry it out not."""
         self.set(pattern, lambda: None, number)
-        self._refuses = True
+        self._refusal = status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, after the action if it is the one."""
@@ -58,8 +58,8 @@ class Tripwire:
             if self._left == 0:
                 action, self._action = self._action, None
                 await asyncio.to_thread(action)
-                if self._refuses:
-                    await JSONResponse({"error": "Forbidden"}, 403)(scope, receive, send)
+                if self._refusal:
+                    await JSONResponse({"error": "Not now"}, self._refusal)(scope, receive, send)
                     return
                 if self._loses:
                     send = HalfAnswer(send, honest=True)

@@ -152,6 +152,19 @@ def test_an_answer_that_got_lost(
     assert published(repo) == whole
 
 
+@pytest.mark.parametrize("branch", ["main", "hubmerge-state"])
+def test_the_hub_is_busy_with_another_commit(
+    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, tripwire: Tripwire, waits: list[float], branch: str
+) -> None:
+    whole = undisturbed(2)
+    repo, recipe = quick(2)
+    tripwire.refuse(f"POST /api/models/{repo}/commit/{branch}", status=409)
+    status, output, errors = hubmerge("run", recipe, "--json")
+    assert status == 0, output + errors
+    assert len(waits) == 1
+    assert published(repo) == whole
+
+
 @pytest.mark.parametrize("number", [1, 2])
 def test_faults_right_after_a_commit(
     hubmerge: Command,
