@@ -112,9 +112,12 @@ def _model(source: Source, parts: Path | None) -> Checkpoint:
 
 
 def _planned_model(source: Source) -> Checkpoint:
+    if source.is_local:
+        # Whether the folder is still what was locked is found out when its weights are read.
+        return open_checkpoint(Path(source.reference.path), source.label)
     files = files_of(source)
     weights = [file for file in files if file.path.endswith(".safetensors")]
-    if source.is_local or not weights:
+    if not weights:
         return open_checkpoint(fetch_folder(source), source.label)
     texts = {_name(file): _text(source, file) for file in files if file.path.endswith(".json")}
     config = read_json_object(texts["config.json"], f"{source.label}/config.json") if "config.json" in texts else {}
