@@ -7,6 +7,7 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import datasets
 import evaluate
@@ -25,7 +26,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def load_rows(
     dataset: DatasetReference, commit: str | None = None, *, sleep: Callable[[float], None] = time.sleep
 ) -> datasets.Dataset:
-    """All rows of the split that a task names, at `commit`; of a local folder as it is.
+    """All rows of the split that a task names, at `commit`; of a local folder as it is, whose digest `commit` may be.
 
     Raises:
         DatasetError: no such dataset, subset or split, no access, or files that cannot be read.
@@ -44,14 +45,26 @@ def load_rows(
     if not local:
         sweep_cache(path, "dataset")
     revision = commit if commit is not None and _COMMIT.fullmatch(commit) and not local else None
+    options: dict[str, Any] = _local_options(commit) if local else {"revision": revision}
     try:
-        return call(what, lambda: datasets.load_dataset(path, subset, split=split, revision=revision), sleep=sleep)
+        return call(what, lambda: datasets.load_dataset(path, subset, split=split, **options), sleep=sleep)
     except MachineError:
         raise
     except HubError as error:
         raise DatasetError(error.message, hint=error.hint) from error
     except Exception as error:  # datasets raises a dozen kinds, from ValueError to pyarrow's own
         raise _explain_dataset(error, what, subset, split) from error
+
+
+def _local_options(digest: str | None) -> dict[str, Any]:
+    """Keep the library from taking a folder for another one of the same name and card, whose rows it has in its cache.
+
+    It looks at names and settings, not at the files. With a digest each content has a cache of its own; without one
+    nothing in the cache is used.
+    """
+    if digest is None:
+        return {"download_mode": datasets.DownloadMode.FORCE_REDOWNLOAD}
+    return {"cache_dir": str(Path(datasets.config.HF_DATASETS_CACHE) / "local" / digest.removeprefix("sha256:")[:32])}
 
 
 def _explain_dataset(error: Exception, what: str, subset: str | None, split: str) -> DatasetError:

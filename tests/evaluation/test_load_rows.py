@@ -73,6 +73,19 @@ def test_a_local_folder(tmp_path) -> None:
         load(str(tmp_path / "gone"), None, "test", None)
 
 
+def test_two_local_folders_of_one_name(tmp_path) -> None:
+    """The datasets library would take the second for the first: it looks at the names and the card, not the files."""
+    card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n    path: data/test-*\n---\n"
+    for number, commit in ((2, "sha256:" + "a" * 64), (5, "sha256:" + "b" * 64), (7, None)):
+        folder = tmp_path / str(number) / "things"
+        (folder / "data").mkdir(parents=True)
+        rows = datasets.Dataset.from_dict({"label": list(range(number))})
+        rows.to_parquet(folder / "data" / "test-00000-of-00001.parquet")
+        (folder / "README.md").write_text(card)
+        for _ in range(2):
+            assert load(str(folder), None, "test", commit)["label"] == list(range(number))
+
+
 def test_a_folder_that_looks_like_the_repo_is_not_read(tmp_path, monkeypatch) -> None:
     (tmp_path / "me" / "things").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
