@@ -125,13 +125,16 @@ def uninterrupted(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> str
     return "local/uninterrupted"
 
 
-def test_interrupt_exits_with_130(stage: Stage, tmp_path: Path, repo_name: Names) -> None:
+@pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_exits_with_130(stage: Stage, tmp_path: Path, repo_name: Names, interrupt: signal.Signals) -> None:
+    if signal.getsignal(interrupt) == signal.SIG_IGN:
+        pytest.skip("whoever started the tests ignores this signal, and so do their children")
     recipe = stage.write(tmp_path, stage.recipe(repo_name("merged"), evaluate=None))
     command = [sys.executable, "-m", "hubmerge", "run", str(recipe), "--json", "--work-dir", str(tmp_path / "work")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(interrupt)
         output, errors = process.communicate()
     assert process.returncode == 130, errors
     assert "Traceback" not in output + errors
