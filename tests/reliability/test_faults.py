@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from hubmerge.hub import client
-from hubmerge.localhub import LocalHub
+from hubmerge.localhub import LocalHub, faults
 from hubmerge.localhub.faults import Fault
 from tests.reliability.conftest import Tripwire
 from tests.reliability.wholeness import leftovers, published, steps_shown
@@ -127,6 +128,39 @@ def test_the_wait_that_the_hub_asks_for_is_kept(
     assert status == 3
     assert "limits the rate of calls" in errors
     assert waits == [1.5] * client.RETRIES
+
+
+def test_a_hub_that_asks_for_too_long_a_wait(
+    hubmerge: Command,
+    quick: Quick,
+    disturb: Callable[..., None],
+    waits: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(faults, "RETRY_AFTER_SECONDS", 3600)
+    _, recipe = quick(2)
+    disturb(1, 1, (Fault.TOO_MANY,))
+    status, _, errors = hubmerge("run", recipe)
+    assert status == 3
+    assert "run again in 3600 seconds" in errors
+    assert waits == []
+
+
+def test_both_ways_of_asking_for_a_wait() -> None:
+    from huggingface_hub.errors import HfHubHTTPError
+
+    http = importlib.import_module(client.TRANSPORT_ERROR.__module__.partition(".")[0])
+
+    def asked(**headers: str) -> float | None:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        response = http.Response(429, headers=named, request=http.Request("GET", "http://there"))
+        return client.asked_seconds(HfHubHTTPError("429", response=response))
+
+    assert asked(Retry_After="7") == 7
+    assert asked(RateLimit='"api";r=0;t=55') == 55
+    assert asked(RateLimit='"api";r=12;t=55') is None
+    assert asked(Retry_After="Wed, 21 Oct 2026 07:28:00 GMT") is None
+    assert asked() is None
 
 
 @pytest.mark.parametrize("what", ["state", "step"])
