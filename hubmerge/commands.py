@@ -138,10 +138,11 @@ def study(path: Path, out: Path | None, cache: Path, voice: str) -> int:
 
 
 def schema() -> int:
-    """Print the JSON Schema of recipes."""
+    """Print the JSON Schema of recipes, with the methods and kinds of task that are installed."""
+    from hubmerge.catalog import installed_catalog
     from merge_recipes import json_schema
 
-    print(json.dumps(json_schema(), indent=2))
+    print(json.dumps(json_schema(installed_catalog()), indent=2))
     return 0
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
+from hubmerge.catalog import installed_catalog
+from hubmerge.cli import main
 from merge_recipes import json_schema, load_recipe, task_entries
 from merge_recipes.reading import read_document
 from tests.recipes.samples import CATALOG, RECIPE, sample
@@ -16,6 +18,7 @@ from tests.recipes.samples import CATALOG, RECIPE, sample
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 TASKS = sorted((RECIPES / "opcm" / "tasks").glob("*.yaml"))
 SHIPPED = sorted(set(RECIPES.rglob("*.yaml")) - set(TASKS))
+SHIPPED_SCHEMA = json.loads((RECIPES / "schema.json").read_text(encoding="utf-8"))
 HEADER = "# yaml-language-server: $schema="
 
 
@@ -36,6 +39,7 @@ def described(schema: Any) -> bool:
 def test_the_schema_is_one() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
     jsonschema.Draft202012Validator.check_schema(json_schema(CATALOG))
+    jsonschema.Draft202012Validator.check_schema(json_schema(installed_catalog()))
 
 
 def test_every_key_is_described() -> None:
@@ -44,14 +48,19 @@ def test_every_key_is_described() -> None:
 
 def test_the_shipped_schema_is_up_to_date() -> None:
     """To renew it: `hubmerge schema > recipes/schema.json`."""
-    assert json.loads((RECIPES / "schema.json").read_text(encoding="utf-8")) == json_schema()
+    assert json_schema(installed_catalog()) == SHIPPED_SCHEMA
+
+
+def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["schema"]) == 0
+    assert json.loads(capsys.readouterr().out) == SHIPPED_SCHEMA
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=[str(path.relative_to(RECIPES)) for path in SHIPPED])
 def test_shipped_recipes(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     load_recipe(path)
-    assert fits(text, json_schema())
+    assert fits(text, SHIPPED_SCHEMA)
     first = text.splitlines()[0]
     assert first.startswith(HEADER)
     assert (path.parent / first.removeprefix(HEADER)).resolve() == RECIPES / "schema.json"
