@@ -15,12 +15,13 @@ from tests.executor.streams import make_base, make_checkpoint, open_stream
 NAMES = ["first", "second", "twin"]
 
 
-def twins(folder: Path, method: str = "opcm"):  # type: ignore[no-untyped-def]
+def twins(folder: Path, method: str = "opcm", **parameters: object):  # type: ignore[no-untyped-def]
     rng = np.random.default_rng(3)
     base = make_base(rng)
     first, second = make_checkpoint(rng, base), make_checkpoint(rng, base)
     twin = {name: base[name] + 0.5 * (first[name] - base[name]) for name in base}
-    return [figures for _, figures in open_stream(folder, base, [first, second, twin]).merge(folder / "states", method)]
+    stream = open_stream(folder, base, [first, second, twin])
+    return [figures for _, figures in stream.merge(folder / "states", method, parameters=parameters)]
 
 
 def test_measures_fill_a_report_that_survives_json(tmp_path: Path) -> None:
@@ -53,14 +54,31 @@ def test_a_method_without_projection_adds_it_all_the_same(tmp_path: Path) -> Non
     assert warning.endswith("the method adds it all the same")
 
 
-def test_cards_show_warnings_and_cosines(tmp_path: Path) -> None:
+def card_of(folder: Path, **parameters: object) -> str:
     from hubmerge.cards import card_text
 
     run = RunReport(ModelReport("local/base", "0" * 40), "opcm", "e" * 64)
-    for figures in twins(tmp_path):
+    for figures in twins(folder, **parameters):
         step = StepReport(figures.step, NAMES[figures.step - 1], "local/x", "1" * 40, **measures(figures, NAMES))
         run = run.with_step(step)
-    text = card_text(run, recipe_text=RECIPE, repo=None)
+    return card_text(run, recipe_text=RECIPE, repo=None)
+
+
+def test_cards_show_warnings_and_cosines(tmp_path: Path) -> None:
+    text = card_of(tmp_path)
     assert "Step 3: the task vector of twin is close to that of first" in text
     row = next(line for line in text.splitlines() if line.startswith("| 3 | twin |") and line.count("|") == 5)
     assert 0.9 < float(row.split("|")[3]) <= 1.0
+
+
+def test_what_a_truncated_svd_is_off_is_reported_and_in_the_card(tmp_path: Path) -> None:
+    first, second, _ = twins(tmp_path / "figures", svd="truncated", svd_share=0.5)
+    assert measures(first, NAMES)["tensors"].error is None
+    error = measures(second, NAMES)["tensors"].error
+    assert 0.0 < error.minimum <= error.mean <= error.maximum < 1.0
+    shown = f"{100 * error.mean:.1f} % ({100 * error.minimum:.1f}–{100 * error.maximum:.1f})"
+    text = card_of(tmp_path / "card", svd="truncated", svd_share=0.5)
+    row = next(line for line in text.splitlines() if line.startswith("| 2 | second |") and line.count("|") == 11)
+    assert row.split("|")[10].strip() == shown
+    assert "how far the result is from that of the exact projection" in text
+    assert "exact projection" not in card_of(tmp_path / "exact")

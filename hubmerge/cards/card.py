@@ -130,6 +130,7 @@ def _merged(report: RunReport, *, every_step: bool, repo: str | None) -> str:
 
 
 def _norms(report: RunReport) -> str:
+    truncated = any(step.tensors.error is not None for step in report.steps)
     rows = [
         [
             str(step.step),
@@ -137,19 +138,27 @@ def _norms(report: RunReport) -> str:
             _number(step.scale),
             _number(step.accumulated_norm),
             _number(step.task_vector_norm),
+            _number(step.accumulated_norm / step.scale if step.drift is None else step.drift),
             "-" if step.similarity is None else f"{step.similarity:.3f}",
             _spread(step.tensors.rank, 1),
             _spread(step.tensors.removed_share, 100, " %"),
+            *([_spread(step.tensors.error, 100, " %")] if truncated else []),
         ]
         for step in report.steps
     ]
-    header = ["step", "name", "λ", "‖A‖", "‖τ‖", "cos(τ, A)", "rank", "removed"]
+    header = ["step", "name", "λ", "‖A‖", "‖τ‖", "drift", "cos(τ, A)", "rank", "removed"]
+    header += ["truncated"] if truncated else []
     notes = "".join(f"\n\nStep {step.step}: {plain(text)}." for step in report.steps for text in step.warnings)
     return (
         "The merged model after step t is base + A / λ. A is the accumulated delta, τ the step's task vector "
-        "(checkpoint − base); norms are Frobenius norms over all merged tensors. Rank (protected directions) and "
-        "removed (share of the squared norm of τ that the projection took away) are means over weight matrices, with "
-        "the smallest and the largest.\n\n" + table(header, rows, "rlrrrrrr") + notes + _similarities(report)
+        "(checkpoint − base); norms are Frobenius norms over all merged tensors. Drift is ‖A‖ / λ, the distance from the "
+        "base. Rank (protected directions) and removed (share of the squared norm of τ that the projection took away) "
+        "are means over weight matrices, with the smallest and the largest."
+        + (" Truncated: how far the result is from that of the exact projection, over ‖τ‖." if truncated else "")
+        + "\n\n"
+        + table(header, rows, "rl" + "r" * (len(header) - 2))
+        + notes
+        + _similarities(report)
     )
 
 
