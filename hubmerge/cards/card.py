@@ -151,9 +151,9 @@ def _norms(report: RunReport) -> str:
     notes = "".join(f"\n\nStep {step.step}: {plain(text)}." for step in report.steps for text in step.warnings)
     return (
         "The merged model after step t is base + A / λ. A is the accumulated delta, τ the step's task vector "
-        "(checkpoint − base); norms are Frobenius norms over all merged tensors. Drift is ‖A‖ / λ, the distance from the "
-        "base. Rank (protected directions) and removed (share of the squared norm of τ that the projection took away) "
-        "are means over weight matrices, with the smallest and the largest."
+        "(checkpoint − base); norms are Frobenius norms over all merged tensors. Drift is ‖A‖ / λ, the distance from "
+        "the base. Rank (protected directions) and removed (share of the squared norm of τ that the projection took "
+        "away) are means over weight matrices, with the smallest and the largest."
         + (" Truncated: how far the result is from that of the exact projection, over ‖τ‖." if truncated else "")
         + "\n\n"
         + table(header, rows, "rl" + "r" * (len(header) - 2))
