@@ -15,9 +15,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import HubmergeError, MachineError, TargetMovedError
 from hubmerge.executor.processes import ALONE, Processes
+from hubmerge.executor.threads import compute_with
 from hubmerge.hub import fetch, publish
 from hubmerge.opening import open_source, part_folder
 from hubmerge.planning import check_room, preflight
@@ -154,7 +157,9 @@ class Run:
     def _work(self, maker: StepMaker, state: MergeState | None, begin: int, first: int) -> Iterator[StepReport]:
         """Merge the steps from `begin` on; those from `first` on are finished, released and recorded as well."""
         with ExitStack() as pools:
-            fetching, finishing, releasing = (_pool(pools, name) for name in ("fetch", "finish", "release"))
+            # Tasks are scored while the next step is merged, and that lets every kernel have one thread.
+            threads = torch.get_num_threads()
+            fetching, finishing, releasing = (_pool(pools, name, threads) for name in ("fetch", "finish", "release"))
             unfinished: deque[tuple[int, Future[StepReport]]] = deque()
             so_far: Future[RunReport] = Future()
             so_far.set_result(self.report.until(first - 1))
@@ -247,8 +252,11 @@ class Run:
         return self._releaser.published_steps > before
 
 
-def _pool(pools: ExitStack, name: str) -> ThreadPoolExecutor:
-    """A thread that works in order; when the run fails, what it has not begun is dropped."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+def _pool(pools: ExitStack, name: str, threads: int) -> ThreadPoolExecutor:
+    """A thread that works in order; when the run fails, what it has not begun is dropped.
+
+    `threads` is how many its kernels use.
+    """
+    pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=compute_with, initargs=(threads,))
     pools.callback(pool.shutdown, wait=True, cancel_futures=True)
     return pool

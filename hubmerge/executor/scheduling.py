@@ -12,6 +12,7 @@ import torch
 
 from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor.allocation import return_freed_memory
+from hubmerge.executor.threads import compute_with
 
 Result = TypeVar("Result")
 OnTensor = Callable[[PlannedTensor], None]
@@ -51,8 +52,8 @@ def as_done(
     count = workers or available_cpus()
     return_freed_memory()
     with (
-        _single_threaded_kernels(),
-        ThreadPoolExecutor(count, "hubmerge", initializer=torch.set_num_threads, initargs=(1,)) as pool,
+        _number_of_threads_restored(),
+        ThreadPoolExecutor(count, "hubmerge", initializer=compute_with, initargs=(1,)) as pool,
     ):
         while waiting or running:
             room = budget - sum(tensors[index].elements for index in running.values())
@@ -76,8 +77,8 @@ def _first_that_fits(tensors: Sequence[PlannedTensor], waiting: Sequence[int], r
 
 
 @contextlib.contextmanager
-def _single_threaded_kernels() -> Iterator[None]:
-    """Matrix products on one thread each: their last digits depend on the number of threads."""
+def _number_of_threads_restored() -> Iterator[None]:
+    """What the workers choose for themselves changes the number of the process, where MKL has but one also theirs."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
