@@ -5,21 +5,27 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import datasets
 import pytest
 from huggingface_hub import HfApi
 
+from hubmerge.catalog import installed_catalog
 from hubmerge.cli import main
 from hubmerge.demo.standin_data import CLASSES, class_names, write_dataset
 from hubmerge.demo.standins import check_endpoint, make_stand_ins, push_stand_ins
 from hubmerge.demo.standins import main as stand_ins_main
 from hubmerge.errors import HubError, HubmergeError
 from hubmerge.hub.datasets import load_rows
+from hubmerge.progress import SilentProgress
+from hubmerge.study import LoadedStudy, load_study, run_study
+from hubmerge.study.cells import cells
 from merge_recipes import LoadedRecipe, Task, load_recipe, parse_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "opcm"
+STUDIES = sorted(RECIPES.glob("*/studies/*.yaml"))
 ROWS = 12
 
 
@@ -61,6 +67,44 @@ def test_models_of_full_size_run(tmp_path: Path) -> None:
     run_and_check(loaded, tmp_path)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["vision_config"]["hidden_size"] == 768
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(RECIPES)))
+def test_studies_of_the_paper_run(path: Path, tmp_path: Path) -> None:
+    """Every variant on its whole stream, over one of the orders."""
+    loaded = load_study(path, installed_catalog())
+    run_study_and_check(loaded, {"orders": 1}, tmp_path)
+
+
+def test_the_main_table_of_the_paper_runs_on_two_tasks(tmp_path: Path) -> None:
+    loaded = load_study(RECIPES / "clip-vit-base-patch32" / "studies" / "main-table-8.yaml", installed_catalog())
+    run_study_and_check(loaded, {"orders": 1, "tasks": (2,)}, tmp_path)
+
+
+def run_study_and_check(loaded: LoadedStudy, changes: dict[str, object], folder: Path) -> None:
+    """Run a study on stand-ins, and look for every cell and every scored step."""
+    push_stand_ins([loaded.recipe.recipe], lambda _: None, images=1, rows=ROWS)
+    loaded = replace(loaded, study=loaded.study.model_copy(update=changes))
+    results = run_study(loaded, folder / "out", folder / "cache", SilentProgress())
+    wanted = list(cells(loaded.study, len(loaded.recipe.recipe.entries)))
+    assert [(result.label, result.tasks) for result in results] == [(cell.label, cell.tasks) for cell in wanted]
+    assert all(result.accuracies.steps == tuple(range(1, result.tasks + 1)) for result in results)
+    table = (folder / "out" / "tables.md").read_text(encoding="utf-8")
+    assert all(f"| {cell.label} | {cell.tasks} | 1 |" in table for cell in wanted)
+
+
+def test_every_model_of_the_paper_has_the_same_studies() -> None:
+    names = [
+        {path.name for path in STUDIES if path.parts[-3] == folder.parts[-2]} for folder in RECIPES.glob("*/studies")
+    ]
+    assert names == [{"main-table-8.yaml", "main-table-14-20.yaml", "alpha.yaml", "orders.yaml"}] * 3
+    for path in STUDIES:
+        study = load_study(path, installed_catalog()).study
+        assert study.orders == (3 if path.stem == "alpha" else 10)
+        scalings = {variant.parameters.get("scaling") for variant in study.methods} - {None}
+        if path.stem.startswith("main-table"):
+            assert scalings == {0.3 if study.tasks == (8,) else 0.1}
 
 
 def run_and_check(loaded: LoadedRecipe, folder: Path) -> None:

@@ -17,7 +17,8 @@ from tests.recipes.samples import CATALOG, RECIPE, sample
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"
 TASKS = sorted((RECIPES / "opcm" / "tasks").glob("*.yaml"))
-SHIPPED = sorted(set(RECIPES.rglob("*.yaml")) - set(TASKS))
+STUDIES = sorted(RECIPES.rglob("studies/*.yaml"))
+SHIPPED = sorted(set(RECIPES.rglob("*.yaml")) - {*TASKS, *STUDIES})
 SHIPPED_SCHEMA = json.loads((RECIPES / "schema.json").read_text(encoding="utf-8"))
 HEADER = "# yaml-language-server: $schema="
 
