@@ -105,16 +105,32 @@ class Verifier:
             return
         for step in self.report.steps:
             locked = stream.lock.models[step.step - 1] if step.step <= stream.length else None
-            if locked is None or (locked.commit, locked.name) != (step.commit, step.name):
+            entry = None if locked is None else (locked.name, str(locked.reference), locked.commit)
+            if entry != (step.name, step.reference, step.commit):
                 yield Finding("lock", "differs", f"{LOCK_FILE} has another entry for step {step.step} than the report")
             if step.step < len(stream.chain) and step.chain_digest != stream.chain[step.step]:
                 yield Finding(
                     "chain", "differs", f"recipe and lock do not lead to the chain digest of step {step.step}"
                 )
                 return
-        if stream.lock.base_model.commit != self.report.base_model.commit:
+        base = stream.lock.base_model
+        if (str(base.reference), base.commit) != (self.report.base_model.reference, self.report.base_model.commit):
             yield Finding("lock", "differs", f"{LOCK_FILE} has another base model than the report")
+        yield from self._datasets(stream)
         yield Finding("chain", "same", "recipe and lock lead to every step's chain digest")
+
+    def _datasets(self, stream: Stream) -> Iterator[Finding]:
+        scored = {task.name: task.commit for task in self.report.tasks}
+        for task in stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ():
+            data = task.dataset
+            try:
+                locked = stream.lock.dataset_commit(data.written_path, data.name, data.revision)
+            except RecipeError:
+                locked = None
+            if locked != scored[task.name]:
+                yield Finding(
+                    "lock", "differs", f"{LOCK_FILE} has another commit for the dataset of {task.name} than the report"
+                )
 
     def _weight_files(self) -> Finding:
         wanted = self.report.steps[-1].files
@@ -163,6 +179,10 @@ class Verifier:
             if [one.digest for one in earlier.steps] != [one.digest for one in self.report.steps[: len(earlier.steps)]]:
                 yield Finding("history", "differs", f"the report at {step_tag(step)} is not the beginning of this one")
                 return
+            other = _other_score(earlier, self.report)
+            if other is not None:
+                yield Finding("history", "differs", f"the report at {step_tag(step)} has another value for {other}")
+                return
         yield Finding("history", "same", f"{len(tags)} earlier tag(s) tell the same story")
 
     def _states(self) -> Iterator[Finding]:
@@ -201,14 +221,30 @@ class Verifier:
             except HubmergeError as error:
                 yield Finding("state", "differs", f"the state after step {step - 1}: {error.message}")
                 return
-        so_far = self.report.until(step - 1)
+        # Without the base model's scores, so that all of them are made again.
+        so_far = replace(self.report.until(step - 1), base_scores={})
         plan = preflight(stream, step, self._progress)
         base_folder = fetch_folder(stream.base, companions=True)
         maker = StepMaker(stream, plan, base_folder, self._work / "cache", self._progress)
         checkpoint = open_source(stream.source(step))
         state = maker.merge(step, checkpoint, previous, self._work / "state")
         report = maker.finish(step, state, checkpoint, so_far, self._work / "step")
+        yield from self._values_of_the_state()
         yield from self._compared(self._work / "step", report, maker.base)
+
+    def _values_of_the_state(self) -> Iterator[Finding]:
+        """The state after this step, which the next one will start from: every tensor against its checksum."""
+        digest, folder = self.report.steps[-1].state_digest, self._work / "published"
+        if digest is None or not states.fetch_state(self.release.repo, digest, folder):
+            return  # `_states` has told of it
+        try:
+            state = find_state(folder)
+            if state is not None:
+                state.verify()
+        except HubmergeError as error:
+            yield Finding("state", "differs", f"the state after step {self.step}: {error.message}")
+            return
+        yield Finding("state", "same", f"the state after step {self.step}: every tensor has its checksum")
 
     def _compared(self, made: Path, report: RunReport, base: Checkpoint) -> Iterator[Finding]:
         published = releases.download_release(self.release)
@@ -273,6 +309,16 @@ def _compare_tensors(made: Checkpoint, published: Checkpoint, base: Checkpoint) 
     return Finding(
         "weights", "differs", f"made again: {relative:.1e} of the merged delta apart, most of all {worst_name!r}"
     )
+
+
+def _other_score(earlier: RunReport, report: RunReport) -> str | None:
+    """The first score of the base model or of a checkpoint alone that both reports have and that differs."""
+    for kind in ("base_scores", "own_scores"):
+        before, now = getattr(earlier, kind), getattr(report, kind)
+        for task in sorted(set(before) & set(now)):
+            if before[task] != now[task]:
+                return f"{kind}.{task}"
+    return None
 
 
 IGNORED = ("digest", "state_digest", "files", "versions", "seconds")

@@ -47,7 +47,7 @@ def copy(original: str, repo_name: Names, tmp_path: Path) -> Callable[..., str]:
         api.create_repo(repo)
         api.create_branch(repo, branch=STATE_BRANCH)
         for branch, changed in (("main", changes), (STATE_BRANCH, state_changes or {})):
-            folder = Path(api.snapshot_download(original, revision=branch, local_dir=tmp_path / branch))
+            folder = Path(api.snapshot_download(original, revision=branch, local_dir=tmp_path / repo / branch))
             for name, content in changed.items():
                 (folder / name).write_bytes(content)
             ignore = [".cache/**", ".gitattributes"]
@@ -112,15 +112,23 @@ def test_a_tampered_weight_is_found(
     assert "NOT verified" in output
 
 
-def test_a_tampered_state_is_found(original: str, verify: Verify, copy: Callable[..., str]) -> None:
-    folder = sorted(state_folders(original))[0]
-    values = bytearray(published(original, f"{folder}/accumulated.safetensors", STATE_BRANCH))
-    values[-3] ^= 64
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_tampered_state_is_found(original: str, verify: Verify, copy: Callable[..., str], step: int) -> None:
+    """Its manifest without fetching the values; the values where the step is made again."""
+    report = RunReport.from_json(published(original, "hubmerge.json").decode())
+    folder = str(report.steps[step - 1].state_digest).removeprefix("sha256:")[:32]
+    assert folder in state_folders(original)
     manifest = json.loads(published(original, f"{folder}/state.json", STATE_BRANCH))
     changed = json.dumps({**manifest, "scale": manifest["scale"] * 2}).encode()
     status, output, _ = verify(copy({}, {f"{folder}/state.json": changed}), "--quick")
     assert status == 6
-    assert "state after step" in output
+    assert f"the state after step {step} is not the one" in output
+    values = bytearray(published(original, f"{folder}/accumulated.safetensors", STATE_BRANCH))
+    values[-3] ^= 64
+    status, output, _ = verify(copy({}, {f"{folder}/accumulated.safetensors": bytes(values)}))
+    assert status == 6
+    assert f"the state after step {step}: " in output
+    assert "is not what was written" in output
 
 
 def test_a_tampered_score_is_found(original: str, verify: Verify, copy: Callable[..., str]) -> None:
@@ -138,6 +146,40 @@ def test_a_tampered_score_is_found(original: str, verify: Verify, copy: Callable
     assert f"scores.{task}" in output
 
 
+@pytest.mark.parametrize("kind", ["base_scores", "own_scores"])
+def test_a_tampered_score_beside_the_steps_is_found(
+    original: str, verify: Verify, copy: Callable[..., str], kind: str
+) -> None:
+    """What the base model and the checkpoints alone score is not sealed: the card tells it, and so do earlier tags."""
+    report = RunReport.from_json(published(original, "hubmerge.json").decode())
+    task = report.tasks[0].name
+    changed = {**getattr(report, kind), task: {"accuracy": 0.777}}
+    repo = copy({"hubmerge.json": dataclasses.replace(report, **{kind: changed}).to_json().encode()})
+    status, output, _ = verify(repo, "--quick")
+    assert status == 6
+    assert "README.md does not say what the report says" in output
+    first = RunReport.from_json(published(original, "hubmerge.json", "step-01").decode())
+    earlier = dataclasses.replace(report.until(1), recipe_digest=first.recipe_digest)
+    HfApi().upload_file(repo_id=repo, path_in_repo="hubmerge.json", path_or_fileobj=earlier.to_json().encode())
+    HfApi().create_tag(repo, tag="step-01")
+    text = dataclasses.replace(report, **{kind: changed}).to_json().encode()
+    HfApi().upload_file(repo_id=repo, path_in_repo="hubmerge.json", path_or_fileobj=text)
+    status, output, _ = verify(repo, "--quick")
+    assert status == 6
+    assert f"the report at step-01 has another value for {kind}.{task}" in output
+
+
+def test_every_score_of_the_base_model_is_made_again(original: str, verify: Verify, copy: Callable[..., str]) -> None:
+    report = RunReport.from_json(published(original, "hubmerge.json").decode())
+    task = report.tasks[0]
+    assert task.step == 1
+    changed = {**report.base_scores, task.name: {"accuracy": 0.777}}
+    repo = copy({"hubmerge.json": dataclasses.replace(report, base_scores=changed).to_json().encode()})
+    status, output, _ = verify(repo)
+    assert status == 6
+    assert f"base_scores.{task.name}.accuracy differs" in output
+
+
 def test_a_tampered_card_is_found(original: str, verify: Verify, copy: Callable[..., str]) -> None:
     card = published(original, "README.md").decode()
     value = next(line for line in card.splitlines() if line.strip().startswith("value:"))
@@ -152,6 +194,23 @@ def test_a_tampered_lock_is_found(original: str, verify: Verify, copy: Callable[
     status, output, _ = verify(copy({"hubmerge.lock.yaml": lock.replace(commit, "0" * 40).encode()}), "--quick")
     assert status == 6
     assert "chain digest of step 2" in output
+
+
+@pytest.mark.parametrize("entry", ["reference", "base model", "dataset"])
+def test_tampered_entries_of_the_lock_that_no_chain_digest_covers(
+    original: str, verify: Verify, copy: Callable[..., str], entry: str
+) -> None:
+    lock = published(original, "hubmerge.lock.yaml").decode()
+    report = RunReport.from_json(published(original, "hubmerge.json").decode())
+    old, new = {
+        "reference": (report.steps[1].reference, "somebody/else"),
+        "base model": (report.base_model.reference, "somebody/else"),
+        "dataset": (str(report.tasks[0].commit), "0" * 40),
+    }[entry]
+    assert old in lock
+    status, output, _ = verify(copy({"hubmerge.lock.yaml": lock.replace(old, new).encode()}), "--quick")
+    assert status == 6
+    assert "hubmerge.lock.yaml" in output
 
 
 def test_a_tampered_recipe_is_found(original: str, verify: Verify, copy: Callable[..., str]) -> None:
