@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from huggingface_hub import HfApi, snapshot_download
 
 from tests.run.conftest import Stage
@@ -77,3 +80,36 @@ def test_on_update_replay_takes_the_new_commit(
     whole = stage.recipe(fresh, models=models, evaluate=None)
     assert hubmerge("run", stage.write(tmp_path, whole))[0] == 0
     assert files_at(repo, "step-02")[MERGED] == files_at(fresh, "step-02")[MERGED]
+
+
+@pytest.mark.parametrize("state", ["last", "every", "none"])
+def test_replay_on_another_machine_begins_at_the_newest_published_state_before_the_change(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, state: str
+) -> None:
+    """The second of three entries moves: the state after the first is there with `every`, and not with the others."""
+    one, two, three = stage.towers
+    source, repo, fresh = repo_name("source"), repo_name("merged"), repo_name("merged")
+    api = HfApi()
+    api.create_repo(source)
+    api.upload_folder(repo_id=source, folder_path=snapshot_download(stage.towers[two]))
+    models = [
+        {"model": stage.towers[one], "name": one},
+        {"model": source, "name": two},
+        {"model": stage.towers[three], "name": three},
+    ]
+    publish = {"repo": repo, "state": state}
+    recipe = stage.recipe(repo, models=models, evaluate=None, on_update="replay", publish=publish)
+    assert hubmerge("run", stage.write(tmp_path, recipe))[0] == 0
+    first = files_at(repo, "step-01")
+    shutil.rmtree(tmp_path / "work")
+    api.upload_folder(repo_id=source, folder_path=snapshot_download(stage.towers[three]))
+    status, output, errors = hubmerge("run", stage.write(tmp_path, recipe), "--json")
+    assert status == 0, errors
+    stages = [event["title"] for event in map(json.loads, output.splitlines()) if event["event"] == "stage"]
+    assert (f"step 1: merge {one}" in stages) is (state != "every")
+    assert f"step 2: merge {two}" in stages
+    assert titles(repo)[3:] == ["Roll back to step-01", f"step-02: merge {two}", f"step-03: merge {three}"]
+    assert files_at(repo, "step-01") == first
+    assert hubmerge("run", stage.write(tmp_path, stage.recipe(fresh, models=models, evaluate=None)))[0] == 0
+    for tag in ("step-02", "step-03"):
+        assert files_at(repo, tag)[MERGED] == files_at(fresh, tag)[MERGED]
