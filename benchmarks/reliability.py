@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import io
 import json
 import logging
@@ -37,6 +38,8 @@ from tests.reliability.forge import Forge
 
 ENTRIES = 3
 REQUESTS_THAT_FAIL = 0.1
+LONGEST_CASE_SECONDS = 120
+"""What takes longer counts as a hang, and ends the program."""
 
 
 @dataclass
@@ -235,8 +238,10 @@ def fuzzed(what: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
         if done % 100 == 0:
             print(f"\r{done} of {count}", end="", file=sys.__stderr__, flush=True)
         told = io.StringIO()
+        faulthandler.dump_traceback_later(LONGEST_CASE_SECONDS, exit=True, file=sys.__stderr__)
         with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
             status = main(list(map(str, options)))
+        faulthandler.cancel_dump_traceback_later()
         return status, told.getvalue()
 
     begin = time.monotonic()

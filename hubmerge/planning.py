@@ -11,7 +11,16 @@ from typing import Any
 
 import torch
 
-from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MergePlan, Selection, align, make_plan, weight_matrices
+from hubmerge.checkpoints import (
+    AlignedCheckpoint,
+    Checkpoint,
+    MergePlan,
+    Selection,
+    align,
+    check_claims,
+    make_plan,
+    weight_matrices,
+)
 from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.opening import is_fetched_in_parts, open_planned, parts_of
 from hubmerge.progress import Progress
@@ -191,6 +200,7 @@ def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
     selection = selection_of(stream.recipe)
     with progress.stage("read headers", len(steps) + 1) as advance:
         base = open_planned(stream.base)
+        check_claims(base.config, base.tensors, base.label)
         rule = weight_matrices(base.config, base.tensors)
         advance(1)
         aligned: list[AlignedCheckpoint] = []
@@ -213,6 +223,7 @@ def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         for tensor in checkpoint.ignored
     )
     written, config = _what_is_written(stream, merge, base, aligned[0])
+    check_claims(config, base.tensors, aligned[0].label)
     names = [entry.name for entry in stream.entries[steps.start - 1 :]]
     layouts = {name: checkpoint.layout for name, checkpoint in zip(names, aligned, strict=True)}
     return RunPlan(stream, first_step, merge, written, config, tuple(sources), tuple(ignored), layouts)

@@ -6,6 +6,7 @@ from hubmerge.checkpoints.adapted import AdaptedCheckpoint
 from hubmerge.checkpoints.adapter import Adapter, base_model_of, open_adapter, read_adapter_config
 from hubmerge.checkpoints.alignment import AlignedCheckpoint, Ignored, align
 from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
+from hubmerge.checkpoints.claims import check_claims
 from hubmerge.checkpoints.folder import open_checkpoint, open_headers
 from hubmerge.checkpoints.header import Header, parse_header
 from hubmerge.checkpoints.layout import WeightFiles, find_weights, read_index
@@ -45,6 +46,7 @@ __all__ = [
     "align",
     "base_model_of",
     "begin_partial_file",
+    "check_claims",
     "check_ties",
     "find_weights",
     "is_begun",

@@ -5,12 +5,13 @@ The class is built on torch's meta device: no values, no memory, no code but tra
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from hubmerge.checkpoints.claims import check_claims
 from hubmerge.errors import CheckpointError
 
 _ATTENTION_WEIGHTS = {"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"}
@@ -27,7 +28,6 @@ _NOT_STRUCTURE = {
     "torch_dtype",
     "dtype",
 }
-_DEPTHS = {"num_hidden_layers", "num_layers", "num_decoder_layers", "n_layer", "n_layers", "encoder_layers"}
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,7 @@ def model_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise CheckpointError("the config names no model_type")
-    depth = max(_depths(config), default=0)
-    if depth > len(names):
-        raise CheckpointError(f"the config claims {depth} layers for {len(names)} tensors")
+    check_claims(config, names, model_type)
     # Imported late: it takes seconds, and those who only read tensors need none of it.
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
@@ -133,11 +131,3 @@ def _structure_only(config: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in config.items()
         if key not in _NOT_STRUCTURE
     }
-
-
-def _depths(config: Mapping[str, Any]) -> Iterator[int]:
-    for key, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _depths(value)
-        elif key in _DEPTHS and isinstance(value, int):
-            yield value

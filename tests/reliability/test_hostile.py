@@ -211,6 +211,23 @@ def test_a_config_that_means_harm_as_base_model(
     assert not HfApi().repo_exists(target)
 
 
+@pytest.mark.parametrize("key", ["num_hidden_layers", "decoder_layers", "num_experts", "depths", "num_labels"])
+@pytest.mark.parametrize("place", ["vision_config", "top"])
+def test_a_config_that_claims_a_model_without_end(
+    stage: Stage, hubmerge: Command, tmp_path: Path, place: str, key: str
+) -> None:
+    """Nothing is built from it, which would take hours and all memory."""
+    folder = tmp_path / "base"
+    shutil.copytree(stage.folder / "base", folder)
+    config = json.loads((folder / "config.json").read_text())
+    (config if place == "top" else config[place])[key] = [3, 2**40] if key == "depths" else 2**40
+    (folder / "config.json").write_text(json.dumps(config))
+    recipe = stage.write(tmp_path, stage.recipe(None, base_model=str(folder), evaluate=None))
+    status, _, errors = hubmerge("run", recipe)
+    assert status == 4, errors
+    assert f"claims {key} = " in errors
+
+
 def test_a_card_shows_what_was_written_and_runs_nothing(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
 ) -> None:
