@@ -129,8 +129,8 @@ TENSORS = dict(
         ({}, "no model_type"),
         ({"model_type": "no-such-model"}, "no-such-model"),
         ({"model_type": "bert", "hidden_size": "wide"}, "bert"),
-        ({"model_type": "bert", "num_hidden_layers": 10**9}, "claims num_hidden_layers = 1000000000"),
-        ({"model_type": "clip", "vision_config": {"num_hidden_layers": 10**9}}, "claims num_hidden_layers = 1000000000"),
+        ({"model_type": "bert", "num_hidden_layers": 10**9}, "claims num_hidden_layers"),
+        ({"model_type": "clip", "vision_config": {"num_hidden_layers": 10**9}}, "claims num_hidden_layers"),
     ],
 )
 def test_by_shape_and_name_where_no_class_is_known(config: dict[str, Any], told: str) -> None:
