@@ -1,7 +1,8 @@
 """Runs that are killed, runs against a Hub that fails, damaged recipes and checkpoints: how each ends.
 
     python benchmarks/reliability.py kills --count 200       # kill -9 at random moments, then run again
-    python benchmarks/reliability.py faults --count 40       # 10 % of the requests fail, in six ways
+    python benchmarks/reliability.py faults --count 40       # 10 % of the requests fail, in six ways that pass
+    python benchmarks/reliability.py faults --count 40 --refusals  # and in two that do not
     python benchmarks/reliability.py recipes --count 10000   # damaged recipes
     python benchmarks/reliability.py checkpoints --count 2000
 
@@ -26,7 +27,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hubmerge.localhub import LocalHub
+from hubmerge.localhub.faults import PASSING, Fault
 from tests.reliability.forge import Forge
 
 ENTRIES = 3
@@ -180,7 +182,7 @@ def _seconds_of_a_run(scene: Scene, number: int) -> float:
     return time.monotonic() - begin
 
 
-def faults(scene: Scene, count: int, seed: int) -> dict[str, Any]:
+def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = PASSING) -> dict[str, Any]:
     """Run `count` times while requests fail; where a run ends with an error, run again with a Hub that works."""
     from huggingface_hub import HfApi
 
@@ -193,7 +195,7 @@ def faults(scene: Scene, count: int, seed: int) -> dict[str, Any]:
         trial, repo = scene.folder / "trial", f"local/trial-{number}"
         shutil.rmtree(trial, ignore_errors=True)
         scene.forget_files()
-        scene.hub.faults.set(REQUESTS_THAT_FAIL, seed + number)
+        scene.hub.faults.set(REQUESTS_THAT_FAIL, seed + number, kinds)
         begin = time.monotonic()
         scene.start(repo, trial)
         status = scene.forge.wait()
@@ -255,6 +257,7 @@ def main() -> None:
     parser.add_argument("what", choices=["kills", "faults", "recipes", "checkpoints"])
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--refusals", action="store_true", help="with tokens that expire and commits that are refused")
     parser.add_argument("--evaluate", action="store_true", help="score the tasks as well: slower")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hubmerge-reliability-") as name:
@@ -263,8 +266,11 @@ def main() -> None:
         else:
             scene = set_scene(Path(name), evaluate=arguments.evaluate)
             try:
-                do = kills if arguments.what == "kills" else faults
-                figures = do(scene, arguments.count, arguments.seed)
+                if arguments.what == "kills":
+                    figures = kills(scene, arguments.count, arguments.seed)
+                else:
+                    kinds = tuple(Fault) if arguments.refusals else PASSING
+                    figures = faults(scene, arguments.count, arguments.seed, kinds)
             finally:
                 scene.forge.close()
                 scene.hub.stop()

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from hubmerge.checkpoints.layout import is_inside
 from hubmerge.errors import HubError, TargetError, TargetMovedError
-from hubmerge.hub.client import api, call, create_commit, status_of
+from hubmerge.hub.client import PassingError, api, call, create_commit, status_of
 from hubmerge.hub.fetch import download, list_files, sweep_cache
 
 REPORT_FILE = "hubmerge.json"
@@ -186,7 +186,10 @@ def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str |
         except HfHubHTTPError as error:
             if status_of(error) != 412:
                 raise
-        return api().model_info(repo).sha or ""
+            now = api().model_info(repo).sha or ""
+            if now == parent:
+                raise PassingError("the Hub refuses the commit as outdated, and shows no newer one") from error
+            return now
 
     def is_ours() -> bool:
         # Where nothing would change, the client makes no commit and returns whatever the repo stands at.

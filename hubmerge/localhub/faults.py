@@ -60,16 +60,26 @@ class Throttle:
 
 
 class Fault(Enum):
-    """What can go wrong with a request. The first three happen before the server did anything."""
+    """What can go wrong with a request. Those with a status happen before the server did anything."""
 
     TOO_MANY = 429
     BROKEN = 500
     BUSY = 503
+    EXPIRED = 401
+    """The token is not accepted."""
+    MOVED = 412
+    """A commit is refused, as if somebody had committed before. Other requests are served."""
     DROPPED = "dropped"
     """The request is carried out, and the connection ends in the middle of the answer."""
     SLOW = "slow"
     SHORT = "short"
     """The answer to a download looks complete and lacks its second half."""
+
+
+PASSING = tuple(fault for fault in Fault if fault not in {Fault.EXPIRED, Fault.MOVED})
+"""Those after which the same request may succeed."""
+
+_MESSAGES = {Fault.EXPIRED: "Invalid credentials in Authorization header"}
 
 
 class Faults:
@@ -87,7 +97,7 @@ class Faults:
         self.app = app
         self.set(rate, seed)
 
-    def set(self, rate: float, seed: int = 0, kinds: Sequence[Fault] = tuple(Fault)) -> None:
+    def set(self, rate: float, seed: int = 0, kinds: Sequence[Fault] = PASSING) -> None:
         """From the next request on, let this share of them fail, in these ways."""
         self._kinds = list(kinds)
         self._random = Random(seed)  # noqa: S311 - nothing secret is drawn
@@ -105,6 +115,9 @@ class Faults:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or let it fail."""
         fault = self.draw() if scope["type"] == "http" else None
+        if fault is Fault.MOVED and "/commit/" not in scope["path"]:
+            self.drawn[fault] -= 1
+            fault = None
         if fault is Fault.SHORT and (scope["method"] != "GET" or b"/resolve/" not in scope["raw_path"]):
             fault = Fault.DROPPED
         if fault is None:
@@ -120,7 +133,7 @@ class Faults:
             await self._refuse(fault, send)
 
     async def _refuse(self, fault: Fault, send: Send) -> None:
-        message = f"Made to fail: {fault.name.lower().replace('_', ' ')}."
+        message = _MESSAGES.get(fault, f"Made to fail: {fault.name.lower().replace('_', ' ')}.")
         body = json.dumps({"error": message}).encode()
         headers = [
             (b"content-type", b"application/json"),

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.localhub import LocalHub
-from hubmerge.localhub.faults import Fault, Faults
+from hubmerge.localhub.faults import PASSING, Fault, Faults
 
 LARGE = bytes(range(256)) * 4000
 
@@ -27,7 +28,24 @@ def test_the_seed_decides() -> None:
     assert drawn != [other.draw() for _ in range(2000)]
     counts = Counter(drawn)
     assert 500 < 2000 - counts.pop(None) < 700
-    assert set(counts) == set(Fault)
+    assert set(counts) == set(PASSING)
+
+
+def test_a_commit_that_is_refused_and_a_token_that_expired(tmp_path: Path) -> None:
+    with LocalHub(tmp_path) as hub:
+        api = HfApi(hub.endpoint, token=hub.token)
+        api.create_repo("local/model")
+        hub.faults.set(1.0, kinds=[Fault.MOVED])
+        with pytest.raises(HfHubHTTPError, match="412"):
+            api.create_commit(
+                "local/model", [CommitOperationAdd("a", b"a")], commit_message="a", parent_commit="0" * 40
+            )
+        assert hub.faults.drawn == {Fault.MOVED: 1}
+        hub.faults.set(1.0, kinds=[Fault.EXPIRED])
+        with pytest.raises(HfHubHTTPError, match="Invalid credentials"):
+            api.model_info("local/model")
+        hub.faults.set(0.0)
+        assert [commit.title for commit in api.list_repo_commits("local/model")] == ["initial commit"]
 
 
 def test_every_fault_as_a_client_sees_it(tmp_path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_run_while_requests_fail(
 ) -> None:
     whole = undisturbed(2)
     repo, recipe = quick(2)
-    disturb(0.1, 7, kinds)
+    disturb(0.5 if kinds == (Fault.MOVED,) else 0.1, 7, kinds)
     status, output, errors = hubmerge("run", recipe, "--json")
     drawn = local_hub.faults.drawn.total()
     disturb(0)
