@@ -3,6 +3,7 @@
     python benchmarks/reliability.py kills --count 200       # kill -9 at random moments, then run again
     python benchmarks/reliability.py faults --count 40       # 10 % of the requests fail, in six ways that pass
     python benchmarks/reliability.py faults --count 40 --refusals  # and in two that do not
+    python benchmarks/reliability.py disks --count 40        # no file can grow beyond a random size, then run again
     python benchmarks/reliability.py recipes --count 10000   # damaged recipes
     python benchmarks/reliability.py checkpoints --count 2000
 
@@ -55,13 +56,14 @@ class Scene:
     whole: dict[str, dict[str, str]]
     made_files: set[str]
 
-    def start(self, repo: str, trial: Path) -> int:
+    def start(self, repo: str, trial: Path, largest_file: int | None = None) -> int:
         """Start a run into `repo` with work folder and cache below `trial`."""
         trial.mkdir(exist_ok=True)
         recipe = self.write_recipe(repo)
         arguments = ("run", recipe, "--json", "--work-dir", trial / "work")
         temporary = {"TMPDIR": str(trial), "HF_DATASETS_CACHE": str(trial / "datasets")}
-        return self.forge.start(*arguments, output=trial / "output", cache=trial / "cache", **temporary)
+        places = {"output": trial / "output", "cache": trial / "cache"}
+        return self.forge.start(*arguments, **places, largest_file=largest_file, **temporary)
 
     def forget_files(self) -> None:
         """Remove from the Hub what runs uploaded, so that the next one has to upload it again."""
@@ -227,6 +229,51 @@ def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = PASSING
     }
 
 
+def disks(scene: Scene, count: int, seed: int) -> dict[str, Any]:
+    """Run `count` times on a system that lets no file grow beyond some size; then let each go on without a limit.
+
+    The sizes are those of files that a run leaves, less one byte. Every other run finds its downloads in the cache, so
+    that what it writes itself is the first to fail.
+    """
+    from huggingface_hub import HfApi
+
+    from tests.reliability.wholeness import leftovers, published, steps_shown
+
+    chance = random.Random(seed)
+    _seconds_of_a_run(scene, 0)
+    sizes = sorted({path.stat().st_size for path in (scene.folder / "trial").rglob("*") if path.is_file()} - {0})
+    endings, moments = Counter[str](), Counter[str]()
+    for number in range(count):
+        trial, repo = scene.folder / "trial", f"local/trial-{number}"
+        shutil.rmtree(trial, ignore_errors=True)
+        scene.forget_files()
+        limit = chance.choice(sizes) - 1
+        if number % 2:
+            shutil.copytree(scene.folder / "undisturbed" / "cache", trial / "cache", symlinks=True)
+        scene.start(repo, trial, largest_file=limit)
+        status = scene.forge.wait()
+        text = (trial / "output").read_text()
+        assert "Traceback" not in text, text
+        assert "not foreseen" not in text, text
+        assert status in {0, 5}, (limit, text)
+        endings[f"exit status {status}"] += 1
+        moments[last_stage(trial / "output")] += 1
+        steps_shown(repo)
+        scene.start(repo, trial)
+        assert scene.forge.wait() == 0, (trial / "output").read_text()
+        assert steps_shown(repo) == list(range(1, ENTRIES + 1))
+        assert published(repo) == scene.whole
+        assert leftovers(trial) == [], leftovers(trial)
+        HfApi().delete_repo(repo)
+        print(f"\r{number + 1} of {count}", end="", file=sys.stderr, flush=True)
+    return {
+        "runs": count,
+        "sizes to draw from": len(sizes),
+        "endings": dict(sorted(endings.items())),
+        "last finished stage": dict(sorted(moments.items())),
+    }
+
+
 def fuzzed(what: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
     """Give damaged recipes to `hubmerge check`, or damaged checkpoints to `hubmerge run`."""
     from hubmerge.cli import main
@@ -254,7 +301,7 @@ def fuzzed(what: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
 def main() -> None:
     """Read the command line, do it, print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["kills", "faults", "recipes", "checkpoints"])
+    parser.add_argument("what", choices=["kills", "faults", "disks", "recipes", "checkpoints"])
     parser.add_argument("--count", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--refusals", action="store_true", help="with tokens that expire and commits that are refused")
@@ -268,6 +315,8 @@ def main() -> None:
             try:
                 if arguments.what == "kills":
                     figures = kills(scene, arguments.count, arguments.seed)
+                elif arguments.what == "disks":
+                    figures = disks(scene, arguments.count, arguments.seed)
                 else:
                     kinds = tuple(Fault) if arguments.refusals else PASSING
                     figures = faults(scene, arguments.count, arguments.seed, kinds)
