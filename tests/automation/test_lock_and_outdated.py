@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi, hf_hub_download
+import yaml
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
+from hubmerge.hub.listing import ListedModel
 from merge_recipes import Lock
 from tests.automation.conftest import Sources
 from tests.conftest import STRANGER_TOKEN
@@ -129,6 +132,35 @@ def test_ignored_updates_are_told_all_the_same(sources: Sources, hubmerge: Comma
     assert news(hubmerge, recipe) == (10, [("new commit", "first")])
     assert "on_update: ignore" in hubmerge("outdated", recipe)[1]
     assert "nothing to do" in hubmerge("run", recipe)[1]
+
+
+def test_a_base_model_and_a_dataset_that_moved_are_told(sources: Sources, hubmerge: Command) -> None:
+    api, stage = HfApi(), sources.stage
+    base, dataset = f"{sources.prefix}.base", f"{sources.prefix}.data"
+    api.create_repo(base)
+    api.upload_folder(repo_id=base, folder_path=snapshot_download(stage.base))
+    api.create_repo(dataset, repo_type="dataset")
+    api.upload_file(repo_id=dataset, repo_type="dataset", path_in_repo="a.csv", path_or_fileobj=b"x\n1\n")
+    sources.push("first")
+    task = {"name": "first", "kind": "zero-shot-image-classification", "dataset": {"path": dataset}}
+    models = [{"model": sources.repo("first"), "name": "first"}]
+    recipe = sources.recipe(models, base_model=base, publish=None)
+    recipe.write_text(recipe.read_text() + yaml.safe_dump({"evaluate": {"tasks": [task]}}))
+    assert hubmerge("lock", recipe)[0] == 0
+    assert news(hubmerge, recipe) == (0, [])
+    api.upload_file(repo_id=base, path_in_repo="NOTES", path_or_fileobj=b"new")
+    api.upload_file(repo_id=dataset, repo_type="dataset", path_in_repo="b.csv", path_or_fileobj=b"x\n2\n")
+    status, told = news(hubmerge, recipe)
+    assert (status, [change for change, _ in told]) == (10, ["new commit", "new commit"])
+    assert hubmerge("outdated", recipe)[1].count("none: the stream keeps its commit") == 2
+    api.delete_repo(dataset, repo_type="dataset")
+    assert ("deleted", "first") in news(hubmerge, recipe)[1]
+
+
+def test_models_of_the_same_moment_are_ordered_by_name() -> None:
+    when = datetime(2026, 1, 1, tzinfo=timezone.utc)
+    models = [ListedModel(when, "me/b"), ListedModel(when, "me/a"), ListedModel(when - timedelta(seconds=1), "me/z")]
+    assert [model.repo for model in sorted(models)] == ["me/z", "me/a", "me/b"]
 
 
 def test_gone_and_gated_sources_are_told(
