@@ -22,10 +22,12 @@ from hubmerge.checkpoints import (
     weight_matrices,
 )
 from hubmerge.errors import CheckpointError, MachineError
+from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.opening import is_fetched_in_parts, open_planned, parts_of
 from hubmerge.progress import Progress
 from hubmerge.sources import Source, cached_bytes, files_of
 from hubmerge.stream import Stream, settle
+from hubmerge.trust import check_metrics
 from merge_recipes import LoadedRecipe, Recipe
 
 CHECKPOINTS_AT_ONCE = 4
@@ -194,10 +196,13 @@ def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
     Raises:
         CheckpointError: names or shapes do not fit together.
         HubError: a file is missing or may not be read.
+        EvaluationError: a metric is code that nobody said to trust.
     """
     # With nothing left to merge, the last step stands for the others.
     steps = range(min(first_step, stream.length), stream.length + 1)
     selection = selection_of(stream.recipe)
+    tasks = stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ()
+    check_metrics(name for task in tasks for name in task.metrics if name not in METRIC_NAMES)
     with progress.stage("read headers", len(steps) + 1) as advance:
         base = open_planned(stream.base)
         check_claims(base.config, base.tensors, base.label)

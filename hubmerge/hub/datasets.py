@@ -18,6 +18,7 @@ from hubmerge.errors import DatasetError, EvaluationError, HubError, MachineErro
 from hubmerge.hub.client import call, causes, explain
 from hubmerge.hub.fetch import sweep_cache
 from hubmerge.redaction import without_token
+from hubmerge.trust import check_metrics
 from merge_recipes import DatasetReference
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")
@@ -113,8 +114,9 @@ def load_metric(name: str, cache_folder: Path) -> evaluate.Metric:
     """A metric of the Hub through `evaluate.load`, or of a local script; it runs the metric's own code.
 
     Raises:
-        EvaluationError: there is no such metric, it needs a package, or the Hub cannot be reached.
+        EvaluationError: there is no such metric, it needs a package, it is not trusted, or the Hub cannot be reached.
     """
+    check_metrics([name])
 
     def load() -> evaluate.Metric:
         return evaluate.load(

@@ -109,10 +109,11 @@ class Halves(evaluate.Metric):
 """
 
 
-def test_a_metric_from_a_script(tmp_path) -> None:
+def test_a_metric_from_a_script(tmp_path, monkeypatch) -> None:
     (tmp_path / "halves").mkdir()
     (tmp_path / "halves" / "halves.py").write_text(METRIC)
     name = str(tmp_path / "halves")
+    monkeypatch.setenv("HUBMERGE_TRUSTED_METRICS", f"me/other, {name}")
     metric = metric_named(name, tmp_path / "cache", load_metric)
     assert compute_metric(metric, "halves", np.eye(3, dtype=np.float32), np.arange(3)) == {"halves": 1.5}
 

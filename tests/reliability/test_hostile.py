@@ -324,6 +324,30 @@ def test_recipes_from_the_net(hubmerge: Command, tmp_path: Path, text: str) -> N
     assert everything(tmp_path) == before
 
 
+@pytest.mark.parametrize("place", ["somebody/metric", "{folder}/evil", "./evil", "evil", "evil.py"])
+def test_metrics_that_are_code(
+    stage: Stage,
+    hubmerge: Command,
+    tmp_path: Path,
+    repo_name: Names,
+    monkeypatch: pytest.MonkeyPatch,
+    place: str,
+) -> None:
+    mark, target = tmp_path / "executed", repo_name("target")
+    (tmp_path / "evil").mkdir()
+    for script in (tmp_path / "evil" / "evil.py", tmp_path / "evil.py"):
+        script.write_text(f"open({str(mark)!r}, 'w').close()\n")
+    monkeypatch.chdir(tmp_path)
+    recipe = stage.recipe(target, entries=tuple(stage.towers)[:1])
+    recipe["evaluate"]["tasks"][0]["metrics"] = [place.format(folder=tmp_path)]
+    status, _, errors = hubmerge("run", stage.write(tmp_path, recipe))
+    assert status == 2, errors
+    assert "is code that would run" in errors
+    assert "HUBMERGE_TRUSTED_METRICS" in errors
+    assert not mark.exists()
+    assert not HfApi().repo_exists(target)
+
+
 class Liar:
     """A Hub whose listings name files that lead out of the folder."""
 
