@@ -4,7 +4,8 @@
 
 Each row: the mean over the orders for each seed; then, over all seeds, the mean and two spreads: the standard deviation
 over the orders of one seed (root mean square of those of the seeds), and the standard deviation of the seeds' means.
-Only what every file has is told.
+Seeds differ in how hard their tasks are; so the last column but one compares with the first method seed by seed: the
+mean difference and its standard deviation over the seeds. Only what every file has is told.
 """
 
 from __future__ import annotations
@@ -25,35 +26,48 @@ def main(paths: Sequence[Path]) -> None:
     files = [ResultsFile(path) for path in paths]
     groups: list[Groups] = [grouped([*file.cells.values()], "label", "tasks") for file in files]
     seeds = [f"seed {number}" for number in range(len(paths))]
-    print("| merged by | tasks | orders | " + " | ".join(seeds) + " | mean | orders ± | seeds ± | BWT |")
-    print("|---|---:|---:|" + "---:|" * (len(seeds) + 4))
+    print(f"| merged by | tasks | orders | {' | '.join(seeds)} | mean | orders ± | seeds ± | to the first | BWT |")
+    print("|---|---:|---:|" + "---:|" * (len(seeds) + 5))
     for tasks in dict.fromkeys(tasks for _, tasks in groups[0]):
-        for label, column in (("base model", "base"), ("own checkpoints", "own")):
-            names = [
-                next(iter(g for key, g in group.items() if key[1] == tasks))[0].accuracies.tasks for group in groups
-            ]
-            means = [
-                statistics.fmean(getattr(next(iter(file.references.values())), column)[name] for name in seen)
-                for file, seen in zip(files, names, strict=True)
-            ]
-            print_row([label, str(tasks), ""], means, [])
+        references(files, groups, tasks)
+        first: list[float] | None = None
         for key in groups[0]:
             if key[1] == tasks and all(key in group for group in groups):
                 cells = [group[key] for group in groups]
-                count = min(len(same) for same in cells)
-                print_row([key[0], str(tasks), str(count)], [mean(same) for same in cells], cells)
+                means = [mean(same) for same in cells]
+                first = means if first is None else first
+                differences = [one - other for one, other in zip(means, first, strict=True)]
+                counts = ", ".join(str(count) for count in dict.fromkeys(map(len, cells)))
+                transfers = [cell.backward_transfer for same in cells for cell in same]
+                known = [transfer for transfer in transfers if transfer is not None]
+                row = [key[0], str(tasks), counts, *percent([*means, statistics.fmean(means)])]
+                row.append(f"{100 * spread(cells):.1f}" if min(map(len, cells)) > 1 else "")
+                row.append(f"{100 * statistics.stdev(means):.1f}" if len(means) > 1 else "")
+                row.append("" if first is means else told(differences))
+                row.append(f"{100 * statistics.fmean(known):.1f}" if known else "")
+                print(f"| {' | '.join(row)} |")
 
 
-def print_row(head: list[str], means: list[float], cells: list[list[CellResult]]) -> None:
-    """One row: what it is, the means of the seeds, and what they have in common."""
-    values = [*means, statistics.fmean(means)]
-    row = [*head, *(f"{100 * value:.1f}" for value in values)]
-    row.append(f"{100 * spread(cells):.2f}" if cells and len(cells[0]) > 1 else "")
-    row.append(f"{100 * statistics.stdev(means):.1f}" if len(means) > 1 else "")
-    transfers = [cell.backward_transfer for same in cells for cell in same]
-    known = [transfer for transfer in transfers if transfer is not None]
-    row.append(f"{100 * statistics.fmean(known):.1f}" if known else "")
-    print(f"| {' | '.join(row)} |")
+def references(files: Sequence[ResultsFile], groups: Sequence[Groups], tasks: int) -> None:
+    """The rows of the base model and of the checkpoints by themselves."""
+    for label, column in (("base model", "base"), ("own checkpoints", "own")):
+        means = []
+        for file, group in zip(files, groups, strict=True):
+            names = next(same for key, same in group.items() if key[1] == tasks)[0].accuracies.tasks
+            scores = getattr(next(iter(file.references.values())), column)
+            means.append(statistics.fmean(scores[name] for name in names))
+        print(f"| {' | '.join([label, str(tasks), '', *percent([*means, statistics.fmean(means)])])} | | | | |")
+
+
+def percent(shares: Sequence[float]) -> list[str]:
+    """Shares in percent."""
+    return [f"{100 * share:.1f}" for share in shares]
+
+
+def told(differences: Sequence[float]) -> str:
+    """Mean and deviation of differences, in points."""
+    spread = f" ± {100 * statistics.stdev(differences):.1f}" if len(differences) > 1 else ""
+    return f"{100 * statistics.fmean(differences):+.1f}{spread}"
 
 
 def mean(cells: Sequence[CellResult]) -> float:
