@@ -11,8 +11,9 @@ from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import CheckpointError
 from hubmerge.linalg import cast_once
 
-ELEMENTS_AT_ONCE = 1 << 16
-"""So many elements of a tensor go through several conversions in a row: few enough to stay in the cache."""
+ELEMENTS_AT_ONCE = 12 << 10
+"""So many elements of a tensor go through several conversions in a row: few enough to stay in the cache, and for their
+copies to stay below the size from which every block is a mapping of its own (`hubmerge.executor.allocation`)."""
 
 
 def read_rounded(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> torch.Tensor:

@@ -152,10 +152,10 @@ def _take_out(
     turned = left.T @ vector
     block = turned[:rank] @ right[:rank].T
     if diagonal == "keep":
-        return torch.addmm(vector, left, block @ right, alpha=-1.0), float(torch.sum(block**2))
+        return vector.clone().addmm_(left, block @ right, alpha=-1.0), float(torch.sum(block**2))
     entries = torch.linalg.vecdot(turned, right)
     block.fill_diagonal_(0.0)
     removed = float(torch.sum(block**2)) + float(torch.sum(entries**2))
     coefficients = torch.mul(right, entries[:, None], out=turned)
     coefficients[:rank].addmm_(block, right[:rank])
-    return torch.addmm(vector, left, coefficients, alpha=-1.0), removed
+    return vector.clone().addmm_(left, coefficients, alpha=-1.0), removed

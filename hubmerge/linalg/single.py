@@ -52,10 +52,14 @@ def project_in_single(
     block = (left.T @ _in_single(task_vector, unit)) @ right.T
     share = float(torch.sum(block.to(torch.float64) ** 2)) / (length / unit) ** 2
     coefficients = (block @ right).mul_(-1.0)
-    kept = torch.empty_like(task_vector, memory_format=torch.contiguous_format)
-    for begin in range(0, len(kept), ROWS_AT_ONCE):
+    kept = torch.empty_like(task_vector)
+    target, source, first, second = kept, task_vector, left, coefficients
+    if not source.is_contiguous():
+        # An upright matrix that is seen lying: blocks of its own rows are what lies together.
+        target, source, first, second = kept.T, task_vector.T, coefficients.T, left.T
+    for begin in range(0, len(source), ROWS_AT_ONCE):
         rows = slice(begin, begin + ROWS_AT_ONCE)
-        torch.add(task_vector[rows], (left[rows] @ coefficients).to(torch.float64), alpha=unit, out=kept[rows])
+        torch.add(source[rows], (first[rows] @ second).to(torch.float64), alpha=unit, out=target[rows])
     return kept, rank, min(1.0, share)
 
 

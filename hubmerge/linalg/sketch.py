@@ -18,7 +18,7 @@ import torch
 SIZE = 1021
 """Prime, so that the rows and columns of a matrix spread over all sums alike."""
 
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE = 64
 
 
 def sketch(name: str, tensor: torch.Tensor) -> torch.Tensor:
@@ -34,13 +34,16 @@ def sketch(name: str, tensor: torch.Tensor) -> torch.Tensor:
     sums = torch.zeros(SIZE, dtype=torch.float64, device=values.device)
     generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
     step = SIZE * _ROWS_AT_ONCE
+    signs = torch.empty(step, dtype=torch.float64, device=values.device)
     for begin in range(0, values.numel(), step):
         part = values[begin : begin + step]
-        words = generator.random_raw(-(-part.numel() // 64)).astype("<u8")
-        signs = np.unpackbits(words.view(np.uint8), bitorder="little")[: part.numel()].view(np.int8) * 2 - 1
-        signed = torch.zeros(-(-part.numel() // SIZE) * SIZE, dtype=torch.float64, device=values.device)
-        torch.mul(part, torch.from_numpy(signs).to(values.device), out=signed[: part.numel()])
-        sums += signed.reshape(-1, SIZE).sum(dim=0)
+        count, rows = part.numel(), -(-part.numel() // SIZE)
+        words = generator.random_raw(-(-count // 64)).astype("<u8")
+        bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count].view(np.int8)
+        signed = signs[: rows * SIZE]
+        signed[:count].copy_(torch.from_numpy(bits * 2 - 1)).mul_(part)
+        signed[count:].zero_()
+        sums += signed.view(rows, SIZE).sum(dim=0)
     return sums.cpu().to(torch.float32)
 
 

@@ -48,7 +48,8 @@ def project_wide(
     removed = float(torch.sum((block / head_values[:rank]) ** 2)) + float(torch.sum((diagonal / head_values) ** 2))
     weighted = torch.mul(head_left, diagonal / squares, out=turned)
     weighted[:, :rank].addmm_(head_left[:, :rank], block / squares[:rank])
-    kept = torch.addmm(vector, weighted @ head_left.T, matrix, alpha=-1.0)
+    # Laid out as the vector is: one that stands upright is seen lying here, and to turn its copy takes long.
+    kept = vector.clone().addmm_(weighted @ head_left.T, matrix, alpha=-1.0)
     if small is not None:
         entries = torch.linalg.vecdot(small.left.T @ vector, small.right)
         removed += float(torch.sum(entries**2))
