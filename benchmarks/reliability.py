@@ -191,7 +191,7 @@ def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = PASSING
     from tests.reliability.wholeness import leftovers, published, steps_shown
 
     plain = [_seconds_of_a_run(scene, number) for number in range(3)]
-    endings, kinds = Counter[str](), Counter[str]()
+    endings, drawn = Counter[str](), Counter[str]()
     seconds = []
     for number in range(count):
         trial, repo = scene.folder / "trial", f"local/trial-{number}"
@@ -202,7 +202,7 @@ def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = PASSING
         scene.start(repo, trial)
         status = scene.forge.wait()
         seconds.append(time.monotonic() - begin)
-        kinds.update({fault.name.lower(): times for fault, times in scene.hub.faults.drawn.items()})
+        drawn.update({fault.name.lower(): times for fault, times in scene.hub.faults.drawn.items()})
         scene.hub.faults.set(0)
         text = (trial / "output").read_text()
         assert "Traceback" not in text, text
@@ -220,8 +220,8 @@ def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = PASSING
         print(f"\r{number + 1} of {count}", end="", file=sys.stderr, flush=True)
     return {
         "runs": count,
-        "requests that failed": sum(kinds.values()),
-        "in these ways": dict(sorted(kinds.items())),
+        "requests that failed": sum(drawn.values()),
+        "in these ways": dict(sorted(drawn.items())),
         "endings": dict(endings),
         "seconds without faults (median)": round(statistics.median(plain), 2),
         "seconds (median)": round(statistics.median(seconds), 2),
