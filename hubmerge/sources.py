@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from hubmerge.errors import CheckpointError, DatasetError
@@ -161,9 +162,17 @@ def _digest(folder: Path, names: Iterable[str]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the sha256 of a file, 64 hex digits."""
+    """Return the sha256 of a file, 64 hex digits. A file that was not touched since is not read a second time."""
+    status = path.stat()
+    touched = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    return _content_digest(path, touched)
+
+
+@lru_cache(maxsize=1 << 12)
+def _content_digest(path: Path, _touched: tuple[int, ...]) -> str:
     content = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            content.update(chunk)
+    room = memoryview(bytearray(1 << 18))
+    with path.open("rb", buffering=0) as stream:
+        while count := stream.readinto(room):
+            content.update(room[:count])
     return content.hexdigest()

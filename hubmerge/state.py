@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from hubmerge.checkpoints import SafetensorsFile, SafetensorsWriter, TensorSpec
+from hubmerge.checkpoints import SafetensorsFile, SafetensorsWriter, TensorInfo, TensorSpec
 from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.methods import Norms
 
@@ -92,13 +92,14 @@ class MergeState:
 
         Raises CheckpointError if the state has no such tensor or it cannot be read.
         """
-        info = self._stored.header.tensors.get(name)
-        if info is None:
-            raise CheckpointError(
-                f"{self.folder}: the state of step {self.step} has no tensor {name!r}",
-                hint="it belongs to another merge: remove the folder and run again",
-            )
-        return self._stored.read(info)
+        return self._stored.read(self._info(name))
+
+    def read_pieces(self, name: str, elements: int) -> Iterator[torch.Tensor]:
+        """Its values in C order, flat, in pieces of `elements` and a shorter one, to be changed at will.
+
+        A piece may lie where the one before it lay. Raises CheckpointError as `read` does.
+        """
+        return self._stored.read_pieces(self._info(name), elements)
 
     @property
     def digest(self) -> str:
@@ -126,6 +127,15 @@ class MergeState:
             self._check(ACCUMULATED_FILE, name, self.read(name), record.sha256)
         for key, sha256 in self.manifest.parts.items():
             self._check(PARTS_FILE, key, self.read_part(key), sha256)
+
+    def _info(self, name: str) -> TensorInfo:
+        info = self._stored.header.tensors.get(name)
+        if info is None:
+            raise CheckpointError(
+                f"{self.folder}: the state of step {self.step} has no tensor {name!r}",
+                hint="it belongs to another merge: remove the folder and run again",
+            )
+        return info
 
     def _check(self, file: str, name: str, tensor: torch.Tensor | None, sha256: str) -> None:
         values = torch.empty(0) if tensor is None else tensor

@@ -59,6 +59,10 @@ class AlignedCheckpoint(Checkpoint):
         """The tensor that has this name in the base model, in its stored dtype, in memory of its own."""
         return self._checkpoint.read(self._stored_names.get(name, name))
 
+    def read_pieces(self, name: str, elements: int) -> Iterator[torch.Tensor]:
+        """The tensor's values, flat, in pieces."""
+        return self._checkpoint.read_pieces(self._stored_names.get(name, name), elements)
+
     def prepare(self, names: Iterable[str]) -> None:
         """Fetch what has to be fetched to read these tensors."""
         self._checkpoint.prepare([self._stored_names[name] for name in names])

@@ -6,7 +6,7 @@ that the class in memory uses at the time, and some classes of transformers 5 ha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,6 +30,10 @@ class RenamedCheckpoint(Checkpoint):
     def read(self, name: str) -> torch.Tensor:
         """The tensor in its stored dtype, in memory of its own."""
         return self._checkpoint.read(self._names.get(name, name))
+
+    def read_pieces(self, name: str, elements: int) -> Iterator[torch.Tensor]:
+        """The tensor's values, flat, in pieces."""
+        return self._checkpoint.read_pieces(self._names.get(name, name), elements)
 
     def prepare(self, names: Iterable[str]) -> None:
         """Fetch what has to be fetched to read these tensors."""

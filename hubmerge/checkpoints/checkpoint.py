@@ -27,6 +27,15 @@ class TensorSource(Protocol):
 
 
 @runtime_checkable
+class PiecewiseSource(Protocol):
+    """A file that need not be read tensor by tensor."""
+
+    def read_pieces(self, info: TensorInfo, elements: int) -> Iterator[torch.Tensor]:
+        """What `Checkpoint.read_pieces` gives."""
+        ...
+
+
+@runtime_checkable
 class RemoteSource(Protocol):
     """A file that lies elsewhere, of which only what is asked for is brought here."""
 
@@ -82,6 +91,17 @@ class Checkpoint:
                 hint="names are those of the checkpoint's own files",
             )
         return self._sources[info.file].read(info)
+
+    def read_pieces(self, name: str, elements: int) -> Iterator[torch.Tensor]:
+        """The tensor's values in their stored dtype and in C order, flat, in pieces of `elements` and a shorter one.
+
+        A piece may lie where the one before it lay. Raises CheckpointError as `read` does.
+        """
+        info = self.tensors.get(name)
+        source = None if info is None else self._sources.get(info.file)
+        if info is not None and isinstance(source, PiecewiseSource):
+            return source.read_pieces(info, elements)
+        return iter(self.read(name).reshape(-1).split(elements))
 
     def prepare(self, names: Iterable[str]) -> None:
         """Fetch what has to be fetched to read these tensors, in few requests; nothing where the files are here.

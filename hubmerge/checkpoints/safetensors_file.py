@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +51,37 @@ class SafetensorsFile:
         Raises CheckpointError if the file changed or went away since its header was read.
         """
         values = torch.empty(info.nbytes, dtype=torch.uint8)
+        self._fill(values, info, 0)
+        return values.view(info.dtype).reshape(info.shape)
+
+    def read_pieces(self, info: TensorInfo, elements: int) -> Iterator[torch.Tensor]:
+        """Its values, flat, in pieces of `elements` and a shorter one, each in the memory of the one before.
+
+        Raises CheckpointError as `read` does.
+        """
+        size = elements * info.dtype.itemsize
+        piece = torch.empty(min(size, info.nbytes), dtype=torch.uint8)
+        for begin in range(0, info.nbytes, size):
+            values = piece[: info.nbytes - begin]
+            self._fill(values, info, begin)
+            yield values.view(info.dtype)
+
+    def _fill(self, values: torch.Tensor, info: TensorInfo, begin: int) -> None:
+        """Read the tensor's bytes from `begin` on, as many as `values` has."""
         target = values.numpy().data
         done = 0
         try:
-            while done < info.nbytes:
-                piece = target[done : done + _MAX_READ_BYTES]
-                count = os.preadv(self._open(), [piece], info.offset + done)
+            while done < len(target):
+                count = os.preadv(self._open(), [target[done : done + _MAX_READ_BYTES]], info.offset + begin + done)
                 if count == 0:
                     raise CheckpointError(
-                        f"{self.label}: tensor {info.name!r}: the file ends {info.nbytes - done} bytes too early",
+                        f"{self.label}: tensor {info.name!r}: the file ends "
+                        f"{info.nbytes - begin - done} bytes too early",
                         hint="the file was changed while it was being read: fetch it again",
                     )
                 done += count
         except OSError as error:
             raise _unreadable(self.label, error) from error
-        return values.view(info.dtype).reshape(info.shape)
 
     def close(self) -> None:
         """Close the file; a later `read` opens it again. Not to be called while another thread reads."""

@@ -5,7 +5,7 @@ They stand where those in files stand, so the arithmetic is that of the same met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -42,6 +42,10 @@ class HeldState(MergeState):
     def read(self, name: str) -> torch.Tensor:
         """The accumulated delta of one tensor, in memory of its own."""
         return self._accumulated[name].clone()
+
+    def read_pieces(self, name: str, elements: int) -> Iterator[torch.Tensor]:
+        """Its values, flat, in pieces."""
+        return iter(self.read(name).view(-1).split(elements))
 
     def read_part(self, key: str) -> torch.Tensor | None:
         """A further tensor; None if there is none."""

@@ -16,16 +16,10 @@ ELEMENTS_AT_ONCE = 12 << 10
 copies to stay below the size from which every block is a mapping of its own (`hubmerge.executor.allocation`)."""
 
 
-def read_rounded(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> torch.Tensor:
-    """One tensor of a checkpoint, on the CPU, rounded to `input_dtype` if there is one."""
-    tensor = checkpoint.read(name)
-    return tensor if input_dtype is None else cast_once(tensor, input_dtype)
-
-
-def parts(elements: int) -> Iterator[slice]:
-    """Slices of ELEMENTS_AT_ONCE that make up a flat tensor of so many elements."""
-    for begin in range(0, elements, ELEMENTS_AT_ONCE):
-        yield slice(begin, begin + ELEMENTS_AT_ONCE)
+def rounded_pieces(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> Iterator[torch.Tensor]:
+    """The values of a tensor of a checkpoint, flat, ELEMENTS_AT_ONCE, rounded to `input_dtype` if there is one."""
+    for piece in checkpoint.read_pieces(name, ELEMENTS_AT_ONCE):
+        yield piece if input_dtype is None else cast_once(piece, input_dtype)
 
 
 def read_task_vector(
@@ -40,11 +34,10 @@ def read_task_vector(
 
     Raises CheckpointError naming the checkpoint, the tensor and the element that is not finite.
     """
-    moved, start = (read_rounded(owner, name, input_dtype) for owner in (checkpoint, base))
-    task_vector = torch.empty(moved.shape, dtype=torch.float64)
-    flat, moved, start = task_vector.view(-1), moved.reshape(-1), start.reshape(-1)
-    for part in parts(flat.numel()):
-        torch.sub(moved[part].to(torch.float64), start[part].to(torch.float64), out=flat[part])
+    task_vector = torch.empty(checkpoint.tensors[name].shape, dtype=torch.float64)
+    pieces = (rounded_pieces(owner, name, input_dtype) for owner in (checkpoint, base))
+    for part, moved, start in zip(task_vector.view(-1).split(ELEMENTS_AT_ONCE), *pieces, strict=True):
+        torch.sub(moved.to(torch.float64), start.to(torch.float64), out=part)
     task_vector = task_vector.to(device)
     if not all_finite(task_vector):
         raise _not_finite(base, checkpoint, name, input_dtype)

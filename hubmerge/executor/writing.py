@@ -10,7 +10,7 @@ import torch
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, ShardedWriter, WrittenFile, plan_shards
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.processes import ALONE, Processes, do_share, gather, in_order, meet, stop_file, tell_of_others
-from hubmerge.executor.reading import all_finite, first_not_finite, parts, read_rounded
+from hubmerge.executor.reading import ELEMENTS_AT_ONCE, all_finite, first_not_finite, rounded_pieces
 from hubmerge.executor.scheduling import OnTensor
 from hubmerge.linalg import cast_once, frobenius_norm, total_norm
 from hubmerge.state import MergeState
@@ -104,20 +104,25 @@ def _rounded(
     """The value of `merged_value`, and the length of its rounding error if the tensor is merged."""
     if not tensor.merged:
         return cast_once(base.read(tensor.name), tensor.out_dtype), 0.0
-    exact = state.read(tensor.name)
-    value = torch.empty(exact.shape, dtype=tensor.out_dtype)
-    start, flat, rounded = read_rounded(base, tensor.name, input_dtype).reshape(-1), exact.view(-1), value.view(-1)
-    for part in parts(flat.numel()):
-        error = flat[part]
+    value = torch.empty(tensor.shape, dtype=tensor.out_dtype)
+    errors = []
+    for rounded, error, start in zip(
+        value.view(-1).split(ELEMENTS_AT_ONCE),
+        state.read_pieces(tensor.name, ELEMENTS_AT_ONCE),
+        rounded_pieces(base, tensor.name, input_dtype),
+        strict=True,
+    ):
         error /= state.scale
-        error += start[part].to(torch.float64)
-        rounded[part] = cast_once(error, tensor.out_dtype)
-        # torch does no arithmetic with 8-bit floats.
-        error -= rounded[part].to(torch.float64)
+        error += start.to(torch.float64)
+        rounded.copy_(cast_once(error, tensor.out_dtype))
+        if value.dtype != error.dtype:
+            # torch does no arithmetic with 8-bit floats.
+            error -= rounded.to(torch.float64)
+            errors.append(frobenius_norm(error))
     if not all_finite(value):
         raise CheckpointError(
             f"merged model of step {state.step}: tensor {tensor.name!r} does not fit into {tensor.out_dtype}: "
             f"{first_not_finite(value)}",
             hint="choose a wider `out_dtype` in the recipe",
         )
-    return value, 0.0 if value.dtype == exact.dtype else frobenius_norm(exact)
+    return value, total_norm(errors)
