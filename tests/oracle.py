@@ -55,7 +55,7 @@ def break_even(values: np.ndarray, projected: np.ndarray) -> int:
     if not projected.any():
         return 0
     for rank in range(1, len(values) + 1):
-        protected = np.sum(values[:rank]) / np.sum(values)
+        protected = np.sum(values[:rank] ** 2) / np.sum(values**2)
         gains.append(protected - np.sum(projected[:rank, :rank] ** 2) / np.sum(projected**2))
     return next(rank for rank, gain in enumerate(gains) if gain >= max(gains) - TIE)
 

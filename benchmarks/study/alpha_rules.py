@@ -35,7 +35,7 @@ from hubmerge.study.results import CellResult, ResultsFile
 
 FOLDER = Path(__file__).parent
 SEEDS = (0, 1, 2)
-PRESENT = "break even: singular values of A - energy of the task vector"
+PRESENT = "break even: energy of A - energy of the task vector"
 """The rule behind `alpha: auto`."""
 
 
@@ -62,8 +62,10 @@ def effective_rank(values: torch.Tensor) -> float:
 
 
 RULES: dict[str, Callable[[Seen], int]] = {
-    PRESENT: lambda seen: int((seen.sums - seen.removed).argmax()) + 1,
-    "break even: energy of A - energy of the task vector": lambda seen: int((seen.energy - seen.removed).argmax()) + 1,
+    PRESENT: lambda seen: int((seen.energy - seen.removed).argmax()) + 1,
+    "break even: singular values of A - energy of the task vector": lambda seen: (
+        int((seen.sums - seen.removed).argmax()) + 1
+    ),
     "energy of A: 80 %": lambda seen: int((seen.energy < 0.8).sum()) + 1,
     "energy of A: 90 %": lambda seen: int((seen.energy < 0.9).sum()) + 1,
     "keep 90 % of the task vector": lambda seen: int((seen.removed <= 0.1).sum()),

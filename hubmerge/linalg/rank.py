@@ -41,10 +41,9 @@ def protected_rank(singular_values: torch.Tensor, alpha: float, rule: RankRule =
 def break_even_rank(singular_values: torch.Tensor, turned: torch.Tensor, length: float) -> int:
     """The rank that protects most for what it costs, without any parameter.
 
-    Protecting r directions keeps the share S(r) = Σ_{i<=r} s_i / Σ s_i of the accumulated delta, measured as alpha
-    measures it, free of the task vector, and takes the share R(r) = || leading r x r block of P ||^2 / || τ ||^2 of
-    the task vector's energy away. The rank is the r with the largest S(r) - R(r), the smallest of equals, 0 if none
-    is positive: of several such rules the one that came nearest to the best fixed alpha (docs/study.md).
+    Protecting r directions keeps the share E(r) = Σ_{i<=r} s_i^2 / Σ s_i^2 of the accumulated delta's energy free
+    of the task vector, and takes the share R(r) = || leading r x r block of P ||^2 / || τ ||^2 of the task vector's
+    energy away. The rank is the r with the largest E(r) - R(r), the smallest of equals, 0 if none is positive.
 
     `singular_values` are (k,), descending, those of all directions; `turned` is P = U^T τ V, (j, j) with j <= k, and
     `length` that of τ.
@@ -52,7 +51,8 @@ def break_even_rank(singular_values: torch.Tensor, turned: torch.Tensor, length:
     count = turned.shape[0]
     if count == 0 or length == 0.0:
         return 0
-    protected = torch.cumsum(singular_values, 0)[:count] / torch.sum(singular_values)
+    squares = singular_values**2
+    protected = torch.cumsum(squares, 0)[:count] / torch.sum(squares)
     removed = (turned / length).square_().cumsum_(0).cumsum_(1).diagonal()
     gain = protected - removed
     best = float(gain.max())
