@@ -7,7 +7,9 @@ Both programs read the same folders and the same recipe, each on one CPU. mergek
 and writes one. hubmerge folds the stream and writes a merged model and a state after each of the eight steps; that is
 in its figures. mergekit finds no tensor whose name begins with `vision_model.`, the layout of most published towers,
 so both read copies without that prefix. "difference" is the largest one of any element, in units of the largest
-float32 step at elements of that size: 1 is one rounding.
+float32 step at elements of that size: 1 is one rounding. "apart" counts the elements that differ by more than FEW of
+these: where `ties` elects a sign from a sum near zero, or trims at a magnitude that two elements share, the last digit
+decides.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from measuring import Cost, hubmerge, hubmerge_environment, machine, markdown, m
 from opcm import stream_folders
 from peers import environment
 
+FEW = 16
 WEIGHTS = (1.0, 0.5, 0.8, 1.2, 0.7, 0.9, 1.1, 0.6)
 METHODS: dict[str, dict[str, object]] = {
     "linear": {},
@@ -73,21 +76,22 @@ def copy_without_prefix(folder: Path, copy: Path) -> None:
     partial.rename(copy)
 
 
-def largest_difference(first: Path, second: Path) -> float:
-    """In float32 steps at elements of that size."""
+def differences(first: Path, second: Path) -> tuple[float, int]:
+    """The largest in float32 steps at elements of that size, and how many elements are more than FEW of them apart."""
     import numpy as np
     from safetensors.numpy import load_file
 
     ours, theirs = load_file(first), load_file(second)
     if set(ours) != set(theirs):
         raise RuntimeError(f"other tensors: {sorted(set(ours) ^ set(theirs))[:3]}")
-    return max(
-        float(np.max(np.abs(ours[name] - theirs[name]) / np.spacing(np.abs(theirs[name]).max(initial=1e-30))))
-        for name in ours
-    )
+    largest, apart = 0.0, 0
+    for name in ours:
+        units = np.abs(ours[name] - theirs[name]) / np.spacing(np.abs(theirs[name]).max(initial=1e-30))
+        largest, apart = max(largest, float(np.max(units))), apart + int(np.sum(units > FEW))
+    return largest, apart
 
 
-def run_pair(method: str, folder: Path, base: Path, models: Sequence[Path]) -> tuple[Cost, Cost, float]:
+def run_pair(method: str, folder: Path, base: Path, models: Sequence[Path]) -> tuple[Cost, Cost, float, int]:
     """mergekit and hubmerge, one after the other, and how far their results are apart."""
     work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
     try:
@@ -114,8 +118,8 @@ def run_pair(method: str, folder: Path, base: Path, models: Sequence[Path]) -> t
             "--compare",
             *(work / side / "model.safetensors" for side in ("ours", "theirs")),
         ]
-        apart = subprocess.run(compare, check=True, capture_output=True, text=True)
-        return peer, own, float(apart.stdout)
+        largest, apart = subprocess.run(compare, check=True, capture_output=True, text=True).stdout.split()
+        return peer, own, float(largest), int(apart)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -135,9 +139,9 @@ def table(results: Path) -> str:
             )
         difference = max(line["difference"] for line in mine)
         rows[-1] += [f"{own.cpu_seconds / peer.cpu_seconds:.2f}", f"{own.peak_megabytes / peer.peak_megabytes:.2f}"]
-        rows[-1] += [f"{difference:.1f}"]
-        rows[-2] += ["", "", ""]
-    header = ["method", "process", "CPU s", "wall s", "peak MB", "CPU ratio", "memory ratio", "difference"]
+        rows[-1] += [f"{difference:.1f}", str(max(line["apart"] for line in mine))]
+        rows[-2] += [""] * 4
+    header = ["method", "process", "CPU s", "wall s", "peak MB", "CPU ratio", "memory ratio", "difference", "apart"]
     return markdown(header, rows) + f"\n\n{machine()}"
 
 
@@ -156,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         copy_without_prefix(*options.copy)
         return
     if options.compare:
-        print(largest_difference(*options.compare))
+        print(*differences(*options.compare))
         return
     folder = options.folder.expanduser().resolve()
     results = folder / "results" / f"mergekit-{options.size}.jsonl"
@@ -166,8 +170,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         base, *models = without_prefix(made, folder / "checkpoints" / f"{options.size}-unprefixed")
         for _ in range(options.repeat):
             for method in options.methods:
-                peer, own, difference = run_pair(method, folder, base, models)
-                row = {"method": method, "mergekit": asdict(peer), "hubmerge": asdict(own), "difference": difference}
+                peer, own, difference, apart = run_pair(method, folder, base, models)
+                costs = {"mergekit": asdict(peer), "hubmerge": asdict(own)}
+                row = {"method": method, **costs, "difference": difference, "apart": apart}
                 print(row, flush=True)
                 with results.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row) + "\n")
