@@ -244,14 +244,17 @@ def test_an_order_that_cannot_be_given_is_an_error_of_the_first() -> None:
 def test_a_process_that_failed_stops_the_others(tmp_path: Path) -> None:
     tensors = [PlannedTensor(f"{n}", (4, 4), torch.float32, torch.float32, "merge-other", "") for n in range(100)]
     begun: list[str] = []
+    at_work = threading.Event()
 
     def work(processes: Processes) -> None:
         stop = stop_file(tmp_path / "a", processes)
 
         def one(tensor: PlannedTensor) -> None:
             if processes.rank == 1:
+                assert at_work.wait(20)
                 raise MachineError("broken")
             begun.append(tensor.name)
+            at_work.set()
             failed.wait(20)
 
         failed = threading.Event()
