@@ -134,9 +134,7 @@ def set_scene(folder: Path, *, evaluate: bool) -> Scene:
 
 def kills(scene: Scene, count: int, seed: int) -> dict[str, Any]:
     """Kill `count` runs, each at a moment drawn evenly from the time that a run takes; let each go on."""
-    from huggingface_hub import HfApi
-
-    from tests.reliability.wholeness import leftovers, published, steps_shown
+    from tests.reliability.wholeness import steps_shown
 
     chance = random.Random(seed)
     lengths = [_seconds_of_a_run(scene, number) for number in range(3)]
@@ -156,12 +154,8 @@ def kills(scene: Scene, count: int, seed: int) -> dict[str, Any]:
         done += 1
         moments[last_stage(trial / "output")] += 1
         shown[len(steps_shown(repo))] += 1
-        scene.start(repo, trial)
-        assert scene.forge.wait() == 0, (trial / "output").read_text()
-        assert steps_shown(repo) == list(range(1, ENTRIES + 1))
-        assert published(repo) == scene.whole
-        assert leftovers(trial) == [], leftovers(trial)
-        HfApi().delete_repo(repo)
+        _go_on(scene, repo, trial)
+        _check_whole(scene, repo, trial)
         print(f"\r{done} of {count}", end="", file=sys.stderr, flush=True)
     return {
         "kills": done,
@@ -174,21 +168,35 @@ def kills(scene: Scene, count: int, seed: int) -> dict[str, Any]:
     }
 
 
+def _go_on(scene: Scene, repo: str, trial: Path) -> None:
+    scene.start(repo, trial)
+    assert scene.forge.wait() == 0, (trial / "output").read_text()
+
+
+def _check_whole(scene: Scene, repo: str, trial: Path) -> None:
+    """Compare what was published with the undisturbed run's, look for anything left over, and make room."""
+    from huggingface_hub import HfApi
+
+    from tests.reliability.wholeness import leftovers, published, steps_shown
+
+    assert steps_shown(repo) == list(range(1, ENTRIES + 1))
+    assert published(repo) == scene.whole
+    assert leftovers(trial) == [], leftovers(trial)
+    HfApi().delete_repo(repo)
+
+
 def _seconds_of_a_run(scene: Scene, number: int) -> float:
     trial = scene.folder / "trial"
     shutil.rmtree(trial, ignore_errors=True)
     scene.forget_files()
     begin = time.monotonic()
-    scene.start(f"local/timed-{number}", trial)
-    assert scene.forge.wait() == 0, (trial / "output").read_text()
+    _go_on(scene, f"local/timed-{number}", trial)
     return time.monotonic() - begin
 
 
 def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = PASSING) -> dict[str, Any]:
     """Run `count` times while requests fail; where a run ends with an error, run again with a Hub that works."""
-    from huggingface_hub import HfApi
-
-    from tests.reliability.wholeness import leftovers, published, steps_shown
+    from tests.reliability.wholeness import steps_shown
 
     plain = [_seconds_of_a_run(scene, number) for number in range(3)]
     endings, drawn = Counter[str](), Counter[str]()
@@ -211,12 +219,8 @@ def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = PASSING
         told = [event["message"] for event in _events(trial / "output") if event["event"] == "error"]
         endings[told[-1] if status else "ended well"] += 1
         if status:
-            scene.start(repo, trial)
-            assert scene.forge.wait() == 0, (trial / "output").read_text()
-        assert steps_shown(repo) == list(range(1, ENTRIES + 1))
-        assert published(repo) == scene.whole
-        assert leftovers(trial) == [], leftovers(trial)
-        HfApi().delete_repo(repo)
+            _go_on(scene, repo, trial)
+        _check_whole(scene, repo, trial)
         print(f"\r{number + 1} of {count}", end="", file=sys.stderr, flush=True)
     return {
         "runs": count,
@@ -235,9 +239,7 @@ def disks(scene: Scene, count: int, seed: int) -> dict[str, Any]:
     The sizes are those of files that a run leaves, less one byte. Every other run finds its downloads in the cache, so
     that what it writes itself is the first to fail.
     """
-    from huggingface_hub import HfApi
-
-    from tests.reliability.wholeness import leftovers, published, steps_shown
+    from tests.reliability.wholeness import steps_shown
 
     chance = random.Random(seed)
     _seconds_of_a_run(scene, 0)
@@ -259,12 +261,8 @@ def disks(scene: Scene, count: int, seed: int) -> dict[str, Any]:
         endings[f"exit status {status}"] += 1
         moments[last_stage(trial / "output")] += 1
         steps_shown(repo)
-        scene.start(repo, trial)
-        assert scene.forge.wait() == 0, (trial / "output").read_text()
-        assert steps_shown(repo) == list(range(1, ENTRIES + 1))
-        assert published(repo) == scene.whole
-        assert leftovers(trial) == [], leftovers(trial)
-        HfApi().delete_repo(repo)
+        _go_on(scene, repo, trial)
+        _check_whole(scene, repo, trial)
         print(f"\r{number + 1} of {count}", end="", file=sys.stderr, flush=True)
     return {
         "runs": count,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,11 @@ class PartialFile(SafetensorsFile):
         """
         self.prepare([info])
         return super().read(info)
+
+    def read_pieces(self, info: TensorInfo, elements: int) -> Iterator[torch.Tensor]:
+        """Its values, flat, in pieces; all of them fetched first if they are not here. Raises as `read` does."""
+        self.prepare([info])
+        return super().read_pieces(info, elements)
 
     def prepare(self, infos: Iterable[TensorInfo]) -> None:
         """Fetch the values of these tensors, as far as they are not here."""

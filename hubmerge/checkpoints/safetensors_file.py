@@ -57,11 +57,11 @@ class SafetensorsFile:
     def read_pieces(self, info: TensorInfo, elements: int) -> Iterator[torch.Tensor]:
         """Its values, flat, in pieces of `elements` and a shorter one, each in the memory of the one before.
 
-        Raises CheckpointError as `read` does.
+        A tensor without values is one such piece, as `torch.split` has it. Raises CheckpointError as `read` does.
         """
         size = elements * info.dtype.itemsize
         piece = torch.empty(min(size, info.nbytes), dtype=torch.uint8)
-        for begin in range(0, info.nbytes, size):
+        for begin in range(0, max(info.nbytes, 1), size):
             values = piece[: info.nbytes - begin]
             self._fill(values, info, begin)
             yield values.view(info.dtype)

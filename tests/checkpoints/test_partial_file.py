@@ -65,6 +65,14 @@ def check(elsewhere: Elsewhere, checkpoint: Checkpoint, *names: str) -> None:
         assert value.shape == elsewhere.values[name].shape
 
 
+def test_what_is_read_in_pieces_is_fetched_first(tmp_path: Path, elsewhere: Elsewhere) -> None:
+    with elsewhere.open(tmp_path / "here") as checkpoint:
+        for name in ("t5", "empty"):
+            value = torch.cat([piece.clone() for piece in checkpoint.read_pieces(name, 100)])
+            assert torch.equal(value, elsewhere.values[name].reshape(-1))
+        assert elsewhere.asked
+
+
 def test_only_what_is_read_is_fetched_and_once(tmp_path: Path, elsewhere: Elsewhere) -> None:
     with elsewhere.open(tmp_path / "here") as checkpoint:
         assert not elsewhere.asked

@@ -21,6 +21,7 @@ import torch
 
 from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor import pick_device, write_merged
+from hubmerge.executor.reading import ELEMENTS_AT_ONCE
 from hubmerge.executor.scheduling import SPARE_ELEMENTS, for_each_tensor
 from hubmerge.methods import METHODS
 from hubmerge.state import MergeState, find_state, load_state
@@ -74,6 +75,19 @@ def test_torch_gets_its_threads_back(tmp_path: Path, stream: Stream) -> None:
     before = torch.get_num_threads()
     stream.merge(tmp_path / "states", steps=1, workers=2)
     assert torch.get_num_threads() == before
+
+
+def test_tensors_without_values_and_of_several_pieces(tmp_path: Path) -> None:
+    rng = np.random.default_rng(22)
+    shapes = {"nothing": (0, 4), "several": (130, 2 * ELEMENTS_AT_ONCE // 130 + 7), "exact": (3, ELEMENTS_AT_ONCE)}
+    base = {**make_base(rng), **{name: rng.standard_normal(shape) for name, shape in shapes.items()}}
+    values = [{name: value + 1e-2 * rng.standard_normal(value.shape) for name, value in base.items()} for _ in range(2)]
+    stream = open_stream(tmp_path / "models", base, values)
+    *_, (state, _) = stream.merge(tmp_path / "states", "weight_average")
+    merged = merged_values(stream, state, tmp_path / "merged")
+    for name in shapes:
+        np.testing.assert_allclose(merged[name], (values[0][name] + values[1][name]) / 2, rtol=0, atol=1e-14)
+        assert merged[name].shape == base[name].shape
 
 
 @pytest.mark.parametrize("limit", [100, 5_000, 20_000])
