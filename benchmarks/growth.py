@@ -36,7 +36,7 @@ def run_once(folder: Path, size: str, models: int, distinct: int, parameters: di
         written = {"merge_method": "opcm", "base_model": base, "models": entries, "parameters": parameters}
         recipe.write_text(json.dumps(written), encoding="utf-8")
         log = folder / "logs" / f"growth-{size}-{models}.txt"
-        return measure(hubmerge(recipe, work / "runs"), environment=hubmerge_environment(), log=log)
+        return measure(hubmerge(recipe, work / "runs", every_step=True), environment=hubmerge_environment(), log=log)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

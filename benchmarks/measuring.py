@@ -60,9 +60,10 @@ def measure(
     return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * 1024 / 1e6)
 
 
-def hubmerge(recipe: Path, work: Path) -> list[str | Path]:
+def hubmerge(recipe: Path, work: Path, *, every_step: bool = False) -> list[str | Path]:
     """The command a user types, of this checkout, in the environment that runs the benchmark."""
-    return [sys.executable, "-m", "hubmerge", "run", recipe, "--work-dir", work, "--quiet"]
+    wanted: list[str | Path] = ["--out", work / "steps", "--every-step"] if every_step else []
+    return [sys.executable, "-m", "hubmerge", "run", recipe, "--work-dir", work, "--quiet", *wanted]
 
 
 def hubmerge_environment() -> dict[str, str]:

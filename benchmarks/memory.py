@@ -55,7 +55,7 @@ def write_models(folder: Path, layers: int) -> None:
 def merge(folder: Path, method_name: str, models: int, layers: int, workers: int) -> dict[str, int]:
     """Merge a stream and return the memory it took, in bytes."""
     from hubmerge.checkpoints import MatrixRule, align, make_plan, open_checkpoint
-    from hubmerge.executor import merge_step, write_merged
+    from hubmerge.executor import Incoming, merge_steps, write_merged
     from hubmerge.methods import method_named
     from hubmerge.state import MergeState
 
@@ -69,9 +69,8 @@ def merge(folder: Path, method_name: str, models: int, layers: int, workers: int
     state: MergeState | None = None
     for step in range(1, models + 1):
         previous, target = state, folder / f"state-{step}"
-        state, _ = merge_step(
-            base, pair[step % 2], previous, method, lambda name: parameters, plan, target, workers=workers
-        )
+        incoming = Incoming(pair[step % 2], lambda name: parameters)
+        state, _ = merge_steps(base, [incoming], previous, method, plan, target, workers=workers)
         write_merged(base, state, plan, folder / "merged", workers=workers)
         if previous is not None:
             shutil.rmtree(previous.folder)

@@ -86,7 +86,7 @@ def run_once(contestant: Contestant, folder: Path, size: str, models: int) -> Co
             ),
             encoding="utf-8",
         )
-        command = hubmerge(recipe, work / "runs")
+        command = hubmerge(recipe, work / "runs", every_step=True)
         return measure(command, cpus=contestant.cpus, environment=hubmerge_environment(), log=log)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -49,6 +49,9 @@ def build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", parents=[talk], help="merge, evaluate and publish what is missing")
     run.add_argument("recipe", type=Path, metavar="RECIPE")
     run.add_argument("--out", type=Path, metavar="DIR", help="leave the last merged model there")
+    run.add_argument(
+        "--every-step", action="store_true", help="with --out: each step's, in DIR/step-01, DIR/step-02, ..."
+    )
     run.add_argument("--locked", action="store_true", help="take every commit from RECIPE.lock.yaml, refuse any other")
     run.add_argument("--replay", action="store_true", help="make published steps anew from where the recipe differs")
     run.add_argument("--summary", type=Path, metavar="FILE", help="add the accuracy table to a file, as Markdown")
@@ -198,10 +201,15 @@ def _dispatch(options: argparse.Namespace, processes: Processes | None = None) -
         from hubmerge.automation.commands import dispatch
 
         return dispatch(options, _voice(options))
+    from hubmerge.out_folder import OutFolder
+
+    if options.every_step and options.out is None:
+        return _fail(options, "--every-step: where to is not said", "add --out DIR", 2)
+    out = None if options.out is None else OutFolder(options.out, options.every_step)
     return commands.run(
         options.recipe,
         options.work_dir,
-        options.out,
+        out,
         _voice(options),
         locked=options.locked,
         replay=options.replay,

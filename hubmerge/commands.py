@@ -11,6 +11,7 @@ from hubmerge.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
     from hubmerge.executor.processes import Processes
+    from hubmerge.out_folder import OutFolder
     from merge_recipes import LoadedRecipe
 
 DIFFERS = 6
@@ -28,7 +29,7 @@ def progress_for(voice: str) -> Progress:
 def run(
     recipe: Path,
     work_dir: Path,
-    out: Path | None,
+    out: OutFolder | None,
     voice: str,
     *,
     locked: bool = False,
@@ -42,14 +43,15 @@ def run(
 
     progress = progress_for(voice)
     loaded = load(recipe, progress)
-    with Run.open(loaded, work_dir, progress, locked=locked, replay=replay, processes=processes or ALONE) as this:
+    with Run.open(
+        loaded, work_dir, progress, locked=locked, replay=replay, processes=processes or ALONE, out=out
+    ) as this:
         steps = []
         for step in this.steps():
             progress.event("step", step.to_dict())
             steps.append(step)
         done = len(steps)
-        if out is not None:
-            this.write_out(out)
+        this.write_out()
         if done == 0:
             progress.note(f"nothing to do: all {this.stream.length} steps are done")
         matrix = this.report.accuracy_matrix()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -12,7 +14,7 @@ from hubmerge.report import ModelReport, RunReport, Scores, StepReport
 from hubmerge.sources import file_digest
 from hubmerge.state import MergeState
 from hubmerge.stream import Stream
-from hubmerge.workspace import Workspace
+from hubmerge.workspace import Workspace, write_text
 
 FIGURES_FILE = "figures.json"
 LIBRARIES = ("hubmerge", "torch", "transformers", "huggingface_hub", "safetensors")
@@ -40,21 +42,36 @@ def _local_report(stream: Stream, workspace: Workspace) -> RunReport | None:
     return report.until(same) if same else None
 
 
-def step_report(
-    stream: Stream, step: int, state: MergeState, scores: Scores, folder: Path, rounding: float | None
-) -> StepReport:
-    """Return the report of a step whose weights lie in `folder`."""
-    locked = stream.lock.models[step - 1]
-    figures = StepFigures.from_json((state.folder / FIGURES_FILE).read_text(encoding="utf-8"))
+def write_figures(figures: Sequence[StepFigures], state: MergeState) -> None:
+    """Keep the figures of the steps that led to a state beside it."""
+    told = [one.to_dict() for one in figures]
+    write_text(state.folder / FIGURES_FILE, json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
+def read_figures(folder: Path) -> dict[int, StepFigures]:
+    """The figures beside the state in `folder`, by step; none if there are none."""
+    path = folder / FIGURES_FILE
+    if not path.is_file():
+        return {}
+    told = [StepFigures.from_dict(one) for one in json.loads(path.read_text(encoding="utf-8"))]
+    return {figures.step: figures for figures in told}
+
+
+def merged_report(stream: Stream, figures: StepFigures, state_digest: str | None) -> StepReport:
+    """Return what the merge tells of a step."""
+    locked = stream.lock.models[figures.step - 1]
     return StepReport(
-        step=step,
+        step=figures.step,
         name=locked.name,
         reference=str(locked.reference),
         commit=locked.commit,
         **measures(figures, [entry.name for entry in stream.entries]),
-        scores=scores,
-        rounding=rounding,
-        chain_digest=stream.chain[step],
-        files={path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))},
-        state_digest=state.digest,
+        chain_digest=stream.chain[figures.step],
+        state_digest=state_digest,
     )
+
+
+def with_model(report: StepReport, folder: Path, scores: Scores, rounding: float | None) -> StepReport:
+    """The report of a step whose merged model lies in `folder`."""
+    files = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
+    return replace(report, files=files, scores=scores, rounding=rounding)

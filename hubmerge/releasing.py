@@ -35,11 +35,6 @@ class Releaser:
         """How many steps of this stream the target holds."""
         return len(self.published.steps) if self.published is not None else 0
 
-    def wants(self, step: int) -> bool:
-        """Whether the recipe wants this step on the Hub."""
-        wanted = self.stream.recipe.publish
-        return wanted is not None and (wanted.steps == "every" or step == self.stream.length)
-
     def release(self, step: int, folder: Path, state: MergeState) -> None:
         """Upload the state, then commit and tag the step, then forget the states that nothing rests on any more.
 
@@ -47,7 +42,7 @@ class Releaser:
             TargetMovedError: somebody else committed to the target meanwhile.
         """
         wanted = self.stream.recipe.publish
-        if wanted is None or not self.wants(step):
+        if wanted is None or not self.stream.publishes(step):
             return
         with self.progress.stage(f"step {step}: publish to {wanted.repo}"):
             if self._head is None:
@@ -95,7 +90,7 @@ class Releaser:
         lacking = [
             step
             for step in range(1, self.published_steps + 1)
-            if self.wants(step) and publish.step_tag(step) not in self._tags
+            if self.stream.publishes(step) and publish.step_tag(step) not in self._tags
         ]
         if lacking:
             commits = publish.step_commits(target.repo)

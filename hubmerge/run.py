@@ -2,17 +2,16 @@
 
 While step t is merged, checkpoint t+1 is being fetched, the merged model of step t-1 is being written and scored, and
 that of step t-2 published. A stage that fails stops the run; what the stages before it made stays good, and the next
-run goes on from there.
+run goes on from there. Steps whose models nobody asks for are done in stretches: see `StepMaker.stretches`.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -23,9 +22,10 @@ from hubmerge.executor.processes import ALONE, Processes
 from hubmerge.executor.threads import compute_with
 from hubmerge.hub import fetch, publish
 from hubmerge.opening import open_source, part_folder
+from hubmerge.out_folder import OutFolder
 from hubmerge.planning import check_room, preflight
 from hubmerge.progress import Progress
-from hubmerge.recording import FIGURES_FILE, recorded_report
+from hubmerge.recording import read_figures, recorded_report
 from hubmerge.releasing import Releaser
 from hubmerge.report import RunReport, StepReport
 from hubmerge.sources import fetch_folder
@@ -42,11 +42,27 @@ MAX_REREADS = 20
 """How often a run goes on from what another one published meanwhile."""
 
 
+@dataclass(frozen=True)
+class Fetched:
+    """The checkpoints of a stretch, and why they are not all, if so."""
+
+    checkpoints: Sequence[Checkpoint]
+    failure: HubmergeError | None = None
+
+
 class Run:
     """A run that is ready to work: everything locked, and what is already done known. Use `Run.open`."""
 
-    def __init__(self, stream: Stream, workspace: Workspace, progress: Progress, processes: Processes = ALONE) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        workspace: Workspace,
+        progress: Progress,
+        processes: Processes = ALONE,
+        out: OutFolder | None = None,
+    ) -> None:
         self.stream = stream
+        self._out = out
         self.workspace = workspace
         self.progress = progress
         self._processes = processes
@@ -65,22 +81,28 @@ class Run:
         locked: bool = False,
         replay: bool = False,
         processes: Processes = ALONE,
+        out: OutFolder | None = None,
     ) -> Iterator[Run]:
         """Lock the recipe's references and find out what is done; the work folder is this run's until the end.
 
         With `locked`, every commit is taken from the lock beside the recipe. With `replay`, published steps that the
-        recipe no longer stands for are made anew. `processes` share the work on the tensors.
+        recipe no longer stands for are made anew. `processes` share the work on the tensors. `out` is where merged
+        models are left besides.
 
         Raises:
-            HubmergeError: a source, the target or the work folder cannot be used.
+            HubmergeError: a source, the target, the work folder or `out` cannot be used.
         """
+        if out is not None:
+            out.check()
         target = loaded.recipe.publish
         label = target.repo if target is not None else loaded.path.stem
         identity = f"{fetch.endpoint()} {target.repo}" if target is not None else str(loaded.path.absolute())
         with open_workspace(work_dir, workspace_name(identity, label)) as workspace:
             with progress.stage("resolve commits"):
                 stream = settle(loaded, workspace, locked=locked, replay=replay)
-            yield cls(stream, workspace, progress, processes)
+            if out is not None and out.every_step:
+                stream = replace(stream, every_model=True)
+            yield cls(stream, workspace, progress, processes, out)
 
     def steps(self) -> Iterator[StepReport]:
         """Do the steps that are missing, in order, and yield each one's report when it is finished.
@@ -102,30 +124,29 @@ class Run:
         """The first step that is not finished: merged, scored, and published where the recipe asks for it."""
         published, recorded = self._releaser.published_steps, len(self.report.steps)
         for step in range(1, self.stream.length + 1):
-            if step > (published if self._releaser.wants(step) else max(published, recorded)):
+            if step > (published if self.stream.publishes(step) else max(published, recorded)):
                 return step
         return self.stream.length + 1
 
-    def write_out(self, out: Path) -> None:
-        """Leave the last merged model in `out`, as an ordinary transformers folder.
+    def write_out(self) -> None:
+        """Leave the last merged model in the folder the user named, if there is one.
 
         Raises:
-            MachineError: the folder holds something else, or cannot be written.
+            MachineError: the model is not there any more, or the folder cannot be written.
         """
-        if out.exists() and any(out.iterdir()) and not (out / publish.REPORT_FILE).is_file():
-            raise MachineError(f"--out {out}: the folder holds something else", hint="name a new or empty folder")
+        if self._out is None:
+            return
         folder = self.workspace.step_folder(self.stream.length)
         if not folder.is_dir():
             if self.stream.target is None or self.stream.target.head is None:
                 raise MachineError(f"{folder}: the merged model is not there any more", hint="use a new --work-dir")
             folder = publish.download_head(self.stream.target)
-        partial = out.with_name(f".{out.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(folder, partial)
-        if out.exists():
-            shutil.rmtree(out)
-        partial.rename(out)
-        self.progress.note(f"the merged model lies in {out}")
+        self._out.copy(folder, self.stream.length)
+        self.progress.note(f"the merged model lies in {self._out.place(self.stream.length)}")
+        lacking = [step for step in range(1, self.stream.length) if not self._out.place(step).is_dir()]
+        if lacking:
+            listed = ", ".join(map(str, lacking))
+            self.progress.note(f"not there: the models of step {listed}, which earlier runs made and did not keep")
 
     def addresses(self) -> list[str]:
         """Return the web addresses of the published steps."""
@@ -133,7 +154,7 @@ class Run:
         if wanted is None:
             return []
         steps = (report.step for report in self.report.steps)
-        return [publish.address(wanted.repo, step) for step in steps if self._releaser.wants(step)]
+        return [publish.address(wanted.repo, step) for step in steps if self.stream.publishes(step)]
 
     def _missing_steps(self) -> Iterator[StepReport]:
         if self._releaser.undo_other_steps():
@@ -146,7 +167,7 @@ class Run:
         if wanted is not None:
             publish.check_token(wanted.repo)
         state = self._newest_state(first)
-        begin = 1 if state is None else state.step if state.step == first else state.step + 1
+        begin = 1 if state is None else min(state.step + 1, first)
         plan = preflight(self.stream, begin, self.progress)
         check_room(plan, self.workspace.folder, fetch.cache_folder())
         with self.progress.stage("fetch the base model", unit="bytes"):
@@ -160,40 +181,59 @@ class Run:
             # Tasks are scored while the next step is merged, and that lets every kernel have one thread.
             threads = torch.get_num_threads()
             fetching, finishing, releasing = (_pool(pools, name, threads) for name in ("fetch", "finish", "release"))
-            unfinished: deque[tuple[int, Future[StepReport]]] = deque()
+            unfinished: deque[tuple[range, Future[tuple[StepReport, ...]]]] = deque()
             so_far: Future[RunReport] = Future()
             so_far.set_result(self.report.until(first - 1))
             self._released = first - 1
-            coming = fetching.submit(self._fetch, maker, begin)
+            stretches = deque(maker.stretches(begin))
+            if state is not None and state.step >= begin:
+                # It was merged, and not finished.
+                stretches = deque([range(begin, state.step + 1), *maker.stretches(state.step + 1)])
+            coming = fetching.submit(self._fetch, maker, stretches[0])
             failure: HubmergeError | None = None
-            for step in range(begin, self.stream.length + 1):
+            while stretches and failure is None:
+                stretch = stretches.popleft()
                 try:
-                    with self.progress.stage(f"step {step}: fetch {self.stream.entries[step - 1].name}"):
-                        checkpoint = coming.result()
-                    if step < self.stream.length:
-                        coming = fetching.submit(self._fetch, maker, step + 1)
-                    if state is None or state.step < step:
-                        folder = self.workspace.state_folder(self.stream.chain[step])
-                        state = maker.merge(step, checkpoint, state, folder)
+                    with self.progress.stage(maker.title(stretch, "fetch")):
+                        fetched = coming.result()
+                    # The steps before one that fails are good: they are finished before the run says what is wrong.
+                    failure, stretch = fetched.failure, stretch[: len(fetched.checkpoints)]
+                    if stretches and failure is None:
+                        coming = fetching.submit(self._fetch, maker, stretches[0])
+                    if stretch and (state is None or state.step < stretch[-1]):
+                        folder = self.workspace.state_folder(self.stream.chain[stretch[-1]])
+                        state = maker.merge(stretch, fetched.checkpoints, state, folder)
                 except HubmergeError as error:
-                    # The steps before this one are good: they are finished before the run says what is wrong.
                     failure = error
                     break
-                if step >= first:
-                    so_far = finishing.submit(self._finish, maker, step, state, checkpoint, so_far)
-                    unfinished.append((step, releasing.submit(self._release, step, state, so_far)))
+                if state is None or not stretch:
+                    break
+                missing = range(max(stretch[0], first), stretch[-1] + 1)
+                if missing:
+                    so_far = finishing.submit(self._finish, maker, missing, state, fetched.checkpoints, so_far)
+                    unfinished.append((missing, releasing.submit(self._release, missing, state, so_far)))
                 else:
-                    checkpoint.close()
+                    _close(fetched.checkpoints)
                 while unfinished and (len(unfinished) > MAX_UNFINISHED or unfinished[0][1].done()):
-                    yield unfinished.popleft()[1].result()
-                self._forget_states(unfinished[0][0] if unfinished else step, step)
+                    yield from unfinished.popleft()[1].result()
+                self._forget_states(unfinished[0][0][0] if unfinished else stretch[-1], stretch[-1])
             while unfinished:
-                yield unfinished.popleft()[1].result()
+                yield from unfinished.popleft()[1].result()
             if failure is not None:
                 raise failure
             self._forget_states(self.stream.length + 1, self.stream.length)
 
-    def _fetch(self, maker: StepMaker, step: int) -> Checkpoint:
+    def _fetch(self, maker: StepMaker, stretch: range) -> Fetched:
+        """Have the checkpoints of a stretch here, up to the first that fails."""
+        checkpoints: list[Checkpoint] = []
+        for step in stretch:
+            try:
+                checkpoints.append(self._fetch_one(maker, step))
+            except HubmergeError as error:
+                return Fetched(checkpoints, error)
+        return Fetched(checkpoints)
+
+    def _fetch_one(self, maker: StepMaker, step: int) -> Checkpoint:
         """Have a step's checkpoint here: whole, in the Hub cache, or what of it is merged, in the work folder."""
         if self.stream.recipe.fetch == "cache":
             return open_source(self.stream.source(step))
@@ -204,35 +244,52 @@ class Run:
     def _finish(
         self,
         maker: StepMaker,
-        step: int,
+        stretch: range,
         state: MergeState,
-        checkpoint: Checkpoint,
+        checkpoints: Sequence[Checkpoint],
         so_far: Future[RunReport],
     ) -> RunReport:
-        report = maker.finish(step, state, checkpoint, so_far.result(), self.workspace.step_folder(step))
-        checkpoint.close()
-        coming = (self.stream.source(number) for number in range(step + 1, self.stream.length + 1))
+        """Write and score what is wanted of a stretch: the model after its last step, or nothing but the figures."""
+        last = stretch[-1]
+        report = maker.record(range(stretch[0], last), state, so_far.result())
+        if self.stream.wants_model(last):
+            report = maker.finish(last, state, checkpoints[-1], report, self.workspace.step_folder(last))
+        else:
+            report = maker.record(range(last, last + 1), state, report)
+        _close(checkpoints)
+        coming = (self.stream.source(number) for number in range(last + 1, self.stream.length + 1))
         self.workspace.forget_parts({part_folder(source, self.workspace.parts) for source in coming})
         return report
 
-    def _release(self, step: int, state: MergeState, finished: Future[RunReport]) -> StepReport:
-        """Publish a finished step, then record it; the files of earlier steps are not needed any more."""
-        report = finished.result()
-        if self._released != step - 1:
-            raise HubmergeError(f"step {step} cannot be published: step {step - 1} was not")
+    def _release(self, stretch: range, state: MergeState, finished: Future[RunReport]) -> tuple[StepReport, ...]:
+        """Publish the last step of a stretch, then record all; the files of earlier steps are not needed any more."""
+        report, step = finished.result(), stretch[-1]
+        if self._released != stretch[0] - 1:
+            raise HubmergeError(f"step {stretch[0]} cannot be published: step {stretch[0] - 1} was not")
         self._releaser.release(step, self.workspace.step_folder(step), state)
         self.report = report
         write_text(self.workspace.report_file, report.to_json())
         for earlier in range(1, step):
-            remove_folder(self.workspace.step_folder(earlier))
+            self._put_away(earlier)
         self._released = step
-        return report.steps[-1]
+        return report.steps[-len(stretch) :]
+
+    def _put_away(self, step: int) -> None:
+        """Move the merged model of a step out of the work folder, to where it is wanted or to nowhere."""
+        folder = self.workspace.step_folder(step)
+        if self._out is not None and self._out.every_step:
+            self._out.move(folder, step)
+        else:
+            remove_folder(folder)
 
     def _newest_state(self, first: int) -> MergeState | None:
-        """The state to go on from: that of the first missing step if it is whole, else the newest before it."""
-        for step in range(min(first, self.stream.length), 0, -1):
+        """The newest state to go on from: one before the first missing step, or one to finish missing steps from."""
+        for step in range(self.stream.length, 0, -1):
+            if any(self.stream.keeps_state(missing) for missing in range(first, step)):
+                continue
             folder = self.workspace.state_folder(self.stream.chain[step])
-            if (folder / FIGURES_FILE).is_file() or self._releaser.fetch_state(step, folder):
+            figures = read_figures(folder)
+            if (figures and min(figures) <= first) or (step < first and self._releaser.fetch_state(step, folder)):
                 return find_state(folder)
         return None
 
@@ -250,6 +307,11 @@ class Run:
         self._releaser = Releaser(self.stream, self.workspace, self.progress)
         self.report = recorded_report(self.stream, self._releaser.published, self.workspace)
         return self._releaser.published_steps > before
+
+
+def _close(checkpoints: Sequence[Checkpoint]) -> None:
+    for checkpoint in checkpoints:
+        checkpoint.close()
 
 
 def _pool(pools: ExitStack, name: str, threads: int) -> ThreadPoolExecutor:

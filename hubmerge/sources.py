@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -107,6 +109,26 @@ class SourceResolver:
             for dataset in lock.datasets:
                 self._held.setdefault(("dataset", dataset.path, dataset.revision), dataset.commit)
 
+    def look_ahead(self, references: Iterable[ModelReference]) -> None:
+        """Hash the local folders that a merge will read, on all CPUs, and import the model classes meanwhile.
+
+        What is wrong with a folder `resolve` tells.
+        """
+        folders = {
+            Path(one.path)
+            for reference in references
+            for one in (reference, reference.adapter)
+            if one is not None and one.is_local and ("model", one.path, one.revision) not in self._held
+        }
+        if folders:
+            # Both import torch, which takes a second, and is not needed by those who only resolve.
+            from hubmerge.checkpoints.model_class import import_classes
+            from hubmerge.executor.scheduling import available_cpus
+
+            with ThreadPoolExecutor(available_cpus()) as pool:
+                pool.submit(import_classes)
+                list(pool.map(_hashed, sorted(folders)))
+
     def resolve(self, kind: str, path: str, revision: str | None) -> str:
         """Return the 40-hex commit, or `sha256:...` over the files of a local folder.
 
@@ -152,6 +174,11 @@ def tree_digest(folder: Path) -> str:
     if not folder.is_dir():
         raise DatasetError(f"{folder}: no such folder", hint="a local dataset is a folder with data files")
     return _digest(folder, sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
+
+
+def _hashed(folder: Path) -> None:
+    with suppress(CheckpointError, OSError):
+        folder_digest(folder)
 
 
 def _digest(folder: Path, names: Iterable[str]) -> str:

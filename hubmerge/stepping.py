@@ -1,9 +1,9 @@
-"""Making one step: the checkpoint absorbed into a state, and the state turned into a finished, checked folder."""
+"""Making steps: checkpoints absorbed into a state, and the state turned into a finished, checked folder."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,22 +11,24 @@ from typing import TYPE_CHECKING
 
 from hubmerge import assembly
 from hubmerge.checkpoints import Checkpoint, MatrixRule, align, check_ties, open_checkpoint, weight_matrices
-from hubmerge.executor import merge_step, pick_device, write_merged
+from hubmerge.executor import Incoming, goes_step_by_step, merge_steps, pick_device, write_merged
 from hubmerge.executor.processes import ALONE, Processes, in_all
 from hubmerge.executor.writing import MAX_SHARD_BYTES
 from hubmerge.measures import warnings
-from hubmerge.methods import method_named
+from hubmerge.methods import Method, method_named
 from hubmerge.planning import RunPlan, input_dtype, selection_of
 from hubmerge.progress import Advance, Progress
-from hubmerge.recording import FIGURES_FILE, step_report
+from hubmerge.recording import merged_report, read_figures, with_model, write_figures
 from hubmerge.report import RunReport
 from hubmerge.state import MergeState
 from hubmerge.stream import Stream
-from hubmerge.workspace import write_text
 from merge_recipes import TensorParameters
 
 if TYPE_CHECKING:
     from hubmerge.scoring import Scoreboard
+
+MAX_AT_ONCE = 16
+"""How many steps are merged at a time at most: bounds what an interruption costs, and the files that are open."""
 
 
 @dataclass(frozen=True)
@@ -68,32 +70,72 @@ class StepMaker:
         aligned = align(self.base, checkpoint, selection=selection_of(self.stream.recipe), ties=self.rule.ties)
         aligned.prepare([tensor.name for tensor in self.plan.merge.merged])
 
-    def merge(self, step: int, checkpoint: Checkpoint, previous: MergeState | None, folder: Path) -> MergeState:
-        """Absorb the checkpoint of a step and leave the state, with the figures of the merge, in `folder`."""
-        recipe, entry = self.stream.recipe, self.stream.entries[step - 1]
-        method = method_named(recipe.merge_method)
-        aligned = align(self.base, checkpoint, selection=selection_of(recipe), ties=self.rule.ties)
-        check_ties(aligned, self.plan.merge)
-        with self.progress.stage(f"step {step}: merge {entry.name}", len(self.plan.merge.merged)) as advance:
-            state, figures = in_all(
+    def stretches(self, begin: int) -> Iterator[range]:
+        """The steps from `begin` on, in stretches that are merged at a time: one by one if each one's model is wanted.
+
+        A stretch ends where a state is needed. Where disk is to be spared (`fetch: ranges`), or a method has to see the
+        whole model in every step, there is one step in each.
+        """
+        single = self.stream.recipe.fetch == "ranges" or any(
+            goes_step_by_step(self._method, self._incoming(step, self.base), self.plan.merge)
+            for step in range(begin, self.stream.length + 1)
+        )
+        while begin <= self.stream.length:
+            end = begin
+            while end < min(self.stream.length, begin + MAX_AT_ONCE - 1) and not (
+                single or self.stream.keeps_state(end)
+            ):
+                end += 1
+            yield range(begin, end + 1)
+            begin = end + 1
+
+    def merge(
+        self, stretch: range, checkpoints: Sequence[Checkpoint], previous: MergeState | None, folder: Path
+    ) -> MergeState:
+        """Absorb the checkpoints of a stretch and leave the state, with the figures of the merge, in `folder`."""
+        recipe = self.stream.recipe
+        aligned = [align(self.base, one, selection=selection_of(recipe), ties=self.rule.ties) for one in checkpoints]
+        for one in aligned:
+            check_ties(one, self.plan.merge)
+        with self.progress.stage(self.title(stretch, "merge"), len(self.plan.merge.merged)) as advance:
+            state, told = in_all(
                 self.processes,
-                merge_step,
+                merge_steps,
                 self.base,
-                aligned,
+                [self._incoming(step, one) for step, one in zip(stretch, aligned, strict=True)],
                 previous,
-                method,
-                TensorParameters(method.Parameters, recipe, entry),
+                self._method,
                 self.plan.merge,
                 folder,
-                chain=self.stream.chain[step],
+                chain=self.stream.chain[stretch[-1]],
                 input_dtype=input_dtype(recipe),
                 device=pick_device(),
                 here={"on_tensor": _count(advance)},
             )
-        write_text(state.folder / FIGURES_FILE, figures.to_json())
-        for warning in warnings(figures, [entry.name for entry in self.stream.entries]):
-            self.progress.note(f"warning: step {step}: {warning}")
+        write_figures(told, state)
+        for figures in told:
+            for warning in warnings(figures, [entry.name for entry in self.stream.entries]):
+                self.progress.note(f"warning: step {figures.step}: {warning}")
         return state
+
+    def title(self, stretch: range, what: str) -> str:
+        """What the person at the screen reads of something that is done for a stretch."""
+        if len(stretch) == 1:
+            return f"step {stretch[0]}: {what} {self.stream.entries[stretch[0] - 1].name}"
+        return f"steps {stretch[0]}-{stretch[-1]}: {what} {len(stretch)} checkpoints"
+
+    def record(self, stretch: range, state: MergeState, so_far: RunReport) -> RunReport:
+        """Return the report with what the merge tells of the steps of a stretch, which ends with `state`.
+
+        `so_far` is the report after the step before.
+        """
+        figures = read_figures(state.folder)
+        report = so_far
+        for step in stretch:
+            kept = step == state.step and self.stream.keeps_state(step)
+            done = merged_report(self.stream, figures[step], state.digest if kept else None)
+            report = report.with_step(done).until(step)
+        return report
 
     def finish(
         self, step: int, state: MergeState, checkpoint: Checkpoint, so_far: RunReport, folder: Path
@@ -102,6 +144,7 @@ class StepMaker:
 
         The folder appears whole or not at all. `so_far` is the report after the step before.
         """
+        so_far = self.record(range(step, step + 1), state, so_far)
         recipe = self.stream.recipe
         partial = folder.with_name(f".{folder.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
@@ -129,13 +172,20 @@ class StepMaker:
             base_scores = {**so_far.base_scores, **self.scores.score_base(step, so_far.base_scores)}
             own_scores = {**so_far.own_scores, **self.scores.score_own(step, checkpoint)}
             report = replace(so_far, base_scores=base_scores, own_scores=own_scores, tasks=self.scores.task_reports())
-        done = step_report(self.stream, step, state, scores, partial, written.rounding)
-        report = report.with_step(done).until(step)
+        report = report.with_step(with_model(report.steps[-1], partial, scores, written.rounding)).until(step)
         assembly.write_papers(partial, report, self.stream, self.base_folder)
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
         return report
+
+    @property
+    def _method(self) -> Method:
+        return method_named(self.stream.recipe.merge_method)
+
+    def _incoming(self, step: int, checkpoint: Checkpoint) -> Incoming:
+        entry = self.stream.entries[step - 1]
+        return Incoming(checkpoint, TensorParameters(self._method.Parameters, self.stream.recipe, entry))
 
 
 def _count(advance: Advance) -> Callable[[object], None]:

@@ -28,7 +28,8 @@ class Stream:
     """What a run merges. `chain[t]` identifies everything that step t rests on; `chain[0]` is the start.
 
     `target` is what the repo to publish to holds, None where the recipe publishes nothing. With `replay`, published
-    steps that rest on something else than the recipe now says are made anew; without, they are refused.
+    steps that rest on something else than the recipe now says are made anew; without, they are refused. With
+    `every_model` the merged model of every step is wanted, whatever the recipe does with it.
     """
 
     loaded: LoadedRecipe
@@ -36,6 +37,7 @@ class Stream:
     chain: tuple[str, ...]
     target: Target | None
     replay: bool = False
+    every_model: bool = False
 
     @property
     def recipe(self) -> Recipe:
@@ -60,6 +62,21 @@ class Stream:
     def length(self) -> int:
         """How many steps the stream has."""
         return len(self.lock.models)
+
+    def publishes(self, step: int) -> bool:
+        """Whether a step is to come to the target repo."""
+        wanted = self.recipe.publish
+        return wanted is not None and (wanted.steps == "every" or step == self.length)
+
+    def wants_model(self, step: int) -> bool:
+        """Whether the merged model of a step is wanted: to be published, to be scored, or as the last one."""
+        return self.every_model or self.recipe.evaluate is not None or self.publishes(step) or step == self.length
+
+    def keeps_state(self, step: int) -> bool:
+        """Whether the state after a step is to be kept: its model is made of it, or the next step verified from it."""
+        wanted = self.recipe.publish
+        rests_on = wanted is not None and wanted.state != "none" and step < self.length and self.publishes(step + 1)
+        return self.wants_model(step) or rests_on
 
     def published_report(self) -> RunReport | None:
         """Return the report at the head of the target repo, checked to be of this very stream.
@@ -135,6 +152,9 @@ def settle(
         if not growth.entries:
             raise HubError(f"{loaded.path}: its queries find no model on the Hub", hint="check author, name and tags")
         resolver = SourceResolver(held.locks, models=loaded.recipe.on_update != "replay")
+        if workspace is not None:
+            new = [entry.model for entry in growth.entries if entry.name not in growth.settled]
+            resolver.look_ahead([loaded.recipe.base_model, *new])
         lock = lock_recipe(loaded, resolver, entries=growth.entries, settled=growth.settled)
     if workspace is not None:
         write_text(workspace.lock_file, lock.to_yaml())

@@ -227,7 +227,7 @@ class Verifier:
         base_folder = fetch_folder(stream.base, companions=True)
         maker = StepMaker(stream, plan, base_folder, self._work / "cache", self._progress)
         checkpoint = open_source(stream.source(step))
-        state = maker.merge(step, checkpoint, previous, self._work / "state")
+        state = maker.merge(range(step, step + 1), [checkpoint], previous, self._work / "state")
         report = maker.finish(step, state, checkpoint, so_far, self._work / "step")
         yield from self._values_of_the_state()
         yield from self._compared(self._work / "step", report, maker.base)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from hubmerge.catalog import installed_catalog
-from hubmerge.executor import HeldModel, merge_step
+from hubmerge.executor import HeldModel, Incoming, merge_steps
 from hubmerge.linalg import singular_directions
 from hubmerge.methods import Absorbed
 from hubmerge.methods.opcm import Opcm, OpcmParameters
@@ -121,12 +121,12 @@ def merged(bench: Bench, method: Ruled, tasks: int, order: int, label: str) -> d
     state: MergeState | None = None
     ranks, removed = [], []
     for step, entry in enumerate(entries, start=1):
-        state, figures = merge_step(
+        incoming = Incoming(bench.checkpoints[entry.name], lambda _: OpcmParameters.model_validate({}))
+        state, (figures,) = merge_steps(
             bench.base,
-            bench.checkpoints[entry.name],
+            [incoming],
             state,
             method,
-            lambda _: OpcmParameters.model_validate({}),
             bench.plan,
             None,
             input_dtype=bench.input_dtype,

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from hubmerge.catalog import installed_catalog
-from hubmerge.executor import merge_step
+from hubmerge.executor import Incoming, merge_steps
 from hubmerge.linalg import frobenius_norm, total_norm
 from hubmerge.methods import method_named
 from hubmerge.progress import SilentProgress
@@ -45,12 +45,12 @@ def main() -> None:
             for step, entry in enumerate(ordered(bench.recipe, 20, 0), start=1):
                 for name, (rounding, perturb) in variants.items():
                     cell = Cell("", "opcm", parameters, {}, 20, 0, rounding, perturb)
-                    state, _ = merge_step(
+                    incoming = Incoming(bench.checkpoints[entry.name], lambda _, values=values: values)
+                    state, _ = merge_steps(
                         bench.base,
-                        bench.checkpoints[entry.name],
+                        [incoming],
                         states[name],
                         method,
-                        lambda _, values=values: values,
                         bench.plan,
                         None,
                         input_dtype=bench.input_dtype,

@@ -5,6 +5,7 @@ The class is built on torch's meta device: no values, no memory, no code but tra
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -53,7 +54,7 @@ def model_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass
     if not isinstance(model_type, str):
         raise CheckpointError("the config names no model_type")
     check_claims(config, names, model_type)
-    # Imported late: it takes seconds, and those who only read tensors need none of it.
+    import_classes()
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
@@ -80,6 +81,23 @@ def model_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass
             matrices -= {alias, owner}
     name = f"{found.__name__} in transformers {transformers.__version__}"
     return ModelClass(name, shapes, frozenset(matrices), frozenset(transposed), ties, own_names)
+
+
+def import_classes() -> None:
+    """Import what knows the classes: late, for it takes seconds, and those who only read tensors need none of it.
+
+    It makes a million objects that stay. The collector, which would look through them again and again, waits, and
+    leaves them out from then on.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        import transformers.modeling_utils
+        import transformers.models.auto.modeling_auto  # noqa: F401
+    finally:
+        gc.freeze()
+        if collecting:
+            gc.enable()
 
 
 def layers(model: torch.nn.Module) -> tuple[dict[str, tuple[int, ...]], set[str], set[str]]:

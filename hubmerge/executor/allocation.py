@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 
 _MMAP_THRESHOLD = -3  # of mallopt(3)
-_LARGE_BYTES = 128 << 10
+_LARGE_BYTES = 1 << 20
 
 
 def return_freed_memory() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from typing import Any
 
-from hubmerge.linalg import total_norm
+from hubmerge.linalg import cosine_of_parts, total_norm
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,13 @@ class StepFigures:
     tensors: tuple[TensorFigures, ...]
     similarities: tuple[Similarity, ...] = ()
 
-    def to_json(self) -> str:
-        """The figures as JSON, for keeping them beside the state of the step."""
-        return json.dumps(asdict(self), indent=1, sort_keys=True, allow_nan=False) + "\n"
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as plain JSON values, for keeping them beside the state of the step."""
+        return asdict(self)
 
     @classmethod
-    def from_json(cls, text: str) -> StepFigures:
-        """Undo `to_json`."""
-        data = json.loads(text)
+    def from_dict(cls, data: Mapping[str, Any]) -> StepFigures:
+        """Undo `to_dict`, also after JSON."""
         tensors = tuple(
             TensorFigures(**{**tensor, "expert_ranks": tuple(tensor["expert_ranks"])}) for tensor in data["tensors"]
         )
@@ -88,14 +87,8 @@ def overall_cosine(tensors: Sequence[TensorFigures], previous_norms: Sequence[fl
 
     `previous_norms` are the lengths of the accumulated deltas before the step. None if one is zero.
     """
-    task_vector, accumulated = total_norm(t.task_vector_norm for t in tensors), total_norm(previous_norms)
-    if task_vector == 0.0 or accumulated == 0.0:
-        return None
-    return math.fsum(
-        tensor.cosine * (tensor.task_vector_norm / task_vector) * (before / accumulated)
-        for tensor, before in zip(tensors, previous_norms, strict=True)
-        if tensor.cosine is not None
-    )
+    lengths = [tensor.task_vector_norm for tensor in tensors]
+    return cosine_of_parts([tensor.cosine for tensor in tensors], lengths, previous_norms)
 
 
 def overall_share(tensors: Sequence[TensorFigures]) -> float:

@@ -1,4 +1,4 @@
-"""First pass of a step: absorb the checkpoint's task vector into the accumulated delta, tensor by tensor."""
+"""First pass of some steps: absorb the checkpoints' task vectors into the accumulated delta, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -9,19 +9,17 @@ from pathlib import Path
 
 import torch
 from pydantic import BaseModel
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, TensorSpec
-from hubmerge.errors import CheckpointError, HubmergeError
-from hubmerge.executor.experts import AbsorbedExperts, absorb_experts
-from hubmerge.executor.figures import Similarity, StepFigures, TensorFigures, overall_cosine, overall_share
+from hubmerge.errors import CheckpointError
+from hubmerge.executor.absorbing import Absorption, Incoming, TensorStep, part_key
+from hubmerge.executor.figures import Similarity, StepFigures, overall_cosine, overall_share
 from hubmerge.executor.holding import HeldStateWriter
 from hubmerge.executor.processes import ALONE, Processes, do_share, gather, in_order, meet, stop_file, tell_of_others
-from hubmerge.executor.reading import all_finite, read_task_vector
 from hubmerge.executor.scheduling import OnTensor, as_done
 from hubmerge.executor.similarity import SKETCH_PREFIX, compare_sketches, earlier_sketches, sketch_key, sketch_specs
-from hubmerge.linalg import cosine, frobenius_norm, sketch, total_norm
-from hubmerge.methods import Absorbed, ChoosingMethod, Method, Norms, PartedMethod, SurveyingMethod
+from hubmerge.linalg import total_norm
+from hubmerge.methods import ChoosingMethod, Method, Norms, PartedMethod, SurveyingMethod
 from hubmerge.methods.base import Result
 from hubmerge.state import MergeState, StateWriter, load_state
 
@@ -30,12 +28,16 @@ TOLD_AT_ONCE = 8
 """Of so many tensors each process tells the others at one time what a sweep found."""
 
 
-def merge_step(
+def goes_step_by_step(method: Method, incoming: Incoming, plan: MergePlan) -> bool:
+    """Whether the method has to see the whole model of a step before it absorbs the first tensor of it."""
+    return isinstance(_chosen(method, incoming, plan), SurveyingMethod)
+
+
+def merge_steps(
     base: Checkpoint,
-    checkpoint: Checkpoint,
+    incoming: Sequence[Incoming],
     previous: MergeState | None,
     method: Method,
-    parameters_for: Callable[[str], BaseModel],
     plan: MergePlan,
     folder: Path | None,
     *,
@@ -46,46 +48,52 @@ def merge_step(
     workers: int | None = None,
     on_tensor: OnTensor | None = None,
     processes: Processes = ALONE,
-) -> tuple[MergeState, StepFigures]:
-    """Absorb `checkpoint`, seen under the base model's names, and save the state after it in `folder`.
+) -> tuple[MergeState, tuple[StepFigures, ...]]:
+    """Absorb checkpoints, one after another, and save the state after the last one in `folder`.
 
+    Each tensor goes through all the steps before the next one is begun, so base model and state are read and the
+    state is written once, however many steps there are. A method that `goes_step_by_step` takes one at a time.
     Without a folder the state stays in memory, the same in every digit.
 
-    `previous` is the state of the step before, None at step 1. `parameters_for` gives the method's parameters for
-    a tensor; what concerns the whole model is taken from those of the first merged tensor. `chain` is kept in
-    the state. `input_dtype` is what all values are rounded to before the arithmetic, which is float64. `sketches`
-    of the task vectors are kept in the state, so that a later one can be compared with all earlier ones.
+    `previous` is the state of the step before, None at step 1. What concerns the whole model is taken from the
+    parameters for the first merged tensor. `chain` is kept in the state. `input_dtype` is what all values are
+    rounded to before the arithmetic, which is float64. `sketches` of the task vectors are kept in the state, so
+    that a later one can be compared with all earlier ones.
 
     All of `processes` call this with the same arguments and do a share of the tensors each; the folder has to be on
     a file system that they share.
 
-    The bytes of the state depend neither on `workers`, nor on `processes`, nor on whether a run was interrupted
-    between steps. Memory of each process is bounded by a few float64 copies of the tensors worked on at one time
-    (see `for_each_tensor`).
+    The bytes of the state depend neither on how many steps are done at a time, nor on `workers`, nor on `processes`,
+    nor on whether a run was interrupted. Memory of each process is bounded by a few float64 copies of the tensors
+    worked on at one time (see `for_each_tensor`).
 
     Raises CheckpointError if a value is not finite, naming checkpoint and tensor, or if `previous` belongs to
     another merge; MachineError if the state cannot be written.
     """
-    step = 1 if previous is None else previous.step + 1
     shapes = {tensor.name: tensor.shape for tensor in plan.merged}
     if previous is not None:
         _check_previous(previous, method, shapes)
-    general = parameters_for(plan.merged[0].name)
-    if isinstance(method, ChoosingMethod):
-        method = method.chosen(general)
-    parts = _parts(plan, method)
+    work = Absorption(base, incoming, previous, input_dtype, device, sketches)
+    methods = [_chosen(method, one, plan) for one in incoming]
+    parts = _parts(plan, methods[0])
+    for step, one in enumerate(methods[1:], start=work.first + 1):
+        if _parts(plan, one) != parts:
+            raise _other_form(f"step {step} and the one before it ask for two forms of {method.name}")
     if previous is not None:
         _check_parts(previous, parts)
-    work = _Step(base, checkpoint, previous, input_dtype, device, sketches)
     stop = Path() if folder is None else stop_file(folder, processes)
-    if isinstance(method, SurveyingMethod):
-        method = method.surveyed(_Sweep(work, plan, workers, processes, stop), general, step=step)
+    if isinstance(methods[0], SurveyingMethod):
+        if len(incoming) > 1:
+            raise ValueError(f"{method.name} takes one step at a time")
+        sweep = _Sweep(work, plan, workers, processes, stop)
+        methods = [methods[0].surveyed(sweep, _general(incoming[0], plan), step=work.first)]
+    steps = range(work.first, work.first + len(incoming))
     earlier = earlier_sketches(previous) if sketches else {}
-    specs = [*parts, *(sketch_specs([*earlier, step], len(shapes)) if sketches else ())]
+    specs = [*parts, *(sketch_specs([*earlier, *steps], len(shapes)) if sketches else ())]
     with _state_writer(folder, shapes, specs, processes) as writer:
         done = do_share(
             plan.merged,
-            lambda tensor: work.absorb(tensor, method, parameters_for(tensor.name), step, writer),
+            lambda tensor: work.absorb(tensor, methods, writer),
             processes=processes,
             cost=lambda tensor: tensor.flops,
             stop=stop,
@@ -94,134 +102,41 @@ def merge_step(
         )
         results = _of_all(done, writer, processes)
         tell_of_others(plan.merged, done, on_tensor)
-        tensors = [figures for figures, _ in results]
-        sketched = {step: torch.stack([row for _, row in results])} if sketches else {}
-        before = () if previous is None else previous.manifest.task_vector_norms
-        norms = Norms(
-            total_norm(tensor.accumulated_norm for tensor in tensors),
-            (*before, total_norm(tensor.task_vector_norm for tensor in tensors)),
-        )
+        told, sketched = _tell(work, methods, plan, results, earlier)
         if folder is not None and processes.rank > 0:
             meet(processes)
             state = load_state(folder)
         else:
-            for number, rows in {**earlier, **sketched}.items():
+            for number, rows in sketched.items():
                 writer.write_part(sketch_key(number), rows)
+            last = told[-1]
             state = writer.finish(
                 method=method.name,
-                step=step,
+                step=last.step,
                 chain=chain,
-                norms=norms,
-                scale=method.scale(norms, general),
-                tensor_norms={tensor.name: (tensor.accumulated_norm, tensor.task_vector_norm) for tensor in tensors},
+                norms=Norms(last.accumulated_norm, _lengths(previous, told)),
+                scale=last.scale,
+                tensor_norms={one.name: (one.accumulated_norm, one.task_vector_norm) for one in last.tensors},
             )
             meet(processes)
-    similarities = compare_sketches(sketched[step], earlier, tensors) if sketches else ()
-    return state, _figures(tensors, state, previous, checkpoint.label, similarities)
+    return state, tuple(told)
 
 
-@dataclass(frozen=True)
-class _Step:
-    """What all tensors of one step have in common."""
+def _general(incoming: Incoming, plan: MergePlan) -> BaseModel:
+    """The parameters of a step where they concern the whole model."""
+    return incoming.parameters_for(plan.merged[0].name)
 
-    base: Checkpoint
-    checkpoint: Checkpoint
-    previous: MergeState | None
-    input_dtype: torch.dtype | None
-    device: torch.device
-    sketches: bool
 
-    def read(self, tensor: PlannedTensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Accumulated delta before the step and task vector of one tensor."""
-        task_vector = read_task_vector(
-            self.base, self.checkpoint, tensor.name, input_dtype=self.input_dtype, device=self.device
-        )
-        if self.previous is None:
-            return torch.zeros((), dtype=torch.float64, device=self.device).expand(tensor.shape), task_vector
-        return self.previous.read(tensor.name).to(self.device), task_vector
-
-    def absorb(
-        self,
-        tensor: PlannedTensor,
-        method: Method,
-        parameters: BaseModel,
-        step: int,
-        writer: StateWriter | HeldStateWriter,
-    ) -> tuple[TensorFigures, torch.Tensor]:
-        """Absorb one tensor and write what became of it; its figures, and its length and sketch in one row."""
-        accumulated, task_vector = self.read(tensor)
-        length = frobenius_norm(task_vector)
-        similarity = None
-        if self.previous is not None:
-            before = self.previous.manifest.tensors[tensor.name].accumulated_norm
-            similarity = cosine(accumulated, task_vector, (before, length))
-        row = torch.empty(0)
-        if self.sketches:
-            row = torch.cat([torch.tensor([length], dtype=torch.float32), sketch(tensor.name, task_vector)])
-        absorbed, parts = self._absorbed(tensor, method, parameters, step, accumulated, task_vector)
-        del accumulated, task_vector
-        if not all(all_finite(values) for values in (absorbed.accumulated, *parts.values())):
-            raise CheckpointError(
-                f"{self.checkpoint.label}: tensor {tensor.name!r} grows beyond what float64 holds in step {step}",
-                hint="do not merge this checkpoint; its values are out of all proportion",
-            )
-        writer.write(tensor.name, absorbed.accumulated)
-        for part, values in parts.items():
-            writer.write_part(_part_key(part, tensor.name), values)
-        expert_ranks = absorbed.ranks if isinstance(absorbed, AbsorbedExperts) else ()
-        figures = TensorFigures(
-            name=tensor.name,
-            action=tensor.action,
-            rank=absorbed.rank,
-            expert_ranks=expert_ranks,
-            directions=min(tensor.shape[-2:]) if absorbed.rank is not None or expert_ranks else None,
-            removed_share=absorbed.removed_share,
-            cosine=similarity,
-            task_vector_norm=length,
-            accumulated_norm=frobenius_norm(absorbed.accumulated),
-            error=absorbed.error,
-        )
-        return figures, row
-
-    def _absorbed(
-        self,
-        tensor: PlannedTensor,
-        method: Method,
-        parameters: BaseModel,
-        step: int,
-        accumulated: torch.Tensor,
-        task_vector: torch.Tensor,
-    ) -> tuple[Absorbed, Mapping[str, torch.Tensor]]:
-        if isinstance(method, PartedMethod):
-            parts = {name: self._part(tensor, name, shape) for name, shape in method.parts(tensor.shape).items()}
-            parted = method.absorb_parts(accumulated, parts, task_vector, parameters, step=step)
-            return Absorbed(parted.accumulated), parted.parts
-        if tensor.action != "merge-matrix":
-            return Absorbed(method.absorb_other(accumulated, task_vector, parameters, step=step)), {}
-
-        def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor) -> Absorbed:
-            return method.absorb(accumulated, task_vector, parameters, step=step)
-
-        try:
-            if len(tensor.shape) == 3:
-                return absorb_experts(absorb, accumulated, task_vector), {}
-            return absorb(accumulated, task_vector), {}
-        except LinAlgError as error:
-            raise HubmergeError(
-                f"{self.checkpoint.label}: tensor {tensor.name!r}: {error}",
-                hint="try another device; if it stays, please report it with the checkpoint's name",
-            ) from error
-
-    def _part(self, tensor: PlannedTensor, part: str, shape: tuple[int, ...]) -> torch.Tensor:
-        values = None if self.previous is None else self.previous.read_part(_part_key(part, tensor.name))
-        return torch.zeros(shape, dtype=torch.float64, device=self.device) if values is None else values.to(self.device)
+def _chosen(method: Method, incoming: Incoming, plan: MergePlan) -> Method:
+    """The method in the form that a step asks for."""
+    return method.chosen(_general(incoming, plan)) if isinstance(method, ChoosingMethod) else method
 
 
 @dataclass(frozen=True)
 class _Sweep:
     """Implements `hubmerge.methods.Sweep` over the merged tensors of a plan."""
 
-    step: _Step
+    work: Absorption
     plan: MergePlan
     workers: int | None
     processes: Processes
@@ -229,7 +144,7 @@ class _Sweep:
 
     def __call__(self, look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
         def see(tensor: PlannedTensor) -> Result:
-            return look(*self.step.read(tensor))
+            return look(self.work.accumulated_before(tensor), self.work.task_vector(tensor, self.work.incoming[0]))
 
         if self.processes.count == 1:
             yield from (result for _, result in as_done(self.plan.merged, see, workers=self.workers))
@@ -284,16 +199,12 @@ def _of_all(done: Mapping[int, Result], writer: StateWriter | HeldStateWriter, p
     return in_order([results for results, _ in told])
 
 
-def _part_key(part: str, name: str) -> str:
-    return f"{part}/{name}"
-
-
 def _parts(plan: MergePlan, method: Method) -> list[TensorSpec]:
     """What the method keeps beside the accumulated delta."""
     if not isinstance(method, PartedMethod):
         return []
     return [
-        TensorSpec(_part_key(part, tensor.name), torch.float64, shape)
+        TensorSpec(part_key(part, tensor.name), torch.float64, shape)
         for tensor in plan.merged
         for part, shape in method.parts(tensor.shape).items()
     ]
@@ -302,11 +213,14 @@ def _parts(plan: MergePlan, method: Method) -> list[TensorSpec]:
 def _check_parts(previous: MergeState, parts: list[TensorSpec]) -> None:
     kept = {key for key in previous.manifest.parts if not key.startswith(SKETCH_PREFIX)}
     if kept != {spec.name for spec in parts}:
-        raise CheckpointError(
+        raise _other_form(
             f"{previous.folder}: the state of step {previous.step} was merged by another form of "
-            f"{previous.manifest.method}",
-            hint="all entries must use the same form: give every entry a weight, or none",
+            f"{previous.manifest.method}"
         )
+
+
+def _other_form(message: str) -> CheckpointError:
+    return CheckpointError(message, hint="all entries must use the same form: give every entry a weight, or none")
 
 
 def _check_previous(previous: MergeState, method: Method, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -323,26 +237,47 @@ def _check_previous(previous: MergeState, method: Method, shapes: Mapping[str, t
         )
 
 
-def _figures(
-    tensors: list[TensorFigures],
-    state: MergeState,
-    previous: MergeState | None,
-    label: str,
-    similarities: tuple[Similarity, ...],
-) -> StepFigures:
-    before = [
-        0.0 if previous is None else previous.manifest.tensors[tensor.name].accumulated_norm for tensor in tensors
-    ]
-    manifest = state.manifest
-    return StepFigures(
-        step=state.step,
-        checkpoint=label,
-        method=manifest.method,
-        task_vector_norm=manifest.task_vector_norms[-1],
-        accumulated_norm=manifest.accumulated_norm,
-        scale=manifest.scale,
-        cosine=overall_cosine(tensors, before),
-        removed_share=overall_share(tensors),
-        tensors=tuple(tensors),
-        similarities=similarities,
-    )
+def _lengths(previous: MergeState | None, told: Sequence[StepFigures]) -> tuple[float, ...]:
+    """The lengths of all task vectors so far."""
+    before = () if previous is None else previous.manifest.task_vector_norms
+    return (*before, *(figures.task_vector_norm for figures in told))
+
+
+def _tell(
+    work: Absorption,
+    methods: Sequence[Method],
+    plan: MergePlan,
+    results: Sequence[Sequence[TensorStep]],
+    earlier: Mapping[int, torch.Tensor],
+) -> tuple[list[StepFigures], dict[int, torch.Tensor]]:
+    """The figures of every step, and the sketches of all task vectors so far, by step."""
+    told: list[StepFigures] = []
+    sketched = dict(earlier)
+    before = {} if work.previous is None else work.previous.manifest.tensors
+    previous_norms = [before[tensor.name].accumulated_norm if before else 0.0 for tensor in plan.merged]
+    for index, (incoming, method) in enumerate(zip(work.incoming, methods, strict=True)):
+        step = work.first + index
+        tensors = tuple(result[index].figures for result in results)
+        task_vector_norm = total_norm(tensor.task_vector_norm for tensor in tensors)
+        accumulated_norm = total_norm(tensor.accumulated_norm for tensor in tensors)
+        similarities: tuple[Similarity, ...] = ()
+        if work.sketches:
+            rows = torch.stack([result[index].sketch for result in results])
+            similarities = compare_sketches(rows, sketched, tensors)
+            sketched[step] = rows
+        norms = Norms(accumulated_norm, (*_lengths(work.previous, told), task_vector_norm))
+        figures = StepFigures(
+            step=step,
+            checkpoint=incoming.checkpoint.label,
+            method=method.name,
+            task_vector_norm=task_vector_norm,
+            accumulated_norm=accumulated_norm,
+            scale=method.scale(norms, _general(incoming, plan)),
+            cosine=overall_cosine(tensors, previous_norms),
+            removed_share=overall_share(tensors),
+            tensors=tensors,
+            similarities=similarities,
+        )
+        told.append(figures)
+        previous_norms = [tensor.accumulated_norm for tensor in tensors]
+    return told, sketched

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import CheckpointError
-from hubmerge.linalg import cast_once
+from hubmerge.linalg import PIECE, cast_once
 
-ELEMENTS_AT_ONCE = 12 << 10
+ELEMENTS_AT_ONCE = PIECE
 """So many elements of a tensor go through several conversions in a row: few enough to stay in the cache, and for their
 copies to stay below the size from which every block is a mapping of its own (`hubmerge.executor.allocation`)."""
 
@@ -40,8 +40,26 @@ def read_task_vector(
         torch.sub(moved.to(torch.float64), start.to(torch.float64), out=part)
     task_vector = task_vector.to(device)
     if not all_finite(task_vector):
-        raise _not_finite(base, checkpoint, name, input_dtype)
+        raise not_finite(base, checkpoint, name, input_dtype)
     return task_vector
+
+
+def task_vector_pieces(
+    start: Iterable[torch.Tensor], checkpoint: Checkpoint, name: str, *, input_dtype: torch.dtype | None = None
+) -> Iterator[torch.Tensor]:
+    """The same, flat, ELEMENTS_AT_ONCE, on the CPU; whether they are finite is for the caller to see.
+
+    `start` are the `rounded_pieces` of the base model, or what `held_pieces` has kept of them.
+    """
+    for moved, before in zip(rounded_pieces(checkpoint, name, input_dtype), start, strict=True):
+        yield moved.to(torch.float64) - before.to(torch.float64)
+
+
+def held_pieces(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> Sequence[torch.Tensor]:
+    """The `rounded_pieces` of a tensor in memory, for those who need them several times."""
+    whole = checkpoint.read(name)
+    rounded = whole if input_dtype is None else cast_once(whole, input_dtype)
+    return rounded.reshape(-1).split(ELEMENTS_AT_ONCE)
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
@@ -68,9 +86,8 @@ def first_not_finite(tensor: torch.Tensor) -> str:
     )
 
 
-def _not_finite(
-    base: Checkpoint, checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None
-) -> CheckpointError:
+def not_finite(base: Checkpoint, checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> CheckpointError:
+    """The error about a task vector that is not finite; it says why."""
     for owner in (checkpoint, base):
         stored = owner.read(name)
         if not all_finite(stored):

@@ -45,7 +45,7 @@ def write_merged(
     """Write the merged model's weights after the step of `state` into `folder`, and the index if there are shards.
 
     Every tensor is rounded once, to its dtype in `plan`; those that stay the base model's keep their bytes and
-    have shards of their own. `input_dtype` and `processes` are those of `merge_step`. The bytes depend neither on
+    have shards of their own. `input_dtype` and `processes` are those of `merge_steps`. The bytes depend neither on
     `workers` nor on `processes`.
 
     Raises CheckpointError if a value does not fit into its dtype, MachineError if the folder cannot be written.

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from hubmerge.linalg.casting import cast_once
 from hubmerge.linalg.directions import NULL_CUT, Directions, leading_directions, singular_directions
-from hubmerge.linalg.norms import cosine, frobenius_norm, power_of_two_near, total_norm
+from hubmerge.linalg.norms import cosine, cosine_of_parts, frobenius_norm, power_of_two_near, total_norm
 from hubmerge.linalg.projection import Projection, project
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
+from hubmerge.linalg.sketch import PIECE, Sketcher, group_cosines, sketch, sketch_cosine
 from hubmerge.linalg.sketch import SIZE as SKETCH_SIZE
-from hubmerge.linalg.sketch import group_cosines, sketch, sketch_cosine
 
 __all__ = [
     "NULL_CUT",
+    "PIECE",
     "SKETCH_SIZE",
     "Directions",
     "Projection",
     "RankRule",
+    "Sketcher",
     "break_even_rank",
     "cast_once",
     "cosine",
+    "cosine_of_parts",
     "frobenius_norm",
     "group_cosines",
     "leading_directions",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 
@@ -72,3 +72,15 @@ def cosine(first: torch.Tensor, second: torch.Tensor, lengths: tuple[float, floa
     product = float(torch.dot(scaled[0].reshape(-1), scaled[1].reshape(-1)))
     value = product / (lengths[0] / scales[0]) / (lengths[1] / scales[1])
     return max(-1.0, min(1.0, value))
+
+
+def cosine_of_parts(cosines: Sequence[float | None], first: Sequence[float], second: Sequence[float]) -> float | None:
+    """Cosine of two vectors from those of their parts and the lengths of the parts; None if one is zero."""
+    whole = total_norm(first), total_norm(second)
+    if 0.0 in whole:
+        return None
+    return math.fsum(
+        cosine * (one / whole[0]) * (other / whole[1])
+        for cosine, one, other in zip(cosines, first, second, strict=True)
+        if cosine is not None
+    )

@@ -18,33 +18,46 @@ import torch
 SIZE = 1021
 """Prime, so that the rows and columns of a matrix spread over all sums alike."""
 
-_ROWS_AT_ONCE = 64
+PIECE = 64 * SIZE
+"""How many elements are looked at together: whole rows of SIZE, and whole words of 64 random bits."""
+
+
+class Sketcher:
+    """Makes the sketch of a float64 tensor that comes in pieces; `name` seeds the signs."""
+
+    def __init__(self, name: str, elements: int, device: torch.device) -> None:
+        self._itself = elements <= SIZE
+        self._sums = torch.zeros(SIZE, dtype=torch.float64, device=device)
+        self._signs = torch.empty(0 if self._itself else PIECE, dtype=torch.float64, device=device)
+        self._generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
+
+    def add(self, piece: torch.Tensor) -> None:
+        """Take in the next elements, flat: PIECE of them, fewer only at the end."""
+        count, rows = piece.numel(), -(-piece.numel() // SIZE)
+        if self._itself:
+            self._sums[:count] = piece
+            return
+        words = self._generator.random_raw(-(-count // 64)).astype("<u8")
+        bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count].view(np.int8)
+        signed = self._signs[: rows * SIZE]
+        signed[:count].copy_(torch.from_numpy(bits * 2 - 1)).mul_(piece)
+        signed[count:].zero_()
+        self._sums += signed.view(rows, SIZE).sum(dim=0)
+
+    def sketch(self) -> torch.Tensor:
+        """The sketch, (SIZE,) float32 on the CPU.
+
+        Scaled by no more than float32 can hold: values beyond it become infinite and their cosines unknown.
+        """
+        return self._sums.cpu().to(torch.float32)
 
 
 def sketch(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The sketch of a float64 tensor, (SIZE,) float32 on the CPU; `name` seeds the signs.
-
-    Scaled by no more than float32 can hold: values beyond it become infinite and their cosines unknown.
-    """
-    values = tensor.reshape(-1)
-    if values.numel() <= SIZE:
-        sums = torch.zeros(SIZE, dtype=torch.float64)
-        sums[: values.numel()] = values.cpu()
-        return sums.to(torch.float32)
-    sums = torch.zeros(SIZE, dtype=torch.float64, device=values.device)
-    generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
-    step = SIZE * _ROWS_AT_ONCE
-    signs = torch.empty(step, dtype=torch.float64, device=values.device)
-    for begin in range(0, values.numel(), step):
-        part = values[begin : begin + step]
-        count, rows = part.numel(), -(-part.numel() // SIZE)
-        words = generator.random_raw(-(-count // 64)).astype("<u8")
-        bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count].view(np.int8)
-        signed = signs[: rows * SIZE]
-        signed[:count].copy_(torch.from_numpy(bits * 2 - 1)).mul_(part)
-        signed[count:].zero_()
-        sums += signed.view(rows, SIZE).sum(dim=0)
-    return sums.cpu().to(torch.float32)
+    """The sketch of a whole tensor: see `Sketcher`."""
+    sketcher = Sketcher(name, tensor.numel(), tensor.device)
+    for piece in tensor.reshape(-1).split(PIECE):
+        sketcher.add(piece)
+    return sketcher.sketch()
 
 
 def sketch_cosine(first: torch.Tensor, second: torch.Tensor, first_norm: float, second_norm: float) -> float | None:

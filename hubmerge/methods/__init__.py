@@ -7,6 +7,7 @@ from hubmerge.methods.averaging import WeightAverage
 from hubmerge.methods.base import (
     Absorbed,
     ChoosingMethod,
+    ElementwiseMethod,
     Method,
     MethodParameters,
     NoParameters,
@@ -57,6 +58,7 @@ __all__ = [
     "METHODS",
     "Absorbed",
     "ChoosingMethod",
+    "ElementwiseMethod",
     "Method",
     "MethodParameters",
     "NoParameters",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 
 from hubmerge.methods.base import Absorbed, NoParameters, Norms
@@ -13,6 +15,7 @@ class WeightAverage:
     name = "weight_average"
     source = "arXiv:2203.05482, Eq. of the uniform soup; taken one by one as in arXiv:2501.09522, Section 5"
     Parameters = NoParameters
+    elementwise: Literal[True] = True
 
     def absorb(
         self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: NoParameters, *, step: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from pydantic import BaseModel, ConfigDict
@@ -111,6 +111,20 @@ class ChoosingMethod(Protocol):
         ...
 
 
+@runtime_checkable
+class ElementwiseMethod(Protocol):
+    """A method that treats every element by itself, in matrices as in other tensors.
+
+    A tensor is then absorbed in flat pieces, by `absorb_other` or, of a `PartedMethod`, `absorb_parts`. The parts of
+    such a method are single numbers.
+    """
+
+    @property
+    def elementwise(self) -> Literal[True]:
+        """What tells such a method."""
+        ...
+
+
 @dataclass(frozen=True)
 class PartedTensor:
     """One tensor after a step of a `PartedMethod`: the accumulated delta and the other parts, all float64."""
@@ -139,7 +153,10 @@ class PartedMethod(Protocol):
         *,
         step: int,
     ) -> PartedTensor:
-        """Take one tensor in; at step 1 the accumulated delta and all parts are zero."""
+        """Take one tensor in; at step 1 the accumulated delta and all parts are zero.
+
+        Parts of the tensor's shape are the method's to change and to give back; nothing else is.
+        """
         ...
 
 

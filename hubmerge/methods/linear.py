@@ -30,6 +30,7 @@ class Linear(PartedFold):
     name = "linear"
     source = "arXiv:2203.05482, Eq. of the uniform soup, with weights as in mergekit 0.1 `linear`"
     Parameters = LinearParameters
+    elementwise: Literal[True] = True
 
     def parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """The sum of the weights so far, which may differ from tensor to tensor."""

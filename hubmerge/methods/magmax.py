@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from pydantic import Field
 
@@ -23,6 +25,7 @@ class MagMax:
     name = "magmax"
     source = "arXiv:2407.06322, Section 4 (maximum magnitude selection)"
     Parameters = MagMaxParameters
+    elementwise: Literal[True] = True
 
     def absorb(
         self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: MagMaxParameters, *, step: int

@@ -7,8 +7,11 @@ from typing import Protocol
 
 import torch
 
+from hubmerge.linalg import PIECE
 from hubmerge.methods.base import MethodParameters, PartedTensor
 from hubmerge.methods.folding import PartedFold
+
+PARTS = ("positive", "negative", "positive_weight", "negative_weight")
 
 
 class WeightedTiesParameters(Protocol):
@@ -48,7 +51,7 @@ class MergekitTies(PartedFold):
 
     def parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """Sums of the positive and of the negative terms, and of the weights of either."""
-        return dict.fromkeys(("positive", "negative", "positive_weight", "negative_weight"), shape)
+        return dict.fromkeys(PARTS, shape)
 
     def absorb_parts(
         self,
@@ -61,30 +64,55 @@ class MergekitTies(PartedFold):
     ) -> PartedTensor:
         """Sort the terms by sign, and elect the sign anew."""
         weight = parameters.weight or 0.0
-        term = weight * largest_elements(task_vector, 1.0 if parameters.density is None else parameters.density)
-        new = {
-            "positive": parts["positive"] + term.clamp(min=0.0),
-            "negative": parts["negative"] + term.clamp(max=0.0),
-            "positive_weight": parts["positive_weight"] + weight * (term > 0.0).to(term.dtype),
-            "negative_weight": parts["negative_weight"] + weight * (term < 0.0).to(term.dtype),
-        }
-        positive = new["positive"] + new["negative"] >= 0.0
-        merged = torch.where(positive, new["positive"], new["negative"])
-        if parameters.normalize:
-            weights = torch.where(positive, new["positive_weight"], new["negative_weight"])
-            merged = merged / torch.where(weights == 0.0, 1.0, weights)
-        return PartedTensor(parameters.lambda_ * merged, new)
+        merged = largest_elements(task_vector, 1.0 if parameters.density is None else parameters.density)
+        flat = (merged.view(-1), *(parts[name].view(-1) for name in PARTS))
+        # A few elements at a time, in place: what is done with them stays in the cache.
+        for result, positive, negative, positive_weight, negative_weight in zip(
+            *(values.split(PIECE) for values in flat), strict=True
+        ):
+            term = weight * result
+            positive += term.clamp(min=0.0)
+            negative += term.clamp(max=0.0)
+            positive_weight += weight * (term > 0.0).to(term.dtype)
+            negative_weight += weight * (term < 0.0).to(term.dtype)
+            up = positive + negative >= 0.0
+            torch.where(up, positive, negative, out=result)
+            if parameters.normalize:
+                weights = torch.where(up, positive_weight, negative_weight)
+                result /= torch.where(weights == 0.0, 1.0, weights)
+            result *= parameters.lambda_
+        return PartedTensor(merged, parts)
 
 
 def largest_elements(tensor: torch.Tensor, density: float) -> torch.Tensor:
-    """`tensor` with all but its int(density d) largest magnitudes of d set to zero, but never all of them."""
-    count = tensor.numel()
+    """A copy of `tensor`, all but its int(density d) largest magnitudes of d set to zero, but never all of them.
+
+    Of equal magnitudes the first ones stay.
+    """
+    result = tensor.clone(memory_format=torch.contiguous_format)
+    count = result.numel()
     kept = max(1, int(density * count))
     if kept >= count:
-        return tensor
-    magnitudes = tensor.abs().reshape(-1)
-    threshold = torch.kthvalue(magnitudes, count - kept + 1).values
-    chosen = magnitudes > threshold
-    equal = torch.nonzero(magnitudes == threshold).reshape(-1)
-    chosen[equal[: kept - int(chosen.sum())]] = True
-    return torch.where(chosen.reshape(tensor.shape), tensor, 0.0)
+        return result
+    threshold, equal = _threshold(result, kept)
+    for piece in result.view(-1).split(PIECE):
+        magnitudes = piece.abs()
+        dropped = magnitudes < threshold
+        ties = torch.nonzero(magnitudes == threshold).view(-1)
+        dropped[ties[equal:]] = True
+        equal -= min(equal, ties.numel())
+        piece.masked_fill_(dropped, 0.0)
+    return result
+
+
+def _threshold(tensor: torch.Tensor, kept: int) -> tuple[float, int]:
+    """The smallest magnitude that is kept, and how many of that magnitude are."""
+    magnitudes = tensor.abs().view(-1)
+    place = magnitudes.numel() - kept
+    if magnitudes.device.type != "cpu":
+        threshold = float(torch.kthvalue(magnitudes, place + 1).values)
+        return threshold, kept - int((magnitudes > threshold).sum())
+    # NumPy's selection works in place and several times as fast.
+    magnitudes.numpy().partition(place)
+    threshold = float(magnitudes[place])
+    return threshold, kept - int((magnitudes[place:] > threshold).sum())

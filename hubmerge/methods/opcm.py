@@ -98,6 +98,7 @@ class AdaptiveScale:
     name = "adaptive_scale"
     source = "arXiv:2501.09522, Section 4 (adaptive time-varying scaling alone)"
     Parameters = NoParameters
+    elementwise: Literal[True] = True
 
     def absorb(
         self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: NoParameters, *, step: int

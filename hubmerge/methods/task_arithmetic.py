@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -55,6 +55,7 @@ class TaskArithmetic:
     name = "task_arithmetic"
     source = "arXiv:2212.04089, Section 2 (addition); taken one by one as in arXiv:2501.09522, Section 5"
     Parameters = TaskArithmeticParameters
+    elementwise: Literal[True] = True
 
     def chosen(self, parameters: TaskArithmeticParameters) -> Method:
         """Mergekit's form with `normalize` needs the sum of the weights; a plain sum needs nothing."""
@@ -94,6 +95,7 @@ class _WeightedMean(PartedFold):
     name = TaskArithmetic.name
     source = TaskArithmetic.source
     Parameters = TaskArithmeticParameters
+    elementwise: Literal[True] = True
 
     def parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         return {"weight": ()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -92,6 +92,8 @@ class Ties:
 @dataclass(frozen=True)
 class _SurveyedTies(Ties):
     """One step of `Ties`, with what has to be known of the whole model."""
+
+    elementwise: ClassVar[Literal[True]] = True
 
     density: float
     thresholds: Magnitudes

@@ -13,7 +13,7 @@ import torch
 
 from hubmerge.accuracy import AccuracyMatrix
 from hubmerge.errors import MachineError
-from hubmerge.executor import HeldModel, HeldState, StepFigures, merge_step
+from hubmerge.executor import HeldModel, HeldState, Incoming, StepFigures, merge_steps
 from hubmerge.methods import method_named
 from hubmerge.state import MergeState
 from hubmerge.study.bench import Bench, main_scores
@@ -39,12 +39,12 @@ def fold_cell(bench: Bench, cell: Cell, digest: str, references: References, *, 
     steps = []
     with _states(bench, work) as folder_of:
         for step, entry in enumerate(entries, start=1):
-            state, figures = merge_step(
+            incoming = Incoming(bench.checkpoints[entry.name], TensorParameters(method.Parameters, recipe, entry))
+            state, (figures,) = merge_steps(
                 bench.base,
-                bench.checkpoints[entry.name],
+                [incoming],
                 state,
                 method,
-                TensorParameters(method.Parameters, recipe, entry),
                 bench.plan,
                 folder_of(step),
                 input_dtype=bench.input_dtype,

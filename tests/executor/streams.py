@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MatrixRule, MergePlan, align, make_plan, open_checkpoint
-from hubmerge.executor import StepFigures, merge_step, write_merged
+from hubmerge.executor import Incoming, StepFigures, merge_steps, write_merged
 from hubmerge.methods import Method, method_named
 from hubmerge.state import MergeState
 from tests.matrices import decaying
@@ -94,19 +94,18 @@ class Stream:
         done: list[tuple[MergeState, StepFigures]] = []
         first = 0 if previous is None else previous.step
         for checkpoint in self.checkpoints[first:steps]:
-            step = merge_step(
+            state, (figures,) = merge_steps(
                 self.base,
-                checkpoint,
+                [Incoming(checkpoint, constant(values))],
                 previous,
                 method,
-                constant(values),
                 self.plan,
                 folder / checkpoint.label,
                 chain=f"up to {checkpoint.label}",
                 **{**self.options, **options},
             )
-            done.append(step)
-            previous = step[0]
+            done.append((state, figures))
+            previous = state
         return done
 
 

@@ -14,7 +14,7 @@ import torch
 
 from hubmerge.checkpoints import Checkpoint, PlannedTensor, SafetensorsWriter, TensorSpec, open_checkpoint
 from hubmerge.errors import CheckpointError, MachineError
-from hubmerge.executor import merge_step, write_merged
+from hubmerge.executor import Incoming, merge_steps, write_merged
 from hubmerge.executor.processes import (
     ALONE,
     End,
@@ -100,8 +100,10 @@ def merge_all(stream: Stream, folder: Path, method: str, processes: Processes, *
         state_folder = folder / f"state{step}"
         state, _ = in_all(
             processes,
-            merge_step,
-            *(stream.base, checkpoint, previous, found, Same(found.Parameters()), stream.plan, state_folder),
+            merge_steps,
+            stream.base,
+            [Incoming(checkpoint, Same(found.Parameters()))],
+            *(previous, found, stream.plan, state_folder),
             chain=f"step {step}",
             here=here,
         )
@@ -181,9 +183,9 @@ def test_a_value_that_is_not_finite_ends_all_processes_alike(tmp_path: Path) -> 
     folder.mkdir()
 
     def run(processes: Processes) -> None:
-        arguments = (Opcm(), Same(Opcm.Parameters()), stream.plan)
-        state, _ = in_all(processes, merge_step, stream.base, stream.checkpoints[0], None, *arguments, folder / "1")
-        in_all(processes, merge_step, stream.base, bad, state, *arguments, folder / "2")
+        good, wrong = ([Incoming(each, Same(Opcm.Parameters()))] for each in (stream.checkpoints[0], bad))
+        state, _ = in_all(processes, merge_steps, stream.base, good, None, Opcm(), stream.plan, folder / "1")
+        in_all(processes, merge_steps, stream.base, wrong, state, Opcm(), stream.plan, folder / "2")
 
     error, ends = together(2, run)
     assert isinstance(error, CheckpointError)
@@ -196,8 +198,10 @@ def test_a_value_that_is_not_finite_ends_all_processes_alike(tmp_path: Path) -> 
         2,
         lambda processes: in_all(
             processes,
-            merge_step,
-            *(stream.base, stream.checkpoints[0], None, Opcm(), Same(Opcm.Parameters()), stream.plan, folder / "2"),
+            merge_steps,
+            stream.base,
+            [Incoming(stream.checkpoints[0], Same(Opcm.Parameters()))],
+            *(None, Opcm(), stream.plan, folder / "2"),
         ),
     )
     assert (again[0].step, ends) == (1, [0])

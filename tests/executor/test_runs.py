@@ -20,12 +20,13 @@ import pytest
 import torch
 
 from hubmerge.checkpoints import PlannedTensor
-from hubmerge.executor import pick_device, write_merged
+from hubmerge.errors import CheckpointError
+from hubmerge.executor import Incoming, goes_step_by_step, merge_steps, pick_device, write_merged
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE
 from hubmerge.executor.scheduling import SPARE_ELEMENTS, for_each_tensor
-from hubmerge.methods import METHODS
+from hubmerge.methods import METHODS, method_named
 from hubmerge.state import MergeState, find_state, load_state
-from tests.executor.streams import Stream, loaded, make_base, make_checkpoint, merged_values, open_stream
+from tests.executor.streams import Stream, constant, loaded, make_base, make_checkpoint, merged_values, open_stream
 
 
 @pytest.fixture
@@ -61,6 +62,38 @@ def test_the_number_of_threads_changes_no_byte(tmp_path: Path, stream: Stream, m
     assert len(alone) == 3 * 6
     for workers in (2, 5):
         assert states_and_models(stream, tmp_path / str(workers), method, workers) == alone
+
+
+@pytest.mark.parametrize("method", [method.name for method in METHODS])
+@pytest.mark.parametrize("lengths", [(3,), (2, 1), (1, 2)])
+def test_how_many_steps_are_done_at_a_time_changes_no_byte(
+    tmp_path: Path, stream: Stream, method: str, lengths: tuple[int, ...]
+) -> None:
+    one_by_one = stream.merge(tmp_path / "one", method)
+    found, state, told = method_named(method), None, []
+    incoming = [Incoming(checkpoint, constant(found.Parameters())) for checkpoint in stream.checkpoints]
+    if goes_step_by_step(found, incoming[0], stream.plan):
+        with pytest.raises(ValueError, match=f"{method} takes one step at a time"):
+            merge_steps(stream.base, incoming, None, found, stream.plan, tmp_path / "state")
+        return
+    for length in lengths:
+        some, incoming = incoming[:length], incoming[length:]
+        chain = f"up to {some[-1].checkpoint.label}"
+        folder = tmp_path / "several" / some[-1].checkpoint.label
+        state, figures = merge_steps(stream.base, some, state, found, stream.plan, folder, chain=chain)
+        told += figures
+        assert digests(folder) == digests(tmp_path / "one" / folder.name)
+    assert told == [figures for _, figures in one_by_one]
+
+
+def test_all_steps_done_at_a_time_have_one_form(tmp_path: Path, stream: Stream) -> None:
+    ties = method_named("ties")
+    first, second = (ties.Parameters(weight=1.0), ties.Parameters())
+    incoming = [Incoming(stream.checkpoints[0], constant(first)), Incoming(stream.checkpoints[1], constant(second))]
+    with pytest.raises(CheckpointError, match="step 2 and the one before it ask for two forms of ties") as caught:
+        merge_steps(stream.base, incoming, None, ties, stream.plan, tmp_path / "state")
+    assert "give every entry a weight" in caught.value.hint
+    assert not (tmp_path / "state").exists()
 
 
 def test_figures_do_not_depend_on_threads_and_go_to_json(tmp_path: Path, stream: Stream) -> None:

@@ -23,7 +23,7 @@ from hubmerge.checkpoints import (
     open_checkpoint,
     weight_matrices,
 )
-from hubmerge.executor import StepFigures, merge_step, write_merged
+from hubmerge.executor import Incoming, StepFigures, merge_steps, write_merged
 from hubmerge.methods import method_named
 from hubmerge.state import MergeState
 from tests import oracle
@@ -71,7 +71,8 @@ def merge(
     state: MergeState | None = None
     for number, checkpoint in enumerate(aligned, start=1):
         place = folder / f"state{number}"
-        state, figures = merge_step(base, checkpoint, state, chosen, lambda name: parameters, plan, place, workers=1)
+        incoming = Incoming(checkpoint, lambda name: parameters)
+        state, (figures,) = merge_steps(base, [incoming], state, chosen, plan, place, workers=1)
     assert state is not None
     merged = folder / "merged"
     merged.mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,32 @@ def test_a_source_is_force_pushed_and_its_locked_commit_still_served(
     assert [files["model-00002-of-00002.safetensors"] for files in found.values()] == [
         files["model-00002-of-00002.safetensors"] for files in whole.values()
     ]
+
+
+def test_what_lies_before_a_source_that_cannot_be_fetched_is_kept(
+    stage: Stage, hubmerge: Command, tripwire: Tripwire, tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    """Of steps that are merged at a time, those whose checkpoints are there are not done again."""
+    repos = [repo_name("target") for _ in range(2)]
+    (tmp_path / "whole").mkdir()
+    whole, recipe = (
+        stage.write(folder, stage.recipe(repo, evaluate=None, publish={"repo": repo, "steps": "last", "state": "none"}))
+        for folder, repo in zip((tmp_path / "whole", tmp_path), repos, strict=True)
+    )
+    last = list(stage.towers.values())[-1]
+    # Its header is read first, then its weights.
+    tripwire.refuse(f"GET /{last}/resolve/.*model.safetensors", number=2)
+    status, _, errors = hubmerge("run", recipe)
+    assert status == 3
+    assert last in errors
+    [state] = tmp_path.glob("work/*/states/*/state.json")
+    assert json.loads(state.read_text())["step"] == 2
+    status, output, errors = hubmerge("run", recipe)
+    assert status == 0, errors
+    assert "step 3: merge" in output
+    assert "step 1" not in output
+    assert hubmerge("run", whole, "--work-dir", tmp_path / "other")[0] == 0
+    assert published(repos[0]) == published(repos[1])
 
 
 def test_a_source_is_force_pushed_and_its_locked_commit_gone(

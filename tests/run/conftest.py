@@ -75,7 +75,7 @@ def hubmerge(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[...
 
     def call(command: str, *arguments: str | Path) -> tuple[int, str, str]:
         extra = ["--work-dir", str(tmp_path / "work")] if command == "run" else []
-        status = main([command, *map(str, arguments), *extra])
+        status = main([command, *extra, *map(str, arguments)])
         output = capsys.readouterr()
         return status, output.out, output.err
 
