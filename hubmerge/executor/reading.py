@@ -52,7 +52,7 @@ def task_vector_pieces(
     `start` are the `rounded_pieces` of the base model, or what `held_pieces` has kept of them.
     """
     for moved, before in zip(rounded_pieces(checkpoint, name, input_dtype), start, strict=True):
-        yield moved.to(torch.float64) - before.to(torch.float64)
+        yield moved.to(torch.float64, copy=True).sub_(before.to(torch.float64))
 
 
 def held_pieces(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> Sequence[torch.Tensor]:

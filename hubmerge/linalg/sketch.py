@@ -18,8 +18,9 @@ import torch
 SIZE = 1021
 """Prime, so that the rows and columns of a matrix spread over all sums alike."""
 
-PIECE = 64 * SIZE
-"""How many elements are looked at together: whole rows of SIZE, and whole words of 64 random bits."""
+PIECE = 32 * SIZE
+"""How many elements are looked at together, whole rows of SIZE: few enough to stay in the cache with what is made of
+them."""
 
 
 class Sketcher:

@@ -41,8 +41,8 @@ def weighted_mean(
     """
     before = float(parts["weight"])
     total = before + weight
-    sums = mean * _divisor(before) + weight * values
-    return PartedTensor(sums / _divisor(total), {"weight": torch.full_like(parts["weight"], total)})
+    sums = (mean * _divisor(before)).add_(values, alpha=weight)
+    return PartedTensor(sums.div_(_divisor(total)), {"weight": torch.full_like(parts["weight"], total)})
 
 
 def _divisor(total: float) -> float:
