@@ -1,11 +1,11 @@
 """Linear, task_arithmetic and ties over eight ViT-B/32 towers: hubmerge against mergekit-yaml, and their results.
 
     python benchmarks/mergekit.py --folder ~/.cache/hubmerge/benchmarks
-    python benchmarks/mergekit.py --folder ... --methods linear --repeat 2
+    python benchmarks/mergekit.py --folder ... --methods linear --repeat 2 --cpus 2
 
-Both programs read the same folders and the same recipe, each on one CPU. mergekit knows no steps: it reads all models
-and writes one. hubmerge folds the stream and writes a merged model and a state after each of the eight steps; that is
-in its figures. mergekit finds no tensor whose name begins with `vision_model.`, the layout of most published towers,
+Both programs read the same folders and the same recipe, on as many CPUs. Both read all models and write one; hubmerge
+also hashes what it reads, keeps a state with which the stream can be extended, and checks that transformers loads the
+model. mergekit finds no tensor whose name begins with `vision_model.`, the layout of most published towers,
 so both read copies without that prefix. "difference" is the largest one of any element, in units of the largest
 float32 step at elements of that size: 1 is one rounding. "apart" counts the elements that differ by more than FEW of
 these: where `ties` elects a sign from a sum near zero, or trims at a magnitude that two elements share, the last digit
@@ -91,7 +91,7 @@ def differences(first: Path, second: Path) -> tuple[float, int]:
     return largest, apart
 
 
-def run_pair(method: str, folder: Path, base: Path, models: Sequence[Path]) -> tuple[Cost, Cost, float, int]:
+def run_pair(method: str, folder: Path, base: Path, models: Sequence[Path], cpus: int) -> tuple[Cost, Cost, float, int]:
     """mergekit and hubmerge, one after the other, and how far their results are apart."""
     work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
     try:
@@ -105,10 +105,14 @@ def run_pair(method: str, folder: Path, base: Path, models: Sequence[Path]) -> t
         logs = folder / "logs"
         command: list[str | Path] = [program, theirs, work / "theirs", "--no-copy-tokenizer", "--quiet"]
         peer = measure(
-            command, log=logs / f"mergekit-{method}.txt", environment={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+            command,
+            cpus=cpus,
+            log=logs / f"mergekit-{method}.txt",
+            environment={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(cpus)},
         )
         own = measure(
             [*hubmerge(ours, work / "runs"), "--out", work / "ours"],
+            cpus=cpus,
             log=logs / f"hubmerge-{method}.txt",
             environment=hubmerge_environment(),
         )
@@ -128,20 +132,27 @@ def table(results: Path) -> str:
     """What was measured so far, the least of each figure."""
     rows = []
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
-    for method in METHODS:
-        mine = [line for line in lines if line["method"] == method]
-        if not mine:
-            continue
+    for method, cpus in sorted({(line["method"], line["cpus"]) for line in lines}):
+        mine = [line for line in lines if (line["method"], line["cpus"]) == (method, cpus)]
         peer, own = (Cost.least([Cost(**line[side]) for line in mine]) for side in ("mergekit", "hubmerge"))
         for name, cost in (("mergekit-yaml", peer), ("hubmerge run", own)):
             rows.append(
-                [method, name, f"{cost.cpu_seconds:.0f}", f"{cost.wall_seconds:.0f}", f"{cost.peak_megabytes:.0f}"]
+                [
+                    method,
+                    name,
+                    str(cpus),
+                    f"{cost.cpu_seconds:.0f}",
+                    f"{cost.wall_seconds:.0f}",
+                    f"{cost.peak_megabytes:.0f}",
+                ]
             )
         difference = max(line["difference"] for line in mine)
-        rows[-1] += [f"{own.cpu_seconds / peer.cpu_seconds:.2f}", f"{own.peak_megabytes / peer.peak_megabytes:.2f}"]
+        for ours, theirs in zip(asdict(own).values(), asdict(peer).values(), strict=True):
+            rows[-1].append(f"{ours / theirs:.2f}")
         rows[-1] += [f"{difference:.1f}", str(max(line["apart"] for line in mine))]
-        rows[-2] += [""] * 4
-    header = ["method", "process", "CPU s", "wall s", "peak MB", "CPU ratio", "memory ratio", "difference", "apart"]
+        rows[-2] += [""] * 5
+    costs = ["CPU s", "wall s", "peak MB"]
+    header = ["method", "process", "CPUs", *costs, *(f"ratio of {cost}" for cost in costs), "difference", "apart"]
     return markdown(header, rows) + f"\n\n{machine()}"
 
 
@@ -151,6 +162,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="checkpoints, environments, results")
     parser.add_argument("--size", default="b32")
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--cpus", type=int, default=1)
     parser.add_argument("--repeat", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="measure nothing")
     parser.add_argument("--copy", type=Path, nargs=2, help=argparse.SUPPRESS)
@@ -170,9 +182,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         base, *models = without_prefix(made, folder / "checkpoints" / f"{options.size}-unprefixed")
         for _ in range(options.repeat):
             for method in options.methods:
-                peer, own, difference, apart = run_pair(method, folder, base, models)
+                peer, own, difference, apart = run_pair(method, folder, base, models, options.cpus)
                 costs = {"mergekit": asdict(peer), "hubmerge": asdict(own)}
-                row = {"method": method, **costs, "difference": difference, "apart": apart}
+                row = {"method": method, "cpus": options.cpus, **costs, "difference": difference, "apart": apart}
                 print(row, flush=True)
                 with results.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row) + "\n")
