@@ -6,6 +6,8 @@ The class is built on torch's meta device: no values, no memory, no code but tra
 from __future__ import annotations
 
 import gc
+import importlib
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,8 @@ import torch
 
 from hubmerge.checkpoints.claims import check_claims
 from hubmerge.errors import CheckpointError
+
+_CLASSES = "transformers.models.auto.modeling_auto"
 
 _ATTENTION_WEIGHTS = {"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"}
 
@@ -89,11 +93,13 @@ def import_classes() -> None:
     It makes a million objects that stay. The collector, which would look through them again and again, waits, and
     leaves them out from then on.
     """
+    if _CLASSES in sys.modules:
+        return
     collecting = gc.isenabled()
     gc.disable()
     try:
-        import transformers.modeling_utils
-        import transformers.models.auto.modeling_auto  # noqa: F401
+        importlib.import_module("transformers.modeling_utils")
+        importlib.import_module(_CLASSES)
     finally:
         gc.freeze()
         if collecting:
