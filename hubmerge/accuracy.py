@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 AVERAGE_ACCURACY_DEFINITION = "ACC_t = mean of R[t][j] over the tasks j seen up to step t"
-BACKWARD_TRANSFER_DEFINITION = "BWT = 1/(T-1) * sum over i < T of (R[T][i] - R[i][i])"
-FORGETTING_DEFINITION = "forgetting = 1/(T-1) * sum over i < T of (max over t of R[t][i], i <= t <= T, - R[T][i])"
+BACKWARD_TRANSFER_DEFINITION = "BWT = mean over the tasks j first seen at a step s < T of (R[T][j] - R[s][j])"
+FORGETTING_DEFINITION = "forgetting = mean over the same tasks of (max over t of R[t][j], s <= t <= T, - R[T][j])"
 SHARE_OF_OWN_DEFINITION = "share kept = mean over the tasks j of R[T][j] / (accuracy of task j's own checkpoint)"
 
 

@@ -13,6 +13,7 @@ import yaml
 from hubmerge.errors import CheckpointError
 from hubmerge.hub.fetch import wanted_files
 from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE
+from hubmerge.methods import method_named
 from hubmerge.report import RunReport
 from hubmerge.sources import folder_files
 from hubmerge.stream import Stream
@@ -132,6 +133,7 @@ def card_for(
         pipeline_tag=kinds.pop() if whole and len(kinds) == 1 else None,
         picture=PICTURE_FILE if report.accuracy_matrix().steps else None,
         every_step=wanted is None or wanted.steps == "every",
+        method_source=method_named(report.merge_method).source,
     )
 
 

@@ -134,9 +134,11 @@ class Run:
         Raises:
             MachineError: the model is not there any more, or the folder cannot be written.
         """
-        if self._out is None:
-            return
         folder = self.workspace.step_folder(self.stream.length)
+        if self._out is None:
+            if self.stream.target is None and folder.is_dir():
+                self.progress.note(f"the merged model lies in {folder}; --out DIR leaves it elsewhere")
+            return
         if not folder.is_dir():
             if self.stream.target is None or self.stream.target.head is None:
                 raise MachineError(f"{folder}: the merged model is not there any more", hint="use a new --work-dir")
@@ -146,7 +148,10 @@ class Run:
         lacking = [step for step in range(1, self.stream.length) if not self._out.place(step).is_dir()]
         if lacking:
             listed = ", ".join(map(str, lacking))
-            self.progress.note(f"not there: the models of step {listed}, which earlier runs made and did not keep")
+            self.progress.note(
+                f"not there: the models of step {listed}, which earlier runs made and did not keep; with another "
+                "--work-dir they are made anew"
+            )
 
     def addresses(self) -> list[str]:
         """Return the web addresses of the published steps."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from hubmerge.accuracy import (
@@ -37,12 +38,13 @@ def card_text(
     pipeline_tag: str | None = None,
     picture: str | None = PICTURE_FILE,
     every_step: bool = True,
+    method_source: str | None = None,
 ) -> str:
     """The text of README.md for the last step in `report`.
 
     `repo` is where it is published, None for a folder of this machine. `model_class` and `processor_class` are names
     of classes in transformers. `picture` is the file of the accuracy matrix, None where there is none. `every_step`
-    tells whether the earlier steps have tags of their own.
+    tells whether the earlier steps have tags of their own. `method_source` is where the method is described.
 
     Raises:
         ValueError: the report has no step.
@@ -64,7 +66,7 @@ def card_text(
     )
     sections = [
         f"# {plain(name)}",
-        _summary(report),
+        _summary(report, repo, method_source),
         "## How to load it",
         _loading(report, repo, model_class, processor_class, pipeline_tag),
         "## What was merged",
@@ -78,16 +80,26 @@ def card_text(
     return f"---\n{head}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _summary(report: RunReport) -> str:
-    count = len(report.steps)
-    checkpoints = "one fine-tuned checkpoint" if count == 1 else f"{count} fine-tuned checkpoints"
-    base = report.base_model
-    return (
-        f"This is {checkpoints} of {_model_link(base.reference, base.commit)} folded into one model of the same size, "
-        f"one after another and without any training, by "
-        f"hubmerge with the method {code(report.merge_method)}. "
-        f"Its tag is {code(step_tag(report.steps[-1].step))}."
-    )
+def _summary(report: RunReport, repo: str | None, method_source: str | None) -> str:
+    count, base = len(report.steps), _model_link(report.base_model.reference, report.base_model.commit)
+    made = f"by hubmerge with the method {code(report.merge_method)}"
+    if method_source:
+        made += f" ({_linked_papers(method_source)})"
+    if count == 1:
+        text = (
+            f"This is one fine-tuned checkpoint of {base}, the first of a stream that is folded into one model {made}."
+        )
+    else:
+        text = (
+            f"This is {count} fine-tuned checkpoints of {base} folded into one model of the same size, one after "
+            f"another and without any training, {made}."
+        )
+    return text if repo is None else f"{text} Its tag is {code(step_tag(report.steps[-1].step))}."
+
+
+def _linked_papers(source: str) -> str:
+    """The source of a method, with links to the papers that it names by their arXiv numbers."""
+    return re.sub(r"arXiv&#58;(\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", plain(source))
 
 
 def _loading(
@@ -235,15 +247,19 @@ def _recipe(recipe_text: str) -> str:
 
 def _again(report: RunReport, repo: str | None) -> str:
     lines = ["pip install hubmerge"]
+    before = "Where the recipe names folders by relative paths, put it back where it lay first."
     if repo is not None:
         tag = step_tag(report.steps[-1].step)
         lines.append(f"hf download {repo} hubmerge.yaml hubmerge.lock.yaml --revision {tag} --local-dir .")
-    lines.append("hubmerge run hubmerge.yaml")
+        before = (
+            "Before the last command, set `publish: {repo: ...}` in the recipe to a repo of your own, or remove it."
+        )
+    lines.append("hubmerge run hubmerge.yaml --out merged")
     versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in sorted(report.versions.items()))
     made = f" This model was made with {versions}." if versions else ""
     return (
-        block("\n".join(lines), "bash") + "\n\nThe lock holds the commit of every model and dataset; "
-        f"`hubmerge.json` every figure of every step. Set `publish: {{repo: ...}}` to a repo of your own first.{made}"
+        f"{before}\n\n{block(chr(10).join(lines), 'bash')}\n\nThe lock holds the commit of every model and dataset; "
+        f"`hubmerge.json` every figure of every step.{made}"
     )
 
 

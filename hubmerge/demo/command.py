@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -57,7 +58,8 @@ def run_demo(
         _on_hub(root, hub.endpoint, hub.token, echo, seed, namespace, run_arguments)
         port = hub.endpoint.rpartition(":")[2]
     echo("The embedded Hub has stopped. To open these addresses, start it again:")
-    echo(f"  hubmerge hub serve --root {shlex.quote(str(root / 'hub'))} --port {port}")
+    program = "hubmerge" if shutil.which("hubmerge") else str(Path(sys.executable).with_name("hubmerge"))
+    echo(f"  {shlex.quote(program)} hub serve --root {shlex.quote(str(root / 'hub'))} --port {port}")
 
 
 def quickstart_recipe() -> Path:

@@ -85,12 +85,26 @@ def test_numbers_of_the_score_table() -> None:
     mean = 100 * (0.6853 + 0.9456 + 0.9912) / 3
     assert f"**{mean:.1f}**" in body
     transfer = 100 * ((0.6853 - 0.75) + (0.9456 - 0.9712)) / 2
-    assert f"| Backward transfer | {transfer:+.1f} | `BWT = 1/(T-1) * sum over i < T of (R[T][i] - R[i][i])` |" in body
+    definition = "BWT = mean over the tasks j first seen at a step s < T of (R[T][j] - R[s][j])"
+    assert f"| Backward transfer | {transfer:+.1f} | `{definition}` |" in body
+
+
+def test_the_method_is_named_with_its_paper() -> None:
+    body = body_of(sample_card(method_source="arXiv:2501.09522, Section 4 (projection)"))
+    paper = "[arXiv 2501.09522](https://arxiv.org/abs/2501.09522), Section 4 (projection)"
+    assert f"by hubmerge with the method `opcm` ({paper})." in body
+
+
+def test_a_folder_has_no_tag_and_no_repo_to_change() -> None:
+    body = body_of(sample_card(repo=None))
+    assert "Its tag is" not in body
+    assert "publish:" not in body.split("## How to make it again")[1]
+    assert "hubmerge run hubmerge.yaml" in body
 
 
 def test_an_earlier_step_speaks_of_what_was_there() -> None:
     text = sample_card(sample_report().until(1))
-    assert "one fine-tuned checkpoint" in text
+    assert "This is one fine-tuned checkpoint of" in text
     assert 'revision="step-01"' in text
     assert "mnist" not in text.split("## The recipe")[0]
     assert "| Backward transfer | - |" in text
