@@ -54,6 +54,8 @@ def outdated(recipe: Path, voice: str) -> int:
     with progress.stage("ask the Hub"):
         news = find_news(loaded)
     progress.note(news_text(news))
+    if loaded.recipe.publish is None:
+        progress.note("the recipe publishes nothing: this compares with its lock alone, not with what runs left here")
     progress.event("outdated", {"outdated": bool(news), "news": [one.to_dict() for one in news]})
     return OUTDATED if news else 0
 

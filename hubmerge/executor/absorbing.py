@@ -105,7 +105,7 @@ class Absorption:
                 row = torch.cat([torch.tensor([length], dtype=torch.float32), sketch(tensor.name, task_vector)])
             absorbed, parts = _absorbed(tensor, method, incoming, step, accumulated, parts, task_vector)
             del task_vector
-            if not all(all_finite(values) for values in (absorbed.accumulated, *parts.values())):
+            if not all_finite(absorbed.accumulated):
                 raise _beyond(incoming, tensor, step)
             before = frobenius_norm(absorbed.accumulated)
             expert_ranks = absorbed.ranks if isinstance(absorbed, AbsorbedExperts) else ()
@@ -124,6 +124,8 @@ class Absorption:
             told.append(TensorStep(figures, row))
             # As it would come out of a file: products of other layouts differ in the last digit.
             accumulated = absorbed.accumulated.contiguous()
+        if not all(all_finite(values) for values in parts.values()):
+            raise _beyond(self.incoming[-1], tensor, self.first + len(self.incoming) - 1)
         return accumulated, parts, told
 
     def _absorb_in_pieces(
