@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hubmerge.localhub.refusals import Refusal
 from hubmerge.localhub.site import Site
-from hubmerge.localhub.web import access, collections, download, listing, repos, upload, xet
+from hubmerge.localhub.web import access, collections, download, listing, pages, repos, upload, xet
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ async def refuse_address(request: Request, error: Exception) -> Response:
     """Answer for an address nothing is served at. Repo-like ones count as missing repos, as on a Hub."""
     if not isinstance(error, HTTPException):
         raise error
+    if error.status_code == 404 and pages.wants_page(request):
+        return pages.missing_address(request)
     parts = request.scope["path"].strip("/").split("/")
     repo_like = error.status_code == 404 and (
         (parts[0] == "api" and len(parts) > 2 and parts[1] in ("models", "datasets", "spaces", "kernels"))
@@ -83,6 +85,7 @@ def build_app(site: Site) -> ASGIApp:
         *upload.ROUTES,
         *download.ROUTES,
         *xet.ROUTES,
+        *pages.ROUTES,
     ]
     app = Starlette(
         routes=routes,

@@ -19,20 +19,29 @@ CARD_LIMIT_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 100 * 1000 * 1000
 
 
+def split_card(text: str) -> tuple[list[str], list[str]]:
+    """Split a card into the lines of its metadata block, between its first two `---` lines, and the rest."""
+    lines = text.lstrip("\ufeff").splitlines()
+    if lines and lines[0].strip() == "---":
+        end = next((index for index, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
+        if end is not None:
+            return lines[1:end], lines[end + 1 :]
+    return [], lines
+
+
+def card_text(text: str) -> str:
+    """Give a card without its metadata block."""
+    return "\n".join(split_card(text)[1])
+
+
 def card_data(text: str) -> dict[str, Any]:
-    """Read the metadata block of a card: the YAML between its first two `---` lines.
+    """Read the metadata block of a card.
 
     Raises:
         ValueError: it is not a YAML mapping.
     """
-    lines = text.lstrip("\ufeff").splitlines()
-    if not lines or lines[0].strip() != "---":
-        return {}
-    end = next((index for index, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
-    if end is None:
-        return {}
     try:
-        data = yaml.safe_load("\n".join(lines[1:end]))
+        data = yaml.safe_load("\n".join(split_card(text)[0]))
     except yaml.YAMLError as error:
         raise ValueError(str(error)) from error
     if data is None:

@@ -1,0 +1,244 @@
+"""Pages for people with a browser: what this Hub holds, and each repo at a revision. Read-only, without scripts."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from urllib.parse import quote, unquote
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match, Route
+from starlette.types import Scope
+
+from hubmerge.localhub.records import Tree
+from hubmerge.localhub.refusals import Refusal, RepositoryMissing, RevisionMissing
+from hubmerge.localhub.repository import CONVERTS, HEADS, KINDS, PULLS, TAGS, Repository, Settings
+from hubmerge.localhub.web.calls import PREFIXES, Call, may_read_gated, may_see, open_call
+from hubmerge.localhub.web.cards import metadata_table, render_markdown
+from hubmerge.localhub.web.describe import CARD_LIMIT_BYTES, card_of, card_text, describe_tree
+from hubmerge.localhub.web.markup import Html, html_page, link, table, tag
+
+PROGRAMS = ("api", "v1", "v2", "lfs")
+"""Addresses that begin so belong to programs, whether they are served or not."""
+ROWS_LIMIT = 1000
+REFS = {HEADS: "Branches", TAGS: "Tags", PULLS: "Pull requests", CONVERTS: "Conversions"}
+
+
+class PageRoute(Route):
+    """A route for browsers; to requests that are not theirs it is not there."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        """Match reads alone, and nothing that belongs to programs."""
+        match, child = super().matches(scope)
+        if match is not Match.FULL or scope["path"].split("/")[1] in PROGRAMS:
+            return Match.NONE, {}
+        return match, child
+
+
+def repo_address(settings: Settings) -> str:
+    """Give the path of a repo's page."""
+    return f"/{PREFIXES[settings.kind]}{settings.id}"
+
+
+def tree_address(settings: Settings, revision: str, folder: str = "") -> str:
+    """Give the path of the page of a revision, or of a folder at it."""
+    return f"{repo_address(settings)}/tree/{quote(revision, safe='')}" + (f"/{quote(folder)}" if folder else "")
+
+
+def files_address(settings: Settings, revision: str) -> str:
+    """Give the path the files of a revision are served below, with a slash at its end."""
+    return f"{repo_address(settings)}/resolve/{quote(revision, safe='')}/"
+
+
+def size_text(size: int) -> str:
+    """Write a size for people."""
+    if size < 1000:
+        return f"{size} B"
+    number = float(size)
+    for unit in ("kB", "MB", "GB"):
+        number /= 1000
+        if number < 999.5:
+            return f"{number:.3g} {unit}"
+    return f"{number / 1000:,.3g} TB"
+
+
+def date_text(date: str) -> str:
+    """Write a time of a record for people."""
+    return f"{date[:10]} {date[11:16]} UTC"
+
+
+def repo_lists(call: Call) -> list[Html]:
+    """List the repos the caller may know of, by kind."""
+    parts = []
+    for plural, kind in KINDS.items():
+        rows = []
+        for repository, settings in sorted(call.site.registry.all(kind), key=lambda found: found[1].id):
+            if not may_see(call.user, settings):
+                continue
+            with contextlib.suppress(Refusal, FileNotFoundError):  # deleted while we look
+                date = repository.commit(repository.resolve("main")).date
+                name = tag("td", link(repo_address(settings), settings.id))
+                rows.append([name, tag("td", date_text(date), class_="number")])
+        if rows:
+            parts += [tag("h2", plural.capitalize()), table(rows, class_="list")]
+    return parts or [tag("p", "There are no repos yet that everybody may see.", class_="soft")]
+
+
+def index(call: Call) -> Response:
+    """Show what this Hub holds."""
+    return html_page("hubmerge hub", [tag("h1", "Repos on this Hub"), *repo_lists(call)])
+
+
+def ref_lists(repository: Repository, settings: Settings, revision: str | None) -> list[Html]:
+    """Link to every branch and tag of a repo; the one that is shown is marked."""
+    parts = []
+    for kind, title in REFS.items():
+        items = []
+        for name in repository.refs(kind):
+            target = name if kind in (HEADS, TAGS) else f"refs/{kind}/{name}"
+            shown = {"aria_current": "page"} if revision in (target, f"refs/{kind}/{name}") else {}
+            items.append(tag("li", link(tree_address(settings, target), name, **shown)))
+        if items:
+            parts += [tag("h2", title), tag("ul", *items, class_="refs")]
+    return parts
+
+
+def split_revision(repository: Repository, address: str) -> tuple[str, str, str]:
+    """Split what follows `tree/`, where revisions may have slashes: (revision, its commit, folder).
+
+    Raises:
+        RevisionMissing: no beginning of it is a revision.
+    """
+    parts = address.strip("/").split("/")
+    for count in range(len(parts), 0, -1):
+        revision = "/".join(parts[:count])
+        with contextlib.suppress(RevisionMissing):
+            return revision, repository.resolve(revision), "/".join(parts[count:])
+    raise RevisionMissing(f"Invalid rev id: {address}")
+
+
+def file_list(settings: Settings, tree: Tree, revision: str, folder: str) -> list[Html]:
+    """List a folder, its folders first."""
+    listing = describe_tree(tree, folder, recursive=False)
+    rows = []
+    if folder:
+        rows.append([tag("td", link(tree_address(settings, revision, folder.rpartition("/")[0]), "..")), tag("td")])
+    for item in sorted(listing, key=lambda item: (item["type"] == "file", item["path"]))[:ROWS_LIMIT]:
+        path, name = item["path"], item["path"].rpartition("/")[2]
+        if item["type"] == "file":
+            target, size = files_address(settings, revision) + quote(path), size_text(item["size"])
+        else:
+            target, name, size = tree_address(settings, revision, path), f"{name}/", ""
+        rows.append([tag("td", link(target, name)), tag("td", size, class_="number")])
+    parts = [tag("h2", f"Files in {folder}" if folder else "Files"), table(rows, class_="list")]
+    if len(listing) > ROWS_LIMIT:
+        parts.append(tag("p", f"{len(listing) - ROWS_LIMIT:,} more are not listed here.", class_="soft"))
+    return parts
+
+
+def card_part(call: Call, settings: Settings, tree: Tree, revision: str) -> list[Html]:
+    """Render the README.md of a commit, if there is one that can be."""
+    entry = tree.get("README.md")
+    if entry is None or entry.sha256 or entry.size > CARD_LIMIT_BYTES:
+        return []
+    if settings.gated and not may_read_gated(call.user, settings):
+        return [tag("p", "Access to the files of this repo is restricted.", class_="soft")]
+    text = card_text(call.site.store.blob_path(entry.oid).read_text(encoding="utf-8", errors="replace"))
+    metadata = metadata_table(card_of(call.site.store, tree))
+    return [tag("article", metadata, render_markdown(text, files_address(settings, revision)))]
+
+
+def heading(settings: Settings) -> list[Html]:
+    """Name a repo."""
+    kinds = [settings.kind, *(["gated"] if settings.gated else []), *(["private"] if settings.private else [])]
+    labels: list[str] = []
+    for kind in kinds:
+        labels += [" ", tag("span", kind, class_="kind")]
+    return [tag("h1", link(repo_address(settings), settings.id)), tag("p", *labels)]
+
+
+def repo(call: Call) -> Response:
+    """Show a repo at a revision (default: main), or a folder of it."""
+    try:
+        repository, settings = call.readable()
+    except RepositoryMissing:
+        wanted = f"There is no {call.kind} {call.repo_id} on this Hub that you may see."
+        return missing(wanted, [tag("p", "These repos are there:"), *repo_lists(call)])
+    address = call.params.get("address") or "main"
+    try:
+        revision, commit_id, folder = split_revision(repository, address)
+    except RevisionMissing:
+        wanted = f"{settings.id} has no branch, tag or commit {address}."
+        return missing(wanted, ref_lists(repository, settings, None))
+    tree = repository.tree(commit_id)
+    if folder and not any(path.startswith(f"{folder}/") for path in tree):
+        wanted = f"{settings.id} has no folder {folder} at {revision}."
+        if folder in tree:
+            target = files_address(settings, revision) + quote(folder)
+            return missing(wanted, [tag("p", "There is a file of that name: ", link(target, folder))])
+        return missing(wanted, file_list(settings, tree, revision, ""))
+    commit = repository.commit(commit_id)
+    about = [
+        tag("strong", revision),
+        " is commit ",
+        link(tree_address(settings, commit_id), commit_id, class_="commit"),
+        Html("<br>"),
+        commit.title,
+        tag("span", f" · {commit.author} · {date_text(commit.date)}", class_="soft"),
+    ]
+    content = [
+        *heading(settings),
+        tag("p", *about),
+        *ref_lists(repository, settings, revision),
+        *file_list(settings, tree, revision, folder),
+        *([] if folder else card_part(call, settings, tree, revision)),
+    ]
+    return html_page(settings.id if revision == "main" else f"{settings.id} at {revision}", content)
+
+
+def missing(wanted: str, there: list[Html]) -> Response:
+    """Say what is missing, and what there is instead."""
+    return html_page("Not found", [tag("h1", "Not found"), tag("p", wanted), *there], status=404)
+
+
+def wants_page(request: Request) -> bool:
+    """Tell a browser on a wrong address from a program."""
+    parts = request.scope["path"].strip("/").split("/")
+    return (
+        request.method in ("GET", "HEAD")
+        and "text/html" in request.headers.get("accept", "")
+        and parts[0] not in PROGRAMS
+        and "resolve" not in parts
+    )
+
+
+def missing_address(request: Request) -> Response:
+    """Answer a browser at an address nothing is served at."""
+    there = tag("p", "The repos of this Hub are listed on ", link("/", "its first page"), ".")
+    return missing(f"Nothing is served at {unquote(request.scope['path'])}.", [there])
+
+
+def page_route(path: str, handler: Callable[[Call], Response], plural: str = "models") -> Route:
+    """Serve a page by a plain function, in a thread of its own; refusals are pages as well."""
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            call = await open_call(request, body=False)
+            call.params["plural"] = plural
+            return await run_in_threadpool(handler, call)
+        except Refusal as refusal:
+            return html_page("Refused", [tag("h1", "Refused"), tag("p", refusal.message)], status=refusal.status)
+
+    return PageRoute(path, endpoint, methods=["GET"])
+
+
+ROUTES = [
+    page_route("/", index),
+    *(
+        page_route(prefix + "/{namespace}/{name}" + rest, repo, plural)
+        for prefix, plural in (("/datasets", "datasets"), ("/spaces", "spaces"), ("", "models"))
+        for rest in ("", "/", "/tree/{address:path}")
+    ),
+]

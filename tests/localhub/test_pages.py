@@ -1,0 +1,250 @@
+"""The pages people open in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi
+
+from hubmerge.localhub import LocalHub
+from hubmerge.localhub.operations import Put
+from hubmerge.localhub.records import FileEntry
+
+Names = Callable[..., str]
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+CARD = """---
+license: apache-2.0
+tags: [merge, "<b>bold</b>"]
+more: {inner: nested}
+---
+# Merged *model*
+
+| task | score |
+|---|---:|
+| digits | 81.2 |
+
+![scores](./plots/scores.png) [notes](notes.txt "n") [base](/local/base/tree/main) [paper](https://example.org/p?q=1)
+"""
+HOSTILE = """---
+license: "\\"><script>alert(0)</script>"
+---
+<script>alert(1)</script> and <img src=x onerror="alert(2)">
+
+[a](javascript:alert(3)) [b](JaVa&#115;cript:alert(4)) [c](vbscript:x) [d](<data:text/html,<script>alert(5)</script>>)
+![e](javascript:alert(6)) [f](x"onmouseover="alert(7)) [g](blob:alert) [h](../../../../api/models) <javascript:alert(8)>
+
+```"><script>alert(9)</script>
+</code><script>alert(10)</script>
+```
+"""
+
+
+def ask(hub: LocalHub, path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
+    request = urllib.request.Request(hub.endpoint + path, method=method, headers={**BROWSER, **headers})
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.status, answer.headers["Content-Type"], answer.read().decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.headers["Content-Type"], error.read().decode()
+
+
+def page(hub: LocalHub, path: str, status: int = 200) -> str:
+    answered, media_type, text = ask(hub, path)
+    assert (answered, media_type) == (status, "text/html; charset=utf-8")
+    assert text.startswith("<!doctype html>")
+    assert text.endswith("</html>\n")
+    return text
+
+
+def links(text: str) -> list[str]:
+    return re.findall(r'href="([^"]*)"', text)
+
+
+@pytest.fixture
+def api(local_hub: LocalHub) -> HfApi:
+    return HfApi()
+
+
+@pytest.fixture
+def repo(api: HfApi, repo_name: Names) -> str:
+    name = api.create_repo(repo_name("merged")).repo_id
+    files = {"README.md": CARD.encode(), "notes.txt": b"12345", "plots/scores.png": b"\x89PNG" + bytes(2000)}
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+    api.create_commit(name, operations, commit_message="Step 8 & last")
+    api.create_tag(name, tag="step-08")
+    return name
+
+
+def test_the_first_page_lists_repos_of_every_kind(local_hub: LocalHub, api: HfApi, repo: str, repo_name: Names) -> None:
+    dataset = api.create_repo(repo_name("digits"), repo_type="dataset").repo_id
+    hidden = api.create_repo(repo_name("hidden"), private=True).repo_id
+    found = links(page(local_hub, "/"))
+    assert f"/{repo}" in found
+    assert f"/datasets/{dataset}" in found
+    assert f"/{hidden}" not in found
+    assert f"/datasets/{dataset}/resolve/main/.gitattributes" in links(page(local_hub, f"/datasets/{dataset}"))
+
+
+def test_an_empty_hub_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
+        assert "no repos" in page(hub, "/")
+
+
+@pytest.mark.parametrize("path", ["", "/", "/tree/main", "/tree/step-08", "/tree/refs%2Ftags%2Fstep-08"])
+def test_a_repo_at_its_branch_and_tag(local_hub: LocalHub, api: HfApi, repo: str, path: str) -> None:
+    text = page(local_hub, f"/{repo}{path}")
+    assert str(api.model_info(repo).sha) in text
+    assert "Step 8 &amp; last" in text
+    assert "5 B" in text
+    revision = path.rpartition("/")[2] or "main"
+    for target in (f"/{repo}/tree/main", f"/{repo}/tree/step-08", f"/{repo}/resolve/{revision}/notes.txt"):
+        assert target in links(text)
+    assert f'href="/{repo}/tree/{revision.removeprefix("refs%2Ftags%2F")}" aria-current="page"' in text
+
+
+def test_the_card_is_rendered_and_its_addresses_lead_to_the_files(local_hub: LocalHub, repo: str) -> None:
+    text = page(local_hub, f"/{repo}/tree/step-08")
+    assert "<h1>Merged <em>model</em></h1>" in text
+    assert '<td style="text-align:right">81.2</td>' in text
+    assert "apache-2.0" in text
+    assert "merge, &lt;b&gt;bold&lt;/b&gt;" in text
+    assert "nested" not in text
+    assert f'src="/{repo}/resolve/step-08/plots/scores.png"' in text
+    assert {f"/{repo}/resolve/step-08/notes.txt", "/local/base/tree/main", "https://example.org/p?q=1"} <= {
+        *links(text)
+    }
+    assert ask(local_hub, f"/{repo}/resolve/step-08/plots/scores.png")[:2] == (200, "image/png")
+
+
+def test_a_repo_at_a_commit_and_at_revisions_with_slashes(local_hub: LocalHub, api: HfApi, repo: str) -> None:
+    earlier = str(api.model_info(repo).sha)
+    api.create_branch(repo, branch="dev/x")
+    later = api.upload_file(
+        path_or_fileobj=b"x" * 12345, path_in_repo="only there #1.txt", repo_id=repo, revision="dev/x"
+    ).oid
+    proposed = api.upload_file(path_or_fileobj=b"y", path_in_repo="y.txt", repo_id=repo, create_pr=True)
+    old = page(local_hub, f"/{repo}/tree/{earlier}")
+    assert "only there" not in old
+    assert f"/{repo}/resolve/{earlier}/notes.txt" in links(old)
+    for address in ("dev%2Fx", "dev/x"):
+        text = page(local_hub, f"/{repo}/tree/{address}")
+        assert later in text
+        assert "12.3 kB" in text
+        assert f"/{repo}/resolve/dev%2Fx/only%20there%20%231.txt" in links(text)
+        assert {f"/{repo}/tree/dev%2Fx", f"/{repo}/tree/refs%2Fpr%2F1"} <= {*links(text)}
+    assert proposed.oid in page(local_hub, f"/{repo}/tree/refs/pr/1")
+    for target in links(page(local_hub, f"/{repo}/tree/dev/x")):
+        if target.startswith(f"/{repo}/") and "/base/" not in target:
+            assert ask(local_hub, target)[0] == 200, target
+
+
+def test_a_folder(local_hub: LocalHub, repo: str) -> None:
+    assert f"/{repo}/tree/step-08/plots" in links(page(local_hub, f"/{repo}/tree/step-08"))
+    text = page(local_hub, f"/{repo}/tree/step-08/plots")
+    assert f"/{repo}/resolve/step-08/plots/scores.png" in links(text)
+    assert "notes.txt" not in text
+    assert "no folder nowhere" in page(local_hub, f"/{repo}/tree/step-08/nowhere", 404)
+    assert f"/{repo}/resolve/step-08/notes.txt" in links(page(local_hub, f"/{repo}/tree/step-08/notes.txt", 404))
+
+
+def test_a_hostile_card_stays_text(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
+    name = api.create_repo(repo_name()).repo_id
+    files = [CommitOperationAdd("README.md", HOSTILE.encode()), CommitOperationAdd("<script>'\"&.txt", b"x")]
+    api.create_commit(name, files, commit_message="<script>alert('title')</script>")
+    text = page(local_hub, f"/{name}")
+    assert "<script" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert "<img src=x" not in text
+    tags = re.findall(r"<[a-z][^>]*>", text)
+    assert not [tag for tag in tags if re.search(r"\son\w+\s*=", re.sub(r'"[^"]*"', '""', tag))]
+    for address in [*links(text), *re.findall(r'src="([^"]*)"', text)]:
+        assert address.startswith(("/", "#")), address
+    assert f"/{name}/resolve/main/api/models" in links(text)
+    assert f"/{name}/resolve/main/%3Cscript%3E%27%22%26.txt" in links(text)
+
+
+def test_pages_may_run_nothing(local_hub: LocalHub, repo: str) -> None:
+    with urllib.request.urlopen(f"{local_hub.endpoint}/{repo}", timeout=30) as answer:
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert local_hub.token not in answer.read().decode()
+
+
+def test_what_is_missing_is_named_with_what_there_is(local_hub: LocalHub, repo: str) -> None:
+    text = page(local_hub, "/local/never-made%3Cb%3E", 404)
+    assert "local/never-made&lt;b&gt;" in text
+    assert f"/{repo}" in links(text)
+    text = page(local_hub, f"/{repo}/tree/step-99", 404)
+    assert "no branch, tag or commit step-99" in text
+    assert f"/{repo}/tree/step-08" in links(text)
+    page(local_hub, f"/{repo}/tree/" + "0" * 40, 404)
+    assert "/some/thing/else" in page(local_hub, "/some/thing/else", 404)
+
+
+def test_a_private_repo_reads_as_missing(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
+    name = api.create_repo(repo_name("secret"), private=True).repo_id
+    api.upload_file(path_or_fileobj=b"# hidden words", path_in_repo="README.md", repo_id=name)
+    never = page(local_hub, "/local/never-made/tree/main", 404)
+    assert page(local_hub, f"/{name}/tree/main", 404) == never.replace("local/never-made", name)
+    status, _, text = ask(local_hub, f"/{name}", Authorization=f"Bearer {local_hub.token}")
+    assert status == 200
+    assert "hidden words" in text
+    assert local_hub.token not in text
+    status, media_type, text = ask(local_hub, f"/{name}", Authorization="Bearer hf_nobody")
+    assert (status, media_type) == (401, "text/html; charset=utf-8")
+    assert "hf_nobody" not in text
+
+
+def test_the_card_of_a_gated_repo_is_kept_back(local_hub: LocalHub, api: HfApi, repo: str) -> None:
+    api.update_repo_settings(repo, gated="manual")
+    text = page(local_hub, f"/{repo}")
+    assert "notes.txt" in text
+    assert "Access to the files of this repo is restricted." in text
+    assert "Merged" not in text
+    assert "apache-2.0" not in text
+
+
+def test_cards_that_cannot_be_read(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
+    name = api.create_repo(repo_name()).repo_id
+    repository = local_hub.site.registry.find("model", name)
+    assert repository is not None
+    for card, shown in (
+        (b"---\n[broken: yaml\n---\n# Still shown", "<h1>Still shown</h1>"),
+        (b'---\nlicense: "\\uD800"\n---\n# \xff\xfe', "<article>"),
+        (b"---\nnever ended", "never ended"),
+        (b"[x](http://[bad)", "<article>"),
+        (b"", "<article>"),
+        (b"# <long>" + b"[" * 200_000, "# &lt;long&gt;[["),
+    ):
+        entry = FileEntry(local_hub.site.store.add_blob(card), len(card))
+        repository.apply("heads", "main", [Put("README.md", entry)], title="Card", message="", author="local")
+        assert shown in page(local_hub, f"/{name}"), card
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/api/nothing"),
+        ("GET", "/api/models/local/never-made"),
+        ("GET", "/v1/chunks/default/0"),
+        ("GET", "/v1/nothing"),
+        ("GET", "/local/never-made/resolve/main/config.json"),
+        ("POST", "/v2/shards"),
+        ("POST", "/"),
+        ("POST", "/local/never-made"),
+    ],
+)
+def test_programs_are_answered_as_before(local_hub: LocalHub, method: str, path: str) -> None:
+    status, media_type, text = ask(local_hub, path, method)
+    assert status == (401 if "never-made" in path and method == "GET" else 404)
+    assert media_type == "application/json"
+    assert json.loads(text)["error"]
+    status, media_type, _ = ask(local_hub, "/some/thing/else", Accept="*/*")
+    assert (status, media_type) == (404, "application/json")
+    assert ask(local_hub, "/", "HEAD")[::2] == (200, "")
