@@ -248,3 +248,19 @@ def test_programs_are_answered_as_before(local_hub: LocalHub, method: str, path:
     status, media_type, _ = ask(local_hub, "/some/thing/else", Accept="*/*")
     assert (status, media_type) == (404, "application/json")
     assert ask(local_hub, "/", "HEAD")[::2] == (200, "")
+
+
+def test_a_card_may_fold_parts_away_and_use_no_other_html() -> None:
+    from hubmerge.localhub.web.cards import render_markdown
+
+    folded = "<details>\n<summary><code>a.yaml</code>, as it was</summary>\n\n**x**\n\n</details>\n"
+    assert folded.split("\n\n", 1)[0] in render_markdown(folded, "/files/")
+    assert "<strong>x</strong>" in render_markdown(folded, "/files/")
+    for hostile in (
+        '<details ontoggle="x">',
+        "<summary><b onclick=x>a</b></summary>",
+        "a <b>b</b>",
+        "</details><script>",
+    ):
+        assert "<details" not in (text := render_markdown(hostile, "/files/"))
+        assert all(mark not in text for mark in ("<summary", "<b", "<script", "</details>"))

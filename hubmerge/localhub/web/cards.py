@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+from html import escape
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,7 +18,18 @@ SAFE_SCHEMES = {"href": ("http", "https", "mailto"), "src": ("http", "https", "d
 MARKDOWN_LIMIT = 100_000
 """Characters. Longer cards are shown as they were written: odd ones take a time that grows with the square of this."""
 
-_markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+FOLD = re.compile(r"\s*(</?details>|<summary>([^<>]|</?code>)*</summary>)\s*")
+"""The one HTML of cards that is kept, a line at a time: what folds a part of them away."""
+
+
+def _html(_renderer: object, tokens: Sequence[Token], index: int, _options: object, _env: object) -> str:
+    lines = tokens[index].content.splitlines(keepends=True)
+    return "".join(line if FOLD.fullmatch(line) else escape(line) for line in lines)
+
+
+_markdown = MarkdownIt("commonmark").enable(["table", "strikethrough"])
+_markdown.add_render_rule("html_block", _html)
+_markdown.add_render_rule("html_inline", _html)
 
 
 def pointed(address: str, attribute: str, files: str) -> str:
@@ -47,7 +60,7 @@ def _point(tokens: Iterable[Token], files: str) -> None:
 
 
 def render_markdown(text: str, files: str) -> Html:
-    """Render Markdown. HTML in it is shown as text."""
+    """Render Markdown. HTML in it is shown as text, but for what folds parts away."""
     if len(text) > MARKDOWN_LIMIT:
         return tag("pre", text)
     tokens = _markdown.parse(text)
