@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 
 from hubmerge.errors import HubError, TargetError
@@ -10,7 +11,7 @@ from hubmerge.held import Held, check_published, check_same
 from hubmerge.hub.listing import find_models, newest_commits
 from hubmerge.hub.publish import Target, read_target, step_tag
 from hubmerge.lockfile import lock_path, require_lock
-from hubmerge.report import RunReport
+from hubmerge.report import RunReport, StepReport
 from hubmerge.sources import Source, SourceResolver
 from hubmerge.workspace import Workspace, write_text
 from merge_recipes import (
@@ -101,11 +102,36 @@ class Stream:
                 hint="put the entry back, or run with --replay to make the stream anew from where it differs",
             )
         raise TargetError(
-            f"target repo {repo} holds another stream: its {tag} merged {other.reference} at {other.commit[:12]}; the "
-            f"recipe's step {other.step} is {self.lock.models[other.step - 1].reference}, or rests on another base "
-            "model, method, parameter or earlier entry",
+            f"target repo {repo} holds another stream: {self._difference(report, other)}",
             hint="publish to another repo, restore the recipe that made it (hubmerge.yaml in that repo), or run with "
             "--replay to make the stream anew from where it differs",
+        )
+
+    def _difference(self, report: RunReport, other: StepReport) -> str:
+        """What sets a published step apart from the recipe's step of that number, in words."""
+        tag, ours, base = step_tag(other.step), self.lock.models[other.step - 1], self.lock.base_model
+        if (other.reference, other.commit) != (str(ours.reference), ours.commit):
+            return (
+                f"its {tag} merged {other.reference} at {other.commit[:12]}; the recipe's step {other.step} is "
+                f"{ours.reference} at {ours.commit[:12]}"
+            )
+        if report.base_model.commit != base.commit:
+            merged = report.base_model
+            return (
+                f"its base model is {merged.reference} at {merged.commit[:12]}, the recipe's {base.reference} at "
+                f"{base.commit[:12]}"
+            )
+        if report.merge_method != self.recipe.merge_method:
+            return f"it was merged by {report.merge_method}, the recipe says {self.recipe.merge_method}"
+        pairs = (json.dumps(dict(values), sort_keys=True) for values in (report.parameters, self.recipe.parameters))
+        theirs, wanted = map(json.loads, pairs)
+        differing = sorted(key for key in {*theirs, *wanted} if theirs.get(key) != wanted.get(key))
+        if differing:
+            return f"it was merged with another value of {', '.join(differing)} than the recipe has"
+        where = "in all steps" if other.step == 1 else f"from {tag} on"
+        return (
+            f"the models are the recipe's, but {where} something else has changed: a parameter of an entry, an "
+            "adapter, dtype, out_dtype or the tensor rules"
         )
 
     def common_steps(self, report: RunReport) -> int:

@@ -239,11 +239,22 @@ def test_target_that_holds_another_stream(stage: Stage, hubmerge: Command, tmp_p
     repo, names = repo_name("merged"), tuple(stage.towers)
     assert hubmerge("run", stage.write(tmp_path, stage.recipe(repo, entries=names[:2], evaluate=None)))[0] == 0
     head = HfApi().model_info(repo).sha
-    for changes in ({"entries": names[1:]}, {"entries": names[:1]}, {"parameters": {"alpha": 0.2}}):
+    entries = [{"model": stage.towers[name], "name": name} for name in names[:2]]
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"entries": names[1:]}, f"its step-01 merged {stage.towers[names[0]]} at "),
+        ({"entries": names[:1]}, "an entry was removed from the recipe"),
+        ({"parameters": {"alpha": 0.2}}, "it was merged with another value of alpha than the recipe has"),
+        ({"merge_method": "weight_average"}, "it was merged by opcm, the recipe says weight_average"),
+        ({"base_model": stage.towers[names[2]]}, f"its base model is {stage.base} at "),
+        ({"out_dtype": "bfloat16"}, "in all steps something else has changed"),
+        ({"models": [entries[0], {**entries[1], "parameters": {"alpha": 0.2}}]}, "from step-02 on something else"),
+    ]
+    for changes, told in wrong:
         recipe = stage.recipe(repo, **{"evaluate": None, "entries": names[:2], **changes})
         status, _, errors = hubmerge("run", stage.write(tmp_path, recipe))
         assert status == 3, changes
         assert repo in errors
+        assert told in errors
     assert HfApi().model_info(repo).sha == head
 
 
