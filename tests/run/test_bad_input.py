@@ -97,6 +97,33 @@ def test_token_that_may_only_read(stage: Stage, refused: Callable[..., str], mon
     assert READER_TOKEN not in message
 
 
+@pytest.fixture
+def without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+
+
+@pytest.mark.usefixtures("without_a_token")
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_no_token_and_a_target_that_is_not_there(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, command: str
+) -> None:
+    repo = repo_name("target")
+    status, _, errors = hubmerge(command, stage.write(tmp_path, stage.recipe(repo)), "--quiet")
+    assert status == 3
+    assert errors.startswith(f"hubmerge: target repo {repo}: no access token is set, and without one")
+    assert "hint: run `hf auth login`, or set HF_TOKEN" in errors
+    assert "made by the run" in errors
+
+
+@pytest.mark.usefixtures("without_a_token")
+def test_no_token_and_a_model_that_is_not_there(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    recipe = stage.recipe(None, **stream(stage, "local/nowhere"))
+    status, _, errors = hubmerge("plan", stage.write(tmp_path, recipe), "--quiet")
+    assert status == 3
+    assert "local/nowhere" in errors
+    assert "no access token is set, and without one there is no such repo" in errors
+
+
 def test_no_permission_for_the_namespace(
     stage: Stage, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
