@@ -186,6 +186,31 @@ def test_plan_reads_headers_and_tells_everything(
     status, text, _ = hubmerge("plan", recipe)
     assert status == 0
     assert "weight matrices" in text
+    assert "step  1  merge " in text
+    assert f"publish  every step to {repo}" in text.splitlines()
+
+
+def test_plan_of_what_is_done_promises_nothing(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = repo_name("merged")
+    changed = stage.recipe(repo, entries=tuple(stage.towers)[:2], evaluate=None)
+    changed["publish"]["steps"] = "last"
+    recipe = stage.write(tmp_path, changed)
+    assert hubmerge("run", recipe, "--quiet")[0] == 0
+    monkeypatch.setattr("hubmerge.planning.cached_bytes", lambda source, files: 0)
+    status, output, _ = hubmerge("plan", recipe, "--json")
+    assert status == 0
+    (plan,) = [event for line in output.splitlines() if (event := json.loads(line))["event"] == "plan"]
+    assert (plan["first_step"], plan["download_bytes"], plan["work_bytes"], plan["estimated_seconds"]) == (3, 0, 0, 0)
+    status, text, _ = hubmerge("plan", recipe)
+    assert status == 0
+    assert "missing  nothing: all 2 steps are done" in text.splitlines()
+    assert f"publish  the last step to {repo}" in text.splitlines()
+    assert not {"download", "disk", "time"} & {line.partition(" ")[0] for line in text.splitlines()}
+    done = [line for line in text.splitlines() if line.startswith("  step")]
+    assert len(done) == 2
+    assert all(" done " in line and "(" not in line for line in done)
 
 
 @pytest.mark.parametrize("voice", ["--quiet", "--json"])
