@@ -73,6 +73,34 @@ def test_missing_repo(stage: Stage, refused: Callable[..., str]) -> None:
     assert "no such repo" in message
 
 
+def test_check_tells_local_folders_that_are_not_there(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    references = ["./here", "./models/clock", "./here+./lora", "./" + "x" * 300]
+    changes: dict[str, Any] = {"models": [{"model": model, "name": f"e{i}"} for i, model in enumerate(references)]}
+    task = {"name": "e0", "kind": "zero-shot-image-classification", "dataset": {"path": "./rows"}}
+    recipe = stage.recipe(None, base_model="~/no-such-base", evaluate={"tasks": [task]}, **changes)
+    path = stage.write(tmp_path, recipe)
+    lines = path.read_text().splitlines()
+    status, output, errors = hubmerge("check", path)
+    assert (status, output) == (2, "")
+    for key, written, folder in (
+        ("base_model", "~/no-such-base", Path("~/no-such-base").expanduser()),
+        ("models[1].model", "./models/clock", tmp_path / "models" / "clock"),
+        ("models[2].model", "./here+./lora", tmp_path / "lora"),
+        ("models[3].model", references[3], tmp_path / references[3]),
+        ("evaluate.tasks[0].dataset.path", "./rows", tmp_path / "rows"),
+    ):
+        line = next(number for number, text in enumerate(lines, start=1) if text.endswith(f" {written}"))
+        column = lines[line - 1].index(written) + 1
+        assert f"{path}:{line}:{column}: {key}: there is no folder {folder}\n" in errors
+    assert errors.count("there is no folder") == 5
+    assert "hint: a local model is a folder with config.json and weights" in errors
+    (tmp_path / "models" / "clock").mkdir(parents=True)
+    (tmp_path / "lora").mkdir()
+    changes["models"].pop()
+    assert hubmerge("check", stage.write(tmp_path, stage.recipe(None, evaluate=None, **changes)))[0] == 0
+
+
 def test_missing_revision(stage: Stage, refused: Callable[..., str]) -> None:
     message = refused(stream(stage, f"{stage.base}@v9"), 3)
     assert "v9" in message
