@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hubmerge.commits import short_commit
 from hubmerge.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def verify(release: str, work_dir: Path, voice: str, *, quick: bool) -> int:
     progress = progress_for(voice)
     reference = ModelReference.parse(release)
     verifier = Verifier(reference.path, reference.revision, work_dir / "verify", progress)
-    progress.note(f"{reference.path}: step {verifier.step} at commit {verifier.release.commit[:12]}")
+    progress.note(f"{reference.path}: step {verifier.step} at commit {short_commit(verifier.release.commit)}")
     verdicts = []
     for finding in verifier.quick() if quick else verifier.full():
         progress.event("finding", asdict(finding))
@@ -132,7 +133,7 @@ def rollback(repo: str, step: int, voice: str) -> int:
 
     progress = progress_for(voice)
     commit = roll_back(repo, step)
-    progress.note(f"{repo} is at step {step} again, by commit {commit[:12]}; the tags of later steps are gone")
+    progress.note(f"{repo} is at step {step} again, by commit {short_commit(commit)}; the tags of later steps are gone")
     progress.event("done", {"repo": repo, "step": step, "commit": commit})
     return 0
 

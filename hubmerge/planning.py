@@ -21,6 +21,7 @@ from hubmerge.checkpoints import (
     make_plan,
     weight_matrices,
 )
+from hubmerge.commits import short_commit
 from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.opening import is_fetched_in_parts, open_planned, parts_of
@@ -142,9 +143,9 @@ class RunPlan:
         """The plan for a person to read."""
         counts, recipe = self.merge.counts, self.stream.recipe
         base = self.stream.base
-        lines = [f"{recipe.merge_method} on {base.reference} ({base.commit[:12]})", ""]
+        lines = [f"{recipe.merge_method} on {base.reference} ({short_commit(base.commit)})", ""]
         for step, source in enumerate(self.sources[1:], start=1):
-            line = f"{source.name}  {source.source.commit[:12]}"
+            line = f"{source.name}  {short_commit(source.source.commit)}"
             if step < self.first_step:
                 lines.append(f"  step {step:>2}  done   {line}")
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from hubmerge.commits import short_commit
 from hubmerge.errors import HubError, TargetError
 from hubmerge.growing import Growth, grow
 from hubmerge.held import Held, check_published, check_same
@@ -101,9 +102,10 @@ class Stream:
                 hint="put the entry back, or run with --replay to make the stream anew from where it differs",
             )
         raise TargetError(
-            f"target repo {repo} holds another stream: its {tag} merged {other.reference} at {other.commit[:12]}; the "
-            f"recipe's step {other.step} is {self.lock.models[other.step - 1].reference}, or rests on another base "
-            "model, method, parameter or earlier entry",
+            f"target repo {repo} holds another stream: its {tag} merged {other.reference} at "
+            f"{short_commit(other.commit)}; the recipe's step {other.step} is "
+            f"{self.lock.models[other.step - 1].reference}, or rests on another base model, method, parameter or "
+            "earlier entry",
             hint="publish to another repo, restore the recipe that made it (hubmerge.yaml in that repo), or run with "
             "--replay to make the stream anew from where it differs",
         )
