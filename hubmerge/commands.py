@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hubmerge.commits import short_commit
 from hubmerge.progress import Progress, SilentProgress
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from hubmerge.executor.processes import Processes
     from hubmerge.out_folder import OutFolder
-    from merge_recipes import LoadedRecipe
+    from merge_recipes import LoadedRecipe, ModelReference, Problem
 
 DIFFERS = 6
 
@@ -70,9 +74,18 @@ def run(
 
 
 def check(recipe: Path, voice: str) -> int:
-    """Check a recipe against what is installed, without any network."""
+    """Check a recipe against what is installed and the folders that are there, without any network.
+
+    Raises:
+        RecipeError: with every problem of the file.
+    """
+    from merge_recipes import RecipeError
+
     progress = progress_for(voice)
     loaded = load(recipe, progress)
+    missing = list(_missing_folders(loaded))
+    if missing:
+        raise RecipeError(missing)
     entries = f"{len(loaded.recipe.entries)} checkpoint(s)"
     if loaded.recipe.has_queries:
         entries += f" and what {len(loaded.recipe.models) - len(loaded.recipe.entries)} query(s) find"
@@ -100,7 +113,7 @@ def verify(release: str, work_dir: Path, voice: str, *, quick: bool) -> int:
     progress = progress_for(voice)
     reference = ModelReference.parse(release)
     verifier = Verifier(reference.path, reference.revision, work_dir / "verify", progress)
-    progress.note(f"{reference.path}: step {verifier.step} at commit {verifier.release.commit[:12]}")
+    progress.note(f"{reference.path}: step {verifier.step} at commit {short_commit(verifier.release.commit)}")
     verdicts, subjects = [], []
     for finding in verifier.quick() if quick else verifier.full():
         progress.event("finding", asdict(finding))
@@ -122,7 +135,7 @@ def rollback(repo: str, step: int, voice: str) -> int:
 
     progress = progress_for(voice)
     commit = roll_back(repo, step)
-    progress.note(f"{repo} is at step {step} again, by commit {commit[:12]}; the tags of later steps are gone")
+    progress.note(f"{repo} is at step {step} again, by commit {short_commit(commit)}; the tags of later steps are gone")
     progress.event("done", {"repo": repo, "step": step, "commit": commit})
     return 0
 
@@ -162,8 +175,6 @@ def hub_serve(
 
 def demo(root: Path, namespace: str, voice: str) -> int:
     """Make the tiny CLIP stream and merge it."""
-    import os
-
     from hubmerge.demo import run_demo
 
     progress = progress_for(voice)
@@ -186,3 +197,26 @@ def load(recipe: Path, progress: Progress) -> LoadedRecipe:
     for remark in check_recipe(loaded, catalog):
         progress.note(f"note: {remark}")
     return loaded
+
+
+def _missing_folders(loaded: LoadedRecipe) -> Iterator[Problem]:
+    """Yield the recipe's local models and datasets that are no folders of this machine."""
+    from merge_recipes import StreamEntry
+
+    recipe, document = loaded.recipe, loaded.document
+    models: list[tuple[tuple[str | int, ...], ModelReference]] = [(("base_model",), recipe.base_model)]
+    for index, entry in enumerate(recipe.models):
+        if isinstance(entry, StreamEntry):
+            both = (entry.model, entry.model.adapter)
+            models += [(("models", index, "model"), one) for one in both if one is not None]
+    tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
+    datasets = [(("evaluate", "tasks", index, "dataset", "path"), task.dataset) for index, task in enumerate(tasks)]
+    wanted = [
+        *((place, Path(one.path), "model") for place, one in models if one.is_local),
+        *((place, Path(dataset.path), "dataset") for place, dataset in datasets if dataset.is_local),
+    ]
+    holds = {"model": "config.json and weights", "dataset": "data files"}
+    for place, folder, kind in wanted:
+        if not os.path.isdir(folder):  # noqa: PTH112 - a name too long for the system is no folder either
+            hint = f"a local {kind} is a folder with {holds[kind]}; paths start from the recipe's folder"
+            yield document.problem(place, f"there is no folder {folder}", hint)

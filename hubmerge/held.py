@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from hubmerge.commits import short_commit
 from hubmerge.errors import TargetError
 from hubmerge.hub.publish import LOCK_FILE, Target
 from hubmerge.lockfile import read_lock
@@ -107,7 +108,7 @@ def difference(first: Lock, second: Lock) -> str | None:
     for data in first.datasets:
         commit = here.get((data.path, data.name, data.revision), data.commit)
         if commit != data.commit:
-            return f"dataset {data.path} is at {data.commit[:19]} there, here at {commit[:19]}"
+            return f"dataset {data.path} is at {short_commit(data.commit)} there, here at {short_commit(commit)}"
     return None
 
 
@@ -116,5 +117,5 @@ def _identity(model: LockedModel) -> Iterable[str | None]:
 
 
 def _told(model: LockedModel) -> str:
-    adapter = "" if model.adapter_commit is None else f", adapter at {model.adapter_commit[:12]}"
-    return f"{model.reference} at {model.commit[:19]}{adapter}"
+    adapter = "" if model.adapter_commit is None else f", adapter at {short_commit(model.adapter_commit)}"
+    return f"{model.reference} at {short_commit(model.commit)}{adapter}"

@@ -21,6 +21,7 @@ from hubmerge.checkpoints import (
     make_plan,
     weight_matrices,
 )
+from hubmerge.commits import short_commit
 from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.opening import is_fetched_in_parts, open_planned, parts_of
@@ -73,6 +74,8 @@ class RunPlan:
     @property
     def download_bytes(self) -> int:
         """How much will be fetched from the Hub."""
+        if not self.steps:
+            return 0
         return sum(source.missing_bytes for source in self.sources)
 
     @property
@@ -81,12 +84,14 @@ class RunPlan:
 
         Where checkpoints are not fetched whole, also what is fetched of those that are here at one time.
         """
+        if not self.steps:
+            return 0
         return 2 * self.merge.state_bytes + 2 * self.written.written_bytes + self._parts_bytes
 
     @property
     def cache_bytes(self) -> int:
         """Room in the Hub cache."""
-        return self.sources[0].missing_bytes if self._by_ranges else self.download_bytes
+        return self.sources[0].missing_bytes if self._by_ranges and self.steps else self.download_bytes
 
     @property
     def _by_ranges(self) -> bool:
@@ -138,11 +143,14 @@ class RunPlan:
         """The plan for a person to read."""
         counts, recipe = self.merge.counts, self.stream.recipe
         base = self.stream.base
-        lines = [f"{recipe.merge_method} on {base.reference} ({base.commit[:12]})", ""]
+        lines = [f"{recipe.merge_method} on {base.reference} ({short_commit(base.commit)})", ""]
         for step, source in enumerate(self.sources[1:], start=1):
-            state = "done  " if step < self.first_step else "merge "
-            size = f"{readable(source.missing_bytes)} to download" if source.missing_bytes else "here already"
-            lines.append(f"  step {step:>2}  {state} {source.name}  {source.source.commit[:12]}  ({size})")
+            line = f"{source.name}  {short_commit(source.source.commit)}"
+            if step < self.first_step:
+                lines.append(f"  step {step:>2}  done   {line}")
+            else:
+                size = f"{readable(source.missing_bytes)} to download" if source.missing_bytes else "here already"
+                lines.append(f"  step {step:>2}  merge  {line}  ({size})")
         largest = self.merge.largest
         lines += [
             "",
@@ -155,13 +163,17 @@ class RunPlan:
         lines += [f"layout   {self.layout_written}"]
         counted = Counter(self.layouts.values())
         lines += [f"         {layout}: {count} checkpoint(s)" for layout, count in counted.items()]
-        lines += [
-            f"download {readable(self.download_bytes)}",
-            f"disk     {readable(self.work_bytes)} in the work folder",
-            f"time     about {max(1, round(self.estimated_seconds))} s of merging on one core",
-        ]
+        if self.steps:
+            lines += [
+                f"download {readable(self.download_bytes)}",
+                f"disk     {readable(self.work_bytes)} in the work folder",
+                f"time     about {max(1, round(self.estimated_seconds))} s of merging on one core",
+            ]
+        else:
+            lines.append(f"missing  nothing: all {self.stream.length} steps are done")
         if recipe.publish is not None:
-            lines.append(f"publish  {recipe.publish.steps} step(s) to {recipe.publish.repo}")
+            which = "every step" if recipe.publish.steps == "every" else "the last step"
+            lines.append(f"publish  {which} to {recipe.publish.repo}")
         return "\n".join(lines)
 
 

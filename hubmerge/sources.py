@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from hubmerge.commits import short_commit
 from hubmerge.errors import CheckpointError, DatasetError
 from hubmerge.hub import fetch
 from merge_recipes import Lock, LockedModel, ModelReference
@@ -34,7 +35,7 @@ class Source:
         """What messages call it: the folder, or repo@commit."""
         if self.reference.is_local:
             return self.reference.path
-        return "/".join(filter(None, (self.reference.path, self.subfolder))) + f"@{self.commit[:12]}"
+        return "/".join(filter(None, (self.reference.path, self.subfolder))) + f"@{short_commit(self.commit)}"
 
     @classmethod
     def of(cls, locked: LockedModel, base: Source | None = None) -> Source:

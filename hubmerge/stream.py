@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 
+from hubmerge.commits import short_commit
 from hubmerge.errors import HubError, TargetError
 from hubmerge.growing import Growth, grow
 from hubmerge.held import Held, check_published, check_same
@@ -112,14 +113,14 @@ class Stream:
         tag, ours, base = step_tag(other.step), self.lock.models[other.step - 1], self.lock.base_model
         if (other.reference, other.commit) != (str(ours.reference), ours.commit):
             return (
-                f"its {tag} merged {other.reference} at {other.commit[:12]}; the recipe's step {other.step} is "
-                f"{ours.reference} at {ours.commit[:12]}"
+                f"its {tag} merged {other.reference} at {short_commit(other.commit)}; the recipe's step {other.step} "
+                f"is {ours.reference} at {short_commit(ours.commit)}"
             )
         if report.base_model.commit != base.commit:
             merged = report.base_model
             return (
-                f"its base model is {merged.reference} at {merged.commit[:12]}, the recipe's {base.reference} at "
-                f"{base.commit[:12]}"
+                f"its base model is {merged.reference} at {short_commit(merged.commit)}, the recipe's {base.reference} "
+                f"at {short_commit(base.commit)}"
             )
         if report.merge_method != self.recipe.merge_method:
             return f"it was merged by {report.merge_method}, the recipe says {self.recipe.merge_method}"

@@ -17,7 +17,7 @@ from merge_recipes.reading import Document
 from merge_recipes.rules import checkpoint_key, items_at, mapping_at, raw_entries, value_shape
 from merge_recipes.schema import StreamEntry
 from merge_recipes.tasks import candidates
-from merge_recipes.validating import value_message
+from merge_recipes.validating import number_or_word, value_message
 
 if TYPE_CHECKING:
     from merge_recipes.loading import LoadedRecipe
@@ -117,7 +117,9 @@ class _ParameterCheck:
         field = self._fields.get(name)
         if field is None:
             message = f"the method {self._method} has no such parameter{did_you_mean(name, self._fields)}"
-            yield self._document.problem(path, message, at_key=True)
+            # `{alpha: 0,5}` is alpha and a key 5.
+            hint = "write numbers with a point: 0.5" if name.isdigit() else None
+            yield self._document.problem(path, message, hint, at_key=True)
         elif of_entry and not is_per_tensor(field):
             message = "this parameter has one value for the whole stream"
             yield self._document.problem(path, message, "write it under the top-level parameters", at_key=True)
@@ -130,7 +132,8 @@ class _ParameterCheck:
     def _misfits(self, path: KeyPath, name: str, value: Any) -> Iterator[Problem]:
         for details in self._errors({name: value}):
             if details["loc"][:1] == (name,) and details["type"] != "missing":
-                message, hint = value_message(details, self._document.marks.plain.get(path))
+                plain = self._document.marks.plain.get(path)
+                message, hint = value_message(details, plain, alternatives=number_or_word(self._class, name))
                 yield self._document.problem(path, message, hint)
 
     def _errors(self, values: Mapping[str, Any]) -> list[Any]:

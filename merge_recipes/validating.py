@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -31,6 +32,8 @@ _EXPECTED = {
     "none_required": "nothing",
 }
 _ITEMS: dict[int | str, type[BaseModel]] = {QUERY: ModelQuery, COLLECTION: ModelCollection, ENTRY: StreamEntry}
+_REFERENCE_KEYS = ("model", "repo", "path")
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
 
 
@@ -88,6 +91,8 @@ def told(details: ErrorDetails, model: type[BaseModel], document: Document, path
     message, hint = value_message(details, document.marks.plain.get(location))
     if kind == "string_pattern_mismatch" and location not in document.marks.values:
         hint = f"give it a name of its own: `{location[-1]}: ...`"
+    if kind in {"model_type", "model_attributes_type"}:
+        hint = _reference_hint(_model_at(model, details["loc"]), details["input"])
     return document.problem(location, message, hint)
 
 
@@ -127,14 +132,45 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
 
 
-def value_message(details: ErrorDetails, plain: str | None) -> tuple[str, str | None]:
-    """Return the sentence and the hint for a value; `plain` is how it was written, if without quotes."""
+def _reference_hint(part: type[BaseModel] | None, value: object) -> str | None:
+    """Return where a reference goes that stands in place of a mapping, if it goes anywhere there."""
+    if part is None or not isinstance(value, str) or "/" not in value:
+        return None
+    fields = part.model_fields
+    key = next((name for name in _REFERENCE_KEYS if name in fields and fields[name].is_required()), None)
+    return None if key is None else f"a reference goes under a key, for example `{key}: {value[:60]}`"
+
+
+def number_or_word(model: type[BaseModel], key: str) -> str | None:
+    """Return "a number between 0 and 1, or auto" for a key that takes a number or a word, None for any other."""
+    schema = model.model_json_schema().get("properties", {}).get(key, {})
+    kinds = schema.get("oneOf") or schema.get("anyOf") or []
+    number = next((kind for kind in kinds if kind.get("type") == "number"), None)
+    words = [str(word) for kind in kinds for word in kind.get("enum", [kind[key] for key in ("const",) if key in kind])]
+    if number is None or not words:
+        return None
+    both = "minimum" in number and "maximum" in number
+    between = f" between {number['minimum']:g} and {number['maximum']:g}" if both else ""
+    return f"a number{between}, or {' or '.join(words)}"
+
+
+def value_message(
+    details: ErrorDetails, plain: str | None, *, alternatives: str | None = None
+) -> tuple[str, str | None]:
+    """Return the sentence and the hint for a value; `plain` is how it was written, if without quotes.
+
+    `alternatives` tells what is expected where that is a number or one of some words.
+    """
     kind, value = details["type"], details["input"]
     context = details.get("ctx", {})
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, got {_as_written(value, plain)}", _type_hint(kind, value, plain)
     if kind in {"literal_error", "enum"}:
         choices = [choice.strip("'") for choice in str(context["expected"]).replace(" or ", ", ").split(", ")]
+        if alternatives is not None:
+            word = nearest(value, choices) if isinstance(value, str) else None
+            hint = _type_hint("float_type", value, plain) or (f"did you mean {word}?" if word else None)
+            return f"expected {alternatives}; got {_as_written(value, plain)}", hint
         guess = did_you_mean(value, choices) if isinstance(value, str) else ""
         known = f" (expected one of: {', '.join(choices)})" if "did you mean" in guess else ""
         return f"{_as_written(value, plain)} is not one of the choices{guess or known}{known if guess else ''}", None
@@ -173,8 +209,8 @@ def _type_hint(kind: str, value: object, plain: str | None) -> str | None:
         return "write one value, not a list"
     if kind in {"tuple_type", "list_type"} and isinstance(value, str):
         return "write it as a list: [...]"
-    if kind in {"model_type", "model_attributes_type"} and isinstance(value, str) and "/" in value:
-        return f"a reference goes under a key, for example `model: {value[:60]}`"
+    if kind == "float_type" and isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
+        return f"write it with a point{'' if plain is not None else ', without quotes'}: {value.replace(',', '.')[:60]}"
     if isinstance(value, str) and plain is None and _expects(kind, value):
         return f"write it without quotes: {value}"
     return None

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from hubmerge.commits import short_commit
 from hubmerge.growing import grow
 from hubmerge.held import Held
 from hubmerge.hub.listing import Standing, find_models, standing
@@ -147,4 +148,4 @@ def news_text(news: Sequence[News]) -> str:
 
 
 def _short(commit: str | None) -> str:
-    return "-" if commit is None else commit[:12]
+    return "-" if commit is None else short_commit(commit)

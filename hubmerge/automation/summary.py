@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hubmerge.accuracy import AccuracyMatrix, percent
 from hubmerge.cards.markup import code, plain, table
+from hubmerge.commits import short_commit
 from hubmerge.hub.publish import step_tag
 from hubmerge.report import RunReport, StepReport
 
@@ -20,7 +21,7 @@ def summary_text(report: RunReport, done: Sequence[StepReport], addresses: Seque
     for step in done:
         published = next((one for one in addresses if one.endswith(f"/{step_tag(step.step)}")), None)
         where = f": <{published}>" if published is not None else ""
-        source = f"{plain(step.reference)} at {code(step.commit[:12])}"
+        source = f"{plain(step.reference)} at {code(short_commit(step.commit))}"
         lines.append(f"- step {step.step}: {plain(step.name)} ({source}){where}")
     matrix = report.accuracy_matrix()
     if matrix.steps:

@@ -14,6 +14,7 @@ from hubmerge.accuracy import (
 )
 from hubmerge.cards.markup import block, code, is_commit, plain, repo_link, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
+from hubmerge.commits import short_commit
 from hubmerge.report import RunReport, Spread, TaskReport
 
 PICTURE_FILE = "accuracy_matrix.png"
@@ -130,9 +131,9 @@ def _merged(report: RunReport, *, every_step: bool, repo: str | None) -> str:
         tag = code(step_tag(step.step))
         if every_step and repo:
             tag = f"[{tag}](/{repo}/tree/{step_tag(step.step)})"
-        rows.append([str(step.step), _model_link(step.reference, step.commit), code(step.commit[:12]), tag])
+        rows.append([str(step.step), _model_link(step.reference, step.commit), code(short_commit(step.commit)), tag])
     base = report.base_model
-    start = ["", _model_link(base.reference, base.commit), code(base.commit[:12]), "base model"]
+    start = ["", _model_link(base.reference, base.commit), code(short_commit(base.commit)), "base model"]
     text = "In this order, each at exactly this commit:\n\n"
     text += table(["step", "checkpoint", "commit", "tag"], [start, *rows], "rlll")
     if report.parameters:
@@ -272,7 +273,7 @@ def _dataset(task: TaskReport) -> str:
     parts = [repo_link(task.dataset, task.dataset, task.commit, kind="dataset")]
     parts.append(code(task.split if task.subset is None else f"{task.subset}/{task.split}"))
     if is_commit(task.commit):
-        parts.append(f"at {code(str(task.commit)[:12])}")
+        parts.append(f"at {code(short_commit(str(task.commit)))}")
     return " ".join(parts)
 
 

@@ -121,8 +121,9 @@ def align(
     memory may have others than files.
 
     Raises CheckpointError naming the tensor if the checkpoint holds one that the base lacks, lacks one inside a
-    component that it has, or holds one of another shape.
+    component that it has, or holds one of another shape; also if `selection` leaves nothing of the base model.
     """
+    selection.check(parameter_shapes(base.tensors), base.label)
     try:
         return _Alignment(base, checkpoint, selection, ties or {}).result()
     except CheckpointError:

@@ -17,7 +17,7 @@ from hubmerge.checkpoints.heads import check_head
 from hubmerge.checkpoints.matrices import MatrixRule
 from hubmerge.checkpoints.names import buffer_reason, nearest
 from hubmerge.checkpoints.quantised import is_quantised
-from hubmerge.checkpoints.selection import EVERYTHING, Selection
+from hubmerge.checkpoints.selection import EVERYTHING, Selection, glob_hint
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 from hubmerge.errors import CheckpointError
 
@@ -226,7 +226,7 @@ def _check_selection(base: Checkpoint, checkpoints: Sequence[AlignedCheckpoint],
         raise CheckpointError(
             f"`tensors:` in the recipe: {unmatched[0]!r} matches no tensor of {base.label} or its checkpoints"
             + (f"; the nearest name is {alike!r}" if alike else ""),
-            hint="globs stand for whole names: `vision_model.*`, `*.bias`",
+            hint=glob_hint(unmatched[0], list(base.tensors)),
         )
 
 

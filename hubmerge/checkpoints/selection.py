@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
+
+from hubmerge.checkpoints.components import pattern_for
+from hubmerge.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,29 @@ class Selection:
             return "not among the included tensors"
         return None
 
+    def check(self, names: Collection[str], label: str) -> None:
+        """Check that something of the base model, which is called `label` and has the parameters `names`, is left.
+
+        Raises CheckpointError naming the key of the recipe at fault, and some of the names.
+        """
+        if not names or any(self.covers(name) for name in names):
+            return
+        keys = [
+            key
+            for key, alone in (("include", replace(self, exclude=())), ("exclude", replace(self, include=())))
+            if not any(alone.covers(name) for name in names)
+        ]
+        globs = {"include": self.include, "exclude": self.exclude}
+        keys = keys or list(globs)
+        wrong = [glob for key in keys for glob in globs[key]]
+        where = " and ".join(f"`tensors: {key}`" for key in keys)
+        listed = ", ".join(f'"{glob}"' for glob in wrong[:4]) + (", ..." if len(wrong) > 4 else "")
+        raise CheckpointError(
+            f"{where} in the recipe ({listed}): no tensor of the base model {label} is left to be merged; "
+            f"it has for example {', '.join(repr(name) for name in _examples(names))}",
+            hint=glob_hint(wrong[0], names),
+        )
+
     def unmatched(self, names: set[str]) -> list[str]:
         """The globs that match none of `names`: most likely misspelt."""
         return [
@@ -39,3 +66,18 @@ class Selection:
 
 
 EVERYTHING = Selection()
+
+
+def glob_hint(glob: str, names: Collection[str]) -> str:
+    """How to write a glob that takes too little or too much, of names like `names`."""
+    inside = f"{glob.rstrip('.')}."
+    if any(name.startswith(inside) for name in names):
+        return f"globs stand for whole names: for all tensors of {glob} write `{inside}*`"
+    patterns = list(dict.fromkeys(pattern_for(name) for name in names))[:2]
+    return f"globs stand for whole names: {', '.join(f'`{pattern}`' for pattern in (*patterns, '*.bias'))}"
+
+
+def _examples(names: Collection[str]) -> list[str]:
+    """Three names at most, of different parts of the model as far as there are."""
+    firsts = {pattern_for(name): name for name in reversed(list(names))}
+    return [*dict.fromkeys([*reversed(list(firsts.values())), *names])][:3]

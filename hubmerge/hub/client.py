@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import os
 import random
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from huggingface_hub import HfApi, constants
+from huggingface_hub import HfApi, constants, get_token
 from huggingface_hub.errors import (
     DisabledRepoError,
     GatedRepoError,
@@ -63,6 +64,16 @@ def api() -> HfApi:
     import hubmerge
 
     return HfApi(library_name="hubmerge", library_version=hubmerge.__version__)
+
+
+def no_token() -> bool:
+    """Tell whether no access token is set, neither in HF_TOKEN nor by `hf auth login`."""
+    return get_token() is None
+
+
+def is_anonymous(error: Exception) -> bool:
+    """Tell whether the Hub refused a call for which there was no token to show."""
+    return status_of(error) == 401 and not os.environ.get("HF_OIDC_RESOURCE") and no_token()
 
 
 def call(what: str, function: Callable[[], Result], *, sleep: Callable[[float], None] | None = None) -> Result:
@@ -197,6 +208,11 @@ def explain(error: Exception, what: str) -> HubError:
         return HubError(
             f"{what}: the repo is gated, and this token has not been granted access",
             hint=f"ask for access on {endpoint}, then run again with the token of that account in HF_TOKEN",
+        )
+    if isinstance(error, RepositoryNotFoundError) and is_anonymous(error):
+        return HubError(
+            f"{what}: no access token is set, and without one there is no such repo to be seen on {endpoint}",
+            hint="for a private repo run `hf auth login`, or set HF_TOKEN; else check the name for a typing error",
         )
     if isinstance(error, RepositoryNotFoundError):
         return HubError(

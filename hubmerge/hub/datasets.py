@@ -14,6 +14,7 @@ import evaluate
 from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
+from hubmerge.commits import short_commit
 from hubmerge.errors import DatasetError, EvaluationError, HubError, MachineError
 from hubmerge.hub.client import call, causes, explain
 from hubmerge.hub.fetch import sweep_cache
@@ -33,7 +34,7 @@ def load_rows(
         DatasetError: no such dataset, subset or split, no access, or files that cannot be read.
     """
     path, subset, split, local = dataset.path, dataset.name, dataset.split, dataset.is_local
-    what = f"dataset {path}" if local or commit is None else f"dataset {path}@{commit[:12]}"
+    what = f"dataset {path}" if local or commit is None else f"dataset {path}@{short_commit(commit)}"
     if local:
         path = str(Path(path).expanduser())
         if not Path(path).is_dir():

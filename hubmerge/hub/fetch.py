@@ -21,6 +21,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 
 from hubmerge.checkpoints.header import LENGTH_BYTES, header_length
 from hubmerge.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_FILES, is_inside
+from hubmerge.commits import short_commit
 from hubmerge.errors import HubError
 from hubmerge.hub.client import PassingError, api, call
 
@@ -215,7 +216,7 @@ def read_header(path: str, commit: str, file: RemoteFile) -> bytes:
         CheckpointError: the first bytes are not those of a safetensors file.
     """
     first = read_range(path, commit, file.path, 0, min(FIRST_BYTES, file.size))
-    length = LENGTH_BYTES + header_length(first, f"{path}@{commit[:12]}/{file.path}", size=file.size)
+    length = LENGTH_BYTES + header_length(first, f"{path}@{short_commit(commit)}/{file.path}", size=file.size)
     if length <= len(first):
         return first[:length]
     return first + read_range(path, commit, file.path, len(first), length - len(first))

@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from hubmerge.checkpoints.layout import is_inside
 from hubmerge.errors import HubError, TargetError, TargetMovedError
-from hubmerge.hub.client import PassingError, api, call, create_commit, status_of
+from hubmerge.hub.client import PassingError, api, call, create_commit, is_anonymous, no_token, status_of
 from hubmerge.hub.fetch import download, list_files, sweep_cache
 
 REPORT_FILE = "hubmerge.json"
@@ -73,8 +73,12 @@ def read_target(repo: str) -> Target:
         try:
             return api().model_info(repo).sha
         except RepositoryNotFoundError as error:
-            if status_of(error) == 401 and api().token is None and _no_token():
-                raise
+            if is_anonymous(error):
+                raise HubError(
+                    f"{what}: no access token is set, and without one it cannot be seen on {api().endpoint}, nor made",
+                    hint="run `hf auth login`, or set HF_TOKEN to a token with write access; "
+                    "a repo that does not exist yet is then made by the run",
+                ) from error
             return None
 
     commit = call(what, head)
@@ -96,12 +100,6 @@ def read_target(repo: str) -> Target:
     report = _as_report(_read_text(repo, commit, REPORT_FILE), what)
     lock = _read_text(repo, commit, LOCK_FILE) if LOCK_FILE in files else None
     return Target(repo, commit, files, report, lock, tags)
-
-
-def _no_token() -> bool:
-    from huggingface_hub import get_token
-
-    return get_token() is None
 
 
 def _tree(repo: str, commit: str) -> list[Any]:
@@ -152,7 +150,7 @@ def create_target(repo: str, *, private: bool) -> str | None:
 
 def check_token(repo: str) -> None:
     """Refuse early when the token can certainly not publish: none at all, not accepted, or for reading only."""
-    if _no_token():
+    if no_token():
         raise HubError(
             f"publishing to {repo} on {api().endpoint} needs a token with write access",
             hint="set HF_TOKEN, or run `hf auth login`",

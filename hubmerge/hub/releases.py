@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 from hubmerge.errors import HubError
 from hubmerge.hub.client import api, call, create_commit, status_of
@@ -36,7 +36,12 @@ def read_release(repo: str, revision: str | None) -> Release:
         HubError: repo or revision is missing, or it is no step that hubmerge published.
     """
     revision = revision or "main"
-    commit = resolve_commit("model", repo, revision)
+    try:
+        commit = resolve_commit("model", repo, revision)
+    except HubError as error:
+        if isinstance(error.__cause__, RevisionNotFoundError):
+            raise _not_there(repo, revision, published_tags(repo)) from error
+        raise
     what = f"{repo} at {revision}"
     entries = call(f"files of {what}", lambda: list(api().list_repo_tree(repo, revision=commit, recursive=True)))
     files = {entry.path: _digest(entry) for entry in entries if hasattr(entry, "size")}
@@ -72,8 +77,7 @@ def roll_back(repo: str, step: int) -> str:
     """
     tags = published_tags(repo)
     if step not in tags:
-        known = ", ".join(step_tag(number) for number in tags) or "none"
-        raise HubError(f"{repo} has no {step_tag(step)}", hint=f"the steps there are: {known}")
+        raise _not_there(repo, step_tag(step), tags)
     head = resolve_commit("model", repo, "main")
     wanted = call(f"files of {repo}", lambda: _entries(repo, tags[step]))
     present = call(f"files of {repo}", lambda: _entries(repo, head))
@@ -103,6 +107,11 @@ def roll_back(repo: str, step: int) -> str:
         if later > step:
             delete_tag(repo, step_tag(later))
     return commit
+
+
+def _not_there(repo: str, revision: str, tags: dict[int, str]) -> HubError:
+    known = ", ".join(step_tag(number) for number in tags) or "none"
+    return HubError(f"{repo} has no {revision}", hint=f"the steps there are: {known}")
 
 
 def _entries(repo: str, commit: str) -> dict[str, Any]:

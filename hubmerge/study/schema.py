@@ -16,7 +16,7 @@ from merge_recipes.parameters import parameter_fields, parameters_from
 from merge_recipes.parts import Part, Text
 from merge_recipes.reading import Document, read_document, read_text
 from merge_recipes.schema import Parameters
-from merge_recipes.validating import validate, value_message
+from merge_recipes.validating import number_or_word, validate, value_message
 
 
 class Variant(Part):
@@ -146,7 +146,8 @@ def _parameters(
     for point in variant.points():
         for values in _plain({**variant.fixed, **point}):
             for details in _errors(parameters_class, {n: v for n, v in values.items() if n in fields}):
-                message, hint = value_message(details, None)
+                alternatives = number_or_word(parameters_class, str(details["loc"][0])) if details["loc"] else None
+                message, hint = value_message(details, None, alternatives=alternatives)
                 if (details["loc"], message) not in told:
                     told.add((details["loc"], message))
                     yield document.problem((*place, "parameters", *details["loc"][:1]), message, hint)

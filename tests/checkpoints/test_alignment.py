@@ -227,6 +227,37 @@ def test_the_hint_of_a_surplus_component_is_a_selection_that_works(opened: Open)
     assert_reads(align(base, whole, selection=Selection(exclude=patterns)), TOWER)
 
 
+@pytest.mark.parametrize(
+    ("selection", "said", "hint"),
+    [
+        (
+            Selection(include=("vision_model",)),
+            '`tensors: include` in the recipe ("vision_model"): no tensor of the base model base is left to be merged',
+            "for all tensors of vision_model write `vision_model.*`",
+        ),
+        (
+            Selection(exclude=("logit_scale", "*")),
+            '`tensors: exclude` in the recipe ("logit_scale", "*"): no tensor of the base model base is left',
+            "globs stand for whole names: `vision_model.*`, `text_model.*`, `*.bias`",
+        ),
+        (
+            Selection(include=("*.bias",), exclude=("*.bias",)),
+            '`tensors: include` and `tensors: exclude` in the recipe ("*.bias", "*.bias"): no tensor',
+            "globs stand for whole names",
+        ),
+    ],
+)
+def test_a_selection_that_leaves_nothing_of_the_base_is_told_as_such(
+    opened: Open, selection: Selection, said: str, hint: str
+) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        align(opened("base", WHOLE), opened("tower", TOWER), selection=selection)
+    assert caught.value.message.startswith(said)
+    examples = ("vision_model.embeddings.class_embedding", "text_model.embeddings.token.weight")
+    assert all(repr(name) in caught.value.message for name in (*examples, "visual_projection.weight"))
+    assert hint in (caught.value.hint or "")
+
+
 def test_only_included_tensors_are_asked_for(opened: Open) -> None:
     only = Selection(include=("encoder.*",))
     part = {name: tensor for name, tensor in TOWER.items() if name.startswith("encoder.")}

@@ -119,6 +119,13 @@ def test_a_glob_that_matches_nothing(opened: Open, selection: Selection) -> None
         make_plan(base, [align(base, base)], RULE, selection=selection)
 
 
+def test_a_glob_that_lacks_its_star_is_told_how_to_be_written(opened: Open) -> None:
+    base = opened("base", WHOLE)
+    with pytest.raises(CheckpointError, match="'text_model' matches no tensor") as caught:
+        planned(base, [base], Selection(include=("vision_model.*", "text_model")))
+    assert "for all tensors of text_model write `text_model.*`" in (caught.value.hint or "")
+
+
 def test_nothing_left_to_merge(opened: Open) -> None:
     base = opened("base", VISION)
     with pytest.raises(CheckpointError, match="nothing to merge"):

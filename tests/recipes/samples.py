@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from merge_recipes import LoadedRecipe, PerTensor, Problem, RecipeError, parse_recipe
 
@@ -34,6 +34,13 @@ publish:
 """
 
 
+Number = Annotated[float, Field(ge=0, le=1), Tag("number")]
+Share = Annotated[
+    Number | Annotated[Literal["auto"], Tag("word")],
+    Discriminator(lambda value: "word" if isinstance(value, str) else "number"),
+]
+
+
 class Projection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,6 +57,7 @@ class Projection(BaseModel):
 
 
 class Scaled(BaseModel):
+    share: Annotated[Share, PerTensor()] = 0.5
     scale_factor: Annotated[float, PerTensor()] = Field(alias="lambda", gt=0, description="what it is multiplied with")
     count: int = 1
 

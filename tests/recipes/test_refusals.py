@@ -243,10 +243,18 @@ def test_models_is_not_missed_where_slices_stand() -> None:
     ("written", "hint"),
     [
         (("  alpha: 0.5\n", '  alpha: "0.5"\n'), "write it without quotes: 0.5"),
+        (("  alpha: 0.5\n", "  alpha: 0,5\n"), "write it with a point: 0.5"),
+        (("  alpha: 0.5\n", '  alpha: "0,5"\n'), "write it with a point, without quotes: 0.5"),
         (("float32", "1234"), None),
         ((REPO, "repo: 1234567"), 'put it in quotes: "1234567"'),
         ((PROMPTS, "a {}"), "write it as a list: [...]"),
         ((SECOND, "  - a/b\n"), "a reference goes under a key, for example `model: a/b`"),
+        (
+            ("publish:\n  " + REPO + "\n  steps: every", "publish: me/foo"),
+            "a reference goes under a key, for example `repo: me/foo`",
+        ),
+        ((DATASET, "me/rows"), "a reference goes under a key, for example `path: me/rows`"),
+        (("parameters:\n" + ALPHA, "tensors: me/foo\n"), None),
         ((SECOND, "  - model: https://huggingface.co/a/b\n"), "write the repo alone: a/b"),
         (("dtype: float32", "order: shuffled"), "add for example `seed: 42`"),
         ((SECOND, '  - model: "./my model"\n'), "give it a name of its own: `name: ...`"),
@@ -254,6 +262,27 @@ def test_models_is_not_missed_where_slices_stand() -> None:
 )
 def test_hints(written: tuple[str, str], hint: str | None) -> None:
     assert the_problem(sample(written)).hint == hint
+
+
+@pytest.mark.parametrize(
+    ("written", "got", "hint"),
+    [
+        ('"0.5"', 'the text "0.5"', "write it without quotes: 0.5"),
+        ("0,5", 'the text "0,5"', "write it with a point: 0.5"),
+        ("atuo", 'the text "atuo"', "did you mean auto?"),
+        ("half", 'the text "half"', None),
+    ],
+)
+def test_a_parameter_that_is_a_number_or_a_word(written: str, got: str, hint: str | None) -> None:
+    scaled = ("merge_method: projection", "merge_method: scaled")
+    problem = the_problem(sample(scaled, (ALPHA, f"  lambda: 1\n  share: {written}\n")))
+    assert problem.message == f"expected a number between 0 and 1, or auto; got {got}"
+    assert (problem.key, problem.hint) == ("parameters.share", hint)
+
+
+def test_a_decimal_comma_inside_braces_is_told_of() -> None:
+    found = problems_of(sample(("parameters:\n" + ALPHA, "parameters: {alpha: 0,5}\n")))
+    assert (found[0].key, found[0].hint) == ("parameters.5", "write numbers with a point: 0.5")
 
 
 def test_a_parameter_that_every_tensor_needs() -> None:

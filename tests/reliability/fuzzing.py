@@ -233,8 +233,15 @@ def fuzz(name: str, count: int, seed: int, one: Callable[[random.Random], tuple[
     return dict(sorted(endings.items()))
 
 
+def make_folders(folder: Path) -> None:
+    """Make the local models that the recipes name."""
+    for name in ("base", "tower"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+
+
 def fuzz_recipes(count: int, seed: int, folder: Path, command: Callable[..., tuple[int, str]]) -> dict[str, int]:
     """`hubmerge check` over damaged recipes."""
+    make_folders(folder)
 
     def one(chance: random.Random) -> tuple[int, str]:
         path = folder / "recipe.yaml"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hubmerge.cli import main
-from tests.reliability.fuzzing import GROWING, RECIPE, fuzz_checkpoints, fuzz_recipes
+from tests.reliability.fuzzing import GROWING, RECIPE, fuzz_checkpoints, fuzz_recipes, make_folders
 
 
 @pytest.fixture
@@ -25,6 +25,7 @@ def test_the_recipes_are_right_before_they_are_damaged(
     tmp_path: Path, command: Callable[..., tuple[int, str]], text: str
 ) -> None:
     (tmp_path / "recipe.yaml").write_text(text)
+    make_folders(tmp_path)
     assert command("check", tmp_path / "recipe.yaml", "--quiet") == (0, "")
 
 

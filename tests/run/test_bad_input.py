@@ -73,6 +73,34 @@ def test_missing_repo(stage: Stage, refused: Callable[..., str]) -> None:
     assert "no such repo" in message
 
 
+def test_check_tells_local_folders_that_are_not_there(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    references = ["./here", "./models/clock", "./here+./lora", "./" + "x" * 300]
+    changes: dict[str, Any] = {"models": [{"model": model, "name": f"e{i}"} for i, model in enumerate(references)]}
+    task = {"name": "e0", "kind": "zero-shot-image-classification", "dataset": {"path": "./rows"}}
+    recipe = stage.recipe(None, base_model="~/no-such-base", evaluate={"tasks": [task]}, **changes)
+    path = stage.write(tmp_path, recipe)
+    lines = path.read_text().splitlines()
+    status, output, errors = hubmerge("check", path)
+    assert (status, output) == (2, "")
+    for key, written, folder in (
+        ("base_model", "~/no-such-base", Path("~/no-such-base").expanduser()),
+        ("models[1].model", "./models/clock", tmp_path / "models" / "clock"),
+        ("models[2].model", "./here+./lora", tmp_path / "lora"),
+        ("models[3].model", references[3], tmp_path / references[3]),
+        ("evaluate.tasks[0].dataset.path", "./rows", tmp_path / "rows"),
+    ):
+        line = next(number for number, text in enumerate(lines, start=1) if text.endswith(f" {written}"))
+        column = lines[line - 1].index(written) + 1
+        assert f"{path}:{line}:{column}: {key}: there is no folder {folder}\n" in errors
+    assert errors.count("there is no folder") == 5
+    assert "hint: a local model is a folder with config.json and weights" in errors
+    (tmp_path / "models" / "clock").mkdir(parents=True)
+    (tmp_path / "lora").mkdir()
+    changes["models"].pop()
+    assert hubmerge("check", stage.write(tmp_path, stage.recipe(None, evaluate=None, **changes)))[0] == 0
+
+
 def test_missing_revision(stage: Stage, refused: Callable[..., str]) -> None:
     message = refused(stream(stage, f"{stage.base}@v9"), 3)
     assert "v9" in message
@@ -95,6 +123,33 @@ def test_token_that_may_only_read(stage: Stage, refused: Callable[..., str], mon
     message = refused({}, 3)
     assert "may only read" in message
     assert READER_TOKEN not in message
+
+
+@pytest.fixture
+def without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+
+
+@pytest.mark.usefixtures("without_a_token")
+@pytest.mark.parametrize("command", ["run", "plan"])
+def test_no_token_and_a_target_that_is_not_there(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, command: str
+) -> None:
+    repo = repo_name("target")
+    status, _, errors = hubmerge(command, stage.write(tmp_path, stage.recipe(repo)), "--quiet")
+    assert status == 3
+    assert errors.startswith(f"hubmerge: target repo {repo}: no access token is set, and without one")
+    assert "hint: run `hf auth login`, or set HF_TOKEN" in errors
+    assert "made by the run" in errors
+
+
+@pytest.mark.usefixtures("without_a_token")
+def test_no_token_and_a_model_that_is_not_there(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    recipe = stage.recipe(None, **stream(stage, "local/nowhere"))
+    status, _, errors = hubmerge("plan", stage.write(tmp_path, recipe), "--quiet")
+    assert status == 3
+    assert "local/nowhere" in errors
+    assert "no access token is set, and without one there is no such repo" in errors
 
 
 def test_no_permission_for_the_namespace(

@@ -11,6 +11,8 @@ import torch
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from safetensors.torch import load_file
 
+from hubmerge.commits import short_commit
+from hubmerge.sources import folder_digest
 from merge_recipes import Lock
 from tests.run.conftest import Stage
 
@@ -186,6 +188,45 @@ def test_plan_reads_headers_and_tells_everything(
     status, text, _ = hubmerge("plan", recipe)
     assert status == 0
     assert "weight matrices" in text
+    assert "step  1  merge " in text
+    assert f"publish  every step to {repo}" in text.splitlines()
+
+
+def test_plan_of_what_is_done_promises_nothing(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    repo = repo_name("merged")
+    changed = stage.recipe(repo, entries=tuple(stage.towers)[:2], evaluate=None)
+    changed["publish"]["steps"] = "last"
+    recipe = stage.write(tmp_path, changed)
+    assert hubmerge("run", recipe, "--quiet")[0] == 0
+    monkeypatch.setattr("hubmerge.planning.cached_bytes", lambda source, files: 0)
+    status, output, _ = hubmerge("plan", recipe, "--json")
+    assert status == 0
+    (plan,) = [event for line in output.splitlines() if (event := json.loads(line))["event"] == "plan"]
+    assert (plan["first_step"], plan["download_bytes"], plan["work_bytes"], plan["estimated_seconds"]) == (3, 0, 0, 0)
+    status, text, _ = hubmerge("plan", recipe)
+    assert status == 0
+    assert "missing  nothing: all 2 steps are done" in text.splitlines()
+    assert f"publish  the last step to {repo}" in text.splitlines()
+    assert not {"download", "disk", "time"} & {line.partition(" ")[0] for line in text.splitlines()}
+    done = [line for line in text.splitlines() if line.startswith("  step")]
+    assert len(done) == 2
+    assert all(" done " in line and "(" not in line for line in done)
+
+
+def test_plan_shows_twelve_digits_of_a_commit_and_of_the_digest_of_a_folder(
+    stage: Stage, hubmerge: Command, tmp_path: Path
+) -> None:
+    name = next(iter(stage.towers))
+    folder = stage.folder / "towers" / name
+    recipe = stage.recipe(None, models=[{"model": str(folder), "name": name}], evaluate=None)
+    status, text, errors = hubmerge("plan", stage.write(tmp_path, recipe))
+    assert status == 0, errors
+    assert f"merge  {name}  {folder_digest(folder)[: len('sha256:') + 12]}  (" in text
+    assert f"on {stage.base} ({HfApi().model_info(stage.base).sha[:12]})" in text
+    assert short_commit("sha256:" + "3" * 64) == "sha256:" + "3" * 12
+    assert short_commit("a" * 40) == "a" * 12
 
 
 @pytest.mark.parametrize("voice", ["--quiet", "--json"])

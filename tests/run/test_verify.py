@@ -226,6 +226,14 @@ def test_what_is_no_published_step_is_refused(stage: Stage, verify: Verify) -> N
     assert "no step that hubmerge published" in errors
 
 
+@pytest.mark.parametrize("revision", ["step-07", "stepp-02"])
+def test_a_step_that_is_not_there_is_answered_with_those_that_are(original: str, verify: Verify, revision: str) -> None:
+    status, _, errors = verify(f"{original}@{revision}")
+    assert status == 3
+    assert f"{original} has no {revision}\n" in errors
+    assert "hint: the steps there are: step-01, step-02, step-03" in errors
+
+
 def test_rollback_and_going_on_from_there(
     stage: Stage, hubmerge: Command, verify: Verify, tmp_path: Path, repo_name: Names
 ) -> None:
