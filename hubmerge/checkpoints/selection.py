@@ -52,7 +52,7 @@ class Selection:
         listed = ", ".join(f'"{glob}"' for glob in wrong[:4]) + (", ..." if len(wrong) > 4 else "")
         raise CheckpointError(
             f"{where} in the recipe ({listed}): no tensor of the base model {label} is left to be merged; "
-            f"it has for example {', '.join(repr(name) for name in _examples(names))}",
+            f"it has for example {', '.join(repr(name) for name in _examples(names, wrong[0]))}",
             hint=glob_hint(wrong[0], names),
         )
 
@@ -73,11 +73,14 @@ def glob_hint(glob: str, names: Collection[str]) -> str:
     inside = f"{glob.rstrip('.')}."
     if any(name.startswith(inside) for name in names):
         return f"globs stand for whole names: for all tensors of {glob} write `{inside}*`"
-    patterns = list(dict.fromkeys(pattern_for(name) for name in names))[:2]
+    patterns = list(dict.fromkeys(pattern_for(name) for name in names if "." in name))[:2]
     return f"globs stand for whole names: {', '.join(f'`{pattern}`' for pattern in (*patterns, '*.bias'))}"
 
 
-def _examples(names: Collection[str]) -> list[str]:
-    """Three names at most, of different parts of the model as far as there are."""
-    firsts = {pattern_for(name): name for name in reversed(list(names))}
-    return [*dict.fromkeys([*reversed(list(firsts.values())), *names])][:3]
+def _examples(names: Collection[str], glob: str) -> list[str]:
+    """Three names at most, of different parts of the model as far as there are; those that `glob` may mean first."""
+    firsts: dict[str, str] = {}
+    for name in names:
+        firsts.setdefault(pattern_for(name), name)
+    parts = sorted(firsts.values(), key=lambda name: (not name.startswith(glob), "." not in name))
+    return [*dict.fromkeys([*parts, *names])][:3]

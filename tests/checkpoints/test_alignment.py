@@ -236,8 +236,8 @@ def test_the_hint_of_a_surplus_component_is_a_selection_that_works(opened: Open)
             "for all tensors of vision_model write `vision_model.*`",
         ),
         (
-            Selection(exclude=("logit_scale", "*")),
-            '`tensors: exclude` in the recipe ("logit_scale", "*"): no tensor of the base model base is left',
+            Selection(exclude=("*", "logit_scale")),
+            '`tensors: exclude` in the recipe ("*", "logit_scale"): no tensor of the base model base is left',
             "globs stand for whole names: `vision_model.*`, `text_model.*`, `*.bias`",
         ),
         (
