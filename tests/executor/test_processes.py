@@ -134,6 +134,22 @@ def test_the_number_of_processes_changes_no_byte(tmp_path: Path, method: str) ->
         assert len(seen) == 3 * (len(stream.plan.merged) + len(stream.plan.tensors))
 
 
+@pytest.mark.parametrize("method", ["opcm", "weight_average"])
+def test_processes_share_several_steps_at_a_time(tmp_path: Path, method: str) -> None:
+    stream, found = make_stream(tmp_path / "models"), method_named(method)
+    merge_all(stream, tmp_path, method, ALONE)
+    incoming = [Incoming(checkpoint, Same(found.Parameters())) for checkpoint in stream.checkpoints]
+    (state, told), ends = together(
+        2,
+        lambda processes: in_all(
+            processes, merge_steps, stream.base, incoming, None, found, stream.plan, tmp_path / "all", chain="step 3"
+        ),
+    )
+    assert ends == [0]
+    assert (state.step, [figures.step for figures in told]) == (3, [1, 2, 3])
+    assert digests(tmp_path / "all") == digests(tmp_path / "state3")
+
+
 def test_the_work_is_divided(tmp_path: Path) -> None:
     stream = make_stream(tmp_path / "models")
     (tmp_path / "states").mkdir()
