@@ -114,16 +114,14 @@ def verify(release: str, work_dir: Path, voice: str, *, quick: bool) -> int:
     reference = ModelReference.parse(release)
     verifier = Verifier(reference.path, reference.revision, work_dir / "verify", progress)
     progress.note(f"{reference.path}: step {verifier.step} at commit {short_commit(verifier.release.commit)}")
-    verdicts, subjects = [], []
+    verdicts = []
     for finding in verifier.quick() if quick else verifier.full():
         progress.event("finding", asdict(finding))
         progress.note(f"  {finding.verdict:<8} {finding.subject}: {finding.detail}")
         verdicts.append(finding.verdict)
-        subjects.append(finding.subject)
     differs, unknown = verdicts.count("differs"), verdicts.count("unknown")
     verdict = "NOT verified" if differs else "verified" + (" as far as can be shown" if unknown else "")
-    made = not quick and not any(subject == "recomputation" for subject in subjects)
-    how = "made again and compared" if made else "by digests, chain and lock"
+    how = "made again and compared" if verifier.recomputed else "by digests, chain and lock"
     progress.note(f"{verdict} ({how}): {differs} difference(s), {unknown} thing(s) that cannot be shown")
     progress.event("done", {"verified": not differs, "differences": differs, "unknown": unknown})
     return DIFFERS if differs else 0

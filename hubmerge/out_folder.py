@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from dataclasses import dataclass
@@ -47,20 +48,25 @@ class OutFolder:
 
     def move(self, folder: Path, step: int) -> None:
         """Put the merged model of a step here and take it from where it was; nothing if it is not there."""
-        if folder.is_dir():
-            self._put(folder, self.place(step), move=True)
+        if not folder.is_dir():
+            return
+        place = self.place(step)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        remove_folder(place)
+        try:
+            folder.rename(place)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            # On another disk.
+            self.copy(folder, step)
+            remove_folder(folder)
 
     def copy(self, folder: Path, step: int) -> None:
         """Put a copy of the merged model of a step here."""
-        self._put(folder, self.place(step), move=False)
-
-    def _put(self, folder: Path, place: Path, *, move: bool) -> None:
+        place = self.place(step)
         partial = place.with_name(f".{place.name}.partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.parent.mkdir(parents=True, exist_ok=True)
-        if move:
-            shutil.move(folder, partial)
-        else:
-            shutil.copytree(folder, partial)
+        shutil.copytree(folder, partial)
         remove_folder(place)
         partial.rename(place)

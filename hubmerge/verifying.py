@@ -58,6 +58,7 @@ class Verifier:
         if not self.report.steps:
             raise HubError(f"{repo}: its {REPORT_FILE} holds no step", hint="name a repo that hubmerge published to")
         self.step = self.report.steps[-1].step
+        self.recomputed = False  # whether the step was made again
 
     def quick(self) -> Iterator[Finding]:
         """Check digests, chain, lock and card without computing anything anew."""
@@ -229,6 +230,7 @@ class Verifier:
         checkpoint = open_source(stream.source(step))
         state = maker.merge(range(step, step + 1), [checkpoint], previous, self._work / "state")
         report = maker.finish(step, state, checkpoint, so_far, self._work / "step")
+        self.recomputed = True
         yield from self._values_of_the_state()
         yield from self._compared(self._work / "step", report, maker.base)
 

@@ -100,9 +100,7 @@ class Absorption:
             task_vector = self.task_vector(tensor, incoming)
             length = frobenius_norm(task_vector)
             similarity = None if before is None else cosine(accumulated, task_vector, (before, length))
-            row = torch.empty(0)
-            if self.sketches:
-                row = torch.cat([torch.tensor([length], dtype=torch.float32), sketch(tensor.name, task_vector)])
+            row = _row(length, sketch(tensor.name, task_vector)) if self.sketches else torch.empty(0)
             absorbed, parts = _absorbed(tensor, method, incoming, step, accumulated, parts, task_vector)
             del task_vector
             if not all_finite(absorbed.accumulated):
@@ -173,9 +171,7 @@ class Absorption:
                 task_vector_norm=length,
                 accumulated_norm=total_norm(after),
             )
-            row = torch.empty(0)
-            if self.sketches:
-                row = torch.cat([torch.tensor([length], dtype=torch.float32), sketcher.sketch()])
+            row = _row(length, sketcher.sketch()) if self.sketches else torch.empty(0)
             told.append(TensorStep(figures, row))
             before = after
         return accumulated, parts, told
@@ -193,6 +189,10 @@ class Absorption:
 def part_key(part: str, name: str) -> str:
     """What a method's part for a tensor is called in the state."""
     return f"{part}/{name}"
+
+
+def _row(length: float, sketched: torch.Tensor) -> torch.Tensor:
+    return torch.cat([torch.tensor([length], dtype=torch.float32), sketched])
 
 
 def _beyond(incoming: Incoming, tensor: PlannedTensor, step: int) -> CheckpointError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from hubmerge.out_folder import OutFolder
 from tests.run.conftest import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -102,3 +104,26 @@ def test_of_the_last_step_alone_published_what_verifying_needs_is_there(
         assert "made again: the same bytes" in output
     else:
         assert "the state after step 2 is not published, so step 3 cannot be made again" in output
+
+
+def test_a_model_is_moved_to_another_disk_by_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self.parent.name == "work" and not self.name.startswith(".") and target.parent != self.parent:
+            raise OSError(errno.EXDEV, "another disk")
+        return real(self, target)
+
+    for step in (1, 2):
+        (tmp_path / "work" / f"step-0{step}").mkdir(parents=True)
+        (tmp_path / "work" / f"step-0{step}" / "model").write_text(str(step))
+    out = OutFolder(tmp_path / "out", every_step=True)
+    out.move(tmp_path / "work" / "step-01", 1)
+    monkeypatch.setattr(Path, "rename", rename)
+    out.move(tmp_path / "work" / "step-02", 2)
+    out.move(tmp_path / "work" / "step-03", 3)
+    assert {path.parent.name: path.read_text() for path in out.folder.rglob("model")} == {
+        "step-01": "1",
+        "step-02": "2",
+    }
+    assert not list((tmp_path / "work").iterdir())
