@@ -6,8 +6,11 @@ speaks, to people and to the Hub. All processes end with one exit status.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,7 +53,7 @@ def run_first(guarded: Callable[[Callable[[], int]], int], work: Callable[[Proce
     status = guarded(connected)
     for processes in found:
         processes.end(status)
-    _leave(found)
+    _leave(found, status)
     return status
 
 
@@ -74,7 +77,7 @@ def run_other(guarded: Callable[[Callable[[], int]], int]) -> int:
             return error.exit_code
 
     status = guarded(following)
-    _leave(found)
+    _leave(found, status)
     return status
 
 
@@ -84,11 +87,19 @@ def _connect() -> LaunchedProcesses:
     return LaunchedProcesses()
 
 
-def _leave(found: list[LaunchedProcesses]) -> None:
+def _leave(found: list[LaunchedProcesses], status: int) -> None:
+    """Leave the others and end this process; return only if it never met them."""
     # A launcher ends what still runs when one process has failed; there is nothing left to be ended.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     for processes in found:
         processes.close()
+    if found:
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        # Without the end of the interpreter: a thread of gloo that then still gives up the tensors of the last meeting
+        # ends the process by SIGABRT (https://github.com/pytorch/pytorch/pull/179291).
+        os._exit(status)
 
 
 def _number(environment: Mapping[str, str], name: str) -> int:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -30,7 +30,12 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def start(arguments: list[str], count: int, output: Path) -> list[subprocess.Popen[bytes]]:
+HUBMERGE = (sys.executable, "-m", "hubmerge")
+
+
+def start(
+    arguments: list[str], count: int, output: Path, program: Sequence[str] = HUBMERGE
+) -> list[subprocess.Popen[bytes]]:
     """What a launcher does: processes that know their number and where the first one listens."""
     port = free_port()
     processes = []
@@ -47,8 +52,7 @@ def start(arguments: list[str], count: int, output: Path) -> list[subprocess.Pop
             "LOCAL_RANK": str(rank),
         }
         with (output / f"out{rank}").open("wb") as out, (output / f"err{rank}").open("wb") as err:
-            command = [sys.executable, "-m", "hubmerge", *arguments]
-            processes.append(subprocess.Popen(command, env=environment, stdout=out, stderr=err))
+            processes.append(subprocess.Popen([*program, *arguments], env=environment, stdout=out, stderr=err))
     return processes
 
 
@@ -170,3 +174,21 @@ def test_other_commands_are_refused(stage: Stage, tmp_path: Path) -> None:
     assert ends(processes) == [2, 2]
     assert "plan works in one process" in (tmp_path / "err0").read_text()
     assert not (tmp_path / "err1").read_text()
+
+
+def test_a_process_that_met_others_ends_at_once(tmp_path: Path) -> None:
+    """The end of the interpreter, in which a thread of gloo may abort the process, is left out; no word is lost."""
+    script = tmp_path / "ending.py"
+    script.write_text(
+        "import atexit, sys\n"
+        "from hubmerge import launching\n"
+        "atexit.register(print, 'the end of the interpreter')\n"
+        "def work(processes):\n"
+        "    print('worked', end='')\n"
+        "    return 4\n"
+        "sys.exit(launching.run_first(lambda work: work(), work))\n"
+    )
+    (process,) = start([], 1, tmp_path, [sys.executable, str(script)])
+    assert ends([process]) == [4]
+    assert (tmp_path / "out0").read_text() == "worked"
+    assert not (tmp_path / "err0").read_text()
