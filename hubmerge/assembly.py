@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Collection, Mapping
@@ -10,10 +11,12 @@ from typing import Any
 
 import yaml
 
+from hubmerge.checkpoints.header import LENGTH_BYTES, header_length
 from hubmerge.errors import CheckpointError
 from hubmerge.hub.fetch import wanted_files
 from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE
 from hubmerge.methods import method_named
+from hubmerge.remembered import recall, remember
 from hubmerge.report import RunReport
 from hubmerge.sources import folder_files
 from hubmerge.stream import Stream
@@ -42,11 +45,33 @@ def write_config(config: Mapping[str, Any], folder: Path, *, out_dtype: str | No
 def check_loads(folder: Path) -> None:
     """Check that transformers finds every weight it expects in the folder, and no other.
 
-    The model is built on the meta device, so nothing is read into memory.
+    The model is built on the meta device, so nothing is read into memory. A folder that differs from one that loaded
+    in the values of its tensors alone loads as well.
 
     Raises:
         CheckpointError: weights are missing, left over or of another shape, or the class is not in transformers.
     """
+    seen = _what_loading_sees(folder)
+    if recall("loads", seen) is None:
+        _load(folder)
+        remember("loads", seen, True)
+
+
+def _what_loading_sees(folder: Path) -> bytes:
+    """Names and sizes of all files, the configs and the index as they are, the headers of the weights."""
+    seen = []
+    for path in sorted(folder.iterdir()):
+        content = b""
+        if path.name.endswith(("config.json", ".index.json")):
+            content = path.read_bytes()
+        elif path.suffix == ".safetensors":
+            with path.open("rb") as stream:
+                content = stream.read(header_length(stream.read(LENGTH_BYTES), path.name))
+        seen.append(f"{path.name} {path.stat().st_size} {hashlib.sha256(content).hexdigest()}")
+    return "\n".join(seen).encode()
+
+
+def _load(folder: Path) -> None:
     import transformers
 
     config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))

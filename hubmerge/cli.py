@@ -28,6 +28,7 @@ from hubmerge.launching import INTERRUPTED
 if TYPE_CHECKING:
     from hubmerge.executor.processes import Processes
 from hubmerge.redaction import without_token
+from hubmerge.remembered import cache_folder
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -56,7 +57,11 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--replay", action="store_true", help="make published steps anew from where the recipe differs")
     run.add_argument("--summary", type=Path, metavar="FILE", help="add the accuracy table to a file, as Markdown")
     run.add_argument(
-        "--work-dir", type=Path, metavar="DIR", default=_cache("runs"), help="state and caches (default: user cache)"
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        default=cache_folder("runs"),
+        help="state and caches (default: user cache)",
     )
 
     check = commands.add_parser("check", parents=[talk], help="check a recipe without any network")
@@ -68,7 +73,9 @@ def build_parser() -> argparse.ArgumentParser:
     verify = commands.add_parser("verify", parents=[talk], help="make a published step again and compare everything")
     verify.add_argument("release", metavar="REPO[@step-03]")
     verify.add_argument("--quick", action="store_true", help="check digests, chain and lock; compute nothing")
-    verify.add_argument("--work-dir", type=Path, metavar="DIR", default=_cache("runs"), help="default: user cache")
+    verify.add_argument(
+        "--work-dir", type=Path, metavar="DIR", default=cache_folder("runs"), help="default: user cache"
+    )
 
     rollback = commands.add_parser("rollback", parents=[talk], help="make a target repo hold an earlier step again")
     rollback.add_argument("repo", metavar="REPO")
@@ -77,16 +84,18 @@ def build_parser() -> argparse.ArgumentParser:
     study = commands.add_parser("study", parents=[talk], help="merge one stream in many ways; tables and plots of all")
     study.add_argument("study", type=Path, metavar="STUDY")
     study.add_argument("--out", type=Path, metavar="DIR", help="results, tables and plots (default: beside STUDY)")
-    study.add_argument("--cache", type=Path, metavar="DIR", default=_cache("runs") / "cache", help=argparse.SUPPRESS)
+    study.add_argument(
+        "--cache", type=Path, metavar="DIR", default=cache_folder("runs") / "cache", help=argparse.SUPPRESS
+    )
 
-    add_automation(commands, talk, _cache("runs"))
+    add_automation(commands, talk, cache_folder("runs"))
     commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
 
     hub = commands.add_parser("hub", help="the embedded Hub")
     hub_commands = hub.add_subparsers(dest="hub_command", metavar="COMMAND", required=True)
     serve = hub_commands.add_parser("serve", help="serve a Hub from a folder of this machine")
     serve.add_argument(
-        "--root", type=Path, metavar="DIR", default=_cache("hub"), help="its files (default: user cache)"
+        "--root", type=Path, metavar="DIR", default=cache_folder("hub"), help="its files (default: user cache)"
     )
     serve.add_argument("--port", type=int, default=0, metavar="N", help="default: one that the system chooses")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
@@ -96,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", parents=[talk], help="make a tiny CLIP stream and merge it on an embedded Hub")
     demo.add_argument(
-        "--root", type=Path, metavar="DIR", default=_cache("demo"), help="its files (default: user cache)"
+        "--root", type=Path, metavar="DIR", default=cache_folder("demo"), help="its files (default: user cache)"
     )
     demo.add_argument("--namespace", default="hubmerge-demo", help="where its repos go (default: hubmerge-demo)")
     return parser
@@ -121,10 +130,6 @@ def _above_zero(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not a speed: expected a number above 0")
     return value
-
-
-def _cache(name: str) -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hubmerge" / name
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -110,14 +110,15 @@ class SourceResolver:
             for dataset in lock.datasets:
                 self._held.setdefault(("dataset", dataset.path, dataset.revision), dataset.commit)
 
-    def look_ahead(self, references: Iterable[ModelReference]) -> None:
-        """Hash the local folders that a merge will read, on all CPUs, and import the model classes meanwhile.
+    def look_ahead(self, base: ModelReference, models: Iterable[ModelReference], *, classes: bool) -> None:
+        """Hash the local folders that a merge will read, on all CPUs.
 
-        What is wrong with a folder `resolve` tells.
+        Meanwhile the model classes are imported if they are needed: anyway with `classes`, else if nothing is known of
+        the base model's. What is wrong with a folder `resolve` tells.
         """
         folders = {
             Path(one.path)
-            for reference in references
+            for reference in (base, *models)
             for one in (reference, reference.adapter)
             if one is not None and one.is_local and ("model", one.path, one.revision) not in self._held
         }
@@ -127,7 +128,8 @@ class SourceResolver:
             from hubmerge.executor.scheduling import available_cpus
 
             with ThreadPoolExecutor(available_cpus()) as pool:
-                pool.submit(import_classes)
+                if classes or not (base.is_local and _knows_class(Path(base.path))):
+                    pool.submit(import_classes)
                 list(pool.map(_hashed, sorted(folders)))
 
     def resolve(self, kind: str, path: str, revision: str | None) -> str:
@@ -142,6 +144,18 @@ class SourceResolver:
             else:
                 self._held[key] = folder_digest(Path(path)) if kind == "model" else tree_digest(Path(path))
         return self._held[key]
+
+
+def _knows_class(folder: Path) -> bool:
+    from hubmerge.checkpoints import open_checkpoint
+    from hubmerge.checkpoints.model_class import known_class
+    from hubmerge.checkpoints.names import parameter_shapes
+
+    try:
+        with open_checkpoint(folder, folder.name) as checkpoint:
+            return known_class(checkpoint.config, parameter_shapes(checkpoint.tensors)) is not None
+    except CheckpointError:
+        return False
 
 
 def folder_files(folder: Path) -> tuple[fetch.RemoteFile, ...]:

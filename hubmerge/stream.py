@@ -181,7 +181,8 @@ def settle(
         resolver = SourceResolver(held.locks, models=loaded.recipe.on_update != "replay")
         if workspace is not None:
             new = [entry.model for entry in growth.entries if entry.name not in growth.settled]
-            resolver.look_ahead([loaded.recipe.base_model, *new])
+            scored = loaded.recipe.evaluate is not None
+            resolver.look_ahead(loaded.recipe.base_model, new, classes=scored)
         lock = lock_recipe(loaded, resolver, entries=growth.entries, settled=growth.settled)
     if workspace is not None:
         write_text(workspace.lock_file, lock.to_yaml())

@@ -43,6 +43,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "HF_ENDPOINT": hub.endpoint,
         "HF_TOKEN": hub.token,
         "HF_HOME": str(folder / "home"),
+        "XDG_CACHE_HOME": str(folder / "cache"),
         "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",

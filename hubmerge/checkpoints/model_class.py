@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import json
 import sys
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -16,8 +17,10 @@ import torch
 
 from hubmerge.checkpoints.claims import check_claims
 from hubmerge.errors import CheckpointError
+from hubmerge.remembered import recall, remember
 
 _CLASSES = "transformers.models.auto.modeling_auto"
+_KIND = "class"
 
 _ATTENTION_WEIGHTS = {"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"}
 
@@ -53,11 +56,49 @@ class ModelClass:
 
 
 def model_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass:
-    """What the class named by a config says; `names` are those in files. Raises CheckpointError if there is none."""
+    """What the class named by a config says; `names` are those in files. Raises CheckpointError if there is none.
+
+    What it said in an earlier run is taken from there.
+    """
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         raise CheckpointError("the config names no model_type")
     check_claims(config, names, model_type)
+    known = known_class(config, names)
+    if known is None:
+        known = _ask(model_type, config, names)
+        remember(_KIND, _question(config, names), _as_json(known))
+    return known
+
+
+def known_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass | None:
+    """What `model_class` said in an earlier run, None if it has not been asked."""
+    found = recall(_KIND, _question(config, names))
+    if found is None:
+        return None
+    try:
+        return ModelClass(
+            name=found["name"],
+            shapes={name: tuple(shape) for name, shape in found["shapes"].items()},
+            matrices=frozenset(found["matrices"]),
+            transposed=frozenset(found["transposed"]),
+            ties=found["ties"],
+            own_names=found["own_names"],
+        )
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _question(config: Mapping[str, Any], names: Collection[str]) -> bytes:
+    return json.dumps([_structure_only(config), sorted(names)], sort_keys=True).encode()
+
+
+def _as_json(known: ModelClass) -> dict[str, Any]:
+    sets = {"matrices": sorted(known.matrices), "transposed": sorted(known.transposed)}
+    return {**vars(known), **sets}
+
+
+def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> ModelClass:
     import_classes()
     import transformers
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING

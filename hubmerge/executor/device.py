@@ -10,7 +10,9 @@ def pick_device() -> torch.device:
 
     ACCELERATE_USE_CPU=1 in the environment asks for the CPU.
     """
-    from accelerate import PartialState
+    if not torch.accelerator.is_available():
+        return torch.device("cpu")
+    from accelerate import PartialState  # half a second to import, to no purpose without an accelerator
 
     device: torch.device = PartialState().device
     return torch.device("cpu") if device.type in {"mps", "xla"} else device

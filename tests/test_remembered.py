@@ -1,0 +1,124 @@
+"""What transformers said of a config or a folder is asked once, and never where the question differs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from hubmerge.assembly import check_loads
+from hubmerge.checkpoints import open_checkpoint
+from hubmerge.checkpoints.model_class import known_class, model_class
+from hubmerge.errors import CheckpointError
+from hubmerge.remembered import cache_folder, recall, remember
+from tests.checkpoints.models import save as save_model
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def answers() -> list[Path]:
+    return sorted(cache_folder("answers").glob("*"))
+
+
+def test_an_answer_belongs_to_its_kind_and_question() -> None:
+    assert recall("kind", b"question") is None
+    remember("kind", b"question", {"a": [1, 2]})
+    assert recall("kind", b"question") == {"a": [1, 2]}
+    assert recall("other", b"question") is None
+    assert recall("kind", b"another question") is None
+    assert len(answers()) == 1
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff", b"{}"])
+def test_a_damaged_answer_is_none(damage: bytes) -> None:
+    remember("kind", b"question", 1)
+    answers()[0].write_bytes(damage)
+    assert recall("kind", b"question") is None
+    remember("kind", b"question", 2)
+    assert recall("kind", b"question") == 2
+
+
+def test_without_a_cache_everything_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    remember("kind", b"question", 1)
+    assert recall("kind", b"question") is None
+
+
+def test_another_version_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember("kind", b"question", 1)
+    monkeypatch.setattr("hubmerge.remembered._versions", lambda: "another")
+    assert recall("kind", b"question") is None
+
+
+@pytest.mark.parametrize("family", ["CLIPModel", "BertForMaskedLM", "GPT2LMHeadModel", "MixtralForCausalLM"])
+def test_a_class_is_remembered_whole(family: str, tmp_path: Path) -> None:
+    with open_checkpoint(save_model(family, tmp_path / family), family) as checkpoint:
+        config, names = checkpoint.config, list(checkpoint.tensors)
+    assert known_class(config, names) is None
+    asked = model_class(config, names)
+    assert known_class(config, names) == asked
+    assert model_class(config, names[::-1]) == asked
+    assert known_class(config, names[1:]) is None
+    assert known_class({**config, "hidden_size": 8, "n_embd": 8, "projection_dim": 8}, names) is None
+
+
+@pytest.mark.parametrize("damage", ['{"answer": {}}', '{"answer": {"name": "x", "shapes": 3}}', '{"answer": [1]}'])
+def test_a_damaged_class_is_asked_again(damage: str, tmp_path: Path) -> None:
+    with open_checkpoint(save_model("CLIPModel", tmp_path / "model"), "it") as checkpoint:
+        asked = model_class(checkpoint.config, checkpoint.tensors)
+        for file in answers():
+            file.write_text(damage)
+        assert model_class(checkpoint.config, checkpoint.tensors) == asked
+
+
+def test_what_cannot_be_built_is_refused_every_time() -> None:
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="cannot build"):
+            model_class({"model_type": "clip", "vision_config": {"num_attention_heads": 7}}, ["a"])
+    assert not answers()
+
+
+def test_a_folder_that_loaded_is_not_loaded_again(tmp_path: Path) -> None:
+    folder = save_model("CLIPModel", tmp_path / "model")
+    check_loads(folder)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    program = (
+        "import sys; from pathlib import Path; from hubmerge.assembly import check_loads;"
+        "check_loads(Path(sys.argv[1])); print('transformers.modeling_utils' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, env=dict(os.environ), check=True
+    )
+    assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("change", ["missing", "shape", "config", "name"])
+def test_a_folder_that_does_not_load_is_refused_every_time(change: str, tmp_path: Path) -> None:
+    folder = save_model("CLIPModel", tmp_path / "model")
+    check_loads(folder)
+    tensors = load_file(folder / "model.safetensors")
+    name = "vision_model.embeddings.class_embedding"
+    if change == "config":
+        config = json.loads((folder / "config.json").read_text())
+        config["vision_config"]["hidden_size"] *= 2
+        (folder / "config.json").write_text(json.dumps(config))
+    elif change == "shape":
+        tensors[name] = tensors[name].repeat(2)
+    elif change == "name":
+        tensors[name + "s"] = tensors.pop(name)
+    else:
+        del tensors[name]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match="does not load"):
+            check_loads(folder)
