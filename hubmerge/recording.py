@@ -9,9 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from hubmerge.executor import StepFigures
+from hubmerge.file_digests import file_digest
 from hubmerge.measures import measures
 from hubmerge.report import ModelReport, RunReport, Scores, StepReport
-from hubmerge.sources import file_digest
 from hubmerge.state import MergeState
 from hubmerge.stream import Stream
 from hubmerge.workspace import Workspace, write_text

@@ -1,7 +1,7 @@
-"""Answers of transformers that depend on nothing but the question, kept in the user's cache.
+"""Answers that take seconds to find and depend on nothing but the question, kept in the user's cache.
 
-To ask transformers means to import it, which takes seconds and 140 MB. What it said of one config, by one version of
-it, it will say again.
+What transformers says of a config, for one: to ask it means to import it, 140 MB of it. What one version of it said
+once it will say again.
 """
 
 from __future__ import annotations

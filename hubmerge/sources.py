@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 
 from hubmerge.commits import short_commit
 from hubmerge.errors import CheckpointError, DatasetError
+from hubmerge.file_digests import file_digest
 from hubmerge.hub import fetch
 from merge_recipes import Lock, LockedModel, ModelReference
 
@@ -201,20 +201,3 @@ def _digest(folder: Path, names: Iterable[str]) -> str:
     for name in names:
         whole.update(f"{name}\0{file_digest(folder / name)}\n".encode())
     return f"sha256:{whole.hexdigest()}"
-
-
-def file_digest(path: Path) -> str:
-    """Return the sha256 of a file, 64 hex digits. A file that was not touched since is not read a second time."""
-    status = path.stat()
-    touched = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return _content_digest(path, touched)
-
-
-@lru_cache(maxsize=1 << 12)
-def _content_digest(path: Path, _touched: tuple[int, ...]) -> str:
-    content = hashlib.sha256()
-    room = memoryview(bytearray(1 << 18))
-    with path.open("rb", buffering=0) as stream:
-        while count := stream.readinto(room):
-            content.update(room[:count])
-    return content.hexdigest()

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -199,6 +199,10 @@ class StateWriter:
     def write(self, name: str, accumulated: torch.Tensor) -> None:
         """Write the accumulated delta of one tensor, float64."""
         self._tensors.write(name, accumulated)
+
+    def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
+        """The same from pieces of its values in C order, each of which is done with before the next is asked for."""
+        self._tensors.write_pieces(name, pieces)
 
     def write_part(self, key: str, tensor: torch.Tensor) -> None:
         """Write one of the further tensors, as announced."""

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file, save_file
 
+from hubmerge import file_digests
 from hubmerge.assembly import check_loads
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.checkpoints.model_class import known_class, model_class
 from hubmerge.errors import CheckpointError
+from hubmerge.file_digests import LARGE_BYTES, file_digest
 from hubmerge.remembered import cache_folder, recall, remember
 from tests.checkpoints.models import save as save_model
 
@@ -122,3 +126,67 @@ def test_a_folder_that_does_not_load_is_refused_every_time(change: str, tmp_path
     for _ in range(2):
         with pytest.raises(CheckpointError, match="does not load"):
             check_loads(folder)
+
+
+def settled(path: Path, content: bytes) -> Path:
+    """A large file that was written long ago, as far as its times tell."""
+    path.write_bytes(content)
+    os.utime(path, ns=(10**18, 10**18))
+    return path
+
+
+def test_a_large_file_that_was_not_touched_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubmerge.file_digests.SETTLING_NS", 0)
+    file, small = settled(tmp_path / "file", bytes(LARGE_BYTES)), settled(tmp_path / "small", b"small")
+    digests = [file_digest(file), file_digest(small)]
+    assert digests == [hashlib.sha256(path.read_bytes()).hexdigest() for path in (file, small)]
+    assert len(answers()) == 1
+    file_digests._content_digest.cache_clear()
+    opened, real = [], Path.open
+
+    def open_and_tell(path: Path, *arguments: Any, **options: Any) -> Any:
+        opened.append(path)
+        return real(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", open_and_tell)
+    assert [file_digest(file), file_digest(small)] == digests
+    assert file not in opened
+    assert small in opened
+
+
+def test_a_file_that_claims_the_same_time_and_size_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubmerge.file_digests.SETTLING_NS", 0)
+    file = settled(tmp_path / "file", bytes(LARGE_BYTES))
+    before = file_digest(file)
+    settled(file, b"1" * LARGE_BYTES)
+    assert file_digest(file) == hashlib.sha256(b"1" * LARGE_BYTES).hexdigest() != before
+
+
+def test_a_file_that_was_just_written_is_not_remembered(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(LARGE_BYTES))
+    file_digest(tmp_path / "file")
+    assert not answers()
+
+
+def test_a_file_that_changes_while_it_is_read_is_not_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubmerge.file_digests.SETTLING_NS", 0)
+    file = settled(tmp_path / "file", bytes(LARGE_BYTES))
+    real = file_digests._touched
+    seen = iter([real(file), (0, 0, LARGE_BYTES, 1, 1)])
+    monkeypatch.setattr(file_digests, "_touched", lambda path: next(seen))
+    file_digest(file)
+    assert not answers()
+
+
+@pytest.mark.parametrize("answer", [None, 3, "short"])
+def test_a_damaged_digest_is_taken_anew(answer: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hubmerge.file_digests.SETTLING_NS", 0)
+    file = settled(tmp_path / "file", bytes(LARGE_BYTES))
+    before = file_digest(file)
+    answers()[0].write_text(json.dumps({"answer": answer}))
+    file_digests._content_digest.cache_clear()
+    assert file_digest(file) == before

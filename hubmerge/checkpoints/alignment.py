@@ -63,6 +63,10 @@ class AlignedCheckpoint(Checkpoint):
         """The tensor's values, flat, in pieces."""
         return self._checkpoint.read_pieces(self._stored_names.get(name, name), elements)
 
+    def in_pieces(self, name: str) -> bool:
+        """Whether no more than a piece of the tensor has to be in memory."""
+        return self._checkpoint.in_pieces(self._stored_names.get(name, name))
+
     def prepare(self, names: Iterable[str]) -> None:
         """Fetch what has to be fetched to read these tensors."""
         self._checkpoint.prepare([self._stored_names[name] for name in names])

@@ -112,6 +112,10 @@ class ShardedWriter:
         """Write one tensor, of exactly the dtype and shape announced."""
         self._writer(name).write(name, tensor)
 
+    def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
+        """Write one tensor from pieces of its values in C order."""
+        self._writer(name).write_pieces(name, pieces)
+
     def write_raw(self, name: str, data: Bytes | Iterable[Bytes]) -> None:
         """Write one tensor's values from bytes, or from pieces of them in order."""
         self._writer(name).write_raw(name, data)

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -98,6 +98,18 @@ class SafetensorsWriter:
                 f"announced {spec.dtype} {describe_shape(spec.shape)}"
             )
         self._write(name, [byte_view(tensor)])
+
+    def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
+        """Write one tensor from pieces of its values in C order; each is done with before the next is asked for."""
+        spec = self._spec(name)
+
+        def views() -> Iterator[memoryview]:
+            for piece in pieces:
+                if piece.dtype != spec.dtype:
+                    raise ValueError(f"{name}: got {piece.dtype}, announced {spec.dtype}")
+                yield byte_view(piece)
+
+        self._write(name, views())
 
     def write_raw(self, name: str, data: Bytes | Iterable[Bytes]) -> None:
         """Write one tensor's values from bytes, or from pieces of them in order."""

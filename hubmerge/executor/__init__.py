@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from hubmerge.executor.absorbing import Incoming
 from hubmerge.executor.device import pick_device
 from hubmerge.executor.figures import Similarity, StepFigures, TensorFigures
 from hubmerge.executor.holding import HeldCheckpoint, HeldModel, HeldState
+from hubmerge.executor.incoming import Incoming
 from hubmerge.executor.merging import goes_step_by_step, merge_steps
 from hubmerge.executor.writing import WrittenModel, write_merged
 

@@ -5,7 +5,7 @@ They stand where those in files stand, so the arithmetic is that of the same met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -73,7 +73,7 @@ class HeldStateWriter:
     """Collects a state in memory: what `StateWriter` is for folders."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], parts: Sequence[TensorSpec] = ()) -> None:
-        self._names = tuple(shapes)
+        self._shapes = dict(shapes)
         self._accumulated: dict[str, torch.Tensor] = {}
         self._parts: dict[str, torch.Tensor] = {}
 
@@ -81,6 +81,10 @@ class HeldStateWriter:
         """Keep the accumulated delta of one tensor, laid out as it would be in a file."""
         # Products of transposed layouts differ in the last digit.
         self._accumulated[name] = accumulated.contiguous()
+
+    def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
+        """The same from pieces of its values."""
+        self._accumulated[name] = torch.cat([piece.clone() for piece in pieces]).view(self._shapes[name])
 
     def write_part(self, key: str, tensor: torch.Tensor) -> None:
         """Keep one of the further tensors."""
@@ -97,11 +101,11 @@ class HeldStateWriter:
         tensor_norms: Mapping[str, tuple[float, float]],
     ) -> HeldState:
         """The state, complete."""
-        records = {name: TensorRecord(*tensor_norms[name], "") for name in self._names}
+        records = {name: TensorRecord(*tensor_norms[name], "") for name in self._shapes}
         manifest = StateManifest(
             method, step, chain, norms.task_vectors, norms.accumulated, scale, records, dict.fromkeys(self._parts, "")
         )
-        return HeldState(manifest, {name: self._accumulated[name] for name in self._names}, self._parts)
+        return HeldState(manifest, {name: self._accumulated[name] for name in self._shapes}, self._parts)
 
     def __enter__(self) -> HeldStateWriter:
         return self

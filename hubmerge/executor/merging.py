@@ -12,9 +12,10 @@ from pydantic import BaseModel
 
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, TensorSpec
 from hubmerge.errors import CheckpointError
-from hubmerge.executor.absorbing import Absorption, Incoming, TensorStep, part_key
+from hubmerge.executor.absorbing import Absorption
 from hubmerge.executor.figures import Similarity, StepFigures, overall_cosine, overall_share
 from hubmerge.executor.holding import HeldStateWriter
+from hubmerge.executor.incoming import Incoming, TensorStep, part_key
 from hubmerge.executor.processes import ALONE, Processes, do_share, gather, in_order, meet, stop_file, tell_of_others
 from hubmerge.executor.scheduling import OnTensor, as_done
 from hubmerge.executor.similarity import SKETCH_PREFIX, compare_sketches, earlier_sketches, sketch_key, sketch_specs

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 
@@ -42,24 +42,6 @@ def read_task_vector(
     if not all_finite(task_vector):
         raise not_finite(base, checkpoint, name, input_dtype)
     return task_vector
-
-
-def task_vector_pieces(
-    start: Iterable[torch.Tensor], checkpoint: Checkpoint, name: str, *, input_dtype: torch.dtype | None = None
-) -> Iterator[torch.Tensor]:
-    """The same, flat, ELEMENTS_AT_ONCE, on the CPU; whether they are finite is for the caller to see.
-
-    `start` are the `rounded_pieces` of the base model, or what `held_pieces` has kept of them.
-    """
-    for moved, before in zip(rounded_pieces(checkpoint, name, input_dtype), start, strict=True):
-        yield moved.to(torch.float64, copy=True).sub_(before.to(torch.float64))
-
-
-def held_pieces(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> Sequence[torch.Tensor]:
-    """The `rounded_pieces` of a tensor in memory, for those who need them several times."""
-    whole = checkpoint.read(name)
-    rounded = whole if input_dtype is None else cast_once(whole, input_dtype)
-    return rounded.reshape(-1).split(ELEMENTS_AT_ONCE)
 
 
 def all_finite(tensor: torch.Tensor) -> bool:

@@ -7,7 +7,7 @@ from hubmerge.linalg.directions import NULL_CUT, Directions, leading_directions,
 from hubmerge.linalg.norms import cosine, cosine_of_parts, frobenius_norm, power_of_two_near, total_norm
 from hubmerge.linalg.projection import Projection, project
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
-from hubmerge.linalg.sketch import PIECE, Sketcher, group_cosines, sketch, sketch_cosine
+from hubmerge.linalg.sketch import PIECE, Signs, Sketcher, group_cosines, sketch, sketch_cosine
 from hubmerge.linalg.sketch import SIZE as SKETCH_SIZE
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Directions",
     "Projection",
     "RankRule",
+    "Signs",
     "Sketcher",
     "break_even_rank",
     "cast_once",

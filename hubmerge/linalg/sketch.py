@@ -23,25 +23,37 @@ PIECE = 32 * SIZE
 them."""
 
 
-class Sketcher:
-    """Makes the sketch of a float64 tensor that comes in pieces; `name` seeds the signs."""
+class Signs:
+    """The seeded signs of a tensor's elements, piece after piece; `name` is the seed."""
 
-    def __init__(self, name: str, elements: int, device: torch.device) -> None:
+    def __init__(self, name: str, device: torch.device) -> None:
+        self._generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
+        self._signs = torch.empty(PIECE, dtype=torch.float64, device=device)
+
+    def next(self, count: int) -> torch.Tensor:
+        """Those of the next elements, 1.0 or -1.0: PIECE of them, fewer only at the end; in the same memory again."""
+        words = self._generator.random_raw(-(-count // 64)).astype("<u8")
+        bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count].view(np.int8)
+        return self._signs[:count].copy_(torch.from_numpy(bits * 2 - 1))
+
+
+class Sketcher:
+    """Makes the sketch of a float64 tensor that comes in pieces. Of one of SIZE elements or fewer the signs are not
+    looked at."""
+
+    def __init__(self, elements: int, device: torch.device) -> None:
         self._itself = elements <= SIZE
         self._sums = torch.zeros(SIZE, dtype=torch.float64, device=device)
-        self._signs = torch.empty(0 if self._itself else PIECE, dtype=torch.float64, device=device)
-        self._generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
+        self._signed = torch.empty(0 if self._itself else PIECE, dtype=torch.float64, device=device)
 
-    def add(self, piece: torch.Tensor) -> None:
-        """Take in the next elements, flat: PIECE of them, fewer only at the end."""
+    def add(self, piece: torch.Tensor, signs: torch.Tensor) -> None:
+        """Take in the next elements and their signs, flat: PIECE of them, fewer only at the end."""
         count, rows = piece.numel(), -(-piece.numel() // SIZE)
         if self._itself:
             self._sums[:count] = piece
             return
-        words = self._generator.random_raw(-(-count // 64)).astype("<u8")
-        bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count].view(np.int8)
-        signed = self._signs[: rows * SIZE]
-        signed[:count].copy_(torch.from_numpy(bits * 2 - 1)).mul_(piece)
+        signed = self._signed[: rows * SIZE]
+        torch.mul(signs, piece, out=signed[:count])
         signed[count:].zero_()
         self._sums += signed.view(rows, SIZE).sum(dim=0)
 
@@ -55,9 +67,9 @@ class Sketcher:
 
 def sketch(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """The sketch of a whole tensor: see `Sketcher`."""
-    sketcher = Sketcher(name, tensor.numel(), tensor.device)
+    sketcher, signs = Sketcher(tensor.numel(), tensor.device), Signs(name, tensor.device)
     for piece in tensor.reshape(-1).split(PIECE):
-        sketcher.add(piece)
+        sketcher.add(piece, signs.next(piece.numel()))
     return sketcher.sketch()
 
 

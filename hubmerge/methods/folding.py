@@ -35,15 +35,18 @@ class PartedFold:
 def weighted_mean(
     mean: torch.Tensor, parts: Mapping[str, torch.Tensor], values: torch.Tensor, weight: float
 ) -> PartedTensor:
-    """The weighted mean M_t = (W_{t-1} M_{t-1} + w_t x_t) / W_t with W_t = W_{t-1} + w_t, which is the part "weight".
+    """The weighted mean M_t = M_{t-1} + w_t / W_t (x_t - M_{t-1}) with W_t = W_{t-1} + w_t, which is the part "weight".
 
     Where a sum of weights is next to nothing the weighted sum stands for the mean.
     """
     before = float(parts["weight"])
     total = before + weight
-    sums = (mean * _divisor(before)).add_(values, alpha=weight)
-    return PartedTensor(sums.div_(_divisor(total)), {"weight": torch.full_like(parts["weight"], total)})
+    kept = {"weight": torch.full_like(parts["weight"], total)}
+    if _divides(before) and _divides(total):
+        return PartedTensor(torch.lerp(mean, values, weight / total), kept)
+    sums = (mean * (before if _divides(before) else 1.0)).add_(values, alpha=weight)
+    return PartedTensor(sums.div_(total) if _divides(total) else sums, kept)
 
 
-def _divisor(total: float) -> float:
-    return total if abs(total) >= SMALLEST_DIVISOR else 1.0
+def _divides(total: float) -> bool:
+    return abs(total) >= SMALLEST_DIVISOR
