@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -43,8 +44,8 @@ class Absorption:
             return torch.zeros((), dtype=torch.float64, device=self.device).expand(tensor.shape)
         return self.previous.read(tensor.name).to(self.device)
 
-    def task_vector(self, tensor: PlannedTensor, incoming: Incoming) -> torch.Tensor:
-        """Task vector of one tensor."""
+    def task_vector(self, tensor: PlannedTensor, incoming: Incoming) -> tuple[torch.Tensor, float]:
+        """Task vector of one tensor, and its length."""
         return read_task_vector(
             self.base, incoming.checkpoint, tensor.name, input_dtype=self.input_dtype, device=self.device
         )
@@ -77,15 +78,14 @@ class Absorption:
         before = None if self.previous is None else self.previous.manifest.tensors[tensor.name].accumulated_norm
         told = []
         for step, (incoming, method) in enumerate(zip(self.incoming, methods, strict=True), start=self.first):
-            task_vector = self.task_vector(tensor, incoming)
-            length = frobenius_norm(task_vector)
+            task_vector, length = self.task_vector(tensor, incoming)
             similarity = None if before is None else cosine(accumulated, task_vector, (before, length))
             row = sketch_row(length, sketch(tensor.name, task_vector)) if self.sketches else torch.empty(0)
             absorbed, parts = _absorbed(tensor, method, incoming, step, accumulated, parts, task_vector)
             del task_vector
-            if not all_finite(absorbed.accumulated):
-                raise grows_beyond(incoming, tensor, step)
             before = frobenius_norm(absorbed.accumulated)
+            if not math.isfinite(before) and not all_finite(absorbed.accumulated):
+                raise grows_beyond(incoming, tensor, step)
             expert_ranks = absorbed.ranks if isinstance(absorbed, AbsorbedExperts) else ()
             figures = TensorFigures(
                 name=tensor.name,

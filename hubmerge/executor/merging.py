@@ -145,7 +145,7 @@ class _Sweep:
 
     def __call__(self, look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
         def see(tensor: PlannedTensor) -> Result:
-            return look(self.work.accumulated_before(tensor), self.work.task_vector(tensor, self.work.incoming[0]))
+            return look(self.work.accumulated_before(tensor), self.work.task_vector(tensor, self.work.incoming[0])[0])
 
         if self.processes.count == 1:
             yield from (result for _, result in as_done(self.plan.merged, see, workers=self.workers))

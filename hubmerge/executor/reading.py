@@ -9,7 +9,7 @@ import torch
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import CheckpointError
-from hubmerge.linalg import PIECE, cast_once
+from hubmerge.linalg import PIECE, cast_once, frobenius_norm, total_norm
 
 ELEMENTS_AT_ONCE = PIECE
 """So many elements of a tensor go through several conversions in a row: few enough to stay in the cache, and for their
@@ -29,19 +29,20 @@ def read_task_vector(
     *,
     input_dtype: torch.dtype | None = None,
     device: torch.device,
-) -> torch.Tensor:
-    """Checkpoint minus base model for one tensor: float64, on `device`, every element finite.
+) -> tuple[torch.Tensor, float]:
+    """Checkpoint minus base model for one tensor, float64, on `device`, every element finite; and its length.
 
     Raises CheckpointError naming the checkpoint, the tensor and the element that is not finite.
     """
     task_vector = torch.empty(checkpoint.tensors[name].shape, dtype=torch.float64)
+    lengths = []
     pieces = (rounded_pieces(owner, name, input_dtype) for owner in (checkpoint, base))
     for part, moved, start in zip(task_vector.view(-1).split(ELEMENTS_AT_ONCE), *pieces, strict=True):
         torch.sub(moved.to(torch.float64), start.to(torch.float64), out=part)
-    task_vector = task_vector.to(device)
-    if not all_finite(task_vector):
-        raise not_finite(base, checkpoint, name, input_dtype)
-    return task_vector
+        lengths.append(frobenius_norm(part))
+        if not math.isfinite(lengths[-1]) and not all_finite(part):
+            raise not_finite(base, checkpoint, name, input_dtype)
+    return task_vector.to(device), total_norm(lengths)
 
 
 def all_finite(tensor: torch.Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +57,7 @@ def write_merged(
     stop = stop_file(folder, processes)
     if joins:
         meet(processes)
-    with ShardedWriter(folder, shards, joins=joins) as writer:
+    with ShardedWriter(folder, shards, digests=False, joins=joins) as writer:
         if not joins:
             meet(processes)
 
@@ -65,9 +66,9 @@ def write_merged(
             if tensor.copied:
                 writer.write_raw(tensor.name, base.raw_chunks(tensor.name))
                 return 0.0
-            value, error = _rounded(base, state, tensor, input_dtype)
-            writer.write(tensor.name, value)
-            return error
+            errors: list[float] = []
+            writer.write_pieces(tensor.name, _rounded(base, state, tensor, input_dtype, errors))
+            return total_norm(errors)
 
         done = do_share(
             plan.tensors,
@@ -95,34 +96,43 @@ def merged_value(
 
     Raises CheckpointError if a value does not fit into that dtype.
     """
-    return _rounded(base, state, tensor, input_dtype)[0]
+    pieces = _rounded(base, state, tensor, input_dtype, [])
+    return torch.cat([piece.clone() for piece in pieces]).view(tensor.shape)
 
 
 def _rounded(
-    base: Checkpoint, state: MergeState, tensor: PlannedTensor, input_dtype: torch.dtype | None
-) -> tuple[torch.Tensor, float]:
-    """The value of `merged_value`, and the length of its rounding error if the tensor is merged."""
+    base: Checkpoint, state: MergeState, tensor: PlannedTensor, input_dtype: torch.dtype | None, errors: list[float]
+) -> Iterator[torch.Tensor]:
+    """The value of `merged_value`, flat, in pieces; the lengths of their rounding errors are added to `errors`."""
     if not tensor.merged:
-        return cast_once(base.read(tensor.name), tensor.out_dtype), 0.0
-    value = torch.empty(tensor.shape, dtype=tensor.out_dtype)
-    errors = []
-    for rounded, error, start in zip(
-        value.view(-1).split(ELEMENTS_AT_ONCE),
+        for kept in base.read_pieces(tensor.name, ELEMENTS_AT_ONCE):
+            yield cast_once(kept, tensor.out_dtype)
+        return
+    for value, start in zip(
         state.read_pieces(tensor.name, ELEMENTS_AT_ONCE),
         rounded_pieces(base, tensor.name, input_dtype),
         strict=True,
     ):
-        error /= state.scale
-        error += start.to(torch.float64)
-        rounded.copy_(cast_once(error, tensor.out_dtype))
-        if value.dtype != error.dtype:
+        value /= state.scale
+        value += start.to(torch.float64)
+        rounded = cast_once(value, tensor.out_dtype)
+        if not all_finite(rounded):
+            raise _does_not_fit(base, state, tensor, input_dtype)
+        yield rounded
+        if rounded.dtype != value.dtype:
             # torch does no arithmetic with 8-bit floats.
-            error -= rounded.to(torch.float64)
-            errors.append(frobenius_norm(error))
-    if not all_finite(value):
-        raise CheckpointError(
-            f"merged model of step {state.step}: tensor {tensor.name!r} does not fit into {tensor.out_dtype}: "
-            f"{first_not_finite(value)}",
-            hint="choose a wider `out_dtype` in the recipe",
-        )
-    return value, total_norm(errors)
+            value -= rounded.to(torch.float64)
+            errors.append(frobenius_norm(value))
+
+
+def _does_not_fit(
+    base: Checkpoint, state: MergeState, tensor: PlannedTensor, input_dtype: torch.dtype | None
+) -> CheckpointError:
+    start = base.read(tensor.name)
+    rounded = start if input_dtype is None else cast_once(start, input_dtype)
+    value = state.read(tensor.name).div_(state.scale).add_(rounded.to(torch.float64))
+    return CheckpointError(
+        f"merged model of step {state.step}: tensor {tensor.name!r} does not fit into {tensor.out_dtype}: "
+        f"{first_not_finite(cast_once(value, tensor.out_dtype))}",
+        hint="choose a wider `out_dtype` in the recipe",
+    )

@@ -26,6 +26,11 @@ def power_of_two_near(tensor: torch.Tensor) -> float:
     return math.ldexp(1.0, max(math.frexp(largest)[1], -1000))
 
 
+def safe_scale(tensor: torch.Tensor, length: float) -> float:
+    """`power_of_two_near` of a tensor whose `frobenius_norm` is known: it is hardly ever looked at."""
+    return 1.0 if _ORDINARY_LOW <= length <= _SAFE_HIGH else power_of_two_near(tensor)
+
+
 def frobenius_norm(tensor: torch.Tensor) -> float:
     """Root of the sum of squares of all elements of a float64 tensor, for any finite elements."""
     length = _ordinary_length(tensor)
@@ -64,10 +69,7 @@ def cosine(first: torch.Tensor, second: torch.Tensor, lengths: tuple[float, floa
     if 0.0 in lengths:
         return None
     pair = (first, second)
-    scales = [
-        1.0 if _ORDINARY_LOW <= length <= _SAFE_HIGH else power_of_two_near(tensor)
-        for length, tensor in zip(lengths, pair, strict=True)
-    ]
+    scales = [safe_scale(tensor, length) for length, tensor in zip(lengths, pair, strict=True)]
     scaled = [tensor if scale == 1.0 else tensor / scale for scale, tensor in zip(scales, pair, strict=True)]
     product = float(torch.dot(scaled[0].reshape(-1), scaled[1].reshape(-1)))
     value = product / (lengths[0] / scales[0]) / (lengths[1] / scales[1])

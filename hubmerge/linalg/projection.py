@@ -14,7 +14,7 @@ from hubmerge.linalg.directions import (
     singular_directions,
     truncated_directions,
 )
-from hubmerge.linalg.norms import frobenius_norm, power_of_two_near
+from hubmerge.linalg.norms import frobenius_norm, safe_scale
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
 from hubmerge.linalg.single import project_in_single
 from hubmerge.linalg.wide import project_wide
@@ -74,20 +74,21 @@ def project(
             precision=precision,
         )
         return replace(turned, kept=turned.kept.T)
-    if task_vector.numel() == 0 or frobenius_norm(accumulated) == 0.0 or (diagonal == "keep" and alpha == 0.0):
+    lengths = frobenius_norm(accumulated), frobenius_norm(task_vector)
+    if task_vector.numel() == 0 or lengths[0] == 0.0 or (diagonal == "keep" and alpha == 0.0):
         return Projection(task_vector.clone(), 0, 0.0)
     if precision == "float32" and diagonal == "keep" and alpha != "auto":
-        single = project_in_single(accumulated, task_vector, alpha, rank_rule)
+        single = project_in_single(accumulated, task_vector, lengths, alpha, rank_rule)
         if single is not None:
             return Projection(*single)
-    accumulated_scale, task_scale = power_of_two_near(accumulated), power_of_two_near(task_vector)
+    accumulated_scale, task_scale = safe_scale(accumulated, lengths[0]), safe_scale(task_vector, lengths[1])
     matrix = accumulated if accumulated_scale == 1.0 else accumulated / accumulated_scale
     vector = task_vector if task_scale == 1.0 else task_vector / task_scale
     if diagonal == "remove" and truncate is None and alpha != "auto":
         kept, rank, removed, neglected = *_project_exactly(matrix, vector, alpha, rank_rule), None
     else:
         kept, rank, removed, neglected = _project_otherwise(matrix, vector, alpha, rank_rule, diagonal, truncate)
-    energy = float(torch.linalg.vector_norm(vector)) ** 2
+    energy = (lengths[1] / task_scale) ** 2
     share = min(1.0, removed / energy) if energy > 0.0 else 0.0
     error = None if neglected is None else (neglected / energy) ** 0.5 if energy > 0.0 else 0.0
     return Projection(kept if task_scale == 1.0 else kept.mul_(task_scale), rank, share, error)

@@ -12,7 +12,6 @@ import math
 import torch
 
 from hubmerge.linalg.directions import negative_gram
-from hubmerge.linalg.norms import frobenius_norm
 from hubmerge.linalg.rank import RankRule, protected_rank, rank_margin
 
 LEAST = 0.03
@@ -31,16 +30,17 @@ _EPSILON = torch.finfo(torch.float32).eps
 
 
 def project_in_single(
-    accumulated: torch.Tensor, task_vector: torch.Tensor, alpha: float, rule: RankRule
+    accumulated: torch.Tensor, task_vector: torch.Tensor, lengths: tuple[float, float], alpha: float, rule: RankRule
 ) -> tuple[torch.Tensor, int, float] | None:
     """`task_vector` without its leading block, its rank and the share of energy removed; None if float32 cannot tell.
 
-    Both are (m, n) float64 with m <= n, neither zero in length nor changed; so is what is returned.
+    Both are (m, n) float64 with m <= n, of these `lengths`, the first not zero; neither is changed. So is what is
+    returned.
     """
-    length = frobenius_norm(task_vector)
+    length = lengths[1]
     if length == 0.0:
         return None
-    unit, matrix_unit = _unit(length), _unit(frobenius_norm(accumulated))
+    unit, matrix_unit = _unit(length), _unit(lengths[0])
     matrix = _in_single(accumulated, matrix_unit)
     left = _leading_left(matrix, alpha, rule)
     if left is None:

@@ -14,7 +14,7 @@ from hubmerge.checkpoints import Checkpoint, align, open_checkpoint, weight_matr
 from hubmerge.executor import HeldCheckpoint, pick_device
 from hubmerge.executor.reading import read_task_vector
 from hubmerge.executor.similarity import layer_of
-from hubmerge.linalg import frobenius_norm, group_cosines, sketch
+from hubmerge.linalg import group_cosines, sketch
 from hubmerge.opening import open_source
 from hubmerge.planning import input_dtype, preflight, selection_of
 from hubmerge.progress import Progress, SilentProgress
@@ -135,11 +135,11 @@ class Bench:
         for name in names:
             sketches, lengths = [], []
             for tensor in self.plan.merged:
-                vector = read_task_vector(
+                vector, length = read_task_vector(
                     self.base, self.checkpoints[name], tensor.name, input_dtype=self.input_dtype, device=self.device
                 )
                 sketches.append(sketch(tensor.name, vector))
-                lengths.append(frobenius_norm(vector))
+                lengths.append(length)
             rows[name] = torch.stack(sketches), lengths
         layers: dict[str, list[int]] = {}
         for row, tensor in enumerate(self.plan.merged):

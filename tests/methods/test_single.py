@@ -7,7 +7,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from hubmerge.linalg import NULL_CUT, project
+from hubmerge.linalg import NULL_CUT, frobenius_norm, project
 from hubmerge.linalg.directions import negative_gram
 from hubmerge.linalg.single import project_in_single
 from hubmerge.methods import method_named
@@ -21,6 +21,11 @@ def both(accumulated: np.ndarray, task_vector: np.ndarray, alpha: float = 0.5) -
     assert results[0].rank == results[1].rank
     assert results[0].removed_share == pytest.approx(results[1].removed_share, abs=1e-5)
     return [result.kept for result in results]
+
+
+def in_single(accumulated: np.ndarray, task_vector: np.ndarray, alpha: float) -> object:
+    pair = torch.from_numpy(accumulated), torch.from_numpy(task_vector)
+    return project_in_single(*pair, (frobenius_norm(pair[0]), frobenius_norm(pair[1])), alpha, "paper")
 
 
 def apart(first: torch.Tensor, second: torch.Tensor, unit: torch.Tensor) -> float:
@@ -58,24 +63,22 @@ def test_float64_decides_where_the_rank_is_in_doubt() -> None:
         with_values(rng, 6, 40, np.r_[3.0, 2.0, 1.6, 1.4, 1.0, 1.0]),
         rng.standard_normal((6, 40)),
     )
-    pair = torch.from_numpy(accumulated), torch.from_numpy(task_vector)
-    assert project_in_single(*pair, 0.5, "paper") is None
+    assert in_single(accumulated, task_vector, 0.5) is None
     assert torch.equal(*both(accumulated, task_vector))
-    assert project_in_single(*pair, 0.53, "paper") is not None
+    assert in_single(accumulated, task_vector, 0.53) is not None
 
 
 def test_float64_decides_where_the_block_ends_inside_a_cluster() -> None:
     rng = np.random.default_rng(7)
     accumulated, task_vector = with_values(rng, 16, 40, 1 + 1e-6 * np.arange(16)), rng.standard_normal((16, 40))
-    pair = torch.from_numpy(accumulated), torch.from_numpy(task_vector)
-    assert project_in_single(*pair, 0.53, "paper") is None
+    assert in_single(accumulated, task_vector, 0.53) is None
     assert torch.equal(*both(accumulated, task_vector, 0.53))
 
 
 def test_float64_decides_where_the_block_reaches_far_down() -> None:
     rng = np.random.default_rng(4)
     accumulated, task_vector = decaying(rng, 40, 60, 3.0), rng.standard_normal((40, 60))
-    assert project_in_single(*map(torch.from_numpy, (accumulated, task_vector)), 0.999, "paper") is None
+    assert in_single(accumulated, task_vector, 0.999) is None
     assert torch.equal(*both(accumulated, task_vector, 0.999))
 
 
