@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from measuring import Cost, hubmerge, hubmerge_environment, machine, markdown, measure
+from measuring import Cost, hubmerge, machine, markdown, measure, met_before
 from opcm import stream_folders
 
 
@@ -36,7 +36,8 @@ def run_once(folder: Path, size: str, models: int, distinct: int, parameters: di
         written = {"merge_method": "opcm", "base_model": base, "models": entries, "parameters": parameters}
         recipe.write_text(json.dumps(written), encoding="utf-8")
         log = folder / "logs" / f"growth-{size}-{models}.txt"
-        return measure(hubmerge(recipe, work / "runs", every_step=True), environment=hubmerge_environment(), log=log)
+        environment = met_before(folder, base, stream)
+        return measure(hubmerge(recipe, work / "runs", every_step=True), environment=environment, log=log)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 

@@ -5,9 +5,12 @@ Nothing heavy is imported here: on Linux a child's highest memory begins with wh
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -66,9 +69,24 @@ def hubmerge(recipe: Path, work: Path, *, every_step: bool = False) -> list[str 
     return [sys.executable, "-m", "hubmerge", "run", recipe, "--work-dir", work, "--quiet", *wanted]
 
 
-def hubmerge_environment() -> dict[str, str]:
-    """Environment variables for it: this checkout's code, and no network."""
-    return {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1"}
+def hubmerge_environment(cache: Path) -> dict[str, str]:
+    """Environment variables for it: this checkout's code, no network, and what it remembers in a folder of ours."""
+    return {"PYTHONPATH": str(REPOSITORY), "HF_HUB_OFFLINE": "1", "XDG_CACHE_HOME": str(cache)}
+
+
+def met_before(folder: Path, base: str, stream: Sequence[str]) -> dict[str, str]:
+    """The environment of a user who has merged these checkpoints before: their mean is taken first."""
+    environment = hubmerge_environment(folder / "cache")
+    work = Path(tempfile.mkdtemp(prefix="before-", dir=folder))
+    try:
+        models = [{"model": str(model), "name": Path(model).name} for model in stream]
+        recipe = work / "recipe.yaml"
+        written = {"merge_method": "weight_average", "base_model": str(base), "models": models}
+        recipe.write_text(json.dumps(written), encoding="utf-8")
+        measure(hubmerge(recipe, work / "runs"), environment=environment, log=folder / "logs" / "before.txt")
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return environment
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,10 +3,12 @@
     python benchmarks/mergekit.py --folder ~/.cache/hubmerge/benchmarks
     python benchmarks/mergekit.py --folder ... --methods linear --repeat 2 --cpus 2
 
-Both programs read the same folders and the same recipe, on as many CPUs. Both read all models and write one; hubmerge
-also hashes what it reads, keeps a state with which the stream can be extended, and checks that transformers loads the
-model. mergekit finds no tensor whose name begins with `vision_model.`, the layout of most published towers,
-so both read copies without that prefix. "difference" is the largest one of any element, in units of the largest
+Both programs read the same folders and the same recipe, on as many CPUs; hubmerge twice, for it remembers some of what
+it found. Both read all models and write one; hubmerge also hashes what it reads, keeps a state with which the stream
+can be extended, and checks that transformers loads the model. mergekit finds no tensor whose name begins with
+`vision_model.`, the layout of most published towers, so both read copies without that prefix.
+
+"difference" is the largest one of any element, in units of the largest
 float32 step at elements of that size: 1 is one rounding. "apart" counts the elements that differ by more than FEW of
 these: where `ties` elects a sign from a sum near zero, or trims at a magnitude that two elements share, the last digit
 decides.
@@ -36,6 +38,8 @@ METHODS: dict[str, dict[str, object]] = {
     "ties": {"density": 0.2, "normalize": True, "lambda": 1.0},
 }
 PREFIX = "vision_model."
+PROCESSES = ("mergekit-yaml", "hubmerge run, the first time", "hubmerge run, again")
+"""Again: hubmerge remembers what transformers said of the model, and the checksums of files that nobody touched."""
 
 
 def recipe(method: str, base: Path, models: Sequence[Path]) -> dict[str, object]:
@@ -91,8 +95,10 @@ def differences(first: Path, second: Path) -> tuple[float, int]:
     return largest, apart
 
 
-def run_pair(method: str, folder: Path, base: Path, models: Sequence[Path], cpus: int) -> tuple[Cost, Cost, float, int]:
-    """mergekit and hubmerge, one after the other, and how far their results are apart."""
+def run_pair(
+    method: str, folder: Path, base: Path, models: Sequence[Path], cpus: int
+) -> tuple[dict[str, Cost], float, int]:
+    """mergekit, hubmerge the first time and again, one after the other, and how far their results are apart."""
     work = Path(tempfile.mkdtemp(prefix="work-", dir=folder))
     try:
         written = recipe(method, base, models)
@@ -110,12 +116,15 @@ def run_pair(method: str, folder: Path, base: Path, models: Sequence[Path], cpus
             log=logs / f"mergekit-{method}.txt",
             environment={"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": str(cpus)},
         )
-        own = measure(
-            [*hubmerge(ours, work / "runs"), "--out", work / "ours"],
-            cpus=cpus,
-            log=logs / f"hubmerge-{method}.txt",
-            environment=hubmerge_environment(),
-        )
+        own = [
+            measure(
+                [*hubmerge(ours, work / f"runs-{time}"), "--out", work / "ours"],
+                cpus=cpus,
+                log=logs / f"hubmerge-{method}-{time}.txt",
+                environment=hubmerge_environment(work / "cache"),
+            )
+            for time in ("first", "again")
+        ]
         compare = [
             sys.executable,
             __file__,
@@ -123,7 +132,7 @@ def run_pair(method: str, folder: Path, base: Path, models: Sequence[Path], cpus
             *(work / side / "model.safetensors" for side in ("ours", "theirs")),
         ]
         largest, apart = subprocess.run(compare, check=True, capture_output=True, text=True).stdout.split()
-        return peer, own, float(largest), int(apart)
+        return dict(zip(PROCESSES, (peer, *own), strict=True)), float(largest), int(apart)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
@@ -134,25 +143,18 @@ def table(results: Path) -> str:
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     for method, cpus in sorted({(line["method"], line["cpus"]) for line in lines}):
         mine = [line for line in lines if (line["method"], line["cpus"]) == (method, cpus)]
-        peer, own = (Cost.least([Cost(**line[side]) for line in mine]) for side in ("mergekit", "hubmerge"))
-        for name, cost in (("mergekit-yaml", peer), ("hubmerge run", own)):
-            rows.append(
-                [
-                    method,
-                    name,
-                    str(cpus),
-                    f"{cost.cpu_seconds:.0f}",
-                    f"{cost.wall_seconds:.0f}",
-                    f"{cost.peak_megabytes:.0f}",
-                ]
-            )
-        difference = max(line["difference"] for line in mine)
-        for ours, theirs in zip(asdict(own).values(), asdict(peer).values(), strict=True):
-            rows[-1].append(f"{ours / theirs:.2f}")
-        rows[-1] += [f"{difference:.1f}", str(max(line["apart"] for line in mine))]
-        rows[-2] += [""] * 5
-    costs = ["CPU s", "wall s", "peak MB"]
-    header = ["method", "process", "CPUs", *costs, *(f"ratio of {cost}" for cost in costs), "difference", "apart"]
+        costs = {name: Cost.least([Cost(**line["costs"][name]) for line in mine]) for name in PROCESSES}
+        theirs = asdict(costs[PROCESSES[0]])
+        told = [f"{max(line['difference'] for line in mine):.1f}", str(max(line["apart"] for line in mine))]
+        for name, cost in costs.items():
+            figures = asdict(cost)
+            ratios = [""] * len(figures)
+            if name != PROCESSES[0]:
+                ratios = [f"{value / theirs[figure]:.2f}" for figure, value in figures.items()]
+            absolute = [f"{value:.0f}" for value in figures.values()]
+            rows.append([method, name, str(cpus), *absolute, *ratios, *(told if name == PROCESSES[-1] else ("", ""))])
+    units = ["CPU s", "wall s", "peak MB"]
+    header = ["method", "process", "CPUs", *units, *(f"ratio of {unit}" for unit in units), "difference", "apart"]
     return markdown(header, rows) + f"\n\n{machine()}"
 
 
@@ -182,9 +184,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         base, *models = without_prefix(made, folder / "checkpoints" / f"{options.size}-unprefixed")
         for _ in range(options.repeat):
             for method in options.methods:
-                peer, own, difference, apart = run_pair(method, folder, base, models, options.cpus)
-                costs = {"mergekit": asdict(peer), "hubmerge": asdict(own)}
-                row = {"method": method, "cpus": options.cpus, **costs, "difference": difference, "apart": apart}
+                costs, difference, apart = run_pair(method, folder, base, models, options.cpus)
+                told = {"costs": {name: asdict(cost) for name, cost in costs.items()}}
+                row = {"method": method, "cpus": options.cpus, **told, "difference": difference, "apart": apart}
                 print(row, flush=True)
                 with results.open("a", encoding="utf-8") as stream:
                     stream.write(json.dumps(row) + "\n")

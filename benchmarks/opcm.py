@@ -22,7 +22,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from measuring import REPOSITORY, Cost, hubmerge, hubmerge_environment, machine, markdown, measure
+from measuring import REPOSITORY, Cost, hubmerge, hubmerge_environment, machine, markdown, measure, met_before
 from peers import environment
 
 PEER = "fusion_bench opcm"
@@ -31,15 +31,20 @@ ALPHA = 0.5
 
 @dataclass(frozen=True)
 class Contestant:
-    """A row of the table: parameters of hubmerge's `opcm`, None for fusion_bench."""
+    """A row of the table: parameters of hubmerge's `opcm`, None for fusion_bench.
+
+    `first` is a user who has never merged these checkpoints, of whom hubmerge remembers nothing.
+    """
 
     name: str
     cpus: int
     parameters: dict[str, object] | None
+    first: bool = False
 
 
 CONTESTANTS = (
     Contestant(PEER, 1, None),
+    Contestant("hubmerge opcm, the first time", 1, {"alpha": ALPHA}, first=True),
     Contestant("hubmerge opcm", 1, {"alpha": ALPHA}),
     Contestant("hubmerge opcm, 2 CPUs", 2, {"alpha": ALPHA}),
     Contestant("hubmerge opcm, diagonal: keep", 1, {"alpha": ALPHA, "diagonal": "keep"}),
@@ -87,7 +92,8 @@ def run_once(contestant: Contestant, folder: Path, size: str, models: int) -> Co
             encoding="utf-8",
         )
         command = hubmerge(recipe, work / "runs", every_step=True)
-        return measure(command, cpus=contestant.cpus, environment=hubmerge_environment(), log=log)
+        known = hubmerge_environment(work / "cache") if contestant.first else met_before(folder, base, stream)
+        return measure(command, cpus=contestant.cpus, environment=known, log=log)
     finally:
         shutil.rmtree(work, ignore_errors=True)
 
