@@ -18,13 +18,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
-from hubmerge.checkpoints import PlannedTensor
+from hubmerge.checkpoints import PlannedTensor, align, open_checkpoint
 from hubmerge.errors import CheckpointError
 from hubmerge.executor import Incoming, goes_step_by_step, merge_steps, pick_device, write_merged
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE
 from hubmerge.executor.scheduling import SPARE_ELEMENTS, for_each_tensor
-from hubmerge.methods import METHODS, method_named
+from hubmerge.methods import METHODS, ElementwiseMethod, method_named
 from hubmerge.state import MergeState, find_state, load_state
 from tests.executor.streams import Stream, constant, loaded, make_base, make_checkpoint, merged_values, open_stream
 
@@ -84,6 +85,32 @@ def test_how_many_steps_are_done_at_a_time_changes_no_byte(
         told += figures
         assert digests(folder) == digests(tmp_path / "one" / folder.name)
     assert told == [figures for _, figures in one_by_one]
+
+
+@pytest.mark.parametrize("method", [m.name for m in METHODS if isinstance(m, ElementwiseMethod)])
+@pytest.mark.parametrize("pickled", [(), (0,), (1, 2), (0, 2, 4), (0, 1, 2, 3, 4)])
+def test_steps_of_files_that_are_read_whole_and_in_pieces(
+    tmp_path: Path, method: str, pickled: tuple[int, ...]
+) -> None:
+    rng = np.random.default_rng(23)
+    base = {**make_base(rng), "nothing": np.zeros((0, 3)), "several": rng.standard_normal((3, ELEMENTS_AT_ONCE + 5))}
+    values = [{n: value + 1e-2 * rng.standard_normal(value.shape) for n, value in base.items()} for _ in range(5)]
+    stream = open_stream(tmp_path / "models", base, values)
+    one_by_one = stream.merge(tmp_path / "one", method)
+    for index in pickled:
+        folder = tmp_path / "models" / stream.checkpoints[index].label
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    opened = [align(stream.base, open_checkpoint(tmp_path / "models" / c.label, c.label)) for c in stream.checkpoints]
+    assert [not checkpoint.in_pieces("several") for checkpoint in opened] == [i in pickled for i in range(5)]
+    found = method_named(method)
+    incoming = [Incoming(checkpoint, constant(found.Parameters())) for checkpoint in opened]
+    for first in (0, 1):
+        previous, rest = (one_by_one[first - 1][0] if first else None), incoming[first:]
+        folder, chain = tmp_path / f"from-{first}", f"up to {opened[-1].label}"
+        _, told = merge_steps(stream.base, rest, previous, found, stream.plan, folder, chain=chain)
+        assert list(told) == [figures for _, figures in one_by_one[first:]]
+        assert digests(folder) == digests(tmp_path / "one" / opened[-1].label)
 
 
 def test_all_steps_done_at_a_time_have_one_form(tmp_path: Path, stream: Stream) -> None:
