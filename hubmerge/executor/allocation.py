@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+from contextlib import suppress
+from functools import cache
 
 _MMAP_THRESHOLD = -3  # of mallopt(3)
 _TRIM_THRESHOLD = -1
-_LARGE_BYTES = 288 << 10
-_KEPT_BYTES = 1 << 20
+_LARGE_BYTES = 1152 << 10
+_KEPT_BYTES = 8 << 20
 """Of what is free, for each thread: some of the blocks that are not large, to be used again."""
 
 
@@ -18,9 +20,20 @@ def return_freed_memory() -> None:
     it does so with every block that is freed, up to 32 MiB, and keeps what is below in one pool for each thread:
     several times the memory that is in use.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):
-        return
-    mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
-    mallopt(_TRIM_THRESHOLD, _KEPT_BYTES)
+    _call("mallopt", _MMAP_THRESHOLD, _LARGE_BYTES)
+    _call("mallopt", _TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def return_gaps() -> None:
+    """Have glibc give back what is free between blocks in use: blocks of many sizes leave more and more of it."""
+    _call("malloc_trim", _KEPT_BYTES)
+
+
+def _call(name: str, *arguments: int) -> None:
+    with suppress(AttributeError, OSError, TypeError):
+        getattr(_libc(), name)(*arguments)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)

@@ -71,10 +71,7 @@ class PiecewiseFold:
         """The accumulated delta before the first step."""
         if self._previous is not None:
             return self._previous.read_pieces(self._tensor.name, ELEMENTS_AT_ONCE)
-        zeros = torch.zeros(min(ELEMENTS_AT_ONCE, self._tensor.elements), dtype=torch.float64)
-        rest = self._tensor.elements % ELEMENTS_AT_ONCE
-        whole = self._tensor.elements // ELEMENTS_AT_ONCE
-        return [*[zeros] * whole, *([zeros[:rest]] if rest or not whole else [])]
+        return torch.zeros((), dtype=torch.float64).expand(self._tensor.elements).split(ELEMENTS_AT_ONCE)
 
     def _together(self, steps: Sequence[_Step]) -> list[list[_Step]]:
         """Steps in a row whose checkpoints can be read in pieces; every other checkpoint is in memory on its own."""
@@ -92,17 +89,18 @@ class PiecewiseFold:
     def _through(self, steps: Sequence[_Step], pieces: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
         """The accumulated delta after these steps, piece by piece."""
         name, dtype = self._tensor.name, self._input_dtype
-        signs = Signs(name, CPU)
+        signs = Signs(name, CPU) if self._sketches else None
         parts = self.parts
         moved = (rounded_pieces(step.incoming.checkpoint, name, dtype) for step in steps)
         for accumulated, start, *values in zip(pieces, rounded_pieces(self._base, name, dtype), *moved, strict=True):
             begin = start.to(torch.float64)
-            sign = signs.next(begin.numel()) if self._sketches else None
+            if signs is not None:
+                signs.next(begin.numel())
             length = frobenius_norm(accumulated) if steps[0].number > 1 else 0.0
             parts = self.parts
             for step, value in zip(steps, values, strict=True):
-                task_vector = value.to(torch.float64, copy=True).sub_(begin)
-                if not step.meet(accumulated, length, task_vector, sign):
+                task_vector = torch.sub(value, begin)
+                if not step.meet(accumulated, length, task_vector, signs):
                     raise not_finite(self._base, step.incoming.checkpoint, name, dtype)
                 absorbed = step.absorb(accumulated, parts, task_vector)
                 accumulated, parts = absorbed.accumulated, absorbed.parts
@@ -126,9 +124,7 @@ class _Step:
         self._after: list[float] = []
         self._cosines: list[float | None] = []
 
-    def meet(
-        self, accumulated: torch.Tensor, length: float, task_vector: torch.Tensor, signs: torch.Tensor | None
-    ) -> bool:
+    def meet(self, accumulated: torch.Tensor, length: float, task_vector: torch.Tensor, signs: Signs | None) -> bool:
         """Look at the next piece of the task vector beside the accumulated delta; whether all of it is finite."""
         self._lengths.append(frobenius_norm(task_vector))
         if not math.isfinite(self._lengths[-1]) and not all_finite(task_vector):

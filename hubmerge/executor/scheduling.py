@@ -11,7 +11,7 @@ from typing import TypeVar
 import torch
 
 from hubmerge.checkpoints import PlannedTensor
-from hubmerge.executor.allocation import return_freed_memory
+from hubmerge.executor.allocation import return_freed_memory, return_gaps
 from hubmerge.executor.threads import compute_with
 
 Result = TypeVar("Result")
@@ -65,6 +65,7 @@ def as_done(
             while done:
                 future = done.pop()
                 yield running.pop(future), future.result()
+            return_gaps()
 
 
 def available_cpus() -> int:

@@ -18,9 +18,10 @@ import torch
 SIZE = 1021
 """Prime, so that the rows and columns of a matrix spread over all sums alike."""
 
-PIECE = 32 * SIZE
-"""How many elements are looked at together, whole rows of SIZE: few enough to stay in the cache with what is made of
-them."""
+PIECE = 128 * SIZE
+"""How many elements are looked at together, whole rows of SIZE: 1 MiB of float64, few enough to stay in the cache with
+what is made of them, and so many that threads hardly ever wait for the interpreter, which every look at a piece needs.
+"""
 
 
 class Signs:
@@ -28,13 +29,26 @@ class Signs:
 
     def __init__(self, name: str, device: torch.device) -> None:
         self._generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
-        self._signs = torch.empty(PIECE, dtype=torch.float64, device=device)
+        self._device = device
+        self._signs = torch.empty(0, dtype=torch.float64, device=device)
+        self._signed = torch.empty(0, dtype=torch.float64, device=device)
 
-    def next(self, count: int) -> torch.Tensor:
-        """Those of the next elements, 1.0 or -1.0: PIECE of them, fewer only at the end; in the same memory again."""
+    def next(self, count: int) -> None:
+        """Go on to those of the next elements: PIECE of them, fewer only at the end."""
         words = self._generator.random_raw(-(-count // 64)).astype("<u8")
         bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count].view(np.int8)
-        return self._signs[:count].copy_(torch.from_numpy(bits * 2 - 1))
+        if self._signs.numel() < count:
+            self._signs = torch.empty(count, dtype=torch.float64, device=self._device)
+            self._signed = torch.empty(-(-count // SIZE) * SIZE, dtype=torch.float64, device=self._device)
+        self._signs[:count].copy_(torch.from_numpy(bits * 2 - 1))
+
+    def applied(self, piece: torch.Tensor) -> torch.Tensor:
+        """Those elements with their signs, (rows, SIZE), zeros after the last one; in the same memory again."""
+        count, rows = piece.numel(), -(-piece.numel() // SIZE)
+        signed = self._signed[: rows * SIZE]
+        torch.mul(self._signs[:count], piece, out=signed[:count])
+        signed[count:].zero_()
+        return signed.view(rows, SIZE)
 
 
 class Sketcher:
@@ -44,18 +58,13 @@ class Sketcher:
     def __init__(self, elements: int, device: torch.device) -> None:
         self._itself = elements <= SIZE
         self._sums = torch.zeros(SIZE, dtype=torch.float64, device=device)
-        self._signed = torch.empty(0 if self._itself else PIECE, dtype=torch.float64, device=device)
 
-    def add(self, piece: torch.Tensor, signs: torch.Tensor) -> None:
-        """Take in the next elements and their signs, flat: PIECE of them, fewer only at the end."""
-        count, rows = piece.numel(), -(-piece.numel() // SIZE)
+    def add(self, piece: torch.Tensor, signs: Signs) -> None:
+        """Take in the next elements, flat, which `signs` has gone on to: PIECE of them, fewer only at the end."""
         if self._itself:
-            self._sums[:count] = piece
-            return
-        signed = self._signed[: rows * SIZE]
-        torch.mul(signs, piece, out=signed[:count])
-        signed[count:].zero_()
-        self._sums += signed.view(rows, SIZE).sum(dim=0)
+            self._sums[: piece.numel()] = piece
+        else:
+            self._sums += signs.applied(piece).sum(dim=0)
 
     def sketch(self) -> torch.Tensor:
         """The sketch, (SIZE,) float32 on the CPU.
@@ -69,7 +78,8 @@ def sketch(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """The sketch of a whole tensor: see `Sketcher`."""
     sketcher, signs = Sketcher(tensor.numel(), tensor.device), Signs(name, tensor.device)
     for piece in tensor.reshape(-1).split(PIECE):
-        sketcher.add(piece, signs.next(piece.numel()))
+        signs.next(piece.numel())
+        sketcher.add(piece, signs)
     return sketcher.sketch()
 
 
