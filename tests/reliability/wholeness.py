@@ -96,3 +96,8 @@ def leftovers(*folders: Path) -> list[Path]:
         if path.name.endswith((".partial", ".outdated", ".fetched", ".incomplete", ".tmp"))
         or path.name.startswith("hubmerge-error-")
     ]
+
+
+def everything(folder: Path) -> set[str]:
+    """All paths below a folder, those of the work folder left out."""
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if "work" not in path.relative_to(folder).parts}
