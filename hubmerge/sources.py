@@ -113,8 +113,8 @@ class SourceResolver:
     def look_ahead(self, base: ModelReference, models: Iterable[ModelReference], *, classes: bool) -> None:
         """Hash the local folders that a merge will read, on all CPUs.
 
-        Meanwhile the model classes are imported if they are needed: anyway with `classes`, else if nothing is known of
-        the base model's. What is wrong with a folder `resolve` tells.
+        Meanwhile the model classes are imported if they are needed: with `classes`, or if nothing is known of that of a
+        base model in a folder. What is wrong with a folder `resolve` tells.
         """
         folders = {
             Path(one.path)
@@ -128,7 +128,7 @@ class SourceResolver:
             from hubmerge.executor.scheduling import available_cpus
 
             with ThreadPoolExecutor(available_cpus()) as pool:
-                if classes or not (base.is_local and _knows_class(Path(base.path))):
+                if classes or (base.is_local and not _knows_class(Path(base.path))):
                     pool.submit(import_classes)
                 list(pool.map(_hashed, sorted(folders)))
 
