@@ -8,17 +8,18 @@ from functools import cache
 
 _MMAP_THRESHOLD = -3  # of mallopt(3)
 _TRIM_THRESHOLD = -1
-_LARGE_BYTES = 1152 << 10
-_KEPT_BYTES = 8 << 20
+_LARGE_BYTES = 10 << 20
+"""The matrices of a 768 x 768 eigenproblem are smaller, and so is what is made of one piece of a tensor."""
+
+_KEPT_BYTES = 16 << 20
 """Of what is free, for each thread: some of the blocks that are not large, to be used again."""
 
 
 def return_freed_memory() -> None:
     """Have glibc give every large block a mapping of its own, for the rest of the process; elsewhere do nothing.
 
-    What is made of one piece of a tensor (`ELEMENTS_AT_ONCE`) is not large. By itself glibc raises the size from which
-    it does so with every block that is freed, up to 32 MiB, and keeps what is below in one pool for each thread:
-    several times the memory that is in use.
+    By itself glibc raises the size from which it does so with every block that is freed, up to 32 MiB, and keeps what
+    is below in one pool for each thread: several times the memory that is in use.
     """
     _call("mallopt", _MMAP_THRESHOLD, _LARGE_BYTES)
     _call("mallopt", _TRIM_THRESHOLD, _KEPT_BYTES)

@@ -20,6 +20,10 @@ OnTensor = Callable[[PlannedTensor], None]
 SPARE_ELEMENTS = 16 << 20
 """So many elements may be worked on besides the largest tensor: 128 MiB for each float64 copy of them."""
 
+ELEMENTS_BETWEEN_TRIMS = 2 << 20
+"""Gaps between blocks of memory are given back after so many elements: more often, and the system zeroes more than is
+worked on; more seldom, and they add up."""
+
 
 def for_each_tensor(
     tensors: Sequence[PlannedTensor],
@@ -50,6 +54,7 @@ def as_done(
     waiting = sorted(range(len(tensors)), key=lambda index: -tensors[index].flops)
     running: dict[Future[Result], int] = {}
     count = workers or available_cpus()
+    worked = 0
     return_freed_memory()
     with (
         _number_of_threads_restored(),
@@ -64,8 +69,12 @@ def as_done(
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             while done:
                 future = done.pop()
-                yield running.pop(future), future.result()
-            return_gaps()
+                index = running.pop(future)
+                worked += tensors[index].elements
+                yield index, future.result()
+            if worked >= ELEMENTS_BETWEEN_TRIMS:
+                return_gaps()
+                worked = 0
 
 
 def available_cpus() -> int:
