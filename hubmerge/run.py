@@ -121,12 +121,17 @@ class Run:
 
     @property
     def first_step(self) -> int:
-        """The first step that is not finished: merged, scored, and published where the recipe asks for it."""
+        """The first step that is not finished: merged, scored, and published where the recipe asks for it.
+
+        The last one is not where its model is neither published nor here: it was a step between when it was made.
+        """
         published, recorded = self._releaser.published_steps, len(self.report.steps)
-        for step in range(1, self.stream.length + 1):
+        last = self.stream.length
+        for step in range(1, last + 1):
             if step > (published if self.stream.publishes(step) else max(published, recorded)):
                 return step
-        return self.stream.length + 1
+        here = self.stream.target is not None or self.workspace.step_folder(last).is_dir()
+        return last + 1 if here else last
 
     def write_out(self) -> None:
         """Leave the last merged model in the folder the user named, if there is one.
@@ -194,23 +199,28 @@ class Run:
             if state is not None and state.step >= begin:
                 # It was merged, and not finished.
                 stretches = deque([range(begin, state.step + 1), *maker.stretches(state.step + 1)])
-            coming = fetching.submit(self._fetch, maker, stretches[0])
+            coming = {stretches[0]: fetching.submit(self._fetch, maker, stretches[0])}
             failure: HubmergeError | None = None
             while stretches and failure is None:
                 stretch = stretches.popleft()
-                try:
-                    with self.progress.stage(maker.title(stretch, "fetch")):
-                        fetched = coming.result()
-                    # The steps before one that fails are good: they are finished before the run says what is wrong.
-                    failure, stretch = fetched.failure, stretch[: len(fetched.checkpoints)]
-                    if stretches and failure is None:
-                        coming = fetching.submit(self._fetch, maker, stretches[0])
-                    if stretch and (state is None or state.step < stretch[-1]):
-                        folder = self.workspace.state_folder(self.stream.chain[stretch[-1]])
+                with self.progress.stage(maker.title(stretch, "fetch")):
+                    fetched = coming.pop(stretch).result()
+                # The steps before one that fails are good: they are finished before the run says what is wrong.
+                failure, stretch = fetched.failure, stretch[: len(fetched.checkpoints)]
+                if stretches and failure is None and stretches[0] not in coming:
+                    coming[stretches[0]] = fetching.submit(self._fetch, maker, stretches[0])
+                if stretch and (state is None or state.step < stretch[-1]):
+                    folder = self.workspace.state_folder(self.stream.chain[stretch[-1]])
+                    try:
                         state = maker.merge(stretch, fetched.checkpoints, state, folder)
-                except HubmergeError as error:
-                    failure = error
-                    break
+                    except HubmergeError as error:
+                        if len(stretch) == 1 or isinstance(error, MachineError):
+                            failure = error
+                            break
+                        failure = None
+                        coming |= _one_by_one(stretch, fetched)
+                        stretches.extendleft(range(step, step + 1) for step in reversed(stretch))
+                        continue
                 if state is None or not stretch:
                     break
                 missing = range(max(stretch[0], first), stretch[-1] + 1)
@@ -312,6 +322,16 @@ class Run:
         self._releaser = Releaser(self.stream, self.workspace, self.progress)
         self.report = recorded_report(self.stream, self._releaser.published, self.workspace)
         return self._releaser.published_steps > before
+
+
+def _one_by_one(stretch: range, fetched: Fetched) -> dict[range, Future[Fetched]]:
+    """What was fetched for a stretch, for each of its steps alone; what is missing after it is told with the last."""
+    found: dict[range, Future[Fetched]] = {}
+    for step, checkpoint in zip(stretch, fetched.checkpoints, strict=True):
+        here: Future[Fetched] = Future()
+        here.set_result(Fetched([checkpoint], fetched.failure if step == stretch[-1] else None))
+        found[range(step, step + 1)] = here
+    return found
 
 
 def _close(checkpoints: Sequence[Checkpoint]) -> None:

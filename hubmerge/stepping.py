@@ -73,18 +73,23 @@ class StepMaker:
     def stretches(self, begin: int) -> Iterator[range]:
         """The steps from `begin` on, in stretches that are merged at a time: one by one if each one's model is wanted.
 
-        A stretch ends where a state is needed. Where disk is to be spared (`fetch: ranges`), or a method has to see the
-        whole model in every step, there is one step in each.
+        A stretch ends where a state is needed. A step whose checkpoint has yet to be downloaded is one of its own, so
+        that the next one is downloaded meanwhile; so is every step where disk is to be spared (`fetch: ranges`), or
+        where a method has to see the whole model.
         """
         single = self.stream.recipe.fetch == "ranges" or any(
             goes_step_by_step(self._method, self._incoming(step, self.base), self.plan.merge)
             for step in range(begin, self.stream.length + 1)
         )
+
+        def goes_on(end: int) -> bool:
+            """Whether the step after `end` is in the same stretch."""
+            missing = (self.plan.sources[step].missing_bytes for step in (end, end + 1))
+            return not (single or self.stream.keeps_state(end) or any(missing))
+
         while begin <= self.stream.length:
             end = begin
-            while end < min(self.stream.length, begin + MAX_AT_ONCE - 1) and not (
-                single or self.stream.keeps_state(end)
-            ):
+            while end < min(self.stream.length, begin + MAX_AT_ONCE - 1) and goes_on(end):
                 end += 1
             yield range(begin, end + 1)
             begin = end + 1

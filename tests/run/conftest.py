@@ -42,6 +42,13 @@ class Stage:
             recipe["publish"] = {"repo": repo}
         return {key: value for key, value in {**recipe, **changes}.items() if value is not None}
 
+    def fetch(self) -> list[Path]:
+        """Have the stream's models in the Hub cache; the folders of its checkpoints there."""
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(self.base)
+        return [Path(snapshot_download(repo)) for repo in self.towers.values()]
+
     def write(self, folder: Path, recipe: dict[str, Any]) -> Path:
         path = folder / "recipe.yaml"
         path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from hubmerge.out_folder import OutFolder
 from tests.run.conftest import Stage
@@ -92,6 +95,7 @@ def test_a_stream_that_grows_gives_the_bytes_of_one_made_at_once(
 def test_of_the_last_step_alone_published_what_verifying_needs_is_there(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str], state: str
 ) -> None:
+    stage.fetch()
     repo = repo_name("merged")
     publish = {"repo": repo, "steps": "last", "state": state}
     recipe = stage.write(tmp_path, stage.recipe(repo, evaluate=None, publish=publish))
@@ -104,6 +108,41 @@ def test_of_the_last_step_alone_published_what_verifying_needs_is_there(
         assert "made again: the same bytes" in output
     else:
         assert "the state after step 2 is not published, so step 3 cannot be made again" in output
+
+
+def test_what_has_to_be_downloaded_is_merged_while_the_next_one_comes(
+    stage: Stage, hubmerge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None))
+    status, output, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "1", "--out", tmp_path / "a")
+    assert status == 0, errors
+    assert [f"step {step}: merge" in output for step in (1, 2, 3)] == [True, True, True]
+    status, output, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "2", "--out", tmp_path / "b")
+    assert status == 0, errors
+    assert "steps 1-3: merge 3 checkpoints" in output
+    assert (tmp_path / "a" / MERGED).read_bytes() == (tmp_path / "b" / MERGED).read_bytes()
+
+
+def test_what_comes_before_a_checkpoint_that_cannot_be_merged_is_kept(
+    stage: Stage, hubmerge: Command, tmp_path: Path
+) -> None:
+    *good, last = stage.fetch()
+    bad, work = tmp_path / "bad", tmp_path / "work"
+    shutil.copytree(last, bad)
+    tensors = load_file(bad / "model.safetensors")
+    next(iter(tensors.values())).view(-1)[0] = torch.nan
+    save_file(tensors, bad / "model.safetensors", metadata={"format": "pt"})
+    models = [{"model": str(path), "name": f"m{number}"} for number, path in enumerate((*good, bad), start=1)]
+    recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None, models=models))
+    status, output, errors = hubmerge("run", recipe, "--work-dir", work, "--out", tmp_path / "out")
+    assert (status, "not finite" in errors) == (4, True)
+    assert "step 2: merge" in output
+    assert max(states(work)) == 2
+    recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None, models=models[:2]))
+    status, output, errors = hubmerge("run", recipe, "--work-dir", work, "--out", tmp_path / "out")
+    assert status == 0, errors
+    assert ("write the merged model" in output, ": merge" in output) == (True, False)
 
 
 def test_a_model_is_moved_to_another_disk_by_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
