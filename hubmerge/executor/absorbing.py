@@ -1,24 +1,23 @@
-"""What happens to one tensor: the task vectors of some steps, one after another, into its accumulated delta."""
+"""What happens to some tensors: the task vectors of some steps, one after another, into their accumulated deltas."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from hubmerge.checkpoints import Checkpoint, PlannedTensor
-from hubmerge.errors import HubmergeError
-from hubmerge.executor.experts import AbsorbedExperts, absorb_experts
-from hubmerge.executor.figures import TensorFigures
+from hubmerge.executor.batching import Batch
+from hubmerge.executor.device import use_own_stream
 from hubmerge.executor.holding import HeldStateWriter
-from hubmerge.executor.incoming import Incoming, TensorStep, grows_beyond, part_key, sketch_row
+from hubmerge.executor.incoming import Incoming, TensorStep, part_key
 from hubmerge.executor.piecewise import PiecewiseFold
-from hubmerge.executor.reading import all_finite, read_task_vector
-from hubmerge.linalg import cosine, frobenius_norm, sketch
-from hubmerge.methods import Absorbed, ElementwiseMethod, Method, PartedMethod
+from hubmerge.executor.reading import read_task_vector
+from hubmerge.executor.wholly import WholeFold, decompose
+from hubmerge.methods import ElementwiseMethod, Method, PartedMethod
 from hubmerge.state import MergeState, StateWriter
 
 
@@ -51,60 +50,44 @@ class Absorption:
         )
 
     def absorb(
-        self, tensor: PlannedTensor, methods: Sequence[Method], writer: StateWriter | HeldStateWriter
-    ) -> list[TensorStep]:
-        """Absorb one tensor of all that comes in, and write what became of it; what each step has to tell.
+        self, batch: Batch, methods: Sequence[Method], writer: StateWriter | HeldStateWriter
+    ) -> list[list[TensorStep]]:
+        """Absorb some tensors of all that comes in, and write what became of them; what each step of each has to tell.
 
         `methods` are those of the steps: one method, in the form that each step asks for.
         """
-        parts = self._parts_before(tensor, methods[0])
+        use_own_stream(self.device)
         if self.device.type == "cpu" and all(isinstance(one, ElementwiseMethod) for one in methods):
-            fold = PiecewiseFold(
-                self.base, self.previous, tensor, parts, input_dtype=self.input_dtype, sketches=self.sketches
-            )
-            told = fold.absorb(self.incoming, methods, writer)
-            parts = fold.parts
-        else:
-            accumulated, parts, told = self._absorb_whole(tensor, methods, parts)
-            writer.write(tensor.name, accumulated)
-        for part, values in parts.items():
-            writer.write_part(part_key(part, tensor.name), values)
+            return [self._absorb_pieces(tensor, methods, writer) for tensor in batch.tensors]
+        folds = [self._fold(tensor, methods[0]) for tensor in batch.tensors]
+        together = self.device.type != "cpu" or len(folds) > 1
+        for step, (incoming, method) in enumerate(zip(self.incoming, methods, strict=True), start=self.first):
+            known: list[Sequence[Any]] = [() for _ in folds]
+            if together and step > 1:
+                known = decompose(folds, incoming, method)
+            for fold in folds:
+                read = partial(self.task_vector, fold.tensor, incoming)
+                fold.absorb(incoming, method, read, known.pop(0), step=step)
+        for fold in folds:
+            writer.write(fold.tensor.name, fold.accumulated)
+            _write_parts(writer, fold.tensor, fold.parts)
+        return [fold.told for fold in folds]
+
+    def _absorb_pieces(
+        self, tensor: PlannedTensor, methods: Sequence[Method], writer: StateWriter | HeldStateWriter
+    ) -> list[TensorStep]:
+        parts = self._parts_before(tensor, methods[0])
+        fold = PiecewiseFold(
+            self.base, self.previous, tensor, parts, input_dtype=self.input_dtype, sketches=self.sketches
+        )
+        told = fold.absorb(self.incoming, methods, writer)
+        _write_parts(writer, tensor, fold.parts)
         return told
 
-    def _absorb_whole(
-        self, tensor: PlannedTensor, methods: Sequence[Method], parts: Mapping[str, torch.Tensor]
-    ) -> tuple[torch.Tensor, Mapping[str, torch.Tensor], list[TensorStep]]:
-        accumulated = self.accumulated_before(tensor)
-        before = None if self.previous is None else self.previous.manifest.tensors[tensor.name].accumulated_norm
-        told = []
-        for step, (incoming, method) in enumerate(zip(self.incoming, methods, strict=True), start=self.first):
-            task_vector, length = self.task_vector(tensor, incoming)
-            similarity = None if before is None else cosine(accumulated, task_vector, (before, length))
-            row = sketch_row(length, sketch(tensor.name, task_vector)) if self.sketches else torch.empty(0)
-            absorbed, parts = _absorbed(tensor, method, incoming, step, accumulated, parts, task_vector)
-            del task_vector
-            before = frobenius_norm(absorbed.accumulated)
-            if not math.isfinite(before) and not all_finite(absorbed.accumulated):
-                raise grows_beyond(incoming, tensor, step)
-            expert_ranks = absorbed.ranks if isinstance(absorbed, AbsorbedExperts) else ()
-            figures = TensorFigures(
-                name=tensor.name,
-                action=tensor.action,
-                rank=absorbed.rank,
-                expert_ranks=expert_ranks,
-                directions=min(tensor.shape[-2:]) if absorbed.rank is not None or expert_ranks else None,
-                removed_share=absorbed.removed_share,
-                cosine=similarity,
-                task_vector_norm=length,
-                accumulated_norm=before,
-                error=absorbed.error,
-            )
-            told.append(TensorStep(figures, row))
-            # As it would come out of a file: products of other layouts differ in the last digit.
-            accumulated = absorbed.accumulated.contiguous()
-        if not all(all_finite(values) for values in parts.values()):
-            raise grows_beyond(self.incoming[-1], tensor, self.first + len(self.incoming) - 1)
-        return accumulated, parts, told
+    def _fold(self, tensor: PlannedTensor, method: Method) -> WholeFold:
+        length = None if self.previous is None else self.previous.manifest.tensors[tensor.name].accumulated_norm
+        parts = self._parts_before(tensor, method)
+        return WholeFold(tensor, self.accumulated_before(tensor), length, parts, sketches=self.sketches)
 
     def _parts_before(self, tensor: PlannedTensor, method: Method) -> Mapping[str, torch.Tensor]:
         if not isinstance(method, PartedMethod):
@@ -116,31 +99,8 @@ class Absorption:
         return torch.zeros(shape, dtype=torch.float64, device=self.device) if values is None else values.to(self.device)
 
 
-def _absorbed(
-    tensor: PlannedTensor,
-    method: Method,
-    incoming: Incoming,
-    step: int,
-    accumulated: torch.Tensor,
-    parts: Mapping[str, torch.Tensor],
-    task_vector: torch.Tensor,
-) -> tuple[Absorbed, Mapping[str, torch.Tensor]]:
-    parameters = incoming.parameters_for(tensor.name)
-    if isinstance(method, PartedMethod):
-        parted = method.absorb_parts(accumulated, parts, task_vector, parameters, step=step)
-        return Absorbed(parted.accumulated), parted.parts
-    if tensor.action != "merge-matrix":
-        return Absorbed(method.absorb_other(accumulated, task_vector, parameters, step=step)), {}
-
-    def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor) -> Absorbed:
-        return method.absorb(accumulated, task_vector, parameters, step=step)
-
-    try:
-        if len(tensor.shape) == 3:
-            return absorb_experts(absorb, accumulated, task_vector), {}
-        return absorb(accumulated, task_vector), {}
-    except LinAlgError as error:
-        raise HubmergeError(
-            f"{incoming.checkpoint.label}: tensor {tensor.name!r}: {error}",
-            hint="try another device; if it stays, please report it with the checkpoint's name",
-        ) from error
+def _write_parts(
+    writer: StateWriter | HeldStateWriter, tensor: PlannedTensor, parts: Mapping[str, torch.Tensor]
+) -> None:
+    for part, values in parts.items():
+        writer.write_part(part_key(part, tensor.name), values)

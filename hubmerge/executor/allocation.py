@@ -8,8 +8,8 @@ from functools import cache
 
 _MMAP_THRESHOLD = -3  # of mallopt(3)
 _TRIM_THRESHOLD = -1
-_LARGE_BYTES = 10 << 20
-"""The matrices of a 768 x 768 eigenproblem are smaller, and so is what is made of one piece of a tensor."""
+_LARGE_BYTES = 7 << 20
+"""A float64 matrix of 768 x 768 is smaller, and so is what is made of one piece of a tensor."""
 
 _KEPT_BYTES = 16 << 20
 """Of what is free, for each thread: some of the blocks that are not large, to be used again."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+
 import torch
+
+_of_thread = threading.local()
 
 
 def pick_device() -> torch.device:
@@ -16,3 +20,10 @@ def pick_device() -> torch.device:
 
     device: torch.device = PartialState().device
     return torch.device("cpu") if device.type in {"mps", "xla"} else device
+
+
+def use_own_stream(device: torch.device) -> None:
+    """Let what this thread does on an accelerator wait for no other thread's: one copies while another computes."""
+    if device.type != "cpu" and getattr(_of_thread, "stream", None) is None:
+        _of_thread.stream = torch.Stream(device)
+        torch.accelerator.set_stream(_of_thread.stream)

@@ -13,11 +13,12 @@ from pydantic import BaseModel
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, TensorSpec
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorbing import Absorption
+from hubmerge.executor.batching import Batch, batches
 from hubmerge.executor.figures import Similarity, StepFigures, overall_cosine, overall_share
 from hubmerge.executor.holding import HeldStateWriter
 from hubmerge.executor.incoming import Incoming, TensorStep, part_key
 from hubmerge.executor.processes import ALONE, Processes, do_share, gather, in_order, meet, stop_file, tell_of_others
-from hubmerge.executor.scheduling import OnTensor, as_done
+from hubmerge.executor.scheduling import as_done
 from hubmerge.executor.similarity import SKETCH_PREFIX, compare_sketches, earlier_sketches, sketch_key, sketch_specs
 from hubmerge.linalg import total_norm
 from hubmerge.methods import ChoosingMethod, Method, Norms, PartedMethod, SurveyingMethod
@@ -47,7 +48,7 @@ def merge_steps(
     sketches: bool = True,
     device: torch.device = CPU,
     workers: int | None = None,
-    on_tensor: OnTensor | None = None,
+    on_tensor: Callable[[PlannedTensor], None] | None = None,
     processes: Processes = ALONE,
 ) -> tuple[MergeState, tuple[StepFigures, ...]]:
     """Absorb checkpoints, one after another, and save the state after the last one in `folder`.
@@ -92,17 +93,19 @@ def merge_steps(
     earlier = earlier_sketches(previous) if sketches else {}
     specs = [*parts, *(sketch_specs([*earlier, *steps], len(shapes)) if sketches else ())]
     with _state_writer(folder, shapes, specs, processes) as writer:
+        some = batches(plan.merged, device)
+        on_batch = None if on_tensor is None else _for_each(on_tensor)
         done = do_share(
-            plan.merged,
-            lambda tensor: work.absorb(tensor, methods, writer),
+            some,
+            lambda batch: work.absorb(batch, methods, writer),
             processes=processes,
-            cost=lambda tensor: tensor.flops,
+            cost=lambda batch: batch.flops,
             stop=stop,
             workers=workers,
-            on_tensor=on_tensor,
+            on_tensor=on_batch,
         )
-        results = _of_all(done, writer, processes)
-        tell_of_others(plan.merged, done, on_tensor)
+        results = _in_plan_order(some, _of_all(done, writer, processes))
+        tell_of_others(some, done, on_batch)
         told, sketched = _tell(work, methods, plan, results, earlier)
         if folder is not None and processes.rank > 0:
             meet(processes)
@@ -198,6 +201,26 @@ def _of_all(done: Mapping[int, Result], writer: StateWriter | HeldStateWriter, p
             if others is not None:
                 writer.take_over(others)
     return in_order([results for results, _ in told])
+
+
+def _for_each(on_tensor: Callable[[PlannedTensor], None]) -> Callable[[Batch], None]:
+    """`on_tensor` for every tensor of a batch."""
+
+    def on_batch(batch: Batch) -> None:
+        for tensor in batch.tensors:
+            on_tensor(tensor)
+
+    return on_batch
+
+
+def _in_plan_order(some: Sequence[Batch], results: Sequence[Sequence[Result]]) -> list[Result]:
+    """What came of every tensor, from what came of the batches."""
+    found = {
+        place: result
+        for batch, own in zip(some, results, strict=True)
+        for place, result in zip(batch.places, own, strict=True)
+    }
+    return [found[place] for place in sorted(found)]
 
 
 def _parts(plan: MergePlan, method: Method) -> list[TensorSpec]:

@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from hubmerge.checkpoints import PlannedTensor
 from hubmerge.errors import HubmergeError, MachineError
-from hubmerge.executor.scheduling import OnTensor, available_cpus, for_each_tensor
+from hubmerge.executor.scheduling import Piece, available_cpus, for_each_tensor
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -141,14 +140,14 @@ def shares(costs: Sequence[float], count: int) -> list[list[int]]:
 
 
 def do_share(
-    tensors: Sequence[PlannedTensor],
-    work: Callable[[PlannedTensor], Result],
+    tensors: Sequence[Piece],
+    work: Callable[[Piece], Result],
     *,
     processes: Processes,
-    cost: Callable[[PlannedTensor], float],
+    cost: Callable[[Piece], float],
     stop: Path,
     workers: int | None = None,
-    on_tensor: OnTensor | None = None,
+    on_tensor: Callable[[Piece], None] | None = None,
 ) -> dict[int, Result]:
     """`work(tensor)` for this process's share of all tensors; index -> result. See `for_each_tensor`.
 
@@ -159,7 +158,7 @@ def do_share(
         return dict(enumerate(for_each_tensor(tensors, work, workers=workers, on_tensor=on_tensor)))
     own = shares([cost(tensor) for tensor in tensors], processes.count)[processes.rank]
 
-    def unless_stopped(tensor: PlannedTensor) -> Result:
+    def unless_stopped(tensor: Piece) -> Result:
         if stop.exists():
             raise _StoppedError("another process of this run failed", hint="run the same command again to continue")
         return work(tensor)
@@ -194,7 +193,9 @@ def in_order(parts: Sequence[Mapping[int, Result]]) -> list[Result]:
     return [whole[index] for index in sorted(whole)]
 
 
-def tell_of_others(tensors: Sequence[PlannedTensor], done: Mapping[int, object], on_tensor: OnTensor | None) -> None:
+def tell_of_others(
+    tensors: Sequence[Piece], done: Mapping[int, object], on_tensor: Callable[[Piece], None] | None
+) -> None:
     """Call `on_tensor` for what the other processes did."""
     for index, tensor in enumerate(tensors if on_tensor is not None else ()):
         if on_tensor is not None and index not in done:

@@ -34,6 +34,8 @@ def read_task_vector(
 
     Raises CheckpointError naming the checkpoint, the tensor and the element that is not finite.
     """
+    if device.type != "cpu":
+        return send_task_vector(base, checkpoint, name, input_dtype=input_dtype, device=device)
     task_vector = torch.empty(checkpoint.tensors[name].shape, dtype=torch.float64)
     lengths = []
     pieces = (rounded_pieces(owner, name, input_dtype) for owner in (checkpoint, base))
@@ -42,7 +44,26 @@ def read_task_vector(
         lengths.append(frobenius_norm(part))
         if not math.isfinite(lengths[-1]) and not all_finite(part):
             raise not_finite(base, checkpoint, name, input_dtype)
-    return task_vector.to(device), total_norm(lengths)
+    return task_vector, total_norm(lengths)
+
+
+def send_task_vector(
+    base: Checkpoint, checkpoint: Checkpoint, name: str, *, input_dtype: torch.dtype | None, device: torch.device
+) -> tuple[torch.Tensor, float]:
+    """`read_task_vector` with the arithmetic on the device, which is sent the values as they are stored.
+
+    The length may differ from that on the CPU in the last digit.
+    """
+    moved, start = (
+        (values if input_dtype is None else cast_once(values, input_dtype)).to(torch.float64)
+        for values in (owner.read(name).to(device) for owner in (checkpoint, base))
+    )
+    task_vector = moved - start
+    del moved, start
+    length = frobenius_norm(task_vector)
+    if not math.isfinite(length) and not all_finite(task_vector):
+        raise not_finite(base, checkpoint, name, input_dtype)
+    return task_vector, length
 
 
 def all_finite(tensor: torch.Tensor) -> bool:

@@ -6,16 +6,30 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 
-from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor.allocation import return_freed_memory, return_gaps
 from hubmerge.executor.threads import compute_with
 
+
+class Workpiece(Protocol):
+    """A tensor, or several that are worked on together."""
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        ...
+
+    @property
+    def flops(self) -> float:
+        """Rough cost."""
+        ...
+
+
+Piece = TypeVar("Piece", bound=Workpiece)
 Result = TypeVar("Result")
-OnTensor = Callable[[PlannedTensor], None]
 
 SPARE_ELEMENTS = 16 << 20
 """So many elements may be worked on besides the largest tensor: 128 MiB for each float64 copy of them."""
@@ -26,11 +40,11 @@ worked on; more seldom, and they add up."""
 
 
 def for_each_tensor(
-    tensors: Sequence[PlannedTensor],
-    work: Callable[[PlannedTensor], Result],
+    tensors: Sequence[Piece],
+    work: Callable[[Piece], Result],
     *,
     workers: int | None = None,
-    on_tensor: OnTensor | None = None,
+    on_tensor: Callable[[Piece], None] | None = None,
 ) -> list[Result]:
     """`work(tensor)` for all tensors on some threads; results in the order given. See `as_done`."""
     results: dict[int, Result] = {}
@@ -42,7 +56,7 @@ def for_each_tensor(
 
 
 def as_done(
-    tensors: Sequence[PlannedTensor], work: Callable[[PlannedTensor], Result], *, workers: int | None = None
+    tensors: Sequence[Piece], work: Callable[[Piece], Result], *, workers: int | None = None
 ) -> Iterator[tuple[int, Result]]:
     """`work(tensor)` for all tensors on `workers` threads (one per CPU if None); index and result as each is done.
 
@@ -82,7 +96,7 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _first_that_fits(tensors: Sequence[PlannedTensor], waiting: Sequence[int], room: int) -> int | None:
+def _first_that_fits(tensors: Sequence[Workpiece], waiting: Sequence[int], room: int) -> int | None:
     return next((index for index in waiting if tensors[index].elements <= room), None)
 
 

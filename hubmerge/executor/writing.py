@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, ShardedWr
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.processes import ALONE, Processes, do_share, gather, in_order, meet, stop_file, tell_of_others
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE, all_finite, first_not_finite, rounded_pieces
-from hubmerge.executor.scheduling import OnTensor
 from hubmerge.linalg import cast_once, frobenius_norm, total_norm
 from hubmerge.state import MergeState
 
@@ -40,7 +39,7 @@ def write_merged(
     max_shard_bytes: int = MAX_SHARD_BYTES,
     input_dtype: torch.dtype | None = None,
     workers: int | None = None,
-    on_tensor: OnTensor | None = None,
+    on_tensor: Callable[[PlannedTensor], None] | None = None,
     processes: Processes = ALONE,
 ) -> WrittenModel:
     """Write the merged model's weights after the step of `state` into `folder`, and the index if there are shards.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from hubmerge.linalg.casting import cast_once
-from hubmerge.linalg.directions import NULL_CUT, Directions, leading_directions, singular_directions
+from hubmerge.linalg.directions import NULL_CUT, Directions, Eigenpairs, leading_directions, singular_directions
 from hubmerge.linalg.norms import cosine, cosine_of_parts, frobenius_norm, power_of_two_near, total_norm
-from hubmerge.linalg.projection import Projection, project
+from hubmerge.linalg.projection import Projection, eigenpairs_together, project
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
 from hubmerge.linalg.sketch import PIECE, Signs, Sketcher, group_cosines, sketch, sketch_cosine
 from hubmerge.linalg.sketch import SIZE as SKETCH_SIZE
@@ -15,6 +15,7 @@ __all__ = [
     "PIECE",
     "SKETCH_SIZE",
     "Directions",
+    "Eigenpairs",
     "Projection",
     "RankRule",
     "Signs",
@@ -23,6 +24,7 @@ __all__ = [
     "cast_once",
     "cosine",
     "cosine_of_parts",
+    "eigenpairs_together",
     "frobenius_norm",
     "group_cosines",
     "leading_directions",

@@ -9,6 +9,7 @@ directions mixed is undone to first order; and the small directions among themse
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,9 @@ SMALL = 1e-2
 
 GRAM_BLOCK = 192
 """Rows of the Gram matrix that are computed at a time: smaller blocks save more and run slower."""
+
+Eigenpairs = tuple[torch.Tensor, torch.Tensor]
+"""Eigenvalues, (m,), descending, and the eigenvectors as columns, (m, m)."""
 
 _EPSILON = torch.finfo(torch.float64).eps
 
@@ -58,12 +62,15 @@ def singular_directions(matrix: torch.Tensor, left: torch.Tensor | None = None) 
     return Directions(left[:, :kept], right, values)
 
 
-def leading_directions(matrix: torch.Tensor, alpha: float, rule: RankRule = "paper") -> Directions:
+def leading_directions(
+    matrix: torch.Tensor, alpha: float, rule: RankRule = "paper", eigenpairs: Eigenpairs | None = None
+) -> Directions:
     """The directions that `protected_rank` protects, without the cost of the others.
 
-    Falls back on all directions where the Gram matrix alone cannot tell the rank or the vectors exactly.
+    Falls back on all directions where the Gram matrix alone cannot tell the rank or the vectors exactly. `eigenpairs`
+    are what `gram_eigenpairs` gives, if they are there already.
     """
-    eigenvalues, vectors = gram_eigenpairs(matrix)
+    eigenvalues, vectors = gram_eigenpairs(matrix) if eigenpairs is None else eigenpairs
     values = eigenvalues.clamp(min=0.0).sqrt()
     largest = float(values[0])
     if largest == 0.0:
@@ -86,14 +93,14 @@ def leading_directions(matrix: torch.Tensor, alpha: float, rule: RankRule = "pap
 
 
 def truncated_directions(
-    matrix: torch.Tensor, vector: torch.Tensor, share: float
+    matrix: torch.Tensor, vector: torch.Tensor, share: float, eigenpairs: Eigenpairs | None = None
 ) -> tuple[Directions, torch.Tensor, float]:
     """The leading directions whose values make up `share` of all, all values, and what `vector` has along the rest.
 
     The last is the sum of squares of u_i^T vector v_i over the non-null directions that are left out: exact but for
-    the rounding of the Gram matrix.
+    the rounding of the Gram matrix. `eigenpairs` are what `gram_eigenpairs` gives, if they are there already.
     """
-    eigenvalues, vectors = gram_eigenpairs(matrix)
+    eigenvalues, vectors = gram_eigenpairs(matrix) if eigenpairs is None else eigenpairs
     values = eigenvalues.clamp(min=0.0).sqrt()
     noise = (len(values) * _EPSILON) ** 0.5
     values = values[: int((values > max(noise, NULL_CUT) * values[0]).sum())]
@@ -106,10 +113,19 @@ def truncated_directions(
     return Directions(left, right, values[:count]), values, float(torch.sum(entries**2))
 
 
-def gram_eigenpairs(matrix: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Eigenvalues of A A^T, descending, and its eigenvectors as columns."""
+def gram_eigenpairs(matrix: torch.Tensor) -> Eigenpairs:
+    """The eigenpairs of A A^T."""
     negated, vectors = torch.linalg.eigh(negative_gram(matrix))
     return -negated, vectors
+
+
+def gram_eigenpairs_together(matrices: Sequence[torch.Tensor]) -> list[Eigenpairs]:
+    """`gram_eigenpairs` of several matrices with as many rows, in one call: what a GPU needs to be kept busy.
+
+    Raises LinAlgError if one of them has none.
+    """
+    negated, vectors = torch.linalg.eigh(torch.stack([negative_gram(matrix) for matrix in matrices]))
+    return list(zip((-negated).unbind(), vectors.unbind(), strict=True))
 
 
 def negative_gram(matrix: torch.Tensor) -> torch.Tensor:

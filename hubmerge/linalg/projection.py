@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from hubmerge.linalg.directions import (
     Directions,
+    Eigenpairs,
     gram_eigenpairs,
+    gram_eigenpairs_together,
     leading_directions,
     singular_directions,
     truncated_directions,
@@ -48,6 +53,7 @@ def project(
     diagonal: Diagonal = "remove",
     truncate: float | None = None,
     precision: Precision = "float64",
+    eigenpairs: Eigenpairs | None = None,
 ) -> Projection:
     """Take out of `task_vector` what lies along the singular directions of `accumulated`.
 
@@ -62,6 +68,8 @@ def project(
     `precision` is that of the arithmetic. "float32" is for `diagonal` "keep" alone, where it costs about 1e-5 of the
     task vector: removing the diagonal hangs on single directions, which float32 does not resolve. Where it cannot
     tell the rank for certain, or has to find it ("auto"), float64 takes over.
+
+    `eigenpairs` are what `eigenpairs_together` gives for `accumulated`, if they are there already; they are used up.
     """
     if accumulated.shape[0] > accumulated.shape[1]:
         turned = project(
@@ -72,6 +80,7 @@ def project(
             diagonal=diagonal,
             truncate=truncate,
             precision=precision,
+            eigenpairs=eigenpairs,
         )
         return replace(turned, kept=turned.kept.T)
     lengths = frobenius_norm(accumulated), frobenius_norm(task_vector)
@@ -84,21 +93,45 @@ def project(
     accumulated_scale, task_scale = safe_scale(accumulated, lengths[0]), safe_scale(task_vector, lengths[1])
     matrix = accumulated if accumulated_scale == 1.0 else accumulated / accumulated_scale
     vector = task_vector if task_scale == 1.0 else task_vector / task_scale
+    known = eigenpairs if accumulated_scale == 1.0 else None
     if diagonal == "remove" and truncate is None and alpha != "auto":
-        kept, rank, removed, neglected = *_project_exactly(matrix, vector, alpha, rank_rule), None
+        kept, rank, removed, neglected = *_project_exactly(matrix, vector, alpha, rank_rule, known), None
     else:
-        kept, rank, removed, neglected = _project_otherwise(matrix, vector, alpha, rank_rule, diagonal, truncate)
+        kept, rank, removed, neglected = _project_otherwise(matrix, vector, alpha, rank_rule, diagonal, truncate, known)
     energy = (lengths[1] / task_scale) ** 2
     share = min(1.0, removed / energy) if energy > 0.0 else 0.0
     error = None if neglected is None else (neglected / energy) ** 0.5 if energy > 0.0 else 0.0
     return Projection(kept if task_scale == 1.0 else kept.mul_(task_scale), rank, share, error)
 
 
+def eigenpairs_together(accumulated: Sequence[torch.Tensor]) -> list[Eigenpairs | None]:
+    """What `project` begins with, for several matrices whose shorter sides are equal, in one call.
+
+    None for a matrix that is zero or of extreme magnitude, and for all if there are none of one of them: `project`
+    finds out by itself, and tells.
+    """
+    ordinary = [number for number, matrix in enumerate(accumulated) if _ordinary(matrix) > 0.0]
+    found: list[Eigenpairs | None] = [None] * len(accumulated)
+    if ordinary:
+        lying = (accumulated[number] for number in ordinary)
+        with suppress(LinAlgError):
+            together = gram_eigenpairs_together([one if one.shape[0] <= one.shape[1] else one.T for one in lying])
+            for number, eigenpairs in zip(ordinary, together, strict=True):
+                found[number] = eigenpairs
+    return found
+
+
+def _ordinary(matrix: torch.Tensor) -> float:
+    """The length of a matrix, 0 if it would have to be scaled."""
+    length = frobenius_norm(matrix)
+    return length if safe_scale(matrix, length) == 1.0 else 0.0
+
+
 def _project_exactly(
-    matrix: torch.Tensor, vector: torch.Tensor, alpha: float, rank_rule: RankRule
+    matrix: torch.Tensor, vector: torch.Tensor, alpha: float, rank_rule: RankRule, known: Eigenpairs | None
 ) -> tuple[torch.Tensor, int, float]:
     """The paper's form: what is kept, the rank, and the sum of squares of what was taken out."""
-    eigenvalues, left = gram_eigenpairs(matrix)
+    eigenvalues, left = gram_eigenpairs(matrix) if known is None else known
     wide = project_wide(matrix, vector, eigenvalues, left, alpha, rank_rule)
     if wide is not None:
         return wide
@@ -115,18 +148,19 @@ def _project_otherwise(
     rank_rule: RankRule,
     diagonal: Diagonal,
     truncate: float | None,
+    known: Eigenpairs | None,
 ) -> tuple[torch.Tensor, int, float, float | None]:
     """The other forms: the same three, and the sum of squares of what the exact form would have taken out besides."""
     neglected = None
     if diagonal == "keep" and alpha != "auto":
-        directions = leading_directions(matrix, alpha, rank_rule)
+        directions = leading_directions(matrix, alpha, rank_rule, known)
         values = directions.values
     elif truncate is not None and diagonal == "remove":
         directions, values, neglected = truncated_directions(
-            matrix, vector, truncate if alpha == "auto" else max(truncate, alpha)
+            matrix, vector, truncate if alpha == "auto" else max(truncate, alpha), known
         )
     else:
-        directions = singular_directions(matrix)
+        directions = singular_directions(matrix, None if known is None else known[1])
         values = directions.values
     rank = len(values) if diagonal == "keep" else 0
     if alpha == "auto":

@@ -7,6 +7,7 @@ from hubmerge.methods.averaging import WeightAverage
 from hubmerge.methods.base import (
     Absorbed,
     ChoosingMethod,
+    DecomposingMethod,
     ElementwiseMethod,
     Method,
     MethodParameters,
@@ -58,6 +59,7 @@ __all__ = [
     "METHODS",
     "Absorbed",
     "ChoosingMethod",
+    "DecomposingMethod",
     "ElementwiseMethod",
     "Method",
     "MethodParameters",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
@@ -108,6 +108,27 @@ class ChoosingMethod(Protocol):
 
     def chosen(self, parameters: Any) -> Method:
         """The method in the form that the parameters ask for; its name stays the same."""
+        ...
+
+
+@runtime_checkable
+class DecomposingMethod(Protocol):
+    """A method that begins with something of the accumulated delta alone, which is found faster for many matrices."""
+
+    def decompose(self, accumulated: Sequence[torch.Tensor], parameters: Sequence[Any]) -> Sequence[Any]:
+        """For each of these matrices, whose shorter sides are equal, what `absorb` is to be given; None for nothing."""
+        ...
+
+    def absorb(
+        self,
+        accumulated: torch.Tensor,
+        task_vector: torch.Tensor,
+        parameters: Any,
+        *,
+        step: int,
+        decomposition: Any = None,
+    ) -> Absorbed:
+        """See `Method`. Without a decomposition it finds its own; one that is given is used up."""
         ...
 
 

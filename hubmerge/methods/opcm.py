@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from hubmerge.linalg import RankRule, project
+from hubmerge.linalg import Eigenpairs, RankRule, eigenpairs_together, project
 from hubmerge.linalg.projection import Diagonal, Precision
 from hubmerge.methods.base import Absorbed, MethodParameters, NoParameters, Norms
 from merge_recipes import PerTensor
@@ -64,8 +65,22 @@ class Opcm:
     source = "arXiv:2501.09522, Section 4 (projection and adaptive time-varying scaling)"
     Parameters = OpcmParameters
 
+    def decompose(
+        self, accumulated: Sequence[torch.Tensor], parameters: Sequence[OpcmParameters]
+    ) -> Sequence[Eigenpairs | None]:
+        """The eigenpairs of A A^T, with which the projection begins in float64."""
+        if any(one.precision == "float32" for one in parameters):
+            return [None] * len(accumulated)
+        return eigenpairs_together(accumulated)
+
     def absorb(
-        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: OpcmParameters, *, step: int
+        self,
+        accumulated: torch.Tensor,
+        task_vector: torch.Tensor,
+        parameters: OpcmParameters,
+        *,
+        step: int,
+        decomposition: Eigenpairs | None = None,
     ) -> Absorbed:
         """Add what of the task vector lies outside the directions that the accumulated delta has taken."""
         projection = project(
@@ -76,6 +91,7 @@ class Opcm:
             diagonal=parameters.diagonal,
             truncate=parameters.svd_share if parameters.svd == "truncated" else None,
             precision=parameters.precision,
+            eigenpairs=decomposition,
         )
         # `kept` is our own memory, and adding in place spares one more copy of the largest tensor.
         kept = projection.kept.add_(accumulated)
