@@ -14,6 +14,7 @@ import torch
 from hubmerge.checkpoints.canonical import RenamedCheckpoint, in_names_of
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.components import component_of, pattern_for
+from hubmerge.checkpoints.experts import experts_in_other_form
 from hubmerge.checkpoints.names import Renaming, buffer_reason, match_names, nearest, parameter_shapes
 from hubmerge.checkpoints.selection import EVERYTHING, Selection
 from hubmerge.checkpoints.tensors import TensorInfo, describe_shape
@@ -223,6 +224,9 @@ class _Alignment:
         group = [owner, *(alias for alias, of in self.ties.items() if of == owner)]
         return [partner for partner in group if partner != name] if name in group and len(group) > 1 else []
 
+    def _first(self, name: str) -> str:
+        return next(self.renaming.candidates(name))
+
     def _stored_under(self, name: str) -> Iterator[str]:
         """Where else in the checkpoint's files the values of a tensor stand, as far as the class says."""
         yield from (self.stored_names[partner] for partner in self._partners(name) if partner in self.stored_names)
@@ -257,7 +261,10 @@ class _Alignment:
 
     def _surplus(self, surplus: list[TensorInfo]) -> CheckpointError:
         first = surplus[0].name
-        alike = nearest(next(self.renaming.candidates(first)), self.base.tensors)
+        in_other_form = experts_in_other_form(self.base, self.checkpoint)
+        if in_other_form is not None:
+            return in_other_form
+        alike = nearest(self._first(first), self.base.tensors)
         more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
         known = {component_of(name) for name in self.targets}
         inside = f"{self.renaming.strip}." if self.renaming.strip else None

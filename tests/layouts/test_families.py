@@ -177,3 +177,26 @@ def test_experts_have_ranks_of_their_own(tmp_path: Path) -> None:
     assert [len(tensor.ranks) for tensor in fused] == [2, 2]
     assert all(tensor.rank is None and tensor.directions == 16 for tensor in fused if "input" in tensor.name)
     assert all(0.0 < tensor.removed_share < 1.0 for tensor in fused)
+
+
+@pytest.mark.parametrize("family", ["MixtralForCausalLM", "Qwen3MoeForCausalLM"])
+def test_experts_in_another_form_are_refused_and_either_hint_brings_them_together(tmp_path: Path, family: str) -> None:
+    import transformers
+
+    first, second = save(base(family), tmp_path / "base"), save(tuned(family, 1), tmp_path / "tuned")
+    joined = save(tuned(family, 2), tmp_path / "joined", save_original_format=False)
+    with pytest.raises(
+        CheckpointError, match="joined: it stores its experts joined, the base model base each"
+    ) as caught:
+        merge(tmp_path, first, [second, joined])
+    assert "load_state_dict() and call save_pretrained(folder)" in (caught.value.hint or "")
+    model = getattr(transformers, family)(transformers.AutoConfig.from_pretrained(joined))
+    model.load_state_dict(read_all(joined))
+    merge(tmp_path / "apart", first, [second, save(model, tmp_path / "split")])
+    with pytest.raises(
+        CheckpointError, match="tuned: it stores each expert by itself, the base model base its"
+    ) as caught:
+        merge(tmp_path, joined, [second])
+    assert "from_pretrained() of transformers 5 and call save_pretrained(folder, save_orig" in (caught.value.hint or "")
+    model = getattr(transformers, family).from_pretrained(second)
+    merge(tmp_path / "together", joined, [save(model, tmp_path / "joined too", save_original_format=False)])
