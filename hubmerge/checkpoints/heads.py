@@ -2,42 +2,55 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
-from hubmerge.checkpoints.components import pattern_for
+from hubmerge.checkpoints.matrices import MatrixRule, is_lookup_table
 from hubmerge.checkpoints.selection import Selection
 from hubmerge.errors import CheckpointError
 
-HEADS = ("classifier", "classifier.*", "*_classifier.*", "score.*")
+HEADS = ("classifier", "classifier.*", "*_classifier.*", "score.*", "classification_head.*", "logits_proj.*")
+# Start and end of an answer: the same two everywhere, though transformers counts them as classes.
+_SAME_EVERYWHERE = ("qa_outputs.*", "*.qa_outputs.*")
 _UNNAMED = re.compile(r"LABEL_\d+")
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
 
 
-def check_head(name: str, base: Checkpoint, checkpoints: Sequence[Checkpoint], selection: Selection) -> None:
-    """Check that a tensor to be merged is in no classification head, or in one of the same classes everywhere.
+def check_heads(
+    merged: Iterable[str], base: Checkpoint, checkpoints: Sequence[Checkpoint], rule: MatrixRule, selection: Selection
+) -> None:
+    """Check that the tensors to be `merged` are in no classification head, or in one of the same classes everywhere.
 
-    The classes are those that each config.json names (`id2label`); the default names LABEL_0, LABEL_1, ... tell
-    nothing. A recipe that names the head among the tensors to include has decided for itself.
+    A head is what the model's class makes larger for more classes, or what is called so; of tensors that no class
+    knows also one that has as many rows as there are classes. The classes are those that each config.json names
+    (`id2label`); the default names LABEL_0, LABEL_1, ... tell nothing. A recipe decides for itself if it includes "*",
+    or includes a head by a glob that takes nothing else.
 
     Raises CheckpointError naming the checkpoint whose classes are not those of the base model.
     """
-    if not any(fnmatchcase(name, head) for head in HEADS):
-        return
-    if any(fnmatchcase(name, pattern) for pattern in selection.include):
-        return
     wanted = class_names(base.config)
-    for checkpoint in checkpoints:
-        found = class_names(checkpoint.config)
-        if wanted is None or found != wanted:
-            raise CheckpointError(
-                f"{checkpoint.label}: {name!r} is in a classification head for {_described(found)}, that of the base "
-                f"model {base.label} is for {_described(wanted)}",
-                hint=f'keep the base model\'s head: tensors: {{exclude: ["{pattern_for(name)}"]}}; if the classes are '
-                'the same and in the same order, merge it: tensors: {include: ["*"]}',
-            )
+    named = [class_names(checkpoint.config) for checkpoint in checkpoints]
+    counts = {len(classes) for classes in (wanted, *named) if classes is not None}
+    heads = {name for name in base.tensors if _is_head(name, base, rule, counts)}
+    body = [name for name in base.tensors if name not in heads]
+    decided = [glob for glob in selection.include if glob == "*" or not any(fnmatchcase(name, glob) for name in body)]
+    for name in merged:
+        if name not in heads or any(fnmatchcase(name, glob) for glob in decided):
+            continue
+        for checkpoint, classes in zip(checkpoints, named, strict=True):
+            if wanted is None or classes != wanted:
+                glob = _glob_for(name, body)
+                include = json.dumps([*selection.include, glob] if selection.include else ["*"])
+                raise CheckpointError(
+                    f"{checkpoint.label}: {name!r} is in a classification head for {_described(classes)}, that of the "
+                    f"base model {base.label} is for {_described(wanted)}",
+                    hint=f'keep the base model\'s head: tensors: {{exclude: ["{glob}"]}}; if the classes are '
+                    f"the same and in the same order, merge it: tensors: {{include: {include}}}",
+                )
 
 
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
@@ -47,6 +60,26 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
         return None
     names = tuple(str(labels[key]) for key in sorted(labels, key=int))
     return None if all(_UNNAMED.fullmatch(name) for name in names) else names
+
+
+def _is_head(name: str, base: Checkpoint, rule: MatrixRule, counts: Collection[int]) -> bool:
+    plain = _WRAPPERS.sub("", name)
+    if any(fnmatchcase(plain, glob) for glob in _SAME_EVERYWHERE):
+        return False
+    if name in rule.heads or any(fnmatchcase(plain, glob) for glob in HEADS):
+        return True
+    shape = base.tensors[name].shape
+    return name in rule.unknown and not is_lookup_table(name) and bool(shape) and shape[0] in counts
+
+
+def _glob_for(name: str, body: Collection[str]) -> str:
+    """The widest glob for a part of the model that holds this tensor and nothing of the body."""
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        inside = ".".join(parts[:depth]) + "."
+        if not any(other.startswith(inside) for other in body):
+            return f"{inside}*"
+    return name
 
 
 def _described(classes: tuple[str, ...] | None) -> str:

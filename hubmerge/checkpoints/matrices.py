@@ -22,12 +22,15 @@ _BY_NAME = "2-D, named `.weight`, and not an embedding by its name"
 class MatrixRule:
     """The names that are weight matrices, and a sentence that tells how that was decided.
 
-    `ties` maps a name to the one it shares its values with, as far as the model's class says so.
+    `ties` maps a name to the one it shares its values with, as far as the model's class says so; `heads` are tensors
+    whose shape depends on the number of classes, as it says too. What no class knows is in `unknown`.
     """
 
     matrices: frozenset[str]
     sentence: str
     ties: Mapping[str, str]
+    heads: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
 
     def is_matrix(self, name: str) -> bool:
         """Whether the tensor is the weight of a linear layer, or the fused weights of several experts."""
@@ -49,7 +52,9 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
         in_model = {facts.own_names.get(name, name): name for name in shapes}
         renaming = match_names(facts.shapes, {own: shapes[name] for own, name in in_model.items()}, facts.name)
     except CheckpointError as error:
-        return MatrixRule(frozenset(by_name), f"Weight matrices: {_BY_NAME} ({error.message}).", {})
+        return MatrixRule(
+            frozenset(by_name), f"Weight matrices: {_BY_NAME} ({error.message}).", {}, unknown=frozenset(shapes)
+        )
 
     def in_file(name: str) -> str | None:
         target = renaming.target(name, in_model)
@@ -57,6 +62,7 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
 
     decided = {name for own in facts.shapes if (name := in_file(own)) is not None}
     matrices = {name for own in facts.matrices if (name := in_file(own)) is not None and len(shapes[name]) in (2, 3)}
+    heads = {name for own in facts.heads if (name := in_file(own)) is not None}
     undecided = set(shapes) - decided
     sentence = f"Weight matrices: the linear layers of {facts.name}"
     if undecided:
@@ -65,12 +71,17 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
         in_file(alias) or next(renaming.candidates(alias)): in_file(owner) or next(renaming.candidates(owner))
         for alias, owner in facts.ties.items()
     }
-    return MatrixRule(frozenset(matrices | (undecided & by_name)), sentence + ".", ties)
+    matrices |= undecided & by_name
+    return MatrixRule(frozenset(matrices), sentence + ".", ties, frozenset(heads), frozenset(undecided))
+
+
+def is_lookup_table(name: str) -> bool:
+    """Whether a tensor is an embedding by its name."""
+    return any(word in part for part in name.lower().split(".") for word in _LOOKUP_TABLES)
 
 
 def _looks_like_a_matrix(name: str, shape: tuple[int, ...]) -> bool:
     parts = name.lower().split(".")
     if len(shape) == 3:
         return "experts" in parts and not parts[-1].endswith("bias")
-    table = any(word in part for part in parts for word in _LOOKUP_TABLES)
-    return len(shape) == 2 and parts[-1] == "weight" and not table
+    return len(shape) == 2 and parts[-1] == "weight" and not is_lookup_table(name)

@@ -5,6 +5,7 @@ The class is built on torch's meta device: no values, no memory, no code but tra
 
 from __future__ import annotations
 
+import copy
 import gc
 import importlib
 import json
@@ -44,7 +45,8 @@ class ModelClass:
 
     `matrices` are weights of linear layers, 3-D ones of one matrix for each expert among them; `transposed` are
     those that are stored as (inputs, outputs). `ties` maps a name to the one it shares its values with.
-    `own_names` maps names in files to those in memory, as far as it is a mere renaming.
+    `own_names` maps names in files to those in memory, as far as it is a mere renaming. `heads` are those whose shape
+    depends on the number of classes.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ModelClass:
     transposed: frozenset[str]
     ties: Mapping[str, str]
     own_names: Mapping[str, str]
+    heads: frozenset[str]
 
 
 def model_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass:
@@ -84,6 +87,7 @@ def known_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass
             transposed=frozenset(found["transposed"]),
             ties=found["ties"],
             own_names=found["own_names"],
+            heads=frozenset(found["heads"]),
         )
     except (KeyError, TypeError, AttributeError):
         return None
@@ -94,7 +98,7 @@ def _question(config: Mapping[str, Any], names: Collection[str]) -> bytes:
 
 
 def _as_json(known: ModelClass) -> dict[str, Any]:
-    sets = {"matrices": sorted(known.matrices), "transposed": sorted(known.transposed)}
+    sets = {key: sorted(value) for key, value in vars(known).items() if isinstance(value, frozenset)}
     return {**vars(known), **sets}
 
 
@@ -110,8 +114,7 @@ def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> 
         found: Any = getattr(transformers, named, None) if isinstance(named, str) else None
         if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
             found = MODEL_MAPPING[type(model_config)]
-        with torch.device("meta"):
-            model = found._from_config(model_config, attn_implementation="eager")
+        model = _built(found, model_config)
         own_names = _own_names(model, names)
     except Exception as error:
         # A config is free text: what a class makes of a wrong one has no common type.
@@ -125,7 +128,26 @@ def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> 
         if not {alias, owner} <= matrices:
             matrices -= {alias, owner}
     name = f"{found.__name__} in transformers {transformers.__version__}"
-    return ModelClass(name, shapes, frozenset(matrices), frozenset(transposed), ties, own_names)
+    heads = _heads(found, model_config, shapes)
+    return ModelClass(name, shapes, frozenset(matrices), frozenset(transposed), ties, own_names, heads)
+
+
+def _built(found: Any, config: Any) -> Any:
+    with torch.device("meta"):
+        return found._from_config(config, attn_implementation="eager")
+
+
+def _heads(found: Any, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> frozenset[str]:
+    """The parameters that are of another shape in a model for one more class; none if there is no such model."""
+    try:
+        more = copy.deepcopy(config)
+        more.num_labels = config.num_labels + 1
+        model = _built(found, more)
+    except Exception:
+        # What a class makes of a number of classes that its config did not name has no common type either.
+        return frozenset()
+    parameters = model.named_parameters(remove_duplicate=False)
+    return frozenset(name for name, found in parameters if shapes.get(name) != tuple(found.shape))
 
 
 def import_classes() -> None:

@@ -13,7 +13,7 @@ import torch
 from hubmerge.checkpoints.alignment import AlignedCheckpoint
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.components import component_of, pattern_for
-from hubmerge.checkpoints.heads import check_head
+from hubmerge.checkpoints.heads import check_heads
 from hubmerge.checkpoints.matrices import MatrixRule
 from hubmerge.checkpoints.names import buffer_reason, nearest
 from hubmerge.checkpoints.quantised import is_quantised
@@ -154,6 +154,7 @@ def make_plan(
         for info in base.tensors.values()
         if info.name not in dropped
     )
+    check_heads([tensor.name for tensor in tensors if tensor.merged], base, checkpoints, rule, selection)
     plan = MergePlan(tensors, left_out, rule.sentence)
     if not plan.merged:
         raise CheckpointError(
@@ -189,7 +190,6 @@ def _planned(
     for owner in (base, *checkpoints):
         if is_quantised(owner, info.name):
             raise _quantised(owner.tensors[info.name], owner)
-    check_head(info.name, base, checkpoints, selection)
     if rule.is_matrix(info.name):
         action: Action = "merge-matrix"
         fused = len(info.shape) == 3
