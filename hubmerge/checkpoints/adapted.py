@@ -34,7 +34,7 @@ class AdaptedCheckpoint(Checkpoint):
         self._changes: dict[str, tuple[LowRank, bool]] = {}
         tensors = dict(model.tensors)
         for name, info in self._whole.items():
-            tensors[name] = replace(info, name=name)
+            tensors[name] = replace(info, name=name, saved_along=True)
         for change in adapter.changes:
             name, transposed = names.place(change)
             if name not in tensors:
@@ -121,4 +121,6 @@ class _Names:
 
 
 def _as_float64(info: TensorInfo) -> TensorInfo:
-    return replace(info, dtype=torch.float64, nbytes=info.nbytes // info.dtype.itemsize * torch.float64.itemsize)
+    # The tensor that an embedding's change is for may be saved along, but it is the model's own.
+    nbytes = info.nbytes // info.dtype.itemsize * torch.float64.itemsize
+    return replace(info, dtype=torch.float64, nbytes=nbytes, saved_along=False)

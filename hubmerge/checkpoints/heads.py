@@ -27,8 +27,9 @@ def check_heads(
 
     A head is what the model's class makes larger for more classes, or what is called so; of tensors that no class
     knows also one that has as many rows as there are classes. The classes are those that each config.json names
-    (`id2label`); the default names LABEL_0, LABEL_1, ... tell nothing. A recipe decides for itself if it includes "*",
-    or includes a head by a glob that takes nothing else.
+    (`id2label`); the default names LABEL_0, LABEL_1, ... tell nothing, nor does the config of an adapter's model tell
+    what a head is for that the adapter saved along. A recipe decides for itself if it includes "*", or includes a head
+    by a glob that takes nothing else.
 
     Raises CheckpointError naming the checkpoint whose classes are not those of the base model.
     """
@@ -42,12 +43,14 @@ def check_heads(
         if name not in heads or any(fnmatchcase(name, glob) for glob in decided):
             continue
         for checkpoint, classes in zip(checkpoints, named, strict=True):
-            if wanted is None or classes != wanted:
+            saved_along = checkpoint.tensors[name].saved_along
+            if wanted is None or classes != wanted or saved_along:
                 glob = _glob_for(name, body)
                 include = json.dumps([*selection.include, glob] if selection.include else ["*"])
+                found = "classes that an adapter does not name" if saved_along else _described(classes)
                 raise CheckpointError(
-                    f"{checkpoint.label}: {name!r} is in a classification head for {_described(classes)}, that of the "
-                    f"base model {base.label} is for {_described(wanted)}",
+                    f"{checkpoint.label}: {name!r} is in a classification head for {found}, that of the base "
+                    f"model {base.label} is for {_described(wanted)}",
                     hint=f'keep the base model\'s head: tensors: {{exclude: ["{glob}"]}}; if the classes are '
                     f"the same and in the same order, merge it: tensors: {{include: {include}}}",
                 )

@@ -11,7 +11,17 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hubmerge.checkpoints import AdaptedCheckpoint, align, open_adapter, open_checkpoint
+from hubmerge.checkpoints import (
+    EVERYTHING,
+    AdaptedCheckpoint,
+    MergePlan,
+    Selection,
+    align,
+    make_plan,
+    open_adapter,
+    open_checkpoint,
+    weight_matrices,
+)
 from hubmerge.errors import CheckpointError
 from tests.layouts.families import make, save
 
@@ -58,10 +68,18 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def adapt(family: str, options: Mapping[str, Any], folder: Path) -> tuple[Path, Path, Path]:
     """Folders of a model in float64, of an adapter for it, and of the two merged by peft."""
-    from peft import LoraConfig, get_peft_model
-
     model = make(family).double()
     save(model, folder / "model")
+    adapted = train(model, options)
+    adapted.save_pretrained(folder / "adapter")
+    save(adapted.merge_and_unload(), folder / "merged")
+    return folder / "model", folder / "adapter", folder / "merged"
+
+
+def train(model: Any, options: Mapping[str, Any]) -> Any:
+    """The model with an adapter of peft whose values, and those of what it saves along, are random."""
+    from peft import LoraConfig, get_peft_model
+
     with torch.random.fork_rng():
         torch.manual_seed(1)
         adapted = get_peft_model(model, LoraConfig(**{"r": 4, "lora_alpha": 12, **options}))
@@ -69,13 +87,19 @@ def adapt(family: str, options: Mapping[str, Any], folder: Path) -> tuple[Path, 
             for name, parameter in adapted.named_parameters():
                 if "lora_" in name or parameter.requires_grad:
                     parameter += 0.05 * torch.randn(parameter.shape, dtype=parameter.dtype)
-    adapted.save_pretrained(folder / "adapter")
-    save(adapted.merge_and_unload(), folder / "merged")
-    return folder / "model", folder / "adapter", folder / "merged"
+    return adapted
 
 
 def opened(model: Path, adapter: Path) -> AdaptedCheckpoint:
     return AdaptedCheckpoint(open_checkpoint(model, "model"), open_adapter(adapter, "adapter"))
+
+
+def planned(model: Path, adapter: Path, selection: Selection = EVERYTHING) -> MergePlan:
+    """What merging the model with the adapter into the model alone does."""
+    base = open_checkpoint(model, "model")
+    rule = weight_matrices(base.config, base.tensors)
+    aligned = align(base, opened(model, adapter), selection=selection, ties=rule.ties)
+    return make_plan(base, [aligned], rule, selection=selection)
 
 
 def values_of(checkpoint: AdaptedCheckpoint) -> dict[str, torch.Tensor]:
@@ -171,6 +195,17 @@ def test_a_head_saved_along_that_the_model_lacks_is_for_alignment_to_judge(tmp_p
     assert {"classifier.weight", "classifier.bias"} <= set(ours.changed)
     with pytest.raises(CheckpointError, match=r"classifier\.(weight|bias)"):
         align(open_checkpoint(model), ours)
+
+
+def test_a_head_saved_along_is_for_classes_that_nobody_names(tmp_path: Path) -> None:
+    family = "BertForSequenceClassification"
+    model, adapter, _ = adapt(family, {"target_modules": ["query"], "task_type": "SEQ_CLS"}, tmp_path / "with head")
+    _, alone, _ = adapt(family, {"target_modules": ["query"]}, tmp_path / "alone")
+    with pytest.raises(CheckpointError, match=r"head for classes that an adapter does not name, .* cat, dog"):
+        planned(model, adapter)
+    for selection in (Selection(exclude=("classifier.*",)), Selection(include=("*",))):
+        planned(model, adapter, selection)
+    assert not planned(model, alone).kept
 
 
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
