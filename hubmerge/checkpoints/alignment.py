@@ -154,6 +154,7 @@ class _Alignment:
         surplus = [info for info in self.checkpoint.tensors.values() if not self._place(info)]
         if surplus:
             raise self._surplus(surplus)
+        self._check_saved_along()
         absent = self._fill_in()
         return AlignedCheckpoint(
             self.checkpoint,
@@ -223,6 +224,20 @@ class _Alignment:
         owner = self.ties.get(name, name)
         group = [owner, *(alias for alias, of in self.ties.items() if of == owner)]
         return [partner for partner in group if partner != name] if name in group and len(group) > 1 else []
+
+    def _check_saved_along(self) -> None:
+        """Refuse an adapter that saved only some of tied tensors: peft runs it with the model's own others."""
+        infos = [info for info in self.checkpoint.tensors.values() if info.saved_along]
+        saved = [self.renaming.target(info.name, self.targets) or self._first(info.name) for info in infos]
+        for name in filter(self.selection.covers, saved):
+            for partner in self._partners(name):
+                if partner not in saved:
+                    raise CheckpointError(
+                        f"{self.checkpoint.label}: the adapter saved {name!r} and not {partner!r}, though the base "
+                        "model's config ties the two",
+                        hint=f'leave it out: tensors: {{exclude: ["{name}"]}}; or train the adapter with '
+                        "ensure_weight_tying=True, if peft ties those of this model",
+                    )
 
     def _first(self, name: str) -> str:
         return next(self.renaming.candidates(name))

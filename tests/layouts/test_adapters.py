@@ -208,6 +208,31 @@ def test_a_head_saved_along_is_for_classes_that_nobody_names(tmp_path: Path) -> 
     assert not planned(model, alone).kept
 
 
+@pytest.mark.parametrize("saved", ["embed_tokens", "lm_head"])
+def test_one_of_two_tied_tensors_saved_along_is_refused_unless_it_is_left_out(tmp_path: Path, saved: str) -> None:
+    model, adapter, _ = adapt("Qwen2ForCausalLM", {"target_modules": QV, "modules_to_save": [saved]}, tmp_path)
+    name = {"embed_tokens": "model.embed_tokens.weight", "lm_head": "lm_head.weight"}[saved]
+    with pytest.raises(
+        CheckpointError, match=rf"the adapter saved '{name}' and not '.*', though .* ties the two"
+    ) as caught:
+        planned(model, adapter)
+    assert f'exclude: ["{name}"]' in (caught.value.hint or "")
+    planned(model, adapter, Selection(exclude=(name,)))
+
+
+def test_tied_tensors_saved_along_together_are_merged(tmp_path: Path) -> None:
+    options = {"target_modules": QV, "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
+    model, adapter, _ = adapt("Qwen2ForCausalLM", options, tmp_path)
+    assert "model.embed_tokens.weight" in {tensor.name for tensor in planned(model, adapter).merged}
+
+
+def test_a_change_of_tied_embeddings_is_one_of_both(tmp_path: Path) -> None:
+    model, adapter, merged = adapt("Qwen2ForCausalLM", {"target_modules": ["embed_tokens"]}, tmp_path)
+    assert "model.embed_tokens.weight" in {tensor.name for tensor in planned(model, adapter).merged}
+    name = "model.embed_tokens.weight"
+    torch.testing.assert_close(opened(model, adapter).read(name), open_checkpoint(merged).read(name))
+
+
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
 LORA_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 LORA_B = LORA_A.replace("lora_A", "lora_B")
