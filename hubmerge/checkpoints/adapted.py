@@ -10,9 +10,11 @@ import torch
 from hubmerge.checkpoints.adapter import Adapter, LowRank
 from hubmerge.checkpoints.canonical import names_in_memory
 from hubmerge.checkpoints.checkpoint import Checkpoint
-from hubmerge.checkpoints.names import Renaming, match_names, parameter_shapes
+from hubmerge.checkpoints.names import Renaming, Shapes, match_names, parameter_shapes
 from hubmerge.checkpoints.tensors import TensorInfo, describe_shape
 from hubmerge.errors import CheckpointError
+
+_TOWERS = {"VisionModel": "vision_model", "TextModel": "text_model", "AudioModel": "audio_model"}
 
 
 class AdaptedCheckpoint(Checkpoint):
@@ -105,7 +107,7 @@ class _Names:
         wanted = {f"{change.module}.weight": change.shape for change in adapter.changes}
         wanted |= {name: info.shape for name, info in adapter.whole.items()}
         shapes = {own: model.tensors[name].shape for own, name in files.items()}
-        self._renaming: Renaming = match_names(wanted, shapes, adapter.label)
+        self._renaming = _renaming(wanted, shapes, adapter)
 
     def of(self, name: str, shape: tuple[int, ...]) -> str:
         """The name of a parameter in the model's files; one that the model lacks keeps its own."""
@@ -118,6 +120,20 @@ class _Names:
         if change.embedding or len(change.shape) != 2:
             return name, False
         return name, self._fan_in_fan_out if self._transposed is None else name in self._transposed
+
+
+def _renaming(names: Shapes, targets: Shapes, adapter: Adapter) -> Renaming:
+    try:
+        return match_names(names, targets, adapter.label)
+    except CheckpointError as error:
+        # The towers of a model may be alike in all that was changed: the class then tells which one is meant.
+        tower = next((prefix for kind, prefix in _TOWERS.items() if kind in adapter.model_class), None)
+        if tower and all(targets.get(f"{tower}.{name}") == shape for name, shape in names.items()):
+            return Renaming(add=tower)
+        raise CheckpointError(
+            error.message,
+            hint=f"if it was made for a tower alone, name the tower in front of it: owner/tower+{adapter.label}",
+        ) from error
 
 
 def _as_float64(info: TensorInfo) -> TensorInfo:

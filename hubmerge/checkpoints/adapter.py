@@ -73,11 +73,15 @@ class LowRank:
 
 
 class Adapter:
-    """An adapter in files. `changes` are its low-rank changes; `whole` maps parameters to tensors saved along."""
+    """An adapter in files. `changes` are its low-rank changes; `whole` maps parameters to tensors saved along.
+
+    `model_class` is the class of the model that it was made on, where its config tells.
+    """
 
     def __init__(self, label: str, config: Mapping[str, Any], held: Checkpoint) -> None:
         self.label = label
         self.fan_in_fan_out = config.get("fan_in_fan_out") is True
+        self.model_class = _model_class(config)
         self._held = held
         _check_kind(config, label)
         self.changes, self.whole = _sorted_out(held.tensors, config, label)
@@ -126,6 +130,12 @@ def open_adapter(folder: Path, label: str) -> Adapter:
         pickled = PickleFile(folder / file, f"{label}/{file}")
         source, tensors = pickled, pickled.tensors
     return Adapter(label, config, Checkpoint(label, tensors, config, {file: source}))
+
+
+def _model_class(config: Mapping[str, Any]) -> str:
+    mapping = config.get("auto_mapping")
+    name = mapping.get("base_model_class") if isinstance(mapping, Mapping) else None
+    return name if isinstance(name, str) else ""
 
 
 def _check_kind(config: Mapping[str, Any], label: str) -> None:

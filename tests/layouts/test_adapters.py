@@ -233,6 +233,30 @@ def test_a_change_of_tied_embeddings_is_one_of_both(tmp_path: Path) -> None:
     torch.testing.assert_close(opened(model, adapter).read(name), open_checkpoint(merged).read(name))
 
 
+@pytest.mark.parametrize(("family", "whole"), [("CLIP", "CLIPModel"), ("Siglip", "SiglipModel")])
+@pytest.mark.parametrize("tower", ["vision", "text"])
+def test_the_tower_of_an_adapter_is_told_by_the_class_it_was_made_on(
+    tmp_path: Path, family: str, whole: str, tower: str
+) -> None:
+    import transformers
+
+    model = save(make(whole), tmp_path / "whole")
+    tower_class = getattr(transformers, f"{family}{tower.title()}Model")
+    adapter = tmp_path / "adapter"
+    train(tower_class.from_pretrained(model), {"target_modules": QV}).save_pretrained(adapter)
+    changed = opened(model, adapter).changed
+    assert len(changed) == 2
+    assert all(name.startswith(f"{tower}_model.") for name in changed)
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_mapping": None}))
+    with pytest.raises(CheckpointError, match="fit the base model in more than one way") as caught:
+        opened(model, adapter)
+    assert "owner/tower+adapter" in (caught.value.hint or "")
+    alone = save(tower_class.from_pretrained(model), tmp_path / "tower")
+    aligned = align(open_checkpoint(model), opened(alone, adapter))
+    assert all(name.startswith(f"{tower}_model.") for name in aligned.tensors)
+
+
 Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
 LORA_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 LORA_B = LORA_A.replace("lora_A", "lora_B")
