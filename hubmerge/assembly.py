@@ -13,24 +13,23 @@ import yaml
 
 from hubmerge.checkpoints.header import LENGTH_BYTES, header_length
 from hubmerge.errors import CheckpointError
-from hubmerge.hub.fetch import wanted_files
 from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE
 from hubmerge.methods import method_named
 from hubmerge.remembered import recall, remember
 from hubmerge.report import RunReport
-from hubmerge.sources import folder_files
+from hubmerge.sources import local_companions
 from hubmerge.stream import Stream
 
 CONFIG_FILE = "config.json"
 _OWN = frozenset({CONFIG_FILE, "README.md"})
-_WEIGHTS = (".safetensors", ".bin", ".index.json")
 
 
 def copy_companions(base_folder: Path, folder: Path) -> None:
-    """Copy the base model's tokenizer, processor, generation and licence files, byte for byte."""
-    for file in wanted_files(folder_files(base_folder), companions=True):
-        if file.path not in _OWN and not file.path.endswith(_WEIGHTS) and not file.path.startswith("hubmerge."):
-            shutil.copyfile(base_folder / file.path, folder / file.path)
+    """Copy the base model's tokenizer, processor, generation, template, module and licence files, byte for byte."""
+    for name in sorted(local_companions(base_folder) - _OWN):
+        if not name.startswith("hubmerge."):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(base_folder / name, folder / name)
 
 
 def write_config(config: Mapping[str, Any], folder: Path, *, out_dtype: str | None) -> None:
@@ -58,9 +57,9 @@ def check_loads(folder: Path) -> None:
 
 
 def _what_loading_sees(folder: Path) -> bytes:
-    """Names and sizes of all files, the configs and the index as they are, the headers of the weights."""
+    """Names and sizes of the files, the configs and the index as they are, the headers of the weights."""
     seen = []
-    for path in sorted(folder.iterdir()):
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
         content = b""
         if path.name.endswith(("config.json", ".index.json")):
             content = path.read_bytes()

@@ -94,7 +94,7 @@ def with_model(source: Source) -> Source:
 
 
 def _model(source: Source, parts: Path | None) -> Checkpoint:
-    files = {} if parts is None else {_name(file): file for file in files_of(source)}
+    files = {} if parts is None else {source.name_of(file): file for file in files_of(source)}
     if parts is None or not is_fetched_in_parts(source, tuple(files.values())):
         return open_checkpoint(fetch_folder(source), source.label)
     repo, commit, folder = source.reference.path, source.commit, part_folder(source, parts)
@@ -119,13 +119,13 @@ def _planned_model(source: Source) -> Checkpoint:
     weights = [file for file in files if file.path.endswith(".safetensors")]
     if not weights:
         return open_checkpoint(fetch_folder(source), source.label)
-    texts = {_name(file): _text(source, file) for file in files if file.path.endswith(".json")}
+    texts = {source.name_of(file): _text(source, file) for file in files if file.path.endswith(".json")}
     config = read_json_object(texts["config.json"], f"{source.label}/config.json") if "config.json" in texts else {}
     return open_headers(
-        {_name(file): fetch.read_header(source.reference.path, source.commit, file) for file in weights},
+        {source.name_of(file): fetch.read_header(source.reference.path, source.commit, file) for file in weights},
         config,
         source.label,
-        sizes={_name(file): file.size for file in weights},
+        sizes={source.name_of(file): file.size for file in weights},
         index=texts.get("model.safetensors.index.json"),
     )
 
@@ -135,13 +135,13 @@ def _planned_adapter(source: Source) -> Adapter:
     if source.is_local or not weights:
         return open_adapter(fetch_folder(source), source.label)
     header = fetch.read_header(source.reference.path, source.commit, weights[0])
-    name, size = _name(weights[0]), weights[0].size
+    name, size = source.name_of(weights[0]), weights[0].size
     config = _small_json(source, ADAPTER_CONFIG)
     return Adapter(source.label, config, open_headers({name: header}, config, source.label, sizes={name: size}))
 
 
 def _small_json(source: Source, name: str) -> dict[str, object]:
-    file = next((file for file in files_of(source) if _name(file) == name), None)
+    file = next((file for file in files_of(source) if source.name_of(file) == name), None)
     if file is None:
         raise CheckpointError(f"{source.label}: not an adapter: it has no {name}", hint="name a LoRA adapter")
     return read_json_object(_text(source, file), f"{source.label}/{name}")
@@ -150,9 +150,4 @@ def _small_json(source: Source, name: str) -> dict[str, object]:
 def _text(source: Source, file: fetch.RemoteFile) -> bytes:
     if source.is_local:
         return (fetch_folder(source) / file.path).read_bytes()
-    return (fetch.download(source.reference.path, source.commit, [file]) / file.path).read_bytes()
-
-
-def _name(file: fetch.RemoteFile) -> str:
-    """A file's name in the folder of the model, whatever subfolder that is."""
-    return file.path.rpartition("/")[2]
+    return fetch.read_file(source.reference.path, source.commit, file)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hubmerge.checkpoints.layout import ADAPTER_CONFIG, find_weights
+from hubmerge.checkpoints.wanted import companion_files, model_files
 from hubmerge.commits import short_commit
 from hubmerge.errors import CheckpointError, DatasetError
 from hubmerge.file_digests import file_digest
@@ -55,18 +58,35 @@ class Source:
         """Whether it is a folder of this machine."""
         return self.reference.is_local
 
+    def name_of(self, file: fetch.RemoteFile) -> str:
+        """What one of its files is called from the folder of the model on, whatever subfolder that is."""
+        return file.path.removeprefix(f"{self.subfolder}/" if self.subfolder else "")
+
 
 def files_of(source: Source, *, companions: bool = False) -> tuple[fetch.RemoteFile, ...]:
     """Return the files that a merge reads of the model or adapter itself, those of its `adapter` not among them.
 
     With `companions` also tokenizer, processor, licence and card.
+
+    Raises:
+        CheckpointError: the repo holds no weights, or an index that is none.
     """
     if source.is_local:
-        files, subfolder = folder_files(Path(source.reference.path)), ""
-    else:
-        subfolder = source.subfolder
-        files = fetch.list_files(source.reference.path, source.commit, subfolder)
-    return fetch.wanted_files(files, companions=companions, subfolder=subfolder, adapter=source.is_adapter)
+        folder = Path(source.reference.path)
+        names = _read_files(folder, adapter=source.is_adapter) | (local_companions(folder) if companions else set())
+        return tuple(fetch.RemoteFile(name, (folder / name).stat().st_size) for name in sorted(names))
+    repo, commit = source.reference.path, source.commit
+    files = {source.name_of(file): file for file in fetch.list_files(repo, commit, source.subfolder)}
+
+    def read(name: str) -> bytes:
+        return fetch.read_file(repo, commit, files[name])
+
+    names = model_files(files, read, source.label, adapter=source.is_adapter)
+    if files and not source.is_adapter and ADAPTER_CONFIG not in names:
+        find_weights(files, source.label)
+    if companions:
+        names |= companion_files(files, read)
+    return tuple(files[name] for name in sorted(names))
 
 
 def fetch_folder(source: Source, *, companions: bool = False) -> Path:
@@ -158,26 +178,41 @@ def _knows_class(folder: Path) -> bool:
         return False
 
 
-def folder_files(folder: Path) -> tuple[fetch.RemoteFile, ...]:
-    """Return the files right below a local model folder, sorted by name.
+def local_companions(folder: Path) -> set[str]:
+    """Return the names of the files in a local model folder that make its weights usable, `config.json` among them.
 
     Raises:
         CheckpointError: there is no such folder.
     """
+    return companion_files(_files_below(folder), lambda name: (folder / name).read_bytes())
+
+
+def folder_digest(folder: Path) -> str:
+    """Return `sha256:<hex>` over names and contents of the files that a merge would read from a local folder.
+
+    Raises:
+        CheckpointError: there is no such folder, or an index in it that is none.
+    """
+    return _digest(folder, sorted(_read_files(folder, adapter=False) | _read_files(folder, adapter=True)))
+
+
+def _read_files(folder: Path, *, adapter: bool) -> set[str]:
+    """The names of the files that a merge would read from a local folder, which holds a model or an adapter."""
+    return model_files(_files_below(folder), lambda name: (folder / name).read_bytes(), str(folder), adapter=adapter)
+
+
+def _files_below(folder: Path) -> set[str]:
+    """The names of all files below a local model folder, those in hidden folders not among them."""
     if not folder.is_dir():
         raise CheckpointError(
             f"{folder}: no such folder", hint="a local model is a folder with config.json and weights"
         )
-    return tuple(
-        fetch.RemoteFile(path.name, path.stat().st_size) for path in sorted(folder.iterdir()) if path.is_file()
-    )
-
-
-def folder_digest(folder: Path) -> str:
-    """Return `sha256:<hex>` over names and contents of the files that a merge would read from a local folder."""
-    files = folder_files(folder)
-    read = {file for adapter in (False, True) for file in fetch.wanted_files(files, companions=False, adapter=adapter)}
-    return _digest(folder, sorted(file.path for file in read))
+    found = set()
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = (Path(place) / file for file in files)
+        found |= {path.relative_to(folder).as_posix() for path in paths if path.is_file()}
+    return found
 
 
 def tree_digest(folder: Path) -> str:

@@ -250,8 +250,9 @@ class Verifier:
 
     def _compared(self, made: Path, report: RunReport, base: Checkpoint) -> Iterator[Finding]:
         published = releases.download_release(self.release)
-        names = {path.name for path in made.iterdir() if path.is_file()} - {RECIPE_FILE, LOCK_FILE, REPORT_FILE}
-        weights = {name for name in names if name.endswith(".safetensors")}
+        names = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
+        names -= {RECIPE_FILE, LOCK_FILE, REPORT_FILE}
+        weights = {name for name in names if name.endswith(".safetensors") and "/" not in name}
         if all(_same_bytes(made / name, published / name) for name in weights):
             yield Finding("weights", "same", "made again: the same bytes")
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def open_checkpoint(folder: Path, label: str | None = None, *, fetch: FetchBytes
         missing = [file for file in files if not (folder / file).is_file()]
         if missing:
             raise CheckpointError(
-                f"{label}: {len(missing)} of {len(files)} shards are missing, the first is {missing[0]}",
+                _missing(label, missing, len(files)),
                 hint=f"fetch all files that {weights.index} names",
             )
     sources: dict[str, TensorSource] = {}
@@ -85,7 +85,7 @@ def open_headers(
     missing = sorted(files - set(headers))
     if missing:
         raise CheckpointError(
-            f"{label}: {len(missing)} shards are missing, the first is {missing[0]}",
+            _missing(label, missing, len(files)),
             hint="the repo is incomplete at this revision: choose another one",
         )
     in_files = {
@@ -93,6 +93,11 @@ def open_headers(
     }
     sources = {file: HeaderOnly(label) for file in in_files}
     return Checkpoint(label, _joined(places, in_files, label), config, sources)
+
+
+def _missing(label: str, missing: Sequence[str], count: int) -> str:
+    are = "is" if len(missing) == 1 else "are"
+    return f"{label}: {len(missing)} of {count} shards {are} missing, the first is {missing[0]}"
 
 
 def _safetensors(path: Path, label: str, file: str, fetch: FetchBytes | None) -> SafetensorsFile:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -19,6 +20,9 @@ _INDEX = {"model.safetensors.index.json": SAFETENSORS, "pytorch_model.bin.index.
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _SUFFIX = {SAFETENSORS: ".safetensors", PICKLE: ".bin"}
+_WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".npz")
+_SHARD = re.compile(r"(?:model|pytorch_model)-\d+-of-\d+\.(?:safetensors|bin)")
+_VARIANT = re.compile(r"(?:model|pytorch_model)\.([\w-]+)(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
 
 
 @dataclass(frozen=True)
@@ -30,27 +34,54 @@ class WeightFiles:
     index: str | None
 
 
-def find_weights(names: Collection[str], label: str) -> WeightFiles:
-    """Choose among the file names of a folder or repo, as transformers does: safetensors before pickles.
-
-    Raises CheckpointError listing what was found instead.
-    """
+def choose_weights(names: Collection[str]) -> WeightFiles | None:
+    """Choose among the file names of a folder or repo, as transformers does: safetensors before pickles."""
     for kind in (SAFETENSORS, PICKLE):
         for candidates, indexed in ((_SINGLE, False), (_INDEX, True)):
             for name, of_kind in candidates.items():
                 if of_kind == kind and name in names:
                     return WeightFiles(kind, None if indexed else name, name if indexed else None)
+    return None
+
+
+def find_weights(names: Collection[str], label: str) -> WeightFiles:
+    """Choose as `choose_weights` does.
+
+    Raises CheckpointError listing what was found instead.
+    """
+    chosen = choose_weights(names)
+    if chosen is not None:
+        return chosen
     if ADAPTER_CONFIG in names:
         raise CheckpointError(
             f"{label}: an adapter, not a whole model",
             hint="name the model it belongs to in front of it: owner/model+owner/adapter",
         )
-    found = sorted(name for name in names if "/" not in name)
+    found = sorted(names, key=lambda name: (not name.endswith(_WEIGHTS), "/" in name, name))
+    found = [name for name in found if name.endswith(_WEIGHTS) or not ("/" in name or name.startswith("."))]
     listing = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"
     raise CheckpointError(
         f"{label}: no weights: expected {' or '.join([*_SINGLE, *_INDEX])}, found {listing}",
-        hint="save the model with save_pretrained()",
+        hint=_way_to_weights(found),
     )
+
+
+def _way_to_weights(found: Sequence[str]) -> str:
+    """What to do where the weights, which stand first in `found`, are not called as expected."""
+    folders = [name.rpartition("/")[0] for name in found if name.rpartition("/")[2] in {*_SINGLE, *_INDEX}]
+    if folders:
+        return f"there is a model in a folder of it: if that is meant, put /{folders[0]} behind the name"
+    first = found[0] if found else ""
+    if _SHARD.fullmatch(first):
+        return f"{first} is a shard, and the index that says which tensor is in which is missing: fetch it as well"
+    if variant := _VARIANT.fullmatch(first):
+        loaded = f'from_pretrained(..., variant="{variant[1]}")'
+        return f"{first} is a variant: load it with {loaded}, save it with save_pretrained(), and name that"
+    if first.endswith(".gguf"):
+        return "a GGUF file is mostly quantised: merge the version of the model that was saved by transformers"
+    if first.endswith(_WEIGHTS):
+        return f"load {first} with the library that wrote it, save the model with save_pretrained(), and name that"
+    return "save the model with save_pretrained()"
 
 
 def read_index(text: bytes, kind: str, label: str) -> dict[str, str]:

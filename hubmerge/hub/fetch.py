@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import functools
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,21 +19,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from hubmerge.checkpoints.header import LENGTH_BYTES, header_length
-from hubmerge.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_FILES, is_inside
+from hubmerge.checkpoints.layout import ADAPTER_CONFIG, is_inside
 from hubmerge.commits import short_commit
 from hubmerge.errors import HubError
 from hubmerge.hub.client import PassingError, api, call
-
-COMPANIONS = (
-    "*.json",
-    "*.txt",
-    "*.model",
-    "*.tiktoken",
-    "*.jinja",
-    "*.md",
-    "LICENSE*",
-)
-"""Files beside the weights that make a model usable: configuration, tokenizer, processor, licence, card."""
 
 FIRST_BYTES = 64 * 1024
 """How much of a safetensors file is asked for first: enough for the header of most towers."""
@@ -93,50 +81,9 @@ def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile,
     return tuple(sorted(files, key=lambda file: file.path))
 
 
-def wanted_files(
-    files: Sequence[RemoteFile], *, companions: bool, subfolder: str = "", adapter: bool = False
-) -> tuple[RemoteFile, ...]:
-    """Choose what to download: the weights in one format, safetensors first, and what makes them usable.
-
-    With `companions` also tokenizer, processor, licence and card files; without, only what describes the weights.
-    Only what lies directly in `subfolder` counts: weights for other frameworks live in other folders or formats. Where
-    there are no weights of a model, or with `adapter`, those of an adapter are meant.
-    """
-    inside = f"{subfolder}/" if subfolder else ""
-    here = {file.path[len(inside) :]: file for file in files if file.path.startswith(inside)}
-    here = {name: file for name, file in here.items() if "/" not in name}
-    chosen = set() if adapter else _weight_files(here)
-    if not chosen:
-        chosen = {name for name in here if name == ADAPTER_CONFIG} | set(_first(ADAPTER_FILES, here))
-    patterns = COMPANIONS if companions else ("config.json",)
-    chosen |= {
-        name
-        for name in here
-        if any(fnmatch.fnmatch(name, pattern) for pattern in patterns)
-        and not name.endswith(".index.json")
-        and name != ADAPTER_CONFIG
-    }
-    return tuple(sorted((here[name] for name in chosen), key=lambda file: file.path))
-
-
 def is_adapter(files: Sequence[RemoteFile]) -> bool:
-    """Tell whether what `wanted_files` chose is an adapter and no whole model."""
+    """Tell whether these files, which were chosen of a repo, are an adapter and no whole model."""
     return any(file.path.rpartition("/")[2] == ADAPTER_CONFIG for file in files)
-
-
-def _weight_files(names: Collection[str]) -> set[str]:
-    """The files that transformers would load a model from: one file before several, safetensors before pickles."""
-    for stem, ending in (("model", ".safetensors"), ("pytorch_model", ".bin")):
-        if f"{stem}{ending}" in names:
-            return {f"{stem}{ending}"}
-        index = f"{stem}{ending}.index.json"
-        if index in names:
-            return {index, *(name for name in names if name.startswith(stem) and name.endswith(ending))}
-    return set()
-
-
-def _first(wanted: Sequence[str], names: Collection[str]) -> tuple[str, ...]:
-    return tuple(name for name in wanted if name in names)[:1]
 
 
 def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
@@ -159,6 +106,11 @@ def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
     if folder is None:
         raise HubError(f"model {path} at {commit}: holds no files to download", hint="check the repo and revision")
     return folder
+
+
+def read_file(path: str, commit: str, file: RemoteFile) -> bytes:
+    """Return the content of a small file of a model repo, which then lies in the Hub cache."""
+    return (download(path, commit, [file]) / file.path).read_bytes()
 
 
 def sweep_cache(path: str, kind: str = "model") -> None:

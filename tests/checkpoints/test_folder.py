@@ -56,7 +56,7 @@ def test_no_config_is_an_empty_one_and_a_wrong_one_is_refused(tmp_path: Path) ->
     ("files", "told"),
     [
         ([], "found nothing"),
-        (["open_clip_model.safetensors", "README.md"], "found README.md, open_clip_model.safetensors"),
+        (["open_clip_model.safetensors", "README.md"], "found open_clip_model.safetensors, README.md"),
         (["adapter_config.json", "adapter_model.safetensors"], "an adapter, not a whole model"),
     ],
 )
@@ -126,7 +126,7 @@ def test_an_index_that_points_elsewhere(tmp_path: Path, file: Any) -> None:
 @pytest.mark.parametrize(
     ("weight_map", "told"),
     [
-        ({**RIGHT, "c": "three.safetensors"}, "1 of 2 shards are missing, the first is three.safetensors"),
+        ({**RIGHT, "c": "three.safetensors"}, "1 of 2 shards is missing, the first is three.safetensors"),
         ({**RIGHT, "d": "one.safetensors"}, "'d' is not in one.safetensors"),
         ({**RIGHT, "b": "two.safetensors"}, "'b' is not in two.safetensors"),
         ({"a": "one.safetensors", "c": "two.safetensors"}, "holds tensor 'b', but the index does not mention"),
@@ -212,7 +212,7 @@ def test_headers_that_do_not_fit() -> None:
     with pytest.raises(CheckpointError, match="no index"):
         open_headers({"one.safetensors": header, "two.safetensors": header}, {}, "owner/model")
     index = json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}).encode()
-    with pytest.raises(CheckpointError, match=r"1 shards are missing, the first is two\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"1 of 2 shards is missing, the first is two\.safetensors"):
         open_headers({"one.safetensors": header}, {}, "owner/model", index=index)
     text = json.dumps(header).encode()
     raw = len(text).to_bytes(8, "little") + text

@@ -67,7 +67,7 @@ def test_shards(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(tmp_path)
     assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in tensors.items())
     (tmp_path / places["b"]).unlink()
-    with pytest.raises(CheckpointError, match=r"1 of 2 shards are missing"):
+    with pytest.raises(CheckpointError, match=r"1 of 2 shards is missing"):
         open_checkpoint(tmp_path)
 
 

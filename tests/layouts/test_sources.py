@@ -61,7 +61,7 @@ def run(
     tmp_path: Path, base_model: str, models: Sequence[str], command: str = "run", **changes: Any
 ) -> tuple[int, Path]:
     entries = [{"model": model, "name": f"entry-{number}"} for number, model in enumerate(models)]
-    recipe = {"merge_method": "opcm", "base_model": base_model, "models": entries}
+    recipe = {"merge_method": "opcm", "base_model": base_model, "models": entries, **changes}
     path = tmp_path / "recipe.yaml"
     path.write_text(yaml.safe_dump(recipe))
     if command == "plan":
