@@ -13,11 +13,11 @@ import torch
 
 from hubmerge.checkpoints.canonical import RenamedCheckpoint, in_names_of
 from hubmerge.checkpoints.checkpoint import Checkpoint
-from hubmerge.checkpoints.components import component_of, pattern_for
-from hubmerge.checkpoints.experts import experts_in_other_form
-from hubmerge.checkpoints.names import Renaming, buffer_reason, match_names, nearest, parameter_shapes
+from hubmerge.checkpoints.components import component_of
+from hubmerge.checkpoints.misfits import Misfits
+from hubmerge.checkpoints.names import Renaming, buffer_reason, match_names, parameter_shapes
 from hubmerge.checkpoints.selection import EVERYTHING, Selection
-from hubmerge.checkpoints.tensors import TensorInfo, describe_shape
+from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.errors import CheckpointError
 
 
@@ -149,13 +149,12 @@ class _Alignment:
         self.stored_names: dict[str, str] = {}
         self.ignored: list[Ignored] = []
         self.tied: dict[str, str] = {}
+        self.misshapen: dict[str, str] = {}
 
     def result(self) -> AlignedCheckpoint:
-        surplus = [info for info in self.checkpoint.tensors.values() if not self._place(info)]
-        if surplus:
-            raise self._surplus(surplus)
+        surplus = [info.name for info in self.checkpoint.tensors.values() if not self._place(info)]
         self._check_saved_along()
-        absent = self._fill_in()
+        absent = self._fill_in(surplus)
         return AlignedCheckpoint(
             self.checkpoint,
             {name: self.stored_names[name] for name in self.base.tensors if name in self.stored_names},
@@ -196,11 +195,8 @@ class _Alignment:
                 hint="save the checkpoint again with one layout of names",
             )
         if info.shape != wanted.shape:
-            raise CheckpointError(
-                f"{self.checkpoint.label}: tensor {info.name!r} is {describe_shape(info.shape)}, the base model "
-                f"{self.base.label} has {describe_shape(wanted.shape)} in {target!r}",
-                hint=f'if it is not to be merged, leave it out: tensors: {{exclude: ["{target}"]}}',
-            )
+            self.misshapen[target] = info.name
+            return
         if not info.dtype.is_floating_point:
             raise CheckpointError(
                 f"{self.checkpoint.label}: tensor {info.name!r} holds {info.dtype}, the base model "
@@ -247,8 +243,8 @@ class _Alignment:
         yield from (self.stored_names[partner] for partner in self._partners(name) if partner in self.stored_names)
         yield from (stored for stored, partner in self.tied.items() if partner == name)
 
-    def _fill_in(self) -> tuple[str, ...]:
-        """Take tied tensors from their partners; refuse gaps; the components that are absent as a whole."""
+    def _fill_in(self, surplus: list[str]) -> tuple[str, ...]:
+        """Take tied tensors from their partners; refuse misfits; the components that are absent as a whole."""
         wanted = [name for name in self.targets if self.selection.covers(name)]
         for name in wanted:
             if name not in self.stored_names:
@@ -256,16 +252,20 @@ class _Alignment:
                     if self.checkpoint.tensors[stored].shape == self.targets[name]:
                         self.stored_names[name] = stored
         present = {component_of(name) for name in wanted if name in self.stored_names}
-        missing = [name for name in wanted if name not in self.stored_names]
+        missing = [name for name in wanted if name not in self.stored_names and name not in self.misshapen]
         gaps = [name for name in missing if component_of(name) in present]
-        if gaps:
-            more = f" and {len(gaps) - 1} more" if len(gaps) > 1 else ""
-            listed = ", ".join(f'"{name}"' for name in gaps[:4])
-            raise CheckpointError(
-                f"{self.checkpoint.label}: tensor {gaps[0]!r}{more} of the base model {self.base.label} is missing, "
-                f"though the checkpoint has other tensors of {component_of(gaps[0])}",
-                hint=f"fetch a complete checkpoint, or leave it out: tensors: {{exclude: [{listed}]}}",
-            )
+        misfits = Misfits(
+            self.base,
+            self.checkpoint,
+            self.selection,
+            self.renaming,
+            placed=self.stored_names,
+            misshapen=self.misshapen,
+            surplus=surplus,
+            gaps=gaps,
+        )
+        if misfits:
+            raise misfits.error()
         if not present:
             raise CheckpointError(
                 f"{self.checkpoint.label}: none of its {len(self.checkpoint.tensors)} tensors is one of the "
@@ -273,25 +273,3 @@ class _Alignment:
                 hint="check that base model and checkpoint are of the same architecture",
             )
         return tuple(dict.fromkeys(component_of(name) for name in missing))
-
-    def _surplus(self, surplus: list[TensorInfo]) -> CheckpointError:
-        first = surplus[0].name
-        in_other_form = experts_in_other_form(self.base, self.checkpoint)
-        if in_other_form is not None:
-            return in_other_form
-        alike = nearest(self._first(first), self.base.tensors)
-        more = f" and {len(surplus) - 1} more" if len(surplus) > 1 else ""
-        known = {component_of(name) for name in self.targets}
-        inside = f"{self.renaming.strip}." if self.renaming.strip else None
-        patterns = dict.fromkeys(
-            info.name
-            if component_of(info.name) in known or (inside and info.name.startswith(inside))
-            else pattern_for(info.name)
-            for info in surplus
-        )
-        listed = ", ".join(f'"{pattern}"' for pattern in list(patterns)[:4])
-        return CheckpointError(
-            f"{self.checkpoint.label}: tensor {first!r}{more}: the base model {self.base.label} has none of that "
-            f"name" + (f", the nearest is {alike!r}" if alike else ""),
-            hint=f"choose the base model it was fine-tuned from, or leave it out: tensors: {{exclude: [{listed}]}}",
-        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 
 # What stands at the top of a model and can be absent with sense: the text tower beside a vision tower, a head.
@@ -21,6 +23,8 @@ _SEPARATE = (
 
 BODY = "the model's body"
 
+_NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
+
 
 def component_of(name: str) -> str:
     """The part a tensor belongs to: `vision_model.encoder.x` -> "vision_model", `encoder.x` -> "the model's body"."""
@@ -32,3 +36,29 @@ def pattern_for(name: str) -> str:
     """A glob for everything beside a tensor at the top: `vision_model.encoder.x` -> "vision_model.*"."""
     top, dot, _ = name.partition(".")
     return f"{top}.*" if dot else name
+
+
+def patterns_for(names: Collection[str], spared: Collection[str]) -> list[str]:
+    """Few globs that together take all of `names` and none of `spared`: for whole parts or for all layers, if they can.
+
+    >>> patterns_for(["head.weight", "layers.0.q.bias", "layers.1.q.bias"], ["layers.0.q.weight"])
+    ['head.*', 'layers.*.q.bias']
+    """
+    takes_spared: dict[str, bool] = {}
+    found: dict[str, None] = {}
+    for name in names:
+        for pattern in (pattern_for(name), _NUMBER.sub("*", name), name):
+            if pattern not in takes_spared:
+                takes_spared[pattern] = pattern != name and any(fnmatchcase(one, pattern) for one in spared)
+            if not takes_spared[pattern]:
+                found[pattern] = None
+                break
+    return list(found)
+
+
+def layers_of(name: str) -> Iterator[tuple[str, str]]:
+    """The stacks of layers that a tensor lies in, and its numbers there: `layers.3.q` -> ("layers", "3")."""
+    parts = name.split(".")
+    for index, part in enumerate(parts):
+        if part.isdigit():
+            yield ".".join(parts[:index]), part

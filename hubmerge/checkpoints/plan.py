@@ -12,9 +12,10 @@ import torch
 
 from hubmerge.checkpoints.alignment import AlignedCheckpoint
 from hubmerge.checkpoints.checkpoint import Checkpoint
-from hubmerge.checkpoints.components import component_of, pattern_for
+from hubmerge.checkpoints.components import component_of
 from hubmerge.checkpoints.heads import check_heads
 from hubmerge.checkpoints.matrices import MatrixRule
+from hubmerge.checkpoints.misfits import rule_for_all
 from hubmerge.checkpoints.names import buffer_reason, nearest
 from hubmerge.checkpoints.quantised import is_quantised
 from hubmerge.checkpoints.selection import EVERYTHING, Selection, glob_hint
@@ -182,7 +183,7 @@ def _planned(
     if reason is None:
         having = [checkpoint for checkpoint in checkpoints if info.name in checkpoint.tensors]
         if having and len(having) < len(checkpoints):
-            raise _only_some(info.name, checkpoints, having)
+            raise _only_some(info.name, base, checkpoints, having, selection)
         if not having:
             reason = f"no checkpoint has {component_of(info.name)}"
     if reason is not None:
@@ -207,13 +208,17 @@ def _quantised(info: TensorInfo, owner: Checkpoint) -> CheckpointError:
 
 
 def _only_some(
-    name: str, checkpoints: Sequence[AlignedCheckpoint], having: Sequence[AlignedCheckpoint]
+    name: str,
+    base: Checkpoint,
+    checkpoints: Sequence[AlignedCheckpoint],
+    having: Sequence[AlignedCheckpoint],
+    selection: Selection,
 ) -> CheckpointError:
     lacking = next(checkpoint for checkpoint in checkpoints if checkpoint not in having)
     component = component_of(name)
     return CheckpointError(
         f"{lacking.label}: lacks {component}, which {having[0].label} has ({name!r} for one)",
-        hint=f'to keep the base model\'s, write: tensors: {{exclude: ["{pattern_for(name)}"]}}',
+        hint=f"to keep the base model's, write: {rule_for_all(list(base.tensors), checkpoints, selection)}",
     )
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -32,6 +33,19 @@ class Selection:
         if self.include and not any(fnmatchcase(name, pattern) for pattern in self.include):
             return "not among the included tensors"
         return None
+
+    def excluding(self, patterns: Sequence[str]) -> str:
+        """This selection without what `patterns` take, as it is written in a recipe."""
+        return replace(self, exclude=(*self.exclude, *patterns))._written()
+
+    def including(self, patterns: Sequence[str]) -> str:
+        """This selection with `patterns` for what is included, as it is written in a recipe."""
+        return replace(self, include=tuple(patterns))._written()
+
+    def _written(self) -> str:
+        keys = (("include", self.include), ("exclude", self.exclude))
+        lists = (f"{key}: [{', '.join(json.dumps(glob) for glob in globs)}]" for key, globs in keys if globs)
+        return f"tensors: {{{', '.join(lists)}}}"
 
     def check(self, names: Collection[str], label: str) -> None:
         """Check that something of the base model, which is called `label` and has the parameters `names`, is left.

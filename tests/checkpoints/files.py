@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
-from hubmerge.checkpoints import SafetensorsWriter, TensorSpec, parse_header
+from hubmerge.checkpoints import SafetensorsWriter, Selection, TensorSpec, parse_header
+from hubmerge.errors import CheckpointError
 
 
 def header_bytes(entries: Any) -> bytes:
@@ -53,6 +56,14 @@ def without(tensors: Mapping[str, torch.Tensor], names: Iterable[str]) -> dict[s
     left_out = set(names)
     assert left_out <= set(tensors)
     return {name: tensor for name, tensor in tensors.items() if name not in left_out}
+
+
+def selection_in(error: CheckpointError) -> Selection:
+    """The rule that the hint of an error tells to write."""
+    found = re.search(r"tensors: \{.*\}", error.hint or "")
+    assert found is not None, error.hint
+    rules = yaml.safe_load(found[0])["tensors"]
+    return Selection(**{key: tuple(globs) for key, globs in rules.items()})
 
 
 def names_in(folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ from hubmerge.checkpoints import (
     weight_matrices,
 )
 from hubmerge.errors import CheckpointError
-from tests.checkpoints.files import random_tensors, with_prefix, without, write_folder
+from tests.checkpoints.files import random_tensors, selection_in, with_prefix, without, write_folder
 from tests.checkpoints.models import save
 
 Open = Callable[..., Checkpoint]
@@ -94,12 +94,15 @@ def test_a_component_of_some_checkpoints_only_is_refused_and_the_hint_works(open
     base, tower, whole = opened("base", WHOLE), opened("tower", VISION), opened("whole", WHOLE)
     with pytest.raises(CheckpointError, match=r"tower: lacks \w+, which whole has") as caught:
         planned(base, [whole, tower])
-    assert 'exclude: ["' in (caught.value.hint or "")
-    selection = Selection(exclude=("text_model.*", "logit_scale"))
-    plan = planned(base, [whole, tower], selection)
-    assert {tensor.name for tensor in plan.merged} == set(VISION)
-    reasons = {tensor.name: tensor.reason for tensor in plan.kept}
-    assert reasons["logit_scale"] == "excluded by 'logit_scale'"
+    assert selection_in(caught.value) == Selection(include=("vision_model.*",))
+    with pytest.raises(CheckpointError, match=r"tower: lacks \w+, which whole has") as caught:
+        planned(base, [whole, tower], Selection(include=("*q*", "*scale"), exclude=("*norm*",)))
+    selection = selection_in(caught.value)
+    assert selection == Selection(include=("*q*", "*scale"), exclude=("*norm*", "text_model.*", "logit_scale"))
+    for rule in (selection, Selection(include=("vision_model.*",)), Selection(exclude=("text_model.*", "logit_scale"))):
+        plan = planned(base, [whole, tower], rule)
+        assert {tensor.name for tensor in plan.merged} == {name for name in VISION if rule.covers(name)}
+        assert all(tensor.reason == rule.reason_against(tensor.name) for tensor in plan.kept if "text" in tensor.name)
 
 
 def test_an_excluded_head_may_differ(opened: Open) -> None:
