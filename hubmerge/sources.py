@@ -205,7 +205,8 @@ def _files_below(folder: Path) -> set[str]:
     """The names of all files below a local model folder, those in hidden folders not among them."""
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder}: no such folder", hint="a local model is a folder with config.json and weights"
+            f"{folder}: no such folder",
+            hint="a local model is a folder with config.json and weights; a + or @ in its name is written \\+ or \\@",
         )
     found = set()
     for place, folders, files in os.walk(folder):

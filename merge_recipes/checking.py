@@ -14,7 +14,7 @@ from merge_recipes.digests import canonical_json
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, nearest, shown
 from merge_recipes.parameters import is_per_tensor, parameter_fields, parameters_from, selects_every_tensor
 from merge_recipes.reading import Document
-from merge_recipes.rules import checkpoint_key, items_at, mapping_at, raw_entries, value_shape
+from merge_recipes.rules import checkpoint_key, is_base, items_at, mapping_at, raw_entries, value_shape
 from merge_recipes.schema import StreamEntry
 from merge_recipes.tasks import candidates
 from merge_recipes.validating import number_or_word, value_message
@@ -99,6 +99,7 @@ class _ParameterCheck:
         entries = [
             ((*entry.path, "parameters"), self._parameters(entry.path, entry.data))
             for entry in raw_entries(self._document)
+            if not is_base(self._document, entry)
         ]
         found: list[Problem] = []
         whole = True

@@ -1,7 +1,7 @@
 """References to models: `owner/name[/subfolder][@revision][+adapter[@revision]]`, or a local folder.
 
 The form is mergekit's; a repo may be followed by a folder in it. A local folder starts with `./`, `../`, `/` or `~`;
-everything else is a repo on the Hub.
+everything else is a repo on the Hub. A `+` or `@` in the name of a local folder has a backslash in front.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ _LOCAL_STARTS = ("./", "../", "/", "~")
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _FOLDER = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._ -]*[A-Za-z0-9._-]")
 _HUB_ADDRESS = re.compile(r"(?:https?://[^/]+/|hf://)(?:models/|datasets/)?(?P<repo>[^/@+?#]+(?:/[^/@+?#]+)?)")
+_PLUS = re.compile(r"(?<!\\)\+")
+_AT = re.compile(r"(?<!\\)@")
+_ESCAPED = re.compile(r"\\([+@])")
 _FORM = "owner/name[/subfolder][@revision][+adapter], or a local folder that starts with ./, ../, / or ~"
 
 
@@ -93,6 +96,8 @@ class ModelReference:
 
     def __str__(self) -> str:
         text = self.written_path or self.path
+        if self.is_local:
+            text = re.sub("[+@]", r"\\\g<0>", text)
         if self.subfolder is not None:
             text += f"/{self.subfolder}"
         if self.revision is not None:
@@ -111,26 +116,34 @@ class ModelReference:
 
     @classmethod
     def parse(cls, text: str) -> ModelReference:
-        """Parse `owner/name[/subfolder][@revision][+adapter[@revision]]` or the path of a local folder.
+        r"""Parse `owner/name[/subfolder][@revision][+adapter[@revision]]` or the path of a local folder.
+
+        >>> ModelReference.parse(r"./runs/lr\@3e-4+me/lora").path
+        './runs/lr@3e-4'
 
         Raises:
             InvalidReferenceError: with the form that is expected.
         """
-        model, plus, adapter = text.partition("+")
-        if "+" in adapter:
-            raise InvalidReferenceError(f"{shown(text)} has two adapters: expected at most one '+'")
+        model, *adapters = _PLUS.split(text)
+        if len(adapters) > 1:
+            hint = "a '+' in the name of a local folder is written \\+"
+            raise InvalidReferenceError(f"{shown(text)} has two adapters: expected at most one '+'", hint)
         reference = cls._parse_one(model)
-        return replace(reference, adapter=cls._parse_one(adapter)) if plus else reference
+        return replace(reference, adapter=cls._parse_one(adapters[0])) if adapters else reference
 
     @classmethod
     def _parse_one(cls, text: str) -> ModelReference:
-        path, at, revision = text.partition("@")
+        path, *revisions = _AT.split(text, maxsplit=1)
+        if is_local_path(path):
+            path = _ESCAPED.sub(r"\1", path)
         path, subfolder = _split_subfolder(path)
         check_repo_path(path)
-        if not at:
+        if not revisions:
             return cls(path, subfolder=subfolder)
+        revision = revisions[0]
         if is_local_path(path):
-            raise InvalidReferenceError(f"{shown(text)}: a local folder has no revision", f"write {path} alone")
+            hint = f"write {path} alone; an '@' in the name of the folder is written \\@"
+            raise InvalidReferenceError(f"{shown(text)}: a local folder has no revision", hint)
         check_revision(revision)
         return cls(path, revision, subfolder=subfolder)
 

@@ -109,10 +109,15 @@ def _adapted_base(document: Document) -> Iterator[Problem]:
         yield document.problem(("base_model",), "the base model has no adapter of its own", hint)
 
 
-def _bases_in_the_stream(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
+def is_base(document: Document, entry: RawEntry) -> bool:
+    """Tell whether an item of `models` is the base model, which is refused there."""
     base = reference_in(mapping_at(document).get("base_model"))
+    return base is not None and entry.reference is not None and checkpoint_key(base) == checkpoint_key(entry.reference)
+
+
+def _bases_in_the_stream(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
     for entry in entries:
-        if base is not None and entry.reference and checkpoint_key(base) == checkpoint_key(entry.reference):
+        if is_base(document, entry):
             message = "this is the base model: its task vector is zero"
             yield document.problem((*entry.path, "model"), message, "the base model joins by itself: remove it here")
 

@@ -171,7 +171,7 @@ class DatasetReference(Part):
     @field_validator("path")
     @classmethod
     def _check_path(cls, path: str) -> str:
-        if "@" in path:
+        if "@" in path and not is_local_path(path):
             raise InvalidReferenceError("a dataset's path has no @revision", "write the revision under its own key")
         check_repo_path(path)
         return path

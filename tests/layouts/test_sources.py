@@ -216,6 +216,23 @@ def test_a_base_model_in_a_folder(tmp_path: Path, repo_name: Names, capsys: pyte
     assert (out / "tokenizer_config.json").is_file()
 
 
+def test_local_folders_with_plus_and_at_in_their_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    start, checkpoint = save(base(FAMILY), tmp_path / "base+1"), save(tuned(FAMILY, 1), tmp_path / "lr@3+e")
+    write_adapter(tmp_path / "lora@2", 1, str(start))
+    models = [r"./lr\@3\+e", r"./base\+1+./lora\@2"]
+    for _ in range(2):
+        status, out = run(tmp_path, r"./base\+1", models)
+        assert status == 0, capsys.readouterr().err
+    lock = Lock.from_yaml((out / "hubmerge.lock.yaml").read_text())
+    assert [str(model.reference) for model in lock.models] == models
+    adapted = AdaptedCheckpoint(open_checkpoint(start), open_adapter(tmp_path / "lora@2", "lora"))
+    assert_same(values(out), merge(tmp_path / "again", start, [checkpoint, adapted]).values())
+
+    status, _ = run(tmp_path, r"./base\+1", ["./base+1/lora"])
+    assert status == 4
+    assert r"a + or @ in its name is written \+ or \@" in " ".join(capsys.readouterr().err.split())
+
+
 def test_local_files_that_changed_are_not_what_was_locked(tmp_path: Path) -> None:
     folder = save(base(FAMILY), tmp_path / "both")
     write_adapter(folder, 1, None)

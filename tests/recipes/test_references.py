@@ -29,6 +29,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ("/x", ModelReference("/x")),
         ("~/x", ModelReference("~/x")),
         ("_a/b_", ModelReference("_a/b_")),
+        (r"./a\+b\@3", ModelReference("./a+b@3")),
+        (r"./a\+b+../c\@d", ModelReference("./a+b", None, ModelReference("../c@d"))),
+        (r"a/b@v1+./c\+d", ModelReference("a/b", "v1", ModelReference("./c+d"))),
+        (r"./a\b", ModelReference(r"./a\b")),
     ],
 )
 def test_parse_and_print(text: str, reference: ModelReference) -> None:
@@ -75,6 +79,26 @@ def test_parse_and_print(text: str, reference: ModelReference) -> None:
 def test_refused(text: str) -> None:
     with pytest.raises(InvalidReferenceError):
         ModelReference.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("./a+b+c", r"a '+' in the name of a local folder is written \+"),
+        ("./a@3", r"write ./a alone; an '@' in the name of the folder is written \@"),
+    ],
+)
+def test_how_plus_and_at_are_written_is_told(text: str, hint: str) -> None:
+    with pytest.raises(InvalidReferenceError) as caught:
+        ModelReference.parse(text)
+    assert caught.value.problems[0].hint == hint
+
+
+def test_plus_and_at_are_kept_where_a_path_becomes_absolute() -> None:
+    reference = ModelReference.parse(r"./a\+b\@3").within(Path("/f"))
+    assert reference.path == "/f/a+b@3"
+    assert str(reference) == r"./a\+b\@3"
+    assert reference.short_name == "a+b@3"
 
 
 @pytest.mark.parametrize(

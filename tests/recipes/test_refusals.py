@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from hubmerge.catalog import installed_catalog
+from merge_recipes import RecipeError, parse_recipe
 from tests.recipes.samples import RECIPE, problems_of, sample, the_problem
 
 FIRST = "  - model: tanganke/clip-vit-base-patch32_sun397\n"
@@ -313,3 +315,19 @@ def test_a_filtered_value_that_does_not_go_with_another_parameter() -> None:
 )
 def test_documents_that_are_no_recipe(text: str, message: str) -> None:
     assert message in the_problem(text).message
+
+
+def test_a_base_model_that_is_listed_as_in_a_recipe_of_mergekit_is_the_only_problem() -> None:
+    text = """
+        merge_method: ties
+        base_model: me/base
+        models:
+          - model: me/base
+          - {model: me/one, parameters: {weight: 0.5, density: 0.5}}
+        parameters: {int8_mask: true, normalize: true}
+        """
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, catalog=installed_catalog())
+    assert [problem.message for problem in caught.value.problems] == ["this is the base model: its task vector is zero"]
+    right = text.replace("          - model: me/base\n", "")
+    assert len(parse_recipe(right, catalog=installed_catalog()).recipe.models) == 1
