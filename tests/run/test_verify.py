@@ -251,3 +251,24 @@ def test_rollback_and_going_on_from_there(
     assert hubmerge("run", recipe)[0] == 0
     assert {tag: files_at(repo, tag) for tag in steps} == steps
     assert len(names) == 3
+
+
+def test_a_tampered_file_in_a_folder_that_came_along_is_found(
+    stage: Stage, hubmerge: Command, verify: Verify, repo_name: Names, tmp_path: Path
+) -> None:
+    api, base, repo, template = HfApi(), repo_name("base"), repo_name("merged"), "additional_chat_templates/rag.jinja"
+    api.create_repo(base)
+    folder = Path(api.snapshot_download(stage.base, local_dir=tmp_path / "base"))
+    api.upload_folder(repo_id=base, folder_path=folder, ignore_patterns=[".cache/**", ".gitattributes"])
+    api.upload_file(repo_id=base, path_in_repo=template, path_or_fileobj=b"{{ documents }}")
+    first = next(iter(stage.towers))
+    recipe = stage.recipe(repo, entries=(first,), base_model=base, evaluate=None)
+    status, _, errors = hubmerge("run", stage.write(tmp_path, recipe), "--quiet", "--work-dir", tmp_path / "work")
+    assert status == 0, errors
+    assert published(repo, template) == b"{{ documents }}"
+    status, output, errors = verify(repo)
+    assert status == 0, errors + output
+    api.upload_file(repo_id=repo, path_in_repo=template, path_or_fileobj=b"{{ nothing }}")
+    status, output, _ = verify(repo)
+    assert status == 6
+    assert f"{template} is not the base model's" in output
