@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Collection, Mapping
@@ -11,11 +10,10 @@ from typing import Any
 
 import yaml
 
-from hubmerge.checkpoints.header import LENGTH_BYTES, header_length
+from hubmerge.checkpoints import TensorSpec, open_checkpoint
 from hubmerge.errors import CheckpointError
 from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE
 from hubmerge.methods import method_named
-from hubmerge.remembered import recall, remember
 from hubmerge.report import RunReport
 from hubmerge.sources import local_companions
 from hubmerge.stream import Stream
@@ -41,58 +39,20 @@ def write_config(config: Mapping[str, Any], folder: Path, *, out_dtype: str | No
     (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def check_loads(folder: Path) -> None:
-    """Check that transformers finds every weight it expects in the folder, and no other.
-
-    The model is built on the meta device, so nothing is read into memory. A folder that differs from one that loaded
-    in the values of its tensors alone loads as well.
+def check_written(folder: Path, specs: Collection[TensorSpec]) -> None:
+    """Check that the weights in the folder have the names, dtypes and shapes that were planned, and checked to load.
 
     Raises:
-        CheckpointError: weights are missing, left over or of another shape, or the class is not in transformers.
+        CheckpointError: naming a tensor that differs.
     """
-    seen = _what_loading_sees(folder)
-    if recall("loads", seen) is None:
-        _load(folder)
-        remember("loads", seen, True)
-
-
-def _what_loading_sees(folder: Path) -> bytes:
-    """Names and sizes of the files, the configs and the index as they are, the headers of the weights."""
-    seen = []
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        content = b""
-        if path.name.endswith(("config.json", ".index.json")):
-            content = path.read_bytes()
-        elif path.suffix == ".safetensors":
-            with path.open("rb") as stream:
-                content = stream.read(header_length(stream.read(LENGTH_BYTES), path.name))
-        seen.append(f"{path.name} {path.stat().st_size} {hashlib.sha256(content).hexdigest()}")
-    return "\n".join(seen).encode()
-
-
-def _load(folder: Path) -> None:
-    import transformers
-
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    named = getattr(transformers, architecture_of(config) or "AutoModel", None)
-    model_class: Any = transformers.AutoModel
-    if isinstance(named, type) and issubclass(named, transformers.PreTrainedModel):
-        model_class = named
-    try:
-        _, found = model_class.from_pretrained(
-            folder, output_loading_info=True, device_map="meta", trust_remote_code=False
-        )
-    except Exception as error:  # a config is free text: what a class makes of a wrong one has no common type
+    with open_checkpoint(folder, "the merged model") as written:
+        found = {info.spec for info in written.tensors.values()}
+    if found != set(specs):
+        differing = min(spec.name for spec in found ^ set(specs))
         raise CheckpointError(
-            f"the merged model does not load in transformers: {error}",
-            hint="check that config.json of the base model fits its weights",
-        ) from error
-    for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"):
-        if found[kind]:
-            raise CheckpointError(
-                f"the merged model does not load whole: {kind.replace('_', ' ')}: {sorted(map(str, found[kind]))[:3]}",
-                hint="check that config.json of the base model fits its weights",
-            )
+            f"the merged model in {folder} is not what was to be written: tensor {differing!r} differs",
+            hint="check the disk, and run again with another --work-dir",
+        )
 
 
 def architecture_of(config: Mapping[str, Any]) -> str | None:

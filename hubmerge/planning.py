@@ -18,6 +18,7 @@ from hubmerge.checkpoints import (
     Selection,
     align,
     check_claims,
+    check_loads,
     make_plan,
     weight_matrices,
 )
@@ -53,7 +54,8 @@ class RunPlan:
     """All that can be told before the first weight is read.
 
     `written` is what of `merge` goes into the merged model's files, `config` their config.json. `layouts` tells for
-    each checkpoint how its names are brought to those of the base model.
+    each checkpoint how its names are brought to those of the base model, `loading` what is to be told of how the merged
+    model will load.
     """
 
     stream: Stream
@@ -64,6 +66,7 @@ class RunPlan:
     sources: tuple[PlannedSource, ...]
     ignored: tuple[str, ...]
     layouts: Mapping[str, str]
+    loading: tuple[str, ...]
 
     @property
     def layout_written(self) -> str:
@@ -135,6 +138,7 @@ class RunPlan:
             "ignored": list(self.ignored),
             "layout_written": self.layout_written,
             "layouts": dict(self.layouts),
+            "loading": list(self.loading),
             "how_matrices_were_told": self.merge.sentence,
             "estimated_seconds": round(self.estimated_seconds, 1),
         }
@@ -163,6 +167,7 @@ class RunPlan:
         lines += [f"layout   {self.layout_written}"]
         counted = Counter(self.layouts.values())
         lines += [f"         {layout}: {count} checkpoint(s)" for layout, count in counted.items()]
+        lines += [f"loading  {line}" for line in self.loading]
         if self.steps:
             lines += [
                 f"download {readable(self.download_bytes)}",
@@ -239,26 +244,44 @@ def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         for checkpoint in aligned
         for tensor in checkpoint.ignored
     )
-    written, config = _what_is_written(stream, merge, base, aligned[0])
-    check_claims(config, base.tensors, aligned[0].label)
+    written, original = _what_is_written(stream, merge, base, aligned[0])
+    check_claims(original.config, base.tensors, original.label)
+    loading = _check_loads(written, original, whole=original is base)
     names = [entry.name for entry in stream.entries[steps.start - 1 :]]
     layouts = {name: checkpoint.layout for name, checkpoint in zip(names, aligned, strict=True)}
-    return RunPlan(stream, first_step, merge, written, config, tuple(sources), tuple(ignored), layouts)
+    return RunPlan(
+        stream, first_step, merge, written, original.config, tuple(sources), tuple(ignored), layouts, loading
+    )
 
 
 def _what_is_written(
     stream: Stream, merge: MergePlan, base: Checkpoint, checkpoint: Checkpoint
-) -> tuple[MergePlan, Mapping[str, Any]]:
-    """The whole base model around the merged tensors, or for `publish: {model: tower}` those alone."""
+) -> tuple[MergePlan, Checkpoint]:
+    """The whole base model around the merged tensors, or for `publish: {model: tower}` those alone.
+
+    With each the model whose config.json it gets.
+    """
     wanted = stream.recipe.publish
     if wanted is None or wanted.model == "full":
-        return merge, base.config
+        return merge, base
     if set(checkpoint.tensors) != {tensor.name for tensor in merge.merged}:
         raise CheckpointError(
             f"{checkpoint.label}: its tensors are not just the merged ones, so its config.json fits no tower of them",
             hint="write `publish: {model: full}`",
         )
-    return replace(merge, tensors=merge.merged, left_out=()), checkpoint.config
+    return replace(merge, tensors=merge.merged, left_out=()), checkpoint
+
+
+def _check_loads(written: MergePlan, original: Checkpoint, *, whole: bool) -> tuple[str, ...]:
+    """Check that what is written loads; what is to be told of it."""
+    shapes = {tensor.name: tensor.shape for tensor in written.tensors}
+    stored = {name: info.shape for name, info in original.tensors.items()}
+    try:
+        return check_loads(original.config, shapes, stored, original.label)
+    except CheckpointError as error:
+        if whole:
+            raise
+        raise CheckpointError(f"the tower alone: {error.message}", hint="write `publish: {model: full}`") from error
 
 
 def selection_of(recipe: Recipe) -> Selection:

@@ -179,6 +179,8 @@ class Run:
         state = self._newest_state(first)
         begin = 1 if state is None else min(state.step + 1, first)
         plan = preflight(self.stream, begin, self.progress)
+        for line in plan.loading:
+            self.progress.note(line)
         check_room(plan, self.workspace.folder, fetch.cache_folder())
         with self.progress.stage("fetch the base model", unit="bytes"):
             base_folder = fetch_folder(self.stream.base, companions=True)

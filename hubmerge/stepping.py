@@ -168,7 +168,7 @@ class StepMaker:
             )
         assembly.copy_companions(self.base_folder, partial)
         assembly.write_config(self.plan.config, partial, out_dtype=recipe.out_dtype or recipe.dtype)
-        assembly.check_loads(partial)
+        assembly.check_written(partial, self.plan.written.specs)
         report = so_far
         scores = {}
         if recipe.evaluate is not None:

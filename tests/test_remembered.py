@@ -14,8 +14,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from hubmerge import file_digests
-from hubmerge.assembly import check_loads
-from hubmerge.checkpoints import open_checkpoint
+from hubmerge.checkpoints import check_loads, open_checkpoint
 from hubmerge.checkpoints.model_class import known_class, model_class
 from hubmerge.errors import CheckpointError
 from hubmerge.file_digests import LARGE_BYTES, file_digest
@@ -91,25 +90,36 @@ def test_what_cannot_be_built_is_refused_every_time() -> None:
     assert not answers()
 
 
-def test_a_folder_that_loaded_is_not_loaded_again(tmp_path: Path) -> None:
-    folder = save_model("CLIPModel", tmp_path / "model")
-    check_loads(folder)
+def loading(folder: Path) -> tuple[str, ...]:
+    with open_checkpoint(folder, "it") as checkpoint:
+        shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+        return check_loads(checkpoint.config, shapes, shapes, "it")
+
+
+@pytest.mark.parametrize("family", ["CLIPModel", "BertForMaskedLM"])
+def test_how_a_model_loads_is_asked_once(family: str, tmp_path: Path) -> None:
+    folder = save_model(family, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(
+        json.dumps({**config, "architectures": [family.replace("ForMaskedLM", "Model")]})
+    )
+    asked = loading(folder)
     tensors = load_file(folder / "model.safetensors")
     save_file({name: tensor + 1 for name, tensor in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
     program = (
-        "import sys; from pathlib import Path; from hubmerge.assembly import check_loads;"
-        "check_loads(Path(sys.argv[1])); print('transformers.modeling_utils' in sys.modules)"
+        "import sys; from pathlib import Path; from tests.test_remembered import loading;"
+        "print(*loading(Path(sys.argv[1])), 'transformers.modeling_utils' in sys.modules, sep='\\n')"
     )
     done = subprocess.run(
         [sys.executable, "-c", program, str(folder)], capture_output=True, text=True, env=dict(os.environ), check=True
     )
-    assert done.stdout.strip() == "False"
+    assert done.stdout == "\n".join([*asked, "False", ""])
 
 
-@pytest.mark.parametrize("change", ["missing", "shape", "config", "name"])
-def test_a_folder_that_does_not_load_is_refused_every_time(change: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("change", ["config", "shape", "layer"])
+def test_what_does_not_load_is_refused_every_time(change: str, tmp_path: Path) -> None:
     folder = save_model("CLIPModel", tmp_path / "model")
-    check_loads(folder)
+    assert loading(folder) == ()
     tensors = load_file(folder / "model.safetensors")
     name = "vision_model.embeddings.class_embedding"
     if change == "config":
@@ -118,14 +128,21 @@ def test_a_folder_that_does_not_load_is_refused_every_time(change: str, tmp_path
         (folder / "config.json").write_text(json.dumps(config))
     elif change == "shape":
         tensors[name] = tensors[name].repeat(2)
-    elif change == "name":
-        tensors[name + "s"] = tensors.pop(name)
     else:
-        del tensors[name]
+        tensors = {name: tensor for name, tensor in tensors.items() if ".layers.1." not in name}
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     for _ in range(2):
-        with pytest.raises(CheckpointError, match="does not load"):
-            check_loads(folder)
+        with pytest.raises(CheckpointError, match=r"^it: config\.json"):
+            loading(folder)
+
+
+@pytest.mark.parametrize("damage", ['{"answer": {}}', '{"answer": {"missing": []}}', '{"answer": [1]}'])
+def test_a_damaged_answer_on_loading_is_asked_again(damage: str, tmp_path: Path) -> None:
+    folder = save_model("CLIPModel", tmp_path / "model")
+    assert loading(folder) == ()
+    for file in answers():
+        file.write_text(damage)
+    assert loading(folder) == ()
 
 
 def settled(path: Path, content: bytes) -> Path:

@@ -10,6 +10,7 @@ from hubmerge.checkpoints.claims import check_claims
 from hubmerge.checkpoints.folder import open_checkpoint, open_headers
 from hubmerge.checkpoints.header import Header, parse_header
 from hubmerge.checkpoints.layout import WeightFiles, find_weights, read_index
+from hubmerge.checkpoints.loading import check_loads
 from hubmerge.checkpoints.matrices import MatrixRule, weight_matrices
 from hubmerge.checkpoints.partial_file import FetchBytes, begin_partial_file, is_begun
 from hubmerge.checkpoints.plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
@@ -47,6 +48,7 @@ __all__ = [
     "base_model_of",
     "begin_partial_file",
     "check_claims",
+    "check_loads",
     "check_ties",
     "find_weights",
     "is_begun",

@@ -94,7 +94,7 @@ def known_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass
 
 
 def _question(config: Mapping[str, Any], names: Collection[str]) -> bytes:
-    return json.dumps([_structure_only(config), sorted(names)], sort_keys=True).encode()
+    return json.dumps([structure_only(config), sorted(names)], sort_keys=True).encode()
 
 
 def _as_json(known: ModelClass) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> 
     from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
     try:
-        model_config = CONFIG_MAPPING[model_type].from_dict(_structure_only(config))
+        model_config = CONFIG_MAPPING[model_type].from_dict(structure_only(config))
         named = next(iter(config.get("architectures") or []), None)
         found: Any = getattr(transformers, named, None) if isinstance(named, str) else None
         if not (isinstance(found, type) and issubclass(found, transformers.PreTrainedModel)):
@@ -212,9 +212,10 @@ def _own_names(model: Any, names: Collection[str]) -> dict[str, str]:
     return {name: own for name, (own, converter) in found.items() if converter is None}
 
 
-def _structure_only(config: Mapping[str, Any]) -> dict[str, Any]:
+def structure_only(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A config without the keys that name code, kernels, dtypes or files elsewhere."""
     return {
-        key: _structure_only(value) if isinstance(value, Mapping) else value
+        key: structure_only(value) if isinstance(value, Mapping) else value
         for key, value in config.items()
         if key not in _NOT_STRUCTURE
     }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from hubmerge.assembly import check_loads, copy_companions, write_config
+from hubmerge.assembly import check_written, copy_companions, write_config
 from hubmerge.checkpoints import (
     EVERYTHING,
     Checkpoint,
@@ -18,6 +18,7 @@ from hubmerge.checkpoints import (
     MergePlan,
     Selection,
     align,
+    check_loads,
     check_ties,
     make_plan,
     open_checkpoint,
@@ -79,8 +80,21 @@ def merge(
     written = write_merged(base, state, plan, merged, workers=1)
     copy_companions(base_folder, merged)
     write_config(base.config, merged, out_dtype=None if out_dtype is None else str(out_dtype).removeprefix("torch."))
-    check_loads(merged)
+    check_written(merged, plan.specs)
+    check_loads_whole(merged)
     return Merged(merged, plan, rule, figures, written.rounding)
+
+
+def check_loads_whole(folder: Path) -> None:
+    """Load the files in transformers: nothing is missing or left over, and hubmerge says so from the headers alone."""
+    import transformers
+
+    with open_checkpoint(folder) as merged:
+        config, shapes = merged.config, {name: info.shape for name, info in merged.tensors.items()}
+    assert check_loads(config, shapes, shapes, "merged") == ()
+    model_class = getattr(transformers, config["architectures"][0])
+    _, found = model_class.from_pretrained(folder, output_loading_info=True, device_map="meta")
+    assert not any(found[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), found
 
 
 def as_oracle_sees(tensors: dict[str, torch.Tensor], plan: MergePlan) -> dict[str, np.ndarray]:

@@ -181,16 +181,14 @@ def test_an_index_that_points_outside(hostile: Callable[..., str], weights: byte
         b"[]",
         b"\xff\xfe",
         b'{"model_type": "clip_vision_model", "num_hidden_layers": 1e12}',
-        b'{"model_type": "../../x", "architectures": ["os.system"], "auto_map": {"AutoModel": "evil.Evil"}}',
     ],
 )
 def test_a_config_that_means_harm_as_base_model(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, config: bytes
 ) -> None:
-    folder, mark = tmp_path / "base", tmp_path / "executed"
+    folder = tmp_path / "base"
     shutil.copytree(stage.folder / "base", folder)
     (folder / "config.json").write_bytes(config)
-    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Evil: pass\n")
     source, target = repo_name("base"), repo_name("target")
     HfApi().create_repo(source)
     HfApi().upload_folder(repo_id=source, folder_path=folder)
@@ -199,8 +197,23 @@ def test_a_config_that_means_harm_as_base_model(
     assert status == 4, errors
     assert "Traceback" not in errors
     assert "not foreseen" not in errors
-    assert not mark.exists()
     assert not HfApi().repo_exists(target)
+
+
+def test_a_base_model_with_code_of_its_own_is_merged_and_its_code_neither_run_nor_copied(
+    stage: Stage, hubmerge: Command, tmp_path: Path
+) -> None:
+    folder, mark = tmp_path / "base", tmp_path / "executed"
+    shutil.copytree(stage.folder / "base", folder)
+    config = {"model_type": "../../x", "architectures": ["os.system"], "auto_map": {"AutoModel": "evil.Evil"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "evil.py").write_text(f"open({str(mark)!r}, 'w').close()\nclass Evil: pass\n")
+    recipe = stage.write(tmp_path, stage.recipe(None, base_model=str(folder), evaluate=None))
+    status, output, errors = hubmerge("run", recipe, "--out", tmp_path / "out")
+    assert (status, errors) == (0, "")
+    assert "has no class 'os.system'" in output
+    assert not mark.exists()
+    assert not (tmp_path / "out" / "evil.py").exists()
 
 
 @pytest.mark.parametrize("key", ["num_hidden_layers", "decoder_layers", "num_experts", "depths", "num_labels"])

@@ -1,0 +1,174 @@
+"""What transformers will make of a model is told from its config and names, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+
+from hubmerge.checkpoints import check_loads, open_checkpoint
+from hubmerge.errors import CheckpointError
+from tests.checkpoints.models import CONFIGS, save
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def stored(name: str, folder: Path, **changes: Any) -> tuple[dict[str, Any], Shapes]:
+    """Config, with changes, and shapes of a saved model."""
+    with open_checkpoint(save(name, folder)) as checkpoint:
+        shapes = {tensor: info.shape for tensor, info in checkpoint.tensors.items()}
+        return {**checkpoint.config, **changes}, shapes
+
+
+def told(config: dict[str, Any], shapes: Shapes) -> tuple[str, ...]:
+    return check_loads(config, shapes, shapes, "base")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_model_that_loads_whole_has_nothing_to_tell(name: str, tmp_path: Path) -> None:
+    assert told(*stored(name, tmp_path)) == ()
+
+
+def test_what_the_class_has_no_place_for_is_told_and_no_fault(tmp_path: Path) -> None:
+    config, shapes = stored("BertForSequenceClassification", tmp_path, architectures=["BertForMaskedLM"])
+    shapes |= {"bert.embeddings.position_ids": (1, 16), "bert.encoder.layer.0.attention.masked_bias": ()}
+    lacks, surplus = told(config, shapes)
+    assert lacks.startswith("base itself lacks cls.predictions.")
+    assert "BertForMaskedLM makes up" in lacks
+    assert surplus == (
+        "BertForMaskedLM has no place for bert.encoder.layer.0.attention.masked_bias, bert.pooler.dense.bias, "
+        "bert.pooler.dense.weight and 2 more of base: they come along"
+    )
+    with open_checkpoint(save("BertForSequenceClassification", tmp_path / "model")) as checkpoint:
+        assert set(checkpoint.tensors) <= set(shapes)
+    config_file = tmp_path / "model" / "config.json"
+    config_file.write_text(json.dumps(config))
+    _, found = transformers.BertForMaskedLM.from_pretrained(tmp_path / "model", output_loading_info=True)
+    assert {name.split(".")[0] for name in found["missing_keys"]} == {"cls"}
+    assert set(found["unexpected_keys"]) == {"bert.pooler.dense.bias", "bert.pooler.dense.weight"} | {
+        name for name in shapes if name.startswith("classifier")
+    }
+
+
+def test_transformers_itself_says_nothing(
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nobody has asked before
+    config, shapes = stored("BertForSequenceClassification", tmp_path, architectures=["BertForMaskedLM"])
+    capfd.readouterr()
+    verbosity = transformers.utils.logging.get_verbosity()
+    with caplog.at_level(logging.WARNING):
+        assert told(config, shapes)
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+    assert transformers.utils.logging.get_verbosity() == verbosity
+
+
+def test_what_only_the_merged_model_lacks_is_refused(tmp_path: Path) -> None:
+    config, shapes = stored("LlamaForCausalLM", tmp_path)
+    written = {name: shape for name, shape in shapes.items() if name != "lm_head.weight"}
+    assert told(config, written)
+    with pytest.raises(CheckpointError, match=r"^base: without its tied copies, LlamaForCausalLM would lack lm_head"):
+        check_loads(config, written, shapes, "base")
+    assert check_loads({**config, "tie_word_embeddings": True}, written, shapes, "base") == ()
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "layer"),
+    [
+        ("LlamaForCausalLM", "num_hidden_layers", "model.layers"),
+        ("ViTForImageClassification", "num_hidden_layers", "vit.layers"),
+        ("GPT2LMHeadModel", "n_layer", "transformer.h"),
+        ("T5ForConditionalGeneration", "num_layers", "encoder.block"),
+        ("MixtralForCausalLM", "num_hidden_layers", "model.layers"),
+    ],
+)
+def test_a_config_that_miscounts_layers_is_refused(name: str, key: str, layer: str, tmp_path: Path) -> None:
+    config, shapes = stored(name, tmp_path)
+    with pytest.raises(CheckpointError, match=rf"^base: config.json claims layers that the weights lack: {layer}\.2\n"):
+        told({**config, key: 3}, shapes)
+    with pytest.raises(CheckpointError, match=rf"have layers that config.json does not claim: {layer}\.1\n") as caught:
+        told({**config, key: 1}, shapes)
+    assert caught.value.hint == "restore the config.json that belongs to the weights"
+
+
+def test_a_stack_that_the_weights_lack_is_refused(tmp_path: Path) -> None:
+    config, shapes = stored("CLIPModel", tmp_path)
+    tower = {name: shape for name, shape in shapes.items() if not name.startswith("text_model.")}
+    with pytest.raises(CheckpointError, match=r"weights lack: text_model\.encoder\.layers\.0, text_model"):
+        told(config, tower)
+
+
+def test_other_shapes_are_refused(tmp_path: Path) -> None:
+    config, shapes = stored("LlamaForCausalLM", tmp_path, vocab_size=61)
+    with pytest.raises(
+        CheckpointError, match=r"'lm_head.weight' is 60 x 32 in the files and 61 x 32 by the config, 'mod"
+    ):
+        told(config, shapes)
+
+
+@pytest.mark.parametrize("name", ["BertModel", "GPT2LMHeadModel", "T5ForConditionalGeneration"])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module."])
+def test_a_prefix_under_which_nothing_is_found_is_named(name: str, prefix: str, tmp_path: Path) -> None:
+    config, shapes = stored(name, tmp_path)
+    with pytest.raises(CheckpointError, match=rf"^base: all names begin with '{prefix}', so that {name} ") as caught:
+        told(config, {prefix + tensor: shape for tensor, shape in shapes.items()})
+    assert "model.module.save_pretrained" in (caught.value.hint or "")
+
+
+def test_a_class_that_finds_nothing_at_all_is_refused(tmp_path: Path) -> None:
+    config, _ = stored("BertModel", tmp_path)
+    with pytest.raises(
+        CheckpointError, match=r"^base: BertModel of transformers finds none of its weights among names like 'tok"
+    ):
+        told(config, {"tok.weight": (60, 32), "tok.bias": (60,)})
+
+
+def unknown_class(config: dict[str, Any]) -> None:
+    config |= {"architectures": ["OurModel"], "auto_map": {"AutoModel": "modeling.OurModel"}, "model_type": "ours"}
+
+
+def unknown_type(config: dict[str, Any]) -> None:
+    del config["architectures"]
+    config["model_type"] = "ours"
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (unknown_class, "has no class 'OurModel'"),
+        (unknown_type, "has no class for the model_type 'ours'"),
+        (dict.clear, "config.json names no class and no model_type"),
+    ],
+)
+def test_a_class_that_transformers_does_not_know_is_not_checked(
+    change: Callable[[dict[str, Any]], None], why: str, tmp_path: Path
+) -> None:
+    config, shapes = stored("BertModel", tmp_path)
+    change(config)
+    (line,) = told(config, shapes)
+    assert line.startswith("whether the merged model loads is not checked: ")
+    assert line.endswith(why)
+
+
+def test_a_config_without_a_class_stands_for_the_bare_model(tmp_path: Path) -> None:
+    config, shapes = stored("BertModel", tmp_path)
+    del config["architectures"]
+    assert told(config, shapes) == ()
+
+
+@pytest.mark.parametrize(("key", "value"), [("hidden_size", 33), ("hidden_act", "no such"), ("hidden_size", "x")])
+def test_a_config_that_cannot_be_built_is_told_in_one_sentence(key: str, value: Any, tmp_path: Path) -> None:
+    config, shapes = stored("BertModel", tmp_path, **{key: value})
+    with pytest.raises(CheckpointError, match=r"^base: config.json does not fit BertModel of transformers: ") as caught:
+        told(config, shapes)
+    assert "\n" not in caught.value.message
+    assert ". " not in caught.value.message.partition(": ")[2].partition("transformers: ")[2]
