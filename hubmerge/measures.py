@@ -1,15 +1,22 @@
-"""What a step's figures say of it in the report: sums over tensors, drift, similarities, and warnings."""
+"""What the figures of a step say of it in the report: sums over tensors, drift, similarities, and warnings."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
+
+import torch
 
 from hubmerge.executor.figures import StepFigures
 from hubmerge.report import MatrixFigures, Spread, StepSimilarity, TensorSummary
 
 CLOSE = 0.25
 """Task vectors of unrelated tasks have cosines near 0; those of two halves of one dataset 0.4 and more."""
+
+COARSE = 0.1
+"""A rounding error of a tenth of the merged delta's length is a hundredth of its squared length; float32 has 1e-5."""
+LOST = 0.9
+"""Where the dtype gives the base model back, the rounding error is the merged delta itself."""
 
 
 def measures(figures: StepFigures, names: Sequence[str]) -> dict[str, Any]:
@@ -60,3 +67,18 @@ def warnings(figures: StepFigures, names: Sequence[str]) -> list[str]:
         else "the method adds it all the same"
     )
     return [f"the task vector of {names[figures.step - 1]} is close to that of {' and '.join(close)}: {loss}"]
+
+
+def rounding_warnings(rounding: float | None, dtypes: Iterable[torch.dtype]) -> list[str]:
+    """What a person should know of the rounding of a written model whose merged tensors have `dtypes`."""
+    if rounding is None or rounding < COARSE:
+        return []
+    wider = "float32" if any(dtype.itemsize < torch.float32.itemsize for dtype in dtypes) else "float64"
+    if rounding < LOST:
+        lost = f"rounding the written weights lost {100 * rounding:.0f} % of the length of what was merged"
+    else:
+        lost = (
+            f"rounding the written weights lost what was merged (the error is {100 * rounding:.0f} % of its length): "
+            "the model is in effect the base model"
+        )
+    return [f"{lost}; set `out_dtype: {wider}` in the recipe"]

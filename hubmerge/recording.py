@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import torch
+
 from hubmerge.executor import StepFigures
 from hubmerge.file_digests import file_digest
-from hubmerge.measures import measures
+from hubmerge.measures import measures, rounding_warnings
 from hubmerge.report import ModelReport, RunReport, Scores, StepReport
 from hubmerge.state import MergeState
 from hubmerge.stream import Stream
@@ -71,7 +73,10 @@ def merged_report(stream: Stream, figures: StepFigures, state_digest: str | None
     )
 
 
-def with_model(report: StepReport, folder: Path, scores: Scores, rounding: float | None) -> StepReport:
-    """The report of a step whose merged model lies in `folder`."""
+def with_model(
+    report: StepReport, folder: Path, scores: Scores, rounding: float | None, dtypes: Iterable[torch.dtype]
+) -> StepReport:
+    """The report of a step whose merged model lies in `folder`, its merged tensors rounded to `dtypes`."""
     files = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
-    return replace(report, files=files, scores=scores, rounding=rounding)
+    warnings = (*report.warnings, *rounding_warnings(rounding, dtypes))
+    return replace(report, files=files, scores=scores, rounding=rounding, warnings=warnings)

@@ -14,7 +14,7 @@ from hubmerge.checkpoints import Checkpoint, MatrixRule, align, check_ties, open
 from hubmerge.executor import Incoming, goes_step_by_step, merge_steps, pick_device, write_merged
 from hubmerge.executor.processes import ALONE, Processes, in_all
 from hubmerge.executor.writing import MAX_SHARD_BYTES
-from hubmerge.measures import warnings
+from hubmerge.measures import rounding_warnings, warnings
 from hubmerge.methods import Method, method_named
 from hubmerge.planning import RunPlan, input_dtype, selection_of
 from hubmerge.progress import Advance, Progress
@@ -166,6 +166,9 @@ class StepMaker:
                 input_dtype=input_dtype(recipe),
                 here={"on_tensor": _count(advance)},
             )
+        dtypes = {tensor.out_dtype for tensor in self.plan.written.merged}
+        for warning in rounding_warnings(written.rounding, dtypes):
+            self.progress.note(f"warning: step {step}: {warning}")
         assembly.copy_companions(self.base_folder, partial)
         assembly.write_config(self.plan.config, partial, out_dtype=recipe.out_dtype or recipe.dtype)
         assembly.check_written(partial, self.plan.written.specs)
@@ -177,7 +180,7 @@ class StepMaker:
             base_scores = {**so_far.base_scores, **self.scores.score_base(step, so_far.base_scores)}
             own_scores = {**so_far.own_scores, **self.scores.score_own(step, checkpoint)}
             report = replace(so_far, base_scores=base_scores, own_scores=own_scores, tasks=self.scores.task_reports())
-        report = report.with_step(with_model(report.steps[-1], partial, scores, written.rounding)).until(step)
+        report = report.with_step(with_model(report.steps[-1], partial, scores, written.rounding, dtypes)).until(step)
         assembly.write_papers(partial, report, self.stream, self.base_folder)
         if folder.exists():
             shutil.rmtree(folder)

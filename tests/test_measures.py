@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from hubmerge.measures import measures, warnings
+from hubmerge.measures import measures, rounding_warnings, warnings
 from hubmerge.report import ModelReport, RunReport, StepReport
 from tests.cards.samples import RECIPE
 from tests.executor.streams import make_base, make_checkpoint, open_stream
@@ -83,3 +84,14 @@ def test_what_a_truncated_svd_is_off_is_reported_and_in_the_card(tmp_path: Path)
     assert row.split("|")[10].strip() == shown
     assert "how far the result is from that of the exact projection" in text
     assert "exact projection" not in card_of(tmp_path / "exact")
+
+
+def test_a_rounding_that_loses_what_was_merged_is_warned_of() -> None:
+    assert rounding_warnings(None, [torch.bfloat16]) == []
+    assert rounding_warnings(0.09, [torch.bfloat16]) == []
+    [some] = rounding_warnings(0.27, [torch.float32, torch.bfloat16])
+    lost = "rounding the written weights lost 27 % of the length of what was merged"
+    assert some == f"{lost}; set `out_dtype: float32` in the recipe"
+    [most] = rounding_warnings(0.9999996, [torch.float32])
+    assert "(the error is 100 % of its length): the model is in effect the base model" in most
+    assert most.endswith("set `out_dtype: float64` in the recipe")

@@ -12,10 +12,11 @@ from hubmerge.accuracy import (
     SHARE_OF_OWN_DEFINITION,
     percent,
 )
-from hubmerge.cards.markup import block, code, is_commit, plain, repo_link, table
+from hubmerge.cards.markup import block, code, details, is_commit, plain, repo_link, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
+from hubmerge.cards.norms import norms
 from hubmerge.commits import short_commit
-from hubmerge.report import RunReport, Spread, TaskReport
+from hubmerge.report import RunReport, TaskReport
 
 PICTURE_FILE = "accuracy_matrix.png"
 ZERO_SHOT = "zero-shot-image-classification"
@@ -73,7 +74,7 @@ def card_text(
         "## What was merged",
         _merged(report, every_step=every_step and repo is not None, repo=repo),
         "## Scale and norms",
-        _norms(report),
+        norms(report),
     ]
     if tasks:
         sections += ["## Scores", *_scores(report, tasks, picture)]
@@ -142,54 +143,6 @@ def _merged(report: RunReport, *, every_step: bool, repo: str | None) -> str:
     return text
 
 
-def _norms(report: RunReport) -> str:
-    truncated = any(step.tensors.error is not None for step in report.steps)
-    rows = [
-        [
-            str(step.step),
-            plain(step.name),
-            _number(step.scale),
-            _number(step.accumulated_norm),
-            _number(step.task_vector_norm),
-            _number(step.accumulated_norm / step.scale if step.drift is None else step.drift),
-            "-" if step.similarity is None else f"{step.similarity:.3f}",
-            _spread(step.tensors.rank, 1),
-            _spread(step.tensors.removed_share, 100, " %"),
-            *([_spread(step.tensors.error, 100, " %")] if truncated else []),
-        ]
-        for step in report.steps
-    ]
-    header = ["step", "name", "λ", "‖A‖", "‖τ‖", "drift", "cos(τ, A)", "rank", "removed"]
-    header += ["truncated"] if truncated else []
-    notes = "".join(f"\n\nStep {step.step}: {plain(text)}." for step in report.steps for text in step.warnings)
-    return (
-        "The merged model after step t is base + A / λ. A is the accumulated delta, τ the step's task vector "
-        "(checkpoint − base); norms are Frobenius norms over all merged tensors. Drift is ‖A‖ / λ, the distance from "
-        "the base. Rank (protected directions) and removed (share of the squared norm of τ that the projection took "
-        "away) are means over weight matrices, with the smallest and the largest."
-        + (" Truncated: how far the result is from that of the exact projection, over ‖τ‖." if truncated else "")
-        + "\n\n"
-        + table(header, rows, "rl" + "r" * (len(header) - 2))
-        + notes
-        + _similarities(report)
-    )
-
-
-def _similarities(report: RunReport) -> str:
-    """Cosines between the task vectors of all steps, if they were kept."""
-    if not any(step.similarities for step in report.steps):
-        return ""
-    rows = []
-    for step in report.steps[1:]:
-        known = {earlier.step: earlier.cosine for earlier in step.similarities}
-        values = [known.get(earlier.step) for earlier in report.steps[:-1]]
-        shown = ["" if value is None else f"{value:.2f}" for value in values]
-        rows.append([str(step.step), plain(step.name), *shown])
-    header = ["step", "name", *(str(step.step) for step in report.steps[:-1])]
-    content = table(header, rows, "rl" + "r" * (len(header) - 2))
-    return "\n\n" + _details("Cosines between the task vectors of the steps, from sketches (± 0.04)", content)
-
-
 def _scores(report: RunReport, tasks: list[TaskReport], picture: str | None) -> list[str]:
     matrix, last = report.accuracy_matrix(), report.steps[-1]
     base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
@@ -229,7 +182,7 @@ def _matrix(report: RunReport) -> str:
         for step in matrix.steps
     ]
     content = table(["step", *map(plain, tasks), "average"], rows, "r" * (len(tasks) + 2))
-    return _details("The accuracy matrix as numbers (row: after step t, column: task)", content)
+    return details("The accuracy matrix as numbers (row: after step t, column: task)", content)
 
 
 def _other_metrics(report: RunReport) -> list[str]:
@@ -239,11 +192,11 @@ def _other_metrics(report: RunReport) -> list[str]:
         for task, metric, values in report.other_metrics()
     ]
     header = ["task", "metric", "base model", "own checkpoint", "this model"]
-    return [_details("Other metrics", table(header, rows, "llrrr"))] if rows else []
+    return [details("Other metrics", table(header, rows, "llrrr"))] if rows else []
 
 
 def _recipe(recipe_text: str) -> str:
-    return _details("<code>hubmerge.yaml</code>, as it was written", block(recipe_text, "yaml"))
+    return details("<code>hubmerge.yaml</code>, as it was written", block(recipe_text, "yaml"))
 
 
 def _again(report: RunReport, repo: str | None) -> str:
@@ -277,23 +230,6 @@ def _dataset(task: TaskReport) -> str:
     return " ".join(parts)
 
 
-def _details(summary: str, content: str) -> str:
-    return f"<details>\n<summary>{summary}</summary>\n\n{content}\n\n</details>"
-
-
 def _average(values: list[float | None]) -> str:
     numbers = [value for value in values if value is not None]
     return percent(sum(numbers) / len(numbers)) if numbers and len(numbers) == len(values) else "-"
-
-
-def _number(value: float) -> str:
-    """Four significant digits."""
-    return f"{value:.4g}"
-
-
-def _spread(spread: Spread | None, factor: float, unit: str = "") -> str:
-    if spread is None:
-        return "-"
-    mean, low, high = (value * factor for value in (spread.mean, spread.minimum, spread.maximum))
-    digits = ".1f" if unit else ".0f"
-    return f"{mean:.1f}{unit} ({low:{digits}}–{high:{digits}})"

@@ -74,3 +74,8 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> s
     rule = {"l": ":---", "r": "---:", "c": ":---:"}
     lines = [header, [rule[letter] for letter in align], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def details(summary: str, content: str) -> str:
+    """`content` under a line that a reader clicks to see it."""
+    return f"<details>\n<summary>{summary}</summary>\n\n{content}\n\n</details>"

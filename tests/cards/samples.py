@@ -50,6 +50,7 @@ def sample_report() -> RunReport:
             tensors=TensorSummary(72, 127, Spread(88.25, 31, 214) if number > 1 else None, Spread(0.141, 0.02, 0.31)),
             similarity=None if number == 1 else 0.0123,
             scores=scores,
+            rounding=(0.0, 1.2e-5, 0.0345)[number - 1],
             seconds=12.5,
             chain_digest=f"{number}" * 64,
         )

@@ -1,0 +1,54 @@
+"""What a run and its plan tell of the model that is written: its rounding, its layout, what is kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import yaml
+from safetensors.torch import load_file, save_file
+
+from tests.layouts.families import make, save
+
+Command = Callable[..., tuple[int, str, str]]
+FAMILY = "LlamaForCausalLM"
+
+
+def write(folder: Path, base: Path, *models: Path, **changes: object) -> Path:
+    recipe = {
+        "merge_method": "opcm",
+        "base_model": str(base),
+        "models": [{"model": str(model), "name": model.name} for model in models],
+        **changes,
+    }
+    path = folder / "recipe.yaml"
+    path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    return path
+
+
+def test_a_model_that_rounding_turns_into_the_base_model_is_warned_of(hubmerge: Command, tmp_path: Path) -> None:
+    base = save(make(FAMILY), tmp_path / "base")
+    file = base / "model.safetensors"
+    save_file({name: value.bfloat16() for name, value in load_file(file).items()}, file, {"format": "pt"})
+    near = save(make(FAMILY), tmp_path / "near")
+    values = {name: value.float() * (1 + 1e-6) for name, value in load_file(file).items()}
+    save_file(values, near / "model.safetensors", {"format": "pt"})
+
+    def told(name: str, **changes: object) -> tuple[str, list[str], str]:
+        out = tmp_path / name
+        recipe = write(tmp_path, base, near, **changes)
+        status, output, errors = hubmerge("run", recipe, "--work-dir", tmp_path / f"{name}-work", "--out", out)
+        assert status == 0, errors
+        [step] = json.loads((out / "hubmerge.json").read_text())["steps"]
+        return output, step["warnings"], (out / "README.md").read_text()
+
+    output, [warning], card = told("narrow")
+    assert "the model is in effect the base model; set `out_dtype: float32` in the recipe" in warning
+    assert f"warning: step 1: {warning}" in output.splitlines()
+    assert "Step 1: rounding the written weights lost what was merged" in card
+    assert next(line for line in card.splitlines() if line.startswith("| 1 | near | 1 |")).endswith("| 100 % |")
+    output, warnings, card = told("wide", out_dtype="float32")
+    assert warnings == []
+    assert "warning: step 1" not in output
+    assert "Rounding: how far the written weights are from the merged model" in card
