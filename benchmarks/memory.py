@@ -18,6 +18,10 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MergePlan
 
 ROWS, COLUMNS = 64, 16384
 
@@ -52,17 +56,24 @@ def write_models(folder: Path, layers: int) -> None:
             writer.commit()
 
 
-def merge(folder: Path, method_name: str, models: int, layers: int, workers: int) -> dict[str, int]:
-    """Merge a stream and return the memory it took, in bytes."""
+def planned(folder: Path, layers: int) -> tuple[Checkpoint, list[AlignedCheckpoint], MergePlan]:
+    """The base model, the two checkpoints, and the plan of merging them."""
     from hubmerge.checkpoints import MatrixRule, align, make_plan, open_checkpoint
-    from hubmerge.executor import Incoming, merge_steps, write_merged
-    from hubmerge.methods import method_named
-    from hubmerge.state import MergeState
 
     base = open_checkpoint(folder / "base")
     pair = [align(base, open_checkpoint(folder / label)) for label in ("even", "odd")]
     matrices = frozenset(name for name, shape in names(layers) if len(shape) == 2)
     plan = make_plan(base, pair, MatrixRule(matrices, "all matrices of the benchmark", {}))
+    return base, pair, plan
+
+
+def merge(folder: Path, method_name: str, models: int, layers: int, workers: int) -> dict[str, int]:
+    """Merge a stream and return the memory it took, in bytes."""
+    from hubmerge.executor import Incoming, merge_steps, write_merged
+    from hubmerge.methods import method_named
+    from hubmerge.state import MergeState
+
+    base, pair, plan = planned(folder, layers)
     method = method_named(method_name)
     parameters = method.Parameters()
     before = resident_bytes("VmRSS")

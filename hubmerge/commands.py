@@ -95,13 +95,14 @@ def check(recipe: Path, voice: str) -> int:
 
 def plan(recipe: Path, voice: str) -> int:
     """Show what a run would do, from headers alone."""
+    from hubmerge.plan_text import plan_text
     from hubmerge.planning import plan_run
 
     progress = progress_for(voice)
     loaded = load(recipe, progress)
     planned = plan_run(loaded, progress)
     progress.event("plan", planned.to_dict())
-    progress.note(planned.to_text())
+    progress.note(plan_text(planned))
     return 0
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from hubmerge import budget
 from hubmerge.checkpoints import (
     AlignedCheckpoint,
     Checkpoint,
@@ -22,10 +22,10 @@ from hubmerge.checkpoints import (
     make_plan,
     weight_matrices,
 )
-from hubmerge.commits import short_commit
 from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.opening import is_fetched_in_parts, open_planned, parts_of
+from hubmerge.plan_text import readable
 from hubmerge.progress import Progress
 from hubmerge.sources import Source, cached_bytes, files_of
 from hubmerge.stream import Stream, settle
@@ -41,12 +41,16 @@ FLOPS_PER_SECOND = 40e9
 
 @dataclass(frozen=True)
 class PlannedSource:
-    """A model that will be read: its files' size, and how much of that is not yet on this machine."""
+    """A model that will be read: its files' size, and how much of that is not yet on this machine.
+
+    `companion_bytes` of the size are no weights.
+    """
 
     name: str
     source: Source
     total_bytes: int
     missing_bytes: int
+    companion_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,13 +87,28 @@ class RunPlan:
 
     @property
     def work_bytes(self) -> int:
-        """Room in the work folder: two states while one replaces the other, and two copies of the merged model.
+        """Room in the work folder for the states and merged models that are there at one time.
 
-        Where checkpoints are not fetched whole, also what is fetched of those that are here at one time.
+        Where checkpoints are not fetched whole, also for what is fetched of those that are here at one time.
         """
         if not self.steps:
             return 0
-        return 2 * self.merge.state_bytes + 2 * self.written.written_bytes + self._parts_bytes
+        model = self.written.written_bytes + self.sources[0].companion_bytes
+        downloads = any(source.missing_bytes for source in self.sources[1:])
+        lasting = budget.work_bytes(
+            self.stream, self.merge, self.steps, state=self.state_bytes, model=model, downloads=downloads
+        )
+        return lasting + self._parts_bytes
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of the last state."""
+        return budget.state_bytes(self.stream, self.merge)
+
+    @property
+    def memory_bytes(self) -> int:
+        """About how much memory the run takes at most, 0 where there is nothing to do."""
+        return budget.memory_bytes(self.stream, self.merge) if self.steps else 0
 
     @property
     def cache_bytes(self) -> int:
@@ -130,7 +149,8 @@ class RunPlan:
             ],
             "download_bytes": self.download_bytes,
             "work_bytes": self.work_bytes,
-            "state_bytes": self.merge.state_bytes,
+            "memory_bytes": self.memory_bytes,
+            "state_bytes": self.state_bytes,
             "model_bytes": self.written.written_bytes,
             "weight_matrices": self.merge.counts["merge-matrix"],
             "other_tensors": self.merge.counts["merge-other"],
@@ -142,60 +162,6 @@ class RunPlan:
             "how_matrices_were_told": self.merge.sentence,
             "estimated_seconds": round(self.estimated_seconds, 1),
         }
-
-    def to_text(self) -> str:
-        """The plan for a person to read."""
-        counts, recipe = self.merge.counts, self.stream.recipe
-        base = self.stream.base
-        lines = [f"{recipe.merge_method} on {base.reference} ({short_commit(base.commit)})", ""]
-        for step, source in enumerate(self.sources[1:], start=1):
-            line = f"{source.name}  {short_commit(source.source.commit)}"
-            if step < self.first_step:
-                lines.append(f"  step {step:>2}  done   {line}")
-            else:
-                size = f"{readable(source.missing_bytes)} to download" if source.missing_bytes else "here already"
-                lines.append(f"  step {step:>2}  merge  {line}  ({size})")
-        largest = self.merge.largest
-        lines += [
-            "",
-            f"merged   {counts['merge-matrix']} weight matrices, {counts['merge-other']} other tensors",
-            f"         {self.merge.elements / 1e6:.2f} million numbers, the largest tensor is {largest.name}",
-            f"         {self.merge.sentence}",
-            f"kept     {counts['keep']} tensors of the base model" + _reasons(self.merge),
-        ]
-        lines += [f"ignored  {line}" for line in self.ignored]
-        lines += [f"layout   {self.layout_written}"]
-        counted = Counter(self.layouts.values())
-        lines += [f"         {layout}: {count} checkpoint(s)" for layout, count in counted.items()]
-        lines += [f"loading  {line}" for line in self.loading]
-        if self.steps:
-            lines += [
-                f"download {readable(self.download_bytes)}",
-                f"disk     {readable(self.work_bytes)} in the work folder",
-                f"time     about {max(1, round(self.estimated_seconds))} s of merging on one core",
-            ]
-        else:
-            lines.append(f"missing  nothing: all {self.stream.length} steps are done")
-        if recipe.publish is not None:
-            which = "every step" if recipe.publish.steps == "every" else "the last step"
-            lines.append(f"publish  {which} to {recipe.publish.repo}")
-        return "\n".join(lines)
-
-
-def _reasons(merge: MergePlan) -> str:
-    reasons: dict[str, int] = {}
-    for tensor in merge.kept:
-        reasons[tensor.reason] = reasons.get(tensor.reason, 0) + 1
-    return "".join(f"\n         {count:>4}  {reason}" for reason, count in reasons.items())
-
-
-def readable(nbytes: float) -> str:
-    """Return a size in bytes as people write it: 349.9 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if nbytes < 1000:
-            return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
-        nbytes /= 1000
-    return f"{nbytes:.1f} TB"
 
 
 def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
@@ -301,7 +267,7 @@ def out_dtype(recipe: Recipe) -> torch.dtype | None:
 
 
 def _planned_source(name: str, source: Source, *, companions: bool = False) -> PlannedSource:
-    total = missing = 0
+    total = missing = companion_bytes = 0
     for part in parts_of(source):
         # The base model is counted once, and not again for every adapter that is applied to it.
         if part != source.base:
@@ -309,7 +275,8 @@ def _planned_source(name: str, source: Source, *, companions: bool = False) -> P
             size = sum(file.size for file in files)
             total += size
             missing += 0 if part.is_local else size - cached_bytes(part, files)
-    return PlannedSource(name, source, total, missing)
+            companion_bytes += sum(file.size for file in files if not file.path.endswith((".safetensors", ".bin")))
+    return PlannedSource(name, source, total, missing, companion_bytes)
 
 
 def _without_the_rest(planned: PlannedSource, checkpoint: AlignedCheckpoint, merge: MergePlan) -> PlannedSource:
@@ -322,13 +289,13 @@ def _without_the_rest(planned: PlannedSource, checkpoint: AlignedCheckpoint, mer
 
 
 def check_room(plan: RunPlan, work_dir: Path, cache: Path) -> None:
-    """Refuse a run that cannot end well for lack of disk.
+    """Refuse a run that cannot end well for lack of disk. What lies in the work folder already takes none any more.
 
     Raises:
         MachineError: too little room in the work folder, or for what will be downloaded.
     """
     needs: dict[int, tuple[Path, int]] = {}
-    for folder, needed in ((work_dir, plan.work_bytes), (cache, plan.cache_bytes)):
+    for folder, needed in ((work_dir, max(0, plan.work_bytes - _taken(work_dir))), (cache, plan.cache_bytes)):
         there = next(parent for parent in (folder, *folder.parents) if parent.exists())
         device = there.stat().st_dev
         needs[device] = (there, needs.get(device, (there, 0))[1] + needed)
@@ -339,3 +306,10 @@ def check_room(plan: RunPlan, work_dir: Path, cache: Path) -> None:
                 f"{there}: the run needs about {readable(needed)}, only {readable(free)} are free",
                 hint="free some space, or choose another --work-dir or HF_HOME",
             )
+
+
+def _taken(work_dir: Path) -> int:
+    """Size of what an earlier run left in a work folder, but for what evaluation prepared."""
+    kept = [path for path in work_dir.glob("*") if path.name != "cache"]
+    files = [*kept, *(file for path in kept for file in path.rglob("*"))]
+    return sum(file.stat().st_size for file in files if file.is_file())

@@ -236,9 +236,10 @@ class Run:
                 self._forget_states(unfinished[0][0][0] if unfinished else stretch[-1], stretch[-1])
             while unfinished:
                 yield from unfinished.popleft()[1].result()
+            if state is not None:
+                self._forget_states(state.step + 1, state.step)
             if failure is not None:
                 raise failure
-            self._forget_states(self.stream.length + 1, self.stream.length)
 
     def _fetch(self, maker: StepMaker, stretch: range) -> Fetched:
         """Have the checkpoints of a stretch here, up to the first that fails."""

@@ -70,7 +70,7 @@ class Workspace:
         kept = {self.state_folder(digest).name for digest in keep}
         if self.states.is_dir():
             for folder in self.states.iterdir():
-                if folder.name not in kept:
+                if folder.is_dir() and folder.name not in kept:
                     remove_folder(folder)
 
     def forget_parts(self, keep: set[Path]) -> None:

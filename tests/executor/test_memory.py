@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
-from benchmarks.memory import measure
+from benchmarks.memory import measure, planned, write_models
+from hubmerge.budget import PROCESS_BYTES, merging_bytes
+from hubmerge.methods import method_named
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 
@@ -29,3 +32,14 @@ def test_each_worker_adds_no_more_than_the_tensor_it_works_on() -> None:
     alone = measure("opcm", models=2, layers=6, workers=1)
     together = measure("opcm", models=2, layers=6, workers=3)
     assert together["growth"] <= 3 * alone["growth"] + SLACK
+
+
+@pytest.mark.parametrize("method", ["opcm", "ties", "magmax"])
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_plan_asks_for_no_less(tmp_path: Path, method: str, workers: int) -> None:
+    write_models(tmp_path, layers=4)
+    _, _, plan = planned(tmp_path, layers=4)
+    measured = measure(method, models=2, layers=4, workers=workers)
+    estimate = merging_bytes(plan, method_named(method), workers)
+    assert measured["growth"] <= estimate <= 3 * measured["growth"] + SLACK
+    assert measured["before"] <= PROCESS_BYTES

@@ -138,7 +138,7 @@ def test_what_comes_before_a_checkpoint_that_cannot_be_merged_is_kept(
     status, output, errors = hubmerge("run", recipe, "--work-dir", work, "--out", tmp_path / "out")
     assert (status, "not finite" in errors) == (4, True)
     assert "step 2: merge" in output
-    assert max(states(work)) == 2
+    assert states(work) == [2]
     recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None, models=models[:2]))
     status, output, errors = hubmerge("run", recipe, "--work-dir", work, "--out", tmp_path / "out")
     assert status == 0, errors

@@ -6,10 +6,12 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
-from tests.layouts.families import make, save
+from tests.layouts.families import make, save, tuned
+from tests.run.conftest import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 FAMILY = "LlamaForCausalLM"
@@ -52,3 +54,36 @@ def test_a_model_that_rounding_turns_into_the_base_model_is_warned_of(hubmerge: 
     assert warnings == []
     assert "warning: step 1" not in output
     assert "Rounding: how far the written weights are from the merged model" in card
+
+
+def test_the_plan_names_what_is_kept_and_states_memory(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    recipe = stage.write(tmp_path, stage.recipe(None))
+    status, text, errors = hubmerge("plan", recipe)
+    assert status == 0, errors
+    lines = text.splitlines()
+    reason = lines.index(next(line for line in lines if line.endswith("  no checkpoint has text_model")))
+    assert lines[reason + 1].startswith("               text_model.* (")
+    assert "text_model.embeddings." in lines[reason + 1]
+    assert "               text_projection.weight" in lines
+    assert sum(line.startswith("memory   about ") for line in lines) == 1
+    _, output, _ = hubmerge("plan", recipe, "--json")
+    (plan,) = [event for line in output.splitlines() if (event := json.loads(line))["event"] == "plan"]
+    unscored = stage.write(tmp_path, stage.recipe(None, evaluate=None))
+    _, output, _ = hubmerge("plan", unscored, "--json")
+    (less,) = [event for line in output.splitlines() if (event := json.loads(line))["event"] == "plan"]
+    assert 400_000_000 < less["memory_bytes"] < plan["memory_bytes"] < 2_000_000_000
+
+
+def test_of_many_names_the_plan_shows_a_few(hubmerge: Command, tmp_path: Path) -> None:
+    base = save(make(FAMILY), tmp_path / "base")
+    file = base / "model.safetensors"
+    values = load_file(file) | {f"extra{number}.position_ids": torch.arange(4) for number in range(5)}
+    save_file(values, file, {"format": "pt"})
+    status, text, errors = hubmerge("plan", write(tmp_path, base, save(tuned(FAMILY, 1), tmp_path / "tuned")))
+    assert status == 0, errors
+    lines = text.splitlines()
+    first = lines.index("            5  position_ids is a buffer, not a parameter")
+    assert lines[first + 1 : first + 5] == [
+        *(f"               extra{number}.position_ids" for number in range(3)),
+        "               and 2 more (--json lists all)",
+    ]
