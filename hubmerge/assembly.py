@@ -17,6 +17,7 @@ from hubmerge.methods import method_named
 from hubmerge.report import RunReport
 from hubmerge.sources import local_companions
 from hubmerge.stream import Stream
+from hubmerge.written_layout import written_layout
 
 CONFIG_FILE = "config.json"
 _OWN = frozenset({CONFIG_FILE, "README.md"})
@@ -67,13 +68,15 @@ def write_papers(folder: Path, report: RunReport, stream: Stream, base_folder: P
     from hubmerge.cards import PICTURE_FILE, accuracy_picture  # matplotlib takes a second to import
 
     wanted = stream.recipe.publish
-    config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    with open_checkpoint(folder) as written:
+        architecture, layout = architecture_of(written.config), written_layout(written.config, written.tensors)
     card = card_for(
         report,
         stream,
         stream.loaded.text,
         files={path.name for path in folder.iterdir()},
-        architecture=architecture_of(config),
+        architecture=architecture,
+        layout=layout,
         licence=(wanted.license if wanted is not None else None) or licence_of(base_folder),
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -98,9 +101,10 @@ def card_for(
     *,
     files: Collection[str],
     architecture: str | None,
+    layout: str,
     licence: str | None,
 ) -> str:
-    """Return the card of a step whose folder holds `files`, of a model of the class `architecture`."""
+    """Return the card of a step whose folder holds `files`, of a model of the class `architecture` in that `layout`."""
     from hubmerge.cards import PICTURE_FILE, card_text
 
     wanted = stream.recipe.publish
@@ -113,6 +117,7 @@ def card_for(
         license=licence,
         tags=wanted.tags if wanted is not None else (),
         model_class=architecture or "AutoModel",
+        layout=layout,
         processor_class="AutoProcessor" if "preprocessor_config.json" in files else None,
         pipeline_tag=kinds.pop() if whole and len(kinds) == 1 else None,
         picture=PICTURE_FILE if report.accuracy_matrix().steps else None,

@@ -30,6 +30,7 @@ from hubmerge.progress import Progress
 from hubmerge.sources import Source, cached_bytes, files_of
 from hubmerge.stream import Stream, settle
 from hubmerge.trust import check_metrics
+from hubmerge.written_layout import written_layout
 from merge_recipes import LoadedRecipe, Recipe
 
 CHECKPOINTS_AT_ONCE = 4
@@ -74,9 +75,8 @@ class RunPlan:
 
     @property
     def layout_written(self) -> str:
-        """The class and the names that the merged model has in its files."""
-        named = next(iter(self.config.get("architectures") or []), self.config.get("model_type", "a model"))
-        return f"{named}, named as in the base model's files ({self.written.tensors[0].name}, ...)"
+        """The class, the names and the dtypes that the merged model has in its files."""
+        return written_layout(self.config, {spec.name: spec for spec in self.written.specs})
 
     @property
     def download_bytes(self) -> int:

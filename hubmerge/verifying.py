@@ -29,6 +29,7 @@ from hubmerge.sources import fetch_folder
 from hubmerge.state import MergeState, find_state
 from hubmerge.stepping import StepMaker
 from hubmerge.stream import Stream
+from hubmerge.written_layout import written_layout
 from merge_recipes import LoadedRecipe, Lock, RecipeError, chain_digests, parse_recipe, recipe_digest
 
 TOLERANCE = 1e-6
@@ -147,12 +148,16 @@ class Verifier:
             return Finding("card", "unknown", "without recipe and lock the card cannot be made again")
         written = self.release.papers[CARD_FILE]
         licence = assembly.front_matter(written).get("license")
+        with open_checkpoint(releases.download_release(self.release), self.release.repo) as published:
+            architecture = next(iter(published.config.get("architectures") or []), None)
+            layout = written_layout(published.config, published.tensors)
         made = assembly.card_for(
             self.report,
             stream,
             self.release.papers[RECIPE_FILE],
             files=set(self.release.files),
-            architecture=self._architecture(),
+            architecture=str(architecture) if architecture else None,
+            layout=layout,
             licence=licence if isinstance(licence, str) else None,
         )
         if made == written:
@@ -160,11 +165,6 @@ class Verifier:
         lines = zip(made.splitlines(), written.splitlines(), strict=False)
         where = next((number for number, (ours, theirs) in enumerate(lines, start=1) if ours != theirs), 0)
         return Finding("card", "differs", f"{CARD_FILE} does not say what the report says, first in line {where}")
-
-    def _architecture(self) -> str | None:
-        with open_checkpoint(releases.download_release(self.release), self.release.repo) as published:
-            names = published.config.get("architectures") or [None]
-        return str(names[0]) if names[0] else None
 
     def _earlier_steps(self) -> Iterator[Finding]:
         """The reports that earlier tags carry must be the beginning of this one."""

@@ -36,6 +36,7 @@ def card_text(
     license: str | None = None,  # noqa: A002 - the Hub's word for it
     tags: Iterable[str] = (),
     model_class: str = "AutoModel",
+    layout: str | None = None,
     processor_class: str | None = "AutoProcessor",
     pipeline_tag: str | None = None,
     picture: str | None = PICTURE_FILE,
@@ -44,9 +45,10 @@ def card_text(
 ) -> str:
     """The text of README.md for the last step in `report`.
 
-    `repo` is where it is published, None for a folder of this machine. `model_class` and `processor_class` are names
-    of classes in transformers. `picture` is the file of the accuracy matrix, None where there is none. `every_step`
-    tells whether the earlier steps have tags of their own. `method_source` is where the method is described.
+    `repo` is where it is published, None for a folder of this machine. `model_class` and `processor_class` are names of
+    classes in transformers, `layout` tells how the files are laid out. `picture` is the file of the accuracy matrix,
+    None where there is none. `every_step` tells whether the earlier steps have tags of their own. `method_source` is
+    where the method is described.
 
     Raises:
         ValueError: the report has no step.
@@ -71,6 +73,7 @@ def card_text(
         _summary(report, repo, method_source),
         "## How to load it",
         _loading(report, repo, model_class, processor_class, pipeline_tag),
+        *([f"Layout of the files: {plain(layout)}."] if layout else []),
         "## What was merged",
         _merged(report, every_step=every_step and repo is not None, repo=repo),
         "## Scale and norms",

@@ -38,6 +38,7 @@ def sample_card(report: RunReport | None = None, **options) -> str:
         "license": "mit",
         "tags": ("clip",),
         "model_class": "CLIPModel",
+        "layout": "CLIPModel, named as in the base model's files (logit_scale, ...), float32",
     }
     return card_text(report or sample_report(), **(values | options))
 

@@ -87,3 +87,27 @@ def test_of_many_names_the_plan_shows_a_few(hubmerge: Command, tmp_path: Path) -
         *(f"               extra{number}.position_ids" for number in range(3)),
         "               and 2 more (--json lists all)",
     ]
+
+
+def test_the_layout_that_transformers_5_alone_reads_is_told_in_plan_and_card(hubmerge: Command, tmp_path: Path) -> None:
+    tower = "CLIPVisionModel"
+    base, near = save(make(tower), tmp_path / "base"), save(tuned(tower, 1), tmp_path / "near")
+    recipe = write(tmp_path, base, near, out_dtype="bfloat16")
+    status, text, errors = hubmerge("plan", recipe)
+    assert status == 0, errors
+    [told] = [line.removeprefix("layout   ") for line in text.splitlines() if line.startswith("layout ")]
+    assert told.startswith(
+        "CLIPVisionModel, named as in the base model's files (embeddings.class_embedding, ...), bfloat16;"
+    )
+    assert told.endswith(
+        "; transformers 5 alone reads these names, transformers 4 wants vision_model. in front of them"
+    )
+    assert hubmerge("run", recipe, "--out", tmp_path / "out")[0] == 0
+    assert f"Layout of the files: {told}." in (tmp_path / "out" / "README.md").read_text().replace("\\_", "_")
+
+
+def test_a_layout_that_both_read_is_told_without_that(hubmerge: Command, tmp_path: Path) -> None:
+    base, near = save(make("CLIPModel"), tmp_path / "base"), save(tuned("CLIPModel", 1), tmp_path / "near")
+    status, text, errors = hubmerge("plan", write(tmp_path, base, near))
+    assert status == 0, errors
+    assert "layout   CLIPModel, named as in the base model's files (logit_scale, ...), float32" in text.splitlines()
