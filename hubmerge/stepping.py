@@ -152,7 +152,8 @@ class StepMaker:
         so_far = self.record(range(step, step + 1), state, so_far)
         recipe = self.stream.recipe
         partial = folder.with_name(f".{folder.name}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
+        for outdated in (partial, folder):
+            shutil.rmtree(outdated, ignore_errors=True)
         partial.mkdir(parents=True)
         with self.progress.stage(f"step {step}: write the merged model", len(self.plan.written.tensors)) as advance:
             written = in_all(
@@ -182,8 +183,6 @@ class StepMaker:
             report = replace(so_far, base_scores=base_scores, own_scores=own_scores, tasks=self.scores.task_reports())
         report = report.with_step(with_model(report.steps[-1], partial, scores, written.rounding, dtypes)).until(step)
         assembly.write_papers(partial, report, self.stream, self.base_folder)
-        if folder.exists():
-            shutil.rmtree(folder)
         partial.rename(folder)
         return report
 

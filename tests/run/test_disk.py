@@ -105,3 +105,28 @@ def test_what_an_earlier_run_left_is_not_asked_for_again(stage: Stage, tmp_path:
         else:
             with pytest.raises(MachineError, match="the run needs about"):
                 check_room(plan, work, tmp_path)
+
+
+class Watching(SilentProgress):
+    """Looks what is in a folder while a merged model is written."""
+
+    def __init__(self, work: Path) -> None:
+        self.seen: list[list[str]] = []
+        self._work = work
+
+    @contextmanager
+    def stage(self, title: str, total: float | None = None, unit: str = "") -> Iterator[Advance]:
+        if ": write the merged model" in title:
+            self.seen.append(sorted(path.name for path in self._work.glob("*/*step-*")))
+        yield lambda done: None
+
+
+def test_a_step_that_is_made_again_takes_no_room_beside_what_it_was(stage: Stage, tmp_path: Path) -> None:
+    loaded = load_recipe(stage.write(tmp_path, stage.recipe(None, evaluate=None)), installed_catalog())
+    work = tmp_path / "work"
+    for _ in range(2):
+        watching = Watching(work)
+        with Run.open(loaded, work, watching) as run:
+            assert len(list(run.steps())) == 3
+            run.workspace.report_file.unlink()
+        assert watching.seen == [[".step-03.partial"]]
