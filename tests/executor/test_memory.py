@@ -23,8 +23,8 @@ def test_peak_is_a_few_copies_of_the_largest_tensor(method: str) -> None:
     large = measure(method, models=8, layers=12, workers=1)
     largest = large["largest"]
     assert large["model"] == 6 * small["model"]
-    # A state of 12 such layers kept in memory would alone be 12 copies; small blocks that are kept may be one.
-    assert large["growth"] <= small["growth"] + 2 * largest
+    # A state of 12 such layers kept in memory would alone be 12 copies; blocks that are kept may be a few.
+    assert large["growth"] <= small["growth"] + 4 * largest
     assert large["growth"] <= 9 * largest + SLACK
 
 
