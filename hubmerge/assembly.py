@@ -14,6 +14,7 @@ from hubmerge.checkpoints import TensorSpec, open_checkpoint
 from hubmerge.errors import CheckpointError
 from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE
 from hubmerge.methods import method_named
+from hubmerge.planning import selection_of
 from hubmerge.report import RunReport
 from hubmerge.sources import local_companions
 from hubmerge.stream import Stream
@@ -69,7 +70,8 @@ def write_papers(folder: Path, report: RunReport, stream: Stream, base_folder: P
 
     wanted = stream.recipe.publish
     with open_checkpoint(folder) as written:
-        architecture, layout = architecture_of(written.config), written_layout(written.config, written.tensors)
+        architecture = architecture_of(written.config)
+        layout = written_layout(written.config, written.tensors, selection_of(stream.recipe))
     card = card_for(
         report,
         stream,

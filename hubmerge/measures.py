@@ -81,4 +81,4 @@ def rounding_warnings(rounding: float | None, dtypes: Iterable[torch.dtype]) -> 
             f"rounding the written weights lost what was merged (the error is {100 * rounding:.0f} % of its length): "
             "the model is in effect the base model"
         )
-    return [f"{lost}; set `out_dtype: {wider}` in the recipe"]
+    return [f"{lost}; set out_dtype: {wider} in the recipe"]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from hubmerge.checkpoints import MergePlan, PlannedTensor
-from hubmerge.checkpoints.components import pattern_for
+from hubmerge.checkpoints.components import patterns_for
 from hubmerge.commits import short_commit
 
 if TYPE_CHECKING:
@@ -65,9 +66,11 @@ def _kept(merge: MergePlan) -> list[str]:
     lines = []
     for reason, tensors in reasons.items():
         lines.append(f"         {len(tensors):>4}  {reason}")
+        kept = [tensor.name for tensor in tensors]
+        patterns = patterns_for(kept, {tensor.name for tensor in merge.tensors} - set(kept))
         groups: dict[str, list[str]] = {}
-        for tensor in tensors:
-            groups.setdefault(pattern_for(tensor.name), []).append(tensor.name)
+        for name in kept:
+            groups.setdefault(next(one for one in patterns if fnmatchcase(name, one)), []).append(name)
         shown = list(groups.items())[:GROUPS_SHOWN]
         for pattern, names in shown:
             named = names[0] if len(names) == 1 else f"{pattern} ({len(names)}: {names[0]}, ...)"

@@ -22,7 +22,7 @@ from hubmerge.hub import releases, states
 from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE, step_tag
 from hubmerge.hub.releases import CARD_FILE, Release
 from hubmerge.opening import open_source
-from hubmerge.planning import preflight
+from hubmerge.planning import preflight, selection_of
 from hubmerge.progress import Progress
 from hubmerge.report import RunReport
 from hubmerge.sources import fetch_folder
@@ -150,7 +150,7 @@ class Verifier:
         licence = assembly.front_matter(written).get("license")
         with open_checkpoint(releases.download_release(self.release), self.release.repo) as published:
             architecture = next(iter(published.config.get("architectures") or []), None)
-            layout = written_layout(published.config, published.tensors)
+            layout = written_layout(published.config, published.tensors, selection_of(stream.recipe))
         made = assembly.card_for(
             self.report,
             stream,

@@ -91,7 +91,7 @@ def test_a_rounding_that_loses_what_was_merged_is_warned_of() -> None:
     assert rounding_warnings(0.09, [torch.bfloat16]) == []
     [some] = rounding_warnings(0.27, [torch.float32, torch.bfloat16])
     lost = "rounding the written weights lost 27 % of the length of what was merged"
-    assert some == f"{lost}; set `out_dtype: float32` in the recipe"
+    assert some == f"{lost}; set out_dtype: float32 in the recipe"
     [most] = rounding_warnings(0.9999996, [torch.float32])
     assert "(the error is 100 % of its length): the model is in effect the base model" in most
-    assert most.endswith("set `out_dtype: float64` in the recipe")
+    assert most.endswith("set out_dtype: float64 in the recipe")

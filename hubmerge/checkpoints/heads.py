@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -46,13 +45,13 @@ def check_heads(
             saved_along = checkpoint.tensors[name].saved_along
             if wanted is None or classes != wanted or saved_along:
                 glob = _glob_for(name, body)
-                include = json.dumps([*selection.include, glob] if selection.include else ["*"])
-                found = "classes that an adapter does not name" if saved_along else _described(classes)
+                merging = selection.including([*selection.include, glob] if selection.include else ["*"])
+                found = "classes that an adapter does not name" if saved_along else _described(checkpoint.config)
                 raise CheckpointError(
                     f"{checkpoint.label}: {name!r} is in a classification head for {found}, that of the base "
-                    f"model {base.label} is for {_described(wanted)}",
-                    hint=f'keep the base model\'s head: tensors: {{exclude: ["{glob}"]}}; if the classes are '
-                    f"the same and in the same order, merge it: tensors: {{include: {include}}}",
+                    f"model {base.label} is for {_described(base.config)}",
+                    hint=f"keep the base model's head: {selection.excluding([glob])}; if both stand for the same, in "
+                    f"the same order, merge it: {merging}",
                 )
 
 
@@ -85,7 +84,11 @@ def _glob_for(name: str, body: Collection[str]) -> str:
     return name
 
 
-def _described(classes: tuple[str, ...] | None) -> str:
+def _described(config: Mapping[str, Any]) -> str:
+    classes = class_names(config)
     if classes is None:
-        return "classes that its config.json does not name"
+        labels = config.get("id2label")
+        single = isinstance(labels, Mapping) and len(labels) == 1
+        kind = "a quantity" if single or config.get("problem_type") == "regression" else "classes"
+        return f"{kind} that its config.json does not name"
     return ", ".join(classes[:4]) + (f" and {len(classes) - 4} more" if len(classes) > 4 else "")

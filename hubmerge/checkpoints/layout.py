@@ -55,7 +55,8 @@ def find_weights(names: Collection[str], label: str) -> WeightFiles:
     if ADAPTER_CONFIG in names:
         raise CheckpointError(
             f"{label}: an adapter, not a whole model",
-            hint="name the model it belongs to in front of it: owner/model+owner/adapter",
+            hint="name the model it belongs to in front of it (owner/model+owner/adapter); the base model of a recipe "
+            "has to be a whole model",
         )
     found = sorted(names, key=lambda name: (not name.endswith(_WEIGHTS), "/" in name, name))
     found = [name for name in found if name.endswith(_WEIGHTS) or not ("/" in name or name.startswith("."))]
@@ -73,7 +74,8 @@ def _way_to_weights(found: Sequence[str]) -> str:
         return f"there is a model in a folder of it: if that is meant, put /{folders[0]} behind the name"
     first = found[0] if found else ""
     if _SHARD.fullmatch(first):
-        return f"{first} is a shard, and the index that says which tensor is in which is missing: fetch it as well"
+        missing = f"{first} is a shard, and the index that says which tensor is in which is missing"
+        return f"{missing}: fetch it as well, or load the model and save it again with save_pretrained()"
     if variant := _VARIANT.fullmatch(first):
         loaded = f'from_pretrained(..., variant="{variant[1]}")'
         return f"{first} is a variant: load it with {loaded}, save it with save_pretrained(), and name that"

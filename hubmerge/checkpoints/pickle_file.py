@@ -115,7 +115,7 @@ class PickleFile:
         for name, tensor in found.items():
             if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
                 raise CheckpointError(
-                    f"{self.label}: entry {name!r} is a {type(tensor).__name__}, expected a tensor",
+                    f"{self.label}: entry {name!r} is of type {type(tensor).__name__}, expected a tensor",
                     hint="save model.state_dict() alone, without optimizer states or a wrapping dict",
                 )
             if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPE_CODES:

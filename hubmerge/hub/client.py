@@ -232,7 +232,7 @@ def explain(error: Exception, what: str) -> HubError:
             hint="name a branch, a tag, refs/pr/N or a 40-character commit that is there",
         )
     if isinstance(error, RemoteEntryNotFoundError):
-        return HubError(f"{what}: the file is not in the repo at this revision", hint="check the file name")
+        return HubError(f"{what}: not in the repo at this revision", hint="check the name of the file or folder")
     if isinstance(error, DisabledRepoError):
         return HubError(f"{what}: the Hub has disabled this repo", hint="remove it from the recipe")
     if isinstance(error, HFValidationError):

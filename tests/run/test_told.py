@@ -46,7 +46,7 @@ def test_a_model_that_rounding_turns_into_the_base_model_is_warned_of(hubmerge: 
         return output, step["warnings"], (out / "README.md").read_text()
 
     output, [warning], card = told("narrow")
-    assert "the model is in effect the base model; set `out_dtype: float32` in the recipe" in warning
+    assert "the model is in effect the base model; set out_dtype: float32 in the recipe" in warning
     assert f"warning: step 1: {warning}" in output.splitlines()
     assert "Step 1: rounding the written weights lost what was merged" in card
     assert next(line for line in card.splitlines() if line.startswith("| 1 | near | 1 |")).endswith("| 100 % |")
