@@ -11,7 +11,7 @@ _TRIM_THRESHOLD = -1
 _LARGE_BYTES = 7 << 20
 """A float64 matrix of 768 x 768 is smaller, and so is what is made of one piece of a tensor."""
 
-_KEPT_BYTES = 16 << 20
+_KEPT_BYTES = 8 << 20
 """Of what is free, for each thread: some of the blocks that are not large, to be used again."""
 
 

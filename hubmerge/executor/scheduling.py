@@ -34,7 +34,7 @@ Result = TypeVar("Result")
 SPARE_ELEMENTS = 16 << 20
 """So many elements may be worked on besides the largest tensor: 128 MiB for each float64 copy of them."""
 
-ELEMENTS_BETWEEN_TRIMS = 2 << 20
+ELEMENTS_BETWEEN_TRIMS = 1 << 20
 """Gaps between blocks of memory are given back after so many elements: more often, and the system zeroes more than is
 worked on; more seldom, and they add up."""
 

@@ -158,8 +158,8 @@ def test_the_refusal_names_what_the_pickle_wanted_to_call(tmp_path: Path) -> Non
     ("value", "told"),
     [
         ([torch.ones(2)], "holds a list"),
-        ({"state_dict": {"w": torch.ones(2)}}, "'state_dict' is a dict"),
-        ({"w": torch.ones(2), "epoch": 3}, "'epoch' is a int"),
+        ({"state_dict": {"w": torch.ones(2)}}, "'state_dict' is of type dict"),
+        ({"w": torch.ones(2), "epoch": 3}, "'epoch' is of type int"),
         ({1: torch.ones(2)}, "entry 1"),
         ({"w": torch.ones(2).to_sparse()}, "'w' is torch.sparse_coo"),
         ({"w": torch.ones(2, dtype=torch.complex64)}, "'w' is .*complex64"),
