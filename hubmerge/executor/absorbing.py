@@ -56,7 +56,9 @@ class Absorption:
 
         `methods` are those of the steps: one method, in the form that each step asks for.
         """
-        use_own_stream(self.device)
+        if isinstance(writer, StateWriter):
+            # What is written has left the device by then; what stays in memory may be read from any stream.
+            use_own_stream(self.device)
         if self.device.type == "cpu" and all(isinstance(one, ElementwiseMethod) for one in methods):
             return [self._absorb_pieces(tensor, methods, writer) for tensor in batch.tensors]
         folds = [self._fold(tensor, methods[0]) for tensor in batch.tensors]
