@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from hubmerge.checkpoints import TensorSpec, open_checkpoint
+from hubmerge.checkpoints.layout import CONFIG_FILE
 from hubmerge.errors import CheckpointError
 from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE
 from hubmerge.methods import method_named
@@ -20,7 +21,6 @@ from hubmerge.sources import local_companions
 from hubmerge.stream import Stream
 from hubmerge.written_layout import written_layout
 
-CONFIG_FILE = "config.json"
 _OWN = frozenset({CONFIG_FILE, "README.md"})
 
 

@@ -17,7 +17,8 @@ STATES_AT_ONCE = 4
 MODELS_AT_ONCE = 4
 """Those of three steps that are not recorded yet, and of the last recorded one, which goes when the next is."""
 STEPS_AT_ONCE = 16
-"""After so many steps there is a state, wanted or not."""
+"""So many are merged at a time at most, then there is a state, wanted or not: bounds what an interruption costs, and
+the files that are open."""
 PAPERS_BYTES = 1 << 20
 """Headers and figures of a state, or the card, report and picture of a model."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubmerge import assembly
+from hubmerge.budget import STEPS_AT_ONCE
 from hubmerge.checkpoints import Checkpoint, MatrixRule, align, check_ties, open_checkpoint, weight_matrices
 from hubmerge.executor import Incoming, goes_step_by_step, merge_steps, pick_device, write_merged
 from hubmerge.executor.processes import ALONE, Processes, in_all
@@ -26,9 +27,6 @@ from merge_recipes import TensorParameters
 
 if TYPE_CHECKING:
     from hubmerge.scoring import Scoreboard
-
-MAX_AT_ONCE = 16
-"""How many steps are merged at a time at most: bounds what an interruption costs, and the files that are open."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +87,7 @@ class StepMaker:
 
         while begin <= self.stream.length:
             end = begin
-            while end < min(self.stream.length, begin + MAX_AT_ONCE - 1) and goes_on(end):
+            while end < min(self.stream.length, begin + STEPS_AT_ONCE - 1) and goes_on(end):
                 end += 1
             yield range(begin, end + 1)
             begin = end + 1

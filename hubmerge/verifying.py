@@ -149,14 +149,14 @@ class Verifier:
         written = self.release.papers[CARD_FILE]
         licence = assembly.front_matter(written).get("license")
         with open_checkpoint(releases.download_release(self.release), self.release.repo) as published:
-            architecture = next(iter(published.config.get("architectures") or []), None)
+            architecture = assembly.architecture_of(published.config)
             layout = written_layout(published.config, published.tensors, selection_of(stream.recipe))
         made = assembly.card_for(
             self.report,
             stream,
             self.release.papers[RECIPE_FILE],
             files=set(self.release.files),
-            architecture=str(architecture) if architecture else None,
+            architecture=architecture,
             layout=layout,
             licence=licence if isinstance(licence, str) else None,
         )

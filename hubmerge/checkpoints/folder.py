@@ -9,6 +9,7 @@ from typing import Any
 from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
 from hubmerge.checkpoints.header import Header, check_header, header_length, parse_header
 from hubmerge.checkpoints.layout import (
+    CONFIG_FILE,
     SAFETENSORS,
     SINGLE_FILE,
     check_against_index,
@@ -21,8 +22,6 @@ from hubmerge.checkpoints.pickle_file import PickleFile
 from hubmerge.checkpoints.safetensors_file import SafetensorsFile
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.errors import CheckpointError
-
-CONFIG_FILE = "config.json"
 
 
 def open_checkpoint(folder: Path, label: str | None = None, *, fetch: FetchBytes | None = None) -> Checkpoint:

@@ -17,6 +17,7 @@ PICKLE = "pickle"
 SINGLE_FILE = "model.safetensors"
 _SINGLE = {SINGLE_FILE: SAFETENSORS, "pytorch_model.bin": PICKLE}
 _INDEX = {"model.safetensors.index.json": SAFETENSORS, "pytorch_model.bin.index.json": PICKLE}
+CONFIG_FILE = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _SUFFIX = {SAFETENSORS: ".safetensors", PICKLE: ".bin"}

@@ -6,12 +6,17 @@ import json
 from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatch
 
-from hubmerge.checkpoints.layout import ADAPTER_CONFIG, ADAPTER_FILES, choose_weights, is_inside, read_index
+from hubmerge.checkpoints.layout import (
+    ADAPTER_CONFIG,
+    ADAPTER_FILES,
+    CONFIG_FILE,
+    choose_weights,
+    is_inside,
+    read_index,
+)
 
 ReadFile = Callable[[str], bytes]
 """The content of a file of the folder or repo, by its name."""
-
-CONFIG_FILE = "config.json"
 
 COMPANIONS = (
     "*.json",
