@@ -22,6 +22,7 @@ test: $(VENV)/.test-installed check
 check: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 	$(BIN)/mypy
 
 slow: $(VENV)/.test-installed

@@ -17,7 +17,7 @@ import torch
 from checkpoints import task_vector
 from measuring import machine, markdown
 
-from hubmerge.executor.allocation import return_freed_memory
+from hubmerge.executor.parallel.allocation import return_freed_memory
 from hubmerge.linalg import project
 
 ALPHA = 0.5

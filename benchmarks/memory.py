@@ -69,9 +69,9 @@ def planned(folder: Path, layers: int) -> tuple[Checkpoint, list[AlignedCheckpoi
 
 def merge(folder: Path, method_name: str, models: int, layers: int, workers: int) -> dict[str, int]:
     """Merge a stream and return the memory it took, in bytes."""
-    from hubmerge.executor import Incoming, merge_steps, write_merged
+    from hubmerge.executor import StepInput, merge_steps, write_merged
+    from hubmerge.executor.state import MergeState
     from hubmerge.methods import method_named
-    from hubmerge.state import MergeState
 
     base, pair, plan = planned(folder, layers)
     method = method_named(method_name)
@@ -80,7 +80,7 @@ def merge(folder: Path, method_name: str, models: int, layers: int, workers: int
     state: MergeState | None = None
     for step in range(1, models + 1):
         previous, target = state, folder / f"state-{step}"
-        incoming = Incoming(pair[step % 2], lambda name: parameters)
+        incoming = StepInput(pair[step % 2], lambda name: parameters)
         state, _ = merge_steps(base, [incoming], previous, method, plan, target, workers=workers)
         write_merged(base, state, plan, folder / "merged", workers=workers)
         if previous is not None:

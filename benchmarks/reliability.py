@@ -103,7 +103,7 @@ def set_scene(folder: Path, *, evaluate: bool) -> Scene:
 
     from hubmerge.demo.stream import make_tiny_repos
     from tests.reliability.wholeness import files_at, published, steps_shown
-    from tests.run.conftest import Stage
+    from tests.stage import Stage
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     stream, api = make_tiny_repos(folder / "stream", tasks=ENTRIES), HfApi()
@@ -274,7 +274,7 @@ def disks(scene: Scene, count: int, seed: int) -> dict[str, Any]:
 
 def fuzzed(what: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
     """Give damaged recipes to `hubmerge check`, or damaged checkpoints to `hubmerge run`."""
-    from hubmerge.cli import main
+    from hubmerge.cli.main import main
     from tests.reliability.fuzzing import fuzz_checkpoints, fuzz_recipes
 
     done = 0

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import torch
 
 from hubmerge.checkpoints import PlannedTensor, TensorInfo, weight_matrices
-from hubmerge.executor.processes import shares
+from hubmerge.executor.parallel.processes import shares
 from hubmerge.methods import Opcm
 
 SHAPES = ((768, 768), (1024, 4096), (4096, 4096))

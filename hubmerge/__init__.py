@@ -2,4 +2,6 @@
 
 from __future__ import annotations
 
-__version__ = "0.1.0"
+from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the name that the field uses
+
+__all__ = ["__version__"]

@@ -1,70 +1,90 @@
-"""What can go wrong for a user, and the exit status each kind ends with.
+"""Errors meant for users, with the exit status and the stable code of each kind.
 
-    HubmergeError                 1   something the tool did not foresee
-    ├── HubError                  3   the Hub: missing, private or gated repo, no permission, moved, unreachable
-    │   ├── TargetError           3   the target repo holds something else
-    │   │   └── TargetMovedError  3   somebody else committed to it while the run was working
-    │   └── DatasetError          3   a dataset that cannot be read from the Hub
-    ├── CheckpointError           4   a checkpoint that cannot be merged: names, shapes, values, files
-    ├── EvaluationError           2   the recipe's `evaluate` section does not fit the dataset or the model
-    └── MachineError              5   this machine: disk full, folder not writable, a missing extra
-
-A recipe that cannot be read or does not hold together is `merge_recipes.RecipeError`, exit status 2.
+HubmergeError                 1   error           base class, of recipe errors too
+├── RecipeError               2   recipe          see `merge_recipes.errors`
+├── HubError                  3   hub             missing, private or gated repo, no permission, unreachable Hub
+│   ├── TargetError           3   target          the target repo holds something else
+│   │   └── TargetMovedError  3   target-moved    another writer committed to it during the run
+│   └── DatasetError          3   dataset         a dataset that cannot be read from the Hub
+├── CheckpointError           4   checkpoint      a checkpoint that cannot be merged: names, shapes, values, files
+├── EvaluationError           2   evaluation      the `evaluate` section does not fit the dataset or the model
+├── UsageError                2   usage           an argument of a command or of a function does not fit
+└── MachineError              5   machine         disk full, folder not writable, a missing optional package
 """
 
 from __future__ import annotations
 
 import errno
 
+from merge_recipes.errors import ErrorContext, HubmergeError, RecipeError
+
+__all__ = [
+    "DISK_FULL",
+    "CheckpointError",
+    "DatasetError",
+    "ErrorContext",
+    "EvaluationError",
+    "HubError",
+    "HubmergeError",
+    "MachineError",
+    "RecipeError",
+    "TargetError",
+    "TargetMovedError",
+    "UsageError",
+]
+
 DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What the system says when a file cannot grow: no room, a quota, a limit on the size of files."""
-
-
-class HubmergeError(Exception):
-    """A problem told to the user: one sentence that names the thing, and a hint that says what to do."""
-
-    exit_code = 1
-
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
-
-    def __str__(self) -> str:
-        return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+"""Error numbers of a file that cannot grow: no space, a quota, a limit on the size of files."""
 
 
 class HubError(HubmergeError):
-    """The Hub refused, lacks or cannot deliver something."""
+    """The Hub refused a request, or lacks what was asked for."""
 
+    code = "hub"
     exit_code = 3
 
 
 class TargetError(HubError):
-    """The repo to publish to holds something else."""
+    """The target repo holds something else."""
+
+    code = "target"
 
 
 class TargetMovedError(TargetError):
-    """Somebody else committed to the target repo between two steps of a run."""
+    """Another writer committed to the target repo between two steps of a run."""
+
+    code = "target-moved"
 
 
 class DatasetError(HubError):
     """A dataset could not be read from the Hub."""
 
+    code = "dataset"
+
 
 class CheckpointError(HubmergeError):
     """A checkpoint cannot be merged: a file, name, shape, dtype or value is wrong."""
 
+    code = "checkpoint"
     exit_code = 4
 
 
 class EvaluationError(HubmergeError):
     """The `evaluate` section of the recipe does not fit the dataset or the model."""
 
+    code = "evaluation"
+    exit_code = 2
+
+
+class UsageError(HubmergeError):
+    """An argument of a command or of a public function does not fit."""
+
+    code = "usage"
     exit_code = 2
 
 
 class MachineError(HubmergeError):
     """This machine lacks something: disk space, permission to write, an optional package."""
 
+    code = "machine"
     exit_code = 5

@@ -14,6 +14,7 @@
 from merge_recipes.checking import Catalog, check_recipe
 from merge_recipes.digests import chain_digests, recipe_digest
 from merge_recipes.errors import (
+    HubmergeError,
     InvalidReferenceError,
     LockError,
     Problem,
@@ -42,6 +43,7 @@ __all__ = [
     "Catalog",
     "DatasetReference",
     "Evaluate",
+    "HubmergeError",
     "InvalidReferenceError",
     "LoadedRecipe",
     "Lock",

@@ -1,12 +1,13 @@
-"""What can be wrong with a recipe or with its lock.
+"""Base class of all errors meant for users, and the errors of recipes and locks.
 
-    RecipeError               one or more problems, each with file, line, column and key path; exit status 2
-    ├── RecipeFileError       the file: missing, a folder, too large, not UTF-8
-    ├── RecipeSyntaxError     the text: not YAML, or a part of YAML that the recipe language leaves out
-    ├── InvalidReferenceError a reference to a model or a dataset that cannot be parsed
-    └── LockError             a lock that cannot be read, or that belongs to another recipe
+    HubmergeError             an error meant for users; the tool's own subclasses are in `hubmerge.errors`
+    └── RecipeError           one or more problems, each with file, line, column and key path; exit status 2
+        ├── RecipeFileError       the file is missing, a folder, too large or not UTF-8
+        ├── RecipeSyntaxError     the text is not YAML, or uses YAML that the recipe language leaves out
+        ├── InvalidReferenceError a reference to a model or a dataset that cannot be parsed
+        └── LockError             a lock that cannot be read, or that belongs to another recipe
 
-All problems of a file and of those it includes are told at once: `RecipeError.problems` holds them file by file.
+All problems of a file and of the files it includes are reported together, in `RecipeError.problems`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any, ClassVar
 
 MAX_PRINTED_PROBLEMS = 40
 MAX_SHOWN_CHARACTERS = 60
@@ -84,9 +86,47 @@ class Problem:
         return self if self.file is not None else replace(self, file=file)
 
 
-class RecipeError(Exception):
-    """A recipe that cannot be read, or that does not hold together; `problems` lists everything found."""
+@dataclass(frozen=True)
+class ErrorContext:
+    """The place an error is about. Fields that do not apply are None."""
 
+    file: str | None = None
+    line: int | None = None
+    column: int | None = None
+    repo: str | None = None
+    commit: str | None = None
+    tensor: str | None = None
+
+
+class HubmergeError(Exception):
+    """An error meant for the user: a message that names the cause and the place, and a hint that says what to do.
+
+    `code` is stable across versions and identifies the kind of error in JSON output. `exit_code` is the exit status
+    of the command line. Keyword arguments other than `hint` are the fields of `ErrorContext`.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_code: int = 1
+
+    def __init__(self, message: str, *, hint: str | None = None, **place: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.context = ErrorContext(**place)
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message}\n  hint: {self.hint}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as plain JSON values: code, message, hint, exit_code and the fields of its context."""
+        place = {name: value for name, value in asdict(self.context).items() if value is not None}
+        return {"code": self.code, "message": self.message, "hint": self.hint, "exit_code": self.exit_code, **place}
+
+
+class RecipeError(HubmergeError):
+    """A recipe that cannot be read or is inconsistent; `problems` lists everything found."""
+
+    code = "recipe"
     exit_code = 2
 
     def __init__(self, problems: Problem | Sequence[Problem]) -> None:
@@ -94,13 +134,18 @@ class RecipeError(Exception):
         self.problems = tuple(
             sorted(found, key=lambda problem: (problem.file or "", problem.line or 0, problem.column or 0))
         )
-        super().__init__(str(self))
+        first = self.problems[0] if self.problems else Problem("")
+        super().__init__(self._text(), file=first.file, line=first.line, column=first.column)
 
-    def __str__(self) -> str:
+    def _text(self) -> str:
         lines = [str(problem) for problem in self.problems[:MAX_PRINTED_PROBLEMS]]
         if len(self.problems) > MAX_PRINTED_PROBLEMS:
             lines.append(f"... and {len(self.problems) - MAX_PRINTED_PROBLEMS} more problems")
         return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the error as plain JSON values, with every problem under `problems`."""
+        return {**super().to_dict(), "problems": [asdict(problem) for problem in self.problems]}
 
     def __reduce__(self) -> tuple[type[RecipeError], tuple[tuple[Problem, ...]]]:
         return type(self), (self.problems,)
@@ -109,13 +154,19 @@ class RecipeError(Exception):
 class RecipeFileError(RecipeError):
     """The file itself: missing, a folder, too large, or not UTF-8 text."""
 
+    code = "recipe-file"
+
 
 class RecipeSyntaxError(RecipeError):
     """The text is not YAML, or uses a part of YAML that the recipe language leaves out."""
 
+    code = "recipe-syntax"
+
 
 class InvalidReferenceError(RecipeError, ValueError):
     """A reference to a model or a dataset that cannot be parsed."""
+
+    code = "reference"
 
     def __init__(self, problems: Problem | Sequence[Problem] | str, hint: str | None = None) -> None:
         super().__init__(Problem(problems, hint) if isinstance(problems, str) else problems)
@@ -123,3 +174,5 @@ class InvalidReferenceError(RecipeError, ValueError):
 
 class LockError(RecipeError):
     """A lock that cannot be read, or that belongs to another recipe."""
+
+    code = "lock"

@@ -15,6 +15,8 @@ import pytest
 
 from hubmerge.localhub import LocalHub
 
+pytest_plugins = ["tests.stage"]
+
 HUB = pytest.StashKey[LocalHub]()
 FOLDER = pytest.StashKey[Path]()
 

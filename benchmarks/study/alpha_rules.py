@@ -21,17 +21,17 @@ from typing import Any
 
 import torch
 
-from hubmerge.catalog import installed_catalog
-from hubmerge.executor import HeldModel, Incoming, merge_steps
+from hubmerge.executor import InMemoryModel, StepInput, merge_steps
+from hubmerge.executor.state import MergeState
 from hubmerge.linalg import singular_directions
 from hubmerge.methods import Absorbed
 from hubmerge.methods.opcm import Opcm, OpcmParameters
-from hubmerge.progress import SilentProgress
-from hubmerge.state import MergeState
+from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study
 from hubmerge.study.bench import Bench, main_scores
 from hubmerge.study.cells import ordered
 from hubmerge.study.results import CellResult, ResultsFile
+from hubmerge.support.progress import SilentProgress
 
 FOLDER = Path(__file__).parent
 SEEDS = (0, 1, 2)
@@ -121,7 +121,7 @@ def merged(bench: Bench, method: Ruled, tasks: int, order: int, label: str) -> d
     state: MergeState | None = None
     ranks, removed = [], []
     for step, entry in enumerate(entries, start=1):
-        incoming = Incoming(bench.checkpoints[entry.name], lambda _: OpcmParameters.model_validate({}))
+        incoming = StepInput(bench.checkpoints[entry.name], lambda _: OpcmParameters.model_validate({}))
         state, (figures,) = merge_steps(
             bench.base,
             [incoming],
@@ -142,7 +142,7 @@ def merged(bench: Bench, method: Ruled, tasks: int, order: int, label: str) -> d
             removed.append(figures.removed_share)
     assert state is not None
     wanted = bench.tasks_of([entry.name for entry in entries])
-    model = HeldModel(bench.base, state, bench.plan, label=label, input_dtype=bench.input_dtype)
+    model = InMemoryModel(bench.base, state, bench.plan, label=label, input_dtype=bench.input_dtype)
     scores = main_scores(wanted, bench.scores.score_on(label, wanted, model))
     return {
         "accuracy": statistics.fmean(scores.values()),

@@ -15,10 +15,10 @@ from pathlib import Path
 import yaml
 
 from benchmarks.study.streams import FOLDER, HALVES, OVERLAPS
-from hubmerge.catalog import installed_catalog
-from hubmerge.progress import SilentProgress
+from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study, run_study
 from hubmerge.study.results import CellResult, ResultsFile
+from hubmerge.support.progress import SilentProgress
 
 METHODS = [
     {"method": "opcm", "name": "OPCM", "parameters": {"alpha": [0.5, 0.8, 1.0]}},

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import torch
 
-from hubmerge.catalog import installed_catalog
-from hubmerge.executor import Incoming, merge_steps
+from hubmerge.executor import StepInput, merge_steps
+from hubmerge.executor.state import MergeState
 from hubmerge.linalg import frobenius_norm, total_norm
 from hubmerge.methods import method_named
-from hubmerge.progress import SilentProgress
-from hubmerge.state import MergeState
+from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study
 from hubmerge.study.bench import Bench
 from hubmerge.study.cells import Cell, ordered
 from hubmerge.study.folding import disturbed
+from hubmerge.support.progress import SilentProgress
 
 FOLDER = Path(__file__).parent
 STEPS = (2, 4, 8, 12, 16, 20)
@@ -45,7 +45,7 @@ def main() -> None:
             for step, entry in enumerate(ordered(bench.recipe, 20, 0), start=1):
                 for name, (rounding, perturb) in variants.items():
                     cell = Cell("", "opcm", parameters, {}, 20, 0, rounding, perturb)
-                    incoming = Incoming(bench.checkpoints[entry.name], lambda _, values=values: values)
+                    incoming = StepInput(bench.checkpoints[entry.name], lambda _, values=values: values)
                     state, _ = merge_steps(
                         bench.base,
                         [incoming],

@@ -7,8 +7,8 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from hubmerge import __version__
 from hubmerge.errors import MachineError
+from hubmerge.support.version import VERSION
 from merge_recipes import LoadedRecipe, Problem, RecipeError
 
 _CRON = re.compile(r"[0-9*,/-]+( [0-9A-Za-z*,/-]+){4}")
@@ -45,7 +45,7 @@ def workflow_text(loaded: LoadedRecipe, recipe: str, cron: str, *, oidc: bool) -
         "NAME": f"hubmerge {loaded.path.stem}" if loaded.path.stem.isascii() else "hubmerge",
         "CRON": cron,
         "RECIPE": json.dumps(recipe),
-        "REQUIREMENT": f"hubmerge=={__version__}",
+        "REQUIREMENT": f"hubmerge=={VERSION}",
         "PERMISSIONS": "{contents: read, id-token: write}" if oidc else "{contents: read}",
         "TOKEN": "HF_OIDC_RESOURCE" if oidc else "HF_TOKEN",
         "VALUE": json.dumps(publish.repo) if oidc else "${{ secrets.HF_TOKEN }}",

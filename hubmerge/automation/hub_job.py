@@ -6,10 +6,10 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from hubmerge import __version__
 from hubmerge.errors import MachineError
 from hubmerge.hub.jobs import TARGET_VARIABLE, HubJob
-from hubmerge.lockfile import read_lock
+from hubmerge.stream.lockfile import read_lock
+from hubmerge.support.version import VERSION
 from merge_recipes import LoadedRecipe, ModelCollection, ModelQuery, Problem, RecipeError
 
 IMAGE = "python:3.12"
@@ -52,7 +52,7 @@ def plan_job(
         raise MachineError(f"{timeout!r} is no time", hint="expected for example 90m, 6h or 1d")
     lock = read_lock(loaded)
     environment = {
-        "HUBMERGE_REQUIREMENT": f"hubmerge=={__version__}",
+        "HUBMERGE_REQUIREMENT": f"hubmerge=={VERSION}",
         "HUBMERGE_RECIPE": loaded.text,
         TARGET_VARIABLE: publish.repo,
     }

@@ -7,25 +7,25 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from hubmerge.commits import short_commit
-from hubmerge.growing import grow
-from hubmerge.held import Held
-from hubmerge.hub.listing import Standing, find_models, standing
+from hubmerge.hub.listing import RepoStatus, find_models, repo_status
 from hubmerge.hub.publish import read_target, step_tag
+from hubmerge.stream.growth import expand
+from hubmerge.stream.pinned import PinnedCommits
+from hubmerge.support.text import short_commit
 from merge_recipes import LoadedRecipe, LockedModel, ModelReference, StreamEntry
 
 OUTDATED = 10
 """The exit status of `hubmerge outdated` where something moved."""
 
-Change = Literal["new commit", "new entry", "not merged yet", "deleted", "gated", "disabled"]
-Ask = Callable[[str, str, str | None], Standing]
+ChangeKind = Literal["new commit", "new entry", "not merged yet", "deleted", "gated", "disabled"]
+Ask = Callable[[str, str, str | None], RepoStatus]
 
 
 @dataclass(frozen=True)
-class News:
+class Change:
     """One thing that moved. `was` and `now` are commits; `effect` says what the next run makes of it."""
 
-    change: Change
+    change: ChangeKind
     kind: Literal["base model", "model", "adapter", "dataset"]
     name: str
     reference: str
@@ -38,7 +38,7 @@ class News:
         return asdict(self)
 
 
-def find_news(loaded: LoadedRecipe) -> tuple[News, ...]:
+def find_changes(loaded: LoadedRecipe) -> tuple[Change, ...]:
     """Compare what is published, or else locked beside the recipe, with what the Hub has now.
 
     Raises:
@@ -46,23 +46,23 @@ def find_news(loaded: LoadedRecipe) -> tuple[News, ...]:
     """
     publish = loaded.recipe.publish
     target = read_target(publish.repo) if publish is not None else None
-    held = Held.gather(loaded, target, None)
-    growth = grow(loaded.recipe, held.models, held.merged, find_models, None)
-    ask = functools.cache(standing)
-    news = [*_base(loaded, held, ask)]
-    news += _models(loaded, held, ask, {str(entry.model) for entry in growth.entries})
-    news += _entries(growth.entries, held, ask, publishes=publish is not None)
-    return (*news, *_datasets(loaded, held, ask))
+    held = PinnedCommits.gather(loaded, target, None)
+    growth = expand(loaded.recipe, held.models, held.merged, find_models, None)
+    ask = functools.cache(repo_status)
+    changes = [*_base(loaded, held, ask)]
+    changes += _models(loaded, held, ask, {str(entry.model) for entry in growth.entries})
+    changes += _entries(growth.entries, held, ask, publishes=publish is not None)
+    return (*changes, *_datasets(loaded, held, ask))
 
 
-def _base(loaded: LoadedRecipe, held: Held, ask: Ask) -> Iterator[News]:
+def _base(loaded: LoadedRecipe, held: PinnedCommits, ask: Ask) -> Iterator[Change]:
     if held.locks:
         base = held.locks[0].base_model
         if base.reference == loaded.recipe.base_model:
             yield from _moved("base model", base.name, base.reference, [base], ask, "none: the stream keeps its commit")
 
 
-def _models(loaded: LoadedRecipe, held: Held, ask: Ask, wanted: set[str]) -> Iterator[News]:
+def _models(loaded: LoadedRecipe, held: PinnedCommits, ask: Ask, wanted: set[str]) -> Iterator[Change]:
     """New commits, and repos that cannot be read any more, of the checkpoints that a lock names."""
     models = held.models
     for index, model in enumerate(models):
@@ -87,7 +87,7 @@ def _moved(
     ask: Ask,
     effect: str,
     lost: str = "a run that reads it will fail",
-) -> Iterator[News]:
+) -> Iterator[Change]:
     if reference.is_local:
         return
     parts: list[tuple[Literal["base model", "model", "adapter"], ModelReference, list[str | None]]] = [
@@ -98,26 +98,26 @@ def _moved(
     for part, place, known in parts:
         now = ask("model", place.path, place.revision)
         if now.state != "there":
-            yield News(now.state, part, name, str(place), known[-1], None, lost)
+            yield Change(now.state, part, name, str(place), known[-1], None, lost)
         elif now.commit not in known:
-            yield News("new commit", part, name, str(place), known[-1], now.commit, effect)
+            yield Change("new commit", part, name, str(place), known[-1], now.commit, effect)
 
 
-def _entries(entries: Iterable[StreamEntry], held: Held, ask: Ask, *, publishes: bool) -> Iterator[News]:
+def _entries(entries: Iterable[StreamEntry], held: PinnedCommits, ask: Ask, *, publishes: bool) -> Iterator[Change]:
     """Entries that no lock names, and those that are locked but not yet published."""
     known = {str(model.reference): model for model in held.models}
     for index, entry in enumerate(entries):
         reference = str(entry.model)
         if reference not in known:
-            now = Standing("there") if entry.model.is_local else ask("model", entry.model.path, entry.model.revision)
+            now = RepoStatus("there") if entry.model.is_local else ask("model", entry.model.path, entry.model.revision)
             effect = "a new step" if now.state == "there" else f"the run cannot read it: {now.state}"
-            yield News("new entry", "model", entry.name, reference, None, now.commit, effect)
+            yield Change("new entry", "model", entry.name, reference, None, now.commit, effect)
         elif publishes and index >= held.merged:
             commit = known[reference].commit
-            yield News("not merged yet", "model", entry.name, reference, None, commit, "a step that is still missing")
+            yield Change("not merged yet", "model", entry.name, reference, None, commit, "a step that is still missing")
 
 
-def _datasets(loaded: LoadedRecipe, held: Held, ask: Ask) -> Iterator[News]:
+def _datasets(loaded: LoadedRecipe, held: PinnedCommits, ask: Ask) -> Iterator[Change]:
     locked = {(data.path, data.revision): data.commit for lock in reversed(held.locks) for data in lock.datasets}
     told = set()
     for task in loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ():
@@ -128,20 +128,20 @@ def _datasets(loaded: LoadedRecipe, held: Held, ask: Ask) -> Iterator[News]:
         now = ask("dataset", *key)
         if now.state != "there":
             lost = "a run that scores the task will fail"
-            yield News(now.state, "dataset", task.name, key[0], locked[key], None, lost)
+            yield Change(now.state, "dataset", task.name, key[0], locked[key], None, lost)
         elif now.commit != locked[key]:
             effect = "none: the stream keeps its commit"
-            yield News("new commit", "dataset", task.name, key[0], locked[key], now.commit, effect)
+            yield Change("new commit", "dataset", task.name, key[0], locked[key], now.commit, effect)
 
 
-def news_text(news: Sequence[News]) -> str:
+def changes_text(changes: Sequence[Change]) -> str:
     """Return the news as a table for a person to read."""
-    if not news:
+    if not changes:
         return "nothing moved"
     rows = [("what", "which", "reference", "was", "now", "what a run makes of it")]
     rows += [
         (one.change, f"{one.kind} {one.name}", one.reference, _short(one.was), _short(one.now), one.effect)
-        for one in news
+        for one in changes
     ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)

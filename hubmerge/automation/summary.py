@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from hubmerge.accuracy import AccuracyMatrix, percent
 from hubmerge.cards.markup import code, plain, table
-from hubmerge.commits import short_commit
 from hubmerge.hub.publish import step_tag
-from hubmerge.report import RunReport, StepReport
+from hubmerge.report.accuracy import AccuracyMatrix, percent
+from hubmerge.report.report import RunReport, StepReport
+from hubmerge.support.text import short_commit
 
 
 def summary_text(report: RunReport, done: Sequence[StepReport], addresses: Sequence[str]) -> str:

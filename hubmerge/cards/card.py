@@ -5,18 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from hubmerge.accuracy import (
+from hubmerge.cards.markup import block, code, details, is_commit, plain, repo_link, table
+from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
+from hubmerge.cards.norms import norms
+from hubmerge.report.accuracy import (
     AVERAGE_ACCURACY_DEFINITION,
     BACKWARD_TRANSFER_DEFINITION,
     FORGETTING_DEFINITION,
     SHARE_OF_OWN_DEFINITION,
     percent,
 )
-from hubmerge.cards.markup import block, code, details, is_commit, plain, repo_link, table
-from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
-from hubmerge.cards.norms import norms
-from hubmerge.commits import short_commit
-from hubmerge.report import RunReport, TaskReport
+from hubmerge.report.report import RunReport, TaskReport
+from hubmerge.support.text import short_commit
 
 PICTURE_FILE = "accuracy_matrix.png"
 ZERO_SHOT = "zero-shot-image-classification"

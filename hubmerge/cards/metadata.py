@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from huggingface_hub import EvalResult, ModelCardData
 
 from hubmerge.cards.markup import is_commit, is_repo, one_line
-from hubmerge.report import RunReport, StepReport, TaskReport
+from hubmerge.report.report import RunReport, StepReport, TaskReport
 from merge_recipes import InvalidReferenceError, ModelReference
 
 OWN_TAGS = ("merge", "hubmerge")

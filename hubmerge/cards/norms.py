@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hubmerge.cards.markup import details, plain, table
-from hubmerge.report import RunReport, Spread
+from hubmerge.report.report import RunReport, Spread
 
 
 def norms(report: RunReport) -> str:

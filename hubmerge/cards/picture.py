@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubmerge.accuracy import AccuracyMatrix, percent
+from hubmerge.report.accuracy import AccuracyMatrix, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

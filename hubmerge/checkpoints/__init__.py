@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from hubmerge.checkpoints.adapted import AdaptedCheckpoint
-from hubmerge.checkpoints.adapter import Adapter, base_model_of, open_adapter, read_adapter_config
-from hubmerge.checkpoints.alignment import AlignedCheckpoint, Ignored, align
+from hubmerge.checkpoints.adapters.adapted import AdaptedCheckpoint
+from hubmerge.checkpoints.adapters.adapter import Adapter, base_model_of, open_adapter, read_adapter_config
 from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
-from hubmerge.checkpoints.claims import check_claims
-from hubmerge.checkpoints.folder import open_checkpoint, open_headers
-from hubmerge.checkpoints.header import Header, parse_header
-from hubmerge.checkpoints.layout import WeightFiles, find_weights, read_index
-from hubmerge.checkpoints.loading import check_loads
-from hubmerge.checkpoints.matrices import MatrixRule, weight_matrices
-from hubmerge.checkpoints.partial_file import FetchBytes, begin_partial_file, is_begun
-from hubmerge.checkpoints.plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
-from hubmerge.checkpoints.safetensors_file import SafetensorsFile
-from hubmerge.checkpoints.selection import EVERYTHING, Selection
-from hubmerge.checkpoints.shards import Shard, ShardedWriter, plan_shards, write_index
+from hubmerge.checkpoints.formats.header import Header, parse_header
+from hubmerge.checkpoints.formats.layout import WeightFiles, find_weights, read_index
+from hubmerge.checkpoints.formats.partial_file import FetchBytes, begin_partial_file, is_begun
+from hubmerge.checkpoints.formats.safetensors_file import SafetensorsFile
+from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter, WrittenFile
+from hubmerge.checkpoints.formats.shards import Shard, ShardedWriter, plan_shards, write_index
+from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Ignored, align
+from hubmerge.checkpoints.matching.selection import EVERYTHING, Selection
+from hubmerge.checkpoints.model_class.claims import check_config
+from hubmerge.checkpoints.open import open_checkpoint, open_headers
+from hubmerge.checkpoints.planning.load_check import check_loads
+from hubmerge.checkpoints.planning.matrices import MatrixRule, weight_matrices
+from hubmerge.checkpoints.planning.merge_plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
-from hubmerge.checkpoints.writing import SafetensorsWriter, WrittenFile
 
 __all__ = [
     "EVERYTHING",
@@ -47,7 +47,7 @@ __all__ = [
     "align",
     "base_model_of",
     "begin_partial_file",
-    "check_claims",
+    "check_config",
     "check_loads",
     "check_ties",
     "find_weights",

@@ -22,7 +22,7 @@ from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.text_model import TextScorer
 from hubmerge.evaluation.texts import Tokens, batches, check_prompts, padded, place_of, read_texts, tokenised
-from hubmerge.report import MetricValue
+from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 
 METRICS = ("accuracy", "perplexity")

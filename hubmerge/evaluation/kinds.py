@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 
 from hubmerge.checkpoints import Checkpoint
-from hubmerge.report import MetricValue
+from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 
 if TYPE_CHECKING:  # their libraries take seconds and hundreds of megabytes to import

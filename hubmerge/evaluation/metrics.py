@@ -16,7 +16,7 @@ import evaluate
 import numpy as np
 
 from hubmerge.errors import EvaluationError
-from hubmerge.report import MetricValue
+from hubmerge.report.report import MetricValue
 
 MetricLoader = Callable[[str, Path], evaluate.Metric]  # (name, cache folder) -> metric
 

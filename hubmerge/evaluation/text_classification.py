@@ -17,13 +17,13 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from hubmerge.checkpoints import Checkpoint
-from hubmerge.checkpoints.heads import class_names as classes_of
+from hubmerge.checkpoints.planning.heads import class_names as classes_of
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.labels import letters, read_labels
 from hubmerge.evaluation.metrics import MetricLoader, compute_metric, metric_named
 from hubmerge.evaluation.text_model import TextScorer
 from hubmerge.evaluation.texts import Tokens, batches, check_prompts, padded, place_of, read_texts, tokenised
-from hubmerge.report import MetricValue
+from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 
 

@@ -10,9 +10,9 @@ import torch
 from transformers import AutoTokenizer
 
 from hubmerge.checkpoints import Checkpoint, Selection, align, weight_matrices
-from hubmerge.checkpoints.heads import HEADS
-from hubmerge.checkpoints.model_class import model_class
-from hubmerge.checkpoints.names import parameter_shapes
+from hubmerge.checkpoints.matching.names import parameter_shapes
+from hubmerge.checkpoints.model_class.model_class import model_class
+from hubmerge.checkpoints.planning.heads import HEADS
 from hubmerge.errors import CheckpointError, EvaluationError
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tokenizer.*")

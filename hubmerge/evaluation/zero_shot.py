@@ -23,7 +23,7 @@ from hubmerge.evaluation.kinds import Weights
 from hubmerge.evaluation.labels import read_labels
 from hubmerge.evaluation.metrics import MetricLoader, compute_metric, metric_named
 from hubmerge.evaluation.pixels import Preprocessor, cached_pixels
-from hubmerge.report import MetricValue
+from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 
 

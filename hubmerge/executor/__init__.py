@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from hubmerge.executor.device import pick_device
-from hubmerge.executor.figures import Similarity, StepFigures, TensorFigures
-from hubmerge.executor.holding import HeldCheckpoint, HeldModel, HeldState
-from hubmerge.executor.incoming import Incoming
-from hubmerge.executor.merging import goes_step_by_step, merge_steps
-from hubmerge.executor.writing import WrittenModel, write_merged
+from hubmerge.executor.absorb.merge_steps import goes_step_by_step, merge_steps
+from hubmerge.executor.absorb.step_input import StepInput
+from hubmerge.executor.in_memory import InMemoryCheckpoint, InMemoryModel, InMemoryState
+from hubmerge.executor.parallel.device import pick_device
+from hubmerge.executor.stats.stats import Similarity, StepStats, TensorStats
+from hubmerge.executor.write_model import WrittenModel, write_merged
 
 __all__ = [
-    "HeldCheckpoint",
-    "HeldModel",
-    "HeldState",
-    "Incoming",
+    "InMemoryCheckpoint",
+    "InMemoryModel",
+    "InMemoryState",
     "Similarity",
-    "StepFigures",
-    "TensorFigures",
+    "StepInput",
+    "StepStats",
+    "TensorStats",
     "WrittenModel",
     "goes_step_by_step",
     "merge_steps",

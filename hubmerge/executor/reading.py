@@ -13,7 +13,7 @@ from hubmerge.linalg import PIECE, cast_once, frobenius_norm, total_norm
 
 ELEMENTS_AT_ONCE = PIECE
 """So many elements of a tensor go through several conversions in a row: few enough to stay in the cache, and for their
-copies to stay below the size from which every block is a mapping of its own (`hubmerge.executor.allocation`)."""
+copies to stay below the size from which every block is a mapping of its own (`executor.parallel.allocation`)."""
 
 
 def rounded_pieces(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> Iterator[torch.Tensor]:

@@ -32,7 +32,8 @@ from huggingface_hub.errors import (
 )
 
 from hubmerge.errors import DISK_FULL, HubError, HubmergeError, MachineError
-from hubmerge.redaction import without_token
+from hubmerge.support.redaction import without_token
+from hubmerge.support.version import VERSION
 
 Result = TypeVar("Result")
 
@@ -54,16 +55,14 @@ _COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
 _RATE_LIMIT = re.compile(r"\br=0\s*;\s*t=(\d+)")
 
 
-class PassingError(ConnectionError):
+class TransientError(ConnectionError):
     """Raise it inside `call` for an answer that is wrong now and may be right the next time."""
 
 
 @functools.cache
 def api() -> HfApi:
     """Return the client for the Hub that HF_ENDPOINT and HF_TOKEN name."""
-    import hubmerge
-
-    return HfApi(library_name="hubmerge", library_version=hubmerge.__version__)
+    return HfApi(library_name="hubmerge", library_version=VERSION)
 
 
 def no_token() -> bool:
@@ -111,13 +110,13 @@ def create_commit(repo: str, operations: Sequence[Any], title: str, **options: A
     """Make one commit in a model repo and return it; to be used inside `call`.
 
     Raises:
-        PassingError: the Hub is at work on another commit to the same repo.
+        TransientError: the Hub is at work on another commit to the same repo.
     """
     try:
         return api().create_commit(repo, operations, commit_message=title, **options).oid
     except HfHubHTTPError as error:
         if status_of(error) == 409:
-            raise PassingError("the Hub is busy with another commit") from error
+            raise TransientError("the Hub is busy with another commit") from error
         raise
 
 
@@ -126,7 +125,7 @@ def from_the_hub(error: Exception) -> Exception | None:
 
     An answer of the Hub says more than the loss of a connection, so it comes first.
     """
-    if isinstance(error, (json.JSONDecodeError, PassingError)):
+    if isinstance(error, (json.JSONDecodeError, TransientError)):
         return error
     chain = [link for link in causes(error) if not isinstance(link, LocalEntryNotFoundError)]
     answers = [link for link in chain if isinstance(link, HfHubHTTPError)]

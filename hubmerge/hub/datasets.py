@@ -14,12 +14,12 @@ import evaluate
 from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from hubmerge.commits import short_commit
 from hubmerge.errors import DatasetError, EvaluationError, HubError, MachineError
+from hubmerge.evaluation.trusted_metrics import check_metrics
 from hubmerge.hub.client import call, causes, explain
 from hubmerge.hub.fetch import sweep_cache
-from hubmerge.redaction import without_token
-from hubmerge.trust import check_metrics
+from hubmerge.support.redaction import without_token
+from hubmerge.support.text import short_commit
 from merge_recipes import DatasetReference
 
 _COMMIT = re.compile(r"[0-9a-f]{40}")

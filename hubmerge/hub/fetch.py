@@ -18,11 +18,11 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     hf_raise_for_status,
 )
 
-from hubmerge.checkpoints.header import LENGTH_BYTES, header_length
-from hubmerge.checkpoints.layout import ADAPTER_CONFIG, is_inside
-from hubmerge.commits import short_commit
+from hubmerge.checkpoints.formats.header import LENGTH_BYTES, header_length
+from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, is_inside
 from hubmerge.errors import HubError
-from hubmerge.hub.client import PassingError, api, call
+from hubmerge.hub.client import TransientError, api, call
+from hubmerge.support.text import short_commit
 
 FIRST_BYTES = 64 * 1024
 """How much of a safetensors file is asked for first: enough for the header of most towers."""
@@ -155,7 +155,7 @@ def read_range(path: str, commit: str, file: str, offset: int, length: int) -> b
                 if len(received) >= length:
                     break
         if len(received) < length:
-            raise PassingError(f"the server sent {len(received)} bytes, asked for were {length}")
+            raise TransientError(f"the server sent {len(received)} bytes, asked for were {length}")
         return bytes(received[:length])
 
     return call(what, fetch)

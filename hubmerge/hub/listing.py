@@ -70,14 +70,14 @@ def _collected(slug: str) -> Iterable[ListedModel]:
 
 
 @dataclass(frozen=True)
-class Standing:
+class RepoStatus:
     """How a repo stands on the Hub now: there, with the commit of a revision, or why it cannot be read."""
 
     state: Literal["there", "deleted", "gated", "disabled"]
     commit: str | None = None
 
 
-def standing(kind: str, path: str, revision: str | None) -> Standing:
+def repo_status(kind: str, path: str, revision: str | None) -> RepoStatus:
     """Return how a model or dataset repo stands now at a revision (default: main).
 
     A private repo that this token may not see reads as deleted: the Hub does not tell them apart.
@@ -86,19 +86,19 @@ def standing(kind: str, path: str, revision: str | None) -> Standing:
         HubError: the Hub does not answer, or does not accept the token.
     """
 
-    def ask() -> Standing:
+    def ask() -> RepoStatus:
         try:
             describe = api().dataset_info if kind == "dataset" else api().model_info
             info = describe(path, revision=revision)
             if info.gated:
                 api().auth_check(path, repo_type=kind)
         except GatedRepoError:
-            return Standing("gated")
+            return RepoStatus("gated")
         except DisabledRepoError:
-            return Standing("disabled")
+            return RepoStatus("disabled")
         except (RepositoryNotFoundError, RevisionNotFoundError):
-            return Standing("deleted")
-        return Standing("there", info.sha)
+            return RepoStatus("deleted")
+        return RepoStatus("there", info.sha)
 
     return call(f"{kind} {path} at revision {revision or 'main'}", ask)
 
@@ -106,6 +106,6 @@ def standing(kind: str, path: str, revision: str | None) -> Standing:
 def newest_commits(reference: ModelReference) -> tuple[str, str | None] | None:
     """Return the commits that a reference and its adapter stand at now, None if one of them cannot be read."""
     adapter = reference.adapter
-    commit = standing("model", reference.path, reference.revision).commit
-    adapter_commit = None if adapter is None else standing("model", adapter.path, adapter.revision).commit
+    commit = repo_status("model", reference.path, reference.revision).commit
+    adapter_commit = None if adapter is None else repo_status("model", adapter.path, adapter.revision).commit
     return None if commit is None or (adapter is not None and adapter_commit is None) else (commit, adapter_commit)

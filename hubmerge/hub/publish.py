@@ -20,9 +20,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hubmerge.checkpoints.layout import is_inside
+from hubmerge.checkpoints.formats.layout import is_inside
 from hubmerge.errors import HubError, TargetError, TargetMovedError
-from hubmerge.hub.client import PassingError, api, call, create_commit, is_anonymous, no_token, status_of
+from hubmerge.hub.client import TransientError, api, call, create_commit, is_anonymous, no_token, status_of
 from hubmerge.hub.fetch import download, list_files, sweep_cache
 
 REPORT_FILE = "hubmerge.json"
@@ -186,7 +186,7 @@ def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str |
                 raise
             now = api().model_info(repo).sha or ""
             if now == parent:
-                raise PassingError("the Hub refuses the commit as outdated, and shows no newer one") from error
+                raise TransientError("the Hub refuses the commit as outdated, and shows no newer one") from error
             return now
 
     def is_ours() -> bool:

@@ -26,7 +26,7 @@ class Release:
     revision: str
     commit: str
     files: dict[str, str]
-    papers: dict[str, str]
+    metadata_files: dict[str, str]
 
 
 def read_release(repo: str, revision: str | None) -> Release:
@@ -51,8 +51,8 @@ def read_release(repo: str, revision: str | None) -> Release:
             f"{what}: no {missing[0]} there, so it is no step that hubmerge published",
             hint="name a repo that `hubmerge run` published to, and one of its steps: owner/name@step-03",
         )
-    papers = {name: _path(repo, commit, name).read_text(encoding="utf-8") for name in PAPERS}
-    return Release(repo, revision, commit, files, papers)
+    metadata_files = {name: _path(repo, commit, name).read_text(encoding="utf-8") for name in PAPERS}
+    return Release(repo, revision, commit, files, metadata_files)
 
 
 def download_release(release: Release) -> Path:

@@ -11,20 +11,20 @@ from pathlib import Path
 import torch
 
 from hubmerge.checkpoints import Checkpoint, align, open_checkpoint, weight_matrices
-from hubmerge.executor import HeldCheckpoint, pick_device
+from hubmerge.executor import InMemoryCheckpoint, pick_device
 from hubmerge.executor.reading import read_task_vector
-from hubmerge.executor.similarity import layer_of
+from hubmerge.executor.stats.similarity import layer_of
 from hubmerge.linalg import group_cosines, sketch
-from hubmerge.opening import open_source
-from hubmerge.planning import input_dtype, preflight, selection_of
-from hubmerge.progress import Progress, SilentProgress
-from hubmerge.report import Scores, main_metric
-from hubmerge.scoring import Scoreboard
-from hubmerge.sources import fetch_folder
-from hubmerge.stream import settle
+from hubmerge.plan.run_plan import input_dtype, preflight, selection_of
+from hubmerge.report.report import Scores, main_metric
+from hubmerge.run.scoreboard import Scoreboard
+from hubmerge.stream.open_source import open_source
+from hubmerge.stream.sources import fetch_folder
+from hubmerge.stream.stream import resolve_stream
 from hubmerge.study.cells import task_content
 from hubmerge.study.results import References
 from hubmerge.study.schema import LoadedStudy
+from hubmerge.support.progress import Progress, SilentProgress
 from merge_recipes import Recipe, Task, task_entries
 from merge_recipes.digests import content_digest
 
@@ -38,7 +38,7 @@ class Bench:
     def __init__(self, loaded: LoadedStudy, cache: Path, progress: Progress, memory_bytes: float | None = None) -> None:
         recipe = loaded.recipe.recipe.model_copy(update={"publish": None})
         with progress.stage("resolve commits"):
-            self.stream = settle(replace(loaded.recipe, recipe=recipe), None)
+            self.stream = resolve_stream(replace(loaded.recipe, recipe=recipe), None)
         self.recipe: Recipe = self.stream.recipe
         self.progress = progress
         self.device = pick_device()
@@ -57,11 +57,11 @@ class Bench:
             for step, entry in enumerate(self.stream.entries, start=1):
                 opened = open_source(self.stream.source(step))
                 aligned = align(self.base, opened, selection=selection_of(self.recipe), ties=rule.ties)
-                self.checkpoints[entry.name] = HeldCheckpoint(aligned, merged) if self.held else aligned
+                self.checkpoints[entry.name] = InMemoryCheckpoint(aligned, merged) if self.held else aligned
                 advance(1)
         self._own = {entry.name: self.stream.source(step) for step, entry in enumerate(self.stream.entries, start=1)}
         if self.held:
-            self.base = HeldCheckpoint(self.base, list(self.base.tensors))
+            self.base = InMemoryCheckpoint(self.base, list(self.base.tensors))
         self.scores = Scoreboard(self.stream, base_folder, cache, str(self.device), SilentProgress())
 
     @classmethod

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import torch
 
-from hubmerge.accuracy import AccuracyMatrix
 from hubmerge.errors import MachineError
-from hubmerge.executor import HeldModel, HeldState, Incoming, StepFigures, merge_steps
+from hubmerge.executor import InMemoryModel, InMemoryState, StepInput, StepStats, merge_steps
+from hubmerge.executor.state import MergeState
 from hubmerge.methods import method_named
-from hubmerge.state import MergeState
+from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.study.bench import Bench, main_scores
 from hubmerge.study.cells import Cell
 from hubmerge.study.results import CellResult, References, StepResult
@@ -39,7 +39,7 @@ def fold_cell(bench: Bench, cell: Cell, digest: str, references: References, *, 
     steps = []
     with _states(bench, work) as folder_of:
         for step, entry in enumerate(entries, start=1):
-            incoming = Incoming(bench.checkpoints[entry.name], TensorParameters(method.Parameters, recipe, entry))
+            incoming = StepInput(bench.checkpoints[entry.name], TensorParameters(method.Parameters, recipe, entry))
             state, (figures,) = merge_steps(
                 bench.base,
                 [incoming],
@@ -56,7 +56,7 @@ def fold_cell(bench: Bench, cell: Cell, digest: str, references: References, *, 
             if tasks and (score == "every" or step == len(entries)):
                 seen = [task for task in tasks if first[task.name] <= step]
                 label = f"{cell.label}, step {step} ({digest})"
-                model = HeldModel(bench.base, state, bench.plan, label=label, input_dtype=bench.input_dtype)
+                model = InMemoryModel(bench.base, state, bench.plan, label=label, input_dtype=bench.input_dtype)
                 scores = bench.scores.score_on(f"{cell.label}, step {step}", seen, model)
                 matrix = matrix.record(step, main_scores(seen, scores))
     return CellResult(
@@ -94,7 +94,7 @@ def _states(bench: Bench, work: Path) -> Iterator[Callable[[int], Path | None]]:
         yield folder_of
 
 
-def step_result(name: str, figures: StepFigures) -> StepResult:
+def step_result(name: str, figures: StepStats) -> StepResult:
     """What is kept of the figures of one step."""
     ranks = [tensor.rank for tensor in figures.tensors if tensor.rank is not None]
     return StepResult(
@@ -116,7 +116,7 @@ def disturbed(state: MergeState, cell: Cell, step: int) -> MergeState:
     """
     if cell.round_to is None and cell.perturb is None:
         return state
-    if not isinstance(state, HeldState):
+    if not isinstance(state, InMemoryState):
         raise MachineError(
             f"{cell.label}: this machine has too little memory to keep the state in, which changing it needs",
             hint="leave round_to and perturb out of the study",

@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hubmerge.accuracy import AccuracyMatrix
 from hubmerge.errors import HubmergeError
+from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.study.cells import Cell
 
 RESULTS_FILE = "results.jsonl"

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from hubmerge.cards import accuracy_picture
 from hubmerge.errors import MachineError
-from hubmerge.progress import Progress
 from hubmerge.study import plots, tables
 from hubmerge.study.bench import Bench
 from hubmerge.study.cells import cell_digest, cells
 from hubmerge.study.folding import fold_cell
 from hubmerge.study.results import RESULTS_FILE, CellResult, References, ResultsFile, grouped
 from hubmerge.study.schema import LoadedStudy
+from hubmerge.support.progress import Progress
 
 
 def run_study(

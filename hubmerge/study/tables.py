@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hubmerge.accuracy import (
+from hubmerge.report.accuracy import (
     AVERAGE_ACCURACY_DEFINITION,
     BACKWARD_TRANSFER_DEFINITION,
     FORGETTING_DEFINITION,

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.run.conftest import Stage, hubmerge, stage
+from tests.stage import Stage
 
-__all__ = ["Sources", "hubmerge", "sources", "stage"]
+__all__ = ["Sources", "sources"]
 
 
 def hub_client() -> Any:

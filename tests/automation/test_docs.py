@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from hubmerge.cli import build_parser
+from hubmerge.cli.main import build_parser
 from merge_recipes import parse_recipe
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "automation.md").read_text(encoding="utf-8")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hubmerge.growing import Find, Growth, can_move, grow
+from hubmerge.stream.growth import Expansion, Find, can_move, expand
 from merge_recipes import (
     LoadedRecipe,
     LockedModel,
@@ -50,7 +50,7 @@ def nothing(query: ModelQuery | ModelCollection) -> list[str]:
     raise AssertionError(f"{query} must not be asked for")
 
 
-def names(growth: Growth) -> list[str]:
+def names(growth: Expansion) -> list[str]:
     return [entry.name for entry in growth.entries]
 
 
@@ -60,18 +60,18 @@ def at(commits: dict[str, int]):  # type: ignore[no-untyped-def]
 
 def test_a_list_stays_as_it_is_written() -> None:
     recipe = loaded("model: me/a", "model: me/b").recipe
-    growth = grow(recipe, [locked("b", 2), locked("c", 3)], 2, nothing, None)
+    growth = expand(recipe, [locked("b", 2), locked("c", 3)], 2, nothing, None)
     assert names(growth) == ["a", "b"]
     assert growth.settled == {"b": locked("b", 2)}
 
 
 def test_a_query_takes_its_place_and_later_finds_go_to_the_end() -> None:
     recipe = loaded("query: 'me/x-*'", "model: me/a").recipe
-    first = grow(recipe, [], 0, hub(me=["me/x-2", "me/x-1"]), None)
+    first = expand(recipe, [], 0, hub(me=["me/x-2", "me/x-1"]), None)
     assert names(first) == ["x-2", "x-1", "a"]
     before = [locked("x-2", 1), locked("x-1", 2), locked("a", 3)]
     for merged in range(4):
-        later = grow(recipe, before, merged, hub(me=["me/x-0", "me/x-2", "me/x-1"]), None)
+        later = expand(recipe, before, merged, hub(me=["me/x-0", "me/x-2", "me/x-1"]), None)
         assert names(later) == ["x-2", "x-1", "a", "x-0"]
         assert list(later.settled) == ["x-2", "x-1", "a"]
 
@@ -79,21 +79,21 @@ def test_a_query_takes_its_place_and_later_finds_go_to_the_end() -> None:
 def test_what_is_gone_stays_where_it_is_merged_and_leaves_where_it_is_not() -> None:
     recipe = loaded("query: 'me/x*'").recipe
     before = [locked("x1", 1), locked("x2", 2), locked("x3", 3)]
-    assert names(grow(recipe, before, 2, hub(me=["me/x3"]), None)) == ["x1", "x2", "x3"]
-    assert names(grow(recipe, before, 1, hub(me=["me/x3"]), None)) == ["x1", "x3"]
+    assert names(expand(recipe, before, 2, hub(me=["me/x3"]), None)) == ["x1", "x2", "x3"]
+    assert names(expand(recipe, before, 1, hub(me=["me/x3"]), None)) == ["x1", "x3"]
 
 
 def test_base_target_and_listed_models_are_no_finds() -> None:
     recipe = loaded("query: 'me/*'", "{model: me/a, name: mine}").recipe
-    assert names(grow(recipe, [], 0, hub(me=["me/a", "me/base", "me/merged", "me/z"]), None)) == ["z", "mine"]
+    assert names(expand(recipe, [], 0, hub(me=["me/a", "me/base", "me/merged", "me/z"]), None)) == ["z", "mine"]
 
 
 def test_two_queries_find_a_model_once_and_names_do_not_clash() -> None:
     recipe = loaded("model: you/a", "query: 'me/*'", "collection: me/mine").recipe
-    growth = grow(recipe, [], 0, hub(me=["me/a", "me/b"], collection=["me/b", "they/b", "they/_"]), None)
+    growth = expand(recipe, [], 0, hub(me=["me/a", "me/b"], collection=["me/b", "they/b", "they/_"]), None)
     assert names(growth) == ["a", "me-a", "b", "they-b", "model"]
     again = [locked(entry.name, index, str(entry.model)) for index, entry in enumerate(growth.entries)]
-    assert names(grow(recipe, again, 0, hub(me=["me/a", "me/b"], collection=["they/b", "they/_"]), None)) == names(
+    assert names(expand(recipe, again, 0, hub(me=["me/a", "me/b"], collection=["they/b", "they/_"]), None)) == names(
         growth
     )
 
@@ -101,40 +101,40 @@ def test_two_queries_find_a_model_once_and_names_do_not_clash() -> None:
 def test_a_new_commit_of_a_merged_model_is_appended_once() -> None:
     recipe = loaded("{model: me/a, parameters: {alpha: 0.7}}", "model: me/b", extra="on_update: append\n").recipe
     before = [locked("a", 1), locked("b", 2)]
-    assert names(grow(recipe, before, 2, nothing, at({"me/a": 1, "me/b": 2}))) == ["a", "b"]
-    grown = grow(recipe, before, 2, nothing, at({"me/a": 7, "me/b": 2}))
+    assert names(expand(recipe, before, 2, nothing, at({"me/a": 1, "me/b": 2}))) == ["a", "b"]
+    grown = expand(recipe, before, 2, nothing, at({"me/a": 7, "me/b": 2}))
     assert names(grown) == ["a", "b", "a-2"]
     assert grown.entries[2].parameters == {"alpha": 0.7}
     assert grown.settled["a-2"] == locked("a-2", 7, "me/a")
     after = [*before, locked("a-2", 7, "me/a")]
-    assert names(grow(recipe, after, 3, nothing, at({"me/a": 7, "me/b": 2}))) == ["a", "b", "a-2"]
-    assert names(grow(recipe, after, 3, nothing, at({"me/a": 1, "me/b": 2}))) == ["a", "b", "a-2"], "moved back"
-    both = grow(recipe, after, 3, nothing, at({"me/a": 8, "me/b": 9}))
+    assert names(expand(recipe, after, 3, nothing, at({"me/a": 7, "me/b": 2}))) == ["a", "b", "a-2"]
+    assert names(expand(recipe, after, 3, nothing, at({"me/a": 1, "me/b": 2}))) == ["a", "b", "a-2"], "moved back"
+    both = expand(recipe, after, 3, nothing, at({"me/a": 8, "me/b": 9}))
     assert names(both) == ["a", "b", "a-2", "a-3", "b-2"]
-    assert names(grow(recipe, before, 1, nothing, at({"me/a": 1, "me/b": 9}))) == ["a", "b"], "b is not merged yet"
-    assert names(grow(recipe, before, 2, nothing, at({}))) == ["a", "b"], "a repo that is gone"
+    assert names(expand(recipe, before, 1, nothing, at({"me/a": 1, "me/b": 9}))) == ["a", "b"], "b is not merged yet"
+    assert names(expand(recipe, before, 2, nothing, at({}))) == ["a", "b"], "a repo that is gone"
 
 
 def test_a_listed_model_goes_behind_the_new_commits_that_are_merged() -> None:
     recipe = loaded("model: me/a", "model: me/b", "model: me/c", extra="on_update: append\n").recipe
     before = [locked("a", 1), locked("b", 2), locked("a-2", 7, "me/a")]
     look = at({"me/a": 7, "me/b": 2, "me/c": 3})
-    assert names(grow(recipe, before, 3, nothing, look)) == ["a", "b", "a-2", "c"]
+    assert names(expand(recipe, before, 3, nothing, look)) == ["a", "b", "a-2", "c"]
     ignoring = loaded("model: me/a", "model: me/b", "model: me/c").recipe
-    assert names(grow(ignoring, before, 3, nothing, look)) == ["a", "b", "a-2", "c"]
+    assert names(expand(ignoring, before, 3, nothing, look)) == ["a", "b", "a-2", "c"]
 
 
 def test_a_model_of_that_name_is_no_new_commit() -> None:
     recipe = loaded("model: me/a", "model: me/a-2", extra="on_update: append\n").recipe
     before = [locked("a", 1), locked("a-2", 2)]
-    assert names(grow(recipe, before, 2, nothing, at({"me/a": 5, "me/a-2": 2}))) == ["a", "a-2", "a-3"]
+    assert names(expand(recipe, before, 2, nothing, at({"me/a": 5, "me/a-2": 2}))) == ["a", "a-2", "a-3"]
 
 
 def test_new_commits_of_what_a_query_found() -> None:
     recipe = loaded("query: 'me/x*'", extra="on_update: append\n").recipe
     before = [locked("x1", 1), locked("x1-2", 2, "me/x1"), locked("x2", 3)]
     look = at({"me/x1": 4, "me/x2": 3, "me/x0": 9})
-    assert names(grow(recipe, before, 3, hub(me=["me/x0", "me/x1", "me/x2"]), look)) == [
+    assert names(expand(recipe, before, 3, hub(me=["me/x0", "me/x1", "me/x2"]), look)) == [
         *["x1", "x1-2", "x2"],
         *["x0", "x1-3"],
     ]
@@ -143,7 +143,7 @@ def test_new_commits_of_what_a_query_found() -> None:
 def test_a_new_commit_of_an_adapter_counts() -> None:
     recipe = loaded("{model: me/a+me/lora, name: a}", extra="on_update: append\n").recipe
     before = [locked("a", 1, "me/a+me/lora", adapter=2)]
-    grown = grow(recipe, before, 1, nothing, lambda _: (commit(1), commit(3)))
+    grown = expand(recipe, before, 1, nothing, lambda _: (commit(1), commit(3)))
     assert grown.settled["a-2"] == locked("a-2", 1, "me/a+me/lora", adapter=3)
 
 
@@ -164,7 +164,7 @@ def test_what_can_move(reference: str, moves: bool) -> None:
 
 def test_a_local_folder_is_never_appended(tmp_path: Path) -> None:
     recipe = loaded("model: ./a", extra="on_update: append\n").recipe
-    assert names(grow(recipe, [locked("a", 1, "./a")], 1, nothing, lambda _: (commit(9), None))) == ["a"]
+    assert names(expand(recipe, [locked("a", 1, "./a")], 1, nothing, lambda _: (commit(9), None))) == ["a"]
 
 
 def test_the_chain_of_what_is_merged_does_not_change() -> None:
@@ -174,13 +174,13 @@ def test_the_chain_of_what_is_merged_does_not_change() -> None:
         def resolve(self, kind: str, path: str, revision: str | None) -> str:
             return commit(sum(path.encode()))
 
-    def settled(growth: Growth):  # type: ignore[no-untyped-def]
+    def settled(growth: Expansion):  # type: ignore[no-untyped-def]
         lock = lock_recipe(found, Resolver(), entries=growth.entries, settled=growth.settled)
         return lock, chain_digests(found.recipe.with_stream(growth.entries), lock)
 
-    lock, chain = settled(grow(found.recipe, [], 0, hub(me=["me/x1", "me/x2"]), None))
+    lock, chain = settled(expand(found.recipe, [], 0, hub(me=["me/x1", "me/x2"]), None))
     moved = {model.reference.path: int(model.commit, 16) for model in lock.models} | {"me/x1": 5}
-    grown, longer = settled(grow(found.recipe, lock.models, 2, hub(me=["me/x0", "me/x1", "me/x2"]), at(moved)))
+    grown, longer = settled(expand(found.recipe, lock.models, 2, hub(me=["me/x0", "me/x1", "me/x2"]), at(moved)))
     assert [model.name for model in grown.models] == ["x1", "x2", "x0", "x1-2"]
     assert grown.models[-1].commit == commit(5)
     assert longer[:3] == chain

@@ -19,7 +19,7 @@ from tests.conftest import STRANGER_TOKEN
 Command = Callable[..., tuple[int, str, str]]
 
 
-def news(hubmerge: Command, recipe: Path) -> tuple[int, list[tuple[str, str]]]:
+def changes(hubmerge: Command, recipe: Path) -> tuple[int, list[tuple[str, str]]]:
     """The exit status of `outdated`, and what changed with which name."""
     status, output, errors = hubmerge("outdated", recipe, "--json")
     events = [json.loads(line) for line in output.splitlines()]
@@ -91,14 +91,14 @@ def test_what_moved_is_told_and_merged(sources: Sources, hubmerge: Command, tmp_
     sources.push("first", 0)
     recipe = sources.recipe(scored=True, on_update="append")
     name, second = sources.name("first"), sources.name("second")
-    assert news(hubmerge, recipe) == (10, [("new entry", name)])
+    assert changes(hubmerge, recipe) == (10, [("new entry", name)])
     assert hubmerge("run", recipe)[0] == 0
-    assert news(hubmerge, recipe) == (0, [])
+    assert changes(hubmerge, recipe) == (0, [])
     assert "nothing moved" in hubmerge("outdated", recipe)[1]
 
     sources.push("second", 1)
     newest = sources.push("first", 2)
-    assert news(hubmerge, recipe) == (10, [("new commit", name), ("new entry", second)])
+    assert changes(hubmerge, recipe) == (10, [("new commit", name), ("new entry", second)])
     table = hubmerge("outdated", recipe)[1]
     assert newest[:12] in table
     assert "a new step at the end" in table
@@ -119,7 +119,7 @@ def test_what_moved_is_told_and_merged(sources: Sources, hubmerge: Command, tmp_
     assert "| step | first | average |" in text
     assert text.count("\n| ") >= 4
 
-    assert news(hubmerge, recipe) == (0, [])
+    assert changes(hubmerge, recipe) == (0, [])
     assert "nothing to do" in hubmerge("run", recipe)[1]
     assert len(sources.titles()) == 3
 
@@ -129,7 +129,7 @@ def test_ignored_updates_are_told_all_the_same(sources: Sources, hubmerge: Comma
     recipe = sources.recipe([{"model": sources.repo("first"), "name": "first"}])
     assert hubmerge("run", recipe)[0] == 0
     sources.push("first", 1)
-    assert news(hubmerge, recipe) == (10, [("new commit", "first")])
+    assert changes(hubmerge, recipe) == (10, [("new commit", "first")])
     assert "on_update: ignore" in hubmerge("outdated", recipe)[1]
     assert "nothing to do" in hubmerge("run", recipe)[1]
 
@@ -147,14 +147,14 @@ def test_a_base_model_and_a_dataset_that_moved_are_told(sources: Sources, hubmer
     recipe = sources.recipe(models, base_model=base, publish=None)
     recipe.write_text(recipe.read_text() + yaml.safe_dump({"evaluate": {"tasks": [task]}}))
     assert hubmerge("lock", recipe)[0] == 0
-    assert news(hubmerge, recipe) == (0, [])
+    assert changes(hubmerge, recipe) == (0, [])
     api.upload_file(repo_id=base, path_in_repo="NOTES", path_or_fileobj=b"new")
     api.upload_file(repo_id=dataset, repo_type="dataset", path_in_repo="b.csv", path_or_fileobj=b"x\n2\n")
-    status, told = news(hubmerge, recipe)
+    status, told = changes(hubmerge, recipe)
     assert (status, [change for change, _ in told]) == (10, ["new commit", "new commit"])
     assert hubmerge("outdated", recipe)[1].count("none: the stream keeps its commit") == 2
     api.delete_repo(dataset, repo_type="dataset")
-    assert ("deleted", "first") in news(hubmerge, recipe)[1]
+    assert ("deleted", "first") in changes(hubmerge, recipe)[1]
 
 
 def test_models_of_the_same_moment_are_ordered_by_name() -> None:
@@ -175,9 +175,9 @@ def test_gone_and_gated_sources_are_told(
     assert hubmerge("lock", recipe)[0] == 0
     HfApi().delete_repo(sources.repo("second"))
     HfApi().update_repo_settings(sources.repo("third"), gated="manual")
-    assert news(hubmerge, recipe) == (10, [("deleted", "second")])
+    assert changes(hubmerge, recipe) == (10, [("deleted", "second")])
     monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
-    assert news(hubmerge, recipe) == (10, [("deleted", "second"), ("gated", "third")])
+    assert changes(hubmerge, recipe) == (10, [("deleted", "second"), ("gated", "third")])
 
 
 def test_a_step_that_is_missing_is_told(sources: Sources, hubmerge: Command) -> None:
@@ -186,7 +186,7 @@ def test_a_step_that_is_missing_is_told(sources: Sources, hubmerge: Command) -> 
     recipe = sources.recipe()
     assert hubmerge("lock", recipe)[0] == 0
     names = [sources.name(name) for name in ("first", "second")]
-    assert news(hubmerge, recipe) == (10, [("not merged yet", name) for name in names])
+    assert changes(hubmerge, recipe) == (10, [("not merged yet", name) for name in names])
 
 
 def test_locked_runs_use_the_lock_and_nothing_else(sources: Sources, hubmerge: Command) -> None:

@@ -19,9 +19,9 @@ from typing import Any
 
 import pytest
 
-from hubmerge.automation.arguments import address, duration
-from hubmerge.automation.watching import Watcher
-from hubmerge.progress import SilentProgress
+from hubmerge.automation.watch import Watcher
+from hubmerge.cli.automation_arguments import address, duration
+from hubmerge.support.progress import SilentProgress
 from tests.automation.conftest import Sources
 
 SECRET = "a-secret-of-the-tests"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hubmerge.report import ModelReport, RunReport, Spread, StepReport, TaskReport, TensorSummary
+from hubmerge.report.report import ModelReport, RunReport, Spread, StepReport, TaskReport, TensorSummary
 
 KIND = "zero-shot-image-classification"
 RECIPE = """\

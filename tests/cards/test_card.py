@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hubmerge.cards import card_text
-from hubmerge.report import ModelReport, RunReport, StepReport, TaskReport
+from hubmerge.report.report import ModelReport, RunReport, StepReport, TaskReport
 from tests.cards.samples import KIND, RECIPE, sample_report
 
 GOLDEN = Path(__file__).with_name("golden_card.md")

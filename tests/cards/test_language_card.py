@@ -7,7 +7,7 @@ from dataclasses import replace
 from huggingface_hub import ModelCard
 
 from hubmerge.cards import card_text
-from hubmerge.report import RunReport, TaskReport
+from hubmerge.report.report import RunReport, TaskReport
 from tests.cards.samples import RECIPE, sample_report
 
 

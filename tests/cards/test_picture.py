@@ -7,8 +7,8 @@ import string
 import pytest
 from PIL import Image
 
-from hubmerge.accuracy import AccuracyMatrix
 from hubmerge.cards import accuracy_picture
+from hubmerge.report.accuracy import AccuracyMatrix
 
 
 def triangle(count: int, names=lambda number: f"task-{number}") -> AccuracyMatrix:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hubmerge.cli import main
+from hubmerge.cli.main import main
 from hubmerge.demo.language.__main__ import main as language_main
 from hubmerge.demo.language.__main__ import push_language
 from hubmerge.demo.language.models import make_tokenizer

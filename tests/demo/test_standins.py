@@ -12,16 +12,16 @@ import datasets
 import pytest
 from huggingface_hub import HfApi
 
-from hubmerge.catalog import installed_catalog
-from hubmerge.cli import main
+from hubmerge.cli.main import main
 from hubmerge.demo.standin_data import CLASSES, class_names, write_dataset
 from hubmerge.demo.standins import check_endpoint, make_stand_ins, push_stand_ins
 from hubmerge.demo.standins import main as stand_ins_main
 from hubmerge.errors import HubError, HubmergeError
 from hubmerge.hub.datasets import load_rows
-from hubmerge.progress import SilentProgress
+from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import LoadedStudy, load_study, run_study
 from hubmerge.study.cells import cells
+from hubmerge.support.progress import SilentProgress
 from merge_recipes import LoadedRecipe, Task, load_recipe, parse_recipe
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "opcm"

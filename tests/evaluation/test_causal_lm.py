@@ -13,7 +13,7 @@ import transformers
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.metrics import shipped_metric
-from hubmerge.report import TaskReport, main_metric
+from hubmerge.report.report import TaskReport, main_metric
 from merge_recipes import Task
 from tests.evaluation.small_text import opened, save_model, save_tokenizer, sentences
 

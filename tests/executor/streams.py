@@ -13,9 +13,9 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MatrixRule, MergePlan, align, make_plan, open_checkpoint
-from hubmerge.executor import Incoming, StepFigures, merge_steps, write_merged
+from hubmerge.executor import StepInput, StepStats, merge_steps, write_merged
+from hubmerge.executor.state import MergeState
 from hubmerge.methods import Method, method_named
-from hubmerge.state import MergeState
 from tests.matrices import decaying
 
 SHAPES: dict[str, tuple[int, ...]] = {
@@ -87,16 +87,16 @@ class Stream:
         previous: MergeState | None = None,
         parameters: Mapping[str, Any] | None = None,
         **options: Any,
-    ) -> list[tuple[MergeState, StepFigures]]:
+    ) -> list[tuple[MergeState, StepStats]]:
         """Merge the checkpoints that follow `previous`, with a state below `folder` for each step."""
         method = method_named(method) if isinstance(method, str) else method
         values = method.Parameters(**(parameters or {}))
-        done: list[tuple[MergeState, StepFigures]] = []
+        done: list[tuple[MergeState, StepStats]] = []
         first = 0 if previous is None else previous.step
         for checkpoint in self.checkpoints[first:steps]:
             state, (figures,) = merge_steps(
                 self.base,
-                [Incoming(checkpoint, constant(values))],
+                [StepInput(checkpoint, constant(values))],
                 previous,
                 method,
                 self.plan,

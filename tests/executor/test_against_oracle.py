@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from hubmerge.executor.state import MergeState, StateWriter
 from hubmerge.methods import Norms
-from hubmerge.state import MergeState, StateWriter
 from tests import oracle
 from tests.executor.streams import (
     MATRICES,

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.memory import measure, planned, write_models
-from hubmerge.budget import PROCESS_BYTES, merging_bytes
 from hubmerge.methods import method_named
+from hubmerge.plan.budget import PROCESS_BYTES, merging_bytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="resident memory is read from /proc")
 

@@ -11,8 +11,8 @@ import torch
 
 from hubmerge.errors import CheckpointError
 from hubmerge.executor import write_merged
+from hubmerge.executor.state import StateWriter, find_state, load_state
 from hubmerge.linalg import cast_once
-from hubmerge.state import StateWriter, find_state, load_state
 from tests.executor.streams import StateDict, make_base, make_checkpoint, merged_values, open_stream
 
 

@@ -22,11 +22,11 @@ from safetensors.torch import load_file
 
 from hubmerge.checkpoints import PlannedTensor, align, open_checkpoint
 from hubmerge.errors import CheckpointError
-from hubmerge.executor import Incoming, goes_step_by_step, merge_steps, pick_device, write_merged
+from hubmerge.executor import StepInput, goes_step_by_step, merge_steps, pick_device, write_merged
+from hubmerge.executor.parallel.scheduling import SPARE_ELEMENTS, for_each_tensor
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE
-from hubmerge.executor.scheduling import SPARE_ELEMENTS, for_each_tensor
+from hubmerge.executor.state import MergeState, find_state, load_state
 from hubmerge.methods import METHODS, ElementwiseMethod, method_named
-from hubmerge.state import MergeState, find_state, load_state
 from tests.executor.streams import Stream, constant, loaded, make_base, make_checkpoint, merged_values, open_stream
 
 
@@ -72,7 +72,7 @@ def test_how_many_steps_are_done_at_a_time_changes_no_byte(
 ) -> None:
     one_by_one = stream.merge(tmp_path / "one", method)
     found, state, told = method_named(method), None, []
-    incoming = [Incoming(checkpoint, constant(found.Parameters())) for checkpoint in stream.checkpoints]
+    incoming = [StepInput(checkpoint, constant(found.Parameters())) for checkpoint in stream.checkpoints]
     if goes_step_by_step(found, incoming[0], stream.plan):
         with pytest.raises(ValueError, match=f"{method} takes one step at a time"):
             merge_steps(stream.base, incoming, None, found, stream.plan, tmp_path / "state")
@@ -104,7 +104,7 @@ def test_steps_of_files_that_are_read_whole_and_in_pieces(
     opened = [align(stream.base, open_checkpoint(tmp_path / "models" / c.label, c.label)) for c in stream.checkpoints]
     assert [not checkpoint.in_pieces("several") for checkpoint in opened] == [i in pickled for i in range(5)]
     found = method_named(method)
-    incoming = [Incoming(checkpoint, constant(found.Parameters())) for checkpoint in opened]
+    incoming = [StepInput(checkpoint, constant(found.Parameters())) for checkpoint in opened]
     for first in (0, 1):
         previous, rest = (one_by_one[first - 1][0] if first else None), incoming[first:]
         folder, chain = tmp_path / f"from-{first}", f"up to {opened[-1].label}"
@@ -116,7 +116,7 @@ def test_steps_of_files_that_are_read_whole_and_in_pieces(
 def test_all_steps_done_at_a_time_have_one_form(tmp_path: Path, stream: Stream) -> None:
     ties = method_named("ties")
     first, second = (ties.Parameters(weight=1.0), ties.Parameters())
-    incoming = [Incoming(stream.checkpoints[0], constant(first)), Incoming(stream.checkpoints[1], constant(second))]
+    incoming = [StepInput(stream.checkpoints[0], constant(first)), StepInput(stream.checkpoints[1], constant(second))]
     with pytest.raises(CheckpointError, match="step 2 and the one before it ask for two forms of ties") as caught:
         merge_steps(stream.base, incoming, None, ties, stream.plan, tmp_path / "state")
     assert "give every entry a weight" in caught.value.hint

@@ -16,9 +16,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hubmerge.localhub import LocalHub, faults
 from hubmerge.localhub.faults import HalfAnswer
 from tests.reliability.forge import Forge
-from tests.run.conftest import Stage, hubmerge, stage
+from tests.stage import Stage
 
-__all__ = ["Tripwire", "hubmerge", "stage"]
+__all__ = ["Tripwire"]
 
 
 class Tripwire:
@@ -96,7 +96,7 @@ def forge() -> Iterator[Forge]:
 @pytest.fixture(scope="session")
 def undisturbed(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, dict[str, str]]]:
     """What a run of so many entries, without evaluation, publishes when nothing happens."""
-    from hubmerge.cli import main
+    from hubmerge.cli.main import main
     from tests.reliability.wholeness import published  # a client, and the Hub must be up before it is imported
 
     known: dict[int, dict[str, dict[str, str]]] = {}

@@ -93,13 +93,13 @@ def main() -> None:
     from huggingface_hub import constants
 
     import hubmerge.cards
-    import hubmerge.catalog
-    import hubmerge.run
-    import hubmerge.scoring
-    from hubmerge.cli import main as hubmerge_main
+    import hubmerge.run.run
+    import hubmerge.run.scoreboard
+    import hubmerge.stream.catalog
+    from hubmerge.cli.main import main as hubmerge_main
 
     transformers.CLIPModel  # noqa: B018 - transformers imports its classes when they are asked for
-    hubmerge.catalog.installed_catalog()
+    hubmerge.stream.catalog.installed_catalog()
     print(0, flush=True)
     for line in sys.stdin:
         order = json.loads(line)

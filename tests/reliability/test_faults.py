@@ -15,7 +15,7 @@ from hubmerge.localhub import LocalHub, faults
 from hubmerge.localhub.faults import Fault
 from tests.reliability.conftest import Tripwire
 from tests.reliability.wholeness import leftovers, published, steps_shown
-from tests.run.conftest import Stage
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 Quick = Callable[..., tuple[str, Path]]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hubmerge.cli import main
+from hubmerge.cli.main import main
 from tests.reliability.fuzzing import GROWING, RECIPE, fuzz_checkpoints, fuzz_recipes, make_folders
 
 

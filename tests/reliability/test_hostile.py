@@ -18,7 +18,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save
 
 from tests.reliability.wholeness import everything
-from tests.run.conftest import Stage
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 Names = Callable[..., str]

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hubmerge.localhub import LocalHub
 from tests.reliability.wholeness import everything
-from tests.run.conftest import Stage
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 Names = Callable[..., str]

@@ -13,7 +13,7 @@ from huggingface_hub import HfApi
 from hubmerge.localhub import LocalHub
 from tests.reliability.conftest import Tripwire
 from tests.reliability.wholeness import published, steps_shown
-from tests.run.conftest import Stage
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 Quick = Callable[..., tuple[str, Path]]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from hubmerge.cli import main
+from hubmerge.cli.main import main
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 
-from hubmerge.cli import main
+from hubmerge.cli.main import main
 from hubmerge.localhub import LocalHub
-from hubmerge.redaction import without_token
+from hubmerge.support.redaction import without_token
 from tests.reliability.conftest import Tripwire
 from tests.reliability.forge import Forge
-from tests.run.conftest import Stage
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 Quick = Callable[..., tuple[str, Path]]
@@ -89,15 +89,15 @@ def test_an_error_that_nobody_foresaw_is_written_down_without_the_token(
 ) -> None:
     import tempfile
 
-    from hubmerge import commands
+    from hubmerge.cli import commands
 
-    def fail(recipe: Path, voice: str) -> int:
+    def fail(recipe: Path, output_format: str) -> int:
         raise RuntimeError(f"Authorization: Bearer {local_hub.token} and hf_anotherOneOfSomebody")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr(commands, "check", fail)
-    for voice in ("--quiet", "--json"):
-        assert main(["check", "recipe.yaml", voice]) == 1
+    for output_format in ("--quiet", "--json"):
+        assert main(["check", "recipe.yaml", output_format]) == 1
         shown = "".join(capsys.readouterr())
         assert "something not foreseen" in shown
         assert local_hub.token not in shown
@@ -120,9 +120,9 @@ def test_a_failing_disk_loses_the_details_and_not_the_message(
 ) -> None:
     import tempfile
 
-    from hubmerge import commands
+    from hubmerge.cli import commands
 
-    def fail(recipe: Path, voice: str) -> int:
+    def fail(recipe: Path, output_format: str) -> int:
         raise RuntimeError("odd")
 
     monkeypatch.setattr(commands, "check", fail)

@@ -17,7 +17,7 @@ from huggingface_hub import HfApi
 from safetensors.torch import load_file, save_file
 
 from tests.conftest import READER_TOKEN, STRANGER_TOKEN
-from tests.run.conftest import Stage
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 Names = Callable[..., str]

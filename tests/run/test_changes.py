@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, snapshot_download
 
-from tests.run.conftest import Stage
 from tests.run.test_runs import MERGED, files_at
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 Names = Callable[..., str]

@@ -15,8 +15,8 @@ import pytest
 from huggingface_hub import HfApi, hf_hub_download
 
 from hubmerge.hub.states import STATE_BRANCH
-from tests.run.conftest import Stage
 from tests.run.test_runs import MERGED, files_at
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 Names = Callable[..., str]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from hubmerge.hub.fetch import FIRST_BYTES
 from hubmerge.localhub import LocalHub
-from tests.run.conftest import Stage
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 TOWER = {"include": ["vision_model.*"]}

@@ -11,10 +11,10 @@ import torch
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from safetensors.torch import load_file
 
-from hubmerge.commits import short_commit
-from hubmerge.sources import folder_digest
+from hubmerge.stream.sources import folder_digest
+from hubmerge.support.text import short_commit
 from merge_recipes import Lock
-from tests.run.conftest import Stage
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 KEPT, MERGED = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
@@ -200,7 +200,7 @@ def test_plan_of_what_is_done_promises_nothing(
     changed["publish"]["steps"] = "last"
     recipe = stage.write(tmp_path, changed)
     assert hubmerge("run", recipe, "--quiet")[0] == 0
-    monkeypatch.setattr("hubmerge.planning.cached_bytes", lambda source, files: 0)
+    monkeypatch.setattr("hubmerge.plan.run_plan.cached_bytes", lambda source, files: 0)
     status, output, _ = hubmerge("plan", recipe, "--json")
     assert status == 0
     (plan,) = [event for line in output.splitlines() if (event := json.loads(line))["event"] == "plan"]
@@ -229,12 +229,12 @@ def test_plan_shows_twelve_digits_of_a_commit_and_of_the_digest_of_a_folder(
     assert short_commit("a" * 40) == "a" * 12
 
 
-@pytest.mark.parametrize("voice", ["--quiet", "--json"])
-def test_quiet_and_json(stage: Stage, hubmerge: Command, tmp_path: Path, voice: str) -> None:
+@pytest.mark.parametrize("output_format", ["--quiet", "--json"])
+def test_quiet_and_json(stage: Stage, hubmerge: Command, tmp_path: Path, output_format: str) -> None:
     names = tuple(stage.towers)[:1]
-    status, output, errors = hubmerge("run", stage.write(tmp_path, stage.recipe(None, entries=names)), voice)
+    status, output, errors = hubmerge("run", stage.write(tmp_path, stage.recipe(None, entries=names)), output_format)
     assert (status, errors) == (0, "")
-    if voice == "--quiet":
+    if output_format == "--quiet":
         assert output == ""
     else:
         assert all(json.loads(line)["event"] for line in output.splitlines())

@@ -18,7 +18,7 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file, save_file
 
-from tests.run.conftest import Stage
+from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 PATIENCE = 120
@@ -75,7 +75,7 @@ def weights(repo: str) -> dict[str, list[dict[str, str]]]:
 @pytest.fixture(scope="module")
 def expected(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
     """What one process publishes."""
-    from hubmerge.cli import main
+    from hubmerge.cli.main import main
 
     folder = tmp_path_factory.mktemp("alone")
     recipe = stage.write(folder, stage.recipe("local/by-one-process", evaluate=None))

@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hubmerge.catalog import installed_catalog
-from hubmerge.cli import main
+from hubmerge.cli.main import main
 from hubmerge.errors import HubmergeError, MachineError
-from hubmerge.progress import SilentProgress
-from hubmerge.report import RunReport
+from hubmerge.report.report import RunReport
+from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study, run_study
 from hubmerge.study.results import CellResult, ResultsFile
+from hubmerge.support.progress import SilentProgress
 
 Write = Callable[..., Path]
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hubmerge.catalog import installed_catalog
+from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import LoadedStudy, load_study
 from hubmerge.study.cells import cells, ordered
 from merge_recipes import RecipeError

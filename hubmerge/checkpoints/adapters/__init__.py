@@ -1,0 +1,1 @@
+"""LoRA adapters applied to a model as its tensors are read."""

@@ -1,0 +1,1 @@
+"""Files of checkpoints: safetensors and pickles, headers, shards, ranges."""

@@ -1,0 +1,194 @@
+"""Which tensor goes into which file, and writing all of those files with the index as the last.
+
+Tensors that no step changes get shards of their own, laid out alike at every step: their bytes, and so their
+place in a content-addressed store, stay the same, and each is stored once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import torch
+
+from hubmerge.checkpoints.formats.layout import SINGLE_FILE
+from hubmerge.checkpoints.formats.safetensors_writer import (
+    Bytes,
+    SafetensorsWriter,
+    WrittenFile,
+    machine_error,
+    sync_folder,
+)
+from hubmerge.checkpoints.tensors import TensorSpec
+
+INDEX_FILE = "model.safetensors.index.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file and the tensors it will hold; `kept` says that they come from the base model unchanged."""
+
+    file: str
+    specs: tuple[TensorSpec, ...]
+    kept: bool
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the values in bytes, without the header."""
+        return sum(spec.nbytes for spec in self.specs)
+
+
+def plan_shards(specs: Sequence[TensorSpec], max_shard_bytes: int, *, kept: Collection[str] = ()) -> tuple[Shard, ...]:
+    """Distribute tensors over files of at most `max_shard_bytes` of values, in the order given.
+
+    Those named in `kept` come first, in shards of their own. A tensor larger than the limit gets a shard to
+    itself. A single shard is called `model.safetensors`, several `model-00001-of-00003.safetensors`.
+    """
+    if max_shard_bytes <= 0:
+        raise ValueError(f"a shard cannot hold {max_shard_bytes} bytes")
+    kept = set(kept)
+    groups = [
+        (unchanged, group)
+        for unchanged in (True, False)
+        for group in _fill([spec for spec in specs if (spec.name in kept) is unchanged], max_shard_bytes)
+    ]
+    if len(groups) == 1:
+        return (Shard(SINGLE_FILE, tuple(groups[0][1]), groups[0][0]),)
+    return tuple(
+        Shard(f"model-{number:05d}-of-{len(groups):05d}.safetensors", tuple(group), unchanged)
+        for number, (unchanged, group) in enumerate(groups, start=1)
+    )
+
+
+def _fill(specs: Iterable[TensorSpec], max_shard_bytes: int) -> list[list[TensorSpec]]:
+    groups: list[list[TensorSpec]] = []
+    room = 0
+    for spec in specs:
+        if not groups or spec.nbytes > room:
+            groups.append([])
+            room = max_shard_bytes
+        groups[-1].append(spec)
+        room -= spec.nbytes
+    return groups
+
+
+class ShardedWriter:
+    """Write the tensors of all shards into one folder, in any order and from any thread.
+
+    with ShardedWriter(folder, plan_shards(specs, 5_000_000_000)) as writer:
+        writer.write("weight", tensor)
+        writer.commit()
+
+    Nothing appears under its final name before `commit`; the index, where there are several shards, appears
+    last and so marks a complete model. Several processes may write, as with `SafetensorsWriter`.
+
+    Raises MachineError as `SafetensorsWriter` does.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        shards: Sequence[Shard],
+        metadata: Mapping[str, str] | None = None,
+        *,
+        digests: bool = True,
+        attach: bool = False,
+    ) -> None:
+        self.folder = folder
+        self.shards = tuple(shards)
+        self._writers: dict[str, SafetensorsWriter] = {}
+        self._by_tensor: dict[str, SafetensorsWriter] = {}
+        try:
+            for shard in self.shards:
+                writer = SafetensorsWriter(folder / shard.file, shard.specs, metadata, digests=digests, attach=attach)
+                self._writers[shard.file] = writer
+                for spec in shard.specs:
+                    if spec.name in self._by_tensor:
+                        raise ValueError(f"{spec.name!r} is in two shards")
+                    self._by_tensor[spec.name] = writer
+        except BaseException:
+            self.abort()
+            raise
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Write one tensor, of exactly the dtype and shape announced."""
+        self._writer(name).write(name, tensor)
+
+    def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
+        """Write one tensor from pieces of its values in C order."""
+        self._writer(name).write_pieces(name, pieces)
+
+    def write_raw(self, name: str, data: Bytes | Iterable[Bytes]) -> None:
+        """Write one tensor's values from bytes, or from pieces of them in order."""
+        self._writer(name).write_raw(name, data)
+
+    def export_written(self) -> dict[str, str]:
+        """Make durable what this process wrote into the files it joined; the tensors' names and digests."""
+        return {name: digest for writer in self._writers.values() for name, digest in writer.export_written().items()}
+
+    def import_written(self, written: Mapping[str, str]) -> None:
+        """Count as written what another process handed over."""
+        for name, digest in written.items():
+            self._writer(name).import_written({name: digest})
+
+    def commit(self) -> tuple[WrittenFile, ...]:
+        """Give every shard its name, then write the index; in the order of the shards.
+
+        Raises ValueError naming what has not been written.
+        """
+        for writer in self._writers.values():
+            writer.check_complete()
+        # An index left from an earlier model must not vouch for half of this one.
+        (self.folder / INDEX_FILE).unlink(missing_ok=True)
+        written = tuple(writer.commit() for writer in self._writers.values())
+        if len(self.shards) > 1:
+            write_index(self.folder, self.shards)
+        return written
+
+    def abort(self) -> None:
+        """Remove what is not committed."""
+        for writer in self._writers.values():
+            writer.abort()
+
+    def __enter__(self) -> ShardedWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.abort()
+
+    def _writer(self, name: str) -> SafetensorsWriter:
+        writer = self._by_tensor.get(name)
+        if writer is None:
+            raise ValueError(f"{name!r} was not announced")
+        return writer
+
+
+def write_index(folder: Path, shards: Sequence[Shard]) -> Path:
+    """Write `model.safetensors.index.json`, the list that tells transformers which shard holds which tensor.
+
+    Raises MachineError if the folder cannot take it.
+    """
+    places = {spec.name: shard.file for shard in shards for spec in shard.specs}
+    index = {
+        "metadata": {"total_size": sum(shard.nbytes for shard in shards)},
+        "weight_map": dict(sorted(places.items())),
+    }
+    text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+    path, partial = folder / INDEX_FILE, folder / f".{INDEX_FILE}.partial"
+    try:
+        with partial.open("w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        partial.replace(path)
+        sync_folder(folder)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise machine_error(error, folder, len(text)) from error
+    return path

@@ -1,0 +1,1 @@
+"""Tensor names of a checkpoint matched with those of the base model."""

@@ -1,0 +1,1 @@
+"""What transformers says of a model's class and config."""

@@ -1,0 +1,1 @@
+"""What is merged, kept and written, planned from names, shapes and configs."""

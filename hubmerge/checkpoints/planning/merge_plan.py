@@ -1,0 +1,252 @@
+"""What a merge will do to each of the base model's tensors, decided from headers alone."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from hubmerge.checkpoints.checkpoint import Checkpoint
+from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint
+from hubmerge.checkpoints.matching.components import component_of
+from hubmerge.checkpoints.matching.mismatches import rule_for_all
+from hubmerge.checkpoints.matching.names import buffer_reason, nearest
+from hubmerge.checkpoints.matching.selection import EVERYTHING, Selection, glob_hint
+from hubmerge.checkpoints.planning.heads import check_heads
+from hubmerge.checkpoints.planning.matrices import MatrixRule
+from hubmerge.checkpoints.planning.quantized import is_quantised
+from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
+from hubmerge.errors import CheckpointError
+
+Action = Literal["merge-matrix", "merge-other", "keep"]
+_STATE_ITEM_BYTES = torch.float64.itemsize
+
+
+@dataclass(frozen=True)
+class PlannedTensor:
+    """One tensor of the merged model: what is done to it and why, and the dtype it will be written in.
+
+    A weight matrix is (m, n), or (experts, m, n) where a layer's experts are stored as one tensor.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    out_dtype: torch.dtype
+    action: Action
+    reason: str
+
+    @property
+    def merged(self) -> bool:
+        """Whether the tensor changes."""
+        return self.action != "keep"
+
+    @property
+    def copied(self) -> bool:
+        """Whether the base model's bytes are written as they are."""
+        return self.action == "keep" and self.dtype == self.out_dtype
+
+    @property
+    def elements(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+    @property
+    def spec(self) -> TensorSpec:
+        """Name, dtype and shape as they will be written."""
+        return TensorSpec(self.name, self.out_dtype, self.shape)
+
+    @property
+    def flops(self) -> float:
+        """Rough cost of absorbing one task vector: products of m x n and the eigenproblem of m x m, m <= n."""
+        if self.action != "merge-matrix":
+            return float(self.elements)
+        small, large = sorted(self.shape[-2:])
+        return math.prod(self.shape[:-2]) * (6.0 * small**2 * large + 10.0 * small**3)
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """Every tensor of the merged model in the order of the base model's files.
+
+    `left_out` are tensors of the base's files that are not written because they share their values with one
+    that is, each with the name of that one. `sentence` tells how weight matrices were told from the rest.
+    """
+
+    tensors: tuple[PlannedTensor, ...]
+    left_out: tuple[tuple[str, str], ...]
+    sentence: str
+
+    @property
+    def merged(self) -> tuple[PlannedTensor, ...]:
+        """The tensors that change."""
+        return tuple(tensor for tensor in self.tensors if tensor.merged)
+
+    @property
+    def kept(self) -> tuple[PlannedTensor, ...]:
+        """The tensors that stay the base model's."""
+        return tuple(tensor for tensor in self.tensors if not tensor.merged)
+
+    @property
+    def specs(self) -> tuple[TensorSpec, ...]:
+        """What will be written."""
+        return tuple(tensor.spec for tensor in self.tensors)
+
+    @property
+    def counts(self) -> dict[Action, int]:
+        """How many tensors each action applies to."""
+        counted = Counter(tensor.action for tensor in self.tensors)
+        actions: tuple[Action, ...] = ("merge-matrix", "merge-other", "keep")
+        return {action: counted[action] for action in actions}
+
+    @property
+    def elements(self) -> int:
+        """How many numbers change."""
+        return sum(tensor.elements for tensor in self.merged)
+
+    @property
+    def written_bytes(self) -> int:
+        """Size of the merged model's values."""
+        return sum(spec.nbytes for spec in self.specs)
+
+    @property
+    def state_bytes(self) -> int:
+        """Size of the accumulated delta, which is kept in float64."""
+        return self.elements * _STATE_ITEM_BYTES
+
+    @property
+    def largest(self) -> PlannedTensor:
+        """The largest tensor that changes: what is held in memory is a small multiple of it."""
+        return max(self.merged, key=lambda tensor: tensor.elements)
+
+    @property
+    def flops_per_step(self) -> float:
+        """Rough count of float64 operations that absorbing one checkpoint takes."""
+        return sum(tensor.flops for tensor in self.merged)
+
+
+def make_plan(
+    base: Checkpoint,
+    checkpoints: Sequence[AlignedCheckpoint],
+    rule: MatrixRule,
+    *,
+    selection: Selection = EVERYTHING,
+    out_dtype: torch.dtype | None = None,
+) -> MergePlan:
+    """Plan the merge of `checkpoints`, aligned to `base` under the same `selection`, into it.
+
+    A tensor is merged if all checkpoints have it and `selection` covers it. `out_dtype` is what floating
+    tensors are written in; each one's own dtype if it is None.
+
+    Raises CheckpointError if a component is in some checkpoints only, a glob of `selection` matches nothing,
+    a tensor to be merged is quantised or in a head for other classes, or nothing is left to merge.
+    """
+    _check_selection(base, checkpoints, selection)
+    left_out = tuple(
+        (alias, owner) for alias, owner in rule.ties.items() if alias in base.tensors and owner in base.tensors
+    )
+    dropped = {alias for alias, _ in left_out}
+    tensors = tuple(
+        _planned(info, base, checkpoints, rule, selection, out_dtype)
+        for info in base.tensors.values()
+        if info.name not in dropped
+    )
+    check_heads([tensor.name for tensor in tensors if tensor.merged], base, checkpoints, rule, selection)
+    plan = MergePlan(tensors, left_out, rule.sentence)
+    if not plan.merged:
+        raise CheckpointError(
+            f"nothing to merge: all {len(tensors)} tensors of {base.label} stay as they are",
+            hint="check `tensors: {include: ..., exclude: ...}` in the recipe",
+        )
+    return plan
+
+
+def _planned(
+    info: TensorInfo,
+    base: Checkpoint,
+    checkpoints: Sequence[AlignedCheckpoint],
+    rule: MatrixRule,
+    selection: Selection,
+    out_dtype: torch.dtype | None,
+) -> PlannedTensor:
+    quantised = is_quantised(base, info.name)
+    cast = out_dtype is not None and info.dtype.is_floating_point and not quantised
+    written = out_dtype if out_dtype is not None and cast else info.dtype
+    reason = selection.reason_against(info.name)
+    if reason is None and quantised and not info.dtype.is_floating_point:
+        raise _quantised(info, base)
+    reason = reason or buffer_reason(info)
+    if reason is None:
+        having = [checkpoint for checkpoint in checkpoints if info.name in checkpoint.tensors]
+        if having and len(having) < len(checkpoints):
+            raise _only_some(info.name, base, checkpoints, having, selection)
+        if not having:
+            reason = f"no checkpoint has {component_of(info.name)}"
+    if reason is not None:
+        return PlannedTensor(info.name, info.shape, info.dtype, written, "keep", reason)
+    for owner in (base, *checkpoints):
+        if is_quantised(owner, info.name):
+            raise _quantised(owner.tensors[info.name], owner)
+    if rule.is_matrix(info.name):
+        action: Action = "merge-matrix"
+        fused = len(info.shape) == 3
+        reason = f"the weights of {info.shape[0]} experts" if fused else "the 2-D weight of a linear layer"
+    else:
+        action, reason = "merge-other", "not the weight of a linear layer"
+    return PlannedTensor(info.name, info.shape, info.dtype, written, action, reason)
+
+
+def _quantised(info: TensorInfo, owner: Checkpoint) -> CheckpointError:
+    return CheckpointError(
+        f"{owner.label}: tensor {info.name!r} is stored as {info.dtype}, a quantised format that cannot be merged",
+        hint="merge an unquantised version of this model",
+    )
+
+
+def _only_some(
+    name: str,
+    base: Checkpoint,
+    checkpoints: Sequence[AlignedCheckpoint],
+    having: Sequence[AlignedCheckpoint],
+    selection: Selection,
+) -> CheckpointError:
+    lacking = next(checkpoint for checkpoint in checkpoints if checkpoint not in having)
+    component = component_of(name)
+    return CheckpointError(
+        f"{lacking.label}: lacks {component}, which {having[0].label} has ({name!r} for one)",
+        hint=f"to keep the base model's, write: {rule_for_all(list(base.tensors), checkpoints, selection)}",
+    )
+
+
+def _check_selection(base: Checkpoint, checkpoints: Sequence[AlignedCheckpoint], selection: Selection) -> None:
+    names = set(base.tensors)
+    names |= {tensor.name for checkpoint in checkpoints for tensor in checkpoint.ignored}
+    unmatched = selection.unmatched(names)
+    if unmatched:
+        alike = nearest(unmatched[0], names)
+        raise CheckpointError(
+            f"`tensors:` in the recipe: {unmatched[0]!r} matches no tensor of {base.label} or its checkpoints"
+            + (f"; the nearest name is {alike!r}" if alike else ""),
+            hint=glob_hint(unmatched[0], list(base.tensors)),
+        )
+
+
+def check_ties(checkpoint: Checkpoint, plan: MergePlan) -> None:
+    """Check by their values that the tensors left out of a merge are copies of those they are said to be.
+
+    They are those that `plan` leaves out of the base model's files, and those that an aligned checkpoint stores
+    twice. Raises CheckpointError naming the pair that differs.
+    """
+    if isinstance(checkpoint, AlignedCheckpoint):
+        checkpoint.check_ties()
+    for alias, owner in plan.left_out:
+        both = alias in checkpoint.tensors and owner in checkpoint.tensors
+        if both and not torch.equal(checkpoint.read(alias), checkpoint.read(owner)):
+            raise CheckpointError(
+                f"{checkpoint.label}: tensors {alias!r} and {owner!r} differ, though the config ties them",
+                hint="set `tie_word_embeddings` to false in the base model's config.json",
+            )

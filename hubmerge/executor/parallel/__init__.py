@@ -1,0 +1,1 @@
+"""Threads, processes and devices that share the work on tensors."""

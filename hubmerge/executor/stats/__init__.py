@@ -1,0 +1,1 @@
+"""Statistics of a step: norms, ranks, shares, similarities."""

@@ -1,0 +1,69 @@
+"""How alike task vectors are, from the sketches in the state: no earlier checkpoint is read again."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from hubmerge.checkpoints import TensorSpec
+from hubmerge.executor.state import MergeState
+from hubmerge.executor.stats.stats import Similarity, TensorStats
+from hubmerge.linalg import SKETCH_SIZE, group_cosines
+
+SKETCH_PREFIX = "sketch/"
+OUTSIDE_LAYERS = "outside the layers"
+_LAYER = re.compile(r"(?:[^.]+\.)*?\d+(?=\.)")
+
+
+def sketch_key(step: int) -> str:
+    """What the sketches of a step's task vector are called among the parts of a state."""
+    return f"{SKETCH_PREFIX}{step}"
+
+
+def sketch_specs(steps: Sequence[int], tensors: int) -> list[TensorSpec]:
+    """The tensors that hold the sketches: one row for each merged tensor, its length first, float32."""
+    return [TensorSpec(sketch_key(step), torch.float32, (tensors, 1 + SKETCH_SIZE)) for step in steps]
+
+
+def earlier_sketches(previous: MergeState | None) -> dict[int, torch.Tensor]:
+    """The sketches of the steps so far, by step; steps that were merged without any are left out."""
+    steps = range(1, 1 if previous is None else previous.step + 1)
+    found = {} if previous is None else {step: previous.read_part(sketch_key(step)) for step in steps}
+    return {step: sketches for step, sketches in found.items() if sketches is not None}
+
+
+def compare_sketches(
+    sketches: torch.Tensor, earlier: Mapping[int, torch.Tensor], tensors: Sequence[TensorStats]
+) -> tuple[Similarity, ...]:
+    """Cosines between a task vector and each earlier one, over everything and layer by layer.
+
+    `sketches` and every one of `earlier` have a row for each of `tensors`.
+    """
+    layers: dict[str, list[int]] = {}
+    for row, tensor in enumerate(tensors):
+        layers.setdefault(layer_of(tensor.name), []).append(row)
+    groups = [list(range(len(tensors))), *layers.values()]
+    found = []
+    for step, others in sorted(earlier.items()):
+        first, second = sketches[:, 0].tolist(), others[:, 0].tolist()
+        whole, *each = group_cosines(sketches[:, 1:], others[:, 1:], first, second, groups)
+        found.append(Similarity(step, _rounded(whole), {n: _rounded(c) for n, c in zip(layers, each, strict=True)}))
+    return tuple(found)
+
+
+def layer_of(name: str) -> str:
+    """The layer a tensor belongs to: its name up to the first number, or `OUTSIDE_LAYERS`.
+
+    >>> layer_of("vision_model.encoder.layers.3.mlp.fc1.weight")
+    'vision_model.encoder.layers.3'
+    """
+    match = _LAYER.match(name)
+    return OUTSIDE_LAYERS if match is None else match.group()
+
+
+def _rounded(cosine: float | None) -> float | None:
+    # Sketches tell no more than two or three digits.
+    return None if cosine is None or not math.isfinite(cosine) else round(cosine, 4)

@@ -1,0 +1,1 @@
+"""What a run will do: downloads, disk, memory, tensors, and the text that shows it."""

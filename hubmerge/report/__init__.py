@@ -1,0 +1,1 @@
+"""The report of a stream, and its accuracy matrix."""

@@ -1,0 +1,1 @@
+"""One run of a recipe: merge, write, score and publish the missing steps."""

@@ -1,0 +1,129 @@
+"""Scores of a run: every task made ready once, then the base, each checkpoint and each merged model scored."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from hubmerge.checkpoints import Checkpoint, open_checkpoint
+from hubmerge.evaluation import task_kind_named
+from hubmerge.evaluation.kinds import PreparedTask, Scorer, Weights
+from hubmerge.report.report import Scores, TaskReport
+from hubmerge.stream.stream import Stream
+from hubmerge.support.progress import Progress
+from merge_recipes import Task, task_entries
+
+
+class Scoreboard:
+    """The recipe's tasks, prepared when they are first seen and kept for the rest of the run."""
+
+    def __init__(self, stream: Stream, base_folder: Path, cache: Path, device: str, progress: Progress) -> None:
+        evaluate = stream.recipe.evaluate
+        self.tasks: tuple[Task, ...] = evaluate.tasks if evaluate is not None else ()
+        self._batch_size = evaluate.batch_size if evaluate is not None else 1
+        self._first_steps = first_steps(stream)
+        self._stream = stream
+        self._base_folder = base_folder
+        self.base = open_checkpoint(base_folder, stream.base.label)
+        self._cache = cache
+        self._device = device
+        self._progress = progress
+        self._scorers: dict[str, Scorer] = {}
+        self._prepared: dict[str, PreparedTask] = {}
+
+    def seen(self, step: int) -> tuple[Task, ...]:
+        """Return the tasks that are scored after a step."""
+        return tuple(task for task in self.tasks if self._first_steps[task.name] <= step)
+
+    def new(self, step: int) -> tuple[Task, ...]:
+        """Return the tasks that are scored for the first time after a step."""
+        return tuple(task for task in self.tasks if self._first_steps[task.name] == step)
+
+    def score(self, step: int, weights: Weights) -> Scores:
+        """Score the merged model of a step on the tasks seen so far."""
+        tasks = self.seen(step)
+        return self._score(f"step {step}: evaluate", tasks, weights) if tasks else {}
+
+    def score_own(self, step: int, checkpoint: Checkpoint) -> Scores:
+        """Score a checkpoint of the stream, unmerged, on the tasks that belong to it."""
+        owners = task_entries(self._stream.recipe)
+        name = self._stream.entries[step - 1].name
+        tasks = tuple(task for task in self.new(step) if owners[task.name] == name)
+        return self._score(f"step {step}: evaluate the checkpoint alone", tasks, checkpoint, own=True) if tasks else {}
+
+    def score_base(self, step: int, known: Collection[str]) -> Scores:
+        """Score the base model on the tasks seen so far, those whose scores are `known` left out."""
+        tasks = tuple(task for task in self.seen(step) if task.name not in known)
+        return self._score(f"step {step}: evaluate the base model", tasks, self.base) if tasks else {}
+
+    def score_on(self, name: str, tasks: Sequence[Task], weights: Weights, *, own: bool = False) -> Scores:
+        """Score any model on any of the recipe's tasks; `own` for a checkpoint that is not merged with anything."""
+        return self._score(f"evaluate {name}", tuple(tasks), weights, own=own) if tasks else {}
+
+    def task_reports(self) -> tuple[TaskReport, ...]:
+        """Return what is known of each task of the recipe."""
+        reports = []
+        for task in self.tasks:
+            prepared = self._prepared.get(task.name)
+            reports.append(
+                TaskReport(
+                    name=task.name,
+                    kind=task.kind,
+                    step=self._first_steps[task.name],
+                    dataset=task.dataset.written_path,
+                    subset=task.dataset.name,
+                    split=task.dataset.split,
+                    commit=self._commit(task),
+                    metrics=task.metrics,
+                    examples=prepared.examples if prepared else None,
+                    classes=(len(prepared.class_names) or None) if prepared else None,
+                )
+            )
+        return tuple(reports)
+
+    def _commit(self, task: Task) -> str:
+        dataset = task.dataset
+        return self._stream.lock.dataset_commit(dataset.written_path, dataset.name, dataset.revision)
+
+    def _score(self, title: str, tasks: tuple[Task, ...], weights: Weights, *, own: bool = False) -> Scores:
+        prepared = [(self._scorer(task), self._prepare(task)) for task in tasks]
+        scores: Scores = {}
+        with self._progress.stage(title, len(prepared)) as advance:
+            for scorer, task in prepared:
+                if scorer.label != weights.label:
+                    scorer.load(weights, check_frozen=not own)
+                scores[task.name] = task.score(scorer)
+                advance(1)
+        return scores
+
+    def _scorer(self, task: Task) -> Scorer:
+        if task.kind not in self._scorers:
+            kind = task_kind_named(task.kind)
+            self._scorers[task.kind] = kind.open_scorer(
+                self._base_folder, self.base, identity=self._stream.base.commit, device=self._device
+            )
+        return self._scorers[task.kind]
+
+    def _prepare(self, task: Task) -> PreparedTask:
+        from hubmerge.hub.datasets import load_metric, load_rows  # only tasks need what these import
+
+        if task.name not in self._prepared:
+            commit = self._commit(task)
+            with self._progress.stage(f"prepare task {task.name}"):
+                rows = load_rows(task.dataset, commit)
+                self._prepared[task.name] = task_kind_named(task.kind).prepare(
+                    task,
+                    rows,
+                    self._scorer(task),
+                    self._cache,
+                    dataset_commit=commit,
+                    batch_size=self._batch_size,
+                    load_metric=load_metric,
+                )
+        return self._prepared[task.name]
+
+
+def first_steps(stream: Stream) -> dict[str, int]:
+    """Return for each task the step after which it is first scored: that of its entry, 1 if it has none."""
+    steps = {entry.name: number for number, entry in enumerate(stream.entries, start=1)}
+    return {task: steps.get(entry, 1) if entry else 1 for task, entry in task_entries(stream.recipe).items()}

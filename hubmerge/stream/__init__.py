@@ -1,0 +1,1 @@
+"""A recipe resolved into a stream: every reference at one commit."""

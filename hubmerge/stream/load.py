@@ -1,0 +1,22 @@
+"""Read a recipe and check it against the methods, kinds of task and metrics that are installed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hubmerge.stream.catalog import installed_catalog
+from hubmerge.support.progress import Progress
+from merge_recipes import LoadedRecipe, check_recipe, load_recipe
+
+
+def load(recipe: Path, progress: Progress) -> LoadedRecipe:
+    """Read a recipe and check it against what is installed; remarks go to `progress`.
+
+    Raises:
+        RecipeError: with every problem of the file.
+    """
+    catalog = installed_catalog()
+    loaded = load_recipe(recipe, catalog)
+    for remark in check_recipe(loaded, catalog):
+        progress.note(f"note: {remark}")
+    return loaded

@@ -1,0 +1,333 @@
+"""LoRA adapters: what a checkpoint with an adapter reads is what the peft library merges."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hubmerge.checkpoints import (
+    EVERYTHING,
+    AdaptedCheckpoint,
+    MergePlan,
+    Selection,
+    align,
+    make_plan,
+    open_adapter,
+    open_checkpoint,
+    weight_matrices,
+)
+from hubmerge.errors import CheckpointError
+from tests.checkpoints.families import make, save
+
+# What peft and transformers warn each other of is not ours to mend.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::UserWarning:peft"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+]
+
+QV = ["q_proj", "v_proj"]
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "CLIP tower": ("CLIPVisionModel", {"target_modules": [*QV, "fc1"]}),
+    "CLIP": ("CLIPModel", {"target_modules": ["q_proj", "visual_projection"]}),
+    "convolution": ("CLIPVisionModel", {"target_modules": ["patch_embedding", "fc2"]}),
+    "ViT with a head": (
+        "ViTForImageClassification",
+        {"target_modules": QV, "modules_to_save": ["classifier"]},
+    ),
+    "BERT with a head": (
+        "BertForSequenceClassification",
+        {"target_modules": ["query", "value"], "task_type": "SEQ_CLS"},
+    ),
+    "T5": ("T5ForConditionalGeneration", {"target_modules": ["q", "wo"], "task_type": "SEQ_2_SEQ_LM"}),
+    "GPT-2": (
+        "GPT2LMHeadModel",
+        {"target_modules": ["c_attn", "c_proj"], "fan_in_fan_out": True, "task_type": "CAUSAL_LM"},
+    ),
+    "Llama": ("LlamaForCausalLM", {"target_modules": "all-linear", "task_type": "CAUSAL_LM"}),
+    "embedding": ("LlamaForCausalLM", {"target_modules": ["embed_tokens", "q_proj"], "task_type": "CAUSAL_LM"}),
+    "rslora": ("LlamaForCausalLM", {"target_modules": QV, "use_rslora": True, "lora_alpha": 5, "r": 3}),
+    "patterns": (
+        "LlamaForCausalLM",
+        {
+            "target_modules": [*QV, "k_proj", "down_proj"],
+            "rank_pattern": {"q_proj": 2, r"model.layers.\d+.mlp.down_proj": 5},
+            "alpha_pattern": {"q_proj": 32, r"layers\.0\.self_attn\.v_proj": 7, "^model.layers.0.mlp.down_proj": 1},
+        },
+    ),
+    "bias": ("BertForSequenceClassification", {"target_modules": ["query"], "bias": "lora_only"}),
+    "Qwen, tied": ("Qwen2ForCausalLM", {"target_modules": QV, "task_type": "CAUSAL_LM"}),
+    "experts": ("Qwen3MoeForCausalLM", {"target_modules": ["q_proj", "o_proj"], "task_type": "CAUSAL_LM"}),
+}
+
+
+def adapt(family: str, options: Mapping[str, Any], folder: Path) -> tuple[Path, Path, Path]:
+    """Folders of a model in float64, of an adapter for it, and of the two merged by peft."""
+    model = make(family).double()
+    save(model, folder / "model")
+    adapted = train(model, options)
+    adapted.save_pretrained(folder / "adapter")
+    save(adapted.merge_and_unload(), folder / "merged")
+    return folder / "model", folder / "adapter", folder / "merged"
+
+
+def train(model: Any, options: Mapping[str, Any]) -> Any:
+    """The model with an adapter of peft whose values, and those of what it saves along, are random."""
+    from peft import LoraConfig, get_peft_model
+
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        adapted = get_peft_model(model, LoraConfig(**{"r": 4, "lora_alpha": 12, **options}))
+        with torch.no_grad():
+            for name, parameter in adapted.named_parameters():
+                if "lora_" in name or parameter.requires_grad:
+                    parameter += 0.05 * torch.randn(parameter.shape, dtype=parameter.dtype)
+    return adapted
+
+
+def opened(model: Path, adapter: Path) -> AdaptedCheckpoint:
+    return AdaptedCheckpoint(open_checkpoint(model, "model"), open_adapter(adapter, "adapter"))
+
+
+def planned(model: Path, adapter: Path, selection: Selection = EVERYTHING) -> MergePlan:
+    """What merging the model with the adapter into the model alone does."""
+    base = open_checkpoint(model, "model")
+    rule = weight_matrices(base.config, base.tensors)
+    aligned = align(base, opened(model, adapter), selection=selection, ties=rule.ties)
+    return make_plan(base, [aligned], rule, selection=selection)
+
+
+def values_of(checkpoint: AdaptedCheckpoint) -> dict[str, torch.Tensor]:
+    return {name: checkpoint.read(name) for name in checkpoint.tensors}
+
+
+def assert_equal(ours: AdaptedCheckpoint, expected: Mapping[str, torch.Tensor]) -> None:
+    assert set(ours.tensors) == set(expected)
+    for name, value in expected.items():
+        assert torch.equal(ours.read(name), value)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_tensor_is_what_peft_merges(tmp_path: Path, case: str) -> None:
+    family, options = CASES[case]
+    model, adapter, merged = adapt(family, options, tmp_path)
+    ours, theirs, before = opened(model, adapter), open_checkpoint(merged), open_checkpoint(model)
+    assert set(ours.tensors) == set(theirs.tensors)
+    for name in theirs.tensors:
+        torch.testing.assert_close(ours.read(name), theirs.read(name), rtol=1e-12, atol=1e-13, msg=name)
+        assert ours.tensors[name].shape == theirs.tensors[name].shape
+        assert ours.tensors[name].dtype == ours.read(name).dtype
+    different = {name for name in theirs.tensors if not torch.equal(theirs.read(name), before.read(name))}
+    assert different
+    assert set(ours.changed) == different
+    aligned = align(before, ours)
+    assert set(aligned.tensors) == set(before.tensors)
+
+
+def test_a_small_change_of_a_bfloat16_model_is_not_rounded_away(tmp_path: Path) -> None:
+    _, adapter, _ = adapt("LlamaForCausalLM", {"target_modules": QV}, tmp_path)
+    save(make("LlamaForCausalLM").to(torch.bfloat16), tmp_path / "half")
+    factors = {name: 1e-4 * value.float() for name, value in load_file(adapter / "adapter_model.safetensors").items()}
+    save_file(factors, adapter / "adapter_model.safetensors")
+    ours, before = opened(tmp_path / "half", adapter), open_checkpoint(tmp_path / "half")
+    name = "model.layers.0.self_attn.q_proj.weight"
+    change = ours.read(name) - before.read(name)
+    prefix = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
+    up, down = (factors[f"{prefix}{which}.weight"].double() for which in "BA")
+    torch.testing.assert_close(change, 3 * up @ down, rtol=1e-9, atol=1e-16)
+    assert torch.equal((before.read(name) + change.to(torch.bfloat16)), before.read(name))
+    untouched = "model.layers.0.self_attn.k_proj.weight"
+    assert ours.read(untouched).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("prefix", ["", "vision_model."])
+def test_an_adapter_made_under_another_layout_of_names(tmp_path: Path, prefix: str) -> None:
+    model, adapter, _ = adapt("CLIPVisionModel", {"target_modules": QV}, tmp_path)
+    expected = values_of(opened(model, adapter))
+    factors = load_file(adapter / "adapter_model.safetensors")
+    renamed = {
+        name.replace("base_model.model.", f"base_model.model.{prefix}"): value for name, value in factors.items()
+    }
+    save_file(renamed, adapter / "adapter_model.safetensors")
+    plain = load_file(model / "model.safetensors")
+    for layout in ("", "vision_model."):
+        tensors = {f"{layout}{name}": value for name, value in plain.items()}
+        save_file(tensors, model / "model.safetensors")
+        assert_equal(opened(model, adapter), {f"{layout}{name}": value for name, value in expected.items()})
+
+
+def test_an_adapter_with_the_names_of_older_files(tmp_path: Path) -> None:
+    model, adapter, _ = adapt("ViTForImageClassification", {"target_modules": QV}, tmp_path)
+    expected = values_of(opened(model, adapter))
+    factors = load_file(adapter / "adapter_model.safetensors")
+    older = {
+        name.replace("vit.layers", "vit.encoder.layer")
+        .replace("attention.q_proj", "attention.attention.query")
+        .replace("attention.v_proj", "attention.attention.value"): value
+        for name, value in factors.items()
+    }
+    assert not set(older) & set(factors)
+    save_file(older, adapter / "adapter_model.safetensors")
+    assert_equal(opened(model, adapter), expected)
+
+
+def test_a_pickled_adapter(tmp_path: Path) -> None:
+    model, adapter, _ = adapt("LlamaForCausalLM", {"target_modules": QV}, tmp_path)
+    expected = values_of(opened(model, adapter))
+    torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
+    (adapter / "adapter_model.safetensors").unlink()
+    assert_equal(opened(model, adapter), expected)
+
+
+def test_a_head_saved_along_that_the_model_lacks_is_for_alignment_to_judge(tmp_path: Path) -> None:
+    options = {"target_modules": ["query"], "task_type": "SEQ_CLS"}
+    model, adapter, _ = adapt("BertForSequenceClassification", options, tmp_path)
+    body = {
+        name: value for name, value in load_file(model / "model.safetensors").items() if not name.startswith("class")
+    }
+    save_file(body, model / "model.safetensors")
+    ours = opened(model, adapter)
+    assert {"classifier.weight", "classifier.bias"} <= set(ours.changed)
+    with pytest.raises(CheckpointError, match=r"classifier\.(weight|bias)"):
+        align(open_checkpoint(model), ours)
+
+
+def test_a_head_saved_along_is_for_classes_that_nobody_names(tmp_path: Path) -> None:
+    family = "BertForSequenceClassification"
+    model, adapter, _ = adapt(family, {"target_modules": ["query"], "task_type": "SEQ_CLS"}, tmp_path / "with head")
+    _, alone, _ = adapt(family, {"target_modules": ["query"]}, tmp_path / "alone")
+    with pytest.raises(CheckpointError, match=r"head for classes that an adapter does not name, .* cat, dog"):
+        planned(model, adapter)
+    for selection in (Selection(exclude=("classifier.*",)), Selection(include=("*",))):
+        planned(model, adapter, selection)
+    assert not planned(model, alone).kept
+
+
+@pytest.mark.parametrize("saved", ["embed_tokens", "lm_head"])
+def test_one_of_two_tied_tensors_saved_along_is_refused_unless_it_is_left_out(tmp_path: Path, saved: str) -> None:
+    model, adapter, _ = adapt("Qwen2ForCausalLM", {"target_modules": QV, "modules_to_save": [saved]}, tmp_path)
+    name = {"embed_tokens": "model.embed_tokens.weight", "lm_head": "lm_head.weight"}[saved]
+    with pytest.raises(
+        CheckpointError, match=rf"the adapter saved '{name}' and not '.*', though .* ties the two"
+    ) as caught:
+        planned(model, adapter)
+    assert f'exclude: ["{name}"]' in (caught.value.hint or "")
+    planned(model, adapter, Selection(exclude=(name,)))
+
+
+def test_tied_tensors_saved_along_together_are_merged(tmp_path: Path) -> None:
+    options = {"target_modules": QV, "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
+    model, adapter, _ = adapt("Qwen2ForCausalLM", options, tmp_path)
+    assert "model.embed_tokens.weight" in {tensor.name for tensor in planned(model, adapter).merged}
+
+
+def test_a_change_of_tied_embeddings_is_one_of_both(tmp_path: Path) -> None:
+    model, adapter, merged = adapt("Qwen2ForCausalLM", {"target_modules": ["embed_tokens"]}, tmp_path)
+    assert "model.embed_tokens.weight" in {tensor.name for tensor in planned(model, adapter).merged}
+    name = "model.embed_tokens.weight"
+    torch.testing.assert_close(opened(model, adapter).read(name), open_checkpoint(merged).read(name))
+
+
+@pytest.mark.parametrize(("family", "whole"), [("CLIP", "CLIPModel"), ("Siglip", "SiglipModel")])
+@pytest.mark.parametrize("tower", ["vision", "text"])
+def test_the_tower_of_an_adapter_is_told_by_the_class_it_was_made_on(
+    tmp_path: Path, family: str, whole: str, tower: str
+) -> None:
+    import transformers
+
+    model = save(make(whole), tmp_path / "whole")
+    tower_class = getattr(transformers, f"{family}{tower.title()}Model")
+    adapter = tmp_path / "adapter"
+    train(tower_class.from_pretrained(model), {"target_modules": QV}).save_pretrained(adapter)
+    changed = opened(model, adapter).changed
+    assert len(changed) == 2
+    assert all(name.startswith(f"{tower}_model.") for name in changed)
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "auto_mapping": None}))
+    with pytest.raises(CheckpointError, match="fit the base model in more than one way") as caught:
+        opened(model, adapter)
+    assert "owner/tower+adapter" in (caught.value.hint or "")
+    alone = save(tower_class.from_pretrained(model), tmp_path / "tower")
+    aligned = align(open_checkpoint(model), opened(alone, adapter))
+    assert all(name.startswith(f"{tower}_model.") for name in aligned.tensors)
+
+
+Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
+LORA_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+LORA_B = LORA_A.replace("lora_A", "lora_B")
+
+
+def _configured(**changes: Any) -> Change:
+    return lambda config, tensors: config.update(changes)
+
+
+def _with(name: str, *shape: int) -> Change:
+    return lambda config, tensors: tensors.update({name: torch.ones(shape)})
+
+
+def _without(name: str) -> Change:
+    def change(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+        del tensors[name]
+
+    return change
+
+
+def _empty(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    tensors.clear()
+
+
+REFUSED: dict[str, tuple[Change, str]] = {
+    "another type": (_configured(peft_type="IA3"), "type 'IA3'"),
+    "no type": (_configured(peft_type=None), "type None"),
+    "DoRA": (_configured(use_dora=True), "`use_dora`"),
+    "bias of B": (_configured(lora_bias=True), "`lora_bias`"),
+    "bare parameters": (_configured(target_parameters=["mlp.experts.down_proj"]), "`target_parameters`"),
+    "moved weights": (_configured(init_lora_weights="pissa"), "`init_lora_weights: pissa`"),
+    "no alpha": (_configured(lora_alpha=None), "lora_alpha None"),
+    "alpha a text": (_configured(lora_alpha="8"), "lora_alpha '8'"),
+    "broken pattern": (_configured(alpha_pattern={"q_proj(": 3}), "is no pattern"),
+    "pattern without end": (_configured(alpha_pattern={"(a+)+x": 3}), "too involved"),
+    "long pattern": (_configured(alpha_pattern={".*" * 5 + "q": 3}), "too involved"),
+    "one factor": (_without(LORA_B), "no two factors"),
+    "factors of other ranks": (_with(LORA_B, 16, 3), "no two factors"),
+    "another width": (_with(LORA_B, 15, 4), "15 x 16"),
+    "another model": (_with(LORA_A.replace("q_proj", "qkv"), 4, 16), "no two factors"),
+    "magnitudes": (_with(LORA_A.replace("lora_A.weight", "lora_magnitude_vector"), 16), "of no kind"),
+    "nothing": (_empty, "holds no tensor"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused(tmp_path: Path, case: str) -> None:
+    model, adapter, _ = adapt("LlamaForCausalLM", {"target_modules": QV}, tmp_path)
+    change, told = REFUSED[case]
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    change(config, tensors)
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError) as caught:
+        opened(model, adapter)
+    assert told in caught.value.message
+    assert caught.value.message.startswith("adapter: ")
+    assert caught.value.hint
+
+
+def test_an_adapter_for_another_model(tmp_path: Path) -> None:
+    _, adapter, _ = adapt("LlamaForCausalLM", {"target_modules": QV}, tmp_path)
+    other = save(make("BertForSequenceClassification"), tmp_path / "other")
+    with pytest.raises(CheckpointError, match=r"it changes 'model\.layers\.0\.self_attn\..*', the model model has no"):
+        opened(other, adapter)
+
+
+def test_folders_that_hold_no_adapter(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"no adapter_config\.json"):
+        open_adapter(tmp_path, "adapter")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    with pytest.raises(CheckpointError, match=r"no adapter_model\.safetensors"):
+        open_adapter(tmp_path, "adapter")

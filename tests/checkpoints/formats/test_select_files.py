@@ -1,0 +1,197 @@
+"""What is taken of a repo or folder: the weights that the index names, and all that makes a merged model usable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hubmerge.checkpoints.formats.select_files import companion_files, model_files
+from hubmerge.errors import CheckpointError
+from hubmerge.stream.sources import Source, files_of
+from merge_recipes import ModelReference
+from tests.checkpoints.families import base, save, tuned
+from tests.checkpoints.merging import merge
+from tests.stream.test_sources import FAMILY, assert_same, push, run, values
+
+Names = Callable[..., str]
+
+COMPANIONS = {
+    "additional_chat_templates/rag.jinja": "{{ documents }}",
+    "bpe.codes": "a b 1",
+    "emoji.dict": ":) smile",
+    "tokenizer.model.v3": "\0\1",
+    "source.spm": "\0\2",
+    "prophetnet.tokenizer": "a",
+    "modules.json": json.dumps(
+        [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            {"idx": 2, "name": "2", "path": "2_Dense/", "type": "sentence_transformers.models.Dense"},
+            {"idx": 3, "name": "3", "path": "../outside", "type": "sentence_transformers.models.Normalize"},
+        ]
+    ),
+    "1_Pooling/config.json": '{"pooling_mode_mean_tokens": true}',
+    "2_Dense/config.json": '{"in_features": 2}',
+    "2_Dense/model.safetensors": "weights of its own",
+}
+OTHERS = {
+    "2_Dense/pytorch_model.bin": "the same weights again",
+    "2_Dense/modeling.py": "code",
+    "additional_chat_templates/make.py": "code",
+    "additional_chat_templates/deeper.json": "{}",
+    "configuration.py": "code",
+    "LICENSE.py": "code",
+    "checkpoint-10/model.safetensors": "another model",
+    "onnx/config.json": "{}",
+}
+
+
+def read_nothing(name: str) -> bytes:
+    raise AssertionError(name)
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+
+
+def with_odd_shards(folder: Path, *names: str) -> Path:
+    """The model in the folder, spread over files that are not called as transformers would."""
+    whole = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    places = {tensor: names[index % len(names)] for index, tensor in enumerate(sorted(whole))}
+    for name in names:
+        (folder / name).parent.mkdir(exist_ok=True)
+        save_file({tensor: whole[tensor] for tensor, place in places.items() if place == name}, folder / name)
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return folder
+
+
+@pytest.mark.parametrize("where", ["hub", "local", "subfolder"])
+def test_all_that_makes_the_base_model_usable_comes_along(
+    tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str], where: str
+) -> None:
+    start, checkpoint = save(base(FAMILY), tmp_path / "base"), save(tuned(FAMILY, 1), tmp_path / "tuned")
+    write(start, COMPANIONS | OTHERS)
+    base_model = str(start)
+    if where != "local":
+        base_model = repo_name("base")
+        push(base_model, start, "here" if where == "subfolder" else None)
+        base_model += "/here" if where == "subfolder" else ""
+    status, out = run(tmp_path, base_model, [str(checkpoint)])
+    assert status == 0, capsys.readouterr().err
+    found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {name: (out / name).read_text() for name in COMPANIONS} == COMPANIONS
+    assert not found & set(OTHERS)
+    assert_same(values(out), merge(tmp_path / "again", start, [checkpoint]).values())
+
+
+def test_a_module_has_its_pickle_where_it_has_nothing_else() -> None:
+    modules = json.dumps([{"path": "2_Dense"}]).encode()
+    names = {"modules.json", "2_Dense/pytorch_model.bin", "2_Dense/deeper/model.safetensors"}
+    assert companion_files(names, lambda name: modules) == names
+
+
+@pytest.mark.parametrize("text", ["", "[", "{}", '["2_Dense"]', '[{"path": 3}]', '[{"path": "/2_Dense"}]', "[" * 9999])
+def test_what_is_no_list_of_modules_names_none(text: str) -> None:
+    names = {"modules.json", "2_Dense/config.json"}
+    assert companion_files(names, lambda name: text.encode()) == {"modules.json"}
+
+
+@pytest.mark.parametrize("names", [("weights-0.safetensors", "weights-1.safetensors"), ("in/a.safetensors",)])
+@pytest.mark.parametrize("where", ["hub", "subfolder", "local"])
+@pytest.mark.parametrize("fetching", ["cache", "ranges"])
+def test_the_index_says_which_files_hold_the_weights(
+    tmp_path: Path,
+    repo_name: Names,
+    capsys: pytest.CaptureFixture[str],
+    names: tuple[str, ...],
+    where: str,
+    fetching: str,
+) -> None:
+    start, checkpoint = save(base(FAMILY), tmp_path / "base"), save(tuned(FAMILY, 1), tmp_path / "tuned")
+    expected = merge(tmp_path / "again", start, [checkpoint]).values()
+    with_odd_shards(checkpoint, *names)
+    save_file({"stale": torch.ones(3)}, checkpoint / "model-00001-of-00099.safetensors")
+    model = str(checkpoint)
+    if where != "local":
+        model = repo_name("tuned")
+        push(model, checkpoint, "sub" if where == "subfolder" else None)
+        model += "/sub" if where == "subfolder" else ""
+    status, out = run(tmp_path, str(start), [model], fetch=fetching)
+    assert status == 0, capsys.readouterr().err
+    assert_same(values(out), expected)
+
+
+def test_only_what_the_index_names_is_fetched(tmp_path: Path, repo_name: Names) -> None:
+    checkpoint = with_odd_shards(save(tuned(FAMILY, 1), tmp_path / "tuned"), "a.safetensors", "b.safetensors")
+    save_file({"stale": torch.ones(3)}, checkpoint / "model-00001-of-00099.safetensors")
+    repo = repo_name("tuned")
+    commit = push(repo, checkpoint)
+    expected = ["a.safetensors", "b.safetensors", "config.json", "model.safetensors.index.json"]
+    for source in (Source(ModelReference(repo), commit), Source(ModelReference(str(checkpoint)), "")):
+        assert [file.path for file in files_of(source)] == expected
+
+
+def test_shards_that_the_repo_lacks(tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:
+    start = save(base(FAMILY), tmp_path / "base")
+    checkpoint = with_odd_shards(save(tuned(FAMILY, 1), tmp_path / "tuned"), "a.safetensors", "b.safetensors")
+    (checkpoint / "b.safetensors").unlink()
+    repo = repo_name("tuned")
+    push(repo, checkpoint)
+    status, _ = run(tmp_path, str(start), [repo], "plan")
+    assert status == 4
+    assert "1 of 2 shards is missing, the first is b.safetensors" in capsys.readouterr().out
+
+
+def test_an_index_that_leads_out_of_the_repo(tmp_path: Path) -> None:
+    index = json.dumps({"weight_map": {"a": "../../secret.safetensors"}}).encode()
+    with pytest.raises(CheckpointError, match=r"there/model\.safetensors\.index\.json: tensor 'a' is said to be in"):
+        model_files({"model.safetensors.index.json", "../../secret.safetensors"}, lambda name: index, "there")
+
+
+def test_a_single_file_goes_before_an_index_which_is_not_read() -> None:
+    names = {"model.safetensors", "model.safetensors.index.json", "config.json", "pytorch_model.bin"}
+    assert model_files(names, read_nothing, "there") == {"model.safetensors", "config.json"}
+
+
+@pytest.mark.parametrize(
+    ("file", "told", "hint"),
+    [
+        ("model.fp16.safetensors", "found model.fp16.safetensors, config.json", 'from_pretrained(..., variant="fp16")'),
+        ("tf_model.h5", "found tf_model.h5, config.json", "load tf_model.h5 with the library that wrote it"),
+        ("open_clip_pytorch_model.bin", "found open_clip_pytorch_model.bin", "save the model with save_pretrained()"),
+        ("model-00001-of-00001.safetensors", "found model-00001-of", "is a shard, and the index"),
+        ("model-q4.gguf", "found model-q4.gguf", "a GGUF file is mostly quantised"),
+        ("towers/model.safetensors", "found towers/model.safetensors", "put /towers behind the name"),
+    ],
+)
+@pytest.mark.parametrize("command", ["plan", "run"])
+def test_weights_under_other_names_are_told(
+    tmp_path: Path,
+    repo_name: Names,
+    capsys: pytest.CaptureFixture[str],
+    file: str,
+    told: str,
+    hint: str,
+    command: str,
+) -> None:
+    start, checkpoint = save(base(FAMILY), tmp_path / "base"), save(tuned(FAMILY, 1), tmp_path / "tuned")
+    (checkpoint / file).parent.mkdir(exist_ok=True)
+    (checkpoint / "model.safetensors").rename(checkpoint / file)
+    repo = repo_name("tuned")
+    push(repo, checkpoint)
+    status, _ = run(tmp_path, str(start), [repo], command)
+    assert status == 4
+    captured = capsys.readouterr()
+    events = [json.loads(line) for line in captured.out.splitlines() if line.startswith("{")]
+    said = "".join(f"{event['message']} {event['hint']}" for event in events if event["event"] == "error")
+    said = said or " ".join(captured.err.split())
+    assert told in said
+    assert hint in said

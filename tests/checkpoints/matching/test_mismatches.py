@@ -1,0 +1,175 @@
+"""What is said of a checkpoint that does not fit: all that is wrong with it at once, and a rule that helps at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from hubmerge.checkpoints import EVERYTHING, Checkpoint, Selection, align, open_checkpoint
+from hubmerge.checkpoints.matching.components import patterns_for
+from hubmerge.errors import CheckpointError
+from tests.checkpoints.files import random_tensors, selection_in, with_prefix, without, write_folder
+
+Open = Callable[..., Checkpoint]
+
+
+def language(layers: int = 2, *, vocabulary: int = 9, width: int = 4) -> dict[str, torch.Tensor]:
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocabulary, width),
+        "model.norm.weight": (width,),
+    }
+    for layer in range(layers):
+        shapes |= {f"model.layers.{layer}.{part}.weight": (width, width) for part in ("q_proj", "k_proj", "o_proj")}
+    return random_tensors({**shapes, "lm_head.weight": (vocabulary, width)})
+
+
+LANGUAGE = language()
+
+
+@pytest.fixture
+def opened(tmp_path: Path) -> Open:
+    def open_one(name: str, tensors: Mapping[str, torch.Tensor], config: dict[str, Any] | None = None) -> Checkpoint:
+        return open_checkpoint(write_folder(tmp_path / name, tensors, config), name)
+
+    return open_one
+
+
+def refused(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = EVERYTHING) -> CheckpointError:
+    with pytest.raises(CheckpointError) as caught:
+        align(base, checkpoint, selection=selection)
+    return caught.value
+
+
+def test_all_tensors_of_another_shape_are_told_with_one_rule(opened: Open) -> None:
+    base, checkpoint = opened("base", LANGUAGE), opened("tuned", language(vocabulary=11))
+    error = refused(base, checkpoint)
+    assert error.message == (
+        "tuned: tensor 'model.embed_tokens.weight' is 11 x 4, the base model base has 9 x 4 in "
+        "'model.embed_tokens.weight'; of another shape as well: 'lm_head.weight'"
+    )
+    rule = selection_in(error)
+    assert rule == Selection(exclude=("model.embed_tokens.weight", "lm_head.*"))
+    assert len(align(base, checkpoint, selection=rule).tensors) == 7
+
+
+def test_all_missing_tensors_stand_in_one_rule(opened: Open) -> None:
+    gone = [f"model.layers.{layer}.{part}.weight" for layer in range(6) for part in ("q_proj", "k_proj")]
+    base, checkpoint = opened("base", language(6)), opened("part", without(language(6), gone))
+    error = refused(base, checkpoint)
+    assert "'model.layers.0.q_proj.weight' and 11 more of the base model base is missing" in error.message
+    rule = selection_in(error)
+    assert rule == Selection(exclude=("model.layers.*.q_proj.weight", "model.layers.*.k_proj.weight"))
+    assert not set(align(base, checkpoint, selection=rule).tensors) & set(gone)
+
+
+def test_what_is_missing_surplus_and_of_another_shape_stands_in_one_rule_beside_that_of_the_recipe(
+    opened: Open,
+) -> None:
+    tensors = {
+        **without(language(4), ["model.layers.1.q_proj.weight", "model.norm.weight"]),
+        "lm_head.weight": torch.ones(8, 4),
+        "value_head.weight": torch.ones(4, 1),
+        "value_head.bias": torch.ones(1),
+        "model.extra.weight": torch.ones(4),
+    }
+    base, checkpoint = opened("base", language(4)), opened("odd", tensors)
+    error = refused(base, checkpoint, Selection(include=("model.*", "lm_head.*", "value*"), exclude=("*.norm.*",)))
+    assert error.message.count(";") == 2
+    rule = selection_in(error)
+    assert rule.include == ("model.*", "lm_head.*", "value*")
+    assert rule.exclude == (
+        "*.norm.*",
+        "lm_head.*",
+        "value_head.*",
+        "model.extra.weight",
+        "model.layers.1.q_proj.weight",
+    )
+    assert len(align(base, checkpoint, selection=rule).tensors) == 12
+
+
+def test_a_surplus_part_of_a_checkpoint_with_a_prefix(opened: Open) -> None:
+    tensors = with_prefix("module.", {**LANGUAGE, "score.weight": torch.ones(2, 4)})
+    base, checkpoint = opened("base", LANGUAGE), opened("wrapped", tensors)
+    rule = selection_in(refused(base, checkpoint))
+    assert set(align(base, checkpoint, selection=rule).tensors) == set(LANGUAGE)
+
+
+@pytest.mark.parametrize("width", [4, 8])
+def test_a_checkpoint_of_another_architecture_is_not_to_be_cut_down(opened: Open, width: int) -> None:
+    tensors = random_tensors(
+        {
+            "bert.embeddings.word_embeddings.weight": (9, width),
+            "bert.encoder.layer.0.attention.self.query.weight": (width, width),
+            "bert.encoder.layer.0.attention.self.key.weight": (width, width),
+            "cls.predictions.bias": (9,),
+        }
+    )
+    other = opened("other", tensors if width == 4 else language(width=8), {"model_type": "bert"})
+    error = refused(opened("base", LANGUAGE, {"model_type": "llama"}), other)
+    assert "other: most of its tensors do not fit the base model base (bert, not llama): tensor '" in error.message
+    assert "name that one as base_model" in (error.hint or "")
+    assert "exclude" not in (error.hint or "")
+
+
+@pytest.mark.parametrize(("base_layers", "layers"), [(1, 2), (2, 1), (8, 6), (6, 8)])
+def test_a_checkpoint_of_another_depth_is_not_to_be_cut_down(opened: Open, base_layers: int, layers: int) -> None:
+    error = refused(opened("base", language(base_layers)), opened("other", language(layers)))
+    assert "other: its layers are not those of the base model base: tensor 'model.layers." in error.message
+    assert "exclude" not in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("parts", "config", "told"),
+    [
+        ({"weight": torch.float8_e4m3fn, "weight_scale": torch.float32}, None, "weight_scale' belongs to a quantised"),
+        ({"weight": torch.float8_e4m3fn, "weight_scale_inv": torch.float32}, None, "weight_scale_inv' belongs"),
+        (
+            {"qweight": torch.int32, "qzeros": torch.int32, "scales": torch.float16, "g_idx": torch.int32},
+            {"quantization_config": {"quant_method": "gptq"}},
+            "belongs to a quantised format (gptq)",
+        ),
+        ({"codes": torch.int16}, {"quantization_config": {}}, None),
+        ({"codes": torch.float16}, {"quantization_config": {"quant_method": "x"}}, "tells of a quantised format (x)"),
+    ],
+)
+@pytest.mark.parametrize("excluded", [(), ("*scale*", "*_idx")])
+def test_a_quantised_format_is_told_at_once(
+    opened: Open,
+    parts: dict[str, torch.dtype],
+    config: dict[str, Any] | None,
+    told: str | None,
+    excluded: tuple[str, ...],
+) -> None:
+    quantised = {
+        **{name: tensor for name, tensor in LANGUAGE.items() if "_proj" not in name},
+        **{
+            f"{name.removesuffix('.weight')}.{part}": torch.ones(4, 4).to(dtype)
+            for name in LANGUAGE
+            if "_proj" in name
+            for part, dtype in parts.items()
+        },
+    }
+    if told is None or (excluded and "weight" in parts):
+        return
+    error = refused(opened("base", LANGUAGE), opened("quantised", quantised, config), Selection(exclude=excluded))
+    assert error.message.startswith("quantised: ")
+    assert told in error.message
+    assert error.hint == "merge an unquantised version of this model"
+
+
+def test_a_quantised_base_model_is_told_as_such(opened: Open) -> None:
+    scales = {f"model.layers.{layer}.q_proj.weight_scale": torch.ones(1) for layer in range(2)}
+    error = refused(opened("base", {**LANGUAGE, **scales}), opened("tuned", LANGUAGE))
+    assert error.message.startswith("base: tensor 'model.layers.0.q_proj.weight_scale' belongs to a quantised format")
+
+
+def test_patterns_take_no_more_than_they_are_to() -> None:
+    names = ["head.weight", "head.bias", "layers.0.q.weight", "layers.1.q.weight", "layers.10.q.bias", "scale"]
+    spared = ["layers.2.q.bias", "layers.2.k.weight"]
+    assert patterns_for(names, spared) == ["head.*", "layers.*.q.weight", "layers.10.q.bias", "scale"]
+    assert patterns_for(["a.weight"], []) == ["a.*"]
+    assert patterns_for([], ["a"]) == []

@@ -1,0 +1,366 @@
+"""Several processes on one step: the same bytes as one, and one end for all when one fails."""
+
+from __future__ import annotations
+
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hubmerge.checkpoints import Checkpoint, PlannedTensor, SafetensorsWriter, TensorSpec, open_checkpoint
+from hubmerge.cli.launch import launched_count, launched_rank
+from hubmerge.errors import CheckpointError, MachineError
+from hubmerge.executor import StepInput, merge_steps, write_merged
+from hubmerge.executor.parallel.processes import (
+    SINGLE_PROCESS,
+    Processes,
+    Shutdown,
+    do_share,
+    gather,
+    is_shared,
+    run_on_all,
+    shares,
+    stop_file,
+    worker_loop,
+)
+from hubmerge.methods import METHODS, Opcm, method_named
+from tests.executor.streams import Stream, make_base, make_checkpoint, open_stream, save
+from tests.executor.test_runs import digests, make_stream
+
+
+class Meeting:
+    """Threads in the place of processes: what they give each other is pickled, as between processes."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.given: list[bytes] = [b""] * count
+        self.barrier = threading.Barrier(count)
+
+
+class Member:
+    """Implements `Processes`."""
+
+    def __init__(self, meeting: Meeting, rank: int) -> None:
+        self.rank = rank
+        self.count = self.on_this_machine = meeting.count
+        self.turn = threading.Lock()
+        self._meeting = meeting
+
+    def exchange(self, value: Any) -> list[Any]:
+        self._meeting.given[self.rank] = pickle.dumps(value)
+        self._meeting.barrier.wait(20)
+        found = [pickle.loads(given) for given in self._meeting.given]
+        self._meeting.barrier.wait(20)
+        return found
+
+
+def together(count: int, first: Callable[[Processes], Any], **own: Any) -> tuple[Any, list[Any]]:
+    """Run `first` as rank 0 while the others follow; what it returns or raises, and what the others end with."""
+    meeting = Meeting(count)
+    ends: list[Any] = [None] * count
+
+    def other(rank: int) -> None:
+        try:
+            ends[rank] = worker_loop(Member(meeting, rank), **own)
+        except Exception as error:
+            ends[rank] = error
+
+    threads = [threading.Thread(target=other, args=(rank,), daemon=True) for rank in range(1, count)]
+    for thread in threads:
+        thread.start()
+    member = Member(meeting, 0)
+    try:
+        result = first(member)
+    except Exception as error:
+        result = error
+    member.exchange(Shutdown(4 if isinstance(result, Exception) else 0))
+    for thread in threads:
+        thread.join(20)
+    return result, ends[1:]
+
+
+class Same:
+    """The same parameters for every tensor; unlike a lambda, they can be sent."""
+
+    def __init__(self, values: Any) -> None:
+        self.values = values
+
+    def __call__(self, name: str) -> Any:
+        return self.values
+
+
+def merge_all(stream: Stream, folder: Path, method: str, processes: Processes, **here: Any) -> dict[str, str]:
+    found, previous = method_named(method), None
+    for step, checkpoint in enumerate(stream.checkpoints, start=1):
+        state_folder = folder / f"state{step}"
+        state, _ = run_on_all(
+            processes,
+            merge_steps,
+            stream.base,
+            [StepInput(checkpoint, Same(found.Parameters()))],
+            *(previous, found, stream.plan, state_folder),
+            chain=f"step {step}",
+            here=here,
+        )
+        merged = folder / f"merged{step}"
+        merged.mkdir()
+        run_on_all(processes, write_merged, stream.base, state, stream.plan, merged, max_shard_bytes=9_000, here=here)
+        previous = state
+    return digests(folder)
+
+
+@pytest.mark.parametrize("method", [method.name for method in METHODS])
+def test_the_number_of_processes_changes_no_byte(tmp_path: Path, method: str) -> None:
+    stream = make_stream(tmp_path / "models")
+    (tmp_path / "alone").mkdir()
+    alone = merge_all(stream, tmp_path / "alone", method, SINGLE_PROCESS)
+    for count in (2, 3):
+        folder = tmp_path / str(count)
+        folder.mkdir()
+        seen: list[str] = []
+        result, ends = together(
+            count,
+            lambda processes, folder=folder, seen=seen: merge_all(
+                stream, folder, method, processes, on_tensor=lambda tensor: seen.append(tensor.name)
+            ),
+        )
+        assert ends == [0] * (count - 1)
+        assert result == alone
+        assert len(seen) == 3 * (len(stream.plan.merged) + len(stream.plan.tensors))
+
+
+@pytest.mark.parametrize("method", ["opcm", "weight_average"])
+def test_processes_share_several_steps_at_a_time(tmp_path: Path, method: str) -> None:
+    stream, found = make_stream(tmp_path / "models"), method_named(method)
+    merge_all(stream, tmp_path, method, SINGLE_PROCESS)
+    incoming = [StepInput(checkpoint, Same(found.Parameters())) for checkpoint in stream.checkpoints]
+    (state, told), ends = together(
+        2,
+        lambda processes: run_on_all(
+            processes, merge_steps, stream.base, incoming, None, found, stream.plan, tmp_path / "all", chain="step 3"
+        ),
+    )
+    assert ends == [0]
+    assert (state.step, [figures.step for figures in told]) == (3, [1, 2, 3])
+    assert digests(tmp_path / "all") == digests(tmp_path / "state3")
+
+
+def test_the_work_is_divided(tmp_path: Path) -> None:
+    stream = make_stream(tmp_path / "models")
+    (tmp_path / "states").mkdir()
+    by: dict[int, set[str]] = {0: set(), 1: set()}
+
+    def share(processes: Processes) -> None:
+        stop = stop_file(tmp_path / "states" / "a", processes)
+        done = do_share(
+            stream.plan.merged, lambda t: t.name, processes=processes, cost=lambda t: t.flops, stop=stop, workers=1
+        )
+        by[processes.rank] = set(done.values())
+
+    meeting = Meeting(2)
+    threads = [threading.Thread(target=share, args=(Member(meeting, rank),)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert by[0] | by[1] == {tensor.name for tensor in stream.plan.merged}
+    assert by[0]
+    assert by[1]
+    assert not by[0] & by[1]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_shares_are_even_and_complete(count: int) -> None:
+    costs = np.random.default_rng(3).pareto(1.5, 30).tolist()
+    divided = shares(costs, count)
+    assert sorted(index for share in divided for index in share) == list(range(30))
+    loads = [sum(costs[index] + 1.0 for index in share) for share in divided]
+    # No more than the best possible load and one piece of work.
+    assert max(loads) <= sum(loads) / count + max(costs) + 1.0
+
+
+def test_a_value_that_is_not_finite_ends_all_processes_alike(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    base = make_base(rng)
+    values = [make_checkpoint(rng, base) for _ in range(2)]
+    stream = open_stream(tmp_path / "models", base, values, dtype=torch.float32)
+    # The smallest tensor, which is not the first process's.
+    own = {stream.plan.merged[index].name for index in shares([t.flops for t in stream.plan.merged], 2)[1]}
+    name = min(own)
+    values[1][name] = np.full_like(values[1][name], np.nan)
+    save(tmp_path / "bad", values[1], torch.float32)
+    bad = open_checkpoint(tmp_path / "bad", "bad")
+    folder = tmp_path / "states"
+    folder.mkdir()
+
+    def run(processes: Processes) -> None:
+        good, wrong = ([StepInput(each, Same(Opcm.Parameters()))] for each in (stream.checkpoints[0], bad))
+        state, _ = run_on_all(processes, merge_steps, stream.base, good, None, Opcm(), stream.plan, folder / "1")
+        run_on_all(processes, merge_steps, stream.base, wrong, state, Opcm(), stream.plan, folder / "2")
+
+    error, ends = together(2, run)
+    assert isinstance(error, CheckpointError)
+    assert name in error.message
+    assert "bad" in error.message
+    assert error.hint
+    assert ends == [4]
+    assert [path.name for path in sorted(folder.iterdir()) if not path.name.startswith(".")] == ["1"]
+    again, ends = together(
+        2,
+        lambda processes: run_on_all(
+            processes,
+            merge_steps,
+            stream.base,
+            [StepInput(stream.checkpoints[0], Same(Opcm.Parameters()))],
+            *(None, Opcm(), stream.plan, folder / "2"),
+        ),
+    )
+    assert (again[0].step, ends) == (1, [0])
+
+
+class UnsendableError(Exception):
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__("no way to make this one again")
+
+
+def fail_in(rank: int, at: str, *, processes: Processes) -> None:
+    if processes.rank == rank and at == "before":
+        raise UnsendableError(1, 2)
+    gather(processes, None)
+    if processes.rank == rank and at == "after":
+        raise MachineError("the disk broke", hint="buy another")
+
+
+@pytest.mark.parametrize("rank", [0, 2])
+@pytest.mark.parametrize("at", ["before", "after"])
+def test_one_error_in_all_wherever_it_happens(rank: int, at: str) -> None:
+    errors: list[BaseException] = []
+
+    def run(processes: Processes) -> None:
+        try:
+            run_on_all(processes, fail_in, rank, at)
+        except Exception as error:
+            errors.append(error)
+            raise
+
+    error, ends = together(3, run)
+    assert error is errors[0]
+    assert is_shared(error)
+    assert ends == [4, 4]
+    assert ("broke" if at == "after" else "no way to make this one again") in str(error)
+
+
+def test_an_order_that_cannot_be_given_is_an_error_of_the_first() -> None:
+    error, ends = together(2, lambda processes: run_on_all(processes, lambda processes: None))
+    assert "lambda" in str(error)
+    assert ends == [4]
+
+
+def test_a_process_that_failed_stops_the_others(tmp_path: Path) -> None:
+    tensors = [PlannedTensor(f"{n}", (4, 4), torch.float32, torch.float32, "merge-other", "") for n in range(100)]
+    begun: list[str] = []
+    at_work = threading.Event()
+
+    def work(processes: Processes) -> None:
+        stop = stop_file(tmp_path / "a", processes)
+
+        def one(tensor: PlannedTensor) -> None:
+            if processes.rank == 1:
+                assert at_work.wait(20)
+                raise MachineError("broken")
+            begun.append(tensor.name)
+            at_work.set()
+            failed.wait(20)
+
+        failed = threading.Event()
+        if processes.rank == 0:
+            threading.Thread(target=_when_there, args=(stop, failed), daemon=True).start()
+        do_share(tensors, one, processes=processes, cost=lambda t: 1.0, stop=stop, workers=2)
+
+    errors: list[Exception] = []
+
+    def member(rank: int) -> None:
+        try:
+            work(Member(meeting, rank))
+        except MachineError as error:
+            errors.append(error)
+
+    meeting = Meeting(2)
+    threads = [threading.Thread(target=member, args=(rank,)) for rank in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert len(errors) == 2
+    assert len(begun) in {1, 2}, "the first process must end what it has begun, and begin nothing more"
+
+
+def _when_there(path: Path, event: threading.Event) -> None:
+    while not path.exists():
+        threading.Event().wait(0.005)
+    event.set()
+
+
+def test_several_writers_make_one_file(tmp_path: Path) -> None:
+    values = {name: torch.arange(float(size)) for name, size in (("a", 3), ("b", 5), ("c", 4))}
+    specs = [TensorSpec(name, value.dtype, tuple(value.shape)) for name, value in values.items()]
+    with SafetensorsWriter(tmp_path / "alone.safetensors", specs) as writer:
+        for name, value in values.items():
+            writer.write(name, value)
+        alone = writer.commit()
+    path = tmp_path / "shared.safetensors"
+    with SafetensorsWriter(path, specs) as first:
+        first.write("b", values["b"])
+        with SafetensorsWriter(path, specs, attach=True) as other:
+            other.write("a", values["a"])
+            other.write("c", values["c"])
+            written = other.export_written()
+        with SafetensorsWriter(path, specs, attach=True):
+            pass
+        with pytest.raises(ValueError, match="2 tensors were not written"):
+            first.commit()
+        with pytest.raises(ValueError, match="written twice"):
+            first.import_written({"b": ""})
+        first.import_written(written)
+        shared = first.commit()
+    assert path.read_bytes() == (tmp_path / "alone.safetensors").read_bytes()
+    assert shared.digests == alone.digests
+    with pytest.raises(MachineError):
+        SafetensorsWriter(tmp_path / "nobody-began.safetensors", specs, attach=True)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_an_open_checkpoint_can_be_sent(tmp_path: Path, suffix: str) -> None:
+    values = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
+    folder = tmp_path / "model"
+    folder.mkdir()
+    if suffix == "bin":
+        torch.save(values, folder / "pytorch_model.bin")
+    else:
+        from safetensors.torch import save_file
+
+        save_file(values, folder / "model.safetensors")
+    checkpoint = open_checkpoint(folder, "it")
+    checkpoint.read("a")
+    sent: Sequence[Checkpoint] = [pickle.loads(pickle.dumps(checkpoint)) for _ in range(2)]
+    for copy in sent:
+        assert copy.label == "it"
+        assert copy.tensors == checkpoint.tensors
+        assert all(torch.equal(copy.read(name), value) for name, value in values.items())
+        copy.close()
+
+
+def test_how_many_were_launched() -> None:
+    assert launched_count({}) == 1
+    assert launched_count({"WORLD_SIZE": "1"}) == 1
+    assert launched_count({"WORLD_SIZE": "8", "RANK": "3"}) == 8
+    assert launched_count({"OMPI_COMM_WORLD_SIZE": "2"}) == 2
+    assert launched_count({"PMI_SIZE": ""}) == 1
+    assert launched_rank({"RANK": "3"}) == 3
+    assert launched_rank({"OMPI_COMM_WORLD_RANK": "1"}) == 1
+    assert launched_rank({"RANK": "0"}) == launched_rank({}) == 0

@@ -1,0 +1,333 @@
+"""Everything that a recipe may get wrong, with the place, the key and the way out that the error names."""
+
+from __future__ import annotations
+
+import pytest
+
+from hubmerge.stream.catalog import installed_catalog
+from merge_recipes import RecipeError, parse_recipe
+from tests.merge_recipes.samples import RECIPE, problems_of, sample, the_problem
+
+FIRST = "  - model: tanganke/clip-vit-base-patch32_sun397\n"
+SECOND = "  - model: tanganke/clip-vit-base-patch32_stanford-cars@main\n"
+ALPHA = "  alpha: 0.5\n"
+DATASET = "{path: tanganke/sun397, split: test, image: image, label: label}"
+PROMPTS = '["a photo of a {}."]'
+KIND = "kind: zero-shot-image-classification"
+TASK = "      metrics: [accuracy]\n"
+REPO = "repo: me/clip-vit-base-patch32-8-tasks"
+
+CASES = {
+    # what is replaced, what by; line, column, key; parts of the message
+    "misspelt parameter": (ALPHA, "  aplha: 0.5\n", 7, 3, "parameters.aplha", "did you mean alpha?"),
+    "misspelt key": ("dtype:", "dtpe:", 8, 1, "dtpe", "unknown key; did you mean dtype?"),
+    "misspelt required key": ("merge_method:", "merge_metod:", 1, 1, "merge_metod", "did you mean merge_method?"),
+    "misspelt nested key": ("steps: every", "step: every", 18, 3, "publish.step", "did you mean steps?"),
+    "key of nothing near": ("dtype: float32", "zzz: 1", 8, 1, "zzz", "unknown key; expected one of: base_model, dtype"),
+    "unknown method": ("projection", "projction", 1, 15, "merge_method", "did you mean projection?"),
+    "method of mergekit": ("projection", "slerp", 1, 15, "merge_method", "mergekit's method slerp is not supported"),
+    "alpha too large": (
+        ALPHA,
+        "  alpha: 1.5\n",
+        7,
+        10,
+        "parameters.alpha",
+        "expected a number <= 1.0, got the number 1.5",
+    ),
+    "alpha too small": (
+        ALPHA,
+        "  alpha: -1\n",
+        7,
+        10,
+        "parameters.alpha",
+        "expected a number >= 0.0, got the number -1",
+    ),
+    "alpha in quotes": (ALPHA, '  alpha: "0.5"\n', 7, 10, "parameters.alpha", 'expected a number, got the text "0.5"'),
+    "alpha true": (ALPHA, "  alpha: yes\n", 7, 10, "parameters.alpha", "got yes, which YAML reads as true"),
+    "alpha infinite": (ALPHA, "  alpha: .inf\n", 7, 10, "parameters.alpha", ".inf is not a finite number"),
+    "alpha too long": (ALPHA, "  alpha: 1e999\n", 7, 10, "parameters.alpha", "the number 1e999 is too large"),
+    "alpha empty": (ALPHA, "  alpha:\n", 7, 9, "parameters.alpha", "got nothing"),
+    "alpha a mapping": (ALPHA, "  alpha: {a: 1}\n", 7, 10, "parameters.alpha", "got a mapping"),
+    "gradient": (ALPHA, "  alpha: [0, 0.5, 1]\n", 7, 10, "parameters.alpha", "mergekit's gradient"),
+    "gradient in a filter": (ALPHA, "  alpha: [{value: [0, 1]}]\n", 7, 19, "parameters.alpha[0].value", "gradient"),
+    "no filter list": (ALPHA, "  alpha: []\n", 7, 10, "parameters.alpha", "the list is empty"),
+    "filter value out of range": (
+        ALPHA,
+        "  alpha: [{filter: attn, value: 7}, {value: 0.5}]\n",
+        *(7, 33, "parameters.alpha[0].value", "expected a number <= 1.0, got the number 7"),
+    ),
+    "filter misspelt": (
+        ALPHA,
+        "  alpha: [{fliter: a, value: 1}]\n",
+        7,
+        12,
+        "parameters.alpha[0].fliter",
+        "mean filter?",
+    ),
+    "filter without value": (ALPHA, "  alpha: [{filter: a}]\n", 7, 11, "parameters.alpha[0].value", "key is required"),
+    "filter not text": (ALPHA, "  alpha: [{filter: 3, value: 1}]\n", 7, 20, "parameters.alpha[0].filter", "got 3"),
+    "filter item a number": (ALPHA, "  alpha: [{value: 1}, 0.5]\n", 7, 23, "parameters.alpha[1]", "got 0.5"),
+    "filter where one value is": (
+        ALPHA,
+        "  rank_rule: [{value: paper}]\n",
+        *(7, 14, "parameters.rank_rule", "one value for all tensors"),
+    ),
+    "parameter misplaced": (
+        FIRST,
+        FIRST + "    parameters: {rank_rule: paper}\n",
+        *(5, 18, "models[0].parameters.rank_rule", "one value for the whole stream"),
+    ),
+    "parameter of an entry": (
+        FIRST,
+        FIRST + "    parameters: {alpha: 2}\n",
+        *(5, 25, "models[0].parameters.alpha", "expected a number <= 1.0"),
+    ),
+    "parameters that do not go together": (ALPHA, ALPHA + "  floor: 0.6\n", 7, 3, "parameters", "floor is larger"),
+    "choice misspelt": (ALPHA, "  rank_rule: papr\n", 7, 14, "parameters.rank_rule", "did you mean paper?"),
+    "parameter missing": ("merge_method: projection", "merge_method: scaled", 7, 3, "parameters.alpha", "no such"),
+    "base in its own stream": (
+        SECOND,
+        "  - model: openai/clip-vit-base-patch32@main\n",
+        *(5, 12, "models[1].model", "this is the base model"),
+    ),
+    "stream empty": (FIRST + SECOND, "  []\n", 4, 3, "models", "the list is empty"),
+    "entry without model": (
+        SECOND,
+        "  - name: cars\n",
+        5,
+        5,
+        "models[1].model",
+        "this key is required: the checkpoint",
+    ),
+    "entry a text": (SECOND, "  - a/b\n", 5, 5, "models[1]", 'expected a mapping, got the text "a/b"'),
+    "entry names repeat": (
+        SECOND,
+        SECOND.replace("tanganke", "x").replace("stanford-cars", "sun397"),
+        5,
+        5,
+        "models[1].name",
+        "in line 4",
+    ),
+    "entry name bad": (SECOND, SECOND + "    name: a b\n", 6, 11, "models[1].name", '"a b" is not a name'),
+    "entry name false": (SECOND, SECOND + "    name: no\n", 6, 11, "models[1].name", "no, which YAML reads as false"),
+    "reference an address": (
+        SECOND,
+        "  - model: https://huggingface.co/a/b\n",
+        *(5, 12, "models[1].model", "is an address"),
+    ),
+    "subfolder outside the repo": (SECOND, "  - model: a/b/../c\n", 5, 12, "models[1].model", "is not a folder in a"),
+    "base model with an adapter": (
+        "base_model: openai/clip-vit-base-patch32",
+        "base_model: openai/clip-vit-base-patch32+a/lora",
+        *(2, 13, "base_model", "no adapter of its own"),
+    ),
+    "reference a number": (SECOND, "  - model: 1234567\n", 5, 12, "models[1].model", "got the number 1234567"),
+    "revision empty": (SECOND, "  - model: a/b@\n", 5, 12, "models[1].model", "is not a revision"),
+    "local with revision": (
+        SECOND,
+        "  - model: ./b@main\n",
+        5,
+        12,
+        "models[1].model",
+        "a local folder has no revision",
+    ),
+    "dtype": ("dtype: float32", "dtype: fp32", 8, 8, "dtype", "expected one of: bfloat16, float16, float32, float64"),
+    "shuffled without seed": ("dtype: float32", "order: shuffled", 8, 8, "order", "needs a seed"),
+    "seed without shuffled": ("dtype: float32", "seed: 3", 8, 1, "seed", "has no meaning"),
+    "order misspelt": ("dtype: float32", "order: shufled", 8, 8, "order", "did you mean shuffled?"),
+    "unknown kind": (KIND, KIND.replace("image", "imag"), 12, 13, "evaluate.tasks[0].kind", "did you mean zero-shot-"),
+    "task of an unknown entry": (
+        TASK,
+        TASK + "      model: clip-vit-base-patch32_sun39\n",
+        *(16, 14, "evaluate.tasks[0].model", "did you mean clip-vit-base-patch32_sun397?"),
+    ),
+    "task names repeat": (
+        TASK,
+        f"{TASK}    - {{name: sun397, {KIND}, dataset: {{path: a/b}}}}\n",
+        *(16, 14, "evaluate.tasks[1].name", "taken by the task in line 11"),
+    ),
+    "template without braces": (PROMPTS, '["a {}", "a photo"]', 14, 25, "evaluate.tasks[0].prompts[1]", "needs {}"),
+    "template with a name": (PROMPTS, '["a {label} {}"]', 14, 17, "evaluate.tasks[0].prompts[0]", "no other braces"),
+    "templates a text": (
+        PROMPTS,
+        '"a {}"',
+        14,
+        16,
+        "evaluate.tasks[0].prompts",
+        'expected a list, got the text "a {}"',
+    ),
+    "no templates": (PROMPTS, "[]", 14, 16, "evaluate.tasks[0].prompts", "the list is empty"),
+    "class names false": (
+        TASK,
+        TASK + "      class_names: [yes, no]\n",
+        16,
+        21,
+        "evaluate.tasks[0].class_names[0]",
+        "yes",
+    ),
+    "dataset with @": (DATASET, "{path: a/b@main}", 13, 23, "evaluate.tasks[0].dataset.path", "no @revision"),
+    "dataset revision a number": (
+        DATASET,
+        "{path: a/b, revision: 1234567}",
+        *(13, 38, "evaluate.tasks[0].dataset.revision", "expected text, got the number 1234567"),
+    ),
+    "dataset revision like a float": (
+        DATASET,
+        "{path: a/b, revision: 12e4567}",
+        *(13, 38, "evaluate.tasks[0].dataset.revision", "the number 12e4567 is too large"),
+    ),
+    "dataset local with revision": (
+        DATASET,
+        "{path: ./b, revision: v1}",
+        *(13, 16, "evaluate.tasks[0].dataset", "a local dataset has no revision"),
+    ),
+    "max_examples": (DATASET, "{path: a/b, max_examples: 0}", 13, 42, "evaluate.tasks[0].dataset.max_examples", ">= 1"),
+    "publish without owner": (REPO, "repo: clip", 17, 9, "publish.repo", "expected owner/name"),
+    "publish over an input": (REPO, "repo: OpenAI/clip-vit-base-patch32", 17, 9, "publish.repo", "are merged"),
+    "shard size": (REPO, f"{REPO}\n  max_shard_size: 5 gigs", 18, 19, "publish.max_shard_size", "is not a size"),
+    "shard size a number": (REPO, f"{REPO}\n  max_shard_size: 5", 18, 19, "publish.max_shard_size", "got the number 5"),
+    "private as text": (REPO, f"{REPO}\n  private: maybe", 18, 12, "publish.private", "expected true or false"),
+    "slices": ("dtype: float32", "slices: []", 8, 1, "slices", "mergekit's slices are not supported"),
+    "modules": ("dtype: float32", "modules: {}", 8, 1, "modules", "mergekit's modules are not supported"),
+    "tokenizer": ("dtype: float32", "tokenizer: {}", 8, 1, "tokenizer", "keeps the base model's tokenizer"),
+    "tokenizer_source": ("dtype: float32", "tokenizer_source: union", 8, 1, "tokenizer_source", "not supported"),
+    "chat_template": ("dtype: float32", "chat_template: auto", 8, 1, "chat_template", "not supported"),
+    "layer_range": (SECOND, SECOND + "    layer_range: [0, 3]\n", 6, 5, "models[1].layer_range", "layer ranges"),
+    "import path": ("dtype: float32", "_target_: os.system", 8, 1, "_target_", "names no code"),
+    "duplicate key": ("dtype: float32", "merge_method: x", 8, 1, "merge_method", "already given in line 1"),
+    "tag": ("dtype: float32", "dtype: !!python/name:os.system float32", 8, 8, "dtype", "would build an object"),
+    "tab": (ALPHA, "\talpha: 0.5\n", 7, 1, "", "a tab cannot indent"),
+    "not YAML": (ALPHA, "  alpha: [0.5\n", 8, 6, "", "the text is not YAML"),
+    "alias without anchor": (ALPHA, "  alpha: *share\n", 7, 10, "", "the alias *share has no anchor"),
+    "control character": (ALPHA, '  alpha: "\\0"\n', 7, 10, "parameters.alpha", "control character"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_refusal(name: str) -> None:
+    old, new, line, column, key, message = CASES[name]
+    found = [problem for problem in problems_of(sample((old, new))) if message in problem.message]
+    assert found, "\n".join(map(str, problems_of(sample((old, new)))))
+    assert (found[0].file, found[0].line, found[0].column, found[0].key) == ("sample.yaml", line, column, key)
+    assert str(found[0]).startswith(f"sample.yaml:{line}:{column}: ")
+
+
+SEVERAL = {"class names false", "parameter missing"}
+
+
+@pytest.mark.parametrize("name", sorted(set(CASES) - SEVERAL))
+def test_one_mistake_is_one_problem(name: str) -> None:
+    old, new, *_ = CASES[name]
+    the_problem(sample((old, new)))
+
+
+def test_the_sample_itself_is_right() -> None:
+    assert problems_of(RECIPE) == []
+
+
+def test_all_mistakes_at_once_in_the_order_of_the_file() -> None:
+    chosen = ("misspelt parameter", "dtype", "unknown kind", "publish without owner", "entry a text")
+    found = problems_of(sample(*(CASES[name][:2] for name in chosen)))
+    assert [problem.line for problem in found] == [5, 7, 8, 12, 17]
+
+
+def test_a_required_key_says_what_it_is_for() -> None:
+    problem = the_problem(sample(("merge_method: projection\n", "")))
+    assert problem.key == "merge_method"
+    assert problem.message == "this key is required: the name of the merge method, for example opcm"
+
+
+def test_models_is_not_missed_where_slices_stand() -> None:
+    assert the_problem(sample(("models:", "slices:"))).key == "slices"
+
+
+@pytest.mark.parametrize(
+    ("written", "hint"),
+    [
+        (("  alpha: 0.5\n", '  alpha: "0.5"\n'), "write it without quotes: 0.5"),
+        (("  alpha: 0.5\n", "  alpha: 0,5\n"), "write it with a point: 0.5"),
+        (("  alpha: 0.5\n", '  alpha: "0,5"\n'), "write it with a point, without quotes: 0.5"),
+        (("float32", "1234"), None),
+        ((REPO, "repo: 1234567"), 'put it in quotes: "1234567"'),
+        ((PROMPTS, "a {}"), "write it as a list: [...]"),
+        ((SECOND, "  - a/b\n"), "a reference goes under a key, for example `model: a/b`"),
+        (
+            ("publish:\n  " + REPO + "\n  steps: every", "publish: me/foo"),
+            "a reference goes under a key, for example `repo: me/foo`",
+        ),
+        ((DATASET, "me/rows"), "a reference goes under a key, for example `path: me/rows`"),
+        (("parameters:\n" + ALPHA, "tensors: me/foo\n"), None),
+        ((SECOND, "  - model: https://huggingface.co/a/b\n"), "write the repo alone: a/b"),
+        (("dtype: float32", "order: shuffled"), "add for example `seed: 42`"),
+        ((SECOND, '  - model: "./my model"\n'), "give it a name of its own: `name: ...`"),
+    ],
+)
+def test_hints(written: tuple[str, str], hint: str | None) -> None:
+    assert the_problem(sample(written)).hint == hint
+
+
+@pytest.mark.parametrize(
+    ("written", "got", "hint"),
+    [
+        ('"0.5"', 'the text "0.5"', "write it without quotes: 0.5"),
+        ("0,5", 'the text "0,5"', "write it with a point: 0.5"),
+        ("atuo", 'the text "atuo"', "did you mean auto?"),
+        ("half", 'the text "half"', None),
+    ],
+)
+def test_a_parameter_that_is_a_number_or_a_word(written: str, got: str, hint: str | None) -> None:
+    scaled = ("merge_method: projection", "merge_method: scaled")
+    problem = the_problem(sample(scaled, (ALPHA, f"  lambda: 1\n  share: {written}\n")))
+    assert problem.message == f"expected a number between 0 and 1, or auto; got {got}"
+    assert (problem.key, problem.hint) == ("parameters.share", hint)
+
+
+def test_a_decimal_comma_inside_braces_is_told_of() -> None:
+    found = problems_of(sample(("parameters:\n" + ALPHA, "parameters: {alpha: 0,5}\n")))
+    assert (found[0].key, found[0].hint) == ("parameters.5", "write numbers with a point: 0.5")
+
+
+def test_a_parameter_that_every_tensor_needs() -> None:
+    scaled = ("merge_method: projection", "merge_method: scaled")
+    missing = the_problem(sample(scaled, ("  alpha: 0.5\n", "  count: 2\n")))
+    assert (missing.line, missing.key) == (7, "parameters.lambda")
+    assert "needs this parameter, for every entry and every tensor: what it is multiplied with" in missing.message
+    partly = the_problem(sample(scaled, ("  alpha: 0.5\n", "  lambda: [{filter: attn, value: 1}]\n")))
+    assert partly.message == missing.message
+    assert problems_of(sample(scaled, ("  alpha: 0.5\n", "  lambda: [{filter: attn, value: 1}, {value: 2}]\n"))) == []
+
+
+def test_a_filtered_value_that_does_not_go_with_another_parameter() -> None:
+    text = sample(("  alpha: 0.5\n", "  floor: 0.3\n  alpha: [{filter: attn, value: 0.2}, {value: 0.5}]\n"))
+    assert "floor is larger than alpha" in the_problem(text).message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a mapping with the keys merge_method, base_model, models; the file holds nothing"),
+        ("# only a comment\n", "the file holds nothing"),
+        ("- a\n- b\n", "got a list"),
+        ("opcm", "expected a mapping with the keys"),
+        (RECIPE + "---\n" + RECIPE, "a second document starts here"),
+        (RECIPE + "? [a, b]\n: 1\n", "a key is a word, got a list"),
+    ],
+)
+def test_documents_that_are_no_recipe(text: str, message: str) -> None:
+    assert message in the_problem(text).message
+
+
+def test_a_base_model_that_is_listed_as_in_a_recipe_of_mergekit_is_the_only_problem() -> None:
+    text = """
+        merge_method: ties
+        base_model: me/base
+        models:
+          - model: me/base
+          - {model: me/one, parameters: {weight: 0.5, density: 0.5}}
+        parameters: {int8_mask: true, normalize: true}
+        """
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text, catalog=installed_catalog())
+    assert [problem.message for problem in caught.value.problems] == ["this is the base model: its task vector is zero"]
+    right = text.replace("          - model: me/base\n", "")
+    assert len(parse_recipe(right, catalog=installed_catalog()).recipe.models) == 1

@@ -1,0 +1,85 @@
+"""What README, CONTRIBUTING and the pages under docs/ show is true: recipes check, commands parse, code is the code."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import torch
+
+from hubmerge.cli.main import build_parser
+from hubmerge.methods import Norms
+from hubmerge.stream.catalog import installed_catalog
+from merge_recipes import load_recipe
+from tests.examples.moving_average import MovingAverage
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+
+
+def parses(arguments: list[str]) -> bool:
+    try:
+        build_parser().parse_args(arguments)
+    except SystemExit as end:
+        return end.code == 0
+    return True
+
+
+def test_the_recipe_in_the_readme_is_one(tmp_path: Path) -> None:
+    (text,) = blocks(ROOT / "README.md", "yaml")
+    (tmp_path / "recipe.yaml").write_text(text)
+    loaded = load_recipe(tmp_path / "recipe.yaml", installed_catalog())
+    assert [entry.name for entry in loaded.recipe.entries] == ["sun397", "stanford-cars", "resisc45"]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_in_documents_parse(document: Path) -> None:
+    for block in blocks(document, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = [word for word in shlex.split(line, comments=True) if word != "&"]
+            if words[:1] == ["hubmerge"] and "..." not in words:
+                assert parses(words[1:]), f"{document.name}: {line}"
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    text = re.sub(r"```.*?```", "", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target and not target.startswith("/"):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_command_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    usage = build_parser().format_help()
+    commands = re.findall(r"^    (\w[\w-]*) ", usage, flags=re.MULTILINE)
+    assert "run" in commands
+    for command in commands:
+        assert f"hubmerge {command}" in text, command
+
+
+def test_the_method_in_contributing_is_the_tested_one() -> None:
+    (shown,) = blocks(ROOT / "CONTRIBUTING.md", "python")
+    code = (ROOT / "tests" / "examples" / "moving_average.py").read_text(encoding="utf-8")
+    assert code.endswith("\n\n" + shown)
+    assert len([line for line in shown.splitlines() if line.strip()]) <= 22
+
+
+def test_the_example_method_is_a_moving_average() -> None:
+    generator = torch.Generator().manual_seed(0)
+    base, *checkpoints = (torch.randn(4, 3, generator=generator, dtype=torch.float64) for _ in range(5))
+    method, parameters = MovingAverage(), MovingAverage.Parameters(newest=0.25)
+    accumulated, average = torch.zeros_like(base), checkpoints[0]
+    for step, checkpoint in enumerate(checkpoints, start=1):
+        accumulated = method.absorb(accumulated, checkpoint - base, parameters, step=step).accumulated
+        average = average if step == 1 else 0.75 * average + 0.25 * checkpoint
+        scale = method.scale(Norms(float(accumulated.norm()), (1.0,) * step), parameters)
+        torch.testing.assert_close(base + accumulated / scale, average, rtol=1e-12, atol=1e-12)
+        assert math.isfinite(scale)

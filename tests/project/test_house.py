@@ -1,0 +1,20 @@
+"""The plan of the house; what may import what is declared in pyproject.toml and checked by import-linter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted([*ROOT.glob("hubmerge/**/*.py"), *ROOT.glob("merge_recipes/**/*.py")])
+
+
+def test_the_top_of_the_package_holds_packages() -> None:
+    modules = {path.name for path in (ROOT / "hubmerge").glob("*.py")}
+    assert modules <= {"__init__.py", "__main__.py", "api.py", "errors.py"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_modules_stay_small(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400

@@ -1,0 +1,168 @@
+"""Steps whose models nobody asks for: merged at a time, with the same bytes as one by one."""
+
+from __future__ import annotations
+
+import errno
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hubmerge.run.out_folder import OutFolder
+from tests.stage import Stage
+
+Command = Callable[..., tuple[int, str, str]]
+MERGED = "model-00002-of-00002.safetensors"
+
+
+def read(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "hubmerge.json").read_text(encoding="utf-8"))
+
+
+def states(work: Path) -> list[int]:
+    """The steps that a state is there of."""
+    return sorted(json.loads(path.read_text())["step"] for path in work.glob("*/states/*/state.json"))
+
+
+def test_every_step_is_left_where_it_is_asked_for(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None))
+    each, last = tmp_path / "each", tmp_path / "last"
+    status, output, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "1", "--out", each, "--every-step")
+    assert status == 0, errors
+    assert [path.name for path in sorted(each.iterdir())] == ["step-01", "step-02", "step-03"]
+    assert [len(read(folder)["steps"]) for folder in sorted(each.iterdir())] == [1, 2, 3]
+    assert "step 2: merge" in output
+    status, output, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "2", "--out", last)
+    assert status == 0, errors
+    assert "steps 1-3: merge 3 checkpoints" in output
+    assert states(tmp_path / "2") == [3]
+    assert (last / MERGED).read_bytes() == (each / "step-03" / MERGED).read_bytes()
+    whole, short = read(each / "step-03")["steps"], read(last)["steps"]
+    untold = {"files": {}, "rounding": None, "state_digest": None, "digest": None}
+    assert [step | untold for step in short] == [step | untold for step in whole]
+    assert [bool(step["files"]) for step in short] == [False, False, True]
+    assert [step["state_digest"] for step in short] == [None, None, whole[2]["state_digest"]]
+
+
+def test_a_folder_for_every_step_is_no_place_for_other_things(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None))
+    status, _, errors = hubmerge("run", recipe, "--every-step")
+    assert (status, "add --out DIR" in errors) == (2, True)
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("mine")
+    for options in ((), ("--every-step",)):
+        status, _, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "work", "--out", out, *options)
+        assert status == 5
+        assert f"--out {out}: the folder holds something else" in errors
+    assert not list(tmp_path.glob("work/*"))
+    assert (out / "thesis.txt").read_text() == "mine"
+
+
+def test_steps_that_were_made_without_their_models_are_told(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    work = ("--work-dir", tmp_path / "work")
+    recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None, entries=tuple(stage.towers)[:2]))
+    assert hubmerge("run", recipe, *work)[0] == 0
+    recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None))
+    status, output, errors = hubmerge("run", recipe, *work, "--out", tmp_path / "out", "--every-step")
+    assert status == 0, errors
+    assert "not there: the models of step 1, which earlier runs made" in output
+    assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["step-02", "step-03"]
+
+
+def test_a_stream_that_grows_gives_the_bytes_of_one_made_at_once(
+    stage: Stage, hubmerge: Command, tmp_path: Path
+) -> None:
+    outs = []
+    for lengths in ((3,), (1, 3), (2, 3)):
+        work, out = (tmp_path / f"{kind}-{len(lengths)}-{lengths[0]}" for kind in ("work", "out"))
+        for length in lengths:
+            recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None, entries=tuple(stage.towers)[:length]))
+            status, _, errors = hubmerge("run", recipe, "--work-dir", work, "--out", out)
+            assert status == 0, errors
+        [state] = work.glob("*/states/*")
+        outs.append([(out / MERGED).read_bytes(), *(path.read_bytes() for path in sorted(state.glob("*.safetensors")))])
+    assert outs[1] == outs[0]
+    assert outs[2] == outs[0]
+
+
+@pytest.mark.parametrize("state", ["last", "none"])
+def test_of_the_last_step_alone_published_what_verifying_needs_is_there(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str], state: str
+) -> None:
+    stage.fetch()
+    repo = repo_name("merged")
+    publish = {"repo": repo, "steps": "last", "state": state}
+    recipe = stage.write(tmp_path, stage.recipe(repo, evaluate=None, publish=publish))
+    status, output, errors = hubmerge("run", recipe)
+    assert status == 0, errors
+    assert ("steps 1-3: merge" in output, "steps 1-2: merge" in output) == (state == "none", state == "last")
+    status, output, errors = hubmerge("verify", repo)
+    if state == "last":
+        assert status == 0, output + errors
+        assert "made again: the same bytes" in output
+    else:
+        assert "the state after step 2 is not published, so step 3 cannot be made again" in output
+
+
+def test_what_has_to_be_downloaded_is_merged_while_the_next_one_comes(
+    stage: Stage, hubmerge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None))
+    status, output, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "1", "--out", tmp_path / "a")
+    assert status == 0, errors
+    assert [f"step {step}: merge" in output for step in (1, 2, 3)] == [True, True, True]
+    status, output, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "2", "--out", tmp_path / "b")
+    assert status == 0, errors
+    assert "steps 1-3: merge 3 checkpoints" in output
+    assert (tmp_path / "a" / MERGED).read_bytes() == (tmp_path / "b" / MERGED).read_bytes()
+
+
+def test_what_comes_before_a_checkpoint_that_cannot_be_merged_is_kept(
+    stage: Stage, hubmerge: Command, tmp_path: Path
+) -> None:
+    *good, last = stage.fetch()
+    bad, work = tmp_path / "bad", tmp_path / "work"
+    shutil.copytree(last, bad)
+    tensors = load_file(bad / "model.safetensors")
+    next(iter(tensors.values())).view(-1)[0] = torch.nan
+    save_file(tensors, bad / "model.safetensors", metadata={"format": "pt"})
+    models = [{"model": str(path), "name": f"m{number}"} for number, path in enumerate((*good, bad), start=1)]
+    recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None, models=models))
+    status, output, errors = hubmerge("run", recipe, "--work-dir", work, "--out", tmp_path / "out")
+    assert (status, "not finite" in errors) == (4, True)
+    assert "step 2: merge" in output
+    assert states(work) == [2]
+    recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None, models=models[:2]))
+    status, output, errors = hubmerge("run", recipe, "--work-dir", work, "--out", tmp_path / "out")
+    assert status == 0, errors
+    assert ("write the merged model" in output, ": merge" in output) == (True, False)
+
+
+def test_a_model_is_moved_to_another_disk_by_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Path.rename
+
+    def rename(self: Path, target: Path) -> Path:
+        if self.parent.name == "work" and not self.name.startswith(".") and target.parent != self.parent:
+            raise OSError(errno.EXDEV, "another disk")
+        return real(self, target)
+
+    for step in (1, 2):
+        (tmp_path / "work" / f"step-0{step}").mkdir(parents=True)
+        (tmp_path / "work" / f"step-0{step}" / "model").write_text(str(step))
+    out = OutFolder(tmp_path / "out", every_step=True)
+    out.move(tmp_path / "work" / "step-01", 1)
+    monkeypatch.setattr(Path, "rename", rename)
+    out.move(tmp_path / "work" / "step-02", 2)
+    out.move(tmp_path / "work" / "step-03", 3)
+    assert {path.parent.name: path.read_text() for path in out.folder.rglob("model")} == {
+        "step-01": "1",
+        "step-02": "2",
+    }
+    assert not list((tmp_path / "work").iterdir())

@@ -1,0 +1,89 @@
+"""A small untrained stream on the embedded Hub, and a way to write recipes over it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hubmerge.cli.main import main
+
+
+class Stage:
+    """What the tests of whole runs share: the stream's repos, recipes over them, and a command line."""
+
+    def __init__(self, folder: Path, base: str, towers: dict[str, str], datasets: dict[str, str]) -> None:
+        self.folder = folder
+        self.base = base
+        self.towers = towers
+        self.datasets = datasets
+
+    def recipe(self, repo: str | None, *, entries: tuple[str, ...] | None = None, **changes: Any) -> dict[str, Any]:
+        names = entries if entries is not None else tuple(self.towers)
+        recipe: dict[str, Any] = {
+            "merge_method": "opcm",
+            "base_model": self.base,
+            "models": [{"model": self.towers[name], "name": name} for name in names],
+            "evaluate": {
+                "tasks": [
+                    {
+                        "name": name,
+                        "kind": "zero-shot-image-classification",
+                        "dataset": {"path": self.datasets[name], "max_examples": 8},
+                    }
+                    for name in names
+                ]
+            },
+        }
+        if repo is not None:
+            recipe["publish"] = {"repo": repo}
+        return {key: value for key, value in {**recipe, **changes}.items() if value is not None}
+
+    def fetch(self) -> list[Path]:
+        """Have the stream's models in the Hub cache; the folders of its checkpoints there."""
+        from huggingface_hub import snapshot_download
+
+        snapshot_download(self.base)
+        return [Path(snapshot_download(repo)) for repo in self.towers.values()]
+
+    def write(self, folder: Path, recipe: dict[str, Any]) -> Path:
+        path = folder / "recipe.yaml"
+        path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+        return path
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
+    from huggingface_hub import HfApi
+
+    from hubmerge.demo.stream import make_tiny_repos
+
+    folder = tmp_path_factory.mktemp("stage")
+    stream = make_tiny_repos(folder, tasks=3)
+    api = HfApi()
+    for repo in stream.repos():
+        api.create_repo(repo.repo, repo_type=repo.kind, exist_ok=True)
+        api.upload_folder(repo_id=repo.repo, folder_path=repo.folder, repo_type=repo.kind)
+    names = [task.name for task in stream.tasks]
+    return Stage(
+        folder,
+        stream.base.repo,
+        {name: stream.tower(name).repo for name in names},
+        {name: stream.dataset(name).repo for name in names},
+    )
+
+
+@pytest.fixture
+def hubmerge(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
+    """The command line in this process: `hubmerge("run", recipe)` gives exit status, output and error output."""
+
+    def call(command: str, *arguments: str | Path) -> tuple[int, str, str]:
+        extra = ["--work-dir", str(tmp_path / "work")] if command == "run" else []
+        status = main([command, *extra, *map(str, arguments)])
+        output = capsys.readouterr()
+        return status, output.out, output.err
+
+    return call
