@@ -1,6 +1,8 @@
-"""How commits are told to people."""
+"""Text shown to people: commit hashes, sizes, counts and lists of names."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 SHOWN_DIGITS = 12
 
@@ -22,3 +24,27 @@ def readable(nbytes: float) -> str:
             return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
         nbytes /= 1000
     return f"{nbytes:.1f} TB"
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number with its noun: "1 checkpoint", "3 checkpoints".
+
+    Args:
+        number: how many there are.
+        noun: the singular.
+        plural: the plural, where it is not the singular with an "s".
+
+    >>> counted(1, "checkpoint"), counted(2, "query", "queries")
+    ('1 checkpoint', '2 queries')
+    """
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """Return names separated by commas, cut after `most` of them with how many more there are.
+
+    >>> listed(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
