@@ -181,12 +181,12 @@ def test_a_process_that_met_others_ends_at_once(tmp_path: Path) -> None:
     script = tmp_path / "ending.py"
     script.write_text(
         "import atexit, sys\n"
-        "from hubmerge import launching\n"
+        "from hubmerge.cli import launch\n"
         "atexit.register(print, 'the end of the interpreter')\n"
         "def work(processes):\n"
         "    print('worked', end='')\n"
         "    return 4\n"
-        "sys.exit(launching.run_first(lambda work: work(), work))\n"
+        "sys.exit(launch.run_first(lambda work: work(), work))\n"
     )
     (process,) = start([], 1, tmp_path, [sys.executable, str(script)])
     assert ends([process]) == [4]
