@@ -14,18 +14,18 @@ from merge_recipes.digests import recipe_digest
 from merge_recipes.errors import KeyPath, LockError, Problem, RecipeError, shown
 from merge_recipes.parts import Part, Text
 from merge_recipes.reading import read_document
-from merge_recipes.references import ModelReference
+from merge_recipes.references import COMMIT_PATTERN, DIGEST_PATTERN, ModelReference
 from merge_recipes.schema import Recipe, Reference, StreamEntry
 from merge_recipes.validating import validate
 
 if TYPE_CHECKING:
     from merge_recipes.loading import LoadedRecipe
 
-_COMMIT = re.compile(r"[0-9a-f]{40}|sha256:[0-9a-f]{64}")
+_COMMIT = re.compile(f"{COMMIT_PATTERN}|{DIGEST_PATTERN}")
 _HEADER = "# What the recipe's references stood for when it was locked. Written by hubmerge; not to be edited.\n"
 
-Commit = Annotated[str, Field(pattern=r"^([0-9a-f]{40}|sha256:[0-9a-f]{64})$")]
-Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
+Commit = Annotated[str, Field(pattern=f"^({COMMIT_PATTERN}|{DIGEST_PATTERN})$")]
+Digest = Annotated[str, Field(pattern=f"^{DIGEST_PATTERN}$")]
 
 
 class Resolver(Protocol):

@@ -13,6 +13,12 @@ from pathlib import Path
 
 from merge_recipes.errors import InvalidReferenceError, shown
 
+COMMIT_PATTERN = "[0-9a-f]{40}"
+"""Regular expression of a commit on the Hub."""
+
+DIGEST_PATTERN = "sha256:[0-9a-f]{64}"
+"""Regular expression of a digest, as the content of local folders and recipes has it."""
+
 MAX_REPO_CHARACTERS = 96
 MAX_REFERENCE_CHARACTERS = 1024
 
@@ -24,6 +30,11 @@ _PLUS = re.compile(r"(?<!\\)\+")
 _AT = re.compile(r"(?<!\\)@")
 _ESCAPED = re.compile(r"\\([+@])")
 _FORM = "owner/name[/subfolder][@revision][+adapter], or a local folder that starts with ./, ../, / or ~"
+
+
+def is_commit(text: str | None) -> bool:
+    """Tell whether a text is a commit: 40 hex digits."""
+    return text is not None and re.fullmatch(COMMIT_PATTERN, text) is not None
 
 
 def is_local_path(path: str) -> bool:

@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from hubmerge.hub.listing import RepoStatus, find_models, repo_status
-from hubmerge.hub.publish import read_target, step_tag
+from hubmerge.hub.publish import read_target
 from hubmerge.stream.growth import expand
 from hubmerge.stream.pinned import PinnedCommits
+from hubmerge.support.names import step_tag
 from hubmerge.support.text import short_commit
 from merge_recipes import LoadedRecipe, LockedModel, ModelReference, StreamEntry
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hubmerge.cards.markup import code, plain, table
-from hubmerge.hub.publish import step_tag
 from hubmerge.report.accuracy import AccuracyMatrix, percent
 from hubmerge.report.report import RunReport, StepReport
+from hubmerge.support.names import step_tag
 from hubmerge.support.text import short_commit
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hubmerge.cards.card import PICTURE_FILE, card_text
+from hubmerge.cards.card import card_text
 from hubmerge.cards.picture import accuracy_picture
 
-__all__ = ["PICTURE_FILE", "accuracy_picture", "card_text"]
+__all__ = ["accuracy_picture", "card_text"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from hubmerge.cards.markup import block, code, details, is_commit, plain, repo_link, table
+from hubmerge.cards.markup import block, code, details, plain, repo_link, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
 from hubmerge.cards.norms import norms
 from hubmerge.report.accuracy import (
@@ -16,16 +16,12 @@ from hubmerge.report.accuracy import (
     percent,
 )
 from hubmerge.report.report import RunReport, TaskReport
+from hubmerge.support.names import LOCK_FILE, PICTURE_FILE, RECIPE_FILE, step_tag
 from hubmerge.support.text import short_commit
+from merge_recipes.references import is_commit
 
-PICTURE_FILE = "accuracy_matrix.png"
 ZERO_SHOT = "zero-shot-image-classification"
 TEXT_KINDS = frozenset({"text-classification", "causal-lm"})
-
-
-def step_tag(step: int) -> str:
-    """The tag of a published step: step-01, step-02, ..."""
-    return f"step-{step:02d}"
 
 
 def card_text(
@@ -207,7 +203,7 @@ def _again(report: RunReport, repo: str | None) -> str:
     before = "Where the recipe names folders by relative paths, put it back where it lay first."
     if repo is not None:
         tag = step_tag(report.steps[-1].step)
-        lines.append(f"hf download {repo} hubmerge.yaml hubmerge.lock.yaml --revision {tag} --local-dir .")
+        lines.append(f"hf download {repo} {RECIPE_FILE} {LOCK_FILE} --revision {tag} --local-dir .")
         before = (
             "Before the last command, set `publish: {repo: ...}` in the recipe to a repo of your own, or remove it."
         )

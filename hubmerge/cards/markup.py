@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
+from merge_recipes.references import is_commit
+
 _REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
 # A colon, an at sign or a "www." would become a link by itself.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", ":": "&#58;"}
@@ -50,11 +51,6 @@ def block(text: str, language: str) -> str:
 def is_repo(path: str) -> bool:
     """Whether `path` can be a repo on the Hub, so that it may be linked and named in metadata."""
     return _REPO.fullmatch(path) is not None
-
-
-def is_commit(commit: str | None) -> bool:
-    """Whether `commit` is a commit of the Hub: 40 hex digits."""
-    return commit is not None and _COMMIT.fullmatch(commit) is not None
 
 
 def repo_link(shown: str, repo: str, commit: str | None = None, *, kind: str = "model") -> str:

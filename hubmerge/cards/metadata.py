@@ -6,9 +6,10 @@ from collections.abc import Iterable
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from hubmerge.cards.markup import is_commit, is_repo, one_line
+from hubmerge.cards.markup import is_repo, one_line
 from hubmerge.report.report import RunReport, StepReport, TaskReport
 from merge_recipes import InvalidReferenceError, ModelReference
+from merge_recipes.references import is_commit
 
 OWN_TAGS = ("merge", "hubmerge")
 _HUB_TASKS = {"causal-lm": "text-generation"}

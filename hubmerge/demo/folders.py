@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from hubmerge.demo.model import save_base, save_tower
 from hubmerge.demo.stream import BASE_NAME
 from hubmerge.demo.tasks import DemoTask
+from hubmerge.support.names import CARD_FILE
 
 LICENSE = "apache-2.0"
 
@@ -120,7 +121,7 @@ Prompt for zero-shot classification: `{task.prompt}`.
 def write_card(folder: Path, metadata: Mapping[str, Any], text: str) -> None:
     """Write README.md: the metadata as YAML, then the text."""
     front = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True)
-    (folder / "README.md").write_text(f"---\n{front}---\n\n{text}", encoding="utf-8")
+    (folder / CARD_FILE).write_text(f"---\n{front}---\n\n{text}", encoding="utf-8")
 
 
 @contextmanager

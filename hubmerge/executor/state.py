@@ -25,11 +25,11 @@ import torch
 from hubmerge.checkpoints import SafetensorsFile, SafetensorsWriter, TensorInfo, TensorSpec
 from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.methods import Norms
+from hubmerge.support.names import MANIFEST_FILE
 
 FORMAT_VERSION = 1
 ACCUMULATED_FILE = "accumulated.safetensors"
 PARTS_FILE = "parts.safetensors"
-MANIFEST_FILE = "state.json"
 
 
 @dataclass(frozen=True)

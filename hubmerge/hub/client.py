@@ -34,6 +34,7 @@ from huggingface_hub.errors import (
 from hubmerge.errors import DISK_FULL, HubError, HubmergeError, MachineError
 from hubmerge.support.redaction import without_token
 from hubmerge.support.version import VERSION
+from merge_recipes.references import COMMIT_PATTERN
 
 Result = TypeVar("Result")
 
@@ -51,7 +52,7 @@ PATIENCE_SECONDS = 600.0
 
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-_COMMIT = re.compile(r"\b[0-9a-f]{40}\b")
+_COMMIT = re.compile(rf"\b{COMMIT_PATTERN}\b")
 _RATE_LIMIT = re.compile(r"\br=0\s*;\s*t=(\d+)")
 
 

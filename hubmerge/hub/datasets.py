@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 import uuid
 from collections.abc import Callable
@@ -21,8 +20,7 @@ from hubmerge.hub.fetch import sweep_cache
 from hubmerge.support.redaction import without_token
 from hubmerge.support.text import short_commit
 from merge_recipes import DatasetReference
-
-_COMMIT = re.compile(r"[0-9a-f]{40}")
+from merge_recipes.references import is_commit
 
 
 def load_rows(
@@ -46,7 +44,7 @@ def load_rows(
         )
     if not local:
         sweep_cache(path, "dataset")
-    revision = commit if commit is not None and _COMMIT.fullmatch(commit) and not local else None
+    revision = commit if is_commit(commit) and not local else None
     options: dict[str, Any] = _local_options(commit) if local else {"revision": revision}
     try:
         return call(what, lambda: datasets.load_dataset(path, subset, split=split, **options), sleep=sleep)

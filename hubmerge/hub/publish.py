@@ -24,23 +24,10 @@ from hubmerge.checkpoints.formats.layout import is_inside
 from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub.client import TransientError, api, call, create_commit, is_anonymous, no_token, status_of
 from hubmerge.hub.fetch import download, list_files, sweep_cache
+from hubmerge.support.names import CARD_FILE, LOCK_FILE, REPORT_FILE, parse_step_tag, step_tag
 
-REPORT_FILE = "hubmerge.json"
-LOCK_FILE = "hubmerge.lock.yaml"
-RECIPE_FILE = "hubmerge.yaml"
-IGNORABLE = frozenset({".gitattributes", "README.md", "LICENSE"})
+IGNORABLE = frozenset({".gitattributes", CARD_FILE, "LICENSE"})
 """Files of a target repo that do not make it somebody else's model: what the Hub's web page creates."""
-
-
-def step_tag(step: int) -> str:
-    """Return the tag of a step, e.g. `step-03`."""
-    return f"step-{step:02d}"
-
-
-def step_of(tag: str) -> int | None:
-    """Return the step that a tag names, None if it names none."""
-    number = tag.removeprefix("step-")
-    return int(number) if tag.startswith("step-") and number.isdigit() else None
 
 
 @dataclass(frozen=True)
@@ -246,7 +233,7 @@ def step_commits(repo: str) -> dict[int, str]:
     commits = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo)))
     found: dict[int, str] = {}
     for commit in commits:
-        step = step_of(commit.title.partition(":")[0])
+        step = parse_step_tag(commit.title.partition(":")[0])
         if step is not None:
             found.setdefault(step, commit.commit_id)
     return found

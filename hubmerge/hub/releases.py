@@ -12,9 +12,9 @@ from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 from hubmerge.errors import HubError
 from hubmerge.hub.client import api, call, create_commit, status_of
 from hubmerge.hub.fetch import download, list_files, resolve_commit
-from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE, delete_tag, step_of, step_tag
+from hubmerge.hub.publish import delete_tag
+from hubmerge.support.names import CARD_FILE, LOCK_FILE, RECIPE_FILE, REPORT_FILE, parse_step_tag, step_tag
 
-CARD_FILE = "README.md"
 PAPERS = (RECIPE_FILE, LOCK_FILE, REPORT_FILE, CARD_FILE)
 
 
@@ -63,7 +63,7 @@ def download_release(release: Release) -> Path:
 def published_tags(repo: str) -> dict[int, str]:
     """Return which steps are tagged, and each one's commit."""
     refs = call(f"tags of {repo}", lambda: api().list_repo_refs(repo))
-    steps = {number: ref.target_commit for ref in refs.tags if (number := step_of(ref.name)) is not None}
+    steps = {number: ref.target_commit for ref in refs.tags if (number := parse_step_tag(ref.name)) is not None}
     return dict(sorted(steps.items()))
 
 

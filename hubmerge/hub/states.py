@@ -18,9 +18,8 @@ from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 from hubmerge.hub.client import api, call, create_commit, status_of
 from hubmerge.hub.fetch import list_files
+from hubmerge.support.names import MANIFEST_FILE, STATE_BRANCH
 
-STATE_BRANCH = "hubmerge-state"
-MANIFEST_FILE = "state.json"
 DIGEST_CHARACTERS = 32
 
 

@@ -18,9 +18,9 @@ from typing import Any, TypeVar
 
 from hubmerge.errors import HubmergeError
 from hubmerge.report.accuracy import AccuracyMatrix
+from hubmerge.support.names import REPORT_FILE
 
 REPORT_VERSION = 1
-REPORT_FILE = "hubmerge.json"
 
 # A metric gives one number, or, for the confusion matrix, counts: row = true class, column = predicted class.
 MetricValue = float | list[list[int]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubmerge.errors import MachineError
-from hubmerge.hub.publish import REPORT_FILE, step_tag
+from hubmerge.support.names import REPORT_FILE, step_tag
 from hubmerge.support.workspace import remove_folder
 
 

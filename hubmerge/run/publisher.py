@@ -10,6 +10,7 @@ from hubmerge.executor.state import MergeState, find_state
 from hubmerge.hub import publish, releases, states
 from hubmerge.report.report import RunReport
 from hubmerge.stream.stream import Stream
+from hubmerge.support.names import REPORT_FILE, STATE_BRANCH, parse_step_tag, step_tag
 from hubmerge.support.progress import Progress
 from hubmerge.support.workspace import Workspace
 
@@ -71,11 +72,11 @@ class Publisher:
         if target is None or target.report is None or not self.stream.replay:
             return False
         kept = self.published_steps
-        outdated = [tag for tag in self._tags if (number := publish.step_of(tag)) is not None and number > kept]
+        outdated = [tag for tag in self._tags if (number := parse_step_tag(tag)) is not None and number > kept]
         if len(target.report.get("steps", ())) <= kept and not outdated:
             return False
         self.progress.note(f"taking back the steps after step {kept} of {target.repo}: the recipe has other ones")
-        if publish.step_tag(kept) in self._tags:
+        if step_tag(kept) in self._tags:
             releases.roll_back(target.repo, kept)
         else:
             for tag in outdated:
@@ -90,14 +91,14 @@ class Publisher:
         lacking = [
             step
             for step in range(1, self.published_steps + 1)
-            if self.stream.publishes(step) and publish.step_tag(step) not in self._tags
+            if self.stream.publishes(step) and step_tag(step) not in self._tags
         ]
         if lacking:
             commits = publish.step_commits(target.repo)
             for step in lacking:
                 if step in commits:
                     publish.tag_step(target.repo, step, commits[step])
-                    self.progress.note(f"set the missing tag {publish.step_tag(step)}")
+                    self.progress.note(f"set the missing tag {step_tag(step)}")
 
     def fetch_state(self, step: int, folder: Path) -> bool:
         """Get the state of a published step, checked against the step's report; False if it is not there.
@@ -117,7 +118,7 @@ class Publisher:
             if state is None or state.digest != digest or state.manifest.chain != self.stream.chain[step]:
                 raise TargetError(
                     f"the state of step {step} in {wanted.repo} is not the one its report names",
-                    hint=f"somebody changed the branch {states.STATE_BRANCH}: delete it there to recompute the stream",
+                    hint=f"somebody changed the branch {STATE_BRANCH}: delete it there to recompute the stream",
                 )
             state.verify()
         return True
@@ -127,7 +128,7 @@ class Publisher:
         wanted = self.stream.recipe.publish
         if wanted is None or wanted.state == "none":
             return set()
-        report = RunReport.from_json((folder / publish.REPORT_FILE).read_text(encoding="utf-8"))
+        report = RunReport.from_json((folder / REPORT_FILE).read_text(encoding="utf-8"))
         digests = {report.step: report.state_digest for report in report.steps[-2:] if report.state_digest}
         before = self.workspace.state_folder(self.stream.chain[step - 1])
         for number, state_folder in ((step - 1, before), (step, state.folder)):
@@ -137,7 +138,7 @@ class Publisher:
 
     def _tag(self, step: int) -> None:
         """Tag the commit just made. A tag left over from a step that was rolled back by hand is moved."""
-        wanted, tag = self.stream.recipe.publish, publish.step_tag(step)
+        wanted, tag = self.stream.recipe.publish, step_tag(step)
         if wanted is None or self._head is None:
             return
         if tag in self._tags and step > self.published_steps:

@@ -13,15 +13,15 @@ import yaml
 from hubmerge.checkpoints import TensorSpec, open_checkpoint
 from hubmerge.checkpoints.formats.layout import CONFIG_FILE
 from hubmerge.errors import CheckpointError
-from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE
 from hubmerge.methods import method_named
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.run_plan import selection_of
 from hubmerge.report.report import RunReport
 from hubmerge.stream.sources import local_companions
 from hubmerge.stream.stream import Stream
+from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
 
-_OWN = frozenset({CONFIG_FILE, "README.md"})
+_OWN = frozenset({CONFIG_FILE, CARD_FILE})
 
 
 def copy_companions(base_folder: Path, folder: Path) -> None:
@@ -66,7 +66,7 @@ def architecture_of(config: Mapping[str, Any]) -> str | None:
 
 def write_metadata_files(folder: Path, report: RunReport, stream: Stream, base_folder: Path) -> None:
     """Write what tells where the model comes from: recipe, lock, report, and the card with its picture."""
-    from hubmerge.cards import PICTURE_FILE, accuracy_picture  # matplotlib takes a second to import
+    from hubmerge.cards import accuracy_picture  # matplotlib takes a second to import
 
     wanted = stream.recipe.publish
     with open_checkpoint(folder) as written:
@@ -81,7 +81,7 @@ def write_metadata_files(folder: Path, report: RunReport, stream: Stream, base_f
         layout=layout,
         licence=(wanted.license if wanted is not None else None) or licence_of(base_folder),
     )
-    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / CARD_FILE).write_text(card, encoding="utf-8")
     matrix = report.accuracy_matrix()
     if matrix.steps:
         picture = accuracy_picture(
@@ -107,7 +107,7 @@ def card_for(
     licence: str | None,
 ) -> str:
     """Return the card of a step whose folder holds `files`, of a model of the class `architecture` in that `layout`."""
-    from hubmerge.cards import PICTURE_FILE, card_text
+    from hubmerge.cards import card_text
 
     wanted = stream.recipe.publish
     kinds = {task.kind for task in report.tasks}
@@ -130,7 +130,7 @@ def card_for(
 
 def licence_of(base_folder: Path) -> str | None:
     """Return the licence that the base model's card names, None if it names none."""
-    card = base_folder / "README.md"
+    card = base_folder / CARD_FILE
     if not card.is_file():
         return None
     licence = front_matter(card.read_text(encoding="utf-8", errors="replace")).get("license")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from merge_recipes import LockedModel, ModelCollection, ModelQuery, ModelReference, Recipe, StreamEntry
+from merge_recipes.references import is_commit
 
 MAX_NAME_CHARACTERS = 96
 
@@ -154,5 +155,5 @@ def can_move(reference: ModelReference) -> bool:
     """Tell whether a reference may stand for another commit tomorrow: a repo, not pinned to a commit."""
     if reference.is_local:
         return False
-    pinned = re.fullmatch(r"[0-9a-f]{40}", reference.revision or "") is not None
+    pinned = is_commit(reference.revision)
     return not pinned or (reference.adapter is not None and can_move(reference.adapter))

@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hubmerge.errors import TargetError
-from hubmerge.hub.publish import LOCK_FILE, Target
+from hubmerge.hub.publish import Target
 from hubmerge.report.report import RunReport
 from hubmerge.stream.lockfile import read_lock
+from hubmerge.support.names import LOCK_FILE
 from hubmerge.support.text import short_commit
 from hubmerge.support.workspace import Workspace
 from merge_recipes import LoadedRecipe, Lock, LockedModel, LockError, Problem

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 
 from hubmerge.errors import HubError, TargetError
 from hubmerge.hub.listing import find_models, newest_commits
-from hubmerge.hub.publish import Target, read_target, step_tag
+from hubmerge.hub.publish import Target, read_target
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.stream.growth import Expansion, expand
 from hubmerge.stream.lockfile import lock_path, require_lock
 from hubmerge.stream.pinned import PinnedCommits, check_published, check_same
 from hubmerge.stream.sources import Source, SourceResolver
+from hubmerge.support.names import step_tag
 from hubmerge.support.text import short_commit
 from hubmerge.support.workspace import Workspace, write_text
 from merge_recipes import (

@@ -24,6 +24,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubmerge.errors import MachineError
+from hubmerge.support.names import step_tag
 
 
 class Workspace:
@@ -63,7 +64,7 @@ class Workspace:
 
     def step_folder(self, step: int) -> Path:
         """Where the files of a step are put together."""
-        return self.folder / f"step-{step:02d}"
+        return self.folder / step_tag(step)
 
     def forget_states(self, keep: set[str]) -> None:
         """Remove the states whose chain digest is not in `keep`."""

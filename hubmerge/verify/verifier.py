@@ -13,13 +13,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from hubmerge.cards import PICTURE_FILE
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
 from hubmerge.errors import HubError, HubmergeError
 from hubmerge.executor.state import MergeState, find_state
 from hubmerge.hub import releases, states
-from hubmerge.hub.publish import LOCK_FILE, RECIPE_FILE, REPORT_FILE, step_tag
-from hubmerge.hub.releases import CARD_FILE, Release
+from hubmerge.hub.releases import Release
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.run_plan import preflight, selection_of
 from hubmerge.report.report import RunReport
@@ -29,6 +27,7 @@ from hubmerge.stream.growth import expand
 from hubmerge.stream.open_source import open_source
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream
+from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, step_tag
 from hubmerge.support.progress import Progress
 from merge_recipes import LoadedRecipe, Lock, RecipeError, chain_digests, parse_recipe, recipe_digest
 

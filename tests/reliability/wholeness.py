@@ -10,7 +10,7 @@ from typing import Any
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
-from hubmerge.hub.states import STATE_BRANCH
+from hubmerge.support.names import STATE_BRANCH
 
 PAPERS = {"README.md", "config.json", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json"}
 NAMED_AFTER_THE_REPO = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", ".gitattributes"}

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, hf_hub_download
 
-from hubmerge.hub.states import STATE_BRANCH
+from hubmerge.support.names import STATE_BRANCH
 from tests.run.test_runs import MERGED, files_at
 from tests.stage import Stage
 

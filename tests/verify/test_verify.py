@@ -11,9 +11,9 @@ import pytest
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file, save_file
 
-from hubmerge.hub.states import STATE_BRANCH
 from hubmerge.report.report import RunReport
 from hubmerge.support.hashing import file_digest
+from hubmerge.support.names import STATE_BRANCH
 from tests.run.test_hub_alone import state_folders
 from tests.run.test_runs import MERGED, files_at
 from tests.stage import Stage

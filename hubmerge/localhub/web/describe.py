@@ -14,6 +14,7 @@ import yaml
 from hubmerge.localhub.objects import ObjectStore
 from hubmerge.localhub.records import Commit, FileEntry, Tree, folder_oids
 from hubmerge.localhub.repository import Repository, Settings
+from hubmerge.support.names import CARD_FILE
 
 CARD_LIMIT_BYTES = 1 << 20
 HEADER_LIMIT_BYTES = 100 * 1000 * 1000
@@ -70,7 +71,7 @@ def _card_of(store: ObjectStore, oid: str) -> dict[str, Any]:
 
 def card_of(store: ObjectStore, tree: Tree) -> dict[str, Any]:
     """Read the card's metadata at a commit; empty if there is no card or it cannot be read."""
-    entry = tree.get("README.md")
+    entry = tree.get(CARD_FILE)
     if entry is None or entry.sha256 or entry.size > CARD_LIMIT_BYTES:
         return {}
     return _card_of(store, entry.oid)

@@ -19,6 +19,7 @@ from hubmerge.localhub.web.calls import PREFIXES, Call, may_read_gated, may_see,
 from hubmerge.localhub.web.cards import metadata_table, render_markdown
 from hubmerge.localhub.web.describe import CARD_LIMIT_BYTES, card_of, card_text, describe_tree
 from hubmerge.localhub.web.markup import Html, html_page, link, table, tag
+from hubmerge.support.names import CARD_FILE
 
 PROGRAMS = ("api", "v1", "v2", "lfs")
 """Addresses that begin so belong to programs, whether they are served or not."""
@@ -140,7 +141,7 @@ def file_list(settings: Settings, tree: Tree, revision: str, folder: str) -> lis
 
 def card_part(call: Call, settings: Settings, tree: Tree, revision: str) -> list[Html]:
     """Render the README.md of a commit, if there is one that can be."""
-    entry = tree.get("README.md")
+    entry = tree.get(CARD_FILE)
     if entry is None or entry.sha256 or entry.size > CARD_LIMIT_BYTES:
         return []
     if settings.gated and not may_read_gated(call.user, settings):

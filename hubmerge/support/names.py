@@ -1,0 +1,47 @@
+"""Names of published files, of the state branch and of step tags."""
+
+from __future__ import annotations
+
+import re
+
+REPORT_FILE = "hubmerge.json"
+"""The reports of all steps so far."""
+
+RECIPE_FILE = "hubmerge.yaml"
+"""The recipe, with included tasks written in."""
+
+LOCK_FILE = "hubmerge.lock.yaml"
+"""The pinned commits of the recipe."""
+
+CARD_FILE = "README.md"
+"""The model card."""
+
+PICTURE_FILE = "accuracy_matrix.png"
+"""The picture of the accuracy matrix that the card shows."""
+
+MANIFEST_FILE = "state.json"
+"""The manifest of a saved state."""
+
+STATE_BRANCH = "hubmerge-state"
+"""The branch of a target repo that holds the saved states."""
+
+_STEP_TAG = re.compile(r"step-([0-9]+)")
+
+
+def step_tag(step: int) -> str:
+    """Return the tag of a published step, which is also the name of its folder on disk.
+
+    >>> step_tag(3)
+    'step-03'
+    """
+    return f"step-{step:02d}"
+
+
+def parse_step_tag(tag: str) -> int | None:
+    """Return the step that a tag names, or None if it is not a step tag.
+
+    >>> parse_step_tag("step-03"), parse_step_tag("v1.0")
+    (3, None)
+    """
+    match = _STEP_TAG.fullmatch(tag)
+    return None if match is None else int(match[1])
