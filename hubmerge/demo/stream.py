@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,6 +20,7 @@ from typing import Literal
 
 from hubmerge.demo.plan import NAMESPACE, StreamSettings, TrainingPlan
 from hubmerge.demo.tasks import DEMO_TASKS, TASKS, DemoTask, tasks_named
+from hubmerge.support.files import write_text_atomic
 
 MARKER = "complete.json"
 PARTS = ("base", "towers", "datasets")
@@ -136,10 +136,5 @@ def _make(stream: DemoStream, progress: Progress) -> DemoStream:
         making.write_untrained(stream)
     else:
         making.write_trained(stream, stream.settings.training, progress)
-    unfinished = folder / f"{MARKER}.tmp"
-    with unfinished.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(stream._marker(), indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    unfinished.replace(folder / MARKER)
+    write_text_atomic(folder / MARKER, json.dumps(stream._marker(), indent=2) + "\n")
     return stream

@@ -19,9 +19,10 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 )
 
 from hubmerge.checkpoints.formats.header import LENGTH_BYTES, header_length
-from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, is_inside
+from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG
 from hubmerge.errors import HubError
 from hubmerge.hub.client import TransientError, api, call
+from hubmerge.support.paths import is_inside
 from hubmerge.support.text import short_commit
 
 FIRST_BYTES = 64 * 1024

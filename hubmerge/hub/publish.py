@@ -20,11 +20,11 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from hubmerge.checkpoints.formats.layout import is_inside
 from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub.client import TransientError, api, call, create_commit, is_anonymous, no_token, status_of
 from hubmerge.hub.fetch import download, list_files, sweep_cache
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, REPORT_FILE, parse_step_tag, step_tag
+from hubmerge.support.paths import is_inside
 
 IGNORABLE = frozenset({".gitattributes", CARD_FILE, "LICENSE"})
 """Files of a target repo that do not make it somebody else's model: what the Hub's web page creates."""

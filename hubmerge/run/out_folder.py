@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubmerge.errors import MachineError
+from hubmerge.support.files import remove_folder
 from hubmerge.support.names import REPORT_FILE, step_tag
-from hubmerge.support.workspace import remove_folder
 
 
 @dataclass(frozen=True)

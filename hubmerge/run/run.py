@@ -31,8 +31,9 @@ from hubmerge.run.step_report import read_stats, recorded_report
 from hubmerge.stream.open_source import open_source, part_folder
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream, resolve_stream
+from hubmerge.support.files import remove_folder, write_text_atomic
 from hubmerge.support.progress import Progress
-from hubmerge.support.workspace import Workspace, open_workspace, remove_folder, workspace_name, write_text
+from hubmerge.support.workspace import Workspace, open_workspace, workspace_name
 from merge_recipes import LoadedRecipe
 
 MAX_UNFINISHED = 2
@@ -286,7 +287,7 @@ class Run:
             raise HubmergeError(f"step {stretch[0]} cannot be published: step {stretch[0] - 1} was not")
         self._releaser.release(step, self.workspace.step_folder(step), state)
         self.report = report
-        write_text(self.workspace.report_file, report.to_json())
+        write_text_atomic(self.workspace.report_file, report.to_json())
         for earlier in range(1, step):
             self._put_away(earlier)
         self._released = step

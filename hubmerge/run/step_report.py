@@ -15,8 +15,9 @@ from hubmerge.executor.state import MergeState
 from hubmerge.report.report import ModelReport, RunReport, Scores, StepReport
 from hubmerge.run.measures import measures, rounding_warnings
 from hubmerge.stream.stream import Stream
+from hubmerge.support.files import write_text_atomic
 from hubmerge.support.hashing import file_digest
-from hubmerge.support.workspace import Workspace, write_text
+from hubmerge.support.workspace import Workspace
 
 FIGURES_FILE = "figures.json"
 LIBRARIES = ("hubmerge", "torch", "transformers", "huggingface_hub", "safetensors")
@@ -47,7 +48,7 @@ def _local_report(stream: Stream, workspace: Workspace) -> RunReport | None:
 def write_stats(figures: Sequence[StepStats], state: MergeState) -> None:
     """Keep the figures of the steps that led to a state beside it."""
     told = [one.to_dict() for one in figures]
-    write_text(state.folder / FIGURES_FILE, json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text_atomic(state.folder / FIGURES_FILE, json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def read_stats(folder: Path) -> dict[int, StepStats]:

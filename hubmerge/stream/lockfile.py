@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from hubmerge.support.files import write_text_atomic
 from merge_recipes import LoadedRecipe, Lock, RecipeFileError, check_lock
 from merge_recipes.errors import Problem
 from merge_recipes.reading import read_text
@@ -47,10 +47,5 @@ def write_lock(loaded: LoadedRecipe, lock: Lock) -> bool:
     path, text = lock_path(loaded.path), lock.to_yaml()
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    write_text_atomic(path, text)
     return True

@@ -13,9 +13,10 @@ from hubmerge.stream.growth import Expansion, expand
 from hubmerge.stream.lockfile import lock_path, require_lock
 from hubmerge.stream.pinned import PinnedCommits, check_published, check_same
 from hubmerge.stream.sources import Source, SourceResolver
+from hubmerge.support.files import write_text_atomic
 from hubmerge.support.names import step_tag
 from hubmerge.support.text import short_commit
-from hubmerge.support.workspace import Workspace, write_text
+from hubmerge.support.workspace import Workspace
 from merge_recipes import (
     LoadedRecipe,
     Lock,
@@ -186,7 +187,7 @@ def resolve_stream(
             resolver.look_ahead(loaded.recipe.base_model, new, classes=scored)
         lock = lock_recipe(loaded, resolver, entries=growth.entries, settled=growth.settled)
     if workspace is not None:
-        write_text(workspace.lock_file, lock.to_yaml())
+        write_text_atomic(workspace.lock_file, lock.to_yaml())
     settled = replace(loaded, recipe=loaded.recipe.with_stream(growth.entries))
     return Stream(settled, lock, chain_digests(settled.recipe, lock), target, replay)
 

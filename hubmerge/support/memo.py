@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from hubmerge.support.files import unique_partial_path, write_text_atomic
 from hubmerge.support.version import VERSION
 
 FORM = 1
@@ -39,12 +39,7 @@ def remember(kind: str, question: bytes, answer: Any) -> None:
     with suppress(OSError, RuntimeError):
         file = _file(kind, question)
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
-        try:
-            partial.write_text(json.dumps({"answer": answer}), encoding="utf-8")
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        write_text_atomic(file, json.dumps({"answer": answer}), temporary=unique_partial_path(file))
 
 
 def _file(kind: str, question: bytes) -> Path:

@@ -17,13 +17,13 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import os
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from hubmerge.errors import MachineError
+from hubmerge.support.files import remove_folder
 from hubmerge.support.names import step_tag
 
 
@@ -85,25 +85,6 @@ class Workspace:
         leftovers = [*self.folder.glob(".*"), *self.states.glob(".*"), *self.cache.rglob(".*")]
         for path in leftovers:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that it is there whole or not at all."""
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def remove_folder(folder: Path) -> None:
-    """Remove a folder so that at no moment half of it is there under its name; nothing if there is none."""
-    outdated = folder if folder.name.startswith(".") else folder.with_name(f".{folder.name}.outdated")
-    shutil.rmtree(outdated, ignore_errors=True)
-    if folder.exists():
-        folder.rename(outdated)
-        shutil.rmtree(outdated)
 
 
 def workspace_name(identity: str, label: str) -> str:

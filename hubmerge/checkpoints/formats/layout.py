@@ -6,10 +6,10 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 from hubmerge.errors import CheckpointError
+from hubmerge.support.paths import is_inside
 
 SAFETENSORS = "safetensors"
 PICKLE = "pickle"
@@ -106,13 +106,6 @@ def read_index(text: bytes, kind: str, label: str) -> dict[str, str]:
                 hint="do not use this checkpoint unless you know who wrote it",
             )
     return places
-
-
-def is_inside(file: str) -> bool:
-    """Whether a file name from an untrusted list stays inside the folder it is joined to."""
-    path = PurePosixPath(file)
-    odd = "\\" in file or ":" in file or not file.isprintable()
-    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not odd
 
 
 def read_json_object(text: bytes, label: str) -> dict[str, Any]:

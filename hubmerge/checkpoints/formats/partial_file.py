@@ -18,9 +18,9 @@ from typing import Any
 import torch
 
 from hubmerge.checkpoints.formats.safetensors_file import SafetensorsFile
-from hubmerge.checkpoints.formats.safetensors_writer import machine_error, sync_folder
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.errors import CheckpointError
+from hubmerge.support.files import atomic_file, write_error
 
 FetchBytes = Callable[[str, int, int], bytes]
 """`fetch(file, offset, length)`: so many bytes of a file of the checkpoint, from an offset on."""
@@ -107,7 +107,7 @@ class PartialFile(SafetensorsFile):
             for task in tasks:
                 task.result()
         except OSError as error:
-            raise machine_error(error, self.path.parent, self.header.data_end) from error
+            raise write_error(error, self.path, self.header.data_end) from error
         finally:
             os.close(descriptor)
 
@@ -144,7 +144,6 @@ def begin_partial_file(path: Path, header: bytes, size: int) -> None:
 
     `header` are the file's first bytes, up to the values. Raises MachineError if the folder cannot be written.
     """
-    record, unfinished = ranges_path(path), path.with_name(f".{path.name}.partial")
     try:
         if is_begun(path, size):
             with path.open("rb") as stream:
@@ -152,16 +151,12 @@ def begin_partial_file(path: Path, header: bytes, size: int) -> None:
                     return
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        record.write_text("", encoding="ascii")
-        with unfinished.open("wb") as stream:
+        ranges_path(path).write_text("", encoding="ascii")
+        with atomic_file(path) as stream:
             stream.write(header)
             stream.truncate(size)
-            stream.flush()
-            os.fsync(stream.fileno())
-        unfinished.replace(path)
-        sync_folder(path.parent)
     except OSError as error:
-        raise machine_error(error, path.parent, size) from error
+        raise write_error(error, path, size) from error
 
 
 def joined(ranges: Iterable[Range], gap: int = 0) -> tuple[Range, ...]:

@@ -21,12 +21,9 @@ import torch
 
 from hubmerge.checkpoints.checkpoint import byte_view
 from hubmerge.checkpoints.tensors import DTYPE_CODES, TensorSpec, describe_shape
-from hubmerge.errors import MachineError
+from hubmerge.support.files import partial_path, rename_durably, write_error
 
 Bytes = bytes | bytearray | memoryview
-
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 @dataclass(frozen=True)
@@ -74,7 +71,7 @@ class SafetensorsWriter:
         self._started: set[str] = set()
         self._finished: set[str] = set()
         self._lock = threading.Lock()
-        self._partial = path.with_name(f".{path.name}.partial")
+        self._partial = partial_path(path)
         self._descriptor: int | None = None
         try:
             if attach:
@@ -87,7 +84,7 @@ class SafetensorsWriter:
             self._put(memoryview(header), 0)
         except OSError as error:
             self.abort()
-            raise machine_error(error, path.parent, self.nbytes) from error
+            raise write_error(error, path, self.nbytes) from error
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
         """Write one tensor, of exactly the dtype and shape announced; from any device, contiguous or not."""
@@ -132,11 +129,10 @@ class SafetensorsWriter:
             raise ValueError(f"{self.path.name}: already committed or given up")
         try:
             os.fsync(self._descriptor)
-            self._partial.replace(self.path)
-            sync_folder(self.path.parent)
+            rename_durably(self._partial, self.path)
         except OSError as error:
             self.abort()
-            raise machine_error(error, self.path.parent, self.nbytes) from error
+            raise write_error(error, self.path, self.nbytes) from error
         os.close(self._descriptor)
         self._descriptor = None
         digests = {} if self._digests is None else {name: self._digests[name] for name in self._places}
@@ -149,7 +145,7 @@ class SafetensorsWriter:
         try:
             os.fsync(self._descriptor)
         except OSError as error:
-            raise machine_error(error, self.path.parent, self.nbytes) from error
+            raise write_error(error, self.path, self.nbytes) from error
         os.close(self._descriptor)
         self._descriptor = None
         return {name: "" if self._digests is None else self._digests[name] for name in self._finished}
@@ -204,7 +200,7 @@ class SafetensorsWriter:
             try:
                 self._put(piece, self._data_start + offset + done)
             except OSError as error:
-                raise machine_error(error, self.path.parent, self.nbytes) from error
+                raise write_error(error, self.path, self.nbytes) from error
             if digest is not None:
                 digest.update(piece)
             done += len(piece)
@@ -259,30 +255,3 @@ def _reserve(descriptor: int, nbytes: int) -> None:
             # Some file systems cannot reserve; they will tell of a full disk when the bytes arrive.
             if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}:
                 raise
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def machine_error(error: OSError, folder: Path, nbytes: int) -> MachineError:
-    """What to tell the user when `nbytes` bytes could not be written into `folder`."""
-    if error.errno in _FULL:
-        return MachineError(
-            f"{folder}: no room for a file of {nbytes:,} bytes: {error.strerror}",
-            hint="free space there or choose a folder on another disk",
-        )
-    if error.errno in _FORBIDDEN:
-        return MachineError(
-            f"{folder}: a file of {nbytes:,} bytes may not be written there: {error.strerror}",
-            hint="choose a folder you may write to, or correct its permissions",
-        )
-    return MachineError(
-        f"{folder}: writing a file of {nbytes:,} bytes failed: {error.strerror or error}",
-        hint="check the folder and its disk",
-    )

@@ -11,9 +11,9 @@ from hubmerge.checkpoints.formats.layout import (
     ADAPTER_FILES,
     CONFIG_FILE,
     choose_weights,
-    is_inside,
     read_index,
 )
+from hubmerge.support.paths import is_inside
 
 ReadFile = Callable[[str], bytes]
 """The content of a file of the folder or repo, by its name."""

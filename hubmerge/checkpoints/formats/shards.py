@@ -7,7 +7,6 @@ place in a content-addressed store, stay the same, and each is stored once.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,9 @@ from types import TracebackType
 import torch
 
 from hubmerge.checkpoints.formats.layout import SINGLE_FILE
-from hubmerge.checkpoints.formats.safetensors_writer import (
-    Bytes,
-    SafetensorsWriter,
-    WrittenFile,
-    machine_error,
-    sync_folder,
-)
+from hubmerge.checkpoints.formats.safetensors_writer import Bytes, SafetensorsWriter, WrittenFile
 from hubmerge.checkpoints.tensors import TensorSpec
+from hubmerge.support.files import write_error, write_text_atomic
 
 INDEX_FILE = "model.safetensors.index.json"
 
@@ -180,15 +174,9 @@ def write_index(folder: Path, shards: Sequence[Shard]) -> Path:
         "weight_map": dict(sorted(places.items())),
     }
     text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
-    path, partial = folder / INDEX_FILE, folder / f".{INDEX_FILE}.partial"
+    path = folder / INDEX_FILE
     try:
-        with partial.open("w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        partial.replace(path)
-        sync_folder(folder)
+        write_text_atomic(path, text)
     except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise machine_error(error, folder, len(text)) from error
+        raise write_error(error, path, len(text)) from error
     return path
