@@ -27,7 +27,7 @@ from hubmerge.support.version import VERSION
 
 if TYPE_CHECKING:
     from hubmerge.executor.parallel.processes import Processes
-from hubmerge.support.memo import cache_folder
+from hubmerge.support.paths import user_cache_folder
 from hubmerge.support.redaction import without_token
 
 
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--work-dir",
         type=Path,
         metavar="DIR",
-        default=cache_folder("runs"),
+        default=user_cache_folder("runs"),
         help="state and caches (default: user cache)",
     )
 
@@ -76,7 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     verify.add_argument("release", metavar="REPO[@step-03]")
     verify.add_argument("--quick", action="store_true", help="check digests, chain and lock; compute nothing")
     verify.add_argument(
-        "--work-dir", type=Path, metavar="DIR", default=cache_folder("runs"), help="default: user cache"
+        "--work-dir", type=Path, metavar="DIR", default=user_cache_folder("runs"), help="default: user cache"
     )
 
     rollback = commands.add_parser("rollback", parents=[output], help="make a target repo hold an earlier step again")
@@ -89,17 +89,17 @@ def build_parser() -> argparse.ArgumentParser:
     study.add_argument("study", type=Path, metavar="STUDY")
     study.add_argument("--out", type=Path, metavar="DIR", help="results, tables and plots (default: beside STUDY)")
     study.add_argument(
-        "--cache", type=Path, metavar="DIR", default=cache_folder("runs") / "cache", help=argparse.SUPPRESS
+        "--cache", type=Path, metavar="DIR", default=user_cache_folder("runs") / "cache", help=argparse.SUPPRESS
     )
 
-    add_automation(commands, output, cache_folder("runs"))
+    add_automation(commands, output, user_cache_folder("runs"))
     commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
 
     hub = commands.add_parser("hub", help="the embedded Hub")
     hub_commands = hub.add_subparsers(dest="hub_command", metavar="COMMAND", required=True)
     serve = hub_commands.add_parser("serve", help="serve a Hub from a folder of this machine")
     serve.add_argument(
-        "--root", type=Path, metavar="DIR", default=cache_folder("hub"), help="its files (default: user cache)"
+        "--root", type=Path, metavar="DIR", default=user_cache_folder("hub"), help="its files (default: user cache)"
     )
     serve.add_argument("--port", type=int, default=0, metavar="N", help="default: one that the system chooses")
     serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
@@ -109,7 +109,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser("demo", parents=[output], help="make a tiny CLIP stream and merge it on an embedded Hub")
     demo.add_argument(
-        "--root", type=Path, metavar="DIR", default=cache_folder("demo"), help="its files (default: user cache)"
+        "--root", type=Path, metavar="DIR", default=user_cache_folder("demo"), help="its files (default: user cache)"
     )
     demo.add_argument("--namespace", default="hubmerge-demo", help="where its repos go (default: hubmerge-demo)")
     return parser

@@ -1,4 +1,4 @@
-"""What a file holds, in one number, without reading it again where it cannot have changed."""
+"""SHA-256 of a file, cached while size and timestamps are unchanged."""
 
 from __future__ import annotations
 
@@ -8,43 +8,46 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-from hubmerge.support.memo import recall, remember
+from hubmerge.support import memo
 
 LARGE_BYTES = 1 << 20
-"""Smaller files are read again in every run."""
+"""Size from which a digest is kept across runs, in bytes; smaller files are read again in every run."""
 
 SETTLING_NS = 10 * 10**9
-"""Where clocks are coarse, a file that was written to a moment ago may be again and look the same."""
+"""Age from which timestamps are trusted, in nanoseconds: with coarse clocks, two writes in a row may look like one."""
+
+_DIGEST_LENGTH = 2 * hashlib.sha256().digest_size
 
 
 def file_digest(path: Path) -> str:
-    """Return the sha256 of a file, 64 hex digits. A file that was not touched since is not read a second time.
+    """Return the sha256 of a file as 64 hex digits.
 
-    Of large files that is remembered from one run to the next.
+    A file is read again only if its size, inode or one of its timestamps has changed. The digests of large files are
+    kept across runs.
     """
-    return _content_digest(path, _touched(path))
+    return _content_digest(path, _stamp(path))
 
 
-def _touched(path: Path) -> tuple[int, ...]:
-    """What differs once a file is written to, even if its name, its size and the time that it claims are the same."""
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what changes with every write, even if size and modification time are set back."""
     status = path.stat()
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @lru_cache(maxsize=1 << 12)
-def _content_digest(path: Path, touched: tuple[int, ...]) -> str:
-    *_, size, modified, changed = touched
+def _content_digest(path: Path, stamp: tuple[int, ...]) -> str:
+    *_, size, modified, changed = stamp
     settled = size >= LARGE_BYTES and 0 < max(modified, changed) < time.time_ns() - SETTLING_NS
-    question = json.dumps(touched).encode()
-    known = recall("file", question) if settled else None
-    if isinstance(known, str) and len(known) == len(hashlib.sha256().hexdigest()):
+    key = json.dumps(stamp).encode()
+    known = memo.get("file", key, str) if settled else None
+    if known is not None and len(known) == _DIGEST_LENGTH:
         return known
     content = hashlib.sha256()
-    room = memoryview(bytearray(1 << 18))
+    buffer = memoryview(bytearray(1 << 18))
     with path.open("rb", buffering=0) as stream:
-        while count := stream.readinto(room):
-            content.update(room[:count])
+        while count := stream.readinto(buffer):
+            content.update(buffer[:count])
     digest = content.hexdigest()
-    if settled and _touched(path) == touched:
-        remember("file", question, digest)
+    if settled and _stamp(path) == stamp:
+        memo.put("file", key, digest)
     return digest

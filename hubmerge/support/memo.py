@@ -1,56 +1,69 @@
-"""Answers that take seconds to find and depend on nothing but the question, kept in the user's cache.
+"""On-disk memo of slow, deterministic lookups, in the user's cache.
 
-What transformers says of a config, for one: to ask it means to import it, 140 MB of it. What one version of it said
-once it will say again.
+An example is what transformers says about a config: to ask it, 140 MB of transformers are imported. The key of an entry
+includes the versions that an answer may depend on. Any entry may be removed at any time.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from hubmerge.support.files import unique_partial_path, write_text_atomic
+from hubmerge.support.paths import user_cache_folder
 from hubmerge.support.version import VERSION
 
-FORM = 1
-"""To be raised when a question stays the same and its answer does not, other than by another version."""
+FORMAT = 1
+"""Raised when the answer to a question changes for another reason than a new version."""
+
+T = TypeVar("T")
 
 
-def cache_folder(name: str) -> Path:
-    """A folder of ours in the user's cache; it need not exist."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hubmerge" / name
+def get(kind: str, key: bytes, answer_type: type[T]) -> T | None:
+    """Return the stored answer, None if there is none or it is damaged.
 
-
-def recall(kind: str, question: bytes) -> Any:
-    """The answer that was kept, as JSON has it; None if there is none."""
+    Args:
+        kind: the kind of question; part of the file's name.
+        key: the whole question.
+        answer_type: a dataclass or a plain type, as given to `put`.
+    """
     with suppress(OSError, RuntimeError, ValueError, LookupError, TypeError):
-        return json.loads(_file(kind, question).read_bytes())["answer"]
+        stored = json.loads(_file(kind, key).read_bytes())["answer"]
+        return TypeAdapter(answer_type).validate_python(stored)
     return None
 
 
-def remember(kind: str, question: bytes, answer: Any) -> None:
-    """Keep an answer; where there is no room for it, or no permission, it is asked again next time."""
+def put(kind: str, key: bytes, answer: object) -> None:
+    """Store an answer. Do nothing if the cache is full or may not be written: the question is then asked again.
+
+    Args:
+        kind: the kind of question; part of the file's name.
+        key: the whole question.
+        answer: a value that pydantic can write as JSON, such as a dataclass.
+    """
+    values: Any = TypeAdapter(type(answer)).dump_python(answer, mode="json")
     with suppress(OSError, RuntimeError):
-        file = _file(kind, question)
+        file = _file(kind, key)
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(file, json.dumps({"answer": answer}), temporary=unique_partial_path(file))
+        write_text_atomic(file, json.dumps({"answer": values}), temporary=unique_partial_path(file))
 
 
-def _file(kind: str, question: bytes) -> Path:
-    digest = hashlib.sha256(f"{_versions()}\0{kind}\0".encode() + question).hexdigest()
-    return cache_folder("answers") / f"{kind}-{digest[:40]}.json"
+def _file(kind: str, key: bytes) -> Path:
+    digest = hashlib.sha256(f"{_versions()}\0{kind}\0".encode() + key).hexdigest()
+    return user_cache_folder("answers") / f"{kind}-{digest[:40]}.json"
 
 
 @cache
 def _versions() -> str:
-    """What may answer otherwise."""
-    found = [VERSION, str(FORM)]
+    """Return the versions of all packages that an answer may depend on."""
+    found = [VERSION, str(FORMAT)]
     for package in ("transformers", "torch"):
         with suppress(PackageNotFoundError):
             found.append(f"{package} {version(package)}")

@@ -1,8 +1,15 @@
-"""Checks of file names that come from an untrusted list, such as the index of a checkpoint or the files of a repo."""
+"""The user's cache folder, and checks of file names that come from an untrusted list."""
 
 from __future__ import annotations
 
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+
+import platformdirs
+
+
+def user_cache_folder(name: str) -> Path:
+    """Return a folder of hubmerge in the user's cache, such as `~/.cache/hubmerge/NAME`; it need not exist."""
+    return platformdirs.user_cache_path("hubmerge") / name
 
 
 def is_inside(file: str) -> bool:

@@ -15,12 +15,13 @@ A folder either is whole or has a name that begins with a dot; such leftovers ar
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from hubmerge.errors import MachineError
 from hubmerge.support.files import remove_folder
@@ -101,19 +102,24 @@ def open_workspace(work_dir: Path, name: str) -> Iterator[Workspace]:
         MachineError: the folder cannot be made, or another run is using it.
     """
     workspace = Workspace(work_dir / name)
+    lock = FileLock(workspace.folder / "run.lock", blocking=False, thread_local=False)
     try:
         workspace.states.mkdir(parents=True, exist_ok=True)
-        guard = (workspace.folder / "run.lock").open("w")
+        lock.acquire()
+    except Timeout as error:
+        raise MachineError(
+            f"another run is using {workspace.folder}",
+            hint="wait for it to end, or choose another --work-dir",
+            file=str(workspace.folder),
+        ) from error
     except OSError as error:
         raise MachineError(
-            f"the work folder {workspace.folder} cannot be used: {error.strerror}", hint="choose another --work-dir"
+            f"the work folder {workspace.folder} cannot be used: {error.strerror}",
+            hint="choose another --work-dir",
+            file=str(workspace.folder),
         ) from error
-    with guard:
-        try:
-            fcntl.flock(guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise MachineError(
-                f"another run is using {workspace.folder}", hint="wait for it to end, or choose another --work-dir"
-            ) from error
+    try:
         workspace.sweep()
         yield workspace
+    finally:
+        lock.release()

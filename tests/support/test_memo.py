@@ -16,9 +16,9 @@ from safetensors.torch import load_file, save_file
 from hubmerge.checkpoints import check_loads, open_checkpoint
 from hubmerge.checkpoints.model_class.model_class import known_class, model_class
 from hubmerge.errors import CheckpointError
-from hubmerge.support import hashing
+from hubmerge.support import hashing, memo
 from hubmerge.support.hashing import LARGE_BYTES, file_digest
-from hubmerge.support.memo import cache_folder, recall, remember
+from hubmerge.support.paths import user_cache_folder
 from tests.checkpoints.models import save as save_model
 
 
@@ -28,38 +28,38 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def answers() -> list[Path]:
-    return sorted(cache_folder("answers").glob("*"))
+    return sorted(user_cache_folder("answers").glob("*"))
 
 
 def test_an_answer_belongs_to_its_kind_and_question() -> None:
-    assert recall("kind", b"question") is None
-    remember("kind", b"question", {"a": [1, 2]})
-    assert recall("kind", b"question") == {"a": [1, 2]}
-    assert recall("other", b"question") is None
-    assert recall("kind", b"another question") is None
+    assert memo.get("kind", b"question", int) is None
+    memo.put("kind", b"question", {"a": [1, 2]})
+    assert memo.get("kind", b"question", dict) == {"a": [1, 2]}
+    assert memo.get("other", b"question", int) is None
+    assert memo.get("kind", b"another question", int) is None
     assert len(answers()) == 1
 
 
 @pytest.mark.parametrize("damage", [b"", b"{", b"[]", b"\xff", b"{}"])
 def test_a_damaged_answer_is_none(damage: bytes) -> None:
-    remember("kind", b"question", 1)
+    memo.put("kind", b"question", 1)
     answers()[0].write_bytes(damage)
-    assert recall("kind", b"question") is None
-    remember("kind", b"question", 2)
-    assert recall("kind", b"question") == 2
+    assert memo.get("kind", b"question", int) is None
+    memo.put("kind", b"question", 2)
+    assert memo.get("kind", b"question", int) == 2
 
 
 def test_without_a_cache_everything_is_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    remember("kind", b"question", 1)
-    assert recall("kind", b"question") is None
+    memo.put("kind", b"question", 1)
+    assert memo.get("kind", b"question", int) is None
 
 
 def test_another_version_is_asked_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    remember("kind", b"question", 1)
+    memo.put("kind", b"question", 1)
     monkeypatch.setattr("hubmerge.support.memo._versions", lambda: "another")
-    assert recall("kind", b"question") is None
+    assert memo.get("kind", b"question", int) is None
 
 
 @pytest.mark.parametrize("family", ["CLIPModel", "BertForMaskedLM", "GPT2LMHeadModel", "MixtralForCausalLM"])
@@ -152,7 +152,7 @@ def settled(path: Path, content: bytes) -> Path:
     return path
 
 
-def test_a_large_file_that_was_not_touched_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_large_file_that_was_not_stamp_is_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hubmerge.support.hashing.SETTLING_NS", 0)
     file, small = settled(tmp_path / "file", bytes(LARGE_BYTES)), settled(tmp_path / "small", b"small")
     digests = [file_digest(file), file_digest(small)]
@@ -192,9 +192,9 @@ def test_a_file_that_changes_while_it_is_read_is_not_remembered(
 ) -> None:
     monkeypatch.setattr("hubmerge.support.hashing.SETTLING_NS", 0)
     file = settled(tmp_path / "file", bytes(LARGE_BYTES))
-    real = hashing._touched
+    real = hashing._stamp
     seen = iter([real(file), (0, 0, LARGE_BYTES, 1, 1)])
-    monkeypatch.setattr(hashing, "_touched", lambda path: next(seen))
+    monkeypatch.setattr(hashing, "_stamp", lambda path: next(seen))
     file_digest(file)
     assert not answers()
 

@@ -18,7 +18,7 @@ import torch
 
 from hubmerge.checkpoints.model_class.claims import check_config
 from hubmerge.errors import CheckpointError
-from hubmerge.support.memo import recall, remember
+from hubmerge.support import memo
 
 _CLASSES = "transformers.models.auto.modeling_auto"
 _KIND = "class"
@@ -70,36 +70,17 @@ def model_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass
     known = known_class(config, names)
     if known is None:
         known = _ask(model_type, config, names)
-        remember(_KIND, _question(config, names), _as_json(known))
+        memo.put(_KIND, _question(config, names), known)
     return known
 
 
 def known_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass | None:
     """What `model_class` said in an earlier run, None if it has not been asked."""
-    found = recall(_KIND, _question(config, names))
-    if found is None:
-        return None
-    try:
-        return ModelClass(
-            name=found["name"],
-            shapes={name: tuple(shape) for name, shape in found["shapes"].items()},
-            matrices=frozenset(found["matrices"]),
-            transposed=frozenset(found["transposed"]),
-            ties=found["ties"],
-            own_names=found["own_names"],
-            heads=frozenset(found["heads"]),
-        )
-    except (KeyError, TypeError, AttributeError):
-        return None
+    return memo.get(_KIND, _question(config, names), ModelClass)
 
 
 def _question(config: Mapping[str, Any], names: Collection[str]) -> bytes:
     return json.dumps([structure_only(config), sorted(names)], sort_keys=True).encode()
-
-
-def _as_json(known: ModelClass) -> dict[str, Any]:
-    sets = {key: sorted(value) for key, value in vars(known).items() if isinstance(value, frozenset)}
-    return {**vars(known), **sets}
 
 
 def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> ModelClass:

@@ -10,7 +10,7 @@ import re
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from hubmerge.checkpoints.matching.names import Shapes
 from hubmerge.checkpoints.model_class.model_class import import_classes, structure_only
 from hubmerge.checkpoints.tensors import describe_shape
 from hubmerge.errors import CheckpointError
-from hubmerge.support.memo import recall, remember
+from hubmerge.support import memo
 
 _KIND = "loads"
 _LAYER = re.compile(r"\.\d+(?=\.)")
@@ -84,10 +84,10 @@ def _how_it_loads(config: Mapping[str, Any], shapes: Shapes, label: str) -> _Loa
     """
     structure = structure_only(config)
     question = json.dumps([structure, sorted(shapes.items())], sort_keys=True).encode()
-    known = _from_json(recall(_KIND, question))
+    known = memo.get(_KIND, question, _Loading)
     if known is None:
         known = _ask(structure, shapes, label)
-        remember(_KIND, question, asdict(known))
+        memo.put(_KIND, question, known)
     return known
 
 
@@ -242,13 +242,3 @@ def _some(names: Collection[str]) -> str:
 
 def _first_sentence(error: BaseException) -> str:
     return " ".join(str(error).split()).partition(". ")[0].rstrip(".")[:300]
-
-
-def _from_json(answer: Any) -> _Loading | None:
-    try:
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in answer.items()
-        }
-        return _Loading(**fields)
-    except (AttributeError, TypeError):
-        return None
