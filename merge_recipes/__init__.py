@@ -11,8 +11,9 @@
 ['clip-vit-base-patch32_sun397']
 """
 
-from merge_recipes.checking import Catalog, check_recipe
+from merge_recipes.catalog import Catalog, check_recipe
 from merge_recipes.digests import chain_digests, recipe_digest
+from merge_recipes.editor_schema import json_schema
 from merge_recipes.errors import (
     HubmergeError,
     InvalidReferenceError,
@@ -22,9 +23,10 @@ from merge_recipes.errors import (
     RecipeFileError,
     RecipeSyntaxError,
 )
-from merge_recipes.json_schema import json_schema
-from merge_recipes.loading import LoadedRecipe, load_recipe, parse_recipe
-from merge_recipes.locking import Lock, LockedDataset, LockedModel, Resolver, check_lock, lock_recipe
+from merge_recipes.load import load_recipe, parse_recipe
+from merge_recipes.loaded import LoadedRecipe
+from merge_recipes.lock import Lock, LockedDataset, LockedModel
+from merge_recipes.make_lock import Resolver, check_lock, lock_recipe
 from merge_recipes.parameters import PerTensor, TensorParameters, parameters_for
 from merge_recipes.queries import ModelCollection, ModelQuery
 from merge_recipes.references import ModelReference

@@ -2,34 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from typing import TYPE_CHECKING, Any
-
+from merge_recipes.canonical import content_digest
+from merge_recipes.lock import Lock, LockedModel
 from merge_recipes.schema import Recipe
 
-if TYPE_CHECKING:
-    from merge_recipes.locking import Lock, LockedModel
-
 CHAIN_FORMAT = 1
-
-
-def canonical_json(value: Any) -> str:
-    """Return JSON in which equal contents are equal texts: sorted keys, no blanks, `1.0` and `1` the same."""
-    return json.dumps(_plain_numbers(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
-
-
-def _plain_numbers(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain_numbers(inner) for inner in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-def content_digest(value: Any) -> str:
-    """Return `sha256:` and the digest of a value's canonical JSON."""
-    return f"sha256:{hashlib.sha256(canonical_json(value).encode()).hexdigest()}"
 
 
 def recipe_digest(recipe: Recipe) -> str:

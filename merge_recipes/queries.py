@@ -11,7 +11,7 @@ import re
 from pydantic import field_validator
 
 from merge_recipes.errors import InvalidReferenceError, shown
-from merge_recipes.parts import Part, Text
+from merge_recipes.record import Record, Text
 
 ENTRY, QUERY, COLLECTION = "<entry>", "<query>", "<collection>"
 """Which kind of item of `models` is meant; the brackets keep them apart from keys in a key path."""
@@ -20,7 +20,7 @@ _QUERY = re.compile(r"(?P<author>[A-Za-z0-9][A-Za-z0-9._-]*)/(?P<name>[A-Za-z0-9
 _COLLECTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class ModelQuery(Part):
+class ModelQuery(Record):
     """All models of an author whose names fit a pattern, in the order in which they were made on the Hub."""
 
     query: Text
@@ -60,7 +60,7 @@ class ModelQuery(Part):
         return self.query + "".join(f" tagged {tag}" for tag in self.tags)
 
 
-class ModelCollection(Part):
+class ModelCollection(Record):
     """All models of a collection, in the order in which they were made on the Hub."""
 
     collection: Text

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from merge_recipes.dialect import GRADIENT
 from merge_recipes.errors import InvalidReferenceError, KeyPath, Problem, did_you_mean, shown
+from merge_recipes.mergekit import GRADIENT
 from merge_recipes.queries import ENTRY, kind_of_item
-from merge_recipes.reading import Document
+from merge_recipes.read_yaml import Document
 from merge_recipes.references import ModelReference
 
 

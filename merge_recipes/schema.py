@@ -26,8 +26,8 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from merge_recipes.errors import InvalidReferenceError, shown
-from merge_recipes.parts import Part, Text
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery, kind_of_item
+from merge_recipes.record import Record, Text
 from merge_recipes.references import ModelReference, absolute_path, check_repo_path, check_revision, is_local_path
 
 MAX_NAME_CHARACTERS = 96
@@ -108,7 +108,7 @@ _PARAMETERS_SCHEMA: dict[str, Any] = {
 Parameters = Annotated[dict[str, JsonValue], BeforeValidator(_nothing_is_empty), WithJsonSchema(_PARAMETERS_SCHEMA)]
 
 
-class StreamEntry(Part):
+class StreamEntry(Record):
     """One checkpoint of the stream."""
 
     model: Reference
@@ -129,7 +129,7 @@ class StreamEntry(Part):
             return data
 
 
-class DatasetReference(Part):
+class DatasetReference(Record):
     """The examples of a task."""
 
     path: Text
@@ -195,7 +195,7 @@ class DatasetReference(Part):
         return is_local_path(self.path)
 
 
-class Task(Part):
+class Task(Record):
     """What the merged model is scored on after a step."""
 
     name: Name
@@ -214,7 +214,7 @@ class Task(Part):
     """The name of the stream entry that the task belongs to, where it cannot be told from the names."""
 
 
-class Evaluate(Part):
+class Evaluate(Record):
     """Scores of the merged model after every step, on the tasks of the entries merged so far."""
 
     tasks: tuple[Task, ...] = Field(min_length=1)
@@ -223,7 +223,7 @@ class Evaluate(Part):
     """Examples in one forward pass."""
 
 
-class Publish(Part):
+class Publish(Record):
     """Where the merged model goes on the Hub."""
 
     repo: Text
@@ -276,7 +276,7 @@ def parse_size(size: str) -> int:
     return int(float(match["number"]) * _UNITS[match["unit"]])
 
 
-class TensorRules(Part):
+class TensorRules(Record):
     """Which tensors are merged; the others keep the base model's values."""
 
     include: tuple[Text, ...] = ()
@@ -293,7 +293,7 @@ StreamItem = Annotated[
 ]
 
 
-class Recipe(Part):
+class Recipe(Record):
     """A stream of checkpoints to fold into one merged model: how to merge, score and publish it."""
 
     merge_method: Text

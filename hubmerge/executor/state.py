@@ -26,6 +26,7 @@ from hubmerge.checkpoints import SafetensorsFile, SafetensorsWriter, TensorInfo,
 from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.methods import Norms
 from hubmerge.support.names import MANIFEST_FILE
+from merge_recipes.canonical import canonical_document
 
 FORMAT_VERSION = 1
 ACCUMULATED_FILE = "accumulated.safetensors"
@@ -238,7 +239,7 @@ class StateWriter:
         records = {name: TensorRecord(*tensor_norms[name], digests[name]) for name in digests}
         parts = self._parts.commit().digests if self._parts is not None else {}
         manifest = StateManifest(method, step, chain, norms.task_vectors, norms.accumulated, scale, records, parts)
-        text = json.dumps(asdict(manifest), indent=1, sort_keys=True, allow_nan=False) + "\n"
+        text = canonical_document(asdict(manifest), indent=1, ascii_only=True)
         try:
             _write_durably(self._partial / MANIFEST_FILE, text)
             if self.folder.exists():

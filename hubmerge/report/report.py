@@ -7,7 +7,6 @@ Pure data: frozen dataclasses that go to JSON and back without loss. Keys are so
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import types
@@ -19,6 +18,7 @@ from typing import Any, TypeVar
 from hubmerge.errors import HubmergeError
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.support.names import REPORT_FILE
+from merge_recipes.canonical import canonical_document, canonical_report_json, text_digest
 
 REPORT_VERSION = 1
 
@@ -254,7 +254,7 @@ class RunReport:
 
     def to_json(self) -> str:
         """The text of `hubmerge.json`: sorted keys, two spaces, a newline at the end."""
-        return json.dumps(self.to_dict(), indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
+        return canonical_document(self.to_dict(), indent=2, ascii_only=False)
 
     @classmethod
     def from_json(cls, text: str) -> RunReport:
@@ -283,8 +283,7 @@ def _sealed(steps: Sequence[StepReport]) -> tuple[StepReport, ...]:
 
 
 def _digest(content: Any) -> str:
-    text = json.dumps(content, sort_keys=True, ensure_ascii=False, allow_nan=False)
-    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+    return text_digest(canonical_report_json(content))
 
 
 def _build(kind: type[T], data: Any, where: str) -> T:

@@ -18,6 +18,7 @@ from hubmerge.stream.stream import Stream
 from hubmerge.support.files import write_text_atomic
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.workspace import Workspace
+from merge_recipes.canonical import canonical_document
 
 FIGURES_FILE = "figures.json"
 LIBRARIES = ("hubmerge", "torch", "transformers", "huggingface_hub", "safetensors")
@@ -48,7 +49,7 @@ def _local_report(stream: Stream, workspace: Workspace) -> RunReport | None:
 def write_stats(figures: Sequence[StepStats], state: MergeState) -> None:
     """Keep the figures of the steps that led to a state beside it."""
     told = [one.to_dict() for one in figures]
-    write_text_atomic(state.folder / FIGURES_FILE, json.dumps(told, indent=1, sort_keys=True, allow_nan=False) + "\n")
+    write_text_atomic(state.folder / FIGURES_FILE, canonical_document(told, indent=1, ascii_only=True))
 
 
 def read_stats(folder: Path) -> dict[int, StepStats]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from hubmerge.support.files import write_text_atomic
 from merge_recipes import LoadedRecipe, Lock, RecipeFileError, check_lock
 from merge_recipes.errors import Problem
-from merge_recipes.reading import read_text
+from merge_recipes.read_yaml import read_text
 
 
 def lock_path(recipe: Path) -> Path:

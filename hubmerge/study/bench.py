@@ -26,7 +26,7 @@ from hubmerge.study.results import References
 from hubmerge.study.schema import LoadedStudy
 from hubmerge.support.progress import Progress, SilentProgress
 from merge_recipes import Recipe, Task, task_entries
-from merge_recipes.digests import content_digest
+from merge_recipes.canonical import content_digest
 
 SHARE_OF_MEMORY = 0.5
 """So much of the free memory may be used to keep checkpoints and states in."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from hubmerge.study.schema import Study
 from merge_recipes import Recipe, StreamEntry, Task
-from merge_recipes.digests import content_digest
+from merge_recipes.canonical import content_digest
 
 CELL_FORMAT = 1
 """Raised whenever the same cell would give another result."""

@@ -13,13 +13,13 @@ from pydantic import BaseModel, Field, ValidationError
 from merge_recipes import Catalog, LoadedRecipe, Problem, RecipeError, load_recipe
 from merge_recipes.errors import did_you_mean
 from merge_recipes.parameters import parameter_fields, parameters_from
-from merge_recipes.parts import Part, Text
-from merge_recipes.reading import Document, read_document, read_text
+from merge_recipes.read_yaml import Document, read_document, read_text
+from merge_recipes.record import Record, Text
 from merge_recipes.schema import Parameters
-from merge_recipes.validating import number_or_word, validate, value_message
+from merge_recipes.validate import number_or_word, validate, value_message
 
 
-class Variant(Part):
+class Variant(Record):
     """A merge method with its parameters; lists of plain values are swept."""
 
     method: Text
@@ -62,7 +62,7 @@ def is_sweep(value: object) -> bool:
     return isinstance(value, list) and bool(value) and not any(isinstance(item, dict) for item in value)
 
 
-class Study(Part):
+class Study(Record):
     """One stream, merged in many ways."""
 
     recipe: Text

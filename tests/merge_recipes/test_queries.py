@@ -20,7 +20,7 @@ from merge_recipes import (
     recipe_digest,
     task_entries,
 )
-from merge_recipes.reading import read_document
+from merge_recipes.read_yaml import read_document
 from tests.merge_recipes.samples import CATALOG, SampleResolver, load, sample
 
 FIRST = "  - model: tanganke/clip-vit-base-patch32_sun397\n"

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Text = Annotated[str, Field(min_length=1)]
 
 
-class Part(BaseModel):
+class Record(BaseModel):
     """A part of a recipe: frozen, unknown keys refused, no conversion of values."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from merge_recipes import RecipeError, RecipeFileError, RecipeSyntaxError, load_recipe, parse_recipe
-from merge_recipes.nodes import MAX_DEPTH, MAX_NODES
-from merge_recipes.reading import MAX_FILE_BYTES, read_document
+from merge_recipes.read_yaml import MAX_FILE_BYTES, read_document
+from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES
 from tests.merge_recipes.samples import RECIPE, sample
 
 PATIENCE_SECONDS = 20.0

@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
-from merge_recipes.checking import Catalog
-from merge_recipes.including import INCLUDE
+from merge_recipes.catalog import Catalog
+from merge_recipes.include import INCLUDE
 from merge_recipes.parameters import is_per_tensor, parameter_fields
 from merge_recipes.schema import Recipe
 

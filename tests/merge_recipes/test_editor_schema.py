@@ -12,7 +12,7 @@ import pytest
 from hubmerge.cli.main import main
 from hubmerge.stream.catalog import installed_catalog
 from merge_recipes import json_schema, load_recipe, task_entries
-from merge_recipes.reading import read_document
+from merge_recipes.read_yaml import read_document
 from tests.merge_recipes.samples import CATALOG, RECIPE, sample
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes"

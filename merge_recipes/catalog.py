@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from merge_recipes.dialect import OTHER_METHODS
-from merge_recipes.digests import canonical_json
+from merge_recipes.canonical import canonical_json
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, nearest, shown
+from merge_recipes.loaded import LoadedRecipe
+from merge_recipes.mergekit import OTHER_METHODS
 from merge_recipes.parameters import is_per_tensor, parameter_fields, parameters_from, selects_every_tensor
-from merge_recipes.reading import Document
+from merge_recipes.read_yaml import Document
 from merge_recipes.rules import checkpoint_key, is_base, items_at, mapping_at, raw_entries, value_shape
 from merge_recipes.schema import StreamEntry
 from merge_recipes.tasks import candidates
-from merge_recipes.validating import number_or_word, value_message
-
-if TYPE_CHECKING:
-    from merge_recipes.loading import LoadedRecipe
+from merge_recipes.validate import number_or_word, value_message
 
 _TOP: KeyPath = ("parameters",)
 _MAX_COMBINATIONS = 5_000

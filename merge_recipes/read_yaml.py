@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from merge_recipes.errors import KeyPath, Problem, RecipeFileError, key_text, shown
-from merge_recipes.nodes import MAX_DEPTH, MAX_NODES, Node, Position, compose, refused
-from merge_recipes.scalars import Scalar, has_forbidden_character, resolve_plain
+from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES, Node, Position, compose, refused
+from merge_recipes.yaml_scalars import Scalar, has_forbidden_character, resolve_plain
 
 MAX_FILE_BYTES = 1 << 20
 

@@ -8,8 +8,8 @@ import jsonschema
 import pytest
 
 from merge_recipes import RecipeError, json_schema, load_recipe, parse_recipe, recipe_digest
-from merge_recipes.including import MAX_INCLUDES
-from merge_recipes.reading import MAX_FILE_BYTES, read_document
+from merge_recipes.include import MAX_INCLUDES
+from merge_recipes.read_yaml import MAX_FILE_BYTES, read_document
 from tests.merge_recipes.samples import CATALOG
 
 HEAD = "merge_method: projection\nbase_model: a/base\nmodels: [{model: a/one}, {model: a/two}]\nevaluate:\n  tasks:\n"

@@ -21,8 +21,8 @@ from merge_recipes import (
     TensorRules,
     parse_recipe,
 )
-from merge_recipes.dialect import OTHER_KEYS
-from merge_recipes.nodes import MAX_DEPTH, MAX_NODES
+from merge_recipes.mergekit import OTHER_KEYS
+from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES
 
 REFERENCE = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", REFERENCE, flags=re.MULTILINE | re.DOTALL)

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from merge_recipes.checking import Catalog, broken_catalog_rules
+from merge_recipes.catalog import Catalog, broken_catalog_rules
 from merge_recipes.errors import Problem, RecipeError
-from merge_recipes.including import Inclusion, with_included
-from merge_recipes.reading import Document, Marks, read_document, read_text
+from merge_recipes.include import Inclusion, with_included
+from merge_recipes.loaded import LoadedRecipe
+from merge_recipes.read_yaml import read_document, read_text
 from merge_recipes.rules import broken_rules
 from merge_recipes.schema import Recipe
-from merge_recipes.validating import validate
-
-
-@dataclass(frozen=True)
-class LoadedRecipe:
-    """A recipe with the text that it was read from and the place of every key in it, or in a file that it includes."""
-
-    recipe: Recipe
-    document: Document
-    path: Path
-
-    @property
-    def text(self) -> str:
-        """The recipe's text as written, with the tasks that it includes written in."""
-        return self.document.text
-
-    @property
-    def marks(self) -> Marks:
-        """Where every key and value stands."""
-        return self.document.marks
-
-    @property
-    def folder(self) -> Path:
-        """The folder that relative local paths start from."""
-        return self.path.parent
+from merge_recipes.validate import validate
 
 
 def load_recipe(path: str | Path, catalog: Catalog | None = None) -> LoadedRecipe:

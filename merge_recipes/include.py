@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from merge_recipes.errors import KeyPath, Problem, RecipeError, key_text, shown
-from merge_recipes.reading import MAX_FILE_BYTES, Document, Marks, read_document, read_text
+from merge_recipes.read_yaml import MAX_FILE_BYTES, Document, Marks, read_document, read_text
 from merge_recipes.rules import items_at
 
 Mark = TypeVar("Mark")

@@ -9,12 +9,12 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from merge_recipes.dialect import OTHER_KEYS, REPLACES_MODELS
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, nearest, shown
+from merge_recipes.mergekit import OTHER_KEYS, REPLACES_MODELS
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery
-from merge_recipes.reading import Document
-from merge_recipes.scalars import resolve_plain
+from merge_recipes.read_yaml import Document
 from merge_recipes.schema import StreamEntry
+from merge_recipes.yaml_scalars import resolve_plain
 
 Model = TypeVar("Model", bound=BaseModel)
 
