@@ -11,8 +11,9 @@ from hubmerge.checkpoints.formats.partial_file import FetchBytes, begin_partial_
 from hubmerge.checkpoints.formats.safetensors_file import SafetensorsFile
 from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter, WrittenFile
 from hubmerge.checkpoints.formats.shards import Shard, ShardedWriter, plan_shards, write_index
-from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Ignored, align
-from hubmerge.checkpoints.matching.selection import EVERYTHING, Selection
+from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment, Ignored
+from hubmerge.checkpoints.matching.matcher import align, match
+from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
 from hubmerge.checkpoints.model_class.claims import check_config
 from hubmerge.checkpoints.open import open_checkpoint, open_headers
 from hubmerge.checkpoints.planning.load_check import check_loads
@@ -21,11 +22,12 @@ from hubmerge.checkpoints.planning.merge_plan import Action, MergePlan, PlannedT
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 
 __all__ = [
-    "EVERYTHING",
+    "ALL_TENSORS",
     "Action",
     "AdaptedCheckpoint",
     "Adapter",
     "AlignedCheckpoint",
+    "Alignment",
     "Checkpoint",
     "FetchBytes",
     "Header",
@@ -53,6 +55,7 @@ __all__ = [
     "find_weights",
     "is_begun",
     "make_plan",
+    "match",
     "open_adapter",
     "open_checkpoint",
     "open_headers",

@@ -7,7 +7,7 @@ from typing import Any
 
 from hubmerge.checkpoints import Selection, TensorInfo, TensorSpec
 from hubmerge.checkpoints.matching.components import patterns_for
-from hubmerge.checkpoints.matching.selection import EVERYTHING
+from hubmerge.checkpoints.matching.selection import ALL_TENSORS
 
 KEPT_SHOWN = 6
 """So many patterns of tensors that are not merged are told."""
@@ -23,7 +23,7 @@ PREFIXES = {
 
 
 def written_layout(
-    config: Mapping[str, Any], tensors: Mapping[str, TensorInfo | TensorSpec], selection: Selection = EVERYTHING
+    config: Mapping[str, Any], tensors: Mapping[str, TensorInfo | TensorSpec], selection: Selection = ALL_TENSORS
 ) -> str:
     """The class, the names and the dtypes that a model with this config.json has in its files.
 

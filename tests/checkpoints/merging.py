@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from hubmerge.checkpoints import (
-    EVERYTHING,
+    ALL_TENSORS,
     Checkpoint,
     MatrixRule,
     MergePlan,
@@ -55,7 +55,7 @@ def merge(
     base_folder: Path,
     checkpoints: Sequence[Path | Checkpoint],
     *,
-    selection: Selection = EVERYTHING,
+    selection: Selection = ALL_TENSORS,
     out_dtype: torch.dtype | None = None,
     method: str = "opcm",
 ) -> Merged:

@@ -13,18 +13,18 @@ from hubmerge.checkpoints.matching.selection import Selection
 from hubmerge.checkpoints.tensors import describe_shape
 from hubmerge.errors import CheckpointError
 
-_QUANTISED_PARTS = frozenset(
+_QUANTIZED_PARTS = frozenset(
     {
         *("qweight", "qzeros", "g_idx"),
         *("weight_packed", "weight_scale", "weight_scale_inv", "weight_scales", "weight_zero_point", "input_scale"),
         *("SCB", "absmax", "quant_map"),
     }
 )
-"""What the tensors of quantised formats are called, beside the weights that other checkpoints have."""
+"""What the tensors of quantized formats are called, beside the weights that other checkpoints have."""
 
 
 @dataclass(frozen=True)
-class Misfits:
+class Mismatches:
     """The tensors of a checkpoint that have no place in the base model, and those that it lacks.
 
     `placed` maps the names in the base model of all others to those in the checkpoint; so does `misshapen` those of
@@ -45,14 +45,14 @@ class Misfits:
         return bool(self.misshapen or self.surplus or self.gaps)
 
     def error(self) -> CheckpointError:
-        """What to raise: that the checkpoint is quantised, or one of another model, or what has to be left out."""
+        """What to raise: that the checkpoint is quantized, or one of another model, or what has to be left out."""
         in_other_form = experts_in_other_form(self.base, self.checkpoint)
         if in_other_form is not None:
             return in_other_form
         label = self.checkpoint.label
         told = "; ".join(self._told())
-        if (quantised := self._quantised()) is not None:
-            return quantised
+        if (quantized := self._quantized()) is not None:
+            return quantized
         if self._most_do_not_fit():
             return CheckpointError(
                 f"{label}: most of its tensors do not fit the base model {self.base.label}{self._types()}: {told}",
@@ -88,17 +88,17 @@ class Misfits:
                 f"tensors of {component_of(self.gaps[0])}"
             )
 
-    def _quantised(self) -> CheckpointError | None:
+    def _quantized(self) -> CheckpointError | None:
         config = self.checkpoint.config.get("quantization_config")
         method = config.get("quant_method") if isinstance(config, Mapping) else None
         for owner in (self.checkpoint, self.base):
-            part = next((name for name in owner.tensors if name.rpartition(".")[2] in _QUANTISED_PARTS), None)
+            part = next((name for name in owner.tensors if name.rpartition(".")[2] in _QUANTIZED_PARTS), None)
             if part is not None or (owner is self.checkpoint and config):
                 told = f"tensor {part!r} belongs to" if part is not None else "its config.json tells of"
                 called = f" ({method})" if owner is self.checkpoint and isinstance(method, str) else ""
                 return CheckpointError(
-                    f"{owner.label}: {told} a quantised format{called}, which cannot be merged",
-                    hint="merge an unquantised version of this model",
+                    f"{owner.label}: {told} a quantized format{called}, which cannot be merged",
+                    hint="merge an unquantized version of this model",
                 )
         return None
 

@@ -9,7 +9,7 @@ well, nobody can know.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hubmerge.checkpoints.tensors import TensorInfo
@@ -49,29 +49,50 @@ class Renaming:
 
 
 def match_names(names: Shapes, targets: Shapes, label: str) -> Renaming:
-    """The renaming under which most of `names` are found, with the same shape, among `targets`.
+    """Return the renaming under which most of `names` are found, with equal shapes, among `targets`.
 
-    Names left without a target are the caller's to judge. Raises CheckpointError, calling the names' owner
-    `label`, if two different renamings do equally well.
+    Names without a target are left to the caller.
+
+    Args:
+        names: names and shapes of the checkpoint's parameters.
+        targets: names and shapes of the base model's parameters.
+        label: the checkpoint's name in messages.
+
+    Raises:
+        CheckpointError: two renamings with different results do equally well.
     """
-    as_they_are = Renaming()
-    best_score, best = _score(as_they_are, names, targets), [as_they_are]
+    best = best_renamings(names, targets)
+    if len(best) > 1:
+        raise ambiguous_names(label, best)
+    return best[0]
+
+
+def best_renamings(names: Shapes, targets: Shapes) -> list[Renaming]:
+    """Return the renamings under which most of `names` are found, with equal shapes, among `targets`.
+
+    There are more than one only if they lead to different results. Names that need no renaming are preferred.
+    """
+    unchanged = Renaming()
+    best_score, best = _score(unchanged, names, targets), [unchanged]
     if best_score[0] == len(names):
-        return as_they_are
+        return best
     for renaming in _renamings(names, targets):
         score = _score(renaming, names, targets)
         if score > best_score:
             best_score, best = score, [renaming]
-        elif score == best_score and best[0] != as_they_are:
+        elif score == best_score and best[0] != unchanged:
             best.append(renaming)
     results = {tuple(renaming.target(name, targets) for name in names): renaming for renaming in best}
-    if len(results) > 1:
-        ways = " or ".join(str(renaming) for renaming in results.values())
-        raise CheckpointError(
-            f"{label}: its tensors fit the base model in more than one way: {ways}",
-            hint="save the checkpoint as a whole model, so that its names say which part each tensor is",
-        )
-    return best[0]
+    return list(results.values()) if len(results) > 1 else best[:1]
+
+
+def ambiguous_names(label: str, renamings: Sequence[Renaming]) -> CheckpointError:
+    """Return the error for a checkpoint whose names match the base model's in several ways."""
+    ways = " or ".join(str(renaming) for renaming in renamings)
+    return CheckpointError(
+        f"{label}: its tensors match the base model in more than one way: {ways}",
+        hint="save the checkpoint as a whole model with save_pretrained(), so that its names are complete",
+    )
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:

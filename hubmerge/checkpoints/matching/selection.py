@@ -79,7 +79,7 @@ class Selection:
         ]
 
 
-EVERYTHING = Selection()
+ALL_TENSORS = Selection()
 
 
 def glob_hint(glob: str, names: Collection[str]) -> str:

@@ -15,10 +15,10 @@ from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint
 from hubmerge.checkpoints.matching.components import component_of
 from hubmerge.checkpoints.matching.mismatches import rule_for_all
 from hubmerge.checkpoints.matching.names import buffer_reason, nearest
-from hubmerge.checkpoints.matching.selection import EVERYTHING, Selection, glob_hint
+from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection, glob_hint
 from hubmerge.checkpoints.planning.heads import check_heads
 from hubmerge.checkpoints.planning.matrices import MatrixRule
-from hubmerge.checkpoints.planning.quantized import is_quantised
+from hubmerge.checkpoints.planning.quantized import is_quantized
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 from hubmerge.errors import CheckpointError
 
@@ -134,7 +134,7 @@ def make_plan(
     checkpoints: Sequence[AlignedCheckpoint],
     rule: MatrixRule,
     *,
-    selection: Selection = EVERYTHING,
+    selection: Selection = ALL_TENSORS,
     out_dtype: torch.dtype | None = None,
 ) -> MergePlan:
     """Plan the merge of `checkpoints`, aligned to `base` under the same `selection`, into it.
@@ -143,7 +143,7 @@ def make_plan(
     tensors are written in; each one's own dtype if it is None.
 
     Raises CheckpointError if a component is in some checkpoints only, a glob of `selection` matches nothing,
-    a tensor to be merged is quantised or in a head for other classes, or nothing is left to merge.
+    a tensor to be merged is quantized or in a head for other classes, or nothing is left to merge.
     """
     _check_selection(base, checkpoints, selection)
     left_out = tuple(
@@ -173,12 +173,12 @@ def _planned(
     selection: Selection,
     out_dtype: torch.dtype | None,
 ) -> PlannedTensor:
-    quantised = is_quantised(base, info.name)
-    cast = out_dtype is not None and info.dtype.is_floating_point and not quantised
+    quantized = is_quantized(base, info.name)
+    cast = out_dtype is not None and info.dtype.is_floating_point and not quantized
     written = out_dtype if out_dtype is not None and cast else info.dtype
     reason = selection.reason_against(info.name)
-    if reason is None and quantised and not info.dtype.is_floating_point:
-        raise _quantised(info, base)
+    if reason is None and quantized and not info.dtype.is_floating_point:
+        raise _quantized(info, base)
     reason = reason or buffer_reason(info)
     if reason is None:
         having = [checkpoint for checkpoint in checkpoints if info.name in checkpoint.tensors]
@@ -189,8 +189,8 @@ def _planned(
     if reason is not None:
         return PlannedTensor(info.name, info.shape, info.dtype, written, "keep", reason)
     for owner in (base, *checkpoints):
-        if is_quantised(owner, info.name):
-            raise _quantised(owner.tensors[info.name], owner)
+        if is_quantized(owner, info.name):
+            raise _quantized(owner.tensors[info.name], owner)
     if rule.is_matrix(info.name):
         action: Action = "merge-matrix"
         fused = len(info.shape) == 3
@@ -200,10 +200,10 @@ def _planned(
     return PlannedTensor(info.name, info.shape, info.dtype, written, action, reason)
 
 
-def _quantised(info: TensorInfo, owner: Checkpoint) -> CheckpointError:
+def _quantized(info: TensorInfo, owner: Checkpoint) -> CheckpointError:
     return CheckpointError(
-        f"{owner.label}: tensor {info.name!r} is stored as {info.dtype}, a quantised format that cannot be merged",
-        hint="merge an unquantised version of this model",
+        f"{owner.label}: tensor {info.name!r} is stored as {info.dtype}, a quantized format that cannot be merged",
+        hint="merge an unquantized version of this model",
     )
 
 
@@ -236,17 +236,23 @@ def _check_selection(base: Checkpoint, checkpoints: Sequence[AlignedCheckpoint],
 
 
 def check_ties(checkpoint: Checkpoint, plan: MergePlan) -> None:
-    """Check by their values that the tensors left out of a merge are copies of those they are said to be.
+    """Compare the values of tied tensors, of which only one is merged.
 
-    They are those that `plan` leaves out of the base model's files, and those that an aligned checkpoint stores
-    twice. Raises CheckpointError naming the pair that differs.
+    Args:
+        checkpoint: the base model, or an aligned checkpoint, which knows its own tied tensors.
+        plan: the merge; `plan.left_out` are the base model's tied tensors.
+
+    Raises:
+        CheckpointError: the values of a pair differ.
     """
     if isinstance(checkpoint, AlignedCheckpoint):
         checkpoint.check_ties()
+        return
     for alias, owner in plan.left_out:
         both = alias in checkpoint.tensors and owner in checkpoint.tensors
         if both and not torch.equal(checkpoint.read(alias), checkpoint.read(owner)):
             raise CheckpointError(
-                f"{checkpoint.label}: tensors {alias!r} and {owner!r} differ, though the config ties them",
+                f"{checkpoint.label}: tensors {alias!r} and {owner!r} differ, though its config.json ties them",
                 hint="set `tie_word_embeddings` to false in the base model's config.json",
+                tensor=alias,
             )

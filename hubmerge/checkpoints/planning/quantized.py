@@ -1,4 +1,4 @@
-"""Telling weights in a quantised format, which mean nothing without their scales, from plain 8-bit floats."""
+"""Telling weights in a quantized format, which mean nothing without their scales, from plain 8-bit floats."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint
 
 
-def is_quantised(checkpoint: Checkpoint, name: str) -> bool:
+def is_quantized(checkpoint: Checkpoint, name: str) -> bool:
     """Whether a tensor holds codes and not values.
 
-    Whole numbers in a `.weight` are codes. An 8-bit float is one if the config speaks of quantisation or if a
+    Whole numbers in a `.weight` are codes. An 8-bit float is one if the config speaks of quantization or if a
     tensor with "scale" in its name lies beside it; otherwise it is a number like any other.
     """
     info = checkpoint.tensors[name]

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import (
-    EVERYTHING,
+    ALL_TENSORS,
     AdaptedCheckpoint,
     MergePlan,
     Selection,
@@ -94,7 +94,7 @@ def opened(model: Path, adapter: Path) -> AdaptedCheckpoint:
     return AdaptedCheckpoint(open_checkpoint(model, "model"), open_adapter(adapter, "adapter"))
 
 
-def planned(model: Path, adapter: Path, selection: Selection = EVERYTHING) -> MergePlan:
+def planned(model: Path, adapter: Path, selection: Selection = ALL_TENSORS) -> MergePlan:
     """What merging the model with the adapter into the model alone does."""
     base = open_checkpoint(model, "model")
     rule = weight_matrices(base.config, base.tensors)
@@ -213,7 +213,7 @@ def test_one_of_two_tied_tensors_saved_along_is_refused_unless_it_is_left_out(tm
     model, adapter, _ = adapt("Qwen2ForCausalLM", {"target_modules": QV, "modules_to_save": [saved]}, tmp_path)
     name = {"embed_tokens": "model.embed_tokens.weight", "lm_head": "lm_head.weight"}[saved]
     with pytest.raises(
-        CheckpointError, match=rf"the adapter saved '{name}' and not '.*', though .* ties the two"
+        CheckpointError, match=rf"the adapter saved '{name}' but not '.*', though .* ties them"
     ) as caught:
         planned(model, adapter)
     assert f'exclude: ["{name}"]' in (caught.value.hint or "")
@@ -249,7 +249,7 @@ def test_the_tower_of_an_adapter_is_told_by_the_class_it_was_made_on(
     assert all(name.startswith(f"{tower}_model.") for name in changed)
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "auto_mapping": None}))
-    with pytest.raises(CheckpointError, match="fit the base model in more than one way") as caught:
+    with pytest.raises(CheckpointError, match="match the base model in more than one way") as caught:
         opened(model, adapter)
     assert "owner/tower+adapter" in (caught.value.hint or "")
     alone = save(tower_class.from_pretrained(model), tmp_path / "tower")

@@ -8,7 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from hubmerge.checkpoints import EVERYTHING, AlignedCheckpoint, Checkpoint, Selection, align, open_checkpoint
+from hubmerge.checkpoints import (
+    ALL_TENSORS,
+    AlignedCheckpoint,
+    Checkpoint,
+    Selection,
+    align,
+    match,
+    open_checkpoint,
+    open_headers,
+)
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import random_tensors, with_prefix, without, write_folder
 from tests.checkpoints.models import save
@@ -142,7 +151,7 @@ def test_buffers_take_no_part(opened: Open, where: str) -> None:
     assert all(ignored.reason for ignored in aligned.ignored)
 
 
-def refused(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = EVERYTHING) -> CheckpointError:
+def refused(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = ALL_TENSORS) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
         align(base, checkpoint, selection=selection)
     assert checkpoint.label in caught.value.message
@@ -176,8 +185,8 @@ def test_another_shape_is_refused_naming_both(opened: Open) -> None:
 
 
 def test_whole_numbers_where_the_base_has_weights(opened: Open) -> None:
-    quantised = {**TOWER, "encoder.layers.0.q.weight": torch.ones(4, 4, dtype=torch.int8)}
-    error = refused(opened("base", TOWER), opened("quantised", quantised))
+    quantized = {**TOWER, "encoder.layers.0.q.weight": torch.ones(4, 4, dtype=torch.int8)}
+    error = refused(opened("base", TOWER), opened("quantized", quantized))
     assert "'encoder.layers.0.q.weight'" in error.message
     assert "int8" in error.message
 
@@ -185,7 +194,7 @@ def test_whole_numbers_where_the_base_has_weights(opened: Open) -> None:
 def test_two_tensors_for_one_place(opened: Open) -> None:
     both = {**with_prefix("vision_model.", TOWER), "post_layernorm.weight": torch.ones(4)}
     error = refused(opened("base", TOWER), opened("both", both))
-    assert "both stand for 'post_layernorm.weight'" in error.message
+    assert "both match 'post_layernorm.weight'" in error.message
 
 
 def test_two_equally_good_places_are_refused(opened: Open) -> None:
@@ -301,6 +310,52 @@ def test_a_tied_tensor_stored_under_its_partner_s_name_alone(opened: Open) -> No
     aligned = align(opened("base", LANGUAGE), opened("other name", stored), ties=TIES)
     assert_reads(aligned, LANGUAGE)
     aligned.check_ties()
+
+
+def headers_of(folder: Path) -> dict[str, bytes]:
+    content = (folder / "model.safetensors").read_bytes()
+    return {"model.safetensors": content[: 8 + int.from_bytes(content[:8], "little")]}
+
+
+def test_an_alignment_planned_from_headers_is_applied_to_the_files(opened: Open, tmp_path: Path) -> None:
+    base, tower = opened("base", WHOLE), opened("tower", TOWER)
+    headers = open_headers(headers_of(tmp_path / "tower"), tower.config, "tower")
+    alignment = match(base, headers)
+    assert alignment == match(base, tower)
+    assert alignment.layout == "`vision_model.` put in front of the names"
+    assert_reads(alignment.apply(tower), with_prefix("vision_model.", TOWER))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"post_layernorm.weight": torch.ones(5)}, "'post_layernorm.weight' was 4, float32, now it is 5, float32"),
+        (
+            {"post_layernorm.weight": torch.ones(4, dtype=torch.float16)},
+            "'post_layernorm.weight' was 4, float32, now it is 4, float16",
+        ),
+        ({"post_layernorm.bias": torch.ones(4)}, "'post_layernorm.bias' was missing, now it is 4, float32"),
+        ({"post_layernorm.weight": None}, "'post_layernorm.weight' was 4, float32, now it is missing"),
+    ],
+)
+def test_an_alignment_refuses_files_that_were_not_planned(
+    opened: Open, changes: dict[str, torch.Tensor | None], message: str
+) -> None:
+    alignment = match(opened("base", WHOLE), opened("tower", TOWER))
+    changed = {name: tensor for name, tensor in {**TOWER, **changes}.items() if tensor is not None}
+    with pytest.raises(CheckpointError, match=r"^changed: the files changed after the merge was planned: ") as caught:
+        alignment.apply(opened("changed", changed))
+    assert caught.value.message.endswith(message)
+    assert caught.value.context.tensor == next(iter(changes))
+
+
+def test_tied_tensors_that_base_and_checkpoint_both_store_are_compared(opened: Open) -> None:
+    both = {**LANGUAGE, "lm_head.weight": LANGUAGE["model.embed.weight"].clone()}
+    alignment = match(opened("base", both), opened("tied", both), ties=TIES)
+    assert alignment.tied == (("lm_head.weight", "model.embed.weight"),)
+    alignment.apply(opened("tied again", both)).check_ties()
+    with pytest.raises(CheckpointError, match="differ, though the base model's config ties them"):
+        alignment.apply(opened("untied", {**both, "lm_head.weight": torch.zeros(9, 4)})).check_ties()
 
 
 def test_raw_chunks_and_closing_go_through(opened: Open) -> None:

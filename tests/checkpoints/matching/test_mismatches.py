@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hubmerge.checkpoints import EVERYTHING, Checkpoint, Selection, align, open_checkpoint
+from hubmerge.checkpoints import ALL_TENSORS, Checkpoint, Selection, align, open_checkpoint
 from hubmerge.checkpoints.matching.components import patterns_for
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import random_tensors, selection_in, with_prefix, without, write_folder
@@ -38,7 +38,7 @@ def opened(tmp_path: Path) -> Open:
     return open_one
 
 
-def refused(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = EVERYTHING) -> CheckpointError:
+def refused(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = ALL_TENSORS) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
         align(base, checkpoint, selection=selection)
     return caught.value
@@ -125,26 +125,26 @@ def test_a_checkpoint_of_another_depth_is_not_to_be_cut_down(opened: Open, base_
 @pytest.mark.parametrize(
     ("parts", "config", "told"),
     [
-        ({"weight": torch.float8_e4m3fn, "weight_scale": torch.float32}, None, "weight_scale' belongs to a quantised"),
+        ({"weight": torch.float8_e4m3fn, "weight_scale": torch.float32}, None, "weight_scale' belongs to a quantized"),
         ({"weight": torch.float8_e4m3fn, "weight_scale_inv": torch.float32}, None, "weight_scale_inv' belongs"),
         (
             {"qweight": torch.int32, "qzeros": torch.int32, "scales": torch.float16, "g_idx": torch.int32},
             {"quantization_config": {"quant_method": "gptq"}},
-            "belongs to a quantised format (gptq)",
+            "belongs to a quantized format (gptq)",
         ),
         ({"codes": torch.int16}, {"quantization_config": {}}, None),
-        ({"codes": torch.float16}, {"quantization_config": {"quant_method": "x"}}, "tells of a quantised format (x)"),
+        ({"codes": torch.float16}, {"quantization_config": {"quant_method": "x"}}, "tells of a quantized format (x)"),
     ],
 )
 @pytest.mark.parametrize("excluded", [(), ("*scale*", "*_idx")])
-def test_a_quantised_format_is_told_at_once(
+def test_a_quantized_format_is_told_at_once(
     opened: Open,
     parts: dict[str, torch.dtype],
     config: dict[str, Any] | None,
     told: str | None,
     excluded: tuple[str, ...],
 ) -> None:
-    quantised = {
+    quantized = {
         **{name: tensor for name, tensor in LANGUAGE.items() if "_proj" not in name},
         **{
             f"{name.removesuffix('.weight')}.{part}": torch.ones(4, 4).to(dtype)
@@ -155,16 +155,16 @@ def test_a_quantised_format_is_told_at_once(
     }
     if told is None or (excluded and "weight" in parts):
         return
-    error = refused(opened("base", LANGUAGE), opened("quantised", quantised, config), Selection(exclude=excluded))
-    assert error.message.startswith("quantised: ")
+    error = refused(opened("base", LANGUAGE), opened("quantized", quantized, config), Selection(exclude=excluded))
+    assert error.message.startswith("quantized: ")
     assert told in error.message
-    assert error.hint == "merge an unquantised version of this model"
+    assert error.hint == "merge an unquantized version of this model"
 
 
-def test_a_quantised_base_model_is_told_as_such(opened: Open) -> None:
+def test_a_quantized_base_model_is_told_as_such(opened: Open) -> None:
     scales = {f"model.layers.{layer}.q_proj.weight_scale": torch.ones(1) for layer in range(2)}
     error = refused(opened("base", {**LANGUAGE, **scales}), opened("tuned", LANGUAGE))
-    assert error.message.startswith("base: tensor 'model.layers.0.q_proj.weight_scale' belongs to a quantised format")
+    assert error.message.startswith("base: tensor 'model.layers.0.q_proj.weight_scale' belongs to a quantized format")
 
 
 def test_patterns_take_no_more_than_they_are_to() -> None:

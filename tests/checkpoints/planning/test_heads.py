@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import (
-    EVERYTHING,
+    ALL_TENSORS,
     MergePlan,
     Selection,
     align,
@@ -70,14 +70,14 @@ CLASSES: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
-def planned(base: Path, checkpoint: Path, selection: Selection = EVERYTHING) -> MergePlan:
+def planned(base: Path, checkpoint: Path, selection: Selection = ALL_TENSORS) -> MergePlan:
     opened = open_checkpoint(base, "base")
     rule = weight_matrices(opened.config, opened.tensors)
     aligned = align(opened, open_checkpoint(checkpoint, "other"), selection=selection, ties=rule.ties)
     return make_plan(opened, [aligned], rule, selection=selection)
 
 
-def refused(base: Path, checkpoint: Path, selection: Selection = EVERYTHING) -> CheckpointError:
+def refused(base: Path, checkpoint: Path, selection: Selection = ALL_TENSORS) -> CheckpointError:
     with pytest.raises(CheckpointError, match="is in a classification head for") as caught:
         planned(base, checkpoint, selection)
     return caught.value

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hubmerge.checkpoints import (
-    EVERYTHING,
+    ALL_TENSORS,
     Checkpoint,
     MatrixRule,
     MergePlan,
@@ -49,7 +49,7 @@ def opened(tmp_path: Path) -> Open:
 def planned(
     base: Checkpoint,
     checkpoints: list[Checkpoint],
-    selection: Selection = EVERYTHING,
+    selection: Selection = ALL_TENSORS,
     out_dtype: torch.dtype | None = None,
     rule: MatrixRule = RULE,
 ) -> MergePlan:
@@ -151,14 +151,14 @@ def test_dtypes_that_are_written(opened: Open) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint8, torch.int8])
 @pytest.mark.parametrize("where", ["base", "checkpoint"])
-def test_quantised_weights_are_refused_unless_left_out(opened: Open, dtype: torch.dtype, where: str) -> None:
-    quantised = {**VISION, "vision_model.q.weight": torch.ones(6, 4).to(dtype)}
+def test_quantized_weights_are_refused_unless_left_out(opened: Open, dtype: torch.dtype, where: str) -> None:
+    quantized = {**VISION, "vision_model.q.weight": torch.ones(6, 4).to(dtype)}
     config = {"quantization_config": {"quant_method": "some"}}
-    base = opened("base", quantised, config) if where == "base" else opened("base", VISION)
-    one = opened("one", quantised, config) if where == "checkpoint" else opened("one", VISION)
+    base = opened("base", quantized, config) if where == "base" else opened("base", VISION)
+    one = opened("one", quantized, config) if where == "checkpoint" else opened("one", VISION)
     with pytest.raises(CheckpointError, match=r"'vision_model\.q\.weight'") as caught:
         planned(base, [one])
-    assert "unquantised" in (caught.value.hint or "")
+    assert "unquantized" in (caught.value.hint or "")
     plan = planned(base, [one], Selection(exclude=("*.q.weight",)), out_dtype=torch.float16)
     kept = next(tensor for tensor in plan.kept if tensor.name == "vision_model.q.weight")
     assert kept.copied is (where == "base")
@@ -175,12 +175,12 @@ def test_8_bit_floats_without_scales_are_numbers_like_any_other(opened: Open) ->
 
 @pytest.mark.parametrize("scale", ["weight_scale", "weight_scale_inv", "scale_weight"])
 def test_8_bit_floats_with_scales_are_refused_even_where_the_scales_are_excluded(opened: Open, scale: str) -> None:
-    quantised = {
+    quantized = {
         **VISION,
         "vision_model.q.weight": torch.ones(6, 4).to(torch.float8_e4m3fn),
         f"vision_model.q.{scale}": torch.ones(()),
     }
-    base, one = opened("base", VISION), opened("one", quantised)
+    base, one = opened("base", VISION), opened("one", quantized)
     with pytest.raises(CheckpointError, match=scale):
         planned(base, [one])
     with pytest.raises(CheckpointError, match=r"one: tensor 'vision_model\.q\.weight' is stored as torch\.float8"):
