@@ -131,7 +131,7 @@ def verify(release: str, work_dir: Path, output_format: str, *, quick: bool) -> 
 
 def rollback(repo: str, step: int, output_format: str) -> int:
     """Make a target repo hold an earlier step again."""
-    from hubmerge.hub.releases import roll_back
+    from hubmerge.hub.published import roll_back
 
     progress = progress_for(output_format)
     commit = roll_back(repo, step)

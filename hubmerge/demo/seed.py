@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from hubmerge.demo.stream import DemoStream
-from hubmerge.hub.folders import push_folder
+from hubmerge.hub.folders import publish_folder
 
 Progress = Callable[[str], None]
 
@@ -25,6 +25,6 @@ def seed_hub(
     pushed = 0
     for repo in repos:
         title = "Add the files of the demo"
-        pushed += push_folder(repo.kind, repo.repo, repo.folder, title=title, endpoint=endpoint, token=token)
+        pushed += publish_folder(repo.kind, repo.repo, repo.folder, title=title, endpoint=endpoint, token=token)
     progress(f"pushed {pushed} repos, {len(repos) - pushed} were there already")
     return pushed

@@ -67,7 +67,7 @@ def push_stand_ins(
         HubError: HF_ENDPOINT names no Hub, or the public one, or the Hub refuses.
     """
     check_endpoint(os.environ.get("HF_ENDPOINT", ""))
-    from hubmerge.hub.folders import push_folder
+    from hubmerge.hub.folders import publish_folder
 
     done: set[tuple[str, str]] = set()
     with tempfile.TemporaryDirectory(prefix="hubmerge-stand-ins-") as temporary:
@@ -75,7 +75,7 @@ def push_stand_ins(
             folder = Path(temporary) / str(number)
             for repo in make_stand_ins(recipe, folder, full=full, images=images, rows=rows):
                 if (repo.kind, repo.repo) not in done:
-                    pushed = push_folder(repo.kind, repo.repo, repo.folder, title="Add a stand-in")
+                    pushed = publish_folder(repo.kind, repo.repo, repo.folder, title="Add a stand-in")
                     echo(f"{repo.kind} {repo.repo}: {'pushed' if pushed else 'was there already'}")
                 done.add((repo.kind, repo.repo))
                 shutil.rmtree(repo.folder)

@@ -16,7 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from hubmerge.errors import DatasetError, EvaluationError, HubError, MachineError
 from hubmerge.evaluation.trusted_metrics import check_metrics
 from hubmerge.hub.client import call, causes, explain
-from hubmerge.hub.fetch import sweep_cache
+from hubmerge.hub.fetch import remove_unfinished_downloads
 from hubmerge.support.redaction import without_token
 from hubmerge.support.text import short_commit
 from merge_recipes import DatasetReference
@@ -43,7 +43,7 @@ def load_rows(
             hint=f"run from another folder, or write ./{path} if the folder is meant",
         )
     if not local:
-        sweep_cache(path, "dataset")
+        remove_unfinished_downloads(path, "dataset")
     revision = commit if is_commit(commit) and not local else None
     options: dict[str, Any] = _local_options(commit) if local else {"revision": revision}
     try:

@@ -93,7 +93,7 @@ def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
     A file already in the cache is not asked for again.
     """
     folder: Path | None = None
-    sweep_cache(path)
+    remove_unfinished_downloads(path)
     for file in files:
         name = file.path
         local = call(f"{name} of model {path} at {commit}", partial(hf_hub_download, path, name, revision=commit))
@@ -114,7 +114,7 @@ def read_file(path: str, commit: str, file: RemoteFile) -> bytes:
     return (download(path, commit, [file]) / file.path).read_bytes()
 
 
-def sweep_cache(path: str, kind: str = "model") -> None:
+def remove_unfinished_downloads(path: str, kind: str = "model") -> None:
     """Remove from the Hub cache what a killed process left of its downloads of a repo.
 
     The client gives each unfinished download a name of its own and never returns to it. One that is under way is

@@ -12,7 +12,7 @@ from huggingface_hub.hf_api import RepoFile
 from hubmerge.hub.client import call, status_of
 
 
-def push_folder(
+def publish_folder(
     kind: str, repo: str, folder: Path, *, title: str, endpoint: str | None = None, token: str | None = None
 ) -> bool:
     """Create the repo if needed and commit the files it lacks or holds otherwise; other files stay as they are.

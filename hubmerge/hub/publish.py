@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 
 from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub.client import TransientError, api, call, create_commit, is_anonymous, no_token, status_of
-from hubmerge.hub.fetch import download, list_files, sweep_cache
+from hubmerge.hub.fetch import download, list_files, remove_unfinished_downloads
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, REPORT_FILE, parse_step_tag, step_tag
 from hubmerge.support.paths import is_inside
 
@@ -54,7 +54,7 @@ def read_target(repo: str) -> Target:
         HubError: the Hub does not answer, or refuses.
     """
     what = f"target repo {repo}"
-    sweep_cache(repo)
+    remove_unfinished_downloads(repo)
 
     def head() -> str | None:
         try:
@@ -239,6 +239,6 @@ def step_commits(repo: str) -> dict[int, str]:
     return found
 
 
-def address(repo: str, step: int) -> str:
+def step_url(repo: str, step: int) -> str:
     """Return the web address of a published step."""
     return f"{api().endpoint}/{repo}/tree/{step_tag(step)}"

@@ -23,7 +23,7 @@ from hubmerge.support.names import MANIFEST_FILE, STATE_BRANCH
 DIGEST_CHARACTERS = 32
 
 
-def push_state(repo: str, folder: Path, digest: str) -> None:
+def publish_state(repo: str, folder: Path, digest: str) -> None:
     """Put a state on the branch, unless it is there; other states stay as they are.
 
     Raises:
@@ -82,7 +82,7 @@ def manifest_digest(repo: str, digest: str) -> str | None:
     return f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
 
 
-def keep_states(repo: str, digests: Collection[str]) -> None:
+def prune_states(repo: str, digests: Collection[str]) -> None:
     """Forget every state but the named ones, and the branch's history with them.
 
     When somebody else commits to the branch at the same time, the cleaning is left to the next step.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from hubmerge.errors import TargetError, TargetMovedError
 from hubmerge.executor.state import MergeState, find_state
-from hubmerge.hub import publish, releases, states
+from hubmerge.hub import publish, states
+from hubmerge.hub.published import roll_back
 from hubmerge.report.report import RunReport
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import REPORT_FILE, STATE_BRANCH, parse_step_tag, step_tag
@@ -61,7 +62,7 @@ class Publisher:
             self._present = frozenset(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
             self._tag(step)
             if wanted.state == "last":
-                states.keep_states(wanted.repo, rests_on)
+                states.prune_states(wanted.repo, rests_on)
 
     def undo_other_steps(self) -> bool:
         """Take back published steps that are not this stream's, where `replay` asks for it; True if there were any.
@@ -77,7 +78,7 @@ class Publisher:
             return False
         self.progress.note(f"taking back the steps after step {kept} of {target.repo}: the recipe has other ones")
         if step_tag(kept) in self._tags:
-            releases.roll_back(target.repo, kept)
+            roll_back(target.repo, kept)
         else:
             for tag in outdated:
                 publish.delete_tag(target.repo, tag)
@@ -133,7 +134,7 @@ class Publisher:
         before = self.workspace.state_folder(self.stream.chain[step - 1])
         for number, state_folder in ((step - 1, before), (step, state.folder)):
             if number in digests and state_folder.is_dir():
-                states.push_state(wanted.repo, state_folder, digests[number])
+                states.publish_state(wanted.repo, state_folder, digests[number])
         return set(digests.values())
 
     def _tag(self, step: int) -> None:

@@ -165,7 +165,7 @@ class Run:
         if wanted is None:
             return []
         steps = (report.step for report in self.report.steps)
-        return [publish.address(wanted.repo, step) for step in steps if self.stream.publishes(step)]
+        return [publish.step_url(wanted.repo, step) for step in steps if self.stream.publishes(step)]
 
     def _missing_steps(self) -> Iterator[StepReport]:
         if self._releaser.undo_other_steps():

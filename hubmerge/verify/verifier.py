@@ -16,8 +16,13 @@ from typing import Any, Literal
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
 from hubmerge.errors import HubError, HubmergeError
 from hubmerge.executor.state import MergeState, find_state
-from hubmerge.hub import releases, states
-from hubmerge.hub.releases import Release
+from hubmerge.hub import states
+from hubmerge.hub.published import (
+    PublishedStep,
+    download_published_step,
+    published_tags,
+    read_published_step,
+)
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.run_plan import preflight, selection_of
 from hubmerge.report.report import RunReport
@@ -53,7 +58,7 @@ class Verifier:
     def __init__(self, repo: str, revision: str | None, work: Path, progress: Progress) -> None:
         self._work = work
         self._progress = progress
-        self.release: Release = releases.read_release(repo, revision)
+        self.release: PublishedStep = read_published_step(repo, revision)
         self.report = RunReport.from_json(self.release.metadata_files[REPORT_FILE])
         if not self.report.steps:
             raise HubError(f"{repo}: its {REPORT_FILE} holds no step", hint="name a repo that hubmerge published to")
@@ -147,7 +152,7 @@ class Verifier:
             return Finding("card", "unknown", "without recipe and lock the card cannot be made again")
         written = self.release.metadata_files[CARD_FILE]
         licence = step_folder.front_matter(written).get("license")
-        with open_checkpoint(releases.download_release(self.release), self.release.repo) as published:
+        with open_checkpoint(download_published_step(self.release), self.release.repo) as published:
             architecture = step_folder.architecture_of(published.config)
             layout = written_layout(published.config, published.tensors, selection_of(stream.recipe))
         made = step_folder.card_for(
@@ -167,11 +172,11 @@ class Verifier:
 
     def _earlier_steps(self) -> Iterator[Finding]:
         """The reports that earlier tags carry must be the beginning of this one."""
-        tags = {step: commit for step, commit in releases.published_tags(self.release.repo).items() if step < self.step}
+        tags = {step: commit for step, commit in published_tags(self.release.repo).items() if step < self.step}
         for step in tags:
             try:
                 earlier = RunReport.from_json(
-                    releases.read_release(self.release.repo, step_tag(step)).metadata_files[REPORT_FILE]
+                    read_published_step(self.release.repo, step_tag(step)).metadata_files[REPORT_FILE]
                 )
             except HubmergeError as error:
                 yield Finding("history", "differs", f"{step_tag(step)}: {error.message}")
@@ -248,7 +253,7 @@ class Verifier:
         yield Finding("state", "same", f"the state after step {self.step}: every tensor has its checksum")
 
     def _compared(self, made: Path, report: RunReport, base: Checkpoint) -> Iterator[Finding]:
-        published = releases.download_release(self.release)
+        published = download_published_step(self.release)
         names = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
         names -= {RECIPE_FILE, LOCK_FILE, REPORT_FILE}
         weights = {name for name in names if name.endswith(".safetensors") and "/" not in name}

@@ -37,11 +37,11 @@ def push_language(
     """
     check_endpoint(os.environ.get("HF_ENDPOINT", ""))
     from hubmerge.demo.language.making import make_language
-    from hubmerge.hub.folders import push_folder
+    from hubmerge.hub.folders import publish_folder
 
     count = 0
     for repo in make_language(folder, namespace, progress, plan=plan):
-        pushed = push_folder(repo.kind, repo.repo, repo.folder, title="Add the files of the demo")
+        pushed = publish_folder(repo.kind, repo.repo, repo.folder, title="Add the files of the demo")
         progress(f"{repo.kind} {repo.repo}: {'pushed' if pushed else 'was there already'}")
         count += 1
     return count

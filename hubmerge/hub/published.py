@@ -19,7 +19,7 @@ PAPERS = (RECIPE_FILE, LOCK_FILE, REPORT_FILE, CARD_FILE)
 
 
 @dataclass(frozen=True)
-class Release:
+class PublishedStep:
     """A published step: `files` maps each path to its digest, the sha256 of large files and git's of small ones."""
 
     repo: str
@@ -29,7 +29,7 @@ class Release:
     metadata_files: dict[str, str]
 
 
-def read_release(repo: str, revision: str | None) -> Release:
+def read_published_step(repo: str, revision: str | None) -> PublishedStep:
     """Read what a repo holds at a revision (default: main).
 
     Raises:
@@ -52,10 +52,10 @@ def read_release(repo: str, revision: str | None) -> Release:
             hint="name a repo that `hubmerge run` published to, and one of its steps: owner/name@step-03",
         )
     metadata_files = {name: _path(repo, commit, name).read_text(encoding="utf-8") for name in PAPERS}
-    return Release(repo, revision, commit, files, metadata_files)
+    return PublishedStep(repo, revision, commit, files, metadata_files)
 
 
-def download_release(release: Release) -> Path:
+def download_published_step(release: PublishedStep) -> Path:
     """Download all files of a release and return the folder."""
     return download(release.repo, release.commit, list_files(release.repo, release.commit))
 
