@@ -8,8 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from hubmerge.hub.listing import RepoStatus, find_models, repo_status
-from hubmerge.hub.publish import read_target
-from hubmerge.stream.growth import expand
+from hubmerge.stream.expansion import expand
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.support.names import step_tag
 from hubmerge.support.text import short_commit
@@ -46,8 +45,7 @@ def find_changes(loaded: LoadedRecipe) -> tuple[Change, ...]:
         HubError: the Hub does not answer, or the target repo holds something else.
     """
     publish = loaded.recipe.publish
-    target = read_target(publish.repo) if publish is not None else None
-    held = PinnedCommits.gather(loaded, target, None)
+    held = PinnedCommits.gather(loaded)
     growth = expand(loaded.recipe, held.models, held.merged, find_models, None)
     ask = functools.cache(repo_status)
     changes = [*_base(loaded, held, ask)]

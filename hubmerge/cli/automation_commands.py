@@ -33,12 +33,13 @@ def dispatch(options: argparse.Namespace, output_format: str) -> int:
 
 def lock(recipe: Path, output_format: str, *, update: bool = False) -> int:
     """Write the lock beside a recipe."""
+    from hubmerge.stream.pinned import PinnedCommits
     from hubmerge.stream.stream import resolve_stream
 
     progress = progress_for(output_format)
     loaded = load(recipe, progress)
     with progress.stage("resolve commits"):
-        stream = resolve_stream(loaded, None, update=update)
+        stream = resolve_stream(loaded, PinnedCommits.gather(loaded, update=update))
     drawn = stream.lock.model_copy(update={"versions": {tool: version(tool) for tool in TOOLS}})
     changed = write_lock(loaded, drawn)
     path = lock_path(recipe)

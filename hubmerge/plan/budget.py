@@ -68,8 +68,8 @@ def work_bytes(
         return 0
     before = steps.start > 1
     single = downloads or stream.recipe.fetch == "ranges" or isinstance(method_of(stream, merge), SurveyingMethod)
-    ends = sum(single or stream.keeps_state(step) for step in steps) + len(steps) // STEPS_AT_ONCE
-    models = sum(stream.wants_model(step) for step in steps)
+    ends = sum(single or stream.needs_state(step) for step in steps) + len(steps) // STEPS_AT_ONCE
+    models = sum(stream.needs_model(step) for step in steps)
     return min(STATES_AT_ONCE, before + ends) * (state + METADATA_BYTES) + min(MODELS_AT_ONCE, before + models) * (
         model + METADATA_BYTES
     )

@@ -26,7 +26,8 @@ from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.trusted_metrics import check_metrics
 from hubmerge.plan import budget
 from hubmerge.plan.layout_text import written_layout
-from hubmerge.stream.open_source import is_fetched_in_parts, open_planned, parts_of
+from hubmerge.stream.open_source import fetched_sources, is_fetched_partially, open_for_planning, resolve_adapter
+from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import Source, cached_bytes, files_of
 from hubmerge.stream.stream import Stream, resolve_stream
 from hubmerge.support.progress import Progress
@@ -167,13 +168,13 @@ class RunPlan:
 def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
     """Plan a run without changing anything on this machine or on the Hub."""
     with progress.stage("resolve commits"):
-        stream = resolve_stream(loaded, None)
+        stream = resolve_stream(loaded, PinnedCommits.gather(loaded))
     published = stream.published_report()
     first = len(published.steps) + 1 if published is not None else 1
-    return preflight(stream, first, progress)
+    return plan_steps(stream, first, progress)
 
 
-def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
+def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
     """Read the headers of the base model and of the checkpoints still to merge, and plan the merge.
 
     Raises:
@@ -187,7 +188,7 @@ def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
     tasks = stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ()
     check_metrics(name for task in tasks for name in task.metrics if name not in METRIC_NAMES)
     with progress.stage("read headers", len(steps) + 1) as advance:
-        base = open_planned(stream.base)
+        base = open_for_planning(stream.base)
         check_config(base.config, base.tensors, base.label)
         rule = weight_matrices(base.config, base.tensors)
         advance(1)
@@ -196,7 +197,8 @@ def preflight(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         for step in range(1, stream.length + 1):
             source = stream.source(step)
             if step in steps:
-                aligned.append(align(base, open_planned(source, base), selection=selection, ties=rule.ties))
+                source = resolve_adapter(source)
+                aligned.append(align(base, open_for_planning(source, base), selection=selection, ties=rule.ties))
                 sources.append(_planned_source(stream.entries[step - 1].name, source))
                 advance(1)
             else:
@@ -268,7 +270,7 @@ def out_dtype(recipe: Recipe) -> torch.dtype | None:
 
 def _planned_source(name: str, source: Source, *, companions: bool = False) -> PlannedSource:
     total = missing = companion_bytes = 0
-    for part in parts_of(source):
+    for part in fetched_sources(source):
         # The base model is counted once, and not again for every adapter that is applied to it.
         if part != source.base:
             files = files_of(part, companions=companions)
@@ -281,8 +283,8 @@ def _planned_source(name: str, source: Source, *, companions: bool = False) -> P
 
 def _without_the_rest(planned: PlannedSource, checkpoint: AlignedCheckpoint, merge: MergePlan) -> PlannedSource:
     """The source, where only what is merged is fetched of it."""
-    model = parts_of(planned.source)[0]
-    if not is_fetched_in_parts(model, files_of(model)):
+    model = fetched_sources(planned.source)[0]
+    if not is_fetched_partially(model, files_of(model)):
         return planned
     merged = sum(checkpoint.tensors[tensor.name].nbytes for tensor in merge.merged)
     return replace(planned, missing_bytes=min(planned.missing_bytes, merged))

@@ -22,13 +22,14 @@ from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
 from hubmerge.executor.parallel.threads import compute_with
 from hubmerge.executor.state import MergeState, find_state
 from hubmerge.hub import fetch, publish
-from hubmerge.plan.run_plan import check_room, preflight
+from hubmerge.plan.run_plan import check_room, plan_steps
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.run.out_folder import OutFolder
 from hubmerge.run.publisher import Publisher
 from hubmerge.run.step_maker import StepMaker
 from hubmerge.run.step_report import read_stats, recorded_report
-from hubmerge.stream.open_source import open_source, part_folder
+from hubmerge.stream.open_source import open_source, partial_folder
+from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream, resolve_stream
 from hubmerge.support.files import remove_folder, write_text_atomic
@@ -100,7 +101,9 @@ class Run:
         identity = f"{fetch.endpoint()} {target.repo}" if target is not None else str(loaded.path.absolute())
         with open_workspace(work_dir, workspace_name(identity, label)) as workspace:
             with progress.stage("resolve commits"):
-                stream = resolve_stream(loaded, workspace, locked=locked, replay=replay)
+                pinned = PinnedCommits.from_lock(loaded) if locked else PinnedCommits.gather(loaded, workspace)
+                stream = resolve_stream(loaded, pinned, replay=replay, hash_folders=True)
+            write_text_atomic(workspace.lock_file, stream.lock.to_yaml())
             if out is not None and out.every_step:
                 stream = replace(stream, every_model=True)
             yield cls(stream, workspace, progress, processes, out)
@@ -179,7 +182,7 @@ class Run:
             publish.check_token(wanted.repo)
         state = self._newest_state(first)
         begin = 1 if state is None else min(state.step + 1, first)
-        plan = preflight(self.stream, begin, self.progress)
+        plan = plan_steps(self.stream, begin, self.progress)
         for line in plan.loading:
             self.progress.note(line)
         check_room(plan, self.workspace.folder, fetch.cache_folder())
@@ -255,8 +258,8 @@ class Run:
     def _fetch_one(self, maker: StepMaker, step: int) -> Checkpoint:
         """Have a step's checkpoint here: whole, in the Hub cache, or what of it is merged, in the work folder."""
         if self.stream.recipe.fetch == "cache":
-            return open_source(self.stream.source(step))
-        checkpoint = open_source(self.stream.source(step), self.workspace.parts)
+            return open_source(maker.plan.sources[step].source)
+        checkpoint = open_source(maker.plan.sources[step].source, self.workspace.parts)
         maker.prepare(checkpoint)
         return checkpoint
 
@@ -271,13 +274,13 @@ class Run:
         """Write and score what is wanted of a stretch: the model after its last step, or nothing but the figures."""
         last = stretch[-1]
         report = maker.record(range(stretch[0], last), state, so_far.result())
-        if self.stream.wants_model(last):
+        if self.stream.needs_model(last):
             report = maker.finish(last, state, checkpoints[-1], report, self.workspace.step_folder(last))
         else:
             report = maker.record(range(last, last + 1), state, report)
         _close(checkpoints)
-        coming = (self.stream.source(number) for number in range(last + 1, self.stream.length + 1))
-        self.workspace.forget_parts({part_folder(source, self.workspace.parts) for source in coming})
+        coming = (maker.plan.sources[number].source for number in range(last + 1, self.stream.length + 1))
+        self.workspace.forget_parts({partial_folder(source, self.workspace.parts) for source in coming})
         return report
 
     def _release(self, stretch: range, state: MergeState, finished: Future[RunReport]) -> tuple[StepReport, ...]:
@@ -304,7 +307,7 @@ class Run:
     def _newest_state(self, first: int) -> MergeState | None:
         """The newest state to go on from: one before the first missing step, or one to finish missing steps from."""
         for step in range(self.stream.length, 0, -1):
-            if any(self.stream.keeps_state(missing) for missing in range(first, step)):
+            if any(self.stream.needs_state(missing) for missing in range(first, step)):
                 continue
             folder = self.workspace.state_folder(self.stream.chain[step])
             figures = read_stats(folder)

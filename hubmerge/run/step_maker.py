@@ -83,7 +83,7 @@ class StepMaker:
         def goes_on(end: int) -> bool:
             """Whether the step after `end` is in the same stretch."""
             missing = (self.plan.sources[step].missing_bytes for step in (end, end + 1))
-            return not (single or self.stream.keeps_state(end) or any(missing))
+            return not (single or self.stream.needs_state(end) or any(missing))
 
         while begin <= self.stream.length:
             end = begin
@@ -135,7 +135,7 @@ class StepMaker:
         figures = read_stats(state.folder)
         report = so_far
         for step in stretch:
-            kept = step == state.step and self.stream.keeps_state(step)
+            kept = step == state.step and self.stream.needs_state(step)
             done = merged_report(self.stream, figures[step], state.digest if kept else None)
             report = report.with_step(done).until(step)
         return report

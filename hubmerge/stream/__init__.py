@@ -1,1 +1,1 @@
-"""A recipe resolved into a stream: every reference at one commit."""
+"""Streams: recipes with every reference resolved to a commit."""

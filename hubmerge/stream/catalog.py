@@ -1,4 +1,4 @@
-"""What recipes may name: the merge methods, the kinds of task and the metrics that this installation has."""
+"""Merge methods, kinds of task and metrics that this installation offers to recipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 @dataclass(frozen=True)
 class Catalog:
-    """Implements `merge_recipes.Catalog`: parameter classes by method name, kinds of task, metrics of the package."""
+    """Implementation of `merge_recipes.Catalog`: parameter classes by method, kinds of task, metrics."""
 
     methods: Mapping[str, type[BaseModel]]
     task_kinds: Collection[str]
@@ -18,7 +18,7 @@ class Catalog:
 
 
 def installed_catalog() -> Catalog:
-    """Return what this installation offers."""
+    """Return the methods, kinds of task and metrics of this installation."""
     from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES
     from hubmerge.methods import METHODS
 

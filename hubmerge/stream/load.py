@@ -1,4 +1,4 @@
-"""Read a recipe and check it against the methods, kinds of task and metrics that are installed."""
+"""Recipes read from a file and checked against what is installed."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from merge_recipes import LoadedRecipe, check_recipe, load_recipe
 
 
 def load(recipe: Path, progress: Progress) -> LoadedRecipe:
-    """Read a recipe and check it against what is installed; remarks go to `progress`.
+    """Read a recipe and check it against what is installed; report remarks to `progress`.
 
     Raises:
-        RecipeError: with every problem of the file.
+        RecipeError: The recipe is not valid. The error lists every problem of the file.
     """
     catalog = installed_catalog()
     loaded = load_recipe(recipe, catalog)

@@ -1,4 +1,4 @@
-"""The lock beside a recipe: `recipe.yaml` has `recipe.lock.yaml`, written by `hubmerge lock`."""
+"""Lock beside a recipe: `recipe.lock.yaml`, written by `hubmerge lock recipe.yaml`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from merge_recipes.read_yaml import read_text
 
 
 def lock_path(recipe: Path) -> Path:
-    """Return where the lock of a recipe lies."""
+    """Return the path of the lock beside a recipe."""
     return recipe.with_name(f"{recipe.stem}.lock.yaml")
 
 
@@ -19,7 +19,7 @@ def read_lock(loaded: LoadedRecipe) -> Lock | None:
     """Return the lock beside a recipe, None if there is none.
 
     Raises:
-        LockError: the file is no lock.
+        LockError: The file is not a lock.
     """
     path = lock_path(loaded.path)
     if not path.exists():
@@ -28,22 +28,22 @@ def read_lock(loaded: LoadedRecipe) -> Lock | None:
 
 
 def require_lock(loaded: LoadedRecipe) -> Lock:
-    """Return the lock beside a recipe, checked to be made from it.
+    """Return the lock beside a recipe after checking that it was made from the recipe.
 
     Raises:
-        RecipeFileError: there is none.
-        LockError: the file is no lock, or was made from another recipe.
+        RecipeFileError: There is no lock.
+        LockError: The file is not a lock, or it was made from another recipe.
     """
     path = lock_path(loaded.path)
     lock = read_lock(loaded)
     if lock is None:
-        raise RecipeFileError(Problem("no such file", f"make it with: hubmerge lock {loaded.path}", str(path)))
+        raise RecipeFileError(Problem("lock not found", f"create it with: hubmerge lock {loaded.path}", str(path)))
     check_lock(loaded.recipe, lock, file=str(path))
     return lock
 
 
 def write_lock(loaded: LoadedRecipe, lock: Lock) -> bool:
-    """Write the lock beside a recipe, whole or not at all; tell whether it changed."""
+    """Write the lock beside a recipe and return True if its content changed."""
     path, text = lock_path(loaded.path), lock.to_yaml()
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False

@@ -1,4 +1,4 @@
-"""What earlier locks of a stream hold: the published one, that of the work folder, that beside the recipe."""
+"""Commits pinned by earlier locks of a stream: published, in the work folder, beside the recipe."""
 
 from __future__ import annotations
 
@@ -6,36 +6,50 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hubmerge.errors import TargetError
-from hubmerge.hub.publish import Target
+from hubmerge.hub.publish import Target, read_target
 from hubmerge.report.report import RunReport
-from hubmerge.stream.lockfile import read_lock
+from hubmerge.stream.lockfile import lock_path, read_lock, require_lock
 from hubmerge.support.names import LOCK_FILE
-from hubmerge.support.text import short_commit
+from hubmerge.support.text import counted, short_commit
 from hubmerge.support.workspace import Workspace
 from merge_recipes import LoadedRecipe, Lock, LockedModel, LockError, Problem
 
 
 @dataclass(frozen=True)
 class PinnedCommits:
-    """Earlier locks, the most binding one first, and how many of the models they name are merged."""
+    """Earlier locks of a stream, and the target repo they were read from.
+
+    Attributes:
+        locks: Earlier locks. The first lock that names a reference pins its commit.
+        merged: Number of models that are merged already.
+        target: Content of the target repo, None if the recipe publishes nothing.
+        exact: True if every commit must come from the lock beside the recipe, the only one in `locks`.
+    """
 
     locks: tuple[Lock, ...]
     merged: int
+    target: Target | None = None
+    exact: bool = False
 
     @classmethod
-    def gather(
-        cls, loaded: LoadedRecipe, target: Target | None, workspace: Workspace | None, *, update: bool = False
-    ) -> PinnedCommits:
-        """Read the locks there are. With `update`, only of what is published.
+    def gather(cls, loaded: LoadedRecipe, workspace: Workspace | None = None, *, update: bool = False) -> PinnedCommits:
+        """Read the locks of the target repo, of the work folder and beside the recipe.
+
+        Args:
+            loaded: The recipe.
+            workspace: Work folder of the run, None if there is none.
+            update: Read the published lock only, and of it the models that are merged.
 
         Raises:
-            LockError: one of them cannot be read.
+            HubError: The target repo cannot be read, or was not published by hubmerge.
+            LockError: A lock cannot be read.
         """
+        target = _read_target(loaded)
         merged = published_steps(target)
         locks = []
         published = published_lock(target)
         if published is not None:
-            locks.append(published.model_copy(update={"models": published.models[:merged]}) if update else published)
+            locks.append(_first_models(published, merged) if update else published)
         if workspace is not None and workspace.lock_file.is_file():
             text = workspace.lock_file.read_text(encoding="utf-8")
             locks.append(Lock.from_yaml(text, file=str(workspace.lock_file)))
@@ -43,16 +57,36 @@ class PinnedCommits:
                 report = RunReport.from_json(workspace.report_file.read_text(encoding="utf-8"))
                 merged = max(merged, len(report.steps))
         beside = None if update else read_lock(loaded)
-        return cls((*locks, beside) if beside is not None else tuple(locks), merged)
+        if beside is not None:
+            locks.append(beside)
+        return cls(tuple(locks), merged, target)
+
+    @classmethod
+    def from_lock(cls, loaded: LoadedRecipe) -> PinnedCommits:
+        """Read the lock beside the recipe, from which every commit must then come.
+
+        Raises:
+            HubError: The target repo cannot be read, or it was published with other commits.
+            RecipeError: The lock is missing, is not a lock, or was made from another recipe.
+        """
+        target = _read_target(loaded)
+        lock = require_lock(loaded)
+        check_published(lock, target, str(lock_path(loaded.path)))
+        return cls((lock,), len(lock.models), target, exact=True)
 
     @property
     def models(self) -> tuple[LockedModel, ...]:
-        """Every model once, by name, in the order of the most binding lock that names it."""
+        """Every model once, by name, in the order of the first lock that names it."""
         found: dict[str, LockedModel] = {}
         for lock in self.locks:
             for model in lock.models:
                 found.setdefault(model.name, model)
         return tuple(found.values())
+
+
+def _read_target(loaded: LoadedRecipe) -> Target | None:
+    publish = loaded.recipe.publish
+    return read_target(publish.repo) if publish is not None else None
 
 
 def published_lock(target: Target | None) -> Lock | None:
@@ -63,53 +97,63 @@ def published_lock(target: Target | None) -> Lock | None:
 
 
 def published_steps(target: Target | None) -> int:
-    """Return how many steps the target repo holds."""
+    """Return the number of steps in the target repo."""
     return len(target.report.get("steps", ())) if target is not None and target.report is not None else 0
 
 
-def check_published(lock: Lock, target: Target | None) -> None:
-    """Check that a lock goes on from what the target repo holds.
+def check_published(lock: Lock, target: Target | None, file: str) -> None:
+    """Check that a lock has the commits that the published steps were merged from.
+
+    Args:
+        lock: The lock beside the recipe.
+        target: Content of the target repo, None if the recipe publishes nothing.
+        file: Path of the lock, for messages.
 
     Raises:
-        TargetError: what is published was merged from other commits than the lock has.
+        TargetError: A published step was merged from another commit.
     """
     published = published_lock(target)
     if target is None or published is None:
         return
     merged = published_steps(target)
-    held = published.model_copy(update={"models": published.models[:merged]})
-    change = difference(held, lock.model_copy(update={"models": lock.models[:merged]}))
+    change = difference(_first_models(published, merged), _first_models(lock, merged))
     if change is not None:
         raise TargetError(
-            f"target repo {target.repo} was published from another lock than the one beside the recipe: {change}",
-            hint="run `hubmerge lock` to take over what is published, or publish to another repo",
+            f"target repo {target.repo} does not match the lock {file}: published {change}",
+            hint="take over the published commits with `hubmerge lock`, or publish to another repo",
+            repo=target.repo,
+            file=file,
         )
 
 
-def check_same(drawn: Lock, lock: Lock, file: str) -> None:
-    """Check that a lock is what the recipe gives.
+def _first_models(lock: Lock, count: int) -> Lock:
+    return lock.model_copy(update={"models": lock.models[:count]})
+
+
+def check_same(resolved: Lock, lock: Lock, file: str) -> None:
+    """Check that resolving the recipe gives the commits of a lock.
 
     Raises:
-        LockError: naming the first difference.
+        LockError: The first difference.
     """
-    change = difference(lock, drawn)
+    change = difference(lock, resolved)
     if change is not None:
-        raise LockError(Problem(f"the lock is not what would be used: {change}", "lock the recipe again", file))
+        raise LockError(Problem(f"the lock does not match the recipe: locked {change}", "run `hubmerge lock`", file))
 
 
 def difference(first: Lock, second: Lock) -> str | None:
-    """Return the first difference between two locks in a sentence, None if they hold the same commits."""
+    """Return the first difference between two locks as "FIRST, expected SECOND", None if their commits are equal."""
     pairs = list(zip((first.base_model, *first.models), (second.base_model, *second.models), strict=False))
     for one, other in pairs:
         if _identity(one) != _identity(other):
-            return f"{one.name} is {_told(one)} there, here {other.name} is {_told(other)}"
+            return f"{one.name}: {_described(one)}; expected {other.name}: {_described(other)}"
     if len(first.models) != len(second.models):
-        return f"it has {len(first.models)} models there, {len(second.models)} here"
-    here = {(data.path, data.name, data.revision): data.commit for data in second.datasets}
+        return f"{counted(len(first.models), 'model')}; expected {counted(len(second.models), 'model')}"
+    expected = {(data.path, data.name, data.revision): data.commit for data in second.datasets}
     for data in first.datasets:
-        commit = here.get((data.path, data.name, data.revision), data.commit)
+        commit = expected.get((data.path, data.name, data.revision), data.commit)
         if commit != data.commit:
-            return f"dataset {data.path} is at {short_commit(data.commit)} there, here at {short_commit(commit)}"
+            return f"dataset {data.path} at {short_commit(data.commit)}; expected {short_commit(commit)}"
     return None
 
 
@@ -117,6 +161,6 @@ def _identity(model: LockedModel) -> Iterable[str | None]:
     return (model.name, str(model.reference), model.commit, model.adapter_commit)
 
 
-def _told(model: LockedModel) -> str:
+def _described(model: LockedModel) -> str:
     adapter = "" if model.adapter_commit is None else f", adapter at {short_commit(model.adapter_commit)}"
     return f"{model.reference} at {short_commit(model.commit)}{adapter}"

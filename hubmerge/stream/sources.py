@@ -1,4 +1,4 @@
-"""Where checkpoints come from: repos on the Hub and folders of this machine, behind one way of asking."""
+"""Sources of checkpoints: repos on the Hub and local folders, behind one interface."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ from merge_recipes import Lock, LockedModel, ModelReference
 
 @dataclass(frozen=True)
 class Source:
-    """A model to read, at a commit that cannot move.
+    """A model or an adapter at a commit.
 
-    `adapter` is what is applied to it. An entry of the stream may also be an adapter alone: `base` is the model that
-    it is then applied to.
+    Attributes:
+        reference: Repo or local folder.
+        commit: 40-hex commit, or `sha256:...` over the files of a local folder.
+        adapter: Adapter that is applied to the model, None for the model alone.
+        base: Base model of the stream, to which an entry that is an adapter alone is applied.
+        is_adapter: True for an adapter.
     """
 
     reference: ModelReference
@@ -35,14 +39,14 @@ class Source:
 
     @property
     def label(self) -> str:
-        """What messages call it: the folder, or repo@commit."""
+        """Name in messages: the folder, or repo@commit."""
         if self.reference.is_local:
             return self.reference.path
         return "/".join(filter(None, (self.reference.path, self.subfolder))) + f"@{short_commit(self.commit)}"
 
     @classmethod
     def of(cls, locked: LockedModel, base: Source | None = None) -> Source:
-        """Return the source a line of the lock names."""
+        """Return the source of a locked model."""
         model, adapter = replace(locked.reference, adapter=None), locked.reference.adapter
         if adapter is None or locked.adapter_commit is None:
             return cls(model, locked.commit, base=base)
@@ -50,26 +54,28 @@ class Source:
 
     @property
     def subfolder(self) -> str:
-        """Where in the repo the model lies, empty for the top."""
+        """Folder of the model in the repo, empty for the top."""
         return self.reference.subfolder or ""
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine."""
+        """True for a local folder."""
         return self.reference.is_local
 
     def name_of(self, file: fetch.RemoteFile) -> str:
-        """What one of its files is called from the folder of the model on, whatever subfolder that is."""
+        """Return the path of a file relative to the folder of the model."""
         return file.path.removeprefix(f"{self.subfolder}/" if self.subfolder else "")
 
 
 def files_of(source: Source, *, companions: bool = False) -> tuple[fetch.RemoteFile, ...]:
-    """Return the files that a merge reads of the model or adapter itself, those of its `adapter` not among them.
+    """Return the files that a merge reads, without those of `source.adapter`.
 
-    With `companions` also tokenizer, processor, licence and card.
+    Args:
+        source: A model or an adapter.
+        companions: Include tokenizer, processor, license and card.
 
     Raises:
-        CheckpointError: the repo holds no weights, or an index that is none.
+        CheckpointError: The repo has no weights, or its index is not valid.
     """
     if source.is_local:
         folder = Path(source.reference.path)
@@ -90,10 +96,14 @@ def files_of(source: Source, *, companions: bool = False) -> tuple[fetch.RemoteF
 
 
 def fetch_folder(source: Source, *, companions: bool = False) -> Path:
-    """Return a folder of this machine that holds the source's files, downloading what the Hub cache lacks.
+    """Return a local folder with the files of a source, after downloading those missing from the Hub cache.
+
+    Args:
+        source: A model or an adapter.
+        companions: Include tokenizer, processor, license and card.
 
     Raises:
-        CheckpointError: a local folder changed since it was locked.
+        CheckpointError: A local folder changed since its commit was locked.
     """
     if not source.is_local:
         files = files_of(source, companions=companions)
@@ -101,69 +111,74 @@ def fetch_folder(source: Source, *, companions: bool = False) -> Path:
     folder = Path(source.reference.path)
     if folder_digest(folder) != source.commit:
         raise CheckpointError(
-            f"{folder}: the files changed since the stream was locked",
-            hint="put the old files back, or start over with another --work-dir",
+            f"files changed since the stream was locked: {folder}",
+            hint="restore the files, or start over with another --work-dir",
+            file=str(folder),
         )
     return folder
 
 
 def cached_bytes(source: Source, files: Iterable[fetch.RemoteFile]) -> int:
-    """Return how many bytes of a Hub source's files are in the Hub cache already."""
+    """Return the size in bytes of those files of a Hub source that are in the Hub cache."""
     return sum(file.size for file in files if fetch.is_cached(source.reference.path, source.commit, file.path))
 
 
 class SourceResolver:
-    """Resolves revisions to commits: from a lock that already names them, else from the Hub or the folder.
+    """Resolution of revisions to commits: from locks that pin them, else from the Hub or the local folder."""
 
-    Without `models`, the locks hold the base model and the datasets only.
-    """
+    def __init__(self, locks: Iterable[Lock] = (), *, models: bool = True) -> None:
+        """Pin the commits of locks.
 
-    def __init__(self, held: Iterable[Lock] = (), *, models: bool = True) -> None:
-        self._held: dict[tuple[str, str, str | None], str] = {}
-        for lock in held:
+        Args:
+            locks: Locks. Where two name one reference, the first of them counts.
+            models: Pin the models as well, not only base model and datasets.
+        """
+        self._pinned: dict[tuple[str, str, str | None], str] = {}
+        for lock in locks:
             for model in (lock.base_model, *(lock.models if models else ())):
                 key = ("model", model.reference.path, model.reference.revision)
-                self._held.setdefault(key, model.commit)
+                self._pinned.setdefault(key, model.commit)
                 if model.reference.adapter is not None and model.adapter_commit is not None:
                     adapter = ("model", model.reference.adapter.path, model.reference.adapter.revision)
-                    self._held.setdefault(adapter, model.adapter_commit)
+                    self._pinned.setdefault(adapter, model.adapter_commit)
             for dataset in lock.datasets:
-                self._held.setdefault(("dataset", dataset.path, dataset.revision), dataset.commit)
+                self._pinned.setdefault(("dataset", dataset.path, dataset.revision), dataset.commit)
 
-    def look_ahead(self, base: ModelReference, models: Iterable[ModelReference], *, classes: bool) -> None:
-        """Hash the local folders that a merge will read, on all CPUs.
+    def hash_folders(self, base: ModelReference, models: Iterable[ModelReference], *, classes: bool) -> None:
+        """Hash the local folders of a merge on all CPUs, and import model classes meanwhile if they are needed.
 
-        Meanwhile the model classes are imported if they are needed: with `classes`, or if nothing is known of that of a
-        base model in a folder. What is wrong with a folder `resolve` tells.
+        Errors are left to `resolve`, which reads the folders again.
+
+        Args:
+            base: The base model.
+            models: The checkpoints.
+            classes: Import the classes. They are also imported if the class of a local base model is not known yet.
         """
         folders = {
             Path(one.path)
             for reference in (base, *models)
             for one in (reference, reference.adapter)
-            if one is not None and one.is_local and ("model", one.path, one.revision) not in self._held
+            if one is not None and one.is_local and ("model", one.path, one.revision) not in self._pinned
         }
         if folders:
-            # Both import torch, which takes a second, and is not needed by those who only resolve.
+            # Both import torch, which takes a second.
             from hubmerge.checkpoints.model_class.model_class import import_classes
             from hubmerge.executor.parallel.scheduling import available_cpus
 
             with ThreadPoolExecutor(available_cpus()) as pool:
                 if classes or (base.is_local and not _knows_class(Path(base.path))):
                     pool.submit(import_classes)
-                list(pool.map(_hashed, sorted(folders)))
+                list(pool.map(_hash_quietly, sorted(folders)))
 
     def resolve(self, kind: str, path: str, revision: str | None) -> str:
-        """Return the 40-hex commit, or `sha256:...` over the files of a local folder.
-
-        A reference that the lock of an earlier run of this stream names keeps its commit.
-        """
+        """Return the pinned commit of a reference, else its 40-hex commit, or `sha256:...` of a local folder."""
         key = (kind, path, revision)
-        if key not in self._held:
+        if key not in self._pinned:
             if not Path(path).is_absolute():
-                self._held[key] = fetch.resolve_commit(kind, path, revision)
+                self._pinned[key] = fetch.resolve_commit(kind, path, revision)
             else:
-                self._held[key] = folder_digest(Path(path)) if kind == "model" else tree_digest(Path(path))
-        return self._held[key]
+                self._pinned[key] = folder_digest(Path(path)) if kind == "model" else tree_digest(Path(path))
+        return self._pinned[key]
 
 
 def _knows_class(folder: Path) -> bool:
@@ -179,34 +194,35 @@ def _knows_class(folder: Path) -> bool:
 
 
 def local_companions(folder: Path) -> set[str]:
-    """Return the names of the files in a local model folder that make its weights usable, `config.json` among them.
+    """Return the names of the files in a local model folder that its weights need, such as config and tokenizer.
 
     Raises:
-        CheckpointError: there is no such folder.
+        CheckpointError: The folder does not exist.
     """
     return companion_files(_files_below(folder), lambda name: (folder / name).read_bytes())
 
 
 def folder_digest(folder: Path) -> str:
-    """Return `sha256:<hex>` over names and contents of the files that a merge would read from a local folder.
+    """Return `sha256:<hex>` over names and contents of the files that a merge reads from a local folder.
 
     Raises:
-        CheckpointError: there is no such folder, or an index in it that is none.
+        CheckpointError: The folder does not exist, or its index is not valid.
     """
     return _digest(folder, sorted(_read_files(folder, adapter=False) | _read_files(folder, adapter=True)))
 
 
 def _read_files(folder: Path, *, adapter: bool) -> set[str]:
-    """The names of the files that a merge would read from a local folder, which holds a model or an adapter."""
+    """Return the names of the files that a merge reads from the local folder of a model or an adapter."""
     return model_files(_files_below(folder), lambda name: (folder / name).read_bytes(), str(folder), adapter=adapter)
 
 
 def _files_below(folder: Path) -> set[str]:
-    """The names of all files below a local model folder, those in hidden folders not among them."""
+    """Return the names of all files below a local model folder, without hidden folders."""
     if not folder.is_dir():
         raise CheckpointError(
-            f"{folder}: no such folder",
+            f"model folder not found: {folder}",
             hint="a local model is a folder with config.json and weights; a + or @ in its name is written \\+ or \\@",
+            file=str(folder),
         )
     found = set()
     for place, folders, files in os.walk(folder):
@@ -220,20 +236,22 @@ def tree_digest(folder: Path) -> str:
     """Return `sha256:<hex>` over names and contents of all files below a local dataset folder.
 
     Raises:
-        DatasetError: there is no such folder.
+        DatasetError: The folder does not exist.
     """
     if not folder.is_dir():
-        raise DatasetError(f"{folder}: no such folder", hint="a local dataset is a folder with data files")
+        raise DatasetError(
+            f"dataset folder not found: {folder}", hint="a local dataset is a folder with data files", file=str(folder)
+        )
     return _digest(folder, sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
 
 
-def _hashed(folder: Path) -> None:
+def _hash_quietly(folder: Path) -> None:
     with suppress(CheckpointError, OSError):
         folder_digest(folder)
 
 
 def _digest(folder: Path, names: Iterable[str]) -> str:
-    whole = hashlib.sha256()
+    digest = hashlib.sha256()
     for name in names:
-        whole.update(f"{name}\0{file_digest(folder / name)}\n".encode())
-    return f"sha256:{whole.hexdigest()}"
+        digest.update(f"{name}\0{file_digest(folder / name)}\n".encode())
+    return f"sha256:{digest.hexdigest()}"

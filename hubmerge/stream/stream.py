@@ -1,4 +1,4 @@
-"""A recipe with every reference settled: which commits are merged in which order, and what each step rests on."""
+"""Streams: recipes whose references are resolved to commits, with the digests that each step depends on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,14 @@ from dataclasses import dataclass, replace
 
 from hubmerge.errors import HubError, TargetError
 from hubmerge.hub.listing import find_models, newest_commits
-from hubmerge.hub.publish import Target, read_target
+from hubmerge.hub.publish import Target
 from hubmerge.report.report import RunReport, StepReport
-from hubmerge.stream.growth import Expansion, expand
-from hubmerge.stream.lockfile import lock_path, require_lock
-from hubmerge.stream.pinned import PinnedCommits, check_published, check_same
+from hubmerge.stream.expansion import Expansion, expand
+from hubmerge.stream.lockfile import lock_path
+from hubmerge.stream.pinned import PinnedCommits, check_same
 from hubmerge.stream.sources import Source, SourceResolver
-from hubmerge.support.files import write_text_atomic
 from hubmerge.support.names import step_tag
-from hubmerge.support.text import short_commit
-from hubmerge.support.workspace import Workspace
+from hubmerge.support.text import counted, short_commit
 from merge_recipes import (
     LoadedRecipe,
     Lock,
@@ -29,11 +27,15 @@ from merge_recipes import (
 
 @dataclass(frozen=True)
 class Stream:
-    """What a run merges. `chain[t]` identifies everything that step t rests on; `chain[0]` is the start.
+    """A recipe resolved to commits.
 
-    `target` is what the repo to publish to holds, None where the recipe publishes nothing. With `replay`, published
-    steps that rest on something else than the recipe now says are made anew; without, they are refused. With
-    `every_model` the merged model of every step is wanted, whatever the recipe does with it.
+    Attributes:
+        loaded: The recipe, with the expanded stream as its models.
+        lock: The commits.
+        chain: Digests of everything that the steps depend on; `chain[t]` belongs to step t, `chain[0]` to the start.
+        target: Content of the target repo, None if the recipe publishes nothing.
+        replay: True if published steps that no longer match the recipe are merged again; they are an error otherwise.
+        every_model: True if the merged model of every step is needed, whatever the recipe says.
     """
 
     loaded: LoadedRecipe
@@ -59,34 +61,36 @@ class Stream:
         return self.recipe.stream()
 
     def source(self, step: int) -> Source:
-        """Return the checkpoint that a step merges."""
+        """Return the checkpoint of a step."""
         return Source.of(self.lock.models[step - 1], self.base)
 
     @property
     def length(self) -> int:
-        """How many steps the stream has."""
+        """Number of steps."""
         return len(self.lock.models)
 
     def publishes(self, step: int) -> bool:
-        """Whether a step is to come to the target repo."""
-        wanted = self.recipe.publish
-        return wanted is not None and (wanted.steps == "every" or step == self.length)
+        """Return True if a step is published."""
+        publish = self.recipe.publish
+        return publish is not None and (publish.steps == "every" or step == self.length)
 
-    def wants_model(self, step: int) -> bool:
-        """Whether the merged model of a step is wanted: to be published, to be scored, or as the last one."""
+    def needs_model(self, step: int) -> bool:
+        """Return True if the merged model of a step is written: to publish or score it, or because it is the last."""
         return self.every_model or self.recipe.evaluate is not None or self.publishes(step) or step == self.length
 
-    def keeps_state(self, step: int) -> bool:
-        """Whether the state after a step is to be kept: its model is made of it, or the next step verified from it."""
-        wanted = self.recipe.publish
-        rests_on = wanted is not None and wanted.state != "none" and step < self.length and self.publishes(step + 1)
-        return self.wants_model(step) or rests_on
+    def needs_state(self, step: int) -> bool:
+        """Return True if the state after a step is kept: to write its model, or to verify the next step."""
+        publish = self.recipe.publish
+        verifies_next = (
+            publish is not None and publish.state != "none" and step < self.length and self.publishes(step + 1)
+        )
+        return self.needs_model(step) or verifies_next
 
     def published_report(self) -> RunReport | None:
-        """Return the report at the head of the target repo, checked to be of this very stream.
+        """Return the report at the head of the target repo after checking that it belongs to this stream.
 
         Raises:
-            TargetError: the repo holds a report of another stream, or of this one with more entries.
+            TargetError: The repo holds another stream, or more steps than this one has.
         """
         if self.target is None or self.target.report is None:
             return None
@@ -100,45 +104,47 @@ class Stream:
         repo, tag = self.target.repo, step_tag(other.step)
         if other.step > self.length:
             raise TargetError(
-                f"target repo {repo} is at {tag} ({other.name}), but the recipe has only {self.length} entries: an "
-                "entry was removed from the recipe",
-                hint="put the entry back, or run with --replay to make the stream anew from where it differs",
+                f"target repo {repo} is at {tag} ({other.name}), but the recipe has only "
+                f"{counted(self.length, 'entry', 'entries')}: an entry was removed from the recipe",
+                hint="put the entry back, or add --replay to re-merge from the first step that no longer matches",
+                repo=repo,
             )
         raise TargetError(
-            f"target repo {repo} holds another stream: {self._difference(report, other)}",
-            hint="publish to another repo, restore the recipe that made it (hubmerge.yaml in that repo), or run with "
-            "--replay to make the stream anew from where it differs",
+            f"target repo {repo} was published from another recipe: {self._difference(report, other)}",
+            hint="restore the published recipe (hubmerge.yaml in that repo), publish to another repo, or add "
+            "--replay to re-merge from the first step that no longer matches",
+            repo=repo,
         )
 
     def _difference(self, report: RunReport, other: StepReport) -> str:
-        """What sets a published step apart from the recipe's step of that number, in words."""
+        """Describe the difference between a published step and the step of that number in the recipe."""
         tag, ours, base = step_tag(other.step), self.lock.models[other.step - 1], self.lock.base_model
         if (other.reference, other.commit) != (str(ours.reference), ours.commit):
             return (
-                f"its {tag} merged {other.reference} at {short_commit(other.commit)}; the recipe's step {other.step} "
-                f"is {ours.reference} at {short_commit(ours.commit)}"
+                f"{tag} merged {other.reference} at {short_commit(other.commit)}; step {other.step} of the recipe is "
+                f"{ours.reference} at {short_commit(ours.commit)}"
             )
         if report.base_model.commit != base.commit:
-            merged = report.base_model
+            published = report.base_model
             return (
-                f"its base model is {merged.reference} at {short_commit(merged.commit)}, the recipe's {base.reference} "
-                f"at {short_commit(base.commit)}"
+                f"its base model is {published.reference} at {short_commit(published.commit)}; the recipe has "
+                f"{base.reference} at {short_commit(base.commit)}"
             )
         if report.merge_method != self.recipe.merge_method:
-            return f"it was merged by {report.merge_method}, the recipe says {self.recipe.merge_method}"
+            return f"its merge method is {report.merge_method}; the recipe has {self.recipe.merge_method}"
         pairs = (json.dumps(dict(values), sort_keys=True) for values in (report.parameters, self.recipe.parameters))
-        theirs, wanted = map(json.loads, pairs)
-        differing = sorted(key for key in {*theirs, *wanted} if theirs.get(key) != wanted.get(key))
+        theirs, ours_parameters = map(json.loads, pairs)
+        differing = sorted(key for key in {*theirs, *ours_parameters} if theirs.get(key) != ours_parameters.get(key))
         if differing:
-            return f"it was merged with another value of {', '.join(differing)} than the recipe has"
-        where = "in all steps" if other.step == 1 else f"from {tag} on"
+            return f"its parameters differ from the recipe: {', '.join(differing)}"
+        where = "all steps" if other.step == 1 else f"the steps from {tag} on"
         return (
-            f"the models are the recipe's, but {where} something else has changed: a parameter of an entry, an "
-            "adapter, dtype, out_dtype or the tensor rules"
+            f"the models match, but {where} depend on another setting: a parameter of an entry, an adapter, dtype, "
+            "out_dtype or tensors"
         )
 
     def common_steps(self, report: RunReport) -> int:
-        """Return how many of a report's first steps are this stream's, resting on the same inputs."""
+        """Return the number of leading steps of a report that match this stream."""
         same = 0
         for step in report.steps[: self.length]:
             if step.chain_digest != self.chain[step.step]:
@@ -148,54 +154,57 @@ class Stream:
 
 
 def resolve_stream(
-    loaded: LoadedRecipe,
-    workspace: Workspace | None,
-    *,
-    locked: bool = False,
-    update: bool = False,
-    replay: bool = False,
+    loaded: LoadedRecipe, pinned: PinnedCommits, *, replay: bool = False, hash_folders: bool = False
 ) -> Stream:
-    """Resolve every reference of the recipe to a commit, before anything is read.
+    """Resolve every reference of a recipe to a commit.
 
-    What an earlier run of the same stream published or left in the work folder keeps its commit, and so does what the
-    lock beside the recipe names: a stream does not change because a source repo moved on. With `on_update: append` a
-    new commit of a merged checkpoint becomes an entry of its own, at the end.
+    References with a pinned commit keep it: new commits in a source repo do not change a stream. With
+    `on_update: append`, a new commit of a merged checkpoint becomes an entry of its own at the end; with
+    `on_update: replay`, every checkpoint is resolved to its newest commit.
 
-    With `locked`, everything is taken from the lock beside the recipe. With `update`, only what is published is kept.
-    With `replay`, the recipe's own order counts, also where it differs from what is merged; with `on_update: replay`
-    so do the newest commits of its checkpoints.
+    Args:
+        loaded: The recipe.
+        pinned: Commits pinned by earlier locks.
+        replay: Follow the order of the recipe, even where it differs from what is merged.
+        hash_folders: Hash local folders on all CPUs and import model classes meanwhile, for a run that needs both.
 
     Raises:
-        HubError: a repo or revision is missing, private or gated, or the target repo holds something else.
-        RecipeError: the lock beside the recipe is missing or does not fit, where `locked` asks for it.
+        HubError: A repo or revision is missing, private or gated, or the queries find nothing.
+        RecipeError: A lock does not match the recipe.
     """
-    publish = loaded.recipe.publish
-    target = read_target(publish.repo) if publish is not None else None
-    if locked:
-        growth, lock = _from_lock_beside(loaded, target)
+    replay = replay or (loaded.recipe.on_update == "replay" and not pinned.exact)
+    if pinned.exact:
+        expansion, lock = _resolve_exactly(loaded, pinned)
     else:
-        held = PinnedCommits.gather(loaded, target, workspace, update=update)
-        replay = replay or loaded.recipe.on_update == "replay"
-        known, merged = ((), 0) if replay else (held.models, held.merged)
-        growth = expand(loaded.recipe, known, merged, find_models, newest_commits)
-        if not growth.entries:
-            raise HubError(f"{loaded.path}: its queries find no model on the Hub", hint="check author, name and tags")
-        resolver = SourceResolver(held.locks, models=loaded.recipe.on_update != "replay")
-        if workspace is not None:
-            new = [entry.model for entry in growth.entries if entry.name not in growth.settled]
-            scored = loaded.recipe.evaluate is not None
-            resolver.look_ahead(loaded.recipe.base_model, new, classes=scored)
-        lock = lock_recipe(loaded, resolver, entries=growth.entries, settled=growth.settled)
-    if workspace is not None:
-        write_text_atomic(workspace.lock_file, lock.to_yaml())
-    settled = replace(loaded, recipe=loaded.recipe.with_stream(growth.entries))
-    return Stream(settled, lock, chain_digests(settled.recipe, lock), target, replay)
+        expansion, lock = _resolve(loaded, pinned, replay=replay, hash_folders=hash_folders)
+    resolved = replace(loaded, recipe=loaded.recipe.with_stream(expansion.entries))
+    return Stream(resolved, lock, chain_digests(resolved.recipe, lock), pinned.target, replay)
 
 
-def _from_lock_beside(loaded: LoadedRecipe, target: Target | None) -> tuple[Expansion, Lock]:
-    lock = require_lock(loaded)
-    check_published(lock, target)
-    growth = expand(loaded.recipe, lock.models, len(lock.models), lambda _: (), None)
-    drawn = lock_recipe(loaded, SourceResolver([lock]), entries=growth.entries, settled=growth.settled)
-    check_same(drawn, lock, str(lock_path(loaded.path)))
-    return growth, drawn
+def _resolve(
+    loaded: LoadedRecipe, pinned: PinnedCommits, *, replay: bool, hash_folders: bool
+) -> tuple[Expansion, Lock]:
+    recipe = loaded.recipe
+    known, merged = ((), 0) if replay else (pinned.models, pinned.merged)
+    expansion = expand(recipe, known, merged, find_models, newest_commits)
+    if not expansion.entries:
+        raise HubError(
+            f"{loaded.path}: the queries find no model on the Hub",
+            hint="check author, name and tags of the queries",
+            file=str(loaded.path),
+        )
+    resolver = SourceResolver(pinned.locks, models=recipe.on_update != "replay")
+    if hash_folders:
+        new = [entry.model for entry in expansion.entries if entry.name not in expansion.pinned]
+        resolver.hash_folders(recipe.base_model, new, classes=recipe.evaluate is not None)
+    return expansion, lock_recipe(loaded, resolver, entries=expansion.entries, settled=expansion.pinned)
+
+
+def _resolve_exactly(loaded: LoadedRecipe, pinned: PinnedCommits) -> tuple[Expansion, Lock]:
+    """Resolve a recipe from the lock beside it alone, without queries."""
+    (lock,) = pinned.locks
+    expansion = expand(loaded.recipe, lock.models, len(lock.models), lambda _: (), None)
+    resolver = SourceResolver(pinned.locks)
+    resolved = lock_recipe(loaded, resolver, entries=expansion.entries, settled=expansion.pinned)
+    check_same(resolved, lock, str(lock_path(loaded.path)))
+    return expansion, resolved

@@ -15,10 +15,11 @@ from hubmerge.executor import InMemoryCheckpoint, pick_device
 from hubmerge.executor.reading import read_task_vector
 from hubmerge.executor.stats.similarity import layer_of
 from hubmerge.linalg import group_cosines, sketch
-from hubmerge.plan.run_plan import input_dtype, preflight, selection_of
+from hubmerge.plan.run_plan import input_dtype, plan_steps, selection_of
 from hubmerge.report.report import Scores, main_metric
 from hubmerge.run.scoreboard import Scoreboard
 from hubmerge.stream.open_source import open_source
+from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import resolve_stream
 from hubmerge.study.cells import task_content
@@ -38,11 +39,13 @@ class Bench:
     def __init__(self, loaded: LoadedStudy, cache: Path, progress: Progress, memory_bytes: float | None = None) -> None:
         recipe = loaded.recipe.recipe.model_copy(update={"publish": None})
         with progress.stage("resolve commits"):
-            self.stream = resolve_stream(replace(loaded.recipe, recipe=recipe), None)
+            unpublished = replace(loaded.recipe, recipe=recipe)
+            self.stream = resolve_stream(unpublished, PinnedCommits.gather(unpublished))
         self.recipe: Recipe = self.stream.recipe
         self.progress = progress
         self.device = pick_device()
-        self.plan = preflight(self.stream, 1, progress).merge
+        planned = plan_steps(self.stream, 1, progress)
+        self.plan = planned.merge
         with progress.stage("fetch the base model"):
             base_folder = fetch_folder(self.stream.base, companions=True)
         self.base: Checkpoint = open_checkpoint(base_folder, self.stream.base.label)
@@ -55,11 +58,11 @@ class Bench:
         self.checkpoints: dict[str, Checkpoint] = {}
         with progress.stage("read the checkpoints", self.stream.length) as advance:
             for step, entry in enumerate(self.stream.entries, start=1):
-                opened = open_source(self.stream.source(step))
+                opened = open_source(planned.sources[step].source)
                 aligned = align(self.base, opened, selection=selection_of(self.recipe), ties=rule.ties)
                 self.checkpoints[entry.name] = InMemoryCheckpoint(aligned, merged) if self.held else aligned
                 advance(1)
-        self._own = {entry.name: self.stream.source(step) for step, entry in enumerate(self.stream.entries, start=1)}
+        self._own = {source.name: source.source for source in planned.sources[1:]}
         if self.held:
             self.base = InMemoryCheckpoint(self.base, list(self.base.tensors))
         self.scores = Scoreboard(self.stream, base_folder, cache, str(self.device), SilentProgress())

@@ -24,11 +24,11 @@ from hubmerge.hub.published import (
     read_published_step,
 )
 from hubmerge.plan.layout_text import written_layout
-from hubmerge.plan.run_plan import preflight, selection_of
+from hubmerge.plan.run_plan import plan_steps, selection_of
 from hubmerge.report.report import RunReport
 from hubmerge.run import step_folder
 from hubmerge.run.step_maker import StepMaker
-from hubmerge.stream.growth import expand
+from hubmerge.stream.expansion import expand
 from hubmerge.stream.open_source import open_source
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream
@@ -228,10 +228,10 @@ class Verifier:
                 return
         # Without the base model's scores, so that all of them are made again.
         so_far = replace(self.report.until(step - 1), base_scores={})
-        plan = preflight(stream, step, self._progress)
+        plan = plan_steps(stream, step, self._progress)
         base_folder = fetch_folder(stream.base, companions=True)
         maker = StepMaker(stream, plan, base_folder, self._work / "cache", self._progress)
-        checkpoint = open_source(stream.source(step))
+        checkpoint = open_source(plan.sources[step].source)
         state = maker.merge(range(step, step + 1), [checkpoint], previous, self._work / "state")
         report = maker.finish(step, state, checkpoint, so_far, self._work / "step")
         self.recomputed = True

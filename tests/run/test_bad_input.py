@@ -296,13 +296,16 @@ def test_target_that_holds_another_stream(stage: Stage, hubmerge: Command, tmp_p
     head = HfApi().model_info(repo).sha
     entries = [{"model": stage.towers[name], "name": name} for name in names[:2]]
     wrong: list[tuple[dict[str, Any], str]] = [
-        ({"entries": names[1:]}, f"its step-01 merged {stage.towers[names[0]]} at "),
+        ({"entries": names[1:]}, f"step-01 merged {stage.towers[names[0]]} at "),
         ({"entries": names[:1]}, "an entry was removed from the recipe"),
-        ({"parameters": {"alpha": 0.2}}, "it was merged with another value of alpha than the recipe has"),
-        ({"merge_method": "weight_average"}, "it was merged by opcm, the recipe says weight_average"),
+        ({"parameters": {"alpha": 0.2}}, "its parameters differ from the recipe: alpha"),
+        ({"merge_method": "weight_average"}, "its merge method is opcm; the recipe has weight_average"),
         ({"base_model": stage.towers[names[2]]}, f"its base model is {stage.base} at "),
-        ({"out_dtype": "bfloat16"}, "in all steps something else has changed"),
-        ({"models": [entries[0], {**entries[1], "parameters": {"alpha": 0.2}}]}, "from step-02 on something else"),
+        ({"out_dtype": "bfloat16"}, "but all steps depend on another setting"),
+        (
+            {"models": [entries[0], {**entries[1], "parameters": {"alpha": 0.2}}]},
+            "but the steps from step-02 on depend on another setting",
+        ),
     ]
     for changes, told in wrong:
         recipe = stage.recipe(repo, **{"evaluate": None, "entries": names[:2], **changes})

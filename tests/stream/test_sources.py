@@ -176,7 +176,8 @@ def test_a_plan_downloads_no_adapter(tmp_path: Path, repo_name: Names, capsys: p
 
 
 @pytest.mark.parametrize(
-    ("made_for", "told"), [("somebody/else", "for somebody/else"), (None, "a model it does not name")]
+    ("made_for", "told"),
+    [("somebody/else", "is an adapter for somebody/else"), (None, "is an adapter for an unnamed model")],
 )
 def test_an_adapter_for_another_model_than_the_base_model(
     tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str], made_for: str | None, told: str

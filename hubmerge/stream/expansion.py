@@ -1,7 +1,7 @@
-"""Streams that grow by themselves: what a recipe's queries find, and new commits of checkpoints already merged.
+"""Expansion of a recipe into a stream: repos found by its queries, and new commits of checkpoints already merged.
 
-What is merged keeps its place for ever. After it come the entries still to be merged: those that an earlier lock knows
-in its order, then new ones in the order of the recipe, a query's in the order in which the repos were made.
+Merged entries never change their position. The entries still to be merged follow: first those of an earlier lock, in
+its order, then new ones in the order of the recipe. The repos of a query are ordered by their time of creation.
 """
 
 from __future__ import annotations
@@ -16,45 +16,55 @@ from merge_recipes.references import is_commit
 MAX_NAME_CHARACTERS = 96
 
 Find = Callable[[ModelQuery | ModelCollection], Iterable[str]]
-"""Returns the repos that a query stands for, in the order in which they are to be merged."""
+"""Function that returns the repos of a query in merge order."""
 
 Look = Callable[[ModelReference], tuple[str, str | None] | None]
-"""Returns the commit and the adapter's commit a reference stands at now, None if it cannot be read any more."""
+"""Function that returns the newest commit of a reference and of its adapter, None if it is no longer readable."""
 
 
 @dataclass(frozen=True)
 class Expansion:
-    """The stream in merge order, and the entries whose commits are known already, by name."""
+    """Stream in merge order.
+
+    Attributes:
+        entries: Entries in merge order.
+        pinned: Entries whose commits are known already, by name.
+    """
 
     entries: tuple[StreamEntry, ...]
-    settled: dict[str, LockedModel]
+    pinned: dict[str, LockedModel]
 
 
 def expand(recipe: Recipe, locked: Sequence[LockedModel], merged: int, find: Find, look: Look | None) -> Expansion:
-    """Return the stream that a recipe stands for, given what was locked before and how much of that is merged.
+    """Return the stream of a recipe.
 
-    `look` finds new commits of merged entries for `on_update: append`; None where there is nothing to look for.
+    Args:
+        recipe: The recipe.
+        locked: Models of earlier locks, in merge order.
+        merged: Number of them that are merged already.
+        find: Search for the repos of a query.
+        look: Search for new commits of merged entries (`on_update: append`), None to search for none.
     """
-    written = _written(recipe, locked, merged, find)
-    entries = _woven(recipe, written, locked[:merged])
-    settled = {}
+    written = _written_entries(recipe, locked, merged, find)
+    entries = _with_new_commits(recipe, written, locked[:merged])
+    pinned = {}
     by_name = {model.name: model for model in locked}
     for entry in entries:
         known = by_name.get(entry.name)
         if known is not None and str(known.reference) == str(entry.model):
-            settled[entry.name] = known.model_copy(update={"reference": entry.model})
+            pinned[entry.name] = known.model_copy(update={"reference": entry.model})
     if recipe.on_update == "append" and look is not None:
         for entry, newest in _new_commits(entries, locked[:merged], look):
             entries.append(entry)
-            settled[entry.name] = newest
-    return Expansion(tuple(entries), settled)
+            pinned[entry.name] = newest
+    return Expansion(tuple(entries), pinned)
 
 
-def _written(recipe: Recipe, locked: Sequence[LockedModel], merged: int, find: Find) -> list[StreamEntry]:
-    """The entries that the recipe names or its queries find, each once, in merge order."""
+def _written_entries(recipe: Recipe, locked: Sequence[LockedModel], merged: int, find: Find) -> list[StreamEntry]:
+    """Return the entries of the recipe and of its queries, each once, in merge order."""
     if not recipe.has_queries:
         return list(recipe.stream())
-    found = _found(recipe, locked, find)
+    found = _found_entries(recipe, locked, find)
     by_name = {entry.name: entry for entry in found}
     kept = []
     for index, model in enumerate(locked):
@@ -67,13 +77,13 @@ def _written(recipe: Recipe, locked: Sequence[LockedModel], merged: int, find: F
     return kept + [entry for entry in found if entry.name not in names]
 
 
-def _found(recipe: Recipe, locked: Sequence[LockedModel], find: Find) -> list[StreamEntry]:
-    """The entries that the recipe names, and for each query a new entry for every repo that is not there yet."""
+def _found_entries(recipe: Recipe, locked: Sequence[LockedModel], find: Find) -> list[StreamEntry]:
+    """Return the listed entries, and for each query a new entry per repo that has none."""
     taken = {entry.model.path for entry in recipe.entries} | {recipe.base_model.path}
     if recipe.publish is not None:
         taken.add(recipe.publish.repo)
     names = {model.name for model in locked} | {entry.name for entry in recipe.entries}
-    held = {
+    known_names = {
         model.reference.path: model.name
         for index, model in enumerate(locked)
         if _origin(model, locked[:index]) is None and model.reference.revision is None
@@ -87,14 +97,14 @@ def _found(recipe: Recipe, locked: Sequence[LockedModel], find: Find) -> list[St
             if repo in taken:
                 continue
             taken.add(repo)
-            name = held.get(repo) or _free_name(repo, names)
+            name = known_names.get(repo) or _free_name(repo, names)
             names.add(name)
             entries.append(StreamEntry(model=ModelReference(repo), name=name))
     return entries
 
 
 def _free_name(repo: str, names: set[str]) -> str:
-    """The last part of a repo's path; with its owner in front, then with a number, where that is taken."""
+    """Return the name of a repo; if it is taken, prefix the owner, then append a number."""
     owner, _, name = repo.rpartition("/")
     choices = [name, f"{owner}-{name}"] if owner else [name]
     return next((choice for choice in map(_as_name, choices) if choice not in names), _numbered(name, names))
@@ -111,23 +121,23 @@ def _numbered(name: str, names: set[str]) -> str:
     return numbered
 
 
-def _woven(recipe: Recipe, written: list[StreamEntry], merged: Sequence[LockedModel]) -> list[StreamEntry]:
-    """The written entries in their order, and between them the new commits merged before, at their places."""
+def _with_new_commits(recipe: Recipe, written: list[StreamEntry], merged: Sequence[LockedModel]) -> list[StreamEntry]:
+    """Return the written entries with the new commits merged earlier at their positions."""
     listed = {entry.name for entry in recipe.entries}
     entries: list[StreamEntry] = []
-    upcoming = iter(written)
+    remaining = iter(written)
     for index, model in enumerate(merged):
         origin = _origin(model, merged[:index]) if model.name not in listed else None
         same = next((entry for entry in entries if origin and str(entry.model) == str(origin.reference)), None)
         if same is not None:
             entries.append(same.model_copy(update={"name": model.name}))
-        elif (entry := next(upcoming, None)) is not None:
+        elif (entry := next(remaining, None)) is not None:
             entries.append(entry)
-    return entries + list(upcoming)
+    return entries + list(remaining)
 
 
 def _origin(model: LockedModel, earlier: Sequence[LockedModel]) -> LockedModel | None:
-    """The entry that a locked model is a later commit of: the same reference, and the same name but for a number."""
+    """Return the entry of which a model is a later commit: equal reference, and equal name except for a number."""
     name, dash, number = model.name.rpartition("-")
     if not dash or not number.isdigit():
         return None
@@ -152,7 +162,7 @@ def _new_commits(
 
 
 def can_move(reference: ModelReference) -> bool:
-    """Tell whether a reference may stand for another commit tomorrow: a repo, not pinned to a commit."""
+    """Return True for a reference that may resolve to another commit later: a repo without a pinned commit."""
     if reference.is_local:
         return False
     pinned = is_commit(reference.revision)

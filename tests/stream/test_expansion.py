@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hubmerge.stream.growth import Expansion, Find, can_move, expand
+from hubmerge.stream.expansion import Expansion, Find, can_move, expand
 from merge_recipes import (
     LoadedRecipe,
     LockedModel,
@@ -62,7 +62,7 @@ def test_a_list_stays_as_it_is_written() -> None:
     recipe = loaded("model: me/a", "model: me/b").recipe
     growth = expand(recipe, [locked("b", 2), locked("c", 3)], 2, nothing, None)
     assert names(growth) == ["a", "b"]
-    assert growth.settled == {"b": locked("b", 2)}
+    assert growth.pinned == {"b": locked("b", 2)}
 
 
 def test_a_query_takes_its_place_and_later_finds_go_to_the_end() -> None:
@@ -73,7 +73,7 @@ def test_a_query_takes_its_place_and_later_finds_go_to_the_end() -> None:
     for merged in range(4):
         later = expand(recipe, before, merged, hub(me=["me/x-0", "me/x-2", "me/x-1"]), None)
         assert names(later) == ["x-2", "x-1", "a", "x-0"]
-        assert list(later.settled) == ["x-2", "x-1", "a"]
+        assert list(later.pinned) == ["x-2", "x-1", "a"]
 
 
 def test_what_is_gone_stays_where_it_is_merged_and_leaves_where_it_is_not() -> None:
@@ -105,7 +105,7 @@ def test_a_new_commit_of_a_merged_model_is_appended_once() -> None:
     grown = expand(recipe, before, 2, nothing, at({"me/a": 7, "me/b": 2}))
     assert names(grown) == ["a", "b", "a-2"]
     assert grown.entries[2].parameters == {"alpha": 0.7}
-    assert grown.settled["a-2"] == locked("a-2", 7, "me/a")
+    assert grown.pinned["a-2"] == locked("a-2", 7, "me/a")
     after = [*before, locked("a-2", 7, "me/a")]
     assert names(expand(recipe, after, 3, nothing, at({"me/a": 7, "me/b": 2}))) == ["a", "b", "a-2"]
     assert names(expand(recipe, after, 3, nothing, at({"me/a": 1, "me/b": 2}))) == ["a", "b", "a-2"], "moved back"
@@ -144,7 +144,7 @@ def test_a_new_commit_of_an_adapter_counts() -> None:
     recipe = loaded("{model: me/a+me/lora, name: a}", extra="on_update: append\n").recipe
     before = [locked("a", 1, "me/a+me/lora", adapter=2)]
     grown = expand(recipe, before, 1, nothing, lambda _: (commit(1), commit(3)))
-    assert grown.settled["a-2"] == locked("a-2", 1, "me/a+me/lora", adapter=3)
+    assert grown.pinned["a-2"] == locked("a-2", 1, "me/a+me/lora", adapter=3)
 
 
 @pytest.mark.parametrize(
@@ -175,7 +175,7 @@ def test_the_chain_of_what_is_merged_does_not_change() -> None:
             return commit(sum(path.encode()))
 
     def settled(growth: Expansion):  # type: ignore[no-untyped-def]
-        lock = lock_recipe(found, Resolver(), entries=growth.entries, settled=growth.settled)
+        lock = lock_recipe(found, Resolver(), entries=growth.entries, settled=growth.pinned)
         return lock, chain_digests(found.recipe.with_stream(growth.entries), lock)
 
     lock, chain = settled(expand(found.recipe, [], 0, hub(me=["me/x1", "me/x2"]), None))
