@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+from hubmerge.support.lazy import torch
 
 # Between the largest number, 448, and what would be the next: torch makes 448 of anything beyond, even of infinity.
 _LIMIT_OF_E4M3FN = 464.0
-_NARROW = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
 
 
 def cast_once(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
@@ -16,7 +15,8 @@ def cast_once(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     first one landed on a tie. Here the way station is rounded to odd, which no later rounding mistakes for a tie.
     What is too large for `dtype` becomes infinite, or NaN where it knows no infinity.
     """
-    if tensor.dtype != torch.float64 or dtype not in _NARROW:
+    narrow = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
+    if tensor.dtype != torch.float64 or dtype not in narrow:
         return tensor.to(dtype)
     nearest = tensor.to(torch.float32)
     difference = tensor - nearest

@@ -9,12 +9,13 @@ directions mixed is undone to first order; and the small directions among themse
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import TypeAlias
 
 from hubmerge.linalg.rank import RankRule, protected_rank, rank_margin
+from hubmerge.support.lazy import torch
 
 NULL_CUT = 1e-12
 """Directions with s_i <= NULL_CUT * s_1 count as null space: their singular vectors are rounding noise."""
@@ -25,10 +26,10 @@ SMALL = 1e-2
 GRAM_BLOCK = 192
 """Rows of the Gram matrix that are computed at a time: smaller blocks save more and run slower."""
 
-Eigenpairs = tuple[torch.Tensor, torch.Tensor]
+Eigenpairs: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 """Eigenvalues, (m,), descending, and the eigenvectors as columns, (m, m)."""
 
-_EPSILON = torch.finfo(torch.float64).eps
+_EPSILON = sys.float_info.epsilon
 
 
 @dataclass(frozen=True)

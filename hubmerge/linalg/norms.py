@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-import torch
+from hubmerge.support.lazy import torch
 
 _SAFE_LOW, _SAFE_HIGH = 1e-100, 1e100
 _ORDINARY_LOW = 1e5 * _SAFE_LOW

@@ -7,9 +7,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]
-
 from hubmerge.linalg.directions import (
     Directions,
     Eigenpairs,
@@ -23,6 +20,7 @@ from hubmerge.linalg.norms import frobenius_norm, safe_scale
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
 from hubmerge.linalg.single import project_in_single
 from hubmerge.linalg.wide import project_wide
+from hubmerge.support.lazy import torch
 
 Diagonal = Literal["remove", "keep"]
 Alpha = float | Literal["auto"]
@@ -114,7 +112,7 @@ def eigenpairs_together(accumulated: Sequence[torch.Tensor]) -> list[Eigenpairs 
     found: list[Eigenpairs | None] = [None] * len(accumulated)
     if ordinary:
         lying = (accumulated[number] for number in ordinary)
-        with suppress(LinAlgError):
+        with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
             together = gram_eigenpairs_together([one if one.shape[0] <= one.shape[1] else one.T for one in lying])
             for number, eigenpairs in zip(ordinary, together, strict=True):
                 found[number] = eigenpairs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
+from hubmerge.support.lazy import torch
 
 RankRule = Literal["paper", "fusion_bench"]
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import math
 
-import torch
-
 from hubmerge.linalg.directions import negative_gram
 from hubmerge.linalg.rank import RankRule, protected_rank, rank_margin
+from hubmerge.support.lazy import torch
 
 LEAST = 0.03
 """The block may reach down to LEAST * s_1: squares of smaller values drown in the rounding of s_1^2."""
@@ -26,7 +25,7 @@ TURN = 1e-3
 ROWS_AT_ONCE = 64
 """What is taken out is subtracted in blocks that stay in the cache between one precision and the other."""
 
-_EPSILON = torch.finfo(torch.float32).eps
+_EPSILON = 2.0**-23  # of float32
 
 
 def project_in_single(

@@ -13,7 +13,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
+
+from hubmerge.support.lazy import torch
 
 SIZE = 1021
 """Prime, so that the rows and columns of a matrix spread over all sums alike."""

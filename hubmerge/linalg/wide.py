@@ -8,10 +8,9 @@ for which the Gram matrix has lost its digits, are made exact as in `hubmerge.li
 
 from __future__ import annotations
 
-import torch
-
 from hubmerge.linalg.directions import NULL_CUT, Directions, mixed, where_to_split
 from hubmerge.linalg.rank import RankRule, protected_rank
+from hubmerge.support.lazy import torch
 
 WIDE = 2
 """How many times as wide as high a matrix has to be for this to save time."""

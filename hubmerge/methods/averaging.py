@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
-
 from hubmerge.methods.base import Absorbed, NoParameters, Norms
+from hubmerge.support.lazy import torch
 
 
 class WeightAverage:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
-import torch
 from pydantic import BaseModel, ConfigDict
+
+from hubmerge.support.lazy import torch
 
 Result = TypeVar("Result")
 

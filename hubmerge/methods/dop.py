@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from pydantic import Field
 
 from hubmerge.linalg import singular_directions
 from hubmerge.methods.base import Absorbed, MethodParameters, Norms
 from hubmerge.methods.null_space import Adam
+from hubmerge.support.lazy import torch
 
 _SMALLEST_SHARE = 0.001
 """The solution of the two-task problem stays this far from the corners, as in the solver that the authors use."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import torch
-
 from hubmerge.methods.base import Absorbed, MethodParameters, Norms, PartedTensor, not_without
+from hubmerge.support.lazy import torch
 
 SMALLEST_DIVISOR = 1e-8
 """Weights whose sum is smaller than this are not divided by, as in mergekit."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 
 from hubmerge.methods.base import Absorbed, MethodParameters, Norms
+from hubmerge.support.lazy import torch
 
 
 class MagMaxParameters(MethodParameters):

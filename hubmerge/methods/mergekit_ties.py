@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-import torch
-
 from hubmerge.linalg import PIECE
 from hubmerge.methods.base import MethodParameters, PartedTensor
 from hubmerge.methods.folding import PartedFold
+from hubmerge.support.lazy import torch
 
 PARTS = ("positive", "negative", "positive_weight", "negative_weight")
 

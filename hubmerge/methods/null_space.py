@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal
 
-import torch
 from pydantic import Field
 
 from hubmerge.linalg import power_of_two_near, singular_directions
 from hubmerge.methods.base import Absorbed, MethodParameters, Norms
 from hubmerge.methods.opcm import adaptive_scale
+from hubmerge.support.lazy import torch
 
 ADAPTER_DEVIATION = 0.02
 """Standard deviation that A is drawn with; B starts at zero."""

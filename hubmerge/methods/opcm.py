@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from hubmerge.linalg import Eigenpairs, RankRule, eigenpairs_together, project
 from hubmerge.linalg.projection import Diagonal, Precision
 from hubmerge.methods.base import Absorbed, MethodParameters, NoParameters, Norms
+from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
 
 

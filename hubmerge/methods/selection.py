@@ -9,9 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
 from hubmerge.methods.base import Sweep
+from hubmerge.support.lazy import torch
 
 DIGIT_BITS = 16
 COLLECTED = 1 << 16

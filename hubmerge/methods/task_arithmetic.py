@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field, model_validator
 
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, PartedTensor
 from hubmerge.methods.folding import PartedFold, weighted_mean
+from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
 
 

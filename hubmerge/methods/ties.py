@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
-import torch
 from pydantic import Field, model_validator
 
 from hubmerge.errors import HubmergeError
@@ -13,6 +12,7 @@ from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, Swe
 from hubmerge.methods.mergekit_ties import MergekitTies
 from hubmerge.methods.selection import Magnitudes, kth_smallest_magnitudes
 from hubmerge.methods.task_arithmetic import check_one_form
+from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
 
 DENSITY = 0.2

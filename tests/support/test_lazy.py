@@ -1,0 +1,19 @@
+"""Merge methods and their parameters are known without torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+
+def test_methods_are_imported_without_torch() -> None:
+    code = (
+        "import sys; from hubmerge.methods import METHODS\n"
+        "assert METHODS[0].Parameters().model_dump()\n"
+        "assert 'torch' not in sys.modules\n"
+        "from hubmerge.support.lazy import torch\n"
+        "import torch as real\n"
+        "assert torch.float64 is real.float64\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
