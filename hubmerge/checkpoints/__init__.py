@@ -7,8 +7,8 @@ from hubmerge.checkpoints.adapters.adapter import Adapter, base_model_of, open_a
 from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
 from hubmerge.checkpoints.formats.header import Header, parse_header
 from hubmerge.checkpoints.formats.layout import WeightFiles, find_weights, read_index
-from hubmerge.checkpoints.formats.partial_file import FetchBytes, begin_partial_file, is_begun
-from hubmerge.checkpoints.formats.safetensors_file import SafetensorsFile
+from hubmerge.checkpoints.formats.partial_file import FetchBytes, create_partial_file, is_partial_file
+from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
 from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter, WrittenFile
 from hubmerge.checkpoints.formats.shards import Shard, ShardedWriter, plan_shards, write_index
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment, Ignored
@@ -36,7 +36,7 @@ __all__ = [
     "MatrixRule",
     "MergePlan",
     "PlannedTensor",
-    "SafetensorsFile",
+    "SafetensorsReader",
     "SafetensorsWriter",
     "Selection",
     "Shard",
@@ -48,12 +48,12 @@ __all__ = [
     "WrittenFile",
     "align",
     "base_model_of",
-    "begin_partial_file",
     "check_config",
     "check_loads",
     "check_ties",
+    "create_partial_file",
     "find_weights",
-    "is_begun",
+    "is_partial_file",
     "make_plan",
     "match",
     "open_adapter",

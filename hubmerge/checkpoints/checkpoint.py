@@ -103,7 +103,7 @@ class Checkpoint:
             return source.read_pieces(info, elements)
         return iter(self.read(name).reshape(-1).split(elements))
 
-    def in_pieces(self, name: str) -> bool:
+    def can_read_pieces(self, name: str) -> bool:
         """Whether `read_pieces` never has more than a piece of the tensor in memory."""
         info = self.tensors.get(name)
         return info is not None and isinstance(self._sources.get(info.file), PiecewiseSource)

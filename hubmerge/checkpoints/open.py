@@ -18,8 +18,8 @@ from hubmerge.checkpoints.formats.layout import (
     read_json_object,
 )
 from hubmerge.checkpoints.formats.partial_file import FetchBytes, PartialFile, ranges_path
-from hubmerge.checkpoints.formats.pickle_file import PickleFile
-from hubmerge.checkpoints.formats.safetensors_file import SafetensorsFile
+from hubmerge.checkpoints.formats.pickle_reader import PickleReader
+from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.errors import CheckpointError
 
@@ -28,7 +28,7 @@ def open_checkpoint(folder: Path, label: str | None = None, *, fetch: FetchBytes
     """Open the weights in a folder: one safetensors file or several, or `.bin` files; headers are checked now.
 
     `label` names the checkpoint in messages, the folder's path if it is left out. A folder without a
-    config.json has an empty `config`. Of safetensors files begun with `begin_partial_file`, `fetch` brings what is
+    config.json has an empty `config`. Of safetensors files begun with `create_partial_file`, `fetch` brings what is
     read.
 
     Raises CheckpointError naming the file and tensor that are wrong.
@@ -55,7 +55,7 @@ def open_checkpoint(folder: Path, label: str | None = None, *, fetch: FetchBytes
             stored = _safetensors(folder / file, f"{label}/{file}", file, fetch)
             sources[file], in_files[file] = stored, stored.header.tensors
         else:
-            pickled = PickleFile(folder / file, f"{label}/{file}", file=file)
+            pickled = PickleReader(folder / file, f"{label}/{file}", file=file)
             sources[file], in_files[file] = pickled, pickled.tensors
     return Checkpoint(label, _joined(places, in_files, label), _config(folder, label), sources)
 
@@ -99,10 +99,10 @@ def _missing(label: str, missing: Sequence[str], count: int) -> str:
     return f"{label}: {len(missing)} of {count} shards {are} missing, the first is {missing[0]}"
 
 
-def _safetensors(path: Path, label: str, file: str, fetch: FetchBytes | None) -> SafetensorsFile:
+def _safetensors(path: Path, label: str, file: str, fetch: FetchBytes | None) -> SafetensorsReader:
     if ranges_path(path).is_file():
         return PartialFile(path, label, file=file, fetch=fetch)
-    return SafetensorsFile(path, label, file=file)
+    return SafetensorsReader(path, label, file=file)
 
 
 def _header(header: bytes | Mapping[str, Any], size: int | None, label: str, file: str) -> Header:

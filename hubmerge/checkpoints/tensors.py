@@ -48,7 +48,7 @@ class TensorInfo:
     """A tensor in a file, known from the file's header alone.
 
     `file` is the name inside the checkpoint's folder, `offset` the place of the first byte counted from the
-    start of that file (0 in a pickle, where places are not known), `nbytes` the size of the values. `saved_along`
+    start of that file (0 in a pickle, where places are not known), `nbytes` the size of the values. `saved_in_adapter`
     tells that an adapter holds the tensor itself, not a change of its model's.
     """
 
@@ -58,7 +58,7 @@ class TensorInfo:
     file: str
     offset: int
     nbytes: int
-    saved_along: bool = False
+    saved_in_adapter: bool = False
 
     @property
     def spec(self) -> TensorSpec:

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from hubmerge.checkpoints import SafetensorsFile, SafetensorsWriter, TensorInfo, TensorSpec
+from hubmerge.checkpoints import SafetensorsReader, SafetensorsWriter, TensorInfo, TensorSpec
 from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.methods import Norms
 from hubmerge.support.names import MANIFEST_FILE
@@ -71,7 +71,7 @@ class MergeState:
     """The state after a step, in a folder. Tensors are read one at a time; several threads may read."""
 
     def __init__(
-        self, folder: Path, manifest: StateManifest, stored: SafetensorsFile, parts: SafetensorsFile | None = None
+        self, folder: Path, manifest: StateManifest, stored: SafetensorsReader, parts: SafetensorsReader | None = None
     ) -> None:
         self.folder = folder
         self.manifest = manifest
@@ -277,7 +277,7 @@ def load_state(folder: Path) -> MergeState:
     Raises CheckpointError if there is none, or it is damaged or of a later format.
     """
     manifest = _manifest(folder / MANIFEST_FILE)
-    stored = SafetensorsFile(folder / ACCUMULATED_FILE)
+    stored = SafetensorsReader(folder / ACCUMULATED_FILE)
     infos = stored.header.tensors
     wrong = [name for name, info in infos.items() if info.dtype != torch.float64]
     if set(infos) != set(manifest.tensors) or wrong:
@@ -285,7 +285,7 @@ def load_state(folder: Path) -> MergeState:
             f"{folder}: {MANIFEST_FILE} and {ACCUMULATED_FILE} do not belong together",
             hint="remove the folder and run again",
         )
-    parts = SafetensorsFile(folder / PARTS_FILE) if manifest.parts else None
+    parts = SafetensorsReader(folder / PARTS_FILE) if manifest.parts else None
     if parts is not None and set(parts.header.tensors) != set(manifest.parts):
         raise CheckpointError(
             f"{folder}: {MANIFEST_FILE} and {PARTS_FILE} do not belong together",

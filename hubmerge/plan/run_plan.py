@@ -193,7 +193,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         rule = weight_matrices(base.config, base.tensors)
         advance(1)
         aligned: list[AlignedCheckpoint] = []
-        sources = [_planned_source("base model", stream.base, companions=True)]
+        sources = [_planned_source("base model", stream.base, auxiliary=True)]
         for step in range(1, stream.length + 1):
             source = stream.source(step)
             if step in steps:
@@ -268,12 +268,12 @@ def out_dtype(recipe: Recipe) -> torch.dtype | None:
     return None if name is None else getattr(torch, name)
 
 
-def _planned_source(name: str, source: Source, *, companions: bool = False) -> PlannedSource:
+def _planned_source(name: str, source: Source, *, auxiliary: bool = False) -> PlannedSource:
     total = missing = companion_bytes = 0
     for part in fetched_sources(source):
         # The base model is counted once, and not again for every adapter that is applied to it.
         if part != source.base:
-            files = files_of(part, companions=companions)
+            files = files_of(part, auxiliary=auxiliary)
             size = sum(file.size for file in files)
             total += size
             missing += 0 if part.is_local else size - cached_bytes(part, files)

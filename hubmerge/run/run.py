@@ -187,7 +187,7 @@ class Run:
             self.progress.note(line)
         check_room(plan, self.workspace.folder, fetch.cache_folder())
         with self.progress.stage("fetch the base model", unit="bytes"):
-            base_folder = fetch_folder(self.stream.base, companions=True)
+            base_folder = fetch_folder(self.stream.base, auxiliary=True)
         maker = StepMaker(self.stream, plan, base_folder, self.workspace.cache, self.progress, self._processes)
         yield from self._work(maker, state, begin, first)
 

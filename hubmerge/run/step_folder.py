@@ -17,16 +17,16 @@ from hubmerge.methods import method_named
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.run_plan import selection_of
 from hubmerge.report.report import RunReport
-from hubmerge.stream.sources import local_companions
+from hubmerge.stream.sources import local_auxiliary_files
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
 
 _OWN = frozenset({CONFIG_FILE, CARD_FILE})
 
 
-def copy_companions(base_folder: Path, folder: Path) -> None:
+def copy_auxiliary_files(base_folder: Path, folder: Path) -> None:
     """Copy the base model's tokenizer, processor, generation, template, module and licence files, byte for byte."""
-    for name in sorted(local_companions(base_folder) - _OWN):
+    for name in sorted(local_auxiliary_files(base_folder) - _OWN):
         if not name.startswith("hubmerge."):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base_folder / name, folder / name)

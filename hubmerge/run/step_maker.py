@@ -168,7 +168,7 @@ class StepMaker:
         dtypes = {tensor.out_dtype for tensor in self.plan.written.merged}
         for warning in rounding_warnings(written.rounding, dtypes):
             self.progress.note(f"warning: step {step}: {warning}")
-        step_folder.copy_companions(self.base_folder, partial)
+        step_folder.copy_auxiliary_files(self.base_folder, partial)
         step_folder.write_config(self.plan.config, partial, out_dtype=recipe.out_dtype or recipe.dtype)
         step_folder.check_written(partial, self.plan.written.specs)
         report = so_far

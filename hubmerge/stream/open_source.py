@@ -12,8 +12,8 @@ from hubmerge.checkpoints import (
     Adapter,
     Checkpoint,
     base_model_of,
-    begin_partial_file,
-    is_begun,
+    create_partial_file,
+    is_partial_file,
     open_adapter,
     open_checkpoint,
     open_headers,
@@ -108,8 +108,8 @@ def _open_model(source: Source, partial_downloads: Path | None) -> Checkpoint:
         if not name.endswith(".safetensors"):
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(_read_file(source, file))
-        elif not is_begun(folder / name, file.size):
-            begin_partial_file(folder / name, fetch.read_header(repo, commit, file), file.size)
+        elif not is_partial_file(folder / name, file.size):
+            create_partial_file(folder / name, fetch.read_header(repo, commit, file), file.size)
     return open_checkpoint(
         folder,
         source.label,

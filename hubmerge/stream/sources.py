@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, find_weights
-from hubmerge.checkpoints.formats.select_files import companion_files, model_files
+from hubmerge.checkpoints.formats.select_files import select_auxiliary_files, select_model_files
 from hubmerge.errors import CheckpointError, DatasetError
 from hubmerge.hub import fetch
 from hubmerge.support.hashing import file_digest
@@ -67,19 +67,19 @@ class Source:
         return file.path.removeprefix(f"{self.subfolder}/" if self.subfolder else "")
 
 
-def files_of(source: Source, *, companions: bool = False) -> tuple[fetch.RemoteFile, ...]:
+def files_of(source: Source, *, auxiliary: bool = False) -> tuple[fetch.RemoteFile, ...]:
     """Return the files that a merge reads, without those of `source.adapter`.
 
     Args:
         source: A model or an adapter.
-        companions: Include tokenizer, processor, license and card.
+        auxiliary: Include tokenizer, processor, license and card.
 
     Raises:
         CheckpointError: The repo has no weights, or its index is not valid.
     """
     if source.is_local:
         folder = Path(source.reference.path)
-        names = _read_files(folder, adapter=source.is_adapter) | (local_companions(folder) if companions else set())
+        names = _read_files(folder, adapter=source.is_adapter) | (local_auxiliary_files(folder) if auxiliary else set())
         return tuple(fetch.RemoteFile(name, (folder / name).stat().st_size) for name in sorted(names))
     repo, commit = source.reference.path, source.commit
     files = {source.name_of(file): file for file in fetch.list_files(repo, commit, source.subfolder)}
@@ -87,26 +87,26 @@ def files_of(source: Source, *, companions: bool = False) -> tuple[fetch.RemoteF
     def read(name: str) -> bytes:
         return fetch.read_file(repo, commit, files[name])
 
-    names = model_files(files, read, source.label, adapter=source.is_adapter)
+    names = select_model_files(files, read, source.label, adapter=source.is_adapter)
     if files and not source.is_adapter and ADAPTER_CONFIG not in names:
         find_weights(files, source.label)
-    if companions:
-        names |= companion_files(files, read)
+    if auxiliary:
+        names |= select_auxiliary_files(files, read)
     return tuple(files[name] for name in sorted(names))
 
 
-def fetch_folder(source: Source, *, companions: bool = False) -> Path:
+def fetch_folder(source: Source, *, auxiliary: bool = False) -> Path:
     """Return a local folder with the files of a source, after downloading those missing from the Hub cache.
 
     Args:
         source: A model or an adapter.
-        companions: Include tokenizer, processor, license and card.
+        auxiliary: Include tokenizer, processor, license and card.
 
     Raises:
         CheckpointError: A local folder changed since its commit was locked.
     """
     if not source.is_local:
-        files = files_of(source, companions=companions)
+        files = files_of(source, auxiliary=auxiliary)
         return fetch.download(source.reference.path, source.commit, files) / source.subfolder
     folder = Path(source.reference.path)
     if folder_digest(folder) != source.commit:
@@ -193,13 +193,13 @@ def _knows_class(folder: Path) -> bool:
         return False
 
 
-def local_companions(folder: Path) -> set[str]:
+def local_auxiliary_files(folder: Path) -> set[str]:
     """Return the names of the files in a local model folder that its weights need, such as config and tokenizer.
 
     Raises:
         CheckpointError: The folder does not exist.
     """
-    return companion_files(_files_below(folder), lambda name: (folder / name).read_bytes())
+    return select_auxiliary_files(_files_below(folder), lambda name: (folder / name).read_bytes())
 
 
 def folder_digest(folder: Path) -> str:
@@ -213,7 +213,9 @@ def folder_digest(folder: Path) -> str:
 
 def _read_files(folder: Path, *, adapter: bool) -> set[str]:
     """Return the names of the files that a merge reads from the local folder of a model or an adapter."""
-    return model_files(_files_below(folder), lambda name: (folder / name).read_bytes(), str(folder), adapter=adapter)
+    return select_model_files(
+        _files_below(folder), lambda name: (folder / name).read_bytes(), str(folder), adapter=adapter
+    )
 
 
 def _files_below(folder: Path) -> set[str]:

@@ -47,7 +47,7 @@ class Bench:
         planned = plan_steps(self.stream, 1, progress)
         self.plan = planned.merge
         with progress.stage("fetch the base model"):
-            base_folder = fetch_folder(self.stream.base, companions=True)
+            base_folder = fetch_folder(self.stream.base, auxiliary=True)
         self.base: Checkpoint = open_checkpoint(base_folder, self.stream.base.label)
         self.input_dtype = input_dtype(self.recipe)
         merged = [tensor.name for tensor in self.plan.merged]

@@ -229,7 +229,7 @@ class Verifier:
         # Without the base model's scores, so that all of them are made again.
         so_far = replace(self.report.until(step - 1), base_scores={})
         plan = plan_steps(stream, step, self._progress)
-        base_folder = fetch_folder(stream.base, companions=True)
+        base_folder = fetch_folder(stream.base, auxiliary=True)
         maker = StepMaker(stream, plan, base_folder, self._work / "cache", self._progress)
         checkpoint = open_source(plan.sources[step].source)
         state = maker.merge(range(step, step + 1), [checkpoint], previous, self._work / "state")

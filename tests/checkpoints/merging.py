@@ -26,7 +26,7 @@ from hubmerge.checkpoints import (
 from hubmerge.executor import StepInput, StepStats, merge_steps, write_merged
 from hubmerge.executor.state import MergeState
 from hubmerge.methods import method_named
-from hubmerge.run.step_folder import check_written, copy_companions, write_config
+from hubmerge.run.step_folder import check_written, copy_auxiliary_files, write_config
 from tests import oracle
 
 
@@ -78,7 +78,7 @@ def merge(
     merged = folder / "merged"
     merged.mkdir()
     written = write_merged(base, state, plan, merged, workers=1)
-    copy_companions(base_folder, merged)
+    copy_auxiliary_files(base_folder, merged)
     write_config(base.config, merged, out_dtype=None if out_dtype is None else str(out_dtype).removeprefix("torch."))
     check_written(merged, plan.specs)
     check_loads_whole(merged)

@@ -102,7 +102,7 @@ def test_steps_of_files_that_are_read_whole_and_in_pieces(
         torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
         (folder / "model.safetensors").unlink()
     opened = [align(stream.base, open_checkpoint(tmp_path / "models" / c.label, c.label)) for c in stream.checkpoints]
-    assert [not checkpoint.in_pieces("several") for checkpoint in opened] == [i in pickled for i in range(5)]
+    assert [not checkpoint.can_read_pieces("several") for checkpoint in opened] == [i in pickled for i in range(5)]
     found = method_named(method)
     incoming = [StepInput(checkpoint, constant(found.Parameters())) for checkpoint in opened]
     for first in (0, 1):

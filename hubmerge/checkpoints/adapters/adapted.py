@@ -36,7 +36,7 @@ class AdaptedCheckpoint(Checkpoint):
         self._changes: dict[str, tuple[LowRank, bool]] = {}
         tensors = dict(model.tensors)
         for name, info in self._whole.items():
-            tensors[name] = replace(info, name=name, saved_along=True)
+            tensors[name] = replace(info, name=name, saved_in_adapter=True)
         for change in adapter.changes:
             name, transposed = names.place(change)
             if name not in tensors:
@@ -139,4 +139,4 @@ def _renaming(names: Shapes, targets: Shapes, adapter: Adapter) -> Renaming:
 def _as_float64(info: TensorInfo) -> TensorInfo:
     # The tensor that an embedding's change is for may be saved along, but it is the model's own.
     nbytes = info.nbytes // info.dtype.itemsize * torch.float64.itemsize
-    return replace(info, dtype=torch.float64, nbytes=nbytes, saved_along=False)
+    return replace(info, dtype=torch.float64, nbytes=nbytes, saved_in_adapter=False)

@@ -17,8 +17,8 @@ import torch
 
 from hubmerge.checkpoints.checkpoint import Checkpoint, TensorSource
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, ADAPTER_FILES, read_json_object
-from hubmerge.checkpoints.formats.pickle_file import PickleFile
-from hubmerge.checkpoints.formats.safetensors_file import SafetensorsFile
+from hubmerge.checkpoints.formats.pickle_reader import PickleReader
+from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.errors import CheckpointError
 
@@ -124,10 +124,10 @@ def open_adapter(folder: Path, label: str) -> Adapter:
         raise CheckpointError(f"{label}: no {' or '.join(ADAPTER_FILES)}", hint="save it with save_pretrained()")
     source: TensorSource
     if file.endswith(".safetensors"):
-        stored = SafetensorsFile(folder / file, f"{label}/{file}")
+        stored = SafetensorsReader(folder / file, f"{label}/{file}")
         source, tensors = stored, stored.header.tensors
     else:
-        pickled = PickleFile(folder / file, f"{label}/{file}")
+        pickled = PickleReader(folder / file, f"{label}/{file}")
         source, tensors = pickled, pickled.tensors
     return Adapter(label, config, Checkpoint(label, tensors, config, {file: source}))
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from hubmerge.checkpoints.formats.safetensors_file import SafetensorsFile
+from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.errors import CheckpointError
 from hubmerge.support.files import atomic_file, write_error
@@ -36,8 +36,8 @@ CONNECTIONS = 4
 Range = tuple[int, int]
 
 
-class PartialFile(SafetensorsFile):
-    """One such file, begun with `begin_partial_file`. Several threads may read.
+class PartialFile(SafetensorsReader):
+    """One such file, begun with `create_partial_file`. Several threads may read.
 
     What is asked for in one call of `prepare` is fetched in few, large requests, and `read` then finds it here; a
     tensor that was not prepared is fetched when it is read. Without `fetch`, as in another process, only what is here
@@ -49,7 +49,7 @@ class PartialFile(SafetensorsFile):
         self._file = file
         self._fetch = fetch
         self._fetching = threading.Lock()
-        self._here = joined(_recorded(ranges_path(path)))
+        self._here = merge_ranges(_recorded(ranges_path(path)))
 
     def read(self, info: TensorInfo) -> torch.Tensor:
         """The tensor in its stored dtype, in memory of its own; fetched first if it is not here.
@@ -67,17 +67,17 @@ class PartialFile(SafetensorsFile):
     def prepare(self, infos: Iterable[TensorInfo]) -> None:
         """Fetch the values of these tensors, as far as they are not here."""
         wanted = [(info.offset, info.offset + info.nbytes) for info in infos if info.nbytes]
-        if not lacking(wanted, self._here):
+        if not missing_ranges(wanted, self._here):
             return
         with self._fetching:
-            missing = lacking(wanted, self._here)
+            missing = missing_ranges(wanted, self._here)
             if missing and self._fetch is None:
                 raise CheckpointError(
                     f"{self.label}: bytes {missing[0][0]} to {missing[0][1]} were not fetched",
                     hint="run again with `fetch: cache` in the recipe, and please report this",
                 )
             if missing and self._fetch is not None:
-                self._bring(pieces(missing), self._fetch)
+                self._bring(split_ranges(missing), self._fetch)
 
     def _bring(self, wanted: Sequence[Range], fetch: FetchBytes) -> None:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
@@ -120,7 +120,7 @@ class PartialFile(SafetensorsFile):
             stream.write(f"{piece[0]} {piece[1]}\n".encode())
             stream.flush()
             os.fsync(stream.fileno())
-        self._here = joined([*self._here, piece])
+        self._here = merge_ranges([*self._here, piece])
 
     def __getstate__(self) -> dict[str, Any]:
         return {**super().__getstate__(), "_fetch": None, "_fetching": None}
@@ -134,18 +134,18 @@ def ranges_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.ranges")
 
 
-def is_begun(path: Path, size: int) -> bool:
-    """Whether `begin_partial_file` was called for a file of this length, and nobody changed that since."""
+def is_partial_file(path: Path, size: int) -> bool:
+    """Whether `create_partial_file` was called for a file of this length, and nobody changed that since."""
     return ranges_path(path).is_file() and path.is_file() and path.stat().st_size == size
 
 
-def begin_partial_file(path: Path, header: bytes, size: int) -> None:
+def create_partial_file(path: Path, header: bytes, size: int) -> None:
     """Make `path` as long as the whole file and write its header; leave it as it is if that was done before.
 
     `header` are the file's first bytes, up to the values. Raises MachineError if the folder cannot be written.
     """
     try:
-        if is_begun(path, size):
+        if is_partial_file(path, size):
             with path.open("rb") as stream:
                 if stream.read(len(header)) == header:
                     return
@@ -159,10 +159,10 @@ def begin_partial_file(path: Path, header: bytes, size: int) -> None:
         raise write_error(error, path, size) from error
 
 
-def joined(ranges: Iterable[Range], gap: int = 0) -> tuple[Range, ...]:
+def merge_ranges(ranges: Iterable[Range], gap: int = 0) -> tuple[Range, ...]:
     """The ranges in ascending order, those that touch or are at most `gap` apart made one.
 
-    >>> joined([(8, 9), (0, 3), (3, 5)])
+    >>> merge_ranges([(8, 9), (0, 3), (3, 5)])
     ((0, 5), (8, 9))
     """
     found: list[Range] = []
@@ -174,14 +174,14 @@ def joined(ranges: Iterable[Range], gap: int = 0) -> tuple[Range, ...]:
     return tuple(found)
 
 
-def lacking(wanted: Iterable[Range], here: Sequence[Range]) -> tuple[Range, ...]:
-    """What of `wanted` is not in `here`, which is as `joined` gives it.
+def missing_ranges(wanted: Iterable[Range], here: Sequence[Range]) -> tuple[Range, ...]:
+    """What of `wanted` is not in `here`, which is as `merge_ranges` gives it.
 
-    >>> lacking([(0, 10)], [(2, 3), (5, 6)])
+    >>> missing_ranges([(0, 10)], [(2, 3), (5, 6)])
     ((0, 2), (3, 5), (6, 10))
     """
     found: list[Range] = []
-    for wanted_begin, end in joined(wanted):
+    for wanted_begin, end in merge_ranges(wanted):
         begin = wanted_begin
         for here_begin, here_end in here:
             if here_end <= begin or here_begin >= end:
@@ -194,11 +194,11 @@ def lacking(wanted: Iterable[Range], here: Sequence[Range]) -> tuple[Range, ...]
     return tuple(found)
 
 
-def pieces(ranges: Iterable[Range]) -> list[Range]:
+def split_ranges(ranges: Iterable[Range]) -> list[Range]:
     """What to ask for: neighbours together, and nothing larger than PIECE_BYTES."""
     return [
         (place, min(place + PIECE_BYTES, end))
-        for begin, end in joined(ranges, GAP_BYTES)
+        for begin, end in merge_ranges(ranges, GAP_BYTES)
         for place in range(begin, end, PIECE_BYTES)
     ]
 

@@ -18,7 +18,7 @@ from hubmerge.support.paths import is_inside
 ReadFile = Callable[[str], bytes]
 """The content of a file of the folder or repo, by its name."""
 
-COMPANIONS = (
+AUXILIARY = (
     "*.json",
     "*.txt",
     "*.model",
@@ -41,7 +41,7 @@ _TEMPLATES = "additional_chat_templates"
 _MODULES = "modules.json"
 
 
-def model_files(names: Collection[str], read: ReadFile, label: str, *, adapter: bool = False) -> set[str]:
+def select_model_files(names: Collection[str], read: ReadFile, label: str, *, adapter: bool = False) -> set[str]:
     """Choose what is merged: the weights in one format, safetensors first, and what describes them.
 
     `names` are all files, as they are called from the folder of the model on. Of several weight files those count that
@@ -62,22 +62,22 @@ def model_files(names: Collection[str], read: ReadFile, label: str, *, adapter: 
     return chosen.intersection(names)
 
 
-def companion_files(names: Collection[str], read: ReadFile) -> set[str]:
+def select_auxiliary_files(names: Collection[str], read: ReadFile) -> set[str]:
     """Choose what makes the weights usable: configuration, tokenizer, processor, templates, licence, card.
 
     Only what lies at the top counts, and the folders that transformers and sentence-transformers read: further chat
     templates, and the modules that `modules.json` names, with weights of their own. Code is never among them.
     """
-    chosen = {name for name in names if "/" not in name and _is_companion(name)}
+    chosen = {name for name in names if "/" not in name and _is_auxiliary(name)}
     chosen |= {name for name in names if name.startswith(f"{_TEMPLATES}/") and name.endswith(".jinja")}
     for module in _module_folders(read(_MODULES)) if _MODULES in names else ():
         chosen |= _module_files([name for name in names if name.startswith(f"{module}/")])
     return chosen
 
 
-def _is_companion(file: str) -> bool:
+def _is_auxiliary(file: str) -> bool:
     return (
-        any(fnmatch(file, pattern) for pattern in COMPANIONS)
+        any(fnmatch(file, pattern) for pattern in AUXILIARY)
         and not file.endswith((*_CODE, ".index.json"))
         and file != ADAPTER_CONFIG
     )
@@ -104,5 +104,5 @@ def _module_files(names: Collection[str]) -> set[str]:
     for folder, files in folders.items():
         weights = choose_weights(files)
         single = {weights.single} if weights is not None and weights.single is not None else set()
-        chosen |= {f"{folder}/{file}" for file in files if file in single or _is_companion(file)}
+        chosen |= {f"{folder}/{file}" for file in files if file in single or _is_auxiliary(file)}
     return chosen

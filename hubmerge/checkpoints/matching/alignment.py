@@ -114,9 +114,9 @@ class AlignedCheckpoint(Checkpoint):
         """Return the tensor's values, flat, in pieces."""
         return self._checkpoint.read_pieces(self._stored_names.get(name, name), elements)
 
-    def in_pieces(self, name: str) -> bool:
+    def can_read_pieces(self, name: str) -> bool:
         """Return True if reading in pieces never needs the whole tensor in memory."""
-        return self._checkpoint.in_pieces(self._stored_names.get(name, name))
+        return self._checkpoint.can_read_pieces(self._stored_names.get(name, name))
 
     def prepare(self, names: Iterable[str]) -> None:
         """Fetch the values of these tensors where they are not on this machine."""

@@ -216,7 +216,7 @@ class _Matcher:
 
         peft runs such an adapter with two different tensors where the merged model has one.
         """
-        infos = [info for info in self.checkpoint.tensors.values() if info.saved_along]
+        infos = [info for info in self.checkpoint.tensors.values() if info.saved_in_adapter]
         saved = [self.renaming.target(info.name, self.targets) or self._first(info.name) for info in infos]
         for name in filter(self.selection.covers, saved):
             for partner in self._partners(name):

@@ -42,11 +42,11 @@ def check_heads(
         if name not in heads or any(fnmatchcase(name, glob) for glob in decided):
             continue
         for checkpoint, classes in zip(checkpoints, named, strict=True):
-            saved_along = checkpoint.tensors[name].saved_along
-            if wanted is None or classes != wanted or saved_along:
+            saved_in_adapter = checkpoint.tensors[name].saved_in_adapter
+            if wanted is None or classes != wanted or saved_in_adapter:
                 glob = _glob_for(name, body)
                 merging = selection.including([*selection.include, glob] if selection.include else ["*"])
-                found = "classes that an adapter does not name" if saved_along else _described(checkpoint.config)
+                found = "classes that an adapter does not name" if saved_in_adapter else _described(checkpoint.config)
                 raise CheckpointError(
                     f"{checkpoint.label}: {name!r} is in a classification head for {found}, that of the base "
                     f"model {base.label} is for {_described(base.config)}",

@@ -78,7 +78,7 @@ class ElementwiseTensor:
         groups: list[list[_Step]] = []
         attach = False
         for step in steps:
-            in_pieces = step.incoming.checkpoint.in_pieces(self._tensor.name)
+            in_pieces = step.incoming.checkpoint.can_read_pieces(self._tensor.name)
             if in_pieces and attach:
                 groups[-1].append(step)
             else:

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from hubmerge.checkpoints import Checkpoint, begin_partial_file, open_checkpoint
+from hubmerge.checkpoints import Checkpoint, create_partial_file, open_checkpoint
 from hubmerge.checkpoints.formats import partial_file
 from hubmerge.checkpoints.formats.header import LENGTH_BYTES, header_length
-from hubmerge.checkpoints.formats.partial_file import joined, lacking, pieces, ranges_path
+from hubmerge.checkpoints.formats.partial_file import merge_ranges, missing_ranges, ranges_path, split_ranges
 from hubmerge.errors import CheckpointError, HubError
 
 FILE = "model.safetensors"
@@ -44,7 +44,7 @@ class Elsewhere:
         return self.data[offset : offset + length]
 
     def open(self, folder: Path) -> Checkpoint:
-        begin_partial_file(folder / FILE, self.header, len(self.data))
+        create_partial_file(folder / FILE, self.header, len(self.data))
         return open_checkpoint(folder, "it", fetch=self.fetch)
 
 
@@ -102,7 +102,7 @@ def test_holes_take_no_room(tmp_path: Path) -> None:
     save_file({"big": big}, path)
     data = path.read_bytes()
     header = data[: LENGTH_BYTES + header_length(data[:8], FILE)]
-    begin_partial_file(tmp_path / "here" / FILE, header, len(data))
+    create_partial_file(tmp_path / "here" / FILE, header, len(data))
     found = (tmp_path / "here" / FILE).stat()
     assert found.st_size == len(data)
     assert found.st_blocks * 512 < 100_000
@@ -176,12 +176,12 @@ def bytes_of(ranges: object) -> set[int]:
 
 @given(RANGES, RANGES)
 def test_arithmetic_of_ranges(wanted: list[tuple[int, int]], here: list[tuple[int, int]]) -> None:
-    found = lacking(wanted, joined(here))
+    found = missing_ranges(wanted, merge_ranges(here))
     assert bytes_of(found) == bytes_of(wanted) - bytes_of(here)
-    assert bytes_of(joined(here)) == bytes_of(here)
-    assert all(first[1] < second[0] for first, second in zip(joined(here), joined(here)[1:], strict=False))
+    assert bytes_of(merge_ranges(here)) == bytes_of(here)
+    assert all(first[1] < second[0] for first, second in zip(merge_ranges(here), merge_ranges(here)[1:], strict=False))
 
 
 def test_pieces_are_bounded_and_bridge_small_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partial_file, "GAP_BYTES", 10)
-    assert pieces([(0, 300), (305, 1500), (1600, 1700)]) == [(0, 1000), (1000, 1500), (1600, 1700)]
+    assert split_ranges([(0, 300), (305, 1500), (1600, 1700)]) == [(0, 1000), (1000, 1500), (1600, 1700)]

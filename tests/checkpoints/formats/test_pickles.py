@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from hubmerge.checkpoints import open_checkpoint
-from hubmerge.checkpoints.formats import pickle_file
+from hubmerge.checkpoints.formats import pickle_reader
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import random_tensors
 from tests.checkpoints.models import model
@@ -76,7 +76,7 @@ def test_the_mapping_is_renewed_before_it_fills_the_memory(tmp_path: Path, monke
     tensors = random_tensors({f"t{number}": (100,) for number in range(10)})
     torch.save(tensors, tmp_path / "pytorch_model.bin")
     checkpoint = open_checkpoint(tmp_path)
-    monkeypatch.setattr(pickle_file, "_MAX_TOUCHED_BYTES", 1000)
+    monkeypatch.setattr(pickle_reader, "_MAX_TOUCHED_BYTES", 1000)
     for name in [*tensors, *tensors]:
         assert torch.equal(checkpoint.read(name), tensors[name])
 

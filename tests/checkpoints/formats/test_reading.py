@@ -12,7 +12,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hubmerge.checkpoints import SafetensorsFile
+from hubmerge.checkpoints import SafetensorsReader
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import header_bytes, random_tensors, write_file
 
@@ -36,7 +36,7 @@ DTYPES = [
 def test_every_dtype_as_the_library_wrote_it(tmp_path: Path, dtype: torch.dtype) -> None:
     values = (torch.arange(15) % 5).reshape(3, 5).to(dtype)
     save_file({"values": values, "before": torch.ones(3, dtype=torch.uint8)}, tmp_path / "model.safetensors")
-    file = SafetensorsFile(tmp_path / "model.safetensors")
+    file = SafetensorsReader(tmp_path / "model.safetensors")
     read = file.read(file.header.tensors["values"])
     assert (read.dtype, read.shape) == (dtype, values.shape)
     assert torch.equal(read.to(torch.float64), values.to(torch.float64))
@@ -44,14 +44,14 @@ def test_every_dtype_as_the_library_wrote_it(tmp_path: Path, dtype: torch.dtype)
 
 def test_single_numbers_and_empty_tensors(tmp_path: Path) -> None:
     save_file({"one": torch.tensor(2.5), "none": torch.zeros(0, 4)}, tmp_path / "model.safetensors")
-    file = SafetensorsFile(tmp_path / "model.safetensors")
+    file = SafetensorsReader(tmp_path / "model.safetensors")
     assert torch.equal(file.read(file.header.tensors["one"]), torch.tensor(2.5))
     assert file.read(file.header.tensors["none"]).shape == (0, 4)
 
 
 def test_what_is_read_can_be_changed_without_touching_the_file(tmp_path: Path) -> None:
     write_file(tmp_path / "model.safetensors", {"w": torch.ones(4)})
-    file = SafetensorsFile(tmp_path / "model.safetensors")
+    file = SafetensorsReader(tmp_path / "model.safetensors")
     info = file.header.tensors["w"]
     file.read(info).zero_()
     assert torch.equal(file.read(info), torch.ones(4))
@@ -60,7 +60,7 @@ def test_what_is_read_can_be_changed_without_touching_the_file(tmp_path: Path) -
 def test_many_threads_read_what_one_does(tmp_path: Path) -> None:
     tensors = random_tensors({f"t{number}": (number + 1, 17) for number in range(40)})
     write_file(tmp_path / "model.safetensors", tensors)
-    file = SafetensorsFile(tmp_path / "model.safetensors")
+    file = SafetensorsReader(tmp_path / "model.safetensors")
     names = list(tensors) * 10
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda name: file.read(file.header.tensors[name]), names))
@@ -69,7 +69,7 @@ def test_many_threads_read_what_one_does(tmp_path: Path) -> None:
 
 def test_closed_and_read_again(tmp_path: Path) -> None:
     write_file(tmp_path / "model.safetensors", {"w": torch.ones(4)})
-    file = SafetensorsFile(tmp_path / "model.safetensors")
+    file = SafetensorsReader(tmp_path / "model.safetensors")
     info = file.header.tensors["w"]
     file.read(info)
     file.close()
@@ -80,7 +80,7 @@ def test_closed_and_read_again(tmp_path: Path) -> None:
 def test_a_file_cut_short_after_it_was_opened(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     write_file(path, {"w": torch.ones(1000)})
-    file = SafetensorsFile(path)
+    file = SafetensorsReader(path)
     with path.open("rb+") as stream:
         stream.truncate(path.stat().st_size - 100)
     with pytest.raises(CheckpointError, match=r"'w'.*100 bytes too early"):
@@ -89,14 +89,14 @@ def test_a_file_cut_short_after_it_was_opened(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.safetensors.*No such file"):
-        SafetensorsFile(tmp_path / "gone.safetensors")
+        SafetensorsReader(tmp_path / "gone.safetensors")
 
 
 PEAK = """
 import resource, sys, torch
 from pathlib import Path
-from hubmerge.checkpoints import SafetensorsFile
-file = SafetensorsFile(Path(sys.argv[1]))
+from hubmerge.checkpoints import SafetensorsReader
+file = SafetensorsReader(Path(sys.argv[1]))
 names = list(file.header.tensors)
 file.read(file.header.tensors[names[0]])
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

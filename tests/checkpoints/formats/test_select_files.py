@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hubmerge.checkpoints.formats.select_files import companion_files, model_files
+from hubmerge.checkpoints.formats.select_files import select_auxiliary_files, select_model_files
 from hubmerge.errors import CheckpointError
 from hubmerge.stream.sources import Source, files_of
 from merge_recipes import ModelReference
@@ -20,7 +20,7 @@ from tests.stream.test_sources import FAMILY, assert_same, push, run, values
 
 Names = Callable[..., str]
 
-COMPANIONS = {
+AUXILIARY = {
     "additional_chat_templates/rag.jinja": "{{ documents }}",
     "bpe.codes": "a b 1",
     "emoji.dict": ":) smile",
@@ -78,7 +78,7 @@ def test_all_that_makes_the_base_model_usable_comes_along(
     tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str], where: str
 ) -> None:
     start, checkpoint = save(base(FAMILY), tmp_path / "base"), save(tuned(FAMILY, 1), tmp_path / "tuned")
-    write(start, COMPANIONS | OTHERS)
+    write(start, AUXILIARY | OTHERS)
     base_model = str(start)
     if where != "local":
         base_model = repo_name("base")
@@ -87,7 +87,7 @@ def test_all_that_makes_the_base_model_usable_comes_along(
     status, out = run(tmp_path, base_model, [str(checkpoint)])
     assert status == 0, capsys.readouterr().err
     found = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
-    assert {name: (out / name).read_text() for name in COMPANIONS} == COMPANIONS
+    assert {name: (out / name).read_text() for name in AUXILIARY} == AUXILIARY
     assert not found & set(OTHERS)
     assert_same(values(out), merge(tmp_path / "again", start, [checkpoint]).values())
 
@@ -95,13 +95,13 @@ def test_all_that_makes_the_base_model_usable_comes_along(
 def test_a_module_has_its_pickle_where_it_has_nothing_else() -> None:
     modules = json.dumps([{"path": "2_Dense"}]).encode()
     names = {"modules.json", "2_Dense/pytorch_model.bin", "2_Dense/deeper/model.safetensors"}
-    assert companion_files(names, lambda name: modules) == names
+    assert select_auxiliary_files(names, lambda name: modules) == names
 
 
 @pytest.mark.parametrize("text", ["", "[", "{}", '["2_Dense"]', '[{"path": 3}]', '[{"path": "/2_Dense"}]', "[" * 9999])
 def test_what_is_no_list_of_modules_names_none(text: str) -> None:
     names = {"modules.json", "2_Dense/config.json"}
-    assert companion_files(names, lambda name: text.encode()) == {"modules.json"}
+    assert select_auxiliary_files(names, lambda name: text.encode()) == {"modules.json"}
 
 
 @pytest.mark.parametrize("names", [("weights-0.safetensors", "weights-1.safetensors"), ("in/a.safetensors",)])
@@ -153,12 +153,12 @@ def test_shards_that_the_repo_lacks(tmp_path: Path, repo_name: Names, capsys: py
 def test_an_index_that_leads_out_of_the_repo(tmp_path: Path) -> None:
     index = json.dumps({"weight_map": {"a": "../../secret.safetensors"}}).encode()
     with pytest.raises(CheckpointError, match=r"there/model\.safetensors\.index\.json: tensor 'a' is said to be in"):
-        model_files({"model.safetensors.index.json", "../../secret.safetensors"}, lambda name: index, "there")
+        select_model_files({"model.safetensors.index.json", "../../secret.safetensors"}, lambda name: index, "there")
 
 
 def test_a_single_file_goes_before_an_index_which_is_not_read() -> None:
     names = {"model.safetensors", "model.safetensors.index.json", "config.json", "pytorch_model.bin"}
-    assert model_files(names, read_nothing, "there") == {"model.safetensors", "config.json"}
+    assert select_model_files(names, read_nothing, "there") == {"model.safetensors", "config.json"}
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ _MAX_TOUCHED_BYTES = 512 << 20
 _ZIP_START = b"PK\x03\x04"
 
 
-class PickleFile:
+class PickleReader:
     """One `.bin` file written by `torch.save` of a state dict. Several threads may read, and a copy sent to another
     process maps the file there.
 

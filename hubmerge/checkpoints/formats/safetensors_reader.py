@@ -21,7 +21,7 @@ from hubmerge.errors import CheckpointError
 _MAX_READ_BYTES = 1 << 30
 
 
-class SafetensorsFile:
+class SafetensorsReader:
     """One safetensors file on disk; its header is checked at once, its values are read on request.
 
     Reading is safe from several threads, and a copy sent to another process opens the file there. `label` names the
