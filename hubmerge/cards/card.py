@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
+from hubmerge.cards.data import form_comment
 from hubmerge.cards.markup import block, code, details, plain, repo_link, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
 from hubmerge.cards.norms import norms
@@ -78,7 +79,7 @@ def card_text(
     if tasks:
         sections += ["## Scores", *_scores(report, tasks, picture)]
     sections += ["## The recipe", _recipe(recipe_text), "## How to make it again", _again(report, repo)]
-    return f"---\n{head}\n---\n\n" + "\n\n".join(sections) + "\n"
+    return f"---\n{form_comment()}\n{head}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
 def _summary(report: RunReport, repo: str | None, method_source: str | None) -> str:

@@ -8,8 +8,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from hubmerge.checkpoints import TensorSpec, open_checkpoint
 from hubmerge.checkpoints.formats.layout import CONFIG_FILE
 from hubmerge.errors import CheckpointError
@@ -133,18 +131,6 @@ def licence_of(base_folder: Path) -> str | None:
     card = base_folder / CARD_FILE
     if not card.is_file():
         return None
-    licence = front_matter(card.read_text(encoding="utf-8", errors="replace")).get("license")
-    return licence if isinstance(licence, str) else None
+    from hubmerge.cards import license_of
 
-
-def front_matter(card: str) -> dict[str, Any]:
-    """Return the metadata at the top of a card; nothing where there is none, or it cannot be read."""
-    _, mark, rest = card.partition("---\n")
-    front, closing, _ = rest.partition("\n---")
-    if not mark or not closing:
-        return {}
-    try:
-        metadata = yaml.safe_load(front)
-    except yaml.YAMLError:
-        return {}
-    return metadata if isinstance(metadata, dict) else {}
+    return license_of(card.read_text(encoding="utf-8", errors="replace"))

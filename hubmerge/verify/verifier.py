@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
 from hubmerge.errors import HubError, HubmergeError
@@ -23,10 +23,8 @@ from hubmerge.hub.published import (
     published_tags,
     read_published_step,
 )
-from hubmerge.plan.layout_text import written_layout
-from hubmerge.plan.run_plan import plan_steps, selection_of
+from hubmerge.plan.run_plan import plan_steps
 from hubmerge.report.report import RunReport
-from hubmerge.run import step_folder
 from hubmerge.run.step_maker import StepMaker
 from hubmerge.stream.expansion import expand
 from hubmerge.stream.open_source import open_source
@@ -34,22 +32,13 @@ from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, step_tag
 from hubmerge.support.progress import Progress
+from hubmerge.verify.card import compare_card
+from hubmerge.verify.finding import Finding
 from merge_recipes import LoadedRecipe, Lock, RecipeError, chain_digests, parse_recipe, recipe_digest
 
 TOLERANCE = 1e-6
 """How far a step made again may be from the published one, relative to the merged delta: other machines round
 differently, by about 1e-12 a step."""
-
-Verdict = Literal["same", "differs", "unknown"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was looked at, whether it is as it should be, and what was seen."""
-
-    subject: str
-    verdict: Verdict
-    detail: str
 
 
 class Verifier:
@@ -70,7 +59,7 @@ class Verifier:
         yield self._seals()
         yield from self._inputs()
         yield self._weight_files()
-        yield self._card()
+        yield from self._card()
         yield from self._earlier_steps()
         yield from self._states()
 
@@ -146,29 +135,12 @@ class Verifier:
                 return Finding("weights", "differs", f"{name} is not the file that the report names")
         return Finding("weights", "same", f"{len(wanted)} file(s) with the digests of the report")
 
-    def _card(self) -> Finding:
+    def _card(self) -> Iterator[Finding]:
         stream = self._stream()
         if stream is None:
-            return Finding("card", "unknown", "without recipe and lock the card cannot be made again")
-        written = self.release.metadata_files[CARD_FILE]
-        licence = step_folder.front_matter(written).get("license")
-        with open_checkpoint(download_published_step(self.release), self.release.repo) as published:
-            architecture = step_folder.architecture_of(published.config)
-            layout = written_layout(published.config, published.tensors, selection_of(stream.recipe))
-        made = step_folder.card_for(
-            self.report,
-            stream,
-            self.release.metadata_files[RECIPE_FILE],
-            files=set(self.release.files),
-            architecture=architecture,
-            layout=layout,
-            licence=licence if isinstance(licence, str) else None,
-        )
-        if made == written:
-            return Finding("card", "same", "says what the report says")
-        lines = zip(made.splitlines(), written.splitlines(), strict=False)
-        where = next((number for number, (ours, theirs) in enumerate(lines, start=1) if ours != theirs), 0)
-        return Finding("card", "differs", f"{CARD_FILE} does not say what the report says, first in line {where}")
+            yield Finding("card", "unknown", "cannot be compared: the recipe or the lock does not match the report")
+        else:
+            yield from compare_card(self.release, self.report, stream)
 
     def _earlier_steps(self) -> Iterator[Finding]:
         """The reports that earlier tags carry must be the beginning of this one."""

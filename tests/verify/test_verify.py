@@ -157,7 +157,7 @@ def test_a_tampered_score_beside_the_steps_is_found(
     repo = copy({"hubmerge.json": dataclasses.replace(report, **{kind: changed}).to_json().encode()})
     status, output, _ = verify(repo, "--quick")
     assert status == 6
-    assert "README.md does not say what the report says" in output
+    assert "README.md does not agree with the report" in output
     first = RunReport.from_json(published(original, "hubmerge.json", "step-01").decode())
     earlier = dataclasses.replace(report.until(1), recipe_digest=first.recipe_digest)
     HfApi().upload_file(repo_id=repo, path_in_repo="hubmerge.json", path_or_fileobj=earlier.to_json().encode())
@@ -185,7 +185,7 @@ def test_a_tampered_card_is_found(original: str, verify: Verify, copy: Callable[
     value = next(line for line in card.splitlines() if line.strip().startswith("value:"))
     status, output, _ = verify(copy({"README.md": card.replace(value, "      value: 0.99").encode()}), "--quick")
     assert status == 6
-    assert "README.md does not say what the report says" in output
+    assert "README.md does not agree with the report" in output
 
 
 def test_a_tampered_lock_is_found(original: str, verify: Verify, copy: Callable[..., str]) -> None:

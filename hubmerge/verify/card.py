@@ -1,0 +1,80 @@
+"""Comparison of a published card with its report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hubmerge.cards import CARD_FORM, card_data, card_form, data_differences, license_of
+from hubmerge.checkpoints import open_checkpoint
+from hubmerge.errors import HubError
+from hubmerge.hub import fetch
+from hubmerge.hub.published import PublishedStep, download_published_step
+from hubmerge.plan.layout_text import written_layout
+from hubmerge.plan.run_plan import selection_of
+from hubmerge.report.report import RunReport
+from hubmerge.run import step_folder
+from hubmerge.stream.stream import Stream
+from hubmerge.support.names import CARD_FILE, RECIPE_FILE
+from hubmerge.support.version import VERSION
+from hubmerge.verify.finding import Finding
+
+
+def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> Iterator[Finding]:
+    """Compare the published card with the one that this version writes from the report.
+
+    A card with the wording of this version must be the same text. A card of another version must hold the same data.
+    """
+    found = release.metadata_files[CARD_FILE]
+    license_name = license_of(found)
+    try:
+        license_name = _expected_license(release, stream)
+    except HubError as error:
+        yield Finding("card", "unknown", f"the license cannot be checked: {error.message}")
+    expected = _expected_card(release, report, stream, license_name)
+    if card_form(found) == CARD_FORM and report.versions.get("hubmerge") == VERSION:
+        yield _compare_text(expected, found)
+        return
+    differences = data_differences(card_data(expected, report), card_data(found, report))
+    yield from (Finding("card", "differs", f"{CARD_FILE}: {difference}") for difference in differences)
+    if not differences:
+        yield Finding("card", "same", "agrees with the report in all data; its wording is that of another version")
+
+
+def _compare_text(expected: str, found: str) -> Finding:
+    if expected == found:
+        return Finding("card", "same", "agrees with the report")
+    pairs = zip([*expected.splitlines(), None], [*found.splitlines(), None], strict=False)
+    line = next((number for number, (ours, theirs) in enumerate(pairs, start=1) if ours != theirs), 0)
+    return Finding("card", "differs", f"{CARD_FILE} does not agree with the report; first difference in line {line}")
+
+
+def _expected_card(release: PublishedStep, report: RunReport, stream: Stream, license_name: str | None) -> str:
+    with open_checkpoint(download_published_step(release), release.repo) as published:
+        architecture = step_folder.architecture_of(published.config)
+        layout = written_layout(published.config, published.tensors, selection_of(stream.recipe))
+    return step_folder.card_for(
+        report,
+        stream,
+        release.metadata_files[RECIPE_FILE],
+        files=set(release.files),
+        architecture=architecture,
+        layout=layout,
+        licence=license_name,
+    )
+
+
+def _expected_license(release: PublishedStep, stream: Stream) -> str | None:
+    """Return the license that the recipe sets, or that of the base model at its commit.
+
+    A base model in a local folder may have another card by now, so that the published license counts.
+    """
+    publish, base = stream.recipe.publish, stream.base
+    if publish is not None and publish.license:
+        return publish.license
+    if base.is_local:
+        return license_of(release.metadata_files[CARD_FILE])
+    repo = base.reference.path
+    files = {base.name_of(file): file for file in fetch.list_files(repo, base.commit, base.subfolder)}
+    if CARD_FILE not in files:
+        return None
+    return license_of(fetch.read_file(repo, base.commit, files[CARD_FILE]).decode("utf-8", errors="replace"))

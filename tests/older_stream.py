@@ -1,0 +1,74 @@
+"""The Hub of the fixture `tests/fixtures/stream-0.1.0.tar.xz`, with a command line that uses it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi
+
+from hubmerge.localhub import LocalHub
+
+ARCHIVE = Path(__file__).resolve().parent / "fixtures" / "stream-0.1.0.tar.xz"
+METHODS = ("opcm", "ties", "task_arithmetic")
+NAMED_AFTER_THE_REPO = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", ".gitattributes"}
+VARIES = {"recipe_digest", "versions", "seconds", "digest"}
+PICTURE = "accuracy_matrix.png"  # its bytes depend on the version of matplotlib
+
+
+class OlderHub:
+    """The Hub of version 0.1.0 on a port of its own, and a command line pointed at it."""
+
+    def __init__(self, folder: Path, hub: LocalHub) -> None:
+        self.folder = folder
+        self.api = HfApi(endpoint=hub.endpoint, token=hub.token)
+        places = {"HF_HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "cache")}
+        self._environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, **places}
+
+    def hubmerge(self, *arguments: str | Path, status: int = 0) -> str:
+        """Run the command line, check its exit status and return its output."""
+        command = [sys.executable, "-m", "hubmerge", *map(str, arguments)]
+        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
+        assert done.returncode == status, done.stdout + done.stderr
+        return done.stdout
+
+    def read(self, repo: str, name: str) -> str:
+        """Return a text file of a repo."""
+        return Path(self.api.hf_hub_download(repo, name, cache_dir=self.folder / "reports")).read_text(encoding="utf-8")
+
+    def files(self, repo: str, revision: str) -> dict[str, str]:
+        """The content digests of a revision's files, but for those that hold the repo's own name."""
+        found = {}
+        for entry in self.api.list_repo_tree(repo, revision=revision, recursive=True):
+            if hasattr(entry, "blob_id") and entry.path not in NAMED_AFTER_THE_REPO | {PICTURE}:
+                found[entry.path] = entry.lfs.sha256 if entry.lfs else entry.blob_id
+        return found
+
+    def report(self, repo: str) -> Any:
+        """The report of a repo, without what differs between runs of one stream."""
+        return _without_varying(json.loads(self.read(repo, "hubmerge.json")))
+
+
+def _without_varying(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_varying(inner) for key, inner in value.items() if key not in VARIES}
+    return [_without_varying(inner) for inner in value] if isinstance(value, list) else value
+
+
+@contextmanager
+def older_hub(folder: Path) -> Iterator[OlderHub]:
+    """Serve the Hub of the fixture from a folder."""
+    with tarfile.open(ARCHIVE) as archive:
+        archive.extractall(folder, filter="data")
+    hub = LocalHub(folder / "hub").start()
+    try:
+        yield OlderHub(folder, hub)
+    finally:
+        hub.stop()
