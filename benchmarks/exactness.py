@@ -20,7 +20,8 @@ from measuring import machine, markdown
 from opcm import stream_folders
 from safetensors import safe_open
 
-from hubmerge.methods.opcm import Opcm, OpcmParameters
+from hubmerge.methods import Opcm, TensorInput
+from hubmerge.methods.opcm import OpcmParameters
 
 
 def matrices(file: Path, layers: Sequence[int]) -> list[str]:
@@ -49,8 +50,8 @@ def differences(base: Path, models: Sequence[Path], name: str) -> list[tuple[flo
     found = [(0.0, 0.0)]
     for step, model in enumerate(models[1:], start=2):
         vector = read(model, name) - start
-        alone = method.absorb(literal, vector, parameters, step=step).accumulated
-        ours = method.absorb(ours, vector, parameters, step=step).accumulated
+        alone = method.absorb_matrix(TensorInput(literal, vector, parameters, step)).accumulated
+        ours = method.absorb_matrix(TensorInput(ours, vector, parameters, step)).accumulated
         literal = literal + with_svd(literal, vector, keep=False)
         length = torch.linalg.vector_norm(literal)
         found.append(

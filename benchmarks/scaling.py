@@ -18,7 +18,7 @@ import torch
 
 from hubmerge.checkpoints import PlannedTensor, TensorInfo, weight_matrices
 from hubmerge.executor.parallel.processes import shares
-from hubmerge.methods import Opcm
+from hubmerge.methods import Opcm, TensorInput
 
 SHAPES = ((768, 768), (1024, 4096), (4096, 4096))
 
@@ -93,7 +93,7 @@ def rates(device: torch.device) -> None:
         best = float("inf")
         for _ in range(3 if max(shape) < 4096 else 2):
             started = _now(device)
-            method.absorb(accumulated, vector, parameters, step=2)
+            method.absorb_matrix(TensorInput(accumulated, vector, parameters, step=2))
             best = min(best, _now(device) - started)
         print(f"| {shape[0]} x {shape[1]} | {best:.3f} | {tensor.flops / best / 1e9:.1f} |", flush=True)
     data = bytes(1 << 28)

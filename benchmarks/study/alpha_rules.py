@@ -15,7 +15,7 @@ import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ import torch
 from hubmerge.executor import InMemoryModel, StepInput, merge_steps
 from hubmerge.executor.state import MergeState
 from hubmerge.linalg import singular_directions
-from hubmerge.methods import Absorbed
-from hubmerge.methods.opcm import Opcm, OpcmParameters
+from hubmerge.methods import Absorbed, Opcm, TensorInput
+from hubmerge.methods.opcm import OpcmParameters
 from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study
 from hubmerge.study.bench import Bench, main_scores
@@ -83,15 +83,15 @@ class Ruled(Opcm):
     def __init__(self, rule: Callable[[Seen], int], diagonal: str) -> None:
         self.rule, self.diagonal = rule, diagonal
 
-    def absorb(
-        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: OpcmParameters, *, step: int
-    ) -> Absorbed:
-        """A + τ without the block, and without the diagonal unless it is kept."""
+    def absorb_matrix(self, tensor: TensorInput[OpcmParameters]) -> Absorbed:
+        """Return A + τ without the block, and without the diagonal unless it is kept."""
+        accumulated, task_vector = tensor.accumulated, tensor.task_vector
         if accumulated.shape[0] > accumulated.shape[1]:
-            turned = self.absorb(accumulated.T.contiguous(), task_vector.T.contiguous(), parameters, step=step)
-            return Absorbed(turned.accumulated.T, turned.rank, turned.removed_share)
+            across = replace(tensor, accumulated=accumulated.T.contiguous(), task_vector=task_vector.T.contiguous())
+            turned = self.absorb_matrix(across)
+            return replace(turned, accumulated=turned.accumulated.T)
         if not accumulated.any():
-            return Absorbed(accumulated + task_vector, 0)
+            return Absorbed(accumulated + task_vector, rank=0)
         directions = singular_directions(accumulated)
         turned_vector = directions.left.T @ task_vector @ directions.right.T
         length = float((task_vector**2).sum())
@@ -112,7 +112,7 @@ class Ruled(Opcm):
         if self.diagonal == "remove":
             taken.diagonal().copy_(turned_vector.diagonal())
         kept = accumulated + task_vector - directions.left @ taken @ directions.right
-        return Absorbed(kept, rank, float((taken**2).sum()) / length)
+        return Absorbed(kept, rank=rank, removed_share=float((taken**2).sum()) / length)
 
 
 def merged(bench: Bench, method: Ruled, tasks: int, order: int, label: str) -> dict[str, Any]:

@@ -1,187 +1,168 @@
-"""What a merge method is: a fold over the stream of task vectors, with a state that can be saved."""
+"""Base class of merge methods: a fold over the stream of task vectors, with a state that can be saved.
+
+    merged model = base model + accumulated delta / scale
+
+A method is arithmetic on tensors. Files, devices, shards, resuming and publishing are not its business.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from hubmerge.support.lazy import torch
 
 Result = TypeVar("Result")
+ParametersT_co = TypeVar("ParametersT_co", covariant=True)
 
 
 class MethodParameters(BaseModel):
-    """Parameters of a method. Unknown names are refused, values never change."""
+    """Parameters of a method. Unknown names are refused, values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class NoParameters(MethodParameters):
-    """For methods that have nothing to set."""
+    """Parameters of a method that has none."""
+
+
+@dataclass(frozen=True)
+class TensorInput(Generic[ParametersT_co]):
+    """One tensor in one step, as a method receives it. All tensors are float64 and have the same device.
+
+    Nothing here may be changed in place, except the tensors in `parts` that have the shape of the task vector.
+    """
+
+    accumulated: torch.Tensor
+    """Accumulated delta after the step before, in the shape of the task vector; zeros at step 1."""
+    task_vector: torch.Tensor
+    """Checkpoint minus base model."""
+    parameters: ParametersT_co
+    """Parameters of the method for this tensor and this entry of the stream."""
+    step: int
+    """Number of the step, from 1."""
+    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """State parts after the step before, by name, see `Method.state_parts`; zeros at step 1."""
+    decomposition: Any = None
+    """Result of `Method.decompose` for this matrix; None if the method must compute its own."""
 
 
 @dataclass(frozen=True)
 class Absorbed:
-    """One tensor after a step: the new accumulated delta, same shape as the task vector, float64.
+    """One tensor after a step.
 
-    `rank` is the number of protected directions, None where nothing is projected; `removed_share` the share
-    of the task vector's energy that was taken out before it was added. `error` is how far a method that was told
-    to save time is from its exact form: length of the difference over length of the task vector, None if exact.
+    Attributes:
+        accumulated: the new accumulated delta, float64, in the shape of the task vector.
+        parts: the new state parts, all of those that `Method.state_parts` names.
+        rank: number of protected directions; None if nothing is projected.
+        removed_share: share of the task vector's energy (squared norm) that was removed before it was added.
     """
 
     accumulated: torch.Tensor
+    parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
     rank: int | None = None
     removed_share: float = 0.0
-    error: float | None = None
 
 
 @dataclass(frozen=True)
 class Norms:
-    """Lengths over all merged tensors together: of the accumulated delta, and of every task vector so far."""
+    """Frobenius norms over all merged tensors together: of the accumulated delta, and of every task vector so far."""
 
     accumulated: float
     task_vectors: tuple[float, ...]
 
 
-class Method(Protocol):
-    """A merge method: merged model = base model + accumulated delta / scale after every step.
-
-    Tensors are float64; at step 1 the accumulated delta is zero. Inputs are never changed in place. A method
-    knows no files and no network.
-    """
-
-    @property
-    def name(self) -> str:
-        """What recipes call it."""
-        ...
-
-    @property
-    def source(self) -> str:
-        """Paper and equation."""
-        ...
-
-    @property
-    def Parameters(self) -> type[MethodParameters]:  # noqa: N802 - names a class
-        """The class of its parameters."""
-        ...
-
-    def absorb(self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: Any, *, step: int) -> Absorbed:
-        """Take one (m, n) weight matrix of the task vector into the accumulated delta."""
-        ...
-
-    def absorb_other(
-        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: Any, *, step: int
-    ) -> torch.Tensor:
-        """The same for every other tensor: bias, norm, embedding, convolution."""
-        ...
-
-    def scale(self, norms: Norms, parameters: Any) -> float:
-        """What the accumulated delta is divided by: one positive number for the whole model."""
-        ...
-
-
 class Sweep(Protocol):
-    """Look at all merged tensors once."""
+    """One pass over all merged tensors."""
 
     def __call__(self, look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
-        """`look(accumulated, task_vector)` of every merged tensor, in any order; several may run at the same time.
+        """Yield `look(accumulated, task_vector)` for every merged tensor, in any order, from several threads.
 
-        What comes of it has to be used up to the end, and combined so that the order does not matter.
+        The results must all be consumed, and combined in a way that does not depend on their order.
         """
         ...
 
 
-@runtime_checkable
-class SurveyingMethod(Protocol):
-    """A method that has to know something of the whole model before it absorbs the first tensor."""
+class Method(ABC):
+    """A merge method. Subclasses set `name`, `source` and `summary` and implement `absorb`; the rest has defaults.
 
-    def surveyed(self, sweep: Sweep, parameters: Any, *, step: int) -> Method:
-        """The method for this one step, with what it learned from as many sweeps as it needs."""
-        ...
+    Attributes:
+        name: the name in recipes, `merge_method: NAME`.
+        source: paper and equation.
+        summary: one line for lists of methods.
+        Parameters: the class of the parameters.
+        elementwise: the method treats every element of a tensor alone. A tensor is then absorbed in flat pieces that
+            fit into the processor's cache, which is several times as fast. State parts are then scalars or have the
+            tensor's shape.
+        surveys_model: the method needs `prepare_step`, because it must see the whole model before the first tensor.
+        decomposes: the method has `decompose`.
+        matrix_copies: float64 copies of a weight matrix in memory while it is absorbed, for the memory estimate.
+        square_copies: float64 matrices of (longer side, longer side) in memory besides.
 
+    Example:
+        >>> class Sum(Method):
+        ...     name, source, summary = "sum", "by definition", "sum of all task vectors"
+        ...     def absorb(self, tensor):
+        ...         return Absorbed(tensor.accumulated + tensor.task_vector)
+        >>> one = torch.ones(2, dtype=torch.float64)
+        >>> Sum().absorb(TensorInput(one, one, NoParameters(), step=2)).accumulated
+        tensor([2., 2.], dtype=torch.float64)
+    """
 
-@runtime_checkable
-class ChoosingMethod(Protocol):
-    """A method that has several forms and tells by its parameters which one is meant."""
+    name: str
+    source: str
+    summary: str
+    Parameters: type[MethodParameters] = NoParameters
+    elementwise: bool = False
+    surveys_model: bool = False
+    decomposes: bool = False
+    matrix_copies: int = 7
+    square_copies: int = 0
 
-    def chosen(self, parameters: Any) -> Method:
-        """The method in the form that the parameters ask for; its name stays the same."""
-        ...
+    @abstractmethod
+    def absorb(self, tensor: TensorInput[Any]) -> Absorbed:
+        """Add one task vector to the accumulated delta of a tensor of any shape."""
 
+    def absorb_matrix(self, tensor: TensorInput[Any]) -> Absorbed:
+        """Add one task vector to the accumulated delta of an (m, n) weight matrix; by default like any tensor.
 
-@runtime_checkable
-class DecomposingMethod(Protocol):
-    """A method that begins with something of the accumulated delta alone, which is found faster for many matrices."""
+        Override this if weight matrices are treated differently. Weights of (experts, m, n) arrive as one matrix per
+        expert. A method with state parts treats all tensors alike, in `absorb`.
+        """
+        return self.absorb(tensor)
+
+    def scale(self, norms: Norms, parameters: Any) -> float:
+        """Return the positive number that the accumulated delta of the whole model is divided by; 1 by default."""
+        return 1.0
+
+    def variant_for(self, parameters: Any) -> Method:
+        """Return the variant of the method that the parameters select; its name is the same. By default itself."""
+        return self
+
+    def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+        """Return names and shapes of what is saved besides the accumulated delta of a tensor; nothing by default."""
+        return {}
+
+    def prepare_step(self, sweep: Sweep, parameters: Any, *, step: int) -> Method:
+        """Return the method for this one step, after as many sweeps over the model as it needs.
+
+        Called only if `surveys_model` is set.
+        """
+        return self
 
     def decompose(self, accumulated: Sequence[torch.Tensor], parameters: Sequence[Any]) -> Sequence[Any]:
-        """For each of these matrices, whose shorter sides are equal, what `absorb` is to be given; None for nothing."""
-        ...
+        """Return a decomposition for each accumulated delta, computed together because that is faster.
 
-    def absorb(
-        self,
-        accumulated: torch.Tensor,
-        task_vector: torch.Tensor,
-        parameters: Any,
-        *,
-        step: int,
-        decomposition: Any = None,
-    ) -> Absorbed:
-        """See `Method`. Without a decomposition it finds its own; one that is given is used up."""
-        ...
-
-
-@runtime_checkable
-class ElementwiseMethod(Protocol):
-    """A method that treats every element by itself, in matrices as in other tensors.
-
-    A tensor is then absorbed in flat pieces, by `absorb_other` or, of a `PartedMethod`, `absorb_parts`. The parts of
-    such a method are single numbers.
-    """
+        Called only if `decomposes` is set, with matrices of equal shorter sides. None makes `absorb_matrix` compute
+        its own.
+        """
+        return [None] * len(accumulated)
 
     @property
-    def elementwise(self) -> Literal[True]:
-        """What tells such a method."""
-        ...
-
-
-@dataclass(frozen=True)
-class PartedTensor:
-    """One tensor after a step of a `PartedMethod`: the accumulated delta and the other parts, all float64."""
-
-    accumulated: torch.Tensor
-    parts: Mapping[str, torch.Tensor]
-
-
-@runtime_checkable
-class PartedMethod(Protocol):
-    """A method whose state is more than the accumulated delta; it treats all tensors alike, in this one function.
-
-    `absorb` and `absorb_other` of such a method are not called.
-    """
-
-    def parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
-        """Names and shapes of what is kept beside the accumulated delta of a tensor of this shape."""
-        ...
-
-    def absorb_parts(
-        self,
-        accumulated: torch.Tensor,
-        parts: Mapping[str, torch.Tensor],
-        task_vector: torch.Tensor,
-        parameters: Any,
-        *,
-        step: int,
-    ) -> PartedTensor:
-        """Take one tensor in; at step 1 the accumulated delta and all parts are zero.
-
-        Parts of the tensor's shape are the method's to change and to give back; nothing else is.
-        """
-        ...
-
-
-def not_without(step: str) -> NotImplementedError:
-    """What a method raises that is asked to absorb before it was made ready."""
-    return NotImplementedError(f"call {step} first and use what it returns")
+    def has_matrix_form(self) -> bool:
+        """True if weight matrices are treated differently from other tensors."""
+        return type(self).absorb_matrix is not Method.absorb_matrix

@@ -1,4 +1,4 @@
-"""Dual orthogonal projection: between merged model and new checkpoint, each nearest where it acts most."""
+"""Dual orthogonal projection: a compromise that is nearest to each model where that model acts most."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from typing import Literal
 from pydantic import Field
 
 from hubmerge.linalg import singular_directions
-from hubmerge.methods.base import Absorbed, MethodParameters, Norms
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, TensorInput
 from hubmerge.methods.null_space import Adam
 from hubmerge.support.lazy import torch
 
 _SMALLEST_SHARE = 0.001
-"""The solution of the two-task problem stays this far from the corners, as in the solver that the authors use."""
+"""Distance of the weights of the two-task problem from 0 and 1, as in the solver that the authors use."""
 
 
 class DopParameters(MethodParameters):
     """Parameters of `dop`."""
 
-    alpha: float = Field(0.8, ge=0.0, le=1.0, description="weight of what was merged before, to begin with")
-    beta: float = Field(0.999, ge=0.0, le=1.0, description="how slowly that weight follows the multi-objective one")
+    alpha: float = Field(0.8, ge=0.0, le=1.0, description="initial weight of what was merged before")
+    beta: float = Field(0.999, ge=0.0, le=1.0, description="how slowly that weight follows the multi-objective weight")
     share: float = Field(
         0.99999, gt=0.0, le=1.0, description="share of the singular values' sum whose directions count"
     )
-    space: Literal["left", "right", "both"] = Field("both", description="which singular vectors are projected on")
-    steps: int = Field(200, ge=0, description="steps of Adam for each matrix")
+    space: Literal["left", "right", "both"] = Field("both", description="singular vectors that are projected on")
+    steps: int = Field(200, ge=0, description="steps of Adam per matrix")
     learning_rate: float = Field(1e-4, gt=0.0, description="step size of Adam")
 
 
-class Dop:
+class Dop(Method):
     """DOP. Δ_1 = τ_1; for each later step and each weight matrix Δ_t is what Adam makes of (Δ_{t-1} + τ_t) / 2 on
 
         w L(Δ; Δ_{t-1}) + (1 - w) L(Δ; τ_t),   L(Δ; X) = || S U^T (Δ - X) ||^2 + || (Δ - X) V S ||^2,
@@ -41,45 +41,42 @@ class Dop:
     """
 
     name = "dop"
+    summary = "optimized compromise between the merged model and each checkpoint"
     source = (
         "Yang et al., NeurIPS 2025 (openreview.net/forum?id=zD5cUX67b9); as released in FusionBench, arXiv:2406.03280"
     )
     Parameters = DopParameters
+    matrix_copies = 60
+    square_copies = 2
 
-    def absorb(
-        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: DopParameters, *, step: int
-    ) -> Absorbed:
-        """Settle between the two; where one of them is nothing, there is nothing to settle."""
-        if step == 1 or not bool(accumulated.any()) or not bool(task_vector.any()):
-            return Absorbed(accumulated + task_vector if step == 1 else 0.5 * (accumulated + task_vector))
-        # Both losses are of fourth order: in units of the task vector's elements they stay inside float64.
+    def absorb(self, tensor: TensorInput[DopParameters]) -> Absorbed:
+        """Average the two; at step 1, take the task vector."""
+        total = tensor.accumulated + tensor.task_vector
+        return Absorbed(total if tensor.step == 1 else 0.5 * total)
+
+    def absorb_matrix(self, tensor: TensorInput[DopParameters]) -> Absorbed:
+        """Minimize the two losses; if one of the two matrices is zero, average them."""
+        accumulated, task_vector, parameters = tensor.accumulated, tensor.task_vector, tensor.parameters
+        if tensor.step == 1 or not bool(accumulated.any()) or not bool(task_vector.any()):
+            return self.absorb(tensor)
+        # Both losses are of fourth order in the elements, which float64 still holds.
         goals = [_Goal.of(accumulated, parameters), _Goal.of(task_vector, parameters)]
         adam = Adam(0.5 * (accumulated + task_vector), parameters.learning_rate)
         weight = parameters.alpha
         for _ in range(parameters.steps):
             gradients = [goal.gradient(adam.value) for goal in goals]
             losses = [goal.loss(adam.value, gradient) for goal, gradient in zip(goals, gradients, strict=True)]
-            normalised = [
+            normalized = [
                 gradient / loss if loss > 0.0 else gradient for gradient, loss in zip(gradients, losses, strict=True)
             ]
-            weight = parameters.beta * weight + (1.0 - parameters.beta) * shortest_combination(*normalised)
+            weight = parameters.beta * weight + (1.0 - parameters.beta) * shortest_combination(*normalized)
             adam.step(weight * gradients[0] + (1.0 - weight) * gradients[1])
         return Absorbed(adam.value)
-
-    def absorb_other(
-        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: DopParameters, *, step: int
-    ) -> torch.Tensor:
-        """The mean of the two."""
-        return accumulated + task_vector if step == 1 else 0.5 * (accumulated + task_vector)
-
-    def scale(self, norms: Norms, parameters: DopParameters) -> float:
-        """The accumulated delta is the merged delta."""
-        return 1.0
 
 
 @dataclass(frozen=True)
 class _Goal:
-    """X, and the matrices U S^2 U^T and V S^2 V^T that weigh differences from it; None for a space left out."""
+    """A target X with the matrices U S^2 U^T and V S^2 V^T that weigh differences from it; None for an unused space."""
 
     target: torch.Tensor
     left: torch.Tensor | None
@@ -101,7 +98,7 @@ class _Goal:
         )
 
     def gradient(self, value: torch.Tensor) -> torch.Tensor:
-        """Of the loss at `value`."""
+        """Return the gradient of the loss at `value`."""
         difference = value - self.target
         total = torch.zeros_like(difference)
         if self.left is not None:
@@ -111,12 +108,12 @@ class _Goal:
         return 2.0 * total
 
     def loss(self, value: torch.Tensor, gradient: torch.Tensor) -> float:
-        """The loss, which is quadratic: half the product of difference and gradient."""
+        """Return the loss, which is quadratic: half the inner product of difference and gradient."""
         return 0.5 * float(torch.sum((value - self.target) * gradient))
 
 
 def shortest_combination(first: torch.Tensor, second: torch.Tensor) -> float:
-    """The weight w that makes w first + (1 - w) second shortest, a little inside 0 and 1."""
+    """Return the weight w in (0, 1) that minimizes the norm of w first + (1 - w) second."""
     a, b, c = (float(torch.sum(x * y)) for x, y in ((first, first), (first, second), (second, second)))
     if b >= a:
         return 1.0 - _SMALLEST_SHARE

@@ -1,71 +1,71 @@
-"""TIES as mergekit computes it, all task vectors together, as a fold over them."""
+"""TIES as mergekit computes it: all task vectors together, as a fold over them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Annotated
+
+from pydantic import Field, model_validator
 
 from hubmerge.linalg import PIECE
-from hubmerge.methods.base import MethodParameters, PartedTensor
-from hubmerge.methods.folding import PartedFold
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, TensorInput
+from hubmerge.methods.task_arithmetic import check_one_form
 from hubmerge.support.lazy import torch
+from merge_recipes import PerTensor
 
 PARTS = ("positive", "negative", "positive_weight", "negative_weight")
 
 
-class WeightedTiesParameters(Protocol):
-    """What this form needs of its parameters."""
+class TiesParameters(MethodParameters):
+    """Parameters of `ties`: `density` and `scaling`, or mergekit's `weight`, `normalize` and `lambda`."""
 
-    @property
-    def weight(self) -> float | None:
-        """Weight of the entry."""
+    density: Annotated[float | None, PerTensor()] = Field(
+        None,
+        gt=0.0,
+        le=1.0,
+        description="share of elements kept, the largest ones; default 0.2, in mergekit's form 1",
+    )
+    scaling: Annotated[float, PerTensor()] = Field(
+        0.3, description="factor of each merged task vector before it is added"
+    )
+    weight: Annotated[float | None, PerTensor()] = Field(
+        None, description="mergekit's form: weight of an entry; each entry may have its own"
+    )
+    normalize: bool = Field(True, description="mergekit's form: divide by the sum of the weights that agree")
+    lambda_: float = Field(1.0, alias="lambda", description="mergekit's form: factor of the merged task vector")
+    int8_mask: bool = Field(False, description="mergekit's form: saves memory in mergekit, no effect here")
 
-    @property
-    def density(self) -> float | None:
-        """Share of the elements of a tensor that is kept; None for all."""
-
-    @property
-    def normalize(self) -> bool:
-        """Whether to divide by the weights that agree."""
-
-    @property
-    def lambda_(self) -> float:
-        """What the merged task vector is multiplied with."""
+    @model_validator(mode="after")
+    def _one_form(self) -> TiesParameters:
+        check_one_form(self.model_fields_set, self.weight, {"scaling"}, {"normalize", "lambda_", "int8_mask"})
+        return self
 
 
-class MergekitTies(PartedFold):
+class MergekitTies(Method):
     """θ_t = θ_0 + λ Σ_agreeing w_i x_i / Σ_agreeing w_i, element by element.
 
-    x_i is τ_i with all but the largest int(density d) of the tensor's d elements set to zero (of equals the first
-    ones stay). The sign of an element is that of Σ w_i x_i, positive if that is zero; agreeing are those i whose
-    w_i x_i has that sign. The sums over the positive and over the negative terms, and of their weights, are kept
-    apart, so no term is needed twice.
+    x_i is τ_i with all but the largest int(density d) of the tensor's d elements set to zero (of equal magnitudes the
+    first ones are kept). The sign of an element is that of Σ w_i x_i, positive if that is zero; agreeing are those i
+    whose w_i x_i has that sign. The sums over the positive and the negative terms, and the sums of their weights, are
+    saved separately, so no term is needed twice.
     """
 
     name = "ties"
+    summary = "trim small changes, elect signs, average what agrees"
     source = "arXiv:2306.01708, Algorithm 1, in the form of mergekit 0.1 `ties`"
+    Parameters = TiesParameters
 
-    def __init__(self, parameters_class: type[MethodParameters]) -> None:
-        self.Parameters = parameters_class
-
-    def parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
-        """Sums of the positive and of the negative terms, and of the weights of either."""
+    def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+        """Return the sums of the positive and of the negative terms, and of the weights of each."""
         return dict.fromkeys(PARTS, shape)
 
-    def absorb_parts(
-        self,
-        accumulated: torch.Tensor,
-        parts: Mapping[str, torch.Tensor],
-        task_vector: torch.Tensor,
-        parameters: WeightedTiesParameters,
-        *,
-        step: int,
-    ) -> PartedTensor:
-        """Sort the terms by sign, and elect the sign anew."""
+    def absorb(self, tensor: TensorInput[TiesParameters]) -> Absorbed:
+        """Add the terms to the sums of their sign, and elect the sign again."""
+        parameters = tensor.parameters
         weight = parameters.weight or 0.0
-        merged = largest_elements(task_vector, 1.0 if parameters.density is None else parameters.density)
-        flat = (merged.view(-1), *(parts[name].view(-1) for name in PARTS))
-        # A few elements at a time, in place: what is done with them stays in the cache.
+        merged = largest_elements(tensor.task_vector, 1.0 if parameters.density is None else parameters.density)
+        flat = (merged.view(-1), *(tensor.parts[name].view(-1) for name in PARTS))
+        # A few elements at a time, in place: the intermediate values stay in the cache.
         for result, positive, negative, positive_weight, negative_weight in zip(
             *(values.split(PIECE) for values in flat), strict=True
         ):
@@ -80,13 +80,13 @@ class MergekitTies(PartedFold):
                 weights = torch.where(up, positive_weight, negative_weight)
                 result /= torch.where(weights == 0.0, 1.0, weights)
             result *= parameters.lambda_
-        return PartedTensor(merged, parts)
+        return Absorbed(merged, tensor.parts)
 
 
 def largest_elements(tensor: torch.Tensor, density: float) -> torch.Tensor:
-    """A copy of `tensor`, all but its int(density d) largest magnitudes of d set to zero, but never all of them.
+    """Return a copy of `tensor` with all but its int(density d) largest magnitudes of d set to zero.
 
-    Of equal magnitudes the first ones stay.
+    At least one element is kept. Of equal magnitudes the first ones are kept.
     """
     result = tensor.clone(memory_format=torch.contiguous_format)
     count = result.numel()
@@ -105,13 +105,13 @@ def largest_elements(tensor: torch.Tensor, density: float) -> torch.Tensor:
 
 
 def _threshold(tensor: torch.Tensor, kept: int) -> tuple[float, int]:
-    """The smallest magnitude that is kept, and how many of that magnitude are."""
+    """Return the smallest magnitude that is kept, and how many elements of that magnitude are kept."""
     magnitudes = tensor.abs().view(-1)
     place = magnitudes.numel() - kept
     if magnitudes.device.type != "cpu":
         threshold = float(torch.kthvalue(magnitudes, place + 1).values)
         return threshold, kept - int((magnitudes > threshold).sum())
-    # NumPy's selection works in place and several times as fast.
+    # NumPy selects in place, several times as fast.
     magnitudes.numpy().partition(place)
     threshold = float(magnitudes[place])
     return threshold, kept - int((magnitudes[place:] > threshold).sum())

@@ -1,26 +1,33 @@
-"""Null-space filtering of task vectors, alone and with a trained low-rank adapter (NUFILT)."""
+"""Null-space filter for task vectors, alone and with a trained low-rank adapter (NUFILT)."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
 from hubmerge.linalg import power_of_two_near, singular_directions
-from hubmerge.methods.base import Absorbed, MethodParameters, Norms
-from hubmerge.methods.opcm import adaptive_scale
+from hubmerge.methods.averaging import adaptive_scale
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, TensorInput
 from hubmerge.support.lazy import torch
 
+    MethodParameters,
+    NufiltParameters,
+    NullSpaceFilterParameters,
+    NullSpaceParameters,
+)
+
 ADAPTER_DEVIATION = 0.02
-"""Standard deviation that A is drawn with; B starts at zero."""
+"""Standard deviation of the random initial A; B starts at zero."""
 
 
 class NullSpaceParameters(MethodParameters):
-    """Parameters of `null_space_filter`."""
+    """Parameters that both methods have."""
 
     rank: int = Field(128, ge=1, description="right singular directions of the accumulated delta that are protected")
     others: Literal["keep", "sum"] = Field(
-        "keep", description="tensors that are no weight matrices: `keep` the base model's, or `sum` their changes"
+        "keep",
+        description="all other tensors: `keep` those of the base model, or `sum` their changes",
     )
 
 
@@ -28,7 +35,8 @@ class NullSpaceFilterParameters(NullSpaceParameters):
     """Parameters of `null_space_filter`."""
 
     scaling: Literal["none", "adaptive"] = Field(
-        "none", description="`adaptive` divides by OPCM's λ, which keeps the merged model as near the base as one step"
+        "none",
+        description="`adaptive` divides by OPCM's λ, so the merged model stays near the base model",
     )
 
 
@@ -36,39 +44,39 @@ class NufiltParameters(NullSpaceParameters):
     """Parameters of `nufilt`."""
 
     adapter_rank: int = Field(64, ge=1, description="rank of the adapter B A")
-    task_rank: int = Field(8, ge=1, description="right singular directions of the task vector that are to be matched")
-    steps: int = Field(50, ge=0, description="steps of Adam for each matrix")
+    task_rank: int = Field(8, ge=1, description="right singular directions of the task vector to match")
+    steps: int = Field(50, ge=0, description="steps of Adam per matrix")
     learning_rate: float = Field(1e-3, gt=0.0, description="step size of Adam")
-    seed: int = Field(0, ge=0, description="of the numbers that A starts with")
+    seed: int = Field(0, ge=0, description="seed of the initial A")
 
 
-class NullSpaceFilter:
+class NullSpaceFilter(Method):
     """Null-space filter. A_1 = τ_1,  A_t = A_{t-1} + τ_t (I - V V^T),  θ_t = θ_0 + A_t.
 
-    V holds the leading right singular vectors of A_{t-1}: inputs along them meet what was merged before, unchanged.
-    Published without a scale; `scaling: adaptive` divides by OPCM's λ_t instead.
+    V holds the leading right singular vectors of A_{t-1}: inputs along them see what was merged before, unchanged.
+    Published without a scale; `scaling: adaptive` divides by OPCM's λ_t.
     """
 
     name = "null_space_filter"
+    summary = "adds what does not act on the inputs that earlier models use"
     source = "arXiv:2509.21413, null-space filtering (NUFILT without its adapter)"
     Parameters: type[MethodParameters] = NullSpaceFilterParameters
 
-    def absorb(
-        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: NullSpaceParameters, *, step: int
-    ) -> Absorbed:
-        """Add what of the task vector does not act on the protected directions."""
-        protected = leading_right(accumulated, parameters.rank)
-        acting, kept = filtered(task_vector, protected)
-        return Absorbed(accumulated + kept, len(protected), _share(acting, task_vector))
+    def absorb(self, tensor: TensorInput[NullSpaceParameters]) -> Absorbed:
+        """Add the task vector, or keep the accumulated delta, as `others` says."""
+        if tensor.parameters.others == "sum":
+            return Absorbed(tensor.accumulated + tensor.task_vector)
+        return Absorbed(tensor.accumulated + 0.0)
 
-    def absorb_other(
-        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: NullSpaceParameters, *, step: int
-    ) -> torch.Tensor:
-        """Nothing, or the sum."""
-        return accumulated + task_vector if parameters.others == "sum" else accumulated + 0.0
+    def absorb_matrix(self, tensor: TensorInput[Any]) -> Absorbed:
+        """Add the part of the task vector that does not act on the protected directions."""
+        protected = leading_right(tensor.accumulated, tensor.parameters.rank)
+        acting, kept = filtered(tensor.task_vector, protected)
+        share = _share(acting, tensor.task_vector)
+        return Absorbed(tensor.accumulated + kept, rank=len(protected), removed_share=share)
 
-    def scale(self, norms: Norms, parameters: MethodParameters) -> float:
-        """1, or λ_t."""
+    def scale(self, norms: Norms, parameters: NullSpaceParameters) -> float:
+        """Return 1, or λ_t with `scaling: adaptive`."""
         adaptive = isinstance(parameters, NullSpaceFilterParameters) and parameters.scaling == "adaptive"
         return adaptive_scale(norms) if adaptive else 1.0
 
@@ -76,33 +84,36 @@ class NullSpaceFilter:
 class Nufilt(NullSpaceFilter):
     """NUFILT. A_1 = τ_1,  A_t = A_{t-1} + τ_t (P + B A) with P = I - V V^T,  θ_t = θ_0 + A_t.
 
-    V holds the `rank` leading right singular vectors of D = A_{t-1}, W the `task_rank` leading ones of τ_t. Adam
-    lowers, from A drawn and B = 0,
+    V holds the `rank` leading right singular vectors of D = A_{t-1}, W the `task_rank` leading ones of τ_t. Starting
+    from a random A and B = 0, Adam minimizes
         L(A, B) = || τ W - (D + τ (P + B A)) W ||^2 + || D V - (D + τ (P + B A)) V ||^2,
-    plasticity and stability. As P V = 0 the second term is || τ B A V ||^2. So read from the paper's abstract and
-    the authors' released code; where the code takes out arbitrary directions at step 1 (the SVD of a zero delta),
-    the first task vector is taken whole here, as by every other method.
+    plasticity and stability. As P V = 0, the second term is || τ B A V ||^2. This follows the paper's abstract and the
+    authors' released code, with one difference: at step 1 the code removes arbitrary directions (the SVD of a zero
+    delta), while here the first task vector is added whole, as in every other method.
     """
 
     name = "nufilt"
+    summary = "null-space filter with a trained low-rank adapter"
     source = "arXiv:2509.21413, null-space filtering with a projection-aware adapter"
     Parameters = NufiltParameters
+    matrix_copies = 13
+    square_copies = 1
 
-    def absorb(
-        self, accumulated: torch.Tensor, task_vector: torch.Tensor, parameters: NullSpaceParameters, *, step: int
-    ) -> Absorbed:
-        """Filter the task vector, then add what the adapter makes of it."""
-        protected = leading_right(accumulated, parameters.rank)
+    def absorb_matrix(self, tensor: TensorInput[Any]) -> Absorbed:
+        """Filter the task vector, then add what the adapter recovers of it."""
+        task_vector, parameters = tensor.task_vector, tensor.parameters
+        protected = leading_right(tensor.accumulated, parameters.rank)
         _, kept = filtered(task_vector, protected)
-        if len(protected) and isinstance(parameters, NufiltParameters) and bool(task_vector.any()):
-            wanted = leading_right(task_vector, parameters.task_rank)
-            right, left = trained_adapter(accumulated, task_vector, protected, wanted, parameters)
+        if len(protected) and bool(task_vector.any()):
+            matched = leading_right(task_vector, parameters.task_rank)
+            right, left = trained_adapter(tensor.accumulated, task_vector, protected, matched, parameters)
             kept += (task_vector @ left) @ right
-        return Absorbed(accumulated + kept, len(protected), _share(task_vector - kept, task_vector))
+        share = _share(task_vector - kept, task_vector)
+        return Absorbed(tensor.accumulated + kept, rank=len(protected), removed_share=share)
 
 
 def filtered(task_vector: torch.Tensor, protected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """τ V, and τ (I - V V^T); `protected` holds V^T."""
+    """Return τ V and τ (I - V V^T); `protected` holds V^T, (k, n)."""
     acting = task_vector @ protected.T
     return acting, torch.addmm(task_vector, acting, protected, alpha=-1.0)
 
@@ -111,18 +122,18 @@ def trained_adapter(
     delta: torch.Tensor,
     task_vector: torch.Tensor,
     protected: torch.Tensor,
-    wanted: torch.Tensor,
+    matched: torch.Tensor,
     parameters: NufiltParameters,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A, (r, n), and B, (n, r), after so many steps of Adam on the loss of `Nufilt`.
+    """Return A, (r, n), and B, (n, r), after the steps of Adam on the loss of `Nufilt`.
 
-    `protected` and `wanted` hold V^T and W^T: rows of unit length, (k, n).
+    `protected` and `matched` hold V^T and W^T: rows of unit length, (k, n).
     """
     count = task_vector.shape[1]
-    # All on the small side: the gradients need τ only through τ^T τ and τ^T times the fixed residual.
-    passed = wanted - (wanted @ protected.T) @ protected
-    residual = (task_vector @ (wanted - passed).T) - delta @ wanted.T
-    directions = torch.cat([wanted, protected])
+    # Everything is on the small side: the gradients need τ only as τ^T τ and as τ^T times the fixed residual.
+    passed = matched - (matched @ protected.T) @ protected
+    residual = (task_vector @ (matched - passed).T) - delta @ matched.T
+    directions = torch.cat([matched, protected])
     target = torch.cat([task_vector.T @ residual, torch.zeros_like(protected.T)], dim=1)
     gram = task_vector.T @ task_vector
     generator = torch.Generator().manual_seed(parameters.seed)
@@ -148,7 +159,7 @@ class Adam:
         self._count = 0
 
     def step(self, gradient: torch.Tensor) -> torch.Tensor:
-        """The value after one more step."""
+        """Update the value and return it."""
         self._count += 1
         self._mean = 0.9 * self._mean + 0.1 * gradient
         self._square = 0.999 * self._square + 0.001 * gradient**2
@@ -159,7 +170,7 @@ class Adam:
 
 
 def leading_right(matrix: torch.Tensor, rank: int) -> torch.Tensor:
-    """The `rank` leading right singular vectors of a matrix as rows, fewer where its null space begins."""
+    """Return the `rank` leading right singular vectors of a matrix as rows, fewer if the matrix has a lower rank."""
     if not bool(matrix.any()):
         return matrix.new_zeros((0, matrix.shape[1]))
     scale = power_of_two_near(matrix)

@@ -1,29 +1,25 @@
-"""Task arithmetic, one checkpoint after another: the continual form, and mergekit's with weights."""
+"""Task arithmetic: the continual form, and mergekit's form with weights."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, PartedTensor
-from hubmerge.methods.folding import PartedFold, weighted_mean
-from hubmerge.support.lazy import torch
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, TensorInput
+from hubmerge.methods.weighted_mean import SUM_OF_WEIGHTS, weighted_mean
 from merge_recipes import PerTensor
-
 
 class TaskArithmeticParameters(MethodParameters):
     """Parameters of `task_arithmetic`: `scaling`, or mergekit's `weight` with `normalize` and `lambda`."""
 
-    scaling: Annotated[float, PerTensor()] = Field(0.3, description="what each task vector is multiplied with")
+    scaling: Annotated[float, PerTensor()] = Field(0.3, description="factor of each task vector")
     weight: Annotated[float | None, PerTensor()] = Field(
-        None, description="mergekit's form: weight of an entry, for each its own"
+        None, description="mergekit's form: weight of an entry; each entry may have its own"
     )
     normalize: bool = Field(False, description="mergekit's form: divide by the sum of the weights")
-    lambda_: float = Field(
-        1.0, alias="lambda", description="mergekit's form: what the merged task vector is multiplied with"
-    )
+    lambda_: float = Field(1.0, alias="lambda", description="mergekit's form: factor of the merged task vector")
 
     @model_validator(mode="after")
     def _one_form(self) -> TaskArithmeticParameters:
@@ -32,83 +28,57 @@ class TaskArithmeticParameters(MethodParameters):
 
 
 def check_one_form(given: set[str], weight: float | None, continual: set[str], mergekit: set[str]) -> None:
-    """Refuse parameters of the continual form beside a weight, and those of mergekit's form without one.
+    """Raise if parameters of the continual form are given with a weight, or those of mergekit's form without one.
+
+    Args:
+        given: names of the parameters that the recipe gives.
+        weight: the weight of the entry, None if there is none.
+        continual: names that belong to the continual form only.
+        mergekit: names that belong to mergekit's form only.
 
     Raises:
-        ValueError: both forms are mixed.
+        ValueError: the two forms are mixed.
     """
     if weight is not None and given & continual:
         name = min(given & continual)
-        raise ValueError(f"{name} belongs to the continual form and weight to mergekit's: give one of them")
+        raise ValueError(f"{name} belongs to the continual form and weight to mergekit's form: give only one of them")
     if weight is None and given & mergekit:
         name = min(given & mergekit).rstrip("_")
-        raise ValueError(f"{name} belongs to mergekit's form, which needs a weight for every entry")
+        raise ValueError(f"{name} belongs to mergekit's form, which needs a `weight` for every entry")
 
 
-class TaskArithmetic:
+class TaskArithmetic(Method):
     """Continual task arithmetic. θ_t = θ_{t-1} + c τ_t, hence A_t = A_{t-1} + c τ_t and θ_t = θ_0 + A_t.
 
-    The factor is inside the sum, so that every checkpoint and every tensor may have its own. A recipe that gives
-    weights asks for mergekit's form: θ_t = θ_0 + λ Σ w_i τ_i, divided by Σ w_i with `normalize`.
+    The factor is inside the sum, so every checkpoint and every tensor may have its own. A recipe with weights selects
+    mergekit's form: θ_t = θ_0 + λ Σ w_i τ_i, divided by Σ w_i with `normalize`.
     """
 
     name = "task_arithmetic"
-    source = "arXiv:2212.04089, Section 2 (addition); taken one by one as in arXiv:2501.09522, Section 5"
+    summary = "sum of the task vectors, each with a factor"
+    source = "arXiv:2212.04089, Section 2 (addition); one at a time as in arXiv:2501.09522, Section 5"
     Parameters = TaskArithmeticParameters
-    elementwise: Literal[True] = True
+    elementwise = True
 
-    def chosen(self, parameters: TaskArithmeticParameters) -> Method:
-        """Mergekit's form with `normalize` needs the sum of the weights; a plain sum needs nothing."""
+    def variant_for(self, parameters: TaskArithmeticParameters) -> Method:
+        """Return the form that saves the sum of the weights, if the recipe normalizes by it."""
         return _WeightedMean() if parameters.weight is not None and parameters.normalize else self
 
-    def absorb(
-        self,
-        accumulated: torch.Tensor,
-        task_vector: torch.Tensor,
-        parameters: TaskArithmeticParameters,
-        *,
-        step: int,
-    ) -> Absorbed:
-        """The weighted sum."""
-        return Absorbed(self.absorb_other(accumulated, task_vector, parameters, step=step))
-
-    def absorb_other(
-        self,
-        accumulated: torch.Tensor,
-        task_vector: torch.Tensor,
-        parameters: TaskArithmeticParameters,
-        *,
-        step: int,
-    ) -> torch.Tensor:
-        """The weighted sum."""
-        weight = parameters.weight
-        return accumulated + (parameters.scaling if weight is None else parameters.lambda_ * weight) * task_vector
-
-    def scale(self, norms: Norms, parameters: TaskArithmeticParameters) -> float:
-        """Nothing is left to divide by."""
-        return 1.0
+    def absorb(self, tensor: TensorInput[TaskArithmeticParameters]) -> Absorbed:
+        """Add the task vector times its factor."""
+        parameters = tensor.parameters
+        factor = parameters.scaling if parameters.weight is None else parameters.lambda_ * parameters.weight
+        return Absorbed(tensor.accumulated + factor * tensor.task_vector)
 
 
-class _WeightedMean(PartedFold):
+class _WeightedMean(TaskArithmetic):
     """mergekit's form with `normalize`."""
 
-    name = TaskArithmetic.name
-    source = TaskArithmetic.source
-    Parameters = TaskArithmeticParameters
-    elementwise: Literal[True] = True
+    def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+        return {SUM_OF_WEIGHTS: ()}
 
-    def parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
-        return {"weight": ()}
-
-    def absorb_parts(
-        self,
-        accumulated: torch.Tensor,
-        parts: Mapping[str, torch.Tensor],
-        task_vector: torch.Tensor,
-        parameters: TaskArithmeticParameters,
-        *,
-        step: int,
-    ) -> PartedTensor:
+    def absorb(self, tensor: TensorInput[TaskArithmeticParameters]) -> Absorbed:
+        parameters = tensor.parameters
         if parameters.weight is None:
             raise ValueError("a weight is missing")
-        return weighted_mean(accumulated, parts, parameters.lambda_ * task_vector, parameters.weight)
+        return weighted_mean(tensor, parameters.lambda_ * tensor.task_vector, parameters.weight)

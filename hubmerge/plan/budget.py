@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.executor.parallel.scheduling import SPARE_ELEMENTS, available_cpus
 from hubmerge.executor.stats.similarity import sketch_specs
-from hubmerge.methods import ChoosingMethod, ElementwiseMethod, Method, PartedMethod, SurveyingMethod, method_named
+from hubmerge.methods import Method, method_named
 from hubmerge.stream.stream import Stream
 from merge_recipes import TensorParameters
 
@@ -26,14 +26,9 @@ PROCESS_BYTES = 390_000_000
 """Python and torch, and transformers where it has to be asked about a model."""
 BUFFERS_BYTES = 90_000_000
 """Stacks of threads, buffers of kernels, free blocks that are kept."""
-MATRIX_COPIES = 7
 OTHER_COPIES = 4
 PIECEWISE_COPIES = 2
 """A tensor that goes piece by piece is in memory whole where its file cannot be read so."""
-COPIES = {"nufilt": 13, "dop": 60}
-"""Of methods that train: of 768 x 768 and 1024 x 1024 matrices."""
-SQUARES = {"nufilt": 1, "dop": 2}
-"""Of them, further matrices that are square in the longer side."""
 EVALUATION_BYTES = 600_000_000
 """Libraries of evaluation and what one batch takes."""
 
@@ -43,10 +38,8 @@ _ITEM_BYTES = 8
 def method_of(stream: Stream, merge: MergePlan) -> Method:
     """The method of a stream, in the form that its entries ask for."""
     method = method_named(stream.recipe.merge_method)
-    if not isinstance(method, ChoosingMethod):
-        return method
     parameters_for = TensorParameters(method.Parameters, stream.recipe, stream.entries[0])
-    return method.chosen(parameters_for(merge.merged[0].name))
+    return method.variant_for(parameters_for(merge.merged[0].name))
 
 
 def state_bytes(stream: Stream, merge: MergePlan) -> int:
@@ -67,7 +60,7 @@ def work_bytes(
     if not steps:
         return 0
     before = steps.start > 1
-    single = downloads or stream.recipe.fetch == "ranges" or isinstance(method_of(stream, merge), SurveyingMethod)
+    single = downloads or stream.recipe.fetch == "ranges" or method_of(stream, merge).surveys_model
     ends = sum(single or stream.needs_state(step) for step in steps) + len(steps) // STEPS_AT_ONCE
     models = sum(stream.needs_model(step) for step in steps)
     return min(STATES_AT_ONCE, before + ends) * (state + METADATA_BYTES) + min(MODELS_AT_ONCE, before + models) * (
@@ -93,25 +86,27 @@ def memory_bytes(stream: Stream, merge: MergePlan) -> int:
 
 
 def _parts(method: Method, tensor: PlannedTensor) -> Sequence[tuple[int, ...]]:
-    return list(method.parts(tensor.shape).values()) if isinstance(method, PartedMethod) else []
+    return list(method.state_parts(tensor.shape).values())
 
 
 def _copies(method: Method) -> int:
-    if isinstance(method, ElementwiseMethod):
-        return PIECEWISE_COPIES
-    return COPIES.get(method.name, MATRIX_COPIES)
+    return PIECEWISE_COPIES if _goes_in_pieces(method) else method.matrix_copies
+
+
+def _goes_in_pieces(method: Method) -> bool:
+    return method.elementwise and not method.surveys_model
 
 
 def _worked_on_bytes(method: Method, tensor: PlannedTensor) -> int:
-    """What is in memory while one tensor is absorbed."""
+    """Return the memory that one tensor takes while it is absorbed."""
     elements = tensor.elements
     parts = sum(map(math.prod, _parts(method, tensor)))
-    if isinstance(method, ElementwiseMethod):
+    if _goes_in_pieces(method):
         return _ITEM_BYTES * (PIECEWISE_COPIES * elements + 2 * parts)
-    if isinstance(method, SurveyingMethod):
-        return _ITEM_BYTES * MATRIX_COPIES * elements
+    if method.surveys_model:
+        return _ITEM_BYTES * method.matrix_copies * elements
     if tensor.action != "merge-matrix":
         return _ITEM_BYTES * OTHER_COPIES * elements
     side, matrix = max(tensor.shape[-2:]), math.prod(tensor.shape[-2:])
     experts = OTHER_COPIES * elements if len(tensor.shape) == 3 else 0
-    return _ITEM_BYTES * (experts + _copies(method) * matrix + SQUARES.get(method.name, 0) * side**2)
+    return _ITEM_BYTES * (experts + method.matrix_copies * matrix + method.square_copies * side**2)

@@ -1,29 +1,44 @@
-"""Merge methods, kinds of task and metrics that this installation offers to recipes."""
+"""Catalog of what recipes may name: merge methods, kinds of task and metrics of this installation."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from pydantic import BaseModel
 
+from hubmerge.methods import method_named, method_names
+
 
 @dataclass(frozen=True)
-class Catalog:
-    """Implementation of `merge_recipes.Catalog`: parameter classes by method, kinds of task, metrics."""
+class InstalledCatalog:
+    """Implements `merge_recipes.Catalog`: parameter classes by method name, kinds of task, metrics of the package."""
 
     methods: Mapping[str, type[BaseModel]]
     task_kinds: Collection[str]
     metrics: Collection[str]
 
 
-def installed_catalog() -> Catalog:
-    """Return the methods, kinds of task and metrics of this installation."""
-    from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES
-    from hubmerge.methods import METHODS
+class InstalledParameters(Mapping[str, type[BaseModel]]):
+    """Parameter classes of all methods by name. A plug-in is imported when its own class is asked for."""
 
-    return Catalog(
-        methods={method.name: method.Parameters for method in METHODS},
-        task_kinds=TASK_KIND_NAMES,
-        metrics=METRIC_NAMES,
-    )
+    def __getitem__(self, name: str) -> type[BaseModel]:
+        if name not in self:
+            raise KeyError(name)
+        return method_named(name).Parameters
+
+    def __contains__(self, name: object) -> bool:
+        return name in method_names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(method_names())
+
+    def __len__(self) -> int:
+        return len(method_names())
+
+
+def installed_catalog() -> InstalledCatalog:
+    """Return what this installation offers."""
+    from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES
+
+    return InstalledCatalog(methods=InstalledParameters(), task_kinds=TASK_KIND_NAMES, metrics=METRIC_NAMES)

@@ -38,7 +38,6 @@ FORMS: dict[str, tuple[str, dict[str, Any]]] = {method.name: (method.name, {}) f
 FORMS |= {
     "ties, mergekit": ("ties", {"weight": 0.7, "density": 0.4}),
     "task_arithmetic, mergekit": ("task_arithmetic", {"weight": 0.7, "normalize": True}),
-    "opcm, truncated": ("opcm", {"svd": "truncated"}),
 }
 
 

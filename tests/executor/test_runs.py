@@ -26,7 +26,7 @@ from hubmerge.executor import StepInput, goes_step_by_step, merge_steps, pick_de
 from hubmerge.executor.parallel.scheduling import SPARE_ELEMENTS, for_each_tensor
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE
 from hubmerge.executor.state import MergeState, find_state, load_state
-from hubmerge.methods import METHODS, ElementwiseMethod, method_named
+from hubmerge.methods import METHODS, method_named
 from tests.executor.streams import Stream, constant, loaded, make_base, make_checkpoint, merged_values, open_stream
 
 
@@ -87,7 +87,7 @@ def test_how_many_steps_are_done_at_a_time_changes_no_byte(
     assert told == [figures for _, figures in one_by_one]
 
 
-@pytest.mark.parametrize("method", [m.name for m in METHODS if isinstance(m, ElementwiseMethod)])
+@pytest.mark.parametrize("method", [m.name for m in METHODS if m.elementwise and not m.surveys_model])
 @pytest.mark.parametrize("pickled", [(), (0,), (1, 2), (0, 2, 4), (0, 1, 2, 3, 4)])
 def test_steps_of_files_that_are_read_whole_and_in_pieces(
     tmp_path: Path, method: str, pickled: tuple[int, ...]

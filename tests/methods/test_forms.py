@@ -1,4 +1,4 @@
-"""Forms of methods beside their usual one: mergekit's, truncated SVDs, parameters of filter and adapter."""
+"""Variants of methods: the forms of mergekit, and parameters of filter and adapter."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pydantic import ValidationError
 
 from hubmerge.errors import HubmergeError
 from hubmerge.linalg import project
-from hubmerge.methods import method_named
-from hubmerge.methods.mergekit_ties import largest_elements
+from hubmerge.methods import TensorInput, method_named
+from hubmerge.methods.mergekit_ties import TiesParameters, largest_elements
 from merge_recipes.parameters import parameters_from
 from tests import oracle
 from tests.matrices import AWKWARD, awkward_pairs, decaying
@@ -81,10 +81,10 @@ def test_trimming_keeps_the_first_of_equals_and_never_nothing() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("ties", {"weight": 1.0, "scaling": 0.3}, "give one of them"),
-        ("ties", {"normalize": True}, "needs a weight for every entry"),
+        ("ties", {"weight": 1.0, "scaling": 0.3}, "give only one of them"),
+        ("ties", {"normalize": True}, "needs a `weight` for every entry"),
         ("ties", {"lambda": 2.0}, "lambda belongs to mergekit's form"),
-        ("task_arithmetic", {"weight": 1.0, "scaling": 0.3}, "give one of them"),
+        ("task_arithmetic", {"weight": 1.0, "scaling": 0.3}, "give only one of them"),
         ("task_arithmetic", {"lambda": 2.0}, "lambda belongs to mergekit's form"),
     ],
 )
@@ -95,10 +95,19 @@ def test_forms_are_not_mixed(name: str, parameters: dict[str, Any], message: str
 
 def test_continual_ties_has_one_density_for_the_whole_model() -> None:
     method = method_named("ties")
-    ready = method.surveyed(lambda look: [], method.Parameters(density=0.5), step=2)  # type: ignore[attr-defined]
     vector = torch.ones(2, 2, dtype=torch.float64)
+    prepared = method.prepare_step(lambda look: [look(vector, vector)], TiesParameters(density=0.5), step=2)
     with pytest.raises(HubmergeError, match=r"density 0\.2 for some tensors and 0\.5 for others"):
-        ready.absorb(vector, vector, method.Parameters(), step=2)
+        prepared.absorb(TensorInput(vector, vector, TiesParameters(), step=2))
+
+
+def test_continual_ties_without_a_survey_takes_the_tensor_for_the_whole_model() -> None:
+    generator = torch.Generator().manual_seed(1)
+    accumulated, vector = (torch.randn(6, 5, generator=generator, dtype=torch.float64) for _ in range(2))
+    method, tensor = method_named("ties"), TensorInput(accumulated, vector, TiesParameters(), step=2)
+    prepared = method.prepare_step(lambda look: [look(accumulated, vector)], tensor.parameters, step=2)
+    assert torch.equal(method.absorb(tensor).accumulated, prepared.absorb(tensor).accumulated)
+    assert not torch.equal(method.absorb(tensor).accumulated, accumulated + 0.3 * vector)
 
 
 @pytest.mark.parametrize("rank", [1, 4, 200])
@@ -170,30 +179,6 @@ def test_dop_settles_between_the_two_and_follows_its_weight() -> None:
     old, new = distances(alpha=0.99), distances(alpha=0.01)
     assert old[0] < old[1]
     assert new[1] < new[0]
-
-
-@pytest.mark.parametrize("shape", [(24, 80), (80, 24), (48, 48)])
-@pytest.mark.parametrize("share", [0.3, 0.8, 0.99])
-def test_truncated_projection_is_off_by_what_it_says(shape: tuple[int, int], share: float) -> None:
-    rng = np.random.default_rng(11)
-    pair = [torch.from_numpy(np.array(values)) for values in (decaying(rng, *shape), rng.standard_normal(shape))]
-    exact, truncated = project(*pair, 0.5), project(*pair, 0.5, truncate=share)
-    assert truncated.rank == exact.rank
-    length = float(pair[1].norm())
-    off = float((truncated.kept - exact.kept).norm()) / length
-    assert truncated.error == pytest.approx(off, rel=1e-6, abs=1e-9)
-    assert exact.error is None
-    assert (exact.removed_share - truncated.removed_share) * length**2 == pytest.approx(
-        (off * length) ** 2, rel=1e-6, abs=1e-9
-    )
-
-
-def test_truncated_projection_with_everything_is_exact_to_the_gram_matrix() -> None:
-    rng = np.random.default_rng(12)
-    pair = [torch.from_numpy(np.array(values)) for values in (decaying(rng, 30, 50), rng.standard_normal((30, 50)))]
-    exact, truncated = project(*pair, 0.5), project(*pair, 0.5, truncate=1.0)
-    assert float((truncated.kept - exact.kept).norm()) <= 1e-9 * float(pair[1].norm())
-    assert truncated.error == 0.0
 
 
 @pytest.mark.parametrize("diagonal", ["remove", "keep"])

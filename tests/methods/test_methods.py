@@ -14,11 +14,9 @@ from hubmerge.errors import HubmergeError
 from hubmerge.linalg import frobenius_norm, total_norm
 from hubmerge.methods import (
     METHODS,
-    ChoosingMethod,
     Method,
     Norms,
-    PartedMethod,
-    SurveyingMethod,
+    TensorInput,
     method_named,
 )
 from hubmerge.methods.base import Result
@@ -49,7 +47,7 @@ class Fold:
 
     def __init__(self, method: Method, base: StateDict, **parameters: Any) -> None:
         self.parameters = method.Parameters(**parameters)
-        self.method = method.chosen(self.parameters) if isinstance(method, ChoosingMethod) else method
+        self.method = method.variant_for(self.parameters)
         self.parts: dict[str, dict[str, torch.Tensor]] = {}
         self.base = {name: torch.from_numpy(value) for name, value in base.items()}
         self.accumulated = {name: torch.zeros_like(value) for name, value in self.base.items()}
@@ -64,12 +62,12 @@ class Fold:
         self.lengths.append(total_norm(frobenius_norm(vector) for vector in vectors.values()))
         step = len(self.lengths)
         method = self.method
-        if isinstance(method, SurveyingMethod):
+        if method.surveys_model:
 
             def sweep(look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
                 return [look(self.accumulated[name], vectors[name]) for name in sorted(vectors)]
 
-            method = method.surveyed(sweep, self.parameters, step=step)
+            method = method.prepare_step(sweep, self.parameters, step=step)
         for name, vector in vectors.items():
             before = self.accumulated[name].clone(), vector.clone()
             inputs = self.accumulated[name], vector
@@ -80,17 +78,13 @@ class Fold:
         return {name: (start + self.accumulated[name] / self.scale).numpy() for name, start in self.base.items()}
 
     def absorb(self, method: Method, name: str, inputs: tuple[torch.Tensor, torch.Tensor], step: int) -> torch.Tensor:
-        if isinstance(method, PartedMethod):
-            zeros = {
-                part: torch.zeros(shape, dtype=torch.float64) for part, shape in method.parts(inputs[1].shape).items()
-            }
-            parted = method.absorb_parts(inputs[0], self.parts.get(name, zeros), inputs[1], self.parameters, step=step)
-            assert {part: value.shape for part, value in parted.parts.items()} == {k: v.shape for k, v in zeros.items()}
-            self.parts[name] = dict(parted.parts)
-            return parted.accumulated
-        if name in MATRICES:
-            return method.absorb(*inputs, self.parameters, step=step).accumulated
-        return method.absorb_other(*inputs, self.parameters, step=step)
+        shapes = method.state_parts(tuple(inputs[1].shape))
+        zeros = {part: torch.zeros(shape, dtype=torch.float64) for part, shape in shapes.items()}
+        tensor = TensorInput(*inputs, self.parameters, step, self.parts.get(name, zeros))
+        absorbed = method.absorb_matrix(tensor) if name in MATRICES else method.absorb(tensor)
+        assert {part: tuple(values.shape) for part, values in absorbed.parts.items()} == shapes
+        self.parts[name] = dict(absorbed.parts)
+        return absorbed.accumulated
 
 
 def folded(name: str, base: StateDict, checkpoints: Sequence[StateDict], **parameters: Any) -> StateDict:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from functools import partial
 
 import torch
 from pydantic import BaseModel
@@ -20,7 +19,7 @@ from hubmerge.executor.reading import ELEMENTS_AT_ONCE, all_finite, not_finite, 
 from hubmerge.executor.state import MergeState, StateWriter
 from hubmerge.executor.stats.stats import TensorStats
 from hubmerge.linalg import Signs, Sketcher, cosine, cosine_of_parts, frobenius_norm, total_norm
-from hubmerge.methods import Method, PartedMethod, PartedTensor
+from hubmerge.methods import Absorbed, Method, TensorInput
 
 CPU = torch.device("cpu")
 
@@ -162,12 +161,10 @@ class _Step:
 
 def _absorber(
     method: Method, parameters: BaseModel, step: int
-) -> Callable[[torch.Tensor, Mapping[str, torch.Tensor], torch.Tensor], PartedTensor]:
-    """What is done with every piece in one step, a function of accumulated delta, parts and task vector."""
-    if isinstance(method, PartedMethod):
-        return partial(method.absorb_parts, parameters=parameters, step=step)
+) -> Callable[[torch.Tensor, Mapping[str, torch.Tensor], torch.Tensor], Absorbed]:
+    """Return what one step does with every piece: a function of accumulated delta, state parts and task vector."""
 
-    def absorb(accumulated: torch.Tensor, parts: Mapping[str, torch.Tensor], task_vector: torch.Tensor) -> PartedTensor:
-        return PartedTensor(method.absorb_other(accumulated, task_vector, parameters, step=step), parts)
+    def absorb(accumulated: torch.Tensor, parts: Mapping[str, torch.Tensor], task_vector: torch.Tensor) -> Absorbed:
+        return method.absorb(TensorInput(accumulated, task_vector, parameters, step, parts))
 
     return absorb

@@ -15,7 +15,7 @@ from hubmerge.methods import Absorbed
 class AbsorbedExperts(Absorbed):
     """One tensor of (experts, m, n) after a step; `ranks` are those of the experts, empty where nothing is projected.
 
-    `removed_share` and `error` are over all experts together.
+    `removed_share` is over all experts together.
     """
 
     ranks: tuple[int, ...] = ()
@@ -28,7 +28,6 @@ def absorb_experts(
     result = torch.empty_like(task_vector)
     ranks: list[int] = []
     removed: list[float] = []
-    errors: list[float] = []
     for number, (before, change) in enumerate(zip(accumulated, task_vector, strict=True)):
         absorbed = absorb(before, change)
         result[number] = absorbed.accumulated
@@ -36,12 +35,9 @@ def absorb_experts(
         removed.append(length * absorbed.removed_share**0.5)
         if absorbed.rank is not None:
             ranks.append(absorbed.rank)
-        if absorbed.error is not None:
-            errors.append(length * absorbed.error)
     whole = frobenius_norm(task_vector)
     return AbsorbedExperts(
         result,
         removed_share=min(1.0, (total_norm(removed) / whole) ** 2) if whole > 0.0 else 0.0,
-        error=total_norm(errors) / whole if errors and whole > 0.0 else None,
         ranks=tuple(ranks),
     )

@@ -37,7 +37,7 @@ from hubmerge.executor.stats.similarity import (
 )
 from hubmerge.executor.stats.stats import Similarity, StepStats, overall_cosine, overall_share
 from hubmerge.linalg import total_norm
-from hubmerge.methods import ChoosingMethod, Method, Norms, PartedMethod, SurveyingMethod
+from hubmerge.methods import Method, Norms
 from hubmerge.methods.base import Result
 
 CPU = torch.device("cpu")
@@ -47,7 +47,7 @@ TOLD_AT_ONCE = 8
 
 def goes_step_by_step(method: Method, incoming: StepInput, plan: MergePlan) -> bool:
     """Whether the method has to see the whole model of a step before it absorbs the first tensor of it."""
-    return isinstance(_chosen(method, incoming, plan), SurveyingMethod)
+    return _chosen(method, incoming, plan).surveys_model
 
 
 def merge_steps(
@@ -99,11 +99,11 @@ def merge_steps(
     if previous is not None:
         _check_parts(previous, parts)
     stop = Path() if folder is None else stop_file(folder, processes)
-    if isinstance(methods[0], SurveyingMethod):
+    if methods[0].surveys_model:
         if len(incoming) > 1:
             raise ValueError(f"{method.name} takes one step at a time")
         sweep = _Sweep(work, plan, workers, processes, stop)
-        methods = [methods[0].surveyed(sweep, _general(incoming[0], plan), step=work.first)]
+        methods = [methods[0].prepare_step(sweep, _general(incoming[0], plan), step=work.first)]
     steps = range(work.first, work.first + len(incoming))
     earlier = earlier_sketches(previous) if sketches else {}
     specs = [*parts, *(sketch_specs([*earlier, *steps], len(shapes)) if sketches else ())]
@@ -148,7 +148,7 @@ def _general(incoming: StepInput, plan: MergePlan) -> BaseModel:
 
 def _chosen(method: Method, incoming: StepInput, plan: MergePlan) -> Method:
     """The method in the form that a step asks for."""
-    return method.chosen(_general(incoming, plan)) if isinstance(method, ChoosingMethod) else method
+    return method.variant_for(_general(incoming, plan))
 
 
 @dataclass(frozen=True)
@@ -242,12 +242,10 @@ def _in_plan_order(some: Sequence[Batch], results: Sequence[Sequence[Result]]) -
 
 def _parts(plan: MergePlan, method: Method) -> list[TensorSpec]:
     """What the method keeps beside the accumulated delta."""
-    if not isinstance(method, PartedMethod):
-        return []
     return [
         TensorSpec(part_key(part, tensor.name), torch.float64, shape)
         for tensor in plan.merged
-        for part, shape in method.parts(tensor.shape).items()
+        for part, shape in method.state_parts(tensor.shape).items()
     ]
 
 

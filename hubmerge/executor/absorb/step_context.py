@@ -18,7 +18,7 @@ from hubmerge.executor.parallel.batching import Batch
 from hubmerge.executor.parallel.device import use_own_stream
 from hubmerge.executor.reading import read_task_vector
 from hubmerge.executor.state import MergeState, StateWriter
-from hubmerge.methods import ElementwiseMethod, Method, PartedMethod
+from hubmerge.methods import Method
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class StepContext:
         if isinstance(writer, StateWriter):
             # What is written has left the device by then; what stays in memory may be read from any stream.
             use_own_stream(self.device)
-        if self.device.type == "cpu" and all(isinstance(one, ElementwiseMethod) for one in methods):
+        if self.device.type == "cpu" and all(one.elementwise for one in methods):
             return [self._absorb_pieces(tensor, methods, writer) for tensor in batch.tensors]
         folds = [self._fold(tensor, methods[0]) for tensor in batch.tensors]
         together = self.device.type != "cpu" or len(folds) > 1
@@ -92,9 +92,9 @@ class StepContext:
         return WholeTensor(tensor, self.accumulated_before(tensor), length, parts, sketches=self.sketches)
 
     def _parts_before(self, tensor: PlannedTensor, method: Method) -> Mapping[str, torch.Tensor]:
-        if not isinstance(method, PartedMethod):
-            return {}
-        return {name: self._part_before(tensor, name, shape) for name, shape in method.parts(tensor.shape).items()}
+        return {
+            name: self._part_before(tensor, name, shape) for name, shape in method.state_parts(tensor.shape).items()
+        }
 
     def _part_before(self, tensor: PlannedTensor, part: str, shape: tuple[int, ...]) -> torch.Tensor:
         values = None if self.previous is None else self.previous.read_part(part_key(part, tensor.name))

@@ -16,7 +16,7 @@ from hubmerge.executor.absorb.step_input import StepInput, TensorStep, grows_bey
 from hubmerge.executor.reading import all_finite
 from hubmerge.executor.stats.stats import TensorStats
 from hubmerge.linalg import cosine, frobenius_norm, sketch
-from hubmerge.methods import Absorbed, DecomposingMethod, Method, PartedMethod
+from hubmerge.methods import Absorbed, Method, TensorInput
 
 
 class WholeTensor:
@@ -82,7 +82,6 @@ class WholeTensor:
             cosine=similarity,
             task_vector_norm=length,
             accumulated_norm=self.length,
-            error=absorbed.error,
         )
         self.told.append(TensorStep(figures, row))
         # As it would come out of a file: products of other layouts differ in the last digit.
@@ -97,19 +96,16 @@ class WholeTensor:
         step: int,
     ) -> Absorbed:
         parameters = incoming.parameters_for(self.tensor.name)
-        if isinstance(method, PartedMethod):
-            parted = method.absorb_parts(self.accumulated, self.parts, task_vector, parameters, step=step)
-            self.parts = parted.parts
-            return Absorbed(parted.accumulated)
-        if self.tensor.action != "merge-matrix":
-            return Absorbed(method.absorb_other(self.accumulated, task_vector, parameters, step=step))
+        whole = TensorInput(self.accumulated, task_vector, parameters, step, self.parts)
+        if self.tensor.action != "merge-matrix" or not method.has_matrix_form:
+            absorbed = method.absorb(whole)
+            self.parts = absorbed.parts
+            return absorbed
         known = iter(decompositions)
 
         def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor) -> Absorbed:
-            if isinstance(method, DecomposingMethod):
-                decomposition = next(known, None)
-                return method.absorb(accumulated, task_vector, parameters, step=step, decomposition=decomposition)
-            return method.absorb(accumulated, task_vector, parameters, step=step)
+            matrix = TensorInput(accumulated, task_vector, parameters, step, decomposition=next(known, None))
+            return method.absorb_matrix(matrix)
 
         try:
             if len(self.tensor.shape) == 3:
@@ -118,14 +114,14 @@ class WholeTensor:
         except LinAlgError as error:
             raise HubmergeError(
                 f"{incoming.checkpoint.label}: tensor {self.tensor.name!r}: {error}",
-                hint="try another device; if it stays, please report it with the checkpoint's name",
+                hint="try another device; if it fails there too, please report it with the checkpoint's name",
             ) from error
 
 
 def decompose(folds: Sequence[WholeTensor], incoming: StepInput, method: Method) -> list[Sequence[Any]]:
     """What a step can find out of all these tensors at once, for each of them; nothing where the method has no use."""
     found: list[Sequence[Any]] = [() for _ in folds]
-    if isinstance(method, DecomposingMethod):
+    if method.decomposes:
         parameters = [incoming.parameters_for(fold.tensor.name) for fold in folds for _ in fold.matrices]
         known = iter(method.decompose([one for fold in folds for one in fold.matrices], parameters))
         found = [[next(known) for _ in fold.matrices] for fold in folds]

@@ -9,7 +9,7 @@ import torch
 
 from hubmerge.checkpoints import Selection, open_checkpoint
 from hubmerge.errors import CheckpointError
-from hubmerge.methods import method_named
+from hubmerge.methods import TensorInput, method_named
 from tests.checkpoints.families import FAMILIES, base, make, save, save_state_dict, tuned
 from tests.checkpoints.merging import as_oracle_sees, merge, oracle_step, read_all
 from tests.oracle import distance
@@ -163,8 +163,9 @@ def test_transposed_matrices_are_merged_as_if_they_were_not(tmp_path: Path) -> N
     for shape in ((6, 9), (9, 6), (5, 5)):
         accumulated, change = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
         method = method_named("opcm")
-        plain = method.absorb(accumulated, change, method.Parameters(), step=2)
-        turned = method.absorb(accumulated.T.contiguous(), change.T.contiguous(), method.Parameters(), step=2)
+        plain = method.absorb_matrix(TensorInput(accumulated, change, method.Parameters(), step=2))
+        across = TensorInput(accumulated.T.contiguous(), change.T.contiguous(), method.Parameters(), step=2)
+        turned = method.absorb_matrix(across)
         assert plain.rank == turned.rank
         torch.testing.assert_close(plain.accumulated, turned.accumulated.T, rtol=1e-10, atol=1e-12)
 

@@ -70,7 +70,6 @@ def test_batches_are_bounded_but_for_a_single_tensor() -> None:
         {"alpha": "auto"},
         {"diagonal": "keep"},
         {"diagonal": "keep", "precision": "float32"},
-        {"svd": "truncated"},
     ],
 )
 def test_together_they_come_to_the_same(stream: Stream, parameters: dict[str, Any]) -> None:
