@@ -11,6 +11,7 @@ from hubmerge.methods.base import Absorbed, Method, MethodParameters, TensorInpu
 from hubmerge.methods.weighted_mean import SUM_OF_WEIGHTS, weighted_mean
 from merge_recipes import PerTensor
 
+
 class LinearParameters(MethodParameters):
     """Parameters of `linear`."""
 

@@ -7,6 +7,7 @@ from pydantic import Field
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, TensorInput
 from hubmerge.support.lazy import torch
 
+
 class MagMaxParameters(MethodParameters):
     """Parameters of `magmax`."""
 

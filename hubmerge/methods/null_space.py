@@ -11,12 +11,6 @@ from hubmerge.methods.averaging import adaptive_scale
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, TensorInput
 from hubmerge.support.lazy import torch
 
-    MethodParameters,
-    NufiltParameters,
-    NullSpaceFilterParameters,
-    NullSpaceParameters,
-)
-
 ADAPTER_DEVIATION = 0.02
 """Standard deviation of the random initial A; B starts at zero."""
 

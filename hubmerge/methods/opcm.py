@@ -14,6 +14,7 @@ from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, Ten
 from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
 
+
 def _kind(value: object) -> str:
     return "word" if isinstance(value, str) else "number"
 

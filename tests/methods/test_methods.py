@@ -258,13 +258,6 @@ def test_wrong_parameters_are_refused(name: str, parameters: dict[str, Any]) -> 
         method_named(name).Parameters(**parameters)
 
 
-def test_ties_is_refused_without_its_survey() -> None:
-    method, vector = method_named("ties"), torch.ones(2, 2, dtype=torch.float64)
-    for absorb in (method.absorb, method.absorb_other):
-        with pytest.raises(NotImplementedError, match="surveyed"):
-            absorb(vector, vector, method.Parameters(), step=1)
-
-
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(HubmergeError, match="opcmm") as caught:
         method_named("opcmm")

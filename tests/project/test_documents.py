@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from hubmerge.cli.main import build_parser
-from hubmerge.methods import Norms
+from hubmerge.methods import Norms, TensorInput
 from hubmerge.stream.catalog import installed_catalog
 from merge_recipes import load_recipe
 from tests.examples.moving_average import MovingAverage
@@ -78,7 +78,7 @@ def test_the_example_method_is_a_moving_average() -> None:
     method, parameters = MovingAverage(), MovingAverage.Parameters(newest=0.25)
     accumulated, average = torch.zeros_like(base), checkpoints[0]
     for step, checkpoint in enumerate(checkpoints, start=1):
-        accumulated = method.absorb(accumulated, checkpoint - base, parameters, step=step).accumulated
+        accumulated = method.absorb(TensorInput(accumulated, checkpoint - base, parameters, step)).accumulated
         average = average if step == 1 else 0.75 * average + 0.25 * checkpoint
         scale = method.scale(Norms(float(accumulated.norm()), (1.0,) * step), parameters)
         torch.testing.assert_close(base + accumulated / scale, average, rtol=1e-12, atol=1e-12)
