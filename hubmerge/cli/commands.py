@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,24 +108,16 @@ def plan(recipe: Path, output_format: str) -> int:
 
 def verify(release: str, work_dir: Path, output_format: str, *, quick: bool) -> int:
     """Check a published step, and make it again unless `quick`; exit status 6 if something differs."""
-    from hubmerge.verify.verifier import Verifier
+    from hubmerge.verify import verify_step
     from merge_recipes import ModelReference
 
     progress = progress_for(output_format)
     reference = ModelReference.parse(release)
-    verifier = Verifier(reference.path, reference.revision, work_dir / "verify", progress)
-    progress.note(f"{reference.path}: step {verifier.step} at commit {short_commit(verifier.release.commit)}")
-    verdicts = []
-    for finding in verifier.quick() if quick else verifier.full():
-        progress.event("finding", asdict(finding))
-        progress.note(f"  {finding.verdict:<8} {finding.subject}: {finding.detail}")
-        verdicts.append(finding.verdict)
-    differs, unknown = verdicts.count("differs"), verdicts.count("unknown")
-    verdict = "NOT verified" if differs else "verified" + (" as far as can be shown" if unknown else "")
-    how = "made again and compared" if verifier.recomputed else "by digests, chain and lock"
-    progress.note(f"{verdict} ({how}): {differs} difference(s), {unknown} thing(s) that cannot be shown")
-    progress.event("done", {"verified": not differs, "differences": differs, "unknown": unknown})
-    return DIFFERS if differs else 0
+    verdict = verify_step(reference.path, reference.revision, work_dir / "verify", progress, recompute=not quick)
+    progress.note(verdict.summary)
+    counts = {"differences": len(verdict.differences), "unknown": len(verdict.unknown)}
+    progress.event("done", {"verified": verdict.verified, **counts})
+    return 0 if verdict.verified else DIFFERS
 
 
 def rollback(repo: str, step: int, output_format: str) -> int:

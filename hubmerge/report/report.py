@@ -142,7 +142,7 @@ class StepReport:
     similarities: tuple[StepSimilarity, ...] = ()  # to the task vectors of all earlier steps
     warnings: tuple[str, ...] = ()
 
-    def sealed(self, previous: str | None) -> StepReport:
+    def with_digest(self, previous: str | None) -> StepReport:
         """The report with its digest, given the digest of the step before (None for step 1)."""
         content = {**self.to_dict(), "digest": None, "previous": previous}
         return dataclasses.replace(self, digest=_digest(content))
@@ -175,12 +175,12 @@ class RunReport:
     def with_step(self, step: StepReport) -> RunReport:
         """The report with one more step, or with that step's report replaced."""
         steps = {report.step: report for report in self.steps} | {step.step: step}
-        return dataclasses.replace(self, steps=_sealed([steps[number] for number in sorted(steps)]))
+        return dataclasses.replace(self, steps=_with_digests([steps[number] for number in sorted(steps)]))
 
-    def broken_seal(self) -> int | None:
-        """The first step whose report is not what was sealed; None if all are."""
-        for report, sealed in zip(self.steps, _sealed(self.steps), strict=True):
-            if report.digest != sealed.digest:
+    def broken_digest(self) -> int | None:
+        """Return the first step whose digest does not match its content, None if all match."""
+        for report, expected in zip(self.steps, _with_digests(self.steps), strict=True):
+            if report.digest != expected.digest:
                 return report.step
         return None
 
@@ -274,12 +274,12 @@ def _number(value: MetricValue | None) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _sealed(steps: Sequence[StepReport]) -> tuple[StepReport, ...]:
-    """The reports with their digests, each resting on the one before."""
-    sealed: list[StepReport] = []
+def _with_digests(steps: Sequence[StepReport]) -> tuple[StepReport, ...]:
+    """Return the reports with their digests, each of which includes the one before."""
+    chained: list[StepReport] = []
     for step in steps:
-        sealed.append(step.sealed(sealed[-1].digest if sealed else None))
-    return tuple(sealed)
+        chained.append(step.with_digest(chained[-1].digest if chained else None))
+    return tuple(chained)
 
 
 def _digest(content: Any) -> str:

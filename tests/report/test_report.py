@@ -73,14 +73,14 @@ def test_with_step_replaces_and_sorts() -> None:
 
 def test_seals_chain_the_steps_and_break_with_any_change() -> None:
     report = sample().with_step(sample().steps[0])
-    assert report.broken_seal() is None
-    assert RunReport.from_json(report.to_json()).broken_seal() is None
+    assert report.broken_digest() is None
+    assert RunReport.from_json(report.to_json()).broken_digest() is None
     for step, number in ((0, 1), (1, 2)):
         steps = list(report.steps)
         steps[step] = dataclasses.replace(steps[step], scale=steps[step].scale + 1e-9)
-        assert dataclasses.replace(report, steps=tuple(steps)).broken_seal() == number
-    resealed = dataclasses.replace(report.steps[0], scale=9.0).sealed(None)
-    assert dataclasses.replace(report, steps=(resealed, report.steps[1])).broken_seal() == 2
+        assert dataclasses.replace(report, steps=tuple(steps)).broken_digest() == number
+    changed = dataclasses.replace(report.steps[0], scale=9.0).with_digest(None)
+    assert dataclasses.replace(report, steps=(changed, report.steps[1])).broken_digest() == 2
 
 
 @pytest.mark.parametrize(

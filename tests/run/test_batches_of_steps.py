@@ -105,9 +105,9 @@ def test_of_the_last_step_alone_published_what_verifying_needs_is_there(
     status, output, errors = hubmerge("verify", repo)
     if state == "last":
         assert status == 0, output + errors
-        assert "made again: the same bytes" in output
+        assert "recomputed: the same bytes" in output
     else:
-        assert "the state after step 2 is not published, so step 3 cannot be made again" in output
+        assert "step 3 cannot be recomputed: the state after step 2 is not published" in output
 
 
 def test_what_has_to_be_downloaded_is_merged_while_the_next_one_comes(

@@ -1,4 +1,4 @@
-"""A published step is verified, and whatever is tampered with is found."""
+"""A published step is verified, and every change of its files is found."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file, save_file
 
-from hubmerge.report.report import RunReport
+from hubmerge.report.report import RunReport, Scores
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.names import STATE_BRANCH
+from hubmerge.support.progress import SilentProgress
+from hubmerge.verify import Finding, Verdict, verify_step
 from tests.run.test_hub_alone import state_folders
 from tests.run.test_runs import MERGED, files_at
 from tests.stage import Stage
@@ -40,7 +43,7 @@ def verify(hubmerge: Command, tmp_path: Path) -> Verify:
 
 @pytest.fixture
 def copy(original: str, repo_name: Names, tmp_path: Path) -> Callable[..., str]:
-    """A copy of the published repo, both branches, with changed files: `copy({"README.md": ...})`."""
+    """Copy both branches of the published repo with changed files: `copy({"README.md": ...})`."""
 
     def make(changes: dict[str, bytes], state_changes: dict[str, bytes] | None = None) -> str:
         api, repo = HfApi(), repo_name("copy")
@@ -61,29 +64,35 @@ def published(repo: str, name: str, revision: str = "main") -> bytes:
     return Path(hf_hub_download(repo, name, revision=revision)).read_bytes()
 
 
-def test_the_newest_step_is_verified_to_the_byte(original: str, verify: Verify) -> None:
+def with_score(report: RunReport, kind: str, task: str) -> RunReport:
+    """Return the report with the accuracy 0.777 for a task in `base_scores` or `own_scores`."""
+    changed: Any = {kind: {**getattr(report, kind), task: {"accuracy": 0.777}}}
+    return dataclasses.replace(report, **changed)
+
+
+def test_the_newest_step_is_verified_byte_by_byte(original: str, verify: Verify) -> None:
     status, output, errors = verify(original)
     assert status == 0, errors + output
-    assert "made again: the same bytes" in output
-    assert "3 score(s) are the same" in output
+    assert "recomputed: the same bytes" in output
+    assert "3 scores are the same" in output
     assert "differs " not in output
-    assert output.rstrip().endswith("0 difference(s), 0 thing(s) that cannot be shown")
+    assert output.rstrip().endswith("0 differences, 0 checks not possible")
 
 
 def test_the_first_step_needs_no_state(original: str, verify: Verify) -> None:
     status, output, _ = verify(f"{original}@step-01")
     assert status == 0
-    assert "made again: the same bytes" in output
+    assert "recomputed: the same bytes" in output
 
 
-def test_a_step_whose_state_is_gone_is_verified_as_far_as_can_be(original: str, verify: Verify) -> None:
+def test_a_step_without_its_previous_state_is_verified_by_digests(original: str, verify: Verify) -> None:
     status, output, _ = verify(f"{original}@step-02")
     assert status == 0
-    assert "cannot be made again" in output
-    assert "verified as far as can be shown (by digests, chain and lock)" in output
+    assert "cannot be recomputed" in output
+    assert "verified as far as possible (by digests, chain and lock)" in output
 
 
-def test_quick_computes_nothing(original: str, verify: Verify) -> None:
+def test_quick_recomputes_nothing(original: str, verify: Verify) -> None:
     status, output, _ = verify(original, "--quick", "--json")
     assert status == 0
     events = [json.loads(line) for line in output.splitlines()]
@@ -91,11 +100,36 @@ def test_quick_computes_nothing(original: str, verify: Verify) -> None:
     assert events[-1] == {"event": "done", "verified": True, "differences": 0, "unknown": 0}
 
 
+def test_the_verdict_is_a_value(original: str, tmp_path: Path) -> None:
+    verdict = verify_step(original, "step-03", tmp_path / "work", SilentProgress(), recompute=False)
+    assert verdict.verified
+    assert not verdict.recomputed
+    assert (verdict.repo, verdict.step, verdict.differences, verdict.unknown) == (original, 3, (), ())
+    assert verdict.commit == HfApi().repo_info(original, revision="step-03").sha
+    subjects = {finding.subject for finding in verdict.findings}
+    assert subjects == {"report", "chain", "weights", "card", "history", "state"}
+    assert str(verdict).splitlines()[-1] == verdict.summary
+
+
+def test_the_summary_counts_differences_and_checks() -> None:
+    findings = (
+        Finding("weights", "same", "3 files match their digests in the report"),
+        Finding("card", "differs", "README.md does not agree with the report"),
+        Finding("state", "unknown", "the state after step 1 is not published or was removed"),
+        Finding("state", "unknown", "the state after step 2 is not published or was removed"),
+    )
+    verdict = Verdict("me/merged", 2, "0" * 40, findings, recomputed=False)
+    assert not verdict.verified
+    assert verdict.summary == "NOT verified (by digests, chain and lock): 1 difference, 2 checks not possible"
+    without = Verdict("me/merged", 2, "0" * 40, findings[:1], recomputed=True)
+    assert without.summary == "verified (recomputed and compared): 0 differences, 0 checks not possible"
+
+
 @pytest.mark.parametrize("quick", [True, False])
 def test_a_tampered_weight_is_found(
-    original: str, verify: Verify, copy: Callable[..., str], tmp_path: Path, quick: bool
+    original: str, verify: Verify, copy: Callable[..., str], tmp_path: Path, *, quick: bool
 ) -> None:
-    """A clumsy forger is found by the digest; one who seals the report anew, by making the step again."""
+    """The digest finds it; if the digests of the report are changed too, the recomputed step does."""
     weights = load_file(hf_hub_download(original, MERGED))
     name = next(key for key in weights if key.endswith("layers.1.mlp.fc1.weight"))
     weights[name][3, 4] += 0.01
@@ -114,7 +148,7 @@ def test_a_tampered_weight_is_found(
 
 @pytest.mark.parametrize("step", [2, 3])
 def test_a_tampered_state_is_found(original: str, verify: Verify, copy: Callable[..., str], step: int) -> None:
-    """Its manifest without fetching the values; the values where the step is made again."""
+    """A changed manifest is found by its digest, changed values by the checksums of the tensors."""
     report = RunReport.from_json(published(original, "hubmerge.json").decode())
     folder = str(report.steps[step - 1].state_digest).removeprefix("sha256:")[:32]
     assert folder in state_folders(original)
@@ -122,7 +156,7 @@ def test_a_tampered_state_is_found(original: str, verify: Verify, copy: Callable
     changed = json.dumps({**manifest, "scale": manifest["scale"] * 2}).encode()
     status, output, _ = verify(copy({}, {f"{folder}/state.json": changed}), "--quick")
     assert status == 6
-    assert f"the state after step {step} is not the one" in output
+    assert f"the state after step {step} does not match the digest in the report" in output
     values = bytearray(published(original, f"{folder}/accumulated.safetensors", STATE_BRANCH))
     values[-3] ^= 64
     status, output, _ = verify(copy({}, {f"{folder}/accumulated.safetensors": bytes(values)}))
@@ -135,13 +169,13 @@ def test_a_tampered_score_is_found(original: str, verify: Verify, copy: Callable
     report = RunReport.from_json(published(original, "hubmerge.json").decode())
     last = report.steps[-1]
     task = next(iter(last.scores))
-    scores = {**last.scores, task: {"accuracy": 0.999}}
-    plain = dataclasses.replace(report, steps=(*report.steps[:-1], dataclasses.replace(last, scores=scores)))
-    status, output, _ = verify(copy({"hubmerge.json": plain.to_json().encode()}), "--quick")
+    scores: Scores = {**last.scores, task: {"accuracy": 0.999}}
+    unchained = dataclasses.replace(report, steps=(*report.steps[:-1], dataclasses.replace(last, scores=scores)))
+    status, output, _ = verify(copy({"hubmerge.json": unchained.to_json().encode()}), "--quick")
     assert status == 6
-    assert "not what was sealed" in output
-    sealed = report.with_step(dataclasses.replace(last, scores=scores))
-    status, output, _ = verify(copy({"hubmerge.json": sealed.to_json().encode()}))
+    assert "does not match its content" in output
+    changed = report.with_step(dataclasses.replace(last, scores=scores))
+    status, output, _ = verify(copy({"hubmerge.json": changed.to_json().encode()}))
     assert status == 6
     assert f"scores.{task}" in output
 
@@ -150,11 +184,11 @@ def test_a_tampered_score_is_found(original: str, verify: Verify, copy: Callable
 def test_a_tampered_score_beside_the_steps_is_found(
     original: str, verify: Verify, copy: Callable[..., str], kind: str
 ) -> None:
-    """What the base model and the checkpoints alone score is not sealed: the card tells it, and so do earlier tags."""
+    """These scores are in no digest: card and earlier tags are compared with them."""
     report = RunReport.from_json(published(original, "hubmerge.json").decode())
     task = report.tasks[0].name
-    changed = {**getattr(report, kind), task: {"accuracy": 0.777}}
-    repo = copy({"hubmerge.json": dataclasses.replace(report, **{kind: changed}).to_json().encode()})
+    changed = with_score(report, kind, task).to_json().encode()
+    repo = copy({"hubmerge.json": changed})
     status, output, _ = verify(repo, "--quick")
     assert status == 6
     assert "README.md does not agree with the report" in output
@@ -162,19 +196,17 @@ def test_a_tampered_score_beside_the_steps_is_found(
     earlier = dataclasses.replace(report.until(1), recipe_digest=first.recipe_digest)
     HfApi().upload_file(repo_id=repo, path_in_repo="hubmerge.json", path_or_fileobj=earlier.to_json().encode())
     HfApi().create_tag(repo, tag="step-01")
-    text = dataclasses.replace(report, **{kind: changed}).to_json().encode()
-    HfApi().upload_file(repo_id=repo, path_in_repo="hubmerge.json", path_or_fileobj=text)
+    HfApi().upload_file(repo_id=repo, path_in_repo="hubmerge.json", path_or_fileobj=changed)
     status, output, _ = verify(repo, "--quick")
     assert status == 6
     assert f"the report at step-01 has another value for {kind}.{task}" in output
 
 
-def test_every_score_of_the_base_model_is_made_again(original: str, verify: Verify, copy: Callable[..., str]) -> None:
+def test_every_score_of_the_base_model_is_recomputed(original: str, verify: Verify, copy: Callable[..., str]) -> None:
     report = RunReport.from_json(published(original, "hubmerge.json").decode())
     task = report.tasks[0]
     assert task.step == 1
-    changed = {**report.base_scores, task.name: {"accuracy": 0.777}}
-    repo = copy({"hubmerge.json": dataclasses.replace(report, base_scores=changed).to_json().encode()})
+    repo = copy({"hubmerge.json": with_score(report, "base_scores", task.name).to_json().encode()})
     status, output, _ = verify(repo)
     assert status == 6
     assert f"base_scores.{task.name}.accuracy differs" in output
@@ -197,7 +229,7 @@ def test_a_tampered_lock_is_found(original: str, verify: Verify, copy: Callable[
 
 
 @pytest.mark.parametrize("entry", ["reference", "base model", "dataset"])
-def test_tampered_entries_of_the_lock_that_no_chain_digest_covers(
+def test_tampered_entries_of_the_lock_outside_of_the_chain_digest_are_found(
     original: str, verify: Verify, copy: Callable[..., str], entry: str
 ) -> None:
     lock = published(original, "hubmerge.lock.yaml").decode()
@@ -220,21 +252,21 @@ def test_a_tampered_recipe_is_found(original: str, verify: Verify, copy: Callabl
     assert "chain" in output
 
 
-def test_what_is_no_published_step_is_refused(stage: Stage, verify: Verify) -> None:
+def test_a_repo_without_a_published_step_is_refused(stage: Stage, verify: Verify) -> None:
     status, _, errors = verify(stage.base)
     assert status == 3
     assert "no step that hubmerge published" in errors
 
 
 @pytest.mark.parametrize("revision", ["step-07", "stepp-02"])
-def test_a_step_that_is_not_there_is_answered_with_those_that_are(original: str, verify: Verify, revision: str) -> None:
+def test_the_message_about_a_missing_step_lists_the_steps(original: str, verify: Verify, revision: str) -> None:
     status, _, errors = verify(f"{original}@{revision}")
     assert status == 3
     assert f"{original} has no {revision}\n" in errors
     assert "hint: the steps there are: step-01, step-02, step-03" in errors
 
 
-def test_rollback_and_going_on_from_there(
+def test_a_run_continues_from_a_rolled_back_step(
     stage: Stage, hubmerge: Command, verify: Verify, tmp_path: Path, repo_name: Names
 ) -> None:
     repo, names = repo_name("merged"), tuple(stage.towers)
@@ -253,7 +285,7 @@ def test_rollback_and_going_on_from_there(
     assert len(names) == 3
 
 
-def test_a_tampered_file_in_a_folder_that_came_along_is_found(
+def test_a_tampered_companion_file_is_found(
     stage: Stage, hubmerge: Command, verify: Verify, repo_name: Names, tmp_path: Path
 ) -> None:
     api, base, repo, template = HfApi(), repo_name("base"), repo_name("merged"), "additional_chat_templates/rag.jinja"
@@ -271,4 +303,4 @@ def test_a_tampered_file_in_a_folder_that_came_along_is_found(
     api.upload_file(repo_id=repo, path_in_repo=template, path_or_fileobj=b"{{ nothing }}")
     status, output, _ = verify(repo)
     assert status == 6
-    assert f"{template} is not the base model's" in output
+    assert f"{template} is not the file of the base model" in output

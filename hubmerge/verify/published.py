@@ -1,0 +1,93 @@
+"""Published step with its report, recipe and lock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from hubmerge.errors import HubError
+from hubmerge.hub.published import PublishedStep, read_published_step
+from hubmerge.report.report import RunReport
+from hubmerge.stream.expansion import expand
+from hubmerge.stream.stream import Stream
+from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE
+from merge_recipes import LoadedRecipe, Lock, RecipeError, chain_digests, parse_recipe
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published step and its report."""
+
+    files: PublishedStep
+    report: RunReport
+
+    @property
+    def repo(self) -> str:
+        """Name of the repo."""
+        return self.files.repo
+
+    @property
+    def step(self) -> int:
+        """Number of the step."""
+        return self.report.steps[-1].step
+
+    def state_digest(self, step: int) -> str | None:
+        """Return the digest of the state after a step, None if the report has none."""
+        return self.report.steps[step - 1].state_digest
+
+    def recipe(self) -> LoadedRecipe:
+        """Return the published recipe.
+
+        Raises:
+            RecipeError: it is not a valid recipe.
+        """
+        return parse_recipe(self.files.metadata_files[RECIPE_FILE], path=f"{self.repo}/{RECIPE_FILE}")
+
+    def lock(self) -> Lock:
+        """Return the published lock.
+
+        Raises:
+            LockError: it is not a valid lock.
+        """
+        return Lock.from_yaml(self.files.metadata_files[LOCK_FILE], file=f"{self.repo}/{LOCK_FILE}")
+
+    @cached_property
+    def stream(self) -> Stream | None:
+        """Stream up to this step, from the published recipe and lock alone; None if they do not fit together."""
+        try:
+            loaded, lock = self.recipe(), self.lock()
+        except RecipeError:
+            return None
+        entries = expand(loaded.recipe, lock.models, len(lock.models), lambda _: (), None).entries
+        if [entry.name for entry in entries] != [model.name for model in lock.models]:
+            return None
+        recipe = loaded.recipe.with_stream(entries[: self.step])
+        if recipe.evaluate is not None:
+            scored = {task.name for task in self.report.tasks}
+            tasks = tuple(task for task in recipe.evaluate.tasks if task.name in scored)
+            recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"tasks": tasks})})
+        loaded = replace(loaded, recipe=recipe)
+        lock = lock.model_copy(update={"models": lock.models[: self.step]})
+        return Stream(loaded, lock, chain_digests(recipe, lock), None)
+
+
+def read_published(repo: str, revision: str | None) -> Published:
+    """Read a published step and its report from the Hub.
+
+    Args:
+        repo: owner/name.
+        revision: a tag such as step-03, a branch or a commit; None for main.
+
+    Raises:
+        HubError: the repo or the revision is missing, or hubmerge did not publish it.
+    """
+    files = read_published_step(repo, revision)
+    report = RunReport.from_json(files.metadata_files[REPORT_FILE])
+    if not report.steps:
+        raise HubError(
+            f"{REPORT_FILE} contains no step",
+            hint="name a repo that `hubmerge run` published to",
+            repo=repo,
+            commit=files.commit,
+        )
+    return Published(files, report)
