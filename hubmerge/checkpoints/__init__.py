@@ -14,7 +14,7 @@ from hubmerge.checkpoints.formats.shards import Shard, ShardedWriter, plan_shard
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment, Ignored
 from hubmerge.checkpoints.matching.matcher import align, match
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
-from hubmerge.checkpoints.model_class.claims import check_config
+from hubmerge.checkpoints.model_class.config_check import check_config
 from hubmerge.checkpoints.open import open_checkpoint, open_headers
 from hubmerge.checkpoints.planning.load_check import check_loads
 from hubmerge.checkpoints.planning.matrices import MatrixRule, weight_matrices

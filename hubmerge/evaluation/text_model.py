@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 
 from hubmerge.checkpoints import Checkpoint, Selection, align, weight_matrices
 from hubmerge.checkpoints.matching.names import parameter_shapes
-from hubmerge.checkpoints.model_class.model_class import model_class
+from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 from hubmerge.checkpoints.planning.heads import HEADS
 from hubmerge.errors import CheckpointError, EvaluationError
 
@@ -144,10 +144,8 @@ def _load_tokenizer(folder: Path, label: str) -> Any:
 
 def _places(model: Any, base: Checkpoint) -> Mapping[str, str] | None:
     """Where each parameter of the model stands in the base's files; None if it is not there by a mere other name."""
-    try:
-        known = model_class(base.config, base.tensors).own_names
-    except CheckpointError:
-        known = {}
+    found_class = find_model_class(base.config, base.tensors)
+    known = found_class.own_names if isinstance(found_class, ModelClass) else {}
     stored = {known.get(name, name): name for name in parameter_shapes(base.tensors)}
     ties = dict(getattr(model, "all_tied_weights_keys", {}))
     found = {name: stored[name] for name, _ in _parameters(model) if name in stored}

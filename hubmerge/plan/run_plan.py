@@ -160,7 +160,7 @@ class RunPlan:
             "layout_written": self.layout_written,
             "layouts": dict(self.layouts),
             "loading": list(self.loading),
-            "how_matrices_were_told": self.merge.sentence,
+            "how_matrices_were_told": self.merge.matrix_rule,
             "estimated_seconds": round(self.estimated_seconds, 1),
         }
 

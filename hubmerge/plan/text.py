@@ -34,7 +34,7 @@ def plan_text(plan: RunPlan) -> str:
         "",
         f"merged   {counts['merge-matrix']} weight matrices, {counts['merge-other']} other tensors",
         f"         {plan.merge.elements / 1e6:.2f} million numbers, the largest tensor is {largest.name}",
-        f"         {plan.merge.sentence}",
+        f"         {plan.merge.matrix_rule}",
         f"kept     {counts['keep']} tensors of the base model",
         *_kept(plan.merge),
     ]

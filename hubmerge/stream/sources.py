@@ -162,7 +162,7 @@ class SourceResolver:
         }
         if folders:
             # Both import torch, which takes a second.
-            from hubmerge.checkpoints.model_class.model_class import import_classes
+            from hubmerge.checkpoints.model_class.class_lookup import import_classes
             from hubmerge.executor.parallel.scheduling import available_cpus
 
             with ThreadPoolExecutor(available_cpus()) as pool:

@@ -51,10 +51,10 @@ def test_what_the_base_model_has_too_much_for_its_class_comes_along(
     for folder in (base, checkpoint):
         edit_weights(folder, lambda values: {**values, "cls.seq_relationship.bias": torch.ones(2)})
     edit_weights(base, lambda values: {**values, "extra.flag": torch.ones(3, dtype=torch.bool)})
-    told = "BertForSequenceClassification has no place for cls.seq_relationship.bias, extra.flag of "
+    told = "BertForSequenceClassification does not use cls.seq_relationship.bias, extra.flag of "
     status, output, errors = hubmerge("plan", recipe)
     assert (status, errors) == (0, "")
-    assert f"loading  {told}{base}: they come along" in output
+    assert f"loading  {told}{base}; they are written like all others" in output
     status, output, errors = hubmerge("run", recipe, "--out", tmp_path / "out")
     assert (status, errors) == (0, "")
     assert told in output
@@ -95,7 +95,7 @@ def test_a_model_that_transformers_does_not_know_is_merged(
             (folder / "config.json").write_text(json.dumps(config))
     status, output, errors = hubmerge("run", recipe, "--out", tmp_path / "out")
     assert (status, errors) == (0, "")
-    assert "whether the merged model loads is not checked: " in output
+    assert "loading of the merged model is not checked: " in output
     merged, expected = read_all(tmp_path / "out"), load_file(checkpoint / WEIGHTS)
     for name in set(expected) - {"classifier.weight", "classifier.bias"}:
         torch.testing.assert_close(merged[name], expected[name], rtol=2e-7, atol=1e-8)
@@ -109,8 +109,10 @@ def test_what_will_not_load_is_refused_before_anything_is_merged(
     edit_config(base, num_hidden_layers=2)
     status, output, errors = hubmerge(command, recipe)
     assert status == 4
-    assert errors.startswith(f"hubmerge: {base}: config.json claims layers that the weights lack: model.layers.1\n")
-    assert "hint: restore the config.json that belongs to the weights" in errors
+    assert errors.startswith(
+        f"hubmerge: {base}: config.json describes layers that the weights do not have: model.layers.1\n"
+    )
+    assert "hint: restore the config.json that was saved with the weights" in errors
     assert "step 1" not in output
 
 
@@ -121,8 +123,8 @@ def test_a_base_model_saved_inside_its_wrapper_is_refused(
     edit_weights(base, lambda values: {f"module.{name}": value for name, value in values.items()})
     status, _, errors = hubmerge("plan", recipe)
     assert status == 4
-    assert errors.startswith(f"hubmerge: {base}: all names begin with 'module.', so that BertForSeq")
-    assert "hint: save the model that is inside the wrapper" in errors
+    assert errors.startswith(f"hubmerge: {base}: all tensor names begin with 'module.', so BertForSeq")
+    assert "hint: save the model inside the wrapper" in errors
 
 
 def test_a_tower_that_would_not_load_alone_is_refused(
@@ -134,7 +136,7 @@ def test_a_tower_that_would_not_load_alone_is_refused(
     recipe.write_text(recipe.read_text().replace(str(checkpoint), str(tmp_path / "tower")))
     status, _, errors = hubmerge("plan", recipe)
     assert status == 4
-    assert f"hubmerge: the tower alone: {tmp_path / 'tower'}: config.json claims layers" in errors
+    assert f"hubmerge: the tower alone: {tmp_path / 'tower'}: config.json describes layers" in errors
     assert "hint: write `publish: {model: full}`" in errors
 
 

@@ -230,7 +230,7 @@ def test_a_config_that_claims_a_model_without_end(
     recipe = stage.write(tmp_path, stage.recipe(None, base_model=str(folder), evaluate=None))
     status, _, errors = hubmerge("run", recipe)
     assert status == 4, errors
-    assert f"claims {key} = " in errors
+    assert f"config.json sets {key} = " in errors
 
 
 def test_what_the_tests_write_is_what_the_library_reads(weights: bytes) -> None:

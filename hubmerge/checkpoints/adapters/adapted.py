@@ -10,7 +10,8 @@ import torch
 from hubmerge.checkpoints.adapters.adapter import Adapter, LowRank
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.canonical import names_in_memory
-from hubmerge.checkpoints.matching.names import Renaming, Shapes, match_names, parameter_shapes
+from hubmerge.checkpoints.matching.names import Renaming, Shapes, ambiguous_names, best_renamings, parameter_shapes
+from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 from hubmerge.checkpoints.tensors import TensorInfo, describe_shape
 from hubmerge.errors import CheckpointError
 
@@ -95,14 +96,12 @@ class _Names:
     def __init__(self, model: Checkpoint, adapter: Adapter) -> None:
         self._fan_in_fan_out = adapter.fan_in_fan_out
         files = {name: name for name in parameter_shapes(model.tensors)}
-        try:
-            in_memory, found = names_in_memory(model.config, model)
-            self._transposed: frozenset[str] | None = frozenset(
-                in_memory[own] for own in found.transposed if own in in_memory
-            )
+        found = find_model_class(model.config, model.tensors)
+        self._transposed: frozenset[str] | None = None
+        if isinstance(found, ModelClass):
+            in_memory = names_in_memory(found, model)
+            self._transposed = frozenset(in_memory[own] for own in found.transposed if own in in_memory)
             files = {**in_memory, **files}
-        except CheckpointError:
-            self._transposed = None
         self._files = files
         wanted = {f"{change.module}.weight": change.shape for change in adapter.changes}
         wanted |= {name: info.shape for name, info in adapter.whole.items()}
@@ -123,17 +122,15 @@ class _Names:
 
 
 def _renaming(names: Shapes, targets: Shapes, adapter: Adapter) -> Renaming:
-    try:
-        return match_names(names, targets, adapter.label)
-    except CheckpointError as error:
-        # The towers of a model may be alike in all that was changed: the class then tells which one is meant.
-        tower = next((prefix for kind, prefix in _TOWERS.items() if kind in adapter.model_class), None)
-        if tower and all(targets.get(f"{tower}.{name}") == shape for name, shape in names.items()):
-            return Renaming(add=tower)
-        raise CheckpointError(
-            error.message,
-            hint=f"if it was made for a tower alone, name the tower in front of it: owner/tower+{adapter.label}",
-        ) from error
+    best = best_renamings(names, targets)
+    if len(best) == 1:
+        return best[0]
+    # The towers of a model may be alike in all that was changed: the class then tells which one is meant.
+    tower = next((prefix for kind, prefix in _TOWERS.items() if kind in adapter.model_class), None)
+    if tower and all(targets.get(f"{tower}.{name}") == shape for name, shape in names.items()):
+        return Renaming(add=tower)
+    hint = f"if it was made for a tower alone, name the tower in front of it: owner/tower+{adapter.label}"
+    raise ambiguous_names(adapter.label, best, hint=hint)
 
 
 def _as_float64(info: TensorInfo) -> TensorInfo:

@@ -1,1 +1,1 @@
-"""Tensor names of a checkpoint matched with those of the base model."""
+"""Matching of a checkpoint's tensors with the base model's, by names and shapes."""

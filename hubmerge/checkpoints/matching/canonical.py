@@ -6,13 +6,10 @@ writes those of the class in memory, and some classes of transformers 5 have cha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.names import best_renamings, parameter_shapes
-from hubmerge.checkpoints.model_class.model_class import ModelClass, model_class
-from hubmerge.errors import CheckpointError
+from hubmerge.checkpoints.model_class.class_lookup import UnknownClass
+from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 
 
 def names_in_files(base: Checkpoint, checkpoint: Checkpoint) -> dict[str, str] | None:
@@ -23,13 +20,13 @@ def names_in_files(base: Checkpoint, checkpoint: Checkpoint) -> dict[str, str] |
         of the base model's class, else the tensor's own; mapped to the name in the checkpoint's files. None if no name
         changes, or if transformers has no such class.
     """
-    shapes = parameter_shapes(checkpoint.tensors)
-    try:
-        in_base, _ = names_in_memory(base.config, base)
-        own_names = model_class(base.config, checkpoint.tensors).own_names
-    except CheckpointError:
+    of_base = find_model_class(base.config, base.tensors)
+    of_checkpoint = find_model_class(base.config, checkpoint.tensors)
+    if isinstance(of_base, UnknownClass) or isinstance(of_checkpoint, UnknownClass):
         return None
-    own = {own_names.get(name, name): name for name in shapes}
+    shapes = parameter_shapes(checkpoint.tensors)
+    in_base = names_in_memory(of_base, base)
+    own = names_in_memory(of_checkpoint, checkpoint)
     targets = {own_name: base.tensors[name].shape for own_name, name in in_base.items()}
     renamings = best_renamings({name: shapes[stored] for name, stored in own.items()}, targets)
     if len(renamings) > 1:
@@ -44,10 +41,6 @@ def names_in_files(base: Checkpoint, checkpoint: Checkpoint) -> dict[str, str] |
     return {**names, **buffers}
 
 
-def names_in_memory(config: Mapping[str, Any], checkpoint: Checkpoint) -> tuple[dict[str, str], ModelClass]:
-    """What the class calls each tensor of a checkpoint, mapped to its name in files; and the class.
-
-    Raises CheckpointError if transformers has no such class.
-    """
-    found = model_class(config, checkpoint.tensors)
-    return {found.own_names.get(name, name): name for name in parameter_shapes(checkpoint.tensors)}, found
+def names_in_memory(model_class: ModelClass, checkpoint: Checkpoint) -> dict[str, str]:
+    """Return the name in memory of each parameter of a checkpoint, mapped to its name in files."""
+    return {model_class.own_names.get(name, name): name for name in parameter_shapes(checkpoint.tensors)}

@@ -1,4 +1,4 @@
-"""The parts of a model that a checkpoint may lack as a whole: towers and heads, but never part of a body."""
+"""Parts of a model by tensor names: components (towers, heads, the body), layers, and globs for them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import re
 from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 
-# What stands at the top of a model and can be absent with sense: the text tower beside a vision tower, a head.
-# Everything else at the top (`embeddings`, `encoder`, `layers`, ...) is the body, and a body is whole.
+# Top-level modules that a checkpoint may reasonably lack: a tower, a projection, a head.
+# Any other top-level module (`embeddings`, `encoder`, `layers`, ...) belongs to the body, which must be complete.
 _SEPARATE = (
     "*_model",
     "*_projection",
@@ -27,19 +27,30 @@ _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
 
 def component_of(name: str) -> str:
-    """The part a tensor belongs to: `vision_model.encoder.x` -> "vision_model", `encoder.x` -> "the model's body"."""
+    """Return the component that a tensor belongs to.
+
+    >>> component_of("vision_model.encoder.weight"), component_of("encoder.weight")
+    ('vision_model', "the model's body")
+    """
     top = name.split(".", 1)[0]
     return top if any(fnmatchcase(top, pattern) for pattern in _SEPARATE) else BODY
 
 
 def pattern_for(name: str) -> str:
-    """A glob for everything beside a tensor at the top: `vision_model.encoder.x` -> "vision_model.*"."""
+    """Return a glob for the top-level module of a tensor.
+
+    >>> pattern_for("vision_model.encoder.weight")
+    'vision_model.*'
+    """
     top, dot, _ = name.partition(".")
     return f"{top}.*" if dot else name
 
 
 def patterns_for(names: Collection[str], spared: Collection[str]) -> list[str]:
-    """Few globs that together take all of `names` and none of `spared`: for whole parts or for all layers, if they can.
+    """Return few globs that together match all of `names` and none of `spared`.
+
+    For each name, the widest of three globs that spares the others is taken: its top-level module, the tensor in all
+    layers, its own name.
 
     >>> patterns_for(["head.weight", "layers.0.q.bias", "layers.1.q.bias"], ["layers.0.q.weight"])
     ['head.*', 'layers.*.q.bias']
@@ -56,9 +67,22 @@ def patterns_for(names: Collection[str], spared: Collection[str]) -> list[str]:
     return list(found)
 
 
-def layers_of(name: str) -> Iterator[tuple[str, str]]:
-    """The stacks of layers that a tensor lies in, and its numbers there: `layers.3.q` -> ("layers", "3")."""
+def layers_of(name: str) -> Iterator[str]:
+    """Yield the numbered modules that contain a tensor, from the outermost.
+
+    >>> list(layers_of("encoder.layers.3.experts.0.weight"))
+    ['encoder.layers.3', 'encoder.layers.3.experts.0']
+    """
     parts = name.split(".")
-    for index, part in enumerate(parts):
-        if part.isdigit():
-            yield ".".join(parts[:index]), part
+    for end, part in enumerate(parts[:-1], start=1):
+        if part.isdecimal():
+            yield ".".join(parts[:end])
+
+
+def stack_of(layer: str) -> str:
+    """Return the stack that a layer is in.
+
+    >>> stack_of("encoder.layers.3")
+    'encoder.layers'
+    """
+    return layer.rpartition(".")[0]

@@ -1,38 +1,41 @@
-"""The two forms that experts have in files: each expert's matrices by themselves, or all joined in 3-D tensors."""
+"""Storage forms of experts: each expert's matrices in tensors of their own, or all joined in 3-D tensors."""
 
 from __future__ import annotations
 
 import re
+from typing import Literal
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.errors import CheckpointError
 
-_BY_ITSELF = re.compile(r"\.experts\.\d+\.")
-_FORMS = {True: "each expert by itself", False: "its experts joined"}
-_INTO_FORM = {
-    True: "make a model of its class from its config, give it these tensors with load_state_dict() and call "
-    "save_pretrained(folder)",
-    False: "load it with from_pretrained() of transformers 5 and call save_pretrained(folder, "
-    "save_original_format=False)",
+Form = Literal["separate", "joined"]
+
+_SEPARATE = re.compile(r"\.experts\.\d+\.")
+_FORMS: dict[Form, str] = {"separate": "each expert in tensors of its own", "joined": "all experts of a layer joined"}
+_CONVERT: dict[Form, str] = {
+    "separate": "make a model of its class from its config, then model.load_state_dict(tensors) and "
+    "model.save_pretrained(folder)",
+    "joined": "model = AutoModel.from_pretrained(folder) in transformers 5, then "
+    "model.save_pretrained(new_folder, save_original_format=False)",
 }
 
 
-def experts_in_other_form(base: Checkpoint, checkpoint: Checkpoint) -> CheckpointError | None:
-    """How to refuse a checkpoint whose experts are joined though those of the base are not, or the reverse.
+def experts_mismatch(base: Checkpoint, checkpoint: Checkpoint) -> CheckpointError | None:
+    """Return the error for a checkpoint whose experts are stored in another form than the base model's.
 
-    None if both are in one form, or one of them has no experts.
+    None if both have one form, or if one of them has no experts.
     """
-    wanted, found = _by_itself(base), _by_itself(checkpoint)
-    if wanted is None or found is None or wanted == found:
+    expected, found = _form(base), _form(checkpoint)
+    if expected is None or found is None or expected == found:
         return None
     return CheckpointError(
-        f"{checkpoint.label}: it stores {_FORMS[found]}, the base model {base.label} {_FORMS[wanted]}",
-        hint=f"bring it into the form of the base model: {_INTO_FORM[wanted]}",
+        f"{checkpoint.label}: it stores {_FORMS[found]}, expected {_FORMS[expected]} as in the base model {base.label}",
+        hint=f"convert the checkpoint to the form of the base model: {_CONVERT[expected]}",
     )
 
 
-def _by_itself(checkpoint: Checkpoint) -> bool | None:
-    if any(_BY_ITSELF.search(name) for name in checkpoint.tensors):
-        return True
+def _form(checkpoint: Checkpoint) -> Form | None:
+    if any(_SEPARATE.search(name) for name in checkpoint.tensors):
+        return "separate"
     joined = any(len(info.shape) == 3 and ".experts." in name for name, info in checkpoint.tensors.items())
-    return False if joined else None
+    return "joined" if joined else None

@@ -1,4 +1,4 @@
-"""What is said of a checkpoint that does not fit its base model: everything at once, and one rule that helps."""
+"""Mismatches between a checkpoint and the base model: one error for all of them, and one rule that excludes them."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
-from hubmerge.checkpoints.matching.components import component_of, layers_of, patterns_for
-from hubmerge.checkpoints.matching.experts import experts_in_other_form
+from hubmerge.checkpoints.matching.components import component_of, layers_of, patterns_for, stack_of
+from hubmerge.checkpoints.matching.experts import experts_mismatch
 from hubmerge.checkpoints.matching.names import Renaming, nearest, parameter_shapes
 from hubmerge.checkpoints.matching.selection import Selection
 from hubmerge.checkpoints.tensors import describe_shape
 from hubmerge.errors import CheckpointError
+from hubmerge.support.text import listed
 
 _QUANTIZED_PARTS = frozenset(
     {
@@ -20,15 +21,24 @@ _QUANTIZED_PARTS = frozenset(
         *("SCB", "absmax", "quant_map"),
     }
 )
-"""What the tensors of quantized formats are called, beside the weights that other checkpoints have."""
+"""Last parts of tensor names that only quantized formats have."""
+
+_OTHER_BASE = "set base_model to the model that this checkpoint was fine-tuned from"
 
 
 @dataclass(frozen=True)
 class Mismatches:
-    """The tensors of a checkpoint that have no place in the base model, and those that it lacks.
+    """Tensors of a checkpoint that do not match the base model, and tensors that it lacks.
 
-    `placed` maps the names in the base model of all others to those in the checkpoint; so does `misshapen` those of
-    other shapes. `surplus` are names in the checkpoint, `gaps` names in the base model.
+    Attributes:
+        base: the base model.
+        checkpoint: the checkpoint that was matched with it.
+        selection: the tensors to be merged.
+        renaming: the best renaming of the checkpoint's names.
+        placed: tensors that match: name in the base model to name in the checkpoint.
+        misshapen: tensors of another shape: name in the base model to name in the checkpoint.
+        surplus: names in the checkpoint that the base model does not have.
+        gaps: names in the base model that the checkpoint lacks in a component that it has.
     """
 
     base: Checkpoint
@@ -41,87 +51,87 @@ class Mismatches:
     gaps: Sequence[str]
 
     def __bool__(self) -> bool:
-        """Whether there are any."""
+        """Return True if there are any."""
         return bool(self.misshapen or self.surplus or self.gaps)
 
     def error(self) -> CheckpointError:
-        """What to raise: that the checkpoint is quantized, or one of another model, or what has to be left out."""
-        in_other_form = experts_in_other_form(self.base, self.checkpoint)
-        if in_other_form is not None:
-            return in_other_form
-        label = self.checkpoint.label
-        told = "; ".join(self._told())
-        if (quantized := self._quantized()) is not None:
-            return quantized
-        if self._most_do_not_fit():
+        """Return the error to raise: the most general cause that explains the mismatches, and how to resolve it."""
+        error = experts_mismatch(self.base, self.checkpoint) or self._quantized()
+        if error is not None:
+            return error
+        label, base, details = self.checkpoint.label, self.base.label, "; ".join(self._details())
+        if self._mostly_mismatched():
             return CheckpointError(
-                f"{label}: most of its tensors do not fit the base model {self.base.label}{self._types()}: {told}",
-                hint="it was fine-tuned from another model: name that one as base_model, or take this checkpoint out",
+                f"{label}: most of its tensors do not match the base model {base}{self._types()}: {details}",
+                hint=f"{_OTHER_BASE}, or remove the checkpoint from `models`",
+                tensor=self._first,
             )
-        if self._is_of_another_depth():
+        if self._has_other_depth():
             return CheckpointError(
-                f"{label}: its layers are not those of the base model {self.base.label}: {told}",
-                hint="it was fine-tuned from another model, or is not complete: name the base model that it was "
-                "fine-tuned from, or fetch all of it",
+                f"{label}: its layers are not those of the base model {base}: {details}",
+                hint=f"{_OTHER_BASE}; or, if the checkpoint is incomplete, save it again with save_pretrained()",
+                tensor=self._first,
             )
-        return CheckpointError(f"{label}: {told}", hint=f"{self._way_out()}, or leave out what differs: {self._rule()}")
+        way_out = _OTHER_BASE if self.misshapen or self.surplus else "save the complete checkpoint again"
+        return CheckpointError(
+            f"{label}: {details}",
+            hint=f"{way_out}, or exclude the mismatched tensors: {self._rule()}",
+            tensor=self._first,
+        )
 
-    def _told(self) -> Iterator[str]:
+    @property
+    def _first(self) -> str:
+        return next(iter([*self.misshapen.values(), *self.surplus, *self.gaps]))
+
+    def _details(self) -> Iterator[str]:
         base = f"the base model {self.base.label}"
         if self.misshapen:
             target, stored = next(iter(self.misshapen.items()))
-            shape = describe_shape(self.checkpoint.tensors[stored].shape)
-            wanted = describe_shape(self.base.tensors[target].shape)
-            others = _listed(list(self.misshapen.values())[1:])
-            yield f"tensor {stored!r} is {shape}, {base} has {wanted} in {target!r}" + (
-                f"; of another shape as well: {others}" if others else ""
-            )
+            found = describe_shape(self.checkpoint.tensors[stored].shape)
+            expected = describe_shape(self.base.tensors[target].shape)
+            others = [repr(name) for name in list(self.misshapen.values())[1:]]
+            also = f"; also mismatched: {listed(others, most=4)}" if others else ""
+            yield f"tensor {stored!r} is {found}, expected {expected} as {target!r} of {base}{also}"
         if self.surplus:
             first = self.surplus[0]
-            alike = nearest(next(self.renaming.candidates(first)), self.base.tensors)
-            yield f"tensor {first!r}{_more(self.surplus)}: {base} has none of that name" + (
-                f", the nearest is {alike!r}" if alike else ""
-            )
+            similar = nearest(next(self.renaming.candidates(first)), self.base.tensors)
+            hint = f" (nearest name: {similar!r})" if similar else ""
+            yield f"{_tensors(self.surplus)} not in {base}{hint}"
         if self.gaps:
-            yield (
-                f"tensor {self.gaps[0]!r}{_more(self.gaps)} of {base} is missing, though the checkpoint has other "
-                f"tensors of {component_of(self.gaps[0])}"
-            )
+            component = component_of(self.gaps[0])
+            yield f"{_tensors(self.gaps)} missing, expected all tensors that {base} has in {component}"
 
     def _quantized(self) -> CheckpointError | None:
-        config = self.checkpoint.config.get("quantization_config")
-        method = config.get("quant_method") if isinstance(config, Mapping) else None
+        """Return the error for a checkpoint or base model in a quantized format, None if neither is."""
+        settings = self.checkpoint.config.get("quantization_config")
+        method = settings.get("quant_method") if isinstance(settings, Mapping) else None
         for owner in (self.checkpoint, self.base):
             part = next((name for name in owner.tensors if name.rpartition(".")[2] in _QUANTIZED_PARTS), None)
-            if part is not None or (owner is self.checkpoint and config):
-                told = f"tensor {part!r} belongs to" if part is not None else "its config.json tells of"
-                called = f" ({method})" if owner is self.checkpoint and isinstance(method, str) else ""
+            if part is not None or (owner is self.checkpoint and settings):
+                cause = f"tensor {part!r} belongs to" if part is not None else "its config.json sets"
+                named = f" ({method})" if owner is self.checkpoint and isinstance(method, str) else ""
                 return CheckpointError(
-                    f"{owner.label}: {told} a quantized format{called}, which cannot be merged",
+                    f"{owner.label}: {cause} a quantized format{named}, which cannot be merged",
                     hint="merge an unquantized version of this model",
+                    tensor=part,
                 )
         return None
 
-    def _most_do_not_fit(self) -> bool:
-        wanted = sum(self.selection.covers(name) for name in parameter_shapes(self.base.tensors))
+    def _mostly_mismatched(self) -> bool:
+        expected = sum(self.selection.covers(name) for name in parameter_shapes(self.base.tensors))
         stored = len(self.placed) + len(self.misshapen) + len(self.surplus)
-        return 2 * len(self.placed) < min(wanted, stored)
+        return 2 * len(self.placed) < min(expected, stored)
 
-    def _is_of_another_depth(self) -> bool:
-        """Whether a layer is in one of the two models only, in a stack of layers that both have."""
+    def _has_other_depth(self) -> bool:
+        """Return True if only one of the two models has some layer of a stack that both have."""
         surplus = {name for stored in self.surplus for name in self.renaming.candidates(stored)}
         return _has_further_layers(surplus, self.base.tensors) or _has_further_layers(
             self.gaps, [*self.placed, *self.misshapen]
         )
 
     def _types(self) -> str:
-        types = [owner.config.get("model_type") for owner in (self.checkpoint, self.base)]
-        return f" ({types[0]}, not {types[1]})" if all(types) and types[0] != types[1] else ""
-
-    def _way_out(self) -> str:
-        if self.misshapen or self.surplus:
-            return "choose the base model it was fine-tuned from"
-        return "fetch a complete checkpoint"
+        found, expected = (owner.config.get("model_type") for owner in (self.checkpoint, self.base))
+        return f" ({found}, expected {expected})" if found and expected and found != expected else ""
 
     def _rule(self) -> str:
         names = [*self.misshapen, *self.surplus, *self.gaps]
@@ -129,25 +139,29 @@ class Mismatches:
 
 
 def rule_for_all(names: Sequence[str], checkpoints: Sequence[Checkpoint], selection: Selection) -> str:
-    """The shortest rule that leaves of the base model's `names` only those that all checkpoints have."""
+    """Return the shortest recipe rule that selects only tensors which all checkpoints have.
+
+    Args:
+        names: the base model's tensors.
+        checkpoints: the checkpoints under the base model's names.
+        selection: the rule so far.
+    """
     having = {name: sum(name in checkpoint.tensors for checkpoint in checkpoints) for name in names}
     shared = [name for name in names if having[name] == len(checkpoints)]
     partly = [name for name in names if 0 < having[name] < len(checkpoints)]
-    left_out, taken = patterns_for(partly, shared), patterns_for(shared, partly)
-    if selection.include or len(left_out) <= len(taken):
-        return selection.excluding(left_out)
-    return selection.including(taken)
+    excluded, included = patterns_for(partly, shared), patterns_for(shared, partly)
+    if selection.include or len(excluded) <= len(included):
+        return selection.excluding(excluded)
+    return selection.including(included)
 
 
 def _has_further_layers(names: Iterable[str], others: Iterable[str]) -> bool:
     known = {layer for other in others for layer in layers_of(other)}
-    stacks = {stack for stack, _ in known}
-    return any(stack in stacks and (stack, number) not in known for name in names for stack, number in layers_of(name))
+    stacks = {stack_of(layer) for layer in known}
+    return any(stack_of(layer) in stacks and layer not in known for name in names for layer in layers_of(name))
 
 
-def _more(names: Sequence[str]) -> str:
-    return f" and {len(names) - 1} more" if len(names) > 1 else ""
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(repr, names[:4])) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+def _tensors(names: Sequence[str]) -> str:
+    """Return the subject of a sentence on tensors, with its verb: "tensors 'a' and 2 more are"."""
+    more = len(names) - 1
+    return f"tensors {names[0]!r} and {more} more are" if more else f"tensor {names[0]!r} is"

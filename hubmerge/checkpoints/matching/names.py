@@ -1,9 +1,9 @@
-"""Matching names that differ by a prefix: one architecture is stored under several layouts.
+"""Matching of tensor names that differ by a prefix.
 
-A vision tower is `vision_model.encoder...` inside the whole model and in files of transformers 4, and
-`encoder...` in files of transformers 5; a wrapped model carries `module.` in front of everything. Whichever
-prefix, taken off or put in front, makes the most names and shapes agree is the one meant; if two do equally
-well, nobody can know.
+One architecture is stored under several layouts. A vision tower has names `vision_model.encoder...` in the whole model
+and in files of transformers 4, `encoder...` in files of transformers 5; in a wrapped model every name begins with
+`module.`. The prefix that makes most names and shapes agree, removed or added, is used; two that do equally well are
+ambiguous.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hubmerge.errors import CheckpointError
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Files older than the present names of the parameters of a layer norm are still in use.
+# Old files that are still in use have other names for the parameters of a layer norm.
 _OTHER_SPELLING = {".gamma": ".weight", ".weight": ".gamma", ".beta": ".bias", ".bias": ".beta"}
 
 _BUFFERS = ("position_ids", "token_type_ids", "inv_freq", "original_inv_freq", "masked_bias", "num_batches_tracked")
@@ -25,13 +25,13 @@ _BUFFERS = ("position_ids", "token_type_ids", "inv_freq", "original_inv_freq", "
 
 @dataclass(frozen=True)
 class Renaming:
-    """How names are brought to those of another file: a prefix taken off, or one put in front, or neither."""
+    """Change that turns the names of one file into those of another: a prefix removed, a prefix added, or none."""
 
     strip: str = ""
     add: str = ""
 
     def candidates(self, name: str) -> Iterator[str]:
-        """What `name` may be called on the other side, the likeliest first."""
+        """Yield the names that `name` may have in the other file, the likeliest first."""
         if self.strip and name.startswith(f"{self.strip}."):
             yield from _spellings(name[len(self.strip) + 1 :])
         if self.add:
@@ -39,38 +39,24 @@ class Renaming:
         yield from _spellings(name)
 
     def target(self, name: str, targets: Collection[str]) -> str | None:
-        """The one of `targets` that `name` stands for, if there is one."""
+        """Return the one of `targets` that `name` becomes, None if there is none."""
         return next((candidate for candidate in self.candidates(name) if candidate in targets), None)
 
     def __str__(self) -> str:
         if self.strip:
-            return f"`{self.strip}.` taken off the names"
-        return f"`{self.add}.` put in front of the names" if self.add else "names as they are"
-
-
-def match_names(names: Shapes, targets: Shapes, label: str) -> Renaming:
-    """Return the renaming under which most of `names` are found, with equal shapes, among `targets`.
-
-    Names without a target are left to the caller.
-
-    Args:
-        names: names and shapes of the checkpoint's parameters.
-        targets: names and shapes of the base model's parameters.
-        label: the checkpoint's name in messages.
-
-    Raises:
-        CheckpointError: two renamings with different results do equally well.
-    """
-    best = best_renamings(names, targets)
-    if len(best) > 1:
-        raise ambiguous_names(label, best)
-    return best[0]
+            return f"`{self.strip}.` removed from the names"
+        return f"`{self.add}.` added to the names" if self.add else "names as they are"
 
 
 def best_renamings(names: Shapes, targets: Shapes) -> list[Renaming]:
     """Return the renamings under which most of `names` are found, with equal shapes, among `targets`.
 
-    There are more than one only if they lead to different results. Names that need no renaming are preferred.
+    Args:
+        names: names and shapes of a checkpoint's parameters.
+        targets: names and shapes of the base model's parameters.
+
+    Returns:
+        One renaming, or several that do equally well with different results. No renaming is preferred to any.
     """
     unchanged = Renaming()
     best_score, best = _score(unchanged, names, targets), [unchanged]
@@ -86,38 +72,38 @@ def best_renamings(names: Shapes, targets: Shapes) -> list[Renaming]:
     return list(results.values()) if len(results) > 1 else best[:1]
 
 
-def ambiguous_names(label: str, renamings: Sequence[Renaming]) -> CheckpointError:
+def ambiguous_names(label: str, renamings: Sequence[Renaming], *, hint: str | None = None) -> CheckpointError:
     """Return the error for a checkpoint whose names match the base model's in several ways."""
     ways = " or ".join(str(renaming) for renaming in renamings)
     return CheckpointError(
         f"{label}: its tensors match the base model in more than one way: {ways}",
-        hint="save the checkpoint as a whole model with save_pretrained(), so that its names are complete",
+        hint=hint or "save the checkpoint as a whole model with save_pretrained(), so that its names are complete",
     )
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The name most like `name`, if any is alike."""
+    """Return the most similar one of `names`, None if none is similar."""
     found = difflib.get_close_matches(name, list(names), n=1, cutoff=0.6)
     return found[0] if found else None
 
 
 def buffer_reason(info: TensorInfo) -> str | None:
-    """Why a tensor is no parameter, in words; None if it is one.
+    """Return the reason why a tensor is not a parameter, in words; None if it is one.
 
-    Buffers are computed from the configuration, so that files differ in whether they hold them.
+    Buffers are computed from the config: some files of a model have them, others do not.
     """
     last = info.name.rpartition(".")[2]
     if last in _BUFFERS:
         return f"{last} is a buffer, not a parameter"
     if not info.dtype.is_floating_point:
-        return "whole numbers and truth values are not merged"
+        return "integers and booleans are not merged"
     if info.name.endswith(".attn.bias") and len(info.shape) == 4:
         return "a causal mask is a buffer, not a parameter"
     return None
 
 
 def parameter_shapes(tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that are parameters."""
+    """Return names and shapes of the tensors that are parameters."""
     return {name: info.shape for name, info in tensors.items() if buffer_reason(info) is None}
 
 

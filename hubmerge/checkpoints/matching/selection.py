@@ -1,4 +1,4 @@
-"""Which tensors a recipe wants merged, by globs on their names."""
+"""Selection of the tensors to merge, by globs on their names."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from fnmatch import fnmatchcase
 
 from hubmerge.checkpoints.matching.components import pattern_for
 from hubmerge.errors import CheckpointError
+from hubmerge.support.text import listed
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Globs (`vision_model.*`, `*.bias`) on canonical names.
+    """Globs (`vision_model.*`, `*.bias`) on the base model's names.
 
-    A tensor is merged if it matches any of `include`, or `include` is empty, and none of `exclude`.
+    A tensor is merged if it matches one of `include`, or `include` is empty, and it matches none of `exclude`.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
     def covers(self, name: str) -> bool:
-        """Whether the tensor of this name is to be merged."""
+        """Return True if the tensor with this name is to be merged."""
         return self.reason_against(name) is None
 
     def reason_against(self, name: str) -> str | None:
-        """Why the tensor is not to be merged, in words; None if it is."""
+        """Return the reason why the tensor is not to be merged, in words; None if it is to be merged."""
         for pattern in self.exclude:
             if fnmatchcase(name, pattern):
                 return f"excluded by {pattern!r}"
@@ -35,11 +36,15 @@ class Selection:
         return None
 
     def excluding(self, patterns: Sequence[str]) -> str:
-        """This selection without what `patterns` take, as it is written in a recipe."""
+        """Return this selection with more exclusions, in recipe syntax.
+
+        >>> Selection(include=("encoder.*",)).excluding(["*.bias"])
+        'tensors: {include: ["encoder.*"], exclude: ["*.bias"]}'
+        """
         return replace(self, exclude=(*self.exclude, *patterns))._written()
 
     def including(self, patterns: Sequence[str]) -> str:
-        """This selection with `patterns` for what is included, as it is written in a recipe."""
+        """Return this selection with other inclusions, in recipe syntax."""
         return replace(self, include=tuple(patterns))._written()
 
     def _written(self) -> str:
@@ -48,9 +53,14 @@ class Selection:
         return f"tensors: {{{', '.join(lists)}}}"
 
     def check(self, names: Collection[str], label: str) -> None:
-        """Check that something of the base model, which is called `label` and has the parameters `names`, is left.
+        """Check that the selection covers at least one tensor.
 
-        Raises CheckpointError naming the key of the recipe at fault, and some of the names.
+        Args:
+            names: the base model's parameters.
+            label: the base model's name in messages.
+
+        Raises:
+            CheckpointError: no tensor is left; the message names the key of the recipe and some of the tensors.
         """
         if not names or any(self.covers(name) for name in names):
             return
@@ -63,15 +73,15 @@ class Selection:
         keys = keys or list(globs)
         wrong = [glob for key in keys for glob in globs[key]]
         where = " and ".join(f"`tensors: {key}`" for key in keys)
-        listed = ", ".join(f'"{glob}"' for glob in wrong[:4]) + (", ..." if len(wrong) > 4 else "")
+        shown = listed([f'"{glob}"' for glob in wrong], most=4)
         raise CheckpointError(
-            f"{where} in the recipe ({listed}): no tensor of the base model {label} is left to be merged; "
-            f"it has for example {', '.join(repr(name) for name in _examples(names, wrong[0]))}",
+            f"no tensor of the base model {label} is left to merge under {where} in the recipe ({shown}); "
+            f"its tensors are, for example, {', '.join(repr(name) for name in _examples(names, wrong[0]))}",
             hint=glob_hint(wrong[0], names),
         )
 
     def unmatched(self, names: set[str]) -> list[str]:
-        """The globs that match none of `names`: most likely misspelt."""
+        """Return the globs that match none of `names`; they are probably misspelled."""
         return [
             pattern
             for pattern in (*self.include, *self.exclude)
@@ -80,19 +90,20 @@ class Selection:
 
 
 ALL_TENSORS = Selection()
+"""Selection without globs: every tensor is merged."""
 
 
 def glob_hint(glob: str, names: Collection[str]) -> str:
-    """How to write a glob that takes too little or too much, of names like `names`."""
+    """Return a hint on how to write globs for names such as `names`, instead of `glob`."""
     inside = f"{glob.rstrip('.')}."
     if any(name.startswith(inside) for name in names):
-        return f"globs stand for whole names: for all tensors of {glob} write `{inside}*`"
+        return f"globs match whole names: for all tensors of {glob} write `{inside}*`"
     patterns = list(dict.fromkeys(pattern_for(name) for name in names if "." in name))[:2]
-    return f"globs stand for whole names: {', '.join(f'`{pattern}`' for pattern in (*patterns, '*.bias'))}"
+    return f"globs match whole names: {', '.join(f'`{pattern}`' for pattern in (*patterns, '*.bias'))}"
 
 
 def _examples(names: Collection[str], glob: str) -> list[str]:
-    """Three names at most, of different parts of the model as far as there are; those that `glob` may mean first."""
+    """Return at most three names from different parts of the model, beginning with those that start with `glob`."""
     firsts: dict[str, str] = {}
     for name in names:
         firsts.setdefault(pattern_for(name), name)

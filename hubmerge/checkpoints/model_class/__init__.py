@@ -1,1 +1,1 @@
-"""What transformers says of a model's class and config."""
+"""Facts about a model's class in transformers, found from its config without values."""

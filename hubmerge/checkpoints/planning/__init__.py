@@ -1,1 +1,1 @@
-"""What is merged, kept and written, planned from names, shapes and configs."""
+"""Plan of a merge: the tensors to merge, keep and write, from names, shapes and configs."""

@@ -1,6 +1,6 @@
-"""Which tensors are weight matrices: the 2-D weights of linear layers, as the model's own class says.
+"""Weight matrices of a model: the 2-D weights of linear layers, by the model's class in transformers.
 
-The fused weights of experts, one 3-D tensor of (experts, m, n), are as many matrices as there are experts.
+The joined weights of experts, one 3-D tensor of (experts, m, n), have one matrix for each expert.
 """
 
 from __future__ import annotations
@@ -9,74 +9,85 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hubmerge.checkpoints.matching.names import match_names, parameter_shapes
-from hubmerge.checkpoints.model_class.model_class import model_class
+from hubmerge.checkpoints.matching.names import Shapes, best_renamings, parameter_shapes
+from hubmerge.checkpoints.model_class.class_lookup import UnknownClass
+from hubmerge.checkpoints.model_class.model_class import find_model_class
 from hubmerge.checkpoints.tensors import TensorInfo
-from hubmerge.errors import CheckpointError
 
 _LOOKUP_TABLES = ("embed", "wte", "wpe", "shared", "relative_attention_bias")
-_BY_NAME = "2-D, named `.weight`, and not an embedding by its name"
+_BY_NAME = "2-D tensors named `.weight` that are no embedding by their name"
 
 
 @dataclass(frozen=True)
 class MatrixRule:
-    """The names that are weight matrices, and a sentence that tells how that was decided.
+    """Kinds of a model's tensors, under their names in the files.
 
-    `ties` maps a name to the one it shares its values with, as far as the model's class says so; `heads` are tensors
-    whose shape depends on the number of classes, as it says too. What no class knows is in `unknown`.
+    Attributes:
+        matrices: weight matrices.
+        description: the rule by which they were found, a sentence.
+        ties: tied tensors of the model's class: alias to owner.
+        heads: tensors whose shape depends on the number of classes.
+        unknown: tensors that the class does not have.
     """
 
     matrices: frozenset[str]
-    sentence: str
+    description: str
     ties: Mapping[str, str]
     heads: frozenset[str] = frozenset()
     unknown: frozenset[str] = frozenset()
 
     def is_matrix(self, name: str) -> bool:
-        """Whether the tensor is the weight of a linear layer, or the fused weights of several experts."""
+        """Return True if the tensor is the weight of a linear layer, or the joined weights of several experts."""
         return name in self.matrices
 
 
 def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> MatrixRule:
-    """Decide for each of the base model's tensors, from its config and the tensors' names and shapes.
+    """Find the weight matrices of a model.
 
     Weights of `Linear` and of GPT-2's `Conv1D`, of routers and experts, and the joined projections of
-    `MultiheadAttention`, are matrices; embeddings (and whatever is tied to one), convolutions, norms, biases and
-    free parameters are not. What no class in transformers knows is decided by shape and name, and the sentence
-    says so.
+    `MultiheadAttention` are matrices. Embeddings and tensors tied to them, convolutions, norms, biases and free
+    parameters are not. Tensors that no class of transformers has are classified by shape and name.
+
+    Args:
+        config: the content of config.json.
+        tensors: the tensors in the model's files.
     """
     shapes = parameter_shapes(tensors)
     by_name = {name for name, shape in shapes.items() if _looks_like_a_matrix(name, shape)}
-    try:
-        facts = model_class(config, shapes)
-        in_model = {facts.own_names.get(name, name): name for name in shapes}
-        renaming = match_names(facts.shapes, {own: shapes[name] for own, name in in_model.items()}, facts.name)
-    except CheckpointError as error:
-        return MatrixRule(
-            frozenset(by_name), f"Weight matrices: {_BY_NAME} ({error.message}).", {}, unknown=frozenset(shapes)
-        )
+    found = find_model_class(config, shapes)
+    if isinstance(found, UnknownClass):
+        return _rule_by_name(by_name, shapes, found.reason)
+    in_model = {found.own_names.get(name, name): name for name in shapes}
+    renamings = best_renamings(found.shapes, {own: shapes[name] for own, name in in_model.items()})
+    if len(renamings) > 1:
+        return _rule_by_name(by_name, shapes, f"the names of {found.name} match in more than one way")
+    renaming = renamings[0]
 
     def in_file(name: str) -> str | None:
         target = renaming.target(name, in_model)
         return None if target is None else in_model[target]
 
-    decided = {name for own in facts.shapes if (name := in_file(own)) is not None}
-    matrices = {name for own in facts.matrices if (name := in_file(own)) is not None and len(shapes[name]) in (2, 3)}
-    heads = {name for own in facts.heads if (name := in_file(own)) is not None}
-    undecided = set(shapes) - decided
-    sentence = f"Weight matrices: the linear layers of {facts.name}"
-    if undecided:
-        sentence += f"; for {len(undecided)} of {len(shapes)} tensors, unknown to it: {_BY_NAME}"
+    known = {name for own in found.shapes if (name := in_file(own)) is not None}
+    unknown = set(shapes) - known
+    matrices = {name for own in found.matrices if (name := in_file(own)) is not None and len(shapes[name]) in (2, 3)}
+    heads = {name for own in found.heads if (name := in_file(own)) is not None}
+    description = f"Weight matrices: the linear layers of {found.name}"
+    if unknown:
+        description += f"; of {len(unknown)} of {len(shapes)} tensors that it does not have, {_BY_NAME}"
     ties = {
         in_file(alias) or next(renaming.candidates(alias)): in_file(owner) or next(renaming.candidates(owner))
-        for alias, owner in facts.ties.items()
+        for alias, owner in found.ties.items()
     }
-    matrices |= undecided & by_name
-    return MatrixRule(frozenset(matrices), sentence + ".", ties, frozenset(heads), frozenset(undecided))
+    matrices |= unknown & by_name
+    return MatrixRule(frozenset(matrices), description + ".", ties, frozenset(heads), frozenset(unknown))
+
+
+def _rule_by_name(by_name: set[str], shapes: Shapes, reason: str) -> MatrixRule:
+    return MatrixRule(frozenset(by_name), f"Weight matrices: {_BY_NAME} ({reason}).", {}, unknown=frozenset(shapes))
 
 
 def is_lookup_table(name: str) -> bool:
-    """Whether a tensor is an embedding by its name."""
+    """Return True if a tensor is an embedding by its name."""
     return any(word in part for part in name.lower().split(".") for word in _LOOKUP_TABLES)
 
 

@@ -1,4 +1,4 @@
-"""What a merge will do to each of the base model's tensors, decided from headers alone."""
+"""Merge plan: the action for each tensor of the base model, decided from headers alone."""
 
 from __future__ import annotations
 
@@ -28,9 +28,15 @@ _STATE_ITEM_BYTES = torch.float64.itemsize
 
 @dataclass(frozen=True)
 class PlannedTensor:
-    """One tensor of the merged model: what is done to it and why, and the dtype it will be written in.
+    """One tensor of the merged model.
 
-    A weight matrix is (m, n), or (experts, m, n) where a layer's experts are stored as one tensor.
+    Attributes:
+        name: its name in the base model's files.
+        shape: its shape; a weight matrix is (m, n), or (experts, m, n) where one tensor joins a layer's experts.
+        dtype: its dtype in the base model's files.
+        out_dtype: the dtype that it is written in.
+        action: what the merge does to it.
+        reason: the reason for the action, in words.
     """
 
     name: str
@@ -42,27 +48,27 @@ class PlannedTensor:
 
     @property
     def merged(self) -> bool:
-        """Whether the tensor changes."""
+        """True if the merge changes the tensor."""
         return self.action != "keep"
 
     @property
     def copied(self) -> bool:
-        """Whether the base model's bytes are written as they are."""
+        """True if the base model's bytes are written unchanged."""
         return self.action == "keep" and self.dtype == self.out_dtype
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         return math.prod(self.shape)
 
     @property
     def spec(self) -> TensorSpec:
-        """Name, dtype and shape as they will be written."""
+        """Name, dtype and shape in the files to be written."""
         return TensorSpec(self.name, self.out_dtype, self.shape)
 
     @property
     def flops(self) -> float:
-        """Rough cost of absorbing one task vector: products of m x n and the eigenproblem of m x m, m <= n."""
+        """Rough cost of merging one task vector: products with an m x n matrix and one m x m eigenproblem, m <= n."""
         if self.action != "merge-matrix":
             return float(self.elements)
         small, large = sorted(self.shape[-2:])
@@ -71,61 +77,63 @@ class PlannedTensor:
 
 @dataclass(frozen=True)
 class MergePlan:
-    """Every tensor of the merged model in the order of the base model's files.
+    """Plan for every tensor of the merged model.
 
-    `left_out` are tensors of the base's files that are not written because they share their values with one
-    that is, each with the name of that one. `sentence` tells how weight matrices were told from the rest.
+    Attributes:
+        tensors: the tensors to be written, in the order of the base model's files.
+        left_out: tied tensors of the base model's files that are not written: alias and owner.
+        matrix_rule: the rule by which weight matrices were found, a sentence.
     """
 
     tensors: tuple[PlannedTensor, ...]
     left_out: tuple[tuple[str, str], ...]
-    sentence: str
+    matrix_rule: str
 
     @property
     def merged(self) -> tuple[PlannedTensor, ...]:
-        """The tensors that change."""
+        """Tensors that the merge changes."""
         return tuple(tensor for tensor in self.tensors if tensor.merged)
 
     @property
     def kept(self) -> tuple[PlannedTensor, ...]:
-        """The tensors that stay the base model's."""
+        """Tensors that stay the base model's."""
         return tuple(tensor for tensor in self.tensors if not tensor.merged)
 
     @property
     def specs(self) -> tuple[TensorSpec, ...]:
-        """What will be written."""
+        """Name, dtype and shape of each tensor to be written."""
         return tuple(tensor.spec for tensor in self.tensors)
 
     @property
     def counts(self) -> dict[Action, int]:
-        """How many tensors each action applies to."""
+        """Number of tensors for each action."""
         counted = Counter(tensor.action for tensor in self.tensors)
         actions: tuple[Action, ...] = ("merge-matrix", "merge-other", "keep")
         return {action: counted[action] for action in actions}
 
     @property
     def elements(self) -> int:
-        """How many numbers change."""
+        """Number of elements that the merge changes."""
         return sum(tensor.elements for tensor in self.merged)
 
     @property
     def written_bytes(self) -> int:
-        """Size of the merged model's values."""
+        """Size of the merged model's values in bytes."""
         return sum(spec.nbytes for spec in self.specs)
 
     @property
     def state_bytes(self) -> int:
-        """Size of the accumulated delta, which is kept in float64."""
+        """Size of the accumulated delta in bytes; it is stored in float64."""
         return self.elements * _STATE_ITEM_BYTES
 
     @property
     def largest(self) -> PlannedTensor:
-        """The largest tensor that changes: what is held in memory is a small multiple of it."""
+        """The largest tensor that the merge changes; memory use is a small multiple of it."""
         return max(self.merged, key=lambda tensor: tensor.elements)
 
     @property
     def flops_per_step(self) -> float:
-        """Rough count of float64 operations that absorbing one checkpoint takes."""
+        """Rough number of float64 operations for one checkpoint."""
         return sum(tensor.flops for tensor in self.merged)
 
 
@@ -137,13 +145,20 @@ def make_plan(
     selection: Selection = ALL_TENSORS,
     out_dtype: torch.dtype | None = None,
 ) -> MergePlan:
-    """Plan the merge of `checkpoints`, aligned to `base` under the same `selection`, into it.
+    """Plan the merge of checkpoints into a base model.
 
-    A tensor is merged if all checkpoints have it and `selection` covers it. `out_dtype` is what floating
-    tensors are written in; each one's own dtype if it is None.
+    A tensor is merged if `selection` covers it and all checkpoints have it.
 
-    Raises CheckpointError if a component is in some checkpoints only, a glob of `selection` matches nothing,
-    a tensor to be merged is quantized or in a head for other classes, or nothing is left to merge.
+    Args:
+        base: the base model.
+        checkpoints: the checkpoints, aligned with `base` under the same selection.
+        rule: the kinds of the base model's tensors.
+        selection: the tensors to merge.
+        out_dtype: the dtype of floating-point tensors in the files; None for each tensor's own dtype.
+
+    Raises:
+        CheckpointError: only some checkpoints have a component, a glob matches nothing, a tensor to be merged is
+            quantized or in a head for other classes, or nothing is left to merge.
     """
     _check_selection(base, checkpoints, selection)
     left_out = tuple(
@@ -156,11 +171,11 @@ def make_plan(
         if info.name not in dropped
     )
     check_heads([tensor.name for tensor in tensors if tensor.merged], base, checkpoints, rule, selection)
-    plan = MergePlan(tensors, left_out, rule.sentence)
+    plan = MergePlan(tensors, left_out, rule.description)
     if not plan.merged:
         raise CheckpointError(
-            f"nothing to merge: all {len(tensors)} tensors of {base.label} stay as they are",
-            hint="check `tensors: {include: ..., exclude: ...}` in the recipe",
+            f"{base.label}: nothing to merge: no checkpoint has a tensor that `tensors` in the recipe covers",
+            hint="widen `tensors: {include: [...], exclude: [...]}` in the recipe, or remove it to merge all tensors",
         )
     return plan
 
@@ -201,9 +216,12 @@ def _planned(
 
 
 def _quantized(info: TensorInfo, owner: Checkpoint) -> CheckpointError:
+    dtype = str(info.dtype).removeprefix("torch.")
     return CheckpointError(
-        f"{owner.label}: tensor {info.name!r} is stored as {info.dtype}, a quantized format that cannot be merged",
+        f"{owner.label}: tensor {info.name!r} is stored as {dtype}, in a quantized format that cannot be merged",
         hint="merge an unquantized version of this model",
+        tensor=info.name,
+        file=f"{owner.label}/{info.file}",
     )
 
 
@@ -217,8 +235,9 @@ def _only_some(
     lacking = next(checkpoint for checkpoint in checkpoints if checkpoint not in having)
     component = component_of(name)
     return CheckpointError(
-        f"{lacking.label}: lacks {component}, which {having[0].label} has ({name!r} for one)",
-        hint=f"to keep the base model's, write: {rule_for_all(list(base.tensors), checkpoints, selection)}",
+        f"{lacking.label}: {component} is missing, which {having[0].label} has (for example {name!r})",
+        hint=f"keep the base model's: {rule_for_all(list(base.tensors), checkpoints, selection)}",
+        tensor=name,
     )
 
 
@@ -227,10 +246,10 @@ def _check_selection(base: Checkpoint, checkpoints: Sequence[AlignedCheckpoint],
     names |= {tensor.name for checkpoint in checkpoints for tensor in checkpoint.ignored}
     unmatched = selection.unmatched(names)
     if unmatched:
-        alike = nearest(unmatched[0], names)
+        similar = nearest(unmatched[0], names)
         raise CheckpointError(
-            f"`tensors:` in the recipe: {unmatched[0]!r} matches no tensor of {base.label} or its checkpoints"
-            + (f"; the nearest name is {alike!r}" if alike else ""),
+            f"`tensors` in the recipe: {unmatched[0]!r} matches no tensor of {base.label} or its checkpoints"
+            + (f" (nearest name: {similar!r})" if similar else ""),
             hint=glob_hint(unmatched[0], list(base.tensors)),
         )
 

@@ -1,4 +1,4 @@
-"""Telling weights in a quantized format, which mean nothing without their scales, from plain 8-bit floats."""
+"""Detection of weights in a quantized format, as opposed to plain 8-bit floats."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint
 
 
 def is_quantized(checkpoint: Checkpoint, name: str) -> bool:
-    """Whether a tensor holds codes and not values.
+    """Return True if a tensor holds codes that mean nothing without their scales.
 
-    Whole numbers in a `.weight` are codes. An 8-bit float is one if the config speaks of quantization or if a
-    tensor with "scale" in its name lies beside it; otherwise it is a number like any other.
+    Integers in a `.weight` are codes. 8-bit floats are codes if the config has a `quantization_config`, or if the same
+    module has a tensor with "scale" in its name; otherwise they are plain numbers.
     """
     info = checkpoint.tensors[name]
     if not info.dtype.is_floating_point:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 
 import torch
 
 from hubmerge.checkpoints import TensorSpec
+from hubmerge.checkpoints.matching.components import layers_of
 from hubmerge.executor.state import MergeState
 from hubmerge.executor.stats.stats import Similarity, TensorStats
 from hubmerge.linalg import SKETCH_SIZE, group_cosines
 
 SKETCH_PREFIX = "sketch/"
 OUTSIDE_LAYERS = "outside the layers"
-_LAYER = re.compile(r"(?:[^.]+\.)*?\d+(?=\.)")
 
 
 def sketch_key(step: int) -> str:
@@ -60,8 +59,7 @@ def layer_of(name: str) -> str:
     >>> layer_of("vision_model.encoder.layers.3.mlp.fc1.weight")
     'vision_model.encoder.layers.3'
     """
-    match = _LAYER.match(name)
-    return OUTSIDE_LAYERS if match is None else match.group()
+    return next(layers_of(name), OUTSIDE_LAYERS)
 
 
 def _rounded(cosine: float | None) -> float | None:

@@ -163,7 +163,7 @@ def test_a_surplus_tensor_is_refused_with_the_nearest_name(opened: Open) -> None
     odd = {**without(TOWER, ["post_layernorm.weight"]), "post_layrnorm.weight": torch.ones(4)}
     error = refused(opened("base", TOWER), opened("odd", odd))
     assert "'post_layrnorm.weight'" in error.message
-    assert "the nearest is 'post_layernorm.weight'" in error.message
+    assert "(nearest name: 'post_layernorm.weight')" in error.message
 
 
 def test_a_missing_tensor_inside_a_component_is_refused(opened: Open) -> None:
@@ -241,18 +241,18 @@ def test_the_hint_of_a_surplus_component_is_a_selection_that_works(opened: Open)
     [
         (
             Selection(include=("vision_model",)),
-            '`tensors: include` in the recipe ("vision_model"): no tensor of the base model base is left to be merged',
+            'no tensor of the base model base is left to merge under `tensors: include` in the recipe ("vision_model")',
             "for all tensors of vision_model write `vision_model.*`",
         ),
         (
             Selection(exclude=("*", "logit_scale")),
-            '`tensors: exclude` in the recipe ("*", "logit_scale"): no tensor of the base model base is left',
-            "globs stand for whole names: `vision_model.*`, `text_model.*`, `*.bias`",
+            "no tensor of the base model base is left to merge under `tensors: exclude` in the recipe",
+            "globs match whole names: `vision_model.*`, `text_model.*`, `*.bias`",
         ),
         (
             Selection(include=("*.bias",), exclude=("*.bias",)),
-            '`tensors: include` and `tensors: exclude` in the recipe ("*.bias", "*.bias"): no tensor',
-            "globs stand for whole names",
+            "no tensor of the base model base is left to merge under `tensors: include` and `tensors: exclude` in",
+            "globs match whole names",
         ),
     ],
 )
@@ -322,7 +322,7 @@ def test_an_alignment_planned_from_headers_is_applied_to_the_files(opened: Open,
     headers = open_headers(headers_of(tmp_path / "tower"), tower.config, "tower")
     alignment = match(base, headers)
     assert alignment == match(base, tower)
-    assert alignment.layout == "`vision_model.` put in front of the names"
+    assert alignment.layout == "`vision_model.` added to the names"
     assert_reads(alignment.apply(tower), with_prefix("vision_model.", TOWER))
 
 

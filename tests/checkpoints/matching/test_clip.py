@@ -125,7 +125,7 @@ def test_a_mixed_stream_without_a_rule_is_refused_with_the_rule_that_helps(
     start = save(base("CLIPModel"), tmp_path / "base")
     entries = [entry(tmp_path, kind, seed) for kind, seed in zip(kinds, SEEDS, strict=True)]
     rule = 'include: ["vision_model.*"]' if "whole" in kinds else 'exclude: ["visual_projection.*"]'
-    with pytest.raises(CheckpointError, match="lacks") as caught:
+    with pytest.raises(CheckpointError, match="is missing, which") as caught:
         merge(tmp_path / "refused", start, entries)
     assert rule in (caught.value.hint or "")
     merged = merge(tmp_path / "merged", start, entries, selection=selection_in(caught.value))
@@ -140,7 +140,7 @@ def test_the_layout_is_told(tmp_path: Path) -> None:
     }
     assert told == {
         "whole": "names as they are",
-        "plain": "`vision_model.` put in front of the names",
+        "plain": "`vision_model.` added to the names",
         "prefixed": "names as they are",
         "projected": "names as they are",
     }

@@ -187,17 +187,18 @@ def test_experts_in_another_form_are_refused_and_either_hint_brings_them_togethe
     first, second = save(base(family), tmp_path / "base"), save(tuned(family, 1), tmp_path / "tuned")
     joined = save(tuned(family, 2), tmp_path / "joined", save_original_format=False)
     with pytest.raises(
-        CheckpointError, match="joined: it stores its experts joined, the base model base each"
+        CheckpointError, match="joined: it stores all experts of a layer joined, expected each expert in"
     ) as caught:
         merge(tmp_path, first, [second, joined])
-    assert "load_state_dict() and call save_pretrained(folder)" in (caught.value.hint or "")
+    assert "model.load_state_dict(tensors) and model.save_pretrained(folder)" in (caught.value.hint or "")
     model = getattr(transformers, family)(transformers.AutoConfig.from_pretrained(joined))
     model.load_state_dict(read_all(joined))
     merge(tmp_path / "apart", first, [second, save(model, tmp_path / "split")])
     with pytest.raises(
-        CheckpointError, match="tuned: it stores each expert by itself, the base model base its"
+        CheckpointError,
+        match="tuned: it stores each expert in tensors of its own, expected all experts of a layer joined",
     ) as caught:
         merge(tmp_path, joined, [second])
-    assert "from_pretrained() of transformers 5 and call save_pretrained(folder, save_orig" in (caught.value.hint or "")
+    assert "model.save_pretrained(new_folder, save_original_format=False)" in (caught.value.hint or "")
     model = getattr(transformers, family).from_pretrained(second)
     merge(tmp_path / "together", joined, [save(model, tmp_path / "joined too", save_original_format=False)])

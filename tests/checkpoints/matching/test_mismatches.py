@@ -48,8 +48,8 @@ def test_all_tensors_of_another_shape_are_told_with_one_rule(opened: Open) -> No
     base, checkpoint = opened("base", LANGUAGE), opened("tuned", language(vocabulary=11))
     error = refused(base, checkpoint)
     assert error.message == (
-        "tuned: tensor 'model.embed_tokens.weight' is 11 x 4, the base model base has 9 x 4 in "
-        "'model.embed_tokens.weight'; of another shape as well: 'lm_head.weight'"
+        "tuned: tensor 'model.embed_tokens.weight' is 11 x 4, expected 9 x 4 as 'model.embed_tokens.weight' of the "
+        "base model base; also mismatched: 'lm_head.weight'"
     )
     rule = selection_in(error)
     assert rule == Selection(exclude=("model.embed_tokens.weight", "lm_head.*"))
@@ -60,7 +60,10 @@ def test_all_missing_tensors_stand_in_one_rule(opened: Open) -> None:
     gone = [f"model.layers.{layer}.{part}.weight" for layer in range(6) for part in ("q_proj", "k_proj")]
     base, checkpoint = opened("base", language(6)), opened("part", without(language(6), gone))
     error = refused(base, checkpoint)
-    assert "'model.layers.0.q_proj.weight' and 11 more of the base model base is missing" in error.message
+    assert error.message == (
+        "part: tensors 'model.layers.0.q_proj.weight' and 11 more are missing, expected all tensors that the base "
+        "model base has in the model's body"
+    )
     rule = selection_in(error)
     assert rule == Selection(exclude=("model.layers.*.q_proj.weight", "model.layers.*.k_proj.weight"))
     assert not set(align(base, checkpoint, selection=rule).tensors) & set(gone)
@@ -110,15 +113,15 @@ def test_a_checkpoint_of_another_architecture_is_not_to_be_cut_down(opened: Open
     )
     other = opened("other", tensors if width == 4 else language(width=8), {"model_type": "bert"})
     error = refused(opened("base", LANGUAGE, {"model_type": "llama"}), other)
-    assert "other: most of its tensors do not fit the base model base (bert, not llama): tensor '" in error.message
-    assert "name that one as base_model" in (error.hint or "")
+    assert "other: most of its tensors do not match the base model base (bert, expected llama): tensor" in error.message
+    assert "set base_model to the model" in (error.hint or "")
     assert "exclude" not in (error.hint or "")
 
 
 @pytest.mark.parametrize(("base_layers", "layers"), [(1, 2), (2, 1), (8, 6), (6, 8)])
 def test_a_checkpoint_of_another_depth_is_not_to_be_cut_down(opened: Open, base_layers: int, layers: int) -> None:
     error = refused(opened("base", language(base_layers)), opened("other", language(layers)))
-    assert "other: its layers are not those of the base model base: tensor 'model.layers." in error.message
+    assert "other: its layers are not those of the base model base: tensors 'model.layers." in error.message
     assert "exclude" not in (error.hint or "")
 
 
@@ -133,7 +136,7 @@ def test_a_checkpoint_of_another_depth_is_not_to_be_cut_down(opened: Open, base_
             "belongs to a quantized format (gptq)",
         ),
         ({"codes": torch.int16}, {"quantization_config": {}}, None),
-        ({"codes": torch.float16}, {"quantization_config": {"quant_method": "x"}}, "tells of a quantized format (x)"),
+        ({"codes": torch.float16}, {"quantization_config": {"quant_method": "x"}}, "sets a quantized format (x)"),
     ],
 )
 @pytest.mark.parametrize("excluded", [(), ("*scale*", "*_idx")])

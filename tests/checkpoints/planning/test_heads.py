@@ -78,7 +78,7 @@ def planned(base: Path, checkpoint: Path, selection: Selection = ALL_TENSORS) ->
 
 
 def refused(base: Path, checkpoint: Path, selection: Selection = ALL_TENSORS) -> CheckpointError:
-    with pytest.raises(CheckpointError, match="is in a classification head for") as caught:
+    with pytest.raises(CheckpointError, match="belongs to a classification head for") as caught:
         planned(base, checkpoint, selection)
     return caught.value
 

@@ -39,8 +39,8 @@ def test_as_many_matrices_as_the_model_has_untied_linear_layers(tmp_path: Path, 
     checkpoint = open_checkpoint(save(name, tmp_path))
     rule = weight_matrices(checkpoint.config, checkpoint.tensors)
     assert sorted(checkpoint.tensors[matrix].shape for matrix in rule.matrices) == sorted(linear.values())
-    assert name in rule.sentence
-    assert "unknown" not in rule.sentence
+    assert name in rule.description
+    assert "does not have" not in rule.description
     assert not [matrix for matrix in rule.matrices for word in EMBEDDINGS if word in matrix]
 
 
@@ -97,7 +97,7 @@ def test_experts_that_the_class_fuses_are_matrices_in_the_files(tmp_path: Path) 
     rule = rule_for(save("MixtralForCausalLM", tmp_path))
     assert rule.is_matrix("model.layers.0.block_sparse_moe.experts.1.w2.weight")
     assert not rule.is_matrix("model.layers.0.input_layernorm.weight")
-    assert "12 of 29 tensors, unknown to it" in rule.sentence
+    assert "12 of 29 tensors that it does not have" in rule.description
 
 
 def test_the_joined_projection_of_attention() -> None:
@@ -129,15 +129,15 @@ TENSORS = dict(
         ({}, "no model_type"),
         ({"model_type": "no-such-model"}, "no-such-model"),
         ({"model_type": "bert", "hidden_size": "wide"}, "bert"),
-        ({"model_type": "bert", "num_hidden_layers": 10**9}, "claims num_hidden_layers"),
-        ({"model_type": "clip", "vision_config": {"num_hidden_layers": 10**9}}, "claims num_hidden_layers"),
+        ({"model_type": "bert", "num_hidden_layers": 10**9}, "config.json sets num_hidden_layers"),
+        ({"model_type": "clip", "vision_config": {"num_hidden_layers": 10**9}}, "config.json sets num_hidden_layers"),
     ],
 )
 def test_by_shape_and_name_where_no_class_is_known(config: dict[str, Any], told: str) -> None:
     rule = weight_matrices(config, TENSORS)
     assert rule.matrices == {"layers.0.attn.weight"}
-    assert told in rule.sentence
-    assert "2-D" in rule.sentence
+    assert told in rule.description
+    assert "2-D" in rule.description
 
 
 def test_code_that_a_config_names_is_not_run(tmp_path: Path) -> None:

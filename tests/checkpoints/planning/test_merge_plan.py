@@ -75,7 +75,7 @@ def test_towers_into_a_whole_model(opened: Open) -> None:
     reasons = {tensor.name: tensor.reason for tensor in plan.tensors}
     assert reasons["text_model.q.weight"] == "no checkpoint has text_model"
     assert "buffer" in reasons["vision_model.position_ids"]
-    assert plan.sentence == "By hand."
+    assert plan.matrix_rule == "By hand."
     assert plan.counts == {"merge-matrix": 1, "merge-other": 2, "keep": 4}
 
 
@@ -92,10 +92,10 @@ def test_totals(opened: Open) -> None:
 
 def test_a_component_of_some_checkpoints_only_is_refused_and_the_hint_works(opened: Open) -> None:
     base, tower, whole = opened("base", WHOLE), opened("tower", VISION), opened("whole", WHOLE)
-    with pytest.raises(CheckpointError, match=r"tower: lacks \w+, which whole has") as caught:
+    with pytest.raises(CheckpointError, match=r"tower: \w+ is missing, which whole has") as caught:
         planned(base, [whole, tower])
     assert selection_in(caught.value) == Selection(include=("vision_model.*",))
-    with pytest.raises(CheckpointError, match=r"tower: lacks \w+, which whole has") as caught:
+    with pytest.raises(CheckpointError, match=r"tower: \w+ is missing, which whole has") as caught:
         planned(base, [whole, tower], Selection(include=("*q*", "*scale"), exclude=("*norm*",)))
     selection = selection_in(caught.value)
     assert selection == Selection(include=("*q*", "*scale"), exclude=("*norm*", "text_model.*", "logit_scale"))
@@ -183,7 +183,7 @@ def test_8_bit_floats_with_scales_are_refused_even_where_the_scales_are_excluded
     base, one = opened("base", VISION), opened("one", quantized)
     with pytest.raises(CheckpointError, match=scale):
         planned(base, [one])
-    with pytest.raises(CheckpointError, match=r"one: tensor 'vision_model\.q\.weight' is stored as torch\.float8"):
+    with pytest.raises(CheckpointError, match=r"one: tensor 'vision_model\.q\.weight' is stored as float8"):
         planned(base, [one], Selection(exclude=(f"*.{scale}",)))
 
 
@@ -204,7 +204,7 @@ def test_a_head_for_the_same_classes_is_merged(opened: Open) -> None:
 def test_a_head_for_other_or_unknown_classes_needs_a_rule(opened: Open, config: dict[str, Any], where: str) -> None:
     base = opened("base", HEAD, config if where == "base" else CLASSES)
     checkpoints = [opened("one", HEAD, CLASSES), opened("two", HEAD, config if where == "checkpoint" else CLASSES)]
-    with pytest.raises(CheckpointError, match=r"'classifier\.weight' is in a classification head for") as caught:
+    with pytest.raises(CheckpointError, match=r"'classifier\.weight' belongs to a classification head for") as caught:
         planned(base, checkpoints, rule=HEAD_RULE)
     assert 'exclude: ["classifier.*"]' in (caught.value.hint or "")
     kept = planned(base, checkpoints, Selection(exclude=("classifier.*",)), rule=HEAD_RULE)
