@@ -16,6 +16,7 @@ from hubmerge.checkpoints.matching.matcher import align, match
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
 from hubmerge.checkpoints.model_class.config_check import check_config
 from hubmerge.checkpoints.open import open_checkpoint, open_headers
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.planning.load_check import check_loads
 from hubmerge.checkpoints.planning.matrices import MatrixRule, weight_matrices
 from hubmerge.checkpoints.planning.merge_plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
@@ -35,6 +36,7 @@ __all__ = [
     "Ignored",
     "MatrixRule",
     "MergePlan",
+    "Origin",
     "PlannedTensor",
     "SafetensorsReader",
     "SafetensorsWriter",

@@ -1,4 +1,4 @@
-"""A checkpoint: named tensors that are read one by one, each only when it is asked for."""
+"""Checkpoints: named tensors that are read one by one, each when it is asked for."""
 
 from __future__ import annotations
 
@@ -8,36 +8,36 @@ from typing import Any, Protocol, runtime_checkable
 
 import torch
 
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
-from hubmerge.errors import CheckpointError
 
 CHUNK_BYTES = 8 << 20
 
 
 class TensorSource(Protocol):
-    """One file that holds tensors: safetensors, a pickle, or a header whose values were never fetched."""
+    """One file of tensors: safetensors, a pickle, or a header without values."""
 
     def read(self, info: TensorInfo) -> torch.Tensor:
-        """The tensor in its stored dtype, on the CPU, in memory of its own."""
+        """Return the tensor in its stored dtype, on the CPU, in memory of its own."""
         ...
 
     def close(self) -> None:
-        """Let go of the file. Reading afterwards opens it again."""
+        """Close the file; a later `read` opens it again."""
         ...
 
 
 @runtime_checkable
 class PiecewiseSource(Protocol):
-    """A file that need not be read tensor by tensor."""
+    """A file whose tensors can be read in pieces."""
 
     def read_pieces(self, info: TensorInfo, elements: int) -> Iterator[torch.Tensor]:
-        """What `Checkpoint.read_pieces` gives."""
+        """Yield the tensor's values in pieces, as `Checkpoint.read_pieces` does."""
         ...
 
 
 @runtime_checkable
 class RemoteSource(Protocol):
-    """A file that lies elsewhere, of which only what is asked for is brought here."""
+    """A file on another machine, whose tensors are fetched one by one."""
 
     def prepare(self, infos: Iterable[TensorInfo]) -> None:
         """Fetch the values of these tensors, together and before they are read."""
@@ -45,57 +45,72 @@ class RemoteSource(Protocol):
 
 
 class HeaderOnly:
-    """A source of which only the header is known: everything can be planned, nothing can be read."""
+    """A file of which only the header was fetched: a merge can be planned with it, but nothing can be read."""
 
-    def __init__(self, label: str) -> None:
-        self._label = label
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
 
     def read(self, info: TensorInfo) -> torch.Tensor:
-        """Raise CheckpointError: the values are not here."""
-        raise CheckpointError(
-            f"{self._label}: tensor {info.name!r} cannot be read, only the header of {info.file} was fetched",
+        """Raise CheckpointError: there are no values."""
+        raise self._origin.error(
+            f"tensor {info.name!r} cannot be read: only the header of {info.file} was fetched",
             hint="fetch the checkpoint's files before merging it",
+            tensor=info.name,
         )
 
     def close(self) -> None:
-        """Nothing to let go of."""
+        """Do nothing: no file is open."""
 
 
 class Checkpoint:
-    """Named tensors of one model. Nothing is read before `read` is called; several threads may read.
+    """Named tensors of one model, read when `read` is called. Several threads may read.
 
-    `label` names the checkpoint in messages (a path, or `repo@commit`), `config` is its config.json.
+    Attributes:
+        origin: the checkpoint's place.
+        label: its name in messages: a path, or `repo@commit`.
+        tensors: the tensors by name.
+        config: the content of its config.json; empty if there is none.
     """
 
     def __init__(
         self,
-        label: str,
+        origin: Origin,
         tensors: Mapping[str, TensorInfo],
         config: Mapping[str, Any],
         sources: Mapping[str, TensorSource],
     ) -> None:
-        self.label = label
+        self.origin = origin
+        self.label = origin.label
         self.tensors = dict(tensors)
         self.config = dict(config)
         self._sources = dict(sources)
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor in its stored dtype and shape, on the CPU, in memory of its own.
+        """Return a tensor in its stored dtype and shape, on the CPU, in memory of its own.
 
-        Raises CheckpointError if there is no such tensor or its bytes cannot be read.
+        Raises:
+            CheckpointError: there is no tensor of that name, or its bytes cannot be read.
         """
         info = self.tensors.get(name)
         if info is None:
-            raise CheckpointError(
-                f"{self.label}: no tensor {name!r} among its {len(self.tensors)} tensors",
-                hint="names are those of the checkpoint's own files",
+            raise self.origin.error(
+                f"no tensor {name!r} among its {len(self.tensors)} tensors",
+                hint="use the names in the checkpoint's own files",
+                tensor=name,
             )
         return self._sources[info.file].read(info)
 
     def read_pieces(self, name: str, elements: int) -> Iterator[torch.Tensor]:
-        """The tensor's values in their stored dtype and in C order, flat, in pieces of `elements` and a shorter one.
+        """Yield a tensor's values in C order, as flat tensors in the stored dtype.
 
-        A piece may lie where the one before it lay. Raises CheckpointError as `read` does.
+        A piece may reuse the memory of the piece before it.
+
+        Args:
+            name: the tensor.
+            elements: the number of values in each piece; the last one may be shorter.
+
+        Raises:
+            CheckpointError: as `read` does.
         """
         info = self.tensors.get(name)
         source = None if info is None else self._sources.get(info.file)
@@ -104,14 +119,15 @@ class Checkpoint:
         return iter(self.read(name).reshape(-1).split(elements))
 
     def can_read_pieces(self, name: str) -> bool:
-        """Whether `read_pieces` never has more than a piece of the tensor in memory."""
+        """Return True if `read_pieces` keeps at most one piece of the tensor in memory."""
         info = self.tensors.get(name)
         return info is not None and isinstance(self._sources.get(info.file), PiecewiseSource)
 
     def prepare(self, names: Iterable[str]) -> None:
-        """Fetch what has to be fetched to read these tensors, in few requests; nothing where the files are here.
+        """Fetch the values of these tensors in few requests; do nothing for files that are on this machine.
 
-        Raises HubmergeError if something cannot be fetched.
+        Raises:
+            HubmergeError: a value cannot be fetched.
         """
         in_files: dict[str, list[TensorInfo]] = {}
         for name in names:
@@ -123,18 +139,18 @@ class Checkpoint:
                 source.prepare(infos)
 
     def raw_chunks(self, name: str) -> Iterator[memoryview]:
-        """The tensor's values as stored, in pieces of at most 8 MiB, for a byte-identical copy."""
+        """Yield a tensor's stored bytes in chunks of at most 8 MiB, for a byte-identical copy."""
         values = byte_view(self.read(name))
         for begin in range(0, len(values), CHUNK_BYTES):
             yield values[begin : begin + CHUNK_BYTES]
 
     @property
     def files(self) -> tuple[str, ...]:
-        """Names of the files that hold the tensors."""
+        """Names of the files that contain the tensors."""
         return tuple(self._sources)
 
     def close(self) -> None:
-        """Let go of all open files; a later `read` opens what it needs again."""
+        """Close all files; a later `read` opens them again."""
         for source in self._sources.values():
             source.close()
 
@@ -148,6 +164,6 @@ class Checkpoint:
 
 
 def byte_view(tensor: torch.Tensor) -> memoryview:
-    """The bytes of a tensor in C order, without a copy where it is contiguous and on the CPU."""
+    """Return the bytes of a tensor in C order, without a copy if it is contiguous and on the CPU."""
     flat = tensor.detach().to("cpu").contiguous().reshape(-1)
     return flat.view(torch.uint8).numpy().data

@@ -1,4 +1,4 @@
-"""What is known of a tensor without reading it, and the dtypes that safetensors files and torch share."""
+"""Tensors by name, dtype and shape, without their values, and the dtypes that safetensors files and torch share."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "F8_E4M3": torch.float8_e4m3fn,
     "F8_E5M2": torch.float8_e5m2,
 }
-"""The codes of the safetensors format that can be read, and what each is in torch."""
+"""The dtype codes of the safetensors format that can be read, with their torch dtypes."""
 
 DTYPE_CODES: dict[torch.dtype, str] = {dtype: code for code, dtype in TORCH_DTYPES.items()}
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor to be written: its name, dtype and shape."""
+    """A tensor to be written: name, dtype and shape."""
 
     name: str
     dtype: torch.dtype
@@ -47,9 +47,14 @@ class TensorSpec:
 class TensorInfo:
     """A tensor in a file, known from the file's header alone.
 
-    `file` is the name inside the checkpoint's folder, `offset` the place of the first byte counted from the
-    start of that file (0 in a pickle, where places are not known), `nbytes` the size of the values. `saved_in_adapter`
-    tells that an adapter holds the tensor itself, not a change of its model's.
+    Attributes:
+        name: the tensor's name in the file.
+        shape: the shape of its values.
+        dtype: the stored dtype.
+        file: the file's name, from the checkpoint's folder on.
+        offset: the first byte of the values in the file; 0 in a pickle, whose header has no offsets.
+        nbytes: the size of the values in bytes.
+        saved_in_adapter: True for a tensor that an adapter has whole, not as a change of the model's tensor.
     """
 
     name: str
@@ -67,5 +72,9 @@ class TensorInfo:
 
 
 def describe_shape(shape: tuple[int, ...]) -> str:
-    """A shape as people write it: `(768, 3072)` -> "768 x 3072", `()` -> "a single number"."""
+    """Return a shape for messages.
+
+    >>> describe_shape((768, 3072)), describe_shape(())
+    ('768 x 3072', 'a single number')
+    """
     return " x ".join(map(str, shape)) if shape else "a single number"

@@ -20,7 +20,7 @@ class InMemoryCheckpoint(Checkpoint):
     """A checkpoint whose tensors are read once and kept; what is read must not be changed in place."""
 
     def __init__(self, checkpoint: Checkpoint, names: Sequence[str]) -> None:
-        super().__init__(checkpoint.label, checkpoint.tensors, checkpoint.config, {})
+        super().__init__(checkpoint.origin, checkpoint.tensors, checkpoint.config, {})
         self._held = {name: checkpoint.read(name) for name in names}
 
     def read(self, name: str) -> torch.Tensor:

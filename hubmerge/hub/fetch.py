@@ -20,6 +20,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 
 from hubmerge.checkpoints.formats.header import LENGTH_BYTES, header_length
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import HubError
 from hubmerge.hub.client import TransientError, api, call
 from hubmerge.support.paths import is_inside
@@ -168,8 +169,9 @@ def read_header(path: str, commit: str, file: RemoteFile) -> bytes:
     Raises:
         CheckpointError: the first bytes are not those of a safetensors file.
     """
+    origin = Origin(f"{path}@{short_commit(commit)}", repo=path, commit=commit)
     first = read_range(path, commit, file.path, 0, min(FIRST_BYTES, file.size))
-    length = LENGTH_BYTES + header_length(first, f"{path}@{short_commit(commit)}/{file.path}", size=file.size)
+    length = LENGTH_BYTES + header_length(first, origin.in_file(file.path), size=file.size)
     if length <= len(first):
         return first[:length]
     return first + read_range(path, commit, file.path, len(first), length - len(first))

@@ -59,7 +59,7 @@ def open_source(source: Source, partial_downloads: Path | None = None) -> Checkp
     model = _open_model(source, partial_downloads)
     if source.adapter is None:
         return model
-    return AdaptedCheckpoint(model, open_adapter(fetch_folder(source.adapter), source.adapter.label))
+    return AdaptedCheckpoint(model, open_adapter(fetch_folder(source.adapter), source.adapter.origin))
 
 
 def partial_folder(source: Source, partial_downloads: Path) -> Path:
@@ -102,7 +102,7 @@ def fetched_sources(source: Source) -> tuple[Source, ...]:
 def _open_model(source: Source, partial_downloads: Path | None) -> Checkpoint:
     files = {} if partial_downloads is None else {source.name_of(file): file for file in files_of(source)}
     if partial_downloads is None or not is_fetched_partially(source, tuple(files.values())):
-        return open_checkpoint(fetch_folder(source), source.label)
+        return open_checkpoint(fetch_folder(source), source.origin)
     repo, commit, folder = source.reference.path, source.commit, partial_folder(source, partial_downloads)
     for name, file in files.items():
         if not name.endswith(".safetensors"):
@@ -112,7 +112,7 @@ def _open_model(source: Source, partial_downloads: Path | None) -> Checkpoint:
             create_partial_file(folder / name, fetch.read_header(repo, commit, file), file.size)
     return open_checkpoint(
         folder,
-        source.label,
+        source.origin,
         fetch=lambda name, offset, length: fetch.read_range(repo, commit, files[name].path, offset, length),
     )
 
@@ -120,17 +120,19 @@ def _open_model(source: Source, partial_downloads: Path | None) -> Checkpoint:
 def _open_model_header(source: Source) -> Checkpoint:
     if source.is_local:
         # `fetch_folder` checks the digest later, before weights are read.
-        return open_checkpoint(Path(source.reference.path), source.label)
+        return open_checkpoint(Path(source.reference.path), source.origin)
     files = files_of(source)
     weights = [file for file in files if file.path.endswith(".safetensors")]
     if not weights:
-        return open_checkpoint(fetch_folder(source), source.label)
+        return open_checkpoint(fetch_folder(source), source.origin)
     texts = {source.name_of(file): _read_file(source, file) for file in files if file.path.endswith(".json")}
-    config = read_json_object(texts["config.json"], f"{source.label}/config.json") if "config.json" in texts else {}
+    config = (
+        read_json_object(texts["config.json"], source.origin.in_file("config.json")) if "config.json" in texts else {}
+    )
     return open_headers(
         {source.name_of(file): fetch.read_header(source.reference.path, source.commit, file) for file in weights},
         config,
-        source.label,
+        source.origin,
         sizes={source.name_of(file): file.size for file in weights},
         index=texts.get("model.safetensors.index.json"),
     )
@@ -139,11 +141,11 @@ def _open_model_header(source: Source) -> Checkpoint:
 def _open_adapter_header(source: Source) -> Adapter:
     weights = [file for file in files_of(source) if file.path.endswith(".safetensors")]
     if source.is_local or not weights:
-        return open_adapter(fetch_folder(source), source.label)
+        return open_adapter(fetch_folder(source), source.origin)
     header = fetch.read_header(source.reference.path, source.commit, weights[0])
     name, size = source.name_of(weights[0]), weights[0].size
     config = _read_json(source, ADAPTER_CONFIG)
-    return Adapter(source.label, config, open_headers({name: header}, config, source.label, sizes={name: size}))
+    return Adapter(open_headers({name: header}, config, source.origin, sizes={name: size}))
 
 
 def _read_json(source: Source, name: str) -> dict[str, object]:
@@ -152,7 +154,7 @@ def _read_json(source: Source, name: str) -> dict[str, object]:
         raise CheckpointError(
             f"{source.label} is not an adapter: {name} not found", hint="name a LoRA adapter after the +", file=name
         )
-    return read_json_object(_read_file(source, file), f"{source.label}/{name}")
+    return read_json_object(_read_file(source, file), source.origin.in_file(name))
 
 
 def _read_file(source: Source, file: fetch.RemoteFile) -> bytes:

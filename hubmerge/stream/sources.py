@@ -12,6 +12,7 @@ from pathlib import Path
 
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, find_weights
 from hubmerge.checkpoints.formats.select_files import select_auxiliary_files, select_model_files
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import CheckpointError, DatasetError
 from hubmerge.hub import fetch
 from hubmerge.support.hashing import file_digest
@@ -43,6 +44,13 @@ class Source:
         if self.reference.is_local:
             return self.reference.path
         return "/".join(filter(None, (self.reference.path, self.subfolder))) + f"@{short_commit(self.commit)}"
+
+    @property
+    def origin(self) -> Origin:
+        """Place in messages and in the fields of errors."""
+        if self.is_local:
+            return Origin(self.label, folder=Path(self.reference.path))
+        return Origin(self.label, repo=self.reference.path, commit=self.commit)
 
     @classmethod
     def of(cls, locked: LockedModel, base: Source | None = None) -> Source:
@@ -87,9 +95,9 @@ def files_of(source: Source, *, auxiliary: bool = False) -> tuple[fetch.RemoteFi
     def read(name: str) -> bytes:
         return fetch.read_file(repo, commit, files[name])
 
-    names = select_model_files(files, read, source.label, adapter=source.is_adapter)
+    names = select_model_files(files, read, source.origin, adapter=source.is_adapter)
     if files and not source.is_adapter and ADAPTER_CONFIG not in names:
-        find_weights(files, source.label)
+        find_weights(files, source.origin)
     if auxiliary:
         names |= select_auxiliary_files(files, read)
     return tuple(files[name] for name in sorted(names))
@@ -213,9 +221,9 @@ def folder_digest(folder: Path) -> str:
 
 def _read_files(folder: Path, *, adapter: bool) -> set[str]:
     """Return the names of the files that a merge reads from the local folder of a model or an adapter."""
-    return select_model_files(
-        _files_below(folder), lambda name: (folder / name).read_bytes(), str(folder), adapter=adapter
-    )
+    origin = Origin(str(folder), folder=folder)
+    names = _files_below(folder)
+    return select_model_files(names, lambda name: (folder / name).read_bytes(), origin, adapter=adapter)
 
 
 def _files_below(folder: Path) -> set[str]:

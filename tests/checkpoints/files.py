@@ -11,8 +11,10 @@ from typing import Any
 import torch
 import yaml
 
-from hubmerge.checkpoints import SafetensorsWriter, Selection, TensorSpec, parse_header
+from hubmerge.checkpoints import Header, Origin, SafetensorsWriter, Selection, TensorSpec, parse_header
 from hubmerge.errors import CheckpointError
+
+ORIGIN = Origin("there", file="model.safetensors")
 
 
 def header_bytes(entries: Any) -> bytes:
@@ -20,8 +22,8 @@ def header_bytes(entries: Any) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def parse(content: bytes, label: str = "there/model.safetensors") -> Any:
-    return parse_header(lambda offset, length: content[offset : offset + length], len(content), label)
+def parse(content: bytes) -> Header:
+    return parse_header(lambda offset, length: content[offset : offset + length], len(content), ORIGIN)
 
 
 def specs_of(tensors: Mapping[str, torch.Tensor]) -> list[TensorSpec]:

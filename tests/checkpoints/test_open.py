@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hubmerge.checkpoints import find_weights, open_checkpoint, open_headers
+from hubmerge.checkpoints import Origin, find_weights, open_checkpoint, open_headers
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import random_tensors, write_file, write_folder
 from tests.checkpoints.models import model, save
@@ -82,7 +82,7 @@ def test_not_a_folder(tmp_path: Path) -> None:
     ],
 )
 def test_the_same_choice_as_transformers(names: list[str], chosen: str) -> None:
-    weights = find_weights(names, "owner/model")
+    weights = find_weights(names, Origin("owner/model"))
     assert (weights.single or weights.index) == chosen
     assert weights.kind == ("pickle" if ".bin" in chosen else "safetensors")
 
@@ -119,17 +119,20 @@ def test_a_right_index(tmp_path: Path) -> None:
 def test_an_index_that_points_elsewhere(tmp_path: Path, file: Any) -> None:
     # What it points to exists and is whole: it must be refused for its place alone.
     write_file(tmp_path / "two.safetensors", random_tensors({"c": (2,)}))
-    with pytest.raises(CheckpointError, match=r"'c' is said to be in .*inside the folder"):
+    with pytest.raises(CheckpointError, match=r"'c' is listed for .*inside the folder"):
         open_checkpoint(sharded(tmp_path / "folder", {**RIGHT, "c": file}))
 
 
 @pytest.mark.parametrize(
     ("weight_map", "told"),
     [
-        ({**RIGHT, "c": "three.safetensors"}, "1 of 2 shards is missing, the first is three.safetensors"),
+        ({**RIGHT, "c": "three.safetensors"}, "1 of 2 shards missing: three.safetensors"),
         ({**RIGHT, "d": "one.safetensors"}, "'d' is not in one.safetensors"),
         ({**RIGHT, "b": "two.safetensors"}, "'b' is not in two.safetensors"),
-        ({"a": "one.safetensors", "c": "two.safetensors"}, "holds tensor 'b', but the index does not mention"),
+        (
+            {"a": "one.safetensors", "c": "two.safetensors"},
+            "tensor 'b' is in one.safetensors, but not listed in the index",
+        ),
         ({}, "weight_map"),
         (None, "weight_map"),
     ],
@@ -142,7 +145,7 @@ def test_an_index_that_does_not_fit(tmp_path: Path, weight_map: Any, told: str) 
 def test_the_same_tensor_in_two_shards(tmp_path: Path) -> None:
     folder = sharded(tmp_path, RIGHT)
     write_file(folder / "two.safetensors", random_tensors({"c": (2,), "a": (2,)}))
-    with pytest.raises(CheckpointError, match=r"two\.safetensors holds tensor 'a', but the index puts it in one"):
+    with pytest.raises(CheckpointError, match=r"tensor 'a' is in two\.safetensors, but the index lists it for one"):
         open_checkpoint(folder)
 
 
@@ -184,7 +187,7 @@ def test_headers_alone_tell_the_same_as_the_files(tmp_path: Path, decoded: bool)
         )
     if not decoded:
         assert remote.tensors == local.tensors
-    with pytest.raises(CheckpointError, match=r"owner/model@abc: tensor 'c' cannot be read, only the header"):
+    with pytest.raises(CheckpointError, match=r"owner/model@abc: tensor 'c' cannot be read: only the header"):
         remote.read("c")
 
 
@@ -212,13 +215,13 @@ def test_headers_that_do_not_fit() -> None:
     with pytest.raises(CheckpointError, match="no index"):
         open_headers({"one.safetensors": header, "two.safetensors": header}, {}, "owner/model")
     index = json.dumps({"weight_map": {"a": "one.safetensors", "b": "two.safetensors"}}).encode()
-    with pytest.raises(CheckpointError, match=r"1 of 2 shards is missing, the first is two\.safetensors"):
+    with pytest.raises(CheckpointError, match=r"1 of 2 shards missing: two\.safetensors"):
         open_headers({"one.safetensors": header}, {}, "owner/model", index=index)
     text = json.dumps(header).encode()
     raw = len(text).to_bytes(8, "little") + text
     with pytest.raises(CheckpointError, match="cut short"):
         open_headers({"model.safetensors": raw}, {}, "owner/model", sizes={"model.safetensors": len(raw) + 7})
-    with pytest.raises(CheckpointError, match="bytes are there"):
+    with pytest.raises(CheckpointError, match=r"the header is incomplete: \d+ of"):
         open_headers({"model.safetensors": raw[:-1]}, {}, "owner/model")
     with pytest.raises(CheckpointError, match="no tensor"):
         open_headers({"model.safetensors": {}}, {}, "owner/model")

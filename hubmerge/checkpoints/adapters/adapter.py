@@ -1,7 +1,7 @@
-"""Reading a LoRA adapter as the `peft` library saves it: which weights it changes, and by what.
+"""LoRA adapters as the `peft` library saves them.
 
-An adapter is a folder with adapter_config.json and adapter_model.safetensors (or .bin). Every changed weight has two
-small factors A and B; the change is scaling * B A. Some adapters also hold whole tensors that were trained along.
+An adapter is a folder with adapter_config.json and adapter_model.safetensors (or .bin). For every changed weight it has
+two small factors A and B; the change is scaling * B A. Some adapters also have whole tensors that were trained with it.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from typing import Any
 
 import torch
 
-from hubmerge.checkpoints.checkpoint import Checkpoint, TensorSource
+from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, ADAPTER_FILES, read_json_object
-from hubmerge.checkpoints.formats.pickle_reader import PickleReader
-from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
+from hubmerge.checkpoints.formats.weight_file import open_weight_file
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
-from hubmerge.errors import CheckpointError
 
 _WRAPPER = "base_model.model."
 _FACTOR = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<which>[AB])(?:\.default)?(?:\.weight)?")
-_SAVED_ALONG = re.compile(r"\.modules_to_save(?:\.default)?(?=\.)|\.base_layer(?=\.)")
+_SAVED_WHOLE = re.compile(r"\.modules_to_save(?:\.default)?(?=\.)|\.base_layer(?=\.)")
 _UNKNOWN = ("lora_", "trainable_tokens", "original_module")
+_MERGE_FIRST = "merge it into its model with peft (merge_and_unload) and name the result"
 
-# What a LoRA can be told to do that is more than adding B A to a weight; each changes what the files mean.
-_MORE = (
+# LoRA options with which the changed weight is not W + scaling * B A.
+_UNSUPPORTED_OPTIONS = (
     "use_dora",
     "use_qalora",
     "use_bdlora",
@@ -42,11 +42,11 @@ _MORE = (
     "monteclora_config",
     "megatron_config",
 )
-# Ways of drawing the first A and B that leave the model's own weights alone. The others move a part of the weights
-# into the adapter, which then fits those moved weights only.
-_PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
+# Initializations of A and B that leave the model's own weights alone. The others move a part of the weights into the
+# adapter, which then fits those moved weights only.
+_PLAIN_INITIALIZATIONS = (True, False, None, "gaussian", "eva", "orthogonal")
 
-# Patterns come from a file anybody may have written: without bounds, matching one could take forever.
+# Patterns come from an untrusted file: without bounds, matching one could take forever.
 _MAX_PATTERN_CHARACTERS = 200
 _MAX_REPETITIONS = 3
 _NESTED_REPETITION = re.compile(r"\)\s*[*+{]")
@@ -54,9 +54,14 @@ _NESTED_REPETITION = re.compile(r"\)\s*[*+{]")
 
 @dataclass(frozen=True)
 class LowRank:
-    """One changed weight: `module` as the adapter calls it, the names of its factors in the adapter's files.
+    """The change of one weight.
 
-    A is (rank, inputs), B is (outputs, rank); of an embedding table A is (rank, entries), B (width, rank).
+    Attributes:
+        module: the changed module, as the adapter names it.
+        down: the factor A in the adapter's files: (rank, inputs), for an embedding (rank, entries).
+        up: the factor B in the adapter's files: (outputs, rank), for an embedding (width, rank).
+        embedding: True for the table of an embedding.
+        scaling: the factor of B A.
     """
 
     module: str
@@ -67,69 +72,88 @@ class LowRank:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of B A: (outputs, inputs), or (entries, width) for an embedding, or that of a convolution."""
+        """Shape of B A: (outputs, inputs); (entries, width) for an embedding; that of a convolution's weight."""
         outputs, inputs = self.up.shape[0], self.down.shape[1]
         return (inputs, outputs) if self.embedding else (outputs, inputs, *self.down.shape[2:])
 
 
 class Adapter:
-    """An adapter in files. `changes` are its low-rank changes; `whole` maps parameters to tensors saved along.
+    """An adapter in files.
 
-    `model_class` is the class of the model that it was made on, where its config tells.
+    Attributes:
+        files: the adapter's own tensors and config.
+        changes: its low-rank changes.
+        whole: the tensors that it has whole, by the name of the parameter they replace.
+        fan_in_fan_out: True if the changed weights are stored as (inputs, outputs).
+        model_class: the class of the model that it was trained on; empty if its config does not have it.
+
+    Raises:
+        CheckpointError: the adapter is of a kind that cannot be merged.
     """
 
-    def __init__(self, label: str, config: Mapping[str, Any], held: Checkpoint) -> None:
-        self.label = label
-        self.fan_in_fan_out = config.get("fan_in_fan_out") is True
-        self.model_class = _model_class(config)
-        self._held = held
-        _check_kind(config, label)
-        self.changes, self.whole = _sorted_out(held.tensors, config, label)
+    def __init__(self, files: Checkpoint) -> None:
+        self.files = files
+        self.fan_in_fan_out = files.config.get("fan_in_fan_out") is True
+        self.model_class = _model_class(files.config)
+        _check_kind(files.config, files.origin)
+        self.changes, self.whole = _sort_tensors(files)
+
+    @property
+    def label(self) -> str:
+        """The adapter's name in messages."""
+        return self.files.label
 
     def product(self, change: LowRank) -> torch.Tensor:
-        """scaling * B A of one change, of `change.shape`, float64."""
-        down = self._held.read(change.down.name).to(torch.float64).flatten(1)
-        up = self._held.read(change.up.name).to(torch.float64).flatten(1)
+        """Return scaling * B A of one change, of `change.shape`, in float64."""
+        down = self.files.read(change.down.name).to(torch.float64).flatten(1)
+        up = self.files.read(change.up.name).to(torch.float64).flatten(1)
         product = (up @ down).mul_(change.scaling)
         return (product.T if change.embedding else product).reshape(change.shape)
 
     def read(self, info: TensorInfo) -> torch.Tensor:
-        """A tensor saved along, in its stored dtype."""
-        return self._held.read(info.name)
+        """Return a tensor that the adapter has whole, in its stored dtype."""
+        return self.files.read(info.name)
 
     def close(self) -> None:
-        """Let go of the file."""
-        self._held.close()
+        """Close the file."""
+        self.files.close()
 
 
 def base_model_of(config: Mapping[str, Any]) -> str | None:
-    """The model that an adapter was made for, as its config names it: a repo or a path."""
+    """Return the repo or path of the model that an adapter was trained on, None if its config does not have it."""
     name = config.get("base_model_name_or_path")
     return name if isinstance(name, str) and name else None
 
 
-def read_adapter_config(folder: Path, label: str) -> dict[str, Any]:
-    """The content of adapter_config.json. Raises CheckpointError if there is none."""
+def read_adapter_config(folder: Path, origin: Origin) -> dict[str, Any]:
+    """Return the content of adapter_config.json.
+
+    Raises:
+        CheckpointError: there is none, or it is not valid.
+    """
     path = folder / ADAPTER_CONFIG
     if not path.is_file():
-        raise CheckpointError(f"{label}: not an adapter: it has no {ADAPTER_CONFIG}", hint="name a LoRA adapter")
-    return read_json_object(path.read_bytes(), f"{label}/{ADAPTER_CONFIG}")
+        raise origin.error(f"not an adapter: no {ADAPTER_CONFIG}", hint="name a LoRA adapter")
+    return read_json_object(path.read_bytes(), origin.in_file(ADAPTER_CONFIG))
 
 
-def open_adapter(folder: Path, label: str) -> Adapter:
-    """Open the adapter in a folder. Raises CheckpointError if it is none, or of a kind that cannot be merged."""
-    config = read_adapter_config(folder, label)
+def open_adapter(folder: Path, origin: Origin | str | None = None) -> Adapter:
+    """Open the adapter in a folder.
+
+    Args:
+        folder: a folder with adapter_config.json and the adapter's weights.
+        origin: the adapter's place, or only its name in messages; the folder if left out.
+
+    Raises:
+        CheckpointError: there is no adapter, or one of a kind that cannot be merged.
+    """
+    origin = Origin(str(folder), folder=folder) if origin is None else Origin.of(origin)
+    config = read_adapter_config(folder, origin)
     file = next((name for name in ADAPTER_FILES if (folder / name).is_file()), None)
     if file is None:
-        raise CheckpointError(f"{label}: no {' or '.join(ADAPTER_FILES)}", hint="save it with save_pretrained()")
-    source: TensorSource
-    if file.endswith(".safetensors"):
-        stored = SafetensorsReader(folder / file, f"{label}/{file}")
-        source, tensors = stored, stored.header.tensors
-    else:
-        pickled = PickleReader(folder / file, f"{label}/{file}")
-        source, tensors = pickled, pickled.tensors
-    return Adapter(label, config, Checkpoint(label, tensors, config, {file: source}))
+        raise origin.error(f"no {' or '.join(ADAPTER_FILES)}", hint="save the adapter with save_pretrained()")
+    source, tensors = open_weight_file(folder / file, origin.in_file(file))
+    return Adapter(Checkpoint(origin, tensors, config, {file: source}))
 
 
 def _model_class(config: Mapping[str, Any]) -> str:
@@ -138,85 +162,77 @@ def _model_class(config: Mapping[str, Any]) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _check_kind(config: Mapping[str, Any], label: str) -> None:
+def _check_kind(config: Mapping[str, Any], origin: Origin) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
-        raise CheckpointError(
-            f"{label}: an adapter of type {kind!r}, only LORA can be merged",
-            hint="merge it into its model with peft (merge_and_unload) and name the result",
-        )
-    more = [key for key in _MORE if config.get(key)]
-    start = config.get("init_lora_weights", True)
-    if start not in _PLAIN_STARTS:
-        more.append(f"init_lora_weights: {start}")
-    if more:
-        raise CheckpointError(
-            f"{label}: a LoRA with `{more[0]}`, whose weights are more than the model's plus B A",
-            hint="merge it into its model with peft (merge_and_unload) and name the result",
+        raise origin.error(f"an adapter of type {kind!r}, only LORA can be merged", hint=_MERGE_FIRST)
+    unsupported = [key for key in _UNSUPPORTED_OPTIONS if config.get(key)]
+    initialization = config.get("init_lora_weights", True)
+    if initialization not in _PLAIN_INITIALIZATIONS:
+        unsupported.append(f"init_lora_weights: {initialization}")
+    if unsupported:
+        raise origin.error(
+            f"a LoRA with `{unsupported[0]}`, whose weights are not the model's weights plus B A", hint=_MERGE_FIRST
         )
 
 
-def _sorted_out(
-    tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], label: str
-) -> tuple[tuple[LowRank, ...], dict[str, TensorInfo]]:
+def _sort_tensors(files: Checkpoint) -> tuple[tuple[LowRank, ...], dict[str, TensorInfo]]:
     factors: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
     whole: dict[str, TensorInfo] = {}
-    for stored, info in tensors.items():
+    for stored, info in files.tensors.items():
         name = stored.removeprefix(_WRAPPER)
         if found := _FACTOR.fullmatch(name):
             factors.setdefault((found["module"], found["embedding"] is not None), {})[found["which"]] = info
         elif any(part in name for part in _UNKNOWN):
-            raise CheckpointError(
-                f"{label}: tensor {stored!r} is of no kind that is known in a LoRA",
-                hint="merge it into its model with peft (merge_and_unload) and name the result",
+            raise files.origin.error(
+                f"tensor {stored!r} is neither a LoRA factor nor a saved module", hint=_MERGE_FIRST, tensor=stored
             )
         else:
-            whole[_SAVED_ALONG.sub("", name)] = info
+            whole[_SAVED_WHOLE.sub("", name)] = info
     changes = tuple(
-        _low_rank(module, embedding, found, config, label) for (module, embedding), found in factors.items()
+        _low_rank(module, found, files, embedding=embedding) for (module, embedding), found in factors.items()
     )
     if not changes and not whole:
-        raise CheckpointError(f"{label}: the adapter holds no tensor", hint="fetch or save it again")
+        raise files.origin.error("the adapter contains no tensors", hint="fetch it or save it again")
     return changes, whole
 
 
-def _low_rank(
-    module: str, embedding: bool, factors: Mapping[str, TensorInfo], config: Mapping[str, Any], label: str
-) -> LowRank:
+def _low_rank(module: str, factors: Mapping[str, TensorInfo], files: Checkpoint, *, embedding: bool) -> LowRank:
     down, up = factors.get("A"), factors.get("B")
     if down is None or up is None or len(down.shape) < 2 or len(up.shape) < 2 or up.shape[1] != down.shape[0]:
         shapes = ", ".join(f"{which}: {info.shape}" for which, info in sorted(factors.items()))
-        raise CheckpointError(
-            f"{label}: module {module!r} has no two factors that fit together ({shapes})",
-            hint="the adapter is damaged or incomplete: fetch or save it again",
+        raise files.origin.error(
+            f"module {module!r}: expected two matching factors A and B, found {shapes}",
+            hint="the adapter is damaged or incomplete: fetch it or save it again",
         )
     rank = down.shape[0]
-    alpha = _pattern_value(config.get("alpha_pattern"), module, label)
-    alpha = config.get("lora_alpha") if alpha is None else alpha
+    alpha = _pattern_value(files.config.get("alpha_pattern"), module, files.origin)
+    alpha = files.config.get("lora_alpha") if alpha is None else alpha
     if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha) or rank == 0:
-        raise CheckpointError(
-            f"{label}: module {module!r} has lora_alpha {alpha!r} and rank {rank}",
+        raise files.origin.error(
+            f"module {module!r}: expected a finite lora_alpha and a rank of at least 1, found lora_alpha {alpha!r} "
+            f"and rank {rank}",
             hint=f"correct {ADAPTER_CONFIG}",
         )
-    divisor = math.sqrt(rank) if config.get("use_rslora") is True else rank
+    divisor = math.sqrt(rank) if files.config.get("use_rslora") is True else rank
     return LowRank(module, down, up, embedding, float(alpha) / divisor)
 
 
-def _pattern_value(patterns: Any, module: str, label: str) -> Any:
-    """The value of the first pattern that fits the module or the last parts of its name, as peft looks it up."""
+def _pattern_value(patterns: Any, module: str, origin: Origin) -> Any:
+    """Return the value of the first pattern that matches the end of the module's name, as peft looks it up."""
     for pattern, value in patterns.items() if isinstance(patterns, Mapping) else ():
         repetitions = sum(pattern.count(sign) for sign in "*+{")
         risky = repetitions > _MAX_REPETITIONS or _NESTED_REPETITION.search(pattern) is not None
         if len(pattern) > _MAX_PATTERN_CHARACTERS or risky:
-            raise CheckpointError(
-                f"{label}: the pattern {pattern[:60]!r} in {ADAPTER_CONFIG} is too involved to be tried",
-                hint="name the modules themselves",
+            raise origin.error(
+                f"the pattern {pattern[:60]!r} in {ADAPTER_CONFIG} is too complex to match safely",
+                hint="write the names of the modules instead",
             )
         try:
             if re.match(rf"(.*\.)?({pattern})$", module):
                 return value
         except re.error as error:
-            raise CheckpointError(
-                f"{label}: {pattern!r} in {ADAPTER_CONFIG} is no pattern: {error}", hint="correct the pattern"
+            raise origin.error(
+                f"{pattern!r} in {ADAPTER_CONFIG} is not a valid pattern: {error}", hint="correct the pattern"
             ) from error
     return None

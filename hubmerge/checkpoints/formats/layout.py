@@ -1,4 +1,4 @@
-"""Which files of a folder or repo hold the weights, told from their names and from the index."""
+"""Names of the weight files in a folder or repo, and the index of shards."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hubmerge.errors import CheckpointError
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.support.paths import is_inside
+from hubmerge.support.text import listed
 
 SAFETENSORS = "safetensors"
 PICKLE = "pickle"
 
 SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
 _SINGLE = {SINGLE_FILE: SAFETENSORS, "pytorch_model.bin": PICKLE}
-_INDEX = {"model.safetensors.index.json": SAFETENSORS, "pytorch_model.bin.index.json": PICKLE}
+_INDEX = {INDEX_FILE: SAFETENSORS, "pytorch_model.bin.index.json": PICKLE}
 CONFIG_FILE = "config.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
@@ -24,11 +26,18 @@ _SUFFIX = {SAFETENSORS: ".safetensors", PICKLE: ".bin"}
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".npz")
 _SHARD = re.compile(r"(?:model|pytorch_model)-\d+-of-\d+\.(?:safetensors|bin)")
 _VARIANT = re.compile(r"(?:model|pytorch_model)\.([\w-]+)(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
+_MOST_SHOWN_FILES = 8
 
 
 @dataclass(frozen=True)
 class WeightFiles:
-    """Where the weights are: `kind` is "safetensors" or "pickle"; either one `single` file or an `index`."""
+    """The weight files of a model.
+
+    Attributes:
+        kind: "safetensors" or "pickle".
+        single: the one weight file, None if there is an index.
+        index: the index of the shards, None if there is a single file.
+    """
 
     kind: str
     single: str | None
@@ -36,7 +45,14 @@ class WeightFiles:
 
 
 def choose_weights(names: Collection[str]) -> WeightFiles | None:
-    """Choose among the file names of a folder or repo, as transformers does: safetensors before pickles."""
+    """Choose the weight files of a folder or repo as transformers does: safetensors before pickles.
+
+    Args:
+        names: all file names, from the model's folder on.
+
+    Returns:
+        The choice, None if there are no weights.
+    """
     for kind in (SAFETENSORS, PICKLE):
         for candidates, indexed in ((_SINGLE, False), (_INDEX, True)):
             for name, of_kind in candidates.items():
@@ -45,99 +61,108 @@ def choose_weights(names: Collection[str]) -> WeightFiles | None:
     return None
 
 
-def find_weights(names: Collection[str], label: str) -> WeightFiles:
-    """Choose as `choose_weights` does.
+def find_weights(names: Collection[str], origin: Origin) -> WeightFiles:
+    """Choose the weight files as `choose_weights` does.
 
-    Raises CheckpointError listing what was found instead.
+    Raises:
+        CheckpointError: there are none; the message lists the files that were found instead.
     """
     chosen = choose_weights(names)
     if chosen is not None:
         return chosen
     if ADAPTER_CONFIG in names:
-        raise CheckpointError(
-            f"{label}: an adapter, not a whole model",
-            hint="name the model it belongs to in front of it (owner/model+owner/adapter); the base model of a recipe "
-            "has to be a whole model",
+        raise origin.error(
+            "an adapter, not a whole model",
+            hint="write its model in front of it: owner/model+owner/adapter; a base model must be a whole model",
         )
     found = sorted(names, key=lambda name: (not name.endswith(_WEIGHTS), "/" in name, name))
     found = [name for name in found if name.endswith(_WEIGHTS) or not ("/" in name or name.startswith("."))]
-    listing = ", ".join(found[:8]) + (", ..." if len(found) > 8 else "") if found else "nothing"
-    raise CheckpointError(
-        f"{label}: no weights: expected {' or '.join([*_SINGLE, *_INDEX])}, found {listing}",
+    listing = listed(found, _MOST_SHOWN_FILES) or "nothing"
+    raise origin.error(
+        f"no weights: expected {' or '.join([*_SINGLE, *_INDEX])}, found {listing}",
         hint=_way_to_weights(found),
     )
 
 
 def _way_to_weights(found: Sequence[str]) -> str:
-    """What to do where the weights, which stand first in `found`, are not called as expected."""
+    """Return the hint for a model whose weight files, which come first in `found`, have unexpected names."""
     folders = [name.rpartition("/")[0] for name in found if name.rpartition("/")[2] in {*_SINGLE, *_INDEX}]
     if folders:
-        return f"there is a model in a folder of it: if that is meant, put /{folders[0]} behind the name"
+        return f"to use the model in that folder, append /{folders[0]} to the model's name"
     first = found[0] if found else ""
     if _SHARD.fullmatch(first):
-        missing = f"{first} is a shard, and the index that says which tensor is in which is missing"
-        return f"{missing}: fetch it as well, or load the model and save it again with save_pretrained()"
+        return (
+            f"{first} is a shard, and its index is missing: fetch the index too, or load the model and save it again "
+            "with save_pretrained()"
+        )
     if variant := _VARIANT.fullmatch(first):
         loaded = f'from_pretrained(..., variant="{variant[1]}")'
-        return f"{first} is a variant: load it with {loaded}, save it with save_pretrained(), and name that"
+        return f"{first} is a variant: load it with {loaded}, save it with save_pretrained(), and name the new folder"
     if first.endswith(".gguf"):
-        return "a GGUF file is mostly quantised: merge the version of the model that was saved by transformers"
+        return "GGUF files are usually quantized: merge the version of the model that was saved by transformers"
     if first.endswith(_WEIGHTS):
-        return f"load {first} with the library that wrote it, save the model with save_pretrained(), and name that"
+        return f"load {first} with the library that wrote it, save it with save_pretrained(), and name the new folder"
     return "save the model with save_pretrained()"
 
 
-def read_index(text: bytes, kind: str, label: str) -> dict[str, str]:
-    """The index's map from tensor name to file name, checked: every file lies inside the folder.
+def read_index(text: bytes, kind: str, origin: Origin) -> dict[str, str]:
+    """Return the map of an index from tensor names to file names.
 
-    Raises CheckpointError naming the entry that is wrong.
+    Args:
+        text: the content of the index.
+        kind: the kind of files that it may name: "safetensors" or "pickle".
+        origin: the index file.
+
+    Raises:
+        CheckpointError: the text is not an index, or names a file of another kind or outside the folder.
     """
-    index = read_json_object(text, label)
-    places = index.get("weight_map")
-    if not isinstance(places, dict) or not places:
-        raise CheckpointError(
-            f"{label}: expected a `weight_map` from tensor names to files", hint="save the model again"
-        )
-    for name, file in places.items():
+    weight_map = read_json_object(text, origin).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise origin.error("expected a `weight_map` from tensor names to files", hint="save the model again")
+    for name, file in weight_map.items():
         if not isinstance(file, str) or not is_inside(file) or not file.endswith(_SUFFIX[kind]):
-            raise CheckpointError(
-                f"{label}: tensor {name!r} is said to be in {file!r}, "
-                f"expected a {_SUFFIX[kind]} file inside the folder",
+            raise origin.error(
+                f"tensor {name!r} is listed for {file!r}, expected a {_SUFFIX[kind]} file inside the folder",
                 hint="do not use this checkpoint unless you know who wrote it",
+                tensor=name,
             )
-    return places
+    return weight_map
 
 
-def read_json_object(text: bytes, label: str) -> dict[str, Any]:
-    """A JSON object from bytes. Raises CheckpointError if it is anything else."""
+def read_json_object(text: bytes, origin: Origin) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        CheckpointError: the text is not a JSON object.
+    """
     try:
         value = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{label}: not valid JSON: {error}", hint="fetch the file again") from error
+        raise origin.error(f"not valid JSON: {error}", hint="fetch the file again") from error
     if not isinstance(value, dict):
-        raise CheckpointError(
-            f"{label}: expected a JSON object, found {type(value).__name__}", hint="fetch the file again"
-        )
+        raise origin.error(f"expected a JSON object, found {type(value).__name__}", hint="fetch the file again")
     return value
 
 
-def check_against_index(places: Mapping[str, str], in_files: Mapping[str, Collection[str]], label: str) -> None:
-    """Check that the index and the files tell the same.
+def check_against_index(weight_map: Mapping[str, str], in_files: Mapping[str, Collection[str]], origin: Origin) -> None:
+    """Check that the index lists every tensor for the file that contains it.
 
-    `in_files` maps each file to the names of the tensors it holds. Raises CheckpointError naming the first
-    tensor that the index promises and the file lacks, or that a file holds and the index does not mention.
+    Args:
+        weight_map: the file of each tensor, from the index.
+        in_files: the names of the tensors in each file.
+        origin: the checkpoint.
+
+    Raises:
+        CheckpointError: a tensor is not in its file, or is in a file for which the index does not list it.
     """
-    for name, file in places.items():
+    hint = "the index belongs to other shards: fetch all files again from one revision"
+    for name, file in weight_map.items():
         if name not in in_files[file]:
-            raise CheckpointError(
-                f"{label}: tensor {name!r} is not in {file}, where the index puts it",
-                hint="the index belongs to other shards: fetch all files again from one revision",
-            )
+            raise origin.error(f"tensor {name!r} is not in {file}, where the index lists it", hint=hint, tensor=name)
     for file, names in in_files.items():
         for name in names:
-            if places.get(name) != file:
-                elsewhere = f"puts it in {places[name]}" if name in places else "does not mention it"
-                raise CheckpointError(
-                    f"{label}: {file} holds tensor {name!r}, but the index {elsewhere}",
-                    hint="the index belongs to other shards: fetch all files again from one revision",
+            if weight_map.get(name) != file:
+                place = (
+                    f"the index lists it for {weight_map[name]}" if name in weight_map else "not listed in the index"
                 )
+                raise origin.error(f"tensor {name!r} is in {file}, but {place}", hint=hint, tensor=name)

@@ -1,9 +1,9 @@
-"""A safetensors file that lies elsewhere and of which only what is read is brought here.
+"""Safetensors files on another machine, of which only the tensors that are read are fetched.
 
-    model.safetensors          as long as the whole file: its header, the values that were fetched, holes elsewhere
-    model.safetensors.ranges   where the fetched values are: a line `begin end` for each piece, added when it is durable
+    model.safetensors          as long as the whole file: its header, the fetched values, holes elsewhere
+    model.safetensors.ranges   the ranges of the fetched values: a line `begin end` for each, added once it is on disk
 
-Interrupted at any time, the two files are good: what was fetched is not fetched again.
+After an interruption at any time both files are valid, and no fetched value is fetched again.
 """
 
 from __future__ import annotations
@@ -17,79 +17,78 @@ from typing import Any
 
 import torch
 
+from hubmerge.checkpoints.formats.ranges import Range, merge_ranges, missing_ranges, split_ranges
 from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
-from hubmerge.errors import CheckpointError
 from hubmerge.support.files import atomic_file, write_error
 
 FetchBytes = Callable[[str, int, int], bytes]
-"""`fetch(file, offset, length)`: so many bytes of a file of the checkpoint, from an offset on."""
+"""A function that returns bytes of a file of the checkpoint: `fetch(file, offset, length)`."""
 
 PIECE_BYTES = 16 << 20
-"""So much is asked for at one time: what a fault can cost, and what one connection holds in memory."""
+"""Most bytes in one request: the loss at a fault, and the memory of one connection."""
 
 GAP_BYTES = 64 << 10
-"""Between two tensors: less than this is fetched along, as a request of its own would take longer."""
+"""Largest gap between two tensors that is fetched with them, because another request would take longer."""
 
 CONNECTIONS = 4
 
-Range = tuple[int, int]
-
 
 class PartialFile(SafetensorsReader):
-    """One such file, begun with `create_partial_file`. Several threads may read.
+    """A file made with `create_partial_file`. Several threads may read.
 
-    What is asked for in one call of `prepare` is fetched in few, large requests, and `read` then finds it here; a
-    tensor that was not prepared is fetched when it is read. Without `fetch`, as in another process, only what is here
-    can be read.
+    `prepare` fetches the tensors of one call in few, large requests, and `read` then finds them on disk. A tensor that
+    was not prepared is fetched when it is read. Without `fetch`, as in another process, only the fetched tensors can be
+    read.
     """
 
-    def __init__(self, path: Path, label: str, *, file: str, fetch: FetchBytes | None) -> None:
-        super().__init__(path, label, file=file)
-        self._file = file
+    def __init__(self, path: Path, origin: Origin, *, fetch: FetchBytes | None) -> None:
+        super().__init__(path, origin)
         self._fetch = fetch
-        self._fetching = threading.Lock()
-        self._here = merge_ranges(_recorded(ranges_path(path)))
+        self._fetch_lock = threading.Lock()
+        self._present = merge_ranges(_read_record(ranges_path(path)))
 
     def read(self, info: TensorInfo) -> torch.Tensor:
-        """The tensor in its stored dtype, in memory of its own; fetched first if it is not here.
+        """Return the tensor in its stored dtype, in memory of its own, after fetching it if necessary.
 
-        Raises CheckpointError if it is not here and cannot be fetched.
+        Raises:
+            CheckpointError: the tensor is not on disk and cannot be fetched.
         """
         self.prepare([info])
         return super().read(info)
 
     def read_pieces(self, info: TensorInfo, elements: int) -> Iterator[torch.Tensor]:
-        """Its values, flat, in pieces; all of them fetched first if they are not here. Raises as `read` does."""
+        """Yield the tensor's values in pieces, after fetching all of them if necessary. Raise as `read` does."""
         self.prepare([info])
         return super().read_pieces(info, elements)
 
     def prepare(self, infos: Iterable[TensorInfo]) -> None:
-        """Fetch the values of these tensors, as far as they are not here."""
-        wanted = [(info.offset, info.offset + info.nbytes) for info in infos if info.nbytes]
-        if not missing_ranges(wanted, self._here):
+        """Fetch those of the tensors that are not on disk."""
+        requested = [(info.offset, info.offset + info.nbytes) for info in infos if info.nbytes]
+        if not missing_ranges(requested, self._present):
             return
-        with self._fetching:
-            missing = missing_ranges(wanted, self._here)
-            if missing and self._fetch is None:
-                raise CheckpointError(
-                    f"{self.label}: bytes {missing[0][0]} to {missing[0][1]} were not fetched",
+        with self._fetch_lock:
+            missing = missing_ranges(requested, self._present)
+            if not missing:
+                return
+            if self._fetch is None:
+                raise self.origin.error(
+                    f"bytes {missing[0][0]} to {missing[0][1]} were not fetched",
                     hint="run again with `fetch: cache` in the recipe, and please report this",
                 )
-            if missing and self._fetch is not None:
-                self._bring(split_ranges(missing), self._fetch)
+            self._fetch_ranges(split_ranges(missing, PIECE_BYTES, GAP_BYTES), self._fetch)
 
-    def _bring(self, wanted: Sequence[Range], fetch: FetchBytes) -> None:
+    def _fetch_ranges(self, ranges: Sequence[Range], fetch: FetchBytes) -> None:
         descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-
         failed = threading.Event()
 
-        def bring_one(piece: Range) -> bool:
+        def fetch_one(piece: Range) -> bool:
             if failed.is_set():
                 return False
             begin, end = piece
             try:
-                data = memoryview(fetch(self._file, begin, end - begin))
+                data = memoryview(fetch(self.origin.file or self.path.name, begin, end - begin))
                 while len(data):
                     data = data[os.pwrite(descriptor, data, end - len(data)) :]
             except BaseException:
@@ -99,9 +98,9 @@ class PartialFile(SafetensorsReader):
 
         try:
             with ThreadPoolExecutor(CONNECTIONS, "ranges") as pool:
-                tasks = {pool.submit(bring_one, piece): piece for piece in wanted}
+                tasks = {pool.submit(fetch_one, piece): piece for piece in ranges}
                 for task in as_completed(tasks):
-                    # After a failure, what was under way comes to its end and counts.
+                    # Requests that were under way when another one failed still count.
                     if task.exception() is None and task.result():
                         self._record(descriptor, tasks[task])
             for task in tasks:
@@ -114,35 +113,41 @@ class PartialFile(SafetensorsReader):
     def _record(self, descriptor: int, piece: Range) -> None:
         os.fsync(descriptor)
         with ranges_path(self.path).open("rb+") as stream:
-            whole = stream.read().rfind(b"\n") + 1
-            stream.seek(whole)
+            whole_lines = stream.read().rfind(b"\n") + 1
+            stream.seek(whole_lines)
             stream.truncate()
             stream.write(f"{piece[0]} {piece[1]}\n".encode())
             stream.flush()
             os.fsync(stream.fileno())
-        self._here = merge_ranges([*self._here, piece])
+        self._present = merge_ranges([*self._present, piece])
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**super().__getstate__(), "_fetch": None, "_fetching": None}
+        return {**super().__getstate__(), "_fetch": None, "_fetch_lock": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__({**state, "_fetching": threading.Lock()})
+        super().__setstate__({**state, "_fetch_lock": threading.Lock()})
 
 
 def ranges_path(path: Path) -> Path:
-    """The file that says what of `path` is here; where there is none, `path` is whole."""
+    """Return the record of the fetched ranges of `path`; where there is no such file, `path` is whole."""
     return path.with_name(f"{path.name}.ranges")
 
 
 def is_partial_file(path: Path, size: int) -> bool:
-    """Whether `create_partial_file` was called for a file of this length, and nobody changed that since."""
+    """Return True if `create_partial_file` made the file, with `size` bytes."""
     return ranges_path(path).is_file() and path.is_file() and path.stat().st_size == size
 
 
 def create_partial_file(path: Path, header: bytes, size: int) -> None:
-    """Make `path` as long as the whole file and write its header; leave it as it is if that was done before.
+    """Make a file as long as the whole file with its header; keep a file that has this header and length already.
 
-    `header` are the file's first bytes, up to the values. Raises MachineError if the folder cannot be written.
+    Args:
+        path: the file; its folder is made.
+        header: the file's first bytes, up to the values.
+        size: the size of the whole file in bytes.
+
+    Raises:
+        MachineError: the file cannot be written.
     """
     try:
         if is_partial_file(path, size):
@@ -159,52 +164,8 @@ def create_partial_file(path: Path, header: bytes, size: int) -> None:
         raise write_error(error, path, size) from error
 
 
-def merge_ranges(ranges: Iterable[Range], gap: int = 0) -> tuple[Range, ...]:
-    """The ranges in ascending order, those that touch or are at most `gap` apart made one.
-
-    >>> merge_ranges([(8, 9), (0, 3), (3, 5)])
-    ((0, 5), (8, 9))
-    """
-    found: list[Range] = []
-    for begin, end in sorted(ranges):
-        if found and begin <= found[-1][1] + gap:
-            found[-1] = (found[-1][0], max(end, found[-1][1]))
-        else:
-            found.append((begin, end))
-    return tuple(found)
-
-
-def missing_ranges(wanted: Iterable[Range], here: Sequence[Range]) -> tuple[Range, ...]:
-    """What of `wanted` is not in `here`, which is as `merge_ranges` gives it.
-
-    >>> missing_ranges([(0, 10)], [(2, 3), (5, 6)])
-    ((0, 2), (3, 5), (6, 10))
-    """
-    found: list[Range] = []
-    for wanted_begin, end in merge_ranges(wanted):
-        begin = wanted_begin
-        for here_begin, here_end in here:
-            if here_end <= begin or here_begin >= end:
-                continue
-            if here_begin > begin:
-                found.append((begin, here_begin))
-            begin = here_end
-        if begin < end:
-            found.append((begin, end))
-    return tuple(found)
-
-
-def split_ranges(ranges: Iterable[Range]) -> list[Range]:
-    """What to ask for: neighbours together, and nothing larger than PIECE_BYTES."""
-    return [
-        (place, min(place + PIECE_BYTES, end))
-        for begin, end in merge_ranges(ranges, GAP_BYTES)
-        for place in range(begin, end, PIECE_BYTES)
-    ]
-
-
-def _recorded(path: Path) -> list[Range]:
-    """The ranges in a record; what stands after the last whole line was being written when the machine stopped."""
+def _read_record(path: Path) -> list[Range]:
+    """Return the ranges in a record. A line that an interruption left incomplete does not count."""
     lines = path.read_text(encoding="ascii", errors="replace").split("\n")[:-1]
     found = []
     for line in lines:

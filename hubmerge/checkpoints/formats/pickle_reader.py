@@ -1,7 +1,7 @@
-"""Reading tensors out of a `.bin` file, which is a pickle and could hold code: none is ever run.
+"""Reader of `.bin` files, which are pickles and could contain code: none is ever run.
 
-torch's restricted unpickler builds tensors and plain containers and refuses everything else. The values stay in
-the file, mapped into memory, until a tensor is asked for.
+torch's restricted unpickler builds tensors and plain containers and refuses everything else. The values stay in the
+file, mapped into memory, until a tensor is read.
 """
 
 from __future__ import annotations
@@ -16,26 +16,33 @@ from typing import Any
 
 import torch
 
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import DTYPE_CODES, TensorInfo
 from hubmerge.errors import CheckpointError
 
-# Pages of the mapping count as resident once touched; dropping the mapping now and then bounds them.
+# Pages of the mapping count as resident once touched; mapping the file anew from time to time bounds their number.
 _MAX_TOUCHED_BYTES = 512 << 20
 _ZIP_START = b"PK\x03\x04"
 
 
 class PickleReader:
-    """One `.bin` file written by `torch.save` of a state dict. Several threads may read, and a copy sent to another
-    process maps the file there.
+    """One `.bin` file that `torch.save` wrote from a state dict.
 
-    Files older than torch 1.6 cannot be mapped and are held in memory whole.
+    Several threads may read, and a copy sent to another process maps the file there. Files older than torch 1.6 cannot
+    be mapped and are kept in memory whole.
 
-    Raises CheckpointError if the file holds anything but named tensors.
+    Attributes:
+        path: the file.
+        origin: the file's place in messages; its path if left out.
+        tensors: the tensors by name.
+
+    Raises:
+        CheckpointError: the file cannot be read, or contains anything but named tensors.
     """
 
-    def __init__(self, path: Path, label: str | None = None, *, file: str | None = None) -> None:
+    def __init__(self, path: Path, origin: Origin | None = None) -> None:
         self.path = path
-        self.label = str(path) if label is None else label
+        self.origin = Origin.of_file(path) if origin is None else origin
         self._lock = threading.Lock()
         self._values: dict[str, torch.Tensor] | None = None
         self._touched_bytes = 0
@@ -44,20 +51,21 @@ class PickleReader:
             with path.open("rb") as stream:
                 self._mapped = stream.read(len(_ZIP_START)) == _ZIP_START
         except OSError as error:
-            raise CheckpointError(
-                f"{self.label}: cannot be read: {error.strerror or error}",
-                hint="check that the file exists and that you may read it",
-            ) from error
+            raise self.origin.unreadable(error) from error
         if self._mapped:
-            _refuse_packed(path, self.label, self._size)
-        file = path.name if file is None else file
+            _check_uncompressed(path, self._size, self.origin)
+        file = self.origin.file or path.name
         self.tensors = {
             name: TensorInfo(name, tuple(tensor.shape), tensor.dtype, file, 0, tensor.nbytes)
             for name, tensor in self._load().items()
         }
 
     def read(self, info: TensorInfo) -> torch.Tensor:
-        """The tensor in its stored dtype, contiguous, in memory of its own."""
+        """Return the tensor in its stored dtype, contiguous, in memory of its own.
+
+        Raises:
+            CheckpointError: the file was changed after it was opened.
+        """
         with self._lock:
             if self._mapped and self._touched_bytes + info.nbytes > _MAX_TOUCHED_BYTES:
                 self._values, self._touched_bytes = None, 0
@@ -65,9 +73,10 @@ class PickleReader:
             values = self._load()
             tensor = values.get(info.name)
             if tensor is None or tensor.dtype != info.dtype or tuple(tensor.shape) != info.shape:
-                raise CheckpointError(
-                    f"{self.label}: tensor {info.name!r} is no longer what it was when the file was opened",
+                raise self.origin.error(
+                    f"tensor {info.name!r} changed after the file was opened",
                     hint="the file was changed while it was being read: fetch it again",
+                    tensor=info.name,
                 )
             return tensor.clone(memory_format=torch.contiguous_format)
 
@@ -84,79 +93,84 @@ class PickleReader:
 
     def _load(self) -> dict[str, torch.Tensor]:
         if self._values is None:
-            self._values = self._checked(self._unpickle())
+            self._values = _checked_state_dict(self._unpickle(), self._size, self.origin)
         return self._values
 
     def _unpickle(self) -> object:
         try:
             with warnings.catch_warnings():
-                # torch warns of pickles it did not write; what it then cannot read is told below.
+                # torch warns about pickles it did not write; those that it cannot read are refused below.
                 warnings.simplefilter("ignore")
                 return torch.load(self.path, map_location="cpu", weights_only=True, mmap=self._mapped)
         except pickle.UnpicklingError as error:
-            raise CheckpointError(
-                f"{self.label}: refused, the pickle holds more than tensors: {_first_sentence(error)}",
-                hint="a pickle can run code: convert it to safetensors where you trust it, and merge that",
+            raise self.origin.error(
+                f"refused, the pickle contains more than tensors: {_first_sentence(error)}",
+                hint="a pickle can run code: convert it to safetensors on a machine where you trust it, and merge that",
             ) from error
         except Exception as error:
-            # What a damaged or hostile file makes the unpickler raise is not bounded by any one type.
-            raise CheckpointError(
-                f"{self.label}: not a readable torch file: {_first_sentence(error)}",
-                hint="the file is damaged or incomplete: fetch it again, or convert it to safetensors",
-            ) from error
-
-    def _checked(self, found: object) -> dict[str, torch.Tensor]:
-        if not isinstance(found, Mapping):
-            raise CheckpointError(
-                f"{self.label}: holds a {type(found).__name__}, expected named tensors",
-                hint="save model.state_dict() instead",
-            )
-        values: dict[str, torch.Tensor] = {}
-        for name, tensor in found.items():
-            if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
-                raise CheckpointError(
-                    f"{self.label}: entry {name!r} is of type {type(tensor).__name__}, expected a tensor",
-                    hint="save model.state_dict() alone, without optimizer states or a wrapping dict",
-                )
-            if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPE_CODES:
-                raise CheckpointError(
-                    f"{self.label}: tensor {name!r} is {tensor.layout}, {tensor.dtype} on {tensor.device}, "
-                    "expected a dense one of a plain dtype",
-                    hint="merge an unquantised, dense version of this checkpoint",
-                )
-            # A tiny file can describe an enormous tensor by a stride of 0.
-            if tensor.nbytes > self._size:
-                raise CheckpointError(
-                    f"{self.label}: tensor {name!r} claims {tensor.nbytes} bytes, the file has {self._size}",
-                    hint="save the tensor with .contiguous()",
-                )
-            values[name] = tensor.detach()
-        return values
+            # A damaged or hostile file makes the unpickler raise errors of any type.
+            raise _not_a_torch_file(error, self.origin) from error
 
 
-def _refuse_packed(path: Path, label: str, size: int) -> None:
-    """Refuse an archive whose entries unpack to more than the file holds: torch.save packs nothing.
+def _checked_state_dict(found: object, size: int, origin: Origin) -> dict[str, torch.Tensor]:
+    if not isinstance(found, Mapping):
+        raise origin.error(
+            f"contains a {type(found).__name__}, expected named tensors", hint="save model.state_dict() instead"
+        )
+    return {name: _checked_tensor(name, tensor, size, origin) for name, tensor in found.items()}
 
-    Raises CheckpointError naming the entry.
+
+def _checked_tensor(name: object, tensor: object, size: int, origin: Origin) -> torch.Tensor:
+    if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
+        raise origin.error(
+            f"entry {name!r} is of type {type(tensor).__name__}, expected a tensor",
+            hint="save model.state_dict() alone, without optimizer states or a wrapping dict",
+        )
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in DTYPE_CODES:
+        raise origin.error(
+            f"tensor {name!r} is {tensor.layout}, {tensor.dtype} on {tensor.device}, expected a dense tensor of a "
+            "plain dtype",
+            hint="merge an unquantized, dense version of this checkpoint",
+            tensor=name,
+        )
+    # A tiny file can describe an enormous tensor by a stride of 0.
+    if tensor.nbytes > size:
+        raise origin.error(
+            f"tensor {name!r} has {tensor.nbytes} bytes, but the whole file has {size}",
+            hint="save the tensor with .contiguous()",
+            tensor=name,
+        )
+    return tensor.detach()
+
+
+def _check_uncompressed(path: Path, size: int, origin: Origin) -> None:
+    """Check that no entry of the archive is compressed: torch.save compresses nothing.
+
+    Raises:
+        CheckpointError: an entry is compressed, or expands to more bytes than the file has.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except Exception as error:  # damaged archives make zipfile raise more than BadZipFile
-        raise CheckpointError(
-            f"{label}: not a readable torch file: {_first_sentence(error)}",
-            hint="the file is damaged or incomplete: fetch it again, or convert it to safetensors",
-        ) from error
+        raise _not_a_torch_file(error, origin) from error
     for entry in entries:
         if entry.compress_type != zipfile.ZIP_STORED or entry.file_size > size:
-            raise CheckpointError(
-                f"{label}: entry {entry.filename!r} is packed: {entry.compress_size} bytes stand for {entry.file_size}",
-                hint="torch.save packs nothing: do not use this checkpoint unless you know who wrote it",
+            raise origin.error(
+                f"entry {entry.filename!r} is compressed: {entry.compress_size} bytes expand to {entry.file_size}",
+                hint="torch.save compresses nothing: do not use this checkpoint unless you know who wrote it",
             )
+
+
+def _not_a_torch_file(error: Exception, origin: Origin) -> CheckpointError:
+    return origin.error(
+        f"not a readable torch file: {_first_sentence(error)}",
+        hint="the file is damaged or incomplete: fetch it again, or convert it to safetensors",
+    )
 
 
 def _first_sentence(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     # torch's message starts with advice to disable the very check that refused the file.
-    telling = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
-    return (telling or lines or [type(error).__name__])[0].split(". ")[0].strip()[:200]
+    causes = [line for line in lines if "Unsupported" in line or "GLOBAL" in line]
+    return (causes or lines or [type(error).__name__])[0].split(". ")[0].strip()[:200]

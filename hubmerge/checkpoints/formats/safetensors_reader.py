@@ -1,7 +1,7 @@
-"""Reading tensors out of a local safetensors file, each by one positioned read of exactly its bytes.
+"""Reader of local safetensors files: each tensor by one positioned read of exactly its bytes.
 
-The file is not mapped into memory: mapped pages count as resident, so that a merge which touches every tensor
-once would seem to need (and, under a memory limit, would need) memory for the whole file.
+The file is not mapped into memory: mapped pages count as resident, so that a merge which touches every tensor once
+would appear to need memory for the whole file, and under a memory limit would need it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from hubmerge.checkpoints.formats.header import Header, parse_header
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
-from hubmerge.errors import CheckpointError
 
 _MAX_READ_BYTES = 1 << 30
 
@@ -24,13 +24,20 @@ _MAX_READ_BYTES = 1 << 30
 class SafetensorsReader:
     """One safetensors file on disk; its header is checked at once, its values are read on request.
 
-    Reading is safe from several threads, and a copy sent to another process opens the file there. `label` names the
-    file in messages.
+    Several threads may read, and a copy sent to another process opens the file there.
+
+    Attributes:
+        path: the file.
+        origin: the file's place in messages; its path if left out.
+        header: the checked header.
+
+    Raises:
+        CheckpointError: the file cannot be read, or its header is not valid.
     """
 
-    def __init__(self, path: Path, label: str | None = None, *, file: str | None = None) -> None:
+    def __init__(self, path: Path, origin: Origin | None = None) -> None:
         self.path = path
-        self.label = str(path) if label is None else label
+        self.origin = Origin.of_file(path) if origin is None else origin
         self._lock = threading.Lock()
         self._descriptor: int | None = None
         try:
@@ -41,23 +48,28 @@ class SafetensorsReader:
                     stream.seek(offset)
                     return stream.read(length)
 
-                self.header: Header = parse_header(read, size, self.label, file=path.name if file is None else file)
+                self.header: Header = parse_header(read, size, self.origin)
         except OSError as error:
-            raise _unreadable(self.label, error) from error
+            raise self.origin.unreadable(error) from error
 
     def read(self, info: TensorInfo) -> torch.Tensor:
-        """The tensor in its stored dtype, in memory of its own.
+        """Return the tensor in its stored dtype, in memory of its own.
 
-        Raises CheckpointError if the file changed or went away since its header was read.
+        Raises:
+            CheckpointError: the file was changed or removed after its header was read.
         """
         values = torch.empty(info.nbytes, dtype=torch.uint8)
         self._fill(values, info, 0)
         return values.view(info.dtype).reshape(info.shape)
 
     def read_pieces(self, info: TensorInfo, elements: int) -> Iterator[torch.Tensor]:
-        """Its values, flat, in pieces of `elements` and a shorter one, each in the memory of the one before.
+        """Yield the tensor's values as flat tensors of `elements` values, the last one shorter.
 
-        A tensor without values is one such piece, as `torch.split` has it. Raises CheckpointError as `read` does.
+        Each piece has the memory of the piece before it. A tensor without values is one piece without values, as in
+        `torch.split`.
+
+        Raises:
+            CheckpointError: as `read` does.
         """
         size = elements * info.dtype.itemsize
         piece = torch.empty(min(size, info.nbytes), dtype=torch.uint8)
@@ -67,24 +79,24 @@ class SafetensorsReader:
             yield values.view(info.dtype)
 
     def _fill(self, values: torch.Tensor, info: TensorInfo, begin: int) -> None:
-        """Read the tensor's bytes from `begin` on, as many as `values` has."""
+        """Read the tensor's bytes from `begin` on until `values` is full."""
         target = values.numpy().data
         done = 0
         try:
             while done < len(target):
                 count = os.preadv(self._open(), [target[done : done + _MAX_READ_BYTES]], info.offset + begin + done)
                 if count == 0:
-                    raise CheckpointError(
-                        f"{self.label}: tensor {info.name!r}: the file ends "
-                        f"{info.nbytes - begin - done} bytes too early",
+                    raise self.origin.error(
+                        f"tensor {info.name!r}: the file ends {info.nbytes - begin - done} bytes too early",
                         hint="the file was changed while it was being read: fetch it again",
+                        tensor=info.name,
                     )
                 done += count
         except OSError as error:
-            raise _unreadable(self.label, error) from error
+            raise self.origin.unreadable(error) from error
 
     def close(self) -> None:
-        """Close the file; a later `read` opens it again. Not to be called while another thread reads."""
+        """Close the file; a later `read` opens it again. Must not be called while another thread reads."""
         with self._lock:
             if self._descriptor is not None:
                 os.close(self._descriptor)
@@ -105,10 +117,3 @@ class SafetensorsReader:
     def __del__(self) -> None:
         if getattr(self, "_descriptor", None) is not None:
             self.close()
-
-
-def _unreadable(label: str, error: OSError) -> CheckpointError:
-    return CheckpointError(
-        f"{label}: cannot be read: {error.strerror or error}",
-        hint="check that the file exists and that you may read it",
-    )

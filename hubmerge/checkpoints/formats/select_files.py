@@ -1,4 +1,4 @@
-"""Which files of a folder or repo a merge needs, told from their names, from the index and from `modules.json`."""
+"""Selection of the files of a folder or repo that a merge needs, from their names, the index and `modules.json`."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from hubmerge.checkpoints.formats.layout import (
     choose_weights,
     read_index,
 )
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.support.paths import is_inside
 
 ReadFile = Callable[[str], bytes]
-"""The content of a file of the folder or repo, by its name."""
+"""A function that returns the content of a file of the folder or repo, by its name."""
 
-AUXILIARY = (
+AUXILIARY_PATTERNS = (
     "*.json",
     "*.txt",
     "*.model",
@@ -34,21 +35,26 @@ AUXILIARY = (
     "*.md",
     "LICENSE*",
 )
-"""Files beside the weights that make a model usable: configuration, tokenizer, processor, licence, card."""
+"""Names of files beside the weights that a model needs: configuration, tokenizer, processor, license, card."""
 
 _CODE = (".py", ".pyc", ".so")
 _TEMPLATES = "additional_chat_templates"
 _MODULES = "modules.json"
 
 
-def select_model_files(names: Collection[str], read: ReadFile, label: str, *, adapter: bool = False) -> set[str]:
-    """Choose what is merged: the weights in one format, safetensors first, and what describes them.
+def select_model_files(names: Collection[str], read: ReadFile, origin: Origin, *, adapter: bool = False) -> set[str]:
+    """Select the files that are merged: the weights in one format, safetensors first, and their configuration.
 
-    `names` are all files, as they are called from the folder of the model on. Of several weight files those count that
-    the index names. Where there are no weights of a model, or with `adapter`, those of an adapter are meant. What is
-    named and not there is left out.
+    An index decides which shards are read. Files that are named but missing are left out.
 
-    Raises CheckpointError, calling the model `label`, if the index is not one.
+    Args:
+        names: all file names, from the model's folder on.
+        read: a function that returns the content of a file.
+        origin: the checkpoint.
+        adapter: select the files of an adapter. They are also selected where there are no weights of a model.
+
+    Raises:
+        CheckpointError: the index is not valid.
     """
     chosen = {CONFIG_FILE}
     weights = None if adapter else choose_weights(names)
@@ -57,16 +63,20 @@ def select_model_files(names: Collection[str], read: ReadFile, label: str, *, ad
     elif weights.single is not None:
         chosen.add(weights.single)
     elif weights.index is not None:
-        places = read_index(read(weights.index), weights.kind, f"{label}/{weights.index}")
-        chosen |= {weights.index, *places.values()}
+        weight_map = read_index(read(weights.index), weights.kind, origin.in_file(weights.index))
+        chosen |= {weights.index, *weight_map.values()}
     return chosen.intersection(names)
 
 
 def select_auxiliary_files(names: Collection[str], read: ReadFile) -> set[str]:
-    """Choose what makes the weights usable: configuration, tokenizer, processor, templates, licence, card.
+    """Select the files beside the weights that a model needs: configuration, tokenizer, processor, license, card.
 
-    Only what lies at the top counts, and the folders that transformers and sentence-transformers read: further chat
-    templates, and the modules that `modules.json` names, with weights of their own. Code is never among them.
+    They are in the top folder, or in a folder that transformers or sentence-transformers read: chat templates, and the
+    modules that `modules.json` lists, which may have weights of their own. Code is never selected.
+
+    Args:
+        names: all file names, from the model's folder on.
+        read: a function that returns the content of a file.
     """
     chosen = {name for name in names if "/" not in name and _is_auxiliary(name)}
     chosen |= {name for name in names if name.startswith(f"{_TEMPLATES}/") and name.endswith(".jinja")}
@@ -77,14 +87,14 @@ def select_auxiliary_files(names: Collection[str], read: ReadFile) -> set[str]:
 
 def _is_auxiliary(file: str) -> bool:
     return (
-        any(fnmatch(file, pattern) for pattern in AUXILIARY)
+        any(fnmatch(file, pattern) for pattern in AUXILIARY_PATTERNS)
         and not file.endswith((*_CODE, ".index.json"))
         and file != ADAPTER_CONFIG
     )
 
 
 def _module_folders(text: bytes) -> Iterator[str]:
-    """The folders that a `modules.json` names; what is no list of modules names none."""
+    """Yield the folders that a `modules.json` lists; none if the text is not a list of modules."""
     try:
         modules = json.loads(text.decode("utf-8"))
     except (ValueError, RecursionError):

@@ -14,12 +14,10 @@ from types import TracebackType
 
 import torch
 
-from hubmerge.checkpoints.formats.layout import SINGLE_FILE
+from hubmerge.checkpoints.formats.layout import INDEX_FILE, SINGLE_FILE
 from hubmerge.checkpoints.formats.safetensors_writer import Bytes, SafetensorsWriter, WrittenFile
 from hubmerge.checkpoints.tensors import TensorSpec
 from hubmerge.support.files import write_error, write_text_atomic
-
-INDEX_FILE = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)

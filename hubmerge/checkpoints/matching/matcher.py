@@ -59,7 +59,7 @@ def match(
     if names is None:
         raise found
     tensors = {name: replace(checkpoint.tensors[stored], name=name) for name, stored in names.items()}
-    renamed = Checkpoint(checkpoint.label, tensors, checkpoint.config, {})
+    renamed = Checkpoint(checkpoint.origin, tensors, checkpoint.config, {})
     again = _match_names(base, renamed, selection, ties or {})
     if not isinstance(again, Alignment):
         raise again

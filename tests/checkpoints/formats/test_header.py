@@ -61,18 +61,18 @@ def test_empty_tensors_and_single_numbers() -> None:
         (changed("a", data_offsets=[4, 28]), ["'a'", "hole after the header"]),
         ({**GOOD, "c": {"dtype": "U8", "shape": [9], "data_offsets": [32, 41]}}, ["cut short", "'c'"]),
         ({**GOOD, "a": 3}, ["'a'", "int"]),
-        ({**GOOD, "a": {"dtype": "F32"}}, ["'a'", "shape and data_offsets missing"]),
+        ({**GOOD, "a": {"dtype": "F32"}}, ["'a'", "missing in the header: shape, data_offsets"]),
         ({**GOOD, "": GOOD["a"]}, ["''", "printable"]),
         ({**GOOD, "a\nb": GOOD["a"]}, ["printable"]),
         ({**GOOD, "\ud800": GOOD["a"]}, ["printable"]),
         ({**GOOD, "__metadata__": {"a": 1}}, ["__metadata__"]),
         ({**GOOD, "__metadata__": "pt"}, ["__metadata__"]),
-        ([GOOD], ["list", "an object"]),
+        ([GOOD], ["list", "a JSON object"]),
         (b'{"a": NaN}', ["not valid JSON"]),
         (b'{"a": ', ["not valid JSON"]),
         (b"\xff\xfe{}", ["not valid JSON"]),
         (b'{"a": ' + b"[" * 100_000, ["not valid JSON"]),
-        (b'{"a": {"dtype": "F32", "dtype": "F16"}}', ["'dtype' stands twice"]),
+        (b'{"a": {"dtype": "F32", "dtype": "F16"}}', ["'dtype' appears twice"]),
     ],
 )
 def test_refused_naming_file_and_tensor(entries: Any, told: list[str]) -> None:
@@ -86,7 +86,7 @@ def test_refused_naming_file_and_tensor(entries: Any, told: list[str]) -> None:
 def test_the_same_name_twice() -> None:
     text = json.dumps(GOOD)
     doubled = text[:-1] + ', "a": ' + json.dumps(GOOD["a"]) + "}"
-    with pytest.raises(CheckpointError, match="'a' stands twice"):
+    with pytest.raises(CheckpointError, match="'a' appears twice"):
         parse(header_bytes(doubled.encode()) + bytes(32))
 
 

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from hubmerge.checkpoints import Checkpoint, create_partial_file, open_checkpoint
+from hubmerge.checkpoints import Checkpoint, Origin, create_partial_file, open_checkpoint
 from hubmerge.checkpoints.formats import partial_file
 from hubmerge.checkpoints.formats.header import LENGTH_BYTES, header_length
-from hubmerge.checkpoints.formats.partial_file import merge_ranges, missing_ranges, ranges_path, split_ranges
+from hubmerge.checkpoints.formats.partial_file import ranges_path
+from hubmerge.checkpoints.formats.ranges import merge_ranges, missing_ranges, split_ranges
 from hubmerge.errors import CheckpointError, HubError
 
 FILE = "model.safetensors"
@@ -30,7 +31,7 @@ class Elsewhere:
         self.values["empty"] = torch.empty(0, 4)
         save_file(self.values, folder / FILE)
         self.data = (folder / FILE).read_bytes()
-        self.header = self.data[: LENGTH_BYTES + header_length(self.data[:8], FILE)]
+        self.header = self.data[: LENGTH_BYTES + header_length(self.data[:8], Origin("there"))]
         self.asked: list[tuple[int, int]] = []
         self.fails_after: int | None = None
         self._lock = threading.Lock()
@@ -101,7 +102,7 @@ def test_holes_take_no_room(tmp_path: Path) -> None:
     big = torch.zeros(1 << 20)
     save_file({"big": big}, path)
     data = path.read_bytes()
-    header = data[: LENGTH_BYTES + header_length(data[:8], FILE)]
+    header = data[: LENGTH_BYTES + header_length(data[:8], Origin("there"))]
     create_partial_file(tmp_path / "here" / FILE, header, len(data))
     found = (tmp_path / "here" / FILE).stat()
     assert found.st_size == len(data)
@@ -133,7 +134,7 @@ def test_a_file_of_another_header_or_length_is_begun_anew(tmp_path: Path, elsewh
     other.values["t0"] = torch.zeros(7)
     save_file(other.values, tmp_path / "other" / FILE)
     other.data = (tmp_path / "other" / FILE).read_bytes()
-    other.header = other.data[: LENGTH_BYTES + header_length(other.data[:8], FILE)]
+    other.header = other.data[: LENGTH_BYTES + header_length(other.data[:8], Origin("there"))]
     with other.open(tmp_path / "here") as checkpoint:
         check(other, checkpoint, "t0", "t5")
     assert len(path.read_bytes()) == len(other.data)
@@ -182,6 +183,6 @@ def test_arithmetic_of_ranges(wanted: list[tuple[int, int]], here: list[tuple[in
     assert all(first[1] < second[0] for first, second in zip(merge_ranges(here), merge_ranges(here)[1:], strict=False))
 
 
-def test_pieces_are_bounded_and_bridge_small_gaps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partial_file, "GAP_BYTES", 10)
-    assert split_ranges([(0, 300), (305, 1500), (1600, 1700)]) == [(0, 1000), (1000, 1500), (1600, 1700)]
+def test_pieces_are_bounded_and_bridge_small_gaps() -> None:
+    pieces = split_ranges([(0, 300), (305, 1500), (1600, 1700)], most=1000, gap=10)
+    assert pieces == [(0, 1000), (1000, 1500), (1600, 1700)]

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints.formats.select_files import select_auxiliary_files, select_model_files
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import CheckpointError
 from hubmerge.stream.sources import Source, files_of
 from merge_recipes import ModelReference
@@ -147,18 +148,20 @@ def test_shards_that_the_repo_lacks(tmp_path: Path, repo_name: Names, capsys: py
     push(repo, checkpoint)
     status, _ = run(tmp_path, str(start), [repo], "plan")
     assert status == 4
-    assert "1 of 2 shards is missing, the first is b.safetensors" in capsys.readouterr().out
+    assert "1 of 2 shards missing: b.safetensors" in capsys.readouterr().out
 
 
-def test_an_index_that_leads_out_of_the_repo(tmp_path: Path) -> None:
+def test_an_index_that_leads_out_of_the_repo() -> None:
     index = json.dumps({"weight_map": {"a": "../../secret.safetensors"}}).encode()
-    with pytest.raises(CheckpointError, match=r"there/model\.safetensors\.index\.json: tensor 'a' is said to be in"):
-        select_model_files({"model.safetensors.index.json", "../../secret.safetensors"}, lambda name: index, "there")
+    with pytest.raises(CheckpointError, match=r"there/model\.safetensors\.index\.json: tensor 'a' is listed for"):
+        select_model_files(
+            {"model.safetensors.index.json", "../../secret.safetensors"}, lambda name: index, Origin("there")
+        )
 
 
 def test_a_single_file_goes_before_an_index_which_is_not_read() -> None:
     names = {"model.safetensors", "model.safetensors.index.json", "config.json", "pytorch_model.bin"}
-    assert select_model_files(names, read_nothing, "there") == {"model.safetensors", "config.json"}
+    assert select_model_files(names, read_nothing, Origin("there")) == {"model.safetensors", "config.json"}
 
 
 @pytest.mark.parametrize(
@@ -166,10 +169,10 @@ def test_a_single_file_goes_before_an_index_which_is_not_read() -> None:
     [
         ("model.fp16.safetensors", "found model.fp16.safetensors, config.json", 'from_pretrained(..., variant="fp16")'),
         ("tf_model.h5", "found tf_model.h5, config.json", "load tf_model.h5 with the library that wrote it"),
-        ("open_clip_pytorch_model.bin", "found open_clip_pytorch_model.bin", "save the model with save_pretrained()"),
-        ("model-00001-of-00001.safetensors", "found model-00001-of", "is a shard, and the index"),
-        ("model-q4.gguf", "found model-q4.gguf", "a GGUF file is mostly quantised"),
-        ("towers/model.safetensors", "found towers/model.safetensors", "put /towers behind the name"),
+        ("open_clip_pytorch_model.bin", "found open_clip_pytorch_model.bin", "with the library that wrote it, save it"),
+        ("model-00001-of-00001.safetensors", "found model-00001-of", "is a shard, and its index is missing"),
+        ("model-q4.gguf", "found model-q4.gguf", "GGUF files are usually quantized"),
+        ("towers/model.safetensors", "found towers/model.safetensors", "append /towers to the model's name"),
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "run"])
