@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from importlib.metadata import version
 from pathlib import Path
 
 from hubmerge.automation.github import write_workflow
@@ -14,8 +13,7 @@ from hubmerge.cli.commands import progress_for
 from hubmerge.hub.jobs import author_type, create_job
 from hubmerge.stream.load import load
 from hubmerge.stream.lockfile import lock_path, write_lock
-
-TOOLS = ("hubmerge", "torch", "transformers", "huggingface_hub", "safetensors", "datasets", "evaluate")
+from hubmerge.support.versions import EVALUATION_LIBRARIES, LIBRARIES, installed_versions
 
 
 def dispatch(options: argparse.Namespace, output_format: str) -> int:
@@ -40,7 +38,7 @@ def lock(recipe: Path, output_format: str, *, update: bool = False) -> int:
     loaded = load(recipe, progress)
     with progress.stage("resolve commits"):
         stream = resolve_stream(loaded, PinnedCommits.gather(loaded, update=update))
-    drawn = stream.lock.model_copy(update={"versions": {tool: version(tool) for tool in TOOLS}})
+    drawn = stream.lock.model_copy(update={"versions": installed_versions(LIBRARIES + EVALUATION_LIBRARIES)})
     changed = write_lock(loaded, drawn)
     path = lock_path(recipe)
     told = "written" if changed else "as it was"

@@ -95,7 +95,7 @@ def check(recipe: Path, output_format: str) -> int:
 
 def plan(recipe: Path, output_format: str) -> int:
     """Show what a run would do, from headers alone."""
-    from hubmerge.plan.run_plan import plan_run
+    from hubmerge.plan.plan_run import plan_run
     from hubmerge.plan.text import plan_text
 
     progress = progress_for(output_format)

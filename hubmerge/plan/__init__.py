@@ -1,1 +1,1 @@
-"""What a run will do: downloads, disk, memory, tensors, and the text that shows it."""
+"""Plan of a run: downloads, disk, memory and tensors, and the text that shows them."""

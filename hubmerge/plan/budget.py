@@ -1,4 +1,4 @@
-"""How much disk and memory a run takes, from its plan: bounds of what is there at one time, nothing is measured."""
+"""Upper bounds of the disk and memory of a run, computed from its plan."""
 
 from __future__ import annotations
 
@@ -9,41 +9,39 @@ from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.executor.parallel.scheduling import SPARE_ELEMENTS, available_cpus
 from hubmerge.executor.stats.similarity import sketch_specs
 from hubmerge.methods import Method, method_named
-from hubmerge.stream.stream import Stream
+from hubmerge.stream.stream import STEPS_AT_ONCE, Stream
 from merge_recipes import TensorParameters
 
 STATES_AT_ONCE = 4
-"""The one being made, those of two steps that are not recorded yet, and the one that the first of these came from."""
+"""The state that is merged now, those of two unpublished batches, and the one before these."""
 MODELS_AT_ONCE = 4
-"""Those of three steps that are not recorded yet, and of the last recorded one, which goes when the next is."""
-STEPS_AT_ONCE = 16
-"""So many are merged at a time at most, then there is a state, wanted or not: bounds what an interruption costs, and
-the files that are open."""
+"""The models of three unpublished batches, and the last published one, which is removed when the next is published."""
 METADATA_BYTES = 1 << 20
-"""Headers and figures of a state, or the card, report and picture of a model."""
+"""Headers and statistics of a state, or card, report and picture of a model."""
 
 PROCESS_BYTES = 390_000_000
-"""Python and torch, and transformers where it has to be asked about a model."""
+"""Python, torch and transformers."""
 BUFFERS_BYTES = 90_000_000
-"""Stacks of threads, buffers of kernels, free blocks that are kept."""
+"""Stacks of threads, buffers of kernels and free blocks of the allocator."""
 OTHER_COPIES = 4
+"""Float64 copies of a tensor that is not a weight matrix."""
 PIECEWISE_COPIES = 2
-"""A tensor that goes piece by piece is in memory whole where its file cannot be read so."""
+"""Float64 copies of a tensor that is merged piece by piece, if its file cannot be read in pieces."""
 EVALUATION_BYTES = 600_000_000
-"""Libraries of evaluation and what one batch takes."""
+"""Libraries of the evaluation and one batch."""
 
 _ITEM_BYTES = 8
 
 
 def method_of(stream: Stream, merge: MergePlan) -> Method:
-    """The method of a stream, in the form that its entries ask for."""
+    """Return the merge method of a stream, in the variant that its parameters select."""
     method = method_named(stream.recipe.merge_method)
     parameters_for = TensorParameters(method.Parameters, stream.recipe, stream.entries[0])
     return method.variant_for(parameters_for(merge.merged[0].name))
 
 
 def state_bytes(stream: Stream, merge: MergePlan) -> int:
-    """Size of the last state: the accumulated delta, what the method keeps beside it, the sketches of all steps."""
+    """Return the size of the last state: accumulated delta, state parts of the method, sketches of all steps."""
     method = method_of(stream, merge)
     parts = [shape for tensor in merge.merged for shape in _parts(method, tensor)]
     sketches = sketch_specs(range(1, stream.length + 1), len(merge.merged))
@@ -53,9 +51,15 @@ def state_bytes(stream: Stream, merge: MergePlan) -> int:
 def work_bytes(
     stream: Stream, merge: MergePlan, steps: range, *, state: int, model: int, downloads: bool = False
 ) -> int:
-    """Room in the work folder for doing `steps`, where a state has `state` bytes and a model's folder `model`.
+    """Return the peak size of the work folder, without prepared evaluation data and checkpoints.
 
-    Without what evaluation prepares and without the checkpoints, of which some have yet to come if it `downloads`.
+    Args:
+        stream: The stream.
+        merge: The plan of its tensors.
+        steps: The missing steps.
+        state: Size of a state in bytes.
+        model: Size of the folder of a merged model in bytes.
+        downloads: True if a checkpoint has to be downloaded.
     """
     if not steps:
         return 0
@@ -69,16 +73,22 @@ def work_bytes(
 
 
 def merging_bytes(merge: MergePlan, method: Method, workers: int | None = None) -> int:
-    """Memory that merging takes on so many workers (one for each CPU if None), beside that of the process."""
+    """Return the peak memory of a merge in bytes, without that of the process itself.
+
+    Args:
+        merge: The plan of the tensors.
+        method: The merge method.
+        workers: Number of threads, None for one per CPU.
+    """
     costs = sorted((_worked_on_bytes(method, tensor) for tensor in merge.merged), reverse=True)
     together = sum(costs[: workers or available_cpus()])
-    # Tensors that are worked on at one time share a budget, see `as_done`.
+    # Tensors that are merged at one time share a budget, see `as_done`.
     spare = _ITEM_BYTES * SPARE_ELEMENTS * _copies(method)
     return BUFFERS_BYTES + min(together, costs[0] + spare)
 
 
 def memory_bytes(stream: Stream, merge: MergePlan) -> int:
-    """Memory of a process that does a run; with evaluation, one model in float32 is in it."""
+    """Return the peak memory of a process in bytes, including one model in float32 if the recipe evaluates."""
     total = PROCESS_BYTES + merging_bytes(merge, method_of(stream, merge))
     if stream.recipe.evaluate is None:
         return total
@@ -98,7 +108,7 @@ def _goes_in_pieces(method: Method) -> bool:
 
 
 def _worked_on_bytes(method: Method, tensor: PlannedTensor) -> int:
-    """Return the memory that one tensor takes while it is absorbed."""
+    """Return the memory of one tensor during its merge, in bytes."""
     elements = tensor.elements
     parts = sum(map(math.prod, _parts(method, tensor)))
     if _goes_in_pieces(method):

@@ -1,4 +1,4 @@
-"""The layout that a merged model is written in, in words: for plan and card."""
+"""Layout of a merged model's files in words, for plan and card."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 from hubmerge.checkpoints import Selection, TensorInfo, TensorSpec
 from hubmerge.checkpoints.matching.components import patterns_for
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS
+from hubmerge.support.text import listed
 
 KEPT_SHOWN = 6
-"""So many patterns of tensors that are not merged are told."""
+"""Number of patterns of kept tensors that are shown."""
 
 PREFIXES = {
     "CLIPVisionModel": "vision_model.",
@@ -19,26 +20,27 @@ PREFIXES = {
     "SiglipTextModel": "text_model.",
     "Siglip2VisionModel": "vision_model.",
 }
-"""What stands in front of all names of a tower in transformers 4, and in transformers 5 need not."""
+"""Prefix of all tensor names of a tower, which transformers 4 requires and transformers 5 does not."""
 
 
 def written_layout(
     config: Mapping[str, Any], tensors: Mapping[str, TensorInfo | TensorSpec], selection: Selection = ALL_TENSORS
 ) -> str:
-    """The class, the names and the dtypes that a model with this config.json has in its files.
+    """Return the class, the tensor names and the dtypes of a model's files, in words.
 
-    Where transformers 4 does not find the weights under these names, that is told too, and so are the tensors that
-    stay the base model's because `selection` says so.
+    Args:
+        config: The config.json.
+        tensors: The tensors of the files.
+        selection: Rules on tensor names; the tensors that they keep from the base model are listed.
     """
-    named = next(iter(config.get("architectures") or []), config.get("model_type", "a model"))
+    model_class = next(iter(config.get("architectures") or []), config.get("model_type", "a model"))
     dtypes = sorted({str(one.dtype).removeprefix("torch.") for one in tensors.values() if one.dtype.is_floating_point})
-    told = f"{named}, named as in the base model's files ({min(tensors)}, ...), {' and '.join(dtypes)}"
-    prefix = PREFIXES.get(str(named))
+    text = f"{model_class}, named as in the base model's files ({min(tensors)}, ...), {' and '.join(dtypes)}"
+    prefix = PREFIXES.get(str(model_class))
     if prefix is not None and not any(name.startswith(prefix) for name in tensors):
-        told += f"; transformers 5 alone reads these names, transformers 4 wants {prefix} in front of them"
+        text += f"; these names load in transformers 5 only, transformers 4 expects the prefix {prefix}"
     merged = [name for name in tensors if selection.covers(name)]
     kept = patterns_for([name for name in tensors if not selection.covers(name)], merged)
     if kept:
-        more = f" and {len(kept) - KEPT_SHOWN} more" if len(kept) > KEPT_SHOWN else ""
-        told += f"; not merged, as the base model has them: {', '.join(kept[:KEPT_SHOWN])}{more}"
-    return told
+        text += f"; kept from the base model: {listed(kept, KEPT_SHOWN)}"
+    return text

@@ -1,71 +1,80 @@
-"""The plan of a run for a person to read."""
+"""Text of a plan."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.checkpoints.matching.components import patterns_for
-from hubmerge.support.text import readable, short_commit
+from hubmerge.support.text import counted, readable, short_commit
 
 if TYPE_CHECKING:
     from hubmerge.plan.run_plan import RunPlan
 
 GROUPS_SHOWN = 3
-"""So many lines name tensors that are kept for one reason."""
+"""Number of lines per reason that name kept tensors."""
 
 
 def plan_text(plan: RunPlan) -> str:
-    """The plan, a line or a few for each thing there is to know."""
-    counts, recipe = plan.merge.counts, plan.stream.recipe
+    """Return a plan as text: the steps, then one or more lines per topic."""
+    return "\n".join([*_steps(plan), *_tensors(plan), *_files(plan), *_costs(plan)])
+
+
+def _steps(plan: RunPlan) -> Iterator[str]:
     base = plan.stream.base
-    lines = [f"{recipe.merge_method} on {base.reference} ({short_commit(base.commit)})", ""]
+    yield f"{plan.stream.recipe.merge_method} on {base.reference} ({short_commit(base.commit)})"
+    yield ""
     for step, source in enumerate(plan.sources[1:], start=1):
         line = f"{source.name}  {short_commit(source.source.commit)}"
         if step < plan.first_step:
-            lines.append(f"  step {step:>2}  done   {line}")
+            yield f"  step {step:>2}  done   {line}"
         else:
-            size = f"{readable(source.missing_bytes)} to download" if source.missing_bytes else "here already"
-            lines.append(f"  step {step:>2}  merge  {line}  ({size})")
-    largest = plan.merge.largest
-    lines += [
-        "",
-        f"merged   {counts['merge-matrix']} weight matrices, {counts['merge-other']} other tensors",
-        f"         {plan.merge.elements / 1e6:.2f} million numbers, the largest tensor is {largest.name}",
-        f"         {plan.merge.matrix_rule}",
-        f"kept     {counts['keep']} tensors of the base model",
-        *_kept(plan.merge),
-    ]
-    lines += [f"ignored  {line}" for line in plan.ignored]
-    lines += [f"layout   {plan.layout_written}"]
-    counted = Counter(plan.layouts.values())
-    lines += [f"         {layout}: {count} checkpoint(s)" for layout, count in counted.items()]
-    lines += [f"loading  {line}" for line in plan.loading]
+            size = f"{readable(source.missing_bytes)} to download" if source.missing_bytes else "on disk"
+            yield f"  step {step:>2}  merge  {line}  ({size})"
+    yield ""
+
+
+def _tensors(plan: RunPlan) -> Iterator[str]:
+    counts, largest = plan.merge.counts, plan.merge.largest
+    matrices = counted(counts["merge-matrix"], "weight matrix", "weight matrices")
+    yield f"merged   {matrices}, {counted(counts['merge-other'], 'other tensor')}"
+    yield f"         {plan.merge.elements / 1e6:.2f} million parameters; largest tensor: {largest.name}"
+    yield f"         {plan.merge.matrix_rule}"
+    yield f"kept     {counted(counts['keep'], 'tensor')} of the base model"
+    yield from _kept(plan.merge)
+    yield from (f"ignored  {line}" for line in plan.ignored)
+
+
+def _files(plan: RunPlan) -> Iterator[str]:
+    yield f"layout   {plan.layout_written}"
+    layouts = Counter(plan.layouts.values())
+    yield from (f"         {layout}: {counted(count, 'checkpoint')}" for layout, count in layouts.items())
+    yield from (f"loading  {line}" for line in plan.loading)
+
+
+def _costs(plan: RunPlan) -> Iterator[str]:
     if plan.steps:
-        lines += [
-            f"download {readable(plan.download_bytes)}",
-            f"disk     {readable(plan.work_bytes)} in the work folder",
-            f"memory   about {readable(plan.memory_bytes)}",
-            f"time     about {max(1, round(plan.estimated_seconds))} s of merging on one core",
-        ]
+        yield f"download {readable(plan.download_bytes)}"
+        yield f"disk     {readable(plan.work_bytes)} in the work folder"
+        yield f"memory   about {readable(plan.memory_bytes)}"
+        yield f"time     about {max(1, round(plan.estimated_seconds))} s to merge on one core"
     else:
-        lines.append(f"missing  nothing: all {plan.stream.length} steps are done")
-    if recipe.publish is not None:
-        which = "every step" if recipe.publish.steps == "every" else "the last step"
-        lines.append(f"publish  {which} to {recipe.publish.repo}")
-    return "\n".join(lines)
+        yield f"missing  no step: all {plan.stream.length} are done"
+    publish = plan.stream.recipe.publish
+    if publish is not None:
+        yield f"publish  {'every step' if publish.steps == 'every' else 'the last step'} to {publish.repo}"
 
 
-def _kept(merge: MergePlan) -> list[str]:
-    """Lines that tell which tensors are kept, by reason."""
+def _kept(merge: MergePlan) -> Iterator[str]:
+    """Yield lines that name the kept tensors, by reason."""
     reasons: dict[str, list[PlannedTensor]] = {}
     for tensor in merge.kept:
         reasons.setdefault(tensor.reason, []).append(tensor)
-    lines = []
     for reason, tensors in reasons.items():
-        lines.append(f"         {len(tensors):>4}  {reason}")
+        yield f"         {len(tensors):>4}  {reason}"
         kept = [tensor.name for tensor in tensors]
         patterns = patterns_for(kept, {tensor.name for tensor in merge.tensors} - set(kept))
         groups: dict[str, list[str]] = {}
@@ -73,9 +82,7 @@ def _kept(merge: MergePlan) -> list[str]:
             groups.setdefault(next(one for one in patterns if fnmatchcase(name, one)), []).append(name)
         shown = list(groups.items())[:GROUPS_SHOWN]
         for pattern, names in shown:
-            named = names[0] if len(names) == 1 else f"{pattern} ({len(names)}: {names[0]}, ...)"
-            lines.append(f"               {named}")
+            yield f"               {names[0] if len(names) == 1 else f'{pattern} ({len(names)}: {names[0]}, ...)'}"
         more = len(tensors) - sum(len(names) for _, names in shown)
         if more:
-            lines.append(f"               and {more} more (--json lists all)")
-    return lines
+            yield f"               and {more} more (--json lists all)"

@@ -1,4 +1,4 @@
-"""What the figures of a step say of it in the report: sums over tensors, drift, similarities, and warnings."""
+"""Fields of a step report that come from the statistics of a merge, and warnings about them."""
 
 from __future__ import annotations
 
@@ -11,27 +11,33 @@ from hubmerge.executor.stats.stats import StepStats
 from hubmerge.report.report import MatrixFigures, Spread, StepSimilarity, TensorSummary
 
 CLOSE = 0.25
-"""Task vectors of unrelated tasks have cosines near 0; those of two halves of one dataset 0.4 and more."""
+"""Cosine of task vectors from which a step is reported as close to another. Unrelated tasks have cosines near 0, two
+halves of one dataset 0.4 and more."""
 
 COARSE = 0.1
-"""A rounding error of a tenth of the merged delta's length is a hundredth of its squared length; float32 has 1e-5."""
+"""Rounding error, relative to the length of the merged delta, from which it is reported. Float32 has about 1e-5."""
 LOST = 0.9
-"""Where the dtype gives the base model back, the rounding error is the merged delta itself."""
+"""Rounding error from which the written model is in effect the base model."""
 
 
-def measures(figures: StepStats, names: Sequence[str]) -> dict[str, Any]:
-    """The fields of a `StepReport` that come from the figures of its step; `names` are those of all steps so far."""
-    matrices = [tensor for tensor in figures.tensors if tensor.action == "merge-matrix"]
+def measures(stats: StepStats, names: Sequence[str]) -> dict[str, Any]:
+    """Return the fields of a `StepReport` that come from the merge.
+
+    Args:
+        stats: Statistics of the step.
+        names: Names of all steps so far, in order.
+    """
+    matrices = [tensor for tensor in stats.tensors if tensor.action == "merge-matrix"]
     errors = [tensor.error for tensor in matrices if tensor.error is not None]
     return {
-        "scale": figures.scale,
-        "accumulated_norm": figures.accumulated_norm,
-        "task_vector_norm": figures.task_vector_norm,
-        "drift": figures.accumulated_norm / figures.scale,
-        "removed_share": figures.removed_share,
+        "scale": stats.scale,
+        "accumulated_norm": stats.accumulated_norm,
+        "task_vector_norm": stats.task_vector_norm,
+        "drift": stats.accumulated_norm / stats.scale,
+        "removed_share": stats.removed_share,
         "tensors": TensorSummary(
             weight_matrices=len(matrices),
-            other_tensors=len(figures.tensors) - len(matrices),
+            other_tensors=len(stats.tensors) - len(matrices),
             rank=Spread.of([float(rank) for tensor in matrices for rank in tensor.ranks]),
             removed_share=Spread.of([tensor.removed_share for tensor in matrices]),
             error=Spread.of(errors),
@@ -41,44 +47,50 @@ def measures(figures: StepStats, names: Sequence[str]) -> dict[str, Any]:
             for tensor in matrices
             if tensor.rank is not None
         ),
-        "similarity": figures.cosine,
+        "similarity": stats.cosine,
         "similarities": tuple(
             StepSimilarity(earlier.step, names[earlier.step - 1], earlier.cosine, dict(earlier.layers))
-            for earlier in figures.similarities
+            for earlier in stats.similarities
         ),
-        "warnings": tuple(warnings(figures, names)),
+        "warnings": tuple(similarity_warnings(stats, names)),
     }
 
 
-def warnings(figures: StepStats, names: Sequence[str]) -> list[str]:
-    """What a person should know before this step is merged, or as soon as it is."""
+def similarity_warnings(stats: StepStats, names: Sequence[str]) -> list[str]:
+    """Return a warning if the task vector of a step is close to that of an earlier step.
+
+    Args:
+        stats: Statistics of the step.
+        names: Names of all steps so far, in order.
+    """
     close = [
         f"{names[earlier.step - 1]} (step {earlier.step}, cosine about {earlier.cosine:.2f})"
-        for earlier in figures.similarities
+        for earlier in stats.similarities
         if earlier.cosine is not None and earlier.cosine >= CLOSE
     ]
-    if not close and figures.cosine is not None and figures.cosine >= CLOSE:
-        close = [f"what is merged already (cosine {figures.cosine:.2f})"]
+    if not close and stats.cosine is not None and stats.cosine >= CLOSE:
+        close = [f"the steps merged so far (cosine {stats.cosine:.2f})"]
     if not close:
         return []
-    loss = (
-        f"the projection discards {100 * figures.removed_share:.0f} % of its squared length"
-        if figures.removed_share > 0.0
-        else "the method adds it all the same"
+    effect = (
+        f"the projection discards {100 * stats.removed_share:.0f} % of its squared length"
+        if stats.removed_share > 0.0
+        else "the method adds it without projection"
     )
-    return [f"the task vector of {names[figures.step - 1]} is close to that of {' and '.join(close)}: {loss}"]
+    return [f"the task vector of {names[stats.step - 1]} is close to that of {' and '.join(close)}: {effect}"]
 
 
 def rounding_warnings(rounding: float | None, dtypes: Iterable[torch.dtype]) -> list[str]:
-    """What a person should know of the rounding of a written model whose merged tensors have `dtypes`."""
+    """Return a warning if rounding the written weights lost much of the merged delta.
+
+    Args:
+        rounding: Rounding error, relative to the length of the merged delta, None if no model was written.
+        dtypes: Dtypes of the written tensors that were merged.
+    """
     if rounding is None or rounding < COARSE:
         return []
     wider = "float32" if any(dtype.itemsize < torch.float32.itemsize for dtype in dtypes) else "float64"
-    if rounding < LOST:
-        lost = f"rounding the written weights lost {100 * rounding:.0f} % of the length of what was merged"
-    else:
-        lost = (
-            f"rounding the written weights lost what was merged (the error is {100 * rounding:.0f} % of its length): "
-            "the model is in effect the base model"
-        )
+    lost = f"rounding the written weights lost {100 * rounding:.0f} % of the merged delta's length"
+    if rounding >= LOST:
+        lost += "; the written model is in effect the base model"
     return [f"{lost}; set out_dtype: {wider} in the recipe"]

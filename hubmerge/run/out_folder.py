@@ -1,4 +1,4 @@
-"""The folder a user names with --out: the last merged model, or that of every step in a folder of its own."""
+"""Output folder named with --out: the last merged model, or one folder per step."""
 
 from __future__ import annotations
 
@@ -9,25 +9,28 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubmerge.errors import MachineError
-from hubmerge.support.files import remove_folder
+from hubmerge.support.files import partial_path, remove_folder
 from hubmerge.support.names import REPORT_FILE, step_tag
 
 
 @dataclass(frozen=True)
 class OutFolder:
-    """Where merged models are left as ordinary transformers folders, each of which appears whole or not at all.
+    """Folder for merged models in the layout of transformers. Each model appears complete or not at all.
 
-    With `every_step` the folder holds step-01, step-02, ..., otherwise the files of the last step.
+    Attributes:
+        folder: The folder.
+        every_step: True for the models of all steps in the subfolders step-01, step-02 and so on; False for the files
+            of the last model.
     """
 
     folder: Path
     every_step: bool = False
 
     def check(self) -> None:
-        """Refuse a folder that holds something else.
+        """Check that the folder is new, empty or holds merged models.
 
         Raises:
-            MachineError: it does.
+            MachineError: The folder holds other files.
         """
         if not self.folder.exists():
             return
@@ -39,15 +42,17 @@ class OutFolder:
         )
         if not ours:
             raise MachineError(
-                f"--out {self.folder}: the folder holds something else", hint="name a new or empty folder"
+                f"--out {self.folder}: the folder has files that are not a merged model",
+                hint="name a new or an empty folder",
+                file=str(self.folder),
             )
 
     def place(self, step: int) -> Path:
-        """Where the merged model of a step goes."""
+        """Return the folder of the merged model of a step."""
         return self.folder / step_tag(step) if self.every_step else self.folder
 
     def move(self, folder: Path, step: int) -> None:
-        """Put the merged model of a step here and take it from where it was; nothing if it is not there."""
+        """Move the merged model of a step into the output folder; do nothing if `folder` does not exist."""
         if not folder.is_dir():
             return
         place = self.place(step)
@@ -58,14 +63,14 @@ class OutFolder:
         except OSError as error:
             if error.errno != errno.EXDEV:
                 raise
-            # On another disk.
+            # The output folder is on another disk.
             self.copy(folder, step)
             remove_folder(folder)
 
     def copy(self, folder: Path, step: int) -> None:
-        """Put a copy of the merged model of a step here."""
+        """Copy the merged model of a step into the output folder."""
         place = self.place(step)
-        partial = place.with_name(f".{place.name}.partial")
+        partial = partial_path(place)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(folder, partial)
         remove_folder(place)

@@ -1,4 +1,4 @@
-"""Scores of a run: every task made ready once, then the base, each checkpoint and each merged model scored."""
+"""Scores of the base model, the checkpoints and the merged models on the tasks of a recipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from merge_recipes import Task, task_entries
 
 
 class Scoreboard:
-    """The recipe's tasks, prepared when they are first seen and kept for the rest of the run."""
+    """Tasks of a recipe. Each is prepared before its first score and kept for the rest of the run."""
 
     def __init__(self, stream: Stream, base_folder: Path, cache: Path, device: str, progress: Progress) -> None:
         evaluate = stream.recipe.evaluate
@@ -36,32 +36,39 @@ class Scoreboard:
         return tuple(task for task in self.tasks if self._first_steps[task.name] <= step)
 
     def new(self, step: int) -> tuple[Task, ...]:
-        """Return the tasks that are scored for the first time after a step."""
+        """Return the tasks whose first score is after a step."""
         return tuple(task for task in self.tasks if self._first_steps[task.name] == step)
 
     def score(self, step: int, weights: Weights) -> Scores:
-        """Score the merged model of a step on the tasks seen so far."""
+        """Score the merged model of a step on all tasks up to that step."""
         tasks = self.seen(step)
         return self._score(f"step {step}: evaluate", tasks, weights) if tasks else {}
 
     def score_own(self, step: int, checkpoint: Checkpoint) -> Scores:
-        """Score a checkpoint of the stream, unmerged, on the tasks that belong to it."""
+        """Score the unmerged checkpoint of a step on its own tasks."""
         owners = task_entries(self._stream.recipe)
         name = self._stream.entries[step - 1].name
         tasks = tuple(task for task in self.new(step) if owners[task.name] == name)
         return self._score(f"step {step}: evaluate the checkpoint alone", tasks, checkpoint, own=True) if tasks else {}
 
     def score_base(self, step: int, known: Collection[str]) -> Scores:
-        """Score the base model on the tasks seen so far, those whose scores are `known` left out."""
+        """Score the base model on all tasks up to a step, except those in `known`."""
         tasks = tuple(task for task in self.seen(step) if task.name not in known)
         return self._score(f"step {step}: evaluate the base model", tasks, self.base) if tasks else {}
 
     def score_on(self, name: str, tasks: Sequence[Task], weights: Weights, *, own: bool = False) -> Scores:
-        """Score any model on any of the recipe's tasks; `own` for a checkpoint that is not merged with anything."""
+        """Score a model on tasks of the recipe.
+
+        Args:
+            name: Name of the model, for the title of the stage.
+            tasks: The tasks.
+            weights: The model.
+            own: True for an unmerged checkpoint, whose tensors outside the merge may differ from the base model.
+        """
         return self._score(f"evaluate {name}", tuple(tasks), weights, own=own) if tasks else {}
 
     def task_reports(self) -> tuple[TaskReport, ...]:
-        """Return what is known of each task of the recipe."""
+        """Return the report of each task of the recipe."""
         reports = []
         for task in self.tasks:
             prepared = self._prepared.get(task.name)
@@ -124,6 +131,6 @@ class Scoreboard:
 
 
 def first_steps(stream: Stream) -> dict[str, int]:
-    """Return for each task the step after which it is first scored: that of its entry, 1 if it has none."""
+    """Return for each task the step of its first score: the step of its entry, 1 if it has no entry."""
     steps = {entry.name: number for number, entry in enumerate(stream.entries, start=1)}
     return {task: steps.get(entry, 1) if entry else 1 for task, entry in task_entries(stream.recipe).items()}

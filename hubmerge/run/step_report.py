@@ -1,11 +1,10 @@
-"""What is written down of a run: one report a step, from the figures of the merge to the file in the work folder."""
+"""Reports of steps: built from the statistics of the merge, kept beside states and in the work folder."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -17,21 +16,21 @@ from hubmerge.run.measures import measures, rounding_warnings
 from hubmerge.stream.stream import Stream
 from hubmerge.support.files import write_text_atomic
 from hubmerge.support.hashing import file_digest
+from hubmerge.support.versions import LIBRARIES, installed_versions
 from hubmerge.support.workspace import Workspace
 from merge_recipes.canonical import canonical_document
 
-FIGURES_FILE = "figures.json"
-LIBRARIES = ("hubmerge", "torch", "transformers", "huggingface_hub", "safetensors")
+STATS_FILE = "figures.json"
 
 
 def recorded_report(stream: Stream, published: RunReport | None, workspace: Workspace) -> RunReport:
-    """Return the longest report of this very stream that the target or the work folder holds, or an empty one."""
+    """Return the longest report of a stream in the target repo and the work folder, or an empty one."""
     fresh = RunReport(
         base_model=ModelReport(str(stream.base.reference), stream.base.commit),
         merge_method=stream.recipe.merge_method,
         recipe_digest=stream.lock.recipe,
         parameters=dict(stream.recipe.parameters),
-        versions={name: version(name) for name in LIBRARIES},
+        versions=installed_versions(LIBRARIES),
     )
     known = [report for report in (published, _local_report(stream, workspace)) if report is not None]
     longest = max(known, key=lambda report: len(report.steps), default=fresh)
@@ -46,39 +45,63 @@ def _local_report(stream: Stream, workspace: Workspace) -> RunReport | None:
     return report.until(same) if same else None
 
 
-def write_stats(figures: Sequence[StepStats], state: MergeState) -> None:
-    """Keep the figures of the steps that led to a state beside it."""
-    told = [one.to_dict() for one in figures]
-    write_text_atomic(state.folder / FIGURES_FILE, canonical_document(told, indent=1, ascii_only=True))
+def write_stats(stats: Sequence[StepStats], state: MergeState) -> None:
+    """Write the statistics of the steps of a batch beside its state."""
+    values = [step.to_dict() for step in stats]
+    write_text_atomic(state.folder / STATS_FILE, canonical_document(values, indent=1, ascii_only=True))
 
 
 def read_stats(folder: Path) -> dict[int, StepStats]:
-    """The figures beside the state in `folder`, by step; none if there are none."""
-    path = folder / FIGURES_FILE
+    """Return the statistics beside the state in `folder`, by step; empty if there are none."""
+    path = folder / STATS_FILE
     if not path.is_file():
         return {}
-    told = [StepStats.from_dict(one) for one in json.loads(path.read_text(encoding="utf-8"))]
-    return {figures.step: figures for figures in told}
+    stats = [StepStats.from_dict(values) for values in json.loads(path.read_text(encoding="utf-8"))]
+    return {step.step: step for step in stats}
 
 
-def merged_report(stream: Stream, figures: StepStats, state_digest: str | None) -> StepReport:
-    """Return what the merge tells of a step."""
-    locked = stream.lock.models[figures.step - 1]
+def record_steps(stream: Stream, steps: range, state: MergeState, so_far: RunReport) -> RunReport:
+    """Return a report with merged steps added.
+
+    Args:
+        stream: The stream.
+        steps: Steps of a batch.
+        state: State after the last of them, with the statistics of all.
+        so_far: Report up to the step before them.
+    """
+    stats = read_stats(state.folder)
+    report = so_far
+    for step in steps:
+        kept = step == state.step and stream.needs_state(step)
+        report = report.with_step(_merged_report(stream, stats[step], state.digest if kept else None)).until(step)
+    return report
+
+
+def _merged_report(stream: Stream, stats: StepStats, state_digest: str | None) -> StepReport:
+    locked = stream.lock.models[stats.step - 1]
     return StepReport(
-        step=figures.step,
+        step=stats.step,
         name=locked.name,
         reference=str(locked.reference),
         commit=locked.commit,
-        **measures(figures, [entry.name for entry in stream.entries]),
-        chain_digest=stream.chain[figures.step],
+        **measures(stats, [entry.name for entry in stream.entries]),
+        chain_digest=stream.chain[stats.step],
         state_digest=state_digest,
     )
 
 
-def with_model(
+def with_written_model(
     report: StepReport, folder: Path, scores: Scores, rounding: float | None, dtypes: Iterable[torch.dtype]
 ) -> StepReport:
-    """The report of a step whose merged model lies in `folder`, its merged tensors rounded to `dtypes`."""
+    """Return the report of a step with its written model added.
+
+    Args:
+        report: Report of the step.
+        folder: Folder of the merged model.
+        scores: Scores of the merged model.
+        rounding: Rounding error, relative to the length of the merged delta.
+        dtypes: Dtypes of the merged tensors.
+    """
     files = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
     warnings = (*report.warnings, *rounding_warnings(rounding, dtypes))
     return replace(report, files=files, scores=scores, rounding=rounding, warnings=warnings)

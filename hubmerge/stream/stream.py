@@ -24,6 +24,10 @@ from merge_recipes import (
     lock_recipe,
 )
 
+STEPS_AT_ONCE = 16
+"""Number of steps that are merged together at most. A state is saved after them even if no step needs it, which bounds
+the work lost to an interruption and the number of open files."""
+
 
 @dataclass(frozen=True)
 class Stream:

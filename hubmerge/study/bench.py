@@ -15,7 +15,8 @@ from hubmerge.executor import InMemoryCheckpoint, pick_device
 from hubmerge.executor.reading import read_task_vector
 from hubmerge.executor.stats.similarity import layer_of
 from hubmerge.linalg import group_cosines, sketch
-from hubmerge.plan.run_plan import input_dtype, plan_steps, selection_of
+from hubmerge.plan.plan_run import plan_steps
+from hubmerge.plan.settings import input_dtype, selection_of
 from hubmerge.report.report import Scores, main_metric
 from hubmerge.run.scoreboard import Scoreboard
 from hubmerge.stream.open_source import open_source

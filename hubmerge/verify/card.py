@@ -9,10 +9,8 @@ from hubmerge.checkpoints import open_checkpoint
 from hubmerge.errors import HubError
 from hubmerge.hub import fetch
 from hubmerge.hub.published import PublishedStep, download_published_step
-from hubmerge.plan.layout_text import written_layout
-from hubmerge.plan.run_plan import selection_of
 from hubmerge.report.report import RunReport
-from hubmerge.run import step_folder
+from hubmerge.run.metadata_files import ModelFiles, card_for
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import CARD_FILE, RECIPE_FILE
 from hubmerge.support.version import VERSION
@@ -50,17 +48,8 @@ def _compare_text(expected: str, found: str) -> Finding:
 
 def _expected_card(release: PublishedStep, report: RunReport, stream: Stream, license_name: str | None) -> str:
     with open_checkpoint(download_published_step(release), release.repo) as published:
-        architecture = step_folder.architecture_of(published.config)
-        layout = written_layout(published.config, published.tensors, selection_of(stream.recipe))
-    return step_folder.card_for(
-        report,
-        stream,
-        release.metadata_files[RECIPE_FILE],
-        files=set(release.files),
-        architecture=architecture,
-        layout=layout,
-        licence=license_name,
-    )
+        files = ModelFiles.of(published, stream, names=set(release.files), license_name=license_name)
+    return card_for(report, stream, release.metadata_files[RECIPE_FILE], files)
 
 
 def _expected_license(release: PublishedStep, stream: Stream) -> str | None:

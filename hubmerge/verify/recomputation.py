@@ -11,9 +11,12 @@ from pathlib import Path
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.executor.state import MergeState
-from hubmerge.plan.run_plan import plan_steps
+from hubmerge.plan.plan_run import plan_steps
 from hubmerge.report.report import RunReport
-from hubmerge.run.step_maker import StepMaker
+from hubmerge.run.finish_stage import FinishStage
+from hubmerge.run.merge_stage import MergeStage
+from hubmerge.run.run_context import RunContext
+from hubmerge.run.step_batch import StepBatch
 from hubmerge.stream.open_source import open_source
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream
@@ -66,10 +69,10 @@ def recompute_step(published: Published, stream: Stream, work: Path, progress: P
         previous = fetched
     plan = plan_steps(stream, step, progress)
     base_folder = fetch_folder(stream.base, auxiliary=True)
-    maker = StepMaker(stream, plan, base_folder, work / "cache", progress)
-    checkpoint = open_source(plan.sources[step].source)
-    state = maker.merge(range(step, step + 1), [checkpoint], previous, work / "state")
+    context = RunContext(stream, plan, base_folder, work / "cache", progress)
+    batch = StepBatch(range(step, step + 1), (open_source(plan.sources[step].source),))
+    batch = MergeStage(context).merge(batch, previous, work / "state")
     # Without the scores of the base model, so that they are all computed again.
     so_far = replace(published.report.until(step - 1), base_scores={})
-    report = maker.finish(step, state, checkpoint, so_far, work / "step")
-    return Recomputed(work / "step", report, maker.base)
+    batch = FinishStage(context).finish(batch, so_far, work / "step")
+    return Recomputed(work / "step", batch.finished_report, context.base)

@@ -26,7 +26,7 @@ from hubmerge.checkpoints import (
 from hubmerge.executor import StepInput, StepStats, merge_steps, write_merged
 from hubmerge.executor.state import MergeState
 from hubmerge.methods import method_named
-from hubmerge.run.step_folder import check_written, copy_auxiliary_files, write_config
+from hubmerge.run.model_folder import check_written, copy_auxiliary_files, write_config
 from tests import oracle
 
 

@@ -13,8 +13,10 @@ import pytest
 
 from hubmerge.errors import MachineError
 from hubmerge.plan import budget
-from hubmerge.plan.run_plan import check_room, plan_run
-from hubmerge.run.run import MAX_UNFINISHED, Run
+from hubmerge.plan.disk import check_room
+from hubmerge.plan.plan_run import plan_run
+from hubmerge.run.pipeline import MAX_UNFINISHED
+from hubmerge.run.run import Run
 from hubmerge.stream.catalog import installed_catalog
 from hubmerge.support.progress import Advance, SilentProgress
 from merge_recipes import load_recipe

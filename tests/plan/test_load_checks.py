@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.errors import CheckpointError
-from hubmerge.run.step_folder import check_written
+from hubmerge.run.model_folder import check_written
 from tests.checkpoints.families import make, save, tuned
 from tests.checkpoints.merging import read_all
 
@@ -136,7 +136,7 @@ def test_a_tower_that_would_not_load_alone_is_refused(
     recipe.write_text(recipe.read_text().replace(str(checkpoint), str(tmp_path / "tower")))
     status, _, errors = hubmerge("plan", recipe)
     assert status == 4
-    assert f"hubmerge: the tower alone: {tmp_path / 'tower'}: config.json describes layers" in errors
+    assert f"hubmerge: `publish: {{model: tower}}`: {tmp_path / 'tower'}: config.json describes layers" in errors
     assert "hint: write `publish: {model: full}`" in errors
 
 
@@ -155,5 +155,5 @@ def test_what_was_written_is_what_was_planned(change: str, tmp_path: Path) -> No
         return values
 
     edit_weights(folder, damage)
-    with pytest.raises(CheckpointError, match=r"is not what was to be written: tensor 'lm_head\.weight' differs"):
+    with pytest.raises(CheckpointError, match=r"does not match the plan: tensor 'lm_head\.weight' differs"):
         check_written(folder, specs)

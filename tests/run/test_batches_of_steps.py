@@ -59,7 +59,7 @@ def test_a_folder_for_every_step_is_no_place_for_other_things(stage: Stage, hubm
     for options in ((), ("--every-step",)):
         status, _, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "work", "--out", out, *options)
         assert status == 5
-        assert f"--out {out}: the folder holds something else" in errors
+        assert f"--out {out}: the folder has files that are not a merged model" in errors
     assert not list(tmp_path.glob("work/*"))
     assert (out / "thesis.txt").read_text() == "mine"
 
@@ -71,7 +71,7 @@ def test_steps_that_were_made_without_their_models_are_told(stage: Stage, hubmer
     recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None))
     status, output, errors = hubmerge("run", recipe, *work, "--out", tmp_path / "out", "--every-step")
     assert status == 0, errors
-    assert "not there: the models of step 1, which earlier runs made" in output
+    assert "models not written: step 1 (merged by an earlier run" in output
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["step-02", "step-03"]
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hubmerge.report.report import ModelReport, RunReport, StepReport
-from hubmerge.run.measures import measures, rounding_warnings, warnings
+from hubmerge.run.measures import measures, rounding_warnings, similarity_warnings
 from tests.cards.samples import RECIPE
 from tests.executor.streams import make_base, make_checkpoint, open_stream
 
@@ -43,17 +43,17 @@ def test_measures_fill_a_report_that_survives_json(tmp_path: Path) -> None:
     assert twin.tensors.error is None
 
 
-def test_a_task_vector_close_to_an_earlier_one_is_warned_of(tmp_path: Path) -> None:
+def test_warning_about_a_task_vector_close_to_an_earlier_one(tmp_path: Path) -> None:
     _, second, twin = twins(tmp_path)
-    assert warnings(second, NAMES) == []
-    [warning] = warnings(twin, NAMES)
+    assert similarity_warnings(second, NAMES) == []
+    [warning] = similarity_warnings(twin, NAMES)
     assert "the task vector of twin is close to that of first (step 1, cosine about" in warning
     assert f"discards {100 * twin.removed_share:.0f} % of its squared length" in warning
 
 
-def test_a_method_without_projection_adds_it_all_the_same(tmp_path: Path) -> None:
-    [warning] = warnings(twins(tmp_path, "weight_average")[2], NAMES)
-    assert warning.endswith("the method adds it all the same")
+def test_warning_about_a_method_without_projection(tmp_path: Path) -> None:
+    [warning] = similarity_warnings(twins(tmp_path, "weight_average")[2], NAMES)
+    assert warning.endswith("the method adds it without projection")
 
 
 def card_of(folder: Path, **parameters: Any) -> str:
@@ -86,12 +86,12 @@ def test_what_a_truncated_svd_is_off_is_reported_and_in_the_card(tmp_path: Path)
     assert "exact projection" not in card_of(tmp_path / "exact")
 
 
-def test_a_rounding_that_loses_what_was_merged_is_warned_of() -> None:
+def test_warning_about_rounding_that_loses_the_merged_delta() -> None:
     assert rounding_warnings(None, [torch.bfloat16]) == []
     assert rounding_warnings(0.09, [torch.bfloat16]) == []
     [some] = rounding_warnings(0.27, [torch.float32, torch.bfloat16])
-    lost = "rounding the written weights lost 27 % of the length of what was merged"
+    lost = "rounding the written weights lost 27 % of the merged delta's length"
     assert some == f"{lost}; set out_dtype: float32 in the recipe"
     [most] = rounding_warnings(0.9999996, [torch.float32])
-    assert "(the error is 100 % of its length): the model is in effect the base model" in most
+    assert "lost 100 % of the merged delta's length; the written model is in effect the base model;" in most
     assert most.endswith("set out_dtype: float64 in the recipe")

@@ -200,14 +200,14 @@ def test_plan_of_what_is_done_promises_nothing(
     changed["publish"]["steps"] = "last"
     recipe = stage.write(tmp_path, changed)
     assert hubmerge("run", recipe, "--quiet")[0] == 0
-    monkeypatch.setattr("hubmerge.plan.run_plan.cached_bytes", lambda source, files: 0)
+    monkeypatch.setattr("hubmerge.plan.plan_run.cached_bytes", lambda source, files: 0)
     status, output, _ = hubmerge("plan", recipe, "--json")
     assert status == 0
     (plan,) = [event for line in output.splitlines() if (event := json.loads(line))["event"] == "plan"]
     assert (plan["first_step"], plan["download_bytes"], plan["work_bytes"], plan["estimated_seconds"]) == (3, 0, 0, 0)
     status, text, _ = hubmerge("plan", recipe)
     assert status == 0
-    assert "missing  nothing: all 2 steps are done" in text.splitlines()
+    assert "missing  no step: all 2 are done" in text.splitlines()
     assert f"publish  the last step to {repo}" in text.splitlines()
     assert not {"download", "disk", "time"} & {line.partition(" ")[0] for line in text.splitlines()}
     done = [line for line in text.splitlines() if line.startswith("  step")]

@@ -1,4 +1,4 @@
-"""What a run and its plan tell of the model that is written: its rounding, its layout, what is kept."""
+"""Notes of a run and of its plan about the written model: rounding, layout, kept tensors."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write(folder: Path, base: Path, *models: Path, **changes: object) -> Path:
     return path
 
 
-def test_a_model_that_rounding_turns_into_the_base_model_is_warned_of(hubmerge: Command, tmp_path: Path) -> None:
+def test_warning_about_rounding_that_gives_the_base_model_back(hubmerge: Command, tmp_path: Path) -> None:
     base = save(make(FAMILY), tmp_path / "base")
     file = base / "model.safetensors"
     save_file({name: value.bfloat16() for name, value in load_file(file).items()}, file, {"format": "pt"})
@@ -46,9 +46,9 @@ def test_a_model_that_rounding_turns_into_the_base_model_is_warned_of(hubmerge: 
         return output, step["warnings"], (out / "README.md").read_text()
 
     output, [warning], card = told("narrow")
-    assert "the model is in effect the base model; set out_dtype: float32 in the recipe" in warning
+    assert "the written model is in effect the base model; set out_dtype: float32 in the recipe" in warning
     assert f"warning: step 1: {warning}" in output.splitlines()
-    assert "Step 1: rounding the written weights lost what was merged" in card
+    assert "Step 1: rounding the written weights lost 100 % of the merged delta" in card
     assert next(line for line in card.splitlines() if line.startswith("| 1 | near | 1 |")).endswith("| 100 % |")
     output, warnings, card = told("wide", out_dtype="float32")
     assert warnings == []
@@ -56,7 +56,7 @@ def test_a_model_that_rounding_turns_into_the_base_model_is_warned_of(hubmerge: 
     assert "Rounding: how far the written weights are from the merged model" in card
 
 
-def test_the_plan_names_what_is_kept_and_states_memory(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+def test_plan_names_kept_tensors_and_memory(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     recipe = stage.write(tmp_path, stage.recipe(None))
     status, text, errors = hubmerge("plan", recipe)
     assert status == 0, errors
@@ -74,7 +74,7 @@ def test_the_plan_names_what_is_kept_and_states_memory(stage: Stage, hubmerge: C
     assert 400_000_000 < less["memory_bytes"] < plan["memory_bytes"] < 2_000_000_000
 
 
-def test_of_many_names_the_plan_shows_a_few(hubmerge: Command, tmp_path: Path) -> None:
+def test_plan_shows_a_few_of_many_names(hubmerge: Command, tmp_path: Path) -> None:
     base = save(make(FAMILY), tmp_path / "base")
     file = base / "model.safetensors"
     values = load_file(file) | {f"extra{number}.position_ids": torch.arange(4) for number in range(5)}
@@ -89,7 +89,7 @@ def test_of_many_names_the_plan_shows_a_few(hubmerge: Command, tmp_path: Path) -
     ]
 
 
-def test_the_layout_that_transformers_5_alone_reads_is_told_in_plan_and_card(hubmerge: Command, tmp_path: Path) -> None:
+def test_plan_and_card_name_a_layout_for_transformers_5_only(hubmerge: Command, tmp_path: Path) -> None:
     tower = "CLIPVisionModel"
     base, near = save(make(tower), tmp_path / "base"), save(tuned(tower, 1), tmp_path / "near")
     recipe = write(tmp_path, base, near, out_dtype="bfloat16")
@@ -99,14 +99,12 @@ def test_the_layout_that_transformers_5_alone_reads_is_told_in_plan_and_card(hub
     assert told.startswith(
         "CLIPVisionModel, named as in the base model's files (embeddings.class_embedding, ...), bfloat16;"
     )
-    assert told.endswith(
-        "; transformers 5 alone reads these names, transformers 4 wants vision_model. in front of them"
-    )
+    assert told.endswith("; these names load in transformers 5 only, transformers 4 expects the prefix vision_model.")
     assert hubmerge("run", recipe, "--out", tmp_path / "out")[0] == 0
     assert f"Layout of the files: {told}." in (tmp_path / "out" / "README.md").read_text().replace("\\_", "_")
 
 
-def test_a_layout_that_both_read_is_told_without_that(hubmerge: Command, tmp_path: Path) -> None:
+def test_plan_names_a_layout_that_both_versions_read(hubmerge: Command, tmp_path: Path) -> None:
     base, near = save(make("CLIPModel"), tmp_path / "base"), save(tuned("CLIPModel", 1), tmp_path / "near")
     status, text, errors = hubmerge("plan", write(tmp_path, base, near))
     assert status == 0, errors

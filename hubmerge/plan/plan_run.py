@@ -1,0 +1,184 @@
+"""Planning of a run: headers are read, nothing on this machine or on the Hub changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from hubmerge.checkpoints import (
+    AlignedCheckpoint,
+    Checkpoint,
+    MatrixRule,
+    MergePlan,
+    align,
+    check_config,
+    check_loads,
+    make_plan,
+    weight_matrices,
+)
+from hubmerge.errors import CheckpointError
+from hubmerge.evaluation import METRIC_NAMES
+from hubmerge.evaluation.trusted_metrics import check_metrics
+from hubmerge.plan.run_plan import PlannedSource, RunPlan
+from hubmerge.plan.settings import out_dtype, selection_of
+from hubmerge.stream.open_source import fetched_sources, is_fetched_partially, open_for_planning, resolve_adapter
+from hubmerge.stream.pinned import PinnedCommits
+from hubmerge.stream.sources import Source, cached_bytes, files_of
+from hubmerge.stream.stream import Stream, resolve_stream
+from hubmerge.support.progress import Progress
+from merge_recipes import LoadedRecipe, Recipe
+
+
+def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
+    """Resolve a recipe and plan the steps that are not published yet.
+
+    Args:
+        loaded: The recipe.
+        progress: Receiver of stages.
+
+    Raises:
+        HubmergeError: A source or the target repo cannot be used, or a checkpoint does not fit the base model.
+    """
+    with progress.stage("resolve commits"):
+        stream = resolve_stream(loaded, PinnedCommits.gather(loaded))
+    published = stream.published_report()
+    first = len(published.steps) + 1 if published is not None else 1
+    return plan_steps(stream, first, progress)
+
+
+def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
+    """Read the headers of the base model and of the missing checkpoints, and plan their merge.
+
+    Args:
+        stream: The stream.
+        first_step: First missing step. If no step is missing, the plan describes the last one.
+        progress: Receiver of stages.
+
+    Raises:
+        CheckpointError: Tensor names or shapes of a checkpoint do not fit the base model.
+        HubError: A file is missing, or may not be read.
+        EvaluationError: A metric runs code that is not trusted.
+    """
+    _check_metrics(stream.recipe)
+    headers = _read_headers(stream, range(min(first_step, stream.length), stream.length + 1), progress)
+    aligned = headers.aligned
+    base, recipe = headers.base, stream.recipe
+    merge = make_plan(
+        base, list(aligned.values()), headers.rule, selection=selection_of(recipe), out_dtype=out_dtype(recipe)
+    )
+    written, original = _written_tensors(recipe, merge, base, next(iter(aligned.values())))
+    check_config(original.config, base.tensors, original.label)
+    return RunPlan(
+        stream=stream,
+        first_step=first_step,
+        merge=merge,
+        written=written,
+        config=original.config,
+        sources=tuple(_planned_sources(stream, headers, merge)),
+        alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
+        ignored=tuple(
+            sorted(
+                f"{checkpoint.label}: {tensor.name} ({tensor.reason})"
+                for checkpoint in aligned.values()
+                for tensor in checkpoint.ignored
+            )
+        ),
+        loading=_check_loads(written, original, whole=original is base),
+    )
+
+
+def _check_metrics(recipe: Recipe) -> None:
+    tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
+    check_metrics(name for task in tasks for name in task.metrics if name not in METRIC_NAMES)
+
+
+@dataclass(frozen=True)
+class _Headers:
+    """The base model and, by step, the missing checkpoints, opened from headers."""
+
+    base: Checkpoint
+    rule: MatrixRule
+    aligned: Mapping[int, AlignedCheckpoint]
+    sources: Mapping[int, Source]
+
+
+def _read_headers(stream: Stream, steps: range, progress: Progress) -> _Headers:
+    selection = selection_of(stream.recipe)
+    with progress.stage("read headers", len(steps) + 1) as advance:
+        base = open_for_planning(stream.base)
+        check_config(base.config, base.tensors, base.label)
+        rule = weight_matrices(base.config, base.tensors)
+        advance(1)
+        aligned, sources = {}, {}
+        for step in steps:
+            sources[step] = resolve_adapter(stream.source(step))
+            checkpoint = open_for_planning(sources[step], base)
+            aligned[step] = align(base, checkpoint, selection=selection, ties=rule.ties)
+            advance(1)
+    return _Headers(base, rule, aligned, sources)
+
+
+def _planned_sources(stream: Stream, headers: _Headers, merge: MergePlan) -> Iterator[PlannedSource]:
+    yield _planned_source("base model", stream.base, auxiliary=True)
+    for step, entry in enumerate(stream.entries, start=1):
+        source = headers.sources.get(step)
+        if source is None:
+            yield PlannedSource(entry.name, stream.source(step), 0, 0)
+            continue
+        planned = _planned_source(entry.name, source)
+        by_ranges = stream.recipe.fetch == "ranges"
+        yield _merged_tensors_only(planned, headers.aligned[step], merge) if by_ranges else planned
+
+
+def _planned_source(name: str, source: Source, *, auxiliary: bool = False) -> PlannedSource:
+    total = missing = companion_bytes = 0
+    for part in fetched_sources(source):
+        # The base model is counted once, not again for each of its adapters.
+        if part != source.base:
+            files = files_of(part, auxiliary=auxiliary)
+            size = sum(file.size for file in files)
+            total += size
+            missing += 0 if part.is_local else size - cached_bytes(part, files)
+            companion_bytes += sum(file.size for file in files if not file.path.endswith((".safetensors", ".bin")))
+    return PlannedSource(name, source, total, missing, companion_bytes)
+
+
+def _merged_tensors_only(planned: PlannedSource, checkpoint: AlignedCheckpoint, merge: MergePlan) -> PlannedSource:
+    """Return a source of which only the merged tensors are fetched."""
+    model = fetched_sources(planned.source)[0]
+    if not is_fetched_partially(model, files_of(model)):
+        return planned
+    merged = sum(checkpoint.tensors[tensor.name].nbytes for tensor in merge.merged)
+    return replace(planned, missing_bytes=min(planned.missing_bytes, merged))
+
+
+def _written_tensors(
+    recipe: Recipe, merge: MergePlan, base: Checkpoint, checkpoint: Checkpoint
+) -> tuple[MergePlan, Checkpoint]:
+    """Return the tensors of the merged model's files, and the model whose config.json fits them.
+
+    These are all tensors of the base model, or with `publish: {model: tower}` the merged ones alone.
+    """
+    if recipe.publish is None or recipe.publish.model == "full":
+        return merge, base
+    if set(checkpoint.tensors) != {tensor.name for tensor in merge.merged}:
+        raise CheckpointError(
+            f"{checkpoint.label}: its tensors are not exactly the merged ones, so its config.json does not fit a tower "
+            "with the merged tensors alone",
+            hint="write `publish: {model: full}`",
+        )
+    return replace(merge, tensors=merge.merged, left_out=()), checkpoint
+
+
+def _check_loads(written: MergePlan, original: Checkpoint, *, whole: bool) -> tuple[str, ...]:
+    """Check that the written model loads, and return notes on how it does."""
+    shapes = {tensor.name: tensor.shape for tensor in written.tensors}
+    stored = {name: info.shape for name, info in original.tensors.items()}
+    try:
+        return check_loads(original.config, shapes, stored, original.label)
+    except CheckpointError as error:
+        if whole:
+            raise
+        raise CheckpointError(
+            f"`publish: {{model: tower}}`: {error.message}", hint="write `publish: {model: full}`"
+        ) from error

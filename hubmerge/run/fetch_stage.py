@@ -1,0 +1,47 @@
+"""First stage of a run: fetch the checkpoints of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hubmerge.checkpoints import Checkpoint
+from hubmerge.errors import HubmergeError
+from hubmerge.run.run_context import RunContext
+from hubmerge.run.step_batch import StepBatch
+from hubmerge.stream.open_source import open_source
+
+
+@dataclass(frozen=True)
+class FetchStage:
+    """Download and opening of checkpoints.
+
+    Attributes:
+        context: The run.
+        partial_downloads: Folder for checkpoints of which only the merged tensors are fetched (`fetch: ranges`).
+    """
+
+    context: RunContext
+    partial_downloads: Path
+
+    def fetch(self, batch: StepBatch) -> StepBatch:
+        """Open the checkpoints of a batch, up to the first one that fails; the batch then ends before it."""
+        checkpoints: list[Checkpoint] = []
+        for step in batch.steps:
+            try:
+                checkpoints.append(self._open(step))
+            except HubmergeError as error:
+                return replace(
+                    batch, steps=batch.steps[: len(checkpoints)], checkpoints=tuple(checkpoints), failure=error
+                )
+        return replace(batch, checkpoints=tuple(checkpoints))
+
+    def _open(self, step: int) -> Checkpoint:
+        """Open a checkpoint after fetching it whole into the Hub cache, or its merged tensors into the work folder."""
+        plan = self.context.plan
+        source = plan.sources[step].source
+        if self.context.stream.recipe.fetch == "cache":
+            return open_source(source)
+        checkpoint = open_source(source, self.partial_downloads)
+        plan.alignments[step].apply(checkpoint).prepare([tensor.name for tensor in plan.merge.merged])
+        return checkpoint

@@ -1,0 +1,95 @@
+"""Third stage of a run: write, score and assemble the merged model after the last step of a batch."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hubmerge.checkpoints import open_checkpoint
+from hubmerge.executor import WrittenModel, write_merged
+from hubmerge.executor.parallel.processes import run_on_all
+from hubmerge.executor.write_model import MAX_SHARD_BYTES
+from hubmerge.plan.settings import input_dtype
+from hubmerge.report.report import RunReport, Scores
+from hubmerge.run import model_folder
+from hubmerge.run.measures import rounding_warnings
+from hubmerge.run.metadata_files import write_metadata_files
+from hubmerge.run.run_context import RunContext, count_tensors
+from hubmerge.run.step_batch import StepBatch
+from hubmerge.run.step_report import record_steps, with_written_model
+
+
+@dataclass(frozen=True)
+class FinishStage:
+    """Writing and scoring of merged models."""
+
+    context: RunContext
+
+    def finish(self, batch: StepBatch, so_far: RunReport, folder: Path) -> StepBatch:
+        """Record the steps of a merged batch, and write and score the model after the last one if it is needed.
+
+        Args:
+            batch: Batch from the merge stage.
+            so_far: Report up to the step before the batch.
+            folder: Folder of the merged model. It appears complete or not at all.
+
+        Raises:
+            CheckpointError: A value does not fit into its dtype.
+            EvaluationError: A task does not fit the dataset or the model.
+            MachineError: The folder cannot be written.
+        """
+        report = record_steps(self.context.stream, batch.steps, batch.merged_state, so_far)
+        if self.context.stream.needs_model(batch.last):
+            report = self._finish_model(batch, report, folder)
+        return replace(batch, report=report)
+
+    def _finish_model(self, batch: StepBatch, report: RunReport, folder: Path) -> RunReport:
+        context, step = self.context, batch.last
+        partial = folder.with_name(f".{folder.name}.partial")
+        for outdated in (partial, folder):
+            shutil.rmtree(outdated, ignore_errors=True)
+        partial.mkdir(parents=True)
+        written = self._write(batch, partial)
+        report, scores = self._score(batch, report, partial)
+        dtypes = {tensor.out_dtype for tensor in context.plan.written.merged}
+        finished = with_written_model(report.steps[-1], partial, scores, written.rounding, dtypes)
+        report = report.with_step(finished).until(step)
+        write_metadata_files(partial, report, context.stream, context.base_folder)
+        partial.rename(folder)
+        return report
+
+    def _write(self, batch: StepBatch, folder: Path) -> WrittenModel:
+        """Write weights, config and the other files of the base model, and check the weights."""
+        context, recipe = self.context, self.context.stream.recipe
+        plan = context.plan.written
+        with context.progress.stage(f"step {batch.last}: write the merged model", len(plan.tensors)) as advance:
+            written = run_on_all(
+                context.processes,
+                write_merged,
+                context.base,
+                batch.merged_state,
+                plan,
+                folder,
+                max_shard_bytes=recipe.publish.max_shard_bytes if recipe.publish is not None else MAX_SHARD_BYTES,
+                input_dtype=input_dtype(recipe),
+                here={"on_tensor": count_tensors(advance)},
+            )
+        for warning in rounding_warnings(written.rounding, {tensor.out_dtype for tensor in plan.merged}):
+            context.progress.note(f"warning: step {batch.last}: {warning}")
+        model_folder.copy_auxiliary_files(context.base_folder, folder)
+        model_folder.write_config(context.plan.config, folder, out_dtype=recipe.out_dtype or recipe.dtype)
+        model_folder.check_written(folder, plan.specs)
+        return written
+
+    def _score(self, batch: StepBatch, report: RunReport, folder: Path) -> tuple[RunReport, Scores]:
+        """Return the report with the scores of base model and checkpoint, and the scores of the merged model."""
+        if self.context.stream.recipe.evaluate is None:
+            return report, {}
+        step, board = batch.last, self.context.scoreboard
+        with open_checkpoint(folder, f"the merged model of step {step}") as merged:
+            scores = board.score(step, merged)
+        base_scores = {**report.base_scores, **board.score_base(step, report.base_scores)}
+        own_scores = {**report.own_scores, **board.score_own(step, batch.checkpoints[-1])}
+        report = replace(report, base_scores=base_scores, own_scores=own_scores, tasks=board.task_reports())
+        return report, scores

@@ -1,0 +1,74 @@
+"""Second stage of a run: merge the checkpoints of a batch into the state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hubmerge.checkpoints import check_ties
+from hubmerge.executor import StepInput, StepStats, merge_steps, pick_device
+from hubmerge.executor.parallel.processes import run_on_all
+from hubmerge.executor.state import MergeState
+from hubmerge.plan.settings import input_dtype
+from hubmerge.run.measures import similarity_warnings
+from hubmerge.run.run_context import RunContext, count_tensors
+from hubmerge.run.step_batch import StepBatch
+from hubmerge.run.step_report import write_stats
+
+
+@dataclass(frozen=True)
+class MergeStage:
+    """Merge of checkpoints into the state."""
+
+    context: RunContext
+
+    def merge(self, batch: StepBatch, previous: MergeState | None, folder: Path) -> StepBatch:
+        """Merge a fetched batch and write its state, with the statistics of the steps, into a folder.
+
+        Args:
+            batch: Batch from the fetch stage.
+            previous: State of the step before the batch, None at step 1.
+            folder: Folder of the new state.
+
+        Raises:
+            CheckpointError: A value is not finite, or tied tensors differ.
+            MachineError: The state cannot be written.
+        """
+        context = self.context
+        inputs = self._inputs(batch)
+        with context.progress.stage(context.title(batch.steps, "merge"), len(context.plan.merge.merged)) as advance:
+            state, stats = run_on_all(
+                context.processes,
+                merge_steps,
+                context.base,
+                inputs,
+                previous,
+                context.method,
+                context.plan.merge,
+                folder,
+                chain=context.stream.chain[batch.last],
+                input_dtype=input_dtype(context.stream.recipe),
+                device=pick_device(),
+                here={"on_tensor": count_tensors(advance)},
+            )
+        write_stats(stats, state)
+        self._warn(stats)
+        return replace(batch, state=state)
+
+    def _inputs(self, batch: StepBatch) -> list[StepInput]:
+        plan = self.context.plan
+        aligned = [
+            plan.alignments[step].apply(checkpoint)
+            for step, checkpoint in zip(batch.steps, batch.checkpoints, strict=True)
+        ]
+        for checkpoint in aligned:
+            check_ties(checkpoint, plan.merge)
+        return [
+            self.context.step_input(step, checkpoint) for step, checkpoint in zip(batch.steps, aligned, strict=True)
+        ]
+
+    def _warn(self, stats: Sequence[StepStats]) -> None:
+        for step in stats:
+            for warning in similarity_warnings(step, self.context.names):
+                self.context.progress.note(f"warning: step {step.step}: {warning}")

@@ -1,0 +1,104 @@
+"""Recipe, lock, report and card of a merged model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hubmerge.checkpoints import Checkpoint, open_checkpoint
+from hubmerge.methods import method_named
+from hubmerge.plan.layout_text import written_layout
+from hubmerge.plan.settings import selection_of
+from hubmerge.report.report import RunReport
+from hubmerge.stream.stream import Stream
+from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """Facts of a card about the files around it.
+
+    Attributes:
+        names: Names of the files.
+        layout: Class, tensor names and dtypes of the weights, in words.
+        model_class: transformers class of the model, None if the config names none.
+        license_name: License of the model, None if unknown.
+    """
+
+    names: Collection[str]
+    layout: str
+    model_class: str | None
+    license_name: str | None
+
+    @classmethod
+    def of(cls, written: Checkpoint, stream: Stream, *, names: Collection[str], license_name: str | None) -> ModelFiles:
+        """Describe the files of a merged model."""
+        layout = written_layout(written.config, written.tensors, selection_of(stream.recipe))
+        return cls(names, layout, architecture_of(written.config), license_name)
+
+
+def architecture_of(config: Mapping[str, Any]) -> str | None:
+    """Return the transformers class that a config names, None if it names none."""
+    names = config.get("architectures")
+    first = names[0] if isinstance(names, list) and names else None
+    return first if isinstance(first, str) and first.isidentifier() else None
+
+
+def write_metadata_files(folder: Path, report: RunReport, stream: Stream, base_folder: Path) -> None:
+    """Write recipe, lock, report, card and the picture of the card into the folder of a merged model."""
+    from hubmerge.cards import accuracy_picture  # matplotlib takes a second to import
+
+    publish = stream.recipe.publish
+    with open_checkpoint(folder) as written:
+        files = ModelFiles.of(
+            written,
+            stream,
+            names={path.name for path in folder.iterdir()},
+            license_name=(publish.license if publish is not None else None) or _base_license(base_folder),
+        )
+    (folder / CARD_FILE).write_text(card_for(report, stream, stream.loaded.text, files), encoding="utf-8")
+    matrix = report.accuracy_matrix()
+    if matrix.steps:
+        picture = accuracy_picture(
+            matrix,
+            base=report.main_scores(report.base_scores),
+            own=report.main_scores(report.own_scores),
+            names={step.step: step.name for step in report.steps},
+        )
+        (folder / PICTURE_FILE).write_bytes(picture)
+    (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8")
+    (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
+    (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
+
+
+def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFiles) -> str:
+    """Return the card of the last step of a report."""
+    from hubmerge.cards import card_text
+
+    publish = stream.recipe.publish
+    kinds = {task.kind for task in report.tasks}
+    whole = publish is None or publish.model == "full"
+    return card_text(
+        report,
+        recipe_text=recipe_text,
+        repo=publish.repo if publish is not None else None,
+        license=files.license_name,
+        tags=publish.tags if publish is not None else (),
+        model_class=files.model_class or "AutoModel",
+        layout=files.layout,
+        processor_class="AutoProcessor" if "preprocessor_config.json" in files.names else None,
+        pipeline_tag=kinds.pop() if whole and len(kinds) == 1 else None,
+        picture=PICTURE_FILE if report.accuracy_matrix().steps else None,
+        every_step=publish is None or publish.steps == "every",
+        method_source=method_named(report.merge_method).source,
+    )
+
+
+def _base_license(base_folder: Path) -> str | None:
+    """Return the license in the card of the base model, None if there is none."""
+    from hubmerge.cards import license_of
+
+    card = base_folder / CARD_FILE
+    return license_of(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None

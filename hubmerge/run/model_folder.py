@@ -1,0 +1,58 @@
+"""Files of a merged model beside its weights: auxiliary files of the base model, and config.json."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from hubmerge.checkpoints import TensorSpec, open_checkpoint
+from hubmerge.checkpoints.formats.layout import CONFIG_FILE
+from hubmerge.errors import CheckpointError
+from hubmerge.stream.sources import local_auxiliary_files
+from hubmerge.support.names import CARD_FILE
+
+_WRITTEN_FILES = frozenset({CONFIG_FILE, CARD_FILE})
+
+
+def copy_auxiliary_files(base_folder: Path, folder: Path) -> None:
+    """Copy tokenizer, processor, generation, template, module and license files of the base model unchanged."""
+    for name in sorted(local_auxiliary_files(base_folder) - _WRITTEN_FILES):
+        if not name.startswith("hubmerge."):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(base_folder / name, folder / name)
+
+
+def write_config(config: Mapping[str, Any], folder: Path, *, out_dtype: str | None) -> None:
+    """Write config.json.
+
+    Args:
+        config: The config.
+        folder: Folder of the merged model.
+        out_dtype: Dtype of the weights, None to leave the dtype in the config unchanged.
+    """
+    written = dict(config)
+    if out_dtype is not None:
+        written.pop("torch_dtype", None)
+        written["dtype"] = out_dtype
+    (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def check_written(folder: Path, specs: Collection[TensorSpec]) -> None:
+    """Check that the written weights have the planned names, dtypes and shapes.
+
+    Raises:
+        CheckpointError: A tensor differs from the plan.
+    """
+    with open_checkpoint(folder, "the merged model") as written:
+        found = {info.spec for info in written.tensors.values()}
+    if found != set(specs):
+        differing = min(spec.name for spec in found ^ set(specs))
+        raise CheckpointError(
+            f"the merged model in {folder} does not match the plan: tensor {differing!r} differs",
+            hint="check the disk, then run again with another --work-dir",
+            file=str(folder),
+            tensor=differing,
+        )

@@ -1,0 +1,82 @@
+"""Inputs shared by the stages of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubmerge.checkpoints import Checkpoint, check_ties, open_checkpoint
+from hubmerge.executor import StepInput, pick_device
+from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
+from hubmerge.methods import Method, method_named
+from hubmerge.plan.run_plan import RunPlan
+from hubmerge.stream.stream import Stream
+from hubmerge.support.progress import Advance, Progress
+from merge_recipes import TensorParameters
+
+if TYPE_CHECKING:
+    from hubmerge.run.scoreboard import Scoreboard
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Stream, plan, base model and processes of a run.
+
+    Attributes:
+        stream: The stream.
+        plan: The plan of the missing steps.
+        base_folder: Local folder of the base model, with tokenizer and processor.
+        cache: Folder for prepared evaluation data.
+        progress: Receiver of stages and notes.
+        processes: Processes that share the work on tensors. All other work is done in the first one.
+    """
+
+    stream: Stream
+    plan: RunPlan
+    base_folder: Path
+    cache: Path
+    progress: Progress
+    processes: Processes = SINGLE_PROCESS
+
+    @cached_property
+    def base(self) -> Checkpoint:
+        """The base model, with its tied tensors checked."""
+        base = open_checkpoint(self.base_folder, self.stream.base.label)
+        check_ties(base, self.plan.merge)
+        return base
+
+    @cached_property
+    def scoreboard(self) -> Scoreboard:
+        """The tasks of the recipe."""
+        from hubmerge.run.scoreboard import Scoreboard  # its libraries take seconds to import
+
+        return Scoreboard(self.stream, self.base_folder, self.cache, str(pick_device()), self.progress)
+
+    @property
+    def method(self) -> Method:
+        """The merge method of the recipe."""
+        return method_named(self.stream.recipe.merge_method)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the entries in merge order."""
+        return [entry.name for entry in self.stream.entries]
+
+    def step_input(self, step: int, checkpoint: Checkpoint) -> StepInput:
+        """Return a checkpoint with the parameters of a step."""
+        entry = self.stream.entries[step - 1]
+        return StepInput(checkpoint, TensorParameters(self.method.Parameters, self.stream.recipe, entry))
+
+    def title(self, steps: range, action: str) -> str:
+        """Return the title of a stage: "step 2: merge NAME" or "steps 1-3: merge 3 checkpoints"."""
+        if len(steps) == 1:
+            return f"step {steps[0]}: {action} {self.names[steps[0] - 1]}"
+        return f"steps {steps[0]}-{steps[-1]}: {action} {len(steps)} checkpoints"
+
+
+def count_tensors(advance: Advance) -> Callable[[object], None]:
+    """Return a callback that advances a stage by one per tensor."""
+    return lambda _: advance(1)
