@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from hubmerge.executor.stats.stats import StepStats
-from hubmerge.report.report import MatrixFigures, Spread, StepSimilarity, TensorSummary
+from hubmerge.report.report import MatrixStats, Spread, StepSimilarity, TensorSummary
 
 CLOSE = 0.25
 """Cosine of task vectors from which a step is reported as close to another. Unrelated tasks have cosines near 0, two
@@ -43,7 +43,7 @@ def measures(stats: StepStats, names: Sequence[str]) -> dict[str, Any]:
             error=Spread.of(errors),
         ),
         "matrices": tuple(
-            MatrixFigures(tensor.name, tensor.rank, tensor.directions or 0, tensor.removed_share)
+            MatrixStats(tensor.name, tensor.rank, tensor.directions or 0, tensor.removed_share)
             for tensor in matrices
             if tensor.rank is not None
         ),

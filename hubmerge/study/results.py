@@ -7,30 +7,36 @@ import os
 import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from hubmerge.errors import HubmergeError
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.study.cells import Cell
+from hubmerge.support.records import Number, read_record, record
 
 RESULTS_FILE = "results.jsonl"
 
 
+@record
 @dataclass(frozen=True)
 class StepResult:
     """One step of a cell: its scale and norms, and means over the weight matrices."""
 
     name: str
-    scale: float
-    accumulated_norm: float
-    task_vector_norm: float
-    drift: float
-    cosine: float | None
-    removed_share: float
-    rank: float | None
+    scale: Number
+    accumulated_norm: Number
+    task_vector_norm: Number
+    drift: Number
+    cosine: Number | None
+    removed_share: Number
+    rank: Number | None
 
 
+@record
 @dataclass(frozen=True)
 class CellResult:
     """What came of one cell. `matrix` is an `AccuracyMatrix` as plain values, with the scored steps as rows."""
@@ -48,8 +54,8 @@ class CellResult:
     order: tuple[str, ...]
     steps: tuple[StepResult, ...]
     matrix: dict[str, Any]
-    seconds: float
-    share_of_own: float | None = None
+    seconds: Number
+    share_of_own: Number | None = None
 
     def of(self, cell: Cell) -> CellResult:
         """The result as that of a cell which rests on the same things: another name, or a seed of the same order."""
@@ -78,6 +84,7 @@ class CellResult:
         return matrix.forgetting() if len(matrix.steps) == self.tasks else None
 
 
+@record
 @dataclass(frozen=True)
 class References:
     """What does not depend on how the stream is merged: accuracies of base and checkpoints, cosines between them.
@@ -87,10 +94,10 @@ class References:
 
     digest: str
     names: tuple[str, ...]
-    base: dict[str, float]
-    own: dict[str, float]
-    cosines: list[list[float | None]] = field(default_factory=list)
-    layers: dict[str, list[list[float | None]]] = field(default_factory=dict)
+    base: dict[str, Number]
+    own: dict[str, Number]
+    cosines: list[list[Number | None]] = field(default_factory=list)
+    layers: dict[str, list[list[Number | None]]] = field(default_factory=dict)
 
 
 class ResultsFile:
@@ -126,22 +133,33 @@ class ResultsFile:
             self.path.write_text(whole + newline, encoding="utf-8")
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
-                self._take(_result(json.loads(line)))
-            except (ValueError, TypeError, KeyError) as error:
+                self._take(_result(line))
+            except ValueError as error:
                 raise HubmergeError(
                     f"{self.path}:{number}: not a result of a study: {error}",
                     hint="remove the line, or the file to compute everything again",
+                    file=str(self.path),
+                    line=number,
                 ) from error
 
 
-def _result(data: dict[str, Any]) -> CellResult | References:
-    kind = data.pop("kind")
-    if kind == "references":
-        return References(**{**data, "names": tuple(data["names"])})
-    if kind != "cell":
-        raise ValueError(f"no such kind: {kind!r}")
-    steps = tuple(StepResult(**step) for step in data["steps"])
-    return CellResult(**{**data, "steps": steps, "order": tuple(data["order"])})
+@cache
+def _adapters() -> dict[str, TypeAdapter[Any]]:
+    return {"cell": TypeAdapter(CellResult), "references": TypeAdapter(References)}
+
+
+def _result(line: str) -> CellResult | References:
+    """Return the result that a line holds.
+
+    Raises:
+        ValueError: the line is not a result of a study.
+    """
+    data = json.loads(line)
+    kind = data.pop("kind", None) if isinstance(data, dict) else None
+    if kind not in _adapters():
+        raise ValueError(f"expected a result of the kind cell or references, found {kind!r}")
+    result: CellResult | References = read_record(_adapters()[kind], json.dumps(data))
+    return result
 
 
 @dataclass(frozen=True)

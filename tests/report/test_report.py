@@ -1,3 +1,5 @@
+"""Reports are written as JSON and read back without loss."""
+
 from __future__ import annotations
 
 import dataclasses
@@ -17,7 +19,8 @@ def sample() -> RunReport:
     first = StepReport(
         1, "digits", "me/clip-digits@main", "1" * 40, 1.0, 0.1 + 0.2, 0.30000000000000004,
         TensorSummary(4, 9, Spread.of([1, 2, 4]), None), None,
-        {"digits": {"accuracy": 0.75, "confusion": [[3, 1], [0, 4]]}}, 1.5, "c" * 64, {"model.safetensors": "d" * 64},
+        {"digits": {"accuracy": 0.75, "confusion": [[3, 1], [0, 4]]}}, 2e-8, 1.5, "c" * 64,
+        {"model.safetensors": "d" * 64},
     )  # fmt: skip
     second = StepReport(
         2, "shapes", "me/clip-shapes", "2" * 40, 1.4, 0.5, 0.4,
@@ -44,6 +47,16 @@ def test_json_round_trip_is_exact_and_stable() -> None:
     assert keys == sorted(keys)
 
 
+def test_numbers_keep_their_type() -> None:
+    """A digest is taken over the text, in which 1 and 1.0 differ."""
+    report = dataclasses.replace(sample(), parameters={"scaling": 1, "alpha": 1.0, "grid": [1, 1.5], "all": True})
+    step = dataclasses.replace(report.steps[0], scale=1, drift=1.0, tensors=TensorSummary(4, 9, Spread(2, 1, 3.0)))
+    report = report.with_step(step)
+    again = RunReport.from_json(report.to_json())
+    assert again.to_json() == report.to_json()
+    assert again.broken_digest() is None
+
+
 def test_step_report_round_trip() -> None:
     step = sample().steps[0]
     assert StepReport.from_dict(json.loads(json.dumps(step.to_dict()))) == step
@@ -56,7 +69,7 @@ def test_matrix_uses_each_tasks_main_metric() -> None:
     assert matrix.backward_transfer() == -0.25
 
 
-def test_until_leaves_out_what_came_later() -> None:
+def test_until_leaves_out_later_steps_and_their_tasks() -> None:
     early = sample().until(1)
     assert [step.step for step in early.steps] == [1]
     assert set(early.own_scores) == {"digits"}
@@ -71,7 +84,7 @@ def test_with_step_replaces_and_sorts() -> None:
     assert [step.step for step in report.steps] == [1, 2]
 
 
-def test_seals_chain_the_steps_and_break_with_any_change() -> None:
+def test_digests_chain_the_steps_and_break_with_any_change() -> None:
     report = sample().with_step(sample().steps[0])
     assert report.broken_digest() is None
     assert RunReport.from_json(report.to_json()).broken_digest() is None
@@ -87,20 +100,24 @@ def test_seals_chain_the_steps_and_break_with_any_change() -> None:
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "format version None"),
+        ("[]", "format version None is unknown, expected 1"),
         ('{"version": 99}', "format version 99"),
         ('{"version": 1, "surprise": 2}', "unknown key 'surprise'"),
-        ('{"version": 1}', "missing"),
+        ('{"version": 1}', "the key 'base_model' is missing"),
         ('{"version": 1, "base_model": {"reference": "a", "commit": "b", "x": 1}}', "base_model: unknown key 'x'"),
         ('{"version": 1, "base_model": 3}', "base_model: expected a mapping, found int"),
+        (
+            '{"version": 1, "base_model": {"reference": 1, "commit": "b"}}',
+            "base_model.reference: expected a valid string",
+        ),
     ],
 )
-def test_a_text_that_is_no_report_is_refused(text: str, message: str) -> None:
-    with pytest.raises(HubmergeError, match=message):
+def test_other_texts_are_refused(text: str, message: str) -> None:
+    with pytest.raises(HubmergeError, match=f"hubmerge.json: {message}"):
         RunReport.from_json(text)
 
 
-def test_values_that_json_cannot_hold_are_refused() -> None:
+def test_values_outside_of_json_are_refused() -> None:
     step = StepReport(1, "a", "a/b", "1" * 40, float("nan"), 1.0, 1.0)
     with pytest.raises(ValueError, match="JSON"):
         sample().with_step(step).to_json()
