@@ -1,7 +1,167 @@
-"""Merge a stream of fine-tuned models from the Hugging Face Hub into one, step by step, and publish every step."""
+"""Merge fine-tuned models from the Hugging Face Hub, step by step, and publish every step.
+
+    import hubmerge
+
+    for step in hubmerge.run("recipe.yaml", out="merged"):
+        print(step.step, step.name)
+
+Each name is loaded when it is first used: `import hubmerge` imports neither torch nor a client of the Hub.
+"""
 
 from __future__ import annotations
 
-from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the name that the field uses
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["__version__"]
+from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the name every package uses
+
+if TYPE_CHECKING:
+    from hubmerge.api.automation import deploy_hub_job, init_github, plan_hub_job, watch
+    from hubmerge.api.merging import Plan, PlannedStep, StepRun, merge, plan, run
+    from hubmerge.api.published import Verdict, outdated, rollback, verify
+    from hubmerge.api.recipes import CheckedRecipe, WrittenLock, check, load, lock, schema
+    from hubmerge.api.state_dicts import merge_state_dicts
+    from hubmerge.api.tools import MethodInfo, StudyResult, demo, methods, serve_hub, study
+    from hubmerge.automation.hub_job import PlannedJob
+    from hubmerge.automation.outdated import Change, Changes
+    from hubmerge.errors import (
+        CheckpointError,
+        DatasetError,
+        EvaluationError,
+        HubError,
+        HubmergeError,
+        MachineError,
+        RecipeError,
+        TargetError,
+        TargetMovedError,
+        UsageError,
+    )
+    from hubmerge.hub.jobs import CreatedJob
+    from hubmerge.methods import (
+        Absorbed,
+        Method,
+        MethodParameters,
+        NoParameters,
+        Norms,
+    )
+    from hubmerge.report.report import RunReport, StepReport
+    from hubmerge.support.progress import Progress, SilentProgress
+    from hubmerge.verify.finding import Finding
+    from merge_recipes import LoadedRecipe, PerTensor
+
+_NAMES = {
+    "hubmerge.api.automation": ("deploy_hub_job", "init_github", "plan_hub_job", "watch"),
+    "hubmerge.api.merging": ("Plan", "PlannedStep", "StepRun", "merge", "plan", "run"),
+    "hubmerge.api.published": ("Verdict", "outdated", "rollback", "verify"),
+    "hubmerge.api.recipes": ("CheckedRecipe", "WrittenLock", "check", "load", "lock", "schema"),
+    "hubmerge.api.state_dicts": ("merge_state_dicts",),
+    "hubmerge.api.tools": ("MethodInfo", "StudyResult", "demo", "methods", "serve_hub", "study"),
+    "hubmerge.automation.hub_job": ("PlannedJob",),
+    "hubmerge.automation.outdated": ("Change", "Changes"),
+    "hubmerge.errors": (
+        "CheckpointError",
+        "DatasetError",
+        "EvaluationError",
+        "HubError",
+        "HubmergeError",
+        "MachineError",
+        "RecipeError",
+        "TargetError",
+        "TargetMovedError",
+        "UsageError",
+    ),
+    "hubmerge.hub.jobs": ("CreatedJob",),
+    "hubmerge.methods": ("Absorbed", "Method", "MethodParameters", "NoParameters", "Norms"),
+    "hubmerge.report.report": ("RunReport", "StepReport"),
+    "hubmerge.support.progress": ("Progress", "SilentProgress"),
+    "hubmerge.verify.finding": ("Finding",),
+    "merge_recipes": ("LoadedRecipe", "PerTensor"),
+}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
+
+__all__ = [
+    "Absorbed",
+    "Change",
+    "Changes",
+    "CheckedRecipe",
+    "CheckpointError",
+    "CreatedJob",
+    "DatasetError",
+    "EvaluationError",
+    "Finding",
+    "HubError",
+    "HubmergeError",
+    "LoadedRecipe",
+    "MachineError",
+    "Method",
+    "MethodInfo",
+    "MethodParameters",
+    "NoParameters",
+    "Norms",
+    "PerTensor",
+    "Plan",
+    "PlannedJob",
+    "PlannedStep",
+    "Progress",
+    "RecipeError",
+    "RunReport",
+    "SilentProgress",
+    "StepReport",
+    "StepRun",
+    "StudyResult",
+    "TargetError",
+    "TargetMovedError",
+    "UsageError",
+    "Verdict",
+    "WrittenLock",
+    "__version__",
+    "check",
+    "demo",
+    "deploy_hub_job",
+    "init_github",
+    "load",
+    "lock",
+    "merge",
+    "merge_state_dicts",
+    "methods",
+    "outdated",
+    "plan",
+    "plan_hub_job",
+    "rollback",
+    "run",
+    "schema",
+    "serve_hub",
+    "study",
+    "verify",
+    "watch",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load a public name when it is first used."""
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names."""
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps a public function under its name when a subpackage of that name is imported.
+
+    `hubmerge.run` is the function, although `hubmerge/run/` is a package, which `from hubmerge.run import ...` finds.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (isinstance(value, ModuleType) and name in _MODULE_OF):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

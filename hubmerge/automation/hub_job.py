@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.errors import MachineError
@@ -85,36 +86,40 @@ def _watched(loaded: LoadedRecipe, author_type: Callable[[str], str]) -> Iterato
                 yield "model", item.model.adapter.path
 
 
-def job_text(job: HubJob) -> str:
-    """Return what would be made, for a person to read. The token is named and never shown."""
-    if job.schedule is not None:
-        lines = [f"a scheduled job on the Hub: {job.schedule}, one run at a time"]
-    else:
-        names = ", ".join(f"{kind} {name}" for kind, name in job.watched)
-        lines = [
-            "a job on the Hub that runs once now, and again whenever a webhook tells of a change",
-            f"watches  {names}",
+@dataclass(frozen=True)
+class PlannedJob:
+    """A job that can be created on the Hub; `str()` of it describes the job. The token is named and never shown."""
+
+    job: HubJob
+
+    def __str__(self) -> str:
+        job = self.job
+        if job.schedule is not None:
+            lines = [f"scheduled job on the Hub: {job.schedule}, one run at a time"]
+        else:
+            names = ", ".join(f"{kind} {name}" for kind, name in job.watched)
+            lines = ["job on the Hub: runs once now, then whenever a webhook reports a change", f"watches  {names}"]
+        lock = ", with its lock" if "HUBMERGE_LOCK" in job.environment else ""
+        lines += [
+            f"image    {job.image} on {job.flavor}, at most {job.timeout}",
+            f"publish  {job.environment[TARGET_VARIABLE]}",
+            f"install  {job.environment['HUBMERGE_REQUIREMENT']}",
+            "secret   HF_TOKEN, the token of this machine",
+            f"recipe   a copy of its current text{lock}",
+            "command",
         ]
-    lines += [
-        f"image    {job.image} on {job.flavor}, at most {job.timeout}",
-        f"publish  {job.environment[TARGET_VARIABLE]}",
-        f"install  {job.environment['HUBMERGE_REQUIREMENT']}",
-        "secret   HF_TOKEN, the token that this machine uses",
-        "recipe   goes along as it is now" + (", with its lock" if "HUBMERGE_LOCK" in job.environment else ""),
-        "command",
-    ]
-    return "\n".join([*lines, *(f"  {line}" for line in SCRIPT.splitlines())])
+        return "\n".join([*lines, *(f"  {line}" for line in SCRIPT.splitlines())])
 
-
-def job_dict(job: HubJob) -> dict[str, Any]:
-    """The job as plain JSON values; secrets are named, not given."""
-    return {
-        "image": job.image,
-        "command": list(job.command),
-        "environment": dict(job.environment),
-        "secrets": ["HF_TOKEN"],
-        "flavor": job.flavor,
-        "timeout": job.timeout,
-        "schedule": job.schedule,
-        "watched": [{"type": kind, "name": name} for kind, name in job.watched],
-    }
+    def to_dict(self) -> dict[str, Any]:
+        """Return the job as plain JSON values; secrets are named, not included."""
+        job = self.job
+        return {
+            "image": job.image,
+            "command": list(job.command),
+            "environment": dict(job.environment),
+            "secrets": ["HF_TOKEN"],
+            "flavor": job.flavor,
+            "timeout": job.timeout,
+            "schedule": job.schedule,
+            "watched": [{"type": kind, "name": name} for kind, name in job.watched],
+        }

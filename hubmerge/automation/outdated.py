@@ -38,11 +38,28 @@ class Change:
         return asdict(self)
 
 
-def find_changes(loaded: LoadedRecipe) -> tuple[Change, ...]:
-    """Compare what is published, or else locked beside the recipe, with what the Hub has now.
+class Changes(tuple[Change, ...]):
+    """The changes on the Hub; `str()` of them is a table."""
+
+    __slots__ = ()
+
+    def __str__(self) -> str:
+        if not self:
+            return "nothing changed"
+        rows = [("change", "repo", "reference", "was", "now", "effect on the next run")]
+        rows += [
+            (one.change, f"{one.kind} {one.name}", one.reference, _short(one.was), _short(one.now), one.effect)
+            for one in self
+        ]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+        return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+
+
+def find_changes(loaded: LoadedRecipe) -> Changes:
+    """Compare the published commits, or those in the lock beside the recipe, with the newest ones on the Hub.
 
     Raises:
-        HubError: the Hub does not answer, or the target repo holds something else.
+        HubError: the Hub does not answer, or the target repo holds another stream.
     """
     publish = loaded.recipe.publish
     held = PinnedCommits.gather(loaded)
@@ -51,7 +68,7 @@ def find_changes(loaded: LoadedRecipe) -> tuple[Change, ...]:
     changes = [*_base(loaded, held, ask)]
     changes += _models(loaded, held, ask, {str(entry.model) for entry in growth.entries})
     changes += _entries(growth.entries, held, ask, publishes=publish is not None)
-    return (*changes, *_datasets(loaded, held, ask))
+    return Changes((*changes, *_datasets(loaded, held, ask)))
 
 
 def _base(loaded: LoadedRecipe, held: PinnedCommits, ask: Ask) -> Iterator[Change]:
@@ -131,19 +148,6 @@ def _datasets(loaded: LoadedRecipe, held: PinnedCommits, ask: Ask) -> Iterator[C
         elif now.commit != locked[key]:
             effect = "none: the stream keeps its commit"
             yield Change("new commit", "dataset", task.name, key[0], locked[key], now.commit, effect)
-
-
-def changes_text(changes: Sequence[Change]) -> str:
-    """Return the news as a table for a person to read."""
-    if not changes:
-        return "nothing moved"
-    rows = [("what", "which", "reference", "was", "now", "what a run makes of it")]
-    rows += [
-        (one.change, f"{one.kind} {one.name}", one.reference, _short(one.was), _short(one.now), one.effect)
-        for one in changes
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 
 
 def _short(commit: str | None) -> str:

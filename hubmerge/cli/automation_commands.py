@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from hubmerge.automation.github import write_workflow
-from hubmerge.automation.hub_job import job_dict, job_text, plan_job
-from hubmerge.automation.outdated import OUTDATED, changes_text, find_changes
+from hubmerge.automation.hub_job import PlannedJob, plan_job
+from hubmerge.automation.outdated import OUTDATED, find_changes
 from hubmerge.automation.watch import watch
 from hubmerge.cli.commands import progress_for
 from hubmerge.hub.jobs import author_type, create_job
@@ -53,7 +53,7 @@ def outdated(recipe: Path, output_format: str) -> int:
     loaded = load(recipe, progress)
     with progress.stage("ask the Hub"):
         changes = find_changes(loaded)
-    progress.note(changes_text(changes))
+    progress.note(str(changes))
     if loaded.recipe.publish is None:
         progress.note("the recipe publishes nothing: this compares with its lock alone, not with what runs left here")
     progress.event("outdated", {"outdated": bool(changes), "news": [one.to_dict() for one in changes]})
@@ -86,8 +86,8 @@ def deploy_hub_job(options: argparse.Namespace, output_format: str) -> int:
         timeout=options.timeout,
         author_type=author_type,
     )
-    progress.note(job_text(job))
-    progress.event("hub-job", job_dict(job))
+    progress.note(str(PlannedJob(job)))
+    progress.event("hub-job", PlannedJob(job).to_dict())
     if not options.yes:
         progress.note("nothing was made; add --yes to make it")
         return 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -26,6 +27,22 @@ class InMemoryCheckpoint(Checkpoint):
     def read(self, name: str) -> torch.Tensor:
         """A copy of the tensor, as every checkpoint gives memory of its own."""
         return self._held[name].clone()
+
+
+class StateDict(Checkpoint):
+    """A checkpoint whose tensors are those of a dict, such as a model's `state_dict()`."""
+
+    def __init__(self, label: str, values: Mapping[str, torch.Tensor], config: Mapping[str, Any]) -> None:
+        infos = {
+            name: TensorInfo(name, tuple(value.shape), value.dtype, "memory", 0, value.numel() * value.element_size())
+            for name, value in values.items()
+        }
+        super().__init__(label, infos, config, {})
+        self._values = values
+
+    def read(self, name: str) -> torch.Tensor:
+        """Return a copy of the tensor on the CPU."""
+        return self._values[name].detach().to("cpu", copy=True).contiguous()
 
 
 class InMemoryState(MergeState):

@@ -1,0 +1,112 @@
+"""Merging without a person: watch a recipe, write a GitHub workflow, create a job on the Hub."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubmerge.api.progress import ProgressOption, open_progress
+from hubmerge.api.recipes import RecipeLike, load
+from hubmerge.errors import UsageError
+from hubmerge.support.paths import user_cache_folder
+
+if TYPE_CHECKING:
+    from hubmerge.automation.hub_job import PlannedJob
+    from hubmerge.hub.jobs import CreatedJob
+    from merge_recipes import LoadedRecipe
+
+
+def watch(
+    recipe: str | os.PathLike[str],
+    *,
+    every: float | None = None,
+    listen: tuple[str, int] | None = None,
+    work_dir: str | os.PathLike[str] | None = None,
+    progress: ProgressOption = "auto",
+) -> None:
+    """Check the Hub again and again, and run the recipe when something changed; ends with Ctrl-C or SIGTERM.
+
+    Args:
+        recipe: the path of a YAML file, which is read again before each check.
+        every: seconds between two checks; 600 if neither `every` nor `listen` is given.
+        listen: host and port to receive webhooks of the Hub on; their secret is in HUBMERGE_WEBHOOK_SECRET.
+        work_dir: folder for states and caches; in the user's cache folder by default.
+        progress: receives one note and one event for each check.
+
+    Raises:
+        RecipeError: the recipe has problems when the watch begins.
+        MachineError: the port cannot be used, or there is no secret.
+    """
+    from hubmerge.automation.watch import watch as watch_recipe
+
+    work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
+    watch_recipe(Path(recipe), work, every, listen, open_progress(progress))
+
+
+def init_github(recipe: RecipeLike, *, cron: str = "17 */6 * * *", oidc: bool = False, force: bool = False) -> Path:
+    """Write the GitHub workflow that runs a recipe on a schedule, into the repository of the recipe.
+
+    Args:
+        recipe: the path of a YAML file, or a recipe loaded from one.
+        cron: when to run, five fields, in UTC.
+        oidc: publish without a stored token (trusted publishing).
+        force: replace a workflow that differs.
+
+    Returns:
+        The file.
+
+    Raises:
+        RecipeError: the recipe has problems or publishes nothing.
+        MachineError: the recipe is not in a git repository, or a different workflow exists.
+    """
+    from hubmerge.automation.github import write_workflow
+
+    return write_workflow(_from_file(recipe), cron, oidc=oidc, force=force)
+
+
+def plan_hub_job(
+    recipe: RecipeLike,
+    *,
+    schedule: str | None = "@daily",
+    flavor: str = "cpu-upgrade",
+    timeout: str = "6h",
+) -> PlannedJob:
+    """Describe the job on the Hub that would run a recipe; nothing is created.
+
+    Args:
+        recipe: the path of a YAML file, a dict with the keys of a recipe, or a loaded recipe.
+        schedule: `@hourly`, `@daily`, ... or five cron fields; None for a job that starts when a source repo changes.
+        flavor: hardware of the Hub.
+        timeout: longest time of one run, such as `6h`.
+
+    Returns:
+        The job; `str()` of it is a description, `deploy_hub_job` creates it.
+
+    Raises:
+        RecipeError: the recipe has problems, publishes nothing, or names local folders.
+        MachineError: the schedule or the timeout cannot be read.
+    """
+    from hubmerge.automation.hub_job import PlannedJob, plan_job
+    from hubmerge.hub.jobs import author_type
+
+    loaded = load(recipe)
+    return PlannedJob(plan_job(loaded, schedule=schedule, flavor=flavor, timeout=timeout, author_type=author_type))
+
+
+def deploy_hub_job(job: PlannedJob) -> CreatedJob:
+    """Create a planned job on the Hub, with its webhook if it has one.
+
+    Raises:
+        HubError: the Hub refuses the job.
+    """
+    from hubmerge.hub.jobs import create_job
+
+    return create_job(job.job)
+
+
+def _from_file(recipe: RecipeLike) -> LoadedRecipe:
+    loaded = load(recipe)
+    if not loaded.path.is_file():
+        raise UsageError("a recipe that is a dict has no file for a workflow to run", hint="write it to recipe.yaml")
+    return loaded

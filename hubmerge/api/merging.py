@@ -1,0 +1,348 @@
+"""Merging: plan a run, run a recipe, merge a few models without writing a recipe."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hubmerge.api.progress import ProgressOption, open_progress
+from hubmerge.api.recipes import RecipeLike, load, load_mapping
+from hubmerge.errors import UsageError
+from hubmerge.support.paths import user_cache_folder
+
+if TYPE_CHECKING:
+    from hubmerge.executor.parallel.processes import Processes
+    from hubmerge.methods import Method
+    from hubmerge.plan.run_plan import RunPlan
+    from hubmerge.report.report import RunReport, StepReport
+    from merge_recipes import LoadedRecipe
+
+FolderLike: TypeAlias = "str | os.PathLike[str]"
+
+
+@dataclass(frozen=True)
+class PlannedStep:
+    """One step of a plan."""
+
+    step: int
+    """Number of the step, from 1."""
+    name: str
+    """Name of the checkpoint in the recipe."""
+    reference: str
+    """Reference of the checkpoint, as in the recipe."""
+    commit: str
+    """Commit of the checkpoint, or the digest of a local folder."""
+    done: bool
+    """True if the step is already published."""
+    download_bytes: int
+    """Bytes of the checkpoint that are not on this machine yet."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run of a recipe would do; `str()` of it is the text that `hubmerge plan` prints."""
+
+    steps: tuple[PlannedStep, ...]
+    """All steps of the stream in merge order."""
+    merge_method: str
+    """Name of the merge method."""
+    download_bytes: int
+    """Bytes to download from the Hub."""
+    work_bytes: int
+    """Bytes needed in the work folder."""
+    memory_bytes: int
+    """Estimated peak of memory, in bytes."""
+    estimated_seconds: float
+    """Rough estimate of the time for merging on one core, without downloads and evaluation."""
+    weight_matrices: int
+    """Number of tensors merged as matrices."""
+    other_tensors: int
+    """Number of other merged tensors."""
+    kept: Mapping[str, str]
+    """Tensors that keep the values of the base model: name to reason."""
+    ignored: tuple[str, ...]
+    """Tensors of checkpoints that are not used, each with the reason."""
+    text: str
+    """The plan as text."""
+    data: Mapping[str, Any]
+    """The plan as plain JSON values, as in `hubmerge plan --json`."""
+
+    @classmethod
+    def of(cls, plan: RunPlan) -> Plan:
+        """Summarize the plan of the executor."""
+        from hubmerge.plan.text import plan_text
+
+        data = plan.to_dict()
+        steps = tuple(
+            PlannedStep(
+                step=one["step"],
+                name=one["name"],
+                reference=one["reference"],
+                commit=one["commit"],
+                done=one["step"] < plan.first_step,
+                download_bytes=plan.sources[one["step"]].missing_bytes,
+            )
+            for one in data["steps"]
+        )
+        return cls(
+            steps=steps,
+            merge_method=data["merge_method"],
+            download_bytes=data["download_bytes"],
+            work_bytes=data["work_bytes"],
+            memory_bytes=data["memory_bytes"],
+            estimated_seconds=data["estimated_seconds"],
+            weight_matrices=data["weight_matrices"],
+            other_tensors=data["other_tensors"],
+            kept=data["kept"],
+            ignored=tuple(data["ignored"]),
+            text=plan_text(plan),
+            data=data,
+        )
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain JSON values."""
+        return dict(self.data)
+
+
+def plan(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Plan:
+    """Plan a run from file headers alone: nothing is downloaded whole and nothing is written.
+
+    Args:
+        recipe: the path of a YAML file, a dict with the keys of a recipe, or a loaded recipe.
+        progress: see `run`.
+
+    Raises:
+        RecipeError: the recipe has problems.
+        CheckpointError: names or shapes of the checkpoints do not fit the base model.
+        HubError: a repo cannot be read.
+    """
+    from hubmerge.plan.run_plan import plan_run
+
+    reports = open_progress(progress)
+    return Plan.of(plan_run(load(recipe, progress=reports), reports))
+
+
+class StepRun:
+    """A run of a recipe. Iterate over it to do the missing steps; each yields its report when it is finished."""
+
+    def __init__(
+        self,
+        recipe: RecipeLike,
+        *,
+        out: FolderLike | None = None,
+        every_step: bool = False,
+        work_dir: FolderLike | None = None,
+        locked: bool = False,
+        replay: bool = False,
+        summary: FolderLike | None = None,
+        progress: ProgressOption = "auto",
+        processes: Processes | None = None,
+    ) -> None:
+        """Prepare a run; the arguments are those of `run`. `processes` share the work on the tensors."""
+        if every_step and out is None:
+            raise UsageError("--every-step requires --out DIR", hint="add --out DIR")
+        self._recipe = recipe
+        self._out = None if out is None else Path(out)
+        self._every_step = every_step
+        self._work_dir = user_cache_folder("runs") if work_dir is None else Path(work_dir)
+        self._locked = locked
+        self._replay = replay
+        self._summary = None if summary is None else Path(summary)
+        self._progress = open_progress(progress)
+        self._processes = processes
+        self.steps: list[StepReport] = []
+        """Reports of the steps that this run finished so far."""
+        self.length = 0
+        """Number of steps of the stream, once the run has begun."""
+        self.addresses: list[str] = []
+        """Web addresses of the published steps, at the end of the run."""
+        self.report: RunReport | None = None
+        """Report of the whole stream, at the end of the run."""
+
+    def __iter__(self) -> Iterator[StepReport]:
+        """Merge, evaluate and publish the missing steps, in order."""
+        from hubmerge.executor.parallel.processes import SINGLE_PROCESS
+        from hubmerge.run.out_folder import OutFolder
+        from hubmerge.run.run import Run
+
+        out = None if self._out is None else OutFolder(self._out, self._every_step)
+        with Run.open(
+            load(self._recipe, progress=self._progress),
+            self._work_dir,
+            self._progress,
+            locked=self._locked,
+            replay=self._replay,
+            processes=self._processes or SINGLE_PROCESS,
+            out=out,
+        ) as run:
+            self.length = run.stream.length
+            for step in run.steps():
+                self.steps.append(step)
+                yield step
+            run.write_out()
+            self.report, self.addresses = run.report, run.addresses()
+            if self._summary is not None:
+                from hubmerge.automation.summary import append_summary, summary_text
+
+                append_summary(self._summary, summary_text(run.report, self.steps, self.addresses))
+
+    def finish(self) -> RunReport:
+        """Do all missing steps and return the report of the whole stream."""
+        for _ in self:
+            pass
+        assert self.report is not None  # noqa: S101 - set when the iteration ends
+        return self.report
+
+    def scores_text(self) -> str:
+        """Return the accuracy matrix and the other metrics as text, empty if nothing was evaluated."""
+        if self.report is None:
+            return ""
+        matrix = self.report.accuracy_matrix()
+        parts = [matrix.to_text() if matrix.tasks else "", self.report.other_metrics_text() or ""]
+        return "\n\n".join(part for part in parts if part)
+
+
+def run(
+    recipe: RecipeLike,
+    *,
+    out: FolderLike | None = None,
+    every_step: bool = False,
+    work_dir: FolderLike | None = None,
+    locked: bool = False,
+    replay: bool = False,
+    summary: FolderLike | None = None,
+    progress: ProgressOption = "auto",
+) -> StepRun:
+    """Merge, evaluate and publish the steps of a recipe that are missing.
+
+    Nothing happens before the first step is asked for: iterate over the result, or call its `finish()`. A run that
+    was interrupted continues where it stopped.
+
+    Args:
+        recipe: the path of a YAML file, a dict with the keys of a recipe, or a loaded recipe.
+        out: write the last merged model to this folder, which transformers can load.
+        every_step: with `out`, also write each intermediate model, in `out/step-01`, `out/step-02`, ...
+        work_dir: folder for states and caches; in the user's cache folder by default.
+        locked: take every commit from the lock beside the recipe and refuse any other.
+        replay: re-merge from the first published step that no longer matches the recipe.
+        summary: append the accuracy table to this Markdown file.
+        progress: `"auto"` draws bars in terminals and notebooks, None is silent; an object with the methods of
+            `hubmerge.Progress` receives everything itself.
+
+    Returns:
+        The run; iterating over it yields the report of each step as soon as the step is finished.
+
+    Raises:
+        HubmergeError: the recipe, a checkpoint, the target repo or a folder cannot be used.
+
+    Example:
+        for step in hubmerge.run("recipe.yaml", out="merged"):
+            print(step.step, step.name, step.scores)
+    """
+    return StepRun(
+        recipe,
+        out=out,
+        every_step=every_step,
+        work_dir=work_dir,
+        locked=locked,
+        replay=replay,
+        summary=summary,
+        progress=progress,
+    )
+
+
+def merge(
+    base: FolderLike,
+    models: Sequence[FolderLike],
+    *,
+    out: FolderLike,
+    method: str = "opcm",
+    parameters: Mapping[str, Any] | None = None,
+    recipe: Mapping[str, Any] | None = None,
+    progress: ProgressOption = "auto",
+) -> Path:
+    """Merge models into the base model they were fine-tuned from, and write the result to a folder.
+
+    Args:
+        base: the base model, a repo on the Hub (`owner/name`, with an optional `@revision`) or a folder.
+        models: the fine-tuned models, in merge order.
+        out: the folder to write, which transformers can load.
+        method: the name of a merge method (see `hubmerge methods`).
+        parameters: parameters of the method.
+        recipe: further keys of a recipe, such as `{"dtype": "float32"}`.
+        progress: see `run`.
+
+    Returns:
+        The folder `out`.
+
+    Raises:
+        HubmergeError: a model, a parameter or the folder cannot be used.
+
+    Example:
+        hubmerge.merge("me/base", ["me/a", "me/b"], method="task_arithmetic", parameters={"scaling": 0.3}, out="merged")
+    """
+    reports = open_progress(progress)
+    folder = Path(out)
+    loaded = recipe_for(base, models, method=method, parameters=parameters, more=recipe, progress=reports)
+    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.work-", dir=folder.absolute().parent) as work:
+        StepRun(loaded, out=folder, work_dir=work, progress=reports).finish()
+    return folder
+
+
+def recipe_for(
+    base: FolderLike,
+    models: Sequence[FolderLike],
+    *,
+    method: str | Method,
+    parameters: Mapping[str, Any] | None,
+    more: Mapping[str, Any] | None = None,
+    progress: ProgressOption = None,
+) -> LoadedRecipe:
+    """Return the checked recipe for the arguments of `merge`.
+
+    Raises:
+        RecipeError: a reference or a parameter cannot be used.
+    """
+    from hubmerge.stream.catalog import installed_catalog
+
+    catalog = installed_catalog()
+    name = method if isinstance(method, str) else method.name
+    if not isinstance(method, str):
+        catalog = replace(catalog, methods={**catalog.methods, name: method.Parameters})
+    keys = {
+        "merge_method": name,
+        "base_model": reference_text(base),
+        "models": _entries(models),
+        "parameters": dict(parameters or {}),
+    }
+    return load_mapping({**(more or {}), **keys}, open_progress(progress), catalog)
+
+
+def reference_text(model: FolderLike) -> str:
+    """Return a model as a recipe names it: an existing folder by its path, everything else as it is.
+
+    Example:
+        >>> reference_text("openai/clip-vit-base-patch32@main")
+        'openai/clip-vit-base-patch32@main'
+    """
+    if isinstance(model, str) and not os.path.isdir(model):  # noqa: PTH112 - Path.is_dir raises for long names
+        return model
+    return re.sub(r"[+@]", r"\\\g<0>", os.path.abspath(model))  # noqa: PTH100 - links stay as they are
+
+
+def _entries(models: Sequence[FolderLike]) -> list[dict[str, str]]:
+    """Return the `models` of a recipe; entries whose paths end alike get numbered names."""
+    references = [reference_text(model) for model in models]
+    endings = [re.split(r"(?<!\\)[@+]", reference)[0].rstrip("/").rpartition("/")[2] for reference in references]
+    if len(set(endings)) == len(endings):
+        return [{"model": reference} for reference in references]
+    return [{"model": reference, "name": f"model-{number}"} for number, reference in enumerate(references, start=1)]

@@ -1,0 +1,235 @@
+"""Recipes: read one, check it, lock it; the methods and the JSON Schema of the recipe language."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from hubmerge.api.progress import ProgressOption, open_progress
+from hubmerge.errors import UsageError
+from hubmerge.support.text import counted
+
+if TYPE_CHECKING:
+    from hubmerge.support.progress import Progress
+    from merge_recipes import Catalog, LoadedRecipe, Lock, ModelReference, Problem
+
+RecipeLike: TypeAlias = "LoadedRecipe | str | os.PathLike[str] | Mapping[str, Any]"
+"""A recipe that was loaded, the path of its file, or a dict with the keys of a recipe."""
+
+TOOLS = ("hubmerge", "torch", "transformers", "huggingface_hub", "safetensors", "datasets", "evaluate")
+
+
+def load(recipe: RecipeLike, *, progress: ProgressOption = None) -> LoadedRecipe:
+    """Read a recipe and check it against the installed methods, kinds of task and metrics.
+
+    Args:
+        recipe: the path of a YAML file, or a dict with the keys of a recipe. Relative paths of local models start
+            from the folder of the file; in a dict they start from the current folder.
+        progress: receives remarks about the recipe, such as a checkpoint that is merged twice.
+
+    Returns:
+        The checked recipe. `.recipe` has its values, `.text` its YAML.
+
+    Raises:
+        RecipeError: the recipe has problems; all are listed, each with its key path, and with its line if the recipe
+            is a file.
+
+    Example:
+        >>> import hubmerge
+        >>> loaded = hubmerge.load(
+        ...     {"merge_method": "opcm", "base_model": "me/base", "models": [{"model": "me/a"}, {"model": "me/b"}]}
+        ... )
+        >>> [entry.name for entry in loaded.recipe.entries]
+        ['a', 'b']
+    """
+    from hubmerge.stream.load import load as load_file
+    from merge_recipes import LoadedRecipe
+
+    if isinstance(recipe, LoadedRecipe):
+        return recipe
+    if isinstance(recipe, Mapping):
+        return load_mapping(recipe, open_progress(progress))
+    return load_file(Path(recipe), open_progress(progress))
+
+
+def load_mapping(recipe: Mapping[str, Any], progress: Progress, catalog: Catalog | None = None) -> LoadedRecipe:
+    """Check a recipe given as a dict; `catalog` defaults to what is installed.
+
+    Raises:
+        RecipeError: the recipe has problems; each names its key path.
+    """
+    from hubmerge.stream.catalog import installed_catalog
+    from merge_recipes import RecipeError, check_recipe, parse_recipe
+
+    catalog = catalog or installed_catalog()
+    text = _yaml_text(recipe)
+    name = f"recipe-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
+    try:
+        loaded = parse_recipe(text, path=name, catalog=catalog)
+    except RecipeError as error:
+        # Lines of the generated text mean nothing to the caller; the key path is the place.
+        raise RecipeError([_without_position(problem) for problem in error.problems]) from None
+    for remark in check_recipe(loaded, catalog):
+        progress.note(f"note: {remark}")
+    return loaded
+
+
+@dataclass(frozen=True)
+class CheckedRecipe:
+    """A recipe without problems; `str()` of it is a line such as `OK: opcm, 8 checkpoints + 1 query`."""
+
+    recipe: LoadedRecipe
+
+    @property
+    def merge_method(self) -> str:
+        """Name of the merge method."""
+        return self.recipe.recipe.merge_method
+
+    @property
+    def checkpoints(self) -> int:
+        """Number of checkpoints that the recipe names."""
+        return len(self.recipe.recipe.entries)
+
+    @property
+    def queries(self) -> int:
+        """Number of queries that find further checkpoints on the Hub."""
+        return len(self.recipe.recipe.models) - self.checkpoints
+
+    def __str__(self) -> str:
+        queries = f" + {counted(self.queries, 'query', 'queries')}" if self.queries else ""
+        return f"OK: {self.merge_method}, {counted(self.checkpoints, 'checkpoint')}{queries}"
+
+
+def check(recipe: RecipeLike, *, progress: ProgressOption = None) -> CheckedRecipe:
+    """Check a recipe without network access: its keys and values, and that local folders exist.
+
+    Raises:
+        RecipeError: the recipe has problems; all are listed.
+
+    Example:
+        >>> import hubmerge
+        >>> str(hubmerge.check({"merge_method": "opcm", "base_model": "me/base", "models": [{"model": "me/a"}]}))
+        'OK: opcm, 1 checkpoint'
+    """
+    from merge_recipes import RecipeError
+
+    loaded = load(recipe, progress=progress)
+    missing = list(_missing_folders(loaded))
+    if missing:
+        raise RecipeError(missing)
+    return CheckedRecipe(loaded)
+
+
+@dataclass(frozen=True)
+class WrittenLock:
+    """A lock beside its recipe."""
+
+    path: Path
+    """The file, `RECIPE.lock.yaml`."""
+    lock: Lock
+    """Its content: one commit for each model and each dataset."""
+    changed: bool
+    """False if the file already had this content."""
+
+
+def lock(recipe: RecipeLike, *, update: bool = False, progress: ProgressOption = "auto") -> WrittenLock:
+    """Resolve every reference of a recipe to a commit and write the lock beside the recipe's file.
+
+    Args:
+        recipe: the path of a YAML file, or a recipe loaded from one.
+        update: take the newest commit of everything that is not published yet.
+        progress: see `hubmerge.run`.
+
+    Raises:
+        RecipeError: the recipe has problems.
+        UsageError: the recipe is a dict, which has no file.
+        HubError: a repo cannot be read.
+    """
+    from importlib.metadata import version
+
+    from hubmerge.stream.lockfile import lock_path, write_lock
+    from hubmerge.stream.pinned import PinnedCommits
+    from hubmerge.stream.stream import resolve_stream
+
+    reports = open_progress(progress)
+    loaded = load(recipe, progress=reports)
+    if not loaded.path.is_file():
+        raise UsageError("a recipe that is a dict has no file to put a lock beside", hint="write it to recipe.yaml")
+    with reports.stage("resolve commits"):
+        stream = resolve_stream(loaded, PinnedCommits.gather(loaded, update=update))
+    content = stream.lock.model_copy(update={"versions": {tool: version(tool) for tool in TOOLS}})
+    return WrittenLock(lock_path(loaded.path), content, changed=write_lock(loaded, content))
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON Schema of recipes, with the installed methods and kinds of task, for editors.
+
+    Example:
+        >>> import hubmerge
+        >>> hubmerge.schema()["type"]
+        'object'
+    """
+    from hubmerge.stream.catalog import installed_catalog
+    from merge_recipes import json_schema
+
+    return json_schema(installed_catalog())
+
+
+def _yaml_text(recipe: Mapping[str, Any]) -> str:
+    """Return a dict as the YAML text of a recipe; text is quoted where YAML would read another type."""
+    import yaml
+
+    from merge_recipes.yaml_scalars import resolve_plain
+
+    class Dumper(yaml.SafeDumper):
+        pass
+
+    def represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+        try:
+            plain = value.isascii() and resolve_plain(value) == value
+        except ValueError:
+            plain = False
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
+
+    Dumper.add_representer(str, represent_text)
+    try:
+        values = json.loads(json.dumps(dict(recipe), default=os.fspath, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"the recipe holds a value that YAML cannot hold: {error}",
+            hint="use text, numbers, true/false, lists, dicts",
+        ) from None
+    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _without_position(problem: Problem) -> Problem:
+    return replace(problem, file=None, line=None, column=None)
+
+
+def _missing_folders(loaded: LoadedRecipe) -> Iterator[Problem]:
+    """Yield the local models and datasets of a recipe whose folders do not exist."""
+    from merge_recipes import StreamEntry
+
+    recipe = loaded.recipe
+    models: list[tuple[tuple[str | int, ...], ModelReference]] = [(("base_model",), recipe.base_model)]
+    for index, entry in enumerate(recipe.models):
+        if isinstance(entry, StreamEntry):
+            references = (entry.model, entry.model.adapter)
+            models += [(("models", index, "model"), one) for one in references if one is not None]
+    tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
+    datasets = [(("evaluate", "tasks", index, "dataset", "path"), task.dataset) for index, task in enumerate(tasks)]
+    needed = [
+        *((place, one.path, "model") for place, one in models if one.is_local),
+        *((place, dataset.path, "dataset") for place, dataset in datasets if dataset.is_local),
+    ]
+    contents = {"model": "config.json and weights", "dataset": "data files"}
+    for place, folder, kind in needed:
+        if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for names that are too long
+            hint = f"a local {kind} is a folder with {contents[kind]}; relative paths start from the recipe's folder"
+            problem = loaded.document.problem(place, f"folder {folder} does not exist", hint)
+            yield problem if loaded.path.is_file() else _without_position(problem)

@@ -1,0 +1,87 @@
+"""Merging state dicts in memory, without files, recipes or the Hub."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hubmerge.api.merging import recipe_for
+from hubmerge.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from hubmerge.methods import Method
+
+
+def merge_state_dicts(
+    base: Mapping[str, torch.Tensor],
+    models: Sequence[Mapping[str, torch.Tensor]],
+    *,
+    method: str | Method = "opcm",
+    parameters: Mapping[str, Any] | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> dict[str, torch.Tensor]:
+    """Merge state dicts in memory; the arithmetic and the checks are those of a run.
+
+    Args:
+        base: tensors of the base model, by name.
+        models: tensors of the fine-tuned models, in merge order, with the names and shapes of `base`. Components
+            that a model lacks as a whole, such as a head, keep the values of the base model.
+        method: the name of a merge method (see `hubmerge methods`), or an object with the attributes of
+            `hubmerge.Method`.
+        parameters: parameters of the method.
+        config: config.json of the base model, from which transformers knows its linear layers. Without it, a 2-D
+            tensor named `*.weight` counts as a weight matrix unless its name is that of an embedding.
+
+    Returns:
+        All tensors of `base`, in its order, dtypes and devices; merged where the models have them. No memory is
+        shared with the arguments.
+
+    Raises:
+        CheckpointError: names or shapes do not fit together, or a value is not finite.
+        RecipeError: a parameter does not fit the method.
+        UsageError: there is no model, or a value is not a tensor.
+
+    Example:
+        >>> import hubmerge, torch
+        >>> base = {"layer.weight": torch.zeros(2, 2)}
+        >>> tuned = {"layer.weight": torch.tensor([[1.0, 0.0], [0.0, 2.0]])}
+        >>> hubmerge.merge_state_dicts(base, [tuned], method="task_arithmetic", parameters={"scaling": 0.5})
+        {'layer.weight': tensor([[0.5000, 0.0000],
+                [0.0000, 1.0000]])}
+    """
+    import torch
+
+    from hubmerge.checkpoints import align, make_plan, weight_matrices
+    from hubmerge.executor import InMemoryModel, StepInput, merge_steps
+    from hubmerge.executor.in_memory import StateDict
+    from hubmerge.executor.state import MergeState
+    from hubmerge.methods import method_named
+    from merge_recipes import TensorParameters
+
+    if not models:
+        raise UsageError("there is no model to merge into the base", hint="give at least one state dict in `models`")
+    labels = [f"models[{number}]" for number in range(len(models))]
+    for label, tensors in [("base", base), *zip(labels, models, strict=True)]:
+        for name, value in tensors.items():
+            if not isinstance(value, torch.Tensor):
+                kind = type(value).__name__
+                raise UsageError(f"{label}[{name!r}] is not a tensor but {kind}", hint="leave it out of the state dict")
+    places = [f"./model-{number}" for number in range(1, len(models) + 1)]
+    recipe = recipe_for("./base", places, method=method, parameters=parameters).recipe
+    chosen = method_named(method) if isinstance(method, str) else method
+    whole = StateDict("base", base, config or {})
+    rule = weight_matrices(whole.config, whole.tensors)
+    aligned = [
+        align(whole, StateDict(label, tensors, config or {}), ties=rule.ties)
+        for label, tensors in zip(labels, models, strict=True)
+    ]
+    plan = make_plan(whole, aligned, rule)
+    state: MergeState | None = None
+    for entry, checkpoint in zip(recipe.entries, aligned, strict=True):
+        incoming = StepInput(checkpoint, TensorParameters(chosen.Parameters, recipe, entry))
+        state, _ = merge_steps(whole, [incoming], state, chosen, plan, None, sketches=False)
+    assert state is not None  # noqa: S101 - there is at least one model
+    merged = InMemoryModel(whole, state, plan)
+    return {name: merged.read(name).to(tensor.device) for name, tensor in base.items()}
