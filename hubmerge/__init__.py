@@ -20,7 +20,7 @@ from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the 
 if TYPE_CHECKING:
     from hubmerge.api.automation import deploy_hub_job, init_github, plan_hub_job, watch
     from hubmerge.api.merging import Plan, PlannedStep, StepRun, merge, plan, run
-    from hubmerge.api.published import Verdict, outdated, rollback, verify
+    from hubmerge.api.published import outdated, rollback, verify
     from hubmerge.api.recipes import CheckedRecipe, WrittenLock, check, load, lock, schema
     from hubmerge.api.state_dicts import merge_state_dicts
     from hubmerge.api.tools import MethodInfo, StudyResult, demo, methods, serve_hub, study
@@ -45,16 +45,18 @@ if TYPE_CHECKING:
         MethodParameters,
         NoParameters,
         Norms,
+        Sweep,
+        TensorInput,
     )
     from hubmerge.report.report import RunReport, StepReport
     from hubmerge.support.progress import Progress, SilentProgress
-    from hubmerge.verify.finding import Finding
+    from hubmerge.verify.finding import Finding, Verdict
     from merge_recipes import LoadedRecipe, PerTensor
 
 _NAMES = {
     "hubmerge.api.automation": ("deploy_hub_job", "init_github", "plan_hub_job", "watch"),
     "hubmerge.api.merging": ("Plan", "PlannedStep", "StepRun", "merge", "plan", "run"),
-    "hubmerge.api.published": ("Verdict", "outdated", "rollback", "verify"),
+    "hubmerge.api.published": ("outdated", "rollback", "verify"),
     "hubmerge.api.recipes": ("CheckedRecipe", "WrittenLock", "check", "load", "lock", "schema"),
     "hubmerge.api.state_dicts": ("merge_state_dicts",),
     "hubmerge.api.tools": ("MethodInfo", "StudyResult", "demo", "methods", "serve_hub", "study"),
@@ -73,10 +75,10 @@ _NAMES = {
         "UsageError",
     ),
     "hubmerge.hub.jobs": ("CreatedJob",),
-    "hubmerge.methods": ("Absorbed", "Method", "MethodParameters", "NoParameters", "Norms"),
+    "hubmerge.methods": ("Absorbed", "Method", "MethodParameters", "NoParameters", "Norms", "Sweep", "TensorInput"),
     "hubmerge.report.report": ("RunReport", "StepReport"),
     "hubmerge.support.progress": ("Progress", "SilentProgress"),
-    "hubmerge.verify.finding": ("Finding",),
+    "hubmerge.verify.finding": ("Finding", "Verdict"),
     "merge_recipes": ("LoadedRecipe", "PerTensor"),
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names}
@@ -111,8 +113,10 @@ __all__ = [
     "StepReport",
     "StepRun",
     "StudyResult",
+    "Sweep",
     "TargetError",
     "TargetMovedError",
+    "TensorInput",
     "UsageError",
     "Verdict",
     "WrittenLock",

@@ -6,12 +6,13 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hubmerge.api.progress import ProgressOption, open_progress
-from hubmerge.api.recipes import RecipeLike, load, load_mapping
+from hubmerge.api.recipes import RecipeLike, load
 from hubmerge.errors import UsageError
 from hubmerge.support.paths import user_cache_folder
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from hubmerge.methods import Method
     from hubmerge.plan.run_plan import RunPlan
     from hubmerge.report.report import RunReport, StepReport
-    from merge_recipes import LoadedRecipe
 
 FolderLike: TypeAlias = "str | os.PathLike[str]"
 
@@ -264,7 +264,7 @@ def merge(
     models: Sequence[FolderLike],
     *,
     out: FolderLike,
-    method: str = "opcm",
+    method: str | Method = "opcm",
     parameters: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
     progress: ProgressOption = "auto",
@@ -275,7 +275,8 @@ def merge(
         base: the base model, a repo on the Hub (`owner/name`, with an optional `@revision`) or a folder.
         models: the fine-tuned models, in merge order.
         out: the folder to write, which transformers can load.
-        method: the name of a merge method (see `hubmerge methods`).
+        method: the name of a merge method (see `hubmerge.methods()`), or an object of a class derived from
+            `hubmerge.Method`.
         parameters: parameters of the method.
         recipe: further keys of a recipe, such as `{"dtype": "float32"}`.
         progress: see `run`.
@@ -291,40 +292,36 @@ def merge(
     """
     reports = open_progress(progress)
     folder = Path(out)
-    loaded = recipe_for(base, models, method=method, parameters=parameters, more=recipe, progress=reports)
-    folder.absolute().parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.work-", dir=folder.absolute().parent) as work:
+    parent = folder.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with (
+        named_method(method) as name,
+        tempfile.TemporaryDirectory(prefix=f".{folder.name}.work-", dir=parent) as work,
+    ):
+        loaded = load({**(recipe or {}), **recipe_keys(base, models, name, parameters)}, progress=reports)
         StepRun(loaded, out=folder, work_dir=work, progress=reports).finish()
     return folder
 
 
-def recipe_for(
-    base: FolderLike,
-    models: Sequence[FolderLike],
-    *,
-    method: str | Method,
-    parameters: Mapping[str, Any] | None,
-    more: Mapping[str, Any] | None = None,
-    progress: ProgressOption = None,
-) -> LoadedRecipe:
-    """Return the checked recipe for the arguments of `merge`.
+def named_method(method: str | Method) -> AbstractContextManager[str]:
+    """Return a context in which recipes can name the method; it gives the name."""
+    if isinstance(method, str):
+        return nullcontext(method)
+    from hubmerge.methods import given_method
 
-    Raises:
-        RecipeError: a reference or a parameter cannot be used.
-    """
-    from hubmerge.stream.catalog import installed_catalog
+    return given_method(method)
 
-    catalog = installed_catalog()
-    name = method if isinstance(method, str) else method.name
-    if not isinstance(method, str):
-        catalog = replace(catalog, methods={**catalog.methods, name: method.Parameters})
-    keys = {
-        "merge_method": name,
+
+def recipe_keys(
+    base: FolderLike, models: Sequence[FolderLike], method: str, parameters: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    """Return the keys of a recipe that merges these models."""
+    return {
+        "merge_method": method,
         "base_model": reference_text(base),
         "models": _entries(models),
         "parameters": dict(parameters or {}),
     }
-    return load_mapping({**(more or {}), **keys}, open_progress(progress), catalog)
 
 
 def reference_text(model: FolderLike) -> str:

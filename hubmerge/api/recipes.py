@@ -16,7 +16,7 @@ from hubmerge.support.text import counted
 
 if TYPE_CHECKING:
     from hubmerge.support.progress import Progress
-    from merge_recipes import Catalog, LoadedRecipe, Lock, ModelReference, Problem
+    from merge_recipes import LoadedRecipe, Lock, ModelReference, Problem
 
 RecipeLike: TypeAlias = "LoadedRecipe | str | os.PathLike[str] | Mapping[str, Any]"
 """A recipe that was loaded, the path of its file, or a dict with the keys of a recipe."""
@@ -53,20 +53,15 @@ def load(recipe: RecipeLike, *, progress: ProgressOption = None) -> LoadedRecipe
     if isinstance(recipe, LoadedRecipe):
         return recipe
     if isinstance(recipe, Mapping):
-        return load_mapping(recipe, open_progress(progress))
+        return _load_mapping(recipe, open_progress(progress))
     return load_file(Path(recipe), open_progress(progress))
 
 
-def load_mapping(recipe: Mapping[str, Any], progress: Progress, catalog: Catalog | None = None) -> LoadedRecipe:
-    """Check a recipe given as a dict; `catalog` defaults to what is installed.
-
-    Raises:
-        RecipeError: the recipe has problems; each names its key path.
-    """
+def _load_mapping(recipe: Mapping[str, Any], progress: Progress) -> LoadedRecipe:
     from hubmerge.stream.catalog import installed_catalog
     from merge_recipes import RecipeError, check_recipe, parse_recipe
 
-    catalog = catalog or installed_catalog()
+    catalog = installed_catalog()
     text = _yaml_text(recipe)
     name = f"recipe-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
     try:

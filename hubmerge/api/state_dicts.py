@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hubmerge.api.merging import recipe_for
+from hubmerge.api.merging import named_method, recipe_keys
+from hubmerge.api.recipes import load
 from hubmerge.errors import UsageError
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def merge_state_dicts(
         base: tensors of the base model, by name.
         models: tensors of the fine-tuned models, in merge order, with the names and shapes of `base`. Components
             that a model lacks as a whole, such as a head, keep the values of the base model.
-        method: the name of a merge method (see `hubmerge methods`), or an object with the attributes of
+        method: the name of a merge method (see `hubmerge.methods()`), or an object of a class derived from
             `hubmerge.Method`.
         parameters: parameters of the method.
         config: config.json of the base model, from which transformers knows its linear layers. Without it, a 2-D
@@ -64,13 +65,14 @@ def merge_state_dicts(
         raise UsageError("there is no model to merge into the base", hint="give at least one state dict in `models`")
     labels = [f"models[{number}]" for number in range(len(models))]
     for label, tensors in [("base", base), *zip(labels, models, strict=True)]:
-        for name, value in tensors.items():
+        for key, value in tensors.items():
             if not isinstance(value, torch.Tensor):
                 kind = type(value).__name__
-                raise UsageError(f"{label}[{name!r}] is not a tensor but {kind}", hint="leave it out of the state dict")
+                raise UsageError(f"{label}[{key!r}] is not a tensor but {kind}", hint="leave it out of the state dict")
     places = [f"./model-{number}" for number in range(1, len(models) + 1)]
-    recipe = recipe_for("./base", places, method=method, parameters=parameters).recipe
-    chosen = method_named(method) if isinstance(method, str) else method
+    with named_method(method) as name:
+        recipe = load(recipe_keys("./base", places, name, parameters)).recipe
+        chosen = method_named(name)
     whole = StateDict("base", base, config or {})
     rule = weight_matrices(whole.config, whole.tensors)
     aligned = [

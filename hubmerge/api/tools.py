@@ -60,45 +60,49 @@ def study(
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """A merge method that recipes can name."""
+    """A merge method that recipes can name, or a plug-in that cannot be used; `str()` of it is one line."""
 
     name: str
     """Name in recipes."""
     summary: str
-    """One sentence about the method."""
+    """One sentence about the method; empty if it cannot be used."""
     source: str
-    """Paper and equation."""
+    """Paper and equation; empty if it cannot be used."""
     parameters: tuple[str, ...]
     """Names of its parameters."""
-    distribution: str = "hubmerge"
+    distribution: str
     """Installed distribution that offers the method."""
-    version: str = VERSION
+    version: str
     """Version of the distribution."""
+    fault: str | None = None
+    """Reason why the method cannot be used; None if it can."""
 
     def __str__(self) -> str:
-        return f"{self.name}: {self.summary} ({self.distribution} {self.version})"
+        text = self.summary if self.fault is None else f"cannot be used: {self.fault}"
+        return f"{self.name}: {text} ({self.distribution} {self.version})"
 
 
 def methods() -> tuple[MethodInfo, ...]:
-    """List the installed merge methods, the default first.
+    """List the merge methods of hubmerge, the default first, then those of installed plug-ins.
 
     Example:
         >>> import hubmerge
         >>> [method.name for method in hubmerge.methods()][:2]
         ['opcm', 'adaptive_scale']
     """
-    from hubmerge.methods import METHODS
+    from hubmerge.methods import FaultyMethod, installed_methods
     from merge_recipes.parameters import parameter_fields
 
-    return tuple(
-        MethodInfo(
-            name=method.name,
-            summary=(type(method).__doc__ or "").strip().split(". ")[0].split("\n")[0].rstrip("."),
-            source=method.source,
-            parameters=tuple(parameter_fields(method.Parameters)),
-        )
-        for method in METHODS
-    )
+    found = []
+    for one in installed_methods():
+        if isinstance(one, FaultyMethod):
+            found.append(MethodInfo(one.name, "", "", (), one.distribution, one.version, one.fault))
+            continue
+        method = one.method
+        names = tuple(parameter_fields(method.Parameters))
+        origin = (one.distribution or "hubmerge", one.version or VERSION)
+        found.append(MethodInfo(method.name, method.summary, method.source, names, *origin))
+    return tuple(found)
 
 
 def serve_hub(

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hubmerge.checkpoints import Checkpoint, MergePlan, TensorInfo, TensorSpec
+from hubmerge.checkpoints import Checkpoint, MergePlan, Origin, TensorInfo, TensorSpec
 from hubmerge.executor.state import MergeState, StateManifest, TensorRecord
 from hubmerge.executor.write_model import merged_value
 from hubmerge.methods import Norms
@@ -37,7 +37,7 @@ class StateDict(Checkpoint):
             name: TensorInfo(name, tuple(value.shape), value.dtype, "memory", 0, value.numel() * value.element_size())
             for name, value in values.items()
         }
-        super().__init__(label, infos, config, {})
+        super().__init__(Origin(label), infos, config, {})
         self._values = values
 
     def read(self, name: str) -> torch.Tensor:

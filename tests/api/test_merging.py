@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 
 import hubmerge
+from tests.examples.moving_average import MovingAverage
 from tests.stage import Stage
 
 
@@ -17,6 +19,11 @@ from tests.stage import Stage
 def folders(stage: Stage) -> tuple[Path, list[Path]]:
     """The base model and the checkpoints of the stage, as folders."""
     return Path(snapshot_download(stage.base)), [Path(snapshot_download(repo)) for repo in stage.towers.values()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return all tensors of a folder."""
+    return {name: tensor for file in folder.glob("*.safetensors") for name, tensor in load_file(file).items()}
 
 
 def test_run_yields_the_report_of_each_step(stage: Stage, tmp_path: Path) -> None:
@@ -59,30 +66,41 @@ def test_merge_takes_folders_and_repos(stage: Stage, folders: tuple[Path, list[P
     )
     assert out == tmp_path / "merged"
     assert [path.name for path in tmp_path.iterdir()] == ["merged"], "the work folder is removed"
-    before, merged = load_file(base / "model.safetensors"), load_file(out / "model.safetensors")
-    tuned = [load_file(model / "model.safetensors") for model in models[:2]]
-    name = next(name for name in tuned[0] if name.endswith("fc1.weight"))
-    deltas = sum((one[name].double() - before[name].double() for one in tuned), torch.zeros(1, dtype=torch.float64))
+    before, merged = weights(base), weights(out)
+    tuned = [weights(model) for model in models[:2]]
+    own = next(name for name in tuned[0] if name.endswith("fc1.weight"))
+    name = next(name for name in before if name.endswith(own))
+    deltas = sum((one[own].double() - before[name].double() for one in tuned), torch.zeros(1, dtype=torch.float64))
     torch.testing.assert_close(merged[name].double(), before[name].double() + 0.3 * deltas, rtol=1e-6, atol=1e-7)
 
 
 def test_state_dicts_are_merged_like_folders(folders: tuple[Path, list[Path]], tmp_path: Path) -> None:
     base, models = folders
     out = hubmerge.merge(base, models, method="opcm", parameters={"alpha": 0.4}, out=tmp_path / "merged", progress=None)
-    import json
-
     merged = hubmerge.merge_state_dicts(
-        load_file(base / "model.safetensors"),
-        [load_file(model / "model.safetensors") for model in models],
+        weights(base),
+        [weights(model) for model in models],
         method="opcm",
         parameters={"alpha": 0.4},
         config=json.loads((base / "config.json").read_text()),
     )
-    expected = load_file(out / "model.safetensors")
+    expected = weights(out)
     assert list(merged) != []
     assert {name: tensor.dtype for name, tensor in merged.items()} == {n: t.dtype for n, t in expected.items()}
     for name, tensor in expected.items():
         assert torch.equal(merged[name], tensor), name
+
+
+def test_a_method_object_merges_folders_and_state_dicts(folders: tuple[Path, list[Path]], tmp_path: Path) -> None:
+    base, models = folders
+    out = hubmerge.merge(base, models, method=MovingAverage(), parameters={"newest": 0.25}, out=tmp_path / "merged")
+    merged = hubmerge.merge_state_dicts(
+        weights(base), [weights(model) for model in models], method=MovingAverage(), parameters={"newest": 0.25}
+    )
+    for name, tensor in weights(out).items():
+        assert torch.equal(merged[name], tensor), name
+    with pytest.raises(hubmerge.RecipeError, match=r"^merge_method: .*moving_average"):
+        hubmerge.merge(base, models, method="moving_average", out=tmp_path / "other")
 
 
 def test_state_dicts_keep_dtype_and_do_not_share_memory() -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import hubmerge
 
@@ -21,7 +21,7 @@ RECIPE: dict[str, Any] = {
 
 def write(folder: Path, recipe: dict[str, Any]) -> Path:
     path = folder / "recipe.yaml"
-    path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
+    path.write_text(json.dumps(recipe, ensure_ascii=False), encoding="utf-8")
     return path
 
 
@@ -75,7 +75,7 @@ def test_check_names_missing_folders(tmp_path: Path) -> None:
 
 
 def test_check_counts_checkpoints_and_queries() -> None:
-    checked = hubmerge.check({**RECIPE, "models": [{"model": "me/a"}, {"author": "me", "base_model": "me/base"}]})
+    checked = hubmerge.check({**RECIPE, "models": [{"model": "me/a"}, {"query": "me/base-*"}]})
     assert (checked.checkpoints, checked.queries) == (1, 1)
     assert str(checked) == "OK: opcm, 1 checkpoint + 1 query"
 
