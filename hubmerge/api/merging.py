@@ -124,7 +124,7 @@ def plan(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Plan:
         CheckpointError: names or shapes of the checkpoints do not fit the base model.
         HubError: a repo cannot be read.
     """
-    from hubmerge.plan.run_plan import plan_run
+    from hubmerge.plan.plan_run import plan_run
 
     reports = open_progress(progress)
     return Plan.of(plan_run(load(recipe, progress=reports), reports))
