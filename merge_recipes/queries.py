@@ -52,7 +52,7 @@ class ModelQuery(Record):
         """The beginning of the name up to the first * or ?; it may be empty."""
         return re.split(r"[*?]", self.query.partition("/")[2], maxsplit=1)[0]
 
-    def fits(self, repo: str) -> bool:
+    def matches(self, repo: str) -> bool:
         """Tell whether the name of a repo, `owner/name`, fits the pattern."""
         return fnmatch.fnmatchcase(repo, self.query)
 

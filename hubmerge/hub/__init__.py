@@ -1,1 +1,1 @@
-"""The Hub: the only place that talks to it."""
+"""Reading from and publishing to the Hub: the only package that sends requests to it."""

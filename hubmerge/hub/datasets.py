@@ -1,4 +1,4 @@
-"""What an evaluation fetches: the rows of a dataset, and metrics that do not ship with the package."""
+"""Downloads for evaluation: the rows of a dataset, and metrics that are not part of hubmerge."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from hubmerge.errors import DatasetError, EvaluationError, HubError, MachineError
 from hubmerge.evaluation.trusted_metrics import check_metrics
-from hubmerge.hub.client import call, causes, explain
+from hubmerge.hub.explain import explain
+from hubmerge.hub.failures import causes
 from hubmerge.hub.fetch import remove_unfinished_downloads
+from hubmerge.hub.retry import call
 from hubmerge.support.redaction import without_token
 from hubmerge.support.text import short_commit
 from merge_recipes import DatasetReference
@@ -26,94 +28,128 @@ from merge_recipes.references import is_commit
 def load_rows(
     dataset: DatasetReference, commit: str | None = None, *, sleep: Callable[[float], None] = time.sleep
 ) -> datasets.Dataset:
-    """All rows of the split that a task names, at `commit`; of a local folder as it is, whose digest `commit` may be.
+    """Return all rows of the split that a task names.
+
+    Args:
+        dataset: the dataset of the task.
+        commit: the commit to read; for a local folder the digest of its content, or None to skip the cache.
+        sleep: the function that waits between retries.
 
     Raises:
-        DatasetError: no such dataset, subset or split, no access, or files that cannot be read.
+        DatasetError: the dataset, the subset or the split is missing, not accessible or not readable.
+        MachineError: a download cannot be written to disk.
     """
-    path, subset, split, local = dataset.path, dataset.name, dataset.split, dataset.is_local
-    what = f"dataset {path}" if local or commit is None else f"dataset {path}@{short_commit(commit)}"
+    path, local = dataset.path, dataset.is_local
+    subject = f"dataset {path}" if local or commit is None else f"dataset {path}@{short_commit(commit)}"
+    place = {} if local else {"repo": path, "commit": commit}
     if local:
         path = str(Path(path).expanduser())
         if not Path(path).is_dir():
-            raise DatasetError(f"{what}: no such folder", hint="a local dataset is a folder with its data files")
+            raise DatasetError(f"{subject}: no folder at {path}", hint="write the path of a folder with data files")
     elif Path(path).is_dir():
         raise DatasetError(
-            f"{what}: a folder of that name lies in the working directory and would be read in its place",
-            hint=f"run from another folder, or write ./{path} if the folder is meant",
+            f"{subject}: the working directory has a folder of the name {path}, which would be read instead of the Hub",
+            hint=f"run in another folder, or write ./{path} to read the folder",
+            **place,
         )
-    if not local:
+    else:
         remove_unfinished_downloads(path, "dataset")
-    revision = commit if is_commit(commit) and not local else None
-    options: dict[str, Any] = _local_options(commit) if local else {"revision": revision}
+    options = _local_options(commit) if local else {"revision": commit if is_commit(commit) else None}
     try:
-        return call(what, lambda: datasets.load_dataset(path, subset, split=split, **options), sleep=sleep)
+        return call(
+            subject,
+            lambda: datasets.load_dataset(path, dataset.name, split=dataset.split, **options),
+            sleep=sleep,
+            **place,
+        )
     except MachineError:
         raise
     except HubError as error:
-        raise DatasetError(error.message, hint=error.hint) from error
-    except Exception as error:  # datasets raises a dozen kinds, from ValueError to pyarrow's own
-        raise _explain_dataset(error, what, subset, split) from error
+        raise DatasetError(error.message, hint=error.hint, **place) from error
+    except Exception as error:  # datasets raises a dozen classes, from ValueError to pyarrow's own
+        raise _dataset_error(error, subject, dataset, place) from error
 
 
 def _local_options(digest: str | None) -> dict[str, Any]:
-    """Keep the library from taking a folder for another one of the same name and card, whose rows it has in its cache.
+    """Return options that prevent the library from reading another folder of this name from its cache.
 
-    It looks at names and settings, not at the files. With a digest each content has a cache of its own; without one
-    nothing in the cache is used.
+    Its cache depends on names and settings, not on the files. Each digest gets a cache of its own; without a digest
+    the cache is not used.
     """
     if digest is None:
         return {"download_mode": datasets.DownloadMode.FORCE_REDOWNLOAD}
     return {"cache_dir": str(Path(datasets.config.HF_DATASETS_CACHE) / "local" / digest.removeprefix("sha256:")[:32])}
 
 
-def _explain_dataset(error: Exception, what: str, subset: str | None, split: str) -> DatasetError:
-    """Turn what the datasets library raised into a sentence about the dataset, with a way out."""
-    cause = error.__cause__
+def _dataset_error(
+    error: Exception, subject: str, dataset: DatasetReference, place: dict[str, str | None]
+) -> DatasetError:
+    """Return the error for users that stands for an exception of the datasets library."""
+    failure = next((link for link in causes(error) if isinstance(link, (HfHubHTTPError, OfflineModeIsEnabled))), None)
+    if failure is not None:
+        explained = explain(failure, subject, **place)
+        return DatasetError(explained.message, hint=explained.hint, **place)
     text = without_token(str(error).strip() or type(error).__name__)
-    from_hub = next((e for e in causes(error) if isinstance(e, (HfHubHTTPError, OfflineModeIsEnabled))), None)
-    if from_hub is not None:
-        told = explain(from_hub, what)
-        return DatasetError(told.message, hint=told.hint)
-    if isinstance(error, ValueError) and "BuilderConfig" in text:
+    cause, hint = _config_problem(error, text, dataset) or _access_problem(error, text) or _other_problem(error, text)
+    return DatasetError(f"{subject}: {cause}", hint=hint, **place)
+
+
+def _config_problem(error: Exception, text: str, dataset: DatasetReference) -> tuple[str, str] | None:
+    """Return the cause and the hint if the subset or the split is wrong."""
+    if not isinstance(error, ValueError):
+        return None
+    if "BuilderConfig" in text:
         known = text.split("Available:")[-1].strip() if "Available:" in text else text
-        return DatasetError(f"{what}: no subset {subset!r}; there are: {known}", hint="set `dataset: {name: ...}`")
-    if isinstance(error, ValueError) and "Config name is missing" in text:
+        return f"no subset {dataset.name!r}; expected one of: {known}", "set `dataset: {name: ...}`"
+    if "Config name is missing" in text:
         known = text.split("Please pick one among the available configs:")[-1].split("\n")[0].strip()
-        return DatasetError(
-            f"{what}: it has several subsets and the recipe names none; there are: {known}",
-            hint="set `dataset: {name: ...}`",
-        )
-    if isinstance(error, ValueError) and "nknown split" in text:
+        cause = f"the dataset has several subsets and the recipe names none; expected one of: {known}"
+        return cause, "set `dataset: {name: ...}`"
+    if "nknown split" in text:
         known = text.split("Should be one of")[-1].strip(" .")
-        return DatasetError(f"{what}: no split {split!r}; there are: {known}", hint="set `dataset: {split: ...}`")
+        return f"no split {dataset.split!r}; expected one of: {known}", "set `dataset: {split: ...}`"
+    return None
+
+
+def _access_problem(error: Exception, text: str) -> tuple[str, str] | None:
+    """Return the cause and the hint if there is no dataset, or none that can be read."""
     if isinstance(error, DataFilesNotFoundError):
-        return DatasetError(f"{what}: it holds no data files of a known format", hint="Parquet and image folders do")
+        return "no data files of a known format", "add Parquet files or a folder of images to the dataset"
     if isinstance(error, DatasetNotFoundError) and "gated" in text:
-        return DatasetError(
-            f"{what}: the dataset is gated, and this token has not been granted access",
-            hint="ask for access on the dataset's page, then run again with the token of that account in HF_TOKEN",
+        return (
+            "the dataset is gated, and this token has no access to it",
+            "request access on the dataset's page, set HF_TOKEN to a token of that account, and run again",
         )
     if isinstance(error, DatasetNotFoundError):
-        return DatasetError(
-            f"{what}: no such dataset, or it is private and this token may not see it",
-            hint="check the name for a typing error; for a private dataset set HF_TOKEN",
+        return (
+            "no dataset of this name, or it is private and this token cannot read it",
+            "check the spelling; for a private dataset set HF_TOKEN",
         )
+    return None
+
+
+def _other_problem(error: Exception, text: str) -> tuple[str, str]:
     if "scripts are no longer supported" in text:
-        return DatasetError(
-            f"{what}: it is made by a script, which the datasets library no longer runs",
-            hint="many such datasets have a Parquet copy: set `revision: refs/convert/parquet`",
+        return (
+            "the dataset consists of a script, which the datasets library no longer runs",
+            "set `revision: refs/convert/parquet` to read a Parquet copy, if the dataset has one",
         )
+    cause = error.__cause__
     first = text.splitlines()[0]
     detail = f"{first} ({without_token(str(cause).splitlines()[0])})" if cause and str(cause) else first
-    return DatasetError(f"{what}: cannot be read: {detail}", hint="look at the dataset's page, or load it by hand")
+    return f"cannot be read: {detail}", "check the dataset's page on the Hub"
 
 
 def load_metric(name: str, cache_folder: Path) -> evaluate.Metric:
-    """A metric of the Hub through `evaluate.load`, or of a local script; it runs the metric's own code.
+    """Return a metric of the Hub or of a local script, loaded by `evaluate.load`. This runs the metric's code.
+
+    Args:
+        name: the metric as the recipe has it.
+        cache_folder: the folder for the metric's files.
 
     Raises:
-        EvaluationError: there is no such metric, it needs a package, it is not trusted, or the Hub cannot be reached.
+        EvaluationError: the metric is missing, needs a package, is not trusted, or the Hub does not respond.
+        MachineError: a download cannot be written to disk.
     """
     check_metrics([name])
 
@@ -130,9 +166,9 @@ def load_metric(name: str, cache_folder: Path) -> evaluate.Metric:
         return call(f"metric {name}", load)
     except MachineError:
         raise
-    except Exception as error:  # whatever the metric's own code raises, too
+    except Exception as error:  # includes whatever the metric's own code raises
         lines = without_token(str(error)).strip().splitlines() or [type(error).__name__]
         raise EvaluationError(
             f"metric {name!r}: cannot be loaded: {lines[0]}",
-            hint="accuracy, f1, top-5 and confusion need no network; others come from the Hub's evaluate spaces",
+            hint="use accuracy, f1, top-5 or confusion, which need no network; others come from Spaces of evaluate",
         ) from error

@@ -1,4 +1,4 @@
-"""Read from the Hub: resolve revisions to commits, list files, read headers by byte range, download checkpoints."""
+"""Reads from the Hub: commits of revisions, lists of files, headers and ranges of bytes, downloads."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub.errors import RevisionNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
     WeakFileLock,
@@ -22,61 +23,94 @@ from hubmerge.checkpoints.formats.header import LENGTH_BYTES, header_length
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import HubError
-from hubmerge.hub.client import TransientError, api, call
+from hubmerge.hub.client import api, endpoint
+from hubmerge.hub.explain import NO_COMMIT, NO_REVISION
+from hubmerge.hub.failures import TransientError
+from hubmerge.hub.retry import call
 from hubmerge.support.paths import is_inside
 from hubmerge.support.text import short_commit
+from merge_recipes.references import is_commit
 
 FIRST_BYTES = 64 * 1024
-"""How much of a safetensors file is asked for first: enough for the header of most towers."""
+"""Bytes of the first request for a safetensors header: enough for the headers of most towers."""
 
 _LOCK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """One file of a repo at one commit."""
+    """One file of a repo at one commit; `size` in bytes."""
 
     path: str
     size: int
 
 
-def endpoint() -> str:
-    """Return the address of the Hub."""
-    return str(api().endpoint)
-
-
-def cache_folder() -> Path:
-    """Return where the Hub cache lies."""
+def hub_cache() -> Path:
+    """Return the folder of the Hub cache."""
     return Path(constants.HF_HUB_CACHE)
 
 
 def resolve_commit(kind: str, path: str, revision: str | None) -> str:
-    """Return the 40-hex commit that `revision` (default: main) of a model or dataset repo stands at now.
+    """Return the commit, 40 hex digits, that a revision of a model or dataset repo names now.
+
+    Args:
+        kind: "model" or "dataset".
+        path: the repo, owner/name.
+        revision: a branch, tag or commit; None for main.
 
     Raises:
-        HubError: the repo or the revision is missing, private or gated away, or the Hub does not answer.
+        HubError: the repo or the revision is missing, private or gated, or the Hub does not respond.
     """
-    what = f"{kind} {path} at revision {revision or 'main'}"
-    if kind == "dataset":
-        commit = call(what, lambda: api().dataset_info(path, revision=revision).sha)
-    else:
-        commit = call(what, lambda: api().model_info(path, revision=revision).sha)
+    commit = find_commit(kind, path, revision)
     if commit is None:
-        raise HubError(f"{what}: the Hub names no commit", hint="the repo may be empty")
+        explanation = NO_COMMIT if is_commit(revision) else NO_REVISION
+        message = f"{kind} {path} at revision {revision or 'main'}: {explanation.cause}"
+        raise HubError(message, hint=explanation.hint, repo=path, commit=revision if is_commit(revision) else None)
+    return commit
+
+
+def find_commit(kind: str, path: str, revision: str | None) -> str | None:
+    """Return the commit that a revision of a repo names now, or None if the repo has no such revision.
+
+    Raises:
+        HubError: the repo is missing, private, gated or empty, or the Hub does not respond.
+    """
+    subject = f"{kind} {path} at revision {revision or 'main'}"
+    describe = api().dataset_info if kind == "dataset" else api().model_info
+
+    def ask() -> tuple[bool, str | None]:
+        try:
+            return True, describe(path, revision=revision).sha
+        except RevisionNotFoundError:
+            return False, None
+
+    found, commit = call(subject, ask, repo=path)
+    if found and commit is None:
+        raise HubError(f"{subject}: the Hub names no commit", hint="add a first commit to the repo", repo=path)
     return commit
 
 
 @functools.lru_cache(maxsize=1024)
 def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile, ...]:
-    """Return the files of a model repo at `commit`, or of a folder in it, sorted by path from the top of the repo.
+    """Return the files of a model repo, or of one of its folders, at a commit.
 
-    What a commit holds never changes, so it is asked for once.
+    The result is cached, because the content of a commit never changes.
+
+    Args:
+        path: the repo, owner/name.
+        commit: the commit, 40 hex digits.
+        subfolder: a folder in the repo; empty for the whole repo.
+
+    Returns:
+        The files, sorted by path; every path starts at the top of the repo.
     """
     entries = call(
         f"files{f' in {subfolder}' if subfolder else ''} of model {path} at {commit}",
         lambda: list(api().list_repo_tree(path, subfolder or None, revision=commit, recursive=True)),
+        repo=path,
+        commit=commit,
     )
-    # A name that leads out of the folder it is joined to is nothing that a merge needs: as if it was not there.
+    # A path that leads out of its folder, such as ../x, is never needed for a merge.
     files = [
         RemoteFile(entry.path, int(entry.size)) for entry in entries if hasattr(entry, "size") and is_inside(entry.path)
     ]
@@ -84,63 +118,76 @@ def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile,
 
 
 def is_adapter(files: Sequence[RemoteFile]) -> bool:
-    """Tell whether these files, which were chosen of a repo, are an adapter and no whole model."""
+    """Tell whether files belong to an adapter and not to a whole model."""
     return any(file.path.rpartition("/")[2] == ADAPTER_CONFIG for file in files)
 
 
 def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
-    """Download files of a model repo into the ordinary Hub cache and return the snapshot folder.
+    """Download files of a model repo into the Hub cache, unless they are there, and return the snapshot folder.
 
-    A file already in the cache is not asked for again.
+    Raises:
+        HubError: the Hub refuses, a file has another size than announced, or there are no files.
+        MachineError: a file cannot be written to disk.
     """
     folder: Path | None = None
     remove_unfinished_downloads(path)
     for file in files:
         name = file.path
-        local = call(f"{name} of model {path} at {commit}", partial(hf_hub_download, path, name, revision=commit))
+        subject = f"{name} of model {path} at {commit}"
+        local = call(
+            subject, partial(hf_hub_download, path, name, revision=commit), repo=path, commit=commit, file=name
+        )
         folder = Path(local).parents[name.count("/")]
         found = Path(local).stat().st_size
         if found != file.size:
             raise HubError(
-                f"{name} of model {path} at {commit}: {found} bytes on disk, the Hub says {file.size}",
+                f"{subject}: {found} bytes on disk, {file.size} bytes on the Hub",
                 hint=f"delete {local} and run again",
+                repo=path,
+                commit=commit,
+                file=name,
             )
     if folder is None:
-        raise HubError(f"model {path} at {commit}: holds no files to download", hint="check the repo and revision")
+        raise HubError(
+            f"model {path} at {commit}: no files to download",
+            hint="check the spelling of the repo and the revision",
+            repo=path,
+            commit=commit,
+        )
     return folder
 
 
 def read_file(path: str, commit: str, file: RemoteFile) -> bytes:
-    """Return the content of a small file of a model repo, which then lies in the Hub cache."""
+    """Return the content of a small file of a model repo, through the Hub cache."""
     return (download(path, commit, [file]) / file.path).read_bytes()
 
 
 def remove_unfinished_downloads(path: str, kind: str = "model") -> None:
-    """Remove from the Hub cache what a killed process left of its downloads of a repo.
+    """Remove from the Hub cache the unfinished downloads that a killed process left for a repo.
 
-    The client gives each unfinished download a name of its own and never returns to it. One that is under way is
-    locked, and left alone.
+    The client gives each unfinished download a unique name and never resumes it. A download in progress is locked
+    and stays.
     """
     name = repo_folder_name(repo_id=path, repo_type=kind)
-    for unfinished in (cache_folder() / name / "blobs").glob("*.incomplete"):
-        lock = cache_folder() / ".locks" / name / f"{unfinished.name.partition('.')[0]}.lock"
+    for unfinished in (hub_cache() / name / "blobs").glob("*.incomplete"):
+        lock = hub_cache() / ".locks" / name / f"{unfinished.name.partition('.')[0]}.lock"
         with contextlib.suppress(OSError), WeakFileLock(lock, timeout=_LOCK_SECONDS):
             unfinished.unlink(missing_ok=True)
 
 
 def is_cached(path: str, commit: str, file: str) -> bool:
-    """Tell whether a file of a model repo lies in the Hub cache."""
+    """Tell whether a file of a model repo is in the Hub cache."""
     return isinstance(try_to_load_from_cache(path, file, revision=commit), str)
 
 
 def read_range(path: str, commit: str, file: str, offset: int, length: int) -> bytes:
-    """Return `length` bytes of a file from `offset` on, by one HTTP Range request.
+    """Return `length` bytes of a file, starting at `offset`, by one HTTP Range request.
 
     Raises:
-        HubError: the server sent something else than the range, again and again.
+        HubError: the Hub refuses, or the server does not support ranges.
     """
-    what = f"bytes {offset}-{offset + length - 1} of {file} of model {path} at {commit}"
-    url = hf_hub_url(path, file, revision=commit, endpoint=api().endpoint)
+    subject = f"bytes {offset}-{offset + length - 1} of {file} of model {path} at {commit}"
+    url = hf_hub_url(path, file, revision=commit, endpoint=endpoint())
     headers = {**build_hf_headers(library_name="hubmerge"), "Range": f"bytes={offset}-{offset + length - 1}"}
 
     def fetch() -> bytes:
@@ -150,24 +197,30 @@ def read_range(path: str, commit: str, file: str, offset: int, length: int) -> b
             if response.status_code >= 400:
                 response.read()
                 hf_raise_for_status(response)
-            if response.status_code != 206 and offset != 0:  # a server without ranges answers with the whole file
-                raise HubError(f"{what}: the server does not serve ranges (status {response.status_code})")
+            if response.status_code != 206 and offset != 0:  # a server without ranges sends the whole file
+                raise HubError(
+                    f"{subject}: the server does not support ranges (HTTP {response.status_code})",
+                    hint="write `fetch: cache` in the recipe",
+                    repo=path,
+                    commit=commit,
+                    file=file,
+                )
             for chunk in response.iter_bytes():
                 received += chunk
                 if len(received) >= length:
                     break
         if len(received) < length:
-            raise TransientError(f"the server sent {len(received)} bytes, asked for were {length}")
+            raise TransientError(f"the server sent {len(received)} bytes, expected {length}")
         return bytes(received[:length])
 
-    return call(what, fetch)
+    return call(subject, fetch, repo=path, commit=commit, file=file)
 
 
 def read_header(path: str, commit: str, file: RemoteFile) -> bytes:
-    """Return the header of a safetensors file, its 8 bytes of length in front, by two Range requests at most.
+    """Return the length field (8 bytes) and the header of a safetensors file, by at most two Range requests.
 
     Raises:
-        CheckpointError: the first bytes are not those of a safetensors file.
+        CheckpointError: the file does not start like a safetensors file.
     """
     origin = Origin(f"{path}@{short_commit(commit)}", repo=path, commit=commit)
     first = read_range(path, commit, file.path, 0, min(FIRST_BYTES, file.size))

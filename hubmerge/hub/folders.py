@@ -1,4 +1,4 @@
-"""Make a repo hold the files of a folder: one commit, or none where it holds them already."""
+"""Publishing a folder: one commit with the files that a repo lacks."""
 
 from __future__ import annotations
 
@@ -9,24 +9,35 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
-from hubmerge.hub.client import call, status_of
+from hubmerge.hub.failures import status_of
+from hubmerge.hub.retry import call
 
 
 def publish_folder(
     kind: str, repo: str, folder: Path, *, title: str, endpoint: str | None = None, token: str | None = None
 ) -> bool:
-    """Create the repo if needed and commit the files it lacks or holds otherwise; other files stay as they are.
+    """Create a repo if needed, and commit the files that are missing there or have other content.
 
-    kind: "model" or "dataset". endpoint, token: the Hub, by default the one that HF_ENDPOINT and HF_TOKEN name.
-    Returns whether there was anything to commit.
+    Other files of the repo are unchanged.
+
+    Args:
+        kind: "model" or "dataset".
+        repo: the repo, owner/name.
+        folder: the folder with the files.
+        title: the title of the commit.
+        endpoint: the address of the Hub; None for HF_ENDPOINT.
+        token: the access token; None for HF_TOKEN.
+
+    Returns:
+        Whether a commit was needed.
 
     Raises:
-        HubError: the Hub refuses, for example because the token may not write to the repo.
+        HubError: the Hub refuses, for example because the token has no write access.
     """
     api = HfApi(endpoint=endpoint, token=token)
-    what = f"{kind} {repo}"
-    call(f"creating {what}", lambda: api.create_repo(repo, repo_type=kind, exist_ok=True))
-    there = call(f"files of {what}", lambda: _files_there(api, kind, repo))
+    subject = f"{kind} {repo}"
+    call(f"creating {subject}", lambda: api.create_repo(repo, repo_type=kind, exist_ok=True), repo=repo)
+    there = call(f"files of {subject}", lambda: _files_there(api, kind, repo), repo=repo)
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     missing = {name: path for name, path in paths.items() if not _is_same(path, there.get(name))}
     if not missing:
@@ -36,7 +47,7 @@ def publish_folder(
         operations = [CommitOperationAdd(name, path) for name, path in missing.items()]
         api.create_commit(repo, operations, commit_message=title, repo_type=kind)
 
-    call(f"pushing {what}", commit)
+    call(f"publishing to {subject}", commit, repo=repo)
     return True
 
 
@@ -44,7 +55,7 @@ def _files_there(api: HfApi, kind: str, repo: str) -> dict[str, RepoFile]:
     try:
         entries = list(api.list_repo_tree(repo, recursive=True, repo_type=kind))
     except HfHubHTTPError as error:
-        # On some Hubs a repo without any commit has no main branch to list.
+        # On some Hubs a repo without commits has no main branch to list.
         if status_of(error) == 404:
             return {}
         raise
@@ -57,6 +68,6 @@ def _is_same(path: Path, there: RepoFile | None) -> bool:
     content = path.read_bytes()
     if there.lfs is not None:
         return hashlib.sha256(content).hexdigest() == there.lfs.sha256
-    # git's name for a file's content: the sha1 of a short header and the bytes.
+    # git identifies a file by the SHA-1 of a short header and the content.
     blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
     return blob.hexdigest() == there.blob_id

@@ -1,4 +1,4 @@
-"""Jobs on the Hub: one that runs on a schedule, or one that a webhook starts when a repo changes."""
+"""Jobs on the Hub that run on a schedule, or that a webhook starts when a repo changes."""
 
 from __future__ import annotations
 
@@ -10,15 +10,18 @@ from huggingface_hub import get_token
 from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.errors import HubError
-from hubmerge.hub.client import TRANSPORT_ERROR, Result, api, call, explain, status_of
+from hubmerge.hub.client import api
+from hubmerge.hub.explain import explain
+from hubmerge.hub.failures import TRANSPORT_ERROR, status_of
+from hubmerge.hub.retry import Result, call
 
 TARGET_VARIABLE = "HUBMERGE_TARGET"
-"""The environment variable by which a job for a target is known again."""
+"""The environment variable of a job that names its target repo; it identifies the job of a target."""
 
 
 @dataclass(frozen=True)
 class HubJob:
-    """What is to run on the Hub. `watched` are (type, name) pairs: model, user or org; empty for a scheduled job."""
+    """A job to create. `watched` holds pairs (type, name), type being model, user or org; empty if scheduled."""
 
     image: str
     command: tuple[str, ...]
@@ -31,14 +34,14 @@ class HubJob:
 
 @dataclass(frozen=True)
 class CreatedJob:
-    """What was made on the Hub."""
+    """The ids of a created job and its webhook."""
 
     job: str
     webhook: str | None = None
 
 
 def author_type(name: str) -> str:
-    """Tell whether an author is an organization (`org`) or a `user`."""
+    """Return the type of an author: `org` for an organization, else `user`."""
 
     def ask() -> str:
         try:
@@ -53,14 +56,17 @@ def author_type(name: str) -> str:
 
 
 def create_job(job: HubJob) -> CreatedJob:
-    """Make the job; its token is the one that this machine uses.
+    """Create a job that uses the access token of this machine.
 
     Raises:
-        HubError: no token, no permission, or a scheduled job for this target is there already.
+        HubError: there is no token, it has no permission, or the target has a scheduled job already.
     """
     token = get_token()
     if token is None:
-        raise HubError("a job on the Hub needs a token with write access", hint="set HF_TOKEN, or run `hf auth login`")
+        raise HubError(
+            "no access token is set: a job on the Hub needs one with write access",
+            hint="run `hf auth login`, or set HF_TOKEN",
+        )
     secrets = {"HF_TOKEN": token}
     settings: dict[str, Any] = {
         "image": job.image,
@@ -71,29 +77,32 @@ def create_job(job: HubJob) -> CreatedJob:
         "timeout": job.timeout,
     }
     if job.schedule is not None:
-        _refuse_second(job.environment[TARGET_VARIABLE])
-        made = _once(lambda: api().create_scheduled_job(schedule=job.schedule or "", concurrency=False, **settings))
+        _check_no_scheduled_job(job.environment[TARGET_VARIABLE])
+        made = _call_once(
+            lambda: api().create_scheduled_job(schedule=job.schedule or "", concurrency=False, **settings)
+        )
         return CreatedJob(str(made.id))
-    source = _once(lambda: api().run_job(**settings))
+    source = _call_once(lambda: api().run_job(**settings))
     watched: Sequence[Any] = [{"type": kind, "name": name} for kind, name in job.watched]
-    hook = _once(
+    hook = _call_once(
         lambda: api().create_webhook(job_id=source.id, watched=list(watched), domains=["repo"], secrets=secrets)
     )
     return CreatedJob(str(source.id), str(hook.id))
 
 
-def _refuse_second(target: str) -> None:
+def _check_no_scheduled_job(target: str) -> None:
     for job in call("scheduled jobs", lambda: api().list_scheduled_jobs()):
         if (job.job_spec.environment or {}).get(TARGET_VARIABLE) == target:
             raise HubError(
-                f"a scheduled job for {target} is there already: {job.id}",
-                hint=f"take it away first: hf jobs scheduled delete {job.id}",
+                f"the target {target} has a scheduled job already: {job.id}",
+                hint=f"delete it first: hf jobs scheduled delete {job.id}",
+                repo=target,
             )
 
 
-def _once(function: Callable[[], Result]) -> Result:
-    """Call a function that makes something, and not a second time: a lost answer must not leave two of them."""
+def _call_once(function: Callable[[], Result]) -> Result:
+    """Call a function that creates something, without retries: after a lost response a retry would create two."""
     try:
         return function()
     except (HfHubHTTPError, TRANSPORT_ERROR, ConnectionError, TimeoutError) as error:
-        raise explain(error, "making a job on the Hub") from error
+        raise explain(error, "creating a job on the Hub") from error

@@ -1,4 +1,4 @@
-"""What the Hub lists: the models that a query or a collection stands for, and how a repo stands now."""
+"""Lists of models for queries and collections, and the status of repos on the Hub."""
 
 from __future__ import annotations
 
@@ -17,36 +17,39 @@ from huggingface_hub.errors import (
 )
 
 from hubmerge.errors import HubError
-from hubmerge.hub.client import api, call
+from hubmerge.hub.client import api
+from hubmerge.hub.retry import call
 from merge_recipes import ModelCollection, ModelQuery, ModelReference
 
 
 @dataclass(frozen=True, order=True)
 class ListedModel:
-    """A model repo and when it was made; sorted by that, ties by name."""
+    """A model repo and the time of its creation. Instances sort by that time, then by name."""
 
     created: datetime
     repo: str
 
     @classmethod
     def of(cls, info: ModelInfo) -> ListedModel:
-        """Take what is needed from the Hub's description.
+        """Return the name and the time of creation from the Hub's description of a model.
 
         Raises:
-            HubError: the Hub does not say when the repo was made.
+            HubError: the description has no time of creation.
         """
         if info.created_at is None:
             raise HubError(
-                f"model {info.id}: the Hub does not say when it was made", hint="list the models in the recipe"
+                f"model {info.id}: the Hub does not say when the repo was created",
+                hint=f"write `- model: {info.id}` in the recipe",
+                repo=info.id,
             )
         return cls(info.created_at, info.id)
 
 
 def find_models(query: ModelQuery | ModelCollection) -> tuple[str, ...]:
-    """Return the model repos that a query or a collection stands for now, in the order in which they were made.
+    """Return the model repos that a query or a collection finds now, the oldest repo first.
 
     Raises:
-        HubError: there is no such collection, or the Hub does not answer.
+        HubError: the collection does not exist, or the Hub does not respond.
     """
     found = _matching(query) if isinstance(query, ModelQuery) else _collected(query.collection)
     return tuple(model.repo for model in sorted(set(found)))
@@ -54,36 +57,42 @@ def find_models(query: ModelQuery | ModelCollection) -> tuple[str, ...]:
 
 def _matching(query: ModelQuery) -> Iterable[ListedModel]:
     listed = call(
-        f"models that fit {query}",
+        f"models that match {query}",
         lambda: list(api().list_models(author=query.author, search=query.literal or None, filter=query.tags or None)),
     )
-    return [ListedModel.of(info) for info in listed if query.fits(info.id)]
+    return [ListedModel.of(info) for info in listed if query.matches(info.id)]
 
 
 def _collected(slug: str) -> Iterable[ListedModel]:
     collection = call(f"collection {slug}", lambda: api().get_collection(slug))
     repos = [item.item_id for item in collection.items if item.item_type == "model"]
-    # A collection does not say when its items were made, so each is asked for.
+    # A collection does not list times of creation, so each repo takes a request.
     return [
-        ListedModel.of(call(f"model {repo} of collection {slug}", partial(api().model_info, repo))) for repo in repos
+        ListedModel.of(call(f"model {repo} of collection {slug}", partial(api().model_info, repo), repo=repo))
+        for repo in repos
     ]
 
 
 @dataclass(frozen=True)
 class RepoStatus:
-    """How a repo stands on the Hub now: there, with the commit of a revision, or why it cannot be read."""
+    """The status of a repo now: "there" with the commit of a revision, or the reason why it cannot be read."""
 
     state: Literal["there", "deleted", "gated", "disabled"]
     commit: str | None = None
 
 
 def repo_status(kind: str, path: str, revision: str | None) -> RepoStatus:
-    """Return how a model or dataset repo stands now at a revision (default: main).
+    """Return the status of a model or dataset repo at a revision.
 
-    A private repo that this token may not see reads as deleted: the Hub does not tell them apart.
+    A private repo that this token cannot read counts as deleted, because the Hub does not distinguish the two.
+
+    Args:
+        kind: "model" or "dataset".
+        path: the repo, owner/name.
+        revision: a branch, tag or commit; None for main.
 
     Raises:
-        HubError: the Hub does not answer, or does not accept the token.
+        HubError: the Hub does not respond, or rejects the token.
     """
 
     def ask() -> RepoStatus:
@@ -100,11 +109,11 @@ def repo_status(kind: str, path: str, revision: str | None) -> RepoStatus:
             return RepoStatus("deleted")
         return RepoStatus("there", info.sha)
 
-    return call(f"{kind} {path} at revision {revision or 'main'}", ask)
+    return call(f"{kind} {path} at revision {revision or 'main'}", ask, repo=path)
 
 
 def newest_commits(reference: ModelReference) -> tuple[str, str | None] | None:
-    """Return the commits that a reference and its adapter stand at now, None if one of them cannot be read."""
+    """Return the commits that a reference and its adapter name now, or None if one of them cannot be read."""
     adapter = reference.adapter
     commit = repo_status("model", reference.path, reference.revision).commit
     adapter_commit = None if adapter is None else repo_status("model", adapter.path, adapter.revision).commit

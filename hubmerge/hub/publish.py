@@ -1,7 +1,7 @@
-"""Write to the Hub: one atomic commit per step on main, then its tag; and read back what a target repo holds.
+"""Publishing to the Hub: the content of a target repo, one commit and one tag per step.
 
-A commit names the parent it was made for, so that two runs against one target cannot overwrite each other. A commit
-whose answer was lost on the way is recognised by its content when it is asked for again.
+A commit names its parent, so two runs with one target cannot overwrite each other. After a lost response, the commit
+is recognized by its content when the request is repeated.
 """
 
 from __future__ import annotations
@@ -21,21 +21,33 @@ from huggingface_hub.errors import (
 )
 
 from hubmerge.errors import HubError, TargetError, TargetMovedError
-from hubmerge.hub.client import TransientError, api, call, create_commit, is_anonymous, no_token, status_of
+from hubmerge.hub.client import api, endpoint, has_token
+from hubmerge.hub.failures import TransientError, is_anonymous, status_of
 from hubmerge.hub.fetch import download, list_files, remove_unfinished_downloads
+from hubmerge.hub.retry import call, create_commit
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, REPORT_FILE, parse_step_tag, step_tag
 from hubmerge.support.paths import is_inside
+from hubmerge.support.text import listed
 
-IGNORABLE = frozenset({".gitattributes", CARD_FILE, "LICENSE"})
-"""Files of a target repo that do not make it somebody else's model: what the Hub's web page creates."""
+GIT_ATTRIBUTES = ".gitattributes"
+
+IGNORABLE = frozenset({GIT_ATTRIBUTES, CARD_FILE, "LICENSE"})
+"""Files that the Hub's web page creates in a new repo. A repo with only these files counts as empty."""
+
+RESTORE_REPORT = "restore the file from the repo's history, or publish to another repo"
 
 
 @dataclass(frozen=True)
 class Target:
-    """What a repo to publish to holds at its newest commit.
+    """The content of a target repo at its newest commit.
 
-    `report` and `lock` are the parsed `hubmerge.json` and the text of `hubmerge.lock.yaml`, or None in a repo where
-    nothing was published yet. `tags` maps a tag to the commit it names.
+    Attributes:
+        repo: the repo, owner/name.
+        head: the newest commit, or None if there is no repo.
+        files: the paths of all files.
+        report: the parsed report, or None if nothing is published.
+        lock: the text of the lock, or None if nothing is published.
+        tags: the commit of each tag.
     """
 
     repo: str
@@ -47,152 +59,184 @@ class Target:
 
 
 def read_target(repo: str) -> Target:
-    """Return what the target repo holds; a repo that does not exist reads as one that holds nothing.
+    """Return the content of a target repo; a repo that does not exist counts as empty.
 
     Raises:
-        TargetError: the repo holds something that hubmerge did not publish.
-        HubError: the Hub does not answer, or refuses.
+        TargetError: the repo has files that hubmerge did not publish.
+        HubError: the Hub refuses or does not respond.
     """
-    what = f"target repo {repo}"
+    subject = f"target repo {repo}"
     remove_unfinished_downloads(repo)
-
-    def head() -> str | None:
-        try:
-            return api().model_info(repo).sha
-        except RepositoryNotFoundError as error:
-            if is_anonymous(error):
-                raise HubError(
-                    f"{what}: no access token is set, and without one it cannot be seen on {api().endpoint}, nor made",
-                    hint="run `hf auth login`, or set HF_TOKEN to a token with write access; "
-                    "a repo that does not exist yet is then made by the run",
-                ) from error
-            return None
-
-    commit = call(what, head)
+    commit = call(subject, lambda: _head(repo), repo=repo)
     if commit is None:
         return Target(repo, None, frozenset(), None, None, {})
-    files = frozenset(
-        call(f"files of {what}", lambda: [file.path for file in _tree(repo, commit)]),
-    )
-    refs = call(f"tags of {what}", lambda: api().list_repo_refs(repo))
-    tags = {ref.name: ref.target_commit for ref in refs.tags}
+    paths = call(f"files of {subject}", lambda: _list_paths(repo, commit), repo=repo, commit=commit)
+    refs = call(f"tags of {subject}", lambda: api().list_repo_refs(repo), repo=repo)
+    files, tags = frozenset(paths), {ref.name: ref.target_commit for ref in refs.tags}
     if REPORT_FILE not in files:
         foreign = sorted(files - IGNORABLE)
         if foreign:
             raise TargetError(
-                f"{what} already holds something that hubmerge did not publish: {', '.join(foreign[:5])}",
-                hint="name another repo under publish.repo, or empty this one",
+                f"{subject} has files that hubmerge did not publish: {listed(foreign)}",
+                hint="write another repo under publish.repo, or delete these files",
+                repo=repo,
+                commit=commit,
             )
         return Target(repo, commit, files, None, None, tags)
-    report = _as_report(_read_text(repo, commit, REPORT_FILE), what)
+    report = _parse_report(_read_text(repo, commit, REPORT_FILE), repo, commit)
     lock = _read_text(repo, commit, LOCK_FILE) if LOCK_FILE in files else None
     return Target(repo, commit, files, report, lock, tags)
 
 
-def _tree(repo: str, commit: str) -> list[Any]:
+def _head(repo: str) -> str | None:
+    try:
+        return api().model_info(repo).sha
+    except RepositoryNotFoundError as error:
+        if is_anonymous(error):
+            raise HubError(
+                f"target repo {repo}: not visible on {endpoint()} without an access token",
+                hint="run `hf auth login`, or set HF_TOKEN; with write access, a run creates a missing repo",
+                repo=repo,
+            ) from error
+        return None
+
+
+def _list_paths(repo: str, commit: str) -> list[str]:
     entries = api().list_repo_tree(repo, revision=commit, recursive=True)
-    return [entry for entry in entries if hasattr(entry, "size") and is_inside(entry.path)]
+    return [entry.path for entry in entries if hasattr(entry, "size") and is_inside(entry.path)]
 
 
-def _as_report(text: str, what: str) -> dict[str, Any]:
+def _parse_report(text: str, repo: str, commit: str) -> dict[str, Any]:
     try:
         report = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        report = error
+    except (ValueError, RecursionError):
+        report = None
     if not isinstance(report, dict) or not isinstance(report.get("steps"), list):
-        raise TargetError(
-            f"{what}: its {REPORT_FILE} is not a report of published steps",
-            hint="restore the file from the repo's history, or publish to another repo",
-        )
+        message = f"target repo {repo}: {REPORT_FILE} is not a report of published steps"
+        raise TargetError(message, hint=RESTORE_REPORT, repo=repo, commit=commit, file=REPORT_FILE)
     return report
 
 
 def _read_text(repo: str, commit: str, file: str) -> str:
-    path = call(f"{file} of {repo} at {commit}", lambda: api().hf_hub_download(repo, file, revision=commit))
+    path = call(
+        f"{file} of {repo} at {commit}",
+        lambda: api().hf_hub_download(repo, file, revision=commit),
+        repo=repo,
+        commit=commit,
+        file=file,
+    )
     try:
         return Path(path).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise TargetError(
-            f"target repo {repo}: its {file} is not text", hint="restore the file from the repo's history"
-        ) from error
+        message = f"target repo {repo}: {file} is not UTF-8 text"
+        raise TargetError(message, hint=RESTORE_REPORT, repo=repo, commit=commit, file=file) from error
 
 
 def download_head(target: Target) -> Path:
-    """Download everything at the target's newest commit and return the folder."""
+    """Download all files of a target's newest commit and return their folder.
+
+    Raises:
+        TargetError: nothing is published yet.
+        HubError: the Hub refuses or does not respond.
+    """
     if target.head is None:
-        raise TargetError(f"target repo {target.repo} holds nothing", hint="run the recipe first")
+        raise TargetError(
+            f"target repo {target.repo} is empty", hint="run `hubmerge run recipe.yaml` first", repo=target.repo
+        )
     return download(target.repo, target.head, list_files(target.repo, target.head))
 
 
 def create_target(repo: str, *, private: bool) -> str | None:
-    """Create the target repo if it is not there, and return its newest commit.
+    """Create the target repo unless it exists, and return its newest commit.
 
     Raises:
-        HubError: the token may not create repos under that name.
+        HubError: the token has no permission to create the repo.
     """
-    what = f"target repo {repo}"
-    call(f"creating {what}", lambda: api().create_repo(repo, private=private, exist_ok=True))
-    return call(what, lambda: api().model_info(repo).sha)
+    subject = f"target repo {repo}"
+    call(f"creating {subject}", lambda: api().create_repo(repo, private=private, exist_ok=True), repo=repo)
+    return call(subject, lambda: api().model_info(repo).sha, repo=repo)
 
 
 def check_token(repo: str) -> None:
-    """Refuse early when the token can certainly not publish: none at all, not accepted, or for reading only."""
-    if no_token():
+    """Check before a run that the access token can publish to a repo, as far as that is known.
+
+    Raises:
+        HubError: there is no token, the Hub rejects it, or it is read-only.
+    """
+    if not has_token():
         raise HubError(
-            f"publishing to {repo} on {api().endpoint} needs a token with write access",
-            hint="set HF_TOKEN, or run `hf auth login`",
+            f"publishing to {repo} on {endpoint()} needs a token with write access",
+            hint="run `hf auth login`, or set HF_TOKEN",
+            repo=repo,
         )
     if os.environ.get("HF_OIDC_RESOURCE"):
-        return  # a token of trusted publishing is made for this one repo and is nobody's account
-    account = call(f"who may publish to {repo}", lambda: api().whoami())
+        return  # a token of trusted publishing belongs to one repo and to no account
+    account = call(f"permission to publish to {repo}", lambda: api().whoami(), repo=repo)
     role = account.get("auth", {}).get("accessToken", {}).get("role")
     if role == "read":
-        raise HubError(f"publishing to {repo}: this token may only read", hint="use a token with write access")
+        raise HubError(
+            f"publishing to {repo}: this token is read-only",
+            hint="set HF_TOKEN to a token with write access",
+            repo=repo,
+        )
 
 
 def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str | None, present: frozenset[str]) -> str:
-    """Publish the files of `folder` as one commit on main, and return the commit.
+    """Publish the files of a folder as one commit on main, and return the commit.
 
-    Files of an earlier step that this one does not have are removed in the same commit. `parent` is the commit the
-    repo must still stand at; `present` are the files it holds there.
+    Files of an earlier step that the folder lacks are deleted in this commit.
+
+    Args:
+        repo: the target repo.
+        folder: the files of the step.
+        step: the step, counted from 1.
+        name: the name of the merged checkpoint, for the title of the commit.
+        parent: the expected newest commit of the repo.
+        present: the files at that commit.
 
     Raises:
-        TargetMovedError: somebody else committed to the repo meanwhile.
+        TargetMovedError: another writer committed to the repo in the meantime.
+        HubError: the Hub refuses or does not respond.
     """
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
     operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in names]
-    operations += [CommitOperationDelete(old) for old in sorted(present - {*names, ".gitattributes"})]
+    operations += [CommitOperationDelete(old) for old in sorted(present - {*names, GIT_ATTRIBUTES})]
     title = f"{step_tag(step)}: merge {name}"
     report = (folder / REPORT_FILE).read_bytes()
+    subject = f"publishing {step_tag(step)} to {repo}"
 
-    def commit() -> str:
-        try:
-            return create_commit(repo, operations, title, parent_commit=parent)
-        except HfHubHTTPError as error:
-            if status_of(error) != 412:
-                raise
-            now = api().model_info(repo).sha or ""
-            if now == parent:
-                raise TransientError("the Hub refuses the commit as outdated, and shows no newer one") from error
-            return now
+    def is_ours(commit: str) -> bool:
+        # A commit without changes is not created: the client then returns the newest commit of the repo.
+        history = api().list_repo_commits(repo, revision=commit)
+        found = [entry.commit_id for entry in history[:2]] == [commit, parent] and history[0].title == title
+        return found or _has_report(repo, commit, report)
 
-    def is_ours() -> bool:
-        # Where nothing would change, the client makes no commit and returns whatever the repo stands at.
-        history = api().list_repo_commits(repo, revision=made)
-        ours = [one.commit_id for one in history[:2]] == [made, parent] and history[0].title == title
-        return ours or _holds(repo, made, report)
-
-    made = call(f"publishing {step_tag(step)} to {repo}", commit)
-    if call(f"publishing {step_tag(step)} to {repo}", is_ours):
-        return made
+    commit = call(subject, lambda: _commit_step(repo, operations, title, parent), repo=repo)
+    if call(subject, lambda: is_ours(commit), repo=repo, commit=commit):
+        return commit
     raise TargetMovedError(
-        f"target repo {repo} moved while step {step} was being made: it stood at {parent}, now at {made}",
-        hint="another run or person published there; run again to continue from what is there now",
+        f"target repo {repo} changed during step {step}: expected the newest commit {parent}, found {commit}",
+        hint="another run or person published there; run again to continue from the new commit",
+        repo=repo,
+        commit=commit,
     )
 
 
-def _holds(repo: str, commit: str, report: bytes) -> bool:
-    """Tell whether the commit is the very one whose answer was lost: its report is ours to the byte."""
+def _commit_step(repo: str, operations: list[Any], title: str, parent: str | None) -> str:
+    """Create the commit of a step; if the repo has a newer commit than `parent`, return that one instead."""
+    try:
+        return create_commit(repo, operations, title, parent_commit=parent)
+    except HfHubHTTPError as error:
+        if status_of(error) != 412:
+            raise
+        newest = api().model_info(repo).sha or ""
+        if newest == parent:
+            raise TransientError("the Hub refuses the commit as outdated, but has no newer commit") from error
+        return newest
+
+
+def _has_report(repo: str, commit: str, report: bytes) -> bool:
+    """Tell whether a commit has exactly this report, so that it is the commit whose response was lost."""
     try:
         path = api().hf_hub_download(repo, REPORT_FILE, revision=commit)
     except RemoteEntryNotFoundError:
@@ -201,23 +245,27 @@ def _holds(repo: str, commit: str, report: bytes) -> bool:
 
 
 def tag_step(repo: str, step: int, commit: str) -> None:
-    """Tag the commit of a step; a tag that is already there must name the same commit.
+    """Tag the commit of a step, unless the tag exists and names this commit.
 
     Raises:
         TargetError: the tag names another commit.
+        HubError: the Hub refuses or does not respond.
     """
     tag = step_tag(step)
-    call(f"tag {tag} of {repo}", lambda: api().create_tag(repo, tag=tag, revision=commit, exist_ok=True))
-    found = call(f"tag {tag} of {repo}", lambda: api().model_info(repo, revision=tag).sha)
+    subject = f"tag {tag} of {repo}"
+    call(subject, lambda: api().create_tag(repo, tag=tag, revision=commit, exist_ok=True), repo=repo, commit=commit)
+    found = call(subject, lambda: api().model_info(repo, revision=tag).sha, repo=repo)
     if found != commit:
         raise TargetError(
-            f"tag {tag} of {repo} names commit {found}, but step {step} was published as {commit}",
+            f"tag {tag} of {repo} names commit {found}, but step {step} was published as commit {commit}",
             hint=f"delete the tag {tag} on the Hub, then run again",
+            repo=repo,
+            commit=found,
         )
 
 
 def delete_tag(repo: str, tag: str) -> None:
-    """Remove a tag; one that is not there is removed already."""
+    """Delete a tag, if it exists."""
 
     def delete() -> None:
         try:
@@ -225,12 +273,12 @@ def delete_tag(repo: str, tag: str) -> None:
         except RevisionNotFoundError:
             return
 
-    call(f"tag {tag} of {repo}", delete)
+    call(f"tag {tag} of {repo}", delete, repo=repo)
 
 
 def step_commits(repo: str) -> dict[int, str]:
-    """Return which commit on main published which step, read from the commit titles."""
-    commits = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo)))
+    """Return the commit on main that published each step, read from the titles of the commits."""
+    commits = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo)), repo=repo)
     found: dict[int, str] = {}
     for commit in commits:
         step = parse_step_tag(commit.title.partition(":")[0])
@@ -241,4 +289,4 @@ def step_commits(repo: str) -> dict[int, str]:
 
 def step_url(repo: str, step: int) -> str:
     """Return the web address of a published step."""
-    return f"{api().endpoint}/{repo}/tree/{step_tag(step)}"
+    return f"{endpoint()}/{repo}/tree/{step_tag(step)}"

@@ -1,4 +1,4 @@
-"""Published steps as they lie on the Hub: their files' digests and their papers, and going back to one of them."""
+"""Published steps: their metadata files, the digests of all files, and rolling back to an earlier step."""
 
 from __future__ import annotations
 
@@ -7,20 +7,31 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
-from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.errors import HubError
-from hubmerge.hub.client import api, call, create_commit, status_of
-from hubmerge.hub.fetch import download, list_files, resolve_commit
+from hubmerge.hub.client import api
+from hubmerge.hub.failures import status_of
+from hubmerge.hub.fetch import download, find_commit, list_files, resolve_commit
 from hubmerge.hub.publish import delete_tag
+from hubmerge.hub.retry import call, create_commit
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, RECIPE_FILE, REPORT_FILE, parse_step_tag, step_tag
 
-PAPERS = (RECIPE_FILE, LOCK_FILE, REPORT_FILE, CARD_FILE)
+METADATA_FILES = (RECIPE_FILE, LOCK_FILE, REPORT_FILE, CARD_FILE)
+"""Files of a published step that describe it. Every published step has all of them."""
 
 
 @dataclass(frozen=True)
 class PublishedStep:
-    """A published step: `files` maps each path to its digest, the sha256 of large files and git's of small ones."""
+    """A published step.
+
+    Attributes:
+        repo: the target repo.
+        revision: the revision that was asked for.
+        commit: the commit of the step.
+        files: the digest of each file: SHA-256 for large files, git's SHA-1 for small ones.
+        metadata_files: the text of each of `METADATA_FILES`.
+    """
 
     repo: str
     revision: str
@@ -30,88 +41,96 @@ class PublishedStep:
 
 
 def read_published_step(repo: str, revision: str | None) -> PublishedStep:
-    """Read what a repo holds at a revision (default: main).
+    """Return the metadata files and the digests of all files of a published step.
+
+    Args:
+        repo: the target repo.
+        revision: a branch, tag or commit; None for main.
 
     Raises:
-        HubError: repo or revision is missing, or it is no step that hubmerge published.
+        HubError: the repo or the revision is missing, or hubmerge did not publish it.
     """
     revision = revision or "main"
-    try:
-        commit = resolve_commit("model", repo, revision)
-    except HubError as error:
-        if isinstance(error.__cause__, RevisionNotFoundError):
-            raise _not_there(repo, revision, published_tags(repo)) from error
-        raise
-    what = f"{repo} at {revision}"
-    entries = call(f"files of {what}", lambda: list(api().list_repo_tree(repo, revision=commit, recursive=True)))
-    files = {entry.path: _digest(entry) for entry in entries if hasattr(entry, "size")}
-    missing = [name for name in PAPERS if name not in files]
+    commit = find_commit("model", repo, revision)
+    if commit is None:
+        raise _missing_step(repo, revision, published_tags(repo))
+    subject = f"{repo} at {revision}"
+    entries = call(f"files of {subject}", lambda: _entries(repo, commit), repo=repo, commit=commit)
+    missing = [name for name in METADATA_FILES if name not in entries]
     if missing:
         raise HubError(
-            f"{what}: no {missing[0]} there, so it is no step that hubmerge published",
-            hint="name a repo that `hubmerge run` published to, and one of its steps: owner/name@step-03",
+            f"{subject}: there is no {missing[0]}, so hubmerge did not publish this revision",
+            hint="write a repo that `hubmerge run` published to, and one of its steps: owner/name@step-03",
+            repo=repo,
+            commit=commit,
+            file=missing[0],
         )
-    metadata_files = {name: _path(repo, commit, name).read_text(encoding="utf-8") for name in PAPERS}
-    return PublishedStep(repo, revision, commit, files, metadata_files)
+    metadata_files = {name: _download(repo, commit, name).read_text(encoding="utf-8") for name in METADATA_FILES}
+    return PublishedStep(repo, revision, commit, _digests(entries), metadata_files)
 
 
-def download_published_step(release: PublishedStep) -> Path:
-    """Download all files of a release and return the folder."""
-    return download(release.repo, release.commit, list_files(release.repo, release.commit))
+def download_published_step(step: PublishedStep) -> Path:
+    """Download all files of a published step and return their folder."""
+    return download(step.repo, step.commit, list_files(step.repo, step.commit))
 
 
 def published_tags(repo: str) -> dict[int, str]:
-    """Return which steps are tagged, and each one's commit."""
-    refs = call(f"tags of {repo}", lambda: api().list_repo_refs(repo))
+    """Return the commit of each tagged step, in the order of the steps."""
+    refs = call(f"tags of {repo}", lambda: api().list_repo_refs(repo), repo=repo)
     steps = {number: ref.target_commit for ref in refs.tags if (number := parse_step_tag(ref.name)) is not None}
     return dict(sorted(steps.items()))
 
 
 def roll_back(repo: str, step: int) -> str:
-    """Make main hold a step's files again, in one commit, and remove the tags of later steps; return the commit.
+    """Restore the files of an earlier step on main by one commit, delete the tags of later steps, return the commit.
 
-    Nothing is lost: the later commits stay in the history.
+    The later commits stay in the history.
 
     Raises:
-        HubError: the step is not tagged, or the token may not write.
+        HubError: the step has no tag, or the token has no write access.
     """
     tags = published_tags(repo)
     if step not in tags:
-        raise _not_there(repo, step_tag(step), tags)
+        raise _missing_step(repo, step_tag(step), tags)
     head = resolve_commit("model", repo, "main")
-    wanted = call(f"files of {repo}", lambda: _entries(repo, tags[step]))
-    present = call(f"files of {repo}", lambda: _entries(repo, head))
-    operations: list[Any] = []
-    for path, entry in wanted.items():
-        if path in present and _digest(present[path]) == _digest(entry):
-            continue
-        if entry.lfs is not None:
-            operations.append(CommitOperationCopy(path, path, src_revision=tags[step]))
-        else:
-            operations.append(CommitOperationAdd(path, _path(repo, tags[step], path)))
-    operations += [CommitOperationDelete(path) for path in sorted(set(present) - set(wanted))]
+    earlier = call(f"files of {repo}", lambda: _entries(repo, tags[step]), repo=repo, commit=tags[step])
+    present = call(f"files of {repo}", lambda: _entries(repo, head), repo=repo, commit=head)
+    operations = _restoring(repo, tags[step], earlier, present)
     title = f"Roll back to {step_tag(step)}"
 
-    def commit_it() -> str:
+    def restore() -> str:
         try:
             return create_commit(repo, operations, title, parent_commit=head)
         except HfHubHTTPError as error:
-            # The answer to the same call a moment ago may have been lost: what counts is what is there now.
-            now = resolve_commit("model", repo, "main") if status_of(error) == 412 else head
-            if now == head or _digests(_entries(repo, now)) != _digests(wanted):
+            # The response to an earlier attempt may have been lost, so the content of the repo decides.
+            newest = resolve_commit("model", repo, "main") if status_of(error) == 412 else head
+            if newest == head or _digests(_entries(repo, newest)) != _digests(earlier):
                 raise
-            return now
+            return newest
 
-    commit = call(f"rolling {repo} back to {step_tag(step)}", commit_it) if operations else head
+    commit = call(f"rolling back {repo} to {step_tag(step)}", restore, repo=repo) if operations else head
     for later in tags:
         if later > step:
             delete_tag(repo, step_tag(later))
     return commit
 
 
-def _not_there(repo: str, revision: str, tags: dict[int, str]) -> HubError:
+def _restoring(repo: str, commit: str, earlier: dict[str, Any], present: dict[str, Any]) -> list[Any]:
+    """Return the operations that turn the files `present` into those of an earlier commit."""
+    operations: list[Any] = []
+    for path, entry in earlier.items():
+        if path in present and _digest(present[path]) == _digest(entry):
+            continue
+        if entry.lfs is not None:
+            operations.append(CommitOperationCopy(path, path, src_revision=commit))
+        else:
+            operations.append(CommitOperationAdd(path, _download(repo, commit, path)))
+    return operations + [CommitOperationDelete(path) for path in sorted(set(present) - set(earlier))]
+
+
+def _missing_step(repo: str, revision: str, tags: dict[int, str]) -> HubError:
     known = ", ".join(step_tag(number) for number in tags) or "none"
-    return HubError(f"{repo} has no {revision}", hint=f"the steps there are: {known}")
+    return HubError(f"{repo} has no revision {revision}", hint=f"published steps: {known}", repo=repo)
 
 
 def _entries(repo: str, commit: str) -> dict[str, Any]:
@@ -127,5 +146,12 @@ def _digest(entry: Any) -> str:
     return str(entry.lfs.sha256 if entry.lfs is not None else entry.blob_id)
 
 
-def _path(repo: str, commit: str, name: str) -> Path:
-    return Path(call(f"{name} of {repo}", lambda: api().hf_hub_download(repo, name, revision=commit)))
+def _download(repo: str, commit: str, name: str) -> Path:
+    path = call(
+        f"{name} of {repo}",
+        lambda: api().hf_hub_download(repo, name, revision=commit),
+        repo=repo,
+        commit=commit,
+        file=name,
+    )
+    return Path(path)

@@ -1,8 +1,8 @@
-"""States on the Hub: the accumulated delta a stream is extended and verified from, on a branch of the target repo.
+"""Published states: the accumulated deltas that a stream is extended and verified from.
 
-A branch of its own, so that nobody who downloads the model pays for the state, and so that old states can be forgotten
-together with their history. Below it lies one folder for each state, named after the state's digest: a step's report
-names that digest, so a state that lost the race to be published is never mistaken for the one that won.
+States are on a branch of their own in the target repo. A download of the model does not include them, and old states
+can be deleted together with their history. The branch holds one folder per state, named after the digest of the
+state. A step's report contains this digest, so it identifies the right state after concurrent runs.
 """
 
 from __future__ import annotations
@@ -16,41 +16,57 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
-from hubmerge.hub.client import api, call, create_commit, status_of
+from hubmerge.hub.client import api
+from hubmerge.hub.failures import status_of
 from hubmerge.hub.fetch import list_files
+from hubmerge.hub.retry import call, create_commit
 from hubmerge.support.names import MANIFEST_FILE, STATE_BRANCH
 
 DIGEST_CHARACTERS = 32
+"""Hex digits of a digest in a folder's name."""
 
 
 def publish_state(repo: str, folder: Path, digest: str) -> None:
-    """Put a state on the branch, unless it is there; other states stay as they are.
+    """Commit a state to the state branch, unless it is there. Other states are unchanged.
+
+    Args:
+        repo: the target repo.
+        folder: the folder of the state.
+        digest: `sha256:` and the digest of the state's manifest.
 
     Raises:
-        HubError: the Hub refuses or does not answer.
+        HubError: the Hub refuses or does not respond.
     """
-    what = f"the state branch of {repo}"
+    branch = f"the state branch of {repo}"
     name = _folder_name(digest)
-    if name in _states_there(repo):
+    if name in _published_states(repo):
         return
-    first = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo))[-1].commit_id)
-    call(what, lambda: api().create_branch(repo, branch=STATE_BRANCH, revision=first, exist_ok=True))
+    first = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo))[-1].commit_id, repo=repo)
+    call(branch, lambda: api().create_branch(repo, branch=STATE_BRANCH, revision=first, exist_ok=True), repo=repo)
     operations = [
         CommitOperationAdd(f"{name}/{path.name}", path) for path in sorted(folder.iterdir()) if path.is_file()
     ]
     call(
-        f"uploading the state to {what}",
+        f"publishing the state to {branch}",
         lambda: create_commit(repo, operations, f"state {name}", revision=STATE_BRANCH),
+        repo=repo,
     )
 
 
 def fetch_state(repo: str, digest: str, folder: Path) -> bool:
-    """Download a state into `folder`, whole or not at all; False if the branch does not hold it."""
+    """Download a state into a folder, completely or not at all.
+
+    Returns:
+        False if the state is not published.
+
+    Raises:
+        HubError: the Hub refuses or does not respond.
+    """
     name = _folder_name(digest)
-    if name not in _states_there(repo):
+    if name not in _published_states(repo):
         return False
-    what = f"the state {name} of {repo}"
-    commit = call(what, lambda: api().model_info(repo, revision=STATE_BRANCH).sha)
+    subject = f"the state {name} of {repo}"
+    commit = call(subject, lambda: api().model_info(repo, revision=STATE_BRANCH).sha, repo=repo)
     if commit is None:
         return False
     partial = folder.with_name(f".{folder.name}.fetched")
@@ -58,8 +74,11 @@ def fetch_state(repo: str, digest: str, folder: Path) -> bool:
     for file in list_files(repo, commit):
         if PurePosixPath(file.path).parent == PurePosixPath(name):
             call(
-                f"{file.path} of {what}",
+                f"{file.path} of {subject}",
                 functools.partial(api().hf_hub_download, repo, file.path, revision=commit, local_dir=partial),
+                repo=repo,
+                commit=commit,
+                file=file.path,
             )
     if not (partial / name).is_dir():
         return False
@@ -71,49 +90,56 @@ def fetch_state(repo: str, digest: str, folder: Path) -> bool:
 
 
 def manifest_digest(repo: str, digest: str) -> str | None:
-    """Return the digest of the manifest that lies where the state `digest` should, None if nothing does."""
+    """Return the digest of the published manifest of a state, or None if the state is not published.
+
+    The result differs from `digest` if the manifest was changed on the Hub.
+    """
     name = _folder_name(digest)
-    if name not in _states_there(repo):
+    if name not in _published_states(repo):
         return None
+    file = f"{name}/{MANIFEST_FILE}"
     path = call(
         f"the state {name} of {repo}",
-        lambda: api().hf_hub_download(repo, f"{name}/{MANIFEST_FILE}", revision=STATE_BRANCH),
+        lambda: api().hf_hub_download(repo, file, revision=STATE_BRANCH),
+        repo=repo,
+        file=file,
     )
     return f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
 
 
 def prune_states(repo: str, digests: Collection[str]) -> None:
-    """Forget every state but the named ones, and the branch's history with them.
+    """Delete all published states except the given ones, and the history of the state branch.
 
-    When somebody else commits to the branch at the same time, the cleaning is left to the next step.
+    If another writer commits to the branch at the same time, nothing is deleted; the next step tries again.
     """
     kept = {_folder_name(digest) for digest in digests}
-    outdated = sorted(_states_there(repo) - kept)
+    outdated = sorted(_published_states(repo) - kept)
     if not outdated:
         return
-    what = f"the state branch of {repo}"
-    head = call(what, lambda: api().model_info(repo, revision=STATE_BRANCH).sha)
+    branch = f"the state branch of {repo}"
+    head = call(branch, lambda: api().model_info(repo, revision=STATE_BRANCH).sha, repo=repo)
     operations = [CommitOperationDelete(f"{name}/", is_folder=True) for name in outdated]
 
-    def forget() -> bool:
+    def delete() -> bool:
         try:
             create_commit(repo, operations, "forget older states", revision=STATE_BRANCH, parent_commit=head)
         except HfHubHTTPError as error:
             if status_of(error) not in {404, 412}:
                 raise
-            # The answer to the same call a moment ago may have been lost: what counts is what is there now.
-            return not _names(repo) & set(outdated)
+            # The response to an earlier attempt may have been lost, so the content of the branch decides.
+            return not _state_folders(repo) & set(outdated)
         return True
 
-    if call(f"cleaning {what}", forget):
-        call(f"cleaning {what}", lambda: api().super_squash_history(repo, branch=STATE_BRANCH))
+    subject = f"deleting old states on {branch}"
+    if call(subject, delete, repo=repo):
+        call(subject, lambda: api().super_squash_history(repo, branch=STATE_BRANCH), repo=repo)
 
 
-def _states_there(repo: str) -> set[str]:
-    return call(f"the state branch of {repo}", lambda: _names(repo))
+def _published_states(repo: str) -> set[str]:
+    return call(f"the state branch of {repo}", lambda: _state_folders(repo), repo=repo)
 
 
-def _names(repo: str) -> set[str]:
+def _state_folders(repo: str) -> set[str]:
     try:
         entries = list(api().list_repo_tree(repo, revision=STATE_BRANCH))
     except RevisionNotFoundError:

@@ -10,7 +10,7 @@ from pathlib import Path
 from hubmerge.errors import MachineError, TargetMovedError
 from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
 from hubmerge.executor.state import MergeState, find_state
-from hubmerge.hub import fetch, publish
+from hubmerge.hub import client, fetch, publish
 from hubmerge.plan.disk import check_room
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.report.report import RunReport, StepReport
@@ -92,7 +92,7 @@ class Run:
             out.check()
         target = loaded.recipe.publish
         label = target.repo if target is not None else loaded.path.stem
-        identity = f"{fetch.endpoint()} {target.repo}" if target is not None else str(loaded.path.absolute())
+        identity = f"{client.endpoint()} {target.repo}" if target is not None else str(loaded.path.absolute())
         with open_workspace(work_dir, workspace_name(identity, label)) as workspace:
             with progress.stage("resolve commits"):
                 pinned = PinnedCommits.from_lock(loaded) if locked else PinnedCommits.gather(loaded, workspace)
@@ -198,7 +198,7 @@ class Run:
         plan = plan_steps(self.stream, begin, self._progress)
         for line in plan.loading:
             self._progress.note(line)
-        check_room(plan, self.workspace.folder, fetch.cache_folder())
+        check_room(plan, self.workspace.folder, fetch.hub_cache())
         with self._progress.stage("fetch the base model", unit="bytes"):
             base_folder = fetch_folder(self.stream.base, auxiliary=True)
         return RunContext(self.stream, plan, base_folder, self.workspace.cache, self._progress, self._processes)

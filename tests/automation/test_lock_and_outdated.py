@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
 import yaml
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
-from hubmerge.hub.listing import ListedModel
 from merge_recipes import Lock
 from tests.automation.conftest import Sources
 from tests.conftest import STRANGER_TOKEN
@@ -155,12 +153,6 @@ def test_a_base_model_and_a_dataset_that_moved_are_told(sources: Sources, hubmer
     assert hubmerge("outdated", recipe)[1].count("none: the stream keeps its commit") == 2
     api.delete_repo(dataset, repo_type="dataset")
     assert ("deleted", "first") in changes(hubmerge, recipe)[1]
-
-
-def test_models_of_the_same_moment_are_ordered_by_name() -> None:
-    when = datetime(2026, 1, 1, tzinfo=timezone.utc)
-    models = [ListedModel(when, "me/b"), ListedModel(when, "me/a"), ListedModel(when - timedelta(seconds=1), "me/z")]
-    assert [model.repo for model in sorted(models)] == ["me/z", "me/a", "me/b"]
 
 
 def test_gone_and_gated_sources_are_told(

@@ -49,8 +49,8 @@ def test_queries_and_collections_are_items_of_the_stream() -> None:
 def test_what_a_query_asks_for(query: str, author: str, literal: str, fitting: str, other: str) -> None:
     found = ModelQuery(query=query)
     assert (found.author, found.literal) == (author, literal)
-    assert found.fits(fitting)
-    assert not found.fits(other)
+    assert found.matches(fitting)
+    assert not found.matches(other)
 
 
 @pytest.mark.parametrize(

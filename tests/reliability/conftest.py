@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -84,6 +85,20 @@ def disturb(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ca
     yield local_hub.faults.set
     local_hub.faults.set(0)
     logger.setLevel(level)
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Record every sleep in seconds, and sleep a hundredth of it."""
+    recorded: list[float] = []
+    sleep = time.sleep
+
+    def short_sleep(seconds: float) -> None:
+        recorded.append(seconds)
+        sleep(seconds / 100)
+
+    monkeypatch.setattr(time, "sleep", short_sleep)
+    return recorded
 
 
 @pytest.fixture(scope="session")

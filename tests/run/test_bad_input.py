@@ -70,7 +70,7 @@ def stream(stage: Stage, broken: str) -> dict[str, Any]:
 def test_missing_repo(stage: Stage, refused: Callable[..., str]) -> None:
     message = refused(stream(stage, "local/nowhere"), 3)
     assert "local/nowhere" in message
-    assert "no such repo" in message
+    assert "no repo of this name" in message
 
 
 def test_check_tells_local_folders_that_are_not_there(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_gated_repo(
 def test_token_that_may_only_read(stage: Stage, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", READER_TOKEN)
     message = refused({}, 3)
-    assert "may only read" in message
+    assert "this token is read-only" in message
     assert READER_TOKEN not in message
 
 
@@ -138,9 +138,9 @@ def test_no_token_and_a_target_that_is_not_there(
     repo = repo_name("target")
     status, _, errors = hubmerge(command, stage.write(tmp_path, stage.recipe(repo)), "--quiet")
     assert status == 3
-    assert errors.startswith(f"hubmerge: target repo {repo}: no access token is set, and without one")
+    assert errors.startswith(f"hubmerge: target repo {repo}: not visible on ")
     assert "hint: run `hf auth login`, or set HF_TOKEN" in errors
-    assert "made by the run" in errors
+    assert "a run creates a missing repo" in errors
 
 
 @pytest.mark.usefixtures("without_a_token")
@@ -149,7 +149,7 @@ def test_no_token_and_a_model_that_is_not_there(stage: Stage, hubmerge: Command,
     status, _, errors = hubmerge("plan", stage.write(tmp_path, recipe), "--quiet")
     assert status == 3
     assert "local/nowhere" in errors
-    assert "no access token is set, and without one there is no such repo" in errors
+    assert "without an access token" in errors
 
 
 def test_no_permission_for_the_namespace(

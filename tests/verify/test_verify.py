@@ -255,15 +255,15 @@ def test_a_tampered_recipe_is_found(original: str, verify: Verify, copy: Callabl
 def test_a_repo_without_a_published_step_is_refused(stage: Stage, verify: Verify) -> None:
     status, _, errors = verify(stage.base)
     assert status == 3
-    assert "no step that hubmerge published" in errors
+    assert "hubmerge did not publish this revision" in errors
 
 
 @pytest.mark.parametrize("revision", ["step-07", "stepp-02"])
 def test_the_message_about_a_missing_step_lists_the_steps(original: str, verify: Verify, revision: str) -> None:
     status, _, errors = verify(f"{original}@{revision}")
     assert status == 3
-    assert f"{original} has no {revision}\n" in errors
-    assert "hint: the steps there are: step-01, step-02, step-03" in errors
+    assert f"{original} has no revision {revision}\n" in errors
+    assert "hint: published steps: step-01, step-02, step-03" in errors
 
 
 def test_a_run_continues_from_a_rolled_back_step(

@@ -1,4 +1,10 @@
+"""Rows of datasets, and metrics that are loaded by name."""
+
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -14,16 +20,17 @@ from merge_recipes import DatasetReference
 NEVER = pytest.fail
 
 
-def load(path, subset, split, commit, **options):
+def load(path: str, subset: str | None, split: str, commit: str | None, **options: Any) -> datasets.Dataset:
+    """Load the rows of a split."""
     return load_rows(DatasetReference(path=path, name=subset, split=split), commit, **options)
 
 
 @pytest.fixture
-def published(repo_name, tmp_path):
-    """A dataset repo with one Parquet split, and its commit."""
+def published(repo_name: Callable[..., str], tmp_path: Path) -> tuple[str, str]:
+    """Publish a dataset with one Parquet split, and return the repo and its commit."""
     repo = repo_name("things")
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
-    pictures = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue", "green")]
+    pictures = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "green")]
     rows = datasets.Dataset.from_dict({"image": pictures, "label": [0, 1, 1]}, features=features)
     (tmp_path / "repo" / "data").mkdir(parents=True)
     rows.to_parquet(tmp_path / "repo" / "data" / "test-00000-of-00001.parquet")
@@ -36,7 +43,7 @@ def published(repo_name, tmp_path):
     return repo, info.oid
 
 
-def test_rows_come_at_the_commit(published) -> None:
+def test_rows_come_at_the_commit(published: tuple[str, str]) -> None:
     repo, commit = published
     HfApi().upload_file(path_or_fileobj=b"# changed", path_in_repo="README.md", repo_id=repo, repo_type="dataset")
     rows = load(repo, "small", "test", commit)
@@ -45,20 +52,20 @@ def test_rows_come_at_the_commit(published) -> None:
     assert len(rows) == 3
 
 
-def test_what_is_missing_is_named(published, repo_name) -> None:
+def test_what_is_missing_is_named(published: tuple[str, str], repo_name: Callable[..., str]) -> None:
     repo, commit = published
-    with pytest.raises(DatasetError, match=r"no split 'train'; there are: .*test"):
+    with pytest.raises(DatasetError, match=r"no split 'train'; expected one of: .*test"):
         load(repo, "small", "train", commit)
-    with pytest.raises(DatasetError, match=r"no subset 'large'; there are: .*small"):
+    with pytest.raises(DatasetError, match=r"no subset 'large'; expected one of: .*small"):
         load(repo, "large", "test", commit)
     missing = repo_name("nowhere")
-    with pytest.raises(DatasetError, match=f"dataset {missing}: no such dataset"):
+    with pytest.raises(DatasetError, match=f"dataset {missing}: no dataset of this name"):
         load(missing, None, "test", None, sleep=NEVER)
-    with pytest.raises(DatasetError, match="this revision does not"):
+    with pytest.raises(DatasetError, match="the commit no longer exists"):
         load(repo, None, "test", "0" * 40, sleep=NEVER)
 
 
-def test_a_repo_without_data(repo_name) -> None:
+def test_a_repo_without_data(repo_name: Callable[..., str]) -> None:
     repo = repo_name("empty")
     HfApi().create_repo(repo, repo_type="dataset")
     HfApi().upload_file(path_or_fileobj=b"# nothing", path_in_repo="README.md", repo_id=repo, repo_type="dataset")
@@ -66,15 +73,15 @@ def test_a_repo_without_data(repo_name) -> None:
         load(repo, None, "test", None)
 
 
-def test_a_local_folder(tmp_path) -> None:
+def test_a_local_folder(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"label": ["x", "y"]}).to_parquet(tmp_path / "test.parquet")
     assert load(str(tmp_path), None, "test", "sha256:00")["label"][:] == ["x", "y"]
-    with pytest.raises(DatasetError, match="no such folder"):
+    with pytest.raises(DatasetError, match="no folder at"):
         load(str(tmp_path / "gone"), None, "test", None)
 
 
-def test_two_local_folders_of_one_name(tmp_path) -> None:
-    """The datasets library would take the second for the first: it looks at the names and the card, not the files."""
+def test_two_local_folders_of_one_name(tmp_path: Path) -> None:
+    """The datasets library identifies a folder by its name and card, and not by its files."""
     card = "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: test\n    path: data/test-*\n---\n"
     for number, commit in ((2, "sha256:" + "a" * 64), (5, "sha256:" + "b" * 64), (7, None)):
         folder = tmp_path / str(number) / "things"
@@ -86,10 +93,10 @@ def test_two_local_folders_of_one_name(tmp_path) -> None:
             assert load(str(folder), None, "test", commit)["label"] == list(range(number))
 
 
-def test_a_folder_that_looks_like_the_repo_is_not_read(tmp_path, monkeypatch) -> None:
+def test_a_folder_that_looks_like_the_repo_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "me" / "things").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(DatasetError, match="would be read in its place"):
+    with pytest.raises(DatasetError, match="would be read instead of the Hub"):
         load("me/things", None, "test", None)
 
 
@@ -109,7 +116,7 @@ class Halves(evaluate.Metric):
 """
 
 
-def test_a_metric_from_a_script(tmp_path, monkeypatch) -> None:
+def test_a_metric_from_a_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "halves").mkdir()
     (tmp_path / "halves" / "halves.py").write_text(METRIC)
     name = str(tmp_path / "halves")
@@ -118,12 +125,12 @@ def test_a_metric_from_a_script(tmp_path, monkeypatch) -> None:
     assert compute_metric(metric, "halves", np.eye(3, dtype=np.float32), np.arange(3)) == {"halves": 1.5}
 
 
-def test_a_metric_that_cannot_be_loaded(tmp_path) -> None:
+def test_a_metric_that_cannot_be_loaded(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="metric 'no_such_metric_here': cannot be loaded"):
         load_metric("no_such_metric_here", tmp_path)
 
 
-def test_a_gated_dataset(published, monkeypatch) -> None:
+def test_a_gated_dataset(published: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     repo, commit = published
     HfApi().update_repo_settings(repo, repo_type="dataset", gated="auto")
     monkeypatch.delenv("HF_TOKEN")

@@ -1,0 +1,115 @@
+"""Classification of failed requests: whose failure it is, its HTTP status, and whether a retry can succeed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+from collections.abc import Iterator
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    OIDCError,
+)
+
+from hubmerge.errors import DISK_FULL, MachineError
+from hubmerge.hub.client import has_token
+
+TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
+"""Base class of broken connections in the client's HTTP library, which depends on the client's version."""
+
+TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
+"""HTTP statuses after which the same request may succeed."""
+
+_FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_RATE_LIMIT = re.compile(r"\br=0\s*;\s*t=(\d+)")
+
+
+class TransientError(ConnectionError):
+    """A wrong response that may be right after a retry. Raise it inside `call`."""
+
+
+def causes(error: BaseException) -> Iterator[Exception]:
+    """Yield an error, its cause, the cause of that, and so on."""
+    link: BaseException | None = error
+    seen: set[int] = set()
+    while link is not None and id(link) not in seen:
+        seen.add(id(link))
+        if isinstance(link, Exception):
+            yield link
+        link = link.__cause__ or link.__context__
+
+
+def hub_failure(error: Exception) -> Exception | None:
+    """Return the failure of the Hub or of the connection behind an error, or None if it has another cause.
+
+    Libraries wrap such failures in errors of their own. A response of the Hub comes before a broken connection,
+    because it says more.
+    """
+    if isinstance(error, (json.JSONDecodeError, TransientError)):
+        return error
+    chain = [link for link in causes(error) if not isinstance(link, LocalEntryNotFoundError)]
+    responses = [link for link in chain if isinstance(link, HfHubHTTPError)]
+    known = (TRANSPORT_ERROR, OfflineModeIsEnabled, OIDCError, HFValidationError, ConnectionError, TimeoutError)
+    others = [link for link in chain if isinstance(link, known) or _is_short_download(link)]
+    # The download functions raise LocalEntryNotFoundError for "no connection and not in the cache".
+    missing = [error] if isinstance(error, LocalEntryNotFoundError) else []
+    return next(iter([*responses, *others, *missing]), None)
+
+
+def _is_short_download(error: Exception) -> bool:
+    # The client has no error class for a downloaded file that is shorter than announced.
+    return type(error) is OSError and error.errno is None and "Consistency check failed" in str(error)
+
+
+def disk_error(error: Exception, subject: str) -> MachineError | None:
+    """Return a MachineError if a download failed because of this machine's disk, or None."""
+    for link in causes(error):
+        if not isinstance(link, OSError) or isinstance(link, (HfHubHTTPError, ConnectionError, TimeoutError)):
+            continue
+        full = link.errno in DISK_FULL
+        if full or (link.errno in _FORBIDDEN and link.filename):
+            path = link.filename or constants.HF_HUB_CACHE
+            return MachineError(
+                f"{subject}: cannot write to {path}: {link.strerror or link}",
+                hint="free disk space" if full else "make the folder writable, or set HF_HOME to another folder",
+                file=str(path),
+            )
+    return None
+
+
+def is_transient(failure: Exception) -> bool:
+    """Tell whether the same request may succeed a little later."""
+    if isinstance(failure, HfHubHTTPError):
+        status = status_of(failure)
+        return status is None or status in TRANSIENT_STATUS
+    return not isinstance(failure, (OfflineModeIsEnabled, OIDCError, HFValidationError, LocalEntryNotFoundError))
+
+
+def is_anonymous(failure: Exception) -> bool:
+    """Tell whether the Hub refused a request that was sent without an access token."""
+    return status_of(failure) == 401 and not os.environ.get("HF_OIDC_RESOURCE") and not has_token()
+
+
+def status_of(error: Exception) -> int | None:
+    """Return the HTTP status of an error, or None if it has none."""
+    response = getattr(error, "response", None)
+    status = getattr(response, "status_code", None)
+    return status if isinstance(status, int) else None
+
+
+def requested_wait(failure: Exception) -> float | None:
+    """Return the seconds that the Hub asks to wait, from `Retry-After` or `RateLimit`, or None if it does not say."""
+    response = getattr(failure, "response", None)
+    if response is None:
+        return None
+    exhausted = _RATE_LIMIT.search(response.headers.get("RateLimit", ""))
+    if exhausted is not None:
+        return float(exhausted[1])
+    seconds = response.headers.get("Retry-After", "").strip()
+    return float(seconds) if seconds.isdigit() else None

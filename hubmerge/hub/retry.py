@@ -1,0 +1,99 @@
+"""Requests to the Hub with bounded retries and errors for users.
+
+The client library retries some requests and not others; `call` retries all of them after a transient failure: no
+connection, a broken connection, a response that is cut short or is not JSON, HTTP status 408, 429 or 5xx.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from huggingface_hub.errors import HfHubHTTPError
+
+from hubmerge.errors import HubmergeError
+from hubmerge.hub.client import api
+from hubmerge.hub.explain import explain
+from hubmerge.hub.failures import TransientError, disk_error, hub_failure, is_transient, requested_wait, status_of
+
+Result = TypeVar("Result")
+
+RETRIES = 5
+FIRST_WAIT_SECONDS = 1.0
+LONGEST_WAIT_SECONDS = 30.0
+LONGEST_REQUESTED_WAIT_SECONDS = 300.0
+"""Longest wait that a rate limit may ask for; above it the call fails at once."""
+
+PATIENCE_SECONDS = 600.0
+"""Time after which nothing is retried; the client's own retries wait too, for as long as the Hub asks."""
+
+
+def call(
+    subject: str,
+    function: Callable[[], Result],
+    *,
+    repo: str | None = None,
+    commit: str | None = None,
+    file: str | None = None,
+    sleep: Callable[[float], None] | None = None,
+) -> Result:
+    """Call a function that sends requests, at most `RETRIES` times more after transient failures.
+
+    The wait doubles from 1 second to 30, with jitter, about half a minute in all. A wait that the Hub asks for is
+    respected up to 5 minutes. After 10 minutes nothing is retried.
+
+    Args:
+        subject: what is requested, for example "model me/x at main"; error messages start with it.
+        function: the requests; it may raise `TransientError` to be called again.
+        repo: the repo, a field of the error.
+        commit: the commit, a field of the error; a missing revision then means that the history was rewritten.
+        file: the file, a field of the error.
+        sleep: the function that waits, by default `time.sleep`.
+
+    Raises:
+        HubError: the Hub refused, or the failures lasted.
+        MachineError: a download cannot be written to disk.
+    """
+    begin = time.monotonic()
+    attempt = 0
+    while True:
+        try:
+            return function()
+        except HubmergeError:
+            raise
+        except Exception as error:  # libraries between this code and the Hub wrap its errors in many classes
+            if (full := disk_error(error, subject)) is not None:
+                raise full from error
+            failure = hub_failure(error)
+            if failure is None:
+                raise
+            wait = _wait_seconds(failure, attempt)
+            last = attempt == RETRIES or time.monotonic() - begin > PATIENCE_SECONDS
+            if last or not is_transient(failure) or wait > LONGEST_REQUESTED_WAIT_SECONDS:
+                raise explain(failure, subject, repo=repo, commit=commit, file=file) from error
+        attempt += 1
+        (sleep or time.sleep)(wait)
+
+
+def create_commit(repo: str, operations: Sequence[Any], title: str, **options: Any) -> str:
+    """Create one commit in a model repo and return it. Use it inside `call`.
+
+    Raises:
+        TransientError: the Hub is processing another commit to the repo.
+    """
+    try:
+        return api().create_commit(repo, operations, commit_message=title, **options).oid
+    except HfHubHTTPError as error:
+        if status_of(error) == 409:
+            raise TransientError("the Hub is processing another commit to the repo") from error
+        raise
+
+
+def _wait_seconds(failure: Exception, attempt: int) -> float:
+    requested = requested_wait(failure)
+    if requested is not None:
+        return requested + 0.5
+    wait: float = min(FIRST_WAIT_SECONDS * 2**attempt, LONGEST_WAIT_SECONDS)
+    return wait * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret

@@ -1,0 +1,180 @@
+"""Commits of revisions, lists of files, ranges, headers and downloads."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi, constants
+
+from hubmerge.errors import CheckpointError, HubError
+from hubmerge.hub import fetch
+from hubmerge.hub.fetch import FIRST_BYTES, RemoteFile
+from tests.conftest import STRANGER_TOKEN
+from tests.hub.conftest import Repo
+from tests.reliability.conftest import Tripwire
+
+MakeRepo = Callable[..., Repo]
+
+
+def error_of(kind: str, repo: str, revision: str | None = None) -> HubError:
+    """Return the error of resolving a revision."""
+    with pytest.raises(HubError) as raised:
+        fetch.resolve_commit(kind, repo, revision)
+    return raised.value
+
+
+def test_a_revision_resolves_to_its_commit(make_repo: MakeRepo) -> None:
+    first = make_repo({"a.txt": b"a"})
+    HfApi().create_tag(first.name, tag="v1")
+    second = make_repo({"a.txt": b"b"}, name=first.name)
+    assert fetch.resolve_commit("model", first.name, None) == second.commit
+    assert fetch.resolve_commit("model", first.name, "v1") == first.commit
+    assert fetch.resolve_commit("model", first.name, first.commit) == first.commit
+
+
+def test_a_missing_revision(make_repo: MakeRepo) -> None:
+    repo = make_repo({"a.txt": b"a"})
+    assert fetch.find_commit("model", repo.name, "v9") is None
+    error = error_of("model", repo.name, "v9")
+    assert error.message == f"model {repo.name} at revision v9: the repo has no branch, tag or commit of this name"
+    assert error.context.repo == repo.name
+
+
+def test_a_missing_commit(make_repo: MakeRepo) -> None:
+    error = error_of("model", make_repo({"a.txt": b"a"}).name, "0" * 40)
+    assert "the commit no longer exists" in error.message
+    assert error.context.commit == "0" * 40
+    assert "hubmerge lock --update" in (error.hint or "")
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_a_missing_repo(repo_name: Callable[..., str], kind: str) -> None:
+    name = repo_name("nowhere")
+    error = error_of(kind, name)
+    assert error.message.startswith(f"{kind} {name} at revision main: no repo of this name on {HfApi().endpoint}")
+    assert error.context.repo == name
+
+
+def test_a_private_repo(make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = make_repo({"a.txt": b"a"}, private=True)
+    monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
+    assert "or it is private and this token cannot read it" in error_of("model", repo.name).message
+    monkeypatch.delenv("HF_TOKEN")
+    assert "not visible on" in error_of("model", repo.name).message
+
+
+def test_a_gated_repo(make_repo: MakeRepo, monkeypatch: pytest.MonkeyPatch) -> None:
+    repo = make_repo({"a.txt": b"a"})
+    HfApi().update_repo_settings(repo.name, gated="manual")
+    monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
+    with pytest.raises(HubError, match="the repo is gated, and this token has no access to it") as raised:
+        fetch.download(repo.name, repo.commit, [RemoteFile("a.txt", 1)])
+    assert (raised.value.context.repo, raised.value.context.file) == (repo.name, "a.txt")
+
+
+def test_a_repo_name_that_cannot_exist() -> None:
+    assert "not a valid repo name" in error_of("model", "a/b--c").message
+
+
+def test_files_are_listed_once_and_sorted(make_repo: MakeRepo, tripwire: Tripwire) -> None:
+    repo = make_repo({"b.txt": b"bb", "a/c.txt": b"c", "a/b.txt": b""})
+    files = (RemoteFile("a/b.txt", 0), RemoteFile("a/c.txt", 1), RemoteFile("b.txt", 2))
+    attributes, *found = fetch.list_files(repo.name, repo.commit)
+    assert attributes.path == ".gitattributes"
+    assert tuple(found) == files
+    assert fetch.list_files(repo.name, repo.commit, "a") == files[:2]
+    tripwire.seen.clear()
+    assert fetch.list_files(repo.name, repo.commit) == (attributes, *files)
+    assert tripwire.seen == []
+
+
+def test_a_missing_folder(make_repo: MakeRepo) -> None:
+    repo = make_repo({"a.txt": b"a"})
+    with pytest.raises(HubError, match=f"files in nowhere of model {repo.name} at .*: not found in the repo"):
+        fetch.list_files(repo.name, repo.commit, "nowhere")
+
+
+def test_an_adapter_is_recognized_by_its_config() -> None:
+    assert fetch.is_adapter([RemoteFile("lora/adapter_config.json", 2)])
+    assert not fetch.is_adapter([RemoteFile("config.json", 2)])
+
+
+def test_downloads_are_cached(make_repo: MakeRepo, tripwire: Tripwire) -> None:
+    repo = make_repo({"a/b.txt": b"content"})
+    files = fetch.list_files(repo.name, repo.commit)
+    assert not fetch.is_cached(repo.name, repo.commit, "a/b.txt")
+    folder = fetch.download(repo.name, repo.commit, files)
+    assert (folder / "a" / "b.txt").read_bytes() == b"content"
+    assert fetch.is_cached(repo.name, repo.commit, "a/b.txt")
+    tripwire.seen.clear()
+    assert fetch.read_file(repo.name, repo.commit, files[-1]) == b"content"
+    assert tripwire.seen == []
+
+
+def test_a_download_of_another_size_is_refused(make_repo: MakeRepo) -> None:
+    repo = make_repo({"a.txt": b"content"})
+    with pytest.raises(HubError, match="7 bytes on disk, 8 bytes on the Hub") as raised:
+        fetch.download(repo.name, repo.commit, [RemoteFile("a.txt", 8)])
+    assert raised.value.context.commit == repo.commit
+
+
+def test_a_download_of_no_files_is_refused(make_repo: MakeRepo) -> None:
+    repo = make_repo({"a.txt": b"a"})
+    with pytest.raises(HubError, match="no files to download"):
+        fetch.download(repo.name, repo.commit, [])
+
+
+def test_unfinished_downloads_are_removed_unless_they_are_locked(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from huggingface_hub.utils import WeakFileLock  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    blobs, locks = tmp_path / "models--me--x" / "blobs", tmp_path / ".locks" / "models--me--x"
+    blobs.mkdir(parents=True)
+    locks.mkdir(parents=True)
+    for name in ("aaaa.1234.incomplete", "bbbb.1234.incomplete", "cccc"):
+        (blobs / name).write_bytes(b"part")
+    with WeakFileLock(locks / "bbbb.lock"):
+        fetch.remove_unfinished_downloads("me/x")
+    assert sorted(path.name for path in blobs.iterdir()) == ["bbbb.1234.incomplete", "cccc"]
+
+
+def test_a_range_has_exactly_its_bytes(make_repo: MakeRepo, tripwire: Tripwire, waits: list[float]) -> None:
+    content = bytes(range(256)) * 40
+    repo = make_repo({"model.safetensors": content})
+    for offset, length in ((0, 10), (1000, 3000), (len(content) - 5, 5)):
+        found = fetch.read_range(repo.name, repo.commit, "model.safetensors", offset, length)
+        assert found == content[offset : offset + length]
+    tripwire.refuse(f"GET /{repo.name}/resolve/", status=503)
+    assert fetch.read_range(repo.name, repo.commit, "model.safetensors", 7, 3) == content[7:10]
+    assert len(waits) == 1
+
+
+def test_a_range_of_a_missing_file(make_repo: MakeRepo, waits: list[float]) -> None:
+    repo = make_repo({"a.txt": b"a"})
+    with pytest.raises(HubError, match=r"bytes 0-3 of b.txt of model .*: not found in the repo") as raised:
+        fetch.read_range(repo.name, repo.commit, "b.txt", 0, 4)
+    assert raised.value.context.file == "b.txt"
+    assert waits == []
+
+
+@pytest.mark.parametrize("padding", [0, 2 * FIRST_BYTES])
+def test_a_header_takes_at_most_two_requests(make_repo: MakeRepo, tripwire: Tripwire, padding: int) -> None:
+    header = b"{}" + b" " * padding
+    content = struct.pack("<Q", len(header)) + header
+    repo = make_repo({"model.safetensors": content})
+    tripwire.seen.clear()
+    file = RemoteFile("model.safetensors", len(content))
+    assert fetch.read_header(repo.name, repo.commit, file) == content
+    reads = [request for request in tripwire.seen if request.startswith(f"GET /{repo.name}/resolve/")]
+    assert len(reads) == (1 if padding == 0 else 2)
+
+
+def test_a_header_of_another_format_is_refused(make_repo: MakeRepo) -> None:
+    repo = make_repo({"model.safetensors": b"PK\x03\x04" + b"\xff" * 20})
+    with pytest.raises(CheckpointError, match=f"{repo.name}@{repo.commit[:12]}/model.safetensors"):
+        fetch.read_header(repo.name, repo.commit, RemoteFile("model.safetensors", 24))
