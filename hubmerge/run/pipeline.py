@@ -161,7 +161,9 @@ class Pipeline:
         batch = self._stages.finish.finish(batch, so_far, self._workspace.step_folder(batch.last))
         batch.close()
         later = self._context.plan.sources[batch.last + 1 :]
-        self._workspace.forget_parts({partial_folder(one.source, self._workspace.parts) for one in later})
+        self._workspace.remove_partial_downloads(
+            keep={partial_folder(one.source, self._workspace.partial_downloads) for one in later}
+        )
         return batch
 
     def _publish(self, finished: Future[StepBatch]) -> StepBatch:
@@ -176,7 +178,7 @@ class Pipeline:
         """Keep the states from the one before the first unpublished step up to the newest; remove all others."""
         newest = self._state.step if self._state is not None else 0
         oldest = max(min(unpublished - 1, newest), 0)
-        self._workspace.forget_states(set(self._context.stream.chain[oldest : newest + 1]))
+        self._workspace.remove_states(keep=set(self._context.stream.chain[oldest : newest + 1]))
 
 
 def _completed(batch: StepBatch) -> Future[StepBatch]:

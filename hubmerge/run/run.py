@@ -205,7 +205,7 @@ class Run:
 
     def _stages(self, context: RunContext, first: int) -> Stages:
         return Stages(
-            FetchStage(context, self.workspace.parts),
+            FetchStage(context, self.workspace.partial_downloads),
             MergeStage(context),
             FinishStage(context),
             PublishStage(self._publisher, self.workspace, self._out, first=first),

@@ -1,1 +1,1 @@
-"""Helpers without a subject of their own: text, progress, hashing, files, caches, the work folder."""
+"""Shared helpers: files, hashing, the memo, progress, text, the work folder."""

@@ -1,40 +1,48 @@
-"""How long work tells how far it is, without knowing who listens."""
+"""Progress-reporting interface of long work, independent of what shows the progress."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 Advance = Callable[[float], None]
-"""Called with how much more is done, in the unit of the stage."""
+"""A function called with the amount of work that was just done, in the unit of the stage."""
 
 
 class Progress(Protocol):
-    """Where a run tells what it is doing."""
+    """A receiver of notes, events and stages of work."""
 
     def note(self, text: str) -> None:
-        """Tell one fact in a sentence."""
+        """Report one fact in a sentence."""
 
     def event(self, name: str, data: Mapping[str, Any]) -> None:
-        """Hand over the machine-readable form of something that is done, such as a step."""
+        """Report a finished piece of work, such as a step, in machine-readable form."""
 
-    @contextmanager
-    def stage(self, title: str, total: float | None = None, unit: str = "") -> Iterator[Advance]:
-        """Enclose one piece of work; what it yields is called with each part done."""
-        yield lambda done: None
+    def stage(self, title: str, total: float | None = None, unit: str = "") -> AbstractContextManager[Advance]:
+        """Open one stage of work, whose progress is reported by calling the value of the `with` block.
+
+        Args:
+            title: the work, in words.
+            total: the amount of work in the stage, if known.
+            unit: the unit of the amounts.
+        """
+        ...
 
 
 class SilentProgress:
-    """Listens to nothing."""
+    """A receiver that ignores everything."""
 
     def note(self, text: str) -> None:
-        """Drop the sentence."""
+        """Ignore the sentence."""
 
     def event(self, name: str, data: Mapping[str, Any]) -> None:
-        """Drop the event."""
+        """Ignore the event."""
 
-    @contextmanager
-    def stage(self, title: str, total: float | None = None, unit: str = "") -> Iterator[Advance]:
-        """Do the work without telling."""
-        yield lambda done: None
+    def stage(self, *_args: Any, **_kwargs: Any) -> AbstractContextManager[Advance]:
+        """Ignore the stage."""
+        return nullcontext(_ignore)
+
+
+def _ignore(_done: float) -> None:
+    pass

@@ -1,4 +1,4 @@
-"""Access tokens out of whatever is told or written down."""
+"""Removal of access tokens from text that is shown or written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HIDDEN = "hf_***"
 
 
 def without_token(text: str) -> str:
-    """Return `text` with everything that looks like an access token, and every secret of the environment, taken out."""
+    """Return `text` with all access tokens, and the values of secret environment variables, replaced by `hf_***`."""
     for name in _SECRETS:
         secret = os.environ.get(name, "").strip()
         if len(secret) >= _SHORTEST_SECRET:

@@ -8,7 +8,7 @@ SHOWN_DIGITS = 12
 
 
 def short_commit(commit: str) -> str:
-    """Return the first twelve hex digits of a commit, or of a digest `sha256:...` with what stands in front.
+    """Return the first twelve hex digits of a commit, or of a digest with its `sha256:` in front.
 
     >>> short_commit("sha256:0123456789abcdef0123456789abcdef")
     'sha256:0123456789ab'
@@ -18,7 +18,7 @@ def short_commit(commit: str) -> str:
 
 
 def readable(nbytes: float) -> str:
-    """Return a size in bytes as people write it: 349.9 MB."""
+    """Return a size in bytes with a unit: "349.9 MB"."""
     for unit in ("B", "kB", "MB", "GB"):
         if nbytes < 1000:
             return f"{nbytes:.0f} B" if unit == "B" else f"{nbytes:.1f} {unit}"
@@ -30,9 +30,9 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun: "1 checkpoint", "3 checkpoints".
 
     Args:
-        number: how many there are.
+        number: the number.
         noun: the singular.
-        plural: the plural, where it is not the singular with an "s".
+        plural: the plural, if it is not the singular with an "s".
 
     >>> counted(1, "checkpoint"), counted(2, "query", "queries")
     ('1 checkpoint', '2 queries')
@@ -41,7 +41,7 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def listed(names: Sequence[str], most: int = 5) -> str:
-    """Return names separated by commas, cut after `most` of them with how many more there are.
+    """Return names separated by commas, cut after `most` of them: the rest is counted.
 
     >>> listed(["a", "b", "c"], most=2)
     'a, b and 1 more'

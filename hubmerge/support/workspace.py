@@ -1,15 +1,15 @@
-"""The work folder of a run: where states, the step being published, the lock and the report so far lie.
+"""The work folder of a run: states, the step being published, the lock, and the report of the finished steps.
 
     WORK/NAME/
-      run.lock            held while a run uses the folder
-      lock.yaml           the lock, once every reference is resolved
+      run.lock            locked while a run uses the folder
+      lock.yaml           the lock of the stream, once every reference is resolved
       report.json         the reports of the finished steps
       states/<digest>/    accumulated deltas: the newest step's, and the one before until that step is finished
       step-03/            the files of a step, until they are published
-      parts/<commit>/     what was fetched of checkpoints that are not fetched whole, until their step is finished
-      cache/              what evaluation prepares once
+      parts/<commit>/     checkpoints that are not downloaded whole, until their step is finished
+      cache/              inputs that evaluation prepares once
 
-A folder either is whole or has a name that begins with a dot; such leftovers are removed when the next run starts.
+Every folder is whole unless its name begins with a dot; the next run removes such leftovers.
 """
 
 from __future__ import annotations
@@ -29,74 +29,83 @@ from hubmerge.support.names import step_tag
 
 
 class Workspace:
-    """One run's folder below the work folder. Create it with `open_workspace`."""
+    """Paths in the folder of one run. Open it with `open_workspace`."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     @property
     def lock_file(self) -> Path:
-        """The lock of the stream."""
+        """Lock of the stream."""
         return self.folder / "lock.yaml"
 
     @property
     def report_file(self) -> Path:
-        """The report of the steps finished so far."""
+        """Report of the finished steps."""
         return self.folder / "report.json"
 
     @property
     def cache(self) -> Path:
-        """What evaluation prepares once: decoded images, embeddings of prompts."""
+        """Folder of inputs that evaluation prepares once: decoded images, embeddings of prompts."""
         return self.folder / "cache"
 
     @property
-    def parts(self) -> Path:
-        """The folder of checkpoints of which only a part is here."""
+    def partial_downloads(self) -> Path:
+        """Folder of the checkpoints that are not downloaded whole."""
         return self.folder / "parts"
 
     @property
     def states(self) -> Path:
-        """The folder of the states, one below it for each chain digest."""
+        """Folder of the states, with a subfolder for each chain digest."""
         return self.folder / "states"
 
     def state_folder(self, chain_digest: str) -> Path:
-        """Where the state of the step with that chain digest lies, or will lie."""
+        """Return the folder of the state with a chain digest; it need not exist."""
         return self.states / chain_digest.removeprefix("sha256:")[:32]
 
     def step_folder(self, step: int) -> Path:
-        """Where the files of a step are put together."""
+        """Return the folder of the files of a step; it need not exist."""
         return self.folder / step_tag(step)
 
-    def forget_states(self, keep: set[str]) -> None:
-        """Remove the states whose chain digest is not in `keep`."""
+    def remove_states(self, *, keep: set[str]) -> None:
+        """Remove all states but those with the chain digests in `keep`."""
         kept = {self.state_folder(digest).name for digest in keep}
         if self.states.is_dir():
             for folder in self.states.iterdir():
                 if folder.is_dir() and folder.name not in kept:
                     remove_folder(folder)
 
-    def forget_parts(self, keep: set[Path]) -> None:
-        """Remove what was fetched of checkpoints, but for the folders in `keep`."""
-        for folder in self.parts.iterdir() if self.parts.is_dir() else ():
+    def remove_partial_downloads(self, *, keep: set[Path]) -> None:
+        """Remove all checkpoints that are not downloaded whole, but for the folders in `keep`."""
+        for folder in self.partial_downloads.iterdir() if self.partial_downloads.is_dir() else ():
             if folder not in keep:
                 remove_folder(folder)
 
-    def sweep(self) -> None:
-        """Remove what an interrupted run left half done."""
+    def remove_leftovers(self) -> None:
+        """Remove the unfinished files and folders of an interrupted run."""
         leftovers = [*self.folder.glob(".*"), *self.states.glob(".*"), *self.cache.rglob(".*")]
         for path in leftovers:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def workspace_name(identity: str, label: str) -> str:
-    """Return a folder name for a run: a readable label, then what sets it apart from others of that label."""
+    """Return the name of a run's folder: a readable label and a hash of what identifies the run.
+
+    Args:
+        identity: a text that no other run has.
+        label: a text for people, such as the target repo.
+    """
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", label).strip("-.")[:60] or "run"
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}"
 
 
 @contextlib.contextmanager
 def open_workspace(work_dir: Path, name: str) -> Iterator[Workspace]:
-    """Make or reopen a run's folder and keep it to this process until the block ends.
+    """Make or reopen a run's folder, and lock it against other processes until the block ends.
+
+    Args:
+        work_dir: the folder of all runs.
+        name: the run's folder in it, as `workspace_name` returns it.
 
     Raises:
         MachineError: the folder cannot be made, or another run is using it.
@@ -119,7 +128,7 @@ def open_workspace(work_dir: Path, name: str) -> Iterator[Workspace]:
             file=str(workspace.folder),
         ) from error
     try:
-        workspace.sweep()
+        workspace.remove_leftovers()
         yield workspace
     finally:
         lock.release()

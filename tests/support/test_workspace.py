@@ -85,11 +85,11 @@ def test_leftovers_of_an_interrupted_run_are_removed(tmp_path: Path) -> None:
 def test_states_and_fetched_parts_are_removed_but_for_those_still_needed(tmp_path: Path) -> None:
     with open_workspace(tmp_path, "run") as workspace:
         digests = ["sha256:" + digit * 64 for digit in "12"]
-        parts = [workspace.parts / name for name in ("a", "b")]
+        parts = [workspace.partial_downloads / name for name in ("a", "b")]
         for folder in (*map(workspace.state_folder, digests), *parts):
             folder.mkdir(parents=True)
-        workspace.forget_states({digests[0]})
-        workspace.forget_parts({parts[1]})
+        workspace.remove_states(keep={digests[0]})
+        workspace.remove_partial_downloads(keep={parts[1]})
         assert [workspace.state_folder(digest).exists() for digest in digests] == [True, False]
         assert [part.exists() for part in parts] == [False, True]
 

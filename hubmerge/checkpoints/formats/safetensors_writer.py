@@ -1,7 +1,7 @@
-"""Writing safetensors files as a stream: any tensor at any time, from any thread, none kept in memory.
+"""Writer of safetensors files as a stream: any tensor at any time, from any thread, none kept in memory.
 
-All names, dtypes and shapes are known beforehand, so the header is laid out first and each tensor goes
-straight to its place. The file carries a temporary name until it is complete.
+All names, dtypes and shapes are known beforehand, so the header is laid out first and each tensor is written at its
+final offset. The file has a temporary name until it is complete.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
-import json
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,15 +19,25 @@ from types import TracebackType
 import torch
 
 from hubmerge.checkpoints.checkpoint import byte_view
-from hubmerge.checkpoints.tensors import DTYPE_CODES, TensorSpec, describe_shape
+from hubmerge.checkpoints.formats.write_header import lay_out
+from hubmerge.checkpoints.tensors import TensorSpec, describe_shape
 from hubmerge.support.files import partial_path, rename_durably, write_error
 
 Bytes = bytes | bytearray | memoryview
 
+# Errors of file systems that cannot reserve space; they report a full disk when the bytes are written.
+_CANNOT_RESERVE = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """A file complete on disk; `digests` are the sha256 (hex) of each tensor's values, in the file's order."""
+    """A file complete on disk.
+
+    Attributes:
+        path: the file.
+        nbytes: its size in bytes.
+        digests: the sha256 (hex) of each tensor's values, in the file's order; empty if none were asked for.
+    """
 
     path: Path
     nbytes: int
@@ -36,21 +45,29 @@ class WrittenFile:
 
 
 class SafetensorsWriter:
-    """Write one safetensors file tensor by tensor; nothing appears under `path` before `commit`.
+    """Writer of one safetensors file; nothing appears under `path` before `commit`.
 
         with SafetensorsWriter(path, specs) as writer:
             writer.write("weight", tensor)
             writer.commit()
 
-    Leaving the block without `commit` removes what was written. Several threads may call `write` and
-    `write_raw`. Space for the whole file is reserved at once where the file system can do so: a full disk is
-    noticed before any work is done.
+    Leaving the block without `commit` removes what was written. Several threads may write. Space for the whole file is
+    reserved at once where the file system can do so, so that a full disk is noticed before any work is done.
 
-    Several processes may write one file: the first one as above; the others, once it has begun, with the same
-    `specs` and `joins`. They end with `export_written`, and the first takes over what they give before it commits.
+    Several processes may write one file: the first one as above; the others, once the file exists, with the same
+    `specs` and `attach`. They end with `export_written`, and the first passes the results to `import_written` before it
+    commits.
 
-    Raises MachineError if the folder is full or may not be written, ValueError for a name, dtype or shape
-    that is not in `specs`.
+    Args:
+        path: the file; its folder is made.
+        specs: all tensors of the file.
+        metadata: free text for the header; `{"format": "pt"}` if left out.
+        digests: compute the sha256 of each tensor's values.
+        attach: write into a file that another process has begun.
+
+    Raises:
+        MachineError: the disk is full or the folder may not be written.
+        ValueError: a name, dtype or shape is not in `specs`.
     """
 
     def __init__(
@@ -63,8 +80,8 @@ class SafetensorsWriter:
         attach: bool = False,
     ) -> None:
         self.path = path
-        self._joins = attach
-        header, self._places = _lay_out(specs, {"format": "pt"} if metadata is None else metadata)
+        self._attached = attach
+        header, self._places = lay_out(specs, {"format": "pt"} if metadata is None else metadata)
         self.nbytes = len(header) + sum(spec.nbytes for spec in specs)
         self._data_start = len(header)
         self._digests: dict[str, str] | None = {} if digests else None
@@ -87,23 +104,23 @@ class SafetensorsWriter:
             raise write_error(error, path, self.nbytes) from error
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Write one tensor, of exactly the dtype and shape announced; from any device, contiguous or not."""
+        """Write one tensor, of exactly the dtype and shape in `specs`; from any device, contiguous or not."""
         spec = self._spec(name)
         if tensor.dtype != spec.dtype or tuple(tensor.shape) != spec.shape:
             raise ValueError(
                 f"{name}: got {tensor.dtype} {describe_shape(tuple(tensor.shape))}, "
-                f"announced {spec.dtype} {describe_shape(spec.shape)}"
+                f"expected {spec.dtype} {describe_shape(spec.shape)}"
             )
         self._write(name, [byte_view(tensor)])
 
     def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
-        """Write one tensor from pieces of its values in C order; each is done with before the next is asked for."""
+        """Write one tensor from pieces of its values in C order; a piece may reuse the memory of the one before it."""
         spec = self._spec(name)
 
         def views() -> Iterator[memoryview]:
             for piece in pieces:
                 if piece.dtype != spec.dtype:
-                    raise ValueError(f"{name}: got {piece.dtype}, announced {spec.dtype}")
+                    raise ValueError(f"{name}: got {piece.dtype}, expected {spec.dtype}")
                 yield byte_view(piece)
 
         self._write(name, views())
@@ -114,44 +131,45 @@ class SafetensorsWriter:
         self._write(name, [data] if isinstance(data, (bytes, bytearray, memoryview)) else data)
 
     def check_complete(self) -> None:
-        """Raise ValueError, naming the first tensor, if not all of them have been written."""
+        """Raise ValueError with the name of a tensor that has not been written, if there is one."""
         missing = [name for name in self._places if name not in self._finished]
         if missing:
             raise ValueError(f"{self.path.name}: {len(missing)} tensors were not written, the first is {missing[0]!r}")
 
     def commit(self) -> WrittenFile:
-        """Make the file durable and give it its name.
+        """Flush the file to the disk and rename it to its final name.
 
-        Raises ValueError naming what has not been written.
+        Raises:
+            ValueError: a tensor has not been written.
+            MachineError: the file cannot be flushed or renamed.
         """
         self.check_complete()
-        if self._descriptor is None:
-            raise ValueError(f"{self.path.name}: already committed or given up")
+        descriptor = self._open_descriptor()
         try:
-            os.fsync(self._descriptor)
+            os.fsync(descriptor)
             rename_durably(self._partial, self.path)
         except OSError as error:
             self.abort()
             raise write_error(error, self.path, self.nbytes) from error
-        os.close(self._descriptor)
-        self._descriptor = None
+        self._close()
         digests = {} if self._digests is None else {name: self._digests[name] for name in self._places}
         return WrittenFile(self.path, self.nbytes, digests)
 
     def export_written(self) -> dict[str, str]:
-        """Make durable what this process wrote into a file it joined; the tensors' names and digests, if any."""
-        if self._descriptor is None:
-            raise ValueError(f"{self.path.name}: already committed or given up")
+        """Flush what this process wrote into a file of another process.
+
+        Returns:
+            The names of the tensors written here, with the digests of their values; without `digests`, empty texts.
+        """
         try:
-            os.fsync(self._descriptor)
+            os.fsync(self._open_descriptor())
         except OSError as error:
             raise write_error(error, self.path, self.nbytes) from error
-        os.close(self._descriptor)
-        self._descriptor = None
+        self._close()
         return {name: "" if self._digests is None else self._digests[name] for name in self._finished}
 
     def import_written(self, written: Mapping[str, str]) -> None:
-        """Count as written what another process handed over."""
+        """Count as written the tensors that another process returned from `export_written`."""
         for name, digest in written.items():
             self._spec(name)
             if name in self._started:
@@ -162,14 +180,12 @@ class SafetensorsWriter:
                 self._digests[name] = digest
 
     def abort(self) -> None:
-        """Remove what was written; does nothing after `commit`. Who joined a file leaves that to the first."""
+        """Remove what was written; do nothing after `commit`, and in processes that attached to the file."""
         if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-            if self._joins:
-                return
-            with contextlib.suppress(OSError):
-                self._partial.unlink(missing_ok=True)
+            self._close()
+            if not self._attached:
+                with contextlib.suppress(OSError):
+                    self._partial.unlink(missing_ok=True)
 
     def __enter__(self) -> SafetensorsWriter:
         return self
@@ -182,7 +198,7 @@ class SafetensorsWriter:
     def _spec(self, name: str) -> TensorSpec:
         place = self._places.get(name)
         if place is None:
-            raise ValueError(f"{self.path.name}: {name!r} was not announced")
+            raise ValueError(f"{self.path.name}: {name!r} is not one of its tensors")
         return place[0]
 
     def _write(self, name: str, pieces: Iterable[Bytes]) -> None:
@@ -196,7 +212,7 @@ class SafetensorsWriter:
         for chunk in pieces:
             piece = memoryview(chunk).cast("B")
             if done + len(piece) > spec.nbytes:
-                raise ValueError(f"{name}: more than the announced {spec.nbytes} bytes")
+                raise ValueError(f"{name}: got more than the expected {spec.nbytes} bytes")
             try:
                 self._put(piece, self._data_start + offset + done)
             except OSError as error:
@@ -205,46 +221,28 @@ class SafetensorsWriter:
                 digest.update(piece)
             done += len(piece)
         if done != spec.nbytes:
-            raise ValueError(f"{name}: {done} bytes, announced {spec.nbytes}")
+            raise ValueError(f"{name}: got {done} bytes, expected {spec.nbytes}")
         with self._lock:
             if self._digests is not None and digest is not None:
                 self._digests[name] = digest.hexdigest()
             self._finished.add(name)
 
     def _put(self, data: memoryview, offset: int) -> None:
-        if self._descriptor is None:
-            raise ValueError(f"{self.path.name}: already committed or given up")
+        descriptor = self._open_descriptor()
         while len(data):
-            count = os.pwrite(self._descriptor, data, offset)
+            count = os.pwrite(descriptor, data, offset)
             data = data[count:]
             offset += count
 
+    def _open_descriptor(self) -> int:
+        if self._descriptor is None:
+            raise ValueError(f"{self.path.name}: already committed or aborted")
+        return self._descriptor
 
-def _lay_out(
-    specs: Sequence[TensorSpec], metadata: Mapping[str, str]
-) -> tuple[bytes, dict[str, tuple[TensorSpec, int]]]:
-    """The file's first bytes, and each tensor's place counted from the end of them.
-
-    Wide dtypes come first, as the safetensors library does it: then every tensor is aligned to its own dtype.
-    """
-    entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
-    places: dict[str, tuple[TensorSpec, int]] = {}
-    offset = 0
-    for spec in sorted(specs, key=lambda spec: -spec.dtype.itemsize):
-        if spec.name in places or spec.name == "__metadata__":
-            raise ValueError(f"{spec.name!r} cannot be written: the name is taken")
-        if spec.dtype not in DTYPE_CODES:
-            raise ValueError(f"{spec.name}: a safetensors file cannot hold {spec.dtype}")
-        places[spec.name] = (spec, offset)
-        entries[spec.name] = {
-            "dtype": DTYPE_CODES[spec.dtype],
-            "shape": list(spec.shape),
-            "data_offsets": [offset, offset + spec.nbytes],
-        }
-        offset += spec.nbytes
-    text = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text, places
+    def _close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _reserve(descriptor: int, nbytes: int) -> None:
@@ -252,6 +250,5 @@ def _reserve(descriptor: int, nbytes: int) -> None:
         try:
             os.posix_fallocate(descriptor, 0, nbytes)
         except OSError as error:
-            # Some file systems cannot reserve; they will tell of a full disk when the bytes arrive.
-            if error.errno not in {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS}:
+            if error.errno not in _CANNOT_RESERVE:
                 raise

@@ -1,7 +1,7 @@
-"""Which tensor goes into which file, and writing all of those files with the index as the last.
+"""Distribution of a model's tensors over files, and the writer of all of them with their index.
 
-Tensors that no step changes get shards of their own, laid out alike at every step: their bytes, and so their
-place in a content-addressed store, stay the same, and each is stored once.
+Tensors that no step changes get shards of their own, with the same layout at every step: their bytes stay the same, and
+a content-addressed store keeps each shard once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ from hubmerge.support.files import write_error, write_text_atomic
 
 @dataclass(frozen=True)
 class Shard:
-    """One file and the tensors it will hold; `kept` says that they come from the base model unchanged."""
+    """One file to be written.
+
+    Attributes:
+        file: its name.
+        specs: its tensors, in the order given.
+        kept: True if they are the base model's, unchanged.
+    """
 
     file: str
     specs: tuple[TensorSpec, ...]
@@ -37,11 +43,19 @@ class Shard:
 def plan_shards(specs: Sequence[TensorSpec], max_shard_bytes: int, *, kept: Collection[str] = ()) -> tuple[Shard, ...]:
     """Distribute tensors over files of at most `max_shard_bytes` of values, in the order given.
 
-    Those named in `kept` come first, in shards of their own. A tensor larger than the limit gets a shard to
-    itself. A single shard is called `model.safetensors`, several `model-00001-of-00003.safetensors`.
+    A tensor larger than the limit gets a shard of its own. A single shard is named `model.safetensors`, several
+    `model-00001-of-00003.safetensors`.
+
+    Args:
+        specs: all tensors.
+        max_shard_bytes: most bytes of values in one file.
+        kept: names of the tensors that are the base model's. They come first, in shards of their own.
+
+    Raises:
+        ValueError: the limit is not positive.
     """
     if max_shard_bytes <= 0:
-        raise ValueError(f"a shard cannot hold {max_shard_bytes} bytes")
+        raise ValueError(f"expected a positive limit for shards, found {max_shard_bytes} bytes")
     kept = set(kept)
     groups = [
         (unchanged, group)
@@ -69,16 +83,25 @@ def _fill(specs: Iterable[TensorSpec], max_shard_bytes: int) -> list[list[Tensor
 
 
 class ShardedWriter:
-    """Write the tensors of all shards into one folder, in any order and from any thread.
+    """Writer of the tensors of all shards into one folder, in any order and from any thread.
 
-    with ShardedWriter(folder, plan_shards(specs, 5_000_000_000)) as writer:
-        writer.write("weight", tensor)
-        writer.commit()
+        with ShardedWriter(folder, plan_shards(specs, 5_000_000_000)) as writer:
+            writer.write("weight", tensor)
+            writer.commit()
 
-    Nothing appears under its final name before `commit`; the index, where there are several shards, appears
-    last and so marks a complete model. Several processes may write, as with `SafetensorsWriter`.
+    Nothing appears under its final name before `commit`; the index of several shards appears last and so marks a
+    complete model. Several processes may write, as with `SafetensorsWriter`.
 
-    Raises MachineError as `SafetensorsWriter` does.
+    Args:
+        folder: the folder of the files.
+        shards: the files, as `plan_shards` returns them.
+        metadata: free text for the header of each file.
+        digests: compute the sha256 of each tensor's values.
+        attach: write into files that another process has begun.
+
+    Raises:
+        MachineError: the disk is full or the folder may not be written.
+        ValueError: a tensor is in two shards.
     """
 
     def __init__(
@@ -107,7 +130,7 @@ class ShardedWriter:
             raise
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
-        """Write one tensor, of exactly the dtype and shape announced."""
+        """Write one tensor, of exactly the dtype and shape in its shard."""
         self._writer(name).write(name, tensor)
 
     def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
@@ -119,22 +142,27 @@ class ShardedWriter:
         self._writer(name).write_raw(name, data)
 
     def export_written(self) -> dict[str, str]:
-        """Make durable what this process wrote into the files it joined; the tensors' names and digests."""
+        """Flush what this process wrote into the files of another process; return the tensors' names and digests."""
         return {name: digest for writer in self._writers.values() for name, digest in writer.export_written().items()}
 
     def import_written(self, written: Mapping[str, str]) -> None:
-        """Count as written what another process handed over."""
+        """Count as written the tensors that another process returned from `export_written`."""
         for name, digest in written.items():
             self._writer(name).import_written({name: digest})
 
     def commit(self) -> tuple[WrittenFile, ...]:
-        """Give every shard its name, then write the index; in the order of the shards.
+        """Rename every shard to its final name, then write the index.
 
-        Raises ValueError naming what has not been written.
+        Returns:
+            The files, in the order of the shards.
+
+        Raises:
+            ValueError: a tensor has not been written.
+            MachineError: a file cannot be flushed or renamed.
         """
         for writer in self._writers.values():
             writer.check_complete()
-        # An index left from an earlier model must not vouch for half of this one.
+        # With the index of an earlier model, half of this one would look complete.
         (self.folder / INDEX_FILE).unlink(missing_ok=True)
         written = tuple(writer.commit() for writer in self._writers.values())
         if len(self.shards) > 1:
@@ -142,7 +170,7 @@ class ShardedWriter:
         return written
 
     def abort(self) -> None:
-        """Remove what is not committed."""
+        """Remove the files that are not committed."""
         for writer in self._writers.values():
             writer.abort()
 
@@ -157,14 +185,15 @@ class ShardedWriter:
     def _writer(self, name: str) -> SafetensorsWriter:
         writer = self._by_tensor.get(name)
         if writer is None:
-            raise ValueError(f"{name!r} was not announced")
+            raise ValueError(f"{name!r} is in none of the shards")
         return writer
 
 
 def write_index(folder: Path, shards: Sequence[Shard]) -> Path:
-    """Write `model.safetensors.index.json`, the list that tells transformers which shard holds which tensor.
+    """Write `model.safetensors.index.json`, in which transformers looks up the shard of each tensor.
 
-    Raises MachineError if the folder cannot take it.
+    Raises:
+        MachineError: the file cannot be written.
     """
     places = {spec.name: shard.file for shard in shards for spec in shard.specs}
     index = {

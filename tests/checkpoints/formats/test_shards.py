@@ -33,7 +33,7 @@ def test_kept_tensors_have_shards_of_their_own_and_come_first() -> None:
 
 
 def test_a_limit_must_be_positive() -> None:
-    with pytest.raises(ValueError, match="0 bytes"):
+    with pytest.raises(ValueError, match="expected a positive limit for shards, found 0 bytes"):
         plan_shards([spec("a", 1)], 0)
 
 

@@ -106,9 +106,9 @@ def test_raw_pieces_of_wider_items_are_counted_in_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "tensor", "told"),
     [
-        ("v", torch.zeros(3), "announced"),
-        ("v", torch.zeros(2, dtype=torch.float64), "announced"),
-        ("w", torch.zeros(2), "not announced"),
+        ("v", torch.zeros(3), "expected"),
+        ("v", torch.zeros(2, dtype=torch.float64), "expected"),
+        ("w", torch.zeros(2), "not one of its tensors"),
     ],
 )
 def test_only_what_was_announced(tmp_path: Path, name: str, tensor: torch.Tensor, told: str) -> None:
@@ -122,7 +122,7 @@ def test_only_what_was_announced(tmp_path: Path, name: str, tensor: torch.Tensor
 @pytest.mark.parametrize("raw", [bytes(7), bytes(9)])
 def test_too_few_or_too_many_bytes(tmp_path: Path, raw: bytes) -> None:
     with SafetensorsWriter(tmp_path / "a.safetensors", [TensorSpec("v", torch.float32, (2,))]) as writer:
-        with pytest.raises(ValueError, match="announced"):
+        with pytest.raises(ValueError, match="expected"):
             writer.write_raw("v", raw)
         with pytest.raises(ValueError, match="not written"):
             writer.commit()
