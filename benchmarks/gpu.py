@@ -18,14 +18,14 @@ import torch
 from checkpoints import task_vector
 from measuring import machine, markdown
 
-from hubmerge.linalg import eigenpairs_together, project, protected_rank
+from hubmerge.linalg import batched_eigenpairs, project, protected_rank
 
 ALPHA = 0.5
 
 
 def absorb_together(accumulated: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
     """What is kept of (b, m, n) task vectors, as a run has it: eigenpairs of all at once, the rest one by one."""
-    known = eigenpairs_together(accumulated)
+    known = batched_eigenpairs(accumulated)
     kept = [
         project(matrix, vector, ALPHA, eigenpairs=pairs).kept
         for matrix, vector, pairs in zip(accumulated, vectors, known, strict=True)

@@ -1,4 +1,4 @@
-"""Random and awkward float64 matrices for the linear algebra."""
+"""Random and awkward float64 matrices for tests of the linear algebra."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import numpy as np
 
 
 def with_values(rng: np.random.Generator, rows: int, columns: int, values: np.ndarray) -> np.ndarray:
-    """A random matrix with the given singular values."""
+    """Return a random matrix with the given singular values, (k,) for k <= min(rows, columns)."""
     left, _ = np.linalg.qr(rng.standard_normal((rows, len(values))))
     right, _ = np.linalg.qr(rng.standard_normal((columns, len(values))))
-    return (left * values) @ right.T
+    matrix: np.ndarray = (left * values) @ right.T
+    return matrix
 
 
 def decaying(rng: np.random.Generator, rows: int, columns: int, decades: float = 2.0) -> np.ndarray:
-    """Singular values that fall smoothly over some decades, as those of real task vectors do over about two."""
+    """Return a matrix whose singular values decay smoothly; those of real task vectors span about two decades."""
     count = min(rows, columns)
     return with_values(rng, rows, columns, 10.0 ** (-decades * np.arange(count) / count))
 
 
 def awkward_pairs(rng: np.random.Generator) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Pairs (accumulated delta, task vector) of all the shapes and kinds that go wrong."""
+    """Return pairs (accumulated delta, task vector) of shapes and values that are hard to get right, by name."""
     normal = rng.standard_normal
     wide, tall, square = decaying(rng, 24, 80), decaying(rng, 80, 24), decaying(rng, 48, 48)
     return {
@@ -35,15 +36,15 @@ def awkward_pairs(rng: np.random.Generator) -> dict[str, tuple[np.ndarray, np.nd
         "rank 5 of 40": (normal((40, 5)) @ normal((5, 60)), normal((40, 60))),
         "rank 5 of 40, square": (normal((40, 5)) @ normal((5, 40)), normal((40, 40))),
         "a zero row and column": (square * (np.arange(48) != 3) * (np.arange(48) != 7)[:, None], normal((48, 48))),
-        "nothing accumulated": (np.zeros((12, 30)), normal((12, 30))),
-        "no task vector": (wide, np.zeros((24, 80))),
-        "the same again": (wide, wide.copy()),
+        "zero accumulated delta": (np.zeros((12, 30)), normal((12, 30))),
+        "zero task vector": (wide, np.zeros((24, 80))),
+        "repeated": (wide, wide.copy()),
         "undone": (square, -square),
         "tiny": (wide * 1e-30, normal((24, 80)) * 1e-30),
         "huge": (tall * 1e30, normal((80, 24)) * 1e30),
         "beyond squares": (wide * 1e200, normal((24, 80)) * 1e180),
         "below squares": (square * 1e-200, normal((48, 48)) * 1e-250),
-        "huge upon tiny": (wide * 1e-18, normal((24, 80)) * 1e18),
+        "huge on tiny": (wide * 1e-18, normal((24, 80)) * 1e18),
         "four decades": (decaying(rng, 40, 64, 4.0), normal((40, 64))),
         "five decades": (decaying(rng, 40, 40, 5.0), normal((40, 40))),
         "one direction far above noise": (
@@ -58,9 +59,9 @@ def awkward_pairs(rng: np.random.Generator) -> dict[str, tuple[np.ndarray, np.nd
             with_values(rng, 32, 48, np.r_[1 + 1e-5 * np.arange(16), 0.1 + 1e-5 * np.arange(16)]),
             normal((32, 48)),
         ),
-        "columns, not rows, in memory": (np.asfortranarray(wide), np.asfortranarray(normal((24, 80)))),
+        "column-major": (np.asfortranarray(wide), np.asfortranarray(normal((24, 80)))),
     }
 
 
 AWKWARD = tuple(awkward_pairs(np.random.default_rng(0)))
-"""The names of the awkward pairs."""
+"""Names of the awkward pairs."""

@@ -1,6 +1,6 @@
-"""Slow, literal float64 merges of whole state dicts in numpy: full SVDs, every model at once, no shortcuts.
+"""Oracle for the tests: slow, literal float64 merges of whole state dicts in numpy.
 
-What the fast path must agree with. Nothing here is shared with it.
+It uses full SVDs, holds every model in memory and shares no code with hubmerge, which must agree with it.
 """
 
 from __future__ import annotations
@@ -13,14 +13,20 @@ import numpy as np
 StateDict = Mapping[str, np.ndarray]
 
 NULL = 1e-12
-"""Singular values up to this share of the largest belong to the null space."""
+"""Largest share of s_1 up to which a singular value belongs to the null space."""
 
 TIE = 1e-12
 
 
 @dataclass(frozen=True)
 class OracleStep:
-    """θ_t, and λ_t of the recursion that led there; ranks of the weight matrices from step 2 on."""
+    """One step of OPCM.
+
+    Attributes:
+        merged: θ_t.
+        scale: λ_t.
+        ranks: the rank of each weight matrix, from step 2 on.
+    """
 
     merged: dict[str, np.ndarray]
     scale: float
@@ -28,12 +34,12 @@ class OracleStep:
 
 
 def distance(first: StateDict, second: StateDict) -> float:
-    """Norm of the difference over all tensors together."""
+    """Return the norm of the difference over all tensors together."""
     return float(np.sqrt(sum(np.sum((first[name] - second[name]) ** 2) for name in first)))
 
 
 def rank_of(values: np.ndarray, alpha: float, rule: str = "paper") -> int:
-    """The rank rule, told step by step: `values` are the singular values, descending, null ones left out."""
+    """Return the rank, one direction after the other; `values` are the non-null singular values, descending."""
     total = values.sum()
     if rule == "paper":
         rank, reached = 0, 0.0
@@ -50,7 +56,7 @@ def rank_of(values: np.ndarray, alpha: float, rule: str = "paper") -> int:
 
 
 def break_even(values: np.ndarray, projected: np.ndarray) -> int:
-    """The rank of `alpha: auto`, by trying every one."""
+    """Return the rank of `alpha: auto`, by trying all ranks."""
     gains = [0.0]
     if not projected.any():
         return 0
@@ -63,13 +69,13 @@ def break_even(values: np.ndarray, projected: np.ndarray) -> int:
 def project(
     delta: np.ndarray, task_vector: np.ndarray, alpha: float | str, *, rule: str = "paper", diagonal: str = "remove"
 ) -> tuple[np.ndarray, int]:
-    """C_t of one weight matrix and the rank, from the square U and V of the full SVD."""
+    """Return C_t of one weight matrix and the rank, from the square U and V of the full SVD."""
     if not delta.any():
         return task_vector.copy(), 0
     u, s, vh = np.linalg.svd(delta, full_matrices=True)
     real = s > NULL * s[0]
     projected = u.T @ task_vector @ vh.T
-    rank = break_even(s[real], projected) if alpha == "auto" else rank_of(s[real], alpha, rule)
+    rank = break_even(s[real], projected) if isinstance(alpha, str) else rank_of(s[real], alpha, rule)
     if diagonal == "remove":
         for index in range(int(real.sum())):
             projected[index, index] = 0.0
@@ -86,7 +92,7 @@ def opcm(
     rule: str = "paper",
     diagonal: str = "remove",
 ) -> list[OracleStep]:
-    """The recursion of the paper: θ_t = θ_0 + (λ_{t-1} Δ_{t-1} + C_t) / λ_t."""
+    """Return all steps of the recursion of arXiv:2501.09522: θ_t = θ_0 + (λ_{t-1} Δ_{t-1} + C_t) / λ_t."""
     merged = {name: value.astype(np.float64) for name, value in checkpoints[0].items()}
     steps = [OracleStep(merged, 1.0, {})]
     for step in range(2, len(checkpoints) + 1):
@@ -104,7 +110,7 @@ def opcm_step(
     rule: str = "paper",
     diagonal: str = "remove",
 ) -> OracleStep:
-    """Step number len(checkpoints), from θ and λ of the step before."""
+    """Return step number len(checkpoints), from θ and λ of the previous step."""
     unscaled, ranks = {}, {}
     for name, start in base.items():
         start = start.astype(np.float64)
@@ -123,12 +129,12 @@ def opcm_step(
 
 
 def weight_average(base: StateDict, checkpoints: Sequence[StateDict]) -> dict[str, np.ndarray]:
-    """The mean of all checkpoints."""
+    """Return the mean of all checkpoints."""
     return {name: np.mean([c[name].astype(np.float64) for c in checkpoints], axis=0) for name in base}
 
 
 def task_arithmetic(base: StateDict, checkpoints: Sequence[StateDict], scaling: float) -> dict[str, np.ndarray]:
-    """θ_0 + c * (sum of the task vectors)."""
+    """Return θ_0 + c * (sum of the task vectors)."""
     return {
         name: start + scaling * sum(c[name].astype(np.float64) - start for c in checkpoints)
         for name, start in base.items()
@@ -136,7 +142,7 @@ def task_arithmetic(base: StateDict, checkpoints: Sequence[StateDict], scaling: 
 
 
 def adaptive_scale(base: StateDict, checkpoints: Sequence[StateDict]) -> dict[str, np.ndarray]:
-    """The sum of the task vectors, brought to their mean length."""
+    """Return θ_0 + the sum of the task vectors, scaled to their mean norm."""
     total = {name: sum(c[name].astype(np.float64) - start for c in checkpoints) for name, start in base.items()}
     length = np.sqrt(sum(np.sum(value**2) for value in total.values()))
     mean = np.mean([distance(c, base) for c in checkpoints])
@@ -144,7 +150,7 @@ def adaptive_scale(base: StateDict, checkpoints: Sequence[StateDict]) -> dict[st
 
 
 def magmax(base: StateDict, checkpoints: Sequence[StateDict], scaling: float) -> dict[str, np.ndarray]:
-    """Element by element the task vector of largest magnitude, the last of equals; all of them side by side."""
+    """Return θ_0 + for each element the task vector of largest magnitude, the last one of equals."""
     merged = {}
     for name, start in base.items():
         vectors = np.stack([c[name].astype(np.float64) - start for c in reversed(checkpoints)])
@@ -154,7 +160,7 @@ def magmax(base: StateDict, checkpoints: Sequence[StateDict], scaling: float) ->
 
 
 def ties(base: StateDict, checkpoints: Sequence[StateDict], density: float, scaling: float) -> dict[str, np.ndarray]:
-    """Δ_t = Δ_{t-1} + c TIES(Δ_{t-1}, τ_t) on one flat vector of the whole model."""
+    """Return Δ_t = Δ_{t-1} + c TIES(Δ_{t-1}, τ_t), computed on one flat vector of the whole model."""
     names = sorted(base)
     start = np.concatenate([base[name].astype(np.float64).ravel() for name in names])
     delta = np.zeros_like(start)
@@ -178,21 +184,22 @@ def _ties(first: np.ndarray, second: np.ndarray, density: float) -> np.ndarray:
     signs = np.sign(trimmed[0] + trimmed[1])
     majority = np.sign(signs.sum())
     signs[signs == 0] = majority
-    return sum(np.where(signs > 0, np.maximum(vector, 0.0), np.minimum(vector, 0.0)) for vector in trimmed)
+    first, second = (np.where(signs > 0, np.maximum(vector, 0.0), np.minimum(vector, 0.0)) for vector in trimmed)
+    merged: np.ndarray = first + second
+    return merged
 
 
 def linear(base: StateDict, checkpoints: Sequence[StateDict], weights: Sequence[float]) -> dict[str, np.ndarray]:
-    """mergekit's linear with normalize: the weighted mean of all checkpoints, side by side."""
+    """Return the result of mergekit's linear with normalize: the weighted mean of all checkpoints."""
     return {
-        name: sum(w * c[name].astype(np.float64) for w, c in zip(weights, checkpoints, strict=True)) / sum(weights)
-        for name in base
+        name: np.average([c[name].astype(np.float64) for c in checkpoints], axis=0, weights=weights) for name in base
     }
 
 
 def mergekit_task_arithmetic(
     base: StateDict, checkpoints: Sequence[StateDict], weights: Sequence[float], *, normalize: bool, factor: float
 ) -> dict[str, np.ndarray]:
-    """mergekit's task_arithmetic: the weighted sum of all task vectors, divided by the sum of the weights or not."""
+    """Return the result of mergekit's task_arithmetic: the weighted sum or mean of all task vectors."""
     merged = {}
     for name, start in base.items():
         total = sum(w * (c[name].astype(np.float64) - start) for w, c in zip(weights, checkpoints, strict=True))
@@ -209,7 +216,7 @@ def mergekit_ties(
     normalize: bool = True,
     factor: float = 1.0,
 ) -> dict[str, np.ndarray]:
-    """mergekit's ties: all task vectors stacked, each trimmed by itself, one sign elected for each element."""
+    """Return the result of mergekit's ties: each task vector trimmed, one sign elected for each element."""
     merged = {}
     for name, start in base.items():
         trimmed = []
@@ -233,7 +240,7 @@ def mergekit_ties(
 def null_space(
     base: StateDict, checkpoints: Sequence[StateDict], matrices: Collection[str], rank: int, *, others: str = "keep"
 ) -> dict[str, np.ndarray]:
-    """The null-space filter with the square projector I - V V^T written out, without a scale."""
+    """Return the result of the null-space filter, with the square projector I - V V^T and without a scale."""
     total = {name: np.zeros_like(start, dtype=np.float64) for name, start in base.items()}
     for checkpoint in checkpoints:
         for name, start in base.items():
@@ -246,14 +253,17 @@ def null_space(
 
 
 def _leading(matrix: np.ndarray, rank: int) -> np.ndarray:
-    """Right singular vectors as columns."""
+    """Return the leading right singular vectors as columns."""
     _, values, right = np.linalg.svd(matrix)
-    return right[: min(rank, int((values > NULL * values[0]).sum()))].T if values[0] > 0 else right[:0].T
+    kept = min(rank, int((values > NULL * values[0]).sum())) if values[0] > 0 else 0
+    leading: np.ndarray = right[:kept].T
+    return leading
 
 
 def _filter(delta: np.ndarray, rank: int) -> np.ndarray:
     directions = _leading(delta, rank)
-    return np.eye(delta.shape[1]) - directions @ directions.T
+    projector: np.ndarray = np.eye(delta.shape[1]) - directions @ directions.T
+    return projector
 
 
 def nufilt(
@@ -267,7 +277,7 @@ def nufilt(
     steps: int,
     rate: float,
 ) -> dict[str, np.ndarray]:
-    """NUFILT with its loss as written; the gradient of || X - τ B A Y ||^2 taken term by term."""
+    """Return the result of NUFILT, with the gradient of || X - τ B A Y ||^2 computed term by term."""
     total = {name: np.zeros_like(start, dtype=np.float64) for name, start in base.items()}
     for checkpoint in checkpoints:
         for name in matrices:
@@ -281,8 +291,8 @@ def nufilt(
             moments = [np.zeros_like(a), np.zeros_like(a), np.zeros_like(b), np.zeros_like(b)]
             for count in range(1, steps + 1):
                 grad_a, grad_b = np.zeros_like(a), np.zeros_like(b)
-                for wanted, directions in terms:
-                    left_over = (wanted - (delta + vector @ (keep + b @ a))) @ directions
+                for target, directions in terms:
+                    left_over = (target - (delta + vector @ (keep + b @ a))) @ directions
                     grad_a += -2 * b.T @ vector.T @ left_over @ directions.T
                     grad_b += -2 * vector.T @ left_over @ directions.T @ a.T
                 a = a - _adam(grad_a, moments, 0, count, rate)
@@ -308,19 +318,19 @@ def dop(
     steps: int,
     rate: float,
 ) -> dict[str, np.ndarray]:
-    """DOP on whole weights, as in the authors' code: both losses, their gradients, the shortest combination, Adam."""
+    """Return the result of DOP on whole weights, as in the authors' code: two losses, their min-norm gradient, Adam."""
     merged = {name: value.astype(np.float64) for name, value in checkpoints[0].items()}
     for checkpoint in checkpoints[1:]:
         for name, start in base.items():
             goals = [merged[name], checkpoint[name].astype(np.float64)]
             value = (goals[0] + goals[1]) / 2
             if name in matrices:
-                value = _settle(value, goals, start, alpha, beta, share, steps, rate)
+                value = _optimize(value, goals, start, alpha, beta, share, steps, rate)
             merged[name] = value
     return merged
 
 
-def _settle(
+def _optimize(
     value: np.ndarray,
     goals: list[np.ndarray],
     start: np.ndarray,

@@ -1,11 +1,11 @@
-"""Linear algebra on single tensors: pure functions, float64, no files and no network."""
+"""Linear algebra on single tensors: pure functions in float64, without files or network."""
 
 from __future__ import annotations
 
 from hubmerge.linalg.casting import cast_once
 from hubmerge.linalg.directions import NULL_CUT, Directions, Eigenpairs, leading_directions, singular_directions
 from hubmerge.linalg.norms import cosine, cosine_of_parts, frobenius_norm, power_of_two_near, total_norm
-from hubmerge.linalg.projection import Projection, eigenpairs_together, project
+from hubmerge.linalg.projection import Projection, batched_eigenpairs, project
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
 from hubmerge.linalg.sketch import PIECE, Signs, Sketcher, group_cosines, sketch, sketch_cosine
 from hubmerge.linalg.sketch import SIZE as SKETCH_SIZE
@@ -20,11 +20,11 @@ __all__ = [
     "RankRule",
     "Signs",
     "Sketcher",
+    "batched_eigenpairs",
     "break_even_rank",
     "cast_once",
     "cosine",
     "cosine_of_parts",
-    "eigenpairs_together",
     "frobenius_norm",
     "group_cosines",
     "leading_directions",

@@ -1,19 +1,23 @@
-"""Rounding float64 tensors to narrower dtypes, once."""
+"""Rounding of float64 tensors to narrower dtypes in one step."""
 
 from __future__ import annotations
 
 from hubmerge.support.lazy import torch
 
-# Between the largest number, 448, and what would be the next: torch makes 448 of anything beyond, even of infinity.
+# Halfway between the largest number, 448, and the next one if there were one. torch turns larger values into 448.
 _LIMIT_OF_E4M3FN = 464.0
 
 
 def cast_once(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """`tensor` in `dtype`, each element rounded to the nearest, of two equally near ones to the even.
+    """Return a tensor in another dtype, each element rounded once: to the nearest, ties to even.
 
-    torch rounds float64 to float32 on the way to a narrower dtype, and the second rounding can go astray where the
-    first one landed on a tie. Here the way station is rounded to odd, which no later rounding mistakes for a tie.
-    What is too large for `dtype` becomes infinite, or NaN where it knows no infinity.
+    torch rounds float64 to float32 first and then to a narrower dtype. The second rounding goes wrong where the first
+    one lands on a tie. Here the float32 value is rounded to odd instead, which is never a tie (Boldo and Melquiond,
+    "Emulation of FMA and correctly rounded sums: proved algorithms using rounding to odd", 2008).
+
+    Args:
+        tensor: any shape; float64 is rounded as described, other dtypes as torch does.
+        dtype: the dtype to return. Values beyond its range become infinite, or NaN if it has no infinity.
     """
     narrow = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
     if tensor.dtype != torch.float64 or dtype not in narrow:

@@ -1,10 +1,12 @@
 """Singular directions of a wide float64 matrix from its Gram matrix, as exact as a full SVD.
 
-The eigenvectors of A A^T give the left singular vectors in about a third of the time of an SVD, but
-squaring loses the small directions: vectors of s_i and s_j mix by eps s_1^2 / |s_i^2 - s_j^2| where an SVD
-mixes them by eps s_1 / |s_i - s_j|. Hence three repairs, all cheap because few directions are small:
-singular values are the lengths of the rows of Q^T A, not roots of eigenvalues; what the leading and the small
-directions mixed is undone to first order; and the small directions among themselves get an SVD of their own.
+The eigenvectors Q of A A^T are the left singular vectors, in about a third of the time of an SVD. But squaring loses
+the small directions: the vectors of s_i and s_j mix by eps s_1^2 / |s_i^2 - s_j^2|, in an SVD only by
+eps s_1 / |s_i - s_j|. Three repairs restore them, all cheap because few directions are small:
+
+1. Singular values are the lengths of the rows of Q^T A, not roots of eigenvalues.
+2. The mixing between leading and small directions is undone to first order.
+3. The small directions among themselves are computed by an SVD.
 """
 
 from __future__ import annotations
@@ -21,10 +23,10 @@ NULL_CUT = 1e-12
 """Directions with s_i <= NULL_CUT * s_1 count as null space: their singular vectors are rounding noise."""
 
 SMALL = 1e-2
-"""Directions below SMALL * s_1 are worked out by an SVD of their own."""
+"""Directions below SMALL * s_1 are computed by an SVD of their own."""
 
 GRAM_BLOCK = 192
-"""Rows of the Gram matrix that are computed at a time: smaller blocks save more and run slower."""
+"""Rows of the Gram matrix in one block: smaller blocks save more work and run slower."""
 
 Eigenpairs: TypeAlias = "tuple[torch.Tensor, torch.Tensor]"
 """Eigenvalues, (m,), descending, and the eigenvectors as columns, (m, m)."""
@@ -34,9 +36,12 @@ _EPSILON = sys.float_info.epsilon
 
 @dataclass(frozen=True)
 class Directions:
-    """The non-null singular directions of an (m, n) matrix with m <= n, or the leading ones of them.
+    """All non-null singular directions of an (m, n) matrix with m <= n, or the leading ones.
 
-    `left` is (m, k), orthonormal columns u_i; `right` is (k, n), rows v_i; `values` is (k,), descending.
+    Attributes:
+        left: (m, k) float64, orthonormal columns u_i.
+        right: (k, n) float64, orthonormal rows v_i.
+        values: (k,) float64, singular values, descending.
     """
 
     left: torch.Tensor
@@ -45,14 +50,16 @@ class Directions:
 
 
 def singular_directions(matrix: torch.Tensor, left: torch.Tensor | None = None) -> Directions:
-    """All non-null singular directions of an (m, n) float64 matrix, m <= n, of ordinary magnitude.
+    """Return all non-null singular directions of a matrix.
 
-    `left` are the vectors that `gram_eigenpairs` gives, if they are there already; they are changed.
+    Args:
+        matrix: (m, n) float64 with m <= n; squares of its elements stay inside float64.
+        left: the eigenvectors from `gram_eigenpairs`, (m, m), if known; they are overwritten.
     """
     left = gram_eigenpairs(matrix)[1] if left is None else left
     rows = left.T @ matrix
     values = torch.linalg.vector_norm(rows, dim=1)
-    head = where_to_split(values)
+    head = first_small_index(values)
     if head < len(values):
         left, rows = _repair_small(left, rows, values, head)
         values = torch.linalg.vector_norm(rows, dim=1)
@@ -66,10 +73,15 @@ def singular_directions(matrix: torch.Tensor, left: torch.Tensor | None = None) 
 def leading_directions(
     matrix: torch.Tensor, alpha: float, rule: RankRule = "paper", eigenpairs: Eigenpairs | None = None
 ) -> Directions:
-    """The directions that `protected_rank` protects, without the cost of the others.
+    """Return the directions that `protected_rank` protects.
 
-    Falls back on all directions where the Gram matrix alone cannot tell the rank or the vectors exactly. `eigenpairs`
-    are what `gram_eigenpairs` gives, if they are there already.
+    This costs less than all directions, except where the Gram matrix does not give the rank or the vectors exactly.
+
+    Args:
+        matrix: (m, n) float64 with m <= n; squares of its elements stay inside float64.
+        alpha: the share of the sum of singular values to protect, from 0 to 1.
+        rule: the rule of `protected_rank`.
+        eigenpairs: the result of `gram_eigenpairs`, if known.
     """
     eigenvalues, vectors = gram_eigenpairs(matrix) if eigenpairs is None else eigenpairs
     values = eigenvalues.clamp(min=0.0).sqrt()
@@ -93,47 +105,30 @@ def leading_directions(
     return Directions(left, right, values)
 
 
-def truncated_directions(
-    matrix: torch.Tensor, vector: torch.Tensor, share: float, eigenpairs: Eigenpairs | None = None
-) -> tuple[Directions, torch.Tensor, float]:
-    """The leading directions whose values make up `share` of all, all values, and what `vector` has along the rest.
-
-    The last is the sum of squares of u_i^T vector v_i over the non-null directions that are left out: exact but for
-    the rounding of the Gram matrix. `eigenpairs` are what `gram_eigenpairs` gives, if they are there already.
-    """
-    eigenvalues, vectors = gram_eigenpairs(matrix) if eigenpairs is None else eigenpairs
-    values = eigenvalues.clamp(min=0.0).sqrt()
-    noise = (len(values) * _EPSILON) ** 0.5
-    values = values[: int((values > max(noise, NULL_CUT) * values[0]).sum())]
-    count = protected_rank(values, share)
-    left = vectors[:, :count].contiguous()
-    right = left.T @ matrix
-    right /= torch.linalg.vector_norm(right, dim=1)[:, None]
-    rest = vectors[:, count : len(values)]
-    entries = torch.sum((rest.T @ (vector @ matrix.T)).T * rest, dim=0) / values[count:]
-    return Directions(left, right, values[:count]), values, float(torch.sum(entries**2))
-
-
 def gram_eigenpairs(matrix: torch.Tensor) -> Eigenpairs:
-    """The eigenpairs of A A^T."""
+    """Return the eigenpairs of A A^T for a matrix A, (m, n) float64."""
     negated, vectors = torch.linalg.eigh(negative_gram(matrix))
     return -negated, vectors
 
 
-def gram_eigenpairs_together(matrices: Sequence[torch.Tensor]) -> list[Eigenpairs]:
-    """`gram_eigenpairs` of several matrices with as many rows, in one call: what a GPU needs to be kept busy.
+def batched_gram_eigenpairs(matrices: Sequence[torch.Tensor]) -> list[Eigenpairs]:
+    """Return `gram_eigenpairs` of several matrices in one call, which keeps a GPU busy.
 
-    Raises LinAlgError if one of them has none.
+    Args:
+        matrices: (m, n_i) float64 with one m.
+
+    Raises:
+        LinAlgError: the eigenvalues of a matrix do not converge.
     """
     negated, vectors = torch.linalg.eigh(torch.stack([negative_gram(matrix) for matrix in matrices]))
     return list(zip((-negated).unbind(), vectors.unbind(), strict=True))
 
 
 def negative_gram(matrix: torch.Tensor) -> torch.Tensor:
-    """The lower triangle of -A A^T, zeros (and some more of it) above: all that `eigh` reads.
+    """Return the lower triangle of -A A^T, which is all that `eigh` reads; the rest is zero or arbitrary.
 
-    Its eigenvalues ascend, so those of A A^T descend and nothing has to be turned around. Half of the product is
-    saved, less what the blocks along the diagonal have too much.
+    `eigh` sorts ascending, so the eigenvalues of A A^T come out descending. Only half of the product is computed, and
+    the upper halves of the blocks on the diagonal.
     """
     rows = matrix.shape[0]
     gram = matrix.new_zeros(rows, rows)
@@ -143,8 +138,14 @@ def negative_gram(matrix: torch.Tensor) -> torch.Tensor:
     return gram
 
 
-def where_to_split(values: torch.Tensor) -> int:
-    """Index of the first small direction: at the widest relative gap near SMALL * s_1, where little has mixed."""
+def first_small_index(values: torch.Tensor) -> int:
+    """Return the index of the first small direction.
+
+    It is at the widest relative gap near SMALL * s_1, where directions have mixed least.
+
+    Args:
+        values: (k,) float64, singular values, descending.
+    """
     lengths = values.tolist()
     threshold = SMALL * lengths[0]
     if min(lengths) > threshold:
@@ -155,27 +156,36 @@ def where_to_split(values: torch.Tensor) -> int:
     return min(candidates, key=lambda index: lengths[index] / lengths[index - 1], default=len(lengths))
 
 
-def mixed(products: torch.Tensor, values: torch.Tensor, head: int) -> torch.Tensor:
-    """How much of each leading direction is in each small one, (head, k - head); `products` are u_i^T A A^T u_j."""
+def mixing_coefficients(products: torch.Tensor, values: torch.Tensor, head: int) -> torch.Tensor:
+    """Return the amount of each leading direction in each small one.
+
+    Args:
+        products: u_i^T A A^T u_j for leading i and small j, (head, k - head) float64.
+        values: (k,) float64, singular values.
+        head: the number of leading directions.
+
+    Returns:
+        (head, k - head) float64.
+    """
     gaps = values[:head, None] ** 2 - values[None, head:] ** 2
     mixing = products / gaps.clamp(min=1e-300)
-    # Values that agree to a dozen digits have no vectors of their own: any mixture of them is as good.
+    # Singular vectors of values that agree to a dozen digits are not unique: any mixture is a solution.
     return torch.where(mixing.abs() < 1e-3, mixing, 0.0)
 
 
 def _repair_small(
     left: torch.Tensor, rows: torch.Tensor, values: torch.Tensor, head: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Left vectors and rows of Q^T A with the small directions, from index `head` on, made exact."""
+    """Return the left vectors and the rows of Q^T A with exact small directions, those from index `head` on."""
     small_rows, small_left = rows[head:], left[:, head:]
     if float(torch.linalg.vector_norm(small_rows)) <= NULL_CUT * float(values[0]):
         return left[:, :head], rows[:head]
-    mixing = mixed(rows[:head] @ small_rows.T, values, head)
+    mixing = mixing_coefficients(rows[:head] @ small_rows.T, values, head)
     new_small_left = small_left - left[:, :head] @ mixing
     new_small_rows = small_rows - mixing.T @ rows[:head]
     left[:, :head].addmm_(small_left, mixing.T)
     rows[:head].addmm_(mixing, small_rows)
-    turn, lengths, small_right = torch.linalg.svd(new_small_rows, full_matrices=False)
-    left[:, head:] = new_small_left @ turn
+    rotation, lengths, small_right = torch.linalg.svd(new_small_rows, full_matrices=False)
+    left[:, head:] = new_small_left @ rotation
     rows[head:] = lengths[:, None] * small_right
     return left, rows

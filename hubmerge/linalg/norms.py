@@ -1,4 +1,4 @@
-"""Norms that neither overflow nor depend on the order in which tensors were worked on."""
+"""Norms and cosines that do not overflow and do not depend on the order of the tensors."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from hubmerge.support.lazy import torch
 
 _SAFE_LOW, _SAFE_HIGH = 1e-100, 1e100
 _ORDINARY_LOW = 1e5 * _SAFE_LOW
-"""A tensor as long as this has an element above _SAFE_LOW, unless it has more than 1e10 of them."""
+"""A tensor with this norm has an element above _SAFE_LOW, unless it has more than 1e10 elements."""
 
 
 def power_of_two_near(tensor: torch.Tensor) -> float:
-    """The power of two near the largest magnitude if that is extreme, else 1.0.
+    """Return the power of two near the largest magnitude if that is extreme, else 1.0.
 
-    Dividing by it changes no digit of any element and keeps squares of the elements inside float64.
+    Division by it changes no digit of any element and keeps the squares of the elements inside float64.
+
+    Args:
+        tensor: float64, any shape.
     """
     if tensor.numel() == 0 or _ordinary_length(tensor) is not None:
         return 1.0
@@ -27,12 +30,12 @@ def power_of_two_near(tensor: torch.Tensor) -> float:
 
 
 def safe_scale(tensor: torch.Tensor, length: float) -> float:
-    """`power_of_two_near` of a tensor whose `frobenius_norm` is known: it is hardly ever looked at."""
+    """Return `power_of_two_near` of a tensor whose `frobenius_norm` is known, mostly without reading the tensor."""
     return 1.0 if _ORDINARY_LOW <= length <= _SAFE_HIGH else power_of_two_near(tensor)
 
 
 def frobenius_norm(tensor: torch.Tensor) -> float:
-    """Root of the sum of squares of all elements of a float64 tensor, for any finite elements."""
+    """Return the root of the sum of squares of all elements of a float64 tensor, for any finite elements."""
     length = _ordinary_length(tensor)
     if length is not None:
         return length
@@ -42,15 +45,15 @@ def frobenius_norm(tensor: torch.Tensor) -> float:
 
 
 def _ordinary_length(tensor: torch.Tensor) -> float | None:
-    """The norm where no square of an element comes near the ends of float64, else None; one look at the tensor."""
+    """Return the norm if no square comes near the limits of float64, else None; the tensor is read once."""
     length = float(torch.linalg.vector_norm(tensor))
     return length if _ORDINARY_LOW <= length <= _SAFE_HIGH else None
 
 
 def total_norm(norms: Iterable[float]) -> float:
-    """Norm of several tensors together, from the norm of each.
+    """Return the norm of several tensors together, from the norm of each.
 
-    The squares are summed exactly and rounded once: the order of the tensors does not matter.
+    The squares are summed exactly and rounded once, so the order of the tensors does not matter.
     """
     values = list(norms)
     largest = max(values, default=0.0)
@@ -61,9 +64,12 @@ def total_norm(norms: Iterable[float]) -> float:
 
 
 def cosine(first: torch.Tensor, second: torch.Tensor, lengths: tuple[float, float] | None = None) -> float | None:
-    """Cosine of the angle between two float64 tensors of one shape; None if one of them is zero.
+    """Return the cosine of the angle between two tensors, None if one of them is zero.
 
-    `lengths` are what `frobenius_norm` gives for the two, where that is known.
+    Args:
+        first: float64, any shape.
+        second: float64, the shape of `first`.
+        lengths: the `frobenius_norm` of both, if known.
     """
     lengths = (frobenius_norm(first), frobenius_norm(second)) if lengths is None else lengths
     if 0.0 in lengths:
@@ -77,7 +83,13 @@ def cosine(first: torch.Tensor, second: torch.Tensor, lengths: tuple[float, floa
 
 
 def cosine_of_parts(cosines: Sequence[float | None], first: Sequence[float], second: Sequence[float]) -> float | None:
-    """Cosine of two vectors from those of their parts and the lengths of the parts; None if one is zero."""
+    """Return the cosine of two vectors from the cosines and lengths of their parts, None if one vector is zero.
+
+    Args:
+        cosines: the cosine of each pair of parts; None where one part is zero.
+        first: the lengths of the first vector's parts.
+        second: the lengths of the second vector's parts.
+    """
     whole = total_norm(first), total_norm(second)
     if 0.0 in whole:
         return None

@@ -1,4 +1,4 @@
-"""What of a task vector is new to the accumulated delta: the projection of OPCM (arXiv:2501.09522, Section 4)."""
+"""Projection of OPCM: the part of a task vector that is new to the accumulated delta (arXiv:2501.09522, Section 4)."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from typing import Literal
 from hubmerge.linalg.directions import (
     Directions,
     Eigenpairs,
+    batched_gram_eigenpairs,
     gram_eigenpairs,
-    gram_eigenpairs_together,
     leading_directions,
     singular_directions,
-    truncated_directions,
 )
+from hubmerge.linalg.float32 import project_float32
 from hubmerge.linalg.norms import frobenius_norm, safe_scale
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
-from hubmerge.linalg.single import project_in_single
 from hubmerge.linalg.wide import project_wide
 from hubmerge.support.lazy import torch
 
@@ -29,17 +28,17 @@ Precision = Literal["float64", "float32"]
 
 @dataclass(frozen=True)
 class Projection:
-    """The part of a task vector that is kept, (m, n) float64.
+    """Result of a projection.
 
-    `rank` is the number of protected directions, `removed_share` the share of the task vector's energy
-    (sum of squares) that was taken out, between 0 and 1. `error` is the length of what the exact form would have
-    taken out besides, over the length of the task vector; None where the exact form was computed.
+    Attributes:
+        kept: the part of the task vector that is kept, (m, n) float64.
+        rank: the number of protected directions.
+        removed_share: the removed share of the task vector's energy (sum of squares), from 0 to 1.
     """
 
     kept: torch.Tensor
     rank: int
     removed_share: float
-    error: float | None = None
 
 
 def project(
@@ -49,146 +48,130 @@ def project(
     *,
     rank_rule: RankRule = "paper",
     diagonal: Diagonal = "remove",
-    truncate: float | None = None,
     precision: Precision = "float64",
     eigenpairs: Eigenpairs | None = None,
 ) -> Projection:
-    """Take out of `task_vector` what lies along the singular directions of `accumulated`.
+    """Remove from a task vector what lies along the singular directions of the accumulated delta.
 
-    Both are (m, n), float64, finite, and left as they are. With the SVD accumulated = U S V^T and
-    P = U^T task_vector V, the leading r x r block of P is set to zero, and so is its diagonal unless
-    `diagonal` is "keep". Directions of the null space (s_i <= NULL_CUT * s_1) keep their diagonal entry.
-    A zero accumulated delta takes nothing out. With alpha "auto" the rank is that of `break_even_rank`.
+    With the SVD accumulated = U S V^T and P = U^T task_vector V, the leading r x r block of P and its diagonal are set
+    to zero (arXiv:2501.09522, Section 4). Directions of the null space (s_i <= NULL_CUT * s_1) keep their diagonal
+    entry. If `accumulated` is zero, nothing is removed.
 
-    `truncate` works with the leading directions only, those that make up this share of the sum of the singular
-    values (or `alpha`, if that is more); the diagonal entries of the others stay, and `error` says how much that is.
-
-    `precision` is that of the arithmetic. "float32" is for `diagonal` "keep" alone, where it costs about 1e-5 of the
-    task vector: removing the diagonal hangs on single directions, which float32 does not resolve. Where it cannot
-    tell the rank for certain, or has to find it ("auto"), float64 takes over.
-
-    `eigenpairs` are what `eigenpairs_together` gives for `accumulated`, if they are there already; they are used up.
+    Args:
+        accumulated: the accumulated delta, (m, n) float64, finite; not changed.
+        task_vector: (m, n) float64, finite; not changed.
+        alpha: the share of the sum of singular values that sets r, from 0 to 1; "auto" for `break_even_rank`.
+        rank_rule: the rule of `protected_rank`.
+        diagonal: "remove" as in the paper; "keep" removes only the block.
+        precision: the precision of the arithmetic. "float32" applies only if `diagonal` is "keep", with an error of
+            about 1e-5 of the task vector: the diagonal depends on single directions, which float32 does not resolve.
+            float64 is used where float32 does not give a certain rank, and for alpha "auto".
+        eigenpairs: the result of `batched_eigenpairs` for `accumulated`, if known; they are overwritten.
     """
     if accumulated.shape[0] > accumulated.shape[1]:
-        turned = project(
+        transposed = project(
             accumulated.T,
             task_vector.T,
             alpha,
             rank_rule=rank_rule,
             diagonal=diagonal,
-            truncate=truncate,
             precision=precision,
             eigenpairs=eigenpairs,
         )
-        return replace(turned, kept=turned.kept.T)
+        return replace(transposed, kept=transposed.kept.T)
     lengths = frobenius_norm(accumulated), frobenius_norm(task_vector)
     if task_vector.numel() == 0 or lengths[0] == 0.0 or (diagonal == "keep" and alpha == 0.0):
         return Projection(task_vector.clone(), 0, 0.0)
     if precision == "float32" and diagonal == "keep" and alpha != "auto":
-        single = project_in_single(accumulated, task_vector, lengths, alpha, rank_rule)
+        single = project_float32(accumulated, task_vector, lengths, alpha, rank_rule)
         if single is not None:
             return Projection(*single)
     accumulated_scale, task_scale = safe_scale(accumulated, lengths[0]), safe_scale(task_vector, lengths[1])
     matrix = accumulated if accumulated_scale == 1.0 else accumulated / accumulated_scale
     vector = task_vector if task_scale == 1.0 else task_vector / task_scale
     known = eigenpairs if accumulated_scale == 1.0 else None
-    if diagonal == "remove" and truncate is None and alpha != "auto":
-        kept, rank, removed, neglected = *_project_exactly(matrix, vector, alpha, rank_rule, known), None
+    if alpha == "auto":
+        kept, rank, removed = _project_break_even(matrix, vector, diagonal, known)
+    elif diagonal == "keep":
+        directions = leading_directions(matrix, alpha, rank_rule, known)
+        rank = len(directions.values)
+        kept, removed = _remove(directions, vector, rank, diagonal)
     else:
-        kept, rank, removed, neglected = _project_otherwise(matrix, vector, alpha, rank_rule, diagonal, truncate, known)
+        kept, rank, removed = _project_paper(matrix, vector, alpha, rank_rule, known)
     energy = (lengths[1] / task_scale) ** 2
     share = min(1.0, removed / energy) if energy > 0.0 else 0.0
-    error = None if neglected is None else (neglected / energy) ** 0.5 if energy > 0.0 else 0.0
-    return Projection(kept if task_scale == 1.0 else kept.mul_(task_scale), rank, share, error)
+    return Projection(kept if task_scale == 1.0 else kept.mul_(task_scale), rank, share)
 
 
-def eigenpairs_together(accumulated: Sequence[torch.Tensor]) -> list[Eigenpairs | None]:
-    """What `project` begins with, for several matrices whose shorter sides are equal, in one call.
+def batched_eigenpairs(accumulated: Sequence[torch.Tensor]) -> list[Eigenpairs | None]:
+    """Compute the eigenpairs that `project` starts with for several matrices in one call.
 
-    None for a matrix that is zero or of extreme magnitude, and for all if there are none of one of them: `project`
-    finds out by itself, and tells.
+    Args:
+        accumulated: accumulated deltas, float64, whose shorter sides are equal.
+
+    Returns:
+        The eigenpairs of each matrix. None for a matrix that is zero or of extreme magnitude, and for all matrices if
+        one does not converge: `project` then computes them.
     """
     ordinary = [number for number, matrix in enumerate(accumulated) if _ordinary(matrix) > 0.0]
     found: list[Eigenpairs | None] = [None] * len(accumulated)
     if ordinary:
-        lying = (accumulated[number] for number in ordinary)
+        matrices = (accumulated[number] for number in ordinary)
         with suppress(torch.linalg.LinAlgError):  # type: ignore[attr-defined]
-            together = gram_eigenpairs_together([one if one.shape[0] <= one.shape[1] else one.T for one in lying])
-            for number, eigenpairs in zip(ordinary, together, strict=True):
+            pairs = batched_gram_eigenpairs([one if one.shape[0] <= one.shape[1] else one.T for one in matrices])
+            for number, eigenpairs in zip(ordinary, pairs, strict=True):
                 found[number] = eigenpairs
     return found
 
 
 def _ordinary(matrix: torch.Tensor) -> float:
-    """The length of a matrix, 0 if it would have to be scaled."""
+    """Return the Frobenius norm of a matrix, 0 if it would have to be scaled."""
     length = frobenius_norm(matrix)
     return length if safe_scale(matrix, length) == 1.0 else 0.0
 
 
-def _project_exactly(
+def _project_paper(
     matrix: torch.Tensor, vector: torch.Tensor, alpha: float, rank_rule: RankRule, known: Eigenpairs | None
 ) -> tuple[torch.Tensor, int, float]:
-    """The paper's form: what is kept, the rank, and the sum of squares of what was taken out."""
+    """Return what the paper's projection keeps, the rank, and the sum of squares of what it removes."""
     eigenvalues, left = gram_eigenpairs(matrix) if known is None else known
     wide = project_wide(matrix, vector, eigenvalues, left, alpha, rank_rule)
     if wide is not None:
         return wide
     directions = singular_directions(matrix, left)
     rank = protected_rank(directions.values, alpha, rank_rule)
-    kept, removed = _take_out(directions, vector, rank, "remove")
+    kept, removed = _remove(directions, vector, rank, "remove")
     return kept, rank, removed
 
 
-def _project_otherwise(
-    matrix: torch.Tensor,
-    vector: torch.Tensor,
-    alpha: Alpha,
-    rank_rule: RankRule,
-    diagonal: Diagonal,
-    truncate: float | None,
-    known: Eigenpairs | None,
-) -> tuple[torch.Tensor, int, float, float | None]:
-    """The other forms: the same three, and the sum of squares of what the exact form would have taken out besides."""
-    neglected = None
-    if diagonal == "keep" and alpha != "auto":
-        directions = leading_directions(matrix, alpha, rank_rule, known)
-        values = directions.values
-    elif truncate is not None and diagonal == "remove":
-        directions, values, neglected = truncated_directions(
-            matrix, vector, truncate if alpha == "auto" else max(truncate, alpha), known
-        )
-    else:
-        directions = singular_directions(matrix, None if known is None else known[1])
-        values = directions.values
-    rank = len(values) if diagonal == "keep" else 0
-    if alpha == "auto":
-        seen = (directions.left.T @ vector) @ directions.right.T
-        rank = break_even_rank(values, seen, float(torch.linalg.vector_norm(vector)))
-        del seen
-    elif diagonal == "remove":
-        rank = protected_rank(values, alpha, rank_rule)
+def _project_break_even(
+    matrix: torch.Tensor, vector: torch.Tensor, diagonal: Diagonal, known: Eigenpairs | None
+) -> tuple[torch.Tensor, int, float]:
+    """Return the results of `_project_paper` for the rank of `break_even_rank`, with or without the diagonal."""
+    directions = singular_directions(matrix, None if known is None else known[1])
+    coefficients = (directions.left.T @ vector) @ directions.right.T
+    rank = break_even_rank(directions.values, coefficients, float(torch.linalg.vector_norm(vector)))
+    del coefficients
     if diagonal == "keep":
         directions = Directions(directions.left[:, :rank], directions.right[:rank], directions.values[:rank])
-    kept, removed = _take_out(directions, vector, rank, diagonal)
-    return kept, rank, removed, neglected
+    kept, removed = _remove(directions, vector, rank, diagonal)
+    return kept, rank, removed
 
 
-def _take_out(
-    directions: Directions, vector: torch.Tensor, rank: int, diagonal: Diagonal
-) -> tuple[torch.Tensor, float]:
-    """`vector` without its leading block and diagonal, and the sum of squares of what was taken out.
+def _remove(directions: Directions, vector: torch.Tensor, rank: int, diagonal: Diagonal) -> tuple[torch.Tensor, float]:
+    """Return `vector` without its leading block and diagonal, and the sum of squares of what was removed.
 
-    The thin form of U P V^T: nothing outside the given directions is touched, so neither the square V nor
-    the null space is needed.
+    This is the thin form of U P V^T: nothing outside the given directions changes, so neither the square V nor the
+    null space is needed.
     """
     left, right = directions.left, directions.right
-    turned = left.T @ vector
-    block = turned[:rank] @ right[:rank].T
+    coefficients = left.T @ vector
+    block = coefficients[:rank] @ right[:rank].T
     if diagonal == "keep":
         return vector.clone().addmm_(left, block @ right, alpha=-1.0), float(torch.sum(block**2))
-    entries = torch.linalg.vecdot(turned, right)
+    entries = torch.linalg.vecdot(coefficients, right)
     block.fill_diagonal_(0.0)
     removed = float(torch.sum(block**2)) + float(torch.sum(entries**2))
-    coefficients = torch.mul(right, entries[:, None], out=turned)
+    torch.mul(right, entries[:, None], out=coefficients)
     coefficients[:rank].addmm_(block, right[:rank])
     return vector.clone().addmm_(left, coefficients, alpha=-1.0), removed

@@ -1,9 +1,9 @@
-"""Sketches of tensors: a thousand numbers from which the cosine of two tensors can be estimated later.
+"""Sketches of tensors: about a thousand numbers from which the cosine of two tensors can be estimated later.
 
-A seeded random sign for every element, then sums over every SIZE-th element: a linear map that keeps inner products
-on average (arXiv:1504.06785, Section 3, with residues for hashes). The standard error of a cosine is at most about
-sqrt(2 / SIZE) = 0.04 for one tensor, and less over many tensors together. Tensors of SIZE elements or fewer are their
-own sketch, so theirs is exact.
+Each element gets a seeded random sign, then every SIZE-th element is summed. This linear map preserves inner products
+on average (arXiv:1504.06785, Section 3, with residues as hashes). The standard error of a cosine is at most about
+sqrt(2 / SIZE) = 0.04 for one tensor, and less for many tensors together. A tensor of SIZE elements or fewer is its own
+sketch: its cosines are exact.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import numpy as np
 from hubmerge.support.lazy import torch
 
 SIZE = 1021
-"""Prime, so that the rows and columns of a matrix spread over all sums alike."""
+"""Number of sums in a sketch; a prime, so that rows and columns of a matrix spread over all sums evenly."""
 
 PIECE = 128 * SIZE
-"""How many elements are looked at together, whole rows of SIZE: 1 MiB of float64, few enough to stay in the cache with
-what is made of them, and so many that threads hardly ever wait for the interpreter, which every look at a piece needs.
+"""Number of elements in a piece: whole rows of SIZE, 1 MiB of float64.
+
+A piece and its results fit in the CPU cache, and pieces are large enough that threads hardly wait for the interpreter.
 """
 
 
 class Signs:
-    """The seeded signs of a tensor's elements, piece after piece; `name` is the seed."""
+    """Random signs for a tensor's elements, piece after piece; `name` is the seed."""
 
     def __init__(self, name: str, device: torch.device) -> None:
         self._generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
@@ -35,7 +36,7 @@ class Signs:
         self._signed = torch.empty(0, dtype=torch.float64, device=device)
 
     def next(self, count: int) -> None:
-        """Go on to those of the next elements: PIECE of them, fewer only at the end."""
+        """Advance to the next `count` elements: PIECE of them, or fewer at the end."""
         words = self._generator.random_raw(-(-count // 64)).astype("<u8")
         bits = np.unpackbits(words.view(np.uint8), bitorder="little")[:count].view(np.int8)
         if self._signs.numel() < count:
@@ -44,7 +45,7 @@ class Signs:
         self._signs[:count].copy_(torch.from_numpy(bits * 2 - 1))
 
     def applied(self, piece: torch.Tensor) -> torch.Tensor:
-        """Those elements with their signs, (rows, SIZE), zeros after the last one; in the same memory again."""
+        """Return the current elements times their signs, (rows, SIZE), padded with zeros; calls share the memory."""
         count, rows = piece.numel(), -(-piece.numel() // SIZE)
         signed = self._signed[: rows * SIZE]
         torch.mul(self._signs[:count], piece, out=signed[:count])
@@ -53,30 +54,34 @@ class Signs:
 
 
 class Sketcher:
-    """Makes the sketch of a float64 tensor that comes in pieces. Of one of SIZE elements or fewer the signs are not
-    looked at."""
+    """Sketch of a float64 tensor that is read in pieces."""
 
     def __init__(self, elements: int, device: torch.device) -> None:
-        self._itself = elements <= SIZE
+        self._exact = elements <= SIZE
         self._sums = torch.zeros(SIZE, dtype=torch.float64, device=device)
 
     def add(self, piece: torch.Tensor, signs: Signs) -> None:
-        """Take in the next elements, flat, which `signs` has gone on to: PIECE of them, fewer only at the end."""
-        if self._itself:
+        """Add the next elements, flat: PIECE of them, or fewer at the end. `signs` has advanced to them."""
+        if self._exact:
             self._sums[: piece.numel()] = piece
         else:
             self._sums += signs.applied(piece).sum(dim=0)
 
     def sketch(self) -> torch.Tensor:
-        """The sketch, (SIZE,) float32 on the CPU.
-
-        Scaled by no more than float32 can hold: values beyond it become infinite and their cosines unknown.
-        """
+        """Return the sketch, (SIZE,) float32 on the CPU; sums beyond float32 become infinite."""
         return self._sums.cpu().to(torch.float32)
 
 
 def sketch(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    """The sketch of a whole tensor: see `Sketcher`."""
+    """Return the sketch of a whole tensor.
+
+    Args:
+        name: the seed of the signs; sketches can be compared only if they have one name.
+        tensor: float64, any shape.
+
+    Returns:
+        (SIZE,) float32 on the CPU.
+    """
     sketcher, signs = Sketcher(tensor.numel(), tensor.device), Signs(name, tensor.device)
     for piece in tensor.reshape(-1).split(PIECE):
         signs.next(piece.numel())
@@ -85,9 +90,16 @@ def sketch(name: str, tensor: torch.Tensor) -> torch.Tensor:
 
 
 def sketch_cosine(first: torch.Tensor, second: torch.Tensor, first_norm: float, second_norm: float) -> float | None:
-    """Estimated cosine of two tensors, or of two lists of tensors, from their sketches and their exact lengths.
+    """Return the estimated cosine of two tensors, or of two lists of tensors, from their sketches and exact lengths.
 
-    `first` and `second` are (SIZE,) or (tensors, SIZE). None if one of the lengths is zero or the sketches overflowed.
+    Args:
+        first: (SIZE,) for one tensor, (tensors, SIZE) for a list.
+        second: the shape of `first`.
+        first_norm: Frobenius norm of the first tensor or list.
+        second_norm: Frobenius norm of the second one.
+
+    Returns:
+        The cosine; None if a length is zero or a sketch overflowed.
     """
     if first_norm == 0.0 or second_norm == 0.0:
         return None
@@ -103,7 +115,15 @@ def group_cosines(
     second_norms: Sequence[float],
     groups: Sequence[Sequence[int]],
 ) -> list[float | None]:
-    """`sketch_cosine` of the rows of every group together."""
+    """Return `sketch_cosine` for each group of tensors.
+
+    Args:
+        first: sketches of the first list, (tensors, SIZE).
+        second: sketches of the second list, (tensors, SIZE).
+        first_norms: Frobenius norms of the first list's tensors.
+        second_norms: Frobenius norms of the second list's tensors.
+        groups: indices of the tensors in each group.
+    """
     found = []
     for rows in groups:
         lengths = (math.hypot(*(norms[row] for row in rows)) for norms in (first_norms, second_norms))

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
-from hubmerge.linalg import Eigenpairs, RankRule, eigenpairs_together, project
+from hubmerge.linalg import Eigenpairs, RankRule, batched_eigenpairs, project
 from hubmerge.linalg.projection import Diagonal, Precision
 from hubmerge.methods.averaging import adaptive_scale
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, TensorInput
@@ -68,7 +68,7 @@ class Opcm(Method):
         """Return the eigenpairs of A A^T, which the projection in float64 starts from."""
         if any(one.precision == "float32" for one in parameters):
             return [None] * len(accumulated)
-        return eigenpairs_together(accumulated)
+        return batched_eigenpairs(accumulated)
 
     def absorb(self, tensor: TensorInput[OpcmParameters]) -> Absorbed:
         """Add the task vector: only weight matrices have directions."""

@@ -1,4 +1,4 @@
-"""Tiny random models of many families, and checkpoints that differ from them a little, saved as their users do."""
+"""Tiny random models of many families, and checkpoints fine-tuned from them, saved as users save them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 
 def make(family: str, seed: int = 0, **changes: Any) -> Any:
-    """A new model of this class with random weights."""
+    """Return a new model of this class with random weights."""
     import transformers
 
     model_class = getattr(transformers, family)
@@ -83,12 +83,12 @@ def make(family: str, seed: int = 0, **changes: Any) -> Any:
 
 @cache
 def base(family: str) -> Any:
-    """The base model of this class; one and the same object for all tests, not to be changed."""
+    """Return the base model of this class; all tests share the object and must not change it."""
     return make(family)
 
 
 def tuned(family: str, seed: int, amount: float = 1e-2) -> Any:
-    """A copy of the base model every parameter of which was moved a little."""
+    """Return a copy of the base model with small random changes of every parameter."""
     model = make(family)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -98,13 +98,13 @@ def tuned(family: str, seed: int, amount: float = 1e-2) -> Any:
 
 
 def save(model: Any, folder: Path, **options: Any) -> Path:
-    """Save as `save_pretrained` does."""
+    """Save a model with `save_pretrained`."""
     model.save_pretrained(folder, **options)
     return folder
 
 
 def save_state_dict(model: Any, folder: Path) -> Path:
-    """Save as `torch.save(model.state_dict())` does: one pickle with the names that the model has in memory."""
+    """Save a model with `torch.save(model.state_dict())`: one pickle with the names that the model has in memory."""
     folder.mkdir(parents=True)
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Merging whole folders of models, from files to files, as a run does it; and the same by the literal oracle."""
+"""Merges of whole model folders, from files to files as in a run, and the same merges by the literal oracle."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ from tests import oracle
 
 @dataclass(frozen=True)
 class Merged:
-    """The merged model after the last step, in `folder`, and what is known of it."""
+    """Merged model after the last step, in `folder`, with its plan and statistics."""
 
     folder: Path
     plan: MergePlan
     rule: MatrixRule
-    figures: StepStats
+    stats: StepStats
     rounding: float | None
 
     def values(self) -> dict[str, torch.Tensor]:
-        """All tensors of the merged model."""
+        """Return all tensors of the merged model."""
         with open_checkpoint(self.folder) as merged:
             return {name: merged.read(name) for name in merged.tensors}
 
     def actions(self) -> dict[str, str]:
-        """What was done to each tensor."""
+        """Return the action for each tensor."""
         return {tensor.name: tensor.action for tensor in self.plan.tensors}
 
 
@@ -59,7 +59,7 @@ def merge(
     out_dtype: torch.dtype | None = None,
     method: str = "opcm",
 ) -> Merged:
-    """Merge checkpoints into the model in `base_folder`; the merged model is checked to load in transformers."""
+    """Merge checkpoints into the model in `base_folder` and check that transformers loads the merged model."""
     base = open_checkpoint(base_folder, "base")
     rule = weight_matrices(base.config, base.tensors)
     opened = [each if isinstance(each, Checkpoint) else open_checkpoint(each, each.name) for each in checkpoints]
@@ -67,13 +67,13 @@ def merge(
     plan = make_plan(base, aligned, rule, selection=selection, out_dtype=out_dtype)
     for each in (base, *aligned):
         check_ties(each, plan)
-    chosen = method_named(method)
-    parameters = chosen.Parameters()
+    merge_method = method_named(method)
+    parameters = merge_method.Parameters()
     state: MergeState | None = None
     for number, checkpoint in enumerate(aligned, start=1):
         place = folder / f"state{number}"
-        incoming = StepInput(checkpoint, lambda name: parameters)
-        state, (figures,) = merge_steps(base, [incoming], state, chosen, plan, place, workers=1)
+        step_input = StepInput(checkpoint, lambda _: parameters)
+        state, (stats,) = merge_steps(base, [step_input], state, merge_method, plan, place, workers=1)
     assert state is not None
     merged = folder / "merged"
     merged.mkdir()
@@ -82,11 +82,11 @@ def merge(
     write_config(base.config, merged, out_dtype=None if out_dtype is None else str(out_dtype).removeprefix("torch."))
     check_written(merged, plan.specs)
     check_loads_whole(merged)
-    return Merged(merged, plan, rule, figures, written.rounding)
+    return Merged(merged, plan, rule, stats, written.rounding)
 
 
 def check_loads_whole(folder: Path) -> None:
-    """Load the files in transformers: nothing is missing or left over, and hubmerge says so from the headers alone."""
+    """Check that transformers loads the files completely, and that hubmerge predicts it from the headers."""
     import transformers
 
     with open_checkpoint(folder) as merged:
@@ -98,7 +98,7 @@ def check_loads_whole(folder: Path) -> None:
 
 
 def as_oracle_sees(tensors: dict[str, torch.Tensor], plan: MergePlan) -> dict[str, np.ndarray]:
-    """The tensors that the plan merges, in float64, every expert's matrix under a name of its own."""
+    """Return the tensors that the plan merges, in float64, with each expert's matrix under a name of its own."""
     split: dict[str, np.ndarray] = {}
     for planned in plan.merged:
         values = tensors[planned.name].to(torch.float64).numpy()
@@ -112,7 +112,7 @@ def as_oracle_sees(tensors: dict[str, torch.Tensor], plan: MergePlan) -> dict[st
 def oracle_step(
     plan: MergePlan, base: dict[str, torch.Tensor], checkpoints: Sequence[dict[str, torch.Tensor]]
 ) -> oracle.OracleStep:
-    """What the literal form of OPCM makes of the same tensors."""
+    """Return the last step of the literal OPCM on the same tensors."""
     matrices = {
         name
         for name in as_oracle_sees(base, plan)

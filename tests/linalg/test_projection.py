@@ -1,4 +1,4 @@
-"""The fast projection against the literal one, and the properties it must have."""
+"""Tests of the projection: agreement with the literal oracle, and its properties."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from hubmerge.linalg import (
     Projection,
+    RankRule,
     cosine,
     frobenius_norm,
     leading_directions,
@@ -18,8 +19,11 @@ from hubmerge.linalg import (
     singular_directions,
     total_norm,
 )
+from hubmerge.linalg.projection import Diagonal
 from tests import oracle
 from tests.matrices import AWKWARD, awkward_pairs, decaying, with_values
+
+DIAGONALS: tuple[Diagonal, ...] = ("remove", "keep")
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +31,16 @@ def pairs() -> dict[str, tuple[np.ndarray, np.ndarray]]:
     return awkward_pairs(np.random.default_rng(0))
 
 
-def fast(accumulated: np.ndarray, task_vector: np.ndarray, alpha: float = 0.5, **options: str) -> Projection:
-    return project(torch.from_numpy(accumulated), torch.from_numpy(task_vector), alpha, **options)
+def fast(
+    accumulated: np.ndarray,
+    task_vector: np.ndarray,
+    alpha: float = 0.5,
+    *,
+    rank_rule: RankRule = "paper",
+    diagonal: Diagonal = "remove",
+) -> Projection:
+    pair = torch.from_numpy(accumulated), torch.from_numpy(task_vector)
+    return project(*pair, alpha, rank_rule=rank_rule, diagonal=diagonal)
 
 
 def length(matrix: np.ndarray) -> float:
@@ -36,16 +48,16 @@ def length(matrix: np.ndarray) -> float:
     return float(np.linalg.norm(matrix / largest) * largest) if largest else 0.0
 
 
-def gap(first: np.ndarray, second: np.ndarray, unit: float) -> float:
-    """Length of the difference, in units that keep its square inside float64."""
+def distance(first: np.ndarray, second: np.ndarray, unit: float) -> float:
+    """Return the norm of the difference in multiples of `unit`, which keeps squares inside float64."""
     return length((first - second) / unit) if unit else length(first - second)
 
 
 @pytest.mark.parametrize("diagonal", ["remove", "keep"])
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("kind", AWKWARD)
-def test_agrees_with_the_full_svd(
-    pairs: dict[str, tuple[np.ndarray, np.ndarray]], kind: str, alpha: float, diagonal: str
+def test_projection_agrees_with_the_full_svd(
+    pairs: dict[str, tuple[np.ndarray, np.ndarray]], kind: str, alpha: float, diagonal: Diagonal
 ) -> None:
     accumulated, task_vector = pairs[kind]
     before = accumulated.copy(), task_vector.copy()
@@ -53,26 +65,26 @@ def test_agrees_with_the_full_svd(
     result = fast(accumulated, task_vector, alpha, diagonal=diagonal)
     assert result.rank == rank or (diagonal == "keep" and alpha == 0.0)
     assert result.kept.shape == task_vector.shape
-    assert gap(result.kept.numpy(), expected, length(task_vector)) <= 1e-10
+    assert distance(result.kept.numpy(), expected, length(task_vector)) <= 1e-10
     assert np.array_equal(accumulated, before[0])
     assert np.array_equal(task_vector, before[1])
-    removed = 1.0 - gap(expected, 0.0 * expected, length(task_vector)) ** 2 if task_vector.any() else 0.0
+    removed = 1.0 - distance(expected, 0.0 * expected, length(task_vector)) ** 2 if task_vector.any() else 0.0
     assert result.removed_share == pytest.approx(removed, abs=1e-9)
 
 
 @pytest.mark.parametrize("rule", ["paper", "fusion_bench"])
 @pytest.mark.parametrize("alpha", [0.0, 0.2, 0.5, 0.8, 1.0])
-def test_both_rank_rules_agree_with_the_oracle(rule: str, alpha: float) -> None:
+def test_both_rank_rules_agree_with_the_oracle(rule: RankRule, alpha: float) -> None:
     rng = np.random.default_rng(5)
     accumulated, task_vector = decaying(rng, 30, 50), rng.standard_normal((30, 50))
-    for diagonal in ("remove", "keep"):
+    for diagonal in DIAGONALS:
         expected, rank = oracle.project(accumulated, task_vector, alpha, rule=rule, diagonal=diagonal)
         result = fast(accumulated, task_vector, alpha, rank_rule=rule, diagonal=diagonal)
         assert result.rank == rank
-        assert gap(result.kept.numpy(), expected, length(task_vector)) <= 1e-12
+        assert distance(result.kept.numpy(), expected, length(task_vector)) <= 1e-12
 
 
-def test_the_rank_rules_by_hand() -> None:
+def test_rank_rules_on_a_computed_example() -> None:
     values = torch.tensor([5.0, 3.0, 1.0, 1.0], dtype=torch.float64)
     by_alpha = {0.0: 0, 0.4: 1, 0.5: 1, 0.51: 2, 0.8: 2, 0.85: 3, 0.9: 3, 1.0: 4}
     assert {alpha: protected_rank(values, alpha) for alpha in by_alpha} == by_alpha
@@ -81,7 +93,7 @@ def test_the_rank_rules_by_hand() -> None:
     assert protected_rank(values[:0], 0.5) == 0
 
 
-def test_the_rank_does_not_hang_on_the_last_digit() -> None:
+def test_rank_does_not_depend_on_the_last_digit() -> None:
     equal = torch.full((10,), 0.1, dtype=torch.float64)
     for digit in (1.0 - 2e-16, 1.0, 1.0 + 2e-16):
         assert protected_rank(equal * digit, 0.3) == 3
@@ -90,7 +102,7 @@ def test_the_rank_does_not_hang_on_the_last_digit() -> None:
 
 @pytest.mark.parametrize("spread", [0.0, 1e-12, 1e-9, 1e-7])
 def test_a_cluster_is_as_exact_as_its_own_sensitivity_allows(spread: float) -> None:
-    # Singular vectors of a cluster turn under one rounding of the input: no algorithm can do better than that.
+    # One rounding of the input rotates the singular vectors of a cluster: no algorithm can be more exact.
     rng = np.random.default_rng(7)
     accumulated = with_values(rng, 32, 48, 1.0 + spread * np.arange(32)[::-1])
     task_vector = rng.standard_normal((32, 48))
@@ -120,26 +132,26 @@ def test_properties(rows: int, columns: int, rank: int, decades: float, exponent
     result = fast(accumulated, task_vector, alpha)
     kept = result.kept.numpy()
     bound = 1e-10 * length(task_vector)
-    # Nothing is left along the accumulated delta, nor inside its leading block.
+    # Nothing remains along the accumulated delta, nor inside its leading block.
     assert abs(np.sum(kept * accumulated)) <= bound * length(accumulated)
     if accumulated.any():
         u, _, vh = np.linalg.svd(accumulated)
         assert np.abs(u[:, : result.rank].T @ kept @ vh[: result.rank].T).max(initial=0.0) <= bound
-    # Only energy is taken, never given.
+    # Energy is only removed.
     assert length(kept) <= length(task_vector) * (1 + 1e-12)
     assert 0.0 <= result.removed_share <= 1.0
     # The scale and the sign of the accumulated delta do not matter.
     for factor in (-1.0, 3.0, 1e-6):
         assert length(fast(factor * accumulated, task_vector, alpha).kept.numpy() - kept) <= bound
-    # Linear in the task vector: once taken out, nothing more is taken out.
+    # Idempotent: a second projection removes nothing.
     assert length(fast(accumulated, kept, alpha).kept.numpy() - kept) <= bound
     # Transposing both transposes the result.
     turned = fast(accumulated.T.copy(), task_vector.T.copy(), alpha).kept.numpy()
     assert length(turned.T - kept) <= bound
 
 
-def test_the_null_space_keeps_its_diagonal() -> None:
-    # With an arbitrary basis of the null space, the entries of the diagonal there would be arbitrary as well.
+def test_null_space_keeps_its_diagonal() -> None:
+    # The basis of the null space is arbitrary, so its diagonal entries would be arbitrary too.
     rng = np.random.default_rng(3)
     left, right = np.linalg.qr(rng.standard_normal((20, 20)))[0], np.linalg.qr(rng.standard_normal((30, 30)))[0]
     accumulated = left[:, :4] @ np.diag([4.0, 3.0, 2.0, 1.0]) @ right[:, :4].T
@@ -149,7 +161,7 @@ def test_the_null_space_keeps_its_diagonal() -> None:
     assert result.removed_share <= 1e-26
 
 
-def test_directions_are_those_of_an_svd() -> None:
+def test_directions_agree_with_the_svd() -> None:
     rng = np.random.default_rng(11)
     matrix = decaying(rng, 40, 70, 4.0)
     directions = singular_directions(torch.from_numpy(matrix))

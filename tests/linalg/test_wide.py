@@ -1,4 +1,4 @@
-"""The projection of wide matrices on their short side, against the literal one."""
+"""Tests of the projection of wide matrices: agreement with the literal oracle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def wide(accumulated: np.ndarray, task_vector: np.ndarray, alpha: float) -> tupl
 
 @pytest.mark.parametrize("smallest", [0.5, 0.02, 1e-3, 1e-5])
 @pytest.mark.parametrize("alpha", [0.2, 0.5])
-def test_agrees_with_the_full_svd(alpha: float, smallest: float) -> None:
+def test_wide_projection_agrees_with_the_full_svd(alpha: float, smallest: float) -> None:
     rng = np.random.default_rng(1)
     values = np.r_[np.geomspace(1.0, 0.05, 36), np.geomspace(min(0.05, 10 * smallest), smallest, 4)]
     accumulated, task_vector = with_values(rng, 40, 130, np.sort(values)[::-1]), rng.standard_normal((40, 130))
@@ -50,9 +50,9 @@ def test_null_directions_keep_their_entries() -> None:
 @pytest.mark.parametrize(
     ("shape", "decades", "alpha"),
     [((40, 40 * WIDE - 1), 1.0, 0.5), ((30, 90), 4.0, 0.5), ((30, 90), 2.5, 0.999)],
-    ids=["not wide", "mostly small directions", "the block reaches the small directions"],
+    ids=["not wide", "mostly small directions", "small directions in the block"],
 )
-def test_leaves_the_rest_to_the_general_form(shape: tuple[int, int], decades: float, alpha: float) -> None:
+def test_unsuitable_matrices_use_the_general_form(shape: tuple[int, int], decades: float, alpha: float) -> None:
     rng = np.random.default_rng(3)
     accumulated, task_vector = decaying(rng, *shape, decades), rng.standard_normal(shape)
     assert wide(accumulated, task_vector, alpha) is None
@@ -68,6 +68,6 @@ def test_small_directions_are_those_below_the_threshold() -> None:
     task_vector = rng.standard_normal((20, 60))
     found = wide(accumulated, task_vector, 0.5)
     assert found is not None
-    # Along the one small direction nothing of the task vector is left either.
+    # Nothing of the task vector remains along the one small direction.
     u, _, vh = np.linalg.svd(accumulated, full_matrices=False)
     assert abs(u[:, -1] @ found[0].numpy() @ vh[-1]) <= 1e-9 * abs(u[:, -1] @ task_vector @ vh[-1])

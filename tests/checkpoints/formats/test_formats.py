@@ -108,7 +108,7 @@ def test_the_arithmetic_is_that_of_float64_whatever_is_stored(tmp_path: Path, dt
     for name, value in merged.values().items():
         assert value.dtype == dtype
         assert torch.equal(value.double(), cast_once(exact.values()[name], dtype).double()), name
-    assert merged.figures.scale == exact.figures.scale
+    assert merged.stats.scale == exact.stats.scale
     if dtype != torch.float64:
         told, measured = merged.rounding, _rounding(merged, exact)
         assert told == pytest.approx(measured, rel=1e-9)
@@ -118,7 +118,7 @@ def test_the_arithmetic_is_that_of_float64_whatever_is_stored(tmp_path: Path, dt
 def _rounding(merged: Merged, exact: Merged) -> float:
     values, wanted = merged.values(), exact.values()
     error = sum(float(((values[name].double() - wanted[name]) ** 2).sum()) for name in wanted) ** 0.5
-    return error / (exact.figures.accumulated_norm / exact.figures.scale)
+    return error / (exact.stats.accumulated_norm / exact.stats.scale)
 
 
 @pytest.mark.parametrize("out_dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)

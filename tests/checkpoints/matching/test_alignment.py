@@ -1,4 +1,4 @@
-"""Giving checkpoints the base model's names: every layout in use, and every misfit refused by name."""
+"""Tests of the alignment of checkpoints with a base model: layouts, buffers, ties, selections and refusals."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_tower_into_a_whole_model(opened: Open, stored: str) -> None:
     assert aligned.stored_name("vision_model.post_layernorm.weight") == f"{stored}post_layernorm.weight"
 
 
-def test_the_other_tower_goes_to_its_own_place(opened: Open) -> None:
+def test_the_text_tower_is_placed_in_the_text_tower(opened: Open) -> None:
     aligned = align(opened("base", WHOLE), opened("fine-tuned", OTHER_TOWER))
     assert_reads(aligned, with_prefix("text_model.", OTHER_TOWER))
 
@@ -97,7 +97,7 @@ def test_a_tower_with_projection_and_a_whole_model(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("base_name", ["CLIPModel", "CLIPVisionModel", "CLIPVisionModelWithProjection"])
-def test_towers_as_transformers_saves_them_fit_every_base(tmp_path: Path, base_name: str) -> None:
+def test_towers_saved_by_transformers_match_every_base(tmp_path: Path, base_name: str) -> None:
     base = open_checkpoint(save(base_name, tmp_path / "base"))
     tower = open_checkpoint(save("CLIPVisionModel", tmp_path / "tower"))
     aligned = align(base, tower)
@@ -135,7 +135,7 @@ def test_mixed_dtypes_are_read_as_stored(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("where", ["base", "checkpoint", "both"])
-def test_buffers_take_no_part(opened: Open, where: str) -> None:
+def test_buffers_are_ignored(opened: Open, where: str) -> None:
     buffers = {
         "embeddings.position_ids": torch.arange(5),
         "rotary.inv_freq": torch.ones(3),
@@ -172,32 +172,32 @@ def test_a_missing_tensor_inside_a_component_is_refused(opened: Open) -> None:
     assert "'vision_model.encoder.layers.0.q.bias'" in error.message
 
 
-def test_a_body_without_prefix_is_whole_or_refused(opened: Open) -> None:
+def test_a_body_without_prefix_must_be_complete(opened: Open) -> None:
     error = refused(opened("base", TOWER), opened("part", without(TOWER, ["post_layernorm.weight"])))
     assert "'post_layernorm.weight'" in error.message
 
 
-def test_another_shape_is_refused_naming_both(opened: Open) -> None:
+def test_another_shape_is_refused_with_both_shapes(opened: Open) -> None:
     wide = {**TOWER, "embeddings.position.weight": torch.ones(7, 4)}
     error = refused(opened("base", TOWER), opened("wide", wide))
     for text in ("'embeddings.position.weight'", "7 x 4", "5 x 4"):
         assert text in error.message
 
 
-def test_whole_numbers_where_the_base_has_weights(opened: Open) -> None:
+def test_integers_in_place_of_weights_are_refused(opened: Open) -> None:
     quantized = {**TOWER, "encoder.layers.0.q.weight": torch.ones(4, 4, dtype=torch.int8)}
     error = refused(opened("base", TOWER), opened("quantized", quantized))
     assert "'encoder.layers.0.q.weight'" in error.message
     assert "int8" in error.message
 
 
-def test_two_tensors_for_one_place(opened: Open) -> None:
+def test_two_tensors_with_one_name_in_the_base_are_refused(opened: Open) -> None:
     both = {**with_prefix("vision_model.", TOWER), "post_layernorm.weight": torch.ones(4)}
     error = refused(opened("base", TOWER), opened("both", both))
     assert "both match 'post_layernorm.weight'" in error.message
 
 
-def test_two_equally_good_places_are_refused(opened: Open) -> None:
+def test_ambiguous_names_are_refused(opened: Open) -> None:
     stack = random_tensors({"block.0.q.weight": (4, 4), "norm.weight": (4,)})
     base = opened("base", {**with_prefix("encoder.", stack), **with_prefix("decoder.", stack)})
     error = refused(base, opened("stack", stack))
@@ -206,12 +206,12 @@ def test_two_equally_good_places_are_refused(opened: Open) -> None:
     assert "`decoder.`" in error.message
 
 
-def test_another_architecture(opened: Open) -> None:
+def test_another_architecture_is_refused(opened: Open) -> None:
     error = refused(opened("base", TOWER), opened("other", random_tensors({"x.weight": (3,), "y.weight": (3,)})))
     assert "'x.weight' and 1 more" in error.message
 
 
-def test_a_checkpoint_of_buffers_alone(opened: Open) -> None:
+def test_a_checkpoint_with_only_buffers_is_refused(opened: Open) -> None:
     error = refused(opened("base", TOWER), opened("buffers", {"embeddings.position_ids": torch.arange(5)}))
     assert "none of its 1 tensors" in error.message
 
@@ -237,7 +237,7 @@ def test_the_hint_of_a_surplus_component_is_a_selection_that_works(opened: Open)
 
 
 @pytest.mark.parametrize(
-    ("selection", "said", "hint"),
+    ("selection", "message", "hint"),
     [
         (
             Selection(include=("vision_model",)),
@@ -256,18 +256,18 @@ def test_the_hint_of_a_surplus_component_is_a_selection_that_works(opened: Open)
         ),
     ],
 )
-def test_a_selection_that_leaves_nothing_of_the_base_is_told_as_such(
-    opened: Open, selection: Selection, said: str, hint: str
+def test_a_selection_that_covers_no_tensor_is_refused(
+    opened: Open, selection: Selection, message: str, hint: str
 ) -> None:
     with pytest.raises(CheckpointError) as caught:
         align(opened("base", WHOLE), opened("tower", TOWER), selection=selection)
-    assert caught.value.message.startswith(said)
+    assert caught.value.message.startswith(message)
     examples = ("vision_model.embeddings.class_embedding", "text_model.embeddings.token.weight")
     assert all(repr(name) in caught.value.message for name in (*examples, "visual_projection.weight"))
     assert hint in (caught.value.hint or "")
 
 
-def test_only_included_tensors_are_asked_for(opened: Open) -> None:
+def test_only_included_tensors_are_required(opened: Open) -> None:
     only = Selection(include=("encoder.*",))
     part = {name: tensor for name, tensor in TOWER.items() if name.startswith("encoder.")}
     assert_reads(align(opened("base", TOWER), opened("part", part), selection=only), part)
@@ -297,7 +297,7 @@ def test_a_tied_tensor_that_only_the_checkpoint_stores_is_ignored(opened: Open) 
     refused(base, checkpoint)
 
 
-def test_a_tied_tensor_that_is_not_its_partner_s_copy(opened: Open) -> None:
+def test_a_tied_tensor_with_other_values_is_refused(opened: Open) -> None:
     differing = {**LANGUAGE, "lm_head.weight": torch.zeros(9, 4)}
     aligned = align(opened("base", LANGUAGE), opened("untied", differing), ties=TIES)
     with pytest.raises(CheckpointError, match=r"untied: tensors 'lm_head\.weight' and 'model\.embed\.weight' differ"):
@@ -305,7 +305,7 @@ def test_a_tied_tensor_that_is_not_its_partner_s_copy(opened: Open) -> None:
     align(opened("base2", LANGUAGE), opened("tied", LANGUAGE), ties=TIES).check_ties()
 
 
-def test_a_tied_tensor_stored_under_its_partner_s_name_alone(opened: Open) -> None:
+def test_a_tied_tensor_stored_only_under_its_alias(opened: Open) -> None:
     stored = {**without(LANGUAGE, ["model.embed.weight"]), "lm_head.weight": LANGUAGE["model.embed.weight"]}
     aligned = align(opened("base", LANGUAGE), opened("other name", stored), ties=TIES)
     assert_reads(aligned, LANGUAGE)
@@ -358,7 +358,7 @@ def test_tied_tensors_that_base_and_checkpoint_both_store_are_compared(opened: O
         alignment.apply(opened("untied", {**both, "lm_head.weight": torch.zeros(9, 4)})).check_ties()
 
 
-def test_raw_chunks_and_closing_go_through(opened: Open) -> None:
+def test_raw_chunks_and_close_use_the_checkpoint(opened: Open) -> None:
     aligned = align(opened("base", WHOLE), opened("fine-tuned", TOWER))
     name = "vision_model.encoder.layers.0.q.weight"
     raw = TOWER["encoder.layers.0.q.weight"].numpy().tobytes()

@@ -1,4 +1,4 @@
-"""CLIP in all its layouts: whole models, towers with and without prefix, towers with a projection, and mixtures."""
+"""Tests of the layouts of CLIP: whole models, towers with and without prefix, with a projection, and mixtures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def whole(folder: Path, seed: int) -> Path:
 
 
 def tower(folder: Path, seed: int, prefix: str) -> Path:
-    """The vision tower of `whole`, as transformers 4 (with the prefix) or 5 (without) writes a new one."""
+    """Save the vision tower of `whole` as transformers 4 (with the prefix) or 5 (without) does."""
     target = save(base("CLIPVisionModel"), folder / f"tower{seed}{prefix.rstrip('.')}")
     names = set(load_file(target / "model.safetensors"))
     values = load_file(whole(folder, seed) / "model.safetensors")
@@ -56,7 +56,7 @@ def entry(folder: Path, kind: str, seed: int) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, torch.Tensor]:
-    """The merged tower, from towers without prefix in a base model that is one as well."""
+    """Return the merged tower, from towers without prefix and a whole base model."""
     folder = tmp_path_factory.mktemp("expected")
     start = save(base("CLIPModel"), folder / "base")
     merged = merge(folder, start, [tower(folder, seed, "") for seed in SEEDS]).values()
@@ -95,7 +95,7 @@ def test_a_tower_as_the_base_model(tmp_path: Path, base_kind: str, kind: str) ->
     (tmp_path / "base").mkdir()
     start = entry(tmp_path / "base", base_kind, 0)
     checkpoints = [entry(tmp_path, kind, seed) for seed in SEEDS]
-    # For a base model that is no whole CLIPModel, the reference has one too: seed 0 of `tuned`, not `base`.
+    # The expected result for a base model that is not a whole CLIPModel uses seed 0 of `tuned`.
     reference = merge(tmp_path / "reference", whole(tmp_path / "base", 0), [entry(tmp_path, "plain", s) for s in SEEDS])
     merged = merge(tmp_path, start, checkpoints)
     wanted = {name: value for name, value in reference.values().items() if name.startswith(PREFIX)}
@@ -107,7 +107,7 @@ def test_a_tower_as_the_base_model(tmp_path: Path, base_kind: str, kind: str) ->
     assert all(name.startswith(prefix) or name == PROJECTION for name in merged.values())
 
 
-def test_whole_models_merge_whole(tmp_path: Path) -> None:
+def test_all_tensors_of_whole_models_are_merged(tmp_path: Path) -> None:
     from transformers import CLIPModel
 
     start = save(base("CLIPModel"), tmp_path / "base")
@@ -119,9 +119,7 @@ def test_whole_models_merge_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kinds", [("whole", "plain"), ("prefixed", "whole"), ("projected", "plain")])
-def test_a_mixed_stream_without_a_rule_is_refused_with_the_rule_that_helps(
-    tmp_path: Path, kinds: tuple[str, str]
-) -> None:
+def test_a_mixed_stream_without_a_rule_is_refused_and_the_hint_works(tmp_path: Path, kinds: tuple[str, str]) -> None:
     start = save(base("CLIPModel"), tmp_path / "base")
     entries = [entry(tmp_path, kind, seed) for kind, seed in zip(kinds, SEEDS, strict=True)]
     rule = 'include: ["vision_model.*"]' if "whole" in kinds else 'exclude: ["visual_projection.*"]'
@@ -132,13 +130,13 @@ def test_a_mixed_stream_without_a_rule_is_refused_with_the_rule_that_helps(
     assert {tensor.name for tensor in merged.plan.merged} == {n for n in read_all(start) if n.startswith(PREFIX)}
 
 
-def test_the_layout_is_told(tmp_path: Path) -> None:
+def test_layouts_are_described(tmp_path: Path) -> None:
     start = open_checkpoint(save(base("CLIPModel"), tmp_path / "base"))
-    told = {
+    layouts = {
         kind: align(start, open_checkpoint(entry(tmp_path, kind, 1))).layout
         for kind in ("whole", "plain", "prefixed", "projected")
     }
-    assert told == {
+    assert layouts == {
         "whole": "names as they are",
         "plain": "`vision_model.` added to the names",
         "prefixed": "names as they are",
@@ -146,7 +144,7 @@ def test_the_layout_is_told(tmp_path: Path) -> None:
     }
 
 
-def test_companions_come_along_and_weights_in_other_formats_do_not(tmp_path: Path) -> None:
+def test_auxiliary_files_are_copied_but_not_weights_in_other_formats(tmp_path: Path) -> None:
     start = save(base("CLIPModel"), tmp_path / "base")
     companions = {
         "preprocessor_config.json": "{}",

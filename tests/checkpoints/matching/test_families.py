@@ -1,4 +1,4 @@
-"""Tiny models of every family that the documentation names, merged from files to files."""
+"""Tests of merges from files to files, for every family of models in docs/layouts.md."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ MATRICES = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_two_steps_are_what_the_literal_form_gives(tmp_path: Path, family: str) -> None:
+def test_two_steps_agree_with_the_oracle(tmp_path: Path, family: str) -> None:
     folders = [save(base(family), tmp_path / "base")]
     folders += [save(tuned(family, seed), tmp_path / f"tuned{seed}") for seed in (1, 2)]
     merged = merge(tmp_path, folders[0], folders[1:], out_dtype=torch.float64)
@@ -47,8 +47,8 @@ def test_two_steps_are_what_the_literal_form_gives(tmp_path: Path, family: str) 
     found = as_oracle_sees(merged.values(), merged.plan)
     moved = distance(expected.merged, as_oracle_sees(before, merged.plan))
     assert distance(found, expected.merged) <= 1e-9 * moved
-    assert merged.figures.scale == pytest.approx(expected.scale, rel=1e-10)
-    ranks = [rank for tensor in merged.figures.tensors for rank in tensor.ranks]
+    assert merged.stats.scale == pytest.approx(expected.scale, rel=1e-10)
+    ranks = [rank for tensor in merged.stats.tensors for rank in tensor.ranks]
     assert sorted(ranks) == sorted(expected.ranks.values())
     actions = list(merged.actions().values())
     assert actions.count("merge-matrix") == MATRICES[family]
@@ -57,7 +57,7 @@ def test_two_steps_are_what_the_literal_form_gives(tmp_path: Path, family: str) 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_merge_of_one_checkpoint_gives_it_back(tmp_path: Path, family: str) -> None:
+def test_a_merge_of_one_checkpoint_returns_the_checkpoint(tmp_path: Path, family: str) -> None:
     checkpoint = save(tuned(family, 1), tmp_path / "tuned")
     merged = merge(tmp_path, save(base(family), tmp_path / "base"), [checkpoint])
     expected, found = read_all(checkpoint), merged.values()
@@ -157,31 +157,31 @@ def test_an_untied_head_under_a_tied_base_is_refused(tmp_path: Path) -> None:
         merge(tmp_path, save(base("Qwen2ForCausalLM"), tmp_path / "base"), [folder])
 
 
-def test_transposed_matrices_are_merged_as_if_they_were_not(tmp_path: Path) -> None:
-    """GPT-2 stores (inputs, outputs): what the projection does to a matrix, it does to its transpose."""
+def test_transposed_matrices_give_transposed_results() -> None:
+    """GPT-2 stores its matrices transposed: the projection of a transpose is the transpose of the projection."""
     generator = torch.Generator().manual_seed(0)
     for shape in ((6, 9), (9, 6), (5, 5)):
         accumulated, change = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(2))
         method = method_named("opcm")
         plain = method.absorb_matrix(TensorInput(accumulated, change, method.Parameters(), step=2))
-        across = TensorInput(accumulated.T.contiguous(), change.T.contiguous(), method.Parameters(), step=2)
-        turned = method.absorb_matrix(across)
-        assert plain.rank == turned.rank
-        torch.testing.assert_close(plain.accumulated, turned.accumulated.T, rtol=1e-10, atol=1e-12)
+        transposed = TensorInput(accumulated.T.contiguous(), change.T.contiguous(), method.Parameters(), step=2)
+        result = method.absorb_matrix(transposed)
+        assert plain.rank == result.rank
+        torch.testing.assert_close(plain.accumulated, result.accumulated.T, rtol=1e-10, atol=1e-12)
 
 
 def test_experts_have_ranks_of_their_own(tmp_path: Path) -> None:
     family = "GraniteMoeForCausalLM"
     folders = [save(tuned(family, seed), tmp_path / f"tuned{seed}") for seed in (1, 2)]
     merged = merge(tmp_path, save(base(family), tmp_path / "base"), folders)
-    fused = [t for t in merged.figures.tensors if t.name.endswith(("input_linear.weight", "output_linear.weight"))]
+    fused = [t for t in merged.stats.tensors if t.name.endswith(("input_linear.weight", "output_linear.weight"))]
     assert [len(tensor.ranks) for tensor in fused] == [2, 2]
     assert all(tensor.rank is None and tensor.directions == 16 for tensor in fused if "input" in tensor.name)
     assert all(0.0 < tensor.removed_share < 1.0 for tensor in fused)
 
 
 @pytest.mark.parametrize("family", ["MixtralForCausalLM", "Qwen3MoeForCausalLM"])
-def test_experts_in_another_form_are_refused_and_either_hint_brings_them_together(tmp_path: Path, family: str) -> None:
+def test_experts_in_another_form_are_refused_and_both_hints_work(tmp_path: Path, family: str) -> None:
     import transformers
 
     first, second = save(base(family), tmp_path / "base"), save(tuned(family, 1), tmp_path / "tuned")

@@ -1,4 +1,4 @@
-"""What is said of a checkpoint that does not fit: all that is wrong with it at once, and a rule that helps at once."""
+"""Tests of the errors for checkpoints that do not match: all mismatches in one message, one rule in the hint."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refused(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = ALL
     return caught.value
 
 
-def test_all_tensors_of_another_shape_are_told_with_one_rule(opened: Open) -> None:
+def test_all_tensors_of_another_shape_are_in_one_rule(opened: Open) -> None:
     base, checkpoint = opened("base", LANGUAGE), opened("tuned", language(vocabulary=11))
     error = refused(base, checkpoint)
     assert error.message == (
@@ -56,9 +56,9 @@ def test_all_tensors_of_another_shape_are_told_with_one_rule(opened: Open) -> No
     assert len(align(base, checkpoint, selection=rule).tensors) == 7
 
 
-def test_all_missing_tensors_stand_in_one_rule(opened: Open) -> None:
-    gone = [f"model.layers.{layer}.{part}.weight" for layer in range(6) for part in ("q_proj", "k_proj")]
-    base, checkpoint = opened("base", language(6)), opened("part", without(language(6), gone))
+def test_all_missing_tensors_are_in_one_rule(opened: Open) -> None:
+    missing = [f"model.layers.{layer}.{part}.weight" for layer in range(6) for part in ("q_proj", "k_proj")]
+    base, checkpoint = opened("base", language(6)), opened("part", without(language(6), missing))
     error = refused(base, checkpoint)
     assert error.message == (
         "part: tensors 'model.layers.0.q_proj.weight' and 11 more are missing, expected all tensors that the base "
@@ -66,10 +66,10 @@ def test_all_missing_tensors_stand_in_one_rule(opened: Open) -> None:
     )
     rule = selection_in(error)
     assert rule == Selection(exclude=("model.layers.*.q_proj.weight", "model.layers.*.k_proj.weight"))
-    assert not set(align(base, checkpoint, selection=rule).tensors) & set(gone)
+    assert not set(align(base, checkpoint, selection=rule).tensors) & set(missing)
 
 
-def test_what_is_missing_surplus_and_of_another_shape_stands_in_one_rule_beside_that_of_the_recipe(
+def test_one_rule_excludes_all_mismatches_and_keeps_the_rule_of_the_recipe(
     opened: Open,
 ) -> None:
     tensors = {
@@ -94,7 +94,7 @@ def test_what_is_missing_surplus_and_of_another_shape_stands_in_one_rule_beside_
     assert len(align(base, checkpoint, selection=rule).tensors) == 12
 
 
-def test_a_surplus_part_of_a_checkpoint_with_a_prefix(opened: Open) -> None:
+def test_a_surplus_module_of_a_checkpoint_with_a_prefix(opened: Open) -> None:
     tensors = with_prefix("module.", {**LANGUAGE, "score.weight": torch.ones(2, 4)})
     base, checkpoint = opened("base", LANGUAGE), opened("wrapped", tensors)
     rule = selection_in(refused(base, checkpoint))
@@ -102,7 +102,7 @@ def test_a_surplus_part_of_a_checkpoint_with_a_prefix(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("width", [4, 8])
-def test_a_checkpoint_of_another_architecture_is_not_to_be_cut_down(opened: Open, width: int) -> None:
+def test_another_architecture_has_no_rule_in_the_hint(opened: Open, width: int) -> None:
     tensors = random_tensors(
         {
             "bert.embeddings.word_embeddings.weight": (9, width),
@@ -119,58 +119,78 @@ def test_a_checkpoint_of_another_architecture_is_not_to_be_cut_down(opened: Open
 
 
 @pytest.mark.parametrize(("base_layers", "layers"), [(1, 2), (2, 1), (8, 6), (6, 8)])
-def test_a_checkpoint_of_another_depth_is_not_to_be_cut_down(opened: Open, base_layers: int, layers: int) -> None:
+def test_another_depth_has_no_rule_in_the_hint(opened: Open, base_layers: int, layers: int) -> None:
     error = refused(opened("base", language(base_layers)), opened("other", language(layers)))
     assert "other: its layers are not those of the base model base: tensors 'model.layers." in error.message
     assert "exclude" not in (error.hint or "")
 
 
+def with_codes(parts: Mapping[str, torch.dtype]) -> dict[str, torch.Tensor]:
+    """Return the language model with each projection's weight replaced by `parts`."""
+    others = {name: tensor for name, tensor in LANGUAGE.items() if "_proj" not in name}
+    modules = [name.removesuffix(".weight") for name in LANGUAGE if "_proj" in name]
+    return {
+        **others,
+        **{f"{module}.{part}": torch.ones(4, 4).to(dtype) for module in modules for part, dtype in parts.items()},
+    }
+
+
+GPTQ = {"qweight": torch.int32, "qzeros": torch.int32, "scales": torch.float16, "g_idx": torch.int32}
+
+
 @pytest.mark.parametrize(
-    ("parts", "config", "told"),
+    ("parts", "config", "excluded", "message"),
     [
-        ({"weight": torch.float8_e4m3fn, "weight_scale": torch.float32}, None, "weight_scale' belongs to a quantized"),
-        ({"weight": torch.float8_e4m3fn, "weight_scale_inv": torch.float32}, None, "weight_scale_inv' belongs"),
         (
-            {"qweight": torch.int32, "qzeros": torch.int32, "scales": torch.float16, "g_idx": torch.int32},
+            {"weight": torch.float8_e4m3fn, "weight_scale": torch.float32},
+            None,
+            (),
+            "weight_scale' belongs to a quantized format",
+        ),
+        ({"weight": torch.float8_e4m3fn, "weight_scale_inv": torch.float32}, None, (), "weight_scale_inv' belongs"),
+        (GPTQ, {"quantization_config": {"quant_method": "gptq"}}, (), "belongs to a quantized format (gptq)"),
+        (
+            GPTQ,
             {"quantization_config": {"quant_method": "gptq"}},
+            ("*scale*", "*_idx"),
             "belongs to a quantized format (gptq)",
         ),
-        ({"codes": torch.int16}, {"quantization_config": {}}, None),
-        ({"codes": torch.float16}, {"quantization_config": {"quant_method": "x"}}, "sets a quantized format (x)"),
+        (
+            {"codes": torch.float16},
+            {"quantization_config": {"quant_method": "x"}},
+            (),
+            "its config.json sets a quantized format (x)",
+        ),
     ],
 )
-@pytest.mark.parametrize("excluded", [(), ("*scale*", "*_idx")])
-def test_a_quantized_format_is_told_at_once(
+def test_a_quantized_format_is_named(
     opened: Open,
     parts: dict[str, torch.dtype],
     config: dict[str, Any] | None,
-    told: str | None,
     excluded: tuple[str, ...],
+    message: str,
 ) -> None:
-    quantized = {
-        **{name: tensor for name, tensor in LANGUAGE.items() if "_proj" not in name},
-        **{
-            f"{name.removesuffix('.weight')}.{part}": torch.ones(4, 4).to(dtype)
-            for name in LANGUAGE
-            if "_proj" in name
-            for part, dtype in parts.items()
-        },
-    }
-    if told is None or (excluded and "weight" in parts):
-        return
-    error = refused(opened("base", LANGUAGE), opened("quantized", quantized, config), Selection(exclude=excluded))
+    checkpoint = opened("quantized", with_codes(parts), config)
+    error = refused(opened("base", LANGUAGE), checkpoint, Selection(exclude=excluded))
     assert error.message.startswith("quantized: ")
-    assert told in error.message
+    assert message in error.message
     assert error.hint == "merge an unquantized version of this model"
 
 
-def test_a_quantized_base_model_is_told_as_such(opened: Open) -> None:
+def test_an_empty_quantization_config_is_no_quantized_format(opened: Open) -> None:
+    checkpoint = opened("codes", with_codes({"codes": torch.int16}), {"quantization_config": {}})
+    error = refused(opened("base", LANGUAGE), checkpoint)
+    assert "quantized" not in error.message
+    assert "q_proj.weight' and 5 more are missing" in error.message
+
+
+def test_a_quantized_base_model_is_refused(opened: Open) -> None:
     scales = {f"model.layers.{layer}.q_proj.weight_scale": torch.ones(1) for layer in range(2)}
     error = refused(opened("base", {**LANGUAGE, **scales}), opened("tuned", LANGUAGE))
     assert error.message.startswith("base: tensor 'model.layers.0.q_proj.weight_scale' belongs to a quantized format")
 
 
-def test_patterns_take_no_more_than_they_are_to() -> None:
+def test_patterns_match_no_spared_name() -> None:
     names = ["head.weight", "head.bias", "layers.0.q.weight", "layers.1.q.weight", "layers.10.q.bias", "scale"]
     spared = ["layers.2.q.bias", "layers.2.k.weight"]
     assert patterns_for(names, spared) == ["head.*", "layers.*.q.weight", "layers.10.q.bias", "scale"]

@@ -1,4 +1,4 @@
-"""Classification heads of many classes: heads for other classes are told by what the class says, not by a few names."""
+"""Tests of classification heads, which are found by the model's class and not only by their names."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.checkpoints.files import random_tensors, write_folder
 
 BERT = "BertForSequenceClassification"
 ANIMALS = {0: "cat", 1: "dog", 2: "owl"}
-COLOURS = {0: "red", 1: "blue", 2: "grey"}
+COLORS = {0: "red", 1: "blue", 2: "grey"}
 
-# The class, its config, and the glob that takes the first of its head's tensors and those beside it.
+# The class, its config, and the glob for the module with the first tensor of its head.
 CLASSES: dict[str, tuple[dict[str, Any], str]] = {
     "T5ForSequenceClassification": (FAMILIES["T5ForConditionalGeneration"], "classification_head.*"),
     "BartForSequenceClassification": (
@@ -99,10 +99,10 @@ def renamed(folder: Path, prefix: str) -> Path:
 
 
 @pytest.mark.parametrize("family", CLASSES)
-def test_other_classes_are_refused_and_the_hint_takes_the_head_alone(tmp_path: Path, family: str) -> None:
+def test_other_classes_are_refused_and_the_hint_excludes_only_the_head(tmp_path: Path, family: str) -> None:
     config, glob = CLASSES[family]
     base = saved(family, tmp_path / "base", config, id2label=ANIMALS)
-    other = saved(family, tmp_path / "other", config, id2label=COLOURS)
+    other = saved(family, tmp_path / "other", config, id2label=COLORS)
     error = refused(base, other)
     assert "for red, blue, grey" in error.message
     assert f'exclude: ["{glob}"]' in (error.hint or "")
@@ -114,9 +114,9 @@ def test_other_classes_are_refused_and_the_hint_takes_the_head_alone(tmp_path: P
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
 @pytest.mark.parametrize("known", [True, False])
-def test_a_prefix_does_not_hide_a_head(tmp_path: Path, prefix: str, known: bool) -> None:
+def test_a_prefix_does_not_hide_a_head(tmp_path: Path, prefix: str, *, known: bool) -> None:
     base = renamed(save(make(BERT), tmp_path / "base"), prefix)
-    other = save(make(BERT, 3, id2label=COLOURS), tmp_path / "other")
+    other = save(make(BERT, 3, id2label=COLORS), tmp_path / "other")
     if not known:
         (base / "config.json").write_text('{"model_type": "of somebody", "id2label": {"0": "a", "1": "b", "2": "c"}}')
     error = refused(base, other)
@@ -125,9 +125,9 @@ def test_a_prefix_does_not_hide_a_head(tmp_path: Path, prefix: str, known: bool)
 
 
 @pytest.mark.parametrize("include", [("*.weight",), ("bert.*", "*.bias"), ("[bc]*",)])
-def test_a_glob_that_takes_more_than_a_head_does_not_decide_for_it(tmp_path: Path, include: tuple[str, ...]) -> None:
+def test_an_include_of_more_than_the_head_does_not_override_the_check(tmp_path: Path, include: tuple[str, ...]) -> None:
     base = save(make(BERT), tmp_path / "base")
-    other = save(make(BERT, 3, id2label=COLOURS), tmp_path / "other")
+    other = save(make(BERT, 3, id2label=COLORS), tmp_path / "other")
     decided = (*include, "classifier.*")
     error = refused(base, other, Selection(include))
     assert f"include: {json.dumps(decided)}" in (error.hint or "")
@@ -136,14 +136,14 @@ def test_a_glob_that_takes_more_than_a_head_does_not_decide_for_it(tmp_path: Pat
         assert {"classifier.weight", "classifier.bias"} <= merged
 
 
-def test_heads_whose_classes_are_the_same_everywhere_are_merged(tmp_path: Path) -> None:
-    """The two rows of an answer's start and end, and of next and other sentences, are nobody's own classes."""
+def test_heads_with_fixed_classes_are_merged(tmp_path: Path) -> None:
+    """The two rows for start and end of an answer, and for next sentence or not, have one meaning in all models."""
     for family in ("BertForQuestionAnswering", "BertForNextSentencePrediction"):
         base = saved(family, tmp_path / family, LANGUAGE)
         assert not planned(base, base).kept
 
 
-def test_a_head_of_a_class_that_transformers_does_not_know_is_told_by_its_rows(tmp_path: Path) -> None:
+def test_a_head_of_an_unknown_class_is_found_by_its_rows(tmp_path: Path) -> None:
     tensors = random_tensors(
         {"body.linear.weight": (4, 4), "body.embed.weight": (3, 4), "body.scale": (), "output.weight": (3, 4)}
     )
@@ -151,7 +151,7 @@ def test_a_head_of_a_class_that_transformers_does_not_know_is_told_by_its_rows(t
     def written(name: str, **classes: Any) -> Path:
         return write_folder(tmp_path / name, tensors, {"model_type": "of somebody", **classes})
 
-    base, other = written("base", id2label=ANIMALS), written("other", id2label=COLOURS)
+    base, other = written("base", id2label=ANIMALS), written("other", id2label=COLORS)
     error = refused(base, other)
     assert "'output.weight'" in error.message
     assert 'exclude: ["output.*"]' in (error.hint or "")

@@ -1,4 +1,4 @@
-"""What transformers will make of a model is told from its config and names, before anything is written."""
+"""Tests of the load check, which predicts from config and names what transformers loads."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ Shapes = dict[str, tuple[int, ...]]
 
 
 def stored(name: str, folder: Path, **changes: Any) -> tuple[dict[str, Any], Shapes]:
-    """Config, with changes, and shapes of a saved model."""
+    """Return the config, with changes, and the shapes of a saved model."""
     with open_checkpoint(save(name, folder)) as checkpoint:
         shapes = {tensor: info.shape for tensor, info in checkpoint.tensors.items()}
         return {**checkpoint.config, **changes}, shapes
 
 
-def told(config: dict[str, Any], shapes: Shapes) -> tuple[str, ...]:
+def notes_on(config: dict[str, Any], shapes: Shapes) -> tuple[str, ...]:
     return check_loads(config, shapes, shapes, "base")
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_model_that_loads_whole_has_nothing_to_tell(name: str, tmp_path: Path) -> None:
-    assert told(*stored(name, tmp_path)) == ()
+def test_a_model_that_loads_completely_has_no_notes(name: str, tmp_path: Path) -> None:
+    assert notes_on(*stored(name, tmp_path)) == ()
 
 
-def test_what_the_class_has_no_place_for_is_told_and_no_fault(tmp_path: Path) -> None:
+def test_missing_and_unused_weights_of_the_original_are_notes(tmp_path: Path) -> None:
     config, shapes = stored("BertForSequenceClassification", tmp_path, architectures=["BertForMaskedLM"])
     shapes |= {"bert.embeddings.position_ids": (1, 16), "bert.encoder.layer.0.attention.masked_bias": ()}
-    lacks, surplus = told(config, shapes)
-    assert lacks.startswith("base lacks cls.predictions.")
-    assert "which BertForMaskedLM initializes randomly on load" in lacks
-    assert surplus == (
+    missing, unused = notes_on(config, shapes)
+    assert missing.startswith("base lacks cls.predictions.")
+    assert "which BertForMaskedLM initializes randomly on load" in missing
+    assert unused == (
         "BertForMaskedLM does not use bert.encoder.layer.0.attention.masked_bias, bert.pooler.dense.bias, "
         "bert.pooler.dense.weight and 2 more of base; they are written like all others"
     )
@@ -55,27 +55,27 @@ def test_what_the_class_has_no_place_for_is_told_and_no_fault(tmp_path: Path) ->
     }
 
 
-def test_transformers_itself_says_nothing(
+def test_transformers_prints_nothing(
     tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # nobody has asked before
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))  # an empty memo
     config, shapes = stored("BertForSequenceClassification", tmp_path, architectures=["BertForMaskedLM"])
     capfd.readouterr()
     verbosity = transformers.utils.logging.get_verbosity()
     with caplog.at_level(logging.WARNING):
-        assert told(config, shapes)
+        assert notes_on(config, shapes)
     assert capfd.readouterr() == ("", "")
     assert not caplog.records
     assert transformers.utils.logging.get_verbosity() == verbosity
 
 
-def test_what_only_the_merged_model_lacks_is_refused(tmp_path: Path) -> None:
+def test_weights_that_only_the_merged_model_lacks_are_refused(tmp_path: Path) -> None:
     config, shapes = stored("LlamaForCausalLM", tmp_path)
     written = {name: shape for name, shape in shapes.items() if name != "lm_head.weight"}
-    assert told(config, written)
+    assert notes_on(config, written)
     with pytest.raises(CheckpointError, match=r"^base: the merged model would lack lm_head\.weight: tied copies"):
         check_loads(config, written, shapes, "base")
     assert check_loads({**config, "tie_word_embeddings": True}, written, shapes, "base") == ()
@@ -91,46 +91,46 @@ def test_what_only_the_merged_model_lacks_is_refused(tmp_path: Path) -> None:
         ("MixtralForCausalLM", "num_hidden_layers", "model.layers"),
     ],
 )
-def test_a_config_that_miscounts_layers_is_refused(name: str, key: str, layer: str, tmp_path: Path) -> None:
+def test_a_config_with_another_number_of_layers_is_refused(name: str, key: str, layer: str, tmp_path: Path) -> None:
     config, shapes = stored(name, tmp_path)
     with pytest.raises(CheckpointError, match=rf"^base: config.json describes layers .* do not have: {layer}\.2\n"):
-        told({**config, key: 3}, shapes)
+        notes_on({**config, key: 3}, shapes)
     with pytest.raises(CheckpointError, match=rf"layers that config.json does not describe: {layer}\.1\n") as caught:
-        told({**config, key: 1}, shapes)
+        notes_on({**config, key: 1}, shapes)
     assert caught.value.hint == "restore the config.json that was saved with the weights"
 
 
-def test_a_stack_that_the_weights_lack_is_refused(tmp_path: Path) -> None:
+def test_a_missing_stack_of_layers_is_refused(tmp_path: Path) -> None:
     config, shapes = stored("CLIPModel", tmp_path)
     tower = {name: shape for name, shape in shapes.items() if not name.startswith("text_model.")}
     with pytest.raises(CheckpointError, match=r"weights do not have: text_model\.encoder\.layers\.0, text_model"):
-        told(config, tower)
+        notes_on(config, tower)
 
 
-def test_other_shapes_are_refused(tmp_path: Path) -> None:
+def test_mismatched_shapes_are_refused(tmp_path: Path) -> None:
     config, shapes = stored("LlamaForCausalLM", tmp_path, vocab_size=61)
     with pytest.raises(
         CheckpointError, match=r"'lm_head.weight' is 60 x 32 in the files, 61 x 32 by config.json, 'mod"
     ):
-        told(config, shapes)
+        notes_on(config, shapes)
 
 
 @pytest.mark.parametrize("name", ["BertModel", "GPT2LMHeadModel", "T5ForConditionalGeneration"])
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module."])
-def test_a_prefix_under_which_nothing_is_found_is_named(name: str, prefix: str, tmp_path: Path) -> None:
+def test_a_prefix_that_hides_all_weights_is_named(name: str, prefix: str, tmp_path: Path) -> None:
     config, shapes = stored(name, tmp_path)
     with pytest.raises(CheckpointError, match=rf"^base: all tensor names begin with '{prefix}', so {name} ") as caught:
-        told(config, {prefix + tensor: shape for tensor, shape in shapes.items()})
+        notes_on(config, {prefix + tensor: shape for tensor, shape in shapes.items()})
     assert "model.module.save_pretrained" in (caught.value.hint or "")
 
 
-def test_a_class_that_finds_nothing_at_all_is_refused(tmp_path: Path) -> None:
+def test_a_class_that_finds_no_weights_is_refused(tmp_path: Path) -> None:
     config, _ = stored("BertModel", tmp_path)
     with pytest.raises(
         CheckpointError,
         match=r"^base: BertModel of transformers finds none of its weights: .* \('tok\.bias'",
     ):
-        told(config, {"tok.weight": (60, 32), "tok.bias": (60,)})
+        notes_on(config, {"tok.weight": (60, 32), "tok.bias": (60,)})
 
 
 def unknown_class(config: dict[str, Any]) -> None:
@@ -143,33 +143,31 @@ def unknown_type(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "why"),
+    ("change", "reason"),
     [
         (unknown_class, "has no class 'OurModel'"),
         (unknown_type, "has no class for the model_type 'ours'"),
         (dict.clear, "config.json names no class and no model_type"),
     ],
 )
-def test_a_class_that_transformers_does_not_know_is_not_checked(
-    change: Callable[[dict[str, Any]], None], why: str, tmp_path: Path
-) -> None:
+def test_an_unknown_class_is_not_checked(change: Callable[[dict[str, Any]], None], reason: str, tmp_path: Path) -> None:
     config, shapes = stored("BertModel", tmp_path)
     change(config)
-    (line,) = told(config, shapes)
+    (line,) = notes_on(config, shapes)
     assert line.startswith("loading of the merged model is not checked: ")
-    assert line.endswith(why)
+    assert line.endswith(reason)
 
 
-def test_a_config_without_a_class_stands_for_the_bare_model(tmp_path: Path) -> None:
+def test_a_config_without_a_class_means_the_bare_model(tmp_path: Path) -> None:
     config, shapes = stored("BertModel", tmp_path)
     del config["architectures"]
-    assert told(config, shapes) == ()
+    assert notes_on(config, shapes) == ()
 
 
 @pytest.mark.parametrize(("key", "value"), [("hidden_size", 33), ("hidden_act", "no such"), ("hidden_size", "x")])
-def test_a_config_that_cannot_be_built_is_told_in_one_sentence(key: str, value: Any, tmp_path: Path) -> None:
+def test_a_config_that_cannot_be_built_is_refused_in_one_sentence(key: str, value: Any, tmp_path: Path) -> None:
     config, shapes = stored("BertModel", tmp_path, **{key: value})
     with pytest.raises(CheckpointError, match=r"^base: BertModel of transformers cannot be built ") as caught:
-        told(config, shapes)
+        notes_on(config, shapes)
     assert "\n" not in caught.value.message
     assert ". " not in caught.value.message.partition(": ")[2].partition("config.json: ")[2]

@@ -1,4 +1,4 @@
-"""Which tensors are weight matrices, for real classes of transformers and for what no class knows."""
+"""Tests of weight matrices, for classes of transformers and for tensors that no class has."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def info(name: str, *shape: int, dtype: torch.dtype = torch.float32) -> tuple[st
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "MixtralForCausalLM"])
-def test_as_many_matrices_as_the_model_has_untied_linear_layers(tmp_path: Path, name: str) -> None:
+def test_every_untied_linear_layer_is_a_matrix(tmp_path: Path, name: str) -> None:
     from transformers.pytorch_utils import Conv1D
 
     whole = model(name)
@@ -93,7 +93,7 @@ def test_an_untied_head_is_a_matrix(tmp_path: Path) -> None:
     assert rule.ties == {}
 
 
-def test_experts_that_the_class_fuses_are_matrices_in_the_files(tmp_path: Path) -> None:
+def test_experts_that_the_class_joins_are_matrices_in_the_files(tmp_path: Path) -> None:
     rule = rule_for(save("MixtralForCausalLM", tmp_path))
     assert rule.is_matrix("model.layers.0.block_sparse_moe.experts.1.w2.weight")
     assert not rule.is_matrix("model.layers.0.input_layernorm.weight")
@@ -124,7 +124,7 @@ TENSORS = dict(
 
 
 @pytest.mark.parametrize(
-    ("config", "told"),
+    ("config", "reason"),
     [
         ({}, "no model_type"),
         ({"model_type": "no-such-model"}, "no-such-model"),
@@ -133,14 +133,14 @@ TENSORS = dict(
         ({"model_type": "clip", "vision_config": {"num_hidden_layers": 10**9}}, "config.json sets num_hidden_layers"),
     ],
 )
-def test_by_shape_and_name_where_no_class_is_known(config: dict[str, Any], told: str) -> None:
+def test_without_a_class_matrices_are_found_by_shape_and_name(config: dict[str, Any], reason: str) -> None:
     rule = weight_matrices(config, TENSORS)
     assert rule.matrices == {"layers.0.attn.weight"}
-    assert told in rule.description
+    assert reason in rule.description
     assert "2-D" in rule.description
 
 
-def test_code_that_a_config_names_is_not_run(tmp_path: Path) -> None:
+def test_code_named_in_a_config_is_not_run(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(save("CLIPVisionModel", tmp_path))
     config = {
         **checkpoint.config,
@@ -155,7 +155,7 @@ def test_code_that_a_config_names_is_not_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("architectures", [["MyOwnClip"], ["torch"], ["CLIPVisionConfig"], None, [3]])
-def test_an_architecture_unknown_by_name_is_known_by_its_type(tmp_path: Path, architectures: Any) -> None:
+def test_an_unknown_architecture_is_built_by_its_model_type(tmp_path: Path, architectures: Any) -> None:
     checkpoint = open_checkpoint(save("CLIPVisionModel", tmp_path))
     rule = weight_matrices({**checkpoint.config, "architectures": architectures}, checkpoint.tensors)
     assert rule == weight_matrices(checkpoint.config, checkpoint.tensors)

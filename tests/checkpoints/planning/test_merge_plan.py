@@ -1,4 +1,4 @@
-"""What a merge will do to each tensor: decided from headers, told with reasons, and refused where it cannot be."""
+"""Tests of the merge plan: actions and reasons from headers, and refusals."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_towers_into_a_whole_model(opened: Open) -> None:
     assert plan.counts == {"merge-matrix": 1, "merge-other": 2, "keep": 4}
 
 
-def test_totals(opened: Open) -> None:
+def test_totals_of_a_plan(opened: Open) -> None:
     plan = planned(opened("base", WHOLE), [opened("one", VISION)])
     assert plan.elements == 24 + 6 + 4
     assert plan.state_bytes == 34 * 8
@@ -90,7 +90,7 @@ def test_totals(opened: Open) -> None:
     assert {tensor.name for tensor in plan.kept} == set(WHOLE) - set(VISION)
 
 
-def test_a_component_of_some_checkpoints_only_is_refused_and_the_hint_works(opened: Open) -> None:
+def test_a_component_that_only_some_checkpoints_have_is_refused_and_the_hint_works(opened: Open) -> None:
     base, tower, whole = opened("base", WHOLE), opened("tower", VISION), opened("whole", WHOLE)
     with pytest.raises(CheckpointError, match=r"tower: \w+ is missing, which whole has") as caught:
         planned(base, [whole, tower])
@@ -116,26 +116,26 @@ def test_an_excluded_head_may_differ(opened: Open) -> None:
 
 
 @pytest.mark.parametrize("selection", [Selection(exclude=("vision_modle.*",)), Selection(include=("visual.*",))])
-def test_a_glob_that_matches_nothing(opened: Open, selection: Selection) -> None:
+def test_a_glob_that_matches_nothing_is_refused(opened: Open, selection: Selection) -> None:
     base = opened("base", VISION)
     with pytest.raises(CheckpointError, match="matches no tensor"):
         make_plan(base, [align(base, base)], RULE, selection=selection)
 
 
-def test_a_glob_that_lacks_its_star_is_told_how_to_be_written(opened: Open) -> None:
+def test_a_glob_without_its_star_is_corrected_in_the_hint(opened: Open) -> None:
     base = opened("base", WHOLE)
     with pytest.raises(CheckpointError, match="'text_model' matches no tensor") as caught:
         planned(base, [base], Selection(include=("vision_model.*", "text_model")))
     assert "for all tensors of text_model write `text_model.*`" in (caught.value.hint or "")
 
 
-def test_nothing_left_to_merge(opened: Open) -> None:
+def test_a_plan_without_merged_tensors_is_refused(opened: Open) -> None:
     base = opened("base", VISION)
     with pytest.raises(CheckpointError, match="nothing to merge"):
         make_plan(base, [align(base, base)], RULE, selection=Selection(exclude=("*",)))
 
 
-def test_dtypes_that_are_written(opened: Open) -> None:
+def test_written_dtypes(opened: Open) -> None:
     tensors = {**WHOLE, "text_model.norm.weight": TEXT["text_model.norm.weight"].to(torch.bfloat16)}
     base, one = opened("base", tensors), opened("one", VISION)
     as_stored = {tensor.name: tensor for tensor in planned(base, [one]).tensors}
@@ -151,7 +151,7 @@ def test_dtypes_that_are_written(opened: Open) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.uint8, torch.int8])
 @pytest.mark.parametrize("where", ["base", "checkpoint"])
-def test_quantized_weights_are_refused_unless_left_out(opened: Open, dtype: torch.dtype, where: str) -> None:
+def test_quantized_weights_are_refused_unless_excluded(opened: Open, dtype: torch.dtype, where: str) -> None:
     quantized = {**VISION, "vision_model.q.weight": torch.ones(6, 4).to(dtype)}
     config = {"quantization_config": {"quant_method": "some"}}
     base = opened("base", quantized, config) if where == "base" else opened("base", VISION)
@@ -164,7 +164,7 @@ def test_quantized_weights_are_refused_unless_left_out(opened: Open, dtype: torc
     assert kept.copied is (where == "base")
 
 
-def test_8_bit_floats_without_scales_are_numbers_like_any_other(opened: Open) -> None:
+def test_8_bit_floats_without_scales_are_merged(opened: Open) -> None:
     eight_bit = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in VISION.items()}
     plan = planned(opened("base", eight_bit), [opened("one", eight_bit), opened("two", VISION)])
     assert actions(plan)["vision_model.q.weight"] == "merge-matrix"
@@ -213,7 +213,7 @@ def test_a_head_for_other_or_unknown_classes_needs_a_rule(opened: Open, config: 
     assert actions(merged)["classifier.weight"] == "merge-matrix"
 
 
-def test_experts_that_lie_in_one_tensor(opened: Open) -> None:
+def test_joined_experts_are_matrices(opened: Open) -> None:
     experts = {"mlp.experts.down_proj": torch.ones(5, 4, 6), "mlp.experts.down_proj_bias": torch.ones(5, 4)}
     base = opened("base", experts)
     rule = weight_matrices(base.config, base.tensors)
@@ -263,6 +263,6 @@ def test_the_plan_of_a_real_tower_from_headers_alone(tmp_path: Path) -> None:
     assert [len(shard.specs) for shard in shards] == [39, 39]
 
 
-def test_a_gap_inside_a_component_is_found_while_planning(opened: Open) -> None:
+def test_a_missing_tensor_inside_a_component_is_refused_in_the_plan(opened: Open) -> None:
     with pytest.raises(CheckpointError, match=r"'vision_model\.q\.bias'"):
         planned(opened("base", WHOLE), [opened("gap", without(VISION, ["vision_model.q.bias"]))])

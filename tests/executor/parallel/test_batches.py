@@ -17,7 +17,7 @@ from hubmerge.executor.absorb.step_input import TensorStep
 from hubmerge.executor.in_memory import InMemoryStateWriter
 from hubmerge.executor.parallel.batching import BATCH_ELEMENTS, Batch, batches
 from hubmerge.executor.reading import read_task_vector, send_task_vector
-from hubmerge.linalg import eigenpairs_together
+from hubmerge.linalg import batched_eigenpairs
 from hubmerge.methods import method_named
 from tests.executor.streams import SHAPES, Stream, constant, make_base, make_checkpoint, open_stream, save
 from tests.matrices import decaying
@@ -125,11 +125,11 @@ def test_experts_are_decomposed_together(tmp_path: Path) -> None:
 def test_matrices_that_need_care_are_left_to_themselves() -> None:
     rng = np.random.default_rng(2)
     square, wide = (torch.from_numpy(decaying(rng, *shape)) for shape in ((8, 8), (8, 20)))
-    found = eigenpairs_together([square, torch.zeros(8, 9, dtype=torch.float64), wide.T, square * 1e-200])
+    found = batched_eigenpairs([square, torch.zeros(8, 9, dtype=torch.float64), wide.T, square * 1e-200])
     assert [pairs is None for pairs in found] == [False, True, False, True]
     assert found[2] is not None
     assert torch.allclose(found[2][0], torch.linalg.svdvals(wide) ** 2)
-    assert eigenpairs_together([]) == []
+    assert batched_eigenpairs([]) == []
 
 
 def test_a_task_vector_made_where_it_is_needed(stream: Stream) -> None:
