@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hubmerge.localhub import LocalHub
 from hubmerge.localhub.faults import PASSING, Fault
-from tests.reliability.forge import Forge
+from tests.reliability.run_launcher import RunLauncher
 
 ENTRIES = 3
 REQUESTS_THAT_FAIL = 0.1
@@ -51,7 +51,7 @@ class Scene:
 
     folder: Path
     hub: LocalHub
-    forge: Forge
+    launcher: RunLauncher
     write_recipe: Callable[[str], Path]
     whole: dict[str, dict[str, str]]
     made_files: set[str]
@@ -63,7 +63,7 @@ class Scene:
         arguments = ("run", recipe, "--json", "--work-dir", trial / "work")
         temporary = {"TMPDIR": str(trial), "HF_DATASETS_CACHE": str(trial / "datasets")}
         places = {"output": trial / "output", "cache": trial / "cache"}
-        return self.forge.start(*arguments, **places, largest_file=largest_file, **temporary)
+        return self.launcher.start(*arguments, **places, largest_file=largest_file, **temporary)
 
     def forget_files(self) -> None:
         """Remove from the Hub what runs uploaded, so that the next one has to upload it again."""
@@ -102,7 +102,7 @@ def set_scene(folder: Path, *, evaluate: bool) -> Scene:
     from huggingface_hub import HfApi
 
     from hubmerge.demo.stream import make_tiny_repos
-    from tests.reliability.wholeness import files_at, published, steps_shown
+    from tests.reliability.target_checks import files_at, published, steps_shown
     from tests.stage import Stage
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
@@ -121,9 +121,9 @@ def set_scene(folder: Path, *, evaluate: bool) -> Scene:
     given = {
         digest for repo in stream.repos() if repo.kind == "model" for digest in files_at(repo.repo, "main").values()
     }
-    scene = Scene(folder, hub, Forge({}), write_recipe, {}, set())
+    scene = Scene(folder, hub, RunLauncher({}), write_recipe, {}, set())
     scene.start("local/undisturbed", folder / "undisturbed")
-    assert scene.forge.wait() == 0, (folder / "undisturbed" / "output").read_text()
+    assert scene.launcher.wait() == 0, (folder / "undisturbed" / "output").read_text()
     assert steps_shown("local/undisturbed") == list(range(1, ENTRIES + 1))
     scene.whole = published("local/undisturbed")
     made = {digest for files in scene.whole.values() for digest in files.values() if len(digest) == 64}
@@ -134,7 +134,7 @@ def set_scene(folder: Path, *, evaluate: bool) -> Scene:
 
 def kills(scene: Scene, count: int, seed: int) -> dict[str, Any]:
     """Kill `count` runs, each at a moment drawn evenly from the time that a run takes; let each go on."""
-    from tests.reliability.wholeness import steps_shown
+    from tests.reliability.target_checks import steps_shown
 
     chance = random.Random(seed)
     lengths = [_seconds_of_a_run(scene, number) for number in range(3)]
@@ -148,7 +148,7 @@ def kills(scene: Scene, count: int, seed: int) -> dict[str, Any]:
         time.sleep(chance.uniform(0, statistics.median(lengths)))
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        if scene.forge.wait() != -signal.SIGKILL:
+        if scene.launcher.wait() != -signal.SIGKILL:
             drawn_again += 1
             continue
         done += 1
@@ -170,14 +170,14 @@ def kills(scene: Scene, count: int, seed: int) -> dict[str, Any]:
 
 def _go_on(scene: Scene, repo: str, trial: Path) -> None:
     scene.start(repo, trial)
-    assert scene.forge.wait() == 0, (trial / "output").read_text()
+    assert scene.launcher.wait() == 0, (trial / "output").read_text()
 
 
 def _check_whole(scene: Scene, repo: str, trial: Path) -> None:
     """Compare what was published with the undisturbed run's, look for anything left over, and make room."""
     from huggingface_hub import HfApi
 
-    from tests.reliability.wholeness import leftovers, published, steps_shown
+    from tests.reliability.target_checks import leftovers, published, steps_shown
 
     assert steps_shown(repo) == list(range(1, ENTRIES + 1))
     assert published(repo) == scene.whole
@@ -196,7 +196,7 @@ def _seconds_of_a_run(scene: Scene, number: int) -> float:
 
 def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = PASSING) -> dict[str, Any]:
     """Run `count` times while requests fail; where a run ends with an error, run again with a Hub that works."""
-    from tests.reliability.wholeness import steps_shown
+    from tests.reliability.target_checks import steps_shown
 
     plain = [_seconds_of_a_run(scene, number) for number in range(3)]
     endings, drawn = Counter[str](), Counter[str]()
@@ -208,7 +208,7 @@ def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = PASSING
         scene.hub.faults.set(REQUESTS_THAT_FAIL, seed + number, kinds)
         begin = time.monotonic()
         scene.start(repo, trial)
-        status = scene.forge.wait()
+        status = scene.launcher.wait()
         seconds.append(time.monotonic() - begin)
         drawn.update({fault.name.lower(): times for fault, times in scene.hub.faults.drawn.items()})
         scene.hub.faults.set(0)
@@ -239,7 +239,7 @@ def disks(scene: Scene, count: int, seed: int) -> dict[str, Any]:
     The sizes are those of files that a run leaves, less one byte. Every other run finds its downloads in the cache, so
     that what it writes itself is the first to fail.
     """
-    from tests.reliability.wholeness import steps_shown
+    from tests.reliability.target_checks import steps_shown
 
     chance = random.Random(seed)
     _seconds_of_a_run(scene, 0)
@@ -253,7 +253,7 @@ def disks(scene: Scene, count: int, seed: int) -> dict[str, Any]:
         if number % 2:
             shutil.copytree(scene.folder / "undisturbed" / "cache", trial / "cache", symlinks=True)
         scene.start(repo, trial, largest_file=limit)
-        status = scene.forge.wait()
+        status = scene.launcher.wait()
         text = (trial / "output").read_text()
         assert "Traceback" not in text, text
         assert "not foreseen" not in text, text
@@ -319,7 +319,7 @@ def main() -> None:
                     kinds = tuple(Fault) if arguments.refusals else PASSING
                     figures = faults(scene, arguments.count, arguments.seed, kinds)
             finally:
-                scene.forge.close()
+                scene.launcher.close()
                 scene.hub.stop()
     print()
     print(json.dumps({"what": arguments.what, "seed": arguments.seed, **figures}, indent=1))

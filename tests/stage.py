@@ -1,4 +1,4 @@
-"""A small untrained stream on the embedded Hub, and a way to write recipes over it."""
+"""A small untrained stream on the embedded Hub, and recipes for it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hubmerge.cli.main import main
 
 
 class Stage:
-    """What the tests of whole runs share: the stream's repos, recipes over them, and a command line."""
+    """Repos of the stream, and recipes for them."""
 
     def __init__(self, folder: Path, base: str, towers: dict[str, str], datasets: dict[str, str]) -> None:
         self.folder = folder
@@ -43,7 +43,7 @@ class Stage:
         return {key: value for key, value in {**recipe, **changes}.items() if value is not None}
 
     def fetch(self) -> list[Path]:
-        """Have the stream's models in the Hub cache; the folders of its checkpoints there."""
+        """Download the models of the stream into the Hub cache, and return the folders of its checkpoints."""
         from huggingface_hub import snapshot_download
 
         snapshot_download(self.base)
@@ -78,7 +78,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
 
 @pytest.fixture
 def hubmerge(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Callable[..., tuple[int, str, str]]:
-    """The command line in this process: `hubmerge("run", recipe)` gives exit status, output and error output."""
+    """Return the command line in this process: `hubmerge("run", recipe)` gives exit status, output and error output."""
 
     def call(command: str, *arguments: str | Path) -> tuple[int, str, str]:
         extra = ["--work-dir", str(tmp_path / "work")] if command == "run" else []

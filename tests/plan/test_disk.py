@@ -1,4 +1,4 @@
-"""The disk that a run takes at most is the plan's, held against the work folder at its fullest."""
+"""Disk usage of runs, compared with their plans."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -25,10 +26,13 @@ from tests.stage import Stage
 STEPS = 6
 
 
-class Crowding(SilentProgress):
-    """Lets a run have in its work folder all that it ever may: a step is published when no later one can be made.
+class PeakUsage(SilentProgress):
+    """Progress that delays publication as long as a step can be merged, and records the peak usage of the work folder.
 
-    Remembers the most states and merged models, and the most bytes, that were there at one time.
+    Attributes:
+        states: Peak number of states.
+        models: Peak number of merged models.
+        nbytes: Peak size in bytes.
     """
 
     def __init__(self, work: Path, length: int) -> None:
@@ -37,11 +41,11 @@ class Crowding(SilentProgress):
         self._written = [threading.Event() for _ in range(length + 1)]
 
     @contextmanager
-    def stage(self, title: str, total: float | None = None, unit: str = "") -> Iterator[Advance]:
+    def stage(self, title: str, *_: object, **__: object) -> Iterator[Advance]:
         step = int(title.split()[1].rstrip(":")) if title.startswith("step ") else 0
         if ": publish" in title:
             assert self._written[min(step + MAX_UNFINISHED, self._length)].wait(120)
-        yield lambda done: None
+        yield lambda _: None
         self._look()
         if ": write the merged model" in title:
             self._written[step].set()
@@ -53,34 +57,36 @@ class Crowding(SilentProgress):
         self.nbytes = max(self.nbytes, sum(files.values()))
 
 
-def crowded(stage: Stage, folder: Path, **changes: object) -> tuple[Crowding, int, int, int]:
+def peak_usage(stage: Stage, folder: Path, **changes: Any) -> tuple[PeakUsage, int, int, int]:
     stage.fetch()
     names = [*stage.towers, *stage.towers]
     models = [{"model": stage.towers[name], "name": f"{name}-{number}"} for number, name in enumerate(names)]
     recipe = stage.write(folder, stage.recipe(None, evaluate=None, models=models, **changes))
     loaded = load_recipe(recipe, installed_catalog())
     plan = plan_run(loaded, SilentProgress())
-    progress = Crowding(folder / "work", STEPS)
+    progress = PeakUsage(folder / "work", STEPS)
     with Run.open(loaded, folder / "work", progress) as run:
         assert len(list(run.steps())) == STEPS
     return progress, plan.work_bytes, plan.state_bytes, plan.written.written_bytes
 
 
-def test_a_run_that_publishes_every_step(stage: Stage, tmp_path: Path, repo_name: Callable[..., str]) -> None:
-    seen, planned, state, model = crowded(stage, tmp_path, publish={"repo": repo_name("merged")})
+def test_peak_usage_of_a_run_that_publishes_every_step(
+    stage: Stage, tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    seen, planned, state, model = peak_usage(stage, tmp_path, publish={"repo": repo_name("merged")})
     assert (seen.states, seen.models) == (budget.STATES_AT_ONCE, budget.MODELS_AT_ONCE)
     assert budget.STATES_AT_ONCE == budget.MODELS_AT_ONCE == MAX_UNFINISHED + 2
     assert 4 * (state + model) - state < seen.nbytes <= planned
 
 
-def test_a_run_of_which_the_last_model_alone_is_wanted(stage: Stage, tmp_path: Path) -> None:
-    seen, planned, state, model = crowded(stage, tmp_path)
+def test_peak_usage_of_a_run_for_the_last_model(stage: Stage, tmp_path: Path) -> None:
+    seen, planned, state, model = peak_usage(stage, tmp_path)
     assert (seen.states, seen.models) == (1, 1)
     assert state + model - 10_000 < seen.nbytes <= planned < state + model + 3 * budget.METADATA_BYTES
 
 
 @pytest.mark.parametrize("method", ["ties", "linear"])
-def test_what_a_method_keeps_beside_the_accumulated_delta_is_in_it(stage: Stage, tmp_path: Path, method: str) -> None:
+def test_state_bytes_include_state_parts_of_the_method(stage: Stage, tmp_path: Path, method: str) -> None:
     models = [{"model": repo, "name": name, "parameters": {"weight": 0.5}} for name, repo in stage.towers.items()]
     recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None, merge_method=method, models=models))
     loaded = load_recipe(recipe, installed_catalog())
@@ -91,7 +97,7 @@ def test_what_a_method_keeps_beside_the_accumulated_delta_is_in_it(stage: Stage,
     assert plan.state_bytes <= sum(path.stat().st_size for path in files) <= plan.state_bytes + budget.METADATA_BYTES
 
 
-def test_what_an_earlier_run_left_is_not_asked_for_again(stage: Stage, tmp_path: Path) -> None:
+def test_files_of_an_earlier_run_count_as_free_space(stage: Stage, tmp_path: Path) -> None:
     recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None))
     plan = plan_run(load_recipe(recipe, installed_catalog()), SilentProgress())
     large = shutil.disk_usage(tmp_path).free + 10**9
@@ -101,7 +107,7 @@ def test_what_an_earlier_run_left_is_not_asked_for_again(stage: Stage, tmp_path:
     for name, enough in (("cache", False), ("states", True)):
         (work / name).mkdir(parents=True)
         with (work / name / "left").open("wb") as file:
-            file.truncate(large)  # takes no room
+            file.truncate(large)  # a sparse file
         if enough:
             check_room(plan, work, tmp_path)
         else:
@@ -109,25 +115,25 @@ def test_what_an_earlier_run_left_is_not_asked_for_again(stage: Stage, tmp_path:
                 check_room(plan, work, tmp_path)
 
 
-class Watching(SilentProgress):
-    """Looks what is in a folder while a merged model is written."""
+class ModelFolders(SilentProgress):
+    """Progress that lists the model folders whenever a merged model is written."""
 
     def __init__(self, work: Path) -> None:
         self.seen: list[list[str]] = []
         self._work = work
 
     @contextmanager
-    def stage(self, title: str, total: float | None = None, unit: str = "") -> Iterator[Advance]:
+    def stage(self, title: str, *_: object, **__: object) -> Iterator[Advance]:
         if ": write the merged model" in title:
             self.seen.append(sorted(path.name for path in self._work.glob("*/*step-*")))
-        yield lambda done: None
+        yield lambda _: None
 
 
-def test_a_step_that_is_made_again_takes_no_room_beside_what_it_was(stage: Stage, tmp_path: Path) -> None:
+def test_old_model_is_removed_before_a_step_is_written_again(stage: Stage, tmp_path: Path) -> None:
     loaded = load_recipe(stage.write(tmp_path, stage.recipe(None, evaluate=None)), installed_catalog())
     work = tmp_path / "work"
     for _ in range(2):
-        watching = Watching(work)
+        watching = ModelFolders(work)
         with Run.open(loaded, work, watching) as run:
             assert len(list(run.steps())) == 3
             run.workspace.report_file.unlink()

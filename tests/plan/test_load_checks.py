@@ -1,4 +1,4 @@
-"""How the merged model will load is found out before anything is merged."""
+"""Checks before a merge that the merged model loads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def edit_weights(folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Callable[..., tuple[Path, Path, Path]]:
-    """Base model, checkpoint and recipe: `pair("LlamaForCausalLM")`."""
+    """Return a function that writes base model, checkpoint and recipe: `pair("LlamaForCausalLM")`."""
 
     def create(family: str, **recipe: Any) -> tuple[Path, Path, Path]:
         base, checkpoint = save(make(family), tmp_path / "base"), save(tuned(family, 1), tmp_path / "tuned")
@@ -44,7 +44,7 @@ def pair(tmp_path: Path) -> Callable[..., tuple[Path, Path, Path]]:
     return create
 
 
-def test_what_the_base_model_has_too_much_for_its_class_comes_along(
+def test_unused_tensors_of_the_base_model_are_noted(
     hubmerge: Command, pair: Callable[..., tuple[Path, Path, Path]], tmp_path: Path
 ) -> None:
     base, checkpoint, recipe = pair("BertForSequenceClassification")
@@ -63,9 +63,7 @@ def test_what_the_base_model_has_too_much_for_its_class_comes_along(
     assert torch.equal(merged["extra.flag"], torch.ones(3, dtype=torch.bool))
 
 
-def test_a_plan_tells_a_program_how_the_model_will_load(
-    hubmerge: Command, pair: Callable[..., tuple[Path, Path, Path]]
-) -> None:
+def test_json_plan_contains_loading_notes(hubmerge: Command, pair: Callable[..., tuple[Path, Path, Path]]) -> None:
     base, _, recipe = pair("LlamaForCausalLM")
     for loading, change in (([], {}), (["not checked"], {"architectures": ["OurModel"]})):
         edit_config(base, **change)
@@ -85,7 +83,7 @@ def test_a_plan_tells_a_program_how_the_model_will_load(
     ],
     ids=["no config.json", "timm", "code of its own"],
 )
-def test_a_model_that_transformers_does_not_know_is_merged(
+def test_model_unknown_to_transformers_is_merged(
     config: dict[str, Any] | None, hubmerge: Command, pair: Callable[..., tuple[Path, Path, Path]], tmp_path: Path
 ) -> None:
     base, checkpoint, recipe = pair("ViTForImageClassification", tensors={"exclude": ["classifier.*"]})
@@ -102,7 +100,7 @@ def test_a_model_that_transformers_does_not_know_is_merged(
 
 
 @pytest.mark.parametrize("command", ["plan", "run"])
-def test_what_will_not_load_is_refused_before_anything_is_merged(
+def test_model_that_does_not_load_is_refused_before_the_merge(
     command: str, hubmerge: Command, pair: Callable[..., tuple[Path, Path, Path]]
 ) -> None:
     base, _, recipe = pair("LlamaForCausalLM")
@@ -116,7 +114,7 @@ def test_what_will_not_load_is_refused_before_anything_is_merged(
     assert "step 1" not in output
 
 
-def test_a_base_model_saved_inside_its_wrapper_is_refused(
+def test_base_model_saved_inside_a_wrapper_is_refused(
     hubmerge: Command, pair: Callable[..., tuple[Path, Path, Path]]
 ) -> None:
     base, _, recipe = pair("BertForSequenceClassification")
@@ -127,7 +125,7 @@ def test_a_base_model_saved_inside_its_wrapper_is_refused(
     assert "hint: save the model inside the wrapper" in errors
 
 
-def test_a_tower_that_would_not_load_alone_is_refused(
+def test_tower_that_does_not_load_alone_is_refused(
     hubmerge: Command, pair: Callable[..., tuple[Path, Path, Path]], tmp_path: Path
 ) -> None:
     _, checkpoint, recipe = pair("CLIPModel", publish={"repo": "local/tower", "model": "tower"})
@@ -141,7 +139,7 @@ def test_a_tower_that_would_not_load_alone_is_refused(
 
 
 @pytest.mark.parametrize("change", ["name", "shape", "dtype", "missing"])
-def test_what_was_written_is_what_was_planned(change: str, tmp_path: Path) -> None:
+def test_written_weights_must_match_the_plan(change: str, tmp_path: Path) -> None:
     folder = save(make("LlamaForCausalLM"), tmp_path / "merged")
     with open_checkpoint(folder) as planned:
         specs = [info.spec for info in planned.tensors.values()]

@@ -1,4 +1,4 @@
-"""A run that is disturbed at a moment of one's choice, and what must be true afterwards."""
+"""Fixtures that disturb a run at a chosen request, and results to compare with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.responses import JSONResponse
@@ -16,16 +17,17 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hubmerge.localhub import LocalHub, faults
 from hubmerge.localhub.faults import HalfAnswer
-from tests.reliability.forge import Forge
+from tests.reliability.run_launcher import RunLauncher
 from tests.stage import Stage
 
-__all__ = ["Tripwire"]
+__all__ = ["RequestHook"]
 
 
-class Tripwire:
-    """Does something, once, at the moment when the Hub receives the `number`-th request of a kind.
+class RequestHook:
+    """Middleware that runs an action once, before the Hub answers a chosen request.
 
-    The request is answered when it is done. `seen` are all requests since the wire was set: "GET /api/models/...".
+    Attributes:
+        seen: All requests since the action was set, as "GET /api/models/...".
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -35,23 +37,23 @@ class Tripwire:
         self._loses, self._refusal = False, 0
 
     def set(self, pattern: str, action: Callable[[], object], number: int = 1) -> None:
-        """Wait for requests that begin as the regular expression says."""
+        """Run `action` before the `number`-th request that starts with a regular expression is answered."""
         self.seen.clear()
         self._pattern, self._action, self._left = pattern, action, number
         self._loses, self._refusal = False, 0
 
     def lose_answer(self, pattern: str, number: int = 1) -> None:
-        """Let the request be carried out, and end the connection before its answer."""
+        """Process the request, and close the connection before the answer."""
         self.set(pattern, lambda: None, number)
         self._loses = True
 
     def refuse(self, pattern: str, number: int = 1, status: int = 403) -> None:
-        """Answer the one request with a status, and carry it out not."""
+        """Answer the request with an error status, without processing it."""
         self.set(pattern, lambda: None, number)
         self._refusal = status
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, after the action if it is the one."""
+        """Pass a request on, after the action if it is the chosen one."""
         request = f"{scope['method']} {scope['path']}"
         self.seen.append(request)
         if self._action is not None and re.match(self._pattern, request):
@@ -68,16 +70,16 @@ class Tripwire:
 
 
 @pytest.fixture
-def tripwire(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Tripwire:
-    """Stretched across the Hub's door for the length of a test."""
-    wire = Tripwire(local_hub.faults.app)
+def request_hook(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> RequestHook:
+    """Return the hook of the embedded Hub for one test."""
+    wire = RequestHook(local_hub.faults.app)
     monkeypatch.setattr(local_hub.faults, "app", wire)
     return wire
 
 
 @pytest.fixture
 def disturb(local_hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
-    """`disturb(rate, seed, kinds)` lets requests fail until the end of the test or `disturb(0)`."""
+    """Return a function that makes requests fail: `disturb(rate, seed, kinds)`; `disturb(0)` ends it."""
     logger = logging.getLogger("uvicorn.error")
     level = logger.level
     logger.setLevel(logging.CRITICAL + 1)
@@ -102,17 +104,17 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 @pytest.fixture(scope="session")
-def forge() -> Iterator[Forge]:
-    """Runs in processes of their own."""
-    with Forge({"HF_ENDPOINT": os.environ["HF_ENDPOINT"]}) as forge:
-        yield forge
+def launcher() -> Iterator[RunLauncher]:
+    """Return the launcher of runs in separate processes."""
+    with RunLauncher({"HF_ENDPOINT": os.environ["HF_ENDPOINT"]}) as launcher:
+        yield launcher
 
 
 @pytest.fixture(scope="session")
 def undisturbed(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, dict[str, str]]]:
-    """What a run of so many entries, without evaluation, publishes when nothing happens."""
+    """Return a function that gives the published files of an undisturbed run over a number of entries."""
     from hubmerge.cli.main import main
-    from tests.reliability.wholeness import published  # a client, and the Hub must be up before it is imported
+    from tests.reliability.target_checks import published  # imports the client, which reads the endpoint of the Hub
 
     known: dict[int, dict[str, dict[str, str]]] = {}
 
@@ -127,14 +129,14 @@ def undisturbed(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return result
 
 
-def quick_recipe(stage: Stage, repo: str | None, entries: int) -> dict[str, object]:
-    """A recipe over the first entries of the stream, without evaluation."""
+def quick_recipe(stage: Stage, repo: str | None, entries: int) -> dict[str, Any]:
+    """Return a recipe over the first entries of the stream, without evaluation."""
     return stage.recipe(repo, entries=tuple(stage.towers)[:entries], evaluate=None)
 
 
 @pytest.fixture
 def quick(stage: Stage, tmp_path: Path, repo_name: Callable[..., str]) -> Callable[..., tuple[str, Path]]:
-    """`quick(2)` writes such a recipe and returns the repo it publishes to and the recipe's path."""
+    """Return a function that writes a recipe over `n` entries and returns target repo and path: `quick(2)`."""
     from hubmerge.hub import fetch
 
     def write(entries: int) -> tuple[str, Path]:

@@ -1,4 +1,4 @@
-"""Recipes and checkpoints with random damage, made by seed: the command line refuses them in a sentence, or works."""
+"""Recipes and checkpoints with random damage, generated from seeds."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ VALUES += [{"a": {}}, [1, 2], ["F32"], "F64", "BOOL", "clip", "bert", [-1, 5], [
 
 
 def recipe(chance: random.Random) -> bytes:
-    """A recipe from above with one to four places damaged: by characters, lines, or what stands behind a key."""
+    """Return a recipe damaged in one to four places: characters, lines or values."""
     text = chance.choice([RECIPE, GROWING])
     for _ in range(chance.choice([1, 1, 1, 2, 4])):
         way = chance.randrange(4)
@@ -113,7 +113,7 @@ def recipe(chance: random.Random) -> bytes:
 
 
 def damaged_bytes(chance: random.Random, content: bytes) -> bytes:
-    """Bytes changed, removed, doubled, cut off or put in."""
+    """Return bytes with some changed, removed, repeated or truncated."""
     changed = bytearray(content)
     for _ in range(chance.choice([1, 1, 2, 8])):
         place = chance.randrange(len(changed) + 1)
@@ -132,7 +132,7 @@ def damaged_bytes(chance: random.Random, content: bytes) -> bytes:
 
 
 def damaged_json(chance: random.Random, value: Any) -> Any:
-    """A value somewhere in it replaced, removed, or moved under another name."""
+    """Return a JSON value with one inner value replaced, removed or renamed."""
     if isinstance(value, dict) and value and chance.random() < 0.85:
         changed = dict(value)
         key = chance.choice(list(changed))
@@ -153,14 +153,14 @@ def damaged_json(chance: random.Random, value: Any) -> Any:
 
 
 def damaged_header(chance: random.Random, content: bytes) -> bytes:
-    """A safetensors file whose header says something else; its length stays true."""
+    """Return a safetensors file with a damaged header whose length is still correct."""
     end = 8 + int.from_bytes(content[:8], "little")
     text = json.dumps(damaged_json(chance, json.loads(content[8:end]))).encode()
     return len(text).to_bytes(8, "little") + text + content[end:]
 
 
 class Checkpoints:
-    """Tiny right checkpoints of several kinds in a folder, and damaged copies of them."""
+    """Small valid checkpoints in several formats, and damaged copies of them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -194,11 +194,11 @@ class Checkpoints:
 
     @property
     def base(self) -> Path:
-        """A base model that is right."""
+        """A valid base model."""
         return self.folder / "base"
 
     def damage(self, chance: random.Random, into: Path) -> str:
-        """Write a damaged copy of one of the kinds into a folder; return which, and what was damaged."""
+        """Write a damaged copy of a checkpoint into a folder, and return its format and the damaged file."""
         kind = chance.choice(list(self.kinds))
         shutil.rmtree(into, ignore_errors=True)
         shutil.copytree(self.kinds[kind], into)
@@ -219,10 +219,10 @@ class Checkpoints:
 
 
 def fuzz(name: str, count: int, seed: int, one: Callable[[random.Random], tuple[int, str]]) -> dict[str, int]:
-    """Call `one` with a generator of its own `count` times; return how often each exit status came.
+    """Call `one` `count` times, each with its own random generator, and count the exit statuses.
 
     Raises:
-        AssertionError: naming the case, if an output holds a traceback or a status tells of something not foreseen.
+        AssertionError: An output contains a traceback, or a status stands for an internal error.
     """
     endings: Counter[str] = Counter()
     for number in range(count):
@@ -234,13 +234,13 @@ def fuzz(name: str, count: int, seed: int, one: Callable[[random.Random], tuple[
 
 
 def make_folders(folder: Path) -> None:
-    """Make the local models that the recipes name."""
+    """Create the local folders that the recipes name."""
     for name in ("base", "tower"):
         (folder / name).mkdir(parents=True, exist_ok=True)
 
 
 def fuzz_recipes(count: int, seed: int, folder: Path, command: Callable[..., tuple[int, str]]) -> dict[str, int]:
-    """`hubmerge check` over damaged recipes."""
+    """Run `hubmerge check` on damaged recipes."""
     make_folders(folder)
 
     def one(chance: random.Random) -> tuple[int, str]:
@@ -252,7 +252,7 @@ def fuzz_recipes(count: int, seed: int, folder: Path, command: Callable[..., tup
 
 
 def fuzz_checkpoints(count: int, seed: int, folder: Path, command: Callable[..., tuple[int, str]]) -> dict[str, int]:
-    """`hubmerge run` over damaged checkpoints, as base model or in the stream, each from an empty work folder."""
+    """Run `hubmerge run` on damaged checkpoints, as base model or entry, each with an empty work folder."""
     checkpoints = Checkpoints(folder / "whole ones")
 
     def one(chance: random.Random) -> tuple[int, str]:

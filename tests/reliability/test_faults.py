@@ -1,17 +1,20 @@
-"""A Hub that fails now and then: a run ends well or with a clear error, and never publishes half or wrong."""
+"""Runs against a Hub with random failures: they succeed or fail clearly, and never publish part of a step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hubmerge.hub import retry
 from hubmerge.localhub import LocalHub, faults
 from hubmerge.localhub.faults import Fault
-from tests.reliability.conftest import Tripwire
-from tests.reliability.wholeness import leftovers, published, steps_shown
+from tests.reliability.conftest import RequestHook
+from tests.reliability.target_checks import leftovers, published, steps_shown
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -30,25 +33,45 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+@dataclass(frozen=True)
+class Disturbance:
+    """Failing requests of runs with an empty cache and shortened waits."""
+
+    hub: LocalHub
+    disturb: Callable[..., None]
+    waits: list[float]
+    cache: Path
+
+    @contextmanager
+    def requests(self, *arguments: Any) -> Iterator[None]:
+        """Make requests fail during a block, and check that some did."""
+        self.disturb(*arguments)
+        yield
+        drawn = self.hub.faults.drawn.total()
+        self.disturb(0)
+        assert drawn > 0
+
+
+@pytest.fixture
+def disturbance(
+    local_hub: LocalHub, disturb: Callable[..., None], waits: list[float], empty_cache: Path
+) -> Disturbance:
+    return Disturbance(local_hub, disturb, waits, empty_cache)
+
+
 @pytest.mark.parametrize("kinds", [tuple(Fault), *((kind,) for kind in Fault)], ids=lambda kinds: kinds[0].name)
-def test_a_run_while_requests_fail(
+def test_run_with_failing_requests(
     hubmerge: Command,
     quick: Quick,
     undisturbed: Undisturbed,
-    local_hub: LocalHub,
-    disturb: Callable[..., None],
-    waits: list[float],
-    empty_cache: Path,
+    disturbance: Disturbance,
     tmp_path: Path,
     kinds: tuple[Fault, ...],
 ) -> None:
     whole = undisturbed(2)
     repo, recipe = quick(2)
-    disturb(0.5 if kinds == (Fault.MOVED,) else 0.1, 7, kinds)
-    status, output, errors = hubmerge("run", recipe, "--json")
-    drawn = local_hub.faults.drawn.total()
-    disturb(0)
-    assert drawn > 0
+    with disturbance.requests(0.5 if kinds == (Fault.MOVED,) else 0.1, 7, kinds):
+        status, output, errors = hubmerge("run", recipe, "--json")
     assert status in {0, 3}, output + errors
     assert "Traceback" not in output + errors
     steps_shown(repo)
@@ -56,18 +79,15 @@ def test_a_run_while_requests_fail(
         assert hubmerge("run", recipe, "--quiet")[0] == 0
     assert steps_shown(repo) == [1, 2]
     assert published(repo) == whole
-    assert leftovers(tmp_path / "work", empty_cache) == []
-    assert max(waits, default=0) <= 1.25 * retry.LONGEST_WAIT_SECONDS
+    assert leftovers(tmp_path / "work", disturbance.cache) == []
+    assert max(disturbance.waits, default=0) <= 1.25 * retry.LONGEST_WAIT_SECONDS
 
 
-def test_tasks_are_prepared_and_scored_while_requests_fail(
+def test_evaluation_with_failing_requests(
     stage: Stage,
     hubmerge: Command,
     repo_name: Callable[..., str],
-    local_hub: LocalHub,
-    disturb: Callable[..., None],
-    waits: list[float],
-    empty_cache: Path,
+    disturbance: Disturbance,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
@@ -77,11 +97,8 @@ def test_tasks_are_prepared_and_scored_while_requests_fail(
     recipes = [stage.recipe(repo_name("scored"), entries=tuple(stage.towers)[:2]) for _ in range(2)]
     assert hubmerge("run", stage.write(tmp_path, recipes[0]), "--quiet")[0] == 0
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "datasets-again")
-    disturb(0.1, 3)
-    status, output, errors = hubmerge("run", stage.write(tmp_path, recipes[1]), "--json")
-    drawn = local_hub.faults.drawn.total()
-    disturb(0)
-    assert drawn > 0
+    with disturbance.requests(0.1, 3):
+        status, output, errors = hubmerge("run", stage.write(tmp_path, recipes[1]), "--json")
     assert status in {0, 3}, output + errors
     if status != 0:
         assert hubmerge("run", stage.write(tmp_path, recipes[1]), "--quiet")[0] == 0
@@ -89,7 +106,7 @@ def test_tasks_are_prepared_and_scored_while_requests_fail(
     assert second == first
 
 
-def test_a_hub_that_stays_down_is_told_in_bounded_time(
+def test_hub_that_stays_down_is_reported_in_bounded_time(
     hubmerge: Command, quick: Quick, disturb: Callable[..., None], waits: list[float]
 ) -> None:
     _, recipe = quick(2)
@@ -102,7 +119,7 @@ def test_a_hub_that_stays_down_is_told_in_bounded_time(
     assert sum(waits) < 60
 
 
-def test_the_wait_that_the_hub_asks_for_is_kept(
+def test_requested_wait_is_respected(
     hubmerge: Command, quick: Quick, disturb: Callable[..., None], waits: list[float]
 ) -> None:
     _, recipe = quick(2)
@@ -113,7 +130,7 @@ def test_the_wait_that_the_hub_asks_for_is_kept(
     assert waits == [1.5] * retry.RETRIES
 
 
-def test_a_hub_that_asks_for_too_long_a_wait(
+def test_requested_wait_that_is_too_long(
     hubmerge: Command,
     quick: Quick,
     disturb: Callable[..., None],
@@ -129,56 +146,56 @@ def test_a_hub_that_asks_for_too_long_a_wait(
     assert waits == []
 
 
+@pytest.mark.usefixtures("disturb", "waits")
 @pytest.mark.parametrize("what", ["state", "step"])
-def test_an_answer_that_got_lost(
-    hubmerge: Command,
-    quick: Quick,
-    undisturbed: Undisturbed,
-    tripwire: Tripwire,
-    disturb: Callable[..., None],
-    waits: list[float],
-    what: str,
+def test_lost_answer_to_a_commit(
+    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, request_hook: RequestHook, what: str
 ) -> None:
-    """The commit is made, but the run does not hear of it: it must find out, and not make it twice."""
+    """Find a commit that was made although its answer was lost, and do not make it twice."""
     whole = undisturbed(2)
     repo, recipe = quick(2)
     branch = {"state": "hubmerge-state", "step": "main"}[what]
     commit = f"POST /api/models/{repo}/commit/{branch}"
-    tripwire.lose_answer(commit, number=2)
+    request_hook.lose_answer(commit, number=2)
     status, output, errors = hubmerge("run", recipe, "--json")
     assert status == 0, output + errors
-    assert len([request for request in tripwire.seen if request == commit]) == 3
+    assert len([request for request in request_hook.seen if request == commit]) == 3
     assert steps_shown(repo) == [1, 2]
     assert published(repo) == whole
 
 
 @pytest.mark.parametrize("branch", ["main", "hubmerge-state"])
-def test_the_hub_is_busy_with_another_commit(
-    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, tripwire: Tripwire, waits: list[float], branch: str
+def test_commit_conflict_is_retried(
+    hubmerge: Command,
+    quick: Quick,
+    undisturbed: Undisturbed,
+    request_hook: RequestHook,
+    waits: list[float],
+    branch: str,
 ) -> None:
     whole = undisturbed(2)
     repo, recipe = quick(2)
-    tripwire.refuse(f"POST /api/models/{repo}/commit/{branch}", status=409)
+    request_hook.refuse(f"POST /api/models/{repo}/commit/{branch}", status=409)
     status, output, errors = hubmerge("run", recipe, "--json")
     assert status == 0, output + errors
     assert len(waits) == 1
     assert published(repo) == whole
 
 
+@pytest.mark.usefixtures("waits")
 @pytest.mark.parametrize("number", [1, 2])
-def test_faults_right_after_a_commit(
+def test_failures_right_after_a_commit(
     hubmerge: Command,
     quick: Quick,
     undisturbed: Undisturbed,
-    tripwire: Tripwire,
+    request_hook: RequestHook,
     disturb: Callable[..., None],
-    waits: list[float],
     number: int,
 ) -> None:
-    """The commit is made and its answer arrives; what the run asks next fails for a while."""
+    """Fail the requests that follow a successful commit."""
     whole = undisturbed(2)
     repo, recipe = quick(2)
-    tripwire.set(f"POST /api/models/{repo}/commit/main", lambda: disturb(0.5, number, (Fault.BUSY,)), number)
+    request_hook.set(f"POST /api/models/{repo}/commit/main", lambda: disturb(0.5, number, (Fault.BUSY,)), number)
     status, output, errors = hubmerge("run", recipe, "--json")
     disturb(0)
     assert status in {0, 3}, output + errors
@@ -188,10 +205,10 @@ def test_faults_right_after_a_commit(
     assert published(repo) == whole
 
 
-def test_somebody_else_commits_to_the_target(
-    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, tripwire: Tripwire
+def test_other_writer_commits_to_the_target(
+    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, request_hook: RequestHook
 ) -> None:
-    """Answered with 412, at the moment of the second step's commit."""
+    """Commit to the target right before the commit of the second step, which is then answered with 412."""
     from huggingface_hub import HfApi
 
     whole = undisturbed(2)
@@ -200,7 +217,7 @@ def test_somebody_else_commits_to_the_target(
     def interfere() -> None:
         HfApi().upload_file(repo_id=repo, path_in_repo="LICENSE", path_or_fileobj=b"theirs")
 
-    tripwire.set(f"POST /api/models/{repo}/commit/main", interfere, number=2)
+    request_hook.set(f"POST /api/models/{repo}/commit/main", interfere, number=2)
     status, output, errors = hubmerge("run", recipe)
     assert status in {0, 3}, output + errors
     assert status == 0 or "changed during step" in errors

@@ -1,4 +1,4 @@
-"""Files that mean harm: refused, nothing of theirs is run, nothing is written where it does not belong."""
+"""Malicious files: refused, without running their code or writing outside the work folder."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import HfApi
 from safetensors.torch import load_file, save
 
-from tests.reliability.wholeness import everything
+from tests.reliability.target_checks import everything
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -26,7 +26,7 @@ WEIGHTS = "model.safetensors"
 
 
 class Payload:
-    """Unpickled by a careless reader, it makes a folder."""
+    """Object that creates a folder when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -71,7 +71,7 @@ def huge_shape(content: bytes) -> bytes:
 
 
 def packed(content: dict[str, Any], size: int) -> bytes:
-    """A `.bin` file whose pickle unpacks to `size` bytes more than it needs."""
+    """Return a `.bin` file whose pickle unpacks to `size` bytes more than needed."""
     stored, bomb = io.BytesIO(), io.BytesIO()
     torch.save(content, stored)
     with zipfile.ZipFile(stored) as archive, zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as into:
@@ -85,9 +85,9 @@ def packed(content: dict[str, Any], size: int) -> bytes:
 def hostile(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[[dict[str, bytes | None]], str]:
-    """Put a repo with such files at the end of a stream, run it, check that it is refused; return the message.
+    """Return a function that runs a stream with changed files in its last checkpoint, and returns the error message.
 
-    None as a file's content leaves it out.
+    None as the content of a file removes it.
     """
 
     def run(files: dict[str, bytes | None]) -> str:
@@ -144,19 +144,19 @@ def test_safetensors(hostile: Callable[..., str], weights: bytes, change: Callab
 
 
 @pytest.mark.parametrize("protocol", [None, 2, 5])
-def test_pickles_with_code(hostile: Callable[..., str], weights: bytes, tmp_path: Path, protocol: int | None) -> None:
+def test_pickles_with_code(hostile: Callable[..., str], tmp_path: Path, protocol: int | None) -> None:
     mark = tmp_path / "executed"
-    held = {"weight": torch.zeros(2), "code": Payload(mark)}
+    content = {"weight": torch.zeros(2), "code": Payload(mark)}
     stored = io.BytesIO()
     if protocol is None:
-        torch.save(held, stored)
+        torch.save(content, stored)
     else:
-        pickle.dump(held, stored, protocol)
+        pickle.dump(content, stored, protocol)
     assert "pytorch_model.bin" in hostile({WEIGHTS: None, "pytorch_model.bin": stored.getvalue()})
     assert not mark.exists()
 
 
-def test_a_bin_file_that_unpacks_to_far_more(hostile: Callable[..., str], weights: bytes, tmp_path: Path) -> None:
+def test_compressed_bin_file(hostile: Callable[..., str], weights: bytes, tmp_path: Path) -> None:
     (tmp_path / WEIGHTS).write_bytes(weights)
     bomb = packed(load_file(tmp_path / WEIGHTS), 64 << 20)
     (tmp_path / WEIGHTS).unlink()
@@ -169,7 +169,7 @@ def test_a_bin_file_that_unpacks_to_far_more(hostile: Callable[..., str], weight
     "place",
     ["../outside.safetensors", "/etc/outside.safetensors", "a/../../outside.safetensors", "..\\outside.safetensors"],
 )
-def test_an_index_that_points_outside(hostile: Callable[..., str], weights: bytes, place: str) -> None:
+def test_index_that_names_files_outside_the_folder(hostile: Callable[..., str], weights: bytes, place: str) -> None:
     names = [name for name in header_of(weights)[0] if name != "__metadata__"]
     index = {"weight_map": dict.fromkeys(names, place)}
     message = hostile({WEIGHTS: None, "model.safetensors.index.json": json.dumps(index).encode()})
@@ -186,7 +186,7 @@ def test_an_index_that_points_outside(hostile: Callable[..., str], weights: byte
         b'{"model_type": "clip_vision_model", "num_hidden_layers": 1e12}',
     ],
 )
-def test_a_config_that_means_harm_as_base_model(
+def test_malicious_config_of_the_base_model(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, config: bytes
 ) -> None:
     folder = tmp_path / "base"
@@ -203,9 +203,7 @@ def test_a_config_that_means_harm_as_base_model(
     assert not HfApi().repo_exists(target)
 
 
-def test_a_base_model_with_code_of_its_own_is_merged_and_its_code_neither_run_nor_copied(
-    stage: Stage, hubmerge: Command, tmp_path: Path
-) -> None:
+def test_code_of_a_base_model_is_neither_run_nor_copied(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     folder, mark = tmp_path / "base", tmp_path / "executed"
     shutil.copytree(stage.folder / "base", folder)
     config = {"model_type": "../../x", "architectures": ["os.system"], "auto_map": {"AutoModel": "evil.Evil"}}
@@ -221,10 +219,8 @@ def test_a_base_model_with_code_of_its_own_is_merged_and_its_code_neither_run_no
 
 @pytest.mark.parametrize("key", ["num_hidden_layers", "decoder_layers", "num_experts", "depths", "num_labels"])
 @pytest.mark.parametrize("place", ["vision_config", "top"])
-def test_a_config_that_claims_a_model_without_end(
-    stage: Stage, hubmerge: Command, tmp_path: Path, place: str, key: str
-) -> None:
-    """Nothing is built from it, which would take hours and all memory."""
+def test_config_of_an_oversized_model(stage: Stage, hubmerge: Command, tmp_path: Path, place: str, key: str) -> None:
+    """Refuse the config without building its model, which would take hours and all memory."""
     folder = tmp_path / "base"
     shutil.copytree(stage.folder / "base", folder)
     config = json.loads((folder / "config.json").read_text())
@@ -236,8 +232,8 @@ def test_a_config_that_claims_a_model_without_end(
     assert f"config.json sets {key} = " in errors
 
 
-def test_what_the_tests_write_is_what_the_library_reads(weights: bytes) -> None:
-    """The helpers above take a file apart and put it together: unchanged, it must stay a right one."""
+def test_helpers_write_valid_files(weights: bytes) -> None:
+    """Check that the helpers of these tests write a valid file if nothing is changed."""
     entries, values = header_of(weights)
     from safetensors.torch import load
 

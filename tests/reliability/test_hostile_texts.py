@@ -1,4 +1,4 @@
-"""Cards, recipes, metrics and names that mean harm: shown or refused, nothing run, nothing written outside."""
+"""Malicious cards, recipes, metrics and file names: escaped or refused."""
 
 from __future__ import annotations
 
@@ -15,16 +15,14 @@ from safetensors.torch import load_file
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hubmerge.localhub import LocalHub
-from tests.reliability.wholeness import everything
+from tests.reliability.target_checks import everything
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 Names = Callable[..., str]
 
 
-def test_a_card_shows_what_was_written_and_runs_nothing(
-    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
-) -> None:
+def test_card_escapes_its_texts(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
     script = "<script>alert(1)</script>"
     folder = tmp_path / "base"
     shutil.copytree(stage.folder / "base", folder)
@@ -36,7 +34,7 @@ def test_a_card_shows_what_was_written_and_runs_nothing(
     for name, content in operations:
         if name != "README.md":
             HfApi().upload_file(repo_id=base, path_in_repo=name, path_or_fileobj=content)
-    # The Hub checks cards, this one comes past it.
+    # The Hub would reject this card.
     commit_unchecked(base, "README.md", card.encode())
     recipe = stage.recipe(target, base_model=base, entries=tuple(stage.towers)[:1], evaluate=None)
     path = stage.write(tmp_path, recipe)
@@ -54,11 +52,11 @@ def test_a_card_shows_what_was_written_and_runs_nothing(
 
 
 def commit_unchecked(repo: str, name: str, content: bytes) -> None:
-    """Commit a file without asking the Hub first whether its front matter is right."""
+    """Commit a file without the validation of its front matter by the Hub."""
     from base64 import b64encode
 
     from huggingface_hub import get_session
-    from huggingface_hub.utils import build_hf_headers
+    from huggingface_hub.utils._headers import build_hf_headers
 
     lines = [
         {"key": "header", "value": {"summary": "card", "description": ""}},
@@ -73,7 +71,7 @@ def commit_unchecked(repo: str, name: str, content: bytes) -> None:
 
 
 def outside_fences(markdown: str) -> str:
-    """The lines that are not in a fenced block, as CommonMark reads fences."""
+    """Return the lines outside fenced blocks, by the rules of CommonMark."""
     fence, kept = "", []
     for line in markdown.splitlines():
         found = re.match(r" {0,3}(`{3,}|~{3,})", line)
@@ -105,7 +103,7 @@ def outside_fences(markdown: str) -> str:
         "merge_method: opcm\nbase_model: a/b\nmodels: [{{model: c/d}}]\npublish: {{repo: ../../x}}",
     ],
 )
-def test_recipes_from_the_net(hubmerge: Command, tmp_path: Path, text: str) -> None:
+def test_recipes_with_yaml_tags(hubmerge: Command, tmp_path: Path, text: str) -> None:
     mark = tmp_path / "executed"
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(text.format(mark=mark))
@@ -119,7 +117,7 @@ def test_recipes_from_the_net(hubmerge: Command, tmp_path: Path, text: str) -> N
 
 
 @pytest.mark.parametrize("place", ["somebody/metric", "{folder}/evil", "./evil", "evil", "evil.py"])
-def test_metrics_that_are_code(
+def test_untrusted_metrics(
     stage: Stage,
     hubmerge: Command,
     tmp_path: Path,
@@ -142,8 +140,8 @@ def test_metrics_that_are_code(
     assert not HfApi().repo_exists(target)
 
 
-class Liar:
-    """A Hub whose listings name files that lead out of the folder."""
+class EscapingListings:
+    """Hub whose listings name files outside the folder."""
 
     ESCAPES = ("../../../escaped.json", "/var/../escaped.json", "{folder}/../../../escaped.json", "a\\..\\escaped.json")
 
@@ -182,7 +180,7 @@ class Liar:
 
 
 @pytest.mark.parametrize("listing", ["sources", "state", "published model"])
-def test_file_names_that_lead_out_of_the_folder(
+def test_listed_files_outside_the_folder(
     stage: Stage,
     hubmerge: Command,
     local_hub: LocalHub,
@@ -207,7 +205,7 @@ def test_file_names_that_lead_out_of_the_folder(
         "state": f"GET /api/models/{repo}/tree/",
         "published model": f"GET /api/models/{repo}/tree/",
     }[listing]
-    liar = Liar(local_hub.faults.app, pattern)
+    liar = EscapingListings(local_hub.faults.app, pattern)
     monkeypatch.setattr(local_hub.faults, "app", liar)
     entries = names[:2] if listing != "published model" else names[:1]
     recipe = stage.write(tmp_path, stage.recipe(repo, entries=entries, evaluate=None))

@@ -1,4 +1,4 @@
-"""A run that is killed goes on where it was, and nobody ever sees half a step."""
+"""Runs that are killed: the next run continues, and the target never shows part of a step."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.conftest import Tripwire
-from tests.reliability.forge import Forge
-from tests.reliability.wholeness import leftovers, published, steps_shown
+from tests.reliability.conftest import RequestHook
+from tests.reliability.run_launcher import Places, RunLauncher
+from tests.reliability.target_checks import leftovers, published, steps_shown
 
 Quick = Callable[..., tuple[str, Path]]
 Undisturbed = Callable[[int], dict[str, dict[str, str]]]
@@ -29,25 +29,30 @@ MOMENTS = {
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_kill_and_go_on(
-    forge: Forge, quick: Quick, tripwire: Tripwire, undisturbed: Undisturbed, tmp_path: Path, moment: str
+def test_run_continues_after_a_kill(
+    launcher: RunLauncher,
+    quick: Quick,
+    request_hook: RequestHook,
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+    moment: str,
 ) -> None:
     whole = undisturbed(3)
     repo, recipe = quick(3)
-    arguments = ["run", recipe, "--work-dir", tmp_path / "work", "--json"]
-    places = {"output": tmp_path / "output", "cache": tmp_path / "cache"}
+    arguments: list[str | Path] = ["run", recipe, "--work-dir", tmp_path / "work", "--json"]
+    places: Places = {"output": tmp_path / "output", "cache": tmp_path / "cache"}
     pid = 0
 
     def kill() -> None:
         os.kill(pid, signal.SIGKILL)
 
     number, pattern = MOMENTS[moment]
-    tripwire.set(pattern.format(target=repo), kill, number)
-    pid = forge.start(*arguments, **places, TMPDIR=str(tmp_path))
-    assert forge.wait() == -signal.SIGKILL, tripwire.seen
+    request_hook.set(pattern.format(target=repo), kill, number)
+    pid = launcher.start(*arguments, **places, TMPDIR=str(tmp_path))
+    assert launcher.wait() == -signal.SIGKILL, request_hook.seen
     steps_shown(repo)
-    forge.start(*arguments, **places, TMPDIR=str(tmp_path))
-    assert forge.wait() == 0, (tmp_path / "output").read_text()
+    launcher.start(*arguments, **places, TMPDIR=str(tmp_path))
+    assert launcher.wait() == 0, (tmp_path / "output").read_text()
     assert steps_shown(repo) == [1, 2, 3]
     assert published(repo) == whole
     assert leftovers(tmp_path) == []

@@ -1,4 +1,4 @@
-"""The machine's own faults: a disk that is full, a folder that cannot be written, a clock that jumps."""
+"""Failures of the machine: full disks, read-only folders, a clock that jumps."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.conftest import Tripwire
-from tests.reliability.forge import Forge, can_have_a_private_disk
-from tests.reliability.wholeness import leftovers, published, steps_shown
+from tests.reliability.conftest import RequestHook
+from tests.reliability.run_launcher import Places, RunLauncher, can_have_a_private_disk
+from tests.reliability.target_checks import leftovers, published, steps_shown
 
 Command = Callable[..., tuple[int, str, str]]
 Quick = Callable[..., tuple[str, Path]]
@@ -29,20 +29,20 @@ def check_told(output: Path, *words: str) -> None:
 
 
 @pytest.mark.parametrize("largest_file", [0, 200, 3_000, 40_000, 150_000, 400_000, 900_000])
-def test_files_that_cannot_grow(
-    forge: Forge, quick: Quick, undisturbed: Undisturbed, tmp_path: Path, largest_file: int
+def test_limited_file_size(
+    launcher: RunLauncher, quick: Quick, undisturbed: Undisturbed, tmp_path: Path, largest_file: int
 ) -> None:
-    """The system refuses to write on, in one file after another: as with a full disk, or a quota."""
+    """Limit the size of files, as a full disk or a quota does."""
     whole = undisturbed(2)
     repo, recipe = quick(2)
-    places = {"output": tmp_path / "output", "cache": tmp_path / "cache", "TMPDIR": str(tmp_path)}
-    arguments = ["run", recipe, "--work-dir", tmp_path / "work"]
-    forge.start(*arguments, largest_file=largest_file, **places)
-    assert forge.wait() == 5, places["output"].read_text()
+    places: Places = {"output": tmp_path / "output", "cache": tmp_path / "cache", "TMPDIR": str(tmp_path)}
+    arguments: list[str | Path] = ["run", recipe, "--work-dir", tmp_path / "work"]
+    launcher.start(*arguments, largest_file=largest_file, **places)
+    assert launcher.wait() == 5, places["output"].read_text()
     check_told(tmp_path / "output", "hint:")
     steps_shown(repo)
-    forge.start(*arguments, **places)
-    assert forge.wait() == 0, places["output"].read_text()
+    launcher.start(*arguments, **places)
+    assert launcher.wait() == 0, places["output"].read_text()
     assert steps_shown(repo) == [1, 2]
     assert published(repo) == whole
     assert leftovers(tmp_path) == []
@@ -65,8 +65,13 @@ def private_disks() -> None:
 
 @pytest.mark.usefixtures("private_disks")
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_the_disk_fills_up(
-    forge: Forge, quick: Quick, tripwire: Tripwire, undisturbed: Undisturbed, tmp_path: Path, moment: str
+def test_full_disk_during_a_run(
+    launcher: RunLauncher,
+    quick: Quick,
+    request_hook: RequestHook,
+    undisturbed: Undisturbed,
+    tmp_path: Path,
+    moment: str,
 ) -> None:
     whole = undisturbed(2)
     repo, recipe = quick(2)
@@ -84,44 +89,44 @@ def test_the_disk_fills_up(
                 return
 
     number, pattern = MOMENTS[moment]
-    tripwire.set(pattern.format(target=repo), fill, number)
-    places = {"output": tmp_path / "output", "cache": disk / "cache", "TMPDIR": str(disk)}
-    pid = forge.start("run", recipe, "--work-dir", disk / "work", small_disk=disk, **places)
-    status = forge.wait()
+    request_hook.set(pattern.format(target=repo), fill, number)
+    places: Places = {"output": tmp_path / "output", "cache": disk / "cache", "TMPDIR": str(disk)}
+    pid = launcher.start("run", recipe, "--work-dir", disk / "work", small_disk=disk, **places)
+    status = launcher.wait()
     assert status == 5, places["output"].read_text()
     check_told(tmp_path / "output", "hint:", str(disk))
     steps_shown(repo)
-    forge.start("run", recipe, "--work-dir", disk / "work", **places)
-    assert forge.wait() == 0, places["output"].read_text()
+    launcher.start("run", recipe, "--work-dir", disk / "work", **places)
+    assert launcher.wait() == 0, places["output"].read_text()
     assert steps_shown(repo) == [1, 2]
     assert published(repo) == whole
 
 
 @pytest.mark.parametrize("part", ["work", "cache", "out"])
-def test_a_folder_that_cannot_be_written(
-    forge: Forge, quick: Quick, undisturbed: Undisturbed, tmp_path: Path, part: str
+def test_read_only_folder(
+    launcher: RunLauncher, quick: Quick, undisturbed: Undisturbed, tmp_path: Path, part: str
 ) -> None:
     whole = undisturbed(2)
     repo, recipe = quick(2)
     folder = tmp_path / part
     folder.mkdir()
     folder.chmod(0o555)
-    places = {"output": tmp_path / "output", "cache": tmp_path / "cache", "TMPDIR": str(tmp_path)}
-    arguments = ["run", recipe, "--work-dir", tmp_path / "work", "--out", tmp_path / "out" / "model"]
-    forge.start(*arguments, powerless=True, **places)
-    assert forge.wait() == 5, places["output"].read_text()
+    places: Places = {"output": tmp_path / "output", "cache": tmp_path / "cache", "TMPDIR": str(tmp_path)}
+    arguments: list[str | Path] = ["run", recipe, "--work-dir", tmp_path / "work", "--out", tmp_path / "out" / "model"]
+    launcher.start(*arguments, powerless=True, **places)
+    assert launcher.wait() == 5, places["output"].read_text()
     check_told(tmp_path / "output", "hint:", str(folder))
     steps_shown(repo)
     folder.chmod(0o755)
-    forge.start(*arguments, powerless=True, **places)
-    assert forge.wait() == 0, places["output"].read_text()
+    launcher.start(*arguments, powerless=True, **places)
+    assert launcher.wait() == 0, places["output"].read_text()
     assert published(repo) == whole
     assert (tmp_path / "out" / "model" / "config.json").is_file()
     assert leftovers(tmp_path) == []
 
 
-def test_a_work_folder_that_becomes_read_only(
-    forge: Forge, quick: Quick, tripwire: Tripwire, undisturbed: Undisturbed, tmp_path: Path
+def test_work_folder_becomes_read_only(
+    launcher: RunLauncher, quick: Quick, request_hook: RequestHook, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
     whole = undisturbed(2)
     repo, recipe = quick(2)
@@ -130,30 +135,30 @@ def test_a_work_folder_that_becomes_read_only(
         for folder, _, _ in os.walk(tmp_path / "work"):
             Path(folder).chmod(mode)
 
-    tripwire.set(f"POST /api/models/{repo}/commit/main", lambda: set_mode(0o555))
-    places = {"output": tmp_path / "output", "cache": tmp_path / "cache", "TMPDIR": str(tmp_path)}
-    forge.start("run", recipe, "--work-dir", tmp_path / "work", powerless=True, **places)
-    assert forge.wait() == 5, places["output"].read_text()
+    request_hook.set(f"POST /api/models/{repo}/commit/main", lambda: set_mode(0o555))
+    places: Places = {"output": tmp_path / "output", "cache": tmp_path / "cache", "TMPDIR": str(tmp_path)}
+    launcher.start("run", recipe, "--work-dir", tmp_path / "work", powerless=True, **places)
+    assert launcher.wait() == 5, places["output"].read_text()
     check_told(tmp_path / "output", "hint:", str(tmp_path / "work"))
     steps_shown(repo)
     set_mode(0o755)
-    forge.start("run", recipe, "--work-dir", tmp_path / "work", powerless=True, **places)
-    assert forge.wait() == 0, places["output"].read_text()
+    launcher.start("run", recipe, "--work-dir", tmp_path / "work", powerless=True, **places)
+    assert launcher.wait() == 0, places["output"].read_text()
     assert published(repo) == whole
     assert leftovers(tmp_path) == []
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_clock_that_jumps(
+def test_jumping_clock(
     hubmerge: Command,
     quick: Quick,
-    tripwire: Tripwire,
+    request_hook: RequestHook,
     undisturbed: Undisturbed,
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
     seed: int,
 ) -> None:
-    """Every look at the clock tells another year, and so do the times of the files already written."""
+    """Return a random year for every read of the clock, and set random times on written files."""
     whole = undisturbed(2)
     repo, recipe = quick(2)
     chance, real = random.Random(seed), time.time
@@ -164,11 +169,11 @@ def test_a_clock_that_jumps(
 
     def change_times() -> None:
         for file in (tmp_path / "work").rglob("*"):
-            with suppress(FileNotFoundError):  # the run goes on meanwhile
+            with suppress(FileNotFoundError):  # the run removes files meanwhile
                 os.utime(file, (jumping(), jumping()))
                 changed.append(file)
 
-    tripwire.set(f"POST /api/models/{repo}/commit/main", change_times)
+    request_hook.set(f"POST /api/models/{repo}/commit/main", change_times)
     monkeypatch.setattr(time, "time", jumping)
     monkeypatch.setattr(time, "time_ns", lambda: int(jumping() * 1e9))
     status, output, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "work", "--json")

@@ -1,4 +1,4 @@
-"""What others do on the Hub while a run works: the target deleted, a source force-pushed, the token revoked."""
+"""Changes on the Hub during a run: target deleted, source force-pushed, token revoked."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import HfApi
 
 from hubmerge.localhub import LocalHub
-from tests.reliability.conftest import Tripwire
-from tests.reliability.wholeness import published, steps_shown
+from tests.reliability.conftest import RequestHook
+from tests.reliability.target_checks import published, steps_shown
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -40,12 +41,12 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         ("POST /api/models/{target}/super-squash/", 1),
     ],
 )
-def test_the_target_is_deleted(
-    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, tripwire: Tripwire, moment: str, number: int
+def test_target_is_deleted(
+    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, request_hook: RequestHook, moment: str, number: int
 ) -> None:
     whole = undisturbed(3)
     repo, recipe = quick(3)
-    tripwire.set(moment.format(target=repo), lambda: HfApi().delete_repo(repo), number)
+    request_hook.set(moment.format(target=repo), lambda: HfApi().delete_repo(repo), number)
     status, _, errors = hubmerge("run", recipe)
     assert status == 3, errors
     assert repo in errors
@@ -58,8 +59,8 @@ def test_the_target_is_deleted(
 
 
 @pytest.fixture
-def copied_tower(stage: Stage, tmp_path: Path, repo_name: Callable[..., str]) -> str:
-    """A source of this test's own, with the second tower's weights."""
+def copied_tower(stage: Stage, repo_name: Callable[..., str]) -> str:
+    """Create a source repo with the weights of the second tower, and return its name."""
     repo = repo_name("source")
     HfApi().create_repo(repo)
     HfApi().upload_folder(repo_id=repo, folder_path=stage.folder / "towers" / list(stage.towers)[1])
@@ -67,24 +68,24 @@ def copied_tower(stage: Stage, tmp_path: Path, repo_name: Callable[..., str]) ->
 
 
 def force_push(repo: str) -> None:
-    """Leave one commit on main, with other weights in it and a history of its own."""
+    """Replace the history of a repo by one commit with other weights."""
     api = HfApi()
     api.upload_file(repo_id=repo, path_in_repo="model.safetensors", path_or_fileobj=b"other")
     api.super_squash_history(repo)
 
 
-def recipe_over(stage: Stage, repo: str, source: str) -> dict[str, object]:
+def recipe_over(stage: Stage, repo: str, source: str) -> dict[str, Any]:
     models = [{"model": model, "name": name} for name, model in stage.towers.items()]
     models[1]["model"] = source
     return stage.recipe(repo, models=models, evaluate=None)
 
 
 @pytest.mark.parametrize("moment", ["GET /{source}/resolve/", "POST /api/models/{target}/commit/main"])
-def test_a_source_is_force_pushed_and_its_locked_commit_still_served(
+def test_force_pushed_source_with_its_locked_commit_still_served(
     stage: Stage,
     hubmerge: Command,
     undisturbed: Undisturbed,
-    tripwire: Tripwire,
+    request_hook: RequestHook,
     copied_tower: str,
     tmp_path: Path,
     repo_name: Callable[..., str],
@@ -93,7 +94,7 @@ def test_a_source_is_force_pushed_and_its_locked_commit_still_served(
     whole = undisturbed(3)
     repo = repo_name("target")
     recipe = stage.write(tmp_path, recipe_over(stage, repo, copied_tower))
-    tripwire.set(moment.format(source=copied_tower, target=repo), lambda: force_push(copied_tower))
+    request_hook.set(moment.format(source=copied_tower, target=repo), lambda: force_push(copied_tower))
     status, _, errors = hubmerge("run", recipe)
     assert status == 0, errors
     assert steps_shown(repo) == [1, 2, 3]
@@ -103,10 +104,10 @@ def test_a_source_is_force_pushed_and_its_locked_commit_still_served(
     ]
 
 
-def test_what_lies_before_a_source_that_cannot_be_fetched_is_kept(
-    stage: Stage, hubmerge: Command, tripwire: Tripwire, tmp_path: Path, repo_name: Callable[..., str]
+def test_steps_before_a_source_that_cannot_be_fetched_are_kept(
+    stage: Stage, hubmerge: Command, request_hook: RequestHook, tmp_path: Path, repo_name: Callable[..., str]
 ) -> None:
-    """Of steps that are merged at a time, those whose checkpoints are there are not done again."""
+    """Keep the steps of a batch before the checkpoint that cannot be fetched."""
     repos = [repo_name("target") for _ in range(2)]
     (tmp_path / "whole").mkdir()
     whole, recipe = (
@@ -114,8 +115,8 @@ def test_what_lies_before_a_source_that_cannot_be_fetched_is_kept(
         for folder, repo in zip((tmp_path / "whole", tmp_path), repos, strict=True)
     )
     last = list(stage.towers.values())[-1]
-    # Its header is read first, then its weights.
-    tripwire.refuse(f"GET /{last}/resolve/.*model.safetensors", number=2)
+    # The header is read first, then the weights.
+    request_hook.refuse(f"GET /{last}/resolve/.*model.safetensors", number=2)
     status, _, errors = hubmerge("run", recipe)
     assert status == 3
     assert last in errors
@@ -129,10 +130,10 @@ def test_what_lies_before_a_source_that_cannot_be_fetched_is_kept(
     assert published(repos[0]) == published(repos[1])
 
 
-def test_a_source_is_force_pushed_and_its_locked_commit_gone(
+def test_force_pushed_source_with_its_locked_commit_gone(
     stage: Stage,
     hubmerge: Command,
-    tripwire: Tripwire,
+    request_hook: RequestHook,
     local_hub: LocalHub,
     copied_tower: str,
     tmp_path: Path,
@@ -145,7 +146,7 @@ def test_a_source_is_force_pushed_and_its_locked_commit_gone(
         force_push(copied_tower)
         (local_hub.site.root / "repos" / "models" / copied_tower / "commits" / str(commit)).unlink()
 
-    tripwire.set(f"GET /{copied_tower}/resolve/", force_push_and_clean_up)
+    request_hook.set(f"GET /{copied_tower}/resolve/", force_push_and_clean_up)
     for _ in range(2):
         status, _, errors = hubmerge("run", recipe)
         assert status == 3
@@ -166,11 +167,11 @@ def test_a_source_is_force_pushed_and_its_locked_commit_gone(
         "POST /api/models/{target}/tag/",
     ],
 )
-def test_the_token_expires(
+def test_token_expires(
     hubmerge: Command,
     quick: Quick,
     undisturbed: Undisturbed,
-    tripwire: Tripwire,
+    request_hook: RequestHook,
     monkeypatch: pytest.MonkeyPatch,
     moment: str,
 ) -> None:
@@ -178,7 +179,7 @@ def test_the_token_expires(
     repo, recipe = quick(2)
     expired = "hf_" + "expired" * 5
     with monkeypatch.context() as patch:
-        tripwire.set(moment.format(target=repo), lambda: patch.setenv("HF_TOKEN", expired))
+        request_hook.set(moment.format(target=repo), lambda: patch.setenv("HF_TOKEN", expired))
         status, _, errors = hubmerge("run", recipe)
     assert status == 3, errors
     assert "the Hub rejected the token" in errors
@@ -189,10 +190,10 @@ def test_the_token_expires(
     assert published(repo) == whole
 
 
-def test_the_target_and_the_work_folder_are_gone(
+def test_target_and_work_folder_are_deleted(
     hubmerge: Command, quick: Quick, undisturbed: Undisturbed, tmp_path: Path
 ) -> None:
-    """Everything that was done is lost; the next run does it again and says nothing wrong."""
+    """Merge everything again after target repo and work folder were deleted."""
     whole = undisturbed(2)
     repo, recipe = quick(2)
     assert hubmerge("run", recipe, "--quiet")[0] == 0
@@ -203,13 +204,13 @@ def test_the_target_and_the_work_folder_are_gone(
 
 
 @pytest.mark.parametrize("number", [1, 2])
-def test_no_step_is_published_without_the_one_before(
-    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, tripwire: Tripwire, number: int
+def test_no_step_is_published_before_the_previous_one(
+    hubmerge: Command, quick: Quick, undisturbed: Undisturbed, request_hook: RequestHook, number: int
 ) -> None:
-    """One commit is refused, and nothing else: the steps after it must wait for the next run."""
+    """Refuse one commit only: later steps must not be published before it."""
     whole = undisturbed(3)
     repo, recipe = quick(3)
-    tripwire.refuse(f"POST /api/models/{repo}/commit/main", number)
+    request_hook.refuse(f"POST /api/models/{repo}/commit/main", number)
     status, _, errors = hubmerge("run", recipe)
     assert status == 3, errors
     assert "no permission" in errors

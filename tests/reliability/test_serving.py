@@ -1,4 +1,4 @@
-"""`hubmerge hub serve`, slow and failing on purpose."""
+"""Tests of `hubmerge hub serve` with limited bandwidth and failing requests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hubmerge.cli.main import main
 @pytest.mark.parametrize(
     "options", [("--faults", "2"), ("--faults", "-0.1"), ("--faults", "x"), ("--throttle", "0"), ("--throttle", "nan")]
 )
-def test_numbers_that_make_no_sense(options: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_numbers(options: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["hub", "serve", *options])
     assert ended.value.code == 2
@@ -28,7 +28,7 @@ def test_numbers_that_make_no_sense(options: tuple[str, str], capsys: pytest.Cap
 
 
 def status_of(address: str) -> int | None:
-    """The status of an answer, None for one that broke off."""
+    """Return the status of an answer, None if the connection broke."""
     try:
         with urllib.request.urlopen(address, timeout=30) as answer:
             answer.read()
@@ -40,7 +40,7 @@ def status_of(address: str) -> int | None:
     return 200
 
 
-def test_every_request_fails_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_every_request_fails_on_request(tmp_path: Path) -> None:
     options = ["--root", str(tmp_path / "hub"), "--faults", "1", "--fault-seed", "4", "--throttle", "5"]
     command = [sys.executable, "-m", "hubmerge", "hub", "serve", *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ) as process:

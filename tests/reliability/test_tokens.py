@@ -1,4 +1,4 @@
-"""The access token is nowhere in what a run leaves or shows: logs, errors, cards, locks, states, caches, processes."""
+"""Search for the access token in all output of a run: logs, errors, cards, locks, states, caches, command lines."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from huggingface_hub import HfApi
 from hubmerge.cli.main import main
 from hubmerge.localhub import LocalHub
 from hubmerge.support.redaction import without_token
-from tests.reliability.conftest import Tripwire
-from tests.reliability.forge import Forge
+from tests.reliability.conftest import RequestHook
+from tests.reliability.run_launcher import Places, RunLauncher
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -23,14 +23,14 @@ Quick = Callable[..., tuple[str, Path]]
 
 
 def places_of(token: str, folder: Path) -> list[Path]:
-    """Every file below a folder whose name or content holds the token."""
+    """Return every file below a folder whose name or content contains the token."""
     secret = token.encode()
     found = [path for path in folder.rglob("*") if token in path.name]
     return found + [path for path in folder.rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 
 def command_lines() -> bytes:
-    """The arguments of all processes, as `ps` shows them."""
+    """Return the arguments of all processes, as `ps` shows them."""
     texts = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -41,10 +41,10 @@ def command_lines() -> bytes:
 
 
 @pytest.mark.parametrize("ending", ["well", "error", "killed"])
-def test_nothing_that_a_run_leaves_holds_the_token(
+def test_output_of_a_run_does_not_contain_the_token(
     stage: Stage,
-    forge: Forge,
-    tripwire: Tripwire,
+    launcher: RunLauncher,
+    request_hook: RequestHook,
     local_hub: LocalHub,
     tmp_path: Path,
     repo_name: Callable[..., str],
@@ -61,16 +61,25 @@ def test_nothing_that_a_run_leaves_holds_the_token(
         elif ending == "killed":
             os.kill(pid, signal.SIGKILL)
 
-    tripwire.set(f"POST /api/models/{repo}/commit/main", look)
-    environment = {
+    request_hook.set(f"POST /api/models/{repo}/commit/main", look)
+    places: Places = {
+        "output": tmp_path / "output",
+        "cache": tmp_path / "cache",
         "TMPDIR": str(tmp_path),
         "HF_DEBUG": "1",
         "HF_HUB_VERBOSITY": "debug",
         "HF_DATASETS_CACHE": str(tmp_path / "datasets"),
     }
-    left = ["--work-dir", tmp_path / "work", "--out", tmp_path / "out", "--summary", tmp_path / "summary.md"]
-    pid = forge.start("run", recipe, *left, output=tmp_path / "output", cache=tmp_path / "cache", **environment)
-    status = forge.wait()
+    options: list[str | Path] = [
+        "--work-dir",
+        tmp_path / "work",
+        "--out",
+        tmp_path / "out",
+        "--summary",
+        tmp_path / "summary.md",
+    ]
+    pid = launcher.start("run", recipe, *options, **places)
+    status = launcher.wait()
     assert status == {"well": 0, "error": 3, "killed": -signal.SIGKILL}[ending], (tmp_path / "output").read_text()
     assert seen
     assert b"pytest" in seen[0]
@@ -84,14 +93,14 @@ def test_nothing_that_a_run_leaves_holds_the_token(
     assert places_of(local_hub.token, tmp_path) == [tmp_path / "proof"]
 
 
-def test_an_error_that_nobody_foresaw_is_written_down_without_the_token(
+def test_details_of_an_internal_error_do_not_contain_the_token(
     local_hub: LocalHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     import tempfile
 
     from hubmerge.cli import commands
 
-    def fail(recipe: Path, output_format: str) -> int:
+    def fail(*_: object) -> int:
         raise RuntimeError(f"Authorization: Bearer {local_hub.token} and hf_anotherOneOfSomebody")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -108,21 +117,21 @@ def test_an_error_that_nobody_foresaw_is_written_down_without_the_token(
     assert all("anotherOne" not in path.read_text() and "RuntimeError" in path.read_text() for path in written)
 
 
-def test_every_secret_of_the_environment_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_of_the_environment_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "no-usual-form-of-token")
     monkeypatch.setenv("HUBMERGE_WEBHOOK_SECRET", "a-secret-of-webhooks")
     text = "x no-usual-form-of-token y a-secret-of-webhooks z hf_abcdefghij hf_api"
     assert without_token(text) == "x hf_*** y hf_*** z hf_*** hf_api"
 
 
-def test_a_failing_disk_loses_the_details_and_not_the_message(
+def test_message_of_an_internal_error_survives_a_failing_disk(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     import tempfile
 
     from hubmerge.cli import commands
 
-    def fail(recipe: Path, output_format: str) -> int:
+    def fail(*_: object) -> int:
         raise RuntimeError("odd")
 
     monkeypatch.setattr(commands, "check", fail)

@@ -1,4 +1,4 @@
-"""What a user can get wrong: a clear message, the right exit status, and nothing published."""
+"""Invalid input of users: a clear message, the right exit status, nothing published."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Names = Callable[..., str]
 
 @pytest.fixture
 def refused(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> Callable[[dict[str, Any], int], str]:
-    """Run a changed recipe, check exit status and that no target repo appeared, and return the message."""
+    """Return a function that runs a changed recipe, checks exit status and target, and returns the message."""
 
     def run(changes: dict[str, Any], status: int) -> str:
         repo = repo_name("target")
@@ -42,7 +42,7 @@ def refused(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -
 
 @pytest.fixture
 def tower(stage: Stage, tmp_path: Path, repo_name: Names) -> Callable[..., str]:
-    """Publish a changed copy of the first tower and return its repo: `tower(lambda weights: ...)`."""
+    """Return a function that pushes a changed copy of the first tower: `tower(lambda weights: ...)` gives its repo."""
 
     def push(change: Callable[[dict[str, torch.Tensor]], None] | None = None, **files: bytes) -> str:
         folder = tmp_path / "tower"
@@ -73,7 +73,7 @@ def test_missing_repo(stage: Stage, refused: Callable[..., str]) -> None:
     assert "no repo of this name" in message
 
 
-def test_check_tells_local_folders_that_are_not_there(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+def test_check_reports_missing_local_folders(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     references = ["./here", "./models/clock", "./here+./lora", "./" + "x" * 300]
     changes: dict[str, Any] = {"models": [{"model": model, "name": f"e{i}"} for i, model in enumerate(references)]}
@@ -118,7 +118,7 @@ def test_gated_repo(
     assert repo in message
 
 
-def test_token_that_may_only_read(stage: Stage, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_read_only_token(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", READER_TOKEN)
     message = refused({}, 3)
     assert "this token is read-only" in message
@@ -132,7 +132,7 @@ def without_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("without_a_token")
 @pytest.mark.parametrize("command", ["run", "plan"])
-def test_no_token_and_a_target_that_is_not_there(
+def test_missing_target_without_a_token(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, command: str
 ) -> None:
     repo = repo_name("target")
@@ -144,7 +144,7 @@ def test_no_token_and_a_target_that_is_not_there(
 
 
 @pytest.mark.usefixtures("without_a_token")
-def test_no_token_and_a_model_that_is_not_there(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+def test_missing_model_without_a_token(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     recipe = stage.recipe(None, **stream(stage, "local/nowhere"))
     status, _, errors = hubmerge("plan", stage.write(tmp_path, recipe), "--quiet")
     assert status == 3
@@ -152,9 +152,7 @@ def test_no_token_and_a_model_that_is_not_there(stage: Stage, hubmerge: Command,
     assert "without an access token" in errors
 
 
-def test_no_permission_for_the_namespace(
-    stage: Stage, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_permission_for_the_namespace(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
     message = refused({"evaluate": None}, 3)
     assert "no permission" in message
@@ -176,7 +174,7 @@ def test_missing_split(stage: Stage, refused: Callable[..., str]) -> None:
     assert "validation" in refused({"evaluate": {"tasks": [task(stage, split="validation")]}}, 3)
 
 
-def test_class_names_that_do_not_match(stage: Stage, refused: Callable[..., str]) -> None:
+def test_wrong_number_of_class_names(stage: Stage, refused: Callable[..., str]) -> None:
     message = refused({"evaluate": {"tasks": [{**task(stage), "class_names": ["one", "two"]}]}}, 2)
     assert "class" in message
 
@@ -205,7 +203,7 @@ def test_other_shape(stage: Stage, refused: Callable[..., str], tower: Callable[
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_values_that_are_not_finite(
+def test_non_finite_values(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, tower: Callable[..., str], value: float
 ) -> None:
     def poison(weights: dict[str, torch.Tensor]) -> None:
@@ -217,7 +215,7 @@ def test_values_that_are_not_finite(
     assert status == 4
     assert broken in errors
     assert "fc2.bias" in errors
-    # The steps before the broken checkpoint are good, and stay published; nothing came after them.
+    # The steps before the broken checkpoint stay published; nothing follows them.
     assert [ref.name for ref in HfApi().list_repo_refs(repo).tags] == ["step-01", "step-02"]
 
 
@@ -253,7 +251,7 @@ def test_pickle_with_code(stage: Stage, refused: Callable[..., str], tmp_path: P
     assert not mark.exists()
 
 
-def test_base_in_its_own_stream(stage: Stage, refused: Callable[..., str]) -> None:
+def test_base_model_as_an_entry(stage: Stage, refused: Callable[..., str]) -> None:
     assert "base" in refused(stream(stage, stage.base), 2)
 
 
@@ -278,7 +276,7 @@ def test_recipe_errors(refused: Callable[..., str], changes: dict[str, Any], exp
     assert expected in refused(changes, 2)
 
 
-def test_target_that_holds_something_else(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
+def test_target_with_foreign_files(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
     repo = repo_name("theirs")
     api = HfApi()
     api.create_repo(repo)
@@ -290,7 +288,7 @@ def test_target_that_holds_something_else(stage: Stage, hubmerge: Command, tmp_p
     assert api.model_info(repo).sha == head
 
 
-def test_target_that_holds_another_stream(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
+def test_target_with_another_stream(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
     repo, names = repo_name("merged"), tuple(stage.towers)
     assert hubmerge("run", stage.write(tmp_path, stage.recipe(repo, entries=names[:2], evaluate=None)))[0] == 0
     head = HfApi().model_info(repo).sha
@@ -336,7 +334,7 @@ def test_full_disk(stage: Stage, tmp_path: Path, repo_name: Names) -> None:
         subprocess.run(["umount", str(disk)], check=True)
 
 
-def test_broken_recipe_from_a_shell_exits_with_2(tmp_path: Path) -> None:
+def test_invalid_recipe_exits_with_2(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text("merge_method: opcm\nmodels: !!python/object:os.system {}\n")
     command = [sys.executable, "-m", "hubmerge", "run", str(tmp_path / "recipe.yaml")]
     done = subprocess.run(command, capture_output=True, text=True)

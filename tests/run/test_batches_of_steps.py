@@ -1,4 +1,4 @@
-"""Steps whose models nobody asks for: merged at a time, with the same bytes as one by one."""
+"""Batches of steps: the bytes are equal to those of steps merged one by one."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ MERGED = "model-00002-of-00002.safetensors"
 
 
 def read(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "hubmerge.json").read_text(encoding="utf-8"))
+    report: dict[str, Any] = json.loads((folder / "hubmerge.json").read_text(encoding="utf-8"))
+    return report
 
 
 def states(work: Path) -> list[int]:
-    """The steps that a state is there of."""
+    """Return the steps whose state is in the work folder."""
     return sorted(json.loads(path.read_text())["step"] for path in work.glob("*/states/*/state.json"))
 
 
-def test_every_step_is_left_where_it_is_asked_for(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+def test_every_step_writes_all_models(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None))
     each, last = tmp_path / "each", tmp_path / "last"
     status, output, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "1", "--out", each, "--every-step")
@@ -43,13 +44,13 @@ def test_every_step_is_left_where_it_is_asked_for(stage: Stage, hubmerge: Comman
     assert states(tmp_path / "2") == [3]
     assert (last / MERGED).read_bytes() == (each / "step-03" / MERGED).read_bytes()
     whole, short = read(each / "step-03")["steps"], read(last)["steps"]
-    untold = {"files": {}, "rounding": None, "state_digest": None, "digest": None}
-    assert [step | untold for step in short] == [step | untold for step in whole]
+    varying: dict[str, Any] = {"files": {}, "rounding": None, "state_digest": None, "digest": None}
+    assert [step | varying for step in short] == [step | varying for step in whole]
     assert [bool(step["files"]) for step in short] == [False, False, True]
     assert [step["state_digest"] for step in short] == [None, None, whole[2]["state_digest"]]
 
 
-def test_a_folder_for_every_step_is_no_place_for_other_things(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+def test_output_folder_with_foreign_files_is_refused(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None))
     status, _, errors = hubmerge("run", recipe, "--every-step")
     assert (status, "add --out DIR" in errors) == (2, True)
@@ -64,7 +65,7 @@ def test_a_folder_for_every_step_is_no_place_for_other_things(stage: Stage, hubm
     assert (out / "thesis.txt").read_text() == "mine"
 
 
-def test_steps_that_were_made_without_their_models_are_told(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+def test_missing_models_of_earlier_runs_are_noted(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     work = ("--work-dir", tmp_path / "work")
     recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None, entries=tuple(stage.towers)[:2]))
     assert hubmerge("run", recipe, *work)[0] == 0
@@ -75,9 +76,7 @@ def test_steps_that_were_made_without_their_models_are_told(stage: Stage, hubmer
     assert [path.name for path in sorted((tmp_path / "out").iterdir())] == ["step-02", "step-03"]
 
 
-def test_a_stream_that_grows_gives_the_bytes_of_one_made_at_once(
-    stage: Stage, hubmerge: Command, tmp_path: Path
-) -> None:
+def test_extended_stream_equals_one_merged_at_once(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     outs = []
     for lengths in ((3,), (1, 3), (2, 3)):
         work, out = (tmp_path / f"{kind}-{len(lengths)}-{lengths[0]}" for kind in ("work", "out"))
@@ -92,7 +91,7 @@ def test_a_stream_that_grows_gives_the_bytes_of_one_made_at_once(
 
 
 @pytest.mark.parametrize("state", ["last", "none"])
-def test_of_the_last_step_alone_published_what_verifying_needs_is_there(
+def test_last_published_step_can_be_verified(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str], state: str
 ) -> None:
     stage.fetch()
@@ -110,7 +109,7 @@ def test_of_the_last_step_alone_published_what_verifying_needs_is_there(
         assert "step 3 cannot be recomputed: the state after step 2 is not published" in output
 
 
-def test_what_has_to_be_downloaded_is_merged_while_the_next_one_comes(
+def test_downloaded_checkpoints_are_merged_one_by_one(
     stage: Stage, hubmerge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
@@ -124,9 +123,7 @@ def test_what_has_to_be_downloaded_is_merged_while_the_next_one_comes(
     assert (tmp_path / "a" / MERGED).read_bytes() == (tmp_path / "b" / MERGED).read_bytes()
 
 
-def test_what_comes_before_a_checkpoint_that_cannot_be_merged_is_kept(
-    stage: Stage, hubmerge: Command, tmp_path: Path
-) -> None:
+def test_steps_before_a_bad_checkpoint_are_kept(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     *good, last = stage.fetch()
     bad, work = tmp_path / "bad", tmp_path / "work"
     shutil.copytree(last, bad)
@@ -145,7 +142,7 @@ def test_what_comes_before_a_checkpoint_that_cannot_be_merged_is_kept(
     assert ("write the merged model" in output, ": merge" in output) == (True, False)
 
 
-def test_a_model_is_moved_to_another_disk_by_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_is_copied_to_another_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Path.rename
 
     def rename(self: Path, target: Path) -> Path:

@@ -1,4 +1,4 @@
-"""What happens when something moves: two runs at once, sources with new commits, recipes that changed."""
+"""Changes between and during runs: two runs at once, new commits of sources, changed recipes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, snapshot_download
 
-from tests.run.test_runs import MERGED, files_at
+from tests.reliability.target_checks import files_at
+from tests.run.test_runs import MERGED
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -20,11 +21,11 @@ Names = Callable[..., str]
 
 
 def titles(repo: str) -> list[str]:
-    """Titles of the commits to main, oldest first, without the one the Hub makes."""
+    """Return the titles of the commits on main, oldest first, without the initial one."""
     return [commit.title for commit in HfApi().list_repo_commits(repo)][-2::-1]
 
 
-def test_two_runs_at_once_lose_and_double_nothing(stage: Stage, tmp_path: Path, repo_name: Names) -> None:
+def test_two_runs_at_once(stage: Stage, tmp_path: Path, repo_name: Names) -> None:
     repo = repo_name("merged")
     recipe = stage.write(tmp_path, stage.recipe(repo, evaluate=None))
     command = [sys.executable, "-m", "hubmerge", "run", str(recipe), "--quiet", "--work-dir"]
@@ -37,7 +38,7 @@ def test_two_runs_at_once_lose_and_double_nothing(stage: Stage, tmp_path: Path, 
     assert [ref.name for ref in HfApi().list_repo_refs(repo).tags] == ["step-01", "step-02", "step-03"]
 
 
-def test_a_changed_order_is_refused_and_replayed_on_request(
+def test_changed_order_is_refused_and_replayed_on_request(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
 ) -> None:
     one, two, three = stage.towers
@@ -61,7 +62,7 @@ def test_a_changed_order_is_refused_and_replayed_on_request(
     assert files_at(repo, "main")[MERGED] == files_at(fresh, "step-02")[MERGED]
 
 
-def test_on_update_replay_takes_the_new_commit(
+def test_on_update_replay_merges_the_new_commit(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
 ) -> None:
     one, two, three = stage.towers
@@ -83,10 +84,10 @@ def test_on_update_replay_takes_the_new_commit(
 
 
 @pytest.mark.parametrize("state", ["last", "every", "none"])
-def test_replay_on_another_machine_begins_at_the_newest_published_state_before_the_change(
+def test_replay_on_another_machine_starts_at_the_newest_usable_state(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, state: str
 ) -> None:
-    """The second of three entries moves: the state after the first is there with `every`, and not with the others."""
+    """Move the second of three entries; only `state: every` has the state after the first."""
     one, two, three = stage.towers
     source, repo, fresh = repo_name("source"), repo_name("merged"), repo_name("merged")
     api = HfApi()

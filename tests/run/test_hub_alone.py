@@ -1,4 +1,4 @@
-"""A stream goes on from the Hub alone: states, interruptions, and two runs at once."""
+"""Streams continued from the Hub alone: states and interruptions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from huggingface_hub import HfApi, hf_hub_download
 
 from hubmerge.support.names import STATE_BRANCH
-from tests.run.test_runs import MERGED, files_at
+from tests.reliability.target_checks import files_at, published
+from tests.run.test_runs import MERGED
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -26,20 +27,7 @@ def state_folders(repo: str) -> list[str]:
     return [entry.path for entry in HfApi().list_repo_tree(repo, revision=STATE_BRANCH) if not hasattr(entry, "size")]
 
 
-def published(repo: str) -> dict[str, dict[str, str]]:
-    """What must be equal however a stream came about: everything but what holds the repo's own name."""
-    own = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", ".gitattributes"}
-    found = {}
-    for ref in HfApi().list_repo_refs(repo).tags:
-        found[ref.name] = {name: oid for name, oid in files_at(repo, ref.name).items() if name not in own}
-        report = json.loads(Path(hf_hub_download(repo, "hubmerge.json", revision=ref.name)).read_text())
-        found[ref.name]["report"] = json.dumps({**report, "recipe_digest": None}, sort_keys=True)
-    return found
-
-
-def test_extending_on_a_machine_that_has_nothing_but_the_recipe(
-    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
-) -> None:
+def test_extending_on_another_machine(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
     names = tuple(stage.towers)
     repo, whole = repo_name("merged"), repo_name("merged")
     assert hubmerge("run", stage.write(tmp_path, stage.recipe(whole)))[0] == 0
@@ -57,7 +45,9 @@ def test_extending_on_a_machine_that_has_nothing_but_the_recipe(
     assert len(list(HfApi().list_repo_commits(repo, revision=STATE_BRANCH))) == 1
 
 
-def test_every_state_and_no_state(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
+def test_published_states_of_every_step_and_none(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
     every, none = repo_name("merged"), repo_name("merged")
     for repo, state in ((every, "every"), (none, "none")):
         recipe = stage.recipe(repo, evaluate=None, publish={"repo": repo, "state": state})
@@ -66,7 +56,7 @@ def test_every_state_and_no_state(stage: Stage, hubmerge: Command, tmp_path: Pat
     assert STATE_BRANCH not in {ref.name for ref in HfApi().list_repo_refs(none).branches}
 
 
-def test_without_a_state_the_stream_is_computed_again(
+def test_stream_without_state_is_merged_again(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
 ) -> None:
     names, repo, whole = tuple(stage.towers), repo_name("merged"), repo_name("merged")
@@ -81,7 +71,7 @@ def test_without_a_state_the_stream_is_computed_again(
     assert files_at(repo, "step-03")[MERGED] == files_at(whole, "step-03")[MERGED]
 
 
-def test_a_tampered_state_is_not_used(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
+def test_tampered_state_is_not_used(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
     names, repo = tuple(stage.towers), repo_name("merged")
     recipe = stage.recipe(repo, entries=names[:2], evaluate=None)
     assert hubmerge("run", stage.write(tmp_path, recipe))[0] == 0
@@ -99,8 +89,10 @@ def test_a_tampered_state_is_not_used(stage: Stage, hubmerge: Command, tmp_path:
 
 
 @pytest.mark.parametrize("moment", [1, 4, 7, 9, 12, 14, 17])
-def test_kill_and_go_on(stage: Stage, tmp_path: Path, repo_name: Names, moment: int, uninterrupted: str) -> None:
-    """Kill the run when it has told its `moment`-th event; the next one ends with the same files."""
+def test_run_continues_after_a_kill(
+    stage: Stage, tmp_path: Path, repo_name: Names, moment: int, uninterrupted: str
+) -> None:
+    """Kill the run at its `moment`-th event; the next run publishes equal files."""
     repo = repo_name("merged")
     recipe = stage.write(tmp_path, stage.recipe(repo))
     command = [sys.executable, "-m", "hubmerge", "run", str(recipe), "--json", "--work-dir", str(tmp_path / "work")]

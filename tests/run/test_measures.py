@@ -1,4 +1,4 @@
-"""From the figures of a step to its report, and what is warned of."""
+"""Step reports from the statistics of a merge, and warnings."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def twins(folder: Path, method: str = "opcm", **parameters: Any):  # type: ignor
     return [figures for _, figures in stream.merge(folder / "states", method, parameters=parameters)]
 
 
-def test_measures_fill_a_report_that_survives_json(tmp_path: Path) -> None:
+def test_measures_survive_json(tmp_path: Path) -> None:
     run = RunReport(ModelReport("local/base", "0" * 40), "opcm", "e" * 64)
     for figures in twins(tmp_path):
         fields = measures(figures, NAMES)
@@ -71,19 +71,6 @@ def test_cards_show_warnings_and_cosines(tmp_path: Path) -> None:
     assert "Step 3: the task vector of twin is close to that of first" in text
     row = next(line for line in text.splitlines() if line.startswith("| 3 | twin |") and line.count("|") == 5)
     assert 0.9 < float(row.split("|")[3]) <= 1.0
-
-
-def test_what_a_truncated_svd_is_off_is_reported_and_in_the_card(tmp_path: Path) -> None:
-    first, second, _ = twins(tmp_path / "figures", svd="truncated", svd_share=0.5)
-    assert measures(first, NAMES)["tensors"].error is None
-    error = measures(second, NAMES)["tensors"].error
-    assert 0.0 <= error.minimum < error.mean < error.maximum < 1.0
-    shown = f"{100 * error.mean:.1f} % ({100 * error.minimum:.1f}–{100 * error.maximum:.1f})"
-    text = card_of(tmp_path / "card", svd="truncated", svd_share=0.5)
-    row = next(line for line in text.splitlines() if line.startswith("| 2 | second |") and line.count("|") == 11)
-    assert row.split("|")[10].strip() == shown
-    assert "how far the result is from that of the exact projection" in text
-    assert "exact projection" not in card_of(tmp_path / "exact")
 
 
 def test_warning_about_rounding_that_loses_the_merged_delta() -> None:

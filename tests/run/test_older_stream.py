@@ -1,4 +1,4 @@
-"""A stream published by version 0.1.0 extends and verifies with this version: see `tests/fixtures/README.md`."""
+"""A stream published by version 0.1.0 extends and verifies with this version (see `tests/fixtures/README.md`)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OlderHub]:
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("step", [1, 3])
-def test_its_steps_verify(older: OlderHub, method: str, step: int, tmp_path: Path) -> None:
+def test_older_steps_verify(older: OlderHub, method: str, step: int, tmp_path: Path) -> None:
     release = f"local/{method.replace('_', '-')}-3@step-{step:02d}"
     output = older.hubmerge("verify", release, "--work-dir", tmp_path)
     assert "differs" not in output
@@ -26,7 +26,7 @@ def test_its_steps_verify(older: OlderHub, method: str, step: int, tmp_path: Pat
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_it_extends_to_the_same_weights_and_digests(older: OlderHub, method: str, tmp_path: Path) -> None:
+def test_older_stream_extends_to_equal_weights_and_digests(older: OlderHub, method: str, tmp_path: Path) -> None:
     name = f"local/{method.replace('_', '-')}"
     older.hubmerge("run", older.folder / "recipes" / f"{method}.yaml", "--work-dir", tmp_path / "work")
     for step in (1, 2, 3):

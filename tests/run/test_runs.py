@@ -1,4 +1,4 @@
-"""Whole runs over real HTTP: what a run publishes, and what a second one finds."""
+"""Complete runs over HTTP: published files, and second runs."""
 
 from __future__ import annotations
 
@@ -14,15 +14,11 @@ from safetensors.torch import load_file
 from hubmerge.stream.sources import folder_digest
 from hubmerge.support.text import short_commit
 from merge_recipes import Lock
+from tests.reliability.target_checks import files_at
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
 KEPT, MERGED = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
-
-
-def files_at(repo: str, revision: str) -> dict[str, str]:
-    items = HfApi().list_repo_tree(repo, revision=revision, recursive=True)
-    return {item.path: item.lfs.sha256 if item.lfs else item.blob_id for item in items}
 
 
 def test_every_step_is_a_tagged_commit_that_loads(
@@ -74,7 +70,7 @@ def test_every_step_is_a_tagged_commit_that_loads(
     assert [commit.title for commit in api.list_repo_commits(repo)] == titles
 
 
-def test_a_longer_recipe_adds_only_the_new_step(
+def test_longer_recipe_adds_only_the_new_step(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
 ) -> None:
     repo, names = repo_name("merged"), tuple(stage.towers)
@@ -90,7 +86,7 @@ def test_a_longer_recipe_adds_only_the_new_step(
     assert files_at(repo, "step-03")[MERGED] == files_at(whole, "step-03")[MERGED]
 
 
-def test_a_moved_source_changes_nothing_that_is_merged(
+def test_new_commit_of_a_source_does_not_change_merged_steps(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
 ) -> None:
     from huggingface_hub import snapshot_download
@@ -121,7 +117,7 @@ def test_only_the_last_step_is_published_when_asked(
     assert "nothing to do" in hubmerge("run", recipe)[1]
 
 
-def test_the_tower_alone(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]) -> None:
+def test_published_tower(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]) -> None:
     from transformers import CLIPVisionModel
 
     repo = repo_name("merged")
@@ -133,9 +129,7 @@ def test_the_tower_alone(stage: Stage, hubmerge: Command, tmp_path: Path, repo_n
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
-def test_without_publish_nothing_is_pushed_and_out_holds_the_model(
-    stage: Stage, hubmerge: Command, tmp_path: Path
-) -> None:
+def test_out_folder_without_publish(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     from transformers import CLIPModel
 
     before = {model.id for model in HfApi().list_models()}
@@ -162,7 +156,7 @@ def test_local_folders_give_the_same_model(stage: Stage, hubmerge: Command, tmp_
     assert (tmp_path / "local" / MERGED).read_bytes() == (tmp_path / "remote" / MERGED).read_bytes()
 
 
-def test_shuffled_order_is_the_seed_s(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+def test_shuffled_order_follows_the_seed(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     recipe = stage.recipe(None, order="shuffled", seed=1, evaluate=None)
     status, output, _ = hubmerge("run", stage.write(tmp_path, recipe), "--json")
     assert status == 0
@@ -172,7 +166,7 @@ def test_shuffled_order_is_the_seed_s(stage: Stage, hubmerge: Command, tmp_path:
     assert names != list(stage.towers)
 
 
-def test_plan_reads_headers_and_tells_everything(
+def test_plan_reads_headers_only(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
 ) -> None:
     repo = repo_name("merged")
@@ -192,7 +186,7 @@ def test_plan_reads_headers_and_tells_everything(
     assert f"publish  every step to {repo}" in text.splitlines()
 
 
-def test_plan_of_what_is_done_promises_nothing(
+def test_plan_of_a_finished_stream(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo = repo_name("merged")
@@ -200,7 +194,7 @@ def test_plan_of_what_is_done_promises_nothing(
     changed["publish"]["steps"] = "last"
     recipe = stage.write(tmp_path, changed)
     assert hubmerge("run", recipe, "--quiet")[0] == 0
-    monkeypatch.setattr("hubmerge.plan.plan_run.cached_bytes", lambda source, files: 0)
+    monkeypatch.setattr("hubmerge.plan.plan_run.cached_bytes", lambda *_: 0)
     status, output, _ = hubmerge("plan", recipe, "--json")
     assert status == 0
     (plan,) = [event for line in output.splitlines() if (event := json.loads(line))["event"] == "plan"]
@@ -215,22 +209,20 @@ def test_plan_of_what_is_done_promises_nothing(
     assert all(" done " in line and "(" not in line for line in done)
 
 
-def test_plan_shows_twelve_digits_of_a_commit_and_of_the_digest_of_a_folder(
-    stage: Stage, hubmerge: Command, tmp_path: Path
-) -> None:
+def test_plan_shows_twelve_digits_of_commits(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     name = next(iter(stage.towers))
     folder = stage.folder / "towers" / name
     recipe = stage.recipe(None, models=[{"model": str(folder), "name": name}], evaluate=None)
     status, text, errors = hubmerge("plan", stage.write(tmp_path, recipe))
     assert status == 0, errors
     assert f"merge  {name}  {folder_digest(folder)[: len('sha256:') + 12]}  (" in text
-    assert f"on {stage.base} ({HfApi().model_info(stage.base).sha[:12]})" in text
+    assert f"on {stage.base} ({str(HfApi().model_info(stage.base).sha)[:12]})" in text
     assert short_commit("sha256:" + "3" * 64) == "sha256:" + "3" * 12
     assert short_commit("a" * 40) == "a" * 12
 
 
 @pytest.mark.parametrize("output_format", ["--quiet", "--json"])
-def test_quiet_and_json(stage: Stage, hubmerge: Command, tmp_path: Path, output_format: str) -> None:
+def test_quiet_and_json_output(stage: Stage, hubmerge: Command, tmp_path: Path, output_format: str) -> None:
     names = tuple(stage.towers)[:1]
     status, output, errors = hubmerge("run", stage.write(tmp_path, stage.recipe(None, entries=names)), output_format)
     assert (status, errors) == (0, "")

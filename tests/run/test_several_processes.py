@@ -1,4 +1,4 @@
-"""Runs in several real processes, joined by gloo on this machine: the same files, and one end when one fails."""
+"""Runs in several processes connected by gloo: equal files, and a common end when one fails."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ HUBMERGE = (sys.executable, "-m", "hubmerge")
 def start(
     arguments: list[str], count: int, output: Path, program: Sequence[str] = HUBMERGE
 ) -> list[subprocess.Popen[bytes]]:
-    """What a launcher does: processes that know their number and where the first one listens."""
+    """Start processes with their rank and the address of the first one, as a launcher does."""
     port = free_port()
     processes = []
     for rank in range(count):
@@ -67,14 +67,14 @@ def ends(processes: list[subprocess.Popen[bytes]]) -> list[int]:
 
 
 def weights(repo: str) -> dict[str, list[dict[str, str]]]:
-    """The digests of weights and states of all steps, as the report at the head has them."""
+    """Return the digests of weights and states of all steps in the newest report."""
     report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text())
     return {"steps": [{**step["files"], "state": step["state_digest"]} for step in report["steps"]]}
 
 
 @pytest.fixture(scope="module")
 def expected(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, str]]]:
-    """What one process publishes."""
+    """Return the digests that one process publishes."""
     from hubmerge.cli.main import main
 
     folder = tmp_path_factory.mktemp("alone")
@@ -83,7 +83,7 @@ def expected(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return weights("local/by-one-process")
 
 
-def test_accelerate_launch_gives_the_same_bytes(
+def test_accelerate_launch_gives_equal_bytes(
     stage: Stage, expected: dict[str, list[dict[str, str]]], tmp_path: Path, repo_name: Callable[..., str]
 ) -> None:
     repo = repo_name("merged")
@@ -106,7 +106,7 @@ def test_accelerate_launch_gives_the_same_bytes(
     assert "rror" not in done.stderr
 
 
-def test_a_bad_checkpoint_ends_all_with_one_message(
+def test_bad_checkpoint_ends_all_processes_with_one_message(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
 ) -> None:
     repo, bad = repo_name("merged"), repo_name("bad")
@@ -137,7 +137,7 @@ def test_a_bad_checkpoint_ends_all_with_one_message(
     assert "nothing to do" in output
 
 
-def test_a_killed_process_ends_the_run_which_then_goes_on(
+def test_run_continues_after_one_process_was_killed(
     stage: Stage,
     expected: dict[str, list[dict[str, str]]],
     hubmerge: Command,
@@ -152,7 +152,7 @@ def test_a_killed_process_ends_the_run_which_then_goes_on(
     recipe = stage.write(tmp_path, stage.recipe(repo, evaluate=None))
     processes = start(["run", str(recipe), "--work-dir", str(tmp_path / "work"), "--quiet"], 2, tmp_path)
     deadline = time.monotonic() + PATIENCE
-    # The processes have met, and the first one is about to begin with step 2.
+    # The processes are connected, and the first one is about to begin step 2.
     while lock.stat().st_mtime_ns == before and time.monotonic() < deadline:
         assert processes[0].poll() is None, (tmp_path / "err0").read_text()
         time.sleep(0.005)
@@ -168,7 +168,7 @@ def test_a_killed_process_ends_the_run_which_then_goes_on(
     assert weights(repo) == expected
 
 
-def test_other_commands_are_refused(stage: Stage, tmp_path: Path) -> None:
+def test_other_commands_are_refused_in_several_processes(stage: Stage, tmp_path: Path) -> None:
     recipe = stage.write(tmp_path, stage.recipe(None))
     processes = start(["plan", str(recipe)], 2, tmp_path)
     assert ends(processes) == [2, 2]
@@ -176,8 +176,8 @@ def test_other_commands_are_refused(stage: Stage, tmp_path: Path) -> None:
     assert not (tmp_path / "err1").read_text()
 
 
-def test_a_process_that_met_others_ends_at_once(tmp_path: Path) -> None:
-    """The end of the interpreter, in which a thread of gloo may abort the process, is left out; no word is lost."""
+def test_connected_process_ends_at_once(tmp_path: Path) -> None:
+    """Skip the end of the interpreter, in which a thread of gloo may abort the process, without losing output."""
     script = tmp_path / "ending.py"
     script.write_text(
         "import atexit, sys\n"

@@ -1,14 +1,13 @@
-"""The order of streams that grow: what is merged keeps its place, whatever the Hub has now."""
+"""Expansion of recipes: merged entries keep their position, whatever the Hub has now."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from hubmerge.stream.expansion import Expansion, Find, can_move, expand
+from hubmerge.stream.expansion import Expansion, Find, Look, can_move, expand
 from merge_recipes import (
     LoadedRecipe,
+    Lock,
     LockedModel,
     ModelCollection,
     ModelQuery,
@@ -50,22 +49,22 @@ def nothing(query: ModelQuery | ModelCollection) -> list[str]:
     raise AssertionError(f"{query} must not be asked for")
 
 
-def names(growth: Expansion) -> list[str]:
-    return [entry.name for entry in growth.entries]
+def names(expansion: Expansion) -> list[str]:
+    return [entry.name for entry in expansion.entries]
 
 
-def at(commits: dict[str, int]):  # type: ignore[no-untyped-def]
+def at(commits: dict[str, int]) -> Look:
     return lambda reference: (commit(commits[reference.path]), None) if reference.path in commits else None
 
 
-def test_a_list_stays_as_it_is_written() -> None:
+def test_list_keeps_its_order() -> None:
     recipe = loaded("model: me/a", "model: me/b").recipe
-    growth = expand(recipe, [locked("b", 2), locked("c", 3)], 2, nothing, None)
-    assert names(growth) == ["a", "b"]
-    assert growth.pinned == {"b": locked("b", 2)}
+    expansion = expand(recipe, [locked("b", 2), locked("c", 3)], 2, nothing, None)
+    assert names(expansion) == ["a", "b"]
+    assert expansion.pinned == {"b": locked("b", 2)}
 
 
-def test_a_query_takes_its_place_and_later_finds_go_to_the_end() -> None:
+def test_later_results_of_a_query_are_appended() -> None:
     recipe = loaded("query: 'me/x-*'", "model: me/a").recipe
     first = expand(recipe, [], 0, hub(me=["me/x-2", "me/x-1"]), None)
     assert names(first) == ["x-2", "x-1", "a"]
@@ -76,36 +75,36 @@ def test_a_query_takes_its_place_and_later_finds_go_to_the_end() -> None:
         assert list(later.pinned) == ["x-2", "x-1", "a"]
 
 
-def test_what_is_gone_stays_where_it_is_merged_and_leaves_where_it_is_not() -> None:
+def test_deleted_repos_stay_if_merged_and_leave_otherwise() -> None:
     recipe = loaded("query: 'me/x*'").recipe
     before = [locked("x1", 1), locked("x2", 2), locked("x3", 3)]
     assert names(expand(recipe, before, 2, hub(me=["me/x3"]), None)) == ["x1", "x2", "x3"]
     assert names(expand(recipe, before, 1, hub(me=["me/x3"]), None)) == ["x1", "x3"]
 
 
-def test_base_target_and_listed_models_are_no_finds() -> None:
+def test_queries_skip_base_target_and_listed_models() -> None:
     recipe = loaded("query: 'me/*'", "{model: me/a, name: mine}").recipe
     assert names(expand(recipe, [], 0, hub(me=["me/a", "me/base", "me/merged", "me/z"]), None)) == ["z", "mine"]
 
 
-def test_two_queries_find_a_model_once_and_names_do_not_clash() -> None:
+def test_two_queries_name_each_model_once() -> None:
     recipe = loaded("model: you/a", "query: 'me/*'", "collection: me/mine").recipe
-    growth = expand(recipe, [], 0, hub(me=["me/a", "me/b"], collection=["me/b", "they/b", "they/_"]), None)
-    assert names(growth) == ["a", "me-a", "b", "they-b", "model"]
-    again = [locked(entry.name, index, str(entry.model)) for index, entry in enumerate(growth.entries)]
+    expansion = expand(recipe, [], 0, hub(me=["me/a", "me/b"], collection=["me/b", "they/b", "they/_"]), None)
+    assert names(expansion) == ["a", "me-a", "b", "they-b", "model"]
+    again = [locked(entry.name, index, str(entry.model)) for index, entry in enumerate(expansion.entries)]
     assert names(expand(recipe, again, 0, hub(me=["me/a", "me/b"], collection=["they/b", "they/_"]), None)) == names(
-        growth
+        expansion
     )
 
 
-def test_a_new_commit_of_a_merged_model_is_appended_once() -> None:
+def test_new_commit_of_a_merged_model_is_appended_once() -> None:
     recipe = loaded("{model: me/a, parameters: {alpha: 0.7}}", "model: me/b", extra="on_update: append\n").recipe
     before = [locked("a", 1), locked("b", 2)]
     assert names(expand(recipe, before, 2, nothing, at({"me/a": 1, "me/b": 2}))) == ["a", "b"]
-    grown = expand(recipe, before, 2, nothing, at({"me/a": 7, "me/b": 2}))
-    assert names(grown) == ["a", "b", "a-2"]
-    assert grown.entries[2].parameters == {"alpha": 0.7}
-    assert grown.pinned["a-2"] == locked("a-2", 7, "me/a")
+    extended = expand(recipe, before, 2, nothing, at({"me/a": 7, "me/b": 2}))
+    assert names(extended) == ["a", "b", "a-2"]
+    assert extended.entries[2].parameters == {"alpha": 0.7}
+    assert extended.pinned["a-2"] == locked("a-2", 7, "me/a")
     after = [*before, locked("a-2", 7, "me/a")]
     assert names(expand(recipe, after, 3, nothing, at({"me/a": 7, "me/b": 2}))) == ["a", "b", "a-2"]
     assert names(expand(recipe, after, 3, nothing, at({"me/a": 1, "me/b": 2}))) == ["a", "b", "a-2"], "moved back"
@@ -115,7 +114,7 @@ def test_a_new_commit_of_a_merged_model_is_appended_once() -> None:
     assert names(expand(recipe, before, 2, nothing, at({}))) == ["a", "b"], "a repo that is gone"
 
 
-def test_a_listed_model_goes_behind_the_new_commits_that_are_merged() -> None:
+def test_new_listed_model_follows_merged_new_commits() -> None:
     recipe = loaded("model: me/a", "model: me/b", "model: me/c", extra="on_update: append\n").recipe
     before = [locked("a", 1), locked("b", 2), locked("a-2", 7, "me/a")]
     look = at({"me/a": 7, "me/b": 2, "me/c": 3})
@@ -124,13 +123,13 @@ def test_a_listed_model_goes_behind_the_new_commits_that_are_merged() -> None:
     assert names(expand(ignoring, before, 3, nothing, look)) == ["a", "b", "a-2", "c"]
 
 
-def test_a_model_of_that_name_is_no_new_commit() -> None:
+def test_model_with_a_numbered_name_is_not_a_new_commit() -> None:
     recipe = loaded("model: me/a", "model: me/a-2", extra="on_update: append\n").recipe
     before = [locked("a", 1), locked("a-2", 2)]
     assert names(expand(recipe, before, 2, nothing, at({"me/a": 5, "me/a-2": 2}))) == ["a", "a-2", "a-3"]
 
 
-def test_new_commits_of_what_a_query_found() -> None:
+def test_new_commits_of_query_results() -> None:
     recipe = loaded("query: 'me/x*'", extra="on_update: append\n").recipe
     before = [locked("x1", 1), locked("x1-2", 2, "me/x1"), locked("x2", 3)]
     look = at({"me/x1": 4, "me/x2": 3, "me/x0": 9})
@@ -140,11 +139,11 @@ def test_new_commits_of_what_a_query_found() -> None:
     ]
 
 
-def test_a_new_commit_of_an_adapter_counts() -> None:
+def test_new_commit_of_an_adapter_is_appended() -> None:
     recipe = loaded("{model: me/a+me/lora, name: a}", extra="on_update: append\n").recipe
     before = [locked("a", 1, "me/a+me/lora", adapter=2)]
-    grown = expand(recipe, before, 1, nothing, lambda _: (commit(1), commit(3)))
-    assert grown.pinned["a-2"] == locked("a-2", 1, "me/a+me/lora", adapter=3)
+    extended = expand(recipe, before, 1, nothing, lambda _: (commit(1), commit(3)))
+    assert extended.pinned["a-2"] == locked("a-2", 1, "me/a+me/lora", adapter=3)
 
 
 @pytest.mark.parametrize(
@@ -158,30 +157,31 @@ def test_a_new_commit_of_an_adapter_counts() -> None:
         ("./a", False),
     ],
 )
-def test_what_can_move(reference: str, moves: bool) -> None:
+def test_can_move(reference: str, *, moves: bool) -> None:
     assert can_move(ModelReference.parse(reference)) is moves
 
 
-def test_a_local_folder_is_never_appended(tmp_path: Path) -> None:
+def test_local_folder_is_never_appended() -> None:
     recipe = loaded("model: ./a", extra="on_update: append\n").recipe
     assert names(expand(recipe, [locked("a", 1, "./a")], 1, nothing, lambda _: (commit(9), None))) == ["a"]
 
 
-def test_the_chain_of_what_is_merged_does_not_change() -> None:
+def test_chain_of_merged_steps_does_not_change() -> None:
     found = loaded("query: 'me/x*'", extra="on_update: append\n")
 
     class Resolver:
         def resolve(self, kind: str, path: str, revision: str | None) -> str:
+            assert (kind, revision) == ("model", None)
             return commit(sum(path.encode()))
 
-    def settled(growth: Expansion):  # type: ignore[no-untyped-def]
-        lock = lock_recipe(found, Resolver(), entries=growth.entries, settled=growth.pinned)
-        return lock, chain_digests(found.recipe.with_stream(growth.entries), lock)
+    def resolved(expansion: Expansion) -> tuple[Lock, tuple[str, ...]]:
+        lock = lock_recipe(found, Resolver(), entries=expansion.entries, settled=expansion.pinned)
+        return lock, chain_digests(found.recipe.with_stream(expansion.entries), lock)
 
-    lock, chain = settled(expand(found.recipe, [], 0, hub(me=["me/x1", "me/x2"]), None))
+    lock, chain = resolved(expand(found.recipe, [], 0, hub(me=["me/x1", "me/x2"]), None))
     moved = {model.reference.path: int(model.commit, 16) for model in lock.models} | {"me/x1": 5}
-    grown, longer = settled(expand(found.recipe, lock.models, 2, hub(me=["me/x0", "me/x1", "me/x2"]), at(moved)))
-    assert [model.name for model in grown.models] == ["x1", "x2", "x0", "x1-2"]
-    assert grown.models[-1].commit == commit(5)
+    extended, longer = resolved(expand(found.recipe, lock.models, 2, hub(me=["me/x0", "me/x1", "me/x2"]), at(moved)))
+    assert [model.name for model in extended.models] == ["x1", "x2", "x0", "x1-2"]
+    assert extended.models[-1].commit == commit(5)
     assert longer[:3] == chain
     assert len(longer) == 5

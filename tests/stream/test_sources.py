@@ -1,4 +1,4 @@
-"""Where checkpoints may lie: any kind of revision, folders in repos, adapters; over real HTTP."""
+"""Sources of checkpoints over HTTP: revisions, folders in repos, adapters, local folders."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Names = Callable[..., str]
 
 
 def write_adapter(folder: Path, seed: int, made_for: str | None) -> Path:
-    """A LoRA for the base model, as peft saves it."""
+    """Write a LoRA adapter for the base model, as peft saves it."""
     from peft import LoraConfig, get_peft_model
 
     with torch.random.fork_rng():
@@ -43,8 +43,8 @@ def write_adapter(folder: Path, seed: int, made_for: str | None) -> Path:
         with torch.no_grad():
             for name, parameter in model.named_parameters():
                 if "lora_" in name:
-                    parameter += 0.02 * torch.randn(parameter.shape)
-    model.save_pretrained(folder)
+                    parameter.add_(0.02 * torch.randn(parameter.shape))
+    model.save_pretrained(str(folder))
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = made_for
     (folder / "adapter_config.json").write_text(json.dumps(config))
@@ -54,7 +54,7 @@ def write_adapter(folder: Path, seed: int, made_for: str | None) -> Path:
 def push(repo: str, folder: Path, path_in_repo: str | None = None, **options: Any) -> str:
     api = HfApi()
     api.create_repo(repo, exist_ok=True)
-    return api.upload_folder(repo_id=repo, folder_path=folder, path_in_repo=path_in_repo, **options).oid
+    return str(api.upload_folder(repo_id=repo, folder_path=folder, path_in_repo=path_in_repo, **options).oid)
 
 
 def run(
@@ -79,7 +79,7 @@ def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
-def test_every_kind_of_revision_and_place_in_one_stream(
+def test_revisions_and_subfolders_in_one_stream(
     tmp_path: Path, repo_name: Names, local_hub: LocalHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     api = HfApi()
@@ -144,7 +144,7 @@ def test_adapters_as_entries(tmp_path: Path, repo_name: Names, capsys: pytest.Ca
     def adapted(model: Path, adapter: Path) -> Checkpoint:
         return AdaptedCheckpoint(open_checkpoint(model), open_adapter(adapter, adapter.name))
 
-    order = [adapted(start, first), adapted(start, second), adapted(other, first), other]
+    order: list[Path | Checkpoint] = [adapted(start, first), adapted(start, second), adapted(other, first), other]
     assert_same(values(out), merge(tmp_path / "again", start, order).values())
     assert not list(out.glob("adapter*"))
 
@@ -157,7 +157,7 @@ def test_adapters_as_entries(tmp_path: Path, repo_name: Names, capsys: pytest.Ca
     assert plan["layout_written"].startswith("LlamaForCausalLM, named as in the base model's files (")
 
 
-def test_a_plan_downloads_no_adapter(tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_downloads_no_adapter(tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:
     base_repo, lora = repo_name("base"), repo_name("lora")
     start = save(base(FAMILY), tmp_path / "base")
     push(base_repo, start)
@@ -179,7 +179,7 @@ def test_a_plan_downloads_no_adapter(tmp_path: Path, repo_name: Names, capsys: p
     ("made_for", "told"),
     [("somebody/else", "is an adapter for somebody/else"), (None, "is an adapter for an unnamed model")],
 )
-def test_an_adapter_for_another_model_than_the_base_model(
+def test_adapter_for_another_model(
     tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str], made_for: str | None, told: str
 ) -> None:
     base_repo, lora = repo_name("base"), repo_name("lora")
@@ -192,7 +192,7 @@ def test_an_adapter_for_another_model_than_the_base_model(
     assert f"{base_repo}+{lora}@main" in errors.replace("\n", "").replace("  ", " ")
 
 
-def test_places_where_nothing_lies(tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_subfolders(tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:
     base_repo, tower = repo_name("base"), repo_name("tower")
     push(base_repo, save(base(FAMILY), tmp_path / "base"))
     push(tower, save(tuned(FAMILY, 1), tmp_path / "tuned"), "here")
@@ -204,7 +204,7 @@ def test_places_where_nothing_lies(tmp_path: Path, repo_name: Names, capsys: pyt
     assert tower in capsys.readouterr().err
 
 
-def test_a_base_model_in_a_folder(tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:
+def test_base_model_in_a_subfolder(tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:
     start = save(base(FAMILY), tmp_path / "base")
     (start / "tokenizer_config.json").write_text("{}")
     checkpoint = save(tuned(FAMILY, 1), tmp_path / "tuned")
@@ -234,7 +234,7 @@ def test_local_folders_with_plus_and_at_in_their_names(tmp_path: Path, capsys: p
     assert r"a + or @ in its name is written \+ or \@" in " ".join(capsys.readouterr().err.split())
 
 
-def test_local_files_that_changed_are_not_what_was_locked(tmp_path: Path) -> None:
+def test_local_files_that_changed_after_locking(tmp_path: Path) -> None:
     folder = save(base(FAMILY), tmp_path / "both")
     write_adapter(folder, 1, None)
     source = Source(ModelReference(str(folder)), folder_digest(folder))

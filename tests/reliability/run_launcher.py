@@ -1,7 +1,7 @@
-"""Starts the command line again and again in processes of its own, without importing torch each time.
+"""Launcher of the command line in separate processes, without an import of torch in each.
 
-A process that has imported everything forks for each run. Run as a program: it reads one JSON object a line, an
-`Order`, and answers with the process id, then with the exit status (-9 for a killed one).
+A process that has imported everything forks for each run. As a program, it reads one order per line as JSON, and prints
+the process id, then the exit status (-9 if the run was killed).
 """
 
 from __future__ import annotations
@@ -15,13 +15,24 @@ import sys
 import tempfile
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypedDict
 
 ROOT = Path(__file__).parents[2]
 
 
-class Forge:
-    """The other end: `start` a run, `kill` it or not, `wait` for its exit status. One run at a time."""
+class Places(TypedDict, total=False):
+    """Files, folders and environment of a run."""
+
+    output: Path
+    cache: Path
+    TMPDIR: str
+    HF_DEBUG: str
+    HF_HUB_VERBOSITY: str
+    HF_DATASETS_CACHE: str
+
+
+class RunLauncher:
+    """Client of the launcher process, for one run at a time: `start`, then `wait`."""
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
@@ -47,10 +58,16 @@ class Forge:
         powerless: bool = False,
         **environment: str,
     ) -> int:
-        """Run `hubmerge ARGUMENTS` with stdout and stderr in the file `output`; return the process id.
+        """Start `hubmerge ARGUMENTS` and return its process id.
 
-        cache: the folder of the Hub cache. largest_file: no file can grow beyond so many bytes. small_disk: a folder
-        that becomes a disk of its own, which only this run sees. powerless: even root must ask for permission.
+        Args:
+            arguments: Arguments of the command line.
+            output: File for stdout and stderr.
+            cache: Folder of the Hub cache.
+            largest_file: Limit on the size of files in bytes, None for no limit.
+            small_disk: Folder on which a small disk is mounted for this run only, None for none.
+            powerless: True to respect file permissions even as root.
+            environment: Further environment variables.
         """
         assert self._process.stdin is not None
         order = {
@@ -78,7 +95,7 @@ class Forge:
         self._process.wait()
         self._process.stdout.close()
 
-    def __enter__(self) -> Forge:
+    def __enter__(self) -> RunLauncher:
         return self
 
     def __exit__(
@@ -111,7 +128,7 @@ def main() -> None:
             os.close(inlet)
             os.close(outlet)
             os.environ |= order["environment"]
-            constants.HF_HUB_CACHE = order["cache"]  # read from the environment long ago
+            constants.HF_HUB_CACHE = order["cache"]  # was read from the environment at import
             restrict(order)
             status = hubmerge_main(order["arguments"])
             sys.stdout.flush()
@@ -134,7 +151,7 @@ CAPABILITY_VERSION = 0x20080522
 
 
 def restrict(order: dict[str, Any]) -> None:
-    """Take from this process what the order says."""
+    """Restrict the file size, disk or permissions of this process."""
     system = ctypes.CDLL(None, use_errno=True)
     if order["largest_file"] is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (order["largest_file"],) * 2)
@@ -148,10 +165,10 @@ def restrict(order: dict[str, Any]) -> None:
 
 
 def private_disk(system: ctypes.CDLL, folder: str) -> None:
-    """Mount a small disk on a folder, for this process alone.
+    """Mount a small disk on a folder, visible to this process only.
 
     Raises:
-        OSError: this machine does not allow it.
+        OSError: The system does not allow it.
     """
     user, group = os.getuid(), os.getgid()
     if system.unshare(CLONE_NEWUSER | CLONE_NEWNS) != 0:
@@ -165,8 +182,8 @@ def private_disk(system: ctypes.CDLL, folder: str) -> None:
 
 
 def can_have_a_private_disk() -> bool:
-    """Tell whether this machine allows it."""
-    command = "import ctypes, sys; from tests.reliability.forge import private_disk as disk; "
+    """Return True if the system allows `private_disk`."""
+    command = "import ctypes, sys; from tests.reliability.run_launcher import private_disk as disk; "
     command += "disk(ctypes.CDLL(None, use_errno=True), sys.argv[1])"
     with tempfile.TemporaryDirectory() as folder:
         return subprocess.run([sys.executable, "-c", command, folder], cwd=ROOT, capture_output=True).returncode == 0

@@ -1,4 +1,4 @@
-"""Is what a target repo shows, and ever showed, made of whole steps?"""
+"""Checks of a target repo: complete steps in all commits, tags and states."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from huggingface_hub import HfApi, hf_hub_download
 from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.support.names import STATE_BRANCH
 
@@ -17,19 +18,20 @@ NAMED_AFTER_THE_REPO = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hub
 
 
 def files_at(repo: str, revision: str) -> dict[str, str]:
-    """Every file of a revision and the digest of its content."""
+    """Return every file of a revision with the digest of its content."""
     items = HfApi().list_repo_tree(repo, revision=revision, recursive=True)
-    return {item.path: item.lfs.sha256 if item.lfs else item.blob_id for item in items if hasattr(item, "size")}
+    files = [item for item in items if isinstance(item, RepoFile)]
+    return {file.path: file.lfs.sha256 if file.lfs else file.blob_id for file in files}
 
 
 def report_at(repo: str, revision: str) -> dict[str, Any]:
-    """The report of a published step."""
+    """Return the report of a published step."""
     report: dict[str, Any] = json.loads(Path(hf_hub_download(repo, "hubmerge.json", revision=revision)).read_text())
     return report
 
 
 def steps_shown(repo: str) -> list[int]:
-    """Check every commit, tag and state that a target repo holds; return the steps on main, the oldest first."""
+    """Check every commit, tag and state of a target repo, and return the steps on main, oldest first."""
     api = HfApi()
     try:
         commits = {commit.commit_id: commit.title for commit in reversed(list(api.list_repo_commits(repo)))}
@@ -60,7 +62,7 @@ def steps_shown(repo: str) -> list[int]:
 
 
 def _states(repo: str) -> set[str]:
-    """The digests of the states on the branch, each checked to be complete."""
+    """Return the digests of the published states after checking that each is complete."""
     try:
         files = files_at(repo, STATE_BRANCH)
     except RevisionNotFoundError:
@@ -77,7 +79,7 @@ def _states(repo: str) -> set[str]:
 
 
 def published(repo: str) -> dict[str, dict[str, str]]:
-    """What must be equal however a stream came about: everything but what holds the repo's own name."""
+    """Return digests and reports of all tags, without the files that contain the name of the repo."""
     found = {}
     for ref in HfApi().list_repo_refs(repo).tags:
         files = files_at(repo, ref.name)
@@ -88,7 +90,7 @@ def published(repo: str) -> dict[str, dict[str, str]]:
 
 
 def leftovers(*folders: Path) -> list[Path]:
-    """Files and folders that only an interrupted run leaves."""
+    """Return files and folders that only an interrupted run leaves."""
     return [
         path
         for folder in folders
@@ -99,5 +101,5 @@ def leftovers(*folders: Path) -> list[Path]:
 
 
 def everything(folder: Path) -> set[str]:
-    """All paths below a folder, those of the work folder left out."""
+    """Return all paths below a folder, except those of the work folder."""
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if "work" not in path.relative_to(folder).parts}
