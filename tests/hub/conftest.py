@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.reliability.conftest import disturb, tripwire, waits
+from tests.reliability.conftest import disturb, request_hook, waits
 
-__all__ = ["disturb", "tripwire", "waits"]
+__all__ = ["disturb", "request_hook", "waits"]
 
 
 @dataclass(frozen=True)

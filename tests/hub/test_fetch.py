@@ -14,7 +14,7 @@ from hubmerge.hub import fetch
 from hubmerge.hub.fetch import FIRST_BYTES, RemoteFile
 from tests.conftest import STRANGER_TOKEN
 from tests.hub.conftest import Repo
-from tests.reliability.conftest import Tripwire
+from tests.reliability.conftest import RequestHook
 
 MakeRepo = Callable[..., Repo]
 
@@ -79,16 +79,16 @@ def test_a_repo_name_that_cannot_exist() -> None:
     assert "not a valid repo name" in error_of("model", "a/b--c").message
 
 
-def test_files_are_listed_once_and_sorted(make_repo: MakeRepo, tripwire: Tripwire) -> None:
+def test_files_are_listed_once_and_sorted(make_repo: MakeRepo, request_hook: RequestHook) -> None:
     repo = make_repo({"b.txt": b"bb", "a/c.txt": b"c", "a/b.txt": b""})
     files = (RemoteFile("a/b.txt", 0), RemoteFile("a/c.txt", 1), RemoteFile("b.txt", 2))
     attributes, *found = fetch.list_files(repo.name, repo.commit)
     assert attributes.path == ".gitattributes"
     assert tuple(found) == files
     assert fetch.list_files(repo.name, repo.commit, "a") == files[:2]
-    tripwire.seen.clear()
+    request_hook.seen.clear()
     assert fetch.list_files(repo.name, repo.commit) == (attributes, *files)
-    assert tripwire.seen == []
+    assert request_hook.seen == []
 
 
 def test_a_missing_folder(make_repo: MakeRepo) -> None:
@@ -102,16 +102,16 @@ def test_an_adapter_is_recognized_by_its_config() -> None:
     assert not fetch.is_adapter([RemoteFile("config.json", 2)])
 
 
-def test_downloads_are_cached(make_repo: MakeRepo, tripwire: Tripwire) -> None:
+def test_downloads_are_cached(make_repo: MakeRepo, request_hook: RequestHook) -> None:
     repo = make_repo({"a/b.txt": b"content"})
     files = fetch.list_files(repo.name, repo.commit)
     assert not fetch.is_cached(repo.name, repo.commit, "a/b.txt")
     folder = fetch.download(repo.name, repo.commit, files)
     assert (folder / "a" / "b.txt").read_bytes() == b"content"
     assert fetch.is_cached(repo.name, repo.commit, "a/b.txt")
-    tripwire.seen.clear()
+    request_hook.seen.clear()
     assert fetch.read_file(repo.name, repo.commit, files[-1]) == b"content"
-    assert tripwire.seen == []
+    assert request_hook.seen == []
 
 
 def test_a_download_of_another_size_is_refused(make_repo: MakeRepo) -> None:
@@ -143,13 +143,13 @@ def test_unfinished_downloads_are_removed_unless_they_are_locked(
     assert sorted(path.name for path in blobs.iterdir()) == ["bbbb.1234.incomplete", "cccc"]
 
 
-def test_a_range_has_exactly_its_bytes(make_repo: MakeRepo, tripwire: Tripwire, waits: list[float]) -> None:
+def test_a_range_has_exactly_its_bytes(make_repo: MakeRepo, request_hook: RequestHook, waits: list[float]) -> None:
     content = bytes(range(256)) * 40
     repo = make_repo({"model.safetensors": content})
     for offset, length in ((0, 10), (1000, 3000), (len(content) - 5, 5)):
         found = fetch.read_range(repo.name, repo.commit, "model.safetensors", offset, length)
         assert found == content[offset : offset + length]
-    tripwire.refuse(f"GET /{repo.name}/resolve/", status=503)
+    request_hook.refuse(f"GET /{repo.name}/resolve/", status=503)
     assert fetch.read_range(repo.name, repo.commit, "model.safetensors", 7, 3) == content[7:10]
     assert len(waits) == 1
 
@@ -163,14 +163,14 @@ def test_a_range_of_a_missing_file(make_repo: MakeRepo, waits: list[float]) -> N
 
 
 @pytest.mark.parametrize("padding", [0, 2 * FIRST_BYTES])
-def test_a_header_takes_at_most_two_requests(make_repo: MakeRepo, tripwire: Tripwire, padding: int) -> None:
+def test_a_header_takes_at_most_two_requests(make_repo: MakeRepo, request_hook: RequestHook, padding: int) -> None:
     header = b"{}" + b" " * padding
     content = struct.pack("<Q", len(header)) + header
     repo = make_repo({"model.safetensors": content})
-    tripwire.seen.clear()
+    request_hook.seen.clear()
     file = RemoteFile("model.safetensors", len(content))
     assert fetch.read_header(repo.name, repo.commit, file) == content
-    reads = [request for request in tripwire.seen if request.startswith(f"GET /{repo.name}/resolve/")]
+    reads = [request for request in request_hook.seen if request.startswith(f"GET /{repo.name}/resolve/")]
     assert len(reads) == (1 if padding == 0 else 2)
 
 

@@ -13,7 +13,7 @@ from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub import publish, published
 from tests.conftest import READER_TOKEN
 from tests.hub.conftest import Repo
-from tests.reliability.conftest import Tripwire
+from tests.reliability.conftest import RequestHook
 
 MakeRepo = Callable[..., Repo]
 NONE: frozenset[str] = frozenset()
@@ -111,11 +111,11 @@ def test_a_step_deletes_files_of_the_step_before(two_steps: tuple[str, list[str]
 
 
 def test_a_commit_whose_response_was_lost_is_found_again(
-    folder: Callable[..., Path], repo_name: Callable[..., str], tripwire: Tripwire, waits: list[float]
+    folder: Callable[..., Path], repo_name: Callable[..., str], request_hook: RequestHook, waits: list[float]
 ) -> None:
     repo = repo_name("target")
     parent = publish.create_target(repo, private=True)
-    tripwire.lose_answer(f"POST /api/models/{repo}/commit/main")
+    request_hook.lose_answer(f"POST /api/models/{repo}/commit/main")
     commit = publish.publish_step(repo, folder(1), step=1, name="x", parent=parent, present=NONE)
     history = [entry.commit_id for entry in HfApi().list_repo_commits(repo)]
     assert history[:2] == [commit, parent]
@@ -124,11 +124,15 @@ def test_a_commit_whose_response_was_lost_is_found_again(
 
 @pytest.mark.parametrize("status", [409, 412])
 def test_a_commit_that_the_hub_refuses_for_a_moment_is_repeated(
-    folder: Callable[..., Path], repo_name: Callable[..., str], tripwire: Tripwire, waits: list[float], status: int
+    folder: Callable[..., Path],
+    repo_name: Callable[..., str],
+    request_hook: RequestHook,
+    waits: list[float],
+    status: int,
 ) -> None:
     repo = repo_name("target")
     parent = publish.create_target(repo, private=False)
-    tripwire.refuse(f"POST /api/models/{repo}/commit/main", status=status)
+    request_hook.refuse(f"POST /api/models/{repo}/commit/main", status=status)
     commit = publish.publish_step(repo, folder(1), step=1, name="x", parent=parent, present=NONE)
     assert publish.read_target(repo).head == commit
     assert len(waits) == 1
@@ -209,10 +213,10 @@ def test_rolling_back_restores_files_and_deletes_later_tags(two_steps: tuple[str
 
 
 def test_rolling_back_after_a_lost_response(
-    two_steps: tuple[str, list[str]], tripwire: Tripwire, waits: list[float]
+    two_steps: tuple[str, list[str]], request_hook: RequestHook, waits: list[float]
 ) -> None:
     repo, commits = two_steps
-    tripwire.lose_answer(f"POST /api/models/{repo}/commit/main")
+    request_hook.lose_answer(f"POST /api/models/{repo}/commit/main")
     commit = published.roll_back(repo, 1)
     assert [entry.commit_id for entry in HfApi().list_repo_commits(repo)][:2] == [commit, commits[1]]
     assert len(waits) == 1

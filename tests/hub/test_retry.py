@@ -15,24 +15,24 @@ from hubmerge.hub.explain import explain
 from hubmerge.hub.fetch import resolve_commit
 from hubmerge.localhub.faults import Fault
 from tests.hub.conftest import Repo
-from tests.reliability.conftest import Tripwire
+from tests.reliability.conftest import RequestHook
 
 MakeRepo = Callable[..., Repo]
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
 def test_a_transient_status_is_retried(
-    make_repo: MakeRepo, tripwire: Tripwire, waits: list[float], status: int
+    make_repo: MakeRepo, request_hook: RequestHook, waits: list[float], status: int
 ) -> None:
     repo = make_repo({"a.txt": b"a"})
-    tripwire.refuse(f"GET /api/models/{repo.name}", status=status)
+    request_hook.refuse(f"GET /api/models/{repo.name}", status=status)
     assert resolve_commit("model", repo.name, None) == repo.commit
     assert len(waits) == 1
 
 
-def test_a_lost_response_is_retried(make_repo: MakeRepo, tripwire: Tripwire, waits: list[float]) -> None:
+def test_a_lost_response_is_retried(make_repo: MakeRepo, request_hook: RequestHook, waits: list[float]) -> None:
     repo = make_repo({"a.txt": b"a"})
-    tripwire.lose_answer(f"GET /api/models/{repo.name}")
+    request_hook.lose_answer(f"GET /api/models/{repo.name}")
     assert resolve_commit("model", repo.name, None) == repo.commit
     assert len(waits) == 1
 
@@ -42,10 +42,10 @@ def test_a_lost_response_is_retried(make_repo: MakeRepo, tripwire: Tripwire, wai
     [(401, "the Hub rejected the token"), (403, "has no permission"), (412, "another writer")],
 )
 def test_another_status_is_not_retried(
-    make_repo: MakeRepo, tripwire: Tripwire, waits: list[float], status: int, cause: str
+    make_repo: MakeRepo, request_hook: RequestHook, waits: list[float], status: int, cause: str
 ) -> None:
     repo = make_repo({"a.txt": b"a"})
-    tripwire.refuse(f"GET /api/models/{repo.name}", status=status)
+    request_hook.refuse(f"GET /api/models/{repo.name}", status=status)
     with pytest.raises(HubError, match=f"model {repo.name} at revision main: .*{cause}") as raised:
         resolve_commit("model", repo.name, None)
     assert raised.value.context.repo == repo.name

@@ -13,7 +13,7 @@ from hubmerge.errors import HubError
 from hubmerge.hub import states
 from hubmerge.support.names import STATE_BRANCH
 from tests.hub.conftest import Repo
-from tests.reliability.conftest import Tripwire
+from tests.reliability.conftest import RequestHook
 
 MakeRepo = Callable[..., Repo]
 
@@ -91,29 +91,31 @@ def test_old_states_are_deleted_with_their_history(repo: str, three_states: list
 
 
 def test_old_states_are_deleted_after_a_lost_response(
-    repo: str, three_states: list[str], tripwire: Tripwire, waits: list[float]
+    repo: str, three_states: list[str], request_hook: RequestHook, waits: list[float]
 ) -> None:
-    tripwire.lose_answer(f"POST /api/models/{repo}/commit/{STATE_BRANCH}")
+    request_hook.lose_answer(f"POST /api/models/{repo}/commit/{STATE_BRANCH}")
     states.prune_states(repo, three_states[2:])
     assert published(repo, three_states) == [False, False, True]
     assert len(commits(repo)) == 1
     assert len(waits) == 1
 
 
-def test_nothing_is_deleted_when_another_writer_commits(repo: str, three_states: list[str], tripwire: Tripwire) -> None:
+def test_nothing_is_deleted_when_another_writer_commits(
+    repo: str, three_states: list[str], request_hook: RequestHook
+) -> None:
     def interfere() -> None:
         HfApi().upload_file(repo_id=repo, path_in_repo="x/y", path_or_fileobj=b"theirs", revision=STATE_BRANCH)
 
-    tripwire.set(f"POST /api/models/{repo}/commit/{STATE_BRANCH}", interfere)
+    request_hook.set(f"POST /api/models/{repo}/commit/{STATE_BRANCH}", interfere)
     states.prune_states(repo, three_states[2:])
     assert published(repo, three_states) == [True, True, True]
     states.prune_states(repo, three_states[2:])
     assert published(repo, three_states) == [False, False, True]
 
 
-def test_a_refusal_names_the_branch(repo: str, tmp_path: Path, tripwire: Tripwire) -> None:
+def test_a_refusal_names_the_branch(repo: str, tmp_path: Path, request_hook: RequestHook) -> None:
     digest = write_state(tmp_path / "one", "one")
-    tripwire.refuse(f"POST /api/models/{repo}/commit/{STATE_BRANCH}", status=403)
+    request_hook.refuse(f"POST /api/models/{repo}/commit/{STATE_BRANCH}", status=403)
     message = f"publishing the state to the state branch of {repo}: .*permission"
     with pytest.raises(HubError, match=message) as raised:
         states.publish_state(repo, tmp_path / "one", digest)
