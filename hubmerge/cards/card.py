@@ -14,6 +14,7 @@ from hubmerge.report.accuracy import (
     BACKWARD_TRANSFER_DEFINITION,
     FORGETTING_DEFINITION,
     SHARE_OF_OWN_DEFINITION,
+    mean_or_none,
     percent,
 )
 from hubmerge.report.report import RunReport, TaskReport
@@ -231,5 +232,5 @@ def _dataset(task: TaskReport) -> str:
 
 
 def _average(values: list[float | None]) -> str:
-    numbers = [value for value in values if value is not None]
-    return percent(sum(numbers) / len(numbers)) if numbers and len(numbers) == len(values) else "-"
+    mean = mean_or_none(values)
+    return "-" if mean is None else percent(mean)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubmerge.report.accuracy import AccuracyMatrix, percent
+from hubmerge.report.accuracy import AccuracyMatrix, mean_or_none, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -134,8 +134,7 @@ def _luminance(colour: Sequence[float]) -> float:
 
 
 def _with_average(values: list[float | None]) -> list[float | None]:
-    numbers = [value for value in values if value is not None]
-    return [*values, sum(numbers) / len(numbers) if len(numbers) == len(values) else None]
+    return [*values, mean_or_none(values)]
 
 
 def _shortened(name: str) -> str:

@@ -67,7 +67,7 @@ class AccuracyMatrix:
 
     def average(self, step: int) -> float | None:
         """ACC_t, the mean over the tasks seen up to `step`; None unless every one of them was scored."""
-        return _mean([self.value(step, task) for task in self.seen(step)])
+        return mean_or_none([self.value(step, task) for task in self.seen(step)])
 
     def backward_transfer(self) -> float | None:
         """How much earlier tasks changed since they were first seen (negative: lost); see the definition above.
@@ -75,7 +75,7 @@ class AccuracyMatrix:
         None for a stream of one step, or where a needed score is missing.
         """
         last = self._last()
-        return _mean([_minus(self.value(last, t), self.value(first, t)) for t, first in self._earlier(last)])
+        return mean_or_none([_minus(self.value(last, t), self.value(first, t)) for t, first in self._earlier(last)])
 
     def forgetting(self) -> float | None:
         """How far earlier tasks stand below their best; at least 0. None as for `backward_transfer`."""
@@ -85,7 +85,7 @@ class AccuracyMatrix:
             kept = [self.value(step, task) for step in self.steps if step >= first]
             numbers = [value for value in kept if value is not None]
             drops.append(_minus(max(numbers, default=None), self.value(last, task)))
-        return _mean(drops)
+        return mean_or_none(drops)
 
     def share_of_own(self, own: Mapping[str, float]) -> float | None:
         """The mean share of each task's own accuracy `own` that the merged model keeps after the last step.
@@ -94,7 +94,7 @@ class AccuracyMatrix:
         """
         last = self._last()
         pairs = [(self.value(last, task), own.get(task)) for task in self.seen(last)]
-        return _mean([value / best for value, best in pairs if value is not None and best])
+        return mean_or_none([value / best for value, best in pairs if value is not None and best])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `from_dict` undoes it."""
@@ -152,7 +152,7 @@ def _minus(left: float | None, right: float | None) -> float | None:
     return None if left is None or right is None else left - right
 
 
-def _mean(values: list[float | None] | list[float]) -> float | None:
-    """The mean, or None when a value is missing or there is none."""
+def mean_or_none(values: list[float | None] | list[float]) -> float | None:
+    """Return the mean of values, None if there are none or one is missing."""
     numbers = [value for value in values if value is not None]
     return math.fsum(numbers) / len(numbers) if numbers and len(numbers) == len(values) else None

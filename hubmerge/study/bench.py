@@ -10,13 +10,13 @@ from pathlib import Path
 
 import torch
 
-from hubmerge.checkpoints import Checkpoint, align, open_checkpoint, weight_matrices
+from hubmerge.checkpoints import Checkpoint, open_checkpoint
 from hubmerge.executor import InMemoryCheckpoint, pick_device
 from hubmerge.executor.reading import read_task_vector
 from hubmerge.executor.stats.similarity import layer_of
 from hubmerge.linalg import group_cosines, sketch
 from hubmerge.plan.plan_run import plan_steps
-from hubmerge.plan.settings import input_dtype, selection_of
+from hubmerge.plan.settings import input_dtype
 from hubmerge.report.report import Scores, main_metric
 from hubmerge.run.scoreboard import Scoreboard
 from hubmerge.stream.open_source import open_source
@@ -55,12 +55,10 @@ class Bench:
         free = SHARE_OF_MEMORY * free_memory() if memory_bytes is None else memory_bytes
         needed = sum(tensor.elements * tensor.dtype.itemsize for tensor in self.plan.merged) * (self.stream.length + 1)
         self.held = needed + 3 * self.plan.state_bytes <= free
-        rule = weight_matrices(self.base.config, self.base.tensors)
         self.checkpoints: dict[str, Checkpoint] = {}
         with progress.stage("read the checkpoints", self.stream.length) as advance:
             for step, entry in enumerate(self.stream.entries, start=1):
-                opened = open_source(planned.sources[step].source)
-                aligned = align(self.base, opened, selection=selection_of(self.recipe), ties=rule.ties)
+                aligned = planned.alignments[step].apply(open_source(planned.sources[step].source))
                 self.checkpoints[entry.name] = InMemoryCheckpoint(aligned, merged) if self.held else aligned
                 advance(1)
         self._own = {source.name: source.source for source in planned.sources[1:]}
