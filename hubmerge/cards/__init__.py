@@ -1,13 +1,14 @@
-"""The model card and its picture, from a run's report. Pure: no files, no network."""
+"""Model card of a published step and its picture, made from the report without files or network."""
 
 from __future__ import annotations
 
-from hubmerge.cards.card import card_text
+from hubmerge.cards.card import CardDetails, card_text
 from hubmerge.cards.data import CARD_FORM, card_data, card_form, data_differences, license_of
 from hubmerge.cards.picture import accuracy_picture
 
 __all__ = [
     "CARD_FORM",
+    "CardDetails",
     "accuracy_picture",
     "card_data",
     "card_form",

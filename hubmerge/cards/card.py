@@ -1,12 +1,14 @@
-"""The model card of one published step, from the run's report: pure text, no network."""
+"""Model card of a published step, written from the report."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from hubmerge.cards.data import form_comment
-from hubmerge.cards.markup import block, code, details, plain, repo_link, table
+from hubmerge.cards.markup import block, code, details, one_line, plain, repo_link, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
 from hubmerge.cards.norms import norms
 from hubmerge.report.accuracy import (
@@ -18,7 +20,7 @@ from hubmerge.report.accuracy import (
     percent,
 )
 from hubmerge.report.report import RunReport, TaskReport
-from hubmerge.support.names import LOCK_FILE, PICTURE_FILE, RECIPE_FILE, step_tag
+from hubmerge.support.names import LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, step_tag
 from hubmerge.support.text import short_commit
 from merge_recipes.references import is_commit
 
@@ -26,89 +28,120 @@ ZERO_SHOT = "zero-shot-image-classification"
 TEXT_KINDS = frozenset({"text-classification", "causal-lm"})
 
 
-def card_text(
-    report: RunReport,
-    *,
-    recipe_text: str,
-    repo: str | None,
-    license: str | None = None,  # noqa: A002 - the Hub's word for it
-    tags: Iterable[str] = (),
-    model_class: str = "AutoModel",
-    layout: str | None = None,
-    processor_class: str | None = "AutoProcessor",
-    pipeline_tag: str | None = None,
-    picture: str | None = PICTURE_FILE,
-    every_step: bool = True,
-    method_source: str | None = None,
-) -> str:
-    """The text of README.md for the last step in `report`.
+@dataclass(frozen=True)
+class CardDetails:
+    """Facts of a card that are not in the report.
 
-    `repo` is where it is published, None for a folder of this machine. `model_class` and `processor_class` are names of
-    classes in transformers, `layout` tells how the files are laid out. `picture` is the file of the accuracy matrix,
-    None where there is none. `every_step` tells whether the earlier steps have tags of their own. `method_source` is
-    where the method is described.
+    Attributes:
+        recipe_text: the text of the recipe.
+        repo: the repo that the model is published to, None for a folder on this machine.
+        license_name: the license of the model.
+        tags: more tags for the Hub.
+        model_class: the transformers class of the model.
+        processor_class: the transformers class of its processor; None for a tokenizer or nothing.
+        pipeline_tag: the kind of task of the model, None to take it from the scored tasks.
+        layout: class, tensor names and dtypes of the weight files, in words.
+        picture: the file with the picture of the accuracy matrix, None if there is none.
+        every_step: True if earlier steps are published too.
+        method_source: the description of the method, such as "arXiv:2501.09522, Section 4".
+        distributions: the distribution of each merge method and task kind that is a plug-in, by its name.
+    """
+
+    recipe_text: str
+    repo: str | None = None
+    license_name: str | None = None
+    tags: tuple[str, ...] = ()
+    model_class: str = "AutoModel"
+    processor_class: str | None = "AutoProcessor"
+    pipeline_tag: str | None = None
+    layout: str | None = None
+    picture: str | None = PICTURE_FILE
+    every_step: bool = True
+    method_source: str | None = None
+    distributions: Mapping[str, str] = field(default_factory=dict)
+
+    def for_tasks(self, tasks: list[TaskReport]) -> CardDetails:
+        """Return the details with the pipeline tag and the tokenizer that the scored tasks imply."""
+        kinds = {task.kind for task in tasks}
+        found = self
+        if found.pipeline_tag in found.distributions:  # the Hub does not know the kinds of plug-ins
+            found = replace(found, pipeline_tag=None)
+        if found.pipeline_tag is None and kinds == {ZERO_SHOT}:
+            found = replace(found, pipeline_tag=ZERO_SHOT)
+        if found.processor_class is None and kinds and kinds <= TEXT_KINDS:
+            found = replace(found, processor_class="AutoTokenizer")
+        return found
+
+
+def card_text(report: RunReport, card: CardDetails) -> str:
+    """Return the text of README.md for the last step of a report.
 
     Raises:
         ValueError: the report has no step.
     """
     if not report.steps:
         raise ValueError("a card needs a report with at least one step")
-    name = (repo or f"{report.base_model.reference}-{report.merge_method}").split("/")[-1]
     tasks = scored_tasks(report)
-    if pipeline_tag is None and tasks and {task.kind for task in tasks} == {ZERO_SHOT}:
-        pipeline_tag = ZERO_SHOT
-    if processor_class is None and tasks and {task.kind for task in tasks} <= TEXT_KINDS:
-        processor_class = "AutoTokenizer"
+    card = card.for_tasks(tasks)
+    name = (card.repo or f"{report.base_model.reference}-{report.merge_method}").split("/")[-1]
     head = front_matter(
-        report,
-        model_name=name,
-        license=license,
-        tags=tags,
-        pipeline_tag=pipeline_tag,
+        report, model_name=name, license_name=card.license_name, tags=card.tags, pipeline_tag=card.pipeline_tag
     )
     sections = [
         f"# {plain(name)}",
-        _summary(report, repo, method_source),
+        _summary(report, card),
         "## How to load it",
-        _loading(report, repo, model_class, processor_class, pipeline_tag),
-        *([f"Layout of the files: {plain(layout)}."] if layout else []),
-        "## What was merged",
-        _merged(report, every_step=every_step and repo is not None, repo=repo),
-        "## Scale and norms",
+        _loading(report, card),
+        *([f"Weight files: {plain(card.layout)}."] if card.layout else []),
+        "## Merged checkpoints",
+        _merged(report, card),
+        "## Statistics of the steps",
         norms(report),
     ]
     if tasks:
-        sections += ["## Scores", *_scores(report, tasks, picture)]
-    sections += ["## The recipe", _recipe(recipe_text), "## How to make it again", _again(report, repo)]
+        sections += ["## Scores", *_scores(report, tasks, card)]
+    sections += ["## Recipe", _recipe(card.recipe_text), "## How to reproduce it", _reproduction(report, card)]
     return f"---\n{form_comment()}\n{head}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
-def _summary(report: RunReport, repo: str | None, method_source: str | None) -> str:
+def _summary(report: RunReport, card: CardDetails) -> str:
     count, base = len(report.steps), _model_link(report.base_model.reference, report.base_model.commit)
-    made = f"by hubmerge with the method {code(report.merge_method)}"
-    if method_source:
-        made += f" ({_linked_papers(method_source)})"
+    method = f"the method {code(report.merge_method)}{_origin(report.merge_method, report, card)}"
+    if card.method_source:
+        method += f" ({_linked_papers(card.method_source)})"
     if count == 1:
         text = (
-            f"This is one fine-tuned checkpoint of {base}, the first of a stream that is folded into one model {made}."
+            f"This model was made from 1 fine-tuned checkpoint of {base} by hubmerge with {method}. It is the first "
+            "step of a stream: later steps merge more checkpoints into it."
         )
     else:
         text = (
-            f"This is {count} fine-tuned checkpoints of {base} folded into one model of the same size, one after "
-            f"another and without any training, {made}."
+            f"This model merges {count} fine-tuned checkpoints of {base} into one model of the same size, without "
+            f"training. They were merged one after another by hubmerge with {method}."
         )
-    return text if repo is None else f"{text} Its tag is {code(step_tag(report.steps[-1].step))}."
+    return text if card.repo is None else f"{text} The tag of this step is {code(step_tag(report.steps[-1].step))}."
+
+
+def _origin(name: str, report: RunReport, card: CardDetails) -> str:
+    """Return " of `distribution` version" for a plug-in, an empty text for anything else."""
+    distribution = card.distributions.get(name)
+    if distribution is None:
+        return ""
+    return f" of {_distribution(distribution, report)}"
+
+
+def _distribution(name: str, report: RunReport) -> str:
+    return f"{code(name)} {plain(report.versions.get(name, ''))}".rstrip()
 
 
 def _linked_papers(source: str) -> str:
-    """The source of a method, with links to the papers that it names by their arXiv numbers."""
+    """Return the source of a method, with links to papers that it names by arXiv number."""
     return re.sub(r"arXiv&#58;(\d{4}\.\d{5})", r"[arXiv \1](https://arxiv.org/abs/\1)", plain(source))
 
 
-def _loading(
-    report: RunReport, repo: str | None, model_class: str, processor_class: str | None, pipeline_tag: str | None
-) -> str:
-    where = f'"{repo}", revision="{step_tag(report.steps[-1].step)}"' if repo else '"path/to/this/folder"'
+def _loading(report: RunReport, card: CardDetails) -> str:
+    model_class, processor_class = card.model_class, card.processor_class
+    where = f'"{card.repo}", revision="{step_tag(report.steps[-1].step)}"' if card.repo else '"path/to/this/folder"'
     classes = [model_class, *([processor_class] if processor_class else [])]
     lines = [f"from transformers import {', '.join(sorted(classes))}", ""]
     lines.append(f"model = {model_class}.from_pretrained({where})")
@@ -116,27 +149,27 @@ def _loading(
         name = "tokenizer" if processor_class.endswith("Tokenizer") else "processor"
         lines.append(f"{name} = {processor_class}.from_pretrained({where})")
     text = block("\n".join(lines), "python")
-    if pipeline_tag == ZERO_SHOT and model_class == "CLIPModel":
+    if card.pipeline_tag == ZERO_SHOT and model_class == "CLIPModel":
         call = [
             "from transformers import pipeline",
             "",
             f'classify = pipeline("{ZERO_SHOT}", model={where})',
             'classify("photo.jpg", candidate_labels=["a photo of a cat", "a photo of a dog"])',
         ]
-        text += "\n\nOr all at once:\n\n" + block("\n".join(call), "python")
+        text += "\n\nOr with a pipeline:\n\n" + block("\n".join(call), "python")
     return text
 
 
-def _merged(report: RunReport, *, every_step: bool, repo: str | None) -> str:
+def _merged(report: RunReport, card: CardDetails) -> str:
     rows = []
     for step in report.steps:
         tag = code(step_tag(step.step))
-        if every_step and repo:
-            tag = f"[{tag}](/{repo}/tree/{step_tag(step.step)})"
+        if card.every_step and card.repo:
+            tag = f"[{tag}](/{card.repo}/tree/{step_tag(step.step)})"
         rows.append([str(step.step), _model_link(step.reference, step.commit), code(short_commit(step.commit)), tag])
     base = report.base_model
     start = ["", _model_link(base.reference, base.commit), code(short_commit(base.commit)), "base model"]
-    text = "In this order, each at exactly this commit:\n\n"
+    text = "The checkpoints in merge order, each with its commit:\n\n"
     text += table(["step", "checkpoint", "commit", "tag"], [start, *rows], "rlll")
     if report.parameters:
         values = ", ".join(f"{code(key)} = {code(value)}" for key, value in sorted(report.parameters.items()))
@@ -144,7 +177,7 @@ def _merged(report: RunReport, *, every_step: bool, repo: str | None) -> str:
     return text
 
 
-def _scores(report: RunReport, tasks: list[TaskReport], picture: str | None) -> list[str]:
+def _scores(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> list[str]:
     matrix, last = report.accuracy_matrix(), report.steps[-1]
     base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
     merged = report.main_scores(last.scores)
@@ -157,7 +190,7 @@ def _scores(report: RunReport, tasks: list[TaskReport], picture: str | None) -> 
     rows.append(["**average**", "", "", "", *(f"**{value}**" for value in averages)])
     header = ["task", "dataset", "examples", "metric", "base model", "own checkpoint", "this model"]
     parts = [
-        "In percent. *Own checkpoint* is each task's own fine-tuned checkpoint, not merged with anything.",
+        "All values are in percent. *Own checkpoint* is the fine-tuned checkpoint of the task before it was merged.",
         table(header, rows, "llrlrrr"),
     ]
     measures = [
@@ -166,13 +199,21 @@ def _scores(report: RunReport, tasks: list[TaskReport], picture: str | None) -> 
         ("Forgetting", percent(matrix.forgetting()), FORGETTING_DEFINITION),
         ("Share kept", percent(matrix.share_of_own(own)), SHARE_OF_OWN_DEFINITION),
     ]
+    parts += [sentence] if (sentence := _kinds(report, tasks, card)) else []
+    parts.append("`R[t][j]` is the accuracy on task j after step t. T is the last step.")
     parts.append(table(["measure", "value", "definition"], [[a, b, code(c)] for a, b, c in measures], "lrl"))
-    if picture is not None:
-        parts.append(f"![Accuracy on every task after every step]({picture})")
+    if card.picture is not None:
+        parts.append(f"![Accuracy on every task after every step]({card.picture})")
     if len(matrix.steps) > 1:
         parts.append(_matrix(report))
     parts += _other_metrics(report)
     return parts
+
+
+def _kinds(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> str:
+    """Return a sentence for each task kind that is a plug-in."""
+    kinds = sorted({task.kind for task in tasks} & set(card.distributions))
+    return " ".join(f"The task kind {code(kind)} is that{_origin(kind, report, card)}." for kind in kinds)
 
 
 def _matrix(report: RunReport) -> str:
@@ -183,11 +224,11 @@ def _matrix(report: RunReport) -> str:
         for step in matrix.steps
     ]
     content = table(["step", *map(plain, tasks), "average"], rows, "r" * (len(tasks) + 2))
-    return details("The accuracy matrix as numbers (row: after step t, column: task)", content)
+    return details("Accuracy matrix (row: after step t, column: task)", content)
 
 
 def _other_metrics(report: RunReport) -> list[str]:
-    """A table of the metrics that are not in the accuracy matrix, if there are any."""
+    """Return a table of the metrics outside of the accuracy matrix, nothing if there are none."""
     rows = [
         [plain(task), plain(metric), *("-" if value is None else f"{value:.4f}" for value in values)]
         for task, metric, values in report.other_metrics()
@@ -197,25 +238,35 @@ def _other_metrics(report: RunReport) -> list[str]:
 
 
 def _recipe(recipe_text: str) -> str:
-    return details("<code>hubmerge.yaml</code>, as it was written", block(recipe_text, "yaml"))
+    return details(f"<code>{RECIPE_FILE}</code>", block(recipe_text, "yaml"))
 
 
-def _again(report: RunReport, repo: str | None) -> str:
-    lines = ["pip install hubmerge"]
-    before = "Where the recipe names folders by relative paths, put it back where it lay first."
-    if repo is not None:
+def _reproduction(report: RunReport, card: CardDetails) -> str:
+    plugins = [f"{name}=={report.versions[name]}" for name in _plugins(report, card)]
+    lines = [" ".join(["pip install hubmerge", *map(_shell_word, plugins)])]
+    before = "If the recipe names folders by relative paths, copy it to its original place first."
+    if card.repo is not None:
         tag = step_tag(report.steps[-1].step)
-        lines.append(f"hf download {repo} {RECIPE_FILE} {LOCK_FILE} --revision {tag} --local-dir .")
+        lines.append(f"hf download {card.repo} {RECIPE_FILE} {LOCK_FILE} --revision {tag} --local-dir .")
         before = (
-            "Before the last command, set `publish: {repo: ...}` in the recipe to a repo of your own, or remove it."
+            "Before the last command, change `publish: {repo: ...}` in the recipe to a repo of your own, or remove it."
         )
-    lines.append("hubmerge run hubmerge.yaml --out merged")
+    lines.append(f"hubmerge run {RECIPE_FILE} --out merged")
     versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in sorted(report.versions.items()))
-    made = f" This model was made with {versions}." if versions else ""
     return (
-        f"{before}\n\n{block(chr(10).join(lines), 'bash')}\n\nThe lock holds the commit of every model and dataset; "
-        f"`hubmerge.json` every figure of every step.{made}"
+        f"{before}\n\n{block(chr(10).join(lines), 'bash')}\n\n`{LOCK_FILE}` pins the commit of every model and "
+        f"dataset. `{REPORT_FILE}` contains the statistics and scores of every step."
+        + (f" This model was made with {versions}." if versions else "")
     )
+
+
+def _plugins(report: RunReport, card: CardDetails) -> list[str]:
+    """Return the distributions of plug-ins whose version the report has."""
+    return sorted(name for name in set(card.distributions.values()) if name in report.versions)
+
+
+def _shell_word(text: str) -> str:
+    return shlex.quote(one_line(text))
 
 
 def _model_link(reference: str, commit: str) -> str:

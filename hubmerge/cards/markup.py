@@ -1,4 +1,4 @@
-"""Text from outside into Markdown: nothing in a name can become markup, a link, HTML or another line."""
+"""Markdown from untrusted text: no name can become markup, a link, HTML or a new line."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from merge_recipes.references import is_commit
 
 _REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 _SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
-# A colon, an at sign or a "www." would become a link by itself.
+# A colon, an at sign or "www." would make a link.
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;", "@": "&#64;", ":": "&#58;"}
 
 
 def one_line(text: object) -> str:
-    """`text` with every run of blanks and control characters made one space."""
+    """Return `text` with each run of blanks and control characters replaced by one space."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
 
 
 def plain(text: object) -> str:
-    """`text` as it is to be read, inside a line: what Markdown or HTML would act on there is escaped.
+    r"""Return `text` for the inside of a line, with the characters of Markdown and HTML escaped.
 
     >>> plain("<b>a*b</b>")
-    '&lt;b&gt;a\\\\*b&lt;/b&gt;'
+    '&lt;b&gt;a\\*b&lt;/b&gt;'
     """
     escaped = _SPECIAL.sub(r"\\\1", one_line(text))
     safe = "".join(_ENTITIES.get(letter, letter) for letter in escaped)
@@ -31,7 +31,7 @@ def plain(text: object) -> str:
 
 
 def code(text: object) -> str:
-    """`text` in a code span, in a table too: fenced by more backticks than it holds, pipes escaped."""
+    """Return `text` in a code span with enough backticks, and with pipes escaped for tables."""
     line = one_line(text).replace("|", r"\|")
     if not line:
         return ""
@@ -42,21 +42,21 @@ def code(text: object) -> str:
 
 
 def block(text: str, language: str) -> str:
-    """A fenced block that `text` cannot end early."""
+    """Return a fenced block with a fence that `text` does not contain."""
     longest = max((len(run) for run in re.findall(r"`{3,}", text)), default=2)
     fence = "`" * (longest + 1)
     return f"{fence}{language}\n{text.rstrip()}\n{fence}"
 
 
 def is_repo(path: str) -> bool:
-    """Whether `path` can be a repo on the Hub, so that it may be linked and named in metadata."""
+    """Tell whether `path` can be the name of a repo on the Hub."""
     return _REPO.fullmatch(path) is not None
 
 
 def repo_link(shown: str, repo: str, commit: str | None = None, *, kind: str = "model") -> str:
-    """A link to a repo, at a commit if given; only the text where `repo` is no repo on the Hub.
+    """Return a link to a repo, at a commit if given; the text alone if `repo` is not a repo on the Hub.
 
-    Addresses start at the root, so that a card reads the same on whichever Hub it lies.
+    Addresses start at the root, so that they are right on every Hub.
     """
     if not is_repo(repo):
         return code(shown)
@@ -66,12 +66,12 @@ def repo_link(shown: str, repo: str, commit: str | None = None, *, kind: str = "
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> str:
-    """A Markdown table; `align` has one letter a column: l, r or c. Cells must be markup already."""
+    """Return a Markdown table of cells that are Markdown; `align` has a letter for each column: l, r or c."""
     rule = {"l": ":---", "r": "---:", "c": ":---:"}
     lines = [header, [rule[letter] for letter in align], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def details(summary: str, content: str) -> str:
-    """`content` under a line that a reader clicks to see it."""
+    """Return `content` under a summary that a reader clicks to see it."""
     return f"<details>\n<summary>{summary}</summary>\n\n{content}\n\n</details>"

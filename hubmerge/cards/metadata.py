@@ -1,4 +1,4 @@
-"""The card's metadata: what the Hub reads, from the report alone."""
+"""Metadata of a card, which the Hub reads, made from the report."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ def front_matter(
     report: RunReport,
     *,
     model_name: str,
-    license: str | None,  # noqa: A002 - the Hub's word for it
+    license_name: str | None,
     tags: Iterable[str] = (),
     pipeline_tag: str | None = None,
     library_name: str = "transformers",
 ) -> str:
-    """The YAML between the card's dashes, without them.
+    """Return the YAML of a card's metadata, without the lines of dashes around it.
 
-    Models and datasets that are folders of some machine are left out: they would name somebody else's repo.
+    Models and datasets in local folders are left out: their names would be those of other repos on the Hub.
     """
     tasks = scored_tasks(report)
     models = base_models(report)
     results = [result for task in tasks for result in _results(task, report.steps[-1])]
     data = ModelCardData(
-        license=one_line(license) if license else None,
+        license=one_line(license_name) if license_name else None,
         library_name=library_name,
         pipeline_tag=None if pipeline_tag is None else hub_task(pipeline_tag),
         base_model=models or None,
@@ -47,12 +47,12 @@ def front_matter(
 
 
 def hub_task(kind: str) -> str:
-    """What the Hub calls a kind of task."""
+    """Return the Hub's name for a kind of task."""
     return _HUB_TASKS.get(kind, kind)
 
 
 def base_models(report: RunReport) -> list[str]:
-    """The repos the model was made of: the base model, then the checkpoints in merge order, each once."""
+    """Return the repos of the base model and of the checkpoints in merge order, each once."""
     repos: list[str] = []
     for reference in (report.base_model.reference, *(step.reference for step in report.steps)):
         repos.extend(repos_of(reference))
@@ -60,7 +60,7 @@ def base_models(report: RunReport) -> list[str]:
 
 
 def repos_of(reference: str) -> list[str]:
-    """The repos on the Hub that a reference names: the model and its adapter; none for a local folder."""
+    """Return the repos of a model and its adapter, nothing for a local folder."""
     try:
         parsed = ModelReference.parse(reference)
     except InvalidReferenceError:
@@ -70,7 +70,7 @@ def repos_of(reference: str) -> list[str]:
 
 
 def scored_tasks(report: RunReport) -> list[TaskReport]:
-    """The tasks that the last step was scored on."""
+    """Return the tasks that the last step was scored on."""
     scores = report.steps[-1].scores if report.steps else {}
     return [task for task in report.tasks if task.name in scores]
 

@@ -1,4 +1,4 @@
-"""The accuracy matrix as a picture: steps downwards, tasks to the right, the number in every cell."""
+"""Picture of the accuracy matrix: a row for each step, a column for each task, a number in each cell."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hubmerge.report.accuracy import AccuracyMatrix, mean_or_none, percent
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-COLOURS = "YlGnBu"  # lightness falls evenly, so it reads alike to colour-blind eyes and in grey
+COLORS = "YlGnBu"  # even lightness: readable for color-blind readers and in gray
 DOTS_PER_INCH = 160
-NAME_LETTERS = 26
+NAME_CHARACTERS = 26
 INK, FAINT = "#1f2328", "#656d76"
 
 
@@ -27,19 +27,24 @@ def accuracy_picture(
     names: Mapping[int, str] | None = None,
     title: str = "Accuracy on every task after every step (%)",
 ) -> bytes:
-    """A PNG of the matrix, with the base model's accuracies above it and each own checkpoint's below.
+    """Return a PNG of the matrix. The same matrix gives the same bytes with the same version of matplotlib.
 
-    `names` labels the steps (step -> name). The same matrix gives the same picture on one version of matplotlib.
+    Args:
+        matrix: the accuracies, between 0 and 1.
+        base: the accuracies of the base model by task, shown above the matrix.
+        own: the accuracy of each task's own checkpoint, shown below the matrix.
+        names: the labels of the steps.
+        title: the line above the picture.
 
     Raises:
         ValueError: the matrix has no row.
     """
-    # A run that scores nothing draws nothing, and need not wait for this.
+    # Imported here because runs without scores draw nothing.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     if not matrix.rows:
-        raise ValueError("an accuracy matrix without rows cannot be drawn")
+        raise ValueError("cannot draw an accuracy matrix without rows")
     tasks = matrix.seen(matrix.steps[-1])
     rows = _rows(matrix, tasks, base, own, names or {})
     heights = [row.top for row in rows]
@@ -72,7 +77,7 @@ def accuracy_picture(
 
 
 class _Row:
-    """One row of the picture: its label, its values, and how far down it stands, in cells."""
+    """One row of the picture: its label, its values, and its distance from the top in cells."""
 
     def __init__(self, label: str, values: Sequence[float | None], top: float, *, reference: bool) -> None:
         self.label, self.values, self.top, self.reference = label, values, top, reference
@@ -85,7 +90,7 @@ def _rows(
     own: Mapping[str, float] | None,
     names: Mapping[int, str],
 ) -> list[_Row]:
-    """The base model, the steps, the own checkpoints: references a quarter of a cell apart."""
+    """Return the rows: base model, steps, own checkpoints, with a gap of a quarter of a cell between them."""
     rows: list[_Row] = []
     top = 0.0
     if base:
@@ -114,22 +119,22 @@ def _draw_row(axes: Axes, row: _Row, tasks: int) -> None:
         if value is None:
             continue
         place = column + (0.25 if column == tasks else 0)
-        colour: Any = colormaps[COLOURS](0.04 + 0.84 * min(max(value, 0.0), 1.0))
+        color: Any = colormaps[COLORS](0.04 + 0.84 * min(max(value, 0.0), 1.0))
         axes.add_patch(
             FancyBboxPatch(
                 (place + 0.05, row.top + 0.05), 0.9, 0.9, boxstyle="round,pad=0,rounding_size=0.12",
-                facecolor=colour, edgecolor="none", alpha=1.0, mutation_aspect=1.0,
+                facecolor=color, edgecolor="none", alpha=1.0, mutation_aspect=1.0,
             )
         )  # fmt: skip
         axes.text(
             place + 0.5, row.top + 0.52, percent(value), ha="center", va="center", size=8,
-            color="white" if _luminance(colour) < 0.24 else INK, weight="bold" if column == tasks else "normal",
+            color="white" if _luminance(color) < 0.24 else INK, weight="bold" if column == tasks else "normal",
         )  # fmt: skip
 
 
-def _luminance(colour: Sequence[float]) -> float:
-    """Relative luminance of an sRGB colour as WCAG 2 defines it, 0 (black) to 1 (white)."""
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour[:3]]
+def _luminance(color: Sequence[float]) -> float:
+    """Return the relative luminance of an sRGB color as defined by WCAG 2, 0 (black) to 1 (white)."""
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
 
 
@@ -138,6 +143,6 @@ def _with_average(values: list[float | None]) -> list[float | None]:
 
 
 def _shortened(name: str) -> str:
-    """At most `NAME_LETTERS` letters, all of which the font has."""
+    """Return at most `NAME_CHARACTERS` characters, all of them in the font."""
     plain = "".join(letter if letter.isascii() and letter.isprintable() else "?" for letter in name)
-    return plain if len(plain) <= NAME_LETTERS else plain[: NAME_LETTERS - 1] + "…"
+    return plain if len(plain) <= NAME_CHARACTERS else plain[: NAME_CHARACTERS - 1] + "…"

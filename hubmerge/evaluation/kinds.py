@@ -1,77 +1,86 @@
-"""What a kind of evaluation task is: one file with one class of this shape, and one line in `TASK_KINDS`."""
+"""Interfaces of a task kind: the kind, its scorer and its prepared tasks.
+
+A kind of this package is a class in a module of its own and one line in `hubmerge.evaluation.registry`.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-
-from hubmerge.checkpoints import Checkpoint
 from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 
-if TYPE_CHECKING:  # their libraries take seconds and hundreds of megabytes to import
+if TYPE_CHECKING:  # these libraries take seconds to import
     import datasets
+    import torch
 
+    from hubmerge.checkpoints import Checkpoint
     from hubmerge.evaluation.metrics import MetricLoader
 
 
 class Weights(Protocol):
-    """What a scorer loads: `hubmerge.checkpoints.Checkpoint` and anything shaped like it."""
+    """Weights of a model by tensor name, such as a `hubmerge.checkpoints.Checkpoint`."""
 
     label: str
     tensors: Any  # mapping of tensor names to something that has a `shape`
 
     def read(self, name: str) -> torch.Tensor:
-        """The tensor in its stored dtype."""
+        """Return a tensor in its stored dtype."""
         ...
 
 
 class Scorer(Protocol):
-    """A model built once a run, whose weights are swapped step after step."""
+    """Model that is built once for a run, and whose weights are replaced after every step."""
 
     label: str
 
     def load(self, weights: Weights, *, check_frozen: bool = True) -> None:
-        """Swap in the merged model, or with `check_frozen=False` any fine-tuned checkpoint."""
+        """Load the merged model, or with `check_frozen=False` any fine-tuned checkpoint."""
         ...
 
     def load_base(self) -> None:
-        """Swap the base model's own weights back in."""
+        """Load the weights of the base model."""
         ...
 
 
 class PreparedTask(Protocol):
-    """A task that is ready to score one model after another: everything that does not change is done."""
+    """Task with everything prepared that is the same for all models."""
 
     @property
     def name(self) -> str:
-        """The task's name in the recipe."""
+        """Name of the task in the recipe."""
         ...
 
     @property
     def examples(self) -> int:
-        """How many examples are scored."""
+        """Number of scored examples."""
         ...
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes, in order of their number; none where a task has no classes."""
+        """Names of the classes in order of their number, empty for a task without classes."""
         ...
 
     def score(self, scorer: Any) -> dict[str, MetricValue]:
-        """The task's metrics for the model that `scorer` holds."""
+        """Return the value of each metric for the model in the scorer."""
         ...
 
 
 class TaskKind(Protocol):
-    """One kind of task; `name` is the Hub's name for it, and what a recipe calls it."""
+    """Kind of task. `name` is its name in recipes; for the kinds of this package it is the Hub's name too."""
 
     name: str
 
     def open_scorer(self, base_folder: Path, base: Checkpoint, *, identity: str, device: str = "cpu") -> Any:
-        """A scorer that holds the base model. `identity`: the base model's commit, a key of the cache."""
+        """Return a scorer with the base model.
+
+        Args:
+            base_folder: the folder of the base model.
+            base: its weights.
+            identity: its commit, used as a key of the cache.
+            device: the torch device.
+        """
         ...
 
     def prepare(
@@ -85,5 +94,18 @@ class TaskKind(Protocol):
         batch_size: int = 64,
         load_metric: MetricLoader | None = None,
     ) -> PreparedTask:
-        """Check the task against its dataset and do, once, all that does not depend on the merged model."""
+        """Check a task against its dataset and prepare all that does not depend on the merged model.
+
+        Args:
+            task: the task in the recipe.
+            rows: the rows of its dataset.
+            scorer: the scorer of this kind.
+            cache_folder: the folder for files that later runs use again.
+            dataset_commit: the pinned commit of the dataset, None if unknown.
+            batch_size: the number of examples that go through the model together.
+            load_metric: the loader of metrics outside of this package.
+
+        Raises:
+            EvaluationError: the task does not fit its dataset or the base model.
+        """
         ...

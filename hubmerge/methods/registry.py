@@ -21,7 +21,7 @@ from hubmerge.methods.null_space import Nufilt, NullSpaceFilter
 from hubmerge.methods.opcm import Opcm
 from hubmerge.methods.task_arithmetic import TaskArithmetic
 from hubmerge.methods.ties import Ties
-from hubmerge.support.plugins import Plugin, installed_plugins
+from hubmerge.support.plugins import Plugin, find_plugin, installed_plugins
 
 GROUP = "hubmerge.methods"
 
@@ -78,13 +78,10 @@ def find_method(name: str) -> InstalledMethod:
         return InstalledMethod(_GIVEN[name])
     if name in _BUILT_IN:
         return InstalledMethod(_BUILT_IN[name])
-    offers = _plugins().get(name)
-    if offers is None:
+    plugin = find_plugin(GROUP, name)
+    if plugin is None:
         raise HubmergeError(f"merge_method: unknown method {name!r}", hint="one of " + ", ".join(method_names()))
-    if len(offers) > 1:
-        others = " and ".join(f"{one.distribution} {one.version}" for one in offers)
-        raise offers[0].fault(f"has the same name as another plug-in: it is offered by {others}")
-    return InstalledMethod(_loaded(offers[0]), offers[0].distribution, offers[0].version)
+    return InstalledMethod(_loaded(plugin), plugin.distribution, plugin.version)
 
 
 def method_named(name: str) -> Method:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
-from hubmerge.methods import method_named
+from hubmerge.evaluation import task_kind_plugin
+from hubmerge.methods import find_method, method_named
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.settings import selection_of
 from hubmerge.report.report import RunReport
@@ -75,17 +76,16 @@ def write_metadata_files(folder: Path, report: RunReport, stream: Stream, base_f
 
 def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFiles) -> str:
     """Return the card of the last step of a report."""
-    from hubmerge.cards import card_text
+    from hubmerge.cards import CardDetails, card_text
 
     publish = stream.recipe.publish
     kinds = {task.kind for task in report.tasks}
     whole = publish is None or publish.model == "full"
-    return card_text(
-        report,
+    details = CardDetails(
         recipe_text=recipe_text,
         repo=publish.repo if publish is not None else None,
-        license=files.license_name,
-        tags=publish.tags if publish is not None else (),
+        license_name=files.license_name,
+        tags=tuple(publish.tags) if publish is not None else (),
         model_class=files.model_class or "AutoModel",
         layout=files.layout,
         processor_class="AutoProcessor" if "preprocessor_config.json" in files.names else None,
@@ -93,7 +93,16 @@ def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFi
         picture=PICTURE_FILE if report.accuracy_matrix().steps else None,
         every_step=publish is None or publish.steps == "every",
         method_source=method_named(report.merge_method).source,
+        distributions=plugin_distributions(report.merge_method, (task.kind for task in report.tasks)),
     )
+    return card_text(report, details)
+
+
+def plugin_distributions(method: str, task_kinds: Iterable[str]) -> dict[str, str]:
+    """Return the distribution of the method and of each task kind that is a plug-in, by name."""
+    offered = {kind: plugin.distribution for kind in task_kinds if (plugin := task_kind_plugin(kind)) is not None}
+    distribution = find_method(method).distribution
+    return offered if distribution is None else {method: distribution, **offered}
 
 
 def _base_license(base_folder: Path) -> str | None:

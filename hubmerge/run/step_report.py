@@ -13,6 +13,7 @@ from hubmerge.executor import StepStats
 from hubmerge.executor.state import MergeState
 from hubmerge.report.report import ModelReport, RunReport, Scores, StepReport
 from hubmerge.run.measures import measures, rounding_warnings
+from hubmerge.run.metadata_files import plugin_distributions
 from hubmerge.stream.stream import Stream
 from hubmerge.support.files import write_text_atomic
 from hubmerge.support.hashing import file_digest
@@ -25,12 +26,14 @@ STATS_FILE = "figures.json"
 
 def recorded_report(stream: Stream, published: RunReport | None, workspace: Workspace) -> RunReport:
     """Return the longest report of a stream in the target repo and the work folder, or an empty one."""
+    tasks = stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ()
+    plugins = plugin_distributions(stream.recipe.merge_method, (task.kind for task in tasks))
     fresh = RunReport(
         base_model=ModelReport(str(stream.base.reference), stream.base.commit),
         merge_method=stream.recipe.merge_method,
         recipe_digest=stream.lock.recipe,
         parameters=dict(stream.recipe.parameters),
-        versions=installed_versions(LIBRARIES),
+        versions=installed_versions((*LIBRARIES, *sorted(set(plugins.values())))),
     )
     known = [report for report in (published, _local_report(stream, workspace)) if report is not None]
     longest = max(known, key=lambda report: len(report.steps), default=fresh)

@@ -39,6 +39,6 @@ class InstalledParameters(Mapping[str, type[BaseModel]]):
 
 def installed_catalog() -> InstalledCatalog:
     """Return what this installation offers."""
-    from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES
+    from hubmerge.evaluation import METRIC_NAMES, task_kind_names
 
-    return InstalledCatalog(methods=InstalledParameters(), task_kinds=TASK_KIND_NAMES, metrics=METRIC_NAMES)
+    return InstalledCatalog(methods=InstalledParameters(), task_kinds=task_kind_names(), metrics=METRIC_NAMES)

@@ -48,3 +48,16 @@ def installed_plugins(group: str) -> Sequence[Plugin]:
         if point.dist is not None
     }
     return tuple(Plugin(*key, point) for key, point in sorted(found.items()))
+
+
+def find_plugin(group: str, name: str) -> Plugin | None:
+    """Return the plug-in of a group that has a name, None if there is none.
+
+    Raises:
+        MachineError: several distributions offer it.
+    """
+    offers = [plugin for plugin in installed_plugins(group) if plugin.name == name]
+    if len(offers) > 1:
+        others = " and ".join(f"{one.distribution} {one.version}" for one in offers)
+        raise offers[0].fault(f"has the same name as another plug-in: it is offered by {others}")
+    return offers[0] if offers else None

@@ -1,6 +1,6 @@
-"""The card against a golden file.
+"""The card is compared with a golden file.
 
-After a change that is meant, write it anew and read the difference before committing it:
+After an intended change, write the file again and read the difference before you commit it:
 
     HUBMERGE_RENEW_GOLDEN=1 python -m pytest tests/cards
 """
@@ -11,12 +11,13 @@ import dataclasses
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from hubmerge.cards import card_text
+from hubmerge.cards import CardDetails, card_text
 from hubmerge.report.report import ModelReport, RunReport, StepReport, TaskReport
 from tests.cards.samples import KIND, RECIPE, sample_report
 
@@ -31,16 +32,20 @@ HOSTILE = (
 )
 
 
-def sample_card(report: RunReport | None = None, **options) -> str:
-    values = {
+def sample_card(report: RunReport | None = None, **options: Any) -> str:
+    values: dict[str, Any] = {
         "recipe_text": RECIPE,
         "repo": "me/clip-merged",
-        "license": "mit",
+        "license_name": "mit",
         "tags": ("clip",),
         "model_class": "CLIPModel",
         "layout": "CLIPModel, named as in the base model's files (logit_scale, ...), float32",
     }
-    return card_text(report or sample_report(), **(values | options))
+    return card_text(report or sample_report(), CardDetails(**(values | options)))
+
+
+def metadata_of(text: str) -> Any:
+    return ModelCard(text).data
 
 
 def body_of(text: str) -> str:
@@ -55,7 +60,7 @@ def test_golden() -> None:
 
 
 def test_metadata() -> None:
-    data = ModelCard(sample_card()).data
+    data = metadata_of(sample_card())
     assert data.base_model == [
         "openai/clip-vit-base-patch32",
         "tanganke/clip-vit-base-patch32_sun397",
@@ -72,11 +77,13 @@ def test_metadata() -> None:
     assert result.dataset_revision == "b" * 40
 
 
-def test_the_hub_accepts_it(local_hub) -> None:
+@pytest.mark.usefixtures("local_hub")
+def test_the_hub_accepts_it() -> None:
     ModelCard(sample_card()).validate()
 
 
-def test_the_hub_accepts_hostile_names_too(local_hub) -> None:
+@pytest.mark.usefixtures("local_hub")
+def test_the_hub_accepts_hostile_names_too() -> None:
     for name in HOSTILE:
         ModelCard(hostile_card(name)).validate()
 
@@ -93,21 +100,21 @@ def test_numbers_of_the_score_table() -> None:
 def test_the_method_is_named_with_its_paper() -> None:
     body = body_of(sample_card(method_source="arXiv:2501.09522, Section 4 (projection)"))
     paper = "[arXiv 2501.09522](https://arxiv.org/abs/2501.09522), Section 4 (projection)"
-    assert f"by hubmerge with the method `opcm` ({paper})." in body
+    assert f"one after another by hubmerge with the method `opcm` ({paper})." in body
 
 
-def test_a_folder_has_no_tag_and_no_repo_to_change() -> None:
+def test_the_card_of_a_folder_has_no_tag_and_no_repo() -> None:
     body = body_of(sample_card(repo=None))
-    assert "Its tag is" not in body
-    assert "publish:" not in body.split("## How to make it again")[1]
+    assert "The tag of this step" not in body
+    assert "publish:" not in body.split("## How to reproduce it")[1]
     assert "hubmerge run hubmerge.yaml" in body
 
 
-def test_an_earlier_step_speaks_of_what_was_there() -> None:
+def test_the_card_of_an_earlier_step_has_its_checkpoints_only() -> None:
     text = sample_card(sample_report().until(1))
-    assert "This is one fine-tuned checkpoint of" in text
+    assert "This model was made from 1 fine-tuned checkpoint of" in text
     assert 'revision="step-01"' in text
-    assert "mnist" not in text.split("## The recipe")[0]
+    assert "mnist" not in text.split("## Recipe")[0]
     assert "| Backward transfer | - |" in text
 
 
@@ -117,22 +124,30 @@ def test_without_scores_there_is_no_score_section() -> None:
     text = sample_card(dataclasses.replace(report, steps=steps, tasks=(), base_scores={}, own_scores={}))
     assert "## Scores" not in text
     assert "accuracy_matrix.png" not in text
-    assert ModelCard(text).data.eval_results is None
-    assert ModelCard(text).data.pipeline_tag is None
+    assert metadata_of(text).eval_results is None
+    assert metadata_of(text).pipeline_tag is None
 
 
-def test_a_folder_of_this_machine_is_not_linked() -> None:
-    text = sample_card(repo=None, license=None)
+def test_local_folders_are_not_linked() -> None:
+    text = sample_card(repo=None, license_name=None)
     assert 'CLIPModel.from_pretrained("path/to/this/folder")' in text
     assert "hf download" not in text
     assert "| `step-01` |" in text
-    assert ModelCard(text).data.license is None
+    assert metadata_of(text).license is None
 
 
-def test_only_the_last_step_has_a_tag_if_only_it_is_published() -> None:
+def test_without_published_steps_only_the_last_one_has_a_tag() -> None:
     text = sample_card(every_step=False)
     assert "/me/clip-merged/tree/step-01" not in text
     assert 'revision="step-03"' in text
+
+
+def test_plugins_are_named_with_their_version() -> None:
+    report = dataclasses.replace(sample_report(), versions={"hubmerge": "0.1.0", "other-methods": "1.2"})
+    text = sample_card(report, distributions={"opcm": "other-methods", KIND: "other-methods"})
+    assert "the method `opcm` of `other-methods` 1.2." in text
+    assert f"The task kind `{KIND}` is that of `other-methods` 1.2." in text
+    assert "pip install hubmerge other-methods==1.2\n" in text
 
 
 def test_a_card_needs_a_step() -> None:
@@ -140,21 +155,21 @@ def test_a_card_needs_a_step() -> None:
         sample_card(sample_report().until(0))
 
 
-def test_the_recipe_stands_verbatim_whatever_it_holds() -> None:
+def test_the_recipe_is_unchanged_with_any_content() -> None:
     recipe = RECIPE + "# ```\n# </details>\n# ````yaml\n---\n"
     body = body_of(sample_card(recipe_text=recipe))
     assert f"`````yaml\n{recipe.rstrip()}\n`````" in body
 
 
 def hostile_card(name: str, dataset: str = "me/things") -> str:
-    """A card in which everything that is not written by hubmerge itself is `name`."""
+    """Return a card in which every text of others is `name`."""
     task = TaskReport(name, name, 1, dataset, name, name, name, (name,), 1, 1)
     step = StepReport(1, name, name, name, 1.0, 1.0, 1.0, scores={name: {name: 0.5, name + "2": 0.25}})
     report = RunReport(
         ModelReport(name, name), name, name, {name: name}, (task,), (step,), {name: {name: 0.5}},
         {name: {name: 0.5}}, {name: name},
     )  # fmt: skip
-    return card_text(report, recipe_text=name, repo=None, license=name, tags=(name,))
+    return card_text(report, CardDetails(recipe_text=name, license_name=name, tags=(name,)))
 
 
 @pytest.mark.parametrize("dataset", ["me/things", None])
@@ -186,7 +201,7 @@ def test_hostile_names_stay_text(name: str, dataset: str | None) -> None:
 
 
 def outside_code(body: str) -> list[str]:
-    """The lines of a card that are not in a fenced block, code spans taken out."""
+    """Return the lines outside of fenced blocks, without code spans."""
     lines, fence = [], ""
     for line in body.splitlines():
         opening = re.match(r"`{3,}", line)
@@ -201,7 +216,7 @@ def outside_code(body: str) -> list[str]:
 
 
 def tables(body: str) -> list[int]:
-    """The number of columns of every table; all rows of one must have as many."""
+    """Return the number of columns of every table, and check that all rows of a table have as many."""
     found: list[int] = []
     inside = False
     for line in outside_code(body):

@@ -1,8 +1,11 @@
+"""Picture of the accuracy matrix."""
+
 from __future__ import annotations
 
 import io
 import random
 import string
+from collections.abc import Callable
 
 import pytest
 from PIL import Image
@@ -11,7 +14,7 @@ from hubmerge.cards import accuracy_picture
 from hubmerge.report.accuracy import AccuracyMatrix
 
 
-def triangle(count: int, names=lambda number: f"task-{number}") -> AccuracyMatrix:
+def triangle(count: int, names: Callable[[int], str] = "task-{}".format) -> AccuracyMatrix:
     draw = random.Random(count)
     tasks = tuple(names(number) for number in range(1, count + 1))
     matrix = AccuracyMatrix(tasks)
@@ -28,7 +31,7 @@ def opened(data: bytes) -> Image.Image:
 
 @pytest.mark.parametrize("count", [1, 2, 8, 20])
 def test_nothing_is_cut_off(count: int) -> None:
-    """All four edges are white: no label or cell runs out of the picture."""
+    """All four edges are white: no label or cell is outside of the picture."""
     matrix = triangle(count, lambda number: f"a-task-with-a-long-name-{number:02d}"[:26])
     references = dict.fromkeys(matrix.tasks, 0.5)
     names = dict(enumerate(matrix.tasks, start=1))

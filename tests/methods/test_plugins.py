@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -24,28 +21,11 @@ from hubmerge.methods import (
     method_named,
     method_names,
 )
-from hubmerge.support.plugins import installed_plugins
+from tests.plugins import distribution, faulty, hubmerge, site
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "plugin"
+__all__ = ["faulty", "site"]  # fixtures
+
 RECIPE = "merge_method: plugin_average\nbase_model: me/base\nmodels:\n  - model: me/first\nparameters: {newest: 0.25}\n"
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the example installed as pip installs it."""
-    folder = tmp_path_factory.mktemp("site")
-    source = shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("source") / "plugin")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    done = subprocess.run([*install, "--target", str(folder), str(source)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
-
-
-def hubmerge(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    path = os.pathsep.join(filter(None, (str(site), os.environ.get("PYTHONPATH", ""))))
-    command = [sys.executable, "-m", "hubmerge", *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": path}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_a_recipe_can_name_the_method_of_another_distribution(site: Path, tmp_path: Path) -> None:
@@ -73,25 +53,6 @@ def test_the_schema_describes_the_method(site: Path) -> None:
     assert "plugin_average" in json.dumps(json.loads(done.stdout))
 
 
-def distribution(folder: Path, name: str, points: str, code: str = "") -> None:
-    """Write an installed distribution with these entry points, and a module of its name."""
-    info = folder / f"{name}-0.9.dist-info"
-    info.mkdir(parents=True)
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.9\n")
-    (info / "entry_points.txt").write_text(f"[hubmerge.methods]\n{points}\n")
-    (folder / f"{name}.py").write_text(code)
-
-
-@pytest.fixture
-def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    folder = tmp_path / "faulty"
-    folder.mkdir()
-    monkeypatch.syspath_prepend(str(folder))
-    installed_plugins.cache_clear()
-    yield folder  # type: ignore[misc]
-    installed_plugins.cache_clear()
-
-
 @pytest.mark.parametrize(
     ("code", "message"),
     [
@@ -105,7 +66,7 @@ def test_a_faulty_plugin_is_reported_when_it_is_named(
 ) -> None:
     name = f"faulty_{abs(hash(code)) % 10**8}"
     monkeypatch.delitem(sys.modules, name, raising=False)
-    distribution(faulty, name, f"mine = {name}:method", code)
+    distribution(faulty, name, "hubmerge.methods", f"mine = {name}:method", code)
     assert "mine" in method_names()
     assert method_named("opcm").name == "opcm"
     with pytest.raises(MachineError, match=f"{name} 0.9") as caught:
@@ -117,7 +78,7 @@ def test_a_faulty_plugin_is_reported_when_it_is_named(
 
 
 def test_a_plugin_cannot_replace_a_method_of_hubmerge(faulty: Path) -> None:
-    distribution(faulty, "impostor", "opcm = impostor:method", "method = 3")
+    distribution(faulty, "impostor", "hubmerge.methods", "opcm = impostor:method", "method = 3")
     assert find_method("opcm") == InstalledMethod(method_named("opcm"))
     assert find_method("opcm").distribution is None
     (listed,) = [one for one in installed_methods() if isinstance(one, FaultyMethod)]
@@ -125,8 +86,8 @@ def test_a_plugin_cannot_replace_a_method_of_hubmerge(faulty: Path) -> None:
 
 
 def test_two_plugins_of_one_name_are_refused(faulty: Path) -> None:
-    distribution(faulty, "first_one", "mine = first_one:method")
-    distribution(faulty, "second_one", "mine = second_one:method")
+    distribution(faulty, "first_one", "hubmerge.methods", "mine = first_one:method")
+    distribution(faulty, "second_one", "hubmerge.methods", "mine = second_one:method")
     with pytest.raises(MachineError, match=r"first_one 0\.9 and second_one 0\.9"):
         find_method("mine")
 

@@ -57,13 +57,13 @@ def test_warning_about_a_method_without_projection(tmp_path: Path) -> None:
 
 
 def card_of(folder: Path, **parameters: Any) -> str:
-    from hubmerge.cards import card_text
+    from hubmerge.cards import CardDetails, card_text
 
     run = RunReport(ModelReport("local/base", "0" * 40), "opcm", "e" * 64)
     for figures in twins(folder, **parameters):
         step = StepReport(figures.step, NAMES[figures.step - 1], "local/x", "1" * 40, **measures(figures, NAMES))
         run = run.with_step(step)
-    return card_text(run, recipe_text=RECIPE, repo=None)
+    return card_text(run, CardDetails(RECIPE))
 
 
 def test_cards_show_warnings_and_cosines(tmp_path: Path) -> None:
