@@ -69,6 +69,12 @@ def local_hub(pytestconfig: pytest.Config) -> LocalHub:
     return pytestconfig.stash[HUB]
 
 
+@pytest.fixture
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the test a user cache of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
 _NUMBERS = itertools.count(1)
 
 

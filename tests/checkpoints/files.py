@@ -1,4 +1,4 @@
-"""Small files for the tests of checkpoints, written byte by byte where a test wants them wrong."""
+"""Small files for the tests of checkpoints, some of them invalid."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def without(tensors: Mapping[str, torch.Tensor], names: Iterable[str]) -> dict[s
 
 
 def selection_in(error: CheckpointError) -> Selection:
-    """The rule that the hint of an error tells to write."""
+    """Return the rule in the hint of an error."""
     found = re.search(r"tensors: \{.*\}", error.hint or "")
     assert found is not None, error.hint
     rules = yaml.safe_load(found[0])["tensors"]

@@ -1,4 +1,4 @@
-"""Tiny random models of transformers, saved as their users would save them."""
+"""Tiny random models of transformers."""
 
 from __future__ import annotations
 
@@ -63,15 +63,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 @cache
 def model(name: str) -> torch.nn.Module:
-    """A model of this class with random weights; one and the same object for all tests, not to be changed."""
+    """Return a model of this class with random weights. All tests share it and must not change it."""
     import transformers
 
     model_class = getattr(transformers, name)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return model_class(model_class.config_class(**CONFIGS[name])).eval()
+        made: torch.nn.Module = model_class(model_class.config_class(**CONFIGS[name])).eval()
+    return made
 
 
 def save(name: str, folder: Path, **options: Any) -> Path:
-    model(name).save_pretrained(folder, **options)
+    made: Any = model(name)
+    made.save_pretrained(folder, **options)
     return folder

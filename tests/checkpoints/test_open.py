@@ -1,4 +1,4 @@
-"""Opening checkpoints: as transformers saves them, from headers alone, and everything that is refused."""
+"""Checkpoints are opened from folders and from headers, and invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.checkpoints.models import model, save
 
 
 @pytest.mark.parametrize("limit", ["5GB", "40KB"])
-def test_a_model_as_transformers_saves_it(tmp_path: Path, limit: str) -> None:
+def test_a_saved_model_is_read_whole(tmp_path: Path, limit: str) -> None:
     save("BertForMaskedLM", tmp_path, max_shard_size=limit)
     assert (tmp_path / "model.safetensors.index.json").exists() is (limit == "40KB")
     state = model("BertForMaskedLM").state_dict()
@@ -29,7 +29,7 @@ def test_a_model_as_transformers_saves_it(tmp_path: Path, limit: str) -> None:
             assert torch.equal(checkpoint.read(name), state[name])
 
 
-def test_raw_chunks_are_the_values_as_stored(tmp_path: Path) -> None:
+def test_raw_chunks_are_the_stored_bytes(tmp_path: Path) -> None:
     tensors = {"large": torch.arange(3_000_000, dtype=torch.float32), "none": torch.zeros(0)}
     checkpoint = open_checkpoint(write_folder(tmp_path, tensors))
     chunks = [bytes(chunk) for chunk in checkpoint.raw_chunks("large")]
@@ -38,13 +38,13 @@ def test_raw_chunks_are_the_values_as_stored(tmp_path: Path) -> None:
     assert list(checkpoint.raw_chunks("none")) == []
 
 
-def test_a_tensor_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_tensor_is_an_error_with_its_name(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(write_folder(tmp_path, random_tensors({"a": (2,)})), "owner/model")
     with pytest.raises(CheckpointError, match=r"owner/model: no tensor 'b' among its 1"):
         checkpoint.read("b")
 
 
-def test_no_config_is_an_empty_one_and_a_wrong_one_is_refused(tmp_path: Path) -> None:
+def test_a_missing_config_is_empty_and_an_invalid_one_is_refused(tmp_path: Path) -> None:
     folder = write_folder(tmp_path, random_tensors({"a": (2,)}))
     assert open_checkpoint(folder).config == {}
     (folder / "config.json").write_text("[]")
@@ -53,21 +53,21 @@ def test_no_config_is_an_empty_one_and_a_wrong_one_is_refused(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("files", "told"),
+    ("files", "expected"),
     [
         ([], "found nothing"),
         (["open_clip_model.safetensors", "README.md"], "found open_clip_model.safetensors, README.md"),
         (["adapter_config.json", "adapter_model.safetensors"], "an adapter, not a whole model"),
     ],
 )
-def test_folders_without_weights(tmp_path: Path, files: list[str], told: str) -> None:
+def test_a_folder_without_weights_is_refused(tmp_path: Path, files: list[str], expected: str) -> None:
     for file in files:
         (tmp_path / file).touch()
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=expected):
         open_checkpoint(tmp_path)
 
 
-def test_not_a_folder(tmp_path: Path) -> None:
+def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="not a folder"):
         open_checkpoint(tmp_path / "gone")
 
@@ -81,7 +81,7 @@ def test_not_a_folder(tmp_path: Path) -> None:
         (["pytorch_model.bin.index.json"], "pytorch_model.bin.index.json"),
     ],
 )
-def test_the_same_choice_as_transformers(names: list[str], chosen: str) -> None:
+def test_weights_are_chosen_as_in_transformers(names: list[str], chosen: str) -> None:
     weights = find_weights(names, Origin("owner/model"))
     assert (weights.single or weights.index) == chosen
     assert weights.kind == ("pickle" if ".bin" in chosen else "safetensors")
@@ -98,7 +98,7 @@ def sharded(folder: Path, weight_map: Any) -> Path:
 RIGHT = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}
 
 
-def test_a_right_index(tmp_path: Path) -> None:
+def test_all_shards_of_a_valid_index_are_read(tmp_path: Path) -> None:
     assert set(open_checkpoint(sharded(tmp_path, RIGHT)).tensors) == {"a", "b", "c"}
 
 
@@ -116,7 +116,7 @@ def test_a_right_index(tmp_path: Path) -> None:
         7,
     ],
 )
-def test_an_index_that_points_elsewhere(tmp_path: Path, file: Any) -> None:
+def test_an_index_with_a_file_outside_the_folder_is_refused(tmp_path: Path, file: Any) -> None:
     # What it points to exists and is whole: it must be refused for its place alone.
     write_file(tmp_path / "two.safetensors", random_tensors({"c": (2,)}))
     with pytest.raises(CheckpointError, match=r"'c' is listed for .*inside the folder"):
@@ -124,7 +124,7 @@ def test_an_index_that_points_elsewhere(tmp_path: Path, file: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weight_map", "told"),
+    ("weight_map", "expected"),
     [
         ({**RIGHT, "c": "three.safetensors"}, "1 of 2 shards missing: three.safetensors"),
         ({**RIGHT, "d": "one.safetensors"}, "'d' is not in one.safetensors"),
@@ -137,12 +137,12 @@ def test_an_index_that_points_elsewhere(tmp_path: Path, file: Any) -> None:
         (None, "weight_map"),
     ],
 )
-def test_an_index_that_does_not_fit(tmp_path: Path, weight_map: Any, told: str) -> None:
-    with pytest.raises(CheckpointError, match=told):
+def test_an_index_that_contradicts_the_files_is_refused(tmp_path: Path, weight_map: Any, expected: str) -> None:
+    with pytest.raises(CheckpointError, match=expected):
         open_checkpoint(sharded(tmp_path, weight_map))
 
 
-def test_the_same_tensor_in_two_shards(tmp_path: Path) -> None:
+def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
     folder = sharded(tmp_path, RIGHT)
     write_file(folder / "two.safetensors", random_tensors({"c": (2,), "a": (2,)}))
     with pytest.raises(CheckpointError, match=r"tensor 'a' is in two\.safetensors, but the index lists it for one"):
@@ -157,7 +157,7 @@ def test_a_damaged_shard_is_named(tmp_path: Path) -> None:
         open_checkpoint(folder, "owner/model@abc")
 
 
-def test_links_into_a_store_are_followed(tmp_path: Path) -> None:
+def test_symbolic_links_are_followed(tmp_path: Path) -> None:
     store = write_folder(tmp_path / "blobs", random_tensors({"a": (2,)}))
     (tmp_path / "snapshot").mkdir()
     (tmp_path / "snapshot" / "model.safetensors").symlink_to(store / "model.safetensors")
@@ -165,7 +165,7 @@ def test_links_into_a_store_are_followed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("decoded", [False, True])
-def test_headers_alone_tell_the_same_as_the_files(tmp_path: Path, decoded: bool) -> None:
+def test_headers_alone_describe_the_same_tensors_as_the_files(tmp_path: Path, *, decoded: bool) -> None:
     folder = sharded(tmp_path, RIGHT)
     headers: dict[str, Any] = {}
     sizes = {}
@@ -192,7 +192,7 @@ def test_headers_alone_tell_the_same_as_the_files(tmp_path: Path, decoded: bool)
 
 
 @pytest.mark.parametrize("with_index", [False, True])
-def test_headers_of_a_second_copy_are_left_aside_as_in_a_folder(tmp_path: Path, with_index: bool) -> None:
+def test_a_second_copy_of_the_weights_is_ignored(tmp_path: Path, *, with_index: bool) -> None:
     folder = sharded(tmp_path, RIGHT)
     write_file(folder / "model.safetensors", random_tensors({"a": (2,), "b": (3,), "c": (2,)}, seed=5))
     headers = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
@@ -202,7 +202,7 @@ def test_headers_of_a_second_copy_are_left_aside_as_in_a_folder(tmp_path: Path, 
     assert whole.files == ("model.safetensors",)
 
 
-def test_headers_that_no_index_names_are_left_aside(tmp_path: Path) -> None:
+def test_headers_that_are_not_in_the_index_are_ignored(tmp_path: Path) -> None:
     folder = sharded(tmp_path, RIGHT)
     headers = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
     index = (folder / "model.safetensors.index.json").read_bytes()
@@ -210,7 +210,7 @@ def test_headers_that_no_index_names_are_left_aside(tmp_path: Path) -> None:
     assert open_headers(headers, {}, "owner/model", index=index).tensors == open_checkpoint(folder).tensors
 
 
-def test_headers_that_do_not_fit() -> None:
+def test_incomplete_or_contradictory_headers_are_refused() -> None:
     header = {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
     with pytest.raises(CheckpointError, match="no index"):
         open_headers({"one.safetensors": header, "two.safetensors": header}, {}, "owner/model")

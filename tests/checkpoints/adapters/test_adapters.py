@@ -1,4 +1,4 @@
-"""LoRA adapters: what a checkpoint with an adapter reads is what the peft library merges."""
+"""A checkpoint with a LoRA adapter has the tensors that the peft library merges."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hubmerge.checkpoints import (
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.families import make, save
 
-# What peft and transformers warn each other of is not ours to mend.
+# peft and transformers warn about each other.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:peft"),
     pytest.mark.filterwarnings("ignore::FutureWarning"),
@@ -67,7 +67,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def adapt(family: str, options: Mapping[str, Any], folder: Path) -> tuple[Path, Path, Path]:
-    """Folders of a model in float64, of an adapter for it, and of the two merged by peft."""
+    """Return the folders of a model in float64, of an adapter for it, and of the two merged by peft."""
     model = make(family).double()
     save(model, folder / "model")
     adapted = train(model, options)
@@ -77,7 +77,7 @@ def adapt(family: str, options: Mapping[str, Any], folder: Path) -> tuple[Path, 
 
 
 def train(model: Any, options: Mapping[str, Any]) -> Any:
-    """The model with an adapter of peft whose values, and those of what it saves along, are random."""
+    """Return the model with an adapter of peft; its values and those of the modules it saves are random."""
     from peft import LoraConfig, get_peft_model
 
     with torch.random.fork_rng():
@@ -86,7 +86,7 @@ def train(model: Any, options: Mapping[str, Any]) -> Any:
         with torch.no_grad():
             for name, parameter in adapted.named_parameters():
                 if "lora_" in name or parameter.requires_grad:
-                    parameter += 0.05 * torch.randn(parameter.shape, dtype=parameter.dtype)
+                    parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype), alpha=0.05)
     return adapted
 
 
@@ -95,7 +95,7 @@ def opened(model: Path, adapter: Path) -> AdaptedCheckpoint:
 
 
 def planned(model: Path, adapter: Path, selection: Selection = ALL_TENSORS) -> MergePlan:
-    """What merging the model with the adapter into the model alone does."""
+    """Return the plan of merging the model with the adapter into the model alone."""
     base = open_checkpoint(model, "model")
     rule = weight_matrices(base.config, base.tensors)
     aligned = align(base, opened(model, adapter), selection=selection, ties=rule.ties)
@@ -113,7 +113,7 @@ def assert_equal(ours: AdaptedCheckpoint, expected: Mapping[str, torch.Tensor]) 
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_tensor_is_what_peft_merges(tmp_path: Path, case: str) -> None:
+def test_every_tensor_equals_the_merge_of_peft(tmp_path: Path, case: str) -> None:
     family, options = CASES[case]
     model, adapter, merged = adapt(family, options, tmp_path)
     ours, theirs, before = opened(model, adapter), open_checkpoint(merged), open_checkpoint(model)
@@ -146,7 +146,7 @@ def test_a_small_change_of_a_bfloat16_model_is_not_rounded_away(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("prefix", ["", "vision_model."])
-def test_an_adapter_made_under_another_layout_of_names(tmp_path: Path, prefix: str) -> None:
+def test_an_adapter_with_another_layout_of_names_is_matched(tmp_path: Path, prefix: str) -> None:
     model, adapter, _ = adapt("CLIPVisionModel", {"target_modules": QV}, tmp_path)
     expected = values_of(opened(model, adapter))
     factors = load_file(adapter / "adapter_model.safetensors")
@@ -161,7 +161,7 @@ def test_an_adapter_made_under_another_layout_of_names(tmp_path: Path, prefix: s
         assert_equal(opened(model, adapter), {f"{layout}{name}": value for name, value in expected.items()})
 
 
-def test_an_adapter_with_the_names_of_older_files(tmp_path: Path) -> None:
+def test_an_adapter_with_names_of_older_files_is_matched(tmp_path: Path) -> None:
     model, adapter, _ = adapt("ViTForImageClassification", {"target_modules": QV}, tmp_path)
     expected = values_of(opened(model, adapter))
     factors = load_file(adapter / "adapter_model.safetensors")
@@ -176,7 +176,7 @@ def test_an_adapter_with_the_names_of_older_files(tmp_path: Path) -> None:
     assert_equal(opened(model, adapter), expected)
 
 
-def test_a_pickled_adapter(tmp_path: Path) -> None:
+def test_a_pickled_adapter_is_read(tmp_path: Path) -> None:
     model, adapter, _ = adapt("LlamaForCausalLM", {"target_modules": QV}, tmp_path)
     expected = values_of(opened(model, adapter))
     torch.save(load_file(adapter / "adapter_model.safetensors"), adapter / "adapter_model.bin")
@@ -184,7 +184,7 @@ def test_a_pickled_adapter(tmp_path: Path) -> None:
     assert_equal(opened(model, adapter), expected)
 
 
-def test_a_head_saved_along_that_the_model_lacks_is_for_alignment_to_judge(tmp_path: Path) -> None:
+def test_a_saved_head_that_the_model_lacks_is_left_to_the_alignment(tmp_path: Path) -> None:
     options = {"target_modules": ["query"], "task_type": "SEQ_CLS"}
     model, adapter, _ = adapt("BertForSequenceClassification", options, tmp_path)
     body = {
@@ -197,7 +197,7 @@ def test_a_head_saved_along_that_the_model_lacks_is_for_alignment_to_judge(tmp_p
         align(open_checkpoint(model), ours)
 
 
-def test_a_head_saved_along_is_for_classes_that_nobody_names(tmp_path: Path) -> None:
+def test_a_saved_head_has_unknown_classes(tmp_path: Path) -> None:
     family = "BertForSequenceClassification"
     model, adapter, _ = adapt(family, {"target_modules": ["query"], "task_type": "SEQ_CLS"}, tmp_path / "with head")
     _, alone, _ = adapt(family, {"target_modules": ["query"]}, tmp_path / "alone")
@@ -209,7 +209,7 @@ def test_a_head_saved_along_is_for_classes_that_nobody_names(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("saved", ["embed_tokens", "lm_head"])
-def test_one_of_two_tied_tensors_saved_along_is_refused_unless_it_is_left_out(tmp_path: Path, saved: str) -> None:
+def test_saving_one_of_two_tied_tensors_is_refused_unless_it_is_excluded(tmp_path: Path, saved: str) -> None:
     model, adapter, _ = adapt("Qwen2ForCausalLM", {"target_modules": QV, "modules_to_save": [saved]}, tmp_path)
     name = {"embed_tokens": "model.embed_tokens.weight", "lm_head": "lm_head.weight"}[saved]
     with pytest.raises(
@@ -220,13 +220,13 @@ def test_one_of_two_tied_tensors_saved_along_is_refused_unless_it_is_left_out(tm
     planned(model, adapter, Selection(exclude=(name,)))
 
 
-def test_tied_tensors_saved_along_together_are_merged(tmp_path: Path) -> None:
+def test_tied_tensors_that_are_saved_together_are_merged(tmp_path: Path) -> None:
     options = {"target_modules": QV, "modules_to_save": ["embed_tokens"], "ensure_weight_tying": True}
     model, adapter, _ = adapt("Qwen2ForCausalLM", options, tmp_path)
     assert "model.embed_tokens.weight" in {tensor.name for tensor in planned(model, adapter).merged}
 
 
-def test_a_change_of_tied_embeddings_is_one_of_both(tmp_path: Path) -> None:
+def test_a_change_of_tied_embeddings_changes_both(tmp_path: Path) -> None:
     model, adapter, merged = adapt("Qwen2ForCausalLM", {"target_modules": ["embed_tokens"]}, tmp_path)
     assert "model.embed_tokens.weight" in {tensor.name for tensor in planned(model, adapter).merged}
     name = "model.embed_tokens.weight"
@@ -235,9 +235,7 @@ def test_a_change_of_tied_embeddings_is_one_of_both(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("family", "whole"), [("CLIP", "CLIPModel"), ("Siglip", "SiglipModel")])
 @pytest.mark.parametrize("tower", ["vision", "text"])
-def test_the_tower_of_an_adapter_is_told_by_the_class_it_was_made_on(
-    tmp_path: Path, family: str, whole: str, tower: str
-) -> None:
+def test_the_class_of_an_adapter_decides_between_towers(tmp_path: Path, family: str, whole: str, tower: str) -> None:
     import transformers
 
     model = save(make(whole), tmp_path / "whole")
@@ -263,21 +261,21 @@ LORA_B = LORA_A.replace("lora_A", "lora_B")
 
 
 def _configured(**changes: Any) -> Change:
-    return lambda config, tensors: config.update(changes)
+    return lambda config, _: config.update(changes)
 
 
 def _with(name: str, *shape: int) -> Change:
-    return lambda config, tensors: tensors.update({name: torch.ones(shape)})
+    return lambda _, tensors: tensors.update({name: torch.ones(shape)})
 
 
 def _without(name: str) -> Change:
-    def change(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+    def change(_config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
         del tensors[name]
 
     return change
 
 
-def _empty(config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
+def _empty(_config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
     tensors.clear()
 
 
@@ -306,9 +304,9 @@ REFUSED: dict[str, tuple[Change, str]] = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_is_refused(tmp_path: Path, case: str) -> None:
+def test_adapters_that_cannot_be_merged_are_refused(tmp_path: Path, case: str) -> None:
     model, adapter, _ = adapt("LlamaForCausalLM", {"target_modules": QV}, tmp_path)
-    change, told = REFUSED[case]
+    change, expected = REFUSED[case]
     config = json.loads((adapter / "adapter_config.json").read_text())
     tensors = load_file(adapter / "adapter_model.safetensors")
     change(config, tensors)
@@ -316,19 +314,19 @@ def test_what_is_refused(tmp_path: Path, case: str) -> None:
     save_file(tensors, adapter / "adapter_model.safetensors")
     with pytest.raises(CheckpointError) as caught:
         opened(model, adapter)
-    assert told in caught.value.message
+    assert expected in caught.value.message
     assert caught.value.message.startswith("adapter: ")
     assert caught.value.hint
 
 
-def test_an_adapter_for_another_model(tmp_path: Path) -> None:
+def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
     _, adapter, _ = adapt("LlamaForCausalLM", {"target_modules": QV}, tmp_path)
     other = save(make("BertForSequenceClassification"), tmp_path / "other")
     with pytest.raises(CheckpointError, match=r"module 'model\.layers\.0\.self_attn\..*' is not in the model model"):
         opened(other, adapter)
 
 
-def test_folders_that_hold_no_adapter(tmp_path: Path) -> None:
+def test_folders_without_an_adapter_are_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"no adapter_config\.json"):
         open_adapter(tmp_path, "adapter")
     (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')

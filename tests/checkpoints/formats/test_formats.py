@@ -1,8 +1,9 @@
-"""Formats and dtypes: one model in every format gives the same bytes, and every dtype is rounded once."""
+"""Every format gives the same merged model, and every dtype is rounded once."""
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def pickled_shards(model: torch.nn.Module, folder: Path) -> Path:
     save(model, folder)
     values = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    places = {}
+    places: dict[str, str] = {}
     for number in (1, 2):
         file = f"pytorch_model-{number:05d}-of-00002.bin"
         part = {name: value for index, (name, value) in enumerate(values.items()) if index % 2 == number - 1}
@@ -93,8 +94,8 @@ def cast(folder: Path, choose: Callable[[int, str], torch.dtype]) -> Path:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, *NARROW], ids=str)
-def test_the_arithmetic_is_that_of_float64_whatever_is_stored(tmp_path: Path, dtype: torch.dtype) -> None:
-    """Narrow values are numbers like others: the same numbers stored in float64 give the same model."""
+def test_the_arithmetic_is_float64_for_every_stored_dtype(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Values stored in a narrow dtype give the same model as when they are stored in float64."""
     narrow = [cast(save(tuned(FAMILY, seed, 0.1), tmp_path / f"{seed}"), lambda *_: dtype) for seed in (0, 1, 2)]
     wide = []
     for folder in narrow:
@@ -110,24 +111,26 @@ def test_the_arithmetic_is_that_of_float64_whatever_is_stored(tmp_path: Path, dt
         assert torch.equal(value.double(), cast_once(exact.values()[name], dtype).double()), name
     assert merged.stats.scale == exact.stats.scale
     if dtype != torch.float64:
-        told, measured = merged.rounding, _rounding(merged, exact)
-        assert told == pytest.approx(measured, rel=1e-9)
-        assert told > 0.0
+        reported, measured = merged.rounding, _rounding(merged, exact)
+        assert reported is not None
+        assert reported == pytest.approx(measured, rel=1e-9)
+        assert reported > 0.0
 
 
 def _rounding(merged: Merged, exact: Merged) -> float:
-    values, wanted = merged.values(), exact.values()
-    error = sum(float(((values[name].double() - wanted[name]) ** 2).sum()) for name in wanted) ** 0.5
+    values, expected = merged.values(), exact.values()
+    error = math.sqrt(sum(float(((values[name].double() - expected[name]) ** 2).sum()) for name in expected))
     return error / (exact.stats.accumulated_norm / exact.stats.scale)
 
 
 @pytest.mark.parametrize("out_dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_mixed_dtypes_and_out_dtype(tmp_path: Path, out_dtype: torch.dtype) -> None:
     dtypes = (torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn)
-    folders = [
-        cast(save(tuned(FAMILY, seed), tmp_path / f"{seed}"), lambda index, _, seed=seed: dtypes[(index + seed) % 4])
-        for seed in (0, 1, 2)
-    ]
+
+    def cast_mixed(seed: int) -> Path:
+        return cast(save(tuned(FAMILY, seed), tmp_path / f"{seed}"), lambda index, _: dtypes[(index + seed) % 4])
+
+    folders = [cast_mixed(seed) for seed in (0, 1, 2)]
     assert {str(value.dtype) for value in read_all(folders[0]).values()} == set(map(str, dtypes))
     stored = merge(tmp_path / "stored", folders[0], folders[1:])
     before = read_all(folders[0])
@@ -142,7 +145,7 @@ def test_mixed_dtypes_and_out_dtype(tmp_path: Path, out_dtype: torch.dtype) -> N
     assert "torch_dtype" not in config
 
 
-def test_a_change_that_the_dtype_cannot_hold_is_told(tmp_path: Path) -> None:
+def test_a_change_below_the_precision_of_the_dtype_is_measured_as_rounding(tmp_path: Path) -> None:
     start = cast(save(base(FAMILY), tmp_path / "base"), lambda *_: torch.bfloat16)
     values = {name: value.double() for name, value in load_file(start / "model.safetensors").items()}
     small = save(make(FAMILY), tmp_path / "small")
@@ -174,12 +177,12 @@ def test_8_bit_floats_are_rounded_to_the_nearest_once(dtype: torch.dtype) -> Non
         near = middles * (1 + offset)
         away = torch.where(torch.tensor(offset > 0), torch.maximum(values[1:].abs(), values[:-1].abs()), 0.0)
         toward = torch.minimum(values[1:].abs(), values[:-1].abs())
-        wanted = torch.where(torch.tensor(offset > 0), away, toward) * middles.sign()
-        assert torch.equal(cast_once(near, dtype).double().abs(), wanted.abs())
+        expected = torch.where(torch.tensor(offset > 0), away, toward) * middles.sign()
+        assert torch.equal(cast_once(near, dtype).double().abs(), expected.abs())
     assert torch.equal(cast_once(values, dtype).double(), values)
 
 
-def test_what_does_not_fit_into_an_8_bit_float(tmp_path: Path) -> None:
+def test_a_value_that_overflows_an_8_bit_float_is_refused(tmp_path: Path) -> None:
     start = cast(save(base(FAMILY), tmp_path / "base"), lambda *_: torch.float8_e4m3fn)
     large = save(tuned(FAMILY, 1), tmp_path / "large")
     values = load_file(large / "model.safetensors")
@@ -189,7 +192,7 @@ def test_what_does_not_fit_into_an_8_bit_float(tmp_path: Path) -> None:
         merge(tmp_path, start, [large])
 
 
-def test_integer_buffers_and_tensors_that_no_checkpoint_has_are_the_base_model_s(tmp_path: Path) -> None:
+def test_integer_buffers_and_tensors_of_no_checkpoint_are_kept(tmp_path: Path) -> None:
     start = save(base("CLIPModel"), tmp_path / "base")
     values = load_file(start / "model.safetensors")
     buffers = {

@@ -1,4 +1,4 @@
-"""The header of a safetensors file: what is read out of a right one, and that every wrong one is refused."""
+"""Valid headers of safetensors files are read, and invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from safetensors.torch import save
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import header_bytes, parse
 
-GOOD = {
+GOOD: dict[str, Any] = {
     "__metadata__": {"format": "pt"},
     "a": {"dtype": "F32", "shape": [2, 3], "data_offsets": [0, 24]},
     "b": {"dtype": "BF16", "shape": [4], "data_offsets": [24, 32]},
@@ -25,7 +25,7 @@ def changed(name: str, **changes: Any) -> dict[str, Any]:
     return {**GOOD, name: {**GOOD[name], **changes}}
 
 
-def test_what_the_library_writes_is_read() -> None:
+def test_headers_written_by_the_library_are_read() -> None:
     content = save({"w": torch.zeros(3, 5), "half": torch.zeros(7, dtype=torch.float16)}, {"format": "pt"})
     header = parse(content)
     assert header.metadata == {"format": "pt"}
@@ -37,14 +37,14 @@ def test_what_the_library_writes_is_read() -> None:
     assert min(info.offset for info in header.tensors.values()) == header.data_start
 
 
-def test_empty_tensors_and_single_numbers() -> None:
+def test_empty_tensors_and_scalars_are_read() -> None:
     content = save({"none": torch.zeros(0, 3), "one": torch.tensor(1.5), "two": torch.zeros(2)})
     tensors = parse(content).tensors
     assert (tensors["none"].nbytes, tensors["one"].shape, tensors["two"].nbytes) == (0, (), 8)
 
 
 @pytest.mark.parametrize(
-    ("entries", "told"),
+    ("entries", "expected"),
     [
         (changed("a", dtype="F4"), ["'a'", "F4", "BF16"]),
         (changed("a", dtype=["F32"]), ["'a'", "dtype"]),
@@ -75,15 +75,15 @@ def test_empty_tensors_and_single_numbers() -> None:
         (b'{"a": {"dtype": "F32", "dtype": "F16"}}', ["'dtype' appears twice"]),
     ],
 )
-def test_refused_naming_file_and_tensor(entries: Any, told: list[str]) -> None:
+def test_an_invalid_header_is_refused_with_file_and_tensor(entries: Any, expected: list[str]) -> None:
     with pytest.raises(CheckpointError) as caught:
         parse(header_bytes(entries) + bytes(32))
-    for text in ["there/model.safetensors", *told]:
+    for text in ["there/model.safetensors", *expected]:
         assert text in caught.value.message
     assert caught.value.hint
 
 
-def test_the_same_name_twice() -> None:
+def test_a_name_that_appears_twice_is_refused() -> None:
     text = json.dumps(GOOD)
     doubled = text[:-1] + ', "a": ' + json.dumps(GOOD["a"]) + "}"
     with pytest.raises(CheckpointError, match="'a' appears twice"):
@@ -91,7 +91,7 @@ def test_the_same_name_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [
         (b"", "0 bytes"),
         (b"\x10\x00\x00", "3 bytes"),
@@ -103,8 +103,8 @@ def test_the_same_name_twice() -> None:
         (header_bytes(GOOD) + bytes(33), "belong to no tensor"),
     ],
 )
-def test_files_that_are_no_safetensors(content: bytes, told: str) -> None:
-    with pytest.raises(CheckpointError, match=told):
+def test_other_files_are_refused(content: bytes, expected: str) -> None:
+    with pytest.raises(CheckpointError, match=expected):
         parse(content)
 
 
@@ -155,7 +155,7 @@ def test_every_truncation_is_refused(length: int) -> None:
 
 
 def assert_covers(header: Any, content: bytes) -> None:
-    """Each byte after the header belongs to exactly one tensor."""
+    """Check that each byte after the header belongs to exactly one tensor."""
     owners = [0] * len(content)
     for info in header.tensors.values():
         count = info.dtype.itemsize

@@ -1,4 +1,4 @@
-"""Files of which only what is read is brought here: the right values, few requests, nothing fetched twice."""
+"""Tensors of a file on another machine are fetched when they are read, in few requests and only once."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from hubmerge.errors import CheckpointError, HubError
 FILE = "model.safetensors"
 
 
-class Elsewhere:
-    """Stands for the server: the whole file, and every range that was asked of it."""
+class Remote:
+    """A server: the whole file, and every range that was requested."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -32,16 +32,16 @@ class Elsewhere:
         save_file(self.values, folder / FILE)
         self.data = (folder / FILE).read_bytes()
         self.header = self.data[: LENGTH_BYTES + header_length(self.data[:8], Origin("there"))]
-        self.asked: list[tuple[int, int]] = []
+        self.requested: list[tuple[int, int]] = []
         self.fails_after: int | None = None
         self._lock = threading.Lock()
 
     def fetch(self, file: str, offset: int, length: int) -> bytes:
         assert file == FILE
         with self._lock:
-            if self.fails_after is not None and len(self.asked) >= self.fails_after:
+            if self.fails_after is not None and len(self.requested) >= self.fails_after:
                 raise HubError("gone")
-            self.asked.append((offset, length))
+            self.requested.append((offset, length))
         return self.data[offset : offset + length]
 
     def open(self, folder: Path) -> Checkpoint:
@@ -50,8 +50,8 @@ class Elsewhere:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Elsewhere:
-    return Elsewhere(tmp_path / "elsewhere")
+def remote(tmp_path: Path) -> Remote:
+    return Remote(tmp_path / "remote")
 
 
 @pytest.fixture(autouse=True)
@@ -60,110 +60,110 @@ def _small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partial_file, "GAP_BYTES", 0)
 
 
-def check(elsewhere: Elsewhere, checkpoint: Checkpoint, *names: str) -> None:
+def check(remote: Remote, checkpoint: Checkpoint, *names: str) -> None:
     for name in names:
         value = checkpoint.read(name)
-        assert torch.equal(value, elsewhere.values[name])
-        assert value.shape == elsewhere.values[name].shape
+        assert torch.equal(value, remote.values[name])
+        assert value.shape == remote.values[name].shape
 
 
-def test_what_is_read_in_pieces_is_fetched_first(tmp_path: Path, elsewhere: Elsewhere) -> None:
-    with elsewhere.open(tmp_path / "here") as checkpoint:
+def test_a_tensor_read_in_pieces_is_fetched_first(tmp_path: Path, remote: Remote) -> None:
+    with remote.open(tmp_path / "local") as checkpoint:
         for name in ("t5", "empty"):
             value = torch.cat([piece.clone() for piece in checkpoint.read_pieces(name, 100)])
-            assert torch.equal(value, elsewhere.values[name].reshape(-1))
-        assert elsewhere.asked
+            assert torch.equal(value, remote.values[name].reshape(-1))
+        assert remote.requested
 
 
-def test_only_what_is_read_is_fetched_and_once(tmp_path: Path, elsewhere: Elsewhere) -> None:
-    with elsewhere.open(tmp_path / "here") as checkpoint:
-        assert not elsewhere.asked
-        check(elsewhere, checkpoint, "t3", "empty", "t3")
-        assert sum(length for _, length in elsewhere.asked) == elsewhere.values["t3"].nbytes
-        asked = len(elsewhere.asked)
-    with elsewhere.open(tmp_path / "here") as checkpoint:
-        check(elsewhere, checkpoint, "t3")
-    assert len(elsewhere.asked) == asked
+def test_only_tensors_that_are_read_are_fetched_and_only_once(tmp_path: Path, remote: Remote) -> None:
+    with remote.open(tmp_path / "local") as checkpoint:
+        assert not remote.requested
+        check(remote, checkpoint, "t3", "empty", "t3")
+        assert sum(length for _, length in remote.requested) == remote.values["t3"].nbytes
+        requested = len(remote.requested)
+    with remote.open(tmp_path / "local") as checkpoint:
+        check(remote, checkpoint, "t3")
+    assert len(remote.requested) == requested
 
 
-def test_neighbours_are_fetched_together(tmp_path: Path, elsewhere: Elsewhere, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbors_are_fetched_in_one_request(tmp_path: Path, remote: Remote, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(partial_file, "PIECE_BYTES", 1 << 20)
-    with elsewhere.open(tmp_path / "here") as checkpoint:
+    with remote.open(tmp_path / "local") as checkpoint:
         checkpoint.prepare(checkpoint.tensors)
-        assert len(elsewhere.asked) == 1
-        check(elsewhere, checkpoint, *elsewhere.values)
-        assert len(elsewhere.asked) == 1
-    stored = load_file(tmp_path / "here" / FILE)
-    assert all(torch.equal(stored[name], value) for name, value in elsewhere.values.items())
+        assert len(remote.requested) == 1
+        check(remote, checkpoint, *remote.values)
+        assert len(remote.requested) == 1
+    stored = load_file(tmp_path / "local" / FILE)
+    assert all(torch.equal(stored[name], value) for name, value in remote.values.items())
 
 
-def test_holes_take_no_room(tmp_path: Path) -> None:
+def test_values_that_are_not_fetched_use_no_disk_space(tmp_path: Path) -> None:
     path = tmp_path / FILE
     big = torch.zeros(1 << 20)
     save_file({"big": big}, path)
     data = path.read_bytes()
     header = data[: LENGTH_BYTES + header_length(data[:8], Origin("there"))]
-    create_partial_file(tmp_path / "here" / FILE, header, len(data))
-    found = (tmp_path / "here" / FILE).stat()
+    create_partial_file(tmp_path / "local" / FILE, header, len(data))
+    found = (tmp_path / "local" / FILE).stat()
     assert found.st_size == len(data)
     assert found.st_blocks * 512 < 100_000
 
 
-def test_an_interrupted_fetch_goes_on(tmp_path: Path, elsewhere: Elsewhere) -> None:
-    elsewhere.fails_after = 3
-    with elsewhere.open(tmp_path / "here") as checkpoint, pytest.raises(HubError, match="gone"):
+def test_an_interrupted_fetch_continues(tmp_path: Path, remote: Remote) -> None:
+    remote.fails_after = 3
+    with remote.open(tmp_path / "local") as checkpoint, pytest.raises(HubError, match="gone"):
         checkpoint.prepare(checkpoint.tensors)
-    assert len(elsewhere.asked) == 3
-    elsewhere.fails_after = None
+    assert len(remote.requested) == 3
+    remote.fails_after = None
     # The machine stopped while a line was being written.
-    record = ranges_path(tmp_path / "here" / FILE)
+    record = ranges_path(tmp_path / "local" / FILE)
     with record.open("a") as stream:
         stream.write("0 99999")
-    with elsewhere.open(tmp_path / "here") as checkpoint:
+    with remote.open(tmp_path / "local") as checkpoint:
         checkpoint.prepare(checkpoint.tensors)
-        check(elsewhere, checkpoint, *elsewhere.values)
-    asked = sum(length for _, length in elsewhere.asked)
-    assert asked == len(elsewhere.data) - len(elsewhere.header)
+        check(remote, checkpoint, *remote.values)
+    requested = sum(length for _, length in remote.requested)
+    assert requested == len(remote.data) - len(remote.header)
 
 
-def test_a_file_of_another_header_or_length_is_begun_anew(tmp_path: Path, elsewhere: Elsewhere) -> None:
-    with elsewhere.open(tmp_path / "here") as checkpoint:
+def test_a_file_with_another_header_or_length_is_created_again(tmp_path: Path, remote: Remote) -> None:
+    with remote.open(tmp_path / "local") as checkpoint:
         checkpoint.prepare(checkpoint.tensors)
-    path = tmp_path / "here" / FILE
-    other = Elsewhere(tmp_path / "other")
+    path = tmp_path / "local" / FILE
+    other = Remote(tmp_path / "other")
     other.values["t0"] = torch.zeros(7)
     save_file(other.values, tmp_path / "other" / FILE)
     other.data = (tmp_path / "other" / FILE).read_bytes()
     other.header = other.data[: LENGTH_BYTES + header_length(other.data[:8], Origin("there"))]
-    with other.open(tmp_path / "here") as checkpoint:
+    with other.open(tmp_path / "local") as checkpoint:
         check(other, checkpoint, "t0", "t5")
     assert len(path.read_bytes()) == len(other.data)
 
 
-def test_many_threads_fetch_each_byte_once(tmp_path: Path, elsewhere: Elsewhere) -> None:
-    with elsewhere.open(tmp_path / "here") as checkpoint:
+def test_many_threads_fetch_each_byte_once(tmp_path: Path, remote: Remote) -> None:
+    with remote.open(tmp_path / "local") as checkpoint:
         failed: list[str] = []
 
         def read(name: str) -> None:
-            if not torch.equal(checkpoint.read(name), elsewhere.values[name]):
+            if not torch.equal(checkpoint.read(name), remote.values[name]):
                 failed.append(name)
 
-        threads = [threading.Thread(target=read, args=(name,)) for name in [*elsewhere.values] * 3]
+        threads = [threading.Thread(target=read, args=(name,)) for name in [*remote.values] * 3]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(20)
     assert not failed
-    assert sum(length for _, length in elsewhere.asked) == len(elsewhere.data) - len(elsewhere.header)
+    assert sum(length for _, length in remote.requested) == len(remote.data) - len(remote.header)
 
 
-@pytest.mark.parametrize("how", ["opened", "sent"])
-def test_without_a_line_only_what_is_here_can_be_read(tmp_path: Path, elsewhere: Elsewhere, how: str) -> None:
-    with elsewhere.open(tmp_path / "here") as checkpoint:
+@pytest.mark.parametrize("way", ["opened", "sent"])
+def test_without_a_connection_only_fetched_tensors_can_be_read(tmp_path: Path, remote: Remote, way: str) -> None:
+    with remote.open(tmp_path / "local") as checkpoint:
         checkpoint.prepare(["t1", "t2"])
         sent = pickle.loads(pickle.dumps(checkpoint))
-    with open_checkpoint(tmp_path / "here", "it") if how == "opened" else sent as other:
-        check(elsewhere, other, "t1", "t2", "empty")
+    with open_checkpoint(tmp_path / "local", "it") if way == "opened" else sent as other:
+        check(remote, other, "t1", "t2", "empty")
         with pytest.raises(CheckpointError, match=r"it/model\.safetensors: bytes \d+ to \d+ were not fetched"):
             other.read("t3")
 
@@ -176,11 +176,13 @@ def bytes_of(ranges: object) -> set[int]:
 
 
 @given(RANGES, RANGES)
-def test_arithmetic_of_ranges(wanted: list[tuple[int, int]], here: list[tuple[int, int]]) -> None:
-    found = missing_ranges(wanted, merge_ranges(here))
-    assert bytes_of(found) == bytes_of(wanted) - bytes_of(here)
-    assert bytes_of(merge_ranges(here)) == bytes_of(here)
-    assert all(first[1] < second[0] for first, second in zip(merge_ranges(here), merge_ranges(here)[1:], strict=False))
+def test_ranges_are_merged_and_subtracted(requested: list[tuple[int, int]], present: list[tuple[int, int]]) -> None:
+    found = missing_ranges(requested, merge_ranges(present))
+    assert bytes_of(found) == bytes_of(requested) - bytes_of(present)
+    assert bytes_of(merge_ranges(present)) == bytes_of(present)
+    assert all(
+        first[1] < second[0] for first, second in zip(merge_ranges(present), merge_ranges(present)[1:], strict=False)
+    )
 
 
 def test_pieces_are_bounded_and_bridge_small_gaps() -> None:

@@ -1,4 +1,4 @@
-"""Weights in `.bin` files: what torch.save wrote is read, and a file that holds code runs none of it."""
+"""Weights in `.bin` files are read, and no code in them is run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.checkpoints.models import model
 
 
 @pytest.mark.parametrize("mapped", [True, False])
-def test_a_state_dict_as_torch_saves_it(tmp_path: Path, mapped: bool) -> None:
+def test_a_saved_state_dict_is_read_whole(tmp_path: Path, *, mapped: bool) -> None:
     state = model("BertForSequenceClassification").state_dict()
     torch.save(state, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=mapped)
     with open_checkpoint(tmp_path) as checkpoint:
@@ -32,7 +32,7 @@ def test_a_state_dict_as_torch_saves_it(tmp_path: Path, mapped: bool) -> None:
             assert b"".join(checkpoint.raw_chunks(name)) == tensor.contiguous().numpy().tobytes()
 
 
-def test_strided_shared_and_parameter_tensors(tmp_path: Path) -> None:
+def test_strided_shared_and_parameter_tensors_are_read(tmp_path: Path) -> None:
     whole = torch.arange(12.0).reshape(3, 4)
     saved = {
         "turned": whole.t(),
@@ -50,7 +50,7 @@ def test_strided_shared_and_parameter_tensors(tmp_path: Path) -> None:
         assert not read.requires_grad
 
 
-def test_what_is_read_has_memory_of_its_own_and_outlives_the_file(tmp_path: Path) -> None:
+def test_a_read_tensor_has_memory_of_its_own(tmp_path: Path) -> None:
     torch.save({"w": torch.ones(1000)}, tmp_path / "pytorch_model.bin")
     checkpoint = open_checkpoint(tmp_path)
     first = checkpoint.read("w").zero_()
@@ -59,7 +59,7 @@ def test_what_is_read_has_memory_of_its_own_and_outlives_the_file(tmp_path: Path
     assert torch.equal(first, torch.zeros(1000))
 
 
-def test_shards(tmp_path: Path) -> None:
+def test_pickled_shards_are_read(tmp_path: Path) -> None:
     tensors = random_tensors({"a": (2, 3), "b": (4,)})
     places = {"a": "pytorch_model-00001-of-00002.bin", "b": "pytorch_model-00002-of-00002.bin"}
     for name, file in places.items():
@@ -72,7 +72,9 @@ def test_shards(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
 
 
-def test_the_mapping_is_renewed_before_it_fills_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_mapped_anew_before_its_pages_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tensors = random_tensors({f"t{number}": (100,) for number in range(10)})
     torch.save(tensors, tmp_path / "pytorch_model.bin")
     checkpoint = open_checkpoint(tmp_path)
@@ -133,14 +135,14 @@ def test_code_in_a_pickle_is_refused_and_never_run(
     store: Callable[[Path, object], None],
 ) -> None:
     mark = tmp_path / "executed"
-    # Proof that the attack works on a reader that trusts: otherwise the test would show nothing.
+    # The attack works on an ordinary unpickler: otherwise the test would prove nothing.
     pickle.loads(pickle.dumps(attack(mark)))
     assert mark.exists()
     mark.unlink()
 
     (tmp_path / "model").mkdir()
     store(tmp_path / "model" / "pytorch_model.bin", {"w": attack(mark)})
-    # A variable of torch that switches its restriction off where a caller leaves the choice open.
+    # With this variable, torch drops its restriction unless the caller asks for it.
     monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: (refused|not a readable)") as caught:
         open_checkpoint(tmp_path / "model")
@@ -148,7 +150,7 @@ def test_code_in_a_pickle_is_refused_and_never_run(
     assert "weights_only" not in str(caught.value)
 
 
-def test_the_refusal_names_what_the_pickle_wanted_to_call(tmp_path: Path) -> None:
+def test_the_message_names_the_function_that_the_pickle_calls(tmp_path: Path) -> None:
     torch.save({"w": RunsACommand(tmp_path / "executed")}, tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"system") as caught:
         open_checkpoint(tmp_path)
@@ -156,7 +158,7 @@ def test_the_refusal_names_what_the_pickle_wanted_to_call(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "expected"),
     [
         ([torch.ones(2)], "contains a list"),
         ({"state_dict": {"w": torch.ones(2)}}, "'state_dict' is of type dict"),
@@ -169,21 +171,21 @@ def test_the_refusal_names_what_the_pickle_wanted_to_call(tmp_path: Path) -> Non
         ({}, "contain no tensors"),
     ],
 )
-def test_pickles_that_are_no_state_dict(tmp_path: Path, value: object, told: str) -> None:
+def test_other_pickles_are_refused(tmp_path: Path, value: object, expected: str) -> None:
     torch.save(value, tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(CheckpointError, match=expected):
         open_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 and then nothing", b"\x80\x02.", b"no pickle at all"])
-def test_files_that_are_no_torch_files(tmp_path: Path, content: bytes) -> None:
+def test_other_bin_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "pytorch_model.bin").write_bytes(content)
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
         open_checkpoint(tmp_path)
 
 
 @pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
-def test_a_truncated_file(tmp_path: Path, share: float) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, share: float) -> None:
     path = tmp_path / "pytorch_model.bin"
     torch.save(random_tensors({"a": (50, 50), "b": (50,)}), path)
     content = path.read_bytes()
@@ -192,7 +194,7 @@ def test_a_truncated_file(tmp_path: Path, share: float) -> None:
         open_checkpoint(tmp_path)
 
 
-def test_a_file_exchanged_under_the_reader(tmp_path: Path) -> None:
+def test_a_file_replaced_after_opening_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "pytorch_model.bin"
     torch.save({"w": torch.ones(4)}, path)
     checkpoint = open_checkpoint(tmp_path)

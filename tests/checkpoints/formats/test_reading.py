@@ -1,4 +1,4 @@
-"""Reading tensors from safetensors files: right values, memory of their own, many threads, files that change."""
+"""Tensors are read from safetensors files, by many threads and in memory of their own."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ DTYPES = [
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_every_dtype_as_the_library_wrote_it(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_every_dtype_is_read_as_written_by_the_library(tmp_path: Path, dtype: torch.dtype) -> None:
     values = (torch.arange(15) % 5).reshape(3, 5).to(dtype)
     save_file({"values": values, "before": torch.ones(3, dtype=torch.uint8)}, tmp_path / "model.safetensors")
     file = SafetensorsReader(tmp_path / "model.safetensors")
@@ -42,14 +42,14 @@ def test_every_dtype_as_the_library_wrote_it(tmp_path: Path, dtype: torch.dtype)
     assert torch.equal(read.to(torch.float64), values.to(torch.float64))
 
 
-def test_single_numbers_and_empty_tensors(tmp_path: Path) -> None:
+def test_scalars_and_empty_tensors_are_read(tmp_path: Path) -> None:
     save_file({"one": torch.tensor(2.5), "none": torch.zeros(0, 4)}, tmp_path / "model.safetensors")
     file = SafetensorsReader(tmp_path / "model.safetensors")
     assert torch.equal(file.read(file.header.tensors["one"]), torch.tensor(2.5))
     assert file.read(file.header.tensors["none"]).shape == (0, 4)
 
 
-def test_what_is_read_can_be_changed_without_touching_the_file(tmp_path: Path) -> None:
+def test_changing_a_read_tensor_leaves_the_file_unchanged(tmp_path: Path) -> None:
     write_file(tmp_path / "model.safetensors", {"w": torch.ones(4)})
     file = SafetensorsReader(tmp_path / "model.safetensors")
     info = file.header.tensors["w"]
@@ -57,7 +57,7 @@ def test_what_is_read_can_be_changed_without_touching_the_file(tmp_path: Path) -
     assert torch.equal(file.read(info), torch.ones(4))
 
 
-def test_many_threads_read_what_one_does(tmp_path: Path) -> None:
+def test_many_threads_read_equal_tensors(tmp_path: Path) -> None:
     tensors = random_tensors({f"t{number}": (number + 1, 17) for number in range(40)})
     write_file(tmp_path / "model.safetensors", tensors)
     file = SafetensorsReader(tmp_path / "model.safetensors")
@@ -67,7 +67,7 @@ def test_many_threads_read_what_one_does(tmp_path: Path) -> None:
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in zip(names, read, strict=True))
 
 
-def test_closed_and_read_again(tmp_path: Path) -> None:
+def test_a_closed_file_is_opened_again_by_the_next_read(tmp_path: Path) -> None:
     write_file(tmp_path / "model.safetensors", {"w": torch.ones(4)})
     file = SafetensorsReader(tmp_path / "model.safetensors")
     info = file.header.tensors["w"]
@@ -77,7 +77,7 @@ def test_closed_and_read_again(tmp_path: Path) -> None:
     assert torch.equal(file.read(info), torch.ones(4))
 
 
-def test_a_file_cut_short_after_it_was_opened(tmp_path: Path) -> None:
+def test_a_file_truncated_after_opening_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     write_file(path, {"w": torch.ones(1000)})
     file = SafetensorsReader(path)
@@ -87,7 +87,7 @@ def test_a_file_cut_short_after_it_was_opened(tmp_path: Path) -> None:
         file.read(file.header.tensors["w"])
 
 
-def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"gone\.safetensors.*No such file"):
         SafetensorsReader(tmp_path / "gone.safetensors")
 

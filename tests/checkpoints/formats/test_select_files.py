@@ -1,4 +1,4 @@
-"""What is taken of a repo or folder: the weights that the index names, and all that makes a merged model usable."""
+"""The files of a repo or folder are selected: the weights in the index, and the auxiliary files."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def write(folder: Path, files: dict[str, str]) -> None:
 
 
 def with_odd_shards(folder: Path, *names: str) -> Path:
-    """The model in the folder, spread over files that are not called as transformers would."""
+    """Spread the model in a folder over shards with unusual names."""
     whole = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     places = {tensor: names[index % len(names)] for index, tensor in enumerate(sorted(whole))}
@@ -75,7 +75,7 @@ def with_odd_shards(folder: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize("where", ["hub", "local", "subfolder"])
-def test_all_that_makes_the_base_model_usable_comes_along(
+def test_auxiliary_files_of_the_base_model_are_copied(
     tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str], where: str
 ) -> None:
     start, checkpoint = save(base(FAMILY), tmp_path / "base"), save(tuned(FAMILY, 1), tmp_path / "tuned")
@@ -93,22 +93,22 @@ def test_all_that_makes_the_base_model_usable_comes_along(
     assert_same(values(out), merge(tmp_path / "again", start, [checkpoint]).values())
 
 
-def test_a_module_has_its_pickle_where_it_has_nothing_else() -> None:
+def test_the_pickle_of_a_module_is_selected_if_it_has_no_safetensors() -> None:
     modules = json.dumps([{"path": "2_Dense"}]).encode()
     names = {"modules.json", "2_Dense/pytorch_model.bin", "2_Dense/deeper/model.safetensors"}
-    assert select_auxiliary_files(names, lambda name: modules) == names
+    assert select_auxiliary_files(names, lambda _: modules) == names
 
 
 @pytest.mark.parametrize("text", ["", "[", "{}", '["2_Dense"]', '[{"path": 3}]', '[{"path": "/2_Dense"}]', "[" * 9999])
-def test_what_is_no_list_of_modules_names_none(text: str) -> None:
+def test_an_invalid_list_of_modules_counts_as_empty(text: str) -> None:
     names = {"modules.json", "2_Dense/config.json"}
-    assert select_auxiliary_files(names, lambda name: text.encode()) == {"modules.json"}
+    assert select_auxiliary_files(names, lambda _: text.encode()) == {"modules.json"}
 
 
 @pytest.mark.parametrize("names", [("weights-0.safetensors", "weights-1.safetensors"), ("in/a.safetensors",)])
 @pytest.mark.parametrize("where", ["hub", "subfolder", "local"])
 @pytest.mark.parametrize("fetching", ["cache", "ranges"])
-def test_the_index_says_which_files_hold_the_weights(
+def test_the_index_decides_which_files_are_read(
     tmp_path: Path,
     repo_name: Names,
     capsys: pytest.CaptureFixture[str],
@@ -130,7 +130,7 @@ def test_the_index_says_which_files_hold_the_weights(
     assert_same(values(out), expected)
 
 
-def test_only_what_the_index_names_is_fetched(tmp_path: Path, repo_name: Names) -> None:
+def test_only_files_in_the_index_are_fetched(tmp_path: Path, repo_name: Names) -> None:
     checkpoint = with_odd_shards(save(tuned(FAMILY, 1), tmp_path / "tuned"), "a.safetensors", "b.safetensors")
     save_file({"stale": torch.ones(3)}, checkpoint / "model-00001-of-00099.safetensors")
     repo = repo_name("tuned")
@@ -140,7 +140,7 @@ def test_only_what_the_index_names_is_fetched(tmp_path: Path, repo_name: Names) 
         assert [file.path for file in files_of(source)] == expected
 
 
-def test_shards_that_the_repo_lacks(tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_shards_are_refused(tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:
     start = save(base(FAMILY), tmp_path / "base")
     checkpoint = with_odd_shards(save(tuned(FAMILY, 1), tmp_path / "tuned"), "a.safetensors", "b.safetensors")
     (checkpoint / "b.safetensors").unlink()
@@ -151,21 +151,21 @@ def test_shards_that_the_repo_lacks(tmp_path: Path, repo_name: Names, capsys: py
     assert "1 of 2 shards missing: b.safetensors" in capsys.readouterr().out
 
 
-def test_an_index_that_leads_out_of_the_repo() -> None:
+def test_an_index_with_a_file_outside_the_repo_is_refused() -> None:
     index = json.dumps({"weight_map": {"a": "../../secret.safetensors"}}).encode()
     with pytest.raises(CheckpointError, match=r"there/model\.safetensors\.index\.json: tensor 'a' is listed for"):
         select_model_files(
-            {"model.safetensors.index.json", "../../secret.safetensors"}, lambda name: index, Origin("there")
+            {"model.safetensors.index.json", "../../secret.safetensors"}, lambda _: index, Origin("there")
         )
 
 
-def test_a_single_file_goes_before_an_index_which_is_not_read() -> None:
+def test_a_single_file_is_preferred_to_an_index() -> None:
     names = {"model.safetensors", "model.safetensors.index.json", "config.json", "pytorch_model.bin"}
     assert select_model_files(names, read_nothing, Origin("there")) == {"model.safetensors", "config.json"}
 
 
 @pytest.mark.parametrize(
-    ("file", "told", "hint"),
+    ("file", "expected", "hint"),
     [
         ("model.fp16.safetensors", "found model.fp16.safetensors, config.json", 'from_pretrained(..., variant="fp16")'),
         ("tf_model.h5", "found tf_model.h5, config.json", "load tf_model.h5 with the library that wrote it"),
@@ -176,12 +176,12 @@ def test_a_single_file_goes_before_an_index_which_is_not_read() -> None:
     ],
 )
 @pytest.mark.parametrize("command", ["plan", "run"])
-def test_weights_under_other_names_are_told(
+def test_weights_with_other_names_are_refused_with_a_hint(
     tmp_path: Path,
     repo_name: Names,
     capsys: pytest.CaptureFixture[str],
     file: str,
-    told: str,
+    expected: str,
     hint: str,
     command: str,
 ) -> None:
@@ -196,5 +196,5 @@ def test_weights_under_other_names_are_told(
     events = [json.loads(line) for line in captured.out.splitlines() if line.startswith("{")]
     said = "".join(f"{event['message']} {event['hint']}" for event in events if event["event"] == "error")
     said = said or " ".join(captured.err.split())
-    assert told in said
+    assert expected in said
     assert hint in said

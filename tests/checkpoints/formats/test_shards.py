@@ -1,4 +1,4 @@
-"""Distributing tensors over shards, and writing them with the index as the last."""
+"""Tensors are distributed over shards, and the index is written last."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def spec(name: str, nbytes: int) -> TensorSpec:
     return TensorSpec(name, torch.uint8, (nbytes,))
 
 
-def test_one_shard_has_the_plain_name() -> None:
+def test_a_single_shard_has_the_plain_name() -> None:
     (shard,) = plan_shards([spec("a", 10), spec("b", 10)], 20)
     assert (shard.file, [each.name for each in shard.specs]) == ("model.safetensors", ["a", "b"])
     assert plan_shards([spec("a", 10)], 20, kept={"a"})[0].file == "model.safetensors"
 
 
-def test_kept_tensors_have_shards_of_their_own_and_come_first() -> None:
+def test_kept_tensors_are_first_in_shards_of_their_own() -> None:
     shards = plan_shards([spec("a", 4), spec("k", 4), spec("b", 4), spec("l", 4)], 1000, kept={"k", "l"})
     assert [(shard.file, [each.name for each in shard.specs], shard.kept) for shard in shards] == [
         ("model-00001-of-00002.safetensors", ["k", "l"], True),
@@ -32,7 +32,7 @@ def test_kept_tensors_have_shards_of_their_own_and_come_first() -> None:
     ]
 
 
-def test_a_limit_must_be_positive() -> None:
+def test_a_limit_that_is_not_positive_is_refused() -> None:
     with pytest.raises(ValueError, match="expected a positive limit for shards, found 0 bytes"):
         plan_shards([spec("a", 1)], 0)
 
@@ -53,7 +53,7 @@ def test_every_tensor_is_in_one_shard_and_no_shard_is_too_large(
     assert len({shard.file for shard in shards}) == len(shards)
 
 
-def test_written_shards_are_one_checkpoint(tmp_path: Path) -> None:
+def test_written_shards_are_read_as_one_checkpoint(tmp_path: Path) -> None:
     tensors = random_tensors({f"t{number}": (4, 5) for number in range(7)})
     shards = plan_shards(specs_of(tensors), 200, kept={"t3"})
     with ShardedWriter(tmp_path, shards) as writer:
@@ -92,7 +92,7 @@ def test_a_single_shard_has_no_index_and_removes_an_earlier_one(tmp_path: Path) 
     assert names_in(tmp_path) == ["model.safetensors"]
 
 
-def test_kept_shards_are_the_same_bytes_at_every_step(tmp_path: Path) -> None:
+def test_kept_shards_have_equal_bytes_at_every_step(tmp_path: Path) -> None:
     contents = []
     for seed in (1, 2):
         tensors = random_tensors({"merged": (6,)}, seed) | random_tensors({"kept": (6,)})

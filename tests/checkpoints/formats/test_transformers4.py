@@ -1,4 +1,4 @@
-"""Merged models of every family in an environment of transformers 4, where one is named.
+"""Merged models of every family load in transformers 4, if an environment with it is named.
 
 HUBMERGE_TRANSFORMERS4_PYTHON is the Python of an environment with `transformers<5`, torch and safetensors.
 """
@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.skipif(PYTHON is None, reason="HUBMERGE_TRANSFORMERS4_PYTHON names no Python with transformers 4"),
 ]
 
-# Loads each folder and tells what was missing, and a sum over all values that does not depend on names or order.
+# Loads each folder and prints its missing tensors, and a sum over all values that does not depend on names or order.
 LOADING = """
 import json, sys, torch, transformers
 transformers.logging.set_verbosity_error()
@@ -61,7 +61,7 @@ def squares(values: dict[str, torch.Tensor]) -> float:
 
 
 def readable(folder: Path) -> Path:
-    """Give the number of experts the key that it has in repos on the Hub: transformers 5 writes another one."""
+    """Write the number of experts under the key of repos on the Hub: transformers 5 writes another one."""
     config = json.loads((folder / "config.json").read_text())
     if config["model_type"] == "qwen3_moe":
         config["num_experts"] = config["num_local_experts"]
@@ -78,7 +78,7 @@ def call(script: str, argument: object) -> str:
 
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[dict[str, object], float]]:
-    """For each family what transformers 4 told of the merged model, and the sum of its squares."""
+    """Return for each family what transformers 4 reports of the merged model, and the sum of its squares."""
     folder = tmp_path_factory.mktemp("merged")
     families: dict[str, tuple[Path, str]] = {}
     expected: dict[str, float] = {}
@@ -104,7 +104,7 @@ def test_a_merged_model_loads_whole(told: dict[str, tuple[dict[str, object], flo
     assert answer["squares"] == pytest.approx(expected, rel=1e-9)
 
 
-def test_towers_without_the_prefix_are_for_transformers_5_alone(
+def test_towers_without_the_prefix_load_in_transformers_5_only(
     told: dict[str, tuple[dict[str, object], float]],
 ) -> None:
     answer, expected = told[NOT_THE_PREFIX]
@@ -112,7 +112,7 @@ def test_towers_without_the_prefix_are_for_transformers_5_alone(
     assert answer["squares"] != pytest.approx(expected, rel=1e-9)
 
 
-def test_what_transformers_4_saves_is_merged_like_what_5_saves(tmp_path: Path) -> None:
+def test_models_saved_by_transformers_4_and_5_give_equal_merges(tmp_path: Path) -> None:
     asked = {}
     for family in FAMILIES:
         if family == "CLIPVisionModel":
@@ -121,11 +121,11 @@ def test_what_transformers_4_saves_is_merged_like_what_5_saves(tmp_path: Path) -
             folder = readable(save(tuned(family, 1), tmp_path / family / "tuned"))
         asked[str(folder)] = (family, str(tmp_path / family / "older"))
     call(SAVING, asked)
-    for folder, (family, older) in asked.items():
+    for folder_name, (family, older) in asked.items():
         start = save(base(family), tmp_path / family / "base")
         merges = [
-            merge(tmp_path / family / which, start, [Path(which_folder)]).values()
-            for which, which_folder in (("new", folder), ("old", older))
+            merge(tmp_path / family / which, start, [Path(source)]).values()
+            for which, source in (("new", folder_name), ("old", older))
         ]
         assert set(merges[0]) == set(merges[1])
         assert all(torch.equal(merges[0][name], merges[1][name]) for name in merges[0]), family

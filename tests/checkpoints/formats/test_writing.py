@@ -1,4 +1,4 @@
-"""Writing safetensors files as a stream: what others read back, any order, any thread, and all or nothing."""
+"""Safetensors files are written in any order by any thread, and appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MIXED = {
 }
 
 
-def test_the_library_reads_what_was_written_in_any_order_by_many_threads(tmp_path: Path) -> None:
+def test_the_library_reads_files_written_in_any_order_by_many_threads(tmp_path: Path) -> None:
     tensors = MIXED | random_tensors({f"t{number}": (number + 1, 9) for number in range(50)})
     names = list(tensors)
     random.Random(1).shuffle(names)
@@ -47,7 +47,7 @@ def test_the_library_reads_what_was_written_in_any_order_by_many_threads(tmp_pat
     assert names_in(path.parent) == ["model.safetensors"]
 
 
-def test_same_size_and_alignment_as_the_librarys_own_file(tmp_path: Path) -> None:
+def test_size_and_alignment_are_those_of_the_library(tmp_path: Path) -> None:
     ours, theirs = tmp_path / "ours.safetensors", tmp_path / "theirs.safetensors"
     with SafetensorsWriter(ours, specs_of(MIXED)) as writer:
         for name, tensor in MIXED.items():
@@ -60,7 +60,7 @@ def test_same_size_and_alignment_as_the_librarys_own_file(tmp_path: Path) -> Non
         assert file.metadata() == {"format": "pt"}
 
 
-def test_two_writings_are_the_same_bytes_whatever_the_order(tmp_path: Path) -> None:
+def test_the_order_of_writing_does_not_change_the_bytes(tmp_path: Path) -> None:
     contents = []
     for order in (list(MIXED), list(reversed(MIXED))):
         path = tmp_path / "model.safetensors"
@@ -72,7 +72,7 @@ def test_two_writings_are_the_same_bytes_whatever_the_order(tmp_path: Path) -> N
     assert contents[0] == contents[1]
 
 
-def test_digests_are_of_the_values(tmp_path: Path) -> None:
+def test_digests_are_the_sha256_of_the_values(tmp_path: Path) -> None:
     values = torch.arange(4, dtype=torch.int32)
     with SafetensorsWriter(tmp_path / "a.safetensors", specs_of({"v": values})) as writer:
         writer.write("v", values)
@@ -83,7 +83,7 @@ def test_digests_are_of_the_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pieces", [1, 3, 16])
-def test_raw_bytes_in_pieces(tmp_path: Path, pieces: int) -> None:
+def test_raw_bytes_are_written_in_pieces(tmp_path: Path, pieces: int) -> None:
     values = torch.arange(16, dtype=torch.uint8)
     raw = values.numpy().tobytes()
     size = len(raw) // pieces
@@ -98,29 +98,31 @@ def test_raw_bytes_in_pieces(tmp_path: Path, pieces: int) -> None:
 def test_raw_pieces_of_wider_items_are_counted_in_bytes(tmp_path: Path) -> None:
     values = torch.arange(4.0)
     with SafetensorsWriter(tmp_path / "a.safetensors", specs_of({"v": values})) as writer:
-        writer.write_raw("v", [memoryview(values.numpy())])
+        writer.write_raw("v", [values.numpy().data])
         writer.commit()
     assert torch.equal(load_file(tmp_path / "a.safetensors")["v"], values)
 
 
 @pytest.mark.parametrize(
-    ("name", "tensor", "told"),
+    ("name", "tensor", "expected"),
     [
         ("v", torch.zeros(3), "expected"),
         ("v", torch.zeros(2, dtype=torch.float64), "expected"),
         ("w", torch.zeros(2), "not one of its tensors"),
     ],
 )
-def test_only_what_was_announced(tmp_path: Path, name: str, tensor: torch.Tensor, told: str) -> None:
+def test_a_tensor_that_is_not_in_the_specs_is_refused(
+    tmp_path: Path, name: str, tensor: torch.Tensor, expected: str
+) -> None:
     with SafetensorsWriter(tmp_path / "a.safetensors", [TensorSpec("v", torch.float32, (2,))]) as writer:
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=expected):
             writer.write(name, tensor)
         with pytest.raises(ValueError, match="'v'"):
             writer.commit()
 
 
 @pytest.mark.parametrize("raw", [bytes(7), bytes(9)])
-def test_too_few_or_too_many_bytes(tmp_path: Path, raw: bytes) -> None:
+def test_too_few_or_too_many_bytes_are_refused(tmp_path: Path, raw: bytes) -> None:
     with SafetensorsWriter(tmp_path / "a.safetensors", [TensorSpec("v", torch.float32, (2,))]) as writer:
         with pytest.raises(ValueError, match="expected"):
             writer.write_raw("v", raw)
@@ -129,14 +131,14 @@ def test_too_few_or_too_many_bytes(tmp_path: Path, raw: bytes) -> None:
     assert names_in(tmp_path) == []
 
 
-def test_nothing_is_written_twice(tmp_path: Path) -> None:
+def test_writing_a_tensor_twice_is_refused(tmp_path: Path) -> None:
     with SafetensorsWriter(tmp_path / "a.safetensors", [TensorSpec("v", torch.float32, (2,))]) as writer:
         writer.write("v", torch.zeros(2))
         with pytest.raises(ValueError, match="twice"):
             writer.write("v", torch.ones(2))
 
 
-def test_the_same_name_twice_in_the_list(tmp_path: Path) -> None:
+def test_two_specs_of_one_name_are_refused(tmp_path: Path) -> None:
     spec = TensorSpec("v", torch.float32, (2,))
     with pytest.raises(ValueError, match="taken"):
         SafetensorsWriter(tmp_path / "a.safetensors", [spec, spec])
@@ -145,13 +147,13 @@ def test_the_same_name_twice_in_the_list(tmp_path: Path) -> None:
 def write_one_tensor_and_fail(path: Path) -> None:
     with SafetensorsWriter(path, specs_of(MIXED)) as writer:
         writer.write("half", MIXED["half"])
-        raise RuntimeError("in between")
+        raise RuntimeError("interrupted")
 
 
-def test_an_error_in_between_leaves_the_earlier_file_as_it_was(tmp_path: Path) -> None:
+def test_an_error_during_writing_leaves_the_earlier_file_unchanged(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(b"earlier")
-    with pytest.raises(RuntimeError, match="in between"):
+    with pytest.raises(RuntimeError, match="interrupted"):
         write_one_tensor_and_fail(path)
     assert path.read_bytes() == b"earlier"
     assert names_in(tmp_path) == ["model.safetensors"]
@@ -200,7 +202,7 @@ def refused(before: str, folder: Path, *wrapper: str) -> subprocess.CompletedPro
     )
 
 
-def test_a_file_larger_than_the_process_may_write(tmp_path: Path) -> None:
+def test_a_file_above_the_size_limit_of_the_process_is_refused(tmp_path: Path) -> None:
     done = refused("resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "no room for a file of 4,000" in done.stdout
@@ -208,7 +210,7 @@ def test_a_file_larger_than_the_process_may_write(tmp_path: Path) -> None:
     assert done.stdout.endswith(" []\n")
 
 
-def test_a_full_disk(tmp_path: Path) -> None:
+def test_a_full_disk_is_noticed_at_once(tmp_path: Path) -> None:
     inside = ["unshare", "--mount", "--map-root-user"]
     mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(tmp_path)]
     if shutil.which("unshare") is None or subprocess.run([*inside, *mount], check=False).returncode:
@@ -221,7 +223,7 @@ def test_a_full_disk(tmp_path: Path) -> None:
     assert done.stdout.endswith(" []\n")
 
 
-def test_a_folder_that_may_not_be_written() -> None:
+def test_a_folder_without_write_permission_is_refused() -> None:
     # Root may write anywhere, so the process steps down to a user who may not.
     folder = Path(tempfile.mkdtemp())
     try:
