@@ -9,7 +9,9 @@ HubmergeError                 1   error           base class, of recipe errors t
 ├── CheckpointError           4   checkpoint      a checkpoint that cannot be merged: names, shapes, values, files
 ├── EvaluationError           2   evaluation      the `evaluate` section does not fit the dataset or the model
 ├── UsageError                2   usage           an argument of a command or of a function does not fit
-└── MachineError              5   machine         disk full, folder not writable, a missing optional package
+├── MachineError              5   machine         disk full, folder not writable, a missing optional package
+├── RunInterruptedError     130   interrupted     Ctrl-C, SIGTERM, or another process of the run ended
+└── InternalError             1   internal        an exception that nothing else explains
 """
 
 from __future__ import annotations
@@ -26,8 +28,10 @@ __all__ = [
     "EvaluationError",
     "HubError",
     "HubmergeError",
+    "InternalError",
     "MachineError",
     "RecipeError",
+    "RunInterruptedError",
     "TargetError",
     "TargetMovedError",
     "UsageError",
@@ -88,3 +92,17 @@ class MachineError(HubmergeError):
 
     code = "machine"
     exit_code = 5
+
+
+class RunInterruptedError(HubmergeError):
+    """The command was interrupted: by Ctrl-C, by SIGTERM, or by the end of another process of the run."""
+
+    code = "interrupted"
+    exit_code = 130
+
+
+class InternalError(HubmergeError):
+    """An exception that no other error explains: a mistake in hubmerge or in a library."""
+
+    code = "internal"
+    exit_code = 1

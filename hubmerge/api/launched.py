@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hubmerge.executor.parallel.launched import LaunchedProcesses
+    from hubmerge.executor.parallel.launched import LaunchedProcesses as LaunchedProcesses
+    from hubmerge.executor.parallel.processes import Processes as Processes
 
 INTERRUPTED = 130
 """Exit status of an interrupted process."""

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 RecipeLike: TypeAlias = "LoadedRecipe | str | os.PathLike[str] | Mapping[str, Any]"
 """A recipe that was loaded, the path of its file, or a dict with the keys of a recipe."""
 
-TOOLS = ("hubmerge", "torch", "transformers", "huggingface_hub", "safetensors", "datasets", "evaluate")
-
 
 def load(recipe: RecipeLike, *, progress: ProgressOption = None) -> LoadedRecipe:
     """Read a recipe and check it against the installed methods, kinds of task and metrics.
@@ -145,11 +143,10 @@ def lock(recipe: RecipeLike, *, update: bool = False, progress: ProgressOption =
         UsageError: the recipe is a dict, which has no file.
         HubError: a repo cannot be read.
     """
-    from importlib.metadata import version
-
     from hubmerge.stream.lockfile import lock_path, write_lock
     from hubmerge.stream.pinned import PinnedCommits
     from hubmerge.stream.stream import resolve_stream
+    from hubmerge.support.versions import EVALUATION_LIBRARIES, LIBRARIES, installed_versions
 
     reports = open_progress(progress)
     loaded = load(recipe, progress=reports)
@@ -157,7 +154,7 @@ def lock(recipe: RecipeLike, *, update: bool = False, progress: ProgressOption =
         raise UsageError("a recipe that is a dict has no file to put a lock beside", hint="write it to recipe.yaml")
     with reports.stage("resolve commits"):
         stream = resolve_stream(loaded, PinnedCommits.gather(loaded, update=update))
-    content = stream.lock.model_copy(update={"versions": {tool: version(tool) for tool in TOOLS}})
+    content = stream.lock.model_copy(update={"versions": installed_versions(LIBRARIES + EVALUATION_LIBRARIES)})
     return WrittenLock(lock_path(loaded.path), content, changed=write_lock(loaded, content))
 
 

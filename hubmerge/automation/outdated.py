@@ -14,9 +14,6 @@ from hubmerge.support.names import step_tag
 from hubmerge.support.text import short_commit
 from merge_recipes import LoadedRecipe, LockedModel, ModelReference, StreamEntry
 
-OUTDATED = 10
-"""The exit status of `hubmerge outdated` where something moved."""
-
 ChangeKind = Literal["new commit", "new entry", "not merged yet", "deleted", "gated", "disabled"]
 Ask = Callable[[str, str, str | None], RepoStatus]
 

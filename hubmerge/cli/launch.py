@@ -1,7 +1,7 @@
-"""A command in several processes, started by `accelerate launch`, `torchrun` or `mpirun`.
+"""Commands in several processes, started by `accelerate launch`, `torchrun` or `mpirun`.
 
-The first process does what a single one would do, and hands the others their share of the work on tensors. It alone
-speaks, to people and to the Hub. All processes end with one exit status.
+The first process runs the command and gives the others tasks on tensors. Only the first process prints and uses the
+Hub. All processes exit with its status.
 """
 
 from __future__ import annotations
@@ -14,19 +14,17 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hubmerge.executor.parallel.launched import LaunchedProcesses
-    from hubmerge.executor.parallel.processes import Processes
+    from hubmerge.api.launched import LaunchedProcesses, Processes
 
 COMMANDS = ("run",)
-"""What can be shared out. Everything else is small, or serves."""
+"""Commands that use several processes."""
 
-INTERRUPTED = 130
 _COUNTS = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
 _RANKS = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
 
 
 def launched_count(environment: Mapping[str, str]) -> int:
-    """How many processes a launcher started, told by its environment variables; 1 without a launcher.
+    """Return the number of processes that a launcher started, from its environment variables; 1 without a launcher.
 
     >>> launched_count({"WORLD_SIZE": "8", "RANK": "3"})
     8
@@ -35,70 +33,63 @@ def launched_count(environment: Mapping[str, str]) -> int:
 
 
 def launched_rank(environment: Mapping[str, str]) -> int:
-    """Which one of them this is, counted from 0."""
+    """Return the rank of this process, from 0."""
     return max(_number(environment, name) for name in _RANKS)
 
 
 def run_first(guarded: Callable[[Callable[[], int]], int], work: Callable[[Processes], int]) -> int:
-    """In the first process: `work`, then tell the others how it ended.
+    """Run the first process: do the work, then send its exit status to the other processes.
 
-    `guarded` calls what it is given and turns errors into words and an exit status.
+    Args:
+        guarded: calls its argument, prints its error and returns the exit status.
+        work: the command, given the connected processes.
     """
-    found: list[LaunchedProcesses] = []
+    from hubmerge.api.launched import connect_processes
 
-    def connected() -> int:
-        found.append(_connect())
-        return work(found[0])
+    connected: list[LaunchedProcesses] = []
 
-    status = guarded(connected)
-    for processes in found:
+    def connect_and_work() -> int:
+        connected.append(connect_processes())
+        return work(connected[0])
+
+    status = guarded(connect_and_work)
+    for processes in connected:
         processes.end(status)
-    _leave(found, status)
+    _leave(connected, status)
     return status
 
 
 def run_other(guarded: Callable[[Callable[[], int]], int]) -> int:
-    """In every other process: do what the first one says. Silent, but for errors that the first cannot know of."""
-    from hubmerge.errors import HubmergeError
-    from hubmerge.executor import pick_device
-    from hubmerge.executor.parallel.processes import is_shared, worker_loop
+    """Run a process other than the first: do its tasks, and print only errors that the first cannot know of.
 
-    found: list[LaunchedProcesses] = []
+    Args:
+        guarded: calls its argument, prints its error and returns the exit status.
+    """
+    from hubmerge.api.launched import connect_processes, work_for_first
 
-    def following() -> int:
-        found.append(_connect())
-        try:
-            return worker_loop(found[0], device=pick_device())
-        except KeyboardInterrupt:
-            return INTERRUPTED
-        except HubmergeError as error:
-            if not is_shared(error):
-                raise
-            return error.exit_code
+    connected: list[LaunchedProcesses] = []
 
-    status = guarded(following)
-    _leave(found, status)
+    def work() -> int:
+        connected.append(connect_processes())
+        return work_for_first(connected[0])
+
+    status = guarded(work)
+    _leave(connected, status)
     return status
 
 
-def _connect() -> LaunchedProcesses:
-    from hubmerge.executor.parallel.launched import LaunchedProcesses
-
-    return LaunchedProcesses()
-
-
-def _leave(found: list[LaunchedProcesses], status: int) -> None:
-    """Leave the others and end this process; return only if it never met them."""
-    # A launcher ends what still runs when one process has failed; there is nothing left to be ended.
+def _leave(connected: list[LaunchedProcesses], status: int) -> None:
+    """Disconnect and end this process; return only if it was never connected."""
+    # A launcher terminates the remaining processes when one has failed. This one is about to end anyway.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    for processes in found:
+    for processes in connected:
         processes.close()
-    if found:
+    if connected:
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError):
                 stream.flush()
-        # Without the end of the interpreter: a thread of gloo that then still gives up the tensors of the last meeting
-        # ends the process by SIGABRT (https://github.com/pytorch/pytorch/pull/179291).
+        # Skips the shutdown of the interpreter, in which a gloo thread that still releases the tensors of its last
+        # operation aborts the process by SIGABRT (https://github.com/pytorch/pytorch/pull/179291).
         os._exit(status)
 
 

@@ -1,236 +1,147 @@
-"""The command line: arguments, environment and exit statuses; what a command does stands in `hubmerge.cli.commands`.
+"""Entry point of the command line: environment, errors and exit statuses.
 
-Exit statuses: 0 done, also when nothing was left to do; 2 the recipe or the command line; 3 the Hub; 4 a checkpoint;
-5 this machine (disk full, folder not writable, a package missing); 6 `verify` found a difference; 10 `outdated` found
-that something moved; 130 interrupted; 1 something not foreseen.
+Exit statuses: 0 done, also if there was nothing to do; 2 recipe or command line; 3 the Hub; 4 a checkpoint; 5 this
+machine (disk full, folder not writable, missing package); 6 `verify` found a difference; 10 `outdated` found a change;
+130 interrupted; 1 internal error.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubmerge.cli import launch
-from hubmerge.cli.automation_arguments import COMMANDS as AUTOMATION
-from hubmerge.cli.automation_arguments import add_commands as add_automation
-from hubmerge.cli.launch import INTERRUPTED
-from hubmerge.support.version import VERSION
+import typer
+from typer.main import get_command
 
-if TYPE_CHECKING:
-    from hubmerge.executor.parallel.processes import Processes
-from hubmerge.support.paths import user_cache_folder
+from hubmerge.cli import launch
+from hubmerge.cli.output import CommandContext, print_error
 from hubmerge.support.redaction import without_token
 
+if TYPE_CHECKING:
+    from hubmerge.api.launched import Processes
+    from hubmerge.errors import HubmergeError
 
-def build_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(
-        prog="hubmerge",
-        description="Merge a stream of fine-tuned models from the Hugging Face Hub into one, and publish every step.",
-        epilog="The Hub is chosen by HF_ENDPOINT and HF_TOKEN. Exit status: 0 done, 2 recipe, 3 Hub, 4 checkpoint, "
-        "5 this machine, 6 verify found a difference, 10 something moved (outdated), 130 interrupted.",
-    )
-    parser.add_argument("--version", action="version", version=f"hubmerge {VERSION}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-
-    output = argparse.ArgumentParser(add_help=False)
-    output_format = output.add_mutually_exclusive_group()
-    output_format.add_argument("--quiet", "-q", action="store_true", help="print errors and nothing else")
-    output_format.add_argument(
-        "--json", action="store_true", help="print one JSON object a line instead of text and bars"
-    )
-
-    run = commands.add_parser("run", parents=[output], help="merge, evaluate and publish what is missing")
-    run.add_argument("recipe", type=Path, metavar="RECIPE")
-    run.add_argument("--out", type=Path, metavar="DIR", help="leave the last merged model there")
-    run.add_argument(
-        "--every-step", action="store_true", help="with --out: each step's, in DIR/step-01, DIR/step-02, ..."
-    )
-    run.add_argument("--locked", action="store_true", help="take every commit from RECIPE.lock.yaml, refuse any other")
-    run.add_argument("--replay", action="store_true", help="make published steps anew from where the recipe differs")
-    run.add_argument("--summary", type=Path, metavar="FILE", help="add the accuracy table to a file, as Markdown")
-    run.add_argument(
-        "--work-dir",
-        type=Path,
-        metavar="DIR",
-        default=user_cache_folder("runs"),
-        help="state and caches (default: user cache)",
-    )
-
-    check = commands.add_parser("check", parents=[output], help="check a recipe without any network")
-    check.add_argument("recipe", type=Path, metavar="RECIPE")
-
-    plan = commands.add_parser("plan", parents=[output], help="show what a run would do, from headers alone")
-    plan.add_argument("recipe", type=Path, metavar="RECIPE")
-
-    verify = commands.add_parser("verify", parents=[output], help="make a published step again and compare everything")
-    verify.add_argument("release", metavar="REPO[@step-03]")
-    verify.add_argument("--quick", action="store_true", help="check digests, chain and lock; compute nothing")
-    verify.add_argument(
-        "--work-dir", type=Path, metavar="DIR", default=user_cache_folder("runs"), help="default: user cache"
-    )
-
-    rollback = commands.add_parser("rollback", parents=[output], help="make a target repo hold an earlier step again")
-    rollback.add_argument("repo", metavar="REPO")
-    rollback.add_argument("--to", type=_step, required=True, metavar="step-03", dest="step")
-
-    study = commands.add_parser(
-        "study", parents=[output], help="merge one stream in many ways; tables and plots of all"
-    )
-    study.add_argument("study", type=Path, metavar="STUDY")
-    study.add_argument("--out", type=Path, metavar="DIR", help="results, tables and plots (default: beside STUDY)")
-    study.add_argument(
-        "--cache", type=Path, metavar="DIR", default=user_cache_folder("runs") / "cache", help=argparse.SUPPRESS
-    )
-
-    add_automation(commands, output, user_cache_folder("runs"))
-    commands.add_parser("schema", help="print the JSON Schema of recipes, for editors")
-
-    hub = commands.add_parser("hub", help="the embedded Hub")
-    hub_commands = hub.add_subparsers(dest="hub_command", metavar="COMMAND", required=True)
-    serve = hub_commands.add_parser("serve", help="serve a Hub from a folder of this machine")
-    serve.add_argument(
-        "--root", type=Path, metavar="DIR", default=user_cache_folder("hub"), help="its files (default: user cache)"
-    )
-    serve.add_argument("--port", type=int, default=0, metavar="N", help="default: one that the system chooses")
-    serve.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine alone")
-    serve.add_argument("--throttle", type=_above_zero, metavar="MB/S", help="let no more through in each direction")
-    serve.add_argument("--faults", type=_share, default=0.0, metavar="SHARE", help="let so many requests fail: 0 to 1")
-    serve.add_argument("--fault-seed", type=int, default=0, metavar="N", help="which of them fail")
-
-    demo = commands.add_parser("demo", parents=[output], help="make a tiny CLIP stream and merge it on an embedded Hub")
-    demo.add_argument(
-        "--root", type=Path, metavar="DIR", default=user_cache_folder("demo"), help="its files (default: user cache)"
-    )
-    demo.add_argument("--namespace", default="hubmerge-demo", help="where its repos go (default: hubmerge-demo)")
-    return parser
-
-
-def _step(text: str) -> int:
-    number = text.removeprefix("step-")
-    if not number.isdigit() or not int(number):
-        raise argparse.ArgumentTypeError(f"{text} is no step: expected step-03, or 3")
-    return int(number)
-
-
-def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share: expected a number from 0 to 1")
-    return value
-
-
-def _above_zero(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not a speed: expected a number above 0")
-    return value
+COMPLETION_VARIABLE = "_HUBMERGE_COMPLETE"
+"""Environment variable by which a shell asks for completions."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return the exit status."""
-    options = build_parser().parse_args(arguments)
+    """Run the command line.
+
+    Args:
+        arguments: the words after `hubmerge`; those of this process by default.
+
+    Returns:
+        The exit status.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
     _prepare_environment()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     if launch.launched_count(os.environ) > 1:
-        return _main_launched(options)
-    return _guarded(options, lambda: _dispatch(options))
+        return _main_launched(words)
+    return _guarded(words, lambda: call(words))
 
 
-def _main_launched(options: argparse.Namespace) -> int:
-    """One of several processes that a launcher started."""
+def call(words: Sequence[str], processes: Processes | None = None) -> int:
+    """Parse the words, do what they ask for and return the exit status.
+
+    Raises:
+        HubmergeError: the command failed.
+        TyperException: the words are not a command.
+    """
+    from hubmerge.cli.app import app
+
+    command = get_command(app)
+    if COMPLETION_VARIABLE in os.environ:
+        command.main(list(words), prog_name="hubmerge")
+    try:
+        with command.make_context("hubmerge", list(words), obj=CommandContext(processes=processes)) as context:
+            return int(command.invoke(context) or 0)
+    except typer.Exit as end:
+        return end.exit_code
+
+
+def _main_launched(words: list[str]) -> int:
+    """Run the command line in one of several processes that a launcher started."""
 
     def guarded(work: Callable[[], int]) -> int:
-        return _guarded(options, work, interrupted="interrupted, or another process of the run ended")
+        return _guarded(words, work, interrupted="interrupted, or another process of the run ended")
 
     first = launch.launched_rank(os.environ) == 0
-    if options.command not in launch.COMMANDS:
-        message = f"{options.command} works in one process"
-        return (
-            _fail(options, message, "start it without the launcher: only `run` shares its work out", 2) if first else 2
-        )
-    return launch.run_first(guarded, lambda others: _dispatch(options, others)) if first else launch.run_other(guarded)
+    command = next((word for word in words if not word.startswith("-")), "")
+    if command not in launch.COMMANDS:
+        return guarded(lambda: _refuse_launcher(command)) if first else 2
+    return launch.run_first(guarded, lambda others: call(words, others)) if first else launch.run_other(guarded)
 
 
-def _guarded(options: argparse.Namespace, work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
-    """Do the work and return the exit status; errors become words."""
-    try:
-        return work()
-    except KeyboardInterrupt:
-        return _fail(options, interrupted, "run the same command again to continue", INTERRUPTED)
-    except BrokenPipeError:
-        # The reader of our output went away (`| head`): nothing is wrong, and nothing more can be told.
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except Exception as error:
-        return _explain(options, error)
+def _refuse_launcher(command: str) -> int:
+    from hubmerge.errors import UsageError
 
-
-def _dispatch(options: argparse.Namespace, processes: Processes | None = None) -> int:
-    from hubmerge.cli import commands
-
-    if options.command == "hub":
-        return commands.hub_serve(
-            options.root,
-            options.host,
-            options.port,
-            throttle=options.throttle,
-            faults=options.faults,
-            fault_seed=options.fault_seed,
-        )
-    if options.command == "schema":
-        return commands.schema()
-    if options.command == "demo":
-        return commands.demo(options.root, options.namespace, _voice(options))
-    if options.command == "verify":
-        return commands.verify(options.release, options.work_dir, _voice(options), quick=options.quick)
-    if options.command == "rollback":
-        return commands.rollback(options.repo, options.step, _voice(options))
-    if options.command == "check":
-        return commands.check(options.recipe, _voice(options))
-    if options.command == "plan":
-        return commands.plan(options.recipe, _voice(options))
-    if options.command == "study":
-        return commands.study(options.study, options.out, options.cache, _voice(options))
-    if options.command in AUTOMATION:
-        from hubmerge.cli.automation_commands import dispatch
-
-        return dispatch(options, _voice(options))
-    from hubmerge.run.out_folder import OutFolder
-
-    if options.every_step and options.out is None:
-        return _fail(options, "--every-step: where to is not said", "add --out DIR", 2)
-    out = None if options.out is None else OutFolder(options.out, options.every_step)
-    return commands.run(
-        options.recipe,
-        options.work_dir,
-        out,
-        _voice(options),
-        locked=options.locked,
-        replay=options.replay,
-        summary=options.summary,
-        processes=processes,
+    raise UsageError(
+        f"{command or 'hubmerge'} works in one process", hint="start it without the launcher; only `run` uses several"
     )
 
 
-def _voice(options: argparse.Namespace) -> str:
-    return "json" if options.json else "quiet" if options.quiet else "text"
+def _guarded(words: Sequence[str], work: Callable[[], int], *, interrupted: str = "interrupted") -> int:
+    """Do the work and return the exit status; print errors."""
+    try:
+        return work()
+    except BrokenPipeError:
+        # The reader of the output closed it (`| head`).
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        return print_error(_as_hubmerge_error(error, interrupted), as_json="--json" in words)
+
+
+def _as_hubmerge_error(error: BaseException, interrupted: str) -> HubmergeError:
+    """Return any exception as an error with a message, a hint and an exit status."""
+    from hubmerge.errors import DISK_FULL, HubmergeError, InternalError, MachineError, RunInterruptedError
+
+    if isinstance(error, HubmergeError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return RunInterruptedError(interrupted, hint="run the same command again to continue")
+    if isinstance(error, typer.TyperException):
+        return _usage_error(error)
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        place = f" while writing {error.filename}" if error.filename else ": that of the work folder or of the output"
+        return MachineError(
+            f"disk full{place}", hint="free some space; the next run continues", file=error.filename or None
+        )
+    if isinstance(error, OSError) and error.errno is not None and error.filename:
+        hint = "choose another --work-dir or --out, or repair this one; the next run continues"
+        return MachineError(f"{error.filename}: {error.strerror}", hint=hint, file=str(error.filename))
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        hint = "pip install 'hubmerge[demo]' installs the packages of the embedded Hub and of the demo"
+        return MachineError(f"package {error.name} is not installed", hint=hint)
+    return InternalError(f"internal error: {type(error).__name__}: {error}", hint=_write_details(error))
+
+
+def _usage_error(error: typer.TyperException) -> HubmergeError:
+    from hubmerge.errors import UsageError
+
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "hubmerge"
+    message, hint = error.format_message().strip(), f"{command} --help"
+    for separator in (" (Possible options: ", ". Did you mean "):
+        message, found, possible = message.partition(separator)
+        if found:
+            hint = f"did you mean {possible.rstrip(').?')}? See {command} --help"
+    return UsageError(f"{message[:1].lower()}{message[1:]}".rstrip("."), hint=hint)
 
 
 def _prepare_environment() -> None:
-    """Quieten the libraries before they are imported: the bars and notes of a run are hubmerge's own.
+    """Silence the libraries before they are imported: hubmerge draws its own bars and prints its own notes.
 
-    An empty address of the Hub is none: so a workflow passes on an input that it was not given.
+    An empty HF_ENDPOINT counts as not set: workflows pass an input that was not given as an empty text.
     """
     if not os.environ.get("HF_ENDPOINT", "x").strip():
         del os.environ["HF_ENDPOINT"]
@@ -240,51 +151,18 @@ def _prepare_environment() -> None:
         "TRANSFORMERS_VERBOSITY": "error",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        # Has torch ask for huge pages: the system fills in large tensors 2 MiB at a time instead of 4 KiB.
+        # torch then asks for huge pages: the system fills large tensors by 2 MiB instead of 4 KiB at a time.
         "THP_MEM_ALLOC_ENABLE": "1",
     }.items():
         os.environ.setdefault(name, value)
 
 
-def _explain(options: argparse.Namespace, error: Exception) -> int:
-    from hubmerge.errors import DISK_FULL, HubmergeError
-    from merge_recipes import RecipeError
-
-    if isinstance(error, HubmergeError):
-        return _fail(options, error.message, error.hint, error.exit_code)
-    if isinstance(error, RecipeError):
-        return _fail(options, str(error), None, 2)
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        work = getattr(options, "work_dir", None)
-        where = f": the work folder's ({work}), or the one that the output goes to" if work else ""
-        where = f" while writing {error.filename}" if error.filename else where
-        return _fail(options, f"a disk is full{where}", "free some space; the next run continues", 5)
-    if isinstance(error, OSError) and error.errno is not None and error.filename:
-        hint = "choose another --work-dir or --out, or mend this one; the next run continues"
-        return _fail(options, f"{error.filename} cannot be used: {error.strerror}", hint, 5)
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        hint = "pip install 'hubmerge[demo]' brings everything the embedded Hub and the demo need"
-        return _fail(options, f"the package {error.name} is not installed", hint, 5)
-    return _fail(options, f"something not foreseen: {type(error).__name__}: {error}", _details(error), 1)
-
-
-def _details(error: Exception) -> str:
-    """Write the traceback to a file, and say where it is."""
+def _write_details(error: BaseException) -> str:
+    """Write the traceback to a file and return a hint that names the file."""
     text = without_token("".join(traceback.format_exception(error)))
     try:
         with tempfile.NamedTemporaryFile("w", prefix="hubmerge-error-", suffix=".txt", delete=False) as file:
             file.write(text)
     except OSError as unwritten:
         return f"the details could not be written to a file ({unwritten.strerror}); please report what you did"
-    return f"the details are in {file.name}; please report them"
-
-
-def _fail(options: argparse.Namespace, message: str, hint: str | None, status: int) -> int:
-    message, hint = without_token(message), hint and without_token(hint)
-    if getattr(options, "json", False):
-        print(json.dumps({"event": "error", "message": message, "hint": hint, "exit_code": status}), flush=True)
-    else:
-        print(f"hubmerge: {message}", file=sys.stderr)
-        if hint:
-            print(f"  hint: {hint}", file=sys.stderr)
-    return status
+    return f"details: {file.name}; please report them"

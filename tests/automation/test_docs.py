@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from hubmerge.cli.main import build_parser
 from merge_recipes import parse_recipe
+from tests.cli.parsing import parse
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "automation.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^\$ (?:[A-Z_]+=\S+ )*hubmerge (.*)$", PAGE, re.MULTILINE)
@@ -24,7 +24,7 @@ def test_recipes_can_be_read() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_exist(command: str) -> None:
-    assert build_parser().parse_args(shlex.split(command)).recipe == Path("recipe.yaml")
+    assert parse(shlex.split(command))["recipe"] == Path("recipe.yaml")
 
 
 def test_every_command_is_shown() -> None:

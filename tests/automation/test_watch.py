@@ -12,15 +12,15 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from argparse import ArgumentTypeError
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer import BadParameter
 
 from hubmerge.automation.watch import Watcher
-from hubmerge.cli.automation_arguments import address, duration
+from hubmerge.cli.commands.watch import parse_address, parse_duration
 from hubmerge.support.progress import SilentProgress
 from tests.automation.conftest import Sources
 
@@ -84,21 +84,21 @@ def test_failures_are_told_and_waited_for_longer_and_longer(sources: Sources, tm
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("10m", 600), ("1.5h", 5400), ("1d", 86400)])
 def test_times(text: str, seconds: float) -> None:
-    assert duration(text) == seconds
+    assert parse_duration(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["10", "m", "-1m", "0s", "1w", "", "1e3s"])
 def test_what_is_no_time(text: str) -> None:
-    with pytest.raises(ArgumentTypeError, match="is not a time"):
-        duration(text)
+    with pytest.raises(BadParameter, match="is not a time"):
+        parse_duration(text)
 
 
 def test_addresses() -> None:
-    assert address("8080") == ("127.0.0.1", 8080)
-    assert address("0.0.0.0:0") == ("0.0.0.0", 0)  # noqa: S104 - read, not listened on
+    assert parse_address("8080") == ("127.0.0.1", 8080)
+    assert parse_address("0.0.0.0:0") == ("0.0.0.0", 0)  # noqa: S104 - read, not listened on
     for text in ("", "host:", "host:http", "99999"):
-        with pytest.raises(ArgumentTypeError):
-            address(text)
+        with pytest.raises(BadParameter):
+            parse_address(text)
 
 
 class Watching:

@@ -98,17 +98,17 @@ def test_details_of_an_internal_error_do_not_contain_the_token(
 ) -> None:
     import tempfile
 
-    from hubmerge.cli import commands
+    from hubmerge.api import recipes
 
-    def fail(*_: object) -> int:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError(f"Authorization: Bearer {local_hub.token} and hf_anotherOneOfSomebody")
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(commands, "check", fail)
+    monkeypatch.setattr(recipes, "check", fail)
     for output_format in ("--quiet", "--json"):
         assert main(["check", "recipe.yaml", output_format]) == 1
         shown = "".join(capsys.readouterr())
-        assert "something not foreseen" in shown
+        assert "internal error" in shown
         assert local_hub.token not in shown
         assert "anotherOne" not in shown
     written = list(tmp_path.glob("hubmerge-error-*.txt"))
@@ -129,12 +129,12 @@ def test_message_of_an_internal_error_survives_a_failing_disk(
 ) -> None:
     import tempfile
 
-    from hubmerge.cli import commands
+    from hubmerge.api import recipes
 
-    def fail(*_: object) -> int:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("odd")
 
-    monkeypatch.setattr(commands, "check", fail)
+    monkeypatch.setattr(recipes, "check", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     assert main(["check", "recipe.yaml", "--json"]) == 1
     told = json.loads(capsys.readouterr().out)

@@ -92,8 +92,8 @@ def test_check_reports_missing_local_folders(stage: Stage, hubmerge: Command, tm
     ):
         line = next(number for number, text in enumerate(lines, start=1) if text.endswith(f" {written}"))
         column = lines[line - 1].index(written) + 1
-        assert f"{path}:{line}:{column}: {key}: there is no folder {folder}\n" in errors
-    assert errors.count("there is no folder") == 5
+        assert f"{path}:{line}:{column}: {key}: folder {folder} does not exist\n" in errors
+    assert errors.count(" does not exist\n") == 5
     assert "hint: a local model is a folder with config.json and weights" in errors
     (tmp_path / "models" / "clock").mkdir(parents=True)
     (tmp_path / "lora").mkdir()

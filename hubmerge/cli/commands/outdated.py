@@ -1,0 +1,29 @@
+"""`hubmerge outdated`."""
+
+from __future__ import annotations
+
+import typer
+
+from hubmerge.api import published, recipes
+from hubmerge.cli.options import Json, Quiet, Recipe, command_context
+
+OUTDATED = 10
+"""Exit status if something changed on the Hub."""
+
+
+def outdated(
+    context: typer.Context,
+    recipe: Recipe,
+    *,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> int:
+    """Show what changed on the Hub; exit status 10 if something did."""
+    progress = command_context(context).progress()
+    loaded = recipes.load(recipe, progress=progress)
+    changes = published.outdated(loaded, progress=progress)
+    progress.note(str(changes))
+    if loaded.recipe.publish is None:
+        progress.note("the recipe publishes nothing: compared with its lock only, not with models on disk")
+    progress.event("outdated", {"outdated": bool(changes), "news": [one.to_dict() for one in changes]})
+    return OUTDATED if changes else 0

@@ -1,0 +1,23 @@
+"""`hubmerge plan`."""
+
+from __future__ import annotations
+
+import typer
+
+from hubmerge.api import merging
+from hubmerge.cli.options import Json, Quiet, Recipe, command_context
+
+
+def plan(
+    context: typer.Context,
+    recipe: Recipe,
+    *,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> int:
+    """Show what a run would do; reads file headers only."""
+    progress = command_context(context).progress()
+    planned = merging.plan(recipe, progress=progress)
+    progress.event("plan", planned.to_dict())
+    progress.note(str(planned))
+    return 0

@@ -1,0 +1,59 @@
+"""`hubmerge run`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hubmerge.api.merging import StepRun
+from hubmerge.cli.options import WORK_DIR, Json, Quiet, Recipe, WorkDir, command_context
+
+
+def run(
+    context: typer.Context,
+    recipe: Recipe,
+    *,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the last merged model to this folder.")] = None,
+    every_step: Annotated[
+        bool,
+        typer.Option("--every-step", help="With --out: also write each intermediate model, to DIR/step-01, ..."),
+    ] = False,
+    locked: Annotated[
+        bool, typer.Option("--locked", help="Take every commit from RECIPE.lock.yaml and refuse any other.")
+    ] = False,
+    replay: Annotated[
+        bool, typer.Option("--replay", help="Re-merge from the first step that no longer matches the recipe.")
+    ] = False,
+    summary: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Append the accuracy table to a Markdown file.")
+    ] = None,
+    work_dir: WorkDir = WORK_DIR,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> int:
+    """Merge, evaluate and publish the steps that are missing."""
+    command = command_context(context)
+    progress = command.progress()
+    steps = StepRun(
+        recipe,
+        out=out,
+        every_step=every_step,
+        work_dir=work_dir,
+        locked=locked,
+        replay=replay,
+        summary=summary,
+        progress=progress,
+        processes=command.processes,
+    )
+    for step in steps:
+        progress.event("step", step.to_dict())
+    if not steps.steps:
+        progress.note(f"nothing to do: all {steps.length} steps are done")
+    if scores := steps.scores_text():
+        progress.note("\n" + scores)
+    for address in steps.addresses:
+        progress.note(address)
+    progress.event("done", {"steps": len(steps.steps), "of": steps.length, "addresses": steps.addresses})
+    return 0

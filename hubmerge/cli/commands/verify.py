@@ -1,0 +1,35 @@
+"""`hubmerge verify`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from hubmerge.api import published
+from hubmerge.cli.options import WORK_DIR, Json, Quiet, WorkDir, command_context
+
+DIFFERS = 6
+"""Exit status if a check found a difference."""
+
+
+def verify(
+    context: typer.Context,
+    release: Annotated[
+        str, typer.Argument(metavar="REPO[@step-03]", help="Published repo, and a step unless it is the newest.")
+    ],
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Check digests, chain, lock and card only; merge nothing.")
+    ] = False,
+    work_dir: WorkDir = WORK_DIR,
+    quiet: Quiet = False,
+    json: Json = False,
+) -> int:
+    """Merge a published step again and compare everything."""
+    progress = command_context(context).progress()
+    verdict = published.verify(release, quick=quick, work_dir=work_dir, progress=progress)
+    progress.note(verdict.summary)
+    counts = {"differences": len(verdict.differences), "unknown": len(verdict.unknown)}
+    progress.event("done", {"verified": verdict.verified, **counts})
+    return 0 if verdict.verified else DIFFERS

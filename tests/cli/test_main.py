@@ -1,0 +1,139 @@
+"""The command line: help, mistakes in arguments, errors and exit statuses."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from hubmerge.cli.app import app
+from hubmerge.cli.main import main
+from hubmerge.cli.options import AUTOMATE, CHECK, MERGE, PUBLISH, STUDY, TOOLS
+
+ROOT = Path(__file__).resolve().parents[2]
+QUICKSTART = str(ROOT / "recipes" / "quickstart.yaml")
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_help_lists_all_commands_by_panel(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    shown = capsys.readouterr().out
+    places = [shown.index(f" {panel} ") for panel in (MERGE, CHECK, PUBLISH, AUTOMATE, STUDY, TOOLS)]
+    assert places == sorted(places)
+    for command in get_command(app).commands:  # type: ignore[attr-defined]
+        assert f" {command} " in shown
+
+
+@pytest.mark.parametrize("group", ["hub", "deploy"])
+def test_a_group_alone_prints_its_help(group: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([group]) == 0
+    assert f"Usage: hubmerge {group}" in capsys.readouterr().out
+
+
+def test_every_argument_has_a_help_text() -> None:
+    commands = [get_command(app)]
+    seen = 0
+    while commands:
+        command = commands.pop()
+        commands += getattr(command, "commands", {}).values()
+        assert command.help, command.name
+        for parameter in command.params:
+            assert getattr(parameter, "help", None), f"{command.name} {parameter.name}"
+            seen += 1
+    assert seen > 40
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "hint"),
+    [
+        (["chekc", "recipe.yaml"], "no such command 'chekc'", "did you mean 'check'? See hubmerge --help"),
+        (
+            ["run", "--lockd", "recipe.yaml"],
+            "no such option: --lockd",
+            "did you mean --locked? See hubmerge run --help",
+        ),
+        (["check"], "missing argument 'RECIPE'", "hubmerge check --help"),
+        (["rollback", "me/merged", "--to", "third"], "third is not a step", "hubmerge rollback --help"),
+        (["run", "recipe.yaml", "--every-step"], "--every-step requires --out DIR", "add --out DIR"),
+        (["check", QUICKSTART, "-q", "--json"], "--quiet and --json exclude each other", "hubmerge check --help"),
+        (["init", "recipe.yaml"], "--github is the only one", "hubmerge init --help"),
+        (
+            ["deploy", "hub-job", "recipe.yaml", "--schedule", "@daily", "--on-update"],
+            "--schedule and --on-update exclude each other",
+            "hubmerge deploy hub-job --help",
+        ),
+    ],
+)
+def test_a_mistake_in_the_arguments_is_an_error_like_others(
+    words: list[str], message: str, hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr()
+    as_json = "--json" in words
+    if not as_json:
+        assert shown.err.startswith("hubmerge: ")
+        assert message in shown.err
+        assert f"  hint: {hint}" in shown.err
+        assert main([*words, "--json"]) == 2
+        shown = capsys.readouterr()
+    error = json.loads(shown.out)
+    assert (error["event"], error["code"], error["exit_code"]) == ("error", "usage", 2)
+    assert message in error["message"]
+    assert hint in error["hint"]
+
+
+def test_an_error_in_a_recipe_has_its_fields_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("merge_method: opmc\nbase_model: me/base\nmodels: [{model: me/a}]\n", encoding="utf-8")
+    assert main(["check", str(recipe), "--json"]) == 2
+    error = json.loads(capsys.readouterr().out)
+    assert (error["event"], error["code"], error["file"], error["line"]) == ("error", "recipe", str(recipe), 1)
+    assert error["problems"][0]["key"] == "merge_method"
+
+
+def test_methods_are_listed_with_their_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["methods"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("opcm: ")
+    assert lines[0].endswith("(hubmerge 0.1.0)")
+    assert main(["methods", "--json"]) == 0
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(events) == len(lines)
+    assert events[0]["event"] == "method"
+    assert "alpha" in events[0]["parameters"]
+
+
+def test_the_shell_is_given_completions() -> None:
+    environment = {"_HUBMERGE_COMPLETE": "complete_bash", "COMP_WORDS": "hubmerge che", "COMP_CWORD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "hubmerge"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={"PATH": "/usr/bin", "PYTHONPATH": ":".join(sys.path), "HOME": "/", **environment},
+    )
+    assert "check" in done.stdout.split()
+
+
+def test_check_prints_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", QUICKSTART]) == 0
+    assert capsys.readouterr().out == f"{QUICKSTART}: OK: opcm, 8 checkpoints\n"
+    assert main(["check", QUICKSTART, "--quiet"]) == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--faults", "2"], "2 is not a fraction"), (["--throttle", "fast"], "fast is not a bandwidth")],
+)
+def test_settings_of_the_embedded_hub_are_checked(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["hub", "serve", *options]) == 2
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "  hint: hubmerge hub serve --help\n" in shown
