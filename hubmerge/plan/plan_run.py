@@ -67,7 +67,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         base, list(aligned.values()), headers.rule, selection=selection_of(recipe), out_dtype=out_dtype(recipe)
     )
     written, original = _written_tensors(recipe, merge, base, next(iter(aligned.values())))
-    check_config(original.config, base.tensors, original.label)
+    check_config(original.config, base.tensors, original.origin)
     return RunPlan(
         stream=stream,
         first_step=first_step,
@@ -106,7 +106,7 @@ def _read_headers(stream: Stream, steps: range, progress: Progress) -> _Headers:
     selection = selection_of(stream.recipe)
     with progress.stage("read headers", len(steps) + 1) as advance:
         base = open_for_planning(stream.base)
-        check_config(base.config, base.tensors, base.label)
+        check_config(base.config, base.tensors, base.origin)
         rule = weight_matrices(base.config, base.tensors)
         advance(1)
         aligned, sources = {}, {}
@@ -175,7 +175,7 @@ def _check_loads(written: MergePlan, original: Checkpoint, *, whole: bool) -> tu
     shapes = {tensor.name: tensor.shape for tensor in written.tensors}
     stored = {name: info.shape for name, info in original.tensors.items()}
     try:
-        return check_loads(original.config, shapes, stored, original.label)
+        return check_loads(original.config, shapes, stored, original.origin)
     except CheckpointError as error:
         if whole:
             raise

@@ -108,7 +108,7 @@ def test_model_that_does_not_load_is_refused_before_the_merge(
     status, output, errors = hubmerge(command, recipe)
     assert status == 4
     assert errors.startswith(
-        f"hubmerge: {base}: config.json describes layers that the weights do not have: model.layers.1\n"
+        f"hubmerge: {base}/config.json: describes layers that the weights do not have: model.layers.1\n"
     )
     assert "hint: restore the config.json that was saved with the weights" in errors
     assert "step 1" not in output
@@ -134,7 +134,7 @@ def test_tower_that_does_not_load_alone_is_refused(
     recipe.write_text(recipe.read_text().replace(str(checkpoint), str(tmp_path / "tower")))
     status, _, errors = hubmerge("plan", recipe)
     assert status == 4
-    assert f"hubmerge: `publish: {{model: tower}}`: {tmp_path / 'tower'}: config.json describes layers" in errors
+    assert f"hubmerge: `publish: {{model: tower}}`: {tmp_path / 'tower'}/config.json: describes layers" in errors
     assert "hint: write `publish: {model: full}`" in errors
 
 

@@ -229,7 +229,7 @@ def test_config_of_an_oversized_model(stage: Stage, hubmerge: Command, tmp_path:
     recipe = stage.write(tmp_path, stage.recipe(None, base_model=str(folder), evaluate=None))
     status, _, errors = hubmerge("run", recipe)
     assert status == 4, errors
-    assert f"config.json sets {key} = " in errors
+    assert f"config.json: {key} = " in errors
 
 
 def test_helpers_write_valid_files(weights: bytes) -> None:

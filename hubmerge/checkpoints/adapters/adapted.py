@@ -136,7 +136,7 @@ def _renaming(names: Shapes, targets: Shapes, adapter: Adapter) -> Renaming:
     if tower and all(targets.get(f"{tower}.{name}") == shape for name, shape in names.items()):
         return Renaming(add=tower)
     hint = f"for an adapter of a tower alone, write the tower in front of it: owner/tower+{adapter.label}"
-    raise ambiguous_names(adapter.label, best, hint=hint)
+    raise ambiguous_names(adapter.files.origin, best, hint=hint)
 
 
 def _as_float64(info: TensorInfo) -> TensorInfo:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorSpec, describe_shape
 from hubmerge.errors import CheckpointError
 
@@ -58,13 +59,13 @@ class Alignment:
         """
         found = {name: info.spec for name, info in checkpoint.tensors.items()}
         if found != self.specs:
-            raise self._changed(checkpoint.label, found)
+            raise self._changed(checkpoint.origin, found)
         return AlignedCheckpoint(checkpoint, self)
 
-    def _changed(self, label: str, found: Mapping[str, TensorSpec]) -> CheckpointError:
+    def _changed(self, origin: Origin, found: Mapping[str, TensorSpec]) -> CheckpointError:
         name = next(name for name in (*self.specs, *found) if found.get(name) != self.specs.get(name))
-        return CheckpointError(
-            f"{label}: the files changed after the merge was planned: tensor {name!r} was "
+        return origin.error(
+            f"the files changed after the merge was planned: tensor {name!r} was "
             f"{_described(self.specs.get(name))}, now it is {_described(found.get(name))}",
             hint="run the command again to plan with the present files",
             tensor=name,
@@ -130,8 +131,8 @@ class AlignedCheckpoint(Checkpoint):
         """
         for alias, owner in self.alignment.tied:
             if not torch.equal(self._checkpoint.read(alias), self._checkpoint.read(owner)):
-                raise CheckpointError(
-                    f"{self.label}: tensors {alias!r} and {owner!r} differ, though the base model's config ties them",
+                raise self.origin.error(
+                    f"tensors {alias!r} and {owner!r} differ, though the base model's config ties them",
                     hint="merge a checkpoint with tied embeddings, or exclude both tensors from the merge",
                     tensor=alias,
                 )

@@ -28,8 +28,8 @@ def experts_mismatch(base: Checkpoint, checkpoint: Checkpoint) -> CheckpointErro
     expected, found = _form(base), _form(checkpoint)
     if expected is None or found is None or expected == found:
         return None
-    return CheckpointError(
-        f"{checkpoint.label}: it stores {_FORMS[found]}, expected {_FORMS[expected]} as in the base model {base.label}",
+    return checkpoint.origin.error(
+        f"it stores {_FORMS[found]}, expected {_FORMS[expected]} as in the base model {base.label}",
         hint=f"convert the checkpoint to the form of the base model: {_CONVERT[expected]}",
     )
 

@@ -51,7 +51,7 @@ def match(
         CheckpointError: a tensor is unknown to the base model, is missing inside a component that the checkpoint has,
             or has another shape; or `selection` covers no tensor of the base model.
     """
-    selection.check(parameter_shapes(base.tensors), base.label)
+    selection.check(parameter_shapes(base.tensors), base.origin)
     found = _match_names(base, checkpoint, selection, ties or {})
     if isinstance(found, Alignment):
         return found
@@ -92,7 +92,7 @@ def _match_names(
     """Match by names up to a prefix; return the error to raise if that is not possible."""
     renamings = best_renamings(parameter_shapes(checkpoint.tensors), parameter_shapes(base.tensors))
     if len(renamings) > 1:
-        return ambiguous_names(checkpoint.label, renamings)
+        return ambiguous_names(checkpoint.origin, renamings)
     return _Matcher(base, checkpoint, selection, ties, renamings[0]).result()
 
 
@@ -175,8 +175,8 @@ class _Matcher:
     def _take(self, info: TensorInfo, target: str) -> CheckpointError | None:
         expected = self.base.tensors[target]
         if target in self.stored_names:
-            return CheckpointError(
-                f"{self.checkpoint.label}: tensors {self.stored_names[target]!r} and {info.name!r} both match "
+            return self.checkpoint.origin.error(
+                f"tensors {self.stored_names[target]!r} and {info.name!r} both match "
                 f"{target!r} of the base model {self.base.label}",
                 hint="save the checkpoint again with save_pretrained(), which writes each tensor under one name",
                 tensor=info.name,
@@ -184,8 +184,8 @@ class _Matcher:
         if info.shape != expected.shape:
             self.misshapen[target] = info.name
         elif not info.dtype.is_floating_point:
-            return CheckpointError(
-                f"{self.checkpoint.label}: tensor {info.name!r} is stored as {_dtype(info)}, expected a floating-point "
+            return self.checkpoint.origin.error(
+                f"tensor {info.name!r} is stored as {_dtype(info)}, expected a floating-point "
                 f"dtype ({target!r} of the base model {self.base.label} is {_dtype(expected)})",
                 hint="merge an unquantized version of this checkpoint",
                 tensor=info.name,
@@ -221,9 +221,8 @@ class _Matcher:
         for name in filter(self.selection.covers, saved):
             for partner in self._partners(name):
                 if partner not in saved:
-                    return CheckpointError(
-                        f"{self.checkpoint.label}: the adapter saved {name!r} but not {partner!r}, though the base "
-                        "model's config ties them",
+                    return self.checkpoint.origin.error(
+                        f"the adapter saved {name!r} but not {partner!r}, though the base model's config ties them",
                         hint=f'exclude it: tensors: {{exclude: ["{name}"]}}; or train the adapter again with '
                         "ensure_weight_tying=True",
                         tensor=name,
@@ -262,8 +261,8 @@ class _Matcher:
             return mismatches.error()
         if present:
             return None
-        return CheckpointError(
-            f"{self.checkpoint.label}: none of its {len(self.checkpoint.tensors)} tensors matches one of the "
+        return self.checkpoint.origin.error(
+            f"none of its {len(self.checkpoint.tensors)} tensors matches one of the "
             f"{len(selected)} tensors to be merged in the base model {self.base.label}",
             hint="set base_model to the model that this checkpoint was fine-tuned from",
         )

@@ -59,22 +59,22 @@ class Mismatches:
         error = experts_mismatch(self.base, self.checkpoint) or self._quantized()
         if error is not None:
             return error
-        label, base, details = self.checkpoint.label, self.base.label, "; ".join(self._details())
+        origin, base, details = self.checkpoint.origin, self.base.label, "; ".join(self._details())
         if self._mostly_mismatched():
-            return CheckpointError(
-                f"{label}: most of its tensors do not match the base model {base}{self._types()}: {details}",
+            return origin.error(
+                f"most of its tensors do not match the base model {base}{self._types()}: {details}",
                 hint=f"{_OTHER_BASE}, or remove the checkpoint from `models`",
                 tensor=self._first,
             )
         if self._has_other_depth():
-            return CheckpointError(
-                f"{label}: its layers are not those of the base model {base}: {details}",
+            return origin.error(
+                f"its layers are not those of the base model {base}: {details}",
                 hint=f"{_OTHER_BASE}; or, if the checkpoint is incomplete, save it again with save_pretrained()",
                 tensor=self._first,
             )
         way_out = _OTHER_BASE if self.misshapen or self.surplus else "save the complete checkpoint again"
-        return CheckpointError(
-            f"{label}: {details}",
+        return origin.error(
+            details,
             hint=f"{way_out}, or exclude the mismatched tensors: {self._rule()}",
             tensor=self._first,
         )
@@ -110,8 +110,8 @@ class Mismatches:
             if part is not None or (owner is self.checkpoint and settings):
                 cause = f"tensor {part!r} belongs to" if part is not None else "its config.json sets"
                 named = f" ({method})" if owner is self.checkpoint and isinstance(method, str) else ""
-                return CheckpointError(
-                    f"{owner.label}: {cause} a quantized format{named}, which cannot be merged",
+                return owner.origin.error(
+                    f"{cause} a quantized format{named}, which cannot be merged",
                     hint="merge an unquantized version of this model",
                     tensor=part,
                 )

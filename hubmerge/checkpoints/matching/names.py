@@ -12,6 +12,7 @@ import difflib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.errors import CheckpointError
 
@@ -72,11 +73,11 @@ def best_renamings(names: Shapes, targets: Shapes) -> list[Renaming]:
     return list(results.values()) if len(results) > 1 else best[:1]
 
 
-def ambiguous_names(label: str, renamings: Sequence[Renaming], *, hint: str | None = None) -> CheckpointError:
+def ambiguous_names(origin: Origin, renamings: Sequence[Renaming], *, hint: str | None = None) -> CheckpointError:
     """Return the error for a checkpoint whose names match the base model's in several ways."""
     ways = " or ".join(str(renaming) for renaming in renamings)
-    return CheckpointError(
-        f"{label}: its tensors match the base model in more than one way: {ways}",
+    return origin.error(
+        f"its tensors match the base model in more than one way: {ways}",
         hint=hint or "save the checkpoint as a whole model with save_pretrained(), so that its names are complete",
     )
 

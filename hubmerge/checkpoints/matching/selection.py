@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from hubmerge.checkpoints.matching.components import pattern_for
-from hubmerge.errors import CheckpointError
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.support.text import listed
 
 
@@ -52,12 +52,12 @@ class Selection:
         lists = (f"{key}: [{', '.join(json.dumps(glob) for glob in globs)}]" for key, globs in keys if globs)
         return f"tensors: {{{', '.join(lists)}}}"
 
-    def check(self, names: Collection[str], label: str) -> None:
+    def check(self, names: Collection[str], origin: Origin) -> None:
         """Check that the selection covers at least one tensor.
 
         Args:
             names: the base model's parameters.
-            label: the base model's name in messages.
+            origin: the base model's place.
 
         Raises:
             CheckpointError: no tensor is left; the message names the key of the recipe and some of the tensors.
@@ -74,9 +74,9 @@ class Selection:
         wrong = [glob for key in keys for glob in globs[key]]
         where = " and ".join(f"`tensors: {key}`" for key in keys)
         shown = listed([f'"{glob}"' for glob in wrong], most=4)
-        raise CheckpointError(
-            f"no tensor of the base model {label} is left to merge under {where} in the recipe ({shown}); "
-            f"its tensors are, for example, {', '.join(repr(name) for name in _examples(names, wrong[0]))}",
+        raise origin.error(
+            f"no tensor of the base model is left to merge under {where} in the recipe ({shown}); its tensors are, for "
+            f"example, {', '.join(repr(name) for name in _examples(names, wrong[0]))}",
             hint=glob_hint(wrong[0], names),
         )
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from hubmerge.errors import CheckpointError
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.support.text import counted
 
 _COUNT = re.compile(r"(?:^|_)(?:layers?|blocks?|depths?|stages?|experts)$")
@@ -22,35 +22,32 @@ MOST_LABELS = 1_000_000
 """Highest number of labels: transformers generates a name for each."""
 
 
-def check_config(config: Mapping[str, Any], names: Collection[str], label: str) -> None:
+def check_config(config: Mapping[str, Any], names: Collection[str], place: Origin | str) -> None:
     """Refuse a config with more layers or experts than there are tensors, or with more than a million labels.
 
     Args:
         config: the content of config.json.
         names: the names of the model's tensors.
-        label: the model's name in messages.
+        place: the model's place, or its name in messages.
 
     Raises:
         CheckpointError: a size in the config is not plausible.
     """
     problem = implausible_size(config, names)
     if problem is not None:
-        raise CheckpointError(
-            f"{label}: {problem}",
-            hint="restore the config.json that was saved with the weights",
-            file=f"{label}/config.json",
-        )
+        hint = "restore the config.json that was saved with the weights"
+        raise Origin.of(place).in_file("config.json").error(problem, hint=hint)
 
 
 def implausible_size(config: Mapping[str, Any], names: Collection[str]) -> str | None:
     """Return what is implausible about the sizes in a config, in words; None if nothing is.
 
     >>> implausible_size({"num_hidden_layers": 5000}, ["embed.weight", "head.weight"])
-    'config.json sets num_hidden_layers = 5000, but the model has 2 tensors'
+    'num_hidden_layers = 5000, but the model has 2 tensors'
     """
     for key, size in _sizes(config):
         if size > (MOST_LABELS if key == LABELS else max(len(names), ALWAYS_ALLOWED)):
-            return f"config.json sets {key} = {size}, but the model has {counted(len(names), 'tensor')}"
+            return f"{key} = {size}, but the model has {counted(len(names), 'tensor')}"
     return None
 
 

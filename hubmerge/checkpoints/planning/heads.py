@@ -63,8 +63,8 @@ def _other_classes(
     in_adapter = checkpoint.tensors[name].saved_in_adapter
     found = "classes that an adapter does not name" if in_adapter else _described(checkpoint.config)
     merge = selection.including([*selection.include, glob] if selection.include else ["*"])
-    return CheckpointError(
-        f"{checkpoint.label}: {name!r} belongs to a classification head for {found}, but the head of the base model "
+    return checkpoint.origin.error(
+        f"{name!r} belongs to a classification head for {found}, but the head of the base model "
         f"{base.label} is for {_described(base.config)}",
         hint=f"keep the base model's head: {selection.excluding([glob])}; or, if both heads have the same classes in "
         f"the same order, merge it: {merge}",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hubmerge.checkpoints.matching.names import Shapes
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.planning.trial_load import LoadResult, Mismatch, load_without_values
 from hubmerge.checkpoints.tensors import describe_shape
 from hubmerge.errors import CheckpointError
@@ -16,7 +17,7 @@ _RESTORE = "restore the config.json that was saved with the weights"
 _MOST_NAMES = 3
 
 
-def check_loads(config: Mapping[str, Any], written: Shapes, original: Shapes, label: str) -> tuple[str, ...]:
+def check_loads(config: Mapping[str, Any], written: Shapes, original: Shapes, place: Origin | str) -> tuple[str, ...]:
     """Check that transformers finds in a model to be written all that it finds in the original.
 
     Missing or unused weights that the original has too are notes, not errors. So is a class that transformers does not
@@ -26,7 +27,7 @@ def check_loads(config: Mapping[str, Any], written: Shapes, original: Shapes, la
         config: the content of config.json.
         written: names and shapes of the tensors to be written.
         original: names and shapes in the files of the model that `config` belongs to.
-        label: the name of that model in messages.
+        place: the place of that model, or its name in messages.
 
     Returns:
         Notes on loading for the user, one sentence each.
@@ -34,69 +35,70 @@ def check_loads(config: Mapping[str, Any], written: Shapes, original: Shapes, la
     Raises:
         CheckpointError: weights or layers would be missing, have another shape, or none is found at all.
     """
-    result = load_without_values(config, written, label)
+    origin = Origin.of(place)
+    result = load_without_values(config, written, origin)
     if not isinstance(result, LoadResult):
         return (f"loading of the merged model is not checked: {result.reason}",)
-    _check_match(result, config, written, label)
+    _check_match(result, config, written, origin)
     missing = set(result.missing)
     if missing and set(written) != set(original):
-        original_result = load_without_values(config, original, label)
+        original_result = load_without_values(config, original, origin)
         missing -= set(original_result.missing) if isinstance(original_result, LoadResult) else set()
         if missing:
-            raise CheckpointError(
-                f"{label}: the merged model would lack {_some(sorted(missing))}: tied copies are not written, and "
+            raise origin.error(
+                f"the merged model would lack {_some(sorted(missing))}: tied copies are not written, and "
                 f"{result.class_name} of transformers does not tie them with this config.json",
                 hint="set `tie_word_embeddings` to false in the base model's config.json",
                 tensor=min(missing),
             )
     notes = []
     if result.missing:
-        notes.append(f"{label} lacks {_some(result.missing)}, which {result.class_name} initializes randomly on load")
+        notes.append(f"{origin} lacks {_some(result.missing)}, which {result.class_name} initializes randomly on load")
     if result.unexpected:
         notes.append(
-            f"{result.class_name} does not use {_some(result.unexpected)} of {label}; they are written like all others"
+            f"{result.class_name} does not use {_some(result.unexpected)} of {origin}; they are written like all others"
         )
     return tuple(notes)
 
 
-def _check_match(result: LoadResult, config: Mapping[str, Any], shapes: Shapes, label: str) -> None:
+def _check_match(result: LoadResult, config: Mapping[str, Any], shapes: Shapes, origin: Origin) -> None:
     """Refuse weights that the class does not find, or that have other shapes or layers than config.json gives."""
     if not result.finds_any:
-        raise _nothing_found(result, config, shapes, label)
+        raise _nothing_found(result, config, shapes, origin)
     if result.mismatched:
-        problem = f"config.json does not match the weights: {_some([_described(one) for one in result.mismatched])}"
+        problem = f"does not match the weights: {_some([_described(one) for one in result.mismatched])}"
     elif result.lacking_layers:
-        problem = f"config.json describes layers that the weights do not have: {_some(result.lacking_layers)}"
+        problem = f"describes layers that the weights do not have: {_some(result.lacking_layers)}"
     elif result.surplus_layers:
-        problem = f"the weights have layers that config.json does not describe: {_some(result.surplus_layers)}"
+        problem = f"the weights have layers that it does not describe: {_some(result.surplus_layers)}"
     else:
         return
-    raise CheckpointError(f"{label}: {problem}", hint=_RESTORE, file=f"{label}/config.json")
+    raise origin.in_file("config.json").error(problem, hint=_RESTORE)
 
 
-def _nothing_found(result: LoadResult, config: Mapping[str, Any], shapes: Shapes, label: str) -> CheckpointError:
-    prefix = _wrapper_prefix(config, shapes, label)
+def _nothing_found(result: LoadResult, config: Mapping[str, Any], shapes: Shapes, origin: Origin) -> CheckpointError:
+    prefix = _wrapper_prefix(config, shapes, origin)
     if prefix is not None:
-        return CheckpointError(
-            f"{label}: all tensor names begin with {prefix!r}, so {result.class_name} of transformers finds no weights",
+        return origin.error(
+            f"all tensor names begin with {prefix!r}, so {result.class_name} of transformers finds no weights",
             hint="save the model inside the wrapper, for DataParallel: model.module.save_pretrained(folder)",
             tensor=min(shapes),
         )
-    return CheckpointError(
-        f"{label}: {result.class_name} of transformers finds none of its weights: the tensors have other names "
+    return origin.error(
+        f"{result.class_name} of transformers finds none of its weights: the tensors have other names "
         f"({min(shapes)!r}, for example)",
         hint=_RESTORE,
         tensor=min(shapes),
     )
 
 
-def _wrapper_prefix(config: Mapping[str, Any], shapes: Shapes, label: str) -> str | None:
+def _wrapper_prefix(config: Mapping[str, Any], shapes: Shapes, origin: Origin) -> str | None:
     """Return the common prefix of all names without which the class finds its weights, None if there is none."""
     first, last = min(shapes), max(shapes)
     for end in (dot.end() for dot in re.finditer(r"\.", first)):
         if not last.startswith(first[:end]):
             break
-        result = load_without_values(config, {name[end:]: shape for name, shape in shapes.items()}, label)
+        result = load_without_values(config, {name[end:]: shape for name, shape in shapes.items()}, origin)
         if isinstance(result, LoadResult) and result.finds_any:
             return first[:end]
     return None
@@ -104,7 +106,7 @@ def _wrapper_prefix(config: Mapping[str, Any], shapes: Shapes, label: str) -> st
 
 def _described(mismatch: Mismatch) -> str:
     in_files, by_config = describe_shape(mismatch.in_files), describe_shape(mismatch.by_config)
-    return f"{mismatch.name!r} is {in_files} in the files, {by_config} by config.json"
+    return f"{mismatch.name!r} is {in_files} in the files, {by_config} by the config"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -173,8 +173,8 @@ def make_plan(
     check_heads([tensor.name for tensor in tensors if tensor.merged], base, checkpoints, rule, selection)
     plan = MergePlan(tensors, left_out, rule.description)
     if not plan.merged:
-        raise CheckpointError(
-            f"{base.label}: nothing to merge: no checkpoint has a tensor that `tensors` in the recipe covers",
+        raise base.origin.error(
+            "nothing to merge: no checkpoint has a tensor that `tensors` in the recipe covers",
             hint="widen `tensors: {include: [...], exclude: [...]}` in the recipe, or remove it to merge all tensors",
         )
     return plan
@@ -217,11 +217,10 @@ def _planned(
 
 def _quantized(info: TensorInfo, owner: Checkpoint) -> CheckpointError:
     dtype = str(info.dtype).removeprefix("torch.")
-    return CheckpointError(
-        f"{owner.label}: tensor {info.name!r} is stored as {dtype}, in a quantized format that cannot be merged",
+    return owner.origin.error(
+        f"tensor {info.name!r} is stored as {dtype}, in a quantized format that cannot be merged",
         hint="merge an unquantized version of this model",
         tensor=info.name,
-        file=f"{owner.label}/{info.file}",
     )
 
 
@@ -234,8 +233,8 @@ def _only_some(
 ) -> CheckpointError:
     lacking = next(checkpoint for checkpoint in checkpoints if checkpoint not in having)
     component = component_of(name)
-    return CheckpointError(
-        f"{lacking.label}: {component} is missing, which {having[0].label} has (for example {name!r})",
+    return lacking.origin.error(
+        f"{component} is missing, which {having[0].label} has (for example {name!r})",
         hint=f"keep the base model's: {rule_for_all(list(base.tensors), checkpoints, selection)}",
         tensor=name,
     )
@@ -270,8 +269,8 @@ def check_ties(checkpoint: Checkpoint, plan: MergePlan) -> None:
     for alias, owner in plan.left_out:
         both = alias in checkpoint.tensors and owner in checkpoint.tensors
         if both and not torch.equal(checkpoint.read(alias), checkpoint.read(owner)):
-            raise CheckpointError(
-                f"{checkpoint.label}: tensors {alias!r} and {owner!r} differ, though its config.json ties them",
+            raise checkpoint.origin.error(
+                f"tensors {alias!r} and {owner!r} differ, though its config.json ties them",
                 hint="set `tie_word_embeddings` to false in the base model's config.json",
                 tensor=alias,
             )

@@ -18,7 +18,7 @@ import torch
 from hubmerge.checkpoints.matching.components import layers_of, stack_of
 from hubmerge.checkpoints.matching.names import Shapes
 from hubmerge.checkpoints.model_class.class_lookup import UnknownClass, find_class, import_classes, structure_only
-from hubmerge.errors import CheckpointError
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.support import memo
 
 _KIND = "loads"
@@ -56,13 +56,13 @@ class LoadResult:
     surplus_layers: tuple[str, ...]
 
 
-def load_without_values(config: Mapping[str, Any], shapes: Shapes, label: str) -> LoadResult | UnknownClass:
+def load_without_values(config: Mapping[str, Any], shapes: Shapes, origin: Origin) -> LoadResult | UnknownClass:
     """Return what transformers finds in files with these tensors beside this config.json, from the memo if known.
 
     Args:
         config: the content of config.json.
         shapes: names and shapes of the tensors in the files.
-        label: the model's name in messages.
+        origin: the model's place.
 
     Raises:
         CheckpointError: transformers cannot build the class from the config.
@@ -71,13 +71,13 @@ def load_without_values(config: Mapping[str, Any], shapes: Shapes, label: str) -
     question = json.dumps([structure, sorted(shapes.items())], sort_keys=True).encode()
     result: LoadResult | UnknownClass | None = memo.get(_KIND, question, LoadResult)
     if result is None:
-        result = _load(structure, shapes, label)
+        result = _load(structure, shapes, origin)
         if isinstance(result, LoadResult):
             memo.put(_KIND, question, result)
     return result
 
 
-def _load(structure: Mapping[str, Any], shapes: Shapes, label: str) -> LoadResult | UnknownClass:
+def _load(structure: Mapping[str, Any], shapes: Shapes, origin: Origin) -> LoadResult | UnknownClass:
     import_classes()
     found = find_class(structure)
     if isinstance(found, UnknownClass):
@@ -99,11 +99,10 @@ def _load(structure: Mapping[str, Any], shapes: Shapes, label: str) -> LoadResul
     except ImportError as error:
         return UnknownClass(f"{found.__name__} of transformers: {_first_sentence(error)}")
     except Exception as error:  # a config is free text: the errors of a class have no common type
-        raise CheckpointError(
-            f"{label}: {found.__name__} of transformers cannot be built from config.json: "
+        raise origin.in_file("config.json").error(
+            f"{found.__name__} of transformers cannot be built from it: "
             f"{type(error).__name__}: {_first_sentence(error)}",
             hint="restore the config.json that was saved with the weights",
-            file=f"{label}/config.json",
         ) from error
     return _result(found.__name__, {name for name, _ in model.named_parameters()}, info)
 

@@ -241,17 +241,17 @@ def test_the_hint_of_a_surplus_component_is_a_selection_that_works(opened: Open)
     [
         (
             Selection(include=("vision_model",)),
-            'no tensor of the base model base is left to merge under `tensors: include` in the recipe ("vision_model")',
+            'no tensor of the base model is left to merge under `tensors: include` in the recipe ("vision_model")',
             "for all tensors of vision_model write `vision_model.*`",
         ),
         (
             Selection(exclude=("*", "logit_scale")),
-            "no tensor of the base model base is left to merge under `tensors: exclude` in the recipe",
+            "no tensor of the base model is left to merge under `tensors: exclude` in the recipe",
             "globs match whole names: `vision_model.*`, `text_model.*`, `*.bias`",
         ),
         (
             Selection(include=("*.bias",), exclude=("*.bias",)),
-            "no tensor of the base model base is left to merge under `tensors: include` and `tensors: exclude` in",
+            "no tensor of the base model is left to merge under `tensors: include` and `tensors: exclude` in",
             "globs match whole names",
         ),
     ],
@@ -261,7 +261,7 @@ def test_a_selection_that_covers_no_tensor_is_refused(
 ) -> None:
     with pytest.raises(CheckpointError) as caught:
         align(opened("base", WHOLE), opened("tower", TOWER), selection=selection)
-    assert caught.value.message.startswith(message)
+    assert caught.value.message.startswith(f"base: {message}")
     examples = ("vision_model.embeddings.class_embedding", "text_model.embeddings.token.weight")
     assert all(repr(name) in caught.value.message for name in (*examples, "visual_projection.weight"))
     assert hint in (caught.value.hint or "")

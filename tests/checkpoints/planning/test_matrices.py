@@ -129,8 +129,8 @@ TENSORS = dict(
         ({}, "no model_type"),
         ({"model_type": "no-such-model"}, "no-such-model"),
         ({"model_type": "bert", "hidden_size": "wide"}, "bert"),
-        ({"model_type": "bert", "num_hidden_layers": 10**9}, "config.json sets num_hidden_layers"),
-        ({"model_type": "clip", "vision_config": {"num_hidden_layers": 10**9}}, "config.json sets num_hidden_layers"),
+        ({"model_type": "bert", "num_hidden_layers": 10**9}, "num_hidden_layers = 1000000000, but"),
+        ({"model_type": "clip", "vision_config": {"num_hidden_layers": 10**9}}, "num_hidden_layers = 1000000000, but"),
     ],
 )
 def test_without_a_class_matrices_are_found_by_shape_and_name(config: dict[str, Any], reason: str) -> None:
