@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from hubmerge.errors import MachineError
+from hubmerge.support.files import atomic_file, unique_partial_path
 
 
 @contextmanager
@@ -19,17 +18,10 @@ def whole_file(file: Path) -> Iterator[BinaryIO]:
     Raises:
         MachineError: the file cannot be written: disk full, no permission, no folder.
     """
-    temporary = file.with_name(f".{file.name}.{uuid.uuid4().hex}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as out:
-                yield out
-                out.flush()
-                os.fsync(out.fileno())
-            temporary.replace(file)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with atomic_file(file, temporary=unique_partial_path(file)) as out:
+            yield out
     except OSError as error:
         raise MachineError(
             f"{file}: cannot be written: {error.strerror or error}",

@@ -20,6 +20,7 @@ from hubmerge.hub.client import api
 from hubmerge.hub.failures import status_of
 from hubmerge.hub.fetch import list_files
 from hubmerge.hub.retry import call, create_commit
+from hubmerge.support.files import replace_folder
 from hubmerge.support.names import MANIFEST_FILE, STATE_BRANCH
 
 DIGEST_CHARACTERS = 32
@@ -82,9 +83,7 @@ def fetch_state(repo: str, digest: str, folder: Path) -> bool:
             )
     if not (partial / name).is_dir():
         return False
-    if folder.exists():
-        shutil.rmtree(folder)
-    (partial / name).rename(folder)
+    replace_folder(partial / name, folder)
     shutil.rmtree(partial)
     return True
 

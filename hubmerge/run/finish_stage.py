@@ -18,6 +18,7 @@ from hubmerge.run.metadata_files import write_metadata_files
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.run.step_report import record_steps, with_written_model
+from hubmerge.support.files import partial_path, replace_folder
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class FinishStage:
 
     def _finish_model(self, batch: StepBatch, report: RunReport, folder: Path) -> RunReport:
         context, step = self.context, batch.last
-        partial = folder.with_name(f".{folder.name}.partial")
+        partial = partial_path(folder)
         for outdated in (partial, folder):
             shutil.rmtree(outdated, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -56,7 +57,7 @@ class FinishStage:
         finished = with_written_model(report.steps[-1], partial, scores, written.rounding, dtypes)
         report = report.with_step(finished).until(step)
         write_metadata_files(partial, report, context.stream, context.base_folder)
-        partial.rename(folder)
+        replace_folder(partial, folder)
         return report
 
     def _write(self, batch: StepBatch, folder: Path) -> WrittenModel:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubmerge.errors import MachineError
-from hubmerge.support.files import partial_path, remove_folder
+from hubmerge.support.files import partial_path, remove_folder, replace_folder
 from hubmerge.support.names import REPORT_FILE, step_tag
 
 
@@ -73,5 +73,4 @@ class OutFolder:
         partial = partial_path(place)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(folder, partial)
-        remove_folder(place)
-        partial.rename(place)
+        replace_folder(partial, place)
