@@ -1,4 +1,4 @@
-"""The recipe language of hubmerge: YAML in, a checked recipe and its lock out. Neither torch nor the network.
+"""The recipe language of hubmerge: reading, checking and locking recipes, without torch and without the network.
 
 >>> from merge_recipes import parse_recipe
 >>> loaded = parse_recipe('''

@@ -8,10 +8,10 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """Return compact JSON with sorted keys and ASCII characters; `1.0` is written as `1`.
+    r"""Return compact JSON with sorted keys and ASCII characters; `1.0` is written as `1`.
 
     >>> canonical_json({"b": 1.0, "a": "é"})
-    '{"a":"\\\\u00e9","b":1}'
+    '{"a":"\\u00e9","b":1}'
     """
     return json.dumps(_without_integral_floats(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 

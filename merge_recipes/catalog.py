@@ -1,4 +1,4 @@
-"""A recipe against a catalog: the merge methods with their parameters, the kinds of task and the metrics there are."""
+"""Checks of a recipe against a catalog of merge methods, parameters, kinds of task and metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from merge_recipes.canonical import canonical_json
-from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, nearest, shown
+from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, format_value, nearest
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.mergekit import OTHER_METHODS
 from merge_recipes.parameters import is_per_tensor, parameter_fields, parameters_from, selects_every_tensor
@@ -25,11 +25,11 @@ _MAX_COMBINATIONS = 5_000
 
 
 class Catalog(Protocol):
-    """What a recipe may name."""
+    """The merge methods, kinds of task and metrics that a recipe can name."""
 
     @property
     def methods(self) -> Mapping[str, type[BaseModel]]:
-        """The parameters class of each merge method, by the method's name."""
+        """The parameters class of each merge method, by name."""
 
     @property
     def task_kinds(self) -> Collection[str]:
@@ -37,23 +37,26 @@ class Catalog(Protocol):
 
     @property
     def metrics(self) -> Collection[str]:
-        """The metrics that are certain to be there; other names are allowed."""
+        """The metrics of hubmerge. Recipes can name others, which are looked up in the evaluate library."""
 
 
 def check_recipe(loaded: LoadedRecipe, catalog: Catalog) -> list[str]:
-    """Check what a recipe names against the catalog, and return remarks that are no errors.
+    """Check the names and values of a recipe against the catalog.
+
+    Returns:
+        Notes on what is allowed, but perhaps a mistake.
 
     Raises:
-        RecipeError: with every name and every value that the catalog does not allow.
+        RecipeError: the recipe has names or values that the catalog does not allow; the error lists all of them.
     """
     problems = broken_catalog_rules(loaded.document, catalog)
     if problems:
         raise RecipeError(problems)
-    return [str(remark) for remark in remarks(loaded, catalog)]
+    return [str(note) for note in notes(loaded, catalog)]
 
 
 def broken_catalog_rules(document: Document, catalog: Catalog) -> list[Problem]:
-    """Return everything in the document that the catalog does not allow."""
+    """Return one problem for each name or value that the catalog does not allow."""
     problems = [*_task_kinds(document, catalog)]
     method = mapping_at(document).get("merge_method")
     if isinstance(method, str) and method:
@@ -70,7 +73,7 @@ def _unknown_method(document: Document, method: str, catalog: Catalog) -> Proble
         known = ", ".join(sorted(catalog.methods))
         message = f"mergekit's method {method} is not supported; expected one of: {known}"
     else:
-        message = f"there is no merge method {shown(method)}{did_you_mean(method, catalog.methods)}"
+        message = f"there is no merge method {format_value(method)}{did_you_mean(method, catalog.methods)}"
     return document.problem(("merge_method",), message)
 
 
@@ -78,12 +81,12 @@ def _task_kinds(document: Document, catalog: Catalog) -> Iterator[Problem]:
     for path, task in items_at(document, "evaluate", "tasks"):
         kind = task.get("kind")
         if isinstance(kind, str) and kind and kind not in catalog.task_kinds:
-            message = f"there is no kind of task {shown(kind)}{did_you_mean(kind, catalog.task_kinds)}"
+            message = f"there is no kind of task {format_value(kind)}{did_you_mean(kind, catalog.task_kinds)}"
             yield document.problem((*path, "kind"), message)
 
 
 class _ParameterCheck:
-    """Checks the parameters of both levels, and every value of their filter lists, against one class."""
+    """Check of the parameters of a recipe and its entries, with their filter lists, against a parameters class."""
 
     def __init__(self, document: Document, method: str, parameters_class: type[BaseModel]) -> None:
         self._document = document
@@ -92,32 +95,27 @@ class _ParameterCheck:
         self._fields = parameter_fields(parameters_class)
 
     def problems(self) -> list[Problem]:
-        """Return what is wrong with single values; if nothing is, what is wrong with them together."""
-        top = self._parameters((), mapping_at(self._document))
+        """Return the problems of single values or, if there are none, of their combinations."""
+        top = _parameters_in(mapping_at(self._document))
         entries = [
-            ((*entry.path, "parameters"), self._parameters(entry.path, entry.data))
+            ((*entry.path, "parameters"), _parameters_in(entry.data))
             for entry in raw_entries(self._document)
             if not is_base(self._document, entry)
         ]
         found: list[Problem] = []
-        whole = True
+        readable = True
         for path, parameters in [(_TOP, top), *entries]:
             for name, value in parameters.items():
-                whole &= not any(value_shape(self._document, (*path, name), value))
-                found += self._one((*path, name), name, value, of_entry=path != _TOP)
-        return [*self._together(top, entries)] if whole and not found else found
+                readable &= not any(value_shape(self._document, (*path, name), value))
+                found += self._parameter_problems((*path, name), name, value, of_entry=path != _TOP)
+        return [*self._combination_problems(top, entries)] if readable and not found else found
 
-    @staticmethod
-    def _parameters(path: KeyPath, data: Mapping[str, Any]) -> dict[str, Any]:
-        value = data.get("parameters")
-        return value if isinstance(value, dict) else {}
-
-    def _one(self, path: KeyPath, name: str, value: Any, *, of_entry: bool = False) -> Iterator[Problem]:
+    def _parameter_problems(self, path: KeyPath, name: str, value: Any, *, of_entry: bool = False) -> Iterator[Problem]:
         field = self._fields.get(name)
         if field is None:
-            message = f"the method {self._method} has no such parameter{did_you_mean(name, self._fields)}"
-            # `{alpha: 0,5}` is alpha and a key 5.
-            hint = "write numbers with a point: 0.5" if name.isdigit() else None
+            message = f"the method {self._method} has no parameter {name}{did_you_mean(name, self._fields)}"
+            # In YAML, `{alpha: 0,5}` has the keys alpha and 5.
+            hint = "write decimal numbers with a point: 0.5" if name.isdigit() else None
             yield self._document.problem(path, message, hint, at_key=True)
         elif of_entry and not is_per_tensor(field):
             message = "this parameter has one value for the whole stream"
@@ -126,9 +124,9 @@ class _ParameterCheck:
             yield self._document.problem(path, "this parameter has one value for all tensors, got a list")
         elif not any(value_shape(self._document, path, value)):
             for place, single in _values(path, value):
-                yield from self._misfits(place, name, single)
+                yield from self._value_problems(place, name, single)
 
-    def _misfits(self, path: KeyPath, name: str, value: Any) -> Iterator[Problem]:
+    def _value_problems(self, path: KeyPath, name: str, value: Any) -> Iterator[Problem]:
         for details in self._errors({name: value}):
             if details["loc"][:1] == (name,) and details["type"] != "missing":
                 plain = self._document.marks.plain.get(path)
@@ -142,23 +140,25 @@ class _ParameterCheck:
             return [*error.errors(include_url=False)]
         return []
 
-    def _together(self, top: Mapping[str, Any], entries: list[tuple[KeyPath, dict[str, Any]]]) -> Iterator[Problem]:
-        """Check required parameters, and rules between parameters, for every combination that differs in one value."""
+    def _combination_problems(
+        self, top: Mapping[str, Any], entries: list[tuple[KeyPath, dict[str, Any]]]
+    ) -> Iterator[Problem]:
+        """Check required parameters and rules between parameters for the combinations of values that tensors have."""
         different = {canonical_json(parameters): (path, parameters) for path, parameters in reversed(entries)}
         combinations = (
             (path if parameters else _TOP, values)
             for path, parameters in different.values()
             for values in _combinations(parameters, top)
         )
-        told: set[str] = set()
+        reported: set[str] = set()
         for path, values in islice(combinations, _MAX_COMBINATIONS):
             for details in self._errors(values):
-                problem = self._told_together(details, path)
-                if str(problem) not in told:
-                    told.add(str(problem))
+                problem = self._combination_problem(details, path)
+                if str(problem) not in reported:
+                    reported.add(str(problem))
                     yield problem
 
-    def _told_together(self, details: Any, path: KeyPath) -> Problem:
+    def _combination_problem(self, details: Any, path: KeyPath) -> Problem:
         if details["type"] != "missing":
             message, hint = value_message(details, None)
             return self._document.problem((*path, *details["loc"]), message, hint)
@@ -169,8 +169,13 @@ class _ParameterCheck:
         return self._document.problem((*path, name), message)
 
 
+def _parameters_in(data: Mapping[str, Any]) -> dict[str, Any]:
+    value = data.get("parameters")
+    return value if isinstance(value, dict) else {}
+
+
 def _combinations(*levels: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Yield the values that tensors can meet: those without any filter first, then each filter's by itself."""
+    """Yield combinations of values: first without filters, then each filtered value with the others' defaults."""
     plain: dict[str, Any] = {}
     filtered: list[tuple[str, Any]] = []
     for level in levels:
@@ -198,21 +203,21 @@ def _values(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
         yield (*path, index, "value"), item["value"]
 
 
-def remarks(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
-    """Return what is allowed but perhaps not meant."""
+def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
+    """Return notes on what is allowed, but perhaps a mistake."""
     document = loaded.document
-    found = [*_same_checkpoint_twice(loaded), *_unreachable_filters(document)]
+    found = [*_repeated_checkpoints(loaded), *_unreachable_filters(document)]
     for path, task in items_at(document, "evaluate", "tasks"):
         for index, metric in enumerate(task.get("metrics", [])):
             match = nearest(metric, catalog.metrics)
             if metric not in catalog.metrics and match is not None:
-                message = f"{shown(metric)} is looked up in the evaluate library; did you mean {match}?"
+                message = f"{format_value(metric)} is looked up in the evaluate library; did you mean {match}?"
                 found.append(document.problem((*path, "metrics", index), message))
-    found += _tasks_of_no_entry(loaded)
+    found += _tasks_without_entry(loaded)
     return sorted(found, key=lambda problem: (problem.line or 0, problem.column or 0))
 
 
-def _same_checkpoint_twice(loaded: LoadedRecipe) -> Iterator[Problem]:
+def _repeated_checkpoints(loaded: LoadedRecipe) -> Iterator[Problem]:
     seen: dict[tuple[str, ...], int] = {}
     for index, entry in enumerate(loaded.recipe.models):
         if not isinstance(entry, StreamEntry):
@@ -220,7 +225,7 @@ def _same_checkpoint_twice(loaded: LoadedRecipe) -> Iterator[Problem]:
         earlier = seen.setdefault(checkpoint_key(entry.model), index)
         if earlier != index:
             line = loaded.marks.value(("models", earlier))[0]
-            message = f"the same checkpoint as in line {line}: it is merged twice"
+            message = f"this checkpoint is merged twice: it is also in line {line}"
             yield loaded.document.problem(("models", index, "model"), message)
 
 
@@ -236,7 +241,7 @@ def _unreachable_filters(document: Document) -> Iterator[Problem]:
                     break
 
 
-def _tasks_of_no_entry(loaded: LoadedRecipe) -> Iterator[Problem]:
+def _tasks_without_entry(loaded: LoadedRecipe) -> Iterator[Problem]:
     if loaded.recipe.has_queries:
         return
     names = [entry.name for entry in loaded.recipe.entries]
@@ -244,11 +249,9 @@ def _tasks_of_no_entry(loaded: LoadedRecipe) -> Iterator[Problem]:
     for index, task in enumerate(tasks):
         matches = candidates(task, names)
         if len(matches) != 1:
-            which = (
-                f"{len(matches)} entries ({', '.join(matches)}) fit its name" if matches else "no entry fits its name"
-            )
+            which = f"several entries match its name: {', '.join(matches)}" if matches else "no entry matches its name"
             yield loaded.document.problem(
                 ("evaluate", "tasks", index, "name"),
-                f"this task belongs to no entry of the stream ({which}): it is scored after every step",
-                "add `model:` with the name of an entry, if it belongs to one",
+                f"this task belongs to no entry of the stream and is scored after every step ({which})",
+                "if it belongs to an entry, add `model:` with the name of the entry",
             )

@@ -1,4 +1,4 @@
-"""SHA-256 digests of what a recipe says, and of what goes into each step."""
+"""SHA-256 digests of a recipe's content and of the inputs of each step."""
 
 from __future__ import annotations
 
@@ -10,23 +10,30 @@ CHAIN_FORMAT = 1
 
 
 def recipe_digest(recipe: Recipe) -> str:
-    """Return the digest of a recipe's content: comments, the order of keys and defaults written out do not matter."""
+    """Return the digest of a recipe's content; comments, the order of keys and written defaults do not change it."""
     return content_digest(recipe.model_dump(mode="json", exclude_defaults=True))
 
 
 def _identity(model: LockedModel) -> list[str | None]:
-    """What says which weights are meant: the commits, and for a model or adapter in a subfolder also the folders."""
+    """Return the commits of a model and its adapter, followed by their subfolders if there are any."""
     reference = model.reference
     folders = [reference.subfolder, reference.adapter.subfolder if reference.adapter is not None else None]
     return [model.commit, model.adapter_commit, *(folders if any(folders) else [])]
 
 
 def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
-    """Return digests that identify the merged weights of step 0 (the base model), 1, 2, ... by what went into them.
+    """Return digests that identify the merged weights of step 0 (the base model), 1, 2, ... by their inputs.
 
-    Digest 0 covers the base model's commit, the method, its top-level parameters, dtypes and tensor rules; digest t
-    covers digest t-1, the commits of entry t and its parameters. What comes later in the stream, what is evaluated and
-    where it is published changes no digest, so a stream that grows keeps those it has.
+    Digest 0 covers the base model's commit, the method, its top-level parameters, dtypes and tensor rules. Digest t
+    covers digest t-1, the commits of entry t and its parameters. Later entries, tasks and the target change no digest,
+    so a stream that is extended keeps its digests.
+
+    Args:
+        recipe: a recipe whose stream has the models of the lock, in this order.
+        lock: the lock of the recipe.
+
+    Returns:
+        One digest per step, beginning with step 0.
     """
     digest = content_digest(
         {

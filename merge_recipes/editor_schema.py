@@ -1,4 +1,4 @@
-"""The recipe language as a JSON Schema, so that editors complete recipes and tell what a key means."""
+"""JSON Schema of recipes, with which editors complete and explain keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,11 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 def json_schema(catalog: Catalog | None = None) -> dict[str, Any]:
-    """Return the JSON Schema of recipes; with a catalog also the names of methods, parameters and kinds of task."""
+    """Return the JSON Schema of recipes.
+
+    Args:
+        catalog: the installed methods and kinds of task; with it, the schema lists their names and parameters.
+    """
     schema = Recipe.model_json_schema(schema_generator=_Generator)
     schema = {"$schema": _DIALECT, **schema, "title": "hubmerge recipe"}
     definitions = schema["$defs"]
@@ -26,7 +30,7 @@ def json_schema(catalog: Catalog | None = None) -> dict[str, Any]:
         schema["allOf"] = [
             {
                 "if": {"properties": {"merge_method": {"const": name}}, "required": ["merge_method"]},
-                "then": {"properties": _method_properties(parameters_class, schema)},
+                "then": {"properties": _method_properties(parameters_class)},
             }
             for name, parameters_class in sorted(catalog.methods.items())
         ]
@@ -38,9 +42,9 @@ def json_schema(catalog: Catalog | None = None) -> dict[str, Any]:
 
 
 def _included_task(task: Mapping[str, Any]) -> dict[str, Any]:
-    """A task in a file of its own: no key but `include` is required, and those beside it go before the file's."""
-    path = {"type": "string", "minLength": 1, "description": "A YAML file with the keys of a task."}
-    described = {"description": "A task that is kept in a file of its own.", "type": "object"}
+    """Return the schema of a task in a separate file, where only `include` is required."""
+    path = {"type": "string", "minLength": 1, "description": "A YAML file with the keys of one task."}
+    described = {"description": "A task in a separate file.", "type": "object"}
     properties = {INCLUDE: path, **task["properties"]}
     return {**described, "properties": properties, "required": [INCLUDE], "additionalProperties": False}
 
@@ -48,11 +52,11 @@ def _included_task(task: Mapping[str, Any]) -> dict[str, Any]:
 class _Generator(GenerateJsonSchema):
     """pydantic's generator without titles, which only repeat the keys."""
 
-    def field_title_should_be_set(self, schema: Any) -> bool:
+    def field_title_should_be_set(self, _schema: Any) -> bool:
         return False
 
 
-def _method_properties(parameters_class: Any, schema: Mapping[str, Any]) -> dict[str, Any]:
+def _method_properties(parameters_class: Any) -> dict[str, Any]:
     fields = parameter_fields(parameters_class)
     properties: dict[str, Any] = parameters_class.model_json_schema(schema_generator=_Generator)["properties"]
     per_tensor = {name: _or_filter_list(properties[name]) for name in fields if is_per_tensor(fields[name])}

@@ -3,7 +3,7 @@
     HubmergeError             an error meant for users; the tool's own subclasses are in `hubmerge.errors`
     └── RecipeError           one or more problems, each with file, line, column and key path; exit status 2
         ├── RecipeFileError       the file is missing, a folder, too large or not UTF-8
-        ├── RecipeSyntaxError     the text is not YAML, or uses YAML that the recipe language leaves out
+        ├── RecipeSyntaxError     the text is not YAML, or uses YAML that the recipe language excludes
         ├── InvalidReferenceError a reference to a model or a dataset that cannot be parsed
         └── LockError             a lock that cannot be read, or that belongs to another recipe
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 MAX_PRINTED_PROBLEMS = 40
@@ -27,15 +27,15 @@ KeyPath = tuple[str | int, ...]
 
 
 def key_text(path: KeyPath) -> str:
-    """Print a key path the way it is read: `models[1].parameters.alpha`."""
+    """Return a key path as text: `models[1].parameters.alpha`."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
     return text if len(text) <= 4 * MAX_SHOWN_CHARACTERS else text[: 4 * MAX_SHOWN_CHARACTERS] + "..."
 
 
-def shown(value: object) -> str:
-    """Print a value inside a message: text in quotes, containers by kind, long values cut."""
+def format_value(value: object) -> str:
+    """Return a value for a message: text in quotes, containers by kind, long values cut."""
     if value is None:
         return "nothing"
     if isinstance(value, dict):
@@ -47,7 +47,7 @@ def shown(value: object) -> str:
 
 
 def nearest(word: str, names: Iterable[str]) -> str | None:
-    """Return the name that `word` was most likely meant to be, or None if nothing is near."""
+    """Return the name that is most similar to `word`, or None if no name is similar."""
     by_lower = {name.lower(): name for name in names}
     if len(word) > MAX_SHOWN_CHARACTERS or len(by_lower) > MAX_COMPARED_NAMES:
         return None
@@ -56,7 +56,7 @@ def nearest(word: str, names: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, names: Iterable[str]) -> str:
-    """Return `"; did you mean alpha?"`, or what is known when nothing is near, or an empty text."""
+    """Return "; did you mean alpha?" for a similar name, else the list of names, else an empty text."""
     known = sorted(names)
     match = nearest(word, known)
     if match is not None:
@@ -67,7 +67,7 @@ def did_you_mean(word: str, names: Iterable[str]) -> str:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: where (1-based line and column), which key, what, and what to do."""
+    """One mistake in a file: its place (line and column counted from 1), its key, the cause and a hint."""
 
     message: str
     hint: str | None = None
@@ -81,14 +81,10 @@ class Problem:
         parts = [part for part in (":".join(where), self.key, self.message) if part]
         return ": ".join(parts) + (f"\n  hint: {self.hint}" if self.hint else "")
 
-    def in_file(self, file: str) -> Problem:
-        """Return the same problem, told of `file`, unless it already names one."""
-        return self if self.file is not None else replace(self, file=file)
-
 
 @dataclass(frozen=True)
 class ErrorContext:
-    """The place an error is about. Fields that do not apply are None."""
+    """The place of an error. Fields that do not apply are None."""
 
     file: str | None = None
     line: int | None = None
@@ -99,10 +95,13 @@ class ErrorContext:
 
 
 class HubmergeError(Exception):
-    """An error meant for the user: a message that names the cause and the place, and a hint that says what to do.
+    """An error meant for users: a message with the cause and the place, and a hint with a way out.
 
-    `code` is stable across versions and identifies the kind of error in JSON output. `exit_code` is the exit status
-    of the command line. Keyword arguments other than `hint` are the fields of `ErrorContext`.
+    Keyword arguments other than `hint` are the fields of `ErrorContext`.
+
+    Attributes:
+        code: identifies the kind of error in JSON output; stable across versions.
+        exit_code: the exit status of the command line.
     """
 
     code: ClassVar[str] = "error"
@@ -152,13 +151,13 @@ class RecipeError(HubmergeError):
 
 
 class RecipeFileError(RecipeError):
-    """The file itself: missing, a folder, too large, or not UTF-8 text."""
+    """A file that is missing, a folder, too large, or not UTF-8 text."""
 
     code = "recipe-file"
 
 
 class RecipeSyntaxError(RecipeError):
-    """The text is not YAML, or uses a part of YAML that the recipe language leaves out."""
+    """A text that is not YAML, or uses YAML that the recipe language excludes."""
 
     code = "recipe-syntax"
 

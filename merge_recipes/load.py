@@ -1,4 +1,4 @@
-"""A file to a checked recipe: everything wrong with it is told at once."""
+"""Loading of recipes: reading, validation, and all problems in one error."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from merge_recipes.catalog import Catalog, broken_catalog_rules
 from merge_recipes.errors import Problem, RecipeError
-from merge_recipes.include import Inclusion, with_included
+from merge_recipes.include import Inclusion, insert_included
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.read_yaml import read_document, read_text
 from merge_recipes.rules import broken_rules
@@ -16,25 +16,33 @@ from merge_recipes.validate import validate
 
 
 def load_recipe(path: str | Path, catalog: Catalog | None = None) -> LoadedRecipe:
-    """Read a recipe; local paths in it become absolute, relative to the recipe's folder.
+    """Read and check a recipe. Local paths become absolute, relative to the recipe's folder.
 
-    With a catalog, what `check_recipe` would refuse is refused here, so that one error tells everything.
+    Args:
+        path: the file of the recipe.
+        catalog: the installed methods, kinds of task and metrics; with it, the error includes the problems that
+            `check_recipe` reports.
 
     Raises:
-        RecipeError: with every problem of the file.
+        RecipeError: the recipe has mistakes; the error lists all of them.
     """
     path = Path(path)
-    return _checked(with_included(read_document(read_text(path), str(path)), path), path, catalog)
+    return _checked(insert_included(read_document(read_text(path), str(path)), path), path, catalog)
 
 
 def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalog | None = None) -> LoadedRecipe:
-    """Read a recipe from its text, which includes no file; `path` names it in messages and is not opened.
+    """Read and check a recipe from its text, which cannot include files.
+
+    Args:
+        text: the YAML text.
+        path: the name of the recipe in messages; no file is opened. Relative local paths start in its folder.
+        catalog: the installed methods, kinds of task and metrics, as for `load_recipe`.
 
     Raises:
-        RecipeError: with every problem of the text.
+        RecipeError: the recipe has mistakes; the error lists all of them.
     """
     path = Path(path)
-    return _checked(with_included(read_document(text, str(path)), None), path, catalog)
+    return _checked(insert_included(read_document(text, str(path)), None), path, catalog)
 
 
 def _checked(inclusion: Inclusion, path: Path, catalog: Catalog | None) -> LoadedRecipe:
@@ -51,7 +59,7 @@ def _checked(inclusion: Inclusion, path: Path, catalog: Catalog | None) -> Loade
 
 
 def _without_repeats(unread: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:
-    """Keep one problem for each place and message, and of a value that could not be read only that."""
+    """Return the problems without repetitions; at a place that could not be read, only the problems of reading."""
     places = {(problem.file, problem.line, problem.column) for problem in unread}
     found = [*unread, *(problem for problem in others if (problem.file, problem.line, problem.column) not in places)]
     return list({(problem.file, problem.line, problem.column, problem.message): problem for problem in found}.values())

@@ -11,7 +11,7 @@ from merge_recipes.schema import Recipe
 
 @dataclass(frozen=True)
 class LoadedRecipe:
-    """A recipe with the text that it was read from and the place of every key in it, or in a file that it includes."""
+    """A recipe with its text and the position of every key, in the recipe's file or in a file that it includes."""
 
     recipe: Recipe
     document: Document
@@ -19,15 +19,15 @@ class LoadedRecipe:
 
     @property
     def text(self) -> str:
-        """The recipe's text as written, with the tasks that it includes written in."""
+        """The text of the recipe, with included tasks inserted."""
         return self.document.text
 
     @property
     def marks(self) -> Marks:
-        """Where every key and value stands."""
+        """The positions of all keys and values."""
         return self.document.marks
 
     @property
     def folder(self) -> Path:
-        """The folder that relative local paths start from."""
+        """The folder of the recipe, where relative local paths start."""
         return self.path.parent

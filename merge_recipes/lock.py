@@ -12,10 +12,13 @@ from merge_recipes.errors import LockError, Problem, RecipeError
 from merge_recipes.read_yaml import read_document
 from merge_recipes.record import Record, Text
 from merge_recipes.references import COMMIT_PATTERN, DIGEST_PATTERN
-from merge_recipes.schema import Reference
+from merge_recipes.schema_types import Reference
 from merge_recipes.validate import validate
 
-_HEADER = "# What the recipe's references stood for when it was locked. Written by hubmerge; not to be edited.\n"
+LOCK_AGAIN = "run `hubmerge lock` with the recipe again"
+"""The hint for a lock that does not match its recipe."""
+
+_HEADER = "# The pinned commits of the recipe's references. Written by hubmerge; do not edit.\n"
 
 Commit = Annotated[str, Field(pattern=f"^({COMMIT_PATTERN}|{DIGEST_PATTERN})$")]
 Digest = Annotated[str, Field(pattern=f"^{DIGEST_PATTERN}$")]
@@ -25,17 +28,17 @@ class LockedModel(Record):
     """A model at one commit."""
 
     name: Text
-    """The name of the stream entry; of the base model the last part of its path."""
+    """The name of the stream entry; for the base model, the last part of its path."""
     reference: Reference
-    """The reference; it is printed as the recipe has it, also where a local path has been made absolute."""
+    """The reference. It is written with the local path of the recipe, even after that was made absolute."""
     commit: Commit
-    """40 hex digits, or `sha256:` and the digest of a local folder's content."""
+    """The commit: 40 hex digits, or `sha256:` and the digest of a local folder's content."""
     adapter_commit: Commit | None = None
-    """The commit of the adapter, where the reference has one."""
+    """The commit of the adapter, if there is one."""
 
     @property
     def label(self) -> str:
-        """The model as messages name it: `owner/name@commit`, or the path of a local folder."""
+        """The model in messages: `owner/name@commit`, or the path of a local folder."""
         if self.reference.is_local:
             return str(self.reference)
         return "/".join(filter(None, (self.reference.path, self.reference.subfolder))) + f"@{self.commit}"
@@ -45,20 +48,20 @@ class LockedDataset(Record):
     """A dataset at one commit."""
 
     path: Text
-    """The path as the recipe has it."""
+    """The path in the recipe."""
     name: Text | None = None
     """The configuration (subset)."""
     revision: Text | None = None
-    """The revision as the recipe has it."""
+    """The revision in the recipe."""
     commit: Commit
-    """40 hex digits, or `sha256:` and the digest of a local folder's content."""
+    """The commit: 40 hex digits, or `sha256:` and the digest of a local folder's content."""
 
 
 class Lock(Record):
-    """The commits that a recipe stands for. `models` is in merge order, `datasets` in the order of the tasks."""
+    """The pinned commits of a recipe."""
 
     version: Literal[1] = 1
-    """The version of this format."""
+    """The version of the format."""
     recipe: Digest
     """The digest of the recipe's content."""
     base_model: LockedModel
@@ -66,12 +69,12 @@ class Lock(Record):
     models: tuple[LockedModel, ...] = Field(min_length=1)
     """The stream in merge order."""
     datasets: tuple[LockedDataset, ...] = ()
-    """Every dataset once."""
+    """The datasets of the tasks, in their order, each once."""
     versions: dict[str, Text] = Field(default_factory=dict)
-    """The tools that a lock beside a recipe was made with: package -> version."""
+    """The versions of hubmerge and its libraries, by package; only in a lock beside a recipe."""
 
     def to_yaml(self) -> str:
-        """Return the lock as YAML: equal locks give equal text."""
+        """Return the lock as YAML. Equal locks give equal text."""
         lines = [f"version: {self.version}", f"recipe: {_quoted(self.recipe)}", "base_model:"]
         lines += [f"  {line}" for line in _lines(self.base_model)]
         for key, items in (("models", self.models), ("datasets", self.datasets)):
@@ -87,11 +90,15 @@ class Lock(Record):
         return _HEADER + "\n".join(lines) + "\n"
 
     @classmethod
-    def from_yaml(cls, text: str, file: str = "hubmerge.lock.yaml") -> Lock:
-        """Read a lock; `file` names it in messages. Relative local paths stay relative: see `within`.
+    def from_yaml(cls, text: str, file: str = "lock") -> Lock:
+        """Read a lock. Relative local paths stay relative; see `within`.
+
+        Args:
+            text: the YAML text.
+            file: the name of the lock in messages.
 
         Raises:
-            LockError: with every problem of the text.
+            LockError: the text is not a lock; the error lists all problems.
         """
         try:
             document = read_document(text, file)
@@ -104,24 +111,29 @@ class Lock(Record):
         return lock
 
     def within(self, folder: Path) -> Lock:
-        """Return the lock with local paths made absolute, relative ones being relative to `folder`."""
+        """Return the lock with absolute local paths; relative ones start in `folder`."""
 
-        def settled(model: LockedModel) -> LockedModel:
+        def with_absolute_path(model: LockedModel) -> LockedModel:
             return model.model_copy(update={"reference": model.reference.within(folder)})
 
-        models = tuple(settled(model) for model in self.models)
-        return self.model_copy(update={"base_model": settled(self.base_model), "models": models})
+        models = tuple(with_absolute_path(model) for model in self.models)
+        return self.model_copy(update={"base_model": with_absolute_path(self.base_model), "models": models})
 
     def dataset_commit(self, path: str, name: str | None, revision: str | None) -> str:
-        """Return the commit of a dataset, `path` being as the recipe has it.
+        """Return the commit of a dataset.
+
+        Args:
+            path: the path in the recipe.
+            name: the configuration (subset).
+            revision: the revision in the recipe.
 
         Raises:
-            LockError: if the lock does not hold it.
+            LockError: the lock does not have the dataset.
         """
         for dataset in self.datasets:
             if (dataset.path, dataset.name, dataset.revision) == (path, name, revision):
                 return dataset.commit
-        raise LockError(Problem(f"the lock does not hold the dataset {path}", "lock the recipe again"))
+        raise LockError(Problem(f"the lock has no dataset {path}", LOCK_AGAIN))
 
 
 def _lines(item: Record) -> list[str]:
@@ -130,5 +142,5 @@ def _lines(item: Record) -> list[str]:
 
 
 def _quoted(text: str) -> str:
-    # Always quoted, because a commit such as 12345e67... would otherwise be read as a number.
+    # Without quotes a commit such as 12345e67... would be read as a number.
     return json.dumps(text, ensure_ascii=False)

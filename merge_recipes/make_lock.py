@@ -1,4 +1,4 @@
-"""A recipe to a lock: every model and every dataset at one commit, before anything is read."""
+"""Locking of recipes: the commit of every model and dataset, found before anything is downloaded."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from merge_recipes.digests import recipe_digest
-from merge_recipes.errors import KeyPath, LockError, Problem, RecipeError, shown
+from merge_recipes.errors import KeyPath, LockError, Problem, RecipeError, format_value
 from merge_recipes.loaded import LoadedRecipe
-from merge_recipes.lock import Lock, LockedDataset, LockedModel
+from merge_recipes.lock import LOCK_AGAIN, Lock, LockedDataset, LockedModel
 from merge_recipes.references import COMMIT_PATTERN, DIGEST_PATTERN, ModelReference
 from merge_recipes.schema import Recipe, StreamEntry
 
@@ -17,17 +17,23 @@ _COMMIT = re.compile(f"{COMMIT_PATTERN}|{DIGEST_PATTERN}")
 
 
 class Resolver(Protocol):
-    """Finds out which commit a revision stands for."""
+    """Source of the commits of revisions, such as the Hub."""
 
     def resolve(self, kind: Literal["model", "dataset"], path: str, revision: str | None) -> str:
-        """Return the commit (40 hex digits), or `sha256:` and 64 hex digits of the content of a local folder.
+        """Return the commit of a revision.
 
-        `path` is `owner/name`, or an absolute local path. No revision means the repo's default branch.
+        Args:
+            kind: "model" or "dataset".
+            path: `owner/name`, or an absolute local path.
+            revision: a branch, tag or commit; None for the default branch.
+
+        Returns:
+            40 hex digits, or for a local folder `sha256:` and 64 hex digits of the digest of its content.
         """
 
 
-class _Locking:
-    """Asks the resolver once for each repo and revision."""
+class _CommitCache:
+    """Commits of references, with one request to the resolver per repo and revision."""
 
     def __init__(self, loaded: LoadedRecipe, resolver: Resolver) -> None:
         self._loaded = loaded
@@ -35,14 +41,14 @@ class _Locking:
         self._commits: dict[tuple[str, str, str | None], str] = {}
 
     def commit(self, kind: Literal["model", "dataset"], path: str, revision: str | None, key: KeyPath) -> str:
-        asked = (kind, path, revision)
-        if asked not in self._commits:
+        request = (kind, path, revision)
+        if request not in self._commits:
             commit: Any = self._resolver.resolve(kind, path, revision)
             if not isinstance(commit, str) or _COMMIT.fullmatch(commit) is None:
-                message = f"{path} resolved to {shown(commit)}: expected a commit of 40 hex digits"
+                message = f"{path} resolved to {format_value(commit)}: expected a commit of 40 hex digits"
                 raise LockError(self._loaded.document.problem(key, message))
-            self._commits[asked] = commit
-        return self._commits[asked]
+            self._commits[request] = commit
+        return self._commits[request]
 
     def model(self, name: str, reference: ModelReference, key: KeyPath) -> LockedModel:
         adapter = reference.adapter
@@ -61,47 +67,65 @@ def lock_recipe(
     entries: Sequence[StreamEntry] | None = None,
     settled: Mapping[str, LockedModel] | None = None,
 ) -> Lock:
-    """Resolve the base model, every entry of the stream with its adapter, and every dataset to a commit.
+    """Find the commit of the base model, of every entry of the stream with its adapter, and of every dataset.
 
-    `entries` is the stream in merge order where it is more than the recipe lists: what its queries found, and new
-    commits of entries already merged. Of those named in `settled` the commits are known already.
+    Args:
+        loaded: the recipe.
+        resolver: the source of commits.
+        entries: the stream in merge order if it is longer than the recipe's list: models that queries found, and new
+            commits of merged entries.
+        settled: locked models by the name of their entry, for which the resolver is not asked.
 
     Raises:
-        RecipeError: if an entry turns out to be the base model at the same commit.
-        LockError: if the resolver returns something that is no commit.
+        RecipeError: an entry is the base model at the base model's commit.
+        LockError: the resolver returned something else than a commit.
     """
     recipe = loaded.recipe
-    locking = _Locking(loaded, resolver)
-    base = locking.model(recipe.base_model.short_name, recipe.base_model, ("base_model",))
+    commits = _CommitCache(loaded, resolver)
+    base = commits.model(recipe.base_model.short_name, recipe.base_model, ("base_model",))
     places = {item.name: index for index, item in enumerate(recipe.models) if isinstance(item, StreamEntry)}
     models: list[LockedModel] = []
     for entry in recipe.stream() if entries is None else entries:
         key: KeyPath = ("models", places[entry.name], "model") if entry.name in places else ("models",)
         known = (settled or {}).get(entry.name)
-        models.append(known if known is not None else locking.model(entry.name, entry.model, key))
-        same_commits = (models[-1].commit, models[-1].adapter_commit) == (base.commit, base.adapter_commit)
-        same_place = (entry.model.path, entry.model.subfolder) == (recipe.base_model.path, recipe.base_model.subfolder)
-        if same_commits and same_place:
-            raise RecipeError(loaded.document.problem(key, f"this is the base model, at the same commit {base.commit}"))
+        models.append(known if known is not None else commits.model(entry.name, entry.model, key))
+        if _is_base(models[-1], base, entry, recipe):
+            raise RecipeError(loaded.document.problem(key, f"this is the base model: both have commit {base.commit}"))
+    datasets = _lock_datasets(recipe, commits)
+    return Lock(recipe=recipe_digest(recipe), base_model=base, models=tuple(models), datasets=datasets)
+
+
+def _is_base(model: LockedModel, base: LockedModel, entry: StreamEntry, recipe: Recipe) -> bool:
+    equal_commits = (model.commit, model.adapter_commit) == (base.commit, base.adapter_commit)
+    equal_paths = (entry.model.path, entry.model.subfolder) == (recipe.base_model.path, recipe.base_model.subfolder)
+    return equal_commits and equal_paths
+
+
+def _lock_datasets(recipe: Recipe, commits: _CommitCache) -> tuple[LockedDataset, ...]:
+    """Return the datasets of all tasks, each once."""
     datasets: dict[tuple[str, str | None, str | None], LockedDataset] = {}
     for index, task in enumerate(recipe.evaluate.tasks if recipe.evaluate is not None else ()):
         dataset = task.dataset
-        commit = locking.commit(
-            "dataset", dataset.path, dataset.revision, ("evaluate", "tasks", index, "dataset", "path")
-        )
+        key: KeyPath = ("evaluate", "tasks", index, "dataset", "path")
+        commit = commits.commit("dataset", dataset.path, dataset.revision, key)
         datasets[(dataset.written_path, dataset.name, dataset.revision)] = LockedDataset(
             path=dataset.written_path, name=dataset.name, revision=dataset.revision, commit=commit
         )
-    return Lock(recipe=recipe_digest(recipe), base_model=base, models=tuple(models), datasets=tuple(datasets.values()))
+    return tuple(datasets.values())
 
 
-def check_lock(recipe: Recipe, lock: Lock, file: str = "hubmerge.lock.yaml") -> None:
-    """Check that a lock was made from this recipe.
+def check_lock(recipe: Recipe, lock: Lock, file: str = "lock") -> None:
+    """Check that a lock belongs to a recipe.
 
-    A lock may hold more models than the recipe lists: those that its queries found, or new commits of its entries.
+    A lock may have more models than the recipe lists: models that queries found, and new commits of its entries.
+
+    Args:
+        recipe: the recipe.
+        lock: the lock.
+        file: the name of the lock in messages.
 
     Raises:
-        LockError: naming what differs.
+        LockError: the lock belongs to another recipe.
     """
     names = tuple(entry.name for entry in recipe.stream())
     locked = tuple(model.name for model in lock.models)
@@ -111,5 +135,5 @@ def check_lock(recipe: Recipe, lock: Lock, file: str = "hubmerge.lock.yaml") -> 
     if names != locked and not recipe.has_queries:
         message = f"the lock has the stream {', '.join(locked)}; the recipe has {', '.join(names)}"
     else:
-        message = f"the lock was made from another recipe: it names {lock.recipe}, this recipe is {digest}"
-    raise LockError(Problem(message, "lock the recipe again", file))
+        message = f"the lock belongs to another recipe: expected the digest {digest}, found {lock.recipe}"
+    raise LockError(Problem(message, LOCK_AGAIN, file))

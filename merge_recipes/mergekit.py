@@ -1,28 +1,28 @@
-"""Keys and values of mergekit's recipes that have no meaning here, each with a sentence that says why."""
+"""Keys and methods of mergekit's recipes that hubmerge does not support, each key with a message."""
 
 from __future__ import annotations
 
 _LAYERS = "hubmerge merges whole models, one checkpoint after another: list them under models"
-_TOKENIZER = "the merged model keeps the base model's tokenizer and processor: leave the key out"
+_TOKENIZER = "the merged model keeps the base model's tokenizer and processor: remove the key"
 
 OTHER_KEYS: dict[str, str] = {
     "slices": f"mergekit's slices are not supported; {_LAYERS}",
     "modules": f"mergekit's modules are not supported; {_LAYERS}",
     "layer_range": f"mergekit's layer ranges are not supported; {_LAYERS}",
     "sources": f"mergekit's slices are not supported; {_LAYERS}",
-    "input_models": "this key is called models here, as in mergekit's present recipes",
+    "input_models": "input_models is not supported; write models, as in current mergekit recipes",
     "tokenizer_source": f"mergekit's tokenizer_source is not supported; {_TOKENIZER}",
     "tokenizer": f"mergekit's tokenizer is not supported; {_TOKENIZER}",
     "chat_template": "mergekit's chat_template is not supported; the merged model keeps the base model's: "
-    "leave the key out",
+    "remove the key",
     "experts": "mergekit's mixture-of-experts recipes are not supported",
     "gate_mode": "mergekit's mixture-of-experts recipes are not supported",
-    "_target_": "a recipe names no code: the merge method is chosen by merge_method",
+    "_target_": "a recipe cannot name code: choose a merge method with merge_method",
 }
-"""What is said about a key that mergekit, or another tool, has and this language has not."""
+"""The message for each key of mergekit or another tool that recipes do not have."""
 
 REPLACES_MODELS = frozenset({"slices", "modules", "input_models"})
-"""Keys that stand where `models` is expected: it is not missed as well then."""
+"""Keys that are written in place of `models`. The missing key `models` is then not reported."""
 
 OTHER_METHODS = frozenset(
     {
@@ -46,7 +46,7 @@ OTHER_METHODS = frozenset(
         "ties",
     }
 )
-"""mergekit's methods: they take all models at once."""
+"""mergekit's methods. They merge all models at once."""
 
 GRADIENT = (
     "a list of numbers is mergekit's gradient over the layers, which is not supported; expected one value, or a list "

@@ -1,7 +1,7 @@
-"""Parameters of a merge method: one value each, or one per tensor through mergekit's filter list.
+"""Parameters of merge methods: one value each, or one value per tensor by mergekit's filter lists.
 
-A method declares its parameters as a pydantic class. A field marked with `PerTensor` may differ between tensors and
-between entries of the stream:
+A method declares its parameters as a pydantic class. The value of a field marked with `PerTensor` can depend on the
+tensor and on the entry of the stream:
 
     class Parameters(BaseModel):
         alpha: Annotated[float, PerTensor(), Field(ge=0, le=1)] = 0.5
@@ -30,16 +30,16 @@ ParametersT = TypeVar("ParametersT", bound=BaseModel)
 
 @dataclass(frozen=True)
 class PerTensor:
-    """Marks a parameter that may differ between tensors: `Annotated[float, PerTensor()]`."""
+    """Marker of a parameter whose value can depend on the tensor: `Annotated[float, PerTensor()]`."""
 
 
 def parameter_fields(parameters_class: type[BaseModel]) -> dict[str, FieldInfo]:
-    """Return the fields of a parameters class by the name that a recipe gives them (the alias, if there is one)."""
+    """Return the fields of a parameters class by their names in recipes: the alias, or the name of the field."""
     return {field.alias or name: field for name, field in parameters_class.model_fields.items()}
 
 
 def is_per_tensor(field: FieldInfo) -> bool:
-    """Tell whether a field carries the `PerTensor` marker."""
+    """Tell whether a field has the marker `PerTensor`."""
     return any(isinstance(mark, PerTensor) or mark is PerTensor for mark in field.metadata)
 
 
@@ -49,7 +49,7 @@ def selects_every_tensor(item: Mapping[str, Any]) -> bool:
 
 
 def selected(value: Any, tensor_name: str) -> tuple[bool, Any]:
-    """Return whether `value` has something for the tensor, and what: the first item whose filter is in the name."""
+    """Return whether a value applies to a tensor, and the value of the first item whose filter is in the name."""
     if not isinstance(value, list):
         return True, value
     for item in value:
@@ -59,19 +59,20 @@ def selected(value: Any, tensor_name: str) -> tuple[bool, Any]:
 
 
 def parameters_from(parameters_class: type[ParametersT], values: Mapping[str, Any]) -> ParametersT:
-    """Return the parameters made of plain values, which are not converted: `"0.5"` is not a number.
+    """Return the parameters with the given plain values, which are not converted: `"0.5"` is not a number.
 
     Raises:
-        pydantic.ValidationError: if a value does not fit.
+        pydantic.ValidationError: a value has the wrong type or is out of range.
     """
     return parameters_class.model_validate_json(json.dumps(dict(values)), strict=True)
 
 
 class TensorParameters(Generic[ParametersT]):
-    """The parameters for each tensor of one entry of the stream: call it with the name of a tensor.
+    """The parameters for each tensor of one entry of the stream. Call the instance with the name of a tensor.
 
-    Precedence: the entry's parameters, then the recipe's, then the defaults of the class; in a filter list the first
-    item that fits, and where none fits the next level. Tensors with the same values share one instance.
+    The entry's parameters have precedence over the recipe's, and these over the defaults of the class. In a filter
+    list the first matching item is used; if none matches, the next level is used. Tensors with equal values share one
+    instance of the parameters class.
     """
 
     def __init__(self, parameters_class: type[ParametersT], recipe: Recipe, entry: StreamEntry | None = None) -> None:
@@ -100,7 +101,7 @@ class TensorParameters(Generic[ParametersT]):
             raise RecipeError(
                 [
                     Problem(
-                        f"{details['msg']}, for the tensor {tensor_name}", key=key_text(("parameters", *details["loc"]))
+                        f"{details['msg']}, for tensor {tensor_name}", key=key_text(("parameters", *details["loc"]))
                     )
                     for details in error.errors(include_url=False)
                 ]
@@ -110,8 +111,17 @@ class TensorParameters(Generic[ParametersT]):
 def parameters_for(
     parameters_class: type[ParametersT], recipe: Recipe, entry: StreamEntry | None = None, tensor_name: str = ""
 ) -> ParametersT:
-    """Return the parameters for one tensor of one entry; without them, those for the whole merge.
+    """Return the parameters for one tensor of one entry.
 
-    For many tensors of one entry, keep a `TensorParameters` instead.
+    For many tensors of one entry, use one `TensorParameters`.
+
+    Args:
+        parameters_class: the parameters class of the merge method.
+        recipe: the recipe.
+        entry: the entry of the stream; None for the parameters of the whole merge.
+        tensor_name: the name of the tensor; empty for the parameters of the whole merge.
+
+    Raises:
+        RecipeError: a value has the wrong type or is out of range.
     """
     return TensorParameters(parameters_class, recipe, entry)(tensor_name)

@@ -1,4 +1,4 @@
-"""What all parts of a recipe and of a lock have in common."""
+"""Base class of the sections of recipes and locks."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Text = Annotated[str, Field(min_length=1)]
+"""A text that is not empty."""
 
 
 class Record(BaseModel):
-    """A part of a recipe: frozen, unknown keys refused, no conversion of values."""
+    """A section of a recipe or a lock: frozen, without unknown keys, values not converted."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)

@@ -1,7 +1,7 @@
 """References to models: `owner/name[/subfolder][@revision][+adapter[@revision]]`, or a local folder.
 
-The form is mergekit's; a repo may be followed by a folder in it. A local folder starts with `./`, `../`, `/` or `~`;
-everything else is a repo on the Hub. A `+` or `@` in the name of a local folder has a backslash in front.
+The syntax is mergekit's, with an optional folder in the repo. A local folder starts with `./`, `../`, `/` or `~`;
+everything else is a repo on the Hub. A `+` or `@` in the name of a local folder is written with a backslash.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from merge_recipes.errors import InvalidReferenceError, shown
+from merge_recipes.errors import InvalidReferenceError, Problem, format_value
 
 COMMIT_PATTERN = "[0-9a-f]{40}"
 """Regular expression of a commit on the Hub."""
 
 DIGEST_PATTERN = "sha256:[0-9a-f]{64}"
-"""Regular expression of a digest, as the content of local folders and recipes has it."""
+"""Regular expression of the digest of a local folder or of a recipe."""
 
 MAX_REPO_CHARACTERS = 96
 MAX_REFERENCE_CHARACTERS = 1024
@@ -38,60 +38,57 @@ def is_commit(text: str | None) -> bool:
 
 
 def is_local_path(path: str) -> bool:
-    """Tell whether `path` names a folder on this machine and not a repo on the Hub."""
+    """Tell whether a path is a folder on this machine and not a repo on the Hub."""
     return path in {".", ".."} or path.startswith(_LOCAL_STARTS)
 
 
 def repo_problem(repo: str) -> str | None:
-    """Return what is wrong with `repo` as the name of a repo on the Hub (`owner/name` or `name`), or None."""
+    """Return a message if a text is not a repo name (`owner/name` or `name`), else None."""
     if len(repo) > MAX_REPO_CHARACTERS:
-        return f"the name of a repo has at most {MAX_REPO_CHARACTERS} characters, this one has {len(repo)}"
+        return f"the repo name has {len(repo)} characters: expected at most {MAX_REPO_CHARACTERS}"
     parts = repo.split("/")
     if len(parts) > 2 or not all(_PART.fullmatch(part) for part in parts):
-        return f"{shown(repo)} is not the name of a repo: expected owner/name, of letters, digits, '-', '_' and '.'"
+        return f"{format_value(repo)} is not a repo name: expected owner/name with letters, digits, '-', '_' and '.'"
     if "--" in repo or ".." in repo or repo.endswith(".git"):
-        return f"{shown(repo)} is not the name of a repo: '--', '..' and a final '.git' are not allowed"
+        return f"{format_value(repo)} is not a repo name: '--', '..' and '.git' at the end are not allowed"
     return None
 
 
-def check_repo_path(path: str) -> None:
-    """Check the path of a repo on the Hub, or of a local folder.
-
-    Raises:
-        InvalidReferenceError: with the form that is expected.
-    """
+def path_problem(path: str) -> Problem | None:
+    """Return the mistake in the path of a repo on the Hub or of a local folder, or None."""
     if len(path) > MAX_REFERENCE_CHARACTERS:
-        raise InvalidReferenceError(f"a reference has at most {MAX_REFERENCE_CHARACTERS} characters")
+        return Problem(f"the reference has {len(path)} characters: expected at most {MAX_REFERENCE_CHARACTERS}")
     if not path or path != path.strip() or not path.isprintable():
-        raise InvalidReferenceError(f"{shown(path)} is not a reference: expected {_FORM}")
+        return Problem(f"{format_value(path)} is not a reference: expected {_FORM}")
     if is_local_path(path):
-        return
+        return None
     address = _HUB_ADDRESS.match(path)
     if address is not None:
-        raise InvalidReferenceError(f"{shown(path)} is an address", f"write the repo alone: {address['repo']}")
+        return Problem(f"{format_value(path)} is a web address", f"write the repo only: {address['repo']}")
     if path.startswith("file:"):
-        raise InvalidReferenceError(f"{shown(path)} is an address", "write the folder alone, for example ./my-model")
-    if (problem := repo_problem(path)) is not None:
-        raise InvalidReferenceError(problem, f"the form is {_FORM}")
+        return Problem(f"{format_value(path)} is a file URL", "write the folder only, for example ./my-model")
+    message = repo_problem(path)
+    return None if message is None else Problem(message, f"write {_FORM}")
 
 
-def check_revision(revision: str) -> None:
-    """Check a revision: a branch, a tag, `refs/pr/1` or a commit.
-
-    Raises:
-        InvalidReferenceError: if it is empty, has blanks, or is too long.
-    """
+def revision_problem(revision: str) -> Problem | None:
+    """Return the mistake in a revision (a branch, a tag, `refs/pr/1` or a commit), or None."""
     if len(revision) > MAX_REFERENCE_CHARACTERS:
-        raise InvalidReferenceError(f"a revision has at most {MAX_REFERENCE_CHARACTERS} characters")
+        return Problem(f"the revision has {len(revision)} characters: expected at most {MAX_REFERENCE_CHARACTERS}")
     if not revision or " " in revision or not revision.isprintable():
-        raise InvalidReferenceError(f"{shown(revision)} is not a revision: expected a branch, a tag or a commit")
+        return Problem(f"{format_value(revision)} is not a revision: expected a branch, a tag or a commit")
+    return None
 
 
 @dataclass(frozen=True)
 class ModelReference:
-    """A model: `path` is a repo on the Hub or a local folder, `adapter` a LoRA to be merged into it.
+    """A reference to a model, optionally with a LoRA adapter that is merged into it.
 
-    `subfolder` is where in the repo the model lies, None for the top; a local path names the very folder.
+    Attributes:
+        path: a repo on the Hub, or the local folder with the model.
+        revision: a branch, tag or commit; None for the default branch.
+        adapter: the LoRA adapter.
+        subfolder: the folder of the model in the repo; None for the top of the repo.
 
     >>> reference = ModelReference.parse("openai/clip-vit-base-patch32@main+me/lora")
     >>> reference.path, reference.revision, str(reference.adapter)
@@ -102,7 +99,7 @@ class ModelReference:
     revision: str | None = None
     adapter: ModelReference | None = None
     written_path: str | None = field(default=None, compare=False, repr=False)
-    """The path as the recipe has it, where `path` was made absolute."""
+    """The path in the recipe, if `path` was made absolute."""
     subfolder: str | None = None
 
     def __str__(self) -> str:
@@ -122,7 +119,7 @@ class ModelReference:
 
     @property
     def short_name(self) -> str:
-        """The last part of the path or subfolder, which names a stream entry that has no name of its own."""
+        """The last part of the path or subfolder: the default name of a stream entry."""
         return Path((self.subfolder or self.path).rstrip("/")).name or self.path
 
     @classmethod
@@ -133,33 +130,43 @@ class ModelReference:
         './runs/lr@3e-4'
 
         Raises:
-            InvalidReferenceError: with the form that is expected.
+            InvalidReferenceError: the text is not a reference.
         """
-        model, *adapters = _PLUS.split(text)
-        if len(adapters) > 1:
-            hint = "a '+' in the name of a local folder is written \\+"
-            raise InvalidReferenceError(f"{shown(text)} has two adapters: expected at most one '+'", hint)
-        reference = cls._parse_one(model)
-        return replace(reference, adapter=cls._parse_one(adapters[0])) if adapters else reference
+        parsed = cls.try_parse(text)
+        if isinstance(parsed, Problem):
+            raise InvalidReferenceError(parsed)
+        return parsed
 
     @classmethod
-    def _parse_one(cls, text: str) -> ModelReference:
+    def try_parse(cls, text: str) -> ModelReference | Problem:
+        """Parse a reference as `parse` does, and return the mistake if the text is not one."""
+        model, *adapters = _PLUS.split(text)
+        if len(adapters) > 1:
+            message = f"{format_value(text)} has several adapters: expected at most one '+'"
+            return Problem(message, "write a '+' in the name of a local folder as \\+")
+        reference = cls._parse_one(model)
+        if isinstance(reference, Problem) or not adapters:
+            return reference
+        adapter = cls._parse_one(adapters[0])
+        return adapter if isinstance(adapter, Problem) else replace(reference, adapter=adapter)
+
+    @classmethod
+    def _parse_one(cls, text: str) -> ModelReference | Problem:
         path, *revisions = _AT.split(text, maxsplit=1)
         if is_local_path(path):
             path = _ESCAPED.sub(r"\1", path)
         path, subfolder = _split_subfolder(path)
-        check_repo_path(path)
-        if not revisions:
-            return cls(path, subfolder=subfolder)
+        problem = _subfolder_problem(path, subfolder) or path_problem(path)
+        if problem is not None or not revisions:
+            return problem or cls(path, subfolder=subfolder)
         revision = revisions[0]
         if is_local_path(path):
-            hint = f"write {path} alone; an '@' in the name of the folder is written \\@"
-            raise InvalidReferenceError(f"{shown(text)}: a local folder has no revision", hint)
-        check_revision(revision)
-        return cls(path, revision, subfolder=subfolder)
+            hint = f"write {path}; write an '@' in the name of the folder as \\@"
+            return Problem(f"{format_value(text)}: a local folder has no revision", hint)
+        return revision_problem(revision) or cls(path, revision, subfolder=subfolder)
 
     def within(self, folder: Path) -> ModelReference:
-        """Return the reference with local paths made absolute, relative ones being relative to `folder`."""
+        """Return the reference with absolute local paths; relative ones start in `folder`."""
         adapter = None if self.adapter is None else self.adapter.within(folder)
         if not self.is_local:
             return replace(self, adapter=adapter)
@@ -172,20 +179,23 @@ class ModelReference:
 
 
 def _split_subfolder(path: str) -> tuple[str, str | None]:
-    """Split `owner/name/a/b` into the repo and a folder in it.
-
-    Raises:
-        InvalidReferenceError: if the folder's name could lead out of the repo, or is not one.
-    """
+    """Split `owner/name/a/b` into the repo and a folder in it."""
     if is_local_path(path) or "://" in path or path.count("/") < 2:
         return path, None
     owner, name, subfolder = path.split("/", 2)
-    parts = subfolder.split("/")
-    if len(path) > MAX_REFERENCE_CHARACTERS or not all(_FOLDER.fullmatch(part) for part in parts):
-        raise InvalidReferenceError(f"{shown(subfolder)} is not a folder in a repo", f"the form is {_FORM}")
     return f"{owner}/{name}", subfolder
 
 
+def _subfolder_problem(repo: str, subfolder: str | None) -> Problem | None:
+    """Return the mistake in a folder's name: it leads out of the repo, or has characters that are not allowed."""
+    if subfolder is None:
+        return None
+    too_long = len(repo) + 1 + len(subfolder) > MAX_REFERENCE_CHARACTERS
+    if too_long or not all(_FOLDER.fullmatch(part) for part in subfolder.split("/")):
+        return Problem(f"{format_value(subfolder)} is not a folder in a repo", f"write {_FORM}")
+    return None
+
+
 def absolute_path(path: str, folder: Path) -> str:
-    """Return a local path as an absolute one: `~` expanded, `..` removed, relative to `folder`."""
-    return os.path.abspath(folder / os.path.expanduser(path))  # noqa: PTH100, PTH111 - links stay as they are
+    """Return a local path as an absolute path: `~` expanded, `..` removed, relative to `folder`."""
+    return os.path.abspath(folder / os.path.expanduser(path))  # noqa: PTH100, PTH111 - symbolic links are kept

@@ -1,7 +1,6 @@
-"""Rules between the keys of a recipe that need no knowledge of methods or kinds of task.
+"""Rules between the keys of a recipe that do not depend on methods or kinds of task.
 
-They look at plain data and pass over whatever is not of the shape they need, so that one broken key does not hide
-what is wrong with the others.
+The rules read plain data and skip values of an unexpected type, so that one mistake does not hide others.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from merge_recipes.errors import InvalidReferenceError, KeyPath, Problem, did_you_mean, shown
+from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value
 from merge_recipes.mergekit import GRADIENT
 from merge_recipes.queries import ENTRY, kind_of_item
 from merge_recipes.read_yaml import Document
@@ -19,7 +18,7 @@ from merge_recipes.references import ModelReference
 
 @dataclass(frozen=True)
 class RawEntry:
-    """One item of `models` as far as it can be understood."""
+    """One item of `models`, with the reference and the name as far as they are valid."""
 
     path: KeyPath
     data: Mapping[str, Any]
@@ -28,7 +27,7 @@ class RawEntry:
 
 
 def mapping_at(document: Document, *path: str) -> dict[str, Any]:
-    """Return the mapping under a key path, or an empty one if there is none."""
+    """Return the mapping at a key path, or an empty one."""
     value = document.data
     for part in path:
         value = value.get(part) if isinstance(value, dict) else None
@@ -36,7 +35,7 @@ def mapping_at(document: Document, *path: str) -> dict[str, Any]:
 
 
 def items_at(document: Document, *path: str) -> list[tuple[KeyPath, dict[str, Any]]]:
-    """Return the mappings of the list under a key path, each with its own key path."""
+    """Return the mappings in the list at a key path, each with its key path."""
     values = mapping_at(document, *path[:-1]).get(path[-1])
     if not isinstance(values, list):
         return []
@@ -44,15 +43,13 @@ def items_at(document: Document, *path: str) -> list[tuple[KeyPath, dict[str, An
 
 
 def reference_in(value: object) -> ModelReference | None:
-    """Return the reference that a value holds, or None if it holds none."""
-    try:
-        return ModelReference.parse(value) if isinstance(value, str) else None
-    except InvalidReferenceError:
-        return None
+    """Return a value as a reference, or None if it is not one."""
+    parsed = ModelReference.try_parse(value) if isinstance(value, str) else None
+    return parsed if isinstance(parsed, ModelReference) else None
 
 
 def raw_entries(document: Document) -> list[RawEntry]:
-    """Return the items of `models` as far as they can be understood."""
+    """Return the items of `models` that are mappings."""
     entries = []
     for path, data in items_at(document, "models"):
         reference = reference_in(data.get("model"))
@@ -62,7 +59,7 @@ def raw_entries(document: Document) -> list[RawEntry]:
 
 
 def broken_rules(document: Document) -> list[Problem]:
-    """Return every rule between keys that the document breaks."""
+    """Return one problem for each rule that the document breaks."""
     entries = raw_entries(document)
     return [
         *_order(document),
@@ -80,10 +77,10 @@ def _order(document: Document) -> Iterator[Problem]:
     data = mapping_at(document)
     has_seed = data.get("seed") is not None
     if data.get("order") == "shuffled" and not has_seed:
-        yield document.problem(("order",), "a shuffled order needs a seed", "add for example `seed: 42`")
+        yield document.problem(("order",), "a shuffled order needs a seed", "add `seed: 42`")
     if data.get("order", "listed") == "listed" and has_seed:
-        hint = "leave it out, or write `order: shuffled`"
-        yield document.problem(("seed",), "a seed has no meaning where the order is as listed", hint, at_key=True)
+        hint = "remove `seed`, or write `order: shuffled`"
+        yield document.problem(("seed",), "a seed has no effect with `order: listed`", hint, at_key=True)
 
 
 def _has_queries(document: Document) -> bool:
@@ -92,12 +89,12 @@ def _has_queries(document: Document) -> bool:
 
 def _queries(document: Document) -> Iterator[Problem]:
     if mapping_at(document).get("order") == "shuffled" and _has_queries(document):
-        message = "a stream that is found by a query grows: its order is that in which the models were made"
-        yield document.problem(("order",), message, "leave out `order` and `seed`")
+        message = "a stream with queries cannot be shuffled: models that are found later go to its end"
+        yield document.problem(("order",), message, "remove `order` and `seed`")
 
 
 def checkpoint_key(reference: ModelReference) -> tuple[str, ...]:
-    """Return what is equal for two references, as written, to the same checkpoint; no revision means `main`."""
+    """Return a key that is equal for references to one checkpoint; no revision counts as `main`."""
     key = (reference.path.rstrip("/"), reference.revision or "main", reference.subfolder or "")
     return key if reference.adapter is None else (*key, *checkpoint_key(reference.adapter))
 
@@ -105,12 +102,12 @@ def checkpoint_key(reference: ModelReference) -> tuple[str, ...]:
 def _adapted_base(document: Document) -> Iterator[Problem]:
     base = reference_in(mapping_at(document).get("base_model"))
     if base is not None and base.adapter is not None:
-        hint = "merge the adapter into its model and name the result, or make the adapter an entry of the stream"
-        yield document.problem(("base_model",), "the base model has no adapter of its own", hint)
+        hint = "merge the adapter into its model and write the result here, or list the adapter under models"
+        yield document.problem(("base_model",), "the base model cannot have an adapter", hint)
 
 
 def is_base(document: Document, entry: RawEntry) -> bool:
-    """Tell whether an item of `models` is the base model, which is refused there."""
+    """Tell whether an item of `models` is the base model, which is not allowed there."""
     base = reference_in(mapping_at(document).get("base_model"))
     return base is not None and entry.reference is not None and checkpoint_key(base) == checkpoint_key(entry.reference)
 
@@ -119,7 +116,9 @@ def _bases_in_the_stream(document: Document, entries: list[RawEntry]) -> Iterato
     for entry in entries:
         if is_base(document, entry):
             message = "this is the base model: its task vector is zero"
-            yield document.problem((*entry.path, "model"), message, "the base model joins by itself: remove it here")
+            yield document.problem(
+                (*entry.path, "model"), message, "remove this entry; the base model is always merged"
+            )
 
 
 def _duplicate_entries(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
@@ -129,7 +128,7 @@ def _duplicate_entries(document: Document, entries: list[RawEntry]) -> Iterator[
             continue
         if entry.name in seen:
             line = document.marks.value(seen[entry.name].path)[0]
-            message = f"the name {shown(entry.name)} is taken by the entry in line {line}"
+            message = f"the name {format_value(entry.name)} is taken by the entry in line {line}"
             yield document.problem((*entry.path, "name"), message, "give the entry another `name:`")
         seen.setdefault(entry.name, entry)
 
@@ -142,10 +141,12 @@ def _tasks(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
         if isinstance(name, str):
             if name in seen:
                 place = document.line_of((*seen[name], "name"))
-                yield document.problem((*path, "name"), f"the name {shown(name)} is taken by the task in {place}")
+                yield document.problem(
+                    (*path, "name"), f"the name {format_value(name)} is taken by the task in {place}"
+                )
             seen.setdefault(name, path)
         if isinstance(model, str) and model not in names and not _has_queries(document):
-            message = f"no entry of the stream is called {shown(model)}{did_you_mean(model, names)}"
+            message = f"the stream has no entry {format_value(model)}{did_you_mean(model, names)}"
             yield document.problem((*path, "model"), message)
 
 
@@ -153,7 +154,9 @@ def _target(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
     repo = mapping_at(document, "publish").get("repo")
     inputs = [entry.reference for entry in entries] + [reference_in(mapping_at(document).get("base_model"))]
     if isinstance(repo, str) and any(model is not None and model.path.lower() == repo.lower() for model in inputs):
-        yield document.problem(("publish", "repo"), f"{shown(repo)} is one of the models that are merged")
+        yield document.problem(
+            ("publish", "repo"), f"{format_value(repo)} is an input of the merge: expected another repo"
+        )
 
 
 def _parameter_shapes(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
@@ -165,7 +168,7 @@ def _parameter_shapes(document: Document, entries: list[RawEntry]) -> Iterator[P
 
 
 def value_shape(document: Document, path: KeyPath, value: object) -> Iterator[Problem]:
-    """Check that a parameter's value is one value, or a filter list."""
+    """Yield a problem unless a parameter's value is one value or a filter list."""
     if isinstance(value, dict):
         yield document.problem(path, "expected one value, or a list of {value, filter}; got a mapping")
     elif value is None:
@@ -186,7 +189,7 @@ def _filter_list(document: Document, path: KeyPath, items: list[object]) -> Iter
 
 def _filter_item(document: Document, path: KeyPath, item: object) -> Iterator[Problem]:
     if not isinstance(item, dict):
-        yield document.problem(path, f"expected {{value: ..., filter: ...}}, got {shown(item)}")
+        yield document.problem(path, f"expected {{value: ..., filter: ...}}, got {format_value(item)}")
         return
     for key in item:
         if key not in {"value", "filter"}:
@@ -199,7 +202,7 @@ def _filter_item(document: Document, path: KeyPath, item: object) -> Iterator[Pr
     elif isinstance(item["value"], list):
         yield document.problem((*path, "value"), GRADIENT)
     elif item["value"] is None or isinstance(item["value"], dict):
-        yield document.problem((*path, "value"), f"expected one value, got {shown(item['value'])}")
+        yield document.problem((*path, "value"), f"expected one value, got {format_value(item['value'])}")
     name = item.get("filter", "*")
     if not isinstance(name, str) or not name:
-        yield document.problem((*path, "filter"), f"expected part of a tensor's name, or *; got {shown(name)}")
+        yield document.problem((*path, "filter"), f"expected part of a tensor's name, or *; got {format_value(name)}")

@@ -1,4 +1,4 @@
-"""Which entry of the stream a task belongs to: it is scored from the step on that merges that entry."""
+"""The entry of the stream that a task belongs to. The task is scored from the step on that merges this entry."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from merge_recipes.schema import Recipe, Task
 
 
 def candidates(task: Task, entry_names: list[str]) -> list[str]:
-    """Return the entries that a task may belong to: its `model`, else its namesake, else all that end in its name."""
+    """Return the entries that a task may belong to: its `model`, its namesake, or all with its name at the end."""
     if task.model is not None:
         return [task.model]
     if task.name in entry_names:
@@ -15,11 +15,10 @@ def candidates(task: Task, entry_names: list[str]) -> list[str]:
 
 
 def task_entries(recipe: Recipe) -> dict[str, str | None]:
-    """Return for each task the name of the entry that it belongs to.
+    """Return the name of the entry that each task belongs to, or None for a task that is scored after every step.
 
-    A task belongs to the entry that its key `model` names; else to the entry of its own name; else to the only entry
-    whose name ends in `_` or `-` and its name. None stands for a task that belongs to no entry: it is scored after
-    every step.
+    A task belongs to the entry that its key `model` names, else to the entry with the name of the task, else to the
+    only entry whose name ends in `_` or `-` and the name of the task.
     """
     names = [entry.name for entry in recipe.entries]
     found: dict[str, str | None] = {}

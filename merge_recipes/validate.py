@@ -1,4 +1,4 @@
-"""Plain data to frozen models; what pydantic finds becomes problems with a position and a way out."""
+"""Validation of plain data by pydantic models, with a position and a hint for each problem."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, nearest, shown
+from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, format_value, nearest
 from merge_recipes.mergekit import OTHER_KEYS, REPLACES_MODELS
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery
 from merge_recipes.read_yaml import Document
@@ -38,28 +38,28 @@ _COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a 
 
 
 def validate(model: type[Model], document: Document) -> tuple[Model | None, list[Problem]]:
-    """Return the model made of the document's data, or None, and what is wrong with the data."""
+    """Return the document's data as a model, or None, and the problems of the data."""
     if not isinstance(document.data, dict):
         keys = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
-        got = "the file holds nothing" if document.data is None else f"got {shown(document.data)}"
+        got = "the file is empty" if document.data is None else f"got {format_value(document.data)}"
         return None, [document.problem((), f"expected a mapping with the keys {keys}; {got}")]
     try:
-        # Through JSON, because a list is then as good as a tuple while everything else stays strict.
+        # In JSON a list is valid for a tuple, while all other types stay strict.
         return model.model_validate_json(json.dumps(document.data)), []
     except ValidationError as error:
         found = error.errors(include_url=False)
     guesses = {_guess(details, model) for details in found if details["type"] == "extra_forbidden"}
     kept = [details for details in found if not _follows_from_another(details, guesses)]
-    return None, [told(details, model, document, ()) for details in kept]
+    return None, [_problem(details, model, document) for details in kept]
 
 
 def _keys(location: KeyPath) -> KeyPath:
-    """Return a location without what is no key of the document: which kind of item of `models` was meant."""
+    """Return a location without the kind of an item of `models`, which is not a key of the document."""
     return tuple(part for part in location if part not in _ITEMS)
 
 
 def _guess(details: ErrorDetails, model: type[BaseModel]) -> KeyPath | None:
-    """Return the key that an unknown key was meant to be, or stands in place of."""
+    """Return the key that an unknown key was probably meant to be, or replaces."""
     *parent, key = details["loc"]
     if key in REPLACES_MODELS:
         return (*parent, "models")
@@ -70,7 +70,7 @@ def _guess(details: ErrorDetails, model: type[BaseModel]) -> KeyPath | None:
 def _follows_from_another(details: ErrorDetails, guesses: set[KeyPath | None]) -> bool:
     if details["type"] == "missing":
         return details["loc"] in guesses
-    # A list counts as too short once its items are refused.
+    # pydantic reports a list as too short if its items are invalid.
     return details["type"] == "too_short" and bool(details["input"])
 
 
@@ -79,9 +79,9 @@ def _known_keys(model: type[BaseModel], location: KeyPath) -> tuple[str, ...]:
     return () if known is None else tuple(known.model_fields)
 
 
-def told(details: ErrorDetails, model: type[BaseModel], document: Document, path: KeyPath) -> Problem:
-    """Return what pydantic found as a problem; `path` is where the validated data stands in the document."""
-    location: KeyPath = (*path, *_keys(details["loc"]))
+def _problem(details: ErrorDetails, model: type[BaseModel], document: Document) -> Problem:
+    """Return an error of pydantic as a problem with its position."""
+    location = _keys(details["loc"])
     kind = details["type"]
     if kind == "extra_forbidden":
         return _unknown_key(location, details["loc"], model, document)
@@ -90,7 +90,7 @@ def told(details: ErrorDetails, model: type[BaseModel], document: Document, path
         return document.problem(location, f"this key is required{meaning}")
     message, hint = value_message(details, document.marks.plain.get(location))
     if kind == "string_pattern_mismatch" and location not in document.marks.values:
-        hint = f"give it a name of its own: `{location[-1]}: ...`"
+        hint = f"add `{location[-1]}: ...`, because the default is not a valid name"
     if kind in {"model_type", "model_attributes_type"}:
         hint = _reference_hint(_model_at(model, details["loc"]), details["input"])
     return document.problem(location, message, hint)
@@ -133,16 +133,16 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 
 def _reference_hint(part: type[BaseModel] | None, value: object) -> str | None:
-    """Return where a reference goes that stands in place of a mapping, if it goes anywhere there."""
+    """Return the hint for a reference that was written in place of a mapping, or None."""
     if part is None or not isinstance(value, str) or "/" not in value:
         return None
     fields = part.model_fields
     key = next((name for name in _REFERENCE_KEYS if name in fields and fields[name].is_required()), None)
-    return None if key is None else f"a reference goes under a key, for example `{key}: {value[:60]}`"
+    return None if key is None else f"write the reference under a key: `{key}: {value[:60]}`"
 
 
 def number_or_word(model: type[BaseModel], key: str) -> str | None:
-    """Return "a number between 0 and 1, or auto" for a key that takes a number or a word, None for any other."""
+    """Return "a number between 0 and 1, or auto" for a key with a number or a word as value, else None."""
     schema = model.model_json_schema().get("properties", {}).get(key, {})
     kinds = schema.get("oneOf") or schema.get("anyOf") or []
     number = next((kind for kind in kinds if kind.get("type") == "number"), None)
@@ -157,49 +157,73 @@ def number_or_word(model: type[BaseModel], key: str) -> str | None:
 def value_message(
     details: ErrorDetails, plain: str | None, *, alternatives: str | None = None
 ) -> tuple[str, str | None]:
-    """Return the sentence and the hint for a value; `plain` is how it was written, if without quotes.
+    """Return the message and the hint for a value that pydantic refused.
 
-    `alternatives` tells what is expected where that is a number or one of some words.
+    Args:
+        details: the error of pydantic.
+        plain: the value as written, if it was written without quotes.
+        alternatives: the expected values if they are a number or some words, see `number_or_word`.
     """
     kind, value = details["type"], details["input"]
-    context = details.get("ctx", {})
     if kind in _EXPECTED:
         return f"expected {_EXPECTED[kind]}, got {_as_written(value, plain)}", _type_hint(kind, value, plain)
     if kind in {"literal_error", "enum"}:
-        choices = [choice.strip("'") for choice in str(context["expected"]).replace(" or ", ", ").split(", ")]
-        if alternatives is not None:
-            word = nearest(value, choices) if isinstance(value, str) else None
-            hint = _type_hint("float_type", value, plain) or (f"did you mean {word}?" if word else None)
-            return f"expected {alternatives}; got {_as_written(value, plain)}", hint
-        guess = did_you_mean(value, choices) if isinstance(value, str) else ""
-        known = f" (expected one of: {', '.join(choices)})" if "did you mean" in guess else ""
-        return f"{_as_written(value, plain)} is not one of the choices{guess or known}{known if guess else ''}", None
+        return _choice_message(details, plain, alternatives)
+    return _range_message(details, plain) or _length_message(details) or _other_message(details, plain)
+
+
+def _choice_message(details: ErrorDetails, plain: str | None, alternatives: str | None) -> tuple[str, str | None]:
+    value = details["input"]
+    choices = [choice.strip("'") for choice in str(details["ctx"]["expected"]).replace(" or ", ", ").split(", ")]
+    if alternatives is not None:
+        word = nearest(value, choices) if isinstance(value, str) else None
+        hint = _type_hint("float_type", value, plain) or (f"did you mean {word}?" if word else None)
+        return f"expected {alternatives}; got {_as_written(value, plain)}", hint
+    guess = did_you_mean(value, choices) if isinstance(value, str) else ""
+    known = f" (expected one of: {', '.join(choices)})" if "did you mean" in guess else ""
+    return f"{_as_written(value, plain)} is not one of the choices{guess or known}{known if guess else ''}", None
+
+
+def _range_message(details: ErrorDetails, plain: str | None) -> tuple[str, str | None] | None:
+    """Return the message if a number is out of range."""
+    context, value = details.get("ctx", {}), details["input"]
     for name, comparison in _COMPARISONS.items():
         if name in context and not isinstance(value, str):
-            return f"expected a number {comparison} {shown(context[name])}, got {_as_written(value, plain)}", None
+            limit = format_value(context[name])
+            return f"expected a number {comparison} {limit}, got {_as_written(value, plain)}", None
+    return None
+
+
+def _length_message(details: ErrorDetails) -> tuple[str, str | None] | None:
+    """Return the message if a text or a list has a wrong length or characters that are not allowed."""
+    kind, value = details["type"], details["input"]
     if kind == "string_pattern_mismatch":
         expected = "letters, digits, '.', '_' and '-', starting with a letter or a digit"
-        return f"{shown(value)} is not a name: expected {expected}", None
+        return f"{format_value(value)} is not a name: expected {expected}", None
     if kind in {"too_short", "string_too_short"}:
         return ("the text is empty" if isinstance(value, str) else "the list is empty: expected at least one"), None
     if kind == "string_too_long":
-        return f"expected at most {context['max_length']} characters, got {len(value)}", None
-    error = context.get("error")
+        return f"expected at most {details['ctx']['max_length']} characters, got {len(value)}", None
+    return None
+
+
+def _other_message(details: ErrorDetails, plain: str | None) -> tuple[str, str | None]:
+    error = details.get("ctx", {}).get("error")
     if isinstance(error, RecipeError):
         return error.problems[0].message, error.problems[0].hint
-    return str(error) if error is not None else f"{details['msg']}, got {_as_written(value, plain)}", None
+    return str(error) if error is not None else f"{details['msg']}, got {_as_written(details['input'], plain)}", None
 
 
 def _as_written(value: object, plain: str | None) -> str:
     if isinstance(value, bool) and plain is not None and plain.lower() not in {"true", "false"}:
-        return f"{plain}, which YAML reads as {shown(value)}"
+        return f"{plain}, which YAML reads as {format_value(value)}"
     if isinstance(value, bool):
-        return shown(value)
+        return format_value(value)
     if isinstance(value, int | float):
         return f"the number {plain if plain is not None else value}"[:80]
     if value is None:
         return "nothing (the value is empty)"
-    return f"the text {shown(value)}" if isinstance(value, str) else shown(value)
+    return f"the text {format_value(value)}" if isinstance(value, str) else format_value(value)
 
 
 def _type_hint(kind: str, value: object, plain: str | None) -> str | None:
@@ -217,7 +241,7 @@ def _type_hint(kind: str, value: object, plain: str | None) -> str | None:
 
 
 def _expects(kind: str, text: str) -> bool:
-    """Tell whether a quoted text would be what is expected, were it not in quotes."""
+    """Tell whether a quoted text would be valid without quotes."""
     types = {"float_type": (int, float), "int_type": (int,), "bool_type": (bool,)}.get(kind)
     try:
         value = resolve_plain(text)

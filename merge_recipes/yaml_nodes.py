@@ -1,7 +1,7 @@
-"""YAML text to a tree of nodes that know where they stand.
+"""Tree of YAML nodes with positions.
 
-PyYAML's parser gives the events. The tree is built here without recursion, and within stated limits, so that a
-deeply nested or a very long text is refused before it costs anything.
+PyYAML's parser supplies the events. The tree is built without recursion and with limits, so that deeply nested and
+very long texts are refused early.
 """
 
 from __future__ import annotations
@@ -23,47 +23,51 @@ Position = tuple[int, int]
 
 @dataclass(eq=False)
 class Node:
-    """A scalar, a list or a mapping. `tag` is set only where the text gives one."""
+    """A scalar, a list or a mapping. `tag` is None if the text has no tag."""
 
     kind: Literal["scalar", "list", "mapping"]
     position: Position
     tag: str | None
     text: str = ""
     is_plain: bool = False
-    """A scalar without quotes."""
+    """Whether it is a scalar without quotes."""
     items: list[Node] = field(default_factory=list)
-    """What a list holds; of a mapping the keys and values by turns."""
+    """The items of a list; for a mapping, its keys and values in turn."""
 
     @property
     def pairs(self) -> list[tuple[Node, Node]]:
-        """The keys and values of a mapping, as written."""
+        """The keys and values of a mapping, in the order of the text."""
         return list(zip(self.items[::2], self.items[1::2], strict=True))
 
 
-def refused(file: str, position: Position, message: str, hint: str | None = None) -> RecipeSyntaxError:
-    """Return the error for a text that is read no further."""
+def syntax_error(file: str, position: Position, message: str, hint: str | None = None) -> RecipeSyntaxError:
+    """Return the error for a text that cannot be read any further."""
     return RecipeSyntaxError(Problem(message, hint, file, *position))
 
 
 def compose(text: str, file: str) -> Node | None:
-    """Return the only document of `text` as a tree; None if it holds nothing.
+    """Return the only document of a text as a tree, or None for an empty text.
+
+    Args:
+        text: the YAML text.
+        file: its name in messages.
 
     Raises:
-        RecipeSyntaxError: if the text is not YAML, is nested too deeply, or holds too much.
+        RecipeSyntaxError: the text is not YAML, is nested too deeply, or has too many values.
     """
     composer = _Composer(file)
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
-            composer.take(event)
+            composer.add(event)
     except yaml.MarkedYAMLError as error:
-        raise _syntax_error(error, file) from None
+        raise _yaml_error(error, file) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
-        raise refused(file, (line, column), "a control character cannot stand in YAML") from None
+        raise syntax_error(file, (line, column), "control characters are not allowed in YAML") from None
     except (yaml.YAMLError, ValueError, OverflowError) as error:
-        # A few conversions fail inside PyYAML itself: an impossible \U escape, a huge %YAML version.
-        raise refused(file, (1, 1), f"the text is not YAML: {error}") from None
+        # Some conversions fail inside PyYAML, for example of an invalid \U escape or a huge %YAML version.
+        raise syntax_error(file, (1, 1), f"the text is not YAML: {error}") from None
     return composer.root
 
 
@@ -71,17 +75,17 @@ def _position(mark: Any) -> Position:
     return (1, 1) if mark is None else (mark.line + 1, mark.column + 1)
 
 
-def _syntax_error(error: yaml.MarkedYAMLError, file: str) -> RecipeSyntaxError:
+def _yaml_error(error: yaml.MarkedYAMLError, file: str) -> RecipeSyntaxError:
     position = _position(error.problem_mark or error.context_mark)
     message = ", ".join(part for part in (error.context, error.problem) if part)
     if "'\\t'" in message:
-        return refused(file, position, "a tab cannot indent YAML", "indent with spaces")
-    hint = "text that holds ': ' or ' #', or starts with one of @ ` % & * ! { [ > |, goes in quotes"
-    return refused(file, position, f"the text is not YAML: {message}", hint)
+        return syntax_error(file, position, "tabs are not allowed as indentation", "indent with spaces")
+    hint = "put text in quotes if it contains ': ' or ' #', or starts with one of @ ` % & * ! { [ > |"
+    return syntax_error(file, position, f"the text is not YAML: {message}", hint)
 
 
 class _Composer:
-    """Builds the tree from one event after another."""
+    """A tree under construction, fed with one event after another."""
 
     def __init__(self, file: str) -> None:
         self.file = file
@@ -91,21 +95,21 @@ class _Composer:
         self._documents = 0
         self._nodes = 0
 
-    def take(self, event: Any) -> None:
+    def add(self, event: Any) -> None:
         position = _position(event.start_mark)
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
             if self._documents > 1:
-                raise refused(self.file, position, "a second document starts here: expected one in a file")
+                raise syntax_error(self.file, position, "a second document starts here: expected one document per file")
         elif isinstance(event, yaml.CollectionEndEvent):
             self._open.pop()
         elif isinstance(event, yaml.NodeEvent):
-            self._take_node(event, position)
+            self._add_node(event, position)
 
-    def _take_node(self, event: Any, position: Position) -> None:
+    def _add_node(self, event: Any, position: Position) -> None:
         self._nodes += 1
         if self._nodes > MAX_NODES:
-            raise refused(self.file, position, f"the file holds more than {MAX_NODES} values")
+            raise syntax_error(self.file, position, f"the file has more than {MAX_NODES} values")
         node = self._node(event, position)
         if self._open:
             self._open[-1].items.append(node)
@@ -114,7 +118,7 @@ class _Composer:
         if isinstance(event, yaml.CollectionStartEvent):
             self._open.append(node)
             if len(self._open) > MAX_DEPTH:
-                raise refused(self.file, position, f"nested more than {MAX_DEPTH} levels deep")
+                raise syntax_error(self.file, position, f"nested more than {MAX_DEPTH} levels deep")
 
     def _node(self, event: Any, position: Position) -> Node:
         if isinstance(event, yaml.AliasEvent):
@@ -132,9 +136,11 @@ class _Composer:
     def _aliased(self, anchor: str, anchors: Mapping[str, Node], position: Position) -> Node:
         if anchor not in anchors:
             match = nearest(anchor, anchors)
-            hint = f"did you mean *{match}?" if match else "an anchor is written with & before it is used"
-            raise refused(self.file, position, f"the alias *{anchor[:60]} has no anchor", hint)
+            hint = (
+                f"did you mean *{match}?" if match else f"write &{anchor[:60]} before the value that the alias repeats"
+            )
+            raise syntax_error(self.file, position, f"the alias *{anchor[:60]} has no anchor", hint)
         node = anchors[anchor]
         if node in self._open:
-            raise refused(self.file, position, f"the alias *{anchor[:60]} stands inside its own anchor")
+            raise syntax_error(self.file, position, f"the alias *{anchor[:60]} is inside its own anchor")
         return node

@@ -1,7 +1,7 @@
-"""What a scalar without quotes stands for: close to YAML 1.1, which mergekit reads, without its surprises.
+"""Values of scalars without quotes, close to YAML 1.1, which mergekit uses.
 
-`yes`, `no`, `on` and `off` are true and false, as in YAML 1.1. Unlike there, `1e-3` is a number, a date is text,
-and `012` is text and not the number 10.
+`yes`, `no`, `on` and `off` are true and false, as in YAML 1.1. Different from YAML 1.1, `1e-3` is a number, a date is
+text, and `012` is text and not the number 10.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ _INTEGER_LIMIT = 2**63
 _MAX_NUMBER_CHARACTERS = 400
 
 Scalar = str | int | float | bool | None
+"""A value that is not a list or a mapping."""
 
 
 def has_forbidden_character(text: str) -> bool:
-    """Tell whether a text holds a control character, a line separator or half a surrogate pair."""
+    """Tell whether a text contains a control character, a line separator or half a surrogate pair."""
     return _FORBIDDEN_CHARACTER.search(text) is not None
 
 
 def resolve_plain(text: str) -> Scalar:
-    """Return what a scalar without quotes stands for.
+    """Return the value of a scalar without quotes.
 
     Raises:
-        ValueError: for a number that is not finite, or does not fit 64 bits.
+        ValueError: a number is not finite, or does not fit in 64 bits.
     """
     if text in _NULL:
         return None
@@ -46,7 +47,7 @@ def resolve_plain(text: str) -> Scalar:
         digits = text.replace("_", "")
         number = int(digits, _BASES.get(digits.lstrip("+-")[:2], 10))
         if abs(number) >= _INTEGER_LIMIT:
-            raise ValueError(f"the number {_cut(text)} does not fit 64 bits")
+            raise ValueError(f"the number {_cut(text)} does not fit in 64 bits")
         return number
     if _NOT_FINITE.fullmatch(text):
         raise ValueError(f"{text} is not a finite number")

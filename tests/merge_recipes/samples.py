@@ -1,4 +1,4 @@
-"""A small recipe, a catalog and a resolver that the tests of the recipe language share."""
+"""A small recipe, a catalog and a resolver for the tests of merge_recipes."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ Share = Annotated[
 class Projection(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    alpha: Annotated[float, PerTensor()] = Field(0.5, ge=0, le=1, description="share that is protected")
-    floor: Annotated[float, PerTensor()] = Field(0.0, ge=0, le=1)
+    alpha: Annotated[float, PerTensor()] = Field(default=0.5, ge=0, le=1, description="share that is protected")
+    floor: Annotated[float, PerTensor()] = Field(default=0.0, ge=0, le=1)
     rank_rule: Literal["paper", "fusion_bench"] = "paper"
     normalize: bool = True
 
@@ -73,7 +73,7 @@ CATALOG = SampleCatalog()
 
 
 class SampleResolver:
-    """Gives each repo and revision a commit of its own, and counts what it was asked."""
+    """Resolver that returns a different commit for each repo and revision, and records the requests."""
 
     def __init__(self, answer: Callable[[str, str, str | None], str] | None = None) -> None:
         self.asked: list[tuple[str, str, str | None]] = []
@@ -85,7 +85,7 @@ class SampleResolver:
 
 
 def sample(*changes: tuple[str, str], text: str = RECIPE) -> str:
-    """The small recipe with some of its text replaced; each text that is replaced occurs exactly once."""
+    """Return the small recipe with parts of its text replaced. Each replaced text must occur exactly once."""
     for old, new in changes:
         assert text.count(old) == 1, f"{old!r} occurs {text.count(old)} times"
         text = text.replace(old, new)
@@ -97,7 +97,7 @@ def load(*changes: tuple[str, str], path: Path = Path("sample.yaml")) -> LoadedR
 
 
 def problems_of(text: str) -> list[Problem]:
-    """What is wrong with a recipe; an empty list if nothing is."""
+    """Return all problems of a recipe."""
     try:
         parse_recipe(text, path="sample.yaml", catalog=CATALOG)
     except RecipeError as error:
@@ -106,7 +106,7 @@ def problems_of(text: str) -> list[Problem]:
 
 
 def the_problem(text: str) -> Problem:
-    """The only thing that is wrong with a recipe."""
+    """Return the only problem of a recipe."""
     found = problems_of(text)
-    assert len(found) == 1, "\n".join(map(str, found)) or "nothing is wrong"
+    assert len(found) == 1, "\n".join(map(str, found)) or "there are no problems"
     return found[0]

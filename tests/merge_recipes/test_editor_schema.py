@@ -23,12 +23,12 @@ SHIPPED_SCHEMA = json.loads((RECIPES / "schema.json").read_text(encoding="utf-8"
 HEADER = "# yaml-language-server: $schema="
 
 
-def fits(text: str, schema: dict[str, Any]) -> bool:
+def matches(text: str, schema: dict[str, Any]) -> bool:
     return jsonschema.Draft202012Validator(schema).is_valid(read_document(text, "sample.yaml").data)
 
 
 def described(schema: Any) -> bool:
-    """Whether every property says what it is."""
+    """Tell whether every property has a description."""
     if isinstance(schema, list):
         return all(map(described, schema))
     if not isinstance(schema, dict):
@@ -37,7 +37,7 @@ def described(schema: Any) -> bool:
     return all("description" in value for value in properties.values()) and all(map(described, schema.values()))
 
 
-def test_the_schema_is_one() -> None:
+def test_the_schema_is_valid() -> None:
     jsonschema.Draft202012Validator.check_schema(json_schema())
     jsonschema.Draft202012Validator.check_schema(json_schema(CATALOG))
     jsonschema.Draft202012Validator.check_schema(json_schema(installed_catalog()))
@@ -48,7 +48,7 @@ def test_every_key_is_described() -> None:
 
 
 def test_the_shipped_schema_is_up_to_date() -> None:
-    """To renew it: `hubmerge schema > recipes/schema.json`."""
+    """Run `hubmerge schema > recipes/schema.json` to update it."""
     assert json_schema(installed_catalog()) == SHIPPED_SCHEMA
 
 
@@ -61,7 +61,7 @@ def test_the_command_prints_it(capsys: pytest.CaptureFixture[str]) -> None:
 def test_shipped_recipes(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     load_recipe(path)
-    assert fits(text, SHIPPED_SCHEMA)
+    assert matches(text, SHIPPED_SCHEMA)
     first = text.splitlines()[0]
     assert first.startswith(HEADER)
     assert (path.parent / first.removeprefix(HEADER)).resolve() == RECIPES / "schema.json"
@@ -98,15 +98,15 @@ WRONG = [
 ]
 
 
-def test_the_sample_fits() -> None:
-    assert fits(RECIPE, json_schema())
-    assert fits(RECIPE, json_schema(CATALOG))
-    assert fits(sample(("alpha: 0.5", "alpha: [{filter: attn, value: 0.7}, {value: 0.5}]")), json_schema(CATALOG))
+def test_the_sample_matches() -> None:
+    assert matches(RECIPE, json_schema())
+    assert matches(RECIPE, json_schema(CATALOG))
+    assert matches(sample(("alpha: 0.5", "alpha: [{filter: attn, value: 0.7}, {value: 0.5}]")), json_schema(CATALOG))
 
 
 @pytest.mark.parametrize("change", WRONG)
-def test_what_does_not_fit(change: tuple[str, str]) -> None:
-    assert not fits(sample(change), json_schema())
+def test_mistakes_do_not_match(change: tuple[str, str]) -> None:
+    assert not matches(sample(change), json_schema())
 
 
 @pytest.mark.parametrize(
@@ -120,6 +120,6 @@ def test_what_does_not_fit(change: tuple[str, str]) -> None:
         ("_sun397\n", "_sun397\n    parameters: {rank_rule: paper}\n"),
     ],
 )
-def test_with_a_catalog_names_and_values_are_known(change: tuple[str, str]) -> None:
-    assert fits(sample(change), json_schema())
-    assert not fits(sample(change), json_schema(CATALOG))
+def test_with_a_catalog_names_and_values_are_checked(change: tuple[str, str]) -> None:
+    assert matches(sample(change), json_schema())
+    assert not matches(sample(change), json_schema(CATALOG))

@@ -1,4 +1,4 @@
-"""Whatever a recipe or a lock is turned into, it is read or refused with a RecipeError, never anything else."""
+"""Random recipes and locks, which are read or refused with a RecipeError and no other exception."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def mutated(draw: st.DrawFn, seeds: list[str]) -> str:
 
 @st.composite
 def with_values_swapped(draw: st.DrawFn, seeds: list[str]) -> str:
-    """A recipe in which the value behind a key is something else: still YAML more often than not."""
+    """Draw a recipe with other values behind some keys, which is usually still YAML."""
     lines = draw(st.sampled_from(seeds)).splitlines()
     for _ in range(draw(st.integers(1, 3))):
         index = draw(st.integers(0, len(lines) - 1))
@@ -77,7 +77,7 @@ def with_values_swapped(draw: st.DrawFn, seeds: list[str]) -> str:
 
 
 def refused(read: Callable[[], Any]) -> RecipeError | None:
-    """The error that reading ends with, None if it ends well; any other error passes through."""
+    """Return the RecipeError of a call, or None. Other exceptions pass through."""
     try:
         read()
     except RecipeError as error:

@@ -1,4 +1,4 @@
-"""Tasks in files of their own: what a recipe includes, where problems are told, and the text that is published."""
+"""Tasks in separate files: the included keys, the places of problems, and the text that is published."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TWO = "{name: two, kind: image-classification, dataset: {path: a/data}}\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder for recipes, with task files in the folder beside it."""
+    """Create a folder for recipes, with task files in the folder beside it."""
     (tmp_path / "streams").mkdir()
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "one.yaml").write_text(ONE)
@@ -61,7 +61,7 @@ def test_included_tasks_are_those_of_the_files(folder: Path) -> None:
     assert (two.name, two.kind) == ("two", "image-classification")
 
 
-def test_the_text_holds_them_and_says_the_same(folder: Path) -> None:
+def test_the_text_contains_the_included_tasks(folder: Path) -> None:
     loaded = load_recipe(recipe(folder, BOTH), CATALOG)
     assert "include:" not in loaded.text
     assert "# the usual copy" in loaded.text
@@ -80,7 +80,7 @@ def test_the_text_holds_them_and_says_the_same(folder: Path) -> None:
         "    -   metrics: [f1]\n        model: two\n        include: ../tasks/one.yaml",
     ],
 )
-def test_keys_beside_it_go_first(folder: Path, item: str) -> None:
+def test_keys_beside_include_override_the_file(folder: Path, item: str) -> None:
     loaded = load_recipe(recipe(folder, item), CATALOG)
     assert loaded.recipe.evaluate is not None
     (task,) = loaded.recipe.evaluate.tasks
@@ -88,14 +88,14 @@ def test_keys_beside_it_go_first(folder: Path, item: str) -> None:
     assert parse_recipe(loaded.text, catalog=CATALOG).recipe == loaded.recipe
 
 
-def test_keys_beside_it_replace_the_file_s(folder: Path) -> None:
+def test_a_name_beside_include_replaces_the_file_s_name(folder: Path) -> None:
     loaded = load_recipe(recipe(folder, "    - include: ../tasks/one.yaml\n      name: other\n      model: one\n"))
     assert loaded.recipe.evaluate is not None
     assert [task.name for task in loaded.recipe.evaluate.tasks] == ["other"]
     assert parse_recipe(loaded.text).recipe == loaded.recipe
 
 
-def test_a_task_in_place_stands_beside_included_ones(folder: Path) -> None:
+def test_tasks_of_the_recipe_and_included_tasks_can_be_mixed(folder: Path) -> None:
     written = "    - name: own\n      kind: image-classification\n      dataset: {path: a/data}\n      model: one\n"
     loaded = load_recipe(recipe(folder, BOTH.replace("# the end\n", written)), CATALOG)
     assert loaded.recipe.evaluate is not None
@@ -126,13 +126,13 @@ def test_problems_name_the_file_and_its_line(folder: Path) -> None:
     assert "did you mean dataset?" in found[3]
 
 
-def test_a_missing_key_is_told_once(folder: Path) -> None:
+def test_a_missing_key_is_reported_once(folder: Path) -> None:
     (folder.parent / "tasks" / "two.yml").write_text("name: two\nkind: image-classification\n")
     (found,) = problems(recipe(folder, BOTH))
     assert "/tasks/two.yml:1:1: evaluate.tasks[1].dataset: this key is required" in found
 
 
-def test_names_taken_are_told_with_their_file(folder: Path) -> None:
+def test_repeated_names_are_reported_with_their_file(folder: Path) -> None:
     path = recipe(folder, "    - include: ../tasks/one.yaml\n    - include: ../tasks/two.yml\n      name: one\n")
     (found,) = problems(path)
     assert f"{path}:8:13" in found
@@ -142,18 +142,18 @@ def test_names_taken_are_told_with_their_file(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("value", "message"),
     [
-        ("../tasks/none.yaml", "no such file"),
+        ("../tasks/none.yaml", "the file does not exist"),
         ("../tasks", "not a YAML file"),
         ("../tasks/one.txt", "not a YAML file"),
         ("[a.yaml]", "expected the path of a YAML file, got a list"),
         ("''", "expected the path of a YAML file"),
-        ("../../elsewhere/one.yaml", "lies elsewhere"),
-        ("https://example.org/one.yaml", "no such file"),
+        ("../../elsewhere/one.yaml", "is not allowed: expected a file in"),
+        ("https://example.org/one.yaml", "the file does not exist"),
         ("../tasks/deep.yaml", "is not a file"),
-        ("link.yaml", "lies elsewhere"),
+        ("link.yaml", "is not allowed: expected a file in"),
     ],
 )
-def test_what_cannot_be_included(
+def test_files_that_cannot_be_included(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, value: str, message: str
 ) -> None:
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "secret.yaml"
@@ -169,7 +169,7 @@ def test_what_cannot_be_included(
 
 def test_an_absolute_path_is_refused(folder: Path) -> None:
     (found,) = problems(recipe(folder, f"    - include: {folder.parent}/tasks/one.yaml\n"))
-    assert "lies elsewhere" in found
+    assert "is not allowed: expected a file in" in found
 
 
 @pytest.mark.parametrize(
@@ -183,41 +183,41 @@ def test_an_absolute_path_is_refused(folder: Path) -> None:
         ("#" * (MAX_FILE_BYTES + 1), "the file is larger than"),
     ],
 )
-def test_what_an_included_file_cannot_hold(folder: Path, text: str, message: str) -> None:
+def test_invalid_content_of_an_included_file(folder: Path, text: str, message: str) -> None:
     (folder.parent / "tasks" / "two.yml").write_bytes(text.encode("latin-1"))
     (found,) = problems(recipe(folder, BOTH))
     assert message in found
 
 
-def test_all_of_it_has_limits(folder: Path) -> None:
+def test_the_number_and_the_size_of_included_files_are_limited(folder: Path) -> None:
     many = "    - include: ../tasks/one.yaml\n" * (MAX_INCLUDES + 1)
     assert any(f"more than {MAX_INCLUDES} included files" in text for text in problems(recipe(folder, many)))
     (folder.parent / "tasks" / "one.yaml").write_text(ONE + "#" + "x" * (MAX_FILE_BYTES // 2))
     large = "    - include: ../tasks/one.yaml\n    - include: ../tasks/one.yaml\n      name: two\n"
     (found,) = problems(recipe(folder, large))
-    assert "with what it includes, the recipe is larger than" in found
+    assert "the recipe with its included files is larger than" in found
 
 
 @pytest.mark.parametrize("tasks", ["    [{include: ../tasks/one.yaml}]\n", "    - {include: ../tasks/one.yaml}\n"])
-def test_an_include_has_its_own_line(folder: Path, tasks: str) -> None:
+def test_an_include_must_be_on_its_own_line(folder: Path, tasks: str) -> None:
     (found,) = problems(recipe(folder, tasks))
-    assert "write it on a line of its own" in found
+    assert "write `- include: FILE` on a line of its own" in found
 
 
 def test_anchors_that_clash_are_refused(folder: Path) -> None:
     (folder.parent / "tasks" / "two.yml").write_text("name: &a two\nkind: image-classification\ndataset: {path: a/b}\n")
     tasks = "    - include: ../tasks/one.yaml\n      model: &a one\n    - include: ../tasks/two.yml\n      model: *a\n"
     (found,) = problems(recipe(folder, tasks))
-    assert "mean something else within the recipe" in found
+    assert "have another meaning inside the recipe" in found
 
 
-def test_a_text_alone_includes_nothing(folder: Path) -> None:
-    with pytest.raises(RecipeError, match="read from its text alone can include no file") as caught:
+def test_a_parsed_text_cannot_include_files(folder: Path) -> None:
+    with pytest.raises(RecipeError, match="a recipe that is parsed from text cannot include files") as caught:
         parse_recipe(HEAD + BOTH, path=folder / "recipe.yaml", catalog=CATALOG)
     assert len(caught.value.problems) == 2
 
 
-def test_the_schema_knows_it(folder: Path) -> None:
+def test_the_schema_allows_includes() -> None:
     validator = jsonschema.Draft202012Validator(json_schema(CATALOG))
     assert validator.is_valid(read_document(HEAD + BOTH, "recipe.yaml").data)
     assert not validator.is_valid(read_document(HEAD + "    - include: 3\n", "recipe.yaml").data)

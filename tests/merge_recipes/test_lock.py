@@ -1,3 +1,5 @@
+"""Locks: commits, text, and the digests of recipes and steps."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -26,7 +28,7 @@ def lock_of(*changes: tuple[str, str]) -> Lock:
     return lock_recipe(load(*changes), SampleResolver())
 
 
-def test_everything_is_resolved_once_before_anything_is_read() -> None:
+def test_each_repo_and_revision_is_resolved_once() -> None:
     resolver = SampleResolver()
     second_task = "    - {name: cars, kind: image-classification, dataset: {path: tanganke/sun397, split: train}}\n"
     changes = ((SECOND, "  - model: a/b@v1+a/lora\n"), ("publish:\n", second_task + "publish:\n"))
@@ -80,14 +82,14 @@ def test_the_stream_is_locked_in_merge_order() -> None:
 
 
 @pytest.mark.parametrize("answer", ["main", HEX[:-1], HEX.upper(), HEX + "\n", "", "sha256:ab"])
-def test_what_is_no_commit_is_refused(answer: str) -> None:
+def test_a_resolver_must_return_a_commit(answer: str) -> None:
     with pytest.raises(LockError, match=r"sample\.yaml:2:13: base_model: .* expected a commit of 40 hex digits"):
         lock_recipe(load(), SampleResolver(lambda *_: answer))
 
 
 def test_the_base_model_under_another_revision_that_is_the_same_commit() -> None:
     loaded = load((SECOND, "  - model: openai/clip-vit-base-patch32@v1\n"))
-    with pytest.raises(RecipeError, match=r"sample\.yaml:5:12: .*this is the base model, at the same commit"):
+    with pytest.raises(RecipeError, match=r"sample\.yaml:5:12: .*this is the base model: both have commit"):
         lock_recipe(loaded, SampleResolver(lambda *_: HEX))
     assert lock_recipe(loaded, SampleResolver()).models[1].name == "clip-vit-base-patch32"
 
@@ -109,24 +111,24 @@ def test_broken_locks(old: str, new: str, message: str) -> None:
         Lock.from_yaml(text, file="lock.yaml")
 
 
-def test_a_commit_without_quotes_is_told_to_be_a_number() -> None:
+def test_a_commit_without_quotes_is_a_number() -> None:
     text = lock_recipe(load(), SampleResolver(lambda *_: "1" * 40)).to_yaml()
-    with pytest.raises(LockError, match="does not fit 64 bits"):
+    with pytest.raises(LockError, match="does not fit in 64 bits"):
         Lock.from_yaml(text.replace(f'"{"1" * 40}"', "1" * 40))
 
 
 def test_a_lock_belongs_to_its_recipe() -> None:
     recipe, lock = load().recipe, lock_of()
     check_lock(recipe, lock)
-    with pytest.raises(LockError, match="made from another recipe"):
+    with pytest.raises(LockError, match="belongs to another recipe"):
         check_lock(load(("alpha: 0.5", "alpha: 0.6")).recipe, lock)
     with pytest.raises(LockError, match="the lock has the stream"):
         check_lock(load((SECOND, "")).recipe, lock)
-    with pytest.raises(LockError, match="does not hold the dataset a/b"):
+    with pytest.raises(LockError, match="the lock has no dataset a/b"):
         lock.dataset_commit("a/b", None, None)
 
 
-def test_the_digest_is_of_the_content() -> None:
+def test_the_digest_depends_on_the_content_only() -> None:
     digest = recipe_digest(load().recipe)
     lines = RECIPE.splitlines(keepends=True)
     reordered = "".join([*lines[15:], "# a comment\n", *lines[:15]])
@@ -137,7 +139,7 @@ def test_the_digest_is_of_the_content() -> None:
         assert recipe_digest(load(change).recipe) != digest
 
 
-def test_the_digest_does_not_depend_on_where_the_recipe_lies(tmp_path: Path) -> None:
+def test_the_digest_does_not_depend_on_the_folder_of_the_recipe(tmp_path: Path) -> None:
     changes = ((FIRST, "  - model: ./one\n"), ("path: tanganke/sun397", "path: ./data"))
     here, there = (load(*changes, path=tmp_path / name / "sample.yaml").recipe for name in ("a", "b"))
     assert here != there
@@ -165,7 +167,7 @@ def test_a_longer_stream_keeps_its_digests() -> None:
         ("alpha: 0.5", "alpha: 5e-1"),
     ],
 )
-def test_what_does_not_change_the_weights_changes_no_digest(change: tuple[str, str]) -> None:
+def test_keys_without_influence_on_weights_change_no_digest(change: tuple[str, str]) -> None:
     assert chain(change) == chain()
 
 
@@ -184,7 +186,7 @@ def test_what_does_not_change_the_weights_changes_no_digest(change: tuple[str, s
         ((SECOND, SECOND + "    parameters: {alpha: 0.3}\n"), 2),
     ],
 )
-def test_what_changes_the_weights_changes_the_digests_from_there_on(
+def test_keys_with_influence_on_weights_change_digests_from_that_step_on(
     change: tuple[str, str], first_changed: int
 ) -> None:
     if change[0] == "projection":
@@ -196,7 +198,7 @@ def test_what_changes_the_weights_changes_the_digests_from_there_on(
     assert same == [True] * first_changed + [False] * (3 - first_changed)
 
 
-def test_digests_are_fixed_for_good() -> None:
-    """Published steps are found again by these digests: a change here makes every published stream a stranger."""
+def test_digests_never_change() -> None:
+    """Published steps are identified by these digests, so a change here would break every published stream."""
     assert recipe_digest(load().recipe) == "sha256:717e1da51d44710e2fc29df7e24cd66c71930f23a397dac6fda0c22a9f1c7924"
     assert chain()[2] == "sha256:5e66d40e193f166ec11d4ff8c31fcc03d67a4b73e1b2abb91ad6db1bbb8f6749"

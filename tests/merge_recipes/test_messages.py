@@ -1,4 +1,4 @@
-"""Everything that a recipe may get wrong, with the place, the key and the way out that the error names."""
+"""Mistakes in recipes, with the place, the key, the message and the hint of the error."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TASK = "      metrics: [accuracy]\n"
 REPO = "repo: me/clip-vit-base-patch32-8-tasks"
 
 CASES = {
-    # what is replaced, what by; line, column, key; parts of the message
+    # replaced text, new text; line, column, key; part of the message
     "misspelt parameter": (ALPHA, "  aplha: 0.5\n", 7, 3, "parameters.aplha", "did you mean alpha?"),
     "misspelt key": ("dtype:", "dtpe:", 8, 1, "dtpe", "unknown key; did you mean dtype?"),
     "misspelt required key": ("merge_method:", "merge_metod:", 1, 1, "merge_metod", "did you mean merge_method?"),
@@ -84,7 +84,14 @@ CASES = {
     ),
     "parameters that do not go together": (ALPHA, ALPHA + "  floor: 0.6\n", 7, 3, "parameters", "floor is larger"),
     "choice misspelt": (ALPHA, "  rank_rule: papr\n", 7, 14, "parameters.rank_rule", "did you mean paper?"),
-    "parameter missing": ("merge_method: projection", "merge_method: scaled", 7, 3, "parameters.alpha", "no such"),
+    "parameter missing": (
+        "merge_method: projection",
+        "merge_method: scaled",
+        7,
+        3,
+        "parameters.alpha",
+        "has no parameter",
+    ),
     "base in its own stream": (
         SECOND,
         "  - model: openai/clip-vit-base-patch32@main\n",
@@ -113,13 +120,13 @@ CASES = {
     "reference an address": (
         SECOND,
         "  - model: https://huggingface.co/a/b\n",
-        *(5, 12, "models[1].model", "is an address"),
+        *(5, 12, "models[1].model", "is a web address"),
     ),
     "subfolder outside the repo": (SECOND, "  - model: a/b/../c\n", 5, 12, "models[1].model", "is not a folder in a"),
     "base model with an adapter": (
         "base_model: openai/clip-vit-base-patch32",
         "base_model: openai/clip-vit-base-patch32+a/lora",
-        *(2, 13, "base_model", "no adapter of its own"),
+        *(2, 13, "base_model", "cannot have an adapter"),
     ),
     "reference a number": (SECOND, "  - model: 1234567\n", 5, 12, "models[1].model", "got the number 1234567"),
     "revision empty": (SECOND, "  - model: a/b@\n", 5, 12, "models[1].model", "is not a revision"),
@@ -133,7 +140,7 @@ CASES = {
     ),
     "dtype": ("dtype: float32", "dtype: fp32", 8, 8, "dtype", "expected one of: bfloat16, float16, float32, float64"),
     "shuffled without seed": ("dtype: float32", "order: shuffled", 8, 8, "order", "needs a seed"),
-    "seed without shuffled": ("dtype: float32", "seed: 3", 8, 1, "seed", "has no meaning"),
+    "seed without shuffled": ("dtype: float32", "seed: 3", 8, 1, "seed", "has no effect"),
     "order misspelt": ("dtype: float32", "order: shufled", 8, 8, "order", "did you mean shuffled?"),
     "unknown kind": (KIND, KIND.replace("image", "imag"), 12, 13, "evaluate.tasks[0].kind", "did you mean zero-shot-"),
     "task of an unknown entry": (
@@ -146,7 +153,7 @@ CASES = {
         f"{TASK}    - {{name: sun397, {KIND}, dataset: {{path: a/b}}}}\n",
         *(16, 14, "evaluate.tasks[1].name", "taken by the task in line 11"),
     ),
-    "template without braces": (PROMPTS, '["a {}", "a photo"]', 14, 25, "evaluate.tasks[0].prompts[1]", "needs {}"),
+    "template without braces": (PROMPTS, '["a {}", "a photo"]', 14, 25, "evaluate.tasks[0].prompts[1]", "expected {}"),
     "template with a name": (PROMPTS, '["a {label} {}"]', 14, 17, "evaluate.tasks[0].prompts[0]", "no other braces"),
     "templates a text": (
         PROMPTS,
@@ -183,7 +190,14 @@ CASES = {
     ),
     "max_examples": (DATASET, "{path: a/b, max_examples: 0}", 13, 42, "evaluate.tasks[0].dataset.max_examples", ">= 1"),
     "publish without owner": (REPO, "repo: clip", 17, 9, "publish.repo", "expected owner/name"),
-    "publish over an input": (REPO, "repo: OpenAI/clip-vit-base-patch32", 17, 9, "publish.repo", "are merged"),
+    "publish over an input": (
+        REPO,
+        "repo: OpenAI/clip-vit-base-patch32",
+        17,
+        9,
+        "publish.repo",
+        "is an input of the merge",
+    ),
     "shard size": (REPO, f"{REPO}\n  max_shard_size: 5 gigs", 18, 19, "publish.max_shard_size", "is not a size"),
     "shard size a number": (REPO, f"{REPO}\n  max_shard_size: 5", 18, 19, "publish.max_shard_size", "got the number 5"),
     "private as text": (REPO, f"{REPO}\n  private: maybe", 18, 12, "publish.private", "expected true or false"),
@@ -193,10 +207,10 @@ CASES = {
     "tokenizer_source": ("dtype: float32", "tokenizer_source: union", 8, 1, "tokenizer_source", "not supported"),
     "chat_template": ("dtype: float32", "chat_template: auto", 8, 1, "chat_template", "not supported"),
     "layer_range": (SECOND, SECOND + "    layer_range: [0, 3]\n", 6, 5, "models[1].layer_range", "layer ranges"),
-    "import path": ("dtype: float32", "_target_: os.system", 8, 1, "_target_", "names no code"),
+    "import path": ("dtype: float32", "_target_: os.system", 8, 1, "_target_", "cannot name code"),
     "duplicate key": ("dtype: float32", "merge_method: x", 8, 1, "merge_method", "already given in line 1"),
-    "tag": ("dtype: float32", "dtype: !!python/name:os.system float32", 8, 8, "dtype", "would build an object"),
-    "tab": (ALPHA, "\talpha: 0.5\n", 7, 1, "", "a tab cannot indent"),
+    "tag": ("dtype: float32", "dtype: !!python/name:os.system float32", 8, 8, "dtype", "is not allowed"),
+    "tab": (ALPHA, "\talpha: 0.5\n", 7, 1, "", "tabs are not allowed"),
     "not YAML": (ALPHA, "  alpha: [0.5\n", 8, 6, "", "the text is not YAML"),
     "alias without anchor": (ALPHA, "  alpha: *share\n", 7, 10, "", "the alias *share has no anchor"),
     "control character": (ALPHA, '  alpha: "\\0"\n', 7, 10, "parameters.alpha", "control character"),
@@ -204,7 +218,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_refusal(name: str) -> None:
+def test_a_mistake_is_reported_at_its_place(name: str) -> None:
     old, new, line, column, key, message = CASES[name]
     found = [problem for problem in problems_of(sample((old, new))) if message in problem.message]
     assert found, "\n".join(map(str, problems_of(sample((old, new)))))
@@ -221,7 +235,7 @@ def test_one_mistake_is_one_problem(name: str) -> None:
     the_problem(sample((old, new)))
 
 
-def test_the_sample_itself_is_right() -> None:
+def test_the_sample_has_no_mistakes() -> None:
     assert problems_of(RECIPE) == []
 
 
@@ -231,13 +245,13 @@ def test_all_mistakes_at_once_in_the_order_of_the_file() -> None:
     assert [problem.line for problem in found] == [5, 7, 8, 12, 17]
 
 
-def test_a_required_key_says_what_it_is_for() -> None:
+def test_a_missing_required_key_is_described() -> None:
     problem = the_problem(sample(("merge_method: projection\n", "")))
     assert problem.key == "merge_method"
     assert problem.message == "this key is required: the name of the merge method, for example opcm"
 
 
-def test_models_is_not_missed_where_slices_stand() -> None:
+def test_a_missing_models_is_not_reported_beside_slices() -> None:
     assert the_problem(sample(("models:", "slices:"))).key == "slices"
 
 
@@ -250,16 +264,16 @@ def test_models_is_not_missed_where_slices_stand() -> None:
         (("float32", "1234"), None),
         ((REPO, "repo: 1234567"), 'put it in quotes: "1234567"'),
         ((PROMPTS, "a {}"), "write it as a list: [...]"),
-        ((SECOND, "  - a/b\n"), "a reference goes under a key, for example `model: a/b`"),
+        ((SECOND, "  - a/b\n"), "write the reference under a key: `model: a/b`"),
         (
             ("publish:\n  " + REPO + "\n  steps: every", "publish: me/foo"),
-            "a reference goes under a key, for example `repo: me/foo`",
+            "write the reference under a key: `repo: me/foo`",
         ),
-        ((DATASET, "me/rows"), "a reference goes under a key, for example `path: me/rows`"),
+        ((DATASET, "me/rows"), "write the reference under a key: `path: me/rows`"),
         (("parameters:\n" + ALPHA, "tensors: me/foo\n"), None),
-        ((SECOND, "  - model: https://huggingface.co/a/b\n"), "write the repo alone: a/b"),
-        (("dtype: float32", "order: shuffled"), "add for example `seed: 42`"),
-        ((SECOND, '  - model: "./my model"\n'), "give it a name of its own: `name: ...`"),
+        ((SECOND, "  - model: https://huggingface.co/a/b\n"), "write the repo only: a/b"),
+        (("dtype: float32", "order: shuffled"), "add `seed: 42`"),
+        ((SECOND, '  - model: "./my model"\n'), "add `name: ...`, because the default is not a valid name"),
     ],
 )
 def test_hints(written: tuple[str, str], hint: str | None) -> None:
@@ -282,9 +296,9 @@ def test_a_parameter_that_is_a_number_or_a_word(written: str, got: str, hint: st
     assert (problem.key, problem.hint) == ("parameters.share", hint)
 
 
-def test_a_decimal_comma_inside_braces_is_told_of() -> None:
+def test_a_decimal_comma_inside_braces() -> None:
     found = problems_of(sample(("parameters:\n" + ALPHA, "parameters: {alpha: 0,5}\n")))
-    assert (found[0].key, found[0].hint) == ("parameters.5", "write numbers with a point: 0.5")
+    assert (found[0].key, found[0].hint) == ("parameters.5", "write decimal numbers with a point: 0.5")
 
 
 def test_a_parameter_that_every_tensor_needs() -> None:
@@ -305,15 +319,15 @@ def test_a_filtered_value_that_does_not_go_with_another_parameter() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "expected a mapping with the keys merge_method, base_model, models; the file holds nothing"),
-        ("# only a comment\n", "the file holds nothing"),
+        ("", "expected a mapping with the keys merge_method, base_model, models; the file is empty"),
+        ("# only a comment\n", "the file is empty"),
         ("- a\n- b\n", "got a list"),
         ("opcm", "expected a mapping with the keys"),
         (RECIPE + "---\n" + RECIPE, "a second document starts here"),
-        (RECIPE + "? [a, b]\n: 1\n", "a key is a word, got a list"),
+        (RECIPE + "? [a, b]\n: 1\n", "expected text as a key, got a list"),
     ],
 )
-def test_documents_that_are_no_recipe(text: str, message: str) -> None:
+def test_documents_that_are_not_recipes(text: str, message: str) -> None:
     assert message in the_problem(text).message
 
 

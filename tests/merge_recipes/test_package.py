@@ -1,3 +1,5 @@
+"""The public names of merge_recipes, its imports, and its errors."""
+
 from __future__ import annotations
 
 import json
@@ -19,14 +21,14 @@ def test_all_is_complete() -> None:
     assert list(merge_recipes.__all__) == sorted(merge_recipes.__all__)
 
 
-def test_importing_it_brings_nothing_heavy() -> None:
+def test_importing_it_imports_no_large_library() -> None:
     code = "import sys, json, merge_recipes; print(json.dumps(sorted(sys.modules)))"
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout
     loaded = {name.partition(".")[0] for name in json.loads(output)}
     assert not loaded & {"torch", "numpy", "transformers", "huggingface_hub", "httpx", "requests", "hubmerge"}
 
 
-def test_errors_survive_pickling_and_end_with_two() -> None:
+def test_errors_can_be_pickled_and_have_exit_code_two() -> None:
     problem = Problem("wrong", "do it right", "a.yaml", 3, 4, "x.y")
     for kind in (RecipeError, RecipeSyntaxError, InvalidReferenceError):
         copy = pickle.loads(pickle.dumps(kind([problem])))
@@ -35,6 +37,6 @@ def test_errors_survive_pickling_and_end_with_two() -> None:
         assert copy.exit_code == 2
 
 
-def test_how_a_problem_is_printed() -> None:
+def test_the_text_of_a_problem() -> None:
     assert str(Problem("wrong", "do it right", "a.yaml", 3, 4, "x.y")) == "a.yaml:3:4: x.y: wrong\n  hint: do it right"
     assert str(Problem("wrong")) == "wrong"

@@ -1,4 +1,4 @@
-"""Which value a parameter has for a tensor: the entry's, the recipe's or the default; the first filter that fits."""
+"""The value of a parameter for a tensor: precedence of entry, recipe and default, and filter lists."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ TOP = "  alpha: 0.5\n"
 FILTERS = "[{filter: attn, value: 0.9}, {filter: q_proj, value: 0.8}, {filter: '*', value: 0.7}]"
 
 
-def test_entry_before_top_level_before_default() -> None:
+def test_the_entry_overrides_the_top_level_and_the_default() -> None:
     recipe = load((ENTRY, ENTRY + "    parameters: {alpha: 0.25}\n"), (TOP, TOP + "  rank_rule: fusion_bench\n")).recipe
-    first, second = recipe.models
+    first, second = recipe.entries
     assert parameters_for(Projection, recipe, first, "x") == Projection(alpha=0.25, rank_rule="fusion_bench")
     assert parameters_for(Projection, recipe, second, "x") == Projection(alpha=0.5, rank_rule="fusion_bench")
     bare = load((TOP, "  {}\n")).recipe
-    assert parameters_for(Projection, bare, bare.models[0], "x") == Projection()
+    assert parameters_for(Projection, bare, bare.entries[0], "x") == Projection()
 
 
-def test_the_first_filter_that_is_in_the_name_wins() -> None:
+def test_the_first_filter_that_is_in_the_name_is_used() -> None:
     recipe = load((TOP, f"  alpha: {FILTERS}\n")).recipe
-    at = TensorParameters(Projection, recipe, recipe.models[0])
+    at = TensorParameters(Projection, recipe, recipe.entries[0])
     assert [at(name).alpha for name in ("self_attn.q_proj.weight", "x.q_proj.weight", "mlp.fc1.weight")] == [
         0.9,
         0.8,
@@ -31,12 +31,12 @@ def test_the_first_filter_that_is_in_the_name_wins() -> None:
     ]
 
 
-def test_where_no_filter_fits_the_next_level_has_its_say() -> None:
+def test_without_a_matching_filter_the_next_level_is_used() -> None:
     recipe = load((ENTRY, ENTRY + "    parameters: {alpha: [{filter: attn, value: 0.1}]}\n")).recipe
-    at = TensorParameters(Projection, recipe, recipe.models[0])
+    at = TensorParameters(Projection, recipe, recipe.entries[0])
     assert (at("attn.weight").alpha, at("mlp.weight").alpha) == (0.1, 0.5)
     bare = load((TOP, "  alpha: [{filter: attn, value: 0.1}]\n")).recipe
-    assert parameters_for(Projection, bare, bare.models[0], "mlp.weight").alpha == Projection().alpha
+    assert parameters_for(Projection, bare, bare.entries[0], "mlp.weight").alpha == Projection().alpha
 
 
 def test_parameters_of_the_whole_merge() -> None:
@@ -47,12 +47,12 @@ def test_parameters_of_the_whole_merge() -> None:
 def test_an_alias_is_the_name_in_a_recipe() -> None:
     text = sample(("projection", "scaled"), ("alpha: 0.5", "lambda: 2"))
     recipe = parse_recipe(text).recipe
-    assert parameters_for(Scaled, recipe, recipe.models[0], "x").scale_factor == 2.0
+    assert parameters_for(Scaled, recipe, recipe.entries[0], "x").scale_factor == 2.0
 
 
 def test_tensors_with_equal_values_share_one_instance() -> None:
     recipe = load((TOP, f"  alpha: {FILTERS}\n")).recipe
-    at = TensorParameters(Projection, recipe, recipe.models[0])
+    at = TensorParameters(Projection, recipe, recipe.entries[0])
     assert at("0.attn.weight") is at("1.attn.weight")
     assert at("0.attn.weight") is not at("0.mlp.weight")
 
@@ -60,5 +60,5 @@ def test_tensors_with_equal_values_share_one_instance() -> None:
 @pytest.mark.parametrize("value", ["7", '"0.5"', "[{value: true}]"])
 def test_values_of_an_unchecked_recipe_are_refused_when_used(value: str) -> None:
     recipe = parse_recipe(sample(("alpha: 0.5", f"alpha: {value}"))).recipe
-    with pytest.raises(RecipeError, match=r"^parameters\.alpha: .*, for the tensor x\.weight$"):
-        parameters_for(Projection, recipe, recipe.models[0], "x.weight")
+    with pytest.raises(RecipeError, match=r"^parameters\.alpha: .*, for tensor x\.weight$"):
+        parameters_for(Projection, recipe, recipe.entries[0], "x.weight")

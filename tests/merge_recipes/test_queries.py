@@ -1,4 +1,4 @@
-"""Items of `models` that are found on the Hub: how they are read, and what a lock makes of them."""
+"""Queries and collections in `models`: reading, checking and locking."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_queries_and_collections_are_items_of_the_stream() -> None:
         ("me/v?t", "me", "v", "me/vit", "me/viit"),
     ],
 )
-def test_what_a_query_asks_for(query: str, author: str, literal: str, fitting: str, other: str) -> None:
+def test_the_parts_of_a_query(query: str, author: str, literal: str, fitting: str, other: str) -> None:
     found = ModelQuery(query=query)
     assert (found.author, found.literal) == (author, literal)
     assert found.matches(fitting)
@@ -56,7 +56,7 @@ def test_what_a_query_asks_for(query: str, author: str, literal: str, fitting: s
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        ("query: me/clip", r"models\[0\]\.query: \"me/clip\" is one repo, not a query"),
+        ("query: me/clip", r"models\[0\]\.query: \"me/clip\" is a repo, not a query"),
         ("query: '*/clip'", r"models\[0\]\.query: .* is not a query: expected author/pattern"),
         ("query: 'me/clip-*/x'", "is not a query"),
         ("query: 3", r"models\[0\]\.query: expected text, got the number 3"),
@@ -67,25 +67,25 @@ def test_what_a_query_asks_for(query: str, author: str, literal: str, fitting: s
         ("{model: a/b, query: 'me/c*'}", r"models\[0\]\.query: unknown key"),
     ],
 )
-def test_what_is_no_query_is_refused_where_it_stands(item: str, message: str) -> None:
+def test_an_invalid_query_is_reported_at_its_place(item: str, message: str) -> None:
     with pytest.raises(RecipeError, match=message) as refused:
         load((FIRST, f"  - {item}\n"))
     assert refused.value.problems[0].line == 4
 
 
-def test_a_stream_that_grows_is_not_shuffled() -> None:
-    with pytest.raises(RecipeError, match="order: a stream that is found by a query grows"):
+def test_a_stream_with_queries_is_not_shuffled() -> None:
+    with pytest.raises(RecipeError, match="order: a stream with queries cannot be shuffled"):
         load((FIRST, QUERIES), ("dtype: float32", "order: shuffled\nseed: 1"))
 
 
-def test_a_task_may_belong_to_an_entry_that_is_still_to_be_found() -> None:
+def test_a_task_can_belong_to_an_entry_that_a_query_will_find() -> None:
     loaded = load((FIRST, QUERIES), ("kind: zero", "model: clip-sun397\n      kind: zero"))
     assert check_recipe(loaded, CATALOG) == []
     settled = loaded.recipe.with_stream([entry("me/clip-sun397"), *loaded.recipe.entries])
     assert task_entries(settled) == {"sun397": "clip-sun397"}
 
 
-def test_queries_fit_the_schema() -> None:
+def test_queries_match_the_schema() -> None:
     for schema in (json_schema(), json_schema(CATALOG)):
         data = read_document(sample((FIRST, QUERIES)), "sample.yaml").data
         assert jsonschema.Draft202012Validator(schema).is_valid(data)
@@ -97,27 +97,27 @@ def entry(model: str, name: str | None = None) -> StreamEntry:
     return StreamEntry.model_validate({"model": model} if name is None else {"model": model, "name": name})
 
 
-def test_a_lock_may_hold_more_models_than_the_recipe_lists() -> None:
+def test_a_lock_can_have_more_models_than_the_recipe() -> None:
     loaded = load(("dtype: float32", "on_update: append"))
     first, second = loaded.recipe.stream()
     locked = lock_recipe(loaded, SampleResolver())
     newer = locked.models[0].model_copy(update={"name": "sun397-2", "commit": "5" * 40})
     entries = (first, second, entry(str(first.model), "sun397-2"), entry("me/clip-dots"))
-    grown = lock_recipe(loaded, SampleResolver(), entries=entries, settled={"sun397-2": newer})
-    assert grown.models[:2] == locked.models
-    assert grown.models[2] == newer
-    assert [model.name for model in grown.models] == [first.name, second.name, "sun397-2", "clip-dots"]
-    assert grown.recipe == recipe_digest(loaded.recipe)
-    check_lock(loaded.recipe, grown)
-    chain = chain_digests(loaded.recipe.with_stream(entries), grown)
+    extended = lock_recipe(loaded, SampleResolver(), entries=entries, settled={"sun397-2": newer})
+    assert extended.models[:2] == locked.models
+    assert extended.models[2] == newer
+    assert [model.name for model in extended.models] == [first.name, second.name, "sun397-2", "clip-dots"]
+    assert extended.recipe == recipe_digest(loaded.recipe)
+    check_lock(loaded.recipe, extended)
+    chain = chain_digests(loaded.recipe.with_stream(entries), extended)
     assert chain[:3] == chain_digests(loaded.recipe, locked)
     assert len(chain) == 5
     with pytest.raises(LockError, match="the lock has the stream"):
-        check_lock(loaded.recipe, grown.model_copy(update={"models": grown.models[1:]}))
+        check_lock(loaded.recipe, extended.model_copy(update={"models": extended.models[1:]}))
 
 
 def test_the_versions_of_a_lock_survive_its_text() -> None:
     lock = lock_recipe(load(), SampleResolver())
     assert "versions" not in lock.to_yaml()
-    told = lock.model_copy(update={"versions": {"torch": "2.13.0+cpu", "hubmerge": "0.1.0"}})
-    assert Lock.from_yaml(told.to_yaml()) == told
+    versioned = lock.model_copy(update={"versions": {"torch": "2.13.0+cpu", "hubmerge": "0.1.0"}})
+    assert Lock.from_yaml(versioned.to_yaml()) == versioned

@@ -1,4 +1,4 @@
-"""What a right recipe holds: defaults, order, tasks and entries, sizes, remarks."""
+"""Valid recipes: defaults, order, tasks and entries, sizes, notes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from merge_recipes import RecipeError, check_recipe, load_recipe, parse_recipe, task_entries
-from merge_recipes.schema import parse_size
+from merge_recipes.schema_types import parse_size
 from tests.merge_recipes.samples import CATALOG, RECIPE, load, sample
 
 TASK = "      metrics: [accuracy]\n"
@@ -23,7 +23,7 @@ def test_the_sample() -> None:
         "clip-vit-base-patch32_sun397",
         "clip-vit-base-patch32_stanford-cars",
     ]
-    assert recipe.models[1].model.revision == "main"
+    assert recipe.entries[1].model.revision == "main"
     assert recipe.parameters == {"alpha": 0.5}
     assert (recipe.dtype, recipe.out_dtype) == ("float32", None)
     assert recipe.evaluate is not None
@@ -60,7 +60,7 @@ def test_a_recipe_of_mergekit_is_read() -> None:
     """
     recipe = parse_recipe(text).recipe
     assert recipe.parameters == {"normalize": True, "lambda": 0.1}
-    assert recipe.models[1].parameters["weight"] == [{"filter": "self_attn", "value": 0.3}, {"value": 0.5}]
+    assert recipe.entries[1].parameters["weight"] == [{"filter": "self_attn", "value": 0.3}, {"value": 0.5}]
 
 
 def test_empty_parameters_are_none() -> None:
@@ -69,7 +69,7 @@ def test_empty_parameters_are_none() -> None:
 
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        load().recipe.merge_method = "x"  # type: ignore[misc]
+        load().recipe.merge_method = "x"
 
 
 def test_a_shuffled_order_is_a_permutation_that_the_seed_fixes() -> None:
@@ -78,7 +78,7 @@ def test_a_shuffled_order_is_a_permutation_that_the_seed_fixes() -> None:
     orders = {seed: [entry.name for entry in parse_recipe(text.format(seed)).recipe.stream()] for seed in range(20)}
     assert all(sorted(order) == [f"m{index}" for index in range(8)] for order in orders.values())
     assert len({tuple(order) for order in orders.values()}) > 15
-    # Fixed for good: a published stream must not be shuffled anew by another version.
+    # This order never changes: another version must not shuffle a published stream differently.
     assert orders[0] == ["m0", "m3", "m4", "m7", "m1", "m2", "m5", "m6"]
 
 
@@ -95,8 +95,8 @@ def test_local_paths_are_relative_to_the_recipe(tmp_path: Path) -> None:
         sample((ENTRY, "  - model: ../one\n"), ("path: tanganke/sun397", "path: ./data"), ("name: sun397", "name: one"))
     )
     recipe = load_recipe(path, CATALOG).recipe
-    assert recipe.models[0].model.path == str(tmp_path / "one")
-    assert recipe.models[0].name == "one"
+    assert recipe.entries[0].model.path == str(tmp_path / "one")
+    assert recipe.entries[0].name == "one"
     assert recipe.evaluate is not None
     dataset = recipe.evaluate.tasks[0].dataset
     assert (dataset.path, dataset.written_path) == (str(tmp_path / "recipes" / "data"), "./data")
@@ -119,9 +119,9 @@ def test_the_entry_that_a_task_belongs_to(names: list[str], task: str, entry: st
     text = f"{{merge_method: projection, base_model: a/b, models: [{models}], evaluate: {evaluate}}}"
     loaded = parse_recipe(text, catalog=CATALOG)
     assert task_entries(loaded.recipe) == {task: entry}
-    remarks = check_recipe(loaded, CATALOG)
-    assert len(remarks) == (entry is None)
-    assert all("scored after every step" in remark for remark in remarks)
+    notes = check_recipe(loaded, CATALOG)
+    assert len(notes) == (entry is None)
+    assert all("scored after every step" in note for note in notes)
 
 
 def test_a_task_may_name_its_entry() -> None:
@@ -133,24 +133,24 @@ def test_without_tasks_there_are_no_entries_of_tasks() -> None:
     assert task_entries(parse_recipe("{merge_method: x, base_model: a/b, models: [{model: c/d}]}").recipe) == {}
 
 
-def test_the_sample_needs_no_remark() -> None:
+def test_the_sample_needs_no_note() -> None:
     assert check_recipe(load(), CATALOG) == []
 
 
 @pytest.mark.parametrize(
     ("change", "line", "message"),
     [
-        ((ENTRY, ENTRY + ENTRY[:-1] + "@main\n    name: again\n"), 5, "the same checkpoint as in line 4"),
+        ((ENTRY, ENTRY + ENTRY[:-1] + "@main\n    name: again\n"), 5, "it is also in line 4"),
         (("[accuracy]", "[acuracy]"), 15, "did you mean accuracy?"),
         (("alpha: 0.5", "alpha: [{value: 1}, {value: 0.5}]"), 7, "the items after it have no effect"),
         (("name: sun397", "name: other"), 11, "belongs to no entry of the stream"),
     ],
 )
-def test_remarks(change: tuple[str, str], line: int, message: str) -> None:
-    remarks = check_recipe(load(change), CATALOG)
-    assert len(remarks) == 1
-    assert remarks[0].startswith(f"sample.yaml:{line}:")
-    assert message in remarks[0]
+def test_notes_on_possible_mistakes(change: tuple[str, str], line: int, message: str) -> None:
+    notes = check_recipe(load(change), CATALOG)
+    assert len(notes) == 1
+    assert notes[0].startswith(f"sample.yaml:{line}:")
+    assert message in notes[0]
 
 
 def test_a_metric_of_no_near_name_is_left_to_the_evaluate_library() -> None:

@@ -1,3 +1,5 @@
+"""References to models: parsing, printing and mistakes."""
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -76,7 +78,7 @@ def test_parse_and_print(text: str, reference: ModelReference) -> None:
         *("https://huggingface.co/a/b", "hf://a/b", "file:./x", "a\\b", "a/b@" + "x" * 2000),
     ],
 )
-def test_refused(text: str) -> None:
+def test_invalid_references(text: str) -> None:
     with pytest.raises(InvalidReferenceError):
         ModelReference.parse(text)
 
@@ -84,17 +86,17 @@ def test_refused(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("./a+b+c", r"a '+' in the name of a local folder is written \+"),
-        ("./a@3", r"write ./a alone; an '@' in the name of the folder is written \@"),
+        ("./a+b+c", r"write a '+' in the name of a local folder as \+"),
+        ("./a@3", r"write ./a; write an '@' in the name of the folder as \@"),
     ],
 )
-def test_how_plus_and_at_are_written_is_told(text: str, hint: str) -> None:
+def test_hints_for_plus_and_at(text: str, hint: str) -> None:
     with pytest.raises(InvalidReferenceError) as caught:
         ModelReference.parse(text)
     assert caught.value.problems[0].hint == hint
 
 
-def test_plus_and_at_are_kept_where_a_path_becomes_absolute() -> None:
+def test_plus_and_at_are_kept_in_absolute_paths() -> None:
     reference = ModelReference.parse(r"./a\+b\@3").within(Path("/f"))
     assert reference.path == "/f/a+b@3"
     assert str(reference) == r"./a\+b\@3"
@@ -104,10 +106,10 @@ def test_plus_and_at_are_kept_where_a_path_becomes_absolute() -> None:
 @pytest.mark.parametrize(
     "address", ["https://huggingface.co/a/b", "https://huggingface.co/a/b/tree/main", "hf://models/a/b"]
 )
-def test_an_address_is_answered_with_the_repo(address: str) -> None:
+def test_the_hint_for_a_web_address_names_the_repo(address: str) -> None:
     with pytest.raises(InvalidReferenceError) as caught:
         ModelReference.parse(address)
-    assert caught.value.problems[0].hint == "write the repo alone: a/b"
+    assert caught.value.problems[0].hint == "write the repo only: a/b"
 
 
 def test_local_paths_become_absolute_and_are_printed_as_written() -> None:
@@ -135,7 +137,7 @@ def test_short_name(text: str, name: str) -> None:
 
 
 @given(st.text(max_size=40))
-def test_whatever_is_parsed_prints_itself(text: str) -> None:
+def test_parsing_and_printing_are_inverse(text: str) -> None:
     try:
         reference = ModelReference.parse(text)
     except InvalidReferenceError:
