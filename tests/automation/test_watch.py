@@ -216,5 +216,5 @@ def test_listening_needs_a_secret_and_a_port(sources: Sources, start: Start) -> 
 
 def test_a_recipe_that_cannot_be_read_is_told_at_the_start(start: Start, tmp_path: Path) -> None:
     watching = start(tmp_path / "none.yaml", "--every", "1h")
-    assert "no such file" in watching.next("error")["message"]
+    assert "the file does not exist" in watching.next("error")["message"]
     assert watching.process.wait(30) == 2

@@ -175,4 +175,4 @@ def test_what_has_no_stand_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     with pytest.raises(HubmergeError, match="stand-ins for images only"):
         write_dataset(tmp_path / "texts", texts, 1, None)
     assert stand_ins_main(["--recipe", str(tmp_path / "none.yaml")]) == 2
-    assert "no such file" in capsys.readouterr().err
+    assert "the file does not exist" in capsys.readouterr().err

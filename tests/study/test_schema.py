@@ -101,7 +101,7 @@ def test_what_is_wrong_is_told_with_its_line(write_study: Write, keys: dict[str,
 def test_a_recipe_that_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("recipe: ./nowhere.yaml\nmethods: [{method: opcm}]\n", encoding="utf-8")
-    with pytest.raises(RecipeError, match=r"nowhere\.yaml: no such file"):
+    with pytest.raises(RecipeError, match=r"nowhere\.yaml: the file does not exist"):
         loaded(path)
 
 
