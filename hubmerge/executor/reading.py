@@ -1,4 +1,4 @@
-"""Tensors of base model and checkpoint as the arithmetic wants them: float64, finite, on the device."""
+"""Tensors of base model and checkpoint for the arithmetic: float64, finite, on the device."""
 
 from __future__ import annotations
 
@@ -9,31 +9,29 @@ import torch
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import CheckpointError
+from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
 from hubmerge.linalg import PIECE, cast_once, frobenius_norm, total_norm
 
 ELEMENTS_AT_ONCE = PIECE
-"""So many elements of a tensor go through several conversions in a row: few enough to stay in the cache, and for their
-copies to stay below the size from which every block is a mapping of its own (`executor.parallel.allocation`)."""
+"""Elements of a tensor that go through several conversions in a row: few enough to stay in the cache, and their copies
+stay below the size from which every block gets its own mapping (see `executor.parallel.allocation`)."""
 
 
 def rounded_pieces(checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> Iterator[torch.Tensor]:
-    """The values of a tensor of a checkpoint, flat, ELEMENTS_AT_ONCE, rounded to `input_dtype` if there is one."""
+    """Yield the values of a tensor, flat, ELEMENTS_AT_ONCE each, rounded to `input_dtype` if there is one."""
     for piece in checkpoint.read_pieces(name, ELEMENTS_AT_ONCE):
         yield piece if input_dtype is None else cast_once(piece, input_dtype)
 
 
 def read_task_vector(
-    base: Checkpoint,
-    checkpoint: Checkpoint,
-    name: str,
-    *,
-    input_dtype: torch.dtype | None = None,
-    device: torch.device,
+    base: Checkpoint, checkpoint: Checkpoint, name: str, *, context: ExecutorContext = DEFAULT_CONTEXT
 ) -> tuple[torch.Tensor, float]:
-    """Checkpoint minus base model for one tensor, float64, on `device`, every element finite; and its length.
+    """Return checkpoint minus base model for one tensor, float64, on the device of the context, and its norm.
 
-    Raises CheckpointError naming the checkpoint, the tensor and the element that is not finite.
+    Raises:
+        CheckpointError: a value is not finite; the message names the checkpoint, the tensor and the element.
     """
+    input_dtype, device = context.input_dtype, context.device
     if device.type != "cpu":
         return send_task_vector(base, checkpoint, name, input_dtype=input_dtype, device=device)
     task_vector = torch.empty(checkpoint.tensors[name].shape, dtype=torch.float64)
@@ -50,9 +48,9 @@ def read_task_vector(
 def send_task_vector(
     base: Checkpoint, checkpoint: Checkpoint, name: str, *, input_dtype: torch.dtype | None, device: torch.device
 ) -> tuple[torch.Tensor, float]:
-    """`read_task_vector` with the arithmetic on the device, which is sent the values as they are stored.
+    """Return the same with the arithmetic on the device, which receives the values in their stored dtype.
 
-    The length may differ from that on the CPU in the last digit.
+    The norm may differ from that on the CPU in the last digit.
     """
     moved, start = (
         (values if input_dtype is None else cast_once(values, input_dtype)).to(torch.float64)
@@ -67,13 +65,13 @@ def send_task_vector(
 
 
 def all_finite(tensor: torch.Tensor) -> bool:
-    """Whether no element is NaN or infinite, without a copy of the tensor."""
+    """Return True if no element is NaN or infinite, without copying the tensor."""
     if tensor.numel() == 0:
         return True
     if tensor.dtype.itemsize == 1:
-        # torch compares no 8-bit floats.
+        # torch cannot compare 8-bit floats.
         tensor = tensor.to(torch.float32)
-    # One pass at the speed of memory; squares of finite values may overflow, so only its yes is an answer.
+    # One pass at the speed of memory. Squares of finite values may overflow, so only a finite norm is an answer.
     if math.isfinite(float(torch.linalg.vector_norm(tensor))):
         return True
     low, high = torch.aminmax(tensor)
@@ -81,7 +79,7 @@ def all_finite(tensor: torch.Tensor) -> bool:
 
 
 def first_not_finite(tensor: torch.Tensor) -> str:
-    """The first element that is NaN or infinite and how many there are, in words."""
+    """Return a text with the first element that is NaN or infinite, and how many there are."""
     tensor = tensor.to(torch.float64)
     wrong = ~torch.isfinite(tensor)
     place = [int(index) for index in torch.nonzero(wrong)[0]]
@@ -91,20 +89,20 @@ def first_not_finite(tensor: torch.Tensor) -> str:
 
 
 def not_finite(base: Checkpoint, checkpoint: Checkpoint, name: str, input_dtype: torch.dtype | None) -> CheckpointError:
-    """The error about a task vector that is not finite; it says why."""
+    """Return the error about a task vector that is not finite, with the cause."""
     for owner in (checkpoint, base):
         stored = owner.read(name)
         if not all_finite(stored):
             return CheckpointError(
                 f"{owner.label}: tensor {name!r}: {first_not_finite(stored)}",
-                hint="do not merge this checkpoint; its training or its file went wrong",
+                hint="do not merge this checkpoint; training probably diverged, or the file is corrupt",
             )
         if input_dtype is not None and not all_finite(cast_once(stored, input_dtype)):
             return CheckpointError(
-                f"{owner.label}: tensor {name!r} holds values that are too large for {input_dtype}",
+                f"{owner.label}: tensor {name!r} has values that are too large for {input_dtype}",
                 hint="choose a wider `dtype` in the recipe, or leave it out",
             )
     return CheckpointError(
-        f"{checkpoint.label}: tensor {name!r} is further from the base model than float64 reaches",
-        hint="do not merge this checkpoint; its training or its file went wrong",
+        f"{checkpoint.label}: tensor {name!r} minus the base model overflows float64",
+        hint="do not merge this checkpoint; training probably diverged, or the file is corrupt",
     )

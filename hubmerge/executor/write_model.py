@@ -1,27 +1,20 @@
-"""Second pass of a step: the merged model, base model + accumulated delta / scale, in one rounding."""
+"""Second pass of a step: the merged model, base model + accumulated delta / scale, rounded once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, ShardedWriter, WrittenFile, plan_shards
 from hubmerge.errors import CheckpointError
-from hubmerge.executor.parallel.processes import (
-    SINGLE_PROCESS,
-    Processes,
-    barrier,
-    do_share,
-    gather,
-    in_order,
-    stop_file,
-    tell_of_others,
-)
+from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
+from hubmerge.executor.parallel.processes import barrier, do_share, gather, in_order, stop_file, tell_of_others
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE, all_finite, first_not_finite, rounded_pieces
-from hubmerge.executor.state import MergeState
+from hubmerge.executor.state import State
 from hubmerge.linalg import cast_once, frobenius_norm, total_norm
 
 MAX_SHARD_BYTES = 5_000_000_000
@@ -29,10 +22,10 @@ MAX_SHARD_BYTES = 5_000_000_000
 
 @dataclass(frozen=True)
 class WrittenModel:
-    """The files of a merged model, and what rounding to their dtypes did to it.
+    """Files of a merged model, and the effect of rounding to their dtypes.
 
-    `rounding` is the length of the rounding error over the length of the merged delta, both over all merged tensors
-    together; None where nothing moved. From about 1 on, the dtype is too coarse to hold what was merged.
+    `rounding` is the norm of the rounding error over the norm of the merged delta, both over all merged tensors
+    together; None if nothing changed. From about 1 on, the dtype is too coarse for the merged delta.
     """
 
     files: tuple[WrittenFile, ...]
@@ -41,24 +34,31 @@ class WrittenModel:
 
 def write_merged(
     base: Checkpoint,
-    state: MergeState,
+    state: State,
     plan: MergePlan,
     folder: Path,
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
-    input_dtype: torch.dtype | None = None,
-    workers: int | None = None,
-    on_tensor: Callable[[PlannedTensor], None] | None = None,
-    processes: Processes = SINGLE_PROCESS,
+    context: ExecutorContext = DEFAULT_CONTEXT,
 ) -> WrittenModel:
-    """Write the merged model's weights after the step of `state` into `folder`, and the index if there are shards.
+    """Write the merged model's weights after the step of `state` into `folder`, with an index if there are shards.
 
-    Every tensor is rounded once, to its dtype in `plan`; those that stay the base model's keep their bytes and
-    have shards of their own. `input_dtype` and `processes` are those of `merge_steps`. The bytes depend neither on
-    `workers` nor on `processes`.
+    Every tensor is rounded once, to its dtype in `plan`. Tensors that stay the base model's keep their bytes and are
+    in shards of their own.
 
-    Raises CheckpointError if a value does not fit into its dtype, MachineError if the folder cannot be written.
+    Args:
+        base: the base model.
+        state: the state after the step.
+        plan: the tensors to write.
+        folder: the folder of the files; with several processes, on a file system that they share.
+        max_shard_bytes: largest size of a shard in bytes, unless a single tensor is larger.
+        context: that of `merge_steps`.
+
+    Raises:
+        CheckpointError: a value does not fit into its dtype.
+        MachineError: the folder cannot be written.
     """
+    processes = context.processes
     kept = {tensor.name for tensor in plan.tensors if tensor.copied}
     shards = plan_shards(plan.specs, max_shard_bytes, kept=kept)
     attach = processes.rank > 0
@@ -68,50 +68,54 @@ def write_merged(
     with ShardedWriter(folder, shards, digests=False, attach=attach) as writer:
         if not attach:
             barrier(processes)
-
-        def write(tensor: PlannedTensor) -> float:
-            """Write one tensor; the length of its rounding error."""
-            if tensor.copied:
-                writer.write_raw(tensor.name, base.raw_chunks(tensor.name))
-                return 0.0
-            errors: list[float] = []
-            writer.write_pieces(tensor.name, _rounded(base, state, tensor, input_dtype, errors))
-            return total_norm(errors)
-
+        write = partial(_write_tensor, writer, base, state, context.input_dtype)
         done = do_share(
             plan.tensors,
             write,
             processes=processes,
             cost=lambda tensor: float(tensor.elements),
             stop=stop,
-            workers=workers,
-            on_tensor=on_tensor,
+            workers=context.workers,
+            on_tensor=context.on_tensor,
         )
-        told = gather(processes, (done, writer.export_written() if attach else {}))
-        tell_of_others(plan.tensors, done, on_tensor)
-        for _, others in () if attach else told:
+        gathered = gather(processes, (done, writer.export_written() if attach else {}))
+        tell_of_others(plan.tensors, done, context.on_tensor)
+        for _, others in () if attach else gathered:
             writer.import_written(others)
         files = gather(processes, () if attach else writer.commit())[0]
-    error = total_norm(in_order([errors for errors, _ in told]))
+    error = total_norm(in_order([errors for errors, _ in gathered]))
     moved = state.manifest.accumulated_norm / state.scale
     return WrittenModel(files, error / moved if moved > 0.0 else None)
 
 
-def merged_value(
-    base: Checkpoint, state: MergeState, tensor: PlannedTensor, input_dtype: torch.dtype | None
-) -> torch.Tensor:
-    """One tensor of the merged model after the step of `state`, in the dtype that it is planned to have.
+def _write_tensor(
+    writer: ShardedWriter, base: Checkpoint, state: State, input_dtype: torch.dtype | None, tensor: PlannedTensor
+) -> float:
+    """Write one tensor and return the norm of its rounding error."""
+    if tensor.copied:
+        writer.write_raw(tensor.name, base.raw_chunks(tensor.name))
+        return 0.0
+    errors: list[float] = []
+    writer.write_pieces(tensor.name, _rounded(base, state, tensor, input_dtype, errors))
+    return total_norm(errors)
 
-    Raises CheckpointError if a value does not fit into that dtype.
+
+def merged_value(
+    base: Checkpoint, state: State, tensor: PlannedTensor, input_dtype: torch.dtype | None
+) -> torch.Tensor:
+    """Return one tensor of the merged model after the step of `state`, in its planned dtype.
+
+    Raises:
+        CheckpointError: a value does not fit into that dtype.
     """
     pieces = _rounded(base, state, tensor, input_dtype, [])
     return torch.cat([piece.clone() for piece in pieces]).view(tensor.shape)
 
 
 def _rounded(
-    base: Checkpoint, state: MergeState, tensor: PlannedTensor, input_dtype: torch.dtype | None, errors: list[float]
+    base: Checkpoint, state: State, tensor: PlannedTensor, input_dtype: torch.dtype | None, errors: list[float]
 ) -> Iterator[torch.Tensor]:
-    """The value of `merged_value`, flat, in pieces; the lengths of their rounding errors are added to `errors`."""
+    """Yield the value of `merged_value`, flat, in pieces; the norms of their rounding errors are added to `errors`."""
     if not tensor.merged:
         for kept in base.read_pieces(tensor.name, ELEMENTS_AT_ONCE):
             yield cast_once(kept, tensor.out_dtype)
@@ -128,13 +132,13 @@ def _rounded(
             raise _does_not_fit(base, state, tensor, input_dtype)
         yield rounded
         if rounded.dtype != value.dtype:
-            # torch does no arithmetic with 8-bit floats.
+            # torch has no arithmetic for 8-bit floats.
             value -= rounded.to(torch.float64)
             errors.append(frobenius_norm(value))
 
 
 def _does_not_fit(
-    base: Checkpoint, state: MergeState, tensor: PlannedTensor, input_dtype: torch.dtype | None
+    base: Checkpoint, state: State, tensor: PlannedTensor, input_dtype: torch.dtype | None
 ) -> CheckpointError:
     start = base.read(tensor.name)
     rounded = start if input_dtype is None else cast_once(start, input_dtype)

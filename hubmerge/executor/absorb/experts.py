@@ -1,4 +1,4 @@
-"""Weights of several experts in one tensor: as many matrices, absorbed one after another."""
+"""Weights of several experts in one tensor of (experts, m, n), absorbed one matrix at a time."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from hubmerge.methods import Absorbed
 
 @dataclass(frozen=True)
 class AbsorbedExperts(Absorbed):
-    """One tensor of (experts, m, n) after a step; `ranks` are those of the experts, empty where nothing is projected.
+    """One tensor of (experts, m, n) after a step.
 
-    `removed_share` is over all experts together.
+    `ranks` are those of the experts, empty if nothing is projected; `removed_share` is over all experts together.
     """
 
     ranks: tuple[int, ...] = ()
@@ -24,15 +24,15 @@ class AbsorbedExperts(Absorbed):
 def absorb_experts(
     absorb: Callable[[torch.Tensor, torch.Tensor], Absorbed], accumulated: torch.Tensor, task_vector: torch.Tensor
 ) -> AbsorbedExperts:
-    """`absorb(accumulated, task_vector)` for the (m, n) matrix of each expert; both tensors are (experts, m, n)."""
+    """Call `absorb(accumulated, task_vector)` for the matrix of each expert; both tensors are (experts, m, n)."""
     result = torch.empty_like(task_vector)
     ranks: list[int] = []
     removed: list[float] = []
     for number, (before, change) in enumerate(zip(accumulated, task_vector, strict=True)):
         absorbed = absorb(before, change)
         result[number] = absorbed.accumulated
-        length = frobenius_norm(change)
-        removed.append(length * absorbed.removed_share**0.5)
+        norm = frobenius_norm(change)
+        removed.append(norm * absorbed.removed_share**0.5)
         if absorbed.rank is not None:
             ranks.append(absorbed.rank)
     whole = frobenius_norm(task_vector)

@@ -1,228 +1,223 @@
-"""First pass of some steps: absorb the checkpoints' task vectors into the accumulated delta, tensor by tensor."""
+"""First pass of a batch of steps: task vectors into accumulated deltas, tensor by tensor.
+
+The stages: begin (check the input, choose the variants), survey (if the method must see the whole model first), absorb
+(all tensors, shared among threads and processes), summarize (statistics of each step), finish (the new state).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import overload
 
 import torch
-from pydantic import BaseModel
 
-from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, TensorSpec
+from hubmerge.checkpoints import PlannedTensor, TensorSpec
 from hubmerge.errors import CheckpointError
-from hubmerge.executor.absorb.step_context import StepContext
-from hubmerge.executor.absorb.step_input import StepInput, TensorStep, part_key
-from hubmerge.executor.in_memory import InMemoryStateWriter
+from hubmerge.executor.absorb.batch_work import StepBatch
+from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, part_key
+from hubmerge.executor.absorb.summary import BatchSummary, summarize
+from hubmerge.executor.absorb.survey import survey
+from hubmerge.executor.in_memory import InMemoryState, InMemoryStateWriter
 from hubmerge.executor.parallel.batching import Batch, batches
-from hubmerge.executor.parallel.processes import (
-    SINGLE_PROCESS,
-    Processes,
-    barrier,
-    do_share,
-    gather,
-    in_order,
-    stop_file,
-    tell_of_others,
-)
-from hubmerge.executor.parallel.scheduling import as_done
-from hubmerge.executor.state import MergeState, StateWriter, load_state
-from hubmerge.executor.stats.similarity import (
-    SKETCH_PREFIX,
-    compare_sketches,
-    earlier_sketches,
-    sketch_key,
-    sketch_specs,
-)
-from hubmerge.executor.stats.stats import Similarity, StepStats, overall_cosine, overall_share
-from hubmerge.linalg import total_norm
-from hubmerge.methods import Method, Norms
-from hubmerge.methods.base import Result
-
-CPU = torch.device("cpu")
-TOLD_AT_ONCE = 8
-"""Of so many tensors each process tells the others at one time what a sweep found."""
+from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
+from hubmerge.executor.parallel.processes import barrier, do_share, gather, in_order, stop_file, tell_of_others
+from hubmerge.executor.state import MergeState, State, load_state
+from hubmerge.executor.state_writer import AnyStateWriter, StateSummary, StateWriter
+from hubmerge.executor.stats.similarity import SKETCH_PREFIX, earlier_sketches, sketch_key, sketch_specs
+from hubmerge.executor.stats.stats import StepStats
+from hubmerge.methods import Norms
 
 
-def goes_step_by_step(method: Method, incoming: StepInput, plan: MergePlan) -> bool:
-    """Whether the method has to see the whole model of a step before it absorbs the first tensor of it."""
-    return _chosen(method, incoming, plan).surveys_model
+def needs_single_steps(merge: Merge, step_input: StepInput) -> bool:
+    """Return True if the method must see the whole model of a step before it absorbs the first tensor."""
+    return merge.variant(step_input).surveys_model
+
+
+@overload
+def merge_steps(
+    merge: Merge,
+    inputs: Sequence[StepInput],
+    previous: State | None,
+    folder: Path,
+    *,
+    chain: str = ...,
+    sketches: bool = ...,
+    context: ExecutorContext = ...,
+) -> tuple[MergeState, tuple[StepStats, ...]]: ...
+
+
+@overload
+def merge_steps(
+    merge: Merge,
+    inputs: Sequence[StepInput],
+    previous: State | None,
+    folder: None,
+    *,
+    chain: str = ...,
+    sketches: bool = ...,
+    context: ExecutorContext = ...,
+) -> tuple[InMemoryState, tuple[StepStats, ...]]: ...
+
+
+@overload
+def merge_steps(
+    merge: Merge,
+    inputs: Sequence[StepInput],
+    previous: State | None,
+    folder: Path | None,
+    *,
+    chain: str = ...,
+    sketches: bool = ...,
+    context: ExecutorContext = ...,
+) -> tuple[State, tuple[StepStats, ...]]: ...
 
 
 def merge_steps(
-    base: Checkpoint,
-    incoming: Sequence[StepInput],
-    previous: MergeState | None,
-    method: Method,
-    plan: MergePlan,
+    merge: Merge,
+    inputs: Sequence[StepInput],
+    previous: State | None,
     folder: Path | None,
     *,
     chain: str = "",
-    input_dtype: torch.dtype | None = None,
     sketches: bool = True,
-    device: torch.device = CPU,
-    workers: int | None = None,
-    on_tensor: Callable[[PlannedTensor], None] | None = None,
-    processes: Processes = SINGLE_PROCESS,
-) -> tuple[MergeState, tuple[StepStats, ...]]:
-    """Absorb checkpoints, one after another, and save the state after the last one in `folder`.
+    context: ExecutorContext = DEFAULT_CONTEXT,
+) -> tuple[State, tuple[StepStats, ...]]:
+    """Merge checkpoints, one after another, and save the state after the last one.
 
-    Each tensor goes through all the steps before the next one is begun, so base model and state are read and the
-    state is written once, however many steps there are. A method that `goes_step_by_step` takes one at a time.
-    Without a folder the state stays in memory, the same in every digit.
+    Each tensor goes through all steps before the next one is begun, so base model and state are read and the state is
+    written once, however many steps there are. The bytes of the state depend neither on how many steps are done at a
+    time, nor on threads and processes, nor on whether a run was interrupted. The memory of each process is bounded by a
+    few float64 copies of the tensors that are processed at one time (see `for_each_tensor`).
 
-    `previous` is the state of the step before, None at step 1. What concerns the whole model is taken from the
-    parameters for the first merged tensor. `chain` is kept in the state. `input_dtype` is what all values are
-    rounded to before the arithmetic, which is float64. `sketches` of the task vectors are kept in the state, so
-    that a later one can be compared with all earlier ones.
+    Args:
+        merge: base model, method and plan.
+        inputs: one for each step. A method that `needs_single_steps` takes one at a time.
+        previous: the state of the step before; None at step 1.
+        folder: the folder of the new state, on a file system that all processes share; None keeps it in memory, the
+            same in every digit.
+        chain: digest of all inputs, saved in the state.
+        sketches: save sketches of the task vectors, so that later ones can be compared with all earlier ones.
+        context: device, threads and processes. All processes make the same call.
 
-    All of `processes` call this with the same arguments and do a share of the tensors each; the folder has to be on
-    a file system that they share.
+    Returns:
+        The state after the last step, and the statistics of every step.
 
-    The bytes of the state depend neither on how many steps are done at a time, nor on `workers`, nor on `processes`,
-    nor on whether a run was interrupted. Memory of each process is bounded by a few float64 copies of the tensors
-    worked on at one time (see `for_each_tensor`).
-
-    Raises CheckpointError if a value is not finite, naming checkpoint and tensor, or if `previous` belongs to
-    another merge; MachineError if the state cannot be written.
+    Raises:
+        CheckpointError: a value is not finite, or `previous` belongs to another merge.
+        MachineError: the state cannot be written.
     """
-    shapes = {tensor.name: tensor.shape for tensor in plan.merged}
+    batch = _begin(merge, inputs, previous, sketches=sketches, context=context)
+    stop = Path() if folder is None else stop_file(folder, context.processes)
+    if batch.methods[0].surveys_model:
+        batch = survey(batch, stop)
+    with _state_writer(batch, folder) as writer:
+        results = _absorb(batch, writer, stop)
+        summary = summarize(batch, results)
+        if folder is not None and context.processes.rank > 0:
+            barrier(context.processes)
+            return load_state(folder), summary.stats
+        state = _finish(batch, summary, writer, chain)
+        barrier(context.processes)
+    return state, summary.stats
+
+
+def _begin(
+    merge: Merge, inputs: Sequence[StepInput], previous: State | None, *, sketches: bool, context: ExecutorContext
+) -> StepBatch:
+    """Choose the variant of the method for each step, and check that steps and previous state fit together."""
+    batch = StepBatch(merge, inputs, [merge.variant(one) for one in inputs], previous, sketches, context)
     if previous is not None:
-        _check_previous(previous, method, shapes)
-    work = StepContext(base, incoming, previous, input_dtype, device, sketches)
-    methods = [_chosen(method, one, plan) for one in incoming]
-    parts = _parts(plan, methods[0])
-    for step, one in enumerate(methods[1:], start=work.first + 1):
-        if _parts(plan, one) != parts:
-            raise _other_form(f"step {step} and the one before it ask for two forms of {method.name}")
+        _check_previous(previous, merge)
+    parts = _part_specs(batch, 0)
+    for index, step in enumerate(batch.steps):
+        if _part_specs(batch, index) != parts:
+            raise _other_variant(f"step {step} and the step before it select two variants of {merge.method.name}")
     if previous is not None:
-        _check_parts(previous, parts)
-    stop = Path() if folder is None else stop_file(folder, processes)
-    if methods[0].surveys_model:
-        if len(incoming) > 1:
-            raise ValueError(f"{method.name} takes one step at a time")
-        sweep = _Sweep(work, plan, workers, processes, stop)
-        methods = [methods[0].prepare_step(sweep, _general(incoming[0], plan), step=work.first)]
-    steps = range(work.first, work.first + len(incoming))
-    earlier = earlier_sketches(previous) if sketches else {}
-    specs = [*parts, *(sketch_specs([*earlier, *steps], len(shapes)) if sketches else ())]
-    with _state_writer(folder, shapes, specs, processes) as writer:
-        some = batches(plan.merged, device)
-        on_batch = None if on_tensor is None else _for_each(on_tensor)
-        done = do_share(
-            some,
-            lambda batch: work.absorb(batch, methods, writer),
-            processes=processes,
-            cost=lambda batch: batch.flops,
-            stop=stop,
-            workers=workers,
-            on_tensor=on_batch,
+        kept = {key for key in previous.manifest.parts if not key.startswith(SKETCH_PREFIX)}
+        if kept != {spec.name for spec in parts}:
+            raise _other_variant(
+                f"{previous.label}: the state of step {previous.step} was merged by another variant of "
+                f"{previous.manifest.method}"
+            )
+    return batch
+
+
+def _absorb(batch: StepBatch, writer: AnyStateWriter, stop: Path) -> list[list[TensorStep]]:
+    """Do all steps on all tensors; return the steps of each tensor in the order of the plan."""
+    context = batch.context
+    work = batches(batch.merge.plan.merged, context.device)
+    on_batch = None if context.on_tensor is None else _for_each(context.on_tensor)
+    done = do_share(
+        work,
+        lambda tensors: batch.absorb(tensors, writer),
+        processes=context.processes,
+        cost=lambda tensors: tensors.flops,
+        stop=stop,
+        workers=context.workers,
+        on_tensor=on_batch,
+    )
+    if context.processes.count == 1:
+        results = in_order([done])
+    else:
+        written = writer.export_written() if isinstance(writer, StateWriter) and context.processes.rank > 0 else None
+        gathered = gather(context.processes, (done, written))
+        if isinstance(writer, StateWriter) and context.processes.rank == 0:
+            for _, others in gathered:
+                if others is not None:
+                    writer.import_written(others)
+        results = in_order([own for own, _ in gathered])
+    tell_of_others(work, done, on_batch)
+    return _in_plan_order(work, results)
+
+
+def _finish(batch: StepBatch, summary: BatchSummary, writer: AnyStateWriter, chain: str) -> State:
+    """Write the sketches, and complete the state."""
+    for number, rows in summary.sketches.items():
+        writer.write_part(sketch_key(number), rows)
+    last = summary.stats[-1]
+    return writer.finish(
+        StateSummary(
+            method=batch.merge.method.name,
+            step=last.step,
+            chain=chain,
+            norms=Norms(last.accumulated_norm, summary.task_vector_norms),
+            scale=last.scale,
+            tensor_norms={one.name: (one.accumulated_norm, one.task_vector_norm) for one in last.tensors},
         )
-        results = _in_plan_order(some, _of_all(done, writer, processes))
-        tell_of_others(some, done, on_batch)
-        told, sketched = _tell(work, methods, plan, results, earlier)
-        if folder is not None and processes.rank > 0:
-            barrier(processes)
-            state = load_state(folder)
-        else:
-            for number, rows in sketched.items():
-                writer.write_part(sketch_key(number), rows)
-            last = told[-1]
-            state = writer.finish(
-                method=method.name,
-                step=last.step,
-                chain=chain,
-                norms=Norms(last.accumulated_norm, _lengths(previous, told)),
-                scale=last.scale,
-                tensor_norms={one.name: (one.accumulated_norm, one.task_vector_norm) for one in last.tensors},
-            )
-            barrier(processes)
-    return state, tuple(told)
-
-
-def _general(incoming: StepInput, plan: MergePlan) -> BaseModel:
-    """The parameters of a step where they concern the whole model."""
-    return incoming.parameters_for(plan.merged[0].name)
-
-
-def _chosen(method: Method, incoming: StepInput, plan: MergePlan) -> Method:
-    """The method in the form that a step asks for."""
-    return method.variant_for(_general(incoming, plan))
-
-
-@dataclass(frozen=True)
-class _Sweep:
-    """Implements `hubmerge.methods.Sweep` over the merged tensors of a plan."""
-
-    work: StepContext
-    plan: MergePlan
-    workers: int | None
-    processes: Processes
-    stop: Path
-
-    def __call__(self, look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
-        def see(tensor: PlannedTensor) -> Result:
-            return look(self.work.accumulated_before(tensor), self.work.task_vector(tensor, self.work.incoming[0])[0])
-
-        if self.processes.count == 1:
-            yield from (result for _, result in as_done(self.plan.merged, see, workers=self.workers))
-            return
-        # A few tensors of each process at a time: what is told of them all at once could be large.
-        at_once = TOLD_AT_ONCE * self.processes.count
-        for begin in range(0, len(self.plan.merged), at_once):
-            some = self.plan.merged[begin : begin + at_once]
-            seen = do_share(
-                some,
-                see,
-                processes=self.processes,
-                cost=lambda tensor: float(tensor.elements),
-                stop=self.stop,
-                workers=self.workers,
-            )
-            for part in gather(self.processes, seen):
-                yield from part.values()
+    )
 
 
 @contextmanager
-def _state_writer(
-    folder: Path | None,
-    shapes: Mapping[str, tuple[int, ...]],
-    parts: Sequence[TensorSpec],
-    processes: Processes,
-) -> Iterator[StateWriter | InMemoryStateWriter]:
-    """The writer of the new state. The first process lays out the files, then the others join it."""
+def _state_writer(batch: StepBatch, folder: Path | None) -> Iterator[AnyStateWriter]:
+    """Open the writer of the new state. The first process creates the files, then the others attach to them."""
+    shapes, processes = batch.merge.shapes, batch.context.processes
     if folder is None:
-        with InMemoryStateWriter(shapes, parts) as held:
-            yield held
+        yield InMemoryStateWriter(shapes)
         return
+    specs = _part_specs(batch, 0)
+    if batch.sketches:
+        specs += sketch_specs([*earlier_sketches(batch.previous), *batch.steps], len(shapes))
     attach = processes.rank > 0
     if attach:
         barrier(processes)
-    with StateWriter(folder, shapes, parts, attach=attach) as writer:
+    with StateWriter(folder, shapes, specs, attach=attach) as writer:
         if not attach:
             barrier(processes)
         yield writer
 
 
-def _of_all(
-    done: Mapping[int, Result], writer: StateWriter | InMemoryStateWriter, processes: Processes
-) -> list[Result]:
-    """What came of every tensor in all processes; the first takes over what the others wrote."""
-    if processes.count == 1 or isinstance(writer, InMemoryStateWriter):
-        return in_order([done])
-    written = writer.export_written() if processes.rank > 0 else None
-    told = gather(processes, (done, written))
-    if processes.rank == 0:
-        for _, others in told:
-            if others is not None:
-                writer.import_written(others)
-    return in_order([results for results, _ in told])
+def _part_specs(batch: StepBatch, index: int) -> list[TensorSpec]:
+    """Return the state parts of all tensors for one step of the batch."""
+    return [
+        TensorSpec(part_key(part, tensor.name), torch.float64, shape)
+        for tensor in batch.merge.plan.merged
+        for part, shape in batch.methods[index].state_parts(tensor.shape).items()
+    ]
 
 
 def _for_each(on_tensor: Callable[[PlannedTensor], None]) -> Callable[[Batch], None]:
-    """`on_tensor` for every tensor of a batch."""
-
     def on_batch(batch: Batch) -> None:
         for tensor in batch.tensors:
             on_tensor(tensor)
@@ -230,93 +225,29 @@ def _for_each(on_tensor: Callable[[PlannedTensor], None]) -> Callable[[Batch], N
     return on_batch
 
 
-def _in_plan_order(some: Sequence[Batch], results: Sequence[Sequence[Result]]) -> list[Result]:
-    """What came of every tensor, from what came of the batches."""
+def _in_plan_order(work: Sequence[Batch], results: Sequence[list[list[TensorStep]]]) -> list[list[TensorStep]]:
     found = {
-        place: result
-        for batch, own in zip(some, results, strict=True)
-        for place, result in zip(batch.places, own, strict=True)
+        place: steps
+        for batch, own in zip(work, results, strict=True)
+        for place, steps in zip(batch.places, own, strict=True)
     }
     return [found[place] for place in sorted(found)]
 
 
-def _parts(plan: MergePlan, method: Method) -> list[TensorSpec]:
-    """What the method keeps beside the accumulated delta."""
-    return [
-        TensorSpec(part_key(part, tensor.name), torch.float64, shape)
-        for tensor in plan.merged
-        for part, shape in method.state_parts(tensor.shape).items()
-    ]
+def _other_variant(message: str) -> CheckpointError:
+    return CheckpointError(message, hint="use one variant for all entries: give every entry a weight, or none")
 
 
-def _check_parts(previous: MergeState, parts: list[TensorSpec]) -> None:
-    kept = {key for key in previous.manifest.parts if not key.startswith(SKETCH_PREFIX)}
-    if kept != {spec.name for spec in parts}:
-        raise _other_form(
-            f"{previous.folder}: the state of step {previous.step} was merged by another form of "
-            f"{previous.manifest.method}"
-        )
-
-
-def _other_form(message: str) -> CheckpointError:
-    return CheckpointError(message, hint="all entries must use the same form: give every entry a weight, or none")
-
-
-def _check_previous(previous: MergeState, method: Method, shapes: Mapping[str, tuple[int, ...]]) -> None:
-    different = previous.first_difference(shapes)
-    if different is not None or previous.manifest.method != method.name:
-        what = (
-            f"was merged by {previous.manifest.method}, not by {method.name}"
-            if different is None
-            else f"does not have the tensors to be merged, {different!r} for one"
-        )
-        raise CheckpointError(
-            f"{previous.folder}: the state of step {previous.step} {what}",
-            hint="it belongs to another merge: use another folder, or remove it and run again",
-        )
-
-
-def _lengths(previous: MergeState | None, told: Sequence[StepStats]) -> tuple[float, ...]:
-    """The lengths of all task vectors so far."""
-    before = () if previous is None else previous.manifest.task_vector_norms
-    return (*before, *(figures.task_vector_norm for figures in told))
-
-
-def _tell(
-    work: StepContext,
-    methods: Sequence[Method],
-    plan: MergePlan,
-    results: Sequence[Sequence[TensorStep]],
-    earlier: Mapping[int, torch.Tensor],
-) -> tuple[list[StepStats], dict[int, torch.Tensor]]:
-    """The figures of every step, and the sketches of all task vectors so far, by step."""
-    told: list[StepStats] = []
-    sketched = dict(earlier)
-    before = {} if work.previous is None else work.previous.manifest.tensors
-    previous_norms = [before[tensor.name].accumulated_norm if before else 0.0 for tensor in plan.merged]
-    for index, (incoming, method) in enumerate(zip(work.incoming, methods, strict=True)):
-        step = work.first + index
-        tensors = tuple(result[index].figures for result in results)
-        task_vector_norm = total_norm(tensor.task_vector_norm for tensor in tensors)
-        accumulated_norm = total_norm(tensor.accumulated_norm for tensor in tensors)
-        similarities: tuple[Similarity, ...] = ()
-        if work.sketches:
-            rows = torch.stack([result[index].sketch for result in results])
-            similarities = compare_sketches(rows, sketched, tensors)
-            sketched[step] = rows
-        norms = Norms(accumulated_norm, (*_lengths(work.previous, told), task_vector_norm))
-        figures = StepStats(
-            step=step,
-            checkpoint=incoming.checkpoint.label,
-            method=method.name,
-            task_vector_norm=task_vector_norm,
-            accumulated_norm=accumulated_norm,
-            scale=method.scale(norms, _general(incoming, plan)),
-            cosine=overall_cosine(tensors, previous_norms),
-            removed_share=overall_share(tensors),
-            tensors=tensors,
-            similarities=similarities,
-        )
-        told.append(figures)
-        previous_norms = [tensor.accumulated_norm for tensor in tensors]
-    return told, sketched
+def _check_previous(previous: State, merge: Merge) -> None:
+    different = previous.first_difference(merge.shapes)
+    if previous.manifest.method == merge.method.name and different is None:
+        return
+    if different is None:
+        problem = f"was merged by {previous.manifest.method}, not by {merge.method.name}"
+    else:
+        problem = f"does not have the tensors to merge; the first difference is {different!r}"
+    raise CheckpointError(
+        f"{previous.label}: the state of step {previous.step} {problem}",
+        hint="it belongs to another merge: use another folder, or remove it and run again",
+        tensor=different,
+    )

@@ -1,4 +1,4 @@
-"""What comes into a tensor, and what is told of it afterwards."""
+"""Input of a step, and the result of one tensor."""
 
 from __future__ import annotations
 
@@ -8,14 +8,37 @@ from dataclasses import dataclass
 import torch
 from pydantic import BaseModel
 
-from hubmerge.checkpoints import Checkpoint, PlannedTensor
+from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.stats.stats import TensorStats
+from hubmerge.methods import Method
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A merge: what is the same in all its steps."""
+
+    base: Checkpoint
+    method: Method
+    plan: MergePlan
+
+    def variant(self, step_input: StepInput) -> Method:
+        """Return the method in the variant that the parameters of a step select."""
+        return self.method.variant_for(self.model_parameters(step_input))
+
+    def model_parameters(self, step_input: StepInput) -> BaseModel:
+        """Return the parameters of a step that concern the whole model: those of the first merged tensor."""
+        return step_input.parameters_for(self.plan.merged[0].name)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Names and shapes of the merged tensors."""
+        return {tensor.name: tensor.shape for tensor in self.plan.merged}
 
 
 @dataclass(frozen=True)
 class StepInput:
-    """What one step absorbs: a checkpoint under the base model's names, and the method's parameters for a tensor."""
+    """A checkpoint aligned with the base model, and the method's parameters for each tensor."""
 
     checkpoint: Checkpoint
     parameters_for: Callable[[str], BaseModel]
@@ -23,25 +46,29 @@ class StepInput:
 
 @dataclass(frozen=True)
 class TensorStep:
-    """What became of one tensor in one step: its figures, and its length and sketch in one row (empty without)."""
+    """One tensor in one step: its statistics, and norm and sketch of its task vector in one row, float32.
 
-    figures: TensorStats
+    The row is empty if no sketches are made.
+    """
+
+    stats: TensorStats
     sketch: torch.Tensor
 
 
 def part_key(part: str, name: str) -> str:
-    """What a method's part for a tensor is called in the state."""
+    """Return the key in the state of a method's state part for a tensor."""
     return f"{part}/{name}"
 
 
-def sketch_row(length: float, sketched: torch.Tensor) -> torch.Tensor:
-    """What `TensorStep` keeps of a task vector's length and sketch."""
-    return torch.cat([torch.tensor([length], dtype=torch.float32), sketched])
+def sketch_row(norm: float, sketch: torch.Tensor) -> torch.Tensor:
+    """Return norm and sketch of a task vector in one row."""
+    return torch.cat([torch.tensor([norm], dtype=torch.float32), sketch])
 
 
-def grows_beyond(incoming: StepInput, tensor: PlannedTensor, step: int) -> CheckpointError:
-    """The error about an accumulated delta that is not finite any more."""
+def overflow_error(step_input: StepInput, tensor: PlannedTensor, step: int) -> CheckpointError:
+    """Return the error about an accumulated delta that is no longer finite."""
     return CheckpointError(
-        f"{incoming.checkpoint.label}: tensor {tensor.name!r} grows beyond what float64 holds in step {step}",
-        hint="do not merge this checkpoint; its values are out of all proportion",
+        f"{step_input.checkpoint.label}: tensor {tensor.name!r} overflows float64 in step {step}",
+        hint="do not merge this checkpoint; its values are abnormally large",
+        tensor=tensor.name,
     )

@@ -1,4 +1,4 @@
-"""A method's steps on one tensor as a whole: what it is before and after each, and what there is to tell."""
+"""Steps of a method on one tensor as a whole."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from hubmerge.checkpoints import PlannedTensor
-from hubmerge.errors import HubmergeError
+from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorb.experts import AbsorbedExperts, absorb_experts
-from hubmerge.executor.absorb.step_input import StepInput, TensorStep, grows_beyond, sketch_row
+from hubmerge.executor.absorb.step_input import StepInput, TensorStep, overflow_error, sketch_row
 from hubmerge.executor.reading import all_finite
 from hubmerge.executor.stats.stats import TensorStats
 from hubmerge.linalg import cosine, frobenius_norm, sketch
@@ -20,59 +20,71 @@ from hubmerge.methods import Absorbed, Method, TensorInput
 
 
 class WholeTensor:
-    """One tensor on its way through some steps.
+    """One tensor between steps.
 
-    `accumulated` and `parts` are those after the last step so far, `told` what every step had to tell; `length` is
-    that of the accumulated delta, None before step 1.
+    Attributes:
+        tensor: its place in the plan.
+        accumulated: accumulated delta after the last step so far, float64.
+        norm: norm of the accumulated delta; None before step 1.
+        parts: state parts after the last step so far.
+        steps: the results of the steps so far.
     """
 
     def __init__(
         self,
         tensor: PlannedTensor,
         accumulated: torch.Tensor,
-        length: float | None,
+        norm: float | None,
         parts: Mapping[str, torch.Tensor],
         *,
         sketches: bool,
     ) -> None:
         self.tensor = tensor
         self.accumulated = accumulated
-        self.length = length
+        self.norm = norm
         self.parts = parts
-        self.told: list[TensorStep] = []
+        self.steps: list[TensorStep] = []
         self._sketches = sketches
 
     @property
     def matrices(self) -> list[torch.Tensor]:
-        """The accumulated delta's weight matrices: itself, or one for each expert."""
+        """The weight matrices of the accumulated delta: itself, or one per expert; none for other tensors."""
         if self.tensor.action != "merge-matrix":
             return []
         return list(self.accumulated.unbind()) if len(self.tensor.shape) == 3 else [self.accumulated]
 
     def absorb(
         self,
-        incoming: StepInput,
+        step_input: StepInput,
         method: Method,
         read: Callable[[], tuple[torch.Tensor, float]],
         decompositions: Sequence[Any],
         *,
         step: int,
     ) -> None:
-        """Take in the task vector that `read` gives, with its length. `decompositions` are of `matrices`, if any.
+        """Do one step.
 
-        Raises CheckpointError naming checkpoint and tensor if the accumulated delta is not finite any more.
+        Args:
+            step_input: the input of the step.
+            method: the method, prepared for the step.
+            read: returns the task vector and its norm.
+            decompositions: one for each of `matrices`, or none at all.
+            step: number of the step, from 1.
+
+        Raises:
+            CheckpointError: the accumulated delta is no longer finite, or a decomposition failed.
         """
-        task_vector, length = read()
-        similarity = None if self.length is None else cosine(self.accumulated, task_vector, (self.length, length))
-        row = sketch_row(length, sketch(self.tensor.name, task_vector)) if self._sketches else torch.empty(0)
-        absorbed = self._absorbed(incoming, method, task_vector, decompositions, step)
+        task_vector, norm = read()
+        similarity = None if self.norm is None else cosine(self.accumulated, task_vector, (self.norm, norm))
+        row = sketch_row(norm, sketch(self.tensor.name, task_vector)) if self._sketches else torch.empty(0)
+        absorbed = self._absorbed(step_input, method, task_vector, decompositions, step)
         del task_vector
-        self.length = frobenius_norm(absorbed.accumulated)
-        finite = math.isfinite(self.length) or all_finite(absorbed.accumulated)
+        self.norm = frobenius_norm(absorbed.accumulated)
+        finite = math.isfinite(self.norm) or all_finite(absorbed.accumulated)
         if not finite or not all(all_finite(values) for values in self.parts.values()):
-            raise grows_beyond(incoming, self.tensor, step)
+            raise overflow_error(step_input, self.tensor, step)
         expert_ranks = absorbed.ranks if isinstance(absorbed, AbsorbedExperts) else ()
-        figures = TensorStats(
+        stats = TensorStats(
             name=self.tensor.name,
             action=self.tensor.action,
             rank=absorbed.rank,
@@ -80,49 +92,50 @@ class WholeTensor:
             directions=min(self.tensor.shape[-2:]) if absorbed.rank is not None or expert_ranks else None,
             removed_share=absorbed.removed_share,
             cosine=similarity,
-            task_vector_norm=length,
-            accumulated_norm=self.length,
+            task_vector_norm=norm,
+            accumulated_norm=self.norm,
         )
-        self.told.append(TensorStep(figures, row))
-        # As it would come out of a file: products of other layouts differ in the last digit.
+        self.steps.append(TensorStep(stats, row))
+        # In C order, as if read from a file: products of other layouts differ in the last digit.
         self.accumulated = absorbed.accumulated.contiguous()
 
     def _absorbed(
         self,
-        incoming: StepInput,
+        step_input: StepInput,
         method: Method,
         task_vector: torch.Tensor,
         decompositions: Sequence[Any],
         step: int,
     ) -> Absorbed:
-        parameters = incoming.parameters_for(self.tensor.name)
-        whole = TensorInput(self.accumulated, task_vector, parameters, step, self.parts)
+        parameters = step_input.parameters_for(self.tensor.name)
         if self.tensor.action != "merge-matrix" or not method.has_matrix_form:
-            absorbed = method.absorb(whole)
+            absorbed = method.absorb(TensorInput(self.accumulated, task_vector, parameters, step, self.parts))
             self.parts = absorbed.parts
             return absorbed
-        known = iter(decompositions)
+        remaining = iter(decompositions)
 
         def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor) -> Absorbed:
-            matrix = TensorInput(accumulated, task_vector, parameters, step, decomposition=next(known, None))
-            return method.absorb_matrix(matrix)
+            decomposition = next(remaining, None)
+            return method.absorb_matrix(
+                TensorInput(accumulated, task_vector, parameters, step, decomposition=decomposition)
+            )
 
         try:
             if len(self.tensor.shape) == 3:
                 return absorb_experts(absorb, self.accumulated, task_vector)
             return absorb(self.accumulated, task_vector)
         except LinAlgError as error:
-            raise HubmergeError(
-                f"{incoming.checkpoint.label}: tensor {self.tensor.name!r}: {error}",
+            raise CheckpointError(
+                f"{step_input.checkpoint.label}: tensor {self.tensor.name!r}: {error}",
                 hint="try another device; if it fails there too, please report it with the checkpoint's name",
+                tensor=self.tensor.name,
             ) from error
 
 
-def decompose(folds: Sequence[WholeTensor], incoming: StepInput, method: Method) -> list[Sequence[Any]]:
-    """What a step can find out of all these tensors at once, for each of them; nothing where the method has no use."""
-    found: list[Sequence[Any]] = [() for _ in folds]
-    if method.decomposes:
-        parameters = [incoming.parameters_for(fold.tensor.name) for fold in folds for _ in fold.matrices]
-        known = iter(method.decompose([one for fold in folds for one in fold.matrices], parameters))
-        found = [[next(known) for _ in fold.matrices] for fold in folds]
-    return found
+def decompose(tensors: Sequence[WholeTensor], step_input: StepInput, method: Method) -> list[Sequence[Any]]:
+    """Return the decompositions of all matrices of each tensor, computed together; none if the method needs none."""
+    if not method.decomposes:
+        return [() for _ in tensors]
+    parameters = [step_input.parameters_for(one.tensor.name) for one in tensors for _ in one.matrices]
+    found = iter(method.decompose([matrix for one in tensors for matrix in one.matrices], parameters))
+    return [[next(found) for _ in one.matrices] for one in tensors]

@@ -66,7 +66,9 @@ SINGLE_PROCESS = OneProcess()
 
 
 @dataclass(frozen=True)
-class _Failure:
+class Failure:
+    """An error of one process, on its way to the others."""
+
     error: BaseException
 
 
@@ -80,7 +82,7 @@ def gather(processes: Processes, value: T) -> list[T]:
     Raises the error of a process that failed since the last meeting, in all of them.
     """
     found = processes.exchange(value)
-    failures = [item.error for item in found if isinstance(item, _Failure)]
+    failures = [item.error for item in found if isinstance(item, Failure)]
     if failures:
         raise mark_shared(next((error for error in failures if not isinstance(error, _StoppedError)), failures[0]))
     return found
@@ -99,7 +101,7 @@ def failing_together(processes: Processes) -> Iterator[None]:
         barrier(processes)
     except BaseException as error:
         if processes.count > 1 and not is_shared(error):
-            gather(processes, _Failure(_portable(error)))
+            gather(processes, Failure(_portable(error)))
         raise
 
 
@@ -203,56 +205,7 @@ def tell_of_others(
 
 
 @dataclass(frozen=True)
-class Task:
-    """What the first process tells the others to do with it."""
-
-    function: Callable[..., Any]
-    arguments: tuple[Any, ...]
-    options: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Shutdown:
-    """What the first process tells the others last: the exit status of the run."""
+    """The last message of the first process: the exit status of the run."""
 
     status: int
-
-
-def run_on_all(
-    processes: Processes,
-    function: Callable[..., Result],
-    *arguments: Any,
-    here: Mapping[str, Any] | None = None,
-    **options: Any,
-) -> Result:
-    """Call `function(*arguments, processes=..., **options)` in all processes; what it returns in the first one.
-
-    To be called in the first process, while the others are in `follow`. All that is given must be picklable but
-    the further options of `here`, which only this process gets.
-    """
-    with processes.turn, failing_together(processes):
-        if processes.count > 1:
-            processes.exchange(Task(function, arguments, options))
-        return function(*arguments, processes=processes, **options, **(here or {}))
-
-
-def worker_loop(processes: Processes, **own: Any) -> int:
-    """Do what the first process orders until it ends, and return the exit status of the run.
-
-    `own` are options that every process chooses for itself, such as its device, where an order has them. An error
-    that all processes know of is left to the first.
-    """
-    while True:
-        order = processes.exchange(None)[0]
-        if isinstance(order, Shutdown):
-            return order.status
-        if isinstance(order, _Failure):
-            # The first process failed at giving the order.
-            continue
-        options = {**order.options, **{name: value for name, value in own.items() if name in order.options}}
-        try:
-            with failing_together(processes):
-                order.function(*order.arguments, processes=processes, **options)
-        except BaseException as error:
-            if not is_shared(error):
-                raise

@@ -1,4 +1,4 @@
-"""How alike task vectors are, from the sketches in the state: no earlier checkpoint is read again."""
+"""Similarity of task vectors, from the sketches in the state; no earlier checkpoint is read again."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from hubmerge.checkpoints import TensorSpec
 from hubmerge.checkpoints.matching.components import layers_of
-from hubmerge.executor.state import MergeState
+from hubmerge.executor.state import State
 from hubmerge.executor.stats.stats import Similarity, TensorStats
 from hubmerge.linalg import SKETCH_SIZE, group_cosines
 
@@ -18,17 +18,17 @@ OUTSIDE_LAYERS = "outside the layers"
 
 
 def sketch_key(step: int) -> str:
-    """What the sketches of a step's task vector are called among the parts of a state."""
+    """Return the key in the state of the sketches of a step's task vector."""
     return f"{SKETCH_PREFIX}{step}"
 
 
 def sketch_specs(steps: Sequence[int], tensors: int) -> list[TensorSpec]:
-    """The tensors that hold the sketches: one row for each merged tensor, its length first, float32."""
+    """Return the tensors for the sketches: one row for each merged tensor, its norm first, float32."""
     return [TensorSpec(sketch_key(step), torch.float32, (tensors, 1 + SKETCH_SIZE)) for step in steps]
 
 
-def earlier_sketches(previous: MergeState | None) -> dict[int, torch.Tensor]:
-    """The sketches of the steps so far, by step; steps that were merged without any are left out."""
+def earlier_sketches(previous: State | None) -> dict[int, torch.Tensor]:
+    """Return the sketches of the steps so far, by step; steps merged without sketches are left out."""
     steps = range(1, 1 if previous is None else previous.step + 1)
     found = {} if previous is None else {step: previous.read_part(sketch_key(step)) for step in steps}
     return {step: sketches for step, sketches in found.items() if sketches is not None}
@@ -37,7 +37,7 @@ def earlier_sketches(previous: MergeState | None) -> dict[int, torch.Tensor]:
 def compare_sketches(
     sketches: torch.Tensor, earlier: Mapping[int, torch.Tensor], tensors: Sequence[TensorStats]
 ) -> tuple[Similarity, ...]:
-    """Cosines between a task vector and each earlier one, over everything and layer by layer.
+    """Return cosines between a task vector and each earlier one, over all tensors and for each layer.
 
     `sketches` and every one of `earlier` have a row for each of `tensors`.
     """
@@ -63,5 +63,5 @@ def layer_of(name: str) -> str:
 
 
 def _rounded(cosine: float | None) -> float | None:
-    # Sketches tell no more than two or three digits.
+    # Sketches are precise to two or three digits.
     return None if cosine is None or not math.isfinite(cosine) else round(cosine, 4)

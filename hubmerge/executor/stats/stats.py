@@ -1,4 +1,4 @@
-"""What one step tells about itself, tensor by tensor and as a whole."""
+"""Statistics of one step, for each tensor and over all tensors."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from hubmerge.linalg import cosine_of_parts, total_norm
 
 
@@ -14,35 +16,41 @@ from hubmerge.linalg import cosine_of_parts, total_norm
 class TensorStats:
     """One merged tensor in one step.
 
-    `rank` is the number of protected directions out of `directions` (the smaller side), None where nothing is
-    projected. `removed_share` is the share of the task vector's energy (sum of squares) that was taken out;
-    `cosine` that between the task vector and the accumulated delta before the step, None if one is zero; `error`
-    what a method that was told to save time is off, over the task vector's length, None if it is exact. Where one
-    tensor holds the matrices of several experts, `expert_ranks` has the rank of each in the place of `rank`.
+    Attributes:
+        name: name of the tensor.
+        action: `merge-matrix` or `merge-other`.
+        task_vector_norm: norm of the task vector.
+        accumulated_norm: norm of the accumulated delta after the step.
+        cosine: cosine between the task vector and the accumulated delta before the step; None if one is zero.
+        rank: number of protected directions; None if nothing is projected, or for experts.
+        directions: number of all directions, the smaller side; None if nothing is projected.
+        removed_share: share of the task vector's energy (sum of squares) that was removed.
+        error: always None; version 0.1.0 had a method that could be inexact.
+        expert_ranks: the rank for each expert, if the tensor has the matrices of several experts.
     """
 
     name: str
     action: str
-    rank: int | None
-    directions: int | None
-    removed_share: float
-    cosine: float | None
     task_vector_norm: float
     accumulated_norm: float
+    cosine: float | None = None
+    rank: int | None = None
+    directions: int | None = None
+    removed_share: float = 0.0
     error: float | None = None
     expert_ranks: tuple[int, ...] = ()
 
     @property
     def ranks(self) -> tuple[int, ...]:
-        """The ranks of all matrices in the tensor, none where nothing is projected."""
+        """The ranks of all matrices in the tensor; empty if nothing is projected."""
         return self.expert_ranks if self.rank is None else (self.rank,)
 
 
 @dataclass(frozen=True)
 class Similarity:
-    """Cosine between the task vectors of a step and of an earlier one, `step`; estimated, None where one is zero.
+    """Estimated cosine between the task vectors of a step and of an earlier one, `step`; None if one is zero.
 
-    `layers` has the same for each layer: its tensors together.
+    `layers` has the cosine of each layer, over its tensors together.
     """
 
     step: int
@@ -52,9 +60,9 @@ class Similarity:
 
 @dataclass(frozen=True)
 class StepStats:
-    """One step. Norms, `cosine` and `removed_share` are over all merged tensors together; `tensors` in plan order.
+    """One step. Norms, `cosine` and `removed_share` are over all merged tensors together; `tensors` are in plan order.
 
-    `similarities` compare the task vector with every earlier one that the state has a sketch of.
+    `similarities` compare the task vector with every earlier one that has a sketch in the state.
     """
 
     step: int
@@ -69,30 +77,29 @@ class StepStats:
     similarities: tuple[Similarity, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain JSON values, for keeping them beside the state of the step."""
+        """Return the statistics as plain JSON values."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StepStats:
-        """Undo `to_dict`, also after JSON."""
-        tensors = tuple(
-            TensorStats(**{**tensor, "expert_ranks": tuple(tensor["expert_ranks"])}) for tensor in data["tensors"]
-        )
-        similarities = tuple(Similarity(**similarity) for similarity in data.get("similarities", ()))
-        return cls(**{**data, "tensors": tensors, "similarities": similarities})
+        """Return the statistics that `to_dict` gave, also after JSON."""
+        return _STEP_STATS.validate_python(dict(data))
+
+
+_STEP_STATS = TypeAdapter(StepStats)
 
 
 def overall_cosine(tensors: Sequence[TensorStats], previous_norms: Sequence[float]) -> float | None:
-    """Cosine between task vector and accumulated delta over all tensors, from each tensor's own.
+    """Return the cosine between task vector and accumulated delta over all tensors, from those of each tensor.
 
-    `previous_norms` are the lengths of the accumulated deltas before the step. None if one is zero.
+    `previous_norms` are the norms of the accumulated deltas before the step. The result is None if one side is zero.
     """
-    lengths = [tensor.task_vector_norm for tensor in tensors]
-    return cosine_of_parts([tensor.cosine for tensor in tensors], lengths, previous_norms)
+    norms = [tensor.task_vector_norm for tensor in tensors]
+    return cosine_of_parts([tensor.cosine for tensor in tensors], norms, previous_norms)
 
 
 def overall_share(tensors: Sequence[TensorStats]) -> float:
-    """Removed share of the energy of the whole task vector, from each tensor's own."""
+    """Return the removed share of the energy of the whole task vector, from those of each tensor."""
     total = total_norm(tensor.task_vector_norm for tensor in tensors)
     if total == 0.0:
         return 0.0

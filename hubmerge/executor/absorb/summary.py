@@ -1,0 +1,70 @@
+"""Statistics of a batch of steps, from the results of all tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from hubmerge.executor.absorb.batch_work import StepBatch
+from hubmerge.executor.absorb.step_input import TensorStep
+from hubmerge.executor.stats.similarity import compare_sketches, earlier_sketches
+from hubmerge.executor.stats.stats import Similarity, StepStats, overall_cosine, overall_share
+from hubmerge.linalg import total_norm
+from hubmerge.methods import Norms
+
+
+@dataclass(frozen=True)
+class BatchSummary:
+    """Statistics of every step, sketches of all task vectors so far by step, and norms of all task vectors so far."""
+
+    stats: tuple[StepStats, ...]
+    sketches: Mapping[int, torch.Tensor]
+    task_vector_norms: tuple[float, ...]
+
+
+def summarize(batch: StepBatch, results: Sequence[Sequence[TensorStep]]) -> BatchSummary:
+    """Return the summary of a batch; `results` has the steps of each tensor, in the order of the plan."""
+    previous = batch.previous
+    before = {} if previous is None else previous.manifest.tensors
+    accumulated = [before[tensor.name].accumulated_norm if before else 0.0 for tensor in batch.merge.plan.merged]
+    norms = () if previous is None else previous.manifest.task_vector_norms
+    sketches = earlier_sketches(previous) if batch.sketches else {}
+    found: list[StepStats] = []
+    for index in range(len(batch.inputs)):
+        similarities: tuple[Similarity, ...] = ()
+        if batch.sketches:
+            rows = torch.stack([steps[index].sketch for steps in results])
+            similarities = compare_sketches(rows, sketches, [steps[index].stats for steps in results])
+            sketches[batch.steps[index]] = rows
+        stats = _step_stats(batch, index, results, accumulated, norms)
+        found.append(replace(stats, similarities=similarities))
+        norms = (*norms, stats.task_vector_norm)
+        accumulated = [tensor.accumulated_norm for tensor in stats.tensors]
+    return BatchSummary(tuple(found), sketches, norms)
+
+
+def _step_stats(
+    batch: StepBatch,
+    index: int,
+    results: Sequence[Sequence[TensorStep]],
+    accumulated_before: Sequence[float],
+    norms_before: tuple[float, ...],
+) -> StepStats:
+    step_input, method = batch.inputs[index], batch.methods[index]
+    tensors = tuple(steps[index].stats for steps in results)
+    task_vector_norm = total_norm(tensor.task_vector_norm for tensor in tensors)
+    accumulated_norm = total_norm(tensor.accumulated_norm for tensor in tensors)
+    norms = Norms(accumulated_norm, (*norms_before, task_vector_norm))
+    return StepStats(
+        step=batch.steps[index],
+        checkpoint=step_input.checkpoint.label,
+        method=method.name,
+        task_vector_norm=task_vector_norm,
+        accumulated_norm=accumulated_norm,
+        scale=method.scale(norms, batch.merge.model_parameters(step_input)),
+        cosine=overall_cosine(tensors, accumulated_before),
+        removed_share=overall_share(tensors),
+        tensors=tensors,
+    )

@@ -1,0 +1,40 @@
+"""Context of the work on tensors: dtype, device, threads, processes and a listener, passed as one value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from hubmerge.checkpoints import PlannedTensor
+from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class ExecutorContext:
+    """Where and how tensors are processed. Results do not depend on `workers` or `processes`.
+
+    Attributes:
+        input_dtype: all values of checkpoints are rounded to this dtype before the arithmetic; None for no rounding.
+        device: the device of the arithmetic, which is float64.
+        workers: number of threads; None for one per CPU.
+        on_tensor: called with each tensor that is done.
+        processes: the processes that share the work; all of them must make the same call.
+    """
+
+    input_dtype: torch.dtype | None = None
+    device: torch.device = CPU
+    workers: int | None = None
+    on_tensor: Callable[[PlannedTensor], None] | None = None
+    processes: Processes = SINGLE_PROCESS
+
+    def portable(self) -> ExecutorContext:
+        """Return what other processes need of the context: without the listener and the processes."""
+        return replace(self, on_tensor=None, processes=SINGLE_PROCESS, device=CPU)
+
+
+DEFAULT_CONTEXT = ExecutorContext()
+"""The CPU, one thread per CPU, one process."""
