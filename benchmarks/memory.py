@@ -69,7 +69,7 @@ def planned(folder: Path, layers: int) -> tuple[Checkpoint, list[AlignedCheckpoi
 
 def merge(folder: Path, method_name: str, models: int, layers: int, workers: int) -> dict[str, int]:
     """Merge a stream and return the memory it took, in bytes."""
-    from hubmerge.executor import StepInput, merge_steps, write_merged
+    from hubmerge.executor import ExecutorContext, Merge, StepInput, merge_steps, write_merged
     from hubmerge.executor.state import MergeState
     from hubmerge.methods import method_named
 
@@ -81,8 +81,9 @@ def merge(folder: Path, method_name: str, models: int, layers: int, workers: int
     for step in range(1, models + 1):
         previous, target = state, folder / f"state-{step}"
         incoming = StepInput(pair[step % 2], lambda name: parameters)
-        state, _ = merge_steps(base, [incoming], previous, method, plan, target, workers=workers)
-        write_merged(base, state, plan, folder / "merged", workers=workers)
+        context = ExecutorContext(workers=workers)
+        state, _ = merge_steps(Merge(base, method, plan), [incoming], previous, target, context=context)
+        write_merged(base, state, plan, folder / "merged", context=context)
         if previous is not None:
             shutil.rmtree(previous.folder)
     return {

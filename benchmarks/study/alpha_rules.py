@@ -21,8 +21,8 @@ from typing import Any
 
 import torch
 
-from hubmerge.executor import InMemoryModel, StepInput, merge_steps
-from hubmerge.executor.state import MergeState
+from hubmerge.executor import InMemoryModel, Merge, StepInput, merge_steps
+from hubmerge.executor.state import State
 from hubmerge.linalg import singular_directions
 from hubmerge.methods import Absorbed, Opcm, TensorInput
 from hubmerge.methods.opcm import OpcmParameters
@@ -118,21 +118,12 @@ class Ruled(Opcm):
 def merged(bench: Bench, method: Ruled, tasks: int, order: int, label: str) -> dict[str, Any]:
     """Merge one order and score the end."""
     entries = ordered(bench.recipe, tasks, order)
-    state: MergeState | None = None
+    state: State | None = None
     ranks, removed = [], []
     for step, entry in enumerate(entries, start=1):
         incoming = StepInput(bench.checkpoints[entry.name], lambda _: OpcmParameters.model_validate({}))
-        state, (figures,) = merge_steps(
-            bench.base,
-            [incoming],
-            state,
-            method,
-            bench.plan,
-            None,
-            input_dtype=bench.input_dtype,
-            device=bench.device,
-            sketches=False,
-        )
+        merge = Merge(bench.base, method, bench.plan)
+        state, (figures,) = merge_steps(merge, [incoming], state, None, sketches=False, context=bench.context)
         if step > 1:
             ranks += [
                 tensor.rank / tensor.directions

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import torch
 
-from hubmerge.executor import StepInput, merge_steps
-from hubmerge.executor.state import MergeState
+from hubmerge.executor import ExecutorContext, Merge, StepInput, merge_steps
+from hubmerge.executor.state import State
 from hubmerge.linalg import frobenius_norm, total_norm
 from hubmerge.methods import method_named
 from hubmerge.stream.catalog import installed_catalog
@@ -40,22 +40,15 @@ def main() -> None:
             method = method_named("opcm")
             values = method.Parameters(**parameters)
             variants = {"exact": (None, None), "rounded to float32": ("float32", None), "start off by 1e-12": (None, 1)}
-            states: dict[str, MergeState | None] = dict.fromkeys(variants)
+            states: dict[str, State | None] = dict.fromkeys(variants)
             told: dict[str, list[str]] = {name: [] for name in variants}
             for step, entry in enumerate(ordered(bench.recipe, 20, 0), start=1):
                 for name, (rounding, perturb) in variants.items():
                     cell = Cell("", "opcm", parameters, {}, 20, 0, rounding, perturb)
                     incoming = StepInput(bench.checkpoints[entry.name], lambda _, values=values: values)
-                    state, _ = merge_steps(
-                        bench.base,
-                        [incoming],
-                        states[name],
-                        method,
-                        bench.plan,
-                        None,
-                        input_dtype=bench.input_dtype,
-                        sketches=False,
-                    )
+                    merge = Merge(bench.base, method, bench.plan)
+                    context = ExecutorContext(bench.input_dtype)
+                    state, _ = merge_steps(merge, [incoming], states[name], None, sketches=False, context=context)
                     states[name] = disturbed(state, cell, step)
                     if step in STEPS and name != "exact":
                         told[name].append(f"{difference(states['exact'], states[name]):.0e}")
@@ -63,7 +56,7 @@ def main() -> None:
                 print(f"| {label}, {name} | {' | '.join(told[name])} |", flush=True)
 
 
-def difference(first: MergeState | None, second: MergeState | None) -> float:
+def difference(first: State | None, second: State | None) -> float:
     """Length of the difference of two states over the length of the first."""
     assert first is not None and second is not None  # noqa: PT018
     names = list(first.manifest.tensors)

@@ -31,10 +31,11 @@ def work_for_first(processes: LaunchedProcesses) -> int:
     """
     from hubmerge.errors import HubmergeError
     from hubmerge.executor import pick_device
-    from hubmerge.executor.parallel.processes import is_shared, worker_loop
+    from hubmerge.executor.parallel.processes import is_shared
+    from hubmerge.executor.parallel.tasks import worker_loop
 
     try:
-        return worker_loop(processes, device=pick_device())
+        return worker_loop(processes, pick_device())
     except KeyboardInterrupt:
         return INTERRUPTED
     except HubmergeError as error:

@@ -55,9 +55,9 @@ def merge_state_dicts(
     import torch
 
     from hubmerge.checkpoints import align, make_plan, weight_matrices
-    from hubmerge.executor import InMemoryModel, StepInput, merge_steps
+    from hubmerge.executor import InMemoryModel, Merge, StepInput, merge_steps
     from hubmerge.executor.in_memory import StateDict
-    from hubmerge.executor.state import MergeState
+    from hubmerge.executor.state import State
     from hubmerge.methods import method_named
     from merge_recipes import TensorParameters
 
@@ -80,10 +80,10 @@ def merge_state_dicts(
         for label, tensors in zip(labels, models, strict=True)
     ]
     plan = make_plan(whole, aligned, rule)
-    state: MergeState | None = None
+    state: State | None = None
     for entry, checkpoint in zip(recipe.entries, aligned, strict=True):
         incoming = StepInput(checkpoint, TensorParameters(chosen.Parameters, recipe, entry))
-        state, _ = merge_steps(whole, [incoming], state, chosen, plan, None, sketches=False)
+        state, _ = merge_steps(Merge(whole, chosen, plan), [incoming], state, None, sketches=False)
     assert state is not None  # noqa: S101 - there is at least one model
     merged = InMemoryModel(whole, state, plan)
     return {name: merged.read(name).to(tensor.device) for name, tensor in base.items()}

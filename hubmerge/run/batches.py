@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hubmerge.executor import goes_step_by_step
+from hubmerge.executor import needs_single_steps
 from hubmerge.run.run_context import RunContext
 from hubmerge.stream.stream import STEPS_AT_ONCE
 
@@ -18,7 +18,7 @@ def batches_from(context: RunContext, first: int) -> Iterator[range]:
     """
     stream = context.stream
     single = stream.recipe.fetch == "ranges" or any(
-        goes_step_by_step(context.method, context.step_input(step, context.base), context.plan.merge)
+        needs_single_steps(context.merge, context.step_input(step, context.base))
         for step in range(first, stream.length + 1)
     )
 

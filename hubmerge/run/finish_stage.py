@@ -8,9 +8,8 @@ from pathlib import Path
 
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.executor import WrittenModel, write_merged
-from hubmerge.executor.parallel.processes import run_on_all
+from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.executor.write_model import MAX_SHARD_BYTES
-from hubmerge.plan.settings import input_dtype
 from hubmerge.report.report import RunReport, Scores
 from hubmerge.run import model_folder
 from hubmerge.run.measures import rounding_warnings
@@ -66,15 +65,13 @@ class FinishStage:
         plan = context.plan.written
         with context.progress.stage(f"step {batch.last}: write the merged model", len(plan.tensors)) as advance:
             written = run_on_all(
-                context.processes,
+                context.executor(count_tensors(advance)),
                 write_merged,
                 context.base,
                 batch.merged_state,
                 plan,
                 folder,
                 max_shard_bytes=recipe.publish.max_shard_bytes if recipe.publish is not None else MAX_SHARD_BYTES,
-                input_dtype=input_dtype(recipe),
-                here={"on_tensor": count_tensors(advance)},
             )
         for warning in rounding_warnings(written.rounding, {tensor.out_dtype for tensor in plan.merged}):
             context.progress.note(f"warning: step {batch.last}: {warning}")

@@ -7,10 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hubmerge.checkpoints import check_ties
-from hubmerge.executor import StepInput, StepStats, merge_steps, pick_device
-from hubmerge.executor.parallel.processes import run_on_all
+from hubmerge.executor import StepInput, StepStats, merge_steps
+from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.executor.state import MergeState
-from hubmerge.plan.settings import input_dtype
 from hubmerge.run.measures import similarity_warnings
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
@@ -39,18 +38,13 @@ class MergeStage:
         inputs = self._inputs(batch)
         with context.progress.stage(context.title(batch.steps, "merge"), len(context.plan.merge.merged)) as advance:
             state, stats = run_on_all(
-                context.processes,
+                context.executor(count_tensors(advance)),
                 merge_steps,
-                context.base,
+                context.merge,
                 inputs,
                 previous,
-                context.method,
-                context.plan.merge,
                 folder,
                 chain=context.stream.chain[batch.last],
-                input_dtype=input_dtype(context.stream.recipe),
-                device=pick_device(),
-                here={"on_tensor": count_tensors(advance)},
             )
         write_stats(stats, state)
         self._warn(stats)

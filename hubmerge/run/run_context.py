@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubmerge.checkpoints import Checkpoint, check_ties, open_checkpoint
-from hubmerge.executor import StepInput, pick_device
+from hubmerge.executor import ExecutorContext, Merge, StepInput, pick_device
 from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
 from hubmerge.methods import Method, method_named
 from hubmerge.plan.run_plan import RunPlan
+from hubmerge.plan.settings import input_dtype
 from hubmerge.stream.stream import Stream
 from hubmerge.support.progress import Advance, Progress
 from merge_recipes import TensorParameters
@@ -64,6 +65,16 @@ class RunContext:
     def names(self) -> list[str]:
         """The names of the entries in merge order."""
         return [entry.name for entry in self.stream.entries]
+
+    @property
+    def merge(self) -> Merge:
+        """Base model, method and plan of the merge."""
+        return Merge(self.base, self.method, self.plan.merge)
+
+    def executor(self, on_tensor: Callable[[object], None]) -> ExecutorContext:
+        """Return the context of work on tensors; `on_tensor` is called with each tensor that is done."""
+        dtype = input_dtype(self.stream.recipe)
+        return ExecutorContext(dtype, pick_device(), on_tensor=on_tensor, processes=self.processes)
 
     def step_input(self, step: int, checkpoint: Checkpoint) -> StepInput:
         """Return a checkpoint with the parameters of a step."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
-from hubmerge.executor import InMemoryCheckpoint, pick_device
+from hubmerge.executor import ExecutorContext, InMemoryCheckpoint, pick_device
 from hubmerge.executor.reading import read_task_vector
 from hubmerge.executor.stats.similarity import layer_of
 from hubmerge.linalg import group_cosines, sketch
@@ -80,6 +80,11 @@ class Bench:
                 checkpoint.close()
 
     @property
+    def context(self) -> ExecutorContext:
+        """Device and dtype of the arithmetic."""
+        return ExecutorContext(self.input_dtype, self.device)
+
+    @property
     def commits(self) -> dict[str, str]:
         """The commits of the base model ("") and of every entry, by name."""
         names = [entry.name for entry in self.stream.entries]
@@ -137,9 +142,7 @@ class Bench:
         for name in names:
             sketches, lengths = [], []
             for tensor in self.plan.merged:
-                vector, length = read_task_vector(
-                    self.base, self.checkpoints[name], tensor.name, input_dtype=self.input_dtype, device=self.device
-                )
+                vector, length = read_task_vector(self.base, self.checkpoints[name], tensor.name, context=self.context)
                 sketches.append(sketch(tensor.name, vector))
                 lengths.append(length)
             rows[name] = torch.stack(sketches), lengths

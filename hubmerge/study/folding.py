@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from hubmerge.errors import MachineError
-from hubmerge.executor import InMemoryModel, InMemoryState, StepInput, StepStats, merge_steps
-from hubmerge.executor.state import MergeState
+from hubmerge.executor import InMemoryModel, InMemoryState, Merge, StepInput, StepStats, merge_steps
+from hubmerge.executor.state import State
 from hubmerge.methods import method_named
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.study.bench import Bench, main_scores
@@ -35,21 +35,14 @@ def fold_cell(bench: Bench, cell: Cell, digest: str, references: References, *, 
     tasks = bench.tasks_of(order)
     first = bench.first_steps(order)
     matrix = AccuracyMatrix(tuple(task.name for task in tasks), tuple(first[task.name] for task in tasks))
-    state: MergeState | None = None
+    state: State | None = None
     steps = []
     with _states(bench, work) as folder_of:
         for step, entry in enumerate(entries, start=1):
             incoming = StepInput(bench.checkpoints[entry.name], TensorParameters(method.Parameters, recipe, entry))
+            merge = Merge(bench.base, method, bench.plan)
             state, (figures,) = merge_steps(
-                bench.base,
-                [incoming],
-                state,
-                method,
-                bench.plan,
-                folder_of(step),
-                input_dtype=bench.input_dtype,
-                device=bench.device,
-                sketches=False,
+                merge, [incoming], state, folder_of(step), sketches=False, context=bench.context
             )
             state = disturbed(state, cell, step)
             steps.append(step_result(entry.name, figures))
@@ -109,7 +102,7 @@ def step_result(name: str, figures: StepStats) -> StepResult:
     )
 
 
-def disturbed(state: MergeState, cell: Cell, step: int) -> MergeState:
+def disturbed(state: State, cell: Cell, step: int) -> State:
     """The state as the cell wants it changed: rounded after every step, or a little off after the first.
 
     Raises MachineError if it is to be changed and does not fit into memory.

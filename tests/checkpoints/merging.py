@@ -23,11 +23,13 @@ from hubmerge.checkpoints import (
     open_checkpoint,
     weight_matrices,
 )
-from hubmerge.executor import StepInput, StepStats, merge_steps, write_merged
+from hubmerge.executor import ExecutorContext, Merge, StepInput, StepStats, merge_steps, write_merged
 from hubmerge.executor.state import MergeState
 from hubmerge.methods import method_named
 from hubmerge.run.model_folder import check_written, copy_auxiliary_files, write_config
 from tests import oracle
+
+ONE_THREAD = ExecutorContext(workers=1)
 
 
 @dataclass(frozen=True)
@@ -73,11 +75,12 @@ def merge(
     for number, checkpoint in enumerate(aligned, start=1):
         place = folder / f"state{number}"
         step_input = StepInput(checkpoint, lambda _: parameters)
-        state, (stats,) = merge_steps(base, [step_input], state, merge_method, plan, place, workers=1)
+        merge_of_all = Merge(base, merge_method, plan)
+        state, (stats,) = merge_steps(merge_of_all, [step_input], state, place, context=ONE_THREAD)
     assert state is not None
     merged = folder / "merged"
     merged.mkdir()
-    written = write_merged(base, state, plan, merged, workers=1)
+    written = write_merged(base, state, plan, merged, context=ONE_THREAD)
     copy_auxiliary_files(base_folder, merged)
     write_config(base.config, merged, out_dtype=None if out_dtype is None else str(out_dtype).removeprefix("torch."))
     check_written(merged, plan.specs)

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MatrixRule, MergePlan, align, make_plan, open_checkpoint
-from hubmerge.executor import StepInput, StepStats, merge_steps, write_merged
+from hubmerge.executor import ExecutorContext, Merge, StepInput, StepStats, merge_steps, write_merged
 from hubmerge.executor.state import MergeState
 from hubmerge.methods import Method, method_named
 from tests.matrices import decaying
@@ -86,7 +86,8 @@ class Stream:
         steps: int | None = None,
         previous: MergeState | None = None,
         parameters: Mapping[str, Any] | None = None,
-        **options: Any,
+        sketches: bool = True,
+        **context: Any,
     ) -> list[tuple[MergeState, StepStats]]:
         """Merge the checkpoints that follow `previous`, with a state below `folder` for each step."""
         method = method_named(method) if isinstance(method, str) else method
@@ -95,14 +96,13 @@ class Stream:
         first = 0 if previous is None else previous.step
         for checkpoint in self.checkpoints[first:steps]:
             state, (figures,) = merge_steps(
-                self.base,
+                Merge(self.base, method, self.plan),
                 [StepInput(checkpoint, constant(values))],
                 previous,
-                method,
-                self.plan,
                 folder / checkpoint.label,
                 chain=f"up to {checkpoint.label}",
-                **{**self.options, **options},
+                sketches=sketches,
+                context=ExecutorContext(**{**self.options, **context}),
             )
             done.append((state, figures))
             previous = state
@@ -135,5 +135,6 @@ def open_stream(
 
 def merged_values(stream: Stream, state: MergeState, folder: Path, **options: Any) -> StateDict:
     """Write the merged model and read it back."""
-    write_merged(stream.base, state, stream.plan, folder, **options)
+    context = ExecutorContext(options.pop("input_dtype", None))
+    write_merged(stream.base, state, stream.plan, folder, context=context, **options)
     return loaded(folder)

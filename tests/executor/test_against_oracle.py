@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from hubmerge.executor.state import MergeState, StateWriter
+from hubmerge.executor.state import MergeState
+from hubmerge.executor.state_writer import StateSummary, StateWriter
 from hubmerge.methods import Norms
 from tests import oracle
 from tests.executor.streams import (
@@ -67,12 +68,14 @@ def state_of(folder: Path, step: oracle.OracleStep, base: StateDict, lengths: li
             writer.write(name, torch.from_numpy(np.array(delta)))
         zero = {name: np.zeros_like(delta) for name, delta in deltas.items()}
         return writer.finish(
-            method="opcm",
-            step=len(lengths),
-            chain="",
-            norms=Norms(oracle.distance(deltas, zero), tuple(lengths)),
-            scale=step.scale,
-            tensor_norms={name: (float(np.linalg.norm(delta)), 0.0) for name, delta in deltas.items()},
+            StateSummary(
+                method="opcm",
+                step=len(lengths),
+                chain="",
+                norms=Norms(oracle.distance(deltas, zero), tuple(lengths)),
+                scale=step.scale,
+                tensor_norms={name: (float(np.linalg.norm(delta)), 0.0) for name, delta in deltas.items()},
+            )
         )
 
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from hubmerge.errors import CheckpointError
-from hubmerge.executor import InMemoryCheckpoint, InMemoryModel, StepInput, StepStats, merge_steps
-from hubmerge.executor.state import MergeState, load_state
+from hubmerge.executor import InMemoryCheckpoint, InMemoryModel, Merge, StepInput, StepStats, merge_steps
+from hubmerge.executor.state import State, load_state
 from hubmerge.executor.stats.similarity import layer_of
 from hubmerge.linalg import sketch, sketch_cosine
 from hubmerge.methods import METHODS, method_named
@@ -50,11 +50,11 @@ def test_in_memory_every_digit_is_the_same(tmp_path: Path, form: str) -> None:
     written = stream.merge(tmp_path / "states", method, parameters=values)
     names = [tensor.name for tensor in stream.plan.merged]
     base = InMemoryCheckpoint(stream.base, list(stream.base.tensors))
-    state: MergeState | None = None
+    state: State | None = None
     for checkpoint, (expected, figures) in zip(stream.checkpoints, written, strict=True):
         held = InMemoryCheckpoint(checkpoint, names)
         incoming = StepInput(held, constant(parameters))
-        state, (found,) = merge_steps(base, [incoming], state, method, stream.plan, None)
+        state, (found,) = merge_steps(Merge(base, method, stream.plan), [incoming], state, None)
         assert found == figures
         assert StepStats.from_dict(json.loads(json.dumps(found.to_dict()))) == figures
         assert state.scale == expected.scale
@@ -78,7 +78,7 @@ def test_what_is_held_cannot_be_changed_through_what_is_read(tmp_path: Path) -> 
     assert held.read("norm.weight").any()
     method = method_named("opcm")
     incoming = StepInput(stream.checkpoints[0], constant(method.Parameters()))
-    state, _ = merge_steps(stream.base, [incoming], None, method, stream.plan, None)
+    state, _ = merge_steps(Merge(stream.base, method, stream.plan), [incoming], None, None)
     state.read("norm.weight").zero_()
     assert state.read("norm.weight").any()
     assert state.first_difference({"norm.weight": (24,)}) is not None
@@ -95,14 +95,14 @@ def test_parts_survive_on_disk_and_are_checked(tmp_path: Path) -> None:
     [(last, _)] = stream.merge(tmp_path / "resumed", "ties", parameters=values, previous=reopened)
     for name in last.manifest.tensors:
         assert torch.equal(last.read(name), through[-1][0].read(name))
-    with pytest.raises(CheckpointError, match="another form of ties"):
+    with pytest.raises(CheckpointError, match="another variant of ties"):
         stream.merge(tmp_path / "resumed", "ties", previous=reopened)
     with (state.folder / "parts.safetensors").open("r+b") as file:
         file.seek(-1, 2)
         byte = file.read(1)
         file.seek(-1, 2)
         file.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(CheckpointError, match=r"parts.safetensors: tensor .* is not what was written"):
+    with pytest.raises(CheckpointError, match=r"parts.safetensors: tensor .* does not match its checksum"):
         load_state(state.folder).verify()
     (state.folder / "parts.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"parts\.safetensors"):

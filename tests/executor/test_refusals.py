@@ -11,7 +11,8 @@ import torch
 
 from hubmerge.errors import CheckpointError
 from hubmerge.executor import write_merged
-from hubmerge.executor.state import StateWriter, find_state, load_state
+from hubmerge.executor.state import find_state, load_state
+from hubmerge.executor.state_writer import StateWriter
 from hubmerge.linalg import cast_once
 from tests.executor.streams import StateDict, make_base, make_checkpoint, merged_values, open_stream
 
@@ -60,14 +61,14 @@ def test_what_does_not_fit_into_the_output_dtype(tmp_path: Path, values: tuple[S
 def test_what_does_not_fit_into_the_input_dtype(tmp_path: Path, values: tuple[StateDict, list[StateDict]]) -> None:
     base, checkpoints = values
     stream = open_stream(tmp_path, base, [{**checkpoints[0], "norm.weight": np.full(24, 7e4)}])
-    with pytest.raises(CheckpointError, match=r"c1: tensor 'norm.weight' holds values that are too large for torch"):
+    with pytest.raises(CheckpointError, match=r"c1: tensor 'norm.weight' has values that are too large for torch"):
         stream.merge(tmp_path / "states", input_dtype=torch.float16)
 
 
 def test_differences_beyond_float64(tmp_path: Path) -> None:
     name = "block.square.weight"
     stream = open_stream(tmp_path, {name: np.full((48, 48), -1.7e308)}, [{name: np.full((48, 48), 1.7e308)}])
-    with pytest.raises(CheckpointError, match="further from the base model than float64 reaches"):
+    with pytest.raises(CheckpointError, match="minus the base model overflows float64"):
         stream.merge(tmp_path / "states")
 
 
@@ -127,7 +128,9 @@ def test_a_state_of_another_merge(tmp_path: Path, values: tuple[StateDict, list[
         stream.merge(tmp_path / "states", "magmax", previous=state)
     fewer = [{n: v for n, v in c.items() if not n.startswith("norm")} for c in checkpoints]
     smaller = open_stream(tmp_path / "b", {n: base[n] for n in fewer[0]}, fewer)
-    with pytest.raises(CheckpointError, match=r"does not have the tensors to be merged, 'norm.weight'"):
+    with pytest.raises(
+        CheckpointError, match=r"does not have the tensors to merge; the first difference is 'norm.weight'"
+    ):
         smaller.merge(tmp_path / "states", previous=state)
 
 
@@ -137,7 +140,7 @@ def test_damaged_states(tmp_path: Path, values: tuple[StateDict, list[StateDict]
     [(state, _)] = stream.merge(tmp_path / "states", steps=1)
     folder = state.folder
     assert find_state(tmp_path / "nowhere") is None
-    with pytest.raises(CheckpointError, match="no state there"):
+    with pytest.raises(CheckpointError, match="there is no state"):
         load_state(tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="has no tensor 'other'"):
         state.read("other")
@@ -145,7 +148,7 @@ def test_damaged_states(tmp_path: Path, values: tuple[StateDict, list[StateDict]
     wrong = {
         "not the manifest of a state": "{",
         "a state of format 2": manifest.replace('"version": 1', '"version": 2'),
-        "do not belong together": manifest.replace("norm.weight", "norm.other"),
+        "do not list the same tensors": manifest.replace("norm.weight", "norm.other"),
         "with 1 norms": manifest.replace('"step": 1', '"step": 2'),
     }
     for message, text in wrong.items():
@@ -160,7 +163,7 @@ def test_damaged_states(tmp_path: Path, values: tuple[StateDict, list[StateDict]
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
     reopened = load_state(folder)
-    with pytest.raises(CheckpointError, match="is not what was written"):
+    with pytest.raises(CheckpointError, match="does not match its checksum"):
         reopened.verify()
 
 

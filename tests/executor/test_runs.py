@@ -22,7 +22,15 @@ from safetensors.torch import load_file
 
 from hubmerge.checkpoints import PlannedTensor, align, open_checkpoint
 from hubmerge.errors import CheckpointError
-from hubmerge.executor import StepInput, goes_step_by_step, merge_steps, pick_device, write_merged
+from hubmerge.executor import (
+    ExecutorContext,
+    Merge,
+    StepInput,
+    merge_steps,
+    needs_single_steps,
+    pick_device,
+    write_merged,
+)
 from hubmerge.executor.parallel.scheduling import SPARE_ELEMENTS, for_each_tensor
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE
 from hubmerge.executor.state import MergeState, find_state, load_state
@@ -53,7 +61,9 @@ def digests(folder: Path) -> dict[str, str]:
 
 def states_and_models(stream: Stream, folder: Path, method: str, workers: int) -> dict[str, str]:
     for state, _ in stream.merge(folder, method, workers=workers):
-        write_merged(stream.base, state, stream.plan, folder / f"merged{state.step}", workers=workers)
+        write_merged(
+            stream.base, state, stream.plan, folder / f"merged{state.step}", context=ExecutorContext(workers=workers)
+        )
     return digests(folder)
 
 
@@ -73,15 +83,15 @@ def test_how_many_steps_are_done_at_a_time_changes_no_byte(
     one_by_one = stream.merge(tmp_path / "one", method)
     found, state, told = method_named(method), None, []
     incoming = [StepInput(checkpoint, constant(found.Parameters())) for checkpoint in stream.checkpoints]
-    if goes_step_by_step(found, incoming[0], stream.plan):
+    if needs_single_steps(Merge(stream.base, found, stream.plan), incoming[0]):
         with pytest.raises(ValueError, match=f"{method} takes one step at a time"):
-            merge_steps(stream.base, incoming, None, found, stream.plan, tmp_path / "state")
+            merge_steps(Merge(stream.base, found, stream.plan), incoming, None, tmp_path / "state")
         return
     for length in lengths:
         some, incoming = incoming[:length], incoming[length:]
         chain = f"up to {some[-1].checkpoint.label}"
         folder = tmp_path / "several" / some[-1].checkpoint.label
-        state, figures = merge_steps(stream.base, some, state, found, stream.plan, folder, chain=chain)
+        state, figures = merge_steps(Merge(stream.base, found, stream.plan), some, state, folder, chain=chain)
         told += figures
         assert digests(folder) == digests(tmp_path / "one" / folder.name)
     assert told == [figures for _, figures in one_by_one]
@@ -108,7 +118,7 @@ def test_steps_of_files_that_are_read_whole_and_in_pieces(
     for first in (0, 1):
         previous, rest = (one_by_one[first - 1][0] if first else None), incoming[first:]
         folder, chain = tmp_path / f"from-{first}", f"up to {opened[-1].label}"
-        _, told = merge_steps(stream.base, rest, previous, found, stream.plan, folder, chain=chain)
+        _, told = merge_steps(Merge(stream.base, found, stream.plan), rest, previous, folder, chain=chain)
         assert list(told) == [figures for _, figures in one_by_one[first:]]
         assert digests(folder) == digests(tmp_path / "one" / opened[-1].label)
 
@@ -117,8 +127,8 @@ def test_all_steps_done_at_a_time_have_one_form(tmp_path: Path, stream: Stream) 
     ties = method_named("ties")
     first, second = (ties.Parameters(weight=1.0), ties.Parameters())
     incoming = [StepInput(stream.checkpoints[0], constant(first)), StepInput(stream.checkpoints[1], constant(second))]
-    with pytest.raises(CheckpointError, match="step 2 and the one before it ask for two forms of ties") as caught:
-        merge_steps(stream.base, incoming, None, ties, stream.plan, tmp_path / "state")
+    with pytest.raises(CheckpointError, match="step 2 and the step before it select two variants of ties") as caught:
+        merge_steps(Merge(stream.base, ties, stream.plan), incoming, None, tmp_path / "state")
     assert "give every entry a weight" in caught.value.hint
     assert not (tmp_path / "state").exists()
 

@@ -84,7 +84,7 @@ def test_tampered_state_is_not_used(stage: Stage, hubmerge: Command, tmp_path: P
     head = HfApi().model_info(repo).sha
     status, _, errors = hubmerge("run", stage.write(tmp_path, stage.recipe(repo, evaluate=None)))
     assert status == 4
-    assert "is not what was written" in errors
+    assert "does not match its checksum" in errors
     assert HfApi().model_info(repo).sha == head
 
 

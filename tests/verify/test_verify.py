@@ -162,7 +162,7 @@ def test_a_tampered_state_is_found(original: str, verify: Verify, copy: Callable
     status, output, _ = verify(copy({}, {f"{folder}/accumulated.safetensors": bytes(values)}))
     assert status == 6
     assert f"the state after step {step}: " in output
-    assert "is not what was written" in output
+    assert "does not match its checksum" in output
 
 
 def test_a_tampered_score_is_found(original: str, verify: Verify, copy: Callable[..., str]) -> None:

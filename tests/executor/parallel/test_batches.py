@@ -11,9 +11,9 @@ import torch
 
 from hubmerge.checkpoints import MatrixRule, PlannedTensor, align, make_plan, open_checkpoint
 from hubmerge.errors import CheckpointError
-from hubmerge.executor import StepInput
-from hubmerge.executor.absorb.step_context import StepContext
-from hubmerge.executor.absorb.step_input import TensorStep
+from hubmerge.executor import DEFAULT_CONTEXT, StepInput
+from hubmerge.executor.absorb.batch_work import StepBatch
+from hubmerge.executor.absorb.step_input import Merge, TensorStep
 from hubmerge.executor.in_memory import InMemoryStateWriter
 from hubmerge.executor.parallel.batching import BATCH_ELEMENTS, Batch, batches
 from hubmerge.executor.reading import read_task_vector, send_task_vector
@@ -77,11 +77,12 @@ def test_together_they_come_to_the_same(stream: Stream, parameters: dict[str, An
     method = method_named("opcm")
     values = constant(method.Parameters(**parameters))
     incoming = [StepInput(checkpoint, values) for checkpoint in stream.checkpoints[:2]]
-    work = StepContext(stream.base, incoming, None, None, CPU, sketches=True)
+    merge = Merge(stream.base, method, stream.plan)
+    work = StepBatch(merge, incoming, [method] * 2, None, sketches=True, context=DEFAULT_CONTEXT)
     writers = InMemoryStateWriter(SHAPES), InMemoryStateWriter(SHAPES)
 
     def absorb(batch: Batch, writer: InMemoryStateWriter) -> list[list[TensorStep]]:
-        return work.absorb(batch, [method] * 2, writer)
+        return work.absorb(batch, writer)
 
     some = batches(stream.plan.merged, GPU)
     assert [tensor.name for batch in some for tensor in batch.tensors if len(batch.tensors) > 1] == [
@@ -94,7 +95,7 @@ def test_together_they_come_to_the_same(stream: Stream, parameters: dict[str, An
         together = told[place]
         ours, theirs = (writer._accumulated[tensor.name] for writer in writers)
         assert float(torch.linalg.vector_norm(ours - theirs)) <= 1e-10 * float(torch.linalg.vector_norm(theirs))
-        assert [step.figures.rank for step in together] == [step.figures.rank for step in expected]
+        assert [step.stats.rank for step in together] == [step.stats.rank for step in expected]
         assert all(torch.equal(a.sketch, b.sketch) for a, b in zip(together, expected, strict=True))
 
 
@@ -110,13 +111,14 @@ def test_experts_are_decomposed_together(tmp_path: Path) -> None:
     plan = make_plan(base, checkpoints, MatrixRule(frozenset({"up", "down"}), "", {}))
     method = method_named("opcm")
     incoming = [StepInput(checkpoint, constant(method.Parameters())) for checkpoint in checkpoints]
-    work = StepContext(base, incoming, None, None, CPU, sketches=False)
+    merge = Merge(base, method, plan)
+    work = StepBatch(merge, incoming, [method] * 2, None, sketches=False, context=DEFAULT_CONTEXT)
     (batch,) = batches(plan.merged, GPU)
     found = []
     for some in ([batch], batches(plan.merged, CPU)):
         writer = InMemoryStateWriter({tensor.name: tensor.shape for tensor in plan.merged})
-        told = [told for one in some for told in work.absorb(one, [method] * 2, writer)]
-        found.append(([steps[-1].figures.expert_ranks for steps in told], writer._accumulated))
+        told = [told for one in some for told in work.absorb(one, writer)]
+        found.append(([steps[-1].stats.expert_ranks for steps in told], writer._accumulated))
     assert found[0][0] == found[1][0]
     for name, expected in found[1][1].items():
         assert torch.allclose(found[0][1][name], expected, rtol=0.0, atol=1e-13)
@@ -134,7 +136,7 @@ def test_matrices_that_need_care_are_left_to_themselves() -> None:
 
 def test_a_task_vector_made_where_it_is_needed(stream: Stream) -> None:
     for name in SHAPES:
-        expected, length = read_task_vector(stream.base, stream.checkpoints[0], name, device=CPU)
+        expected, length = read_task_vector(stream.base, stream.checkpoints[0], name)
         found, sent = send_task_vector(stream.base, stream.checkpoints[0], name, input_dtype=None, device=CPU)
         assert torch.equal(found, expected)
         assert sent == pytest.approx(length, rel=1e-14)

@@ -15,19 +15,18 @@ import torch
 from hubmerge.checkpoints import Checkpoint, PlannedTensor, SafetensorsWriter, TensorSpec, open_checkpoint
 from hubmerge.cli.launch import launched_count, launched_rank
 from hubmerge.errors import CheckpointError, MachineError
-from hubmerge.executor import StepInput, merge_steps, write_merged
+from hubmerge.executor import DEFAULT_CONTEXT, ExecutorContext, Merge, StepInput, merge_steps, write_merged
+from hubmerge.executor.parallel.context import CPU
 from hubmerge.executor.parallel.processes import (
-    SINGLE_PROCESS,
     Processes,
     Shutdown,
     do_share,
     gather,
     is_shared,
-    run_on_all,
     shares,
     stop_file,
-    worker_loop,
 )
+from hubmerge.executor.parallel.tasks import run_on_all, worker_loop
 from hubmerge.methods import METHODS, Opcm, method_named
 from tests.executor.streams import Stream, make_base, make_checkpoint, open_stream, save
 from tests.executor.test_runs import digests, make_stream
@@ -59,14 +58,14 @@ class Member:
         return found
 
 
-def together(count: int, first: Callable[[Processes], Any], **own: Any) -> tuple[Any, list[Any]]:
+def together(count: int, first: Callable[[Processes], Any]) -> tuple[Any, list[Any]]:
     """Run `first` as rank 0 while the others follow; what it returns or raises, and what the others end with."""
     meeting = Meeting(count)
     ends: list[Any] = [None] * count
 
     def other(rank: int) -> None:
         try:
-            ends[rank] = worker_loop(Member(meeting, rank), **own)
+            ends[rank] = worker_loop(Member(meeting, rank), CPU)
         except Exception as error:
             ends[rank] = error
 
@@ -94,22 +93,22 @@ class Same:
         return self.values
 
 
-def merge_all(stream: Stream, folder: Path, method: str, processes: Processes, **here: Any) -> dict[str, str]:
+def merge_all(stream: Stream, folder: Path, method: str, context: ExecutorContext) -> dict[str, str]:
     found, previous = method_named(method), None
     for step, checkpoint in enumerate(stream.checkpoints, start=1):
         state_folder = folder / f"state{step}"
         state, _ = run_on_all(
-            processes,
+            context,
             merge_steps,
-            stream.base,
+            Merge(stream.base, found, stream.plan),
             [StepInput(checkpoint, Same(found.Parameters()))],
-            *(previous, found, stream.plan, state_folder),
+            previous,
+            state_folder,
             chain=f"step {step}",
-            here=here,
         )
         merged = folder / f"merged{step}"
         merged.mkdir()
-        run_on_all(processes, write_merged, stream.base, state, stream.plan, merged, max_shard_bytes=9_000, here=here)
+        run_on_all(context, write_merged, stream.base, state, stream.plan, merged, max_shard_bytes=9_000)
         previous = state
     return digests(folder)
 
@@ -118,7 +117,7 @@ def merge_all(stream: Stream, folder: Path, method: str, processes: Processes, *
 def test_the_number_of_processes_changes_no_byte(tmp_path: Path, method: str) -> None:
     stream = make_stream(tmp_path / "models")
     (tmp_path / "alone").mkdir()
-    alone = merge_all(stream, tmp_path / "alone", method, SINGLE_PROCESS)
+    alone = merge_all(stream, tmp_path / "alone", method, DEFAULT_CONTEXT)
     for count in (2, 3):
         folder = tmp_path / str(count)
         folder.mkdir()
@@ -126,7 +125,10 @@ def test_the_number_of_processes_changes_no_byte(tmp_path: Path, method: str) ->
         result, ends = together(
             count,
             lambda processes, folder=folder, seen=seen: merge_all(
-                stream, folder, method, processes, on_tensor=lambda tensor: seen.append(tensor.name)
+                stream,
+                folder,
+                method,
+                ExecutorContext(processes=processes, on_tensor=lambda tensor: seen.append(tensor.name)),
             ),
         )
         assert ends == [0] * (count - 1)
@@ -137,12 +139,15 @@ def test_the_number_of_processes_changes_no_byte(tmp_path: Path, method: str) ->
 @pytest.mark.parametrize("method", ["opcm", "weight_average"])
 def test_processes_share_several_steps_at_a_time(tmp_path: Path, method: str) -> None:
     stream, found = make_stream(tmp_path / "models"), method_named(method)
-    merge_all(stream, tmp_path, method, SINGLE_PROCESS)
+    merge_all(stream, tmp_path, method, DEFAULT_CONTEXT)
     incoming = [StepInput(checkpoint, Same(found.Parameters())) for checkpoint in stream.checkpoints]
     (state, told), ends = together(
         2,
         lambda processes: run_on_all(
-            processes, merge_steps, stream.base, incoming, None, found, stream.plan, tmp_path / "all", chain="step 3"
+            ExecutorContext(processes=processes),
+            merge_steps,
+            *(Merge(stream.base, found, stream.plan), incoming, None, tmp_path / "all"),
+            chain="step 3",
         ),
     )
     assert ends == [0]
@@ -200,8 +205,9 @@ def test_a_value_that_is_not_finite_ends_all_processes_alike(tmp_path: Path) -> 
 
     def run(processes: Processes) -> None:
         good, wrong = ([StepInput(each, Same(Opcm.Parameters()))] for each in (stream.checkpoints[0], bad))
-        state, _ = run_on_all(processes, merge_steps, stream.base, good, None, Opcm(), stream.plan, folder / "1")
-        run_on_all(processes, merge_steps, stream.base, wrong, state, Opcm(), stream.plan, folder / "2")
+        merge, context = Merge(stream.base, Opcm(), stream.plan), ExecutorContext(processes=processes)
+        state, _ = run_on_all(context, merge_steps, merge, good, None, folder / "1")
+        run_on_all(context, merge_steps, merge, wrong, state, folder / "2")
 
     error, ends = together(2, run)
     assert isinstance(error, CheckpointError)
@@ -213,11 +219,11 @@ def test_a_value_that_is_not_finite_ends_all_processes_alike(tmp_path: Path) -> 
     again, ends = together(
         2,
         lambda processes: run_on_all(
-            processes,
+            ExecutorContext(processes=processes),
             merge_steps,
-            stream.base,
+            Merge(stream.base, Opcm(), stream.plan),
             [StepInput(stream.checkpoints[0], Same(Opcm.Parameters()))],
-            *(None, Opcm(), stream.plan, folder / "2"),
+            *(None, folder / "2"),
         ),
     )
     assert (again[0].step, ends) == (1, [0])
@@ -228,7 +234,8 @@ class UnsendableError(Exception):
         super().__init__("no way to make this one again")
 
 
-def fail_in(rank: int, at: str, *, processes: Processes) -> None:
+def fail_in(rank: int, at: str, *, context: ExecutorContext) -> None:
+    processes = context.processes
     if processes.rank == rank and at == "before":
         raise UnsendableError(1, 2)
     gather(processes, None)
@@ -243,7 +250,7 @@ def test_one_error_in_all_wherever_it_happens(rank: int, at: str) -> None:
 
     def run(processes: Processes) -> None:
         try:
-            run_on_all(processes, fail_in, rank, at)
+            run_on_all(ExecutorContext(processes=processes), fail_in, rank, at)
         except Exception as error:
             errors.append(error)
             raise
@@ -256,7 +263,7 @@ def test_one_error_in_all_wherever_it_happens(rank: int, at: str) -> None:
 
 
 def test_an_order_that_cannot_be_given_is_an_error_of_the_first() -> None:
-    error, ends = together(2, lambda processes: run_on_all(processes, lambda processes: None))
+    error, ends = together(2, lambda processes: run_on_all(ExecutorContext(processes=processes), lambda context: None))
     assert "lambda" in str(error)
     assert ends == [4]
 
