@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from hubmerge.checkpoints import (
     AlignedCheckpoint,
@@ -180,5 +180,7 @@ def _check_loads(written: MergePlan, original: Checkpoint, *, whole: bool) -> tu
         if whole:
             raise
         raise CheckpointError(
-            f"`publish: {{model: tower}}`: {error.message}", hint="write `publish: {model: full}`"
+            f"`publish: {{model: tower}}`: {error.message}",
+            hint="write `publish: {model: full}`",
+            **asdict(error.context),
         ) from error

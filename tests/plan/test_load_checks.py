@@ -51,13 +51,13 @@ def test_unused_tensors_of_the_base_model_are_noted(
     for folder in (base, checkpoint):
         edit_weights(folder, lambda values: {**values, "cls.seq_relationship.bias": torch.ones(2)})
     edit_weights(base, lambda values: {**values, "extra.flag": torch.ones(3, dtype=torch.bool)})
-    told = "BertForSequenceClassification does not use cls.seq_relationship.bias, extra.flag of "
+    message = "BertForSequenceClassification does not use cls.seq_relationship.bias, extra.flag of "
     status, output, errors = hubmerge("plan", recipe)
     assert (status, errors) == (0, "")
-    assert f"loading  {told}{base}; they are written like all others" in output
+    assert f"loading  {message}{base}; they are written like all others" in output
     status, output, errors = hubmerge("run", recipe, "--out", tmp_path / "out")
     assert (status, errors) == (0, "")
-    assert told in output
+    assert message in output
     merged = read_all(tmp_path / "out")
     assert set(merged) == set(load_file(base / WEIGHTS))
     assert torch.equal(merged["extra.flag"], torch.ones(3, dtype=torch.bool))

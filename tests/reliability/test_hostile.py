@@ -124,7 +124,7 @@ def weights(stage: Stage) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "expected"),
     [
         (overlapping, "overlaps"),
         (huge_offsets, "hole"),
@@ -137,9 +137,11 @@ def weights(stage: Stage) -> bytes:
     ],
     ids=["overlapping", "huge offsets", "huge shape", "header of 2 GB", "header longer than the file"],
 )
-def test_safetensors(hostile: Callable[..., str], weights: bytes, change: Callable[[bytes], bytes], told: str) -> None:
+def test_safetensors(
+    hostile: Callable[..., str], weights: bytes, change: Callable[[bytes], bytes], expected: str
+) -> None:
     message = hostile({WEIGHTS: change(weights)})
-    assert told in message
+    assert expected in message
     assert WEIGHTS in message
 
 

@@ -20,7 +20,7 @@ Quick = Callable[..., tuple[str, Path]]
 Undisturbed = Callable[[int], dict[str, dict[str, str]]]
 
 
-def check_told(output: Path, *words: str) -> None:
+def check_error(output: Path, *words: str) -> None:
     text = output.read_text()
     assert "Traceback" not in text
     assert "not foreseen" not in text
@@ -39,7 +39,7 @@ def test_limited_file_size(
     arguments: list[str | Path] = ["run", recipe, "--work-dir", tmp_path / "work"]
     launcher.start(*arguments, largest_file=largest_file, **places)
     assert launcher.wait() == 5, places["output"].read_text()
-    check_told(tmp_path / "output", "hint:")
+    check_error(tmp_path / "output", "hint:")
     steps_shown(repo)
     launcher.start(*arguments, **places)
     assert launcher.wait() == 0, places["output"].read_text()
@@ -94,7 +94,7 @@ def test_full_disk_during_a_run(
     pid = launcher.start("run", recipe, "--work-dir", disk / "work", small_disk=disk, **places)
     status = launcher.wait()
     assert status == 5, places["output"].read_text()
-    check_told(tmp_path / "output", "hint:", str(disk))
+    check_error(tmp_path / "output", "hint:", str(disk))
     steps_shown(repo)
     launcher.start("run", recipe, "--work-dir", disk / "work", **places)
     assert launcher.wait() == 0, places["output"].read_text()
@@ -115,7 +115,7 @@ def test_read_only_folder(
     arguments: list[str | Path] = ["run", recipe, "--work-dir", tmp_path / "work", "--out", tmp_path / "out" / "model"]
     launcher.start(*arguments, powerless=True, **places)
     assert launcher.wait() == 5, places["output"].read_text()
-    check_told(tmp_path / "output", "hint:", str(folder))
+    check_error(tmp_path / "output", "hint:", str(folder))
     steps_shown(repo)
     folder.chmod(0o755)
     launcher.start(*arguments, powerless=True, **places)
@@ -139,7 +139,7 @@ def test_work_folder_becomes_read_only(
     places: Places = {"output": tmp_path / "output", "cache": tmp_path / "cache", "TMPDIR": str(tmp_path)}
     launcher.start("run", recipe, "--work-dir", tmp_path / "work", powerless=True, **places)
     assert launcher.wait() == 5, places["output"].read_text()
-    check_told(tmp_path / "output", "hint:", str(tmp_path / "work"))
+    check_error(tmp_path / "output", "hint:", str(tmp_path / "work"))
     steps_shown(repo)
     set_mode(0o755)
     launcher.start("run", recipe, "--work-dir", tmp_path / "work", powerless=True, **places)

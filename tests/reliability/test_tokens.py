@@ -137,6 +137,6 @@ def test_message_of_an_internal_error_survives_a_failing_disk(
     monkeypatch.setattr(recipes, "check", fail)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     assert main(["check", "recipe.yaml", "--json"]) == 1
-    told = json.loads(capsys.readouterr().out)
-    assert "odd" in told["message"]
-    assert "could not be written" in told["hint"]
+    event = json.loads(capsys.readouterr().out)
+    assert "odd" in event["message"]
+    assert "could not be written" in event["hint"]

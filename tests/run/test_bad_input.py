@@ -305,12 +305,12 @@ def test_target_with_another_stream(stage: Stage, hubmerge: Command, tmp_path: P
             "but the steps from step-02 on depend on another setting",
         ),
     ]
-    for changes, told in wrong:
+    for changes, expected in wrong:
         recipe = stage.recipe(repo, **{"evaluate": None, "entries": names[:2], **changes})
         status, _, errors = hubmerge("run", stage.write(tmp_path, recipe))
         assert status == 3, changes
         assert repo in errors
-        assert told in errors
+        assert expected in errors
     assert HfApi().model_info(repo).sha == head
 
 

@@ -37,7 +37,7 @@ def test_warning_about_rounding_that_gives_the_base_model_back(hubmerge: Command
     values = {name: value.float() * (1 + 1e-6) for name, value in load_file(file).items()}
     save_file(values, near / "model.safetensors", {"format": "pt"})
 
-    def told(name: str, **changes: object) -> tuple[str, list[str], str]:
+    def run(name: str, **changes: object) -> tuple[str, list[str], str]:
         out = tmp_path / name
         recipe = write(tmp_path, base, near, **changes)
         status, output, errors = hubmerge("run", recipe, "--work-dir", tmp_path / f"{name}-work", "--out", out)
@@ -45,12 +45,12 @@ def test_warning_about_rounding_that_gives_the_base_model_back(hubmerge: Command
         [step] = json.loads((out / "hubmerge.json").read_text())["steps"]
         return output, step["warnings"], (out / "README.md").read_text()
 
-    output, [warning], card = told("narrow")
+    output, [warning], card = run("narrow")
     assert "the written model is in effect the base model; set out_dtype: float32 in the recipe" in warning
     assert f"warning: step 1: {warning}" in output.splitlines()
     assert "Step 1: rounding the written weights lost 100 % of the merged delta" in card
     assert next(line for line in card.splitlines() if line.startswith("| 1 | near | 1 |")).endswith("| 100 % |")
-    output, warnings, card = told("wide", out_dtype="float32")
+    output, warnings, card = run("wide", out_dtype="float32")
     assert warnings == []
     assert "warning: step 1" not in output
     assert "Rounding: how far the written weights are from the merged model" in card
@@ -95,13 +95,15 @@ def test_plan_and_card_name_a_layout_for_transformers_5_only(hubmerge: Command, 
     recipe = write(tmp_path, base, near, out_dtype="bfloat16")
     status, text, errors = hubmerge("plan", recipe)
     assert status == 0, errors
-    [told] = [line.removeprefix("layout   ") for line in text.splitlines() if line.startswith("layout ")]
-    assert told.startswith(
+    [message] = [line.removeprefix("layout   ") for line in text.splitlines() if line.startswith("layout ")]
+    assert message.startswith(
         "CLIPVisionModel, named as in the base model's files (embeddings.class_embedding, ...), bfloat16;"
     )
-    assert told.endswith("; these names load in transformers 5 only, transformers 4 expects the prefix vision_model.")
+    assert message.endswith(
+        "; these names load in transformers 5 only, transformers 4 expects the prefix vision_model."
+    )
     assert hubmerge("run", recipe, "--out", tmp_path / "out")[0] == 0
-    assert f"Layout of the files: {told}." in (tmp_path / "out" / "README.md").read_text().replace("\\_", "_")
+    assert f"Layout of the files: {message}." in (tmp_path / "out" / "README.md").read_text().replace("\\_", "_")
 
 
 def test_plan_names_a_layout_that_both_versions_read(hubmerge: Command, tmp_path: Path) -> None:

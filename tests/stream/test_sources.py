@@ -176,11 +176,11 @@ def test_plan_downloads_no_adapter(tmp_path: Path, repo_name: Names, capsys: pyt
 
 
 @pytest.mark.parametrize(
-    ("made_for", "told"),
+    ("made_for", "expected"),
     [("somebody/else", "is an adapter for somebody/else"), (None, "is an adapter for an unnamed model")],
 )
 def test_adapter_for_another_model(
-    tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str], made_for: str | None, told: str
+    tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str], made_for: str | None, expected: str
 ) -> None:
     base_repo, lora = repo_name("base"), repo_name("lora")
     push(base_repo, save(base(FAMILY), tmp_path / "base"))
@@ -188,7 +188,7 @@ def test_adapter_for_another_model(
     status, _ = run(tmp_path, base_repo, [f"{lora}@main"])
     errors = capsys.readouterr().err
     assert status == 4
-    assert told in errors
+    assert expected in errors
     assert f"{base_repo}+{lora}@main" in errors.replace("\n", "").replace("  ", " ")
 
 
