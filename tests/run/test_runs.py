@@ -11,6 +11,7 @@ import torch
 from huggingface_hub import HfApi, ModelCard, hf_hub_download
 from safetensors.torch import load_file
 
+from hubmerge.plan import plan_run
 from hubmerge.stream.sources import folder_digest
 from hubmerge.support.text import short_commit
 from merge_recipes import Lock
@@ -194,7 +195,7 @@ def test_plan_of_a_finished_stream(
     changed["publish"]["steps"] = "last"
     recipe = stage.write(tmp_path, changed)
     assert hubmerge("run", recipe, "--quiet")[0] == 0
-    monkeypatch.setattr("hubmerge.plan.plan_run.cached_bytes", lambda *_: 0)
+    monkeypatch.setattr(plan_run, "cached_bytes", lambda *_: 0)
     status, output, _ = hubmerge("plan", recipe, "--json")
     assert status == 0
     (plan,) = [event for line in output.splitlines() if (event := json.loads(line))["event"] == "plan"]
