@@ -49,9 +49,8 @@ def open_checkpoint(folder: Path, origin: Origin | str | None = None, *, fetch: 
     weight_map: dict[str, str] | None = None
     files = [weights.single] if weights.single is not None else []
     if weights.index is not None:
-        weight_map = read_index(
-            _bytes(folder, origin.in_file(weights.index)), weights.kind, origin.in_file(weights.index)
-        )
+        index = origin.in_file(weights.index)
+        weight_map = read_index(_bytes(folder, index), weights.kind, index)
         files = sorted(set(weight_map.values()))
         missing = [file for file in files if not (folder / file).is_file()]
         if missing:

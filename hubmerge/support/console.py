@@ -53,10 +53,10 @@ class RichConsole:
         """Draw a bar while the stage lasts, and print its seconds when it ends."""
         started = time.monotonic()
         if not self.draws_bars:
-            yield lambda done: None
+            yield lambda _done: None
         else:
             bars = self._enter()
-            task = bars.add_task(title, total=total)
+            task = bars.add_task(title, total=total, unit=unit)
             try:
                 yield lambda done: bars.advance(task, done)
             finally:

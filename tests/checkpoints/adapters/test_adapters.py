@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +18,14 @@ from hubmerge.checkpoints import (
     Selection,
     align,
     make_plan,
-    open_adapter,
     open_checkpoint,
     weight_matrices,
 )
 from hubmerge.errors import CheckpointError
+from tests.checkpoints.adapters.making import IGNORED_WARNINGS, QV, adapt, opened, train
 from tests.checkpoints.families import make, save
 
-# peft and transformers warn about each other.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::UserWarning:peft"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
-
-QV = ["q_proj", "v_proj"]
+pytestmark = IGNORED_WARNINGS
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "CLIP tower": ("CLIPVisionModel", {"target_modules": [*QV, "fc1"]}),
     "CLIP": ("CLIPModel", {"target_modules": ["q_proj", "visual_projection"]}),
@@ -64,34 +58,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "Qwen, tied": ("Qwen2ForCausalLM", {"target_modules": QV, "task_type": "CAUSAL_LM"}),
     "experts": ("Qwen3MoeForCausalLM", {"target_modules": ["q_proj", "o_proj"], "task_type": "CAUSAL_LM"}),
 }
-
-
-def adapt(family: str, options: Mapping[str, Any], folder: Path) -> tuple[Path, Path, Path]:
-    """Return the folders of a model in float64, of an adapter for it, and of the two merged by peft."""
-    model = make(family).double()
-    save(model, folder / "model")
-    adapted = train(model, options)
-    adapted.save_pretrained(folder / "adapter")
-    save(adapted.merge_and_unload(), folder / "merged")
-    return folder / "model", folder / "adapter", folder / "merged"
-
-
-def train(model: Any, options: Mapping[str, Any]) -> Any:
-    """Return the model with an adapter of peft; its values and those of the modules it saves are random."""
-    from peft import LoraConfig, get_peft_model
-
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        adapted = get_peft_model(model, LoraConfig(**{"r": 4, "lora_alpha": 12, **options}))
-        with torch.no_grad():
-            for name, parameter in adapted.named_parameters():
-                if "lora_" in name or parameter.requires_grad:
-                    parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype), alpha=0.05)
-    return adapted
-
-
-def opened(model: Path, adapter: Path) -> AdaptedCheckpoint:
-    return AdaptedCheckpoint(open_checkpoint(model, "model"), open_adapter(adapter, "adapter"))
 
 
 def planned(model: Path, adapter: Path, selection: Selection = ALL_TENSORS) -> MergePlan:
@@ -253,82 +219,3 @@ def test_the_class_of_an_adapter_decides_between_towers(tmp_path: Path, family: 
     alone = save(tower_class.from_pretrained(model), tmp_path / "tower")
     aligned = align(open_checkpoint(model), opened(alone, adapter))
     assert all(name.startswith(f"{tower}_model.") for name in aligned.tensors)
-
-
-Change = Callable[[dict[str, Any], dict[str, torch.Tensor]], None]
-LORA_A = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
-LORA_B = LORA_A.replace("lora_A", "lora_B")
-
-
-def _configured(**changes: Any) -> Change:
-    return lambda config, _: config.update(changes)
-
-
-def _with(name: str, *shape: int) -> Change:
-    return lambda _, tensors: tensors.update({name: torch.ones(shape)})
-
-
-def _without(name: str) -> Change:
-    def change(_config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-        del tensors[name]
-
-    return change
-
-
-def _empty(_config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
-    tensors.clear()
-
-
-REFUSED: dict[str, tuple[Change, str]] = {
-    "another type": (_configured(peft_type="IA3"), "type 'IA3'"),
-    "no type": (_configured(peft_type=None), "type None"),
-    "DoRA": (_configured(use_dora=True), "`use_dora`"),
-    "bias of B": (_configured(lora_bias=True), "`lora_bias`"),
-    "bare parameters": (_configured(target_parameters=["mlp.experts.down_proj"]), "`target_parameters`"),
-    "moved weights": (_configured(init_lora_weights="pissa"), "`init_lora_weights: pissa`"),
-    "no alpha": (_configured(lora_alpha=None), "lora_alpha None"),
-    "alpha a text": (_configured(lora_alpha="8"), "lora_alpha '8'"),
-    "broken pattern": (_configured(alpha_pattern={"q_proj(": 3}), "is not a valid pattern"),
-    "pattern without end": (_configured(alpha_pattern={"(a+)+x": 3}), "too complex"),
-    "long pattern": (_configured(alpha_pattern={".*" * 5 + "q": 3}), "too complex"),
-    "one factor": (_without(LORA_B), "expected two matching factors"),
-    "factors of other ranks": (_with(LORA_B, 16, 3), "expected two matching factors"),
-    "another width": (_with(LORA_B, 15, 4), "15 x 16"),
-    "another model": (_with(LORA_A.replace("q_proj", "qkv"), 4, 16), "expected two matching factors"),
-    "magnitudes": (
-        _with(LORA_A.replace("lora_A.weight", "lora_magnitude_vector"), 16),
-        "neither a LoRA factor nor a saved module",
-    ),
-    "nothing": (_empty, "contains no tensors"),
-}
-
-
-@pytest.mark.parametrize("case", REFUSED)
-def test_adapters_that_cannot_be_merged_are_refused(tmp_path: Path, case: str) -> None:
-    model, adapter, _ = adapt("LlamaForCausalLM", {"target_modules": QV}, tmp_path)
-    change, expected = REFUSED[case]
-    config = json.loads((adapter / "adapter_config.json").read_text())
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    change(config, tensors)
-    (adapter / "adapter_config.json").write_text(json.dumps(config))
-    save_file(tensors, adapter / "adapter_model.safetensors")
-    with pytest.raises(CheckpointError) as caught:
-        opened(model, adapter)
-    assert expected in caught.value.message
-    assert caught.value.message.startswith("adapter: ")
-    assert caught.value.hint
-
-
-def test_an_adapter_of_another_model_is_refused(tmp_path: Path) -> None:
-    _, adapter, _ = adapt("LlamaForCausalLM", {"target_modules": QV}, tmp_path)
-    other = save(make("BertForSequenceClassification"), tmp_path / "other")
-    with pytest.raises(CheckpointError, match=r"module 'model\.layers\.0\.self_attn\..*' is not in the model model"):
-        opened(other, adapter)
-
-
-def test_folders_without_an_adapter_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"no adapter_config\.json"):
-        open_adapter(tmp_path, "adapter")
-    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}')
-    with pytest.raises(CheckpointError, match=r"no adapter_model\.safetensors"):
-        open_adapter(tmp_path, "adapter")
