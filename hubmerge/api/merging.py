@@ -170,10 +170,10 @@ class StepRun:
     def __iter__(self) -> Iterator[StepReport]:
         """Merge, evaluate and publish the missing steps, in order."""
         from hubmerge.executor.parallel.processes import SINGLE_PROCESS
-        from hubmerge.run.out_folder import OutFolder
+        from hubmerge.run.output_folder import OutputFolder
         from hubmerge.run.run import Run
 
-        out = None if self._out is None else OutFolder(self._out, self._every_step)
+        out = None if self._out is None else OutputFolder(self._out, self._every_step)
         with Run.open(
             load(self._recipe, progress=self._progress),
             self._work_dir,

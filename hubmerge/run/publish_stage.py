@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hubmerge.errors import HubmergeError
-from hubmerge.run.out_folder import OutFolder
+from hubmerge.run.output_folder import OutputFolder
 from hubmerge.run.publisher import Publisher
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.support.files import remove_folder, write_text_atomic
@@ -13,7 +13,7 @@ from hubmerge.support.workspace import Workspace
 class PublishStage:
     """Publication of finished batches in order; each one follows the batch before it."""
 
-    def __init__(self, publisher: Publisher, workspace: Workspace, out: OutFolder | None, *, first: int) -> None:
+    def __init__(self, publisher: Publisher, workspace: Workspace, out: OutputFolder | None, *, first: int) -> None:
         """Prepare to publish.
 
         Args:

@@ -18,7 +18,7 @@ from hubmerge.run.batches import batches_from
 from hubmerge.run.fetch_stage import FetchStage
 from hubmerge.run.finish_stage import FinishStage
 from hubmerge.run.merge_stage import MergeStage
-from hubmerge.run.out_folder import OutFolder
+from hubmerge.run.output_folder import OutputFolder
 from hubmerge.run.pipeline import Pipeline, Stages
 from hubmerge.run.publish_stage import PublishStage
 from hubmerge.run.publisher import Publisher
@@ -51,7 +51,7 @@ class Run:
         workspace: Workspace,
         progress: Progress,
         processes: Processes = SINGLE_PROCESS,
-        out: OutFolder | None = None,
+        out: OutputFolder | None = None,
     ) -> None:
         self.stream = stream
         self.workspace = workspace
@@ -72,7 +72,7 @@ class Run:
         locked: bool = False,
         replay: bool = False,
         processes: Processes = SINGLE_PROCESS,
-        out: OutFolder | None = None,
+        out: OutputFolder | None = None,
     ) -> Iterator[Run]:
         """Resolve the references of a recipe and find the finished steps; lock the work folder until the block ends.
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hubmerge.run.out_folder import OutFolder
+from hubmerge.run.output_folder import OutputFolder
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -153,7 +153,7 @@ def test_model_is_copied_to_another_disk(tmp_path: Path, monkeypatch: pytest.Mon
     for step in (1, 2):
         (tmp_path / "work" / f"step-0{step}").mkdir(parents=True)
         (tmp_path / "work" / f"step-0{step}" / "model").write_text(str(step))
-    out = OutFolder(tmp_path / "out", every_step=True)
+    out = OutputFolder(tmp_path / "out", every_step=True)
     out.move(tmp_path / "work" / "step-01", 1)
     monkeypatch.setattr(Path, "rename", rename)
     out.move(tmp_path / "work" / "step-02", 2)

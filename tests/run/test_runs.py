@@ -130,7 +130,7 @@ def test_published_tower(stage: Stage, hubmerge: Command, tmp_path: Path, repo_n
     assert all(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
-def test_out_folder_without_publish(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+def test_output_folder_without_publish(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     from transformers import CLIPModel
 
     before = {model.id for model in HfApi().list_models()}

@@ -14,7 +14,7 @@ from hubmerge.support.names import REPORT_FILE, step_tag
 
 
 @dataclass(frozen=True)
-class OutFolder:
+class OutputFolder:
     """Folder for merged models in the layout of transformers. Each model appears complete or not at all.
 
     Attributes:
