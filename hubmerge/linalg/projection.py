@@ -68,20 +68,27 @@ def project(
             float64 is used where float32 does not give a certain rank, and for alpha "auto".
         eigenpairs: the result of `batched_eigenpairs` for `accumulated`, if known; they are overwritten.
     """
-    if accumulated.shape[0] > accumulated.shape[1]:
-        transposed = project(
-            accumulated.T,
-            task_vector.T,
-            alpha,
-            rank_rule=rank_rule,
-            diagonal=diagonal,
-            precision=precision,
-            eigenpairs=eigenpairs,
-        )
-        return replace(transposed, kept=transposed.kept.T)
-    lengths = frobenius_norm(accumulated), frobenius_norm(task_vector)
-    if task_vector.numel() == 0 or lengths[0] == 0.0 or (diagonal == "keep" and alpha == 0.0):
-        return Projection(task_vector.clone(), 0, 0.0)
+    upright = accumulated.shape[0] > accumulated.shape[1]
+    matrix, vector = (accumulated.T, task_vector.T) if upright else (accumulated, task_vector)
+    lengths = frobenius_norm(matrix), frobenius_norm(vector)
+    if vector.numel() == 0 or lengths[0] == 0.0 or (diagonal == "keep" and alpha == 0.0):
+        result = Projection(vector.clone(), 0, 0.0)
+    else:
+        result = _project(matrix, vector, lengths, alpha, rank_rule, diagonal, precision, eigenpairs)
+    return replace(result, kept=result.kept.T) if upright else result
+
+
+def _project(
+    accumulated: torch.Tensor,
+    task_vector: torch.Tensor,
+    lengths: tuple[float, float],
+    alpha: Alpha,
+    rank_rule: RankRule,
+    diagonal: Diagonal,
+    precision: Precision,
+    eigenpairs: Eigenpairs | None,
+) -> Projection:
+    """Do the work of `project` for matrices that are at least as wide as high; `lengths` are their norms."""
     if precision == "float32" and diagonal == "keep" and alpha != "auto":
         single = project_float32(accumulated, task_vector, lengths, alpha, rank_rule)
         if single is not None:

@@ -49,22 +49,34 @@ def project_wide(
     if rows - head > SMALL_SHARE * rows or protected_rank(values, alpha, rule) >= head:
         return None
     small = _small_directions(matrix, left, values, head) if head < rows else None
-    head_left, head_values, squares = left[:, :head], values[:head], eigenvalues[:head]
+    head_left, head_values = left[:, :head], values[:head]
     rank = protected_rank(head_values if small is None else torch.cat([head_values, small.values]), alpha, rule)
-    coefficients = (vector @ matrix.T) @ head_left
-    diagonal = torch.linalg.vecdot(head_left, coefficients, dim=0)
-    block = head_left[:, :rank].T @ coefficients[:, :rank]
-    block.fill_diagonal_(0.0)
-    removed = float(torch.sum((block / head_values[:rank]) ** 2)) + float(torch.sum((diagonal / head_values) ** 2))
-    weighted = torch.mul(head_left, diagonal / squares, out=coefficients)
-    weighted[:, :rank].addmm_(head_left[:, :rank], block / squares[:rank])
-    # clone() keeps the memory layout of the vector, which is a transposed view if the tensor is higher than wide.
-    kept = vector.clone().addmm_(weighted @ head_left.T, matrix, alpha=-1.0)
+    kept, removed = _remove_leading(matrix, vector, head_left, head_values, eigenvalues[:head], rank)
     if small is not None:
         entries = torch.linalg.vecdot(small.left.T @ vector, small.right)
         removed += float(torch.sum(entries**2))
         kept.addmm_(small.left * entries, small.right, alpha=-1.0)
     return kept, rank, removed
+
+
+def _remove_leading(
+    matrix: torch.Tensor,
+    vector: torch.Tensor,
+    left: torch.Tensor,
+    values: torch.Tensor,
+    squares: torch.Tensor,
+    rank: int,
+) -> tuple[torch.Tensor, float]:
+    """Return `vector` without the leading directions' diagonal and r x r block, and the sum of squares removed."""
+    coefficients = (vector @ matrix.T) @ left
+    diagonal = torch.linalg.vecdot(left, coefficients, dim=0)
+    block = left[:, :rank].T @ coefficients[:, :rank]
+    block.fill_diagonal_(0.0)
+    removed = float(torch.sum((block / values[:rank]) ** 2)) + float(torch.sum((diagonal / values) ** 2))
+    weighted = torch.mul(left, diagonal / squares, out=coefficients)
+    weighted[:, :rank].addmm_(left[:, :rank], block / squares[:rank])
+    # clone() keeps the memory layout of the vector, which is a transposed view if the tensor is higher than wide.
+    return vector.clone().addmm_(weighted @ left.T, matrix, alpha=-1.0), removed
 
 
 def _small_directions(matrix: torch.Tensor, left: torch.Tensor, values: torch.Tensor, head: int) -> Directions:

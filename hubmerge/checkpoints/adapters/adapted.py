@@ -9,7 +9,7 @@ import torch
 
 from hubmerge.checkpoints.adapters.adapter import Adapter, LowRank
 from hubmerge.checkpoints.checkpoint import Checkpoint
-from hubmerge.checkpoints.matching.canonical import names_in_memory
+from hubmerge.checkpoints.matching.memory_names import names_in_memory
 from hubmerge.checkpoints.matching.names import Renaming, Shapes, ambiguous_names, best_renamings, parameter_shapes
 from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 from hubmerge.checkpoints.tensors import TensorInfo, describe_shape

@@ -11,8 +11,8 @@ from dataclasses import replace
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment, Ignored
-from hubmerge.checkpoints.matching.canonical import names_in_files
 from hubmerge.checkpoints.matching.components import component_of
+from hubmerge.checkpoints.matching.memory_names import names_in_files
 from hubmerge.checkpoints.matching.mismatches import Mismatches
 from hubmerge.checkpoints.matching.names import (
     Renaming,
@@ -58,18 +58,10 @@ def match(
     names = names_in_files(base, checkpoint)
     if names is None:
         raise found
-    tensors = {name: replace(checkpoint.tensors[stored], name=name) for name, stored in names.items()}
-    renamed = Checkpoint(checkpoint.origin, tensors, checkpoint.config, {})
-    again = _match_names(base, renamed, selection, ties or {})
-    if not isinstance(again, Alignment):
-        raise again
-    return replace(
-        again,
-        specs={name: info.spec for name, info in checkpoint.tensors.items()},
-        stored_names={name: names[stored] for name, stored in again.stored_names.items()},
-        layout="names that the class has in memory",
-        tied=tuple((names[alias], names[owner]) for alias, owner in again.tied),
-    )
+    again = _match_memory_names(base, checkpoint, selection, ties or {}, names)
+    if isinstance(again, Alignment):
+        return again
+    raise again
 
 
 def align(
@@ -96,10 +88,32 @@ def _match_names(
     return _Matcher(base, checkpoint, selection, ties, renamings[0]).result()
 
 
+def _match_memory_names(
+    base: Checkpoint,
+    checkpoint: Checkpoint,
+    selection: Selection,
+    ties: Mapping[str, str],
+    names: Mapping[str, str],
+) -> Alignment | CheckpointError:
+    """Match under the new `names` of `names_in_files`; return the error to raise if that is not possible."""
+    tensors = {name: replace(checkpoint.tensors[stored], name=name) for name, stored in names.items()}
+    renamed = Checkpoint(checkpoint.origin, tensors, checkpoint.config, {})
+    found = _match_names(base, renamed, selection, ties)
+    if not isinstance(found, Alignment):
+        return found
+    return replace(
+        found,
+        specs={name: info.spec for name, info in checkpoint.tensors.items()},
+        stored_names={name: names[stored] for name, stored in found.stored_names.items()},
+        layout="names that the class has in memory",
+        tied=tuple((names[alias], names[owner]) for alias, owner in found.tied),
+    )
+
+
 class _Matcher:
     """One attempt to place a checkpoint's tensors under one renaming.
 
-    `stored_names`, `tied` and `misshapen` grow while tensors are placed: name in the base model to name in the
+    `stored_names`, `tied` and `mismatched` grow while tensors are placed: name in the base model to name in the
     checkpoint, name in the checkpoint to its partner in the base model, and as the first for tensors of another shape.
     """
 
@@ -120,8 +134,8 @@ class _Matcher:
         self.stored_names: dict[str, str] = {}
         self.ignored: list[Ignored] = []
         self.tied: dict[str, str] = {}
-        self.misshapen: dict[str, str] = {}
-        self.surplus: list[str] = []
+        self.mismatched: dict[str, str] = {}
+        self.unexpected: list[str] = []
 
     def result(self) -> Alignment | CheckpointError:
         for info in self.checkpoint.tensors.values():
@@ -133,7 +147,7 @@ class _Matcher:
         if error is not None:
             return error
         self._use_tied_tensors(selected)
-        missing = [name for name in selected if name not in self.stored_names and name not in self.misshapen]
+        missing = [name for name in selected if name not in self.stored_names and name not in self.mismatched]
         error = self._mismatch_error(selected, missing)
         if error is not None:
             return error
@@ -159,7 +173,7 @@ class _Matcher:
         """Find the tensor's place in the base model, or the reason to ignore it."""
         target = self.renaming.target(info.name, self.base.tensors)
         if target is None:
-            reason = buffer_reason(info) or self._reason_for_surplus(info.name)
+            reason = buffer_reason(info) or self._reason_for_unexpected(info.name)
         elif target in self.targets:
             reason = self.selection.reason_against(target)
             if reason is None:
@@ -167,7 +181,7 @@ class _Matcher:
         else:
             reason = buffer_reason(self.base.tensors[target])
         if reason is None:
-            self.surplus.append(info.name)
+            self.unexpected.append(info.name)
         else:
             self.ignored.append(Ignored(info.name, reason))
         return None
@@ -182,7 +196,7 @@ class _Matcher:
                 tensor=info.name,
             )
         if info.shape != expected.shape:
-            self.misshapen[target] = info.name
+            self.mismatched[target] = info.name
         elif not info.dtype.is_floating_point:
             return self.checkpoint.origin.error(
                 f"tensor {info.name!r} is stored as {_dtype(info)}, expected a floating-point "
@@ -194,7 +208,7 @@ class _Matcher:
             self.stored_names[target] = info.name
         return None
 
-    def _reason_for_surplus(self, name: str) -> str | None:
+    def _reason_for_unexpected(self, name: str) -> str | None:
         for candidate in self.renaming.candidates(name):
             against = self.selection.reason_against(candidate)
             if against is not None:
@@ -252,10 +266,10 @@ class _Matcher:
             self.checkpoint,
             self.selection,
             self.renaming,
-            placed=self.stored_names,
-            misshapen=self.misshapen,
-            surplus=self.surplus,
-            gaps=[name for name in missing if component_of(name) in present],
+            matched=self.stored_names,
+            mismatched=self.mismatched,
+            unexpected=self.unexpected,
+            missing=[name for name in missing if component_of(name) in present],
         )
         if mismatches:
             return mismatches.error()

@@ -35,24 +35,24 @@ class Mismatches:
         checkpoint: the checkpoint that was matched with it.
         selection: the tensors to be merged.
         renaming: the best renaming of the checkpoint's names.
-        placed: tensors that match: name in the base model to name in the checkpoint.
-        misshapen: tensors of another shape: name in the base model to name in the checkpoint.
-        surplus: names in the checkpoint that the base model does not have.
-        gaps: names in the base model that the checkpoint lacks in a component that it has.
+        matched: tensors that match: name in the base model to name in the checkpoint.
+        mismatched: tensors of another shape: name in the base model to name in the checkpoint.
+        unexpected: names in the checkpoint that the base model does not have.
+        missing: names in the base model that the checkpoint lacks in a component that it has.
     """
 
     base: Checkpoint
     checkpoint: Checkpoint
     selection: Selection
     renaming: Renaming
-    placed: Mapping[str, str]
-    misshapen: Mapping[str, str]
-    surplus: Sequence[str]
-    gaps: Sequence[str]
+    matched: Mapping[str, str]
+    mismatched: Mapping[str, str]
+    unexpected: Sequence[str]
+    missing: Sequence[str]
 
     def __bool__(self) -> bool:
         """Return True if there are any."""
-        return bool(self.misshapen or self.surplus or self.gaps)
+        return bool(self.mismatched or self.unexpected or self.missing)
 
     def error(self) -> CheckpointError:
         """Return the error to raise: the most general cause that explains the mismatches, and how to resolve it."""
@@ -72,7 +72,7 @@ class Mismatches:
                 hint=f"{_OTHER_BASE}; or, if the checkpoint is incomplete, save it again with save_pretrained()",
                 tensor=self._first,
             )
-        way_out = _OTHER_BASE if self.misshapen or self.surplus else "save the complete checkpoint again"
+        way_out = _OTHER_BASE if self.mismatched or self.unexpected else "save the complete checkpoint again"
         return origin.error(
             details,
             hint=f"{way_out}, or exclude the mismatched tensors: {self._rule()}",
@@ -81,25 +81,25 @@ class Mismatches:
 
     @property
     def _first(self) -> str:
-        return next(iter([*self.misshapen.values(), *self.surplus, *self.gaps]))
+        return next(iter([*self.mismatched.values(), *self.unexpected, *self.missing]))
 
     def _details(self) -> Iterator[str]:
         base = f"the base model {self.base.label}"
-        if self.misshapen:
-            target, stored = next(iter(self.misshapen.items()))
+        if self.mismatched:
+            target, stored = next(iter(self.mismatched.items()))
             found = describe_shape(self.checkpoint.tensors[stored].shape)
             expected = describe_shape(self.base.tensors[target].shape)
-            others = [repr(name) for name in list(self.misshapen.values())[1:]]
+            others = [repr(name) for name in list(self.mismatched.values())[1:]]
             also = f"; also mismatched: {listed(others, most=4)}" if others else ""
             yield f"tensor {stored!r} is {found}, expected {expected} as {target!r} of {base}{also}"
-        if self.surplus:
-            first = self.surplus[0]
+        if self.unexpected:
+            first = self.unexpected[0]
             similar = nearest(next(self.renaming.candidates(first)), self.base.tensors)
             hint = f" (nearest name: {similar!r})" if similar else ""
-            yield f"{_tensors(self.surplus)} not in {base}{hint}"
-        if self.gaps:
-            component = component_of(self.gaps[0])
-            yield f"{_tensors(self.gaps)} missing, expected all tensors that {base} has in {component}"
+            yield f"{_tensors(self.unexpected)} not in {base}{hint}"
+        if self.missing:
+            component = component_of(self.missing[0])
+            yield f"{_tensors(self.missing)} missing, expected all tensors that {base} has in {component}"
 
     def _quantized(self) -> CheckpointError | None:
         """Return the error for a checkpoint or base model in a quantized format, None if neither is."""
@@ -119,14 +119,14 @@ class Mismatches:
 
     def _mostly_mismatched(self) -> bool:
         expected = sum(self.selection.covers(name) for name in parameter_shapes(self.base.tensors))
-        stored = len(self.placed) + len(self.misshapen) + len(self.surplus)
-        return 2 * len(self.placed) < min(expected, stored)
+        stored = len(self.matched) + len(self.mismatched) + len(self.unexpected)
+        return 2 * len(self.matched) < min(expected, stored)
 
     def _has_other_depth(self) -> bool:
         """Return True if only one of the two models has some layer of a stack that both have."""
-        surplus = {name for stored in self.surplus for name in self.renaming.candidates(stored)}
-        return _has_further_layers(surplus, self.base.tensors) or _has_further_layers(
-            self.gaps, [*self.placed, *self.misshapen]
+        unexpected = {name for stored in self.unexpected for name in self.renaming.candidates(stored)}
+        return _has_further_layers(unexpected, self.base.tensors) or _has_further_layers(
+            self.missing, [*self.matched, *self.mismatched]
         )
 
     def _types(self) -> str:
@@ -134,8 +134,8 @@ class Mismatches:
         return f" ({found}, expected {expected})" if found and expected and found != expected else ""
 
     def _rule(self) -> str:
-        names = [*self.misshapen, *self.surplus, *self.gaps]
-        return self.selection.excluding(patterns_for(names, [*self.placed, *self.placed.values()]))
+        names = [*self.mismatched, *self.unexpected, *self.missing]
+        return self.selection.excluding(patterns_for(names, [*self.matched, *self.matched.values()]))
 
 
 def rule_for_all(names: Sequence[str], checkpoints: Sequence[Checkpoint], selection: Selection) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from hubmerge.checkpoints.matching.names import Shapes
@@ -40,25 +40,30 @@ def check_loads(config: Mapping[str, Any], written: Shapes, original: Shapes, pl
     if not isinstance(result, LoadResult):
         return (f"loading of the merged model is not checked: {result.reason}",)
     _check_match(result, config, written, origin)
-    missing = set(result.missing)
-    if missing and set(written) != set(original):
-        original_result = load_without_values(config, original, origin)
-        missing -= set(original_result.missing) if isinstance(original_result, LoadResult) else set()
-        if missing:
-            raise origin.error(
-                f"the merged model would lack {_some(sorted(missing))}: tied copies are not written, and "
-                f"{result.class_name} of transformers does not tie them with this config.json",
-                hint="set `tie_word_embeddings` to false in the base model's config.json",
-                tensor=min(missing),
-            )
-    notes = []
+    if result.missing and set(written) != set(original):
+        in_original = load_without_values(config, original, origin)
+        _check_missing(result, in_original.missing if isinstance(in_original, LoadResult) else (), origin)
+    return tuple(_notes(result, origin))
+
+
+def _notes(result: LoadResult, origin: Origin) -> Iterator[str]:
     if result.missing:
-        notes.append(f"{origin} lacks {_some(result.missing)}, which {result.class_name} initializes randomly on load")
+        yield f"{origin} lacks {_some(result.missing)}, which {result.class_name} initializes randomly on load"
     if result.unexpected:
-        notes.append(
-            f"{result.class_name} does not use {_some(result.unexpected)} of {origin}; they are written like all others"
+        unused = _some(result.unexpected)
+        yield f"{result.class_name} does not use {unused} of {origin}; they are written like all others"
+
+
+def _check_missing(result: LoadResult, missing_in_original: Collection[str], origin: Origin) -> None:
+    """Refuse weights that the original has, and the model to be written lacks."""
+    missing = sorted(set(result.missing) - set(missing_in_original))
+    if missing:
+        raise origin.error(
+            f"the merged model would lack {_some(missing)}: tied copies are not written, and {result.class_name} of "
+            "transformers does not tie them with this config.json",
+            hint="set `tie_word_embeddings` to false in the base model's config.json",
+            tensor=missing[0],
         )
-    return tuple(notes)
 
 
 def _check_match(result: LoadResult, config: Mapping[str, Any], shapes: Shapes, origin: Origin) -> None:
@@ -67,10 +72,10 @@ def _check_match(result: LoadResult, config: Mapping[str, Any], shapes: Shapes, 
         raise _nothing_found(result, config, shapes, origin)
     if result.mismatched:
         problem = f"does not match the weights: {_some([_described(one) for one in result.mismatched])}"
-    elif result.lacking_layers:
-        problem = f"describes layers that the weights do not have: {_some(result.lacking_layers)}"
-    elif result.surplus_layers:
-        problem = f"the weights have layers that it does not describe: {_some(result.surplus_layers)}"
+    elif result.missing_layers:
+        problem = f"describes layers that the weights do not have: {_some(result.missing_layers)}"
+    elif result.unexpected_layers:
+        problem = f"the weights have layers that it does not describe: {_some(result.unexpected_layers)}"
     else:
         return
     raise origin.in_file("config.json").error(problem, hint=_RESTORE)
@@ -106,7 +111,7 @@ def _wrapper_prefix(config: Mapping[str, Any], shapes: Shapes, origin: Origin) -
 
 def _described(mismatch: Mismatch) -> str:
     in_files, by_config = describe_shape(mismatch.in_files), describe_shape(mismatch.by_config)
-    return f"{mismatch.name!r} is {in_files} in the files, {by_config} by the config"
+    return f"{mismatch.name!r} is {in_files} in the files and {by_config} by the config"
 
 
 def _some(names: Sequence[str]) -> str:

@@ -128,7 +128,7 @@ class MergePlan:
 
     @property
     def largest(self) -> PlannedTensor:
-        """The largest tensor that the merge changes; memory use is a small multiple of it."""
+        """Largest tensor that the merge changes; memory use is a small multiple of its size."""
         return max(self.merged, key=lambda tensor: tensor.elements)
 
     @property
@@ -161,9 +161,7 @@ def make_plan(
             quantized or in a head for other classes, or nothing is left to merge.
     """
     _check_selection(base, checkpoints, selection)
-    left_out = tuple(
-        (alias, owner) for alias, owner in rule.ties.items() if alias in base.tensors and owner in base.tensors
-    )
+    left_out = tuple((alias, owner) for alias, owner in rule.ties.items() if {alias, owner} <= base.tensors.keys())
     dropped = {alias for alias, _ in left_out}
     tensors = tuple(
         _planned(info, base, checkpoints, rule, selection, out_dtype)

@@ -43,8 +43,8 @@ class LoadResult:
         missing: weights of the class that the files lack, without those of missing layers.
         unexpected: tensors that the class does not use, without those of unexpected layers.
         mismatched: weights with another shape.
-        lacking_layers: layers of the class of which the files have no weight.
-        surplus_layers: layers in the files that the class does not have, in a stack of layers that it has.
+        missing_layers: layers of the class of which the files have no weight.
+        unexpected_layers: layers in the files that the class does not have, in a stack of layers that it has.
     """
 
     class_name: str
@@ -52,8 +52,8 @@ class LoadResult:
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
     mismatched: tuple[Mismatch, ...]
-    lacking_layers: tuple[str, ...]
-    surplus_layers: tuple[str, ...]
+    missing_layers: tuple[str, ...]
+    unexpected_layers: tuple[str, ...]
 
 
 def load_without_values(config: Mapping[str, Any], shapes: Shapes, origin: Origin) -> LoadResult | UnknownClass:
@@ -113,19 +113,19 @@ def _result(class_name: str, parameters: set[str], info: Mapping[str, Any]) -> L
     finds = parameters - missing
     present = {layer for name in finds for layer in layers_of(name)}
     stacks = {stack_of(layer) for layer in present}
-    lacking = _whole_layers(missing, present)
-    surplus = tuple(layer for layer in _whole_layers(unexpected, present) if stack_of(layer) in stacks)
+    absent = _whole_layers(missing, present)
+    further = tuple(layer for layer in _whole_layers(unexpected, present) if stack_of(layer) in stacks)
     return LoadResult(
         class_name=class_name,
         finds_any=bool(finds),
-        missing=_outside(missing, lacking),
-        unexpected=_outside(unexpected, surplus),
+        missing=_outside(missing, absent),
+        unexpected=_outside(unexpected, further),
         mismatched=tuple(
             Mismatch(name, tuple(in_files), tuple(by_config))
             for name, in_files, by_config in sorted(info["mismatched_keys"])
         ),
-        lacking_layers=lacking,
-        surplus_layers=surplus,
+        missing_layers=absent,
+        unexpected_layers=further,
     )
 
 

@@ -159,7 +159,7 @@ def refused(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = ALL
     return caught.value
 
 
-def test_a_surplus_tensor_is_refused_with_the_nearest_name(opened: Open) -> None:
+def test_an_unexpected_tensor_is_refused_with_the_nearest_name(opened: Open) -> None:
     odd = {**without(TOWER, ["post_layernorm.weight"]), "post_layrnorm.weight": torch.ones(4)}
     error = refused(opened("base", TOWER), opened("odd", odd))
     assert "'post_layrnorm.weight'" in error.message
@@ -216,7 +216,7 @@ def test_a_checkpoint_with_only_buffers_is_refused(opened: Open) -> None:
     assert "none of its 1 tensors" in error.message
 
 
-def test_excluded_tensors_may_be_missing_surplus_or_of_another_shape(opened: Open) -> None:
+def test_excluded_tensors_may_be_missing_unexpected_or_mismatched(opened: Open) -> None:
     head = random_tensors({"classifier.weight": (10, 4), "classifier.bias": (10,)})
     other_head = random_tensors({"classifier.weight": (3, 4), "classifier.bias": (3,)})
     heads = Selection(exclude=("classifier.*",))
@@ -228,7 +228,7 @@ def test_excluded_tensors_may_be_missing_surplus_or_of_another_shape(opened: Ope
     refused(base, opened("without exclusion", {**TOWER, **other_head}))
 
 
-def test_the_hint_of_a_surplus_component_is_a_selection_that_works(opened: Open) -> None:
+def test_the_hint_for_an_unexpected_component_is_a_selection_that_works(opened: Open) -> None:
     base, whole = opened("base", TOWER), opened("whole", WHOLE)
     hint = refused(base, whole).hint or ""
     patterns = tuple(part for part in hint.split('"') if "," not in part and ":" not in part and part != "]}")

@@ -85,8 +85,8 @@ def test_every_mixture_of_layouts_gives_the_same_tower(
     found, before = merged.values(), read_all(start)
     assert set(found) == set(before)
     for name, value in found.items():
-        wanted = expected[name.removeprefix(PREFIX)] if name.startswith(PREFIX) else before[name]
-        assert torch.equal(value, wanted), name
+        expected_value = expected[name.removeprefix(PREFIX)] if name.startswith(PREFIX) else before[name]
+        assert torch.equal(value, expected_value), name
 
 
 @pytest.mark.parametrize("base_kind", ["plain", "prefixed", "projected"])
@@ -98,12 +98,12 @@ def test_a_tower_as_the_base_model(tmp_path: Path, base_kind: str, kind: str) ->
     # The expected result for a base model that is not a whole CLIPModel uses seed 0 of `tuned`.
     reference = merge(tmp_path / "reference", whole(tmp_path / "base", 0), [entry(tmp_path, "plain", s) for s in SEEDS])
     merged = merge(tmp_path, start, checkpoints)
-    wanted = {name: value for name, value in reference.values().items() if name.startswith(PREFIX)}
+    reference_tower = {name: value for name, value in reference.values().items() if name.startswith(PREFIX)}
     prefix = "" if base_kind == "plain" else PREFIX
     found = {PREFIX + name.removeprefix(prefix): value for name, value in merged.values().items()}
     found.pop(PREFIX + PROJECTION, None)
-    assert set(found) == set(wanted)
-    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+    assert set(found) == set(reference_tower)
+    assert all(torch.equal(found[name], value) for name, value in reference_tower.items())
     assert all(name.startswith(prefix) or name == PROJECTION for name in merged.values())
 
 

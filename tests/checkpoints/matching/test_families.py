@@ -97,12 +97,12 @@ def test_heads_for_other_classes_are_refused_and_kept_by_a_rule(tmp_path: Path, 
     other = save(make(family, 3, id2label={0: "red", 1: "blue", 2: "grey"}), tmp_path / "other classes")
     wider = save(make(family, 4, id2label={n: f"class {n}" for n in range(5)}), tmp_path / "more classes")
     unnamed = save(make(family, 5, id2label={n: f"LABEL_{n}" for n in range(3)}), tmp_path / "unnamed")
-    for number, (checkpoint, told) in enumerate(
+    for number, (checkpoint, message) in enumerate(
         [(other, "for red, blue, grey"), (wider, "5"), (unnamed, "does not name")]
     ):
         with pytest.raises(CheckpointError, match=r"classifier\.") as caught:
             merge(tmp_path / f"refused{number}", first, [second, checkpoint])
-        assert told in caught.value.message
+        assert message in caught.value.message
         assert 'exclude: ["' in (caught.value.hint or "")
     rule = Selection(exclude=("classifier.*",))
     merged = merge(tmp_path / "kept", first, [second, other, wider, unnamed], selection=rule)

@@ -94,7 +94,7 @@ def test_one_rule_excludes_all_mismatches_and_keeps_the_rule_of_the_recipe(
     assert len(align(base, checkpoint, selection=rule).tensors) == 12
 
 
-def test_a_surplus_module_of_a_checkpoint_with_a_prefix(opened: Open) -> None:
+def test_an_unexpected_module_of_a_checkpoint_with_a_prefix(opened: Open) -> None:
     tensors = with_prefix("module.", {**LANGUAGE, "score.weight": torch.ones(2, 4)})
     base, checkpoint = opened("base", LANGUAGE), opened("wrapped", tensors)
     rule = selection_in(refused(base, checkpoint))

@@ -137,7 +137,7 @@ def test_an_include_of_more_than_the_head_does_not_override_the_check(tmp_path: 
 
 
 def test_heads_with_fixed_classes_are_merged(tmp_path: Path) -> None:
-    """The two rows for start and end of an answer, and for next sentence or not, have one meaning in all models."""
+    """Rows for start and end of an answer, and for next sentence or not, have one meaning in all models."""
     for family in ("BertForQuestionAnswering", "BertForNextSentencePrediction"):
         base = saved(family, tmp_path / family, LANGUAGE)
         assert not planned(base, base).kept
