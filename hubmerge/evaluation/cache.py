@@ -1,4 +1,4 @@
-"""Files of the cache are complete or absent."""
+"""Files in the cache, which are complete or absent."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hubmerge.support.files import atomic_file, unique_partial_path
 
 
 @contextmanager
-def whole_file(file: Path) -> Iterator[BinaryIO]:
-    """Open a file for writing that takes its name only when the block has ended well.
+def cached_file(file: Path) -> Iterator[BinaryIO]:
+    """Open a file of the cache for writing; it appears when the block ends without an exception.
 
     Raises:
         MachineError: the file cannot be written: disk full, no permission, no folder.
@@ -24,6 +24,7 @@ def whole_file(file: Path) -> Iterator[BinaryIO]:
             yield out
     except OSError as error:
         raise MachineError(
-            f"{file}: cannot be written: {error.strerror or error}",
-            hint="free some space, or choose another cache folder",
+            f"cannot write {file}: {error.strerror or error}",
+            hint="free space on the disk, or choose another folder with --work-dir",
+            file=str(file),
         ) from error

@@ -1,4 +1,4 @@
-"""The CLIP model that is scored: the base model with its vision tower's weights swapped, step after step."""
+"""CLIP model for scoring: the base model, whose vision tower is replaced after every step."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ import torch
 from transformers import AutoTokenizer, CLIPModel
 
 from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.classes import check_finite
 from hubmerge.evaluation.kinds import Weights
 
 TOWER = "vision_model."
-BUFFERS = "position_ids"  # kept in files by older versions of transformers, no longer part of the model
+BUFFERS = "position_ids"  # written by older versions of transformers, not part of the model any more
 PROMPTS_PER_BATCH = 256
 
 
 class ClipScorer:
-    """Text embeddings from the frozen base model, image embeddings from whichever vision tower is loaded.
+    """Scorer with text embeddings of the base model and image embeddings of the loaded vision tower.
 
-    All arithmetic is float32, whatever dtype the files hold. `identity` is the base model's commit: it keys what is
-    cached. A new scorer holds the base model's own vision tower.
+    All arithmetic is float32, with any dtype of the files. `identity` is the commit of the base model, a key of the
+    cache. A new scorer has the vision tower of the base model.
     """
 
     def __init__(self, base_folder: Path, base: Weights, *, identity: str, device: str | torch.device = "cpu") -> None:
@@ -37,53 +38,49 @@ class ClipScorer:
 
     @property
     def logit_scale(self) -> float:
-        """What cosines are multiplied by: exp of the base model's learnt scale."""
+        """Factor of the cosines: exp of the scale that the base model learned."""
         return float(self._model.logit_scale.exp())
 
     def load(self, weights: Weights, *, check_frozen: bool = True) -> None:
-        """Swap in the vision tower of `weights`: a full CLIP model, or a vision tower alone.
+        """Load the vision tower of a full CLIP model or of a vision tower alone.
 
-        With `check_frozen`, a full model must agree with the base model outside the vision tower: its scores would not
-        be its own otherwise. Switch it off to look at a fine-tuned checkpoint's tower through the base's text tower.
+        With `check_frozen`, a full model must be equal to the base model outside of the vision tower, because the
+        scores use the base model's text tower. Without, only the tower of a fine-tuned checkpoint counts.
 
         Raises:
-            EvaluationError: a tensor is missing, unknown or shaped differently, or a frozen one differs.
+            EvaluationError: a tensor is missing, unknown or has another shape, or a frozen one differs.
         """
         prefix = TOWER if any(name.startswith(TOWER) for name in weights.tensors) else ""
         tower = self._model.vision_model.state_dict()
         self._check_tower(tower, weights, prefix)
         if check_frozen and prefix:
             self._check_frozen(weights)
-        self.label = f"{weights.label} (not completely loaded)"
+        self.label = f"{weights.label} (not loaded completely)"
         with torch.no_grad():
             for name, parameter in tower.items():
                 parameter.copy_(weights.read(prefix + name))
         self.label = weights.label
 
     def load_base(self) -> None:
-        """Swap the base model's own vision tower back in."""
+        """Load the vision tower of the base model."""
         self.load(self._base)
 
     @torch.no_grad()
     def image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        """float32 (B, 3, H, W) on the device -> (B, D) of length 1.
+        """Return the image embeddings, (B, D) with rows of length 1, of float32 (B, 3, H, W) on the device.
 
         Raises:
-            EvaluationError: the model gives values that are not finite.
+            EvaluationError: the model's outputs are not finite.
         """
         with torch.backends.cudnn.flags(allow_tf32=False):
             pooled = self._model.vision_model(pixel_values=pixel_values).pooler_output
-            features: torch.Tensor = _normalised(self._model.visual_projection(pooled))
-        if not bool(torch.isfinite(features).all()):
-            raise EvaluationError(
-                f"{self.label}: the vision tower gives values that are not finite",
-                hint="its weights have grown too large or hold NaN; look at the scale and norms of its step",
-            )
+            features: torch.Tensor = _normalized(self._model.visual_projection(pooled))
+        check_finite(features, self.label)
         return features
 
     @torch.no_grad()
     def text_features(self, texts: Sequence[str]) -> torch.Tensor:
-        """One row of length 1 per text, float32 (N, D), from the base model's text tower."""
+        """Return the text embeddings of the base model, float32 (N, D) with rows of length 1."""
         parts = []
         limit = self._model.config.text_config.max_position_embeddings
         for batch in _batches(texts, PROMPTS_PER_BATCH):
@@ -91,24 +88,25 @@ class ClipScorer:
             pooled = self._model.text_model(
                 input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
             ).pooler_output
-            parts.append(_normalised(self._model.text_projection(pooled)))
+            parts.append(_normalized(self._model.text_projection(pooled)))
         return torch.cat(parts)
 
     def class_embeddings(self, prompts: Sequence[str], class_names: Sequence[str]) -> torch.Tensor:
-        """The zero-shot head, float32 (C, D): per class the mean over prompts of unit text embeddings, made unit again.
+        """Return the zero-shot head, float32 (C, D).
 
-        The text tower runs once over all prompts of all classes.
+        A row is the mean over prompts of the unit text embeddings, scaled to unit length. The text tower runs once over
+        all prompts of all classes.
         """
         texts = [prompt.replace("{}", name) for name in class_names for prompt in prompts]
         embeddings = self.text_features(texts).reshape(len(class_names), len(prompts), -1)
-        return _normalised(embeddings.mean(dim=1))
+        return _normalized(embeddings.mean(dim=1))
 
     def head_digest(self, prompts: Sequence[str], class_names: Sequence[str]) -> str:
-        """Names a head in a cache: base model, prompts and class names."""
+        """Return the name of a head in the cache, from base model, prompts and class names."""
         return sha256(json.dumps([self.identity, list(prompts), list(class_names)]).encode()).hexdigest()[:32]
 
     def logits(self, features: torch.Tensor, head: torch.Tensor) -> np.ndarray:
-        """Scaled cosines, float32 (B, C), of unit image features (B, D) and a head (C, D)."""
+        """Return scaled cosines, float32 (B, C), of unit image features (B, D) and a head (C, D)."""
         values: np.ndarray = (self.logit_scale * features @ head.T).cpu().numpy()
         return values
 
@@ -121,13 +119,13 @@ class ClipScorer:
             except (OSError, ValueError, KeyError) as error:
                 raise EvaluationError(
                     f"{self._base.label}: the base model's tokenizer cannot be read: {error}",
-                    hint="the base model's repo must hold its tokenizer files",
+                    hint="choose a base model with tokenizer files",
                 ) from error
         tokens = self._tokenizer(list(texts), return_tensors="pt", padding=True)
         if tokens["input_ids"].shape[1] > limit:
             longest = max(texts, key=len)
             raise EvaluationError(
-                f"a prompt is longer than the {limit} tokens the text tower takes: {longest!r}",
+                f"a prompt is longer than the {limit} tokens of the text tower: {longest!r}",
                 hint="shorten the prompts or the class names",
             )
         return tokens
@@ -136,11 +134,13 @@ class ClipScorer:
         for name, parameter in tower.items():
             info = weights.tensors.get(prefix + name)
             if info is None:
-                raise EvaluationError(f"{weights.label}: no tensor {prefix + name!r} of the base model's vision tower")
+                raise EvaluationError(
+                    f"{weights.label}: tensor {prefix + name!r} of the base model's vision tower is missing"
+                )
             if tuple(info.shape) != tuple(parameter.shape):
                 raise EvaluationError(
-                    f"{weights.label}: tensor {prefix + name!r} is {tuple(info.shape)}, "
-                    f"the base model's is {tuple(parameter.shape)}"
+                    f"{weights.label}: tensor {prefix + name!r} has the shape {tuple(info.shape)}, "
+                    f"expected {tuple(parameter.shape)} as in the base model"
                 )
         for name in weights.tensors:
             short = name.removeprefix(prefix)
@@ -156,13 +156,13 @@ class ClipScorer:
             if found.shape != expected.shape or not torch.equal(found, expected.to(found.dtype)):
                 raise EvaluationError(
                     f"{weights.label}: tensor {name!r} differs from the base model's, "
-                    "but zero-shot scores use the base model's text tower and projections",
+                    "and zero-shot scores use the base model's text tower and projections",
                     hint="merge the vision tower alone: `tensors: {include: ['vision_model.*']}`",
                 )
 
 
 def _load_base(folder: Path) -> Any:
-    """The base CLIPModel in float32, in eval mode, every weight of it from the files."""
+    """Return the base CLIPModel in float32 and eval mode, with every weight from the files."""
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError) as error:
@@ -170,18 +170,18 @@ def _load_base(folder: Path) -> Any:
     if kind != "clip":
         raise EvaluationError(
             f"{folder}: the base model is of type {kind!r}, zero-shot image classification needs a full 'clip' model",
-            hint="name a base model that holds both towers, like openai/clip-vit-base-patch32",
+            hint="choose a base model with both towers, such as openai/clip-vit-base-patch32",
         )
     model, info = CLIPModel.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
     if info["missing_keys"]:
         raise EvaluationError(f"{folder}: the base model lacks the tensor {min(info['missing_keys'])!r}")
-    model.requires_grad_(False)
+    model.requires_grad_(requires_grad=False)
     return model.eval()
 
 
-def _normalised(values: torch.Tensor) -> torch.Tensor:
+def _normalized(values: torch.Tensor) -> torch.Tensor:
     return values / values.norm(dim=-1, keepdim=True)
 
 

@@ -1,4 +1,4 @@
-"""From a dataset's label column to class names and class numbers."""
+"""Class names and class numbers from the label column of a dataset."""
 
 from __future__ import annotations
 
@@ -9,19 +9,29 @@ import datasets
 import numpy as np
 
 from hubmerge.errors import EvaluationError
+from hubmerge.support.text import counted
 
 
 def read_labels(
     rows: datasets.Dataset, column: str, class_names: Sequence[str] | None, where: str
 ) -> tuple[tuple[str, ...], np.ndarray]:
-    """The class names in order of their number, and the class number of every row, int64 (N,).
+    """Return the class names in order of their number, and the class number of every row, int64 (N,).
 
-    Labels may be a `ClassLabel` (names come from the dataset; the recipe may rename them), booleans (two names: of
-    False, then of True), whole numbers (names come from the recipe) or words (names in the recipe's order, else
-    sorted). `where` names task and dataset in messages.
+    The labels may be:
+
+    - a `ClassLabel`: the names are in the dataset, and the recipe may rename them;
+    - booleans: the recipe names False, then True;
+    - whole numbers: the names are in the recipe;
+    - words: the names are in the order of the recipe, else sorted.
+
+    Args:
+        rows: the dataset.
+        column: the name of the label column.
+        class_names: the names in the recipe, None if there are none.
+        where: the task and its dataset, for messages.
 
     Raises:
-        EvaluationError: no such column, a label without a class, or names that do not fit the number of classes.
+        EvaluationError: the column is missing, a label has no class, or the number of names is wrong.
     """
     check_column(rows, column, "label", where)
     feature = rows.features[column]
@@ -39,28 +49,38 @@ def read_labels(
         if class_names is None:
             what = "boolean" if kind == "bool" else "a number"
             raise EvaluationError(
-                f"{where}: column {column!r} is {what}, and the dataset does not name its classes",
-                hint="give class_names in the recipe, in the order of the label values",
+                f"{where}: column {column!r} is {what}, and the dataset has no class names",
+                hint="set `class_names` of the task, in the order of the label values",
             )
         names = tuple(class_names)
         if kind == "bool" and len(names) != 2:
             raise EvaluationError(
-                f"{where}: column {column!r} is boolean but class_names holds {len(names)} names",
-                hint="give two names: the one of false, then the one of true",
+                f"{where}: column {column!r} is boolean, but class_names has {counted(len(names), 'name')}",
+                hint="set `class_names` of the task to two names: for false, then for true",
             )
         return names, _checked(values, names, column, where)
     raise EvaluationError(
         f"{where}: column {column!r} holds {feature}, not classes",
-        hint="name a column of class labels, whole numbers, booleans or words",
+        hint="set `dataset: {label: COLUMN}` of the task to a column of class labels, whole numbers, booleans or words",
     )
 
 
 def check_column(rows: datasets.Dataset, column: str, role: str, where: str) -> None:
-    """Raise EvaluationError naming the columns there are, unless `column` is one of them."""
+    """Check that a dataset has a column.
+
+    Args:
+        rows: the dataset.
+        column: the name of the column.
+        role: the key of the column in the recipe: "label", "image" or "text".
+        where: the task and its dataset, for messages.
+
+    Raises:
+        EvaluationError: the column is missing.
+    """
     if column not in rows.column_names:
         raise EvaluationError(
             f"{where}: no {role} column {column!r} in the dataset; its columns: {', '.join(rows.column_names)}",
-            hint=f"set `dataset: {{{role}: ...}}` of the task to one of them",
+            hint=f"set `dataset: {{{role}: COLUMN}}` of the task to one of them",
         )
 
 
@@ -69,15 +89,16 @@ def _renamed(feature: datasets.ClassLabel, class_names: Sequence[str] | None, wh
         return tuple(feature.names)
     if len(class_names) != feature.num_classes:
         raise EvaluationError(
-            f"{where}: class_names holds {len(class_names)} names, the dataset has {feature.num_classes} classes",
-            hint="give one name per class, in the dataset's order, or leave class_names out",
+            f"{where}: class_names has {counted(len(class_names), 'name')}, the dataset has "
+            f"{feature.num_classes} classes",
+            hint="set `class_names` to one name for each class in the order of the dataset, or remove it",
         )
     _check_order(feature.names, class_names, where)
     return tuple(class_names)
 
 
 def _check_order(own: Sequence[str], given: Sequence[str], where: str) -> None:
-    """Refuse names that the dataset has too, but for other numbers: scores would be wrong and nothing would tell."""
+    """Refuse names that the dataset has for other classes, because the scores would be wrong without a warning."""
     places = {letters(name): number for number, name in enumerate(own)}
     if len(places) < len(own):
         return
@@ -85,14 +106,14 @@ def _check_order(own: Sequence[str], given: Sequence[str], where: str) -> None:
         place = places.get(letters(name), number)
         if place != number:
             raise EvaluationError(
-                f"{where}: class_names calls class {number} {name!r}, the dataset calls it {own[number]!r} and has "
-                f"{own[place]!r} as class {place}",
-                hint="give the names in the dataset's order, or leave class_names out",
+                f"{where}: class {number} is {name!r} in class_names, but {own[number]!r} in the dataset, where "
+                f"{own[place]!r} is class {place}",
+                hint="set `class_names` in the order of the dataset, or remove it",
             )
 
 
 def letters(name: str) -> str:
-    """A name without what differs between spellings: case, blanks, underscores, marks."""
+    """Return a name in lower case without blanks, underscores and punctuation."""
     return "".join(letter for letter in name.casefold() if letter.isalnum()) or name
 
 
@@ -103,7 +124,7 @@ def _checked(values: Sequence[Any], names: Sequence[str], column: str, where: st
         row = int(wrong[0])
         raise EvaluationError(
             f"{where}: row {row} has label {numbers[row]} in column {column!r}, outside 0..{len(names) - 1}",
-            hint="the split may be unlabelled, or class_names is too short",
+            hint="choose a split with labels, or add the missing names to `class_names`",
         )
     return numbers
 
@@ -117,6 +138,6 @@ def _from_words(
     if unknown:
         raise EvaluationError(
             f"{where}: column {column!r} holds the label {unknown[0]!r}, which is not among class_names",
-            hint="class_names must hold every label of the dataset, letter by letter",
+            hint="set `class_names` to all labels of the dataset, with the same spelling",
         )
     return names, np.asarray([number[value] for value in values], dtype=np.int64)

@@ -1,6 +1,6 @@
-"""Metrics as `evaluate.Metric` objects: five that ship here and need no network; any other comes from outside.
+"""Metrics as `evaluate.Metric` objects: five of this package, which need no network, and a way to load others.
 
-Each is constructed by `shipped_metric`, which keeps its data in memory: no lock files, no shared cache.
+`shipped_metric` keeps the data of a metric in memory, without lock files or a shared cache.
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ import numpy as np
 from hubmerge.errors import EvaluationError
 from hubmerge.report.report import MetricValue
 
-MetricLoader = Callable[[str, Path], evaluate.Metric]  # (name, cache folder) -> metric
+MetricLoader = Callable[[str, Path], evaluate.Metric]
+"""Function that loads a metric, given its name and the cache folder."""
 
 
 class _ShippedMetric(evaluate.Metric):
-    """What the metrics below share: a name, and inputs of one predicted and one true class per example."""
+    """Base class of the metrics below, with one predicted and one true class for each example."""
 
     metric_name: str
     takes_ranking = False
@@ -51,10 +52,10 @@ class Accuracy(_ShippedMetric):
 
 
 class F1(_ShippedMetric):
-    """Harmonic mean of precision and recall, over the classes that occur among predictions or references.
+    """Harmonic mean of precision and recall over the classes in predictions or references.
 
-    `average`: "macro" (mean over classes, the default), "weighted" (by how often a class is the true one) or "micro".
-    A class with neither a hit nor a miss counts 0.
+    `average` is "macro" (mean over classes, the default), "weighted" (mean weighted by the number of references of a
+    class) or "micro". A class without a hit counts as 0.
     """
 
     metric_name = "f1"
@@ -75,9 +76,9 @@ class F1(_ShippedMetric):
 
 
 class Top5(_ShippedMetric):
-    """Share of examples whose true class is among the five best scored.
+    """Share of examples whose true class is among the five classes with the highest scores.
 
-    `predictions` are the classes of each example, best first: (N, 5 or more), or all of them where there are fewer.
+    `predictions` are the classes of each example, best first: (N, 5 or more), or all classes if there are fewer.
     """
 
     metric_name = "top-5"
@@ -90,7 +91,7 @@ class Top5(_ShippedMetric):
 
 
 class Confusion(_ShippedMetric):
-    """Counts: row = true class, column = predicted class; `classes` fixes the size."""
+    """Counts of examples: row = true class, column = predicted class. `classes` is the smallest size."""
 
     metric_name = "confusion"
     about = "Counts of examples: row = true class, column = predicted class."
@@ -101,7 +102,7 @@ class Confusion(_ShippedMetric):
 
 
 class Perplexity(_ShippedMetric):
-    """exp of the mean negative natural logarithm of the true tokens' probabilities; lower is better, 1 is perfect."""
+    """Exponential of the mean negative log probability of the true tokens. Lower is better, 1 is perfect."""
 
     metric_name = "perplexity"
     about = "exp of the mean negative natural logarithm of the probabilities given to the true tokens; lower is better."
@@ -125,21 +126,31 @@ SHIPPED_METRIC_NAMES: tuple[str, ...] = tuple(metric.metric_name for metric in S
 
 
 def _confusion(predictions: np.ndarray, references: np.ndarray, classes: int = 0) -> np.ndarray:
-    """Counts (C, C), int64: row = reference, column = prediction; C is at least `classes`."""
+    """Return counts, int64 (C, C): row = reference, column = prediction; C is at least `classes`."""
     size = max(classes, int(max(predictions.max(), references.max())) + 1)
     return np.bincount(references * size + predictions, minlength=size * size).reshape(size, size)
 
 
 def rank_classes(scores: np.ndarray, best: int = 5) -> np.ndarray:
-    """The `best` classes of each example, best first; of equal scores the lower class number comes first.
+    """Return the `best` classes of each example, best first. Of equal scores, the lower class number is first.
 
-    scores: (N, C) float -> (N, min(best, C)) int64.
+    Args:
+        scores: float (N, C).
+        best: the number of classes to return.
+
+    Returns:
+        int64 (N, min(best, C)).
     """
     return np.argsort(-scores, axis=1, kind="stable")[:, :best]
 
 
 def shipped_metric(name: str, cache_folder: Path) -> evaluate.Metric | None:
-    """The metric that ships under `name`, or None. `cache_folder` keeps the library away from the home folder."""
+    """Return a metric of this package, None if there is none of this name.
+
+    Args:
+        name: the name of the metric.
+        cache_folder: the folder for the library's files, which would otherwise be in the home folder.
+    """
     for metric in SHIPPED_METRICS:
         if metric.metric_name == name:
             return metric(
@@ -149,18 +160,18 @@ def shipped_metric(name: str, cache_folder: Path) -> evaluate.Metric | None:
 
 
 def metric_named(name: str, cache_folder: Path, load: MetricLoader | None = None) -> evaluate.Metric:
-    """The metric `name`: a shipped one, or else whatever `load` brings.
+    """Return a metric of this package, or the one that `load` returns.
 
     Raises:
-        EvaluationError: `name` does not ship and there is nothing to load it with.
+        EvaluationError: it is not a metric of this package, and `load` is None.
     """
     metric = shipped_metric(name, cache_folder)
     if metric is not None:
         return metric
     if load is None:
         raise EvaluationError(
-            f"metric {name!r} does not ship with hubmerge",
-            hint=f"use one of {', '.join(SHIPPED_METRIC_NAMES)}, or run with the network on",
+            f"metric {name!r} is not part of hubmerge, and other metrics cannot be loaded here",
+            hint=f"use one of {', '.join(SHIPPED_METRIC_NAMES)}",
         )
     return load(name, cache_folder)
 
@@ -168,30 +179,36 @@ def metric_named(name: str, cache_folder: Path, load: MetricLoader | None = None
 def compute_metric(
     metric: evaluate.Metric, name: str, scores: np.ndarray, references: np.ndarray
 ) -> dict[str, MetricValue]:
-    """Score one task: {name: value}, or {name.key: value} where a metric gives several numbers.
+    """Return {name: value}, or {name.key: value} if the metric has several numbers.
 
-    scores: (N, C) float, one score per class; references: (N,) int64.
+    Args:
+        metric: the metric.
+        name: its name in the recipe.
+        scores: float (N, C), one score for each class.
+        references: int64 (N,), the true classes.
 
     Raises:
-        EvaluationError: the metric refuses its inputs, or gives no number.
+        EvaluationError: the metric cannot be computed, or returns no finite number.
     """
     if isinstance(metric, Perplexity):
-        raise EvaluationError(f"metric {name!r} is not for classes", hint="use it in tasks of the kind causal-lm")
+        raise EvaluationError(
+            f"metric {name!r} does not apply to classes", hint="use it in a task of the kind causal-lm"
+        )
     options: dict[str, Any] = {"classes": scores.shape[1]} if isinstance(metric, Confusion) else {}
     inputs = rank_classes(scores) if getattr(metric, "takes_ranking", False) else scores.argmax(axis=1)
     try:
         values = metric.compute(predictions=inputs, references=references, **options)
-    except Exception as error:  # a metric from outside may raise anything
+    except Exception as error:  # external metrics may raise any exception
         raise EvaluationError(
             f"metric {name!r} could not be computed: {error}",
-            hint="hubmerge gives it integer predictions and references and no further options",
+            hint="choose a metric of integer predictions and references that needs no options",
         ) from error
     if isinstance(metric, Confusion):
         return dict(values)
     scalars = {key: value for key, value in (values or {}).items() if isinstance(value, (int, float, np.number))}
     numbers = {key: float(value) for key, value in scalars.items() if math.isfinite(value)}
     if not numbers:
-        raise EvaluationError(f"metric {name!r} gives no finite number, but {values!r}")
+        raise EvaluationError(f"metric {name!r} returned no finite number: {values!r}")
     if len(numbers) == 1:
         return {name: next(iter(numbers.values()))}
     return {key if key == name else f"{name}.{key}": value for key, value in numbers.items()}

@@ -1,6 +1,6 @@
-"""Images to pixels, once a run: decoded, resized and cropped to uint8, kept in one memory-mapped file.
+"""Pixels of images: decoded, resized and cropped to uint8 once, and kept in one memory-mapped file.
 
-Rescaling and normalising are cheap and happen batch by batch, so the file is a quarter of the size of float32.
+Rescaling and normalizing are cheap and done for each batch, so that the file has a quarter of the size of float32.
 """
 
 from __future__ import annotations
@@ -20,17 +20,16 @@ import torch
 from transformers import AutoImageProcessor
 
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.cache import whole_file
+from hubmerge.evaluation.cache import cached_file
 from hubmerge.evaluation.labels import check_column
 
 CHUNK_IMAGES = 128
 
 
 class Preprocessor:
-    """The base model's image processor, split in two: `to_pixels` once, `to_input` for every batch.
+    """Image processor of the base model in two parts: `to_pixels` once, `to_input` for every batch.
 
-    The PIL variant is asked for by name: the faster one resizes differently, and a score must not depend on which
-    packages happen to be installed.
+    It always uses Pillow: the faster variant resizes differently, and a score must not depend on installed packages.
     """
 
     def __init__(self, base_folder: Path) -> None:
@@ -41,7 +40,7 @@ class Preprocessor:
         except (OSError, ValueError, ImportError) as error:
             raise EvaluationError(
                 f"{base_folder}: the base model's image processor cannot be read: {error}",
-                hint="the base model's repo must hold preprocessor_config.json",
+                hint="choose a base model with a preprocessor_config.json",
             ) from error
         self.rescale = self.processor.rescale_factor if self.processor.do_rescale else 1.0
         self.mean = _channels(self.processor.image_mean if self.processor.do_normalize else 0.0)
@@ -49,12 +48,12 @@ class Preprocessor:
 
     @property
     def digest_text(self) -> str:
-        """Everything that decides the pixels, as text: the processor's settings and the library that resizes."""
+        """Settings of the processor and version of the library that resizes, which the pixels depend on."""
         settings = json.dumps(self.processor.to_dict(), sort_keys=True, default=str)
         return f"{type(self.processor).__name__} {settings} pillow {PIL.__version__}"
 
     def to_pixels(self, image: PIL.Image.Image) -> np.ndarray:
-        """One image -> uint8 (3, H, W), resized and cropped, neither rescaled nor normalised."""
+        """Return the pixels of an image, uint8 (3, H, W), resized and cropped, not rescaled or normalized."""
         pixels = self.processor(
             images=image, do_rescale=False, do_normalize=False, do_convert_rgb=True, return_tensors="np"
         )["pixel_values"][0]
@@ -63,7 +62,7 @@ class Preprocessor:
         return pixels
 
     def to_input(self, pixels: np.ndarray, device: torch.device) -> torch.Tensor:
-        """uint8 (B, 3, H, W) -> float32 on `device`, rescaled and normalised as the processor would."""
+        """Return pixels, uint8 (B, 3, H, W), as float32 on `device`, rescaled and normalized like the processor."""
         values = torch.from_numpy(np.array(pixels)).to(device, torch.float32)
         return (values * self.rescale - self.mean.to(device)) / self.std.to(device)
 
@@ -71,32 +70,37 @@ class Preprocessor:
 def cached_pixels(
     rows: datasets.Dataset, column: str, preprocessor: Preprocessor, identity: str, cache_folder: Path, where: str
 ) -> np.ndarray:
-    """The pixels of all rows, uint8 (N, 3, H, W), memory-mapped; made on the first call, complete or absent.
+    """Return the pixels of all rows, uint8 (N, 3, H, W), memory-mapped; they are computed on the first call.
 
-    `identity` names dataset, commit, split and selection: equal identities must mean equal rows.
+    Args:
+        rows: the dataset.
+        column: the name of the image column.
+        preprocessor: the image processor.
+        identity: dataset, commit, split and selection; equal identities must mean equal rows.
+        cache_folder: the folder of the file.
+        where: the task and its dataset, for messages.
 
     Raises:
-        EvaluationError: no such column, not an image column, an image that cannot be decoded, or images that come out
-            in different sizes.
+        EvaluationError: the column is missing or has no images, an image cannot be decoded, or sizes differ.
         MachineError: the cache folder cannot be written.
     """
     check_column(rows, column, "image", where)
     if not isinstance(rows.features[column], datasets.Image):
         raise EvaluationError(
             f"{where}: column {column!r} holds {rows.features[column]}, not images",
-            hint="set `dataset: {image: ...}` of the task to a column of images",
+            hint="set `dataset: {image: COLUMN}` of the task to a column of images",
         )
     digest = sha256(f"{identity}\n{column}\n{len(rows)}\n{preprocessor.digest_text}".encode()).hexdigest()
     file = cache_folder / "pixels" / f"{digest[:32]}.npy"
     if not file.exists():
-        with whole_file(file) as out:
+        with cached_file(file) as out:
             _write_images(out, _all_pixels(rows, column, preprocessor, where), len(rows), where)
     pixels: np.ndarray = np.load(file, mmap_mode="r")
     return pixels
 
 
 def _all_pixels(rows: datasets.Dataset, column: str, preprocessor: Preprocessor, where: str) -> Iterator[np.ndarray]:
-    """The pixels of every row in order. Threads share the work: decoding and resizing leave Python's lock."""
+    """Yield the pixels of every row in order, computed in threads: decoding and resizing release Python's lock."""
     stored = rows.with_format(None).cast_column(column, datasets.Image(decode=False))
 
     def convert(numbered: tuple[int, Any]) -> np.ndarray:
@@ -113,19 +117,19 @@ def _decode(value: dict[str, Any] | None, where: str) -> PIL.Image.Image:
     if value is None:
         raise EvaluationError(f"{where} has no image")
     if value["bytes"] is None and not Path(value["path"] or "").is_file():
-        raise EvaluationError(f"{where}: the image is not in the dataset, only its address {value['path']!r}")
+        raise EvaluationError(f"{where}: the dataset contains only the address of the image, {value['path']!r}")
     try:
         return datasets.Image().decode_example(value)
-    except Exception as error:  # Pillow raises many kinds for a broken file
+    except Exception as error:  # Pillow raises many types for a broken file
         raise EvaluationError(
-            f"{where}: the image cannot be decoded: {error}", hint="leave the row out of the dataset"
+            f"{where}: the image cannot be decoded: {error}", hint="remove the row from the dataset"
         ) from error
 
 
 def _write_images(out: BinaryIO, images: Iterable[np.ndarray], count: int, where: str) -> None:
-    """An .npy file, image by image.
+    """Write an .npy file image by image.
 
-    Written, not mapped: a full disk is then an error that can be told, where a mapping would end the process.
+    It is not memory-mapped, because a full disk would then end the process without a message.
     """
     shape: tuple[int, ...] | None = None
     for row, image in enumerate(images):
@@ -135,12 +139,12 @@ def _write_images(out: BinaryIO, images: Iterable[np.ndarray], count: int, where
             np.lib.format.write_array_header_1_0(out, header)
         if image.shape != shape:
             raise EvaluationError(
-                f"{where}: row {row} comes out as {image.shape}, row 0 as {shape}",
-                hint="the base model's image processor must crop or resize to one size",
+                f"{where}: the shape of row {row} is {image.shape} after resizing, that of row 0 is {shape}",
+                hint="choose a base model whose image processor crops or resizes to one size",
             )
         out.write(image.tobytes())
 
 
 def _channels(value: float | Sequence[float]) -> torch.Tensor:
-    """One number for all channels, or one per channel -> float32, ready to broadcast over (B, 3, H, W)."""
+    """Return one number for all channels, or one per channel, as float32 that broadcasts over (B, 3, H, W)."""
     return torch.as_tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1)

@@ -1,7 +1,7 @@
-"""Text classification: a text belongs to the class for which the model's head gives the highest value.
+"""Text classification: the predicted class is the one with the highest output of the model's head.
 
-One head serves all tasks of a stream. Its classes are those that the base model's config names; a task may have only
-some of them, and then only those are compared.
+All tasks of a stream use one head. Its classes are those in the base model's config. A task may have some of them only;
+then only these are compared.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ from transformers import AutoModelForSequenceClassification
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.checkpoints.planning.heads import class_names as classes_of
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.labels import letters, read_labels
-from hubmerge.evaluation.metrics import MetricLoader, compute_metric, metric_named
+from hubmerge.evaluation.classes import check_finite, read_classes, score_classes, task_place
+from hubmerge.evaluation.labels import letters
+from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.text_model import TextScorer
-from hubmerge.evaluation.texts import Tokens, batches, check_prompts, padded, place_of, read_texts, tokenised
+from hubmerge.evaluation.texts import Tokens, batches, check_prompts, padded, read_texts, tokenized
 from hubmerge.report.report import MetricValue
+from hubmerge.support.text import listed
 from merge_recipes import Task
 
 
 @dataclass(frozen=True)
 class PreparedTextClassification:
-    """One task with its tokens, true classes and the rows of the head that stand for its classes."""
+    """Task with its tokens, its true classes and the rows of the head for its classes."""
 
     name: str
     class_names: tuple[str, ...]
@@ -41,53 +43,45 @@ class PreparedTextClassification:
 
     @property
     def examples(self) -> int:
-        """How many texts are scored."""
+        """Number of scored texts."""
         return len(self.labels)
 
     @torch.no_grad()
     def logits(self, scorer: TextScorer) -> np.ndarray:
-        """float32 (N, C) for the model that `scorer` holds.
+        """Return the outputs of the model in the scorer, float32 (N, C).
 
         Raises:
-            EvaluationError: the model gives values that are not finite.
+            EvaluationError: the model's outputs are not finite.
         """
         model = scorer.model
         padding = model.config.pad_token_id
         found = np.empty((len(self.texts), len(self.class_names)), dtype=np.float32)
-        # Some models read the last token that is no padding: without a token for it, nothing may be padded.
+        # Some models read the last token before the padding. Without a padding token, texts cannot be padded.
         for batch in batches(self.texts, self.batch_size if padding is not None else 1, equal=padding is None):
             tokens, mask = padded([self.texts[number] for number in batch], padding or 0, scorer.device)
             values = model(input_ids=tokens, attention_mask=mask).logits[:, list(self.head_rows)]
-            if not bool(torch.isfinite(values).all()):
-                raise EvaluationError(
-                    f"{scorer.label}: the model gives values that are not finite",
-                    hint="its weights have grown too large or hold NaN; look at the scale and norms of its step",
-                )
+            check_finite(values, scorer.label)
             found[batch] = values.float().cpu().numpy()
         return found
 
     def score(self, scorer: TextScorer) -> dict[str, MetricValue]:
-        """Every metric of the task for the model that `scorer` holds.
+        """Return the metrics of the task for the model in the scorer.
 
         Raises:
-            EvaluationError: the model gives values that are not finite, or a metric cannot be computed.
+            EvaluationError: the model's outputs are not finite, or a metric cannot be computed.
         """
-        logits = self.logits(scorer)
-        values: dict[str, MetricValue] = {}
-        for name, metric in self.metrics.items():
-            values |= compute_metric(metric, name, logits, self.labels)
-        return values
+        return score_classes(self.metrics, self.logits(scorer), self.labels)
 
 
 class TextClassification:
-    """The kind `text-classification`, for base models with a head for classes."""
+    """Task kind `text-classification`, for base models with a classification head."""
 
     name = "text-classification"
 
     def open_scorer(
         self, base_folder: Path, base: Checkpoint, *, identity: str, device: str | torch.device = "cpu"
     ) -> TextScorer:
-        """The base model with its head, in float32 on `device`."""
+        """Return a scorer with the base model and its head, in float32 on `device`."""
         return TextScorer(
             base_folder, base, AutoModelForSequenceClassification, self.name, identity=identity, device=device
         )
@@ -103,20 +97,19 @@ class TextClassification:
         batch_size: int = 64,
         load_metric: MetricLoader | None = None,
     ) -> PreparedTextClassification:
-        """Read labels and texts, and find the task's classes in the head.
+        """Read labels and texts, and find the classes of the task in the head.
 
-        Texts that are longer than the model takes are cut.
+        Texts that are too long for the model are cut.
 
         Raises:
             EvaluationError: the task does not fit its dataset or the base model's head.
         """
-        where = place_of(task)
+        del dataset_commit  # nothing of this task is cached
+        where = task_place(task)
         check_prompts(task)
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
         texts = read_texts(rows, task.dataset, where)
-        names, labels = read_labels(rows, task.dataset.label, task.class_names, where)
-        if len(names) < 2:
-            raise EvaluationError(f"{where}: classification needs two classes or more, there is {len(names)}")
+        names, labels = read_classes(rows, task)
         head_rows = find_head_rows(
             classes_of(scorer.model.config.to_dict()), scorer.model.config.num_labels, names, where
         )
@@ -125,7 +118,7 @@ class TextClassification:
             name=task.name,
             class_names=names,
             labels=labels[:count],
-            texts=tuple(tokenised(scorer.tokenizer, texts[:count], scorer.max_tokens)),
+            texts=tuple(tokenized(scorer.tokenizer, texts[:count], scorer.max_tokens)),
             head_rows=head_rows,
             metrics=metrics,
             batch_size=batch_size,
@@ -133,10 +126,14 @@ class TextClassification:
 
 
 def find_head_rows(head: Sequence[str] | None, count: int, names: Sequence[str], where: str) -> tuple[int, ...]:
-    """The row of the head for every class of a task.
+    """Return the row of the head for every class of a task.
 
-    `head` are the names of the head's `count` classes, None if its config has none: then the task must have as many
-    classes, in the head's order. Case, blanks and marks do not matter in names.
+    Args:
+        head: the names of the head's classes, None if the config has none. Then the task must have as many classes as
+            the head, in the same order. Case, blanks and punctuation are ignored.
+        count: the number of the head's classes.
+        names: the names of the task's classes.
+        where: the task and its dataset, for messages.
 
     Raises:
         EvaluationError: the head lacks a class.
@@ -144,8 +141,8 @@ def find_head_rows(head: Sequence[str] | None, count: int, names: Sequence[str],
     if head is None:
         if count != len(names):
             raise EvaluationError(
-                f"{where}: the task has {len(names)} classes, the base model's head has {count} without names",
-                hint="a head for more classes than a task has must name them, in id2label of its config.json",
+                f"{where}: the task has {len(names)} classes, the base model's head has {count} classes without names",
+                hint="name the classes of the head in `id2label` of the base model's config.json",
             )
         return tuple(range(count))
     rows: dict[str, list[int]] = {}
@@ -153,9 +150,10 @@ def find_head_rows(head: Sequence[str] | None, count: int, names: Sequence[str],
         rows.setdefault(letters(name), []).append(row)
     for name in names:
         if len(rows.get(letters(name), ())) != 1:
-            known = ", ".join(head[:8]) + (", ..." if len(head) > 8 else "")
+            number = len(rows.get(letters(name), ()))
+            found = "no class" if number == 0 else f"{number} classes named"
             raise EvaluationError(
-                f"{where}: the base model's head has no class {name!r}, or several; its classes: {known}",
-                hint="give class_names as the head has them, in the order of the dataset's labels",
+                f"{where}: the base model's head has {found} {name!r}; its classes: {listed(head, 8)}",
+                hint="set `class_names` to the names of the head, in the order of the dataset's labels",
             )
     return tuple(rows[letters(name)][0] for name in names)

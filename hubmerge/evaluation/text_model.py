@@ -1,4 +1,4 @@
-"""The language model that is scored: built once a run from the base model, its weights swapped step after step."""
+"""Language model for scoring: built once from the base model, its weights replaced after every step."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from hubmerge.checkpoints.planning.heads import HEADS
 from hubmerge.errors import CheckpointError, EvaluationError
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tokenizer.*")
-MOST_TOKENS = 1024  # of a text, where neither tokenizer nor model says how many it takes
+MOST_TOKENS = 1024
+"""Length of a text in tokens if neither tokenizer nor model has a limit."""
 
 
 class TextScorer:
-    """A model of transformers for texts, in float32 on `device`, and the base model's tokenizer.
+    """Scorer with a text model of transformers, in float32 on `device`, and the tokenizer of the base model.
 
-    `auto_class` is the class of transformers that picks the model's own one, such as AutoModelForCausalLM; `task`
-    tells in messages what it is needed for. A new scorer holds the base model's weights.
+    `auto_class` is a class of transformers such as AutoModelForCausalLM, `task` the task kind for messages. A new
+    scorer has the weights of the base model.
     """
 
     def __init__(
@@ -46,29 +47,29 @@ class TextScorer:
 
     @property
     def max_tokens(self) -> int:
-        """How many tokens of a text the model takes."""
+        """Largest number of tokens of a text that the model accepts."""
         positions = getattr(self.model.config, "max_position_embeddings", None)
         known = (positions, self.tokenizer.model_max_length)
-        # A tokenizer that knows no limit has a number here that no text reaches.
+        # A tokenizer without a limit has a huge number here.
         limits = [limit for limit in known if isinstance(limit, int) and 0 < limit < 1 << 31]
         return min(limits, default=MOST_TOKENS)
 
     @property
     def token_count(self) -> int:
-        """How many tokens the model knows."""
+        """Number of tokens in the vocabulary."""
         return int(self.model.config.vocab_size)
 
     def load(self, weights: Checkpoint, *, check_frozen: bool = True) -> None:
-        """Swap in a model of the base's architecture, under any names that a checkpoint of it may have.
+        """Load a model with the architecture of the base model, with any tensor names that its checkpoints may have.
 
-        With `check_frozen` it is the merged model, and must have every tensor. Without, it is a fine-tuned checkpoint:
-        what it lacks, and a classification head of another shape, are taken from the base model, as in a merge.
+        With `check_frozen` it is the merged model and must have every tensor. Without, it is a fine-tuned checkpoint:
+        missing tensors and a classification head of another shape are those of the base model, as in a merge.
 
         Raises:
-            CheckpointError: a tensor is missing, unknown or shaped differently.
+            CheckpointError: a tensor is missing, unknown or has another shape.
         """
         tensors = self._under_base_names(weights, own=not check_frozen)
-        self.label = f"{weights.label} (not completely loaded)"
+        self.label = f"{weights.label} (not loaded completely)"
         if self._places is None:
             self.model = self._rebuilt(tensors)
         else:
@@ -79,12 +80,12 @@ class TextScorer:
         self.label = weights.label
 
     def load_base(self) -> None:
-        """Swap the base model's own weights back in."""
+        """Load the weights of the base model."""
         self.load(self._base)
 
     def _under_base_names(self, weights: Checkpoint, *, own: bool) -> Checkpoint:
-        wanted = parameter_shapes(self._base.tensors)
-        if wanted == parameter_shapes(weights.tensors):
+        expected = parameter_shapes(self._base.tensors)
+        if expected == parameter_shapes(weights.tensors):
             return weights
         ties = weight_matrices(self._base.config, self._base.tensors).ties
         try:
@@ -98,12 +99,12 @@ class TextScorer:
         return tensors.read(name) if name in tensors.tensors else self._base.read(name)
 
     def _rebuilt(self, tensors: Checkpoint) -> Any:
-        """A new model, for classes that join or split the tensors of files when they are loaded."""
+        """Return a new model, for classes that join or split the tensors of files on load."""
         kind, config = type(self.model), self.model.config
-        self.model = None  # the old one goes before the new one comes
+        self.model = None  # frees its memory before the new one is built
         state = {name: self._read(tensors, name).float() for name in parameter_shapes(self._base.tensors)}
         model = kind.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
-        model.requires_grad_(False)
+        model.requires_grad_(requires_grad=False)
         return model.eval().to(self.device)
 
 
@@ -114,36 +115,37 @@ def _load_base(folder: Path, auto_class: Any, label: str, task: str) -> Any:
         )
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise EvaluationError(
-            f"{label}: the base model cannot be loaded for {task}: {str(error).splitlines()[0]}",
-            hint=f"name a base model that {auto_class.__name__} of transformers loads",
+            f"{label}: the base model cannot be loaded for a task of the kind {task}: {str(error).splitlines()[0]}",
+            hint=f"choose a base model that {auto_class.__name__} of transformers can load",
         ) from error
     if found["missing_keys"]:
         raise EvaluationError(
-            f"{label}: the base model lacks the tensor {min(map(str, found['missing_keys']))!r}, needed for {task}",
-            hint="name a base model with a head for the task, as its checkpoints have",
+            f"{label}: the base model lacks the tensor {min(map(str, found['missing_keys']))!r}, needed for a task of "
+            f"the kind {task}",
+            hint="choose a base model with a head for the task, like its checkpoints",
         )
-    model.requires_grad_(False)
+    model.requires_grad_(requires_grad=False)
     return model.eval()
 
 
 def _load_tokenizer(folder: Path, label: str) -> Any:
-    # Without any file, transformers makes up a tokenizer that knows no word at all.
+    # Without any of these files, transformers returns a tokenizer with an empty vocabulary.
     if not any(path.is_file() for pattern in _VOCABULARIES for path in folder.glob(pattern)):
         raise EvaluationError(
             f"{label}: the base model's repo has no tokenizer",
-            hint=f"it must hold its vocabulary: one of {', '.join(_VOCABULARIES)}",
+            hint=f"choose a base model with one of the files {', '.join(_VOCABULARIES)}",
         )
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError) as error:
         raise EvaluationError(
             f"{label}: the base model's tokenizer cannot be read: {str(error).splitlines()[0]}",
-            hint="the base model's repo must hold its tokenizer files",
+            hint="choose a base model with tokenizer files",
         ) from error
 
 
 def _places(model: Any, base: Checkpoint) -> Mapping[str, str] | None:
-    """Where each parameter of the model stands in the base's files; None if it is not there by a mere other name."""
+    """Return the name in the base model's files of each parameter, None if they differ in more than names."""
     found_class = find_model_class(base.config, base.tensors)
     known = found_class.own_names if isinstance(found_class, ModelClass) else {}
     stored = {known.get(name, name): name for name in parameter_shapes(base.tensors)}
@@ -154,5 +156,5 @@ def _places(model: Any, base: Checkpoint) -> Mapping[str, str] | None:
 
 
 def _parameters(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every parameter, one that is shared under each of its names."""
+    """Yield every parameter; a shared one under each of its names."""
     yield from model.named_parameters(remove_duplicate=False)

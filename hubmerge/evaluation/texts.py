@@ -1,4 +1,4 @@
-"""Texts of a dataset to batches of tokens."""
+"""Texts of a dataset and their tokens, in batches."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import datasets
 import torch
 
 from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.classes import task_place
 from hubmerge.evaluation.labels import check_column
 from merge_recipes import DatasetReference, Task
 
@@ -16,16 +17,11 @@ DEFAULT_COLUMN = "text"
 Tokens = list[int]
 
 
-def place_of(task: Task) -> str:
-    """What messages call a task with its dataset."""
-    return f"task {task.name}, {task.dataset.path}, split {task.dataset.split}"
-
-
 def read_texts(rows: datasets.Dataset, source: DatasetReference, where: str) -> list[str]:
-    """The texts of all rows, in order.
+    """Return the texts of all rows, in order.
 
     Raises:
-        EvaluationError: there is no such column, or it holds something else, or no row at all.
+        EvaluationError: the column is missing or does not contain texts, or there are no rows.
     """
     column = source.text or DEFAULT_COLUMN
     check_column(rows, column, "text", where)
@@ -33,25 +29,29 @@ def read_texts(rows: datasets.Dataset, source: DatasetReference, where: str) -> 
     if kind not in {"string", "large_string"}:
         raise EvaluationError(
             f"{where}: column {column!r} holds {rows.features[column]}, not texts",
-            hint="set `dataset: {text: ...}` of the task to a column of texts",
+            hint="set `dataset: {text: COLUMN}` of the task to a column of texts",
         )
     texts = rows.with_format(None)[column][:]
     missing = next((row for row, text in enumerate(texts) if text is None), None)
     if missing is not None:
         raise EvaluationError(f"{where}: row {missing} has no text in column {column!r}")
     if not texts:
-        raise EvaluationError(f"{where}: no examples", hint="name a split that has some")
+        raise EvaluationError(f"{where}: no examples", hint="set `split` of the dataset to a split with examples")
     return list(texts)
 
 
 def check_prompts(task: Task) -> None:
-    """Refuse prompts, which a task of texts has no use for."""
+    """Refuse prompts, which a task of texts does not use.
+
+    Raises:
+        EvaluationError: the task has prompts.
+    """
     if task.prompts != Task.model_fields["prompts"].default:
-        raise EvaluationError(f"{place_of(task)}: {task.kind} has no prompts", hint="leave out the key prompts")
+        raise EvaluationError(f"{task_place(task)}: {task.kind} has no prompts", hint="remove the key `prompts`")
 
 
-def tokenised(tokenizer: Any, texts: Sequence[str], limit: int | None) -> list[Tokens]:
-    """The tokens of every text with the tokenizer's own special ones; cut to `limit`, or whole."""
+def tokenized(tokenizer: Any, texts: Sequence[str], limit: int | None) -> list[Tokens]:
+    """Return the tokens of every text with the special tokens of the tokenizer, at most `limit` if given."""
     cut = {"truncation": True, "max_length": limit} if limit is not None else {}
     found: list[Tokens] = tokenizer(list(texts), add_special_tokens=True, verbose=False, **cut)["input_ids"]
     return found
@@ -60,10 +60,13 @@ def tokenised(tokenizer: Any, texts: Sequence[str], limit: int | None) -> list[T
 def batches(
     texts: Sequence[Tokens], size: int, *, most_cells: int | None = None, equal: bool = False
 ) -> Iterator[list[int]]:
-    """Yield the numbers of texts that go together, the longest first.
+    """Yield the numbers of the texts in each batch, the longest texts first.
 
-    At most `size` in a batch, and at most `most_cells` tokens with padding, where given; one text is always taken.
-    With `equal` all texts of a batch have the same length, so that nothing is padded.
+    Args:
+        texts: the tokens of all texts.
+        size: the largest number of texts in a batch.
+        most_cells: the largest number of tokens in a batch with padding. A batch has at least one text.
+        equal: True to put only texts of the same length into a batch, so that nothing is padded.
     """
     order = sorted(range(len(texts)), key=lambda number: (-len(texts[number]), number))
     batch: list[int] = []
@@ -79,7 +82,7 @@ def batches(
 
 
 def padded(texts: Sequence[Tokens], padding: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Tokens and attention mask of one batch, int64 (B, L), padded on the right."""
+    """Return tokens and attention mask of one batch, int64 (B, L), padded on the right."""
     length = max(len(text) for text in texts)
     tokens = torch.full((len(texts), length), padding, dtype=torch.int64)
     mask = torch.zeros((len(texts), length), dtype=torch.int64)

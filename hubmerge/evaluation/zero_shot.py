@@ -1,7 +1,8 @@
-"""Zero-shot image classification: an image belongs to the class whose prompts are nearest to it.
+"""Zero-shot image classification: the predicted class is the one whose prompts are most similar to the image.
 
-Per class, the head is the mean of the unit text embeddings of all prompts, made unit again. Images go through the
-merged vision tower and the base model's projection. logits = exp(logit_scale) * cosine (arXiv:2103.00020, 3.1).
+The head has a row for each class: the mean of the unit text embeddings of its prompts, scaled to unit length. Images go
+through the merged vision tower and the base model's projection. logits = exp(logit_scale) * cosine (arXiv:2103.00020,
+Section 3.1).
 """
 
 from __future__ import annotations
@@ -16,12 +17,11 @@ import evaluate
 import numpy as np
 import torch
 
-from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.cache import whole_file
+from hubmerge.evaluation.cache import cached_file
+from hubmerge.evaluation.classes import check_rows, read_classes, score_classes, task_place
 from hubmerge.evaluation.clip import ClipScorer
 from hubmerge.evaluation.kinds import Weights
-from hubmerge.evaluation.labels import read_labels
-from hubmerge.evaluation.metrics import MetricLoader, compute_metric, metric_named
+from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.pixels import Preprocessor, cached_pixels
 from hubmerge.report.report import MetricValue
 from merge_recipes import Task
@@ -29,7 +29,7 @@ from merge_recipes import Task
 
 @dataclass(frozen=True)
 class PreparedZeroShot:
-    """One task with its pixels, true classes and head: all but the vision tower."""
+    """Task with its pixels, true classes and head; only the vision tower is missing."""
 
     name: str
     class_names: tuple[str, ...]
@@ -42,11 +42,11 @@ class PreparedZeroShot:
 
     @property
     def examples(self) -> int:
-        """How many images are scored."""
+        """Number of scored images."""
         return len(self.labels)
 
     def logits(self, scorer: ClipScorer) -> np.ndarray:
-        """float32 (N, C) for the model that `scorer` holds."""
+        """Return the outputs of the model in the scorer, float32 (N, C)."""
         head = self.head.to(scorer.device)
         batches = []
         for begin in range(0, self.examples, self.batch_size):
@@ -55,27 +55,23 @@ class PreparedZeroShot:
         return np.concatenate(batches)
 
     def score(self, scorer: ClipScorer) -> dict[str, MetricValue]:
-        """Every metric of the task for the model that `scorer` holds.
+        """Return the metrics of the task for the model in the scorer.
 
         Raises:
-            EvaluationError: the model gives values that are not finite, or a metric cannot be computed.
+            EvaluationError: the model's outputs are not finite, or a metric cannot be computed.
         """
-        logits = self.logits(scorer)
-        values: dict[str, MetricValue] = {}
-        for name, metric in self.metrics.items():
-            values |= compute_metric(metric, name, logits, self.labels)
-        return values
+        return score_classes(self.metrics, self.logits(scorer), self.labels)
 
 
 class ZeroShotImageClassification:
-    """The kind `zero-shot-image-classification`, for base models of type clip."""
+    """Task kind `zero-shot-image-classification`, for base models of type clip."""
 
     name = "zero-shot-image-classification"
 
     def open_scorer(
         self, base_folder: Path, base: Weights, *, identity: str, device: str | torch.device = "cpu"
     ) -> ClipScorer:
-        """The base CLIP model, in float32 on `device`."""
+        """Return a scorer with the base CLIP model, in float32 on `device`."""
         return ClipScorer(base_folder, base, identity=identity, device=device)
 
     def prepare(
@@ -89,24 +85,20 @@ class ZeroShotImageClassification:
         batch_size: int = 64,
         load_metric: MetricLoader | None = None,
     ) -> PreparedZeroShot:
-        """Read labels, decode and resize the images, and compute the head: each once a run, and kept in the cache.
+        """Read the labels, decode and resize the images, and compute the head.
 
-        `dataset_commit` is what the lock says of the dataset. Without one (None) the images are prepared afresh, as
-        nothing tells whether cached ones are still the same.
+        Images and head are kept in the cache. Without `dataset_commit` the images are prepared again, because the
+        cached ones may be out of date.
 
         Raises:
             EvaluationError: the task does not fit its dataset or the base model.
             MachineError: the cache folder cannot be written.
         """
         source = task.dataset
-        where = f"task {task.name}, {source.path}, split {source.split}"
+        where = task_place(task)
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
-        if len(rows) == 0:
-            raise EvaluationError(f"{where}: no examples", hint="name a split that has some")
-        # Names come from all rows, so that a cap changes which examples are scored but never what the classes are.
-        class_names, labels = read_labels(rows, source.label, task.class_names, where)
-        if len(class_names) < 2:
-            raise EvaluationError(f"{where}: classification needs two classes or more, there is {len(class_names)}")
+        check_rows(rows, task)
+        class_names, labels = read_classes(rows, task)
         if source.max_examples is not None and source.max_examples < len(rows):
             rows, labels = rows.select(range(source.max_examples)), labels[: source.max_examples]
         preprocessor = Preprocessor(scorer.base_folder)
@@ -127,11 +119,11 @@ class ZeroShotImageClassification:
 def _cached_head(
     scorer: ClipScorer, prompts: Sequence[str], class_names: Sequence[str], cache_folder: Path
 ) -> torch.Tensor:
-    """The head from the cache, or computed and put there, complete or absent."""
+    """Return the head from the cache, or compute it and write it there."""
     file = cache_folder / "heads" / f"{scorer.head_digest(prompts, class_names)}.npy"
     if file.exists():
         return torch.from_numpy(np.load(file))
     head = scorer.class_embeddings(prompts, class_names).cpu()
-    with whole_file(file) as out:
+    with cached_file(file) as out:
         np.save(out, head.numpy())
     return head

@@ -14,7 +14,7 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from hubmerge.errors import DatasetError, EvaluationError, HubError, MachineError
-from hubmerge.evaluation.trusted_metrics import check_metrics
+from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import causes
 from hubmerge.hub.fetch import remove_unfinished_downloads
@@ -151,7 +151,7 @@ def load_metric(name: str, cache_folder: Path) -> evaluate.Metric:
         EvaluationError: the metric is missing, needs a package, is not trusted, or the Hub does not respond.
         MachineError: a download cannot be written to disk.
     """
-    check_metrics([name])
+    check_external_metrics([name])
 
     def load() -> evaluate.Metric:
         return evaluate.load(

@@ -18,7 +18,7 @@ from hubmerge.checkpoints import (
 )
 from hubmerge.errors import CheckpointError
 from hubmerge.evaluation import METRIC_NAMES
-from hubmerge.evaluation.trusted_metrics import check_metrics
+from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.plan.run_plan import PlannedSource, RunPlan
 from hubmerge.plan.settings import out_dtype, selection_of
 from hubmerge.stream.open_source import fetched_sources, is_fetched_partially, open_for_planning, resolve_adapter
@@ -89,7 +89,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
 
 def _check_metrics(recipe: Recipe) -> None:
     tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
-    check_metrics(name for task in tasks for name in task.metrics if name not in METRIC_NAMES)
+    check_external_metrics(name for task in tasks for name in task.metrics if name not in METRIC_NAMES)
 
 
 @dataclass(frozen=True)

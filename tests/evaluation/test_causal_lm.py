@@ -123,10 +123,10 @@ def test_the_batch_size_does_not_matter(tmp_path: Path, monkeypatch: pytest.Monk
         ({"metrics": ["f1"]}, "causal-lm has no metric 'f1'"),
         ({"prompts": ["{}"]}, "causal-lm has no prompts"),
         ({"class_names": ["a", "b"]}, "causal-lm has no classes"),
-        ({"texts": ["cat", "dog"]}, "no text has two tokens or more"),
+        ({"texts": ["cat", "dog"]}, "every text has fewer than 2 tokens"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes, message: str, tmp_path: Path) -> None:
+def test_tasks_that_do_not_fit_are_refused(changes, message: str, tmp_path: Path) -> None:
     make(tmp_path / "base", "LlamaForCausalLM")
     with pytest.raises(EvaluationError, match=message):
         prepare(scorer_of(tmp_path / "base"), tmp_path, **changes)
@@ -146,5 +146,5 @@ def test_a_base_of_another_kind_is_refused(tmp_path: Path) -> None:
     transformers.CLIPVisionConfig().save_pretrained(tmp_path / "base")
     save_tokenizer(tmp_path / "base")
     make(tmp_path / "other", "GPT2LMHeadModel")
-    with pytest.raises(EvaluationError, match="cannot be loaded for causal-lm"):
+    with pytest.raises(EvaluationError, match="cannot be loaded for a task of the kind causal-lm"):
         KIND.open_scorer(tmp_path / "base", opened(tmp_path / "other"), identity="0" * 40)

@@ -105,5 +105,5 @@ def test_a_metric_that_raises_is_named(tmp_path) -> None:
 
 
 def test_a_metric_that_does_not_ship_needs_a_loader(tmp_path) -> None:
-    with pytest.raises(EvaluationError, match="'rouge' does not ship"):
+    with pytest.raises(EvaluationError, match="'rouge' is not part of hubmerge"):
         metric_named("rouge", tmp_path)

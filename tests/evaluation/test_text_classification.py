@@ -178,7 +178,7 @@ def test_a_base_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
 def test_heads_and_classes() -> None:
     assert find_head_rows(None, 2, ["a", "b"], "x") == (0, 1)
     assert find_head_rows(["Not good", "good"], 2, ["good", "not_good"], "x") == (1, 0)
-    with pytest.raises(EvaluationError, match="2 classes, the base model's head has 3 without names"):
+    with pytest.raises(EvaluationError, match="2 classes, the base model's head has 3 classes without names"):
         find_head_rows(None, 3, ["a", "b"], "x")
-    with pytest.raises(EvaluationError, match="no class 'a', or several"):
+    with pytest.raises(EvaluationError, match="has 2 classes named 'a'"):
         find_head_rows(["a", "A"], 2, ["a", "b"], "x")

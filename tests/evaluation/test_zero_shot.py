@@ -139,9 +139,9 @@ def put(name, value):
 @pytest.mark.parametrize(
     ("source", "change", "message"),
     [
-        ("merged", drop("vision_model.post_layernorm.bias"), "no tensor 'vision_model.post_layernorm.bias'"),
-        ("tower", drop("post_layernorm.bias"), "no tensor 'post_layernorm.bias'"),
-        ("merged", put("vision_model.post_layernorm.bias", torch.zeros(3)), r"is \(3,\), the base model's is \(128,\)"),
+        ("merged", drop("vision_model.post_layernorm.bias"), "tensor 'vision_model.post_layernorm.bias' .* is missing"),
+        ("tower", drop("post_layernorm.bias"), "tensor 'post_layernorm.bias' .* is missing"),
+        ("merged", put("vision_model.post_layernorm.bias", torch.zeros(3)), r"has the shape \(3,\), expected \(128,\)"),
         ("merged", put("vision_model.encoder.layers.4.x", torch.zeros(1)), "is not in the base model's vision tower"),
         ("merged", put("visual_projection.weight", torch.zeros(64, 128)), "'visual_projection.weight' differs"),
         ("merged", put("text_model.final_layer_norm.bias", torch.ones(64)), "final_layer_norm.bias' differs"),
@@ -195,7 +195,7 @@ def test_the_base_must_be_a_whole_clip_model(clip_folders, tmp_path) -> None:
 
 def test_a_prompt_that_is_too_long(scorer, rows, tmp_path) -> None:
     task = make_task(prompts=("cat " * 40 + "{}",))
-    with pytest.raises(EvaluationError, match="longer than the 32 tokens"):
+    with pytest.raises(EvaluationError, match="longer than the 32 tokens of the text tower"):
         prepare(scorer, rows, tmp_path, task)
 
 
@@ -203,12 +203,12 @@ def test_empty_splits_and_single_classes_are_refused(scorer, rows, tmp_path) -> 
     with pytest.raises(EvaluationError, match="task things, me/things, split test: no examples"):
         prepare(scorer, rows.select([]), tmp_path)
     task = make_task(class_names=("cat",), dataset={"label": "number"})
-    with pytest.raises(EvaluationError, match="two classes"):
+    with pytest.raises(EvaluationError, match="1 class, expected at least 2"):
         prepare(scorer, rows.add_column("number", [0] * len(rows)), tmp_path, task)
 
 
 def test_kinds_have_names_of_their_own() -> None:
     assert [task_kind_named(name).name for name in TASK_KIND_NAMES] == list(TASK_KIND_NAMES)
     assert tuple(SHIPPED_METRIC_NAMES) == METRIC_NAMES
-    with pytest.raises(EvaluationError, match="no kind of task 'colouring'"):
-        task_kind_named("colouring")
+    with pytest.raises(EvaluationError, match="unknown task kind 'coloring'"):
+        task_kind_named("coloring")
