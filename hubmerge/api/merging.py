@@ -7,7 +7,7 @@ import re
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -130,42 +130,36 @@ def plan(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Plan:
     return Plan.of(plan_run(load(recipe, progress=reports), reports))
 
 
+@dataclass
 class StepRun:
-    """A run of a recipe. Iterate over it to do the missing steps; each yields its report when it is finished."""
+    """A run of a recipe. Iterate over it to do the missing steps; each yields its report when it is finished.
 
-    def __init__(
-        self,
-        recipe: RecipeLike,
-        *,
-        out: FolderLike | None = None,
-        every_step: bool = False,
-        work_dir: FolderLike | None = None,
-        locked: bool = False,
-        replay: bool = False,
-        summary: FolderLike | None = None,
-        progress: ProgressOption = "auto",
-        processes: Processes | None = None,
-    ) -> None:
-        """Prepare a run; the arguments are those of `run`. `processes` share the work on the tensors."""
-        if every_step and out is None:
+    The first fields are the arguments of `run`; `processes` share the work on the tensors.
+
+    Attributes:
+        steps: reports of the steps that this run finished so far.
+        length: number of steps of the stream, once the run has begun.
+        addresses: web addresses of the published steps, at the end of the run.
+        report: report of the whole stream, at the end of the run.
+    """
+
+    recipe: RecipeLike
+    out: FolderLike | None = None
+    every_step: bool = False
+    work_dir: FolderLike | None = None
+    locked: bool = False
+    replay: bool = False
+    summary: FolderLike | None = None
+    progress: ProgressOption = "auto"
+    processes: Processes | None = None
+    steps: list[StepReport] = field(default_factory=list, init=False)
+    length: int = field(default=0, init=False)
+    addresses: list[str] = field(default_factory=list, init=False)
+    report: RunReport | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        if self.every_step and self.out is None:
             raise UsageError("--every-step requires --out DIR", hint="add --out DIR")
-        self._recipe = recipe
-        self._out = None if out is None else Path(out)
-        self._every_step = every_step
-        self._work_dir = user_cache_folder("runs") if work_dir is None else Path(work_dir)
-        self._locked = locked
-        self._replay = replay
-        self._summary = None if summary is None else Path(summary)
-        self._progress = open_progress(progress)
-        self._processes = processes
-        self.steps: list[StepReport] = []
-        """Reports of the steps that this run finished so far."""
-        self.length = 0
-        """Number of steps of the stream, once the run has begun."""
-        self.addresses: list[str] = []
-        """Web addresses of the published steps, at the end of the run."""
-        self.report: RunReport | None = None
-        """Report of the whole stream, at the end of the run."""
 
     def __iter__(self) -> Iterator[StepReport]:
         """Merge, evaluate and publish the missing steps, in order."""
@@ -173,15 +167,15 @@ class StepRun:
         from hubmerge.run.output_folder import OutputFolder
         from hubmerge.run.run import Run
 
-        out = None if self._out is None else OutputFolder(self._out, self._every_step)
+        progress = open_progress(self.progress)
         with Run.open(
-            load(self._recipe, progress=self._progress),
-            self._work_dir,
-            self._progress,
-            locked=self._locked,
-            replay=self._replay,
-            processes=self._processes or SINGLE_PROCESS,
-            out=out,
+            load(self.recipe, progress=progress),
+            user_cache_folder("runs") if self.work_dir is None else Path(self.work_dir),
+            progress,
+            locked=self.locked,
+            replay=self.replay,
+            processes=self.processes or SINGLE_PROCESS,
+            out=None if self.out is None else OutputFolder(Path(self.out), self.every_step),
         ) as run:
             self.length = run.stream.length
             for step in run.steps():
@@ -189,10 +183,10 @@ class StepRun:
                 yield step
             run.write_out()
             self.report, self.addresses = run.report, run.addresses()
-            if self._summary is not None:
+            if self.summary is not None:
                 from hubmerge.automation.summary import append_summary, summary_text
 
-                append_summary(self._summary, summary_text(run.report, self.steps, self.addresses))
+                append_summary(Path(self.summary), summary_text(run.report, self.steps, self.addresses))
 
     def finish(self) -> RunReport:
         """Do all missing steps and return the report of the whole stream."""

@@ -94,8 +94,9 @@ class CheckedRecipe:
         return len(self.recipe.recipe.models) - self.checkpoints
 
     def __str__(self) -> str:
-        queries = f" + {counted(self.queries, 'query', 'queries')}" if self.queries else ""
-        return f"OK: {self.merge_method}, {counted(self.checkpoints, 'checkpoint')}{queries}"
+        checkpoints = [counted(self.checkpoints, "checkpoint")] if self.checkpoints else []
+        queries = [counted(self.queries, "query", "queries")] if self.queries else []
+        return f"OK: {self.merge_method}, {' + '.join([*checkpoints, *queries])}"
 
 
 def check(recipe: RecipeLike, *, progress: ProgressOption = None) -> CheckedRecipe:

@@ -1,1 +1,1 @@
-"""Merging by itself: what moved on the Hub, and what starts a run when something did."""
+"""Automatic merging: changes on the Hub, and the services that run a recipe when something changed."""

@@ -1,4 +1,4 @@
-"""Writes the GitHub workflow that runs a recipe by itself into a repository of the user's."""
+"""Writer of the GitHub workflow that runs a recipe on a schedule."""
 
 from __future__ import annotations
 
@@ -15,31 +15,37 @@ _CRON = re.compile(r"[0-9*,/-]+( [0-9A-Za-z*,/-]+){4}")
 
 
 def repository_root(recipe: Path) -> Path:
-    """Return the folder of the git repository that a recipe lies in.
+    """Return the root folder of the git repository with a recipe.
 
     Raises:
-        MachineError: it lies in none.
+        MachineError: the recipe is not in a git repository.
     """
     folder = recipe.absolute().parent
     for parent in (folder, *folder.parents):
         if (parent / ".git").exists():
             return parent
-    raise MachineError(f"{recipe}: lies in no git repository", hint="run `git init` in the folder that goes to GitHub")
+    raise MachineError(f"{recipe} is not in a git repository", hint="git init", file=str(recipe))
 
 
 def workflow_text(loaded: LoadedRecipe, recipe: str, cron: str, *, oidc: bool) -> str:
-    """Return the workflow for a recipe, `recipe` being its path in the repository.
+    """Return the text of the workflow.
+
+    Args:
+        loaded: the recipe.
+        recipe: its path in the repository.
+        cron: when to run, five cron fields in UTC.
+        oidc: publish without a stored token.
 
     Raises:
         RecipeError: the recipe publishes nothing.
-        MachineError: `cron` is no schedule.
+        MachineError: `cron` is not five cron fields.
     """
     publish = loaded.recipe.publish
     if publish is None:
-        message = "a recipe that merges by itself publishes its steps: it has no `publish`"
+        message = "automatic merging needs a recipe that publishes its steps: the key `publish` is missing"
         raise RecipeError(Problem(message, "add `publish: {repo: owner/name}`", str(loaded.path)))
     if _CRON.fullmatch(cron) is None:
-        raise MachineError(f"{cron!r} is no schedule", hint="expected five fields, for example '17 */6 * * *'")
+        raise MachineError(f"{cron!r} is not a schedule: expected five cron fields", hint="--every '17 */6 * * *'")
     values = {
         "TARGET": publish.repo,
         "NAME": f"hubmerge {loaded.path.stem}" if loaded.path.stem.isascii() else "hubmerge",
@@ -57,21 +63,21 @@ def workflow_text(loaded: LoadedRecipe, recipe: str, cron: str, *, oidc: bool) -
 
 
 def write_workflow(loaded: LoadedRecipe, cron: str, *, oidc: bool, force: bool) -> Path:
-    """Write the workflow of a recipe and return where it lies.
+    """Write the workflow of a recipe and return its path.
 
     Raises:
         RecipeError: the recipe publishes nothing.
-        MachineError: it lies in no git repository, or another workflow of that name is there.
+        MachineError: the recipe is not in a git repository, or a different workflow exists.
     """
     root = repository_root(loaded.path)
     recipe = loaded.path.absolute().relative_to(root).as_posix()
     if not recipe.isprintable():
-        raise MachineError(f"{recipe!r}: the path holds characters that a workflow cannot", hint="rename the file")
+        raise MachineError(f"{recipe!r}: a workflow cannot hold the characters of this path", hint="rename the file")
     text = workflow_text(loaded, recipe, cron, oidc=oidc)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", loaded.path.stem)
     path = root / ".github" / "workflows" / f"hubmerge-{name}.yml"
     if path.exists() and not force and path.read_text(encoding="utf-8") != text:
-        raise MachineError(f"{path}: is there already and differs", hint="add --force to replace it")
+        raise MachineError(f"{path}: a different workflow exists", hint="add --force to replace it", file=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path

@@ -1,4 +1,4 @@
-"""Prepares the job on the Hub that runs a recipe by itself, and tells what it is before anything is made."""
+"""Plan of the job on the Hub that runs a recipe."""
 
 from __future__ import annotations
 
@@ -34,23 +34,33 @@ _TIMEOUT = re.compile(r"[0-9]{1,4}[smhd]")
 def plan_job(
     loaded: LoadedRecipe, *, schedule: str | None, flavor: str, timeout: str, author_type: Callable[[str], str]
 ) -> HubJob:
-    """Return the job for a recipe; without a schedule one that webhooks start.
+    """Plan the job for a recipe.
+
+    Args:
+        loaded: the recipe.
+        schedule: when to run; None for a job that webhooks start.
+        flavor: hardware of the Hub.
+        timeout: longest time of one run, such as `6h`.
+        author_type: returns the kind of an author, `user` or `org`.
 
     Raises:
-        RecipeError: the recipe publishes nothing, or names folders of this machine.
-        MachineError: schedule or time cannot be read.
+        RecipeError: the recipe publishes nothing, or names local folders.
+        MachineError: the schedule or the timeout cannot be read.
     """
     publish = loaded.recipe.publish
     if publish is None:
-        message = "a recipe that merges by itself publishes its steps: it has no `publish`"
+        message = "automatic merging needs a recipe that publishes its steps: the key `publish` is missing"
         raise RecipeError(Problem(message, "add `publish: {repo: owner/name}`", str(loaded.path)))
     for name in _local(loaded):
-        message = f"{name} is a folder of this machine: a job on the Hub cannot read it"
-        raise RecipeError(Problem(message, "push it to a repo on the Hub", str(loaded.path)))
+        message = f"{name} is a local folder: a job on the Hub cannot read it"
+        raise RecipeError(Problem(message, "upload it to a repo on the Hub and write owner/name", str(loaded.path)))
     if schedule is not None and _SCHEDULE.fullmatch(schedule) is None:
-        raise MachineError(f"{schedule!r} is no schedule", hint="expected @hourly, @daily, ... or five cron fields")
+        raise MachineError(
+            f"{schedule!r} is not a schedule: expected @hourly, @daily, ... or five cron fields",
+            hint="--schedule @daily",
+        )
     if _TIMEOUT.fullmatch(timeout) is None:
-        raise MachineError(f"{timeout!r} is no time", hint="expected for example 90m, 6h or 1d")
+        raise MachineError(f"{timeout!r} is not a time: expected for example 90m, 6h or 1d", hint="--timeout 6h")
     lock = read_lock(loaded)
     environment = {
         "HUBMERGE_REQUIREMENT": f"hubmerge=={VERSION}",
@@ -78,8 +88,8 @@ def _watched(loaded: LoadedRecipe, author_type: Callable[[str], str]) -> Iterato
         if isinstance(item, ModelQuery):
             yield author_type(item.author), item.author
         elif isinstance(item, ModelCollection):
-            message = f"{item}: no webhook tells that a collection changed"
-            raise RecipeError(Problem(message, "leave out --on-update and use --schedule", str(loaded.path)))
+            message = f"{item}: the Hub has no webhook for changes of a collection"
+            raise RecipeError(Problem(message, "replace --on-update by --schedule @daily", str(loaded.path)))
         else:
             yield "model", item.model.path
             if item.model.adapter is not None:

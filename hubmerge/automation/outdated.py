@@ -1,4 +1,4 @@
-"""What moved on the Hub since a stream was locked: new commits, new entries, repos that are gone or gated now."""
+"""Changes on the Hub since a stream was locked: new commits, new entries, deleted and gated repos."""
 
 from __future__ import annotations
 
@@ -15,12 +15,22 @@ from hubmerge.support.text import short_commit
 from merge_recipes import LoadedRecipe, LockedModel, ModelReference, StreamEntry
 
 ChangeKind = Literal["new commit", "new entry", "not merged yet", "deleted", "gated", "disabled"]
-Ask = Callable[[str, str, str | None], RepoStatus]
+GetStatus = Callable[[str, str, str | None], RepoStatus]
 
 
 @dataclass(frozen=True)
 class Change:
-    """One thing that moved. `was` and `now` are commits; `effect` says what the next run makes of it."""
+    """One change on the Hub.
+
+    Attributes:
+        change: the kind of change.
+        kind: the kind of repo.
+        name: name of the stream entry or of the task.
+        reference: the reference in the recipe.
+        was: the pinned commit, None for a new entry.
+        now: the newest commit, None if the repo cannot be read.
+        effect: the effect on the next run, in words.
+    """
 
     change: ChangeKind
     kind: Literal["base model", "model", "adapter", "dataset"]
@@ -31,7 +41,7 @@ class Change:
     effect: str
 
     def to_dict(self) -> dict[str, Any]:
-        """The news as plain JSON values."""
+        """Return the change as plain JSON values."""
         return asdict(self)
 
 
@@ -59,47 +69,49 @@ def find_changes(loaded: LoadedRecipe) -> Changes:
         HubError: the Hub does not answer, or the target repo holds another stream.
     """
     publish = loaded.recipe.publish
-    held = PinnedCommits.gather(loaded)
-    growth = expand(loaded.recipe, held.models, held.merged, find_models, None)
-    ask = functools.cache(repo_status)
-    changes = [*_base(loaded, held, ask)]
-    changes += _models(loaded, held, ask, {str(entry.model) for entry in growth.entries})
-    changes += _entries(growth.entries, held, ask, publishes=publish is not None)
-    return Changes((*changes, *_datasets(loaded, held, ask)))
+    pinned = PinnedCommits.gather(loaded)
+    expansion = expand(loaded.recipe, pinned.models, pinned.merged, find_models, None)
+    get_status = functools.cache(repo_status)
+    changes = [*_base(loaded, pinned, get_status)]
+    changes += _models(loaded, pinned, get_status, {str(entry.model) for entry in expansion.entries})
+    changes += _entries(expansion.entries, pinned, get_status, publishes=publish is not None)
+    return Changes((*changes, *_datasets(loaded, pinned, get_status)))
 
 
-def _base(loaded: LoadedRecipe, held: PinnedCommits, ask: Ask) -> Iterator[Change]:
-    if held.locks:
-        base = held.locks[0].base_model
+def _base(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus) -> Iterator[Change]:
+    if pinned.locks:
+        base = pinned.locks[0].base_model
         if base.reference == loaded.recipe.base_model:
-            yield from _moved("base model", base.name, base.reference, [base], ask, "none: the stream keeps its commit")
+            yield from _changed(
+                "base model", base.name, base.reference, [base], get_status, "none: the stream keeps its pinned commit"
+            )
 
 
-def _models(loaded: LoadedRecipe, held: PinnedCommits, ask: Ask, wanted: set[str]) -> Iterator[Change]:
-    """New commits, and repos that cannot be read any more, of the checkpoints that a lock names."""
-    models = held.models
+def _models(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus, listed: set[str]) -> Iterator[Change]:
+    """Yield new commits of the locked checkpoints, and those whose repos can no longer be read."""
+    models = pinned.models
     for index, model in enumerate(models):
         same = [one for one in models if str(one.reference) == str(model.reference)]
-        if same[0] is not model or str(model.reference) not in wanted:
+        if same[0] is not model or str(model.reference) not in listed:
             continue
         step = index + 1
         effect = {
-            "append": "a new step at the end",
-            "replay": f"the stream is replayed from {step_tag(step)} on",
-            "ignore": "none: the recipe says on_update: ignore",
+            "append": "adds a step at the end",
+            "replay": f"replays the stream from {step_tag(step)}",
+            "ignore": "none: the recipe has on_update: ignore",
         }[loaded.recipe.on_update]
-        lost = "none: it is merged" if index < held.merged else "the run cannot read it"
-        yield from _moved("model", model.name, model.reference, same, ask, effect, lost)
+        lost = "none: already merged" if index < pinned.merged else "the run fails: it cannot read the repo"
+        yield from _changed("model", model.name, model.reference, same, get_status, effect, lost)
 
 
-def _moved(
+def _changed(
     kind: Literal["base model", "model"],
     name: str,
     reference: ModelReference,
     locked: Sequence[LockedModel],
-    ask: Ask,
+    get_status: GetStatus,
     effect: str,
-    lost: str = "a run that reads it will fail",
+    lost: str = "a run that reads it fails",
 ) -> Iterator[Change]:
     if reference.is_local:
         return
@@ -109,41 +121,47 @@ def _moved(
     if reference.adapter is not None and not reference.adapter.is_local:
         parts.append(("adapter", reference.adapter, [model.adapter_commit for model in locked]))
     for part, place, known in parts:
-        now = ask("model", place.path, place.revision)
+        now = get_status("model", place.path, place.revision)
         if now.state != "there":
             yield Change(now.state, part, name, str(place), known[-1], None, lost)
         elif now.commit not in known:
             yield Change("new commit", part, name, str(place), known[-1], now.commit, effect)
 
 
-def _entries(entries: Iterable[StreamEntry], held: PinnedCommits, ask: Ask, *, publishes: bool) -> Iterator[Change]:
-    """Entries that no lock names, and those that are locked but not yet published."""
-    known = {str(model.reference): model for model in held.models}
+def _entries(
+    entries: Iterable[StreamEntry], pinned: PinnedCommits, get_status: GetStatus, *, publishes: bool
+) -> Iterator[Change]:
+    """Yield entries that are not locked, and entries that are locked but not published."""
+    known = {str(model.reference): model for model in pinned.models}
     for index, entry in enumerate(entries):
         reference = str(entry.model)
         if reference not in known:
-            now = RepoStatus("there") if entry.model.is_local else ask("model", entry.model.path, entry.model.revision)
-            effect = "a new step" if now.state == "there" else f"the run cannot read it: {now.state}"
+            now = (
+                RepoStatus("there")
+                if entry.model.is_local
+                else get_status("model", entry.model.path, entry.model.revision)
+            )
+            effect = "adds a step" if now.state == "there" else f"the run fails: the repo is {now.state}"
             yield Change("new entry", "model", entry.name, reference, None, now.commit, effect)
-        elif publishes and index >= held.merged:
+        elif publishes and index >= pinned.merged:
             commit = known[reference].commit
-            yield Change("not merged yet", "model", entry.name, reference, None, commit, "a step that is still missing")
+            yield Change("not merged yet", "model", entry.name, reference, None, commit, "adds the missing step")
 
 
-def _datasets(loaded: LoadedRecipe, held: PinnedCommits, ask: Ask) -> Iterator[Change]:
-    locked = {(data.path, data.revision): data.commit for lock in reversed(held.locks) for data in lock.datasets}
-    told = set()
+def _datasets(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus) -> Iterator[Change]:
+    locked = {(data.path, data.revision): data.commit for lock in reversed(pinned.locks) for data in lock.datasets}
+    seen = set()
     for task in loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ():
         key = (task.dataset.written_path, task.dataset.revision)
-        if task.dataset.is_local or key not in locked or key in told:
+        if task.dataset.is_local or key not in locked or key in seen:
             continue
-        told.add(key)
-        now = ask("dataset", *key)
+        seen.add(key)
+        now = get_status("dataset", *key)
         if now.state != "there":
-            lost = "a run that scores the task will fail"
+            lost = "a run that scores the task fails"
             yield Change(now.state, "dataset", task.name, key[0], locked[key], None, lost)
         elif now.commit != locked[key]:
-            effect = "none: the stream keeps its commit"
+            effect = "none: the stream keeps its pinned commit"
             yield Change("new commit", "dataset", task.name, key[0], locked[key], now.commit, effect)
 
 

@@ -1,7 +1,7 @@
-"""Receives the Hub's webhooks: checks the secret, answers at once, and only notes that something happened.
+"""HTTP server for webhooks of the Hub: checks the secret, answers at once and wakes the watcher.
 
-Whatever the message says is not acted on: it wakes the watcher, which asks the Hub itself. So a forged or repeated
-message can cost one look at the Hub and nothing else.
+The content of a message is ignored: the watcher then checks the Hub itself. A forged or repeated message costs one
+check and has no other effect.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ STOP_SECONDS = 5.0
 
 
 class Receiver:
-    """A small HTTP server in a thread; every message with the right secret calls `wake`."""
+    """HTTP server in a thread; each message with the right secret calls `wake`."""
 
     def __init__(self, host: str, port: int, secret: str, wake: Callable[[], None]) -> None:
         self._secret = secret.encode()
@@ -43,7 +43,7 @@ class Receiver:
 
     @property
     def address(self) -> str:
-        """Where messages are received."""
+        """The address of the server."""
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
@@ -61,13 +61,13 @@ class Receiver:
     async def _receive(self, request: Request) -> Response:
         given = request.headers.get(SECRET_HEADER, "").encode("latin-1", errors="replace")
         if not hmac.compare_digest(given, self._secret):
-            return JSONResponse({"error": "the secret is missing or wrong"}, status_code=401)
+            return JSONResponse({"error": "missing or wrong secret"}, status_code=401)
         received = 0
         try:
             async for part in request.stream():
                 received += len(part)
                 if received > MAX_BODY_BYTES:
-                    return JSONResponse({"error": "the message is too large"}, status_code=413)
+                    return JSONResponse({"error": "message too large"}, status_code=413)
         except ClientDisconnect:
             return Response(status_code=499)
         self._wake()
@@ -84,6 +84,6 @@ def _bind(host: str, port: int) -> socket.socket:
         return socket.create_server((host.strip("[]"), port), family=family, backlog=128)
     except OSError as error:
         raise MachineError(
-            f"--listen {host}:{port}: cannot listen there: {error.strerror or error}",
-            hint="choose another port, or 0 for any free one",
+            f"--listen {host}:{port}: {error.strerror or error}",
+            hint="choose another port, or 0 for a free one",
         ) from error

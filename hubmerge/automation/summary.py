@@ -1,4 +1,4 @@
-"""What a run did, as Markdown for the summary page of a job."""
+"""Summary of a run as Markdown, for the summary page of a CI job."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from hubmerge.cards.markup import code, plain, table
 from hubmerge.report.accuracy import AccuracyMatrix, percent
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.support.names import step_tag
-from hubmerge.support.text import short_commit
+from hubmerge.support.text import counted, short_commit
 
 
 def summary_text(report: RunReport, done: Sequence[StepReport], addresses: Sequence[str]) -> str:
-    """Return the summary of a run: what was merged now, where it lies, and the accuracy matrix so far.
+    """Return the summary of a run: new steps, their addresses, and the accuracy matrix.
 
-    `addresses` are the web addresses of the published steps.
+    Args:
+        report: the report of the stream.
+        done: reports of the steps of this run.
+        addresses: web addresses of the published steps.
     """
-    lines = [f"## {len(done)} new step(s)" if done else "## Nothing to do", ""]
+    lines = [f"## {counted(len(done), 'new step')}" if done else "## Nothing to do", ""]
     for step in done:
         published = next((one for one in addresses if one.endswith(f"/{step_tag(step.step)}")), None)
         where = f": <{published}>" if published is not None else ""
@@ -46,6 +49,6 @@ def accuracy_table(matrix: AccuracyMatrix, names: Mapping[int, str]) -> str:
 
 
 def append_summary(file: Path, text: str) -> None:
-    """Add a summary to the end of a file, which CI services gather from several steps."""
+    """Append a summary to a file; CI services collect the summaries of several steps in one file."""
     with file.open("a", encoding="utf-8") as stream:
         stream.write(text + "\n")

@@ -1,4 +1,4 @@
-"""Look at the Hub again and again, or when it calls, and run the recipe whenever something moved."""
+"""Watcher that checks the Hub at intervals or after a webhook, and runs the recipe when something changed."""
 
 from __future__ import annotations
 
@@ -14,20 +14,31 @@ from hubmerge.automation.outdated import Change, find_changes
 from hubmerge.errors import HubmergeError, MachineError
 from hubmerge.stream.load import load
 from hubmerge.support.progress import Progress, SilentProgress
+from hubmerge.support.text import counted
 from merge_recipes import RecipeError
 
 DEFAULT_SECONDS = 600.0
 LONGEST_WAIT_SECONDS = 3600.0
 QUIET_SECONDS = 1.0
-"""How long it must be quiet after a webhook before the Hub is looked at: uploads often come in several commits."""
+"""Time without webhooks before a check: an upload often makes several commits."""
 
-LONGEST_UNQUIET = 30
+MAX_QUIET_WAITS = 30
+"""Number of quiet times waited for at most, so that frequent webhooks cannot postpone a check forever."""
+
 SECRET_VARIABLE = "HUBMERGE_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
 
 
 @dataclass
 class Watcher:
-    """One recipe under watch. `handled` is the news that a run could make nothing of."""
+    """Watcher of one recipe.
+
+    Attributes:
+        recipe: the file, read again before each check.
+        work_dir: folder for states and caches.
+        progress: receives one note and one event for each check.
+        handled: the changes that the last run had nothing to merge for.
+        failures: number of failed checks in a row.
+    """
 
     recipe: Path
     work_dir: Path
@@ -36,38 +47,38 @@ class Watcher:
     failures: int = 0
 
     def check(self) -> None:
-        """Look once, run if something moved, and tell the outcome in one line. Errors are told, not raised."""
+        """Check once, run if something changed, and report the outcome in one line. Errors are reported, not raised."""
         try:
-            told, steps = self._look()
+            outcome, steps = self._check_and_run()
             self.failures = 0
         except (HubmergeError, RecipeError, OSError) as error:
             self.failures += 1
             first = str(error).splitlines()[0]
-            told, steps = f"failed ({self.failures} in a row): {first}", 0
+            outcome, steps = f"failed ({self.failures} in a row): {first}", 0
         now = datetime.now(timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
-        self.progress.note(f"{now} {told}")
-        self.progress.event("check", {"at": now, "told": told, "steps": steps, "failures": self.failures})
+        self.progress.note(f"{now} {outcome}")
+        self.progress.event("check", {"at": now, "told": outcome, "steps": steps, "failures": self.failures})
 
-    def _look(self) -> tuple[str, int]:
-        # The recipe is read anew each time: whoever edits it need not start the watcher again.
+    def _check_and_run(self) -> tuple[str, int]:
+        # Read again each time, so that an edited recipe takes effect without a restart.
         loaded = load(self.recipe, SilentProgress())
         changes = find_changes(loaded)
         if not changes:
-            return "nothing moved", 0
+            return "nothing changed", 0
         if changes == self.handled:
-            return f"nothing new ({_counted(changes)} as before)", 0
+            return f"nothing new ({counted(len(changes), 'change')} as before)", 0
         from hubmerge.run.run import Run
 
         with Run.open(loaded, self.work_dir, SilentProgress()) as run:
             done = [f"{step.step} ({step.name})" for step in run.steps()]
-        # Where a run had something to do, more may have moved meanwhile: the next look tells.
+        # Something else may have changed during a run that merged steps: check again.
         self.handled = None if done else changes
         if not done:
-            return f"{_counted(changes)}: nothing to merge", 0
-        return f"{_counted(changes)}: merged step {', '.join(done)}", len(done)
+            return f"{counted(len(changes), 'change')}: nothing to merge", 0
+        return f"{counted(len(changes), 'change')}: merged step {', '.join(done)}", len(done)
 
     def wait_seconds(self, every: float) -> float:
-        """How long to wait until the next look: `every`, and after failures longer, at most an hour or `every`."""
+        """Return the seconds until the next check: `every`, doubled after each failure up to an hour (or `every`)."""
         if not self.failures:
             return every
         wait = min(every * 2.0 ** min(self.failures, 16), max(every, LONGEST_WAIT_SECONDS))
@@ -75,13 +86,18 @@ class Watcher:
 
 
 def watch(recipe: Path, work_dir: Path, every: float | None, listen: tuple[str, int] | None, progress: Progress) -> int:
-    """Watch a recipe until SIGTERM or SIGINT; the first look is taken at once.
+    """Watch a recipe until SIGTERM or SIGINT; the first check is immediate.
 
-    Without `every` but with `listen`, the Hub is looked at only when it calls, and after a failure.
+    Args:
+        recipe: the file of the recipe.
+        work_dir: folder for states and caches.
+        every: seconds between two checks. With `listen` alone, checks follow webhooks and failures only.
+        listen: host and port of the server for webhooks.
+        progress: receives one note and one event for each check.
 
     Raises:
         RecipeError: the recipe cannot be read at the start.
-        MachineError: `listen` without a secret, or an address that cannot be used.
+        MachineError: there is no secret for `listen`, or the address cannot be used.
     """
     load(recipe, progress)
     watcher = Watcher(recipe, work_dir, progress)
@@ -103,26 +119,20 @@ def watch(recipe: Path, work_dir: Path, every: float | None, listen: tuple[str, 
 def _listen(stack: ExitStack, listen: tuple[str, int], wake: threading.Event, progress: Progress) -> None:
     secret = os.environ.get(SECRET_VARIABLE, "")
     if not secret:
-        raise MachineError(
-            "--listen needs the secret that the webhook was made with", hint=f"set {SECRET_VARIABLE} to it"
-        )
+        raise MachineError("--listen needs the secret of the webhook", hint=f"set {SECRET_VARIABLE}")
     from hubmerge.automation.receiver import Receiver
 
     receiver = stack.enter_context(Receiver(*listen, secret, wake.set))
-    progress.note(f"waiting for webhooks at {receiver.address}")
+    progress.note(f"listening for webhooks at {receiver.address}")
     progress.event("listening", {"address": receiver.address})
 
 
 def _wait(watcher: Watcher, every: float | None, wake: threading.Event) -> None:
-    """Wait until it is time to look again, or until the Hub called and has been quiet for a moment."""
+    """Wait for the next check: until the time is over, or until a webhook came and no other one followed."""
     pause = every if every is not None else LONGEST_WAIT_SECONDS if watcher.failures else None
-    called = wake.wait(None if pause is None else watcher.wait_seconds(pause))
-    for _ in range(LONGEST_UNQUIET):
-        if not called:
+    woken = wake.wait(None if pause is None else watcher.wait_seconds(pause))
+    for _ in range(MAX_QUIET_WAITS):
+        if not woken:
             return
         wake.clear()
-        called = wake.wait(QUIET_SECONDS)
-
-
-def _counted(changes: tuple[Change, ...]) -> str:
-    return f"{len(changes)} thing{'s' if len(changes) > 1 else ''} moved"
+        woken = wake.wait(QUIET_SECONDS)

@@ -54,27 +54,23 @@ app.add_typer(hub, name="hub", rich_help_panel=TOOLS)
 app.command(rich_help_panel=TOOLS)(demo)
 
 
-def _print_version(value: bool) -> None:
-    if value:
-        print(f"hubmerge {VERSION}")
-        raise typer.Exit
-
-
 @app.callback()
 def top(
     context: typer.Context,
     *,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     """Merge fine-tuned models from the Hugging Face Hub into one, and publish every step."""
-    _help_without_command(context)
+    if version:
+        print(f"hubmerge {VERSION}")
+        raise typer.Exit
+    print_help_without_command(context)
 
 
 @deploy.callback()
 @hub.callback()
-def _help_without_command(context: typer.Context) -> None:
+def print_help_without_command(context: typer.Context) -> None:
+    """Print the help of a group that is called without a command."""
     if context.invoked_subcommand is None:
         print(context.get_help())
         raise typer.Exit

@@ -16,31 +16,10 @@ MERGE, CHECK, PUBLISH, AUTOMATE, STUDY, TOOLS = "Merge", "Check", "Publish", "Au
 RECIPE_HELP = "YAML file of the recipe."
 
 
-def _choose_quiet(context: typer.Context, *, value: bool) -> bool:
-    if value:
-        _choose(context, "quiet")
-    return value
-
-
-def _choose_json(context: typer.Context, *, value: bool) -> bool:
-    if value:
-        _choose(context, "json")
-    return value
-
-
-def _choose(context: typer.Context, chosen: str) -> None:
-    command = context.ensure_object(CommandContext)
-    if command.output_format not in ("text", chosen):
-        raise typer.BadParameter("--quiet and --json exclude each other")
-    command.output_format = "json" if chosen == "json" else "quiet"
-
-
 Recipe: TypeAlias = Annotated[Path, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)]
-Quiet: TypeAlias = Annotated[
-    bool, typer.Option("--quiet", "-q", callback=_choose_quiet, help="Print errors and nothing else.")
-]
+Quiet: TypeAlias = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors and nothing else.")]
 Json: TypeAlias = Annotated[
-    bool, typer.Option("--json", callback=_choose_json, help="Print one JSON object per line instead of text and bars.")
+    bool, typer.Option("--json", help="Print one JSON object per line instead of text and bars.")
 ]
 WorkDir: TypeAlias = Annotated[
     Path, typer.Option(metavar="DIR", help="Folder for states and caches.", show_default="user cache")
@@ -48,6 +27,14 @@ WorkDir: TypeAlias = Annotated[
 WORK_DIR = user_cache_folder("runs")
 
 
-def command_context(context: typer.Context) -> CommandContext:
-    """Return the settings that all commands share."""
-    return context.ensure_object(CommandContext)
+def command_context(context: typer.Context, *, quiet: bool, json: bool) -> CommandContext:
+    """Return the settings that all commands share, with the chosen output format.
+
+    Raises:
+        BadParameter: both formats are chosen.
+    """
+    if quiet and json:
+        raise typer.BadParameter("--quiet and --json exclude each other")
+    command = context.ensure_object(CommandContext)
+    command.output_format = "json" if json else "quiet" if quiet else "text"
+    return command

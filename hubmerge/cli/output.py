@@ -62,7 +62,7 @@ class JsonLines(SilentProgress):
     def stage(self, title: str, total: float | None = None, unit: str = "") -> Iterator[Advance]:
         """Write the stage when it ends, with its seconds."""
         started = time.monotonic()
-        yield lambda done: None
+        yield lambda _: None
         self.event("stage", {"title": title, "seconds": round(time.monotonic() - started, 3)})
 
 

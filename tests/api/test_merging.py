@@ -17,7 +17,7 @@ from tests.stage import Stage
 
 @pytest.fixture(scope="module")
 def folders(stage: Stage) -> tuple[Path, list[Path]]:
-    """The base model and the checkpoints of the stage, as folders."""
+    """Return the base model and the checkpoints of the stage, as folders."""
     return Path(snapshot_download(stage.base)), [Path(snapshot_download(repo)) for repo in stage.towers.values()]
 
 

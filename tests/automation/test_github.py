@@ -32,7 +32,7 @@ def written(sources: Sources, hubmerge: Command) -> Callable[..., Path]:
         recipe = sources.recipe(scored=True, on_update="append")
         status, output, errors = hubmerge("init", recipe, "--github", "--force", *options)
         assert status == 0, errors
-        assert "left to do" in output
+        assert "next: " in output
         return sources.folder / ".github" / "workflows" / "hubmerge-recipe.yml"
 
     return write
@@ -151,7 +151,7 @@ def test_a_new_commit_leads_to_a_step_and_nothing_new_to_none(
         outcomes.append(job(which))
         assert outcomes[-1].outputs == {"moved": "true"}, outcomes[-1].log
         assert outcomes[-1].ran == ["Ask what moved", "Merge, score, publish"]
-        assert "## 1 new step(s)" in outcomes[-1].summary
+        assert "## 1 new step" in outcomes[-1].summary
         assert "| step | first | average |" in outcomes[-1].summary
         assert os.environ["HF_TOKEN"] not in outcomes[-1].log + outcomes[-1].summary
     assert sources.titles() == [f"step-02: merge {name}-2", f"step-01: merge {name}"]
@@ -179,7 +179,7 @@ def test_init_refuses_what_cannot_merge_by_itself(sources: Sources, hubmerge: Co
     recipe = sources.recipe()
     status, _, errors = hubmerge("init", recipe, "--github")
     assert status == 5
-    assert "no git repository" in errors
+    assert "not in a git repository" in errors
     (sources.folder / ".git").mkdir()
     assert hubmerge("init", recipe, "--github")[0] == 0
     status, _, errors = hubmerge("init", recipe, "--github", "--oidc")
@@ -187,7 +187,7 @@ def test_init_refuses_what_cannot_merge_by_itself(sources: Sources, hubmerge: Co
     assert "--force" in errors
     status, _, errors = hubmerge("init", recipe, "--github", "--force", "--every", "0 0 * * *\n- x")
     assert status == 5
-    assert "no schedule" in errors
+    assert "not a schedule" in errors
     status, _, errors = hubmerge("init", sources.recipe(publish=None), "--github")
     assert status == 2
     assert "publish" in errors

@@ -108,15 +108,15 @@ RECIPE = {
 def test_nothing_is_made_without_yes(deploy: Callable[..., tuple[int, str]], jobs_hub: JobsHub) -> None:
     status, output = deploy(RECIPE)
     assert status == 0
-    assert "a scheduled job on the Hub: @daily" in output
-    assert "nothing was made" in output
+    assert "scheduled job on the Hub: @daily" in output
+    assert "nothing was created" in output
     assert jobs_hub.posts == []
 
 
 def test_a_scheduled_job_is_made_once(deploy: Callable[..., tuple[int, str]], jobs_hub: JobsHub) -> None:
     status, output = deploy(RECIPE, "--schedule", "0 4 * * *", "--flavor", "a10g-small", "--timeout", "2h", "--yes")
     assert status == 0, output
-    assert "made job scheduled-1" in output
+    assert "created job scheduled-1" in output
     ((path, body),) = jobs_hub.posts
     assert path == "/api/scheduled-jobs/me"
     assert (body["schedule"], body["concurrency"]) == ("0 4 * * *", False)
@@ -165,10 +165,10 @@ def test_a_refusal_is_told_and_nothing_is_made(deploy: Callable[..., tuple[int, 
     ("changes", "options", "status", "message"),
     [
         ({"publish": None}, (), 2, "publish"),
-        ({"models": [{"model": "./mine"}]}, (), 2, "./mine is a folder of this machine"),
+        ({"models": [{"model": "./mine"}]}, (), 2, "./mine is a local folder"),
         ({"models": [{"collection": "me/all-0123"}]}, ("--on-update",), 2, "--schedule"),
-        ({}, ("--schedule", "often"), 5, "no schedule"),
-        ({}, ("--timeout", "6"), 5, "no time"),
+        ({}, ("--schedule", "often"), 5, "not a schedule"),
+        ({}, ("--timeout", "6"), 5, "not a time"),
     ],
 )
 def test_what_cannot_run_on_the_hub(
@@ -193,7 +193,7 @@ def test_the_command_of_the_job_merges_what_moved(sources: Sources, tmp_path: Pa
         "HUBMERGE_REQUIREMENT": "hubmerge",
         "HUBMERGE_RECIPE": sources.recipe().read_text(),
     }
-    for expected in ("step-01", "nothing moved"):
+    for expected in ("step-01", "nothing changed"):
         done = subprocess.run(["bash", "-c", script], cwd=folder, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert expected in done.stdout

@@ -40,7 +40,7 @@ def test_a_query_is_locked_in_the_order_of_creation(sources: Sources, hubmerge: 
     before = path.read_bytes()
     sources.push("c")
     sources.push("z", 1)
-    assert "what 1 query(s) find" in hubmerge("check", recipe)[1]
+    assert "OK: opcm, 1 query" in hubmerge("check", recipe)[1]
     assert hubmerge("lock", recipe)[0] == 0
     again = Lock.from_yaml(path.read_text())
     assert again.models[:3] == lock.models
@@ -92,14 +92,14 @@ def test_what_moved_is_told_and_merged(sources: Sources, hubmerge: Command, tmp_
     assert changes(hubmerge, recipe) == (10, [("new entry", name)])
     assert hubmerge("run", recipe)[0] == 0
     assert changes(hubmerge, recipe) == (0, [])
-    assert "nothing moved" in hubmerge("outdated", recipe)[1]
+    assert "nothing changed" in hubmerge("outdated", recipe)[1]
 
     sources.push("second", 1)
     newest = sources.push("first", 2)
     assert changes(hubmerge, recipe) == (10, [("new commit", name), ("new entry", second)])
     table = hubmerge("outdated", recipe)[1]
     assert newest[:12] in table
-    assert "a new step at the end" in table
+    assert "adds a step at the end" in table
 
     summary = tmp_path / "summary.md"
     summary.write_text("before\n")
@@ -112,7 +112,7 @@ def test_what_moved_is_told_and_merged(sources: Sources, hubmerge: Command, tmp_
     report = json.loads(Path(hf_hub_download(sources.target, "hubmerge.json")).read_text())
     assert all(set(step["scores"]) == {"first"} for step in report["steps"])
     text = summary.read_text()
-    assert text.startswith("before\n## 2 new step(s)")
+    assert text.startswith("before\n## 2 new steps")
     assert f"{sources.target}/tree/step-03" in text
     assert "| step | first | average |" in text
     assert text.count("\n| ") >= 4
@@ -150,7 +150,7 @@ def test_a_base_model_and_a_dataset_that_moved_are_told(sources: Sources, hubmer
     api.upload_file(repo_id=dataset, repo_type="dataset", path_in_repo="b.csv", path_or_fileobj=b"x\n2\n")
     status, told = changes(hubmerge, recipe)
     assert (status, [change for change, _ in told]) == (10, ["new commit", "new commit"])
-    assert hubmerge("outdated", recipe)[1].count("none: the stream keeps its commit") == 2
+    assert hubmerge("outdated", recipe)[1].count("none: the stream keeps its pinned commit") == 2
     api.delete_repo(dataset, repo_type="dataset")
     assert ("deleted", "first") in changes(hubmerge, recipe)[1]
 

@@ -42,12 +42,12 @@ def test_a_watcher_merges_what_moved_and_nothing_else(sources: Sources, tmp_path
     watcher = Watcher(sources.recipe(on_update="append"), tmp_path / "work", told)
     watcher.check()
     watcher.check()
-    assert "1 thing moved: merged step 1" in told.lines[0]
-    assert told.lines[1].endswith("nothing moved")
+    assert "1 change: merged step 1" in told.lines[0]
+    assert told.lines[1].endswith("nothing changed")
     sources.push("first", 1)
     sources.push("second", 2)
     watcher.check()
-    assert "2 things moved: merged step 2" in told.lines[2]
+    assert "2 changes: merged step 2" in told.lines[2]
     assert sources.tags() == ["step-01", "step-02", "step-03"]
     assert all("\n" not in line for line in told.lines)
 
@@ -60,8 +60,8 @@ def test_what_a_run_makes_nothing_of_is_not_run_again(sources: Sources, tmp_path
     sources.push("first", 1)
     watcher.check()
     watcher.check()
-    assert told.lines[1].endswith("1 thing moved: nothing to merge")
-    assert told.lines[2].endswith("nothing new (1 thing moved as before)")
+    assert told.lines[1].endswith("1 change: nothing to merge")
+    assert told.lines[2].endswith("nothing new (1 change as before)")
 
 
 def test_failures_are_told_and_waited_for_longer_and_longer(sources: Sources, tmp_path: Path) -> None:
@@ -196,8 +196,8 @@ def test_a_watcher_looks_again_and_stops_at_once(sources: Sources, start: Start,
     sources.push("first")
     watching = start(sources.recipe(), "--every", "0.2s", "--work-dir", tmp_path / "work")
     assert watching.next("check")["steps"] == 1
-    assert watching.next("check")["told"] == "nothing moved"
-    assert watching.next("check")["told"] == "nothing moved"
+    assert watching.next("check")["told"] == "nothing changed"
+    assert watching.next("check")["told"] == "nothing changed"
     assert watching.stop() == (0, "")
     watching.next("stopped")
 

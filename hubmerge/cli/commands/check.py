@@ -16,6 +16,6 @@ def check(
     json: Json = False,
 ) -> int:
     """Check a recipe without network access."""
-    progress = command_context(context).progress()
+    progress = command_context(context, quiet=quiet, json=json).progress()
     progress.note(f"{recipe}: {recipes.check(recipe, progress=progress)}")
     return 0

@@ -25,7 +25,7 @@ def demo(
     json: Json = False,
 ) -> int:
     """Train a tiny CLIP stream and merge it on an embedded Hub."""
-    command = command_context(context)
+    command = command_context(context, quiet=quiet, json=json)
     tools.demo(
         root,
         namespace=namespace,

@@ -33,7 +33,7 @@ def hub_job(
     """Create a job on the Hub, scheduled or started by webhooks."""
     if on_update and schedule is not None:
         raise typer.BadParameter("--schedule and --on-update exclude each other")
-    progress = command_context(context).progress()
+    progress = command_context(context, quiet=quiet, json=json).progress()
     when = None if on_update else schedule or "@daily"
     loaded = recipes.load(recipe, progress=progress)
     job = automation.plan_hub_job(loaded, schedule=when, flavor=flavor, timeout=timeout)

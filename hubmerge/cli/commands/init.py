@@ -24,7 +24,7 @@ def init(
     """Write the workflow that runs a recipe on a schedule."""
     if not github:
         raise typer.BadParameter("name the service: --github is the only one", param_hint="--github")
-    progress = command_context(context).progress()
+    progress = command_context(context, quiet=quiet, json=json).progress()
     loaded = recipes.load(recipe, progress=progress)
     path = automation.init_github(loaded, cron=every, oidc=oidc, force=force)
     target = loaded.recipe.publish.repo if loaded.recipe.publish is not None else ""

@@ -22,7 +22,7 @@ def lock(
     json: Json = False,
 ) -> int:
     """Write RECIPE.lock.yaml: one commit for every reference."""
-    progress = command_context(context).progress()
+    progress = command_context(context, quiet=quiet, json=json).progress()
     written = recipes.lock(recipe, update=update, progress=progress)
     models, datasets = len(written.lock.models), len(written.lock.datasets)
     state = "written" if written.changed else "unchanged"

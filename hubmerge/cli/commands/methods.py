@@ -17,9 +17,10 @@ def methods(
     json: Json = False,
 ) -> int:
     """List the merge methods, built-in and from plug-ins."""
-    progress = command_context(context).progress()
+    command = command_context(context, quiet=quiet, json=json)
+    progress = command.progress()
     for method in tools.methods():
-        progress.event("method", asdict(method)) if command_context(context).output_format == "json" else progress.note(
-            str(method)
-        )
+        progress.event("method", asdict(method))
+        if command.output_format == "text":
+            progress.note(str(method))
     return 0

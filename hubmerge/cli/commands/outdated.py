@@ -19,7 +19,7 @@ def outdated(
     json: Json = False,
 ) -> int:
     """Show what changed on the Hub; exit status 10 if something did."""
-    progress = command_context(context).progress()
+    progress = command_context(context, quiet=quiet, json=json).progress()
     loaded = recipes.load(recipe, progress=progress)
     changes = published.outdated(loaded, progress=progress)
     progress.note(str(changes))

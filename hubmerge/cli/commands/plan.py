@@ -16,7 +16,7 @@ def plan(
     json: Json = False,
 ) -> int:
     """Show what a run would do; reads file headers only."""
-    progress = command_context(context).progress()
+    progress = command_context(context, quiet=quiet, json=json).progress()
     planned = merging.plan(recipe, progress=progress)
     progress.event("plan", planned.to_dict())
     progress.note(str(planned))

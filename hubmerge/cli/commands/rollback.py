@@ -36,7 +36,7 @@ def rollback(
     json: Json = False,
 ) -> int:
     """Restore an earlier step on the main branch of a repo."""
-    progress = command_context(context).progress()
+    progress = command_context(context, quiet=quiet, json=json).progress()
     commit = published.rollback(repo, to)
     progress.note(f"{repo} is at step {to} again (commit {short_commit(commit)}); tags of later steps were deleted")
     progress.event("done", {"repo": repo, "step": to, "commit": commit})

@@ -34,7 +34,7 @@ def run(
     json: Json = False,
 ) -> int:
     """Merge, evaluate and publish the steps that are missing."""
-    command = command_context(context)
+    command = command_context(context, quiet=quiet, json=json)
     progress = command.progress()
     steps = StepRun(
         recipe,

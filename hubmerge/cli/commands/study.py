@@ -27,7 +27,7 @@ def study(
     json: Json = False,
 ) -> int:
     """Merge one stream in many ways; write tables and plots."""
-    progress = command_context(context).progress()
+    progress = command_context(context, quiet=quiet, json=json).progress()
     result = tools.study(study, out=out, cache=cache, progress=progress)
     progress.note(str(result))
     progress.note(f"results, tables and plots: {result.folder}")

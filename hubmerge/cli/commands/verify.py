@@ -27,7 +27,7 @@ def verify(
     json: Json = False,
 ) -> int:
     """Merge a published step again and compare everything."""
-    progress = command_context(context).progress()
+    progress = command_context(context, quiet=quiet, json=json).progress()
     verdict = published.verify(release, quick=quick, work_dir=work_dir, progress=progress)
     progress.note(verdict.summary)
     counts = {"differences": len(verdict.differences), "unknown": len(verdict.unknown)}

@@ -64,6 +64,6 @@ def watch(
     json: Json = False,
 ) -> int:
     """Run the recipe whenever something changes on the Hub."""
-    progress = command_context(context).progress()
+    progress = command_context(context, quiet=quiet, json=json).progress()
     automation.watch(recipe, every=every, listen=listen, work_dir=work_dir, progress=progress)
     return 0
