@@ -1,7 +1,6 @@
-"""Files that appear whole or not at all, whatever moment the process is killed at.
+"""Temporary folder, locks and atomic writes of the embedded Hub.
 
-A file is written under a temporary name in the `Workspace`, flushed to the disk, and renamed into place; then the
-folder itself is flushed. A reader therefore sees the old content or the new, never a part.
+Files are written in the `Workspace` and renamed into place, see `hubmerge.support.files`.
 """
 
 from __future__ import annotations
@@ -16,31 +15,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-
-def sync_folder(folder: Path) -> None:
-    """Flush the names in `folder` to the disk, so that a rename in it outlives a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def make_folder(folder: Path) -> None:
-    """Make `folder` and its parents, and flush every folder that got a new name."""
-    if folder.is_dir():
-        return
-    make_folder(folder.parent)
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir()
-        sync_folder(folder.parent)
+from hubmerge.support.files import make_folder, remove_folder, rename_durably, write_bytes_atomic
 
 
 def move_into_place(temporary: Path, final: Path) -> None:
     """Rename a flushed temporary file to its final name and flush the folder."""
     make_folder(final.parent)
-    temporary.replace(final)
-    sync_folder(final.parent)
+    rename_durably(temporary, final)
 
 
 @contextlib.contextmanager
@@ -94,12 +75,8 @@ class Workspace:
 
     def write(self, final: Path, content: bytes, *, mode: int = 0o644) -> None:
         """Replace `final` by `content` in one move."""
-        temporary = self.new_path()
-        with open(temporary, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        move_into_place(temporary, final)
+        make_folder(final.parent)
+        write_bytes_atomic(final, content, temporary=self.new_path(), mode=mode)
 
     def write_json(self, final: Path, value: Any, *, mode: int = 0o644) -> None:
         """Replace `final` by `value` as JSON in one move."""
@@ -107,10 +84,7 @@ class Workspace:
 
     def remove_tree(self, folder: Path) -> None:
         """Take `folder` away in one move, then remove what it held."""
-        gone = self.new_path()
-        folder.rename(gone)
-        sync_folder(folder.parent)
-        shutil.rmtree(gone, ignore_errors=True)
+        remove_folder(folder, temporary=self.new_path())
 
     def close(self) -> None:
         """Remove the folder and let go of its lock."""

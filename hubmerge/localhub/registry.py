@@ -10,11 +10,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hubmerge.localhub.durable import Workspace, locked, make_folder, sync_folder
+from hubmerge.localhub.durable import Workspace, locked
 from hubmerge.localhub.objects import ObjectStore
 from hubmerge.localhub.records import FileEntry, now
 from hubmerge.localhub.refusals import BadRequest, Conflict, RepositoryMissing
 from hubmerge.localhub.repository import HEADS, PLURALS, Repository, Settings
+from hubmerge.support.files import make_folder, rename_durably, sync_folder
 
 LARGE_EXTENSIONS = (
     "7z", "arrow", "avif", "bin", "bmp", "bz2", "ckpt", "flac", "ftz", "gguf", "gif", "gz", "h5", "ico",
@@ -108,8 +109,7 @@ class Registry:
         with locked(self._root / "locks" / "names"):
             if final.exists():
                 raise Conflict("You already created this repo.")
-            source.rename(final)
-            sync_folder(final.parent)
+            rename_durably(source, final)
 
     def delete(self, repository: Repository) -> None:
         """Remove a repo. Its content stays in the object store, where other repos may share it."""

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from hubmerge.localhub.durable import Workspace, locked, sync_folder
+from hubmerge.localhub.durable import Workspace, locked
 from hubmerge.localhub.operations import Operation, Put, apply_operations
 from hubmerge.localhub.records import Commit, FileEntry, Tree, folder_oids, now, tree_from_json, tree_to_json
 from hubmerge.localhub.refusals import (
@@ -29,6 +29,7 @@ from hubmerge.localhub.refusals import (
     RepositoryMissing,
     RevisionMissing,
 )
+from hubmerge.support.files import sync_folder
 
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 PLURALS = {kind: plural for plural, kind in KINDS.items()}

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from hubmerge.errors import MachineError
 from hubmerge.localhub.collections import Collections
-from hubmerge.localhub.durable import Workspace, make_folder
+from hubmerge.localhub.durable import Workspace
 from hubmerge.localhub.multipart import Multiparts
 from hubmerge.localhub.objects import ObjectStore
 from hubmerge.localhub.registry import Registry
 from hubmerge.localhub.users import Users
 from hubmerge.localhub.xet.rebuild import Xorbs
+from hubmerge.support.files import make_folder
 
 DEFAULT_PART_BYTES = 64 * 1024 * 1024
 
