@@ -1,4 +1,4 @@
-"""Sources that move: repos of one's own with the weights of the small stream, and recipes that find them."""
+"""Source repos that tests change: new repos with the weights of the small stream, and recipes over them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Sources", "sources"]
 
 
 def hub_client() -> Any:
-    """The client; imported late, because it reads HF_ENDPOINT when it is imported."""
+    """Return the client, imported late because it reads HF_ENDPOINT on import."""
     from huggingface_hub import HfApi
 
     return HfApi()
@@ -40,7 +40,7 @@ class Sources:
         return f"{self.prefix}-{name}"
 
     def name(self, name: str) -> str:
-        """What a stream calls the repo."""
+        """Return the name of the stream entry of a repo."""
         return self.repo(name).split("/")[1]
 
     @property
@@ -62,7 +62,7 @@ class Sources:
         return self.stage.write(self.folder, {key: value for key, value in written.items() if value is not None})
 
     def titles(self) -> list[str]:
-        """The titles of the target's commits, newest first; without the first, empty one."""
+        """Return the titles of the target's commits, newest first, without the empty first one."""
         api = hub_client()
         if not api.repo_exists(self.target):
             return []

@@ -1,4 +1,4 @@
-"""The page about merging by itself: its recipes can be read and its commands exist."""
+"""docs/automation.md: its recipes are valid and its commands exist."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = (Path(__file__).resolve().parents[2] / "docs" / "automation.md").read_tex
 COMMANDS = re.findall(r"^\$ (?:[A-Z_]+=\S+ )*hubmerge (.*)$", PAGE, re.MULTILINE)
 
 
-def test_recipes_can_be_read() -> None:
+def test_recipes_are_valid() -> None:
     recipes = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
     assert recipes
     for recipe in recipes:

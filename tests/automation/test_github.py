@@ -1,4 +1,4 @@
-"""The GitHub action and workflows: valid, without findings, and their steps do what they say."""
+"""The GitHub action and the workflows are valid and pass the linters, and their steps work."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PINNED = re.compile(r"uses: ([\w./-]+)@[0-9a-f]{40} # v[0-9.]+|uses: (\$/\S+)")
 
 @pytest.fixture
 def written(sources: Sources, hubmerge: Command) -> Callable[..., Path]:
-    """The workflow that `hubmerge init --github` writes into a repository with a recipe."""
+    """Return a function that writes a workflow by `hubmerge init --github`."""
 
     def write(*options: str) -> Path:
         (sources.folder / ".git").mkdir(exist_ok=True)
@@ -80,7 +80,7 @@ def test_actions_are_pinned_and_expressions_stay_out_of_scripts() -> None:
         assert len(PINNED.findall(text)) == text.count("uses: "), path
     for path in (ROOT / "action.yml", ROOT / ".github" / "workflows" / "merge.yml", template):
         scripts = scripts_of(path)
-        assert list(scripts) == ["Install hubmerge", "Ask what moved", "Merge, score, publish"]
+        assert list(scripts) == ["Install hubmerge", "Check for changes", "Merge, score, publish"]
         assert not [script for script in scripts.values() if "${{" in script]
         assert scripts == scripts_of(ROOT / "action.yml"), "the three do the same"
 
@@ -101,7 +101,7 @@ def test_every_trigger_of_this_repository_calls_the_reusable_workflow() -> None:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment after the action's own install step: this repository's package, and what it needs from here."""
+    """Return the environment after the install step of the action: this repository's package with its dependencies."""
     folder = tmp_path_factory.mktemp("installed")
     pip = {"PIP_TARGET": str(folder), "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"}
     path = f"{BIN}:{os.environ['PATH']}"
@@ -117,7 +117,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def without_install(path: Path, folder: Path) -> Path:
-    """The same steps without the first script, which has run already."""
+    """Write the workflow without its first script, which has run already."""
     document = yaml.safe_load(path.read_text())
     for steps in [document["runs"]["steps"]] if "runs" in document else [document["jobs"]["merge"]["steps"]]:
         steps[:] = [step for step in steps if step.get("name") != "Install hubmerge"]
@@ -126,7 +126,7 @@ def without_install(path: Path, folder: Path) -> Path:
     return shorter
 
 
-def test_a_new_commit_leads_to_a_step_and_nothing_new_to_none(
+def test_a_new_commit_adds_a_step(
     written: Callable[..., Path], sources: Sources, installed: dict[str, str], tmp_path: Path
 ) -> None:
     recipe = "recipe.yaml"
@@ -150,7 +150,7 @@ def test_a_new_commit_leads_to_a_step_and_nothing_new_to_none(
         sources.push("first", tower)
         outcomes.append(job(which))
         assert outcomes[-1].outputs == {"moved": "true"}, outcomes[-1].log
-        assert outcomes[-1].ran == ["Ask what moved", "Merge, score, publish"]
+        assert outcomes[-1].ran == ["Check for changes", "Merge, score, publish"]
         assert "## 1 new step" in outcomes[-1].summary
         assert "| step | first | average |" in outcomes[-1].summary
         assert os.environ["HF_TOKEN"] not in outcomes[-1].log + outcomes[-1].summary
@@ -158,14 +158,14 @@ def test_a_new_commit_leads_to_a_step_and_nothing_new_to_none(
     assert sources.tags() == ["step-01", "step-02"]
     quiet = job("reusable")
     assert quiet.outputs == {"moved": "false"}, quiet.log
-    assert quiet.ran == ["Ask what moved"]
+    assert quiet.ran == ["Check for changes"]
     assert len(sources.titles()) == 2
     from huggingface_hub import ModelCard
 
     assert "step-02" in ModelCard.load(sources.target).content
 
 
-def test_a_job_fails_when_the_hub_refuses(
+def test_a_job_fails_if_the_hub_refuses_the_token(
     written: Callable[..., Path], sources: Sources, installed: dict[str, str], tmp_path: Path
 ) -> None:
     path = without_install(written(), tmp_path)
@@ -175,7 +175,7 @@ def test_a_job_fails_when_the_hub_refuses(
     assert "hf_wrong" not in failed.value.output
 
 
-def test_init_refuses_what_cannot_merge_by_itself(sources: Sources, hubmerge: Command) -> None:
+def test_init_refuses_recipes_that_cannot_run_on_github(sources: Sources, hubmerge: Command) -> None:
     recipe = sources.recipe()
     status, _, errors = hubmerge("init", recipe, "--github")
     assert status == 5

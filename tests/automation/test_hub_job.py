@@ -1,4 +1,4 @@
-"""`hubmerge deploy hub-job`: what it shows, and what it sends to a server that answers as the Hub's jobs API does."""
+"""`hubmerge deploy hub-job`: its output, and its requests to a server with the Hub's jobs API."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ OWNER = {"id": "1", "name": "me", "type": "user"}
 
 
 class Jobs(BaseHTTPRequestHandler):
-    """Notes what it is asked and answers with the fields that the client reads."""
+    """Handler that records requests and answers with the fields that the client reads."""
 
     def log_message(self, *arguments: object) -> None:
         pass
@@ -79,7 +79,7 @@ def jobs_hub() -> Iterator[JobsHub]:
 
 @pytest.fixture
 def deploy(jobs_hub: JobsHub, tmp_path: Path) -> Callable[..., tuple[int, str]]:
-    """Run the command in a process of its own, against the jobs server; gives exit status and all output."""
+    """Return a function that runs the command in a new process against the jobs server: exit status and output."""
 
     def run(recipe: dict[str, Any], *options: str) -> tuple[int, str]:
         path = tmp_path / "recipe.yaml"
@@ -105,7 +105,7 @@ RECIPE = {
 }
 
 
-def test_nothing_is_made_without_yes(deploy: Callable[..., tuple[int, str]], jobs_hub: JobsHub) -> None:
+def test_nothing_is_created_without_yes(deploy: Callable[..., tuple[int, str]], jobs_hub: JobsHub) -> None:
     status, output = deploy(RECIPE)
     assert status == 0
     assert "scheduled job on the Hub: @daily" in output
@@ -113,7 +113,7 @@ def test_nothing_is_made_without_yes(deploy: Callable[..., tuple[int, str]], job
     assert jobs_hub.posts == []
 
 
-def test_a_scheduled_job_is_made_once(deploy: Callable[..., tuple[int, str]], jobs_hub: JobsHub) -> None:
+def test_a_second_scheduled_job_is_refused(deploy: Callable[..., tuple[int, str]], jobs_hub: JobsHub) -> None:
     status, output = deploy(RECIPE, "--schedule", "0 4 * * *", "--flavor", "a10g-small", "--timeout", "2h", "--yes")
     assert status == 0, output
     assert "created job scheduled-1" in output
@@ -153,7 +153,7 @@ def test_a_webhook_starts_the_job_when_a_source_changes(
     ]
 
 
-def test_a_refusal_is_told_and_nothing_is_made(deploy: Callable[..., tuple[int, str]], jobs_hub: JobsHub) -> None:
+def test_a_refused_job_is_an_error(deploy: Callable[..., tuple[int, str]], jobs_hub: JobsHub) -> None:
     jobs_hub.status = 403
     status, output = deploy(RECIPE, "--yes")
     assert status == 3
@@ -171,7 +171,7 @@ def test_a_refusal_is_told_and_nothing_is_made(deploy: Callable[..., tuple[int, 
         ({}, ("--timeout", "6"), 5, "not a time"),
     ],
 )
-def test_what_cannot_run_on_the_hub(
+def test_recipes_that_cannot_run_on_the_hub(
     hubmerge: Command, tmp_path: Path, changes: dict[str, Any], options: tuple[str, ...], status: int, message: str
 ) -> None:
     path = tmp_path / "recipe.yaml"
@@ -181,7 +181,7 @@ def test_what_cannot_run_on_the_hub(
     assert message in errors
 
 
-def test_the_command_of_the_job_merges_what_moved(sources: Sources, tmp_path: Path) -> None:
+def test_the_command_of_the_job_merges_changes(sources: Sources, tmp_path: Path) -> None:
     sources.push("first")
     script = SCRIPT.replace('python -m pip install --quiet "$HUBMERGE_REQUIREMENT"', 'test -n "$HUBMERGE_REQUIREMENT"')
     assert script != SCRIPT

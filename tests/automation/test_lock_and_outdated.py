@@ -18,7 +18,7 @@ Command = Callable[..., tuple[int, str, str]]
 
 
 def changes(hubmerge: Command, recipe: Path) -> tuple[int, list[tuple[str, str]]]:
-    """The exit status of `outdated`, and what changed with which name."""
+    """Return the exit status of `outdated`, and kind and name of each change."""
     status, output, errors = hubmerge("outdated", recipe, "--json")
     events = [json.loads(line) for line in output.splitlines()]
     told = [event for event in events if event["event"] == "outdated"]
@@ -51,7 +51,7 @@ def test_a_query_is_locked_in_the_order_of_creation(sources: Sources, hubmerge: 
     assert updated.models[0].commit == HfApi().model_info(sources.repo("z")).sha != lock.models[0].commit
 
 
-def test_tags_and_collections_choose(sources: Sources, hubmerge: Command) -> None:
+def test_tags_and_collections_select_models(sources: Sources, hubmerge: Command) -> None:
     api = HfApi()
     for name, tag in (("one", "wanted"), ("two", "other"), ("three", "wanted")):
         sources.push(name)
@@ -76,7 +76,7 @@ def test_tags_and_collections_choose(sources: Sources, hubmerge: Command) -> Non
     assert locked({"query": f"{sources.prefix}-t*"}) == ["two", "three"]
 
 
-def test_a_query_that_finds_nothing_is_told(sources: Sources, hubmerge: Command) -> None:
+def test_a_query_that_finds_nothing_is_an_error(sources: Sources, hubmerge: Command) -> None:
     status, _, errors = hubmerge("lock", sources.recipe())
     assert status == 3
     assert "the queries find no model" in errors
@@ -85,7 +85,7 @@ def test_a_query_that_finds_nothing_is_told(sources: Sources, hubmerge: Command)
     assert "local/gone-0123456789abcdef01234567" in errors
 
 
-def test_what_moved_is_told_and_merged(sources: Sources, hubmerge: Command, tmp_path: Path) -> None:
+def test_changes_are_listed_and_merged(sources: Sources, hubmerge: Command, tmp_path: Path) -> None:
     sources.push("first", 0)
     recipe = sources.recipe(scored=True, on_update="append")
     name, second = sources.name("first"), sources.name("second")
@@ -122,7 +122,7 @@ def test_what_moved_is_told_and_merged(sources: Sources, hubmerge: Command, tmp_
     assert len(sources.titles()) == 3
 
 
-def test_ignored_updates_are_told_all_the_same(sources: Sources, hubmerge: Command) -> None:
+def test_ignored_updates_are_listed(sources: Sources, hubmerge: Command) -> None:
     sources.push("first", 0)
     recipe = sources.recipe([{"model": sources.repo("first"), "name": "first"}])
     assert hubmerge("run", recipe)[0] == 0
@@ -132,7 +132,7 @@ def test_ignored_updates_are_told_all_the_same(sources: Sources, hubmerge: Comma
     assert "nothing to do" in hubmerge("run", recipe)[1]
 
 
-def test_a_base_model_and_a_dataset_that_moved_are_told(sources: Sources, hubmerge: Command) -> None:
+def test_changes_of_base_model_and_dataset_are_listed(sources: Sources, hubmerge: Command) -> None:
     api, stage = HfApi(), sources.stage
     base, dataset = f"{sources.prefix}.base", f"{sources.prefix}.data"
     api.create_repo(base)
@@ -148,14 +148,14 @@ def test_a_base_model_and_a_dataset_that_moved_are_told(sources: Sources, hubmer
     assert changes(hubmerge, recipe) == (0, [])
     api.upload_file(repo_id=base, path_in_repo="NOTES", path_or_fileobj=b"new")
     api.upload_file(repo_id=dataset, repo_type="dataset", path_in_repo="b.csv", path_or_fileobj=b"x\n2\n")
-    status, told = changes(hubmerge, recipe)
-    assert (status, [change for change, _ in told]) == (10, ["new commit", "new commit"])
+    status, found = changes(hubmerge, recipe)
+    assert (status, [change for change, _ in found]) == (10, ["new commit", "new commit"])
     assert hubmerge("outdated", recipe)[1].count("none: the stream keeps its pinned commit") == 2
     api.delete_repo(dataset, repo_type="dataset")
     assert ("deleted", "first") in changes(hubmerge, recipe)[1]
 
 
-def test_gone_and_gated_sources_are_told(
+def test_deleted_and_gated_sources_are_listed(
     sources: Sources,
     hubmerge: Command,
     monkeypatch: pytest.MonkeyPatch,
@@ -172,7 +172,7 @@ def test_gone_and_gated_sources_are_told(
     assert changes(hubmerge, recipe) == (10, [("deleted", "second"), ("gated", "third")])
 
 
-def test_a_step_that_is_missing_is_told(sources: Sources, hubmerge: Command) -> None:
+def test_missing_steps_are_listed(sources: Sources, hubmerge: Command) -> None:
     sources.push("first")
     sources.push("second", 1)
     recipe = sources.recipe()
@@ -181,7 +181,7 @@ def test_a_step_that_is_missing_is_told(sources: Sources, hubmerge: Command) -> 
     assert changes(hubmerge, recipe) == (10, [("not merged yet", name) for name in names])
 
 
-def test_locked_runs_use_the_lock_and_nothing_else(sources: Sources, hubmerge: Command) -> None:
+def test_locked_runs_use_the_lock_only(sources: Sources, hubmerge: Command) -> None:
     first = sources.push("first", 0)
     recipe = sources.recipe(on_update="append")
     path = recipe.with_name("recipe.lock.yaml")
@@ -211,7 +211,7 @@ def test_locked_runs_use_the_lock_and_nothing_else(sources: Sources, hubmerge: C
     assert len(sources.titles()) == 1
 
 
-def test_a_lock_beside_the_recipe_holds_commits_of_plain_runs_too(sources: Sources, hubmerge: Command) -> None:
+def test_a_lock_beside_the_recipe_pins_commits_of_plain_runs(sources: Sources, hubmerge: Command) -> None:
     first = sources.push("first", 0)
     recipe = sources.recipe([{"model": sources.repo("first"), "name": "first"}])
     assert hubmerge("lock", recipe)[0] == 0
@@ -221,7 +221,7 @@ def test_a_lock_beside_the_recipe_holds_commits_of_plain_runs_too(sources: Sourc
     assert report["steps"][0]["commit"] == first
 
 
-def test_trusted_publishing_without_an_identity_is_told(
+def test_trusted_publishing_without_an_identity_is_an_error(
     sources: Sources,
     hubmerge: Command,
     monkeypatch: pytest.MonkeyPatch,

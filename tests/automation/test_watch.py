@@ -1,4 +1,4 @@
-"""`hubmerge watch`: looks, merges what moved, listens to webhooks, and stops when told."""
+"""`hubmerge watch` checks the Hub, merges changes, listens to webhooks, and stops on SIGTERM."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SECRET = "a-secret-of-the-tests"
 Start = Callable[..., "Watching"]
 
 
-class Told(SilentProgress):
+class Notes(SilentProgress):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -36,43 +36,43 @@ class Told(SilentProgress):
         self.lines.append(text)
 
 
-def test_a_watcher_merges_what_moved_and_nothing_else(sources: Sources, tmp_path: Path) -> None:
+def test_a_watcher_merges_changes(sources: Sources, tmp_path: Path) -> None:
     sources.push("first")
-    told = Told()
-    watcher = Watcher(sources.recipe(on_update="append"), tmp_path / "work", told)
+    notes = Notes()
+    watcher = Watcher(sources.recipe(on_update="append"), tmp_path / "work", notes)
     watcher.check()
     watcher.check()
-    assert "1 change: merged step 1" in told.lines[0]
-    assert told.lines[1].endswith("nothing changed")
+    assert "1 change: merged step 1" in notes.lines[0]
+    assert notes.lines[1].endswith("nothing changed")
     sources.push("first", 1)
     sources.push("second", 2)
     watcher.check()
-    assert "2 changes: merged step 2" in told.lines[2]
+    assert "2 changes: merged step 2" in notes.lines[2]
     assert sources.tags() == ["step-01", "step-02", "step-03"]
-    assert all("\n" not in line for line in told.lines)
+    assert all("\n" not in line for line in notes.lines)
 
 
-def test_what_a_run_makes_nothing_of_is_not_run_again(sources: Sources, tmp_path: Path) -> None:
+def test_changes_without_effect_are_run_once(sources: Sources, tmp_path: Path) -> None:
     sources.push("first")
-    told = Told()
-    watcher = Watcher(sources.recipe(), tmp_path / "work", told)
+    notes = Notes()
+    watcher = Watcher(sources.recipe(), tmp_path / "work", notes)
     watcher.check()
     sources.push("first", 1)
     watcher.check()
     watcher.check()
-    assert told.lines[1].endswith("1 change: nothing to merge")
-    assert told.lines[2].endswith("nothing new (1 change as before)")
+    assert notes.lines[1].endswith("1 change: nothing to merge")
+    assert notes.lines[2].endswith("nothing new (1 change as before)")
 
 
-def test_failures_are_told_and_waited_for_longer_and_longer(sources: Sources, tmp_path: Path) -> None:
-    told = Told()
-    watcher = Watcher(sources.recipe([{"model": sources.repo("gone")}]), tmp_path / "work", told)
+def test_waits_grow_after_failures(sources: Sources, tmp_path: Path) -> None:
+    notes = Notes()
+    watcher = Watcher(sources.recipe([{"model": sources.repo("gone")}]), tmp_path / "work", notes)
     assert watcher.wait_seconds(60) == 60
     waits = []
     for _ in range(3):
         watcher.check()
         waits.append(watcher.wait_seconds(60))
-    assert told.lines[2].split(" ", 1)[1].startswith("failed (3 in a row): model")
+    assert notes.lines[2].split(" ", 1)[1].startswith("failed (3 in a row): model")
     assert 100 < waits[0] < waits[1] < waits[2] < 530
     watcher.failures = 99
     assert watcher.wait_seconds(60) < 4000
@@ -88,7 +88,7 @@ def test_times(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["10", "m", "-1m", "0s", "1w", "", "1e3s"])
-def test_what_is_no_time(text: str) -> None:
+def test_invalid_times(text: str) -> None:
     with pytest.raises(BadParameter, match="is not a time"):
         parse_duration(text)
 
@@ -102,7 +102,7 @@ def test_addresses() -> None:
 
 
 class Watching:
-    """A watcher in a process of its own, and the events it tells."""
+    """A watcher in another process, and its events."""
 
     def __init__(self, errors: Path, *arguments: str | Path, **environment: str) -> None:
         self._errors = errors
@@ -166,7 +166,7 @@ def post(url: str, body: bytes, secret: str | None) -> int:
             return error.code
 
 
-def test_a_webhook_leads_to_a_step(sources: Sources, start: Start, tmp_path: Path) -> None:
+def test_a_webhook_starts_a_run(sources: Sources, start: Start, tmp_path: Path) -> None:
     sources.push("first")
     recipe = sources.recipe(on_update="append")
     arguments = (recipe, "--listen", "0", "--work-dir", tmp_path / "work")
@@ -192,7 +192,7 @@ def test_a_webhook_leads_to_a_step(sources: Sources, start: Start, tmp_path: Pat
     assert SECRET not in json.dumps(check)
 
 
-def test_a_watcher_looks_again_and_stops_at_once(sources: Sources, start: Start, tmp_path: Path) -> None:
+def test_a_watcher_checks_again_and_stops_at_once(sources: Sources, start: Start, tmp_path: Path) -> None:
     sources.push("first")
     watching = start(sources.recipe(), "--every", "0.2s", "--work-dir", tmp_path / "work")
     assert watching.next("check")["steps"] == 1
@@ -214,7 +214,7 @@ def test_listening_needs_a_secret_and_a_port(sources: Sources, start: Start) -> 
         assert watching.process.wait(30) == 5
 
 
-def test_a_recipe_that_cannot_be_read_is_told_at_the_start(start: Start, tmp_path: Path) -> None:
+def test_an_invalid_recipe_is_an_error_at_the_start(start: Start, tmp_path: Path) -> None:
     watching = start(tmp_path / "none.yaml", "--every", "1h")
     assert "the file does not exist" in watching.next("error")["message"]
     assert watching.process.wait(30) == 2

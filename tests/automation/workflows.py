@@ -1,4 +1,4 @@
-"""Runs the `run:` steps of a workflow or an action in a shell, as a GitHub runner would."""
+"""Runner of the `run:` steps of a workflow or an action in a shell, as on GitHub."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXPRESSION = re.compile(r"\$\{\{ *(.+?) *\}\}")
 
 @dataclass
 class Outcome:
-    """What the steps of a job left behind."""
+    """Results of the steps of a job."""
 
     ran: list[str] = field(default_factory=list)
     outputs: dict[str, str] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Outcome:
 
 
 def steps_of(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """The steps of the only job, or of the action, and the job's environment."""
+    """Return the steps of the only job, or of the action, and the environment of the job."""
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     if "runs" in document:
         return document["runs"]["steps"], {}
@@ -34,7 +34,7 @@ def steps_of(path: Path) -> tuple[list[dict[str, Any]], dict[str, str]]:
 
 
 def scripts_of(path: Path) -> dict[str, str]:
-    """The shell scripts of a workflow or an action, by the names of their steps."""
+    """Return the shell scripts of a workflow or an action, by step name."""
     return {step["name"]: step["run"] for step in steps_of(path)[0] if "run" in step}
 
 
