@@ -114,7 +114,7 @@ class ModelReference:
 
     @property
     def is_local(self) -> bool:
-        """Whether the model is a folder on this machine."""
+        """True for a folder on this machine."""
         return is_local_path(self.path)
 
     @property

@@ -99,7 +99,7 @@ class DatasetReference(Record):
 
     @property
     def is_local(self) -> bool:
-        """Whether the dataset is a folder on this machine."""
+        """True for a folder on this machine."""
         return is_local_path(self.path)
 
 
@@ -143,7 +143,7 @@ class Publish(Record):
     state: Literal["last", "every", "none"] = "last"
     """The published steps with the accumulated delta, which is needed to extend and verify the stream."""
     private: bool = False
-    """Whether the repo is private, if the run creates it."""
+    """The visibility of a repo that the run creates: true makes it private."""
     license: Text | None = None
     """The license in the model card; by default that of the base model's card."""
     tags: tuple[Text, ...] = ()
@@ -218,7 +218,7 @@ class Recipe(Record):
     fetch: Literal["cache", "ranges"] = "cache"
     """cache: download whole checkpoints; ranges: download only the merged tensors."""
     on_update: Literal["ignore", "append", "replay"] = "ignore"
-    """What to do with a new commit of a checkpoint: ignore it, append it as a new step, or replay the stream."""
+    """The reaction to a new commit of a checkpoint: ignore it, append it as a new step, or replay the stream."""
 
     def within(self, folder: Path) -> Recipe:
         """Return the recipe with absolute local paths; relative ones start in `folder`."""
@@ -241,7 +241,7 @@ class Recipe(Record):
 
     @property
     def has_queries(self) -> bool:
-        """Whether `models` contains queries or collections."""
+        """True if `models` has queries or collections."""
         return len(self.entries) < len(self.models)
 
     def with_stream(self, entries: Iterable[StreamEntry]) -> Recipe:

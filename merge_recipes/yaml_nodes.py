@@ -30,7 +30,7 @@ class Node:
     tag: str | None
     text: str = ""
     is_plain: bool = False
-    """Whether it is a scalar without quotes."""
+    """True for a scalar without quotes."""
     items: list[Node] = field(default_factory=list)
     """The items of a list; for a mapping, its keys and values in turn."""
 

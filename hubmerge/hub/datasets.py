@@ -44,15 +44,8 @@ def load_rows(
     place = {} if local else {"repo": path, "commit": commit}
     if local:
         path = str(Path(path).expanduser())
-        if not Path(path).is_dir():
-            raise DatasetError(f"{subject}: no folder at {path}", hint="write the path of a folder with data files")
-    elif Path(path).is_dir():
-        raise DatasetError(
-            f"{subject}: the working directory has a folder of the name {path}, which would be read instead of the Hub",
-            hint=f"run in another folder, or write ./{path} to read the folder",
-            **place,
-        )
-    else:
+    _check_folder(path, subject, local=local)
+    if not local:
         remove_unfinished_downloads(path, "dataset")
     options = _local_options(commit) if local else {"revision": commit if is_commit(commit) else None}
     try:
@@ -70,6 +63,19 @@ def load_rows(
         raise _dataset_error(error, subject, dataset, place) from error
 
 
+def _check_folder(path: str, subject: str, *, local: bool) -> None:
+    """Check that a local dataset exists, and that no folder hides a dataset of the Hub."""
+    exists = Path(path).is_dir()
+    if local and not exists:
+        raise DatasetError(f"{subject}: no folder at {path}", hint="write the path of a folder with data files")
+    if exists and not local:
+        raise DatasetError(
+            f"{subject}: the working directory has a folder of the name {path}, which would be read instead of the Hub",
+            hint=f"run in another folder, or write ./{path} to read the folder",
+            repo=path,
+        )
+
+
 def _local_options(digest: str | None) -> dict[str, Any]:
     """Return options that prevent the library from reading another folder of this name from its cache.
 
@@ -84,7 +90,7 @@ def _local_options(digest: str | None) -> dict[str, Any]:
 def _dataset_error(
     error: Exception, subject: str, dataset: DatasetReference, place: dict[str, str | None]
 ) -> DatasetError:
-    """Return the error for users that stands for an exception of the datasets library."""
+    """Turn an exception of the datasets library into an error for users."""
     failure = next((link for link in causes(error) if isinstance(link, (HfHubHTTPError, OfflineModeIsEnabled))), None)
     if failure is not None:
         explained = explain(failure, subject, **place)

@@ -23,7 +23,7 @@ from hubmerge.support.redaction import without_token
 
 @dataclass(frozen=True)
 class Explanation:
-    """The cause of a failure and a hint; `{endpoint}` stands for the address of the Hub."""
+    """The cause of a failure and a hint; `{endpoint}` is replaced by the address of the Hub."""
 
     cause: str
     hint: str
@@ -92,7 +92,7 @@ def explain(
     commit: str | None = None,
     file: str | None = None,
 ) -> HubError:
-    """Return the error for users that stands for a failure of the Hub or of the connection.
+    """Turn a failure of the Hub or of the connection into an error for users.
 
     Args:
         failure: an error of the client, see `hub_failure`.

@@ -24,7 +24,7 @@ TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 """Base class of broken connections in the client's HTTP library, which depends on the client's version."""
 
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
-"""HTTP statuses after which the same request may succeed."""
+"""HTTP statuses after which a retry can succeed."""
 
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _RATE_LIMIT = re.compile(r"\br=0\s*;\s*t=(\d+)")
@@ -48,7 +48,7 @@ def causes(error: BaseException) -> Iterator[Exception]:
 def hub_failure(error: Exception) -> Exception | None:
     """Return the failure of the Hub or of the connection behind an error, or None if it has another cause.
 
-    Libraries wrap such failures in errors of their own. A response of the Hub comes before a broken connection,
+    Libraries wrap these failures in errors of their own. A response of the Hub comes before a broken connection,
     because it says more.
     """
     if isinstance(error, (json.JSONDecodeError, TransientError)):
@@ -84,7 +84,7 @@ def disk_error(error: Exception, subject: str) -> MachineError | None:
 
 
 def is_transient(failure: Exception) -> bool:
-    """Tell whether the same request may succeed a little later."""
+    """Tell whether a retry can succeed."""
     if isinstance(failure, HfHubHTTPError):
         status = status_of(failure)
         return status is None or status in TRANSIENT_STATUS

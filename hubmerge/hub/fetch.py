@@ -70,7 +70,7 @@ def resolve_commit(kind: str, path: str, revision: str | None) -> str:
 
 
 def find_commit(kind: str, path: str, revision: str | None) -> str | None:
-    """Return the commit that a revision of a repo names now, or None if the repo has no such revision.
+    """Return the commit that a revision of a repo names now, or None if the revision does not exist.
 
     Raises:
         HubError: the repo is missing, private, gated or empty, or the Hub does not respond.
@@ -110,7 +110,7 @@ def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile,
         repo=path,
         commit=commit,
     )
-    # A path that leads out of its folder, such as ../x, is never needed for a merge.
+    # A path that leads out of its folder, for example ../x, is never needed for a merge.
     files = [
         RemoteFile(entry.path, int(entry.size)) for entry in entries if hasattr(entry, "size") and is_inside(entry.path)
     ]

@@ -2,6 +2,9 @@
 
 The client library retries some requests and not others; `call` retries all of them after a transient failure: no
 connection, a broken connection, a response that is cut short or is not JSON, HTTP status 408, 429 or 5xx.
+
+The wait doubles from 1 second to 30, with jitter, about half a minute in all. A wait that the Hub asks for is respected
+up to 5 minutes. After 10 minutes nothing is retried.
 """
 
 from __future__ import annotations
@@ -41,9 +44,6 @@ def call(
 ) -> Result:
     """Call a function that sends requests, at most `RETRIES` times more after transient failures.
 
-    The wait doubles from 1 second to 30, with jitter, about half a minute in all. A wait that the Hub asks for is
-    respected up to 5 minutes. After 10 minutes nothing is retried.
-
     Args:
         subject: what is requested, for example "model me/x at main"; error messages start with it.
         function: the requests; it may raise `TransientError` to be called again.
@@ -69,9 +69,8 @@ def call(
             failure = hub_failure(error)
             if failure is None:
                 raise
-            wait = _wait_seconds(failure, attempt)
-            last = attempt == RETRIES or time.monotonic() - begin > PATIENCE_SECONDS
-            if last or not is_transient(failure) or wait > LONGEST_REQUESTED_WAIT_SECONDS:
+            wait = _wait_seconds(failure, attempt, time.monotonic() - begin)
+            if wait is None:
                 raise explain(failure, subject, repo=repo, commit=commit, file=file) from error
         attempt += 1
         (sleep or time.sleep)(wait)
@@ -91,9 +90,12 @@ def create_commit(repo: str, operations: Sequence[Any], title: str, **options: A
         raise
 
 
-def _wait_seconds(failure: Exception, attempt: int) -> float:
+def _wait_seconds(failure: Exception, attempt: int, elapsed_seconds: float) -> float | None:
+    """Return the seconds to wait before a retry, or None if nothing should be retried."""
+    if attempt == RETRIES or elapsed_seconds > PATIENCE_SECONDS or not is_transient(failure):
+        return None
     requested = requested_wait(failure)
     if requested is not None:
-        return requested + 0.5
+        return requested + 0.5 if requested + 0.5 <= LONGEST_REQUESTED_WAIT_SECONDS else None
     wait: float = min(FIRST_WAIT_SECONDS * 2**attempt, LONGEST_WAIT_SECONDS)
     return wait * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
