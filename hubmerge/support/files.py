@@ -1,4 +1,4 @@
-"""Files and folders that appear whole under their name, whenever the process is killed or the power fails.
+"""Atomic writes of files and folders: each appears whole or not at all, even after a kill or a power failure.
 
 A file is written under a temporary name, flushed to the disk and renamed; then its folder is flushed, so that the
 new name lasts as well. A reader sees the old content or the new content, never a part. Temporary names begin with
@@ -134,7 +134,7 @@ def write_error(error: OSError, path: Path, nbytes: int) -> MachineError:
     folder, file = path.parent, str(path)
     if error.errno in DISK_FULL:
         return MachineError(
-            f"{folder}: no room for a file of {nbytes:,} bytes: {error.strerror}",
+            f"{folder}: not enough space for a file of {nbytes:,} bytes: {error.strerror}",
             hint="free space there or choose a folder on another disk",
             file=file,
         )

@@ -23,7 +23,7 @@ MANIFEST_FILE = "state.json"
 """The manifest of a saved state."""
 
 STATE_BRANCH = "hubmerge-state"
-"""The branch of a target repo that holds the saved states."""
+"""The branch of a target repo with the saved states."""
 
 _STEP_TAG = re.compile(r"step-([0-9]+)")
 

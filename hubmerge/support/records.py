@@ -21,7 +21,7 @@ _MAPPINGS = frozenset({"dataclass_type", "dict_type"})
 
 
 class RecordError(ValueError):
-    """A JSON text that does not hold the record that was expected; the message names the key.
+    """Error for a JSON text that is not the expected record; the message names the key.
 
     `unknown_key` is True if the record has a key that this version does not know.
     """
@@ -38,10 +38,10 @@ def record(kind: type[T]) -> type[T]:
 
 
 def read_record(adapter: TypeAdapter[T], text: str | bytes) -> T:
-    """Return the record that a JSON text holds.
+    """Return the record in a JSON text.
 
     Raises:
-        RecordError: the text is not JSON, or holds something else.
+        RecordError: the text is not JSON, or not a record of this kind.
     """
     try:
         return adapter.validate_json(text)

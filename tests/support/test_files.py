@@ -122,7 +122,7 @@ def test_parents_are_made_and_a_file_in_the_way_is_an_error(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("number", "cause"),
-    [(28, "no room for a file of 1,000 bytes"), (13, "no permission to write"), (5, "cannot write")],
+    [(28, "not enough space for a file of 1,000 bytes"), (13, "no permission to write"), (5, "cannot write")],
 )
 def test_a_failed_write_names_the_cause_and_the_file(number: int, cause: str, tmp_path: Path) -> None:
     error = write_error(OSError(number, os.strerror(number)), tmp_path / "file", 1000)

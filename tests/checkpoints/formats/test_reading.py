@@ -121,6 +121,6 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     path.write_bytes(header)
     with path.open("rb+") as stream:
-        stream.truncate(len(header) + count * one)  # 256 MiB that take no room on the disk
+        stream.truncate(len(header) + count * one)  # 256 MiB that use no disk space
     done = subprocess.run([sys.executable, "-c", PEAK, str(path)], capture_output=True, text=True, check=True)
     assert int(done.stdout) < 4 * one

@@ -205,7 +205,7 @@ def refused(before: str, folder: Path, *wrapper: str) -> subprocess.CompletedPro
 def test_a_file_above_the_size_limit_of_the_process_is_refused(tmp_path: Path) -> None:
     done = refused("resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))", tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "no room for a file of 4,000" in done.stdout
+    assert "not enough space for a file of 4,000" in done.stdout
     assert str(tmp_path) in done.stdout
     assert done.stdout.endswith(" []\n")
 
@@ -218,7 +218,7 @@ def test_a_full_disk_is_noticed_at_once(tmp_path: Path) -> None:
     before = f"import subprocess; subprocess.run({mount!r}, check=True)"
     done = refused(before, tmp_path, *inside)
     assert done.returncode == 0, done.stderr
-    assert "no room for a file of 4,000" in done.stdout
+    assert "not enough space for a file of 4,000" in done.stdout
     assert "No space left" in done.stdout
     assert done.stdout.endswith(" []\n")
 
