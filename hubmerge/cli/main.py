@@ -8,6 +8,7 @@ machine (disk full, folder not writable, missing package); 6 `verify` found a di
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import sys
@@ -98,10 +99,10 @@ def _guarded(words: Sequence[str], work: Callable[[], int], *, interrupted: str 
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        return print_error(_as_hubmerge_error(error, interrupted), as_json="--json" in words)
+        return print_error(_as_hubmerge_error(error, words, interrupted), as_json="--json" in words)
 
 
-def _as_hubmerge_error(error: BaseException, interrupted: str) -> HubmergeError:
+def _as_hubmerge_error(error: BaseException, words: Sequence[str], interrupted: str) -> HubmergeError:
     """Return any exception as an error with a message, a hint and an exit status."""
     from hubmerge.errors import DISK_FULL, HubmergeError, InternalError, MachineError, RunInterruptedError
 
@@ -112,10 +113,8 @@ def _as_hubmerge_error(error: BaseException, interrupted: str) -> HubmergeError:
     if isinstance(error, typer.TyperException):
         return _usage_error(error)
     if isinstance(error, OSError) and error.errno in DISK_FULL:
-        place = f" while writing {error.filename}" if error.filename else ": that of the work folder or of the output"
-        return MachineError(
-            f"disk full{place}", hint="free some space; the next run continues", file=error.filename or None
-        )
+        place = error.filename or f"{_work_dir(words)} (work folder), or the output folder"
+        return MachineError(f"disk full: {place}", hint="free some space; the next run continues", file=error.filename)
     if isinstance(error, OSError) and error.errno is not None and error.filename:
         hint = "choose another --work-dir or --out, or repair this one; the next run continues"
         return MachineError(f"{error.filename}: {error.strerror}", hint=hint, file=str(error.filename))
@@ -123,6 +122,15 @@ def _as_hubmerge_error(error: BaseException, interrupted: str) -> HubmergeError:
         hint = "pip install 'hubmerge[demo]' installs the packages of the embedded Hub and of the demo"
         return MachineError(f"package {error.name} is not installed", hint=hint)
     return InternalError(f"internal error: {type(error).__name__}: {error}", hint=_write_details(error))
+
+
+def _work_dir(words: Sequence[str]) -> str:
+    """Return the work folder that the command line names, or the default one."""
+    from hubmerge.cli.options import WORK_DIR
+
+    named = [after for word, after in itertools.pairwise(words) if word == "--work-dir"]
+    named += [word.partition("=")[2] for word in words if word.startswith("--work-dir=")]
+    return named[-1] if named else str(WORK_DIR)
 
 
 def _usage_error(error: typer.TyperException) -> HubmergeError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from hubmerge.api import merging
 from hubmerge.cli.app import app
 from hubmerge.cli.main import main
 from hubmerge.cli.options import AUTOMATE, CHECK, MERGE, PUBLISH, STUDY, TOOLS
@@ -137,3 +139,27 @@ def test_settings_of_the_embedded_hub_are_checked(
     shown = capsys.readouterr().err
     assert message in shown
     assert "  hint: hubmerge hub serve --help\n" in shown
+
+
+@pytest.mark.parametrize("words", [["--work-dir", "WORK"], ["--work-dir=WORK"]])
+def test_a_full_disk_is_named(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: merging.StepRun) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(merging.StepRun, "__iter__", fail)
+    assert main(["run", QUICKSTART, *words]) == 5
+    assert "hubmerge: disk full: WORK (work folder), or the output folder\n" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_continues_next_time(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: merging.StepRun) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(merging.StepRun, "__iter__", interrupt)
+    assert main(["run", QUICKSTART, "--json"]) == 130
+    error = json.loads(capsys.readouterr().out)
+    assert (error["code"], error["hint"]) == ("interrupted", "run the same command again to continue")
