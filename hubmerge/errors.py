@@ -3,12 +3,12 @@
 HubmergeError                 1   error           base class, of recipe errors too
 ├── RecipeError               2   recipe          see `merge_recipes.errors`
 ├── HubError                  3   hub             missing, private or gated repo, no permission, unreachable Hub
-│   ├── TargetError           3   target          the target repo holds something else
+│   ├── TargetError           3   target          the target repo has other content
 │   │   └── TargetMovedError  3   target-moved    another writer committed to it during the run
 │   └── DatasetError          3   dataset         a dataset that cannot be read from the Hub
 ├── CheckpointError           4   checkpoint      a checkpoint that cannot be merged: names, shapes, values, files
-├── EvaluationError           2   evaluation      the `evaluate` section does not fit the dataset or the model
-├── UsageError                2   usage           an argument of a command or of a function does not fit
+├── EvaluationError           2   evaluation      `evaluate` does not match the dataset or the model
+├── UsageError                2   usage           an argument of a command or of a function is invalid
 ├── MachineError              5   machine         disk full, folder not writable, a missing optional package
 ├── RunInterruptedError     130   interrupted     Ctrl-C, SIGTERM, or another process of the run ended
 └── InternalError             1   internal        an exception that nothing else explains
@@ -42,14 +42,14 @@ DISK_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class HubError(HubmergeError):
-    """The Hub refused a request, or lacks what was asked for."""
+    """The Hub refused a request, did not respond, or has no repo, revision or file of that name."""
 
     code = "hub"
     exit_code = 3
 
 
 class TargetError(HubError):
-    """The target repo holds something else."""
+    """The target repo has other content than the stream."""
 
     code = "target"
 
@@ -74,14 +74,14 @@ class CheckpointError(HubmergeError):
 
 
 class EvaluationError(HubmergeError):
-    """The `evaluate` section of the recipe does not fit the dataset or the model."""
+    """The `evaluate` section of the recipe does not match the dataset or the model."""
 
     code = "evaluation"
     exit_code = 2
 
 
 class UsageError(HubmergeError):
-    """An argument of a command or of a public function does not fit."""
+    """An argument of a command or of a public function is invalid."""
 
     code = "usage"
     exit_code = 2

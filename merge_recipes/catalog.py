@@ -49,13 +49,13 @@ def check_recipe(loaded: LoadedRecipe, catalog: Catalog) -> list[str]:
     Raises:
         RecipeError: the recipe has names or values that the catalog does not allow; the error lists all of them.
     """
-    problems = broken_catalog_rules(loaded.document, catalog)
+    problems = catalog_problems(loaded.document, catalog)
     if problems:
         raise RecipeError(problems)
     return [str(note) for note in notes(loaded, catalog)]
 
 
-def broken_catalog_rules(document: Document, catalog: Catalog) -> list[Problem]:
+def catalog_problems(document: Document, catalog: Catalog) -> list[Problem]:
     """Return one problem for each name or value that the catalog does not allow."""
     problems = [*_task_kinds(document, catalog)]
     method = mapping_at(document).get("merge_method")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from merge_recipes.catalog import Catalog, broken_catalog_rules
+from merge_recipes.catalog import Catalog, catalog_problems
 from merge_recipes.errors import Problem, RecipeError
 from merge_recipes.include import Inclusion, insert_included
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.read_yaml import read_document, read_text
-from merge_recipes.rules import broken_rules
+from merge_recipes.rules import rule_problems
 from merge_recipes.schema import Recipe
 from merge_recipes.validate import validate
 
@@ -27,7 +27,7 @@ def load_recipe(path: str | Path, catalog: Catalog | None = None) -> LoadedRecip
         RecipeError: the recipe has mistakes; the error lists all of them.
     """
     path = Path(path)
-    return _checked(insert_included(read_document(read_text(path), str(path)), path), path, catalog)
+    return _check(insert_included(read_document(read_text(path), str(path)), path), path, catalog)
 
 
 def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalog | None = None) -> LoadedRecipe:
@@ -42,16 +42,16 @@ def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalo
         RecipeError: the recipe has mistakes; the error lists all of them.
     """
     path = Path(path)
-    return _checked(insert_included(read_document(text, str(path)), None), path, catalog)
+    return _check(insert_included(read_document(text, str(path)), None), path, catalog)
 
 
-def _checked(inclusion: Inclusion, path: Path, catalog: Catalog | None) -> LoadedRecipe:
+def _check(inclusion: Inclusion, path: Path, catalog: Catalog | None) -> LoadedRecipe:
     document = inclusion.document
     recipe, problems = validate(Recipe, document)
     if isinstance(document.data, dict):
-        problems += broken_rules(document)
+        problems += rule_problems(document)
         if catalog is not None:
-            problems += broken_catalog_rules(document, catalog)
+            problems += catalog_problems(document, catalog)
     problems = [problem for problem in problems if not inclusion.hides(problem)]
     if problems or document.problems or recipe is None:
         raise RecipeError(_without_repeats(document.problems, problems))

@@ -65,7 +65,7 @@ def lock_recipe(
     resolver: Resolver,
     *,
     entries: Sequence[StreamEntry] | None = None,
-    settled: Mapping[str, LockedModel] | None = None,
+    pinned: Mapping[str, LockedModel] | None = None,
 ) -> Lock:
     """Find the commit of the base model, of every entry of the stream with its adapter, and of every dataset.
 
@@ -74,7 +74,7 @@ def lock_recipe(
         resolver: the source of commits.
         entries: the stream in merge order if it is longer than the recipe's list: models that queries found, and new
             commits of merged entries.
-        settled: locked models by the name of their entry, for which the resolver is not asked.
+        pinned: locked models by the name of their entry, for which the resolver is not asked.
 
     Raises:
         RecipeError: an entry is the base model at the base model's commit.
@@ -87,7 +87,7 @@ def lock_recipe(
     models: list[LockedModel] = []
     for entry in recipe.stream() if entries is None else entries:
         key: KeyPath = ("models", places[entry.name], "model") if entry.name in places else ("models",)
-        known = (settled or {}).get(entry.name)
+        known = (pinned or {}).get(entry.name)
         models.append(known if known is not None else commits.model(entry.name, entry.model, key))
         if _is_base(models[-1], base, entry, recipe):
             raise RecipeError(loaded.document.problem(key, f"this is the base model: both have commit {base.commit}"))

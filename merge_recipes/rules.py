@@ -58,7 +58,7 @@ def raw_entries(document: Document) -> list[RawEntry]:
     return entries
 
 
-def broken_rules(document: Document) -> list[Problem]:
+def rule_problems(document: Document) -> list[Problem]:
     """Return one problem for each rule that the document breaks."""
     entries = raw_entries(document)
     return [

@@ -201,7 +201,7 @@ def _resolve(
     if hash_folders:
         new = [entry.model for entry in expansion.entries if entry.name not in expansion.pinned]
         resolver.hash_folders(recipe.base_model, new, classes=recipe.evaluate is not None)
-    return expansion, lock_recipe(loaded, resolver, entries=expansion.entries, settled=expansion.pinned)
+    return expansion, lock_recipe(loaded, resolver, entries=expansion.entries, pinned=expansion.pinned)
 
 
 def _resolve_exactly(loaded: LoadedRecipe, pinned: PinnedCommits) -> tuple[Expansion, Lock]:
@@ -209,6 +209,6 @@ def _resolve_exactly(loaded: LoadedRecipe, pinned: PinnedCommits) -> tuple[Expan
     (lock,) = pinned.locks
     expansion = expand(loaded.recipe, lock.models, len(lock.models), lambda _: (), None)
     resolver = SourceResolver(pinned.locks)
-    resolved = lock_recipe(loaded, resolver, entries=expansion.entries, settled=expansion.pinned)
+    resolved = lock_recipe(loaded, resolver, entries=expansion.entries, pinned=expansion.pinned)
     check_same(resolved, lock, str(lock_path(loaded.path)))
     return expansion, resolved

@@ -81,8 +81,8 @@ def test_a_stream_with_queries_is_not_shuffled() -> None:
 def test_a_task_can_belong_to_an_entry_that_a_query_will_find() -> None:
     loaded = load((FIRST, QUERIES), ("kind: zero", "model: clip-sun397\n      kind: zero"))
     assert check_recipe(loaded, CATALOG) == []
-    settled = loaded.recipe.with_stream([entry("me/clip-sun397"), *loaded.recipe.entries])
-    assert task_entries(settled) == {"sun397": "clip-sun397"}
+    recipe = loaded.recipe.with_stream([entry("me/clip-sun397"), *loaded.recipe.entries])
+    assert task_entries(recipe) == {"sun397": "clip-sun397"}
 
 
 def test_queries_match_the_schema() -> None:
@@ -103,7 +103,7 @@ def test_a_lock_can_have_more_models_than_the_recipe() -> None:
     locked = lock_recipe(loaded, SampleResolver())
     newer = locked.models[0].model_copy(update={"name": "sun397-2", "commit": "5" * 40})
     entries = (first, second, entry(str(first.model), "sun397-2"), entry("me/clip-dots"))
-    extended = lock_recipe(loaded, SampleResolver(), entries=entries, settled={"sun397-2": newer})
+    extended = lock_recipe(loaded, SampleResolver(), entries=entries, pinned={"sun397-2": newer})
     assert extended.models[:2] == locked.models
     assert extended.models[2] == newer
     assert [model.name for model in extended.models] == [first.name, second.name, "sun397-2", "clip-dots"]

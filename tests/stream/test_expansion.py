@@ -175,7 +175,7 @@ def test_chain_of_merged_steps_does_not_change() -> None:
             return commit(sum(path.encode()))
 
     def resolved(expansion: Expansion) -> tuple[Lock, tuple[str, ...]]:
-        lock = lock_recipe(found, Resolver(), entries=expansion.entries, settled=expansion.pinned)
+        lock = lock_recipe(found, Resolver(), entries=expansion.entries, pinned=expansion.pinned)
         return lock, chain_digests(found.recipe.with_stream(expansion.entries), lock)
 
     lock, chain = resolved(expand(found.recipe, [], 0, hub(me=["me/x1", "me/x2"]), None))
