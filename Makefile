@@ -17,7 +17,7 @@ demo: $(VENV)/.demo-installed
 	$(BIN)/hubmerge demo --root .demo
 
 test: $(VENV)/.test-installed check
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" tests
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" --cov --cov-report= tests
 
 check: $(VENV)/.test-installed
 	$(BIN)/ruff check .

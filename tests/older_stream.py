@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import HfApi
+from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.localhub import LocalHub
 
@@ -47,7 +48,7 @@ class OlderHub:
         """The content digests of a revision's files, but for those that hold the repo's own name."""
         found = {}
         for entry in self.api.list_repo_tree(repo, revision=revision, recursive=True):
-            if hasattr(entry, "blob_id") and entry.path not in NAMED_AFTER_THE_REPO | {PICTURE}:
+            if isinstance(entry, RepoFile) and entry.path not in NAMED_AFTER_THE_REPO | {PICTURE}:
                 found[entry.path] = entry.lfs.sha256 if entry.lfs else entry.blob_id
         return found
 

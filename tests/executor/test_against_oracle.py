@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -109,7 +110,7 @@ def test_eight_steps(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "parameters", [{"alpha": 0.0}, {"alpha": 1.0}, {"rank_rule": "fusion_bench"}, {"diagonal": "keep"}]
 )
-def test_eight_steps_with_other_parameters(tmp_path: Path, parameters: dict[str, object]) -> None:
+def test_eight_steps_with_other_parameters(tmp_path: Path, parameters: dict[str, Any]) -> None:
     base, checkpoints = make_values("random")
     stream = open_stream(tmp_path, base, checkpoints)
     state, _ = stream.merge(tmp_path / "states", parameters=parameters)[-1]

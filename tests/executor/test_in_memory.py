@@ -60,7 +60,10 @@ def test_in_memory_every_digit_is_the_same(tmp_path: Path, form: str) -> None:
         assert state.scale == expected.scale
         assert state.manifest.parts.keys() == expected.manifest.parts.keys()
         for key in expected.manifest.parts:
-            assert torch.equal(state.read_part(key), expected.read_part(key))
+            ours, theirs = state.read_part(key), expected.read_part(key)
+            assert ours is not None
+            assert theirs is not None
+            assert torch.equal(ours, theirs)
         for tensor in names:
             assert torch.equal(state.read(tensor), expected.read(tensor))
     assert state is not None
@@ -153,8 +156,8 @@ def test_sketches_keep_cosines(shape: tuple[int, ...]) -> None:
     for number in range(12):
         first, noise = (torch.from_numpy(rng.standard_normal(shape)) for _ in range(2))
         second = first + noise * float(rng.uniform(0.2, 5.0))
-        rows = [sketch(f"tensor {number}", tensor) for tensor in (first, second)]
-        estimate = sketch_cosine(*rows, float(first.norm()), float(second.norm()))
+        one, other = (sketch(f"tensor {number}", tensor) for tensor in (first, second))
+        estimate = sketch_cosine(one, other, float(first.norm()), float(second.norm()))
         assert estimate is not None
         errors.append(estimate - float(torch.sum(first * second) / first.norm() / second.norm()))
     if np.prod(shape) <= 1021:

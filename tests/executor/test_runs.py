@@ -26,6 +26,7 @@ from hubmerge.executor import (
     ExecutorContext,
     Merge,
     StepInput,
+    StepStats,
     merge_steps,
     needs_single_steps,
     pick_device,
@@ -81,7 +82,9 @@ def test_how_many_steps_are_done_at_a_time_changes_no_byte(
     tmp_path: Path, stream: Stream, method: str, lengths: tuple[int, ...]
 ) -> None:
     one_by_one = stream.merge(tmp_path / "one", method)
-    found, state, told = method_named(method), None, []
+    found = method_named(method)
+    state: MergeState | None = None
+    told: list[StepStats] = []
     incoming = [StepInput(checkpoint, constant(found.Parameters())) for checkpoint in stream.checkpoints]
     if needs_single_steps(Merge(stream.base, found, stream.plan), incoming[0]):
         with pytest.raises(ValueError, match=f"{method} takes one step at a time"):
@@ -125,11 +128,11 @@ def test_steps_of_files_that_are_read_whole_and_in_pieces(
 
 def test_all_steps_done_at_a_time_have_one_form(tmp_path: Path, stream: Stream) -> None:
     ties = method_named("ties")
-    first, second = (ties.Parameters(weight=1.0), ties.Parameters())
+    first, second = ties.Parameters.model_validate({"weight": 1.0}), ties.Parameters()
     incoming = [StepInput(stream.checkpoints[0], constant(first)), StepInput(stream.checkpoints[1], constant(second))]
     with pytest.raises(CheckpointError, match="step 2 and the step before it select two variants of ties") as caught:
         merge_steps(Merge(stream.base, ties, stream.plan), incoming, None, tmp_path / "state")
-    assert "give every entry a weight" in caught.value.hint
+    assert "give every entry a weight" in str(caught.value.hint)
     assert not (tmp_path / "state").exists()
 
 

@@ -69,7 +69,7 @@ def test_empty_parameters_are_none() -> None:
 
 def test_recipes_are_frozen() -> None:
     with pytest.raises(ValidationError, match="frozen"):
-        load().recipe.merge_method = "x"
+        load().recipe.merge_method = "x"  # type: ignore[misc]
 
 
 def test_a_shuffled_order_is_a_permutation_that_the_seed_fixes() -> None:

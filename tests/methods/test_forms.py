@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from hubmerge.errors import HubmergeError
 from hubmerge.linalg import project
+from hubmerge.linalg.projection import Diagonal
 from hubmerge.methods import TensorInput, method_named
 from hubmerge.methods.mergekit_ties import TiesParameters, largest_elements
 from merge_recipes.parameters import parameters_from
@@ -39,7 +40,7 @@ def test_linear_with_weights(weights: list[float]) -> None:
 
 def test_linear_without_normalize_is_refused() -> None:
     with pytest.raises(ValidationError):
-        method_named("linear").Parameters(normalize=False)
+        method_named("linear").Parameters.model_validate({"normalize": False})
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -183,14 +184,14 @@ def test_dop_settles_between_the_two_and_follows_its_weight() -> None:
 
 @pytest.mark.parametrize("diagonal", ["remove", "keep"])
 @pytest.mark.parametrize("kind", AWKWARD)
-def test_alpha_auto_agrees_with_trying_every_rank(kind: str, diagonal: str) -> None:
+def test_alpha_auto_agrees_with_trying_every_rank(kind: str, diagonal: Diagonal) -> None:
     accumulated, task_vector = awkward_pairs(np.random.default_rng(0))[kind]
     unit = np.abs(task_vector).max() or 1.0
     expected, rank = oracle.project(
         accumulated / (np.abs(accumulated).max() or 1.0), task_vector / unit, "auto", diagonal=diagonal
     )
-    pair = [torch.from_numpy(np.array(values)) for values in (accumulated, task_vector)]
-    result = project(*pair, "auto", diagonal=diagonal)
+    first, second = (torch.from_numpy(np.array(values)) for values in (accumulated, task_vector))
+    result = project(first, second, "auto", diagonal=diagonal)
     assert result.rank == rank
     assert np.linalg.norm(result.kept.numpy() / unit - expected) <= 1e-10 * np.linalg.norm(task_vector / unit)
 

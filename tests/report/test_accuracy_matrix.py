@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from random import Random
+from typing import Literal
 
 import pytest
 from hypothesis import given
@@ -37,7 +39,7 @@ def test_measures_agree_with_numbers_worked_out_by_hand() -> None:
 
 
 @given(st.integers(2, 7), st.randoms(use_true_random=False))
-def test_backward_transfer_is_the_printed_formula(count: int, random) -> None:
+def test_backward_transfer_is_the_printed_formula(count: int, random: Random) -> None:
     tasks = tuple(f"task {i}" for i in range(count))
     matrix = AccuracyMatrix(tasks)
     table = [[random.random() for _ in range(row + 1)] for row in range(count)]
@@ -45,8 +47,11 @@ def test_backward_transfer_is_the_printed_formula(count: int, random) -> None:
         matrix = matrix.record(row + 1, dict(zip(tasks, values, strict=False)))
     expected = sum(table[-1][i] - table[i][i] for i in range(count - 1)) / (count - 1)
     assert matrix.backward_transfer() == pytest.approx(expected)
-    assert matrix.forgetting() >= -1e-12
-    assert matrix.forgetting() >= -matrix.backward_transfer() - 1e-12
+    forgetting, transfer = matrix.forgetting(), matrix.backward_transfer()
+    assert forgetting is not None
+    assert transfer is not None
+    assert forgetting >= -1e-12
+    assert forgetting >= -transfer - 1e-12
 
 
 def test_record_leaves_the_matrix_it_is_called_on_alone() -> None:
@@ -106,5 +111,5 @@ def test_text_shows_values_and_definitions() -> None:
 @pytest.mark.parametrize(
     ("value", "sign", "text"), [(0.755, "", "75.5"), (-0.0001, "", "0.0"), (-0.0001, "+", "+0.0"), (None, "", "-")]
 )
-def test_percent(value, sign, text) -> None:
+def test_percent(value: float | None, sign: Literal["", "+"], text: str) -> None:
     assert percent(value, sign) == text

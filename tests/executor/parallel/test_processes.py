@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,11 @@ def merge_all(stream: Stream, folder: Path, method: str, context: ExecutorContex
     return digests(folder)
 
 
+def merge_with(stream: Stream, folder: Path, method: str, seen: list[str], processes: Processes) -> dict[str, str]:
+    context = ExecutorContext(processes=processes, on_tensor=lambda tensor: seen.append(tensor.name))
+    return merge_all(stream, folder, method, context)
+
+
 @pytest.mark.parametrize("method", [method.name for method in METHODS])
 def test_the_number_of_processes_changes_no_byte(tmp_path: Path, method: str) -> None:
     stream = make_stream(tmp_path / "models")
@@ -124,12 +130,7 @@ def test_the_number_of_processes_changes_no_byte(tmp_path: Path, method: str) ->
         seen: list[str] = []
         result, ends = together(
             count,
-            lambda processes, folder=folder, seen=seen: merge_all(
-                stream,
-                folder,
-                method,
-                ExecutorContext(processes=processes, on_tensor=lambda tensor: seen.append(tensor.name)),
-            ),
+            partial(merge_with, stream, folder, method, seen),
         )
         assert ends == [0] * (count - 1)
         assert result == alone
