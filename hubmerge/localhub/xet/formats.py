@@ -102,7 +102,7 @@ def unpack(chunk: Chunk, stored: bytes) -> bytes:
         content = stored
     else:
         # imported late: pyarrow is large, and only servers that receive Xet uploads need it
-        import pyarrow  # type: ignore[import-untyped]
+        import pyarrow
 
         try:
             content = pyarrow.Codec("lz4").decompress(stored, chunk.length).to_pybytes()
