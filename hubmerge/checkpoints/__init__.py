@@ -12,7 +12,7 @@ from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
 from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter, WrittenFile
 from hubmerge.checkpoints.formats.shards import Shard, ShardedWriter, plan_shards, write_index
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment, Ignored
-from hubmerge.checkpoints.matching.matcher import align, match
+from hubmerge.checkpoints.matching.matcher import align, find_alignment, match
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
 from hubmerge.checkpoints.model_class.config_check import check_config
 from hubmerge.checkpoints.open import open_checkpoint, open_headers
@@ -54,6 +54,7 @@ __all__ = [
     "check_loads",
     "check_ties",
     "create_partial_file",
+    "find_alignment",
     "find_weights",
     "is_partial_file",
     "make_plan",

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from hubmerge.checkpoints import Checkpoint, Selection, align, weight_matrices
+from hubmerge.checkpoints import Alignment, Checkpoint, Selection, find_alignment, weight_matrices
 from hubmerge.checkpoints.matching.names import parameter_shapes
 from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 from hubmerge.checkpoints.planning.heads import HEADS
-from hubmerge.errors import CheckpointError, EvaluationError
+from hubmerge.errors import EvaluationError
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tokenizer.*")
 MOST_TOKENS = 1024
@@ -88,12 +88,12 @@ class TextScorer:
         if expected == parameter_shapes(weights.tensors):
             return weights
         ties = weight_matrices(self._base.config, self._base.tensors).ties
-        try:
-            return align(self._base, weights, ties=ties)
-        except CheckpointError:
-            if not own:
-                raise
-            return align(self._base, weights, ties=ties, selection=Selection(exclude=HEADS))
+        found = find_alignment(self._base, weights, ties=ties)
+        if own and not isinstance(found, Alignment):
+            found = find_alignment(self._base, weights, ties=ties, selection=Selection(exclude=HEADS))
+        if isinstance(found, Alignment):
+            return found.apply(weights)
+        raise found
 
     def _read(self, tensors: Checkpoint, name: str) -> torch.Tensor:
         return tensors.read(name) if name in tensors.tensors else self._base.read(name)

@@ -27,7 +27,12 @@ A piece and its results fit in the CPU cache, and pieces are large enough that t
 
 
 class Signs:
-    """Random signs for a tensor's elements, piece after piece; `name` is the seed."""
+    """Random signs for a tensor's elements, piece after piece.
+
+    Args:
+        name: the seed.
+        device: the device of the signs.
+    """
 
     def __init__(self, name: str, device: torch.device) -> None:
         self._generator = np.random.PCG64(int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little"))
@@ -54,7 +59,12 @@ class Signs:
 
 
 class Sketcher:
-    """Sketch of a float64 tensor that is read in pieces."""
+    """Sketch of a float64 tensor that is read in pieces.
+
+    Args:
+        elements: the number of elements; a tensor of SIZE elements or fewer is its own sketch, without signs.
+        device: the device of the pieces.
+    """
 
     def __init__(self, elements: int, device: torch.device) -> None:
         self._exact = elements <= SIZE

@@ -51,17 +51,28 @@ def match(
         CheckpointError: a tensor is unknown to the base model, is missing inside a component that the checkpoint has,
             or has another shape; or `selection` covers no tensor of the base model.
     """
-    selection.check(parameter_shapes(base.tensors), base.origin)
-    found = _match_names(base, checkpoint, selection, ties or {})
+    found = find_alignment(base, checkpoint, selection=selection, ties=ties)
     if isinstance(found, Alignment):
         return found
-    names = names_in_files(base, checkpoint)
-    if names is None:
-        raise found
-    again = _match_memory_names(base, checkpoint, selection, ties or {}, names)
-    if isinstance(again, Alignment):
-        return again
-    raise again
+    raise found
+
+
+def find_alignment(
+    base: Checkpoint,
+    checkpoint: Checkpoint,
+    *,
+    selection: Selection = ALL_TENSORS,
+    ties: Mapping[str, str] | None = None,
+) -> Alignment | CheckpointError:
+    """Return the result of `match`, or the error that it would raise, for callers that have another way.
+
+    Raises:
+        CheckpointError: `selection` covers no tensor of the base model.
+    """
+    selection.check(parameter_shapes(base.tensors), base.origin)
+    found = _match_names(base, checkpoint, selection, ties or {})
+    names = None if isinstance(found, Alignment) else names_in_files(base, checkpoint)
+    return found if names is None else _match_memory_names(base, checkpoint, selection, ties or {}, names)
 
 
 def align(

@@ -14,6 +14,7 @@ from hubmerge.checkpoints import (
     Checkpoint,
     Selection,
     align,
+    find_alignment,
     match,
     open_checkpoint,
     open_headers,
@@ -356,6 +357,18 @@ def test_tied_tensors_that_base_and_checkpoint_both_store_are_compared(opened: O
     alignment.apply(opened("tied again", both)).check_ties()
     with pytest.raises(CheckpointError, match="differ, though the base model's config ties them"):
         alignment.apply(opened("untied", {**both, "lm_head.weight": torch.zeros(9, 4)})).check_ties()
+
+
+def test_find_alignment_returns_the_error_that_match_raises(opened: Open) -> None:
+    base, other = opened("base", TOWER), opened("other", without(TOWER, ["post_layernorm.weight"]))
+    error = find_alignment(base, other)
+    assert isinstance(error, CheckpointError)
+    with pytest.raises(CheckpointError) as caught:
+        match(base, other)
+    assert str(caught.value) == str(error)
+    assert caught.value.context.tensor == "post_layernorm.weight"
+    excluded = Selection(exclude=("post_layernorm.*",))
+    assert find_alignment(base, other, selection=excluded) == match(base, other, selection=excluded)
 
 
 def test_raw_chunks_and_close_use_the_checkpoint(opened: Open) -> None:
