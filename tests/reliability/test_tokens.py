@@ -40,6 +40,24 @@ def command_lines() -> bytes:
     return b"\n".join(texts)
 
 
+def verbose_places(folder: Path) -> Places:
+    """Return places below a folder for a run with the most verbose logging of the libraries."""
+    return {
+        "output": folder / "output",
+        "cache": folder / "cache",
+        "TMPDIR": str(folder),
+        "HF_DEBUG": "1",
+        "HF_HUB_VERBOSITY": "debug",
+        "HF_DATASETS_CACHE": str(folder / "datasets"),
+    }
+
+
+def output_options(folder: Path) -> list[str | Path]:
+    """Return options that write all kinds of output below a folder."""
+    places = {"--work-dir": "work", "--out": "out", "--summary": "summary.md"}
+    return [word for option, name in places.items() for word in (option, folder / name)]
+
+
 @pytest.mark.parametrize("ending", ["well", "error", "killed"])
 def test_output_of_a_run_does_not_contain_the_token(
     stage: Stage,
@@ -62,23 +80,7 @@ def test_output_of_a_run_does_not_contain_the_token(
             os.kill(pid, signal.SIGKILL)
 
     request_hook.set(f"POST /api/models/{repo}/commit/main", look)
-    places: Places = {
-        "output": tmp_path / "output",
-        "cache": tmp_path / "cache",
-        "TMPDIR": str(tmp_path),
-        "HF_DEBUG": "1",
-        "HF_HUB_VERBOSITY": "debug",
-        "HF_DATASETS_CACHE": str(tmp_path / "datasets"),
-    }
-    options: list[str | Path] = [
-        "--work-dir",
-        tmp_path / "work",
-        "--out",
-        tmp_path / "out",
-        "--summary",
-        tmp_path / "summary.md",
-    ]
-    pid = launcher.start("run", recipe, *options, **places)
+    pid = launcher.start("run", recipe, *output_options(tmp_path), **verbose_places(tmp_path))
     status = launcher.wait()
     assert status == {"well": 0, "error": 3, "killed": -signal.SIGKILL}[ending], (tmp_path / "output").read_text()
     assert seen

@@ -22,11 +22,38 @@ Command = Callable[..., tuple[int, str, str]]
 KEPT, MERGED = "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"
 
 
+def check_loads(stage: Stage, repo: str) -> None:
+    """Check that transformers loads the published model, with the weights of the first tower at step 1."""
+    from PIL import Image
+    from transformers import CLIPModel, pipeline
+
+    model = CLIPModel.from_pretrained(repo, revision="step-01")
+    tower = load_file(hf_hub_download(stage.towers[next(iter(stage.towers))], "model.safetensors"))
+    merged = model.vision_model.state_dict()
+    for name, value in tower.items():
+        torch.testing.assert_close(merged[name.removeprefix("vision_model.")], value, rtol=1e-6, atol=1e-8)
+    classify = pipeline("zero-shot-image-classification", model=repo)
+    assert len(classify(Image.new("RGB", (30, 30), "red"), candidate_labels=["circle", "square"])) == 2
+
+
+def check_metadata(stage: Stage, repo: str, recipe: Path) -> None:
+    """Check report, lock, recipe and card of a published stream."""
+    report = json.loads(Path(hf_hub_download(repo, "hubmerge.json", revision="step-02")).read_text())
+    assert [step["step"] for step in report["steps"]] == [1, 2]
+    assert report["steps"][0]["scale"] == 1.0
+    assert set(report["steps"][1]["scores"]) == set(list(stage.towers)[:2])
+    lock = Lock.from_yaml(Path(hf_hub_download(repo, "hubmerge.lock.yaml")).read_text())
+    assert lock.base_model.commit == HfApi().model_info(stage.base).sha
+    assert Path(hf_hub_download(repo, "hubmerge.yaml")).read_bytes() == recipe.read_bytes()
+    card = ModelCard.load(repo)
+    card.validate()
+    assert card.data.base_model[0] == stage.base
+    assert card.data.license == "apache-2.0"
+
+
 def test_every_step_is_a_tagged_commit_that_loads(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str]
 ) -> None:
-    from transformers import CLIPModel, pipeline
-
     repo = repo_name("merged")
     recipe = stage.write(tmp_path, stage.recipe(repo))
     status, output, errors = hubmerge("run", recipe)
@@ -43,28 +70,8 @@ def test_every_step_is_a_tagged_commit_that_loads(
     wanted = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", "preprocessor_config.json"}
     assert wanted <= set(steps[0])
 
-    model = CLIPModel.from_pretrained(repo, revision="step-01")
-    tower = load_file(hf_hub_download(stage.towers[next(iter(stage.towers))], "model.safetensors"))
-    merged = model.vision_model.state_dict()
-    for name, value in tower.items():
-        torch.testing.assert_close(merged[name.removeprefix("vision_model.")], value, rtol=1e-6, atol=1e-8)
-    classify = pipeline("zero-shot-image-classification", model=repo)
-    from PIL import Image
-
-    assert len(classify(Image.new("RGB", (30, 30), "red"), candidate_labels=["circle", "square"])) == 2
-
-    report = json.loads(Path(hf_hub_download(repo, "hubmerge.json", revision="step-02")).read_text())
-    assert [step["step"] for step in report["steps"]] == [1, 2]
-    assert report["steps"][0]["scale"] == 1.0
-    assert set(report["steps"][1]["scores"]) == set(list(stage.towers)[:2])
-    lock = Lock.from_yaml(Path(hf_hub_download(repo, "hubmerge.lock.yaml")).read_text())
-    assert lock.base_model.commit == api.model_info(stage.base).sha
-    assert Path(hf_hub_download(repo, "hubmerge.yaml")).read_bytes() == recipe.read_bytes()
-    card = ModelCard.load(repo)
-    card.validate()
-    assert card.data.base_model[0] == stage.base
-    assert card.data.license == "apache-2.0"
-
+    check_loads(stage, repo)
+    check_metadata(stage, repo, recipe)
     again = hubmerge("run", recipe)
     assert again[0] == 0
     assert "nothing to do" in again[1]
