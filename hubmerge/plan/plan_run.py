@@ -131,7 +131,7 @@ def _planned_sources(stream: Stream, headers: _Headers, merge: MergePlan) -> Ite
 
 
 def _planned_source(name: str, source: Source, *, auxiliary: bool = False) -> PlannedSource:
-    total = missing = companion_bytes = 0
+    total = missing = auxiliary_bytes = 0
     for part in fetched_sources(source):
         # The base model is counted once, not again for each of its adapters.
         if part != source.base:
@@ -139,8 +139,8 @@ def _planned_source(name: str, source: Source, *, auxiliary: bool = False) -> Pl
             size = sum(file.size for file in files)
             total += size
             missing += 0 if part.is_local else size - cached_bytes(part, files)
-            companion_bytes += sum(file.size for file in files if not file.path.endswith((".safetensors", ".bin")))
-    return PlannedSource(name, source, total, missing, companion_bytes)
+            auxiliary_bytes += sum(file.size for file in files if not file.path.endswith((".safetensors", ".bin")))
+    return PlannedSource(name, source, total, missing, auxiliary_bytes)
 
 
 def _merged_tensors_only(planned: PlannedSource, checkpoint: AlignedCheckpoint, merge: MergePlan) -> PlannedSource:

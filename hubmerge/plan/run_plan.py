@@ -29,14 +29,14 @@ class PlannedSource:
         source: The model.
         total_bytes: Size of its files.
         missing_bytes: Size of the files that have to be downloaded.
-        companion_bytes: Size of the files that are not weights.
+        auxiliary_bytes: Size of the files that are not weights.
     """
 
     name: str
     source: Source
     total_bytes: int
     missing_bytes: int
-    companion_bytes: int = 0
+    auxiliary_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class RunPlan:
         """Peak size of states, merged models and partial downloads in the work folder."""
         if not self.steps:
             return 0
-        model = self.written.written_bytes + self.sources[0].companion_bytes
+        model = self.written.written_bytes + self.sources[0].auxiliary_bytes
         downloads = any(source.missing_bytes for source in self.sources[1:])
         kept = budget.work_bytes(
             self.stream, self.merge, self.steps, state=self.state_bytes, model=model, downloads=downloads

@@ -31,7 +31,7 @@ class Recomputed:
     """A recomputed step.
 
     Attributes:
-        folder: the folder of the step: weights, companion files and metadata.
+        folder: the folder of the step: weights, auxiliary files and metadata.
         report: the report after the step.
         base: the base model.
     """

@@ -101,7 +101,7 @@ def test_files_of_an_earlier_run_count_as_free_space(stage: Stage, tmp_path: Pat
     recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None))
     plan = plan_run(load_recipe(recipe, installed_catalog()), SilentProgress())
     large = shutil.disk_usage(tmp_path).free + 10**9
-    base = replace(plan.sources[0], companion_bytes=large)
+    base = replace(plan.sources[0], auxiliary_bytes=large)
     plan = replace(plan, sources=(base, *plan.sources[1:]))
     work = tmp_path / "work"
     for name, enough in (("cache", False), ("states", True)):
