@@ -1,6 +1,6 @@
-"""Rules that choose the rank of OPCM's projection without data, against the best fixed alpha of the same streams.
+"""Comparison of rules for the rank of OPCM's projection, which use no data, with the best fixed alpha.
 
-    python benchmarks/study/alpha_rules.py remove RESULTS.jsonl      merge with every rule; goes on where it stopped
+    python benchmarks/study/alpha_rules.py remove RESULTS.jsonl      merge with every rule; continues where it stopped
     python benchmarks/study/alpha_rules.py keep RESULTS.jsonl        the same with the diagonal kept
     python benchmarks/study/alpha_rules.py table RESULTS.jsonl ALPHA-0.jsonl ALPHA-1.jsonl ALPHA-2.jsonl
 
@@ -21,15 +21,14 @@ from typing import Any
 
 import torch
 
-from hubmerge.executor import InMemoryModel, Merge, StepInput, merge_steps
-from hubmerge.executor.state import State
 from hubmerge.linalg import singular_directions
 from hubmerge.methods import Absorbed, Opcm, TensorInput
 from hubmerge.methods.opcm import OpcmParameters
 from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study
-from hubmerge.study.bench import Bench, main_scores
+from hubmerge.study.bench import Bench
 from hubmerge.study.cells import ordered
+from hubmerge.study.merge_cell import merged_steps
 from hubmerge.study.results import CellResult, ResultsFile
 from hubmerge.support.progress import SilentProgress
 
@@ -40,8 +39,8 @@ PRESENT = "break even: energy of A - energy of the task vector"
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a rule may look at, for every rank r from 1 on.
+class RuleInput:
+    """Inputs of a rule, for every rank r from 1.
 
     `values` are the singular values of the accumulated delta, `energy` and `sums` the shares of their squares and of
     themselves in the first r directions, `removed` the share of the task vector's energy in the leading r x r block.
@@ -52,16 +51,16 @@ class Seen:
     sums: torch.Tensor
     removed: torch.Tensor
     expected: torch.Tensor
-    """The removed share of a task vector that points anywhere: r^2 / (m n)."""
+    """Removed share of a task vector with a random direction: r^2 / (m n)."""
 
 
 def effective_rank(values: torch.Tensor) -> float:
-    """The exponential of the entropy of the singular values' shares."""
+    """Return the exponential of the entropy of the singular values' shares."""
     shares = values / values.sum()
     return float(torch.exp(-(shares * torch.log(shares)).sum()))
 
 
-RULES: dict[str, Callable[[Seen], int]] = {
+RULES: dict[str, Callable[[RuleInput], int]] = {
     PRESENT: lambda seen: int((seen.energy - seen.removed).argmax()) + 1,
     "break even: singular values of A - energy of the task vector": lambda seen: (
         int((seen.sums - seen.removed).argmax()) + 1
@@ -78,9 +77,9 @@ RULES: dict[str, Callable[[Seen], int]] = {
 
 
 class Ruled(Opcm):
-    """OPCM whose rank is that of a rule, written out plainly."""
+    """OPCM with the rank of a rule."""
 
-    def __init__(self, rule: Callable[[Seen], int], diagonal: str) -> None:
+    def __init__(self, rule: Callable[[RuleInput], int], diagonal: str) -> None:
         self.rule, self.diagonal = rule, diagonal
 
     def absorb_matrix(self, tensor: TensorInput[OpcmParameters]) -> Absorbed:
@@ -99,7 +98,7 @@ class Ruled(Opcm):
         ranks = torch.arange(1, len(shares) + 1, dtype=torch.float64)
         squares = directions.values**2
         rank = self.rule(
-            Seen(
+            RuleInput(
                 directions.values,
                 squares.cumsum(0) / squares.sum(),
                 directions.values.cumsum(0) / directions.values.sum(),
@@ -116,25 +115,20 @@ class Ruled(Opcm):
 
 
 def merged(bench: Bench, method: Ruled, tasks: int, order: int, label: str) -> dict[str, Any]:
-    """Merge one order and score the end."""
+    """Merge the entries of one order, score the last step, and return its values."""
     entries = ordered(bench.recipe, tasks, order)
-    state: State | None = None
-    ranks, removed = [], []
-    for step, entry in enumerate(entries, start=1):
-        incoming = StepInput(bench.checkpoints[entry.name], lambda _: OpcmParameters.model_validate({}))
-        merge = Merge(bench.base, method, bench.plan)
-        state, (figures,) = merge_steps(merge, [incoming], state, None, sketches=False, context=bench.context)
+    parameters = OpcmParameters.model_validate({})
+    ranks, removed, scores = [], [], {}
+    for step, state, stats in merged_steps(bench, method, entries, lambda _: lambda _: parameters):
         if step > 1:
             ranks += [
                 tensor.rank / tensor.directions
-                for tensor in figures.tensors
+                for tensor in stats.tensors
                 if tensor.rank is not None and tensor.directions
             ]
-            removed.append(figures.removed_share)
-    assert state is not None
-    wanted = bench.tasks_of([entry.name for entry in entries])
-    model = InMemoryModel(bench.base, state, bench.plan, label=label, input_dtype=bench.input_dtype)
-    scores = main_scores(wanted, bench.scores.score_on(label, wanted, model))
+            removed.append(stats.removed_share)
+        if step == len(entries):
+            scores = bench.score_state(state, bench.tasks_of([entry.name for entry in entries]), label, method.name)
     return {
         "accuracy": statistics.fmean(scores.values()),
         "rank": statistics.fmean(ranks) if ranks else 0.0,
@@ -143,16 +137,16 @@ def merged(bench: Bench, method: Ruled, tasks: int, order: int, label: str) -> d
 
 
 def measure(results: Path, diagonal: str) -> None:
-    """Merge what `results` lacks, a line each."""
+    """Merge what is not in `results`, and append a line for each merge."""
     lines = results.read_text(encoding="utf-8").splitlines() if results.is_file() else []
     done = {(line["seed"], line["order"], line["rule"], line["diagonal"]) for line in map(json.loads, lines)}
     for seed in SEEDS:
         loaded = load_study(FOLDER / f"alpha-{seed}.yaml", installed_catalog())
-        wanted = [(seed, order, rule, diagonal) for rule in RULES for order in range(loaded.study.orders)]
-        if not set(wanted) - done:
+        planned = [(seed, order, rule, diagonal) for rule in RULES for order in range(loaded.study.orders)]
+        if not set(planned) - done:
             continue
         with Bench.open(loaded, results.parent / "cache", SilentProgress()) as bench:
-            for key in wanted:
+            for key in planned:
                 if key not in done:
                     _, order, rule, _ = key
                     method = Ruled(RULES[rule], diagonal)
@@ -184,14 +178,14 @@ def table(results: Path, sweeps: list[Path]) -> None:
 
 
 def print_row(label: str, accuracies: list[float], best: list[float], removed: str = "") -> None:
-    """One row; the last but one column is the mean of what is lost to the best alpha of each seed."""
+    """Print one row; the last column but one is the mean loss to the best alpha of each seed."""
     lost = statistics.fmean(a - b for a, b in zip(accuracies, best, strict=True))
     cells = [f"{100 * value:.1f}" for value in (*accuracies, statistics.fmean(accuracies))]
     print(f"| {' | '.join([label, *cells, f'{100 * lost:+.1f}', removed])} |")
 
 
 def fixed_alphas(path: Path) -> dict[str, dict[float, float]]:
-    """The mean accuracy of each fixed alpha over the orders, for each treatment of the diagonal."""
+    """Return the mean accuracy of each fixed alpha over the orders, by treatment of the diagonal."""
     groups: dict[str, dict[float, list[CellResult]]] = {"remove": defaultdict(list), "keep": defaultdict(list)}
     for cell in ResultsFile(path).cells.values():
         if isinstance(alpha := cell.parameters.get("alpha"), float):
@@ -200,7 +194,7 @@ def fixed_alphas(path: Path) -> dict[str, dict[float, float]]:
 
 
 def mean(cells: list[CellResult]) -> float:
-    """The mean accuracy of some cells."""
+    """Return the mean accuracy of some cells."""
     return statistics.fmean(cell.average or 0.0 for cell in cells)
 
 

@@ -49,7 +49,7 @@ def main(paths: Sequence[Path]) -> None:
 
 
 def references(files: Sequence[ResultsFile], groups: Sequence[Groups], tasks: int) -> None:
-    """The rows of the base model and of the checkpoints by themselves."""
+    """Return the rows of the base model and of the checkpoints by themselves."""
     for label, column in (("base model", "base"), ("own checkpoints", "own")):
         means = []
         for file, group in zip(files, groups, strict=True):
@@ -71,12 +71,12 @@ def told(differences: Sequence[float]) -> str:
 
 
 def mean(cells: Sequence[CellResult]) -> float:
-    """The mean accuracy after the last step."""
+    """Return the mean accuracy after the last step."""
     return statistics.fmean(cell.average or 0.0 for cell in cells)
 
 
 def spread(cells: Sequence[Sequence[CellResult]]) -> float:
-    """The standard deviation over orders, pooled over the seeds."""
+    """Return the standard deviation over orders, pooled over the seeds."""
     variances = [statistics.variance([cell.average or 0.0 for cell in same]) for same in cells]
     return math.sqrt(statistics.fmean(variances))
 

@@ -42,7 +42,7 @@ def main(folder: Path = FOLDER) -> None:
 
 
 def write_recipe(path: Path, stream: str, entries: list[tuple[str, str, DemoTask]]) -> None:
-    """A recipe of (name, tower, task) entries; a task of several entries belongs to the first."""
+    """Return a recipe of (name, tower, task) entries; a task of several entries belongs to the first."""
     owners: dict[str, tuple[str, DemoTask]] = {}
     for name, _, task in entries:
         owners.setdefault(task.name, (name, task))

@@ -1,7 +1,7 @@
-"""Studies: one stream merged in many ways, every cell scored and kept, tables and plots of all of them.
+"""Studies: one stream is merged in many ways, and all merges are scored and compared in tables and plots.
 
 recipe: ./quickstart.yaml     # the stream, its tasks, its dtype and its tensors
-methods:                      # what is varied
+methods:                      # the variants
   - method: opcm
     parameters: {alpha: [0.1, 0.5, 0.9]}    # a list is a sweep
   - method: weight_average
@@ -11,7 +11,7 @@ tasks: [4, 8]                 # the first 4 entries, and all 8
 
 from __future__ import annotations
 
-from hubmerge.study.running import run_study
+from hubmerge.study.runner import run_study
 from hubmerge.study.schema import LoadedStudy, Study, Variant, load_study
 
 __all__ = ["LoadedStudy", "Study", "Variant", "load_study", "run_study"]

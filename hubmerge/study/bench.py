@@ -1,4 +1,4 @@
-"""What all cells of a study share: the base model, the checkpoints, the tasks, each read once where memory allows."""
+"""Opened stream of a study: base model, checkpoints and tasks, which all cells share."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
-from hubmerge.executor import ExecutorContext, InMemoryCheckpoint, pick_device
+from hubmerge.executor import ExecutorContext, InMemoryCheckpoint, InMemoryModel, pick_device
 from hubmerge.executor.reading import read_task_vector
+from hubmerge.executor.state import State
 from hubmerge.executor.stats.similarity import layer_of
 from hubmerge.linalg import group_cosines, sketch
 from hubmerge.plan.plan_run import plan_steps
@@ -31,11 +32,11 @@ from merge_recipes import Recipe, Task, task_entries
 from merge_recipes.canonical import content_digest
 
 SHARE_OF_MEMORY = 0.5
-"""So much of the free memory may be used to keep checkpoints and states in."""
+"""Share of the free memory for checkpoints and states."""
 
 
 class Bench:
-    """The stream of a study, opened and planned. Use `Bench.open`."""
+    """Stream of a study, opened and planned; opened with `Bench.open`."""
 
     def __init__(self, loaded: LoadedStudy, cache: Path, progress: Progress, memory_bytes: float | None = None) -> None:
         recipe = loaded.recipe.recipe.model_copy(update={"publish": None})
@@ -54,15 +55,15 @@ class Bench:
         merged = [tensor.name for tensor in self.plan.merged]
         free = SHARE_OF_MEMORY * free_memory() if memory_bytes is None else memory_bytes
         needed = sum(tensor.elements * tensor.dtype.itemsize for tensor in self.plan.merged) * (self.stream.length + 1)
-        self.held = needed + 3 * self.plan.state_bytes <= free
+        self.in_memory = needed + 3 * self.plan.state_bytes <= free
         self.checkpoints: dict[str, Checkpoint] = {}
         with progress.stage("read the checkpoints", self.stream.length) as advance:
             for step, entry in enumerate(self.stream.entries, start=1):
                 aligned = planned.alignments[step].apply(open_source(planned.sources[step].source))
-                self.checkpoints[entry.name] = InMemoryCheckpoint(aligned, merged) if self.held else aligned
+                self.checkpoints[entry.name] = InMemoryCheckpoint(aligned, merged) if self.in_memory else aligned
                 advance(1)
         self._own = {source.name: source.source for source in planned.sources[1:]}
-        if self.held:
+        if self.in_memory:
             self.base = InMemoryCheckpoint(self.base, list(self.base.tensors))
         self.scores = Scoreboard(self.stream, base_folder, cache, str(self.device), SilentProgress())
 
@@ -71,7 +72,7 @@ class Bench:
     def open(
         cls, loaded: LoadedStudy, cache: Path, progress: Progress, memory_bytes: float | None = None
     ) -> Iterator[Bench]:
-        """Everything fetched and read; files are let go of at the end."""
+        """Open the stream, and close its files at the end."""
         bench = cls(loaded, cache, progress, memory_bytes)
         try:
             yield bench
@@ -86,14 +87,14 @@ class Bench:
 
     @property
     def commits(self) -> dict[str, str]:
-        """The commits of the base model ("") and of every entry, by name."""
+        """Commits of the base model ("") and of every entry, by name."""
         names = [entry.name for entry in self.stream.entries]
         found = {name: locked.commit for name, locked in zip(names, self.stream.lock.models, strict=True)}
         return {"": self.stream.base.commit, **found}
 
     @property
     def datasets(self) -> dict[str, str]:
-        """The commit of every task's dataset."""
+        """Commit of every task's dataset."""
         lock = self.stream.lock
         return {
             task.name: lock.dataset_commit(task.dataset.written_path, task.dataset.name, task.dataset.revision)
@@ -101,25 +102,25 @@ class Bench:
         }
 
     def tasks_of(self, entries: Sequence[str]) -> tuple[Task, ...]:
-        """The tasks that belong to these entries, in their order; those of no entry come first."""
+        """Return the tasks without an entry, then those of the given entries in their order."""
         owners = task_entries(self.recipe)
         common = [task for task in self.scores.tasks if owners[task.name] is None]
         owned = [task for name in entries for task in self.scores.tasks if owners[task.name] == name]
         return (*common, *owned)
 
     def first_steps(self, entries: Sequence[str]) -> dict[str, int]:
-        """The step after which each task of these entries is first scored: that of its entry, 1 if it has none."""
+        """Return for each task the step of its first score: the step of its entry, 1 if it has no entry."""
         owners = task_entries(self.recipe)
         steps = {name: step for step, name in enumerate(entries, start=1)}
         return {task.name: steps.get(owners[task.name] or "", 1) for task in self.tasks_of(entries)}
 
     def references_digest(self) -> str:
-        """The digest of what the references rest on."""
+        """Return the digest of all inputs of the references."""
         tasks = [task_content(task, self.datasets.get(task.name)) for task in self.scores.tasks]
         return content_digest(["references", 1, self.commits, tasks])
 
     def references(self) -> References:
-        """Score the base model and every checkpoint by itself, and compare the task vectors."""
+        """Score the base model and every checkpoint alone, and compare the task vectors."""
         owners = task_entries(self.recipe)
         names = tuple(entry.name for entry in self.stream.entries)
         base_scores = self.scores.score_on("the base model", self.scores.tasks, self.scores.base)
@@ -134,10 +135,22 @@ class Bench:
             self.references_digest(), names, main_scores(self.scores.tasks, base_scores), own, cosines, layers
         )
 
+    def score_state(self, state: State, tasks: Sequence[Task], label: str, digest: str) -> dict[str, float]:
+        """Return the main score of each task for the merged model of a state.
+
+        Args:
+            state: the state.
+            tasks: the tasks.
+            label: the name of the model in messages.
+            digest: the digest of the cell, which distinguishes models with the same label.
+        """
+        model = InMemoryModel(self.base, state, self.plan, label=f"{label} ({digest})", input_dtype=self.input_dtype)
+        return main_scores(tasks, self.scores.score_on(label, tasks, model))
+
     def _similarities(
         self, names: Sequence[str]
     ) -> tuple[list[list[float | None]], dict[str, list[list[float | None]]]]:
-        """Cosines between all task vectors, over everything and layer by layer, from sketches."""
+        """Return the cosines between all task vectors, over all tensors and by layer, estimated from sketches."""
         rows: dict[str, tuple[torch.Tensor, list[float]]] = {}
         for name in names:
             sketches, lengths = [], []
@@ -153,13 +166,15 @@ class Bench:
         table = [[group_cosines(rows[a][0], rows[b][0], rows[a][1], rows[b][1], groups) for b in names] for a in names]
 
         def of(group: int) -> list[list[float | None]]:
-            return [[_exact(a == b, found[group]) for b, found in enumerate(line)] for a, line in enumerate(table)]
+            return [
+                [_rounded(found[group], exact=a == b) for b, found in enumerate(line)] for a, line in enumerate(table)
+            ]
 
         return of(0), {layer: of(number) for number, layer in enumerate(layers, start=1)}
 
 
 def main_scores(tasks: Sequence[Task], scores: Scores) -> dict[str, float]:
-    """The metric of each task that stands in the accuracy matrix."""
+    """Return for each task the metric of the accuracy matrix."""
     found = {}
     for task in tasks:
         values = scores.get(task.name, {})
@@ -170,12 +185,15 @@ def main_scores(tasks: Sequence[Task], scores: Scores) -> dict[str, float]:
 
 
 def free_memory() -> int:
-    """Bytes of memory that are not in use, as far as the system tells."""
+    """Return the bytes of free memory, 0 if the system does not report them."""
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return 0
 
 
-def _exact(same: bool, cosine: float | None) -> float | None:
-    return 1.0 if same and cosine is not None else None if cosine is None else round(cosine, 4)
+def _rounded(cosine: float | None, *, exact: bool) -> float | None:
+    """Return a cosine with four decimals; `exact` if it is that of a vector with itself."""
+    if cosine is None:
+        return None
+    return 1.0 if exact else round(cosine, 4)

@@ -1,4 +1,4 @@
-"""The cells of a study: what is merged how and in which order, each with a digest of all that its result rests on."""
+"""Cells of a study: single merges, each with a digest of all inputs of its result."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from merge_recipes import Recipe, StreamEntry, Task
 from merge_recipes.canonical import content_digest
 
 CELL_FORMAT = 1
-"""Raised whenever the same cell would give another result."""
+"""Version of the results; raise it if the same cell gives another result."""
 
 
 @dataclass(frozen=True)
 class Cell:
     """One merge of the study.
 
-    `series` names the variant, `point` holds the values of its swept parameters. `seed` is that of the order, None
-    for the recipe's own; `perturb` the seed of the change to the first accumulated delta, None for no change.
+    `series` is the name of the variant, `point` the values of its swept parameters. `seed` is the seed of the order,
+    None for the order of the recipe. `perturb` is the seed of the change of the first accumulated delta, None for none.
     """
 
     series: str
@@ -33,11 +33,11 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """The series and the values of what is swept."""
+        """Series and values of the swept parameters."""
         return ", ".join([self.series, *(f"{name} {value}" for name, value in self.point.items())])
 
     def recipe(self, recipe: Recipe) -> Recipe:
-        """The recipe that merges this cell: its method, its parameters, its entries in its order."""
+        """Return the recipe of this cell, with its method, its parameters and its entries in its order."""
         entries = tuple(
             entry if self.method == recipe.merge_method else entry.model_copy(update={"parameters": {}})
             for entry in ordered(recipe, self.tasks, self.seed)
@@ -47,7 +47,7 @@ class Cell:
 
 
 def cells(study: Study, length: int) -> Iterator[Cell]:
-    """Every cell of a study of a stream of so many entries: variants, then sweeps, then tasks, then orders."""
+    """Yield every cell of a study by variant, sweep, number of tasks and order; `length` is that of the stream."""
     for variant in study.methods:
         for point in variant.points():
             for tasks in study.tasks or (length,):
@@ -60,13 +60,13 @@ def cells(study: Study, length: int) -> Iterator[Cell]:
 
 
 def ordered(recipe: Recipe, tasks: int, seed: int | None) -> tuple[StreamEntry, ...]:
-    """The first entries of the stream as listed, in the order that `order: shuffled` with this seed would give."""
+    """Return the first `tasks` entries as listed, in the order of `order: shuffled` with this seed."""
     listed = recipe.with_stream(recipe.stream()[:tasks])
     return listed.stream() if seed is None else listed.model_copy(update={"order": "shuffled", "seed": seed}).stream()
 
 
 def task_content(task: Task, commit: str | None) -> dict[str, Any]:
-    """What the scores of a task rest on: where its dataset lies does not matter, if it is known what is in it."""
+    """Return the inputs of a task's scores; with a known commit, the place of the dataset is left out."""
     content = task.model_dump(mode="json")
     if commit is not None:
         dataset = content["dataset"]
@@ -75,7 +75,15 @@ def task_content(task: Task, commit: str | None) -> dict[str, Any]:
 
 
 def cell_digest(cell: Cell, recipe: Recipe, commits: dict[str, str], datasets: dict[str, str], score: str) -> str:
-    """The digest of a cell: `commits` are those of the base model ("") and of the entries, by name."""
+    """Return the digest of a cell.
+
+    Args:
+        cell: the cell.
+        recipe: the recipe of the study.
+        commits: the commits of the base model ("") and of the entries, by name.
+        datasets: the commits of the datasets, by task.
+        score: the scored steps, "every" or "last".
+    """
     merged = cell.recipe(recipe)
     evaluate = merged.evaluate
     return content_digest(

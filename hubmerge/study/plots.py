@@ -1,4 +1,4 @@
-"""Plots of a study as PNG bytes: the same results give the same picture on one version of matplotlib."""
+"""Plots of a study as PNG bytes; the same results give the same bytes with the same version of matplotlib."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from matplotlib.figure import Figure
 from hubmerge.study.results import CellResult, References, Summary, grouped
 
 DOTS_PER_INCH = 110
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31", "#7b4173", "#6b6ecf")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31", "#7b4173", "#6b6ecf")
 MARKERS = "os^vDP*X<>"
 
 
-def accuracy_per_step(results: Sequence[CellResult], references: References) -> bytes:
-    """Average accuracy over the tasks seen so far, step by step: mean of the orders, band of one deviation."""
+def accuracy_per_step(results: Sequence[CellResult]) -> bytes:
+    """Plot the average accuracy over the tasks seen so far by step, with a band of one deviation over the orders."""
     figure, axes = _figure(7.2, 4.2)
     for number, ((label,), group) in enumerate(grouped(_longest(results), "label").items()):
         matrices = [result.accuracies for result in group]
@@ -26,15 +26,15 @@ def accuracy_per_step(results: Sequence[CellResult], references: References) -> 
         summaries = [Summary.of(matrix.average(step) for matrix in matrices) for step in steps]
         means = np.array([100 * (summary.mean or 0.0) for summary in summaries])
         spread = np.array([100 * (summary.deviation or 0.0) for summary in summaries])
-        colour = COLOURS[number % len(COLOURS)]
-        axes.plot(steps, means, color=colour, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.4, label=label)
-        axes.fill_between(steps, means - spread, means + spread, color=colour, alpha=0.12, lw=0)
+        color = COLORS[number % len(COLORS)]
+        axes.plot(steps, means, color=color, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.4, label=label)
+        axes.fill_between(steps, means - spread, means + spread, color=color, alpha=0.12, lw=0)
     _finish(axes, "step", "average accuracy (%)", "Accuracy on the tasks seen so far")
     return _png(figure)
 
 
-def sweep(results: Sequence[CellResult], references: References, parameter: str) -> bytes:
-    """Accuracy after the last step against one swept parameter, for each series that sweeps it."""
+def sweep(results: Sequence[CellResult], parameter: str) -> bytes:
+    """Plot the accuracy after the last step against one swept parameter, for each series that sweeps it."""
     figure, axes = _figure(6.4, 4.0)
     for number, ((series,), group) in enumerate(grouped(_longest(results), "series").items()):
         points = [result for result in group if isinstance(result.point.get(parameter), (int, float))]
@@ -46,7 +46,7 @@ def sweep(results: Sequence[CellResult], references: References, parameter: str)
             values,
             [100 * (summary.mean or 0.0) for summary in summaries],
             yerr=[100 * (summary.deviation or 0.0) for summary in summaries],
-            color=COLOURS[number % len(COLOURS)],
+            color=COLORS[number % len(COLORS)],
             marker=MARKERS[number % len(MARKERS)],
             capsize=3,
             lw=1.4,
@@ -56,24 +56,24 @@ def sweep(results: Sequence[CellResult], references: References, parameter: str)
     return _png(figure)
 
 
-def order_spread(results: Sequence[CellResult], references: References) -> bytes:
-    """Box plot of the accuracy after the last step over the orders."""
+def order_spread(results: Sequence[CellResult]) -> bytes:
+    """Draw a box plot of the accuracy after the last step over the orders."""
     groups = {label: group for (label,), group in grouped(_longest(results), "label").items()}
     figure, axes = _figure(7.2, 0.9 + 0.36 * len(groups))
     values = [[100 * r.average for r in group if r.average is not None] for group in groups.values()]
     axes.boxplot(
-        values, orientation="horizontal", tick_labels=list(groups), widths=0.6, medianprops={"color": COLOURS[1]}
+        values, orientation="horizontal", tick_labels=list(groups), widths=0.6, medianprops={"color": COLORS[1]}
     )
     for row, numbers in enumerate(values, start=1):
         offsets = np.linspace(-0.18, 0.18, len(numbers)) if len(numbers) > 1 else [0.0]
-        axes.scatter(numbers, row + np.asarray(offsets), s=9, color=COLOURS[0], alpha=0.7, zorder=3, lw=0)
+        axes.scatter(numbers, row + np.asarray(offsets), s=9, color=COLORS[0], alpha=0.7, zorder=3, lw=0)
     axes.invert_yaxis()
     _finish(axes, "average accuracy after the last step (%)", "", "Spread over the orders", legend=False)
     return _png(figure)
 
 
-def drift(results: Sequence[CellResult], references: References) -> bytes:
-    """Distance of the merged model from the base, in units of the mean task vector so far, step by step."""
+def drift(results: Sequence[CellResult]) -> bytes:
+    """Plot the distance of the merged model from the base by step, in units of the mean task vector so far."""
     figure, axes = _figure(7.2, 4.2)
     for number, ((label,), group) in enumerate(grouped(_longest(results), "label").items()):
         steps = range(1, len(group[0].steps) + 1)
@@ -84,17 +84,17 @@ def drift(results: Sequence[CellResult], references: References) -> bytes:
             ]
             for result in group
         ]
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         axes.plot(
-            steps, np.mean(relative, axis=0), color=colour, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.4,
+            steps, np.mean(relative, axis=0), color=color, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.4,
             label=label,
         )  # fmt: skip
     _finish(axes, "step", "distance from the base / mean task vector", "Drift from the base model")
     return _png(figure)
 
 
-def similarity_map(results: Sequence[CellResult], references: References) -> bytes:
-    """Cosines between the task vectors of the stream."""
+def similarity_map(references: References) -> bytes:
+    """Draw the cosines between the task vectors of the stream."""
     names = references.names
     size = 1.9 + 0.42 * len(names)
     figure, axes = _figure(size + 0.6, size)
@@ -105,15 +105,15 @@ def similarity_map(results: Sequence[CellResult], references: References) -> byt
     for row, line in enumerate(values):
         for column, value in enumerate(line):
             if row != column and np.isfinite(value):
-                colour = "white" if abs(value) > 0.6 else "#1f2328"
-                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=colour)
+                color = "white" if abs(value) > 0.6 else "#1f2328"
+                axes.text(column, row, f"{value:.2f}", ha="center", va="center", fontsize=7, color=color)
     figure.colorbar(image, ax=axes, shrink=0.8)
     axes.set_title("Cosines between task vectors", fontsize=10, loc="left")
     return _png(figure)
 
 
 def swept_parameters(results: Sequence[CellResult]) -> list[str]:
-    """The parameters with two or more numbers among their values."""
+    """Return the parameters with two or more numbers among their values."""
     found: dict[str, set[float]] = {}
     for result in results:
         for name, value in result.point.items():

@@ -1,4 +1,4 @@
-"""The results of a study: one JSON object a line in one file, appended as cells are done, read back to go on."""
+"""Results file of a study: one JSON object on each line, appended after each cell and read to continue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RESULTS_FILE = "results.jsonl"
 @record
 @dataclass(frozen=True)
 class StepResult:
-    """One step of a cell: its scale and norms, and means over the weight matrices."""
+    """Statistics of one step of a cell: scale, norms, and means over the weight matrices."""
 
     name: str
     scale: Number
@@ -39,7 +39,7 @@ class StepResult:
 @record
 @dataclass(frozen=True)
 class CellResult:
-    """What came of one cell. `matrix` is an `AccuracyMatrix` as plain values, with the scored steps as rows."""
+    """Result of one cell. `matrix` is an `AccuracyMatrix` as plain values, with the scored steps as rows."""
 
     digest: str
     series: str
@@ -57,18 +57,18 @@ class CellResult:
     seconds: Number
     share_of_own: Number | None = None
 
-    def of(self, cell: Cell) -> CellResult:
-        """The result as that of a cell which rests on the same things: another name, or a seed of the same order."""
+    def renamed(self, cell: Cell) -> CellResult:
+        """Return the result with the name and the seed of a cell that has the same digest."""
         return replace(self, series=cell.series, label=cell.label, point=cell.point, seed=cell.seed)
 
     @property
     def accuracies(self) -> AccuracyMatrix:
-        """The accuracy matrix."""
+        """Accuracy matrix."""
         return AccuracyMatrix.from_dict(self.matrix)
 
     @property
     def average(self) -> float | None:
-        """The average accuracy after the last step."""
+        """Average accuracy after the last step."""
         matrix = self.accuracies
         return matrix.average(matrix.steps[-1]) if matrix.steps else None
 
@@ -87,9 +87,9 @@ class CellResult:
 @record
 @dataclass(frozen=True)
 class References:
-    """What does not depend on how the stream is merged: accuracies of base and checkpoints, cosines between them.
+    """Accuracies of base model and checkpoints, and cosines between the task vectors, which all cells share.
 
-    `cosines` is square, over `names`; `layers` has the same for each layer.
+    `cosines` is a square over `names`; `layers` has one for each layer.
     """
 
     digest: str
@@ -101,7 +101,7 @@ class References:
 
 
 class ResultsFile:
-    """The results so far, by digest. A line that an interrupted run left half written is dropped."""
+    """Results so far, by digest. An incomplete last line of an interrupted run is removed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -111,7 +111,7 @@ class ResultsFile:
             self._read()
 
     def add(self, result: CellResult | References) -> None:
-        """Keep a result: it is on disk when this returns."""
+        """Append a result, and return when it is on disk."""
         kind = "cell" if isinstance(result, CellResult) else "references"
         line = json.dumps({"kind": kind, **asdict(result)}, sort_keys=True, allow_nan=False, ensure_ascii=False)
         with self.path.open("a", encoding="utf-8") as file:
@@ -137,7 +137,7 @@ class ResultsFile:
             except ValueError as error:
                 raise HubmergeError(
                     f"{self.path}:{number}: not a result of a study: {error}",
-                    hint="remove the line, or the file to compute everything again",
+                    hint="remove the line, or remove the file to compute all cells again",
                     file=str(self.path),
                     line=number,
                 ) from error
@@ -164,7 +164,7 @@ def _result(line: str) -> CellResult | References:
 
 @dataclass(frozen=True)
 class Summary:
-    """Mean and standard deviation (of the sample) over so many cells; None for no cells, or for one."""
+    """Mean and standard deviation (of the sample) over `count` cells; None without cells, or with one."""
 
     mean: float | None
     deviation: float | None
@@ -172,13 +172,13 @@ class Summary:
 
     @classmethod
     def of(cls, values: Iterable[float | None]) -> Summary:
-        """Sum up the values that are there."""
+        """Return the summary of the values that are not None."""
         numbers = [value for value in values if value is not None]
         mean = statistics.fmean(numbers) if numbers else None
         return cls(mean, statistics.stdev(numbers) if len(numbers) > 1 else None, len(numbers))
 
     def percent(self) -> str:
-        """Mean ± deviation in percent."""
+        """Return mean ± deviation in percent."""
         if self.mean is None:
             return "-"
         spread = "" if self.deviation is None else f" ± {100 * self.deviation:.1f}"
@@ -186,7 +186,7 @@ class Summary:
 
 
 def grouped(results: Sequence[CellResult], *keys: str) -> dict[tuple[Any, ...], list[CellResult]]:
-    """The results by the values of some of their fields, in the order in which the values first occur."""
+    """Return the results by the values of some fields, in the order of first occurrence."""
     groups: dict[tuple[Any, ...], list[CellResult]] = {}
     for result in results:
         groups.setdefault(tuple(getattr(result, key) for key in keys), []).append(result)

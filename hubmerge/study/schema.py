@@ -1,4 +1,4 @@
-"""The keys of a study, and reading one: everything wrong with it is told at once, with its line."""
+"""Keys of a study, and its reader, which reports all problems at once with their lines."""
 
 from __future__ import annotations
 
@@ -20,73 +20,73 @@ from merge_recipes.validate import number_or_word, validate, value_message
 
 
 class Variant(Record):
-    """A merge method with its parameters; lists of plain values are swept."""
+    """Merge method with its parameters; lists of plain values are swept."""
 
     method: Text
     """The merge method."""
     name: Text | None = None
-    """What tables and plots call it; the method and its parameters if not given."""
+    """Name in tables and plots; the method and its parameters if not given."""
     parameters: Parameters = Field(default_factory=dict)
-    """Parameters of the method; a list of plain values makes a cell for each of them."""
+    """Parameters of the method; a list of plain values gives a cell for each value."""
     round_to: Literal["float32"] | None = None
-    """Round the accumulated delta to this dtype after every step, to see what rounding does."""
+    """Dtype to which the accumulated delta is rounded after every step."""
     perturb: tuple[int, ...] = ()
-    """Seeds: change the first accumulated delta by a relative 1e-12, once for each seed, to see what that does."""
+    """Seeds of relative changes of the first accumulated delta by 1e-12, one cell for each seed."""
 
     @property
     def fixed(self) -> dict[str, Any]:
-        """The parameters that are not swept."""
+        """Parameters that are not swept."""
         return {name: value for name, value in self.parameters.items() if not is_sweep(value)}
 
     @property
     def swept(self) -> dict[str, list[Any]]:
-        """The parameters that are swept, with their values."""
+        """Swept parameters with their values."""
         return {name: value for name, value in self.parameters.items() if isinstance(value, list) and is_sweep(value)}
 
     @property
     def series(self) -> str:
-        """What all cells of the variant have in common, in words."""
+        """Name of the variant, which all its cells share."""
         if self.name is not None:
             return self.name
-        told = [f"{name} {value}" for name, value in self.fixed.items() if not isinstance(value, list)]
-        return ", ".join([self.method, *told])
+        shown = [f"{name} {value}" for name, value in self.fixed.items() if not isinstance(value, list)]
+        return ", ".join([self.method, *shown])
 
     def points(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the swept values; one empty one if nothing is swept."""
+        """Yield every combination of the swept values, an empty one if nothing is swept."""
         for values in itertools.product(*self.swept.values()):
             yield dict(zip(self.swept, values, strict=True))
 
 
 def is_sweep(value: object) -> bool:
-    """Tell a list of plain values from a filter list."""
+    """Tell whether a value is a list of plain values, not a filter list."""
     return isinstance(value, list) and bool(value) and not any(isinstance(item, dict) for item in value)
 
 
 class Study(Record):
-    """One stream, merged in many ways."""
+    """One stream and the ways to merge it."""
 
     recipe: Text
-    """The recipe that names the stream and its tasks; a path that starts from the study's folder."""
+    """Recipe with the stream and its tasks; a path relative to the folder of the study."""
     methods: tuple[Variant, ...] = Field(min_length=1)
-    """What is compared."""
+    """Variants to compare."""
     tasks: tuple[int, ...] = ()
-    """How many entries of the stream are merged, the first ones as listed; all if not given."""
+    """Numbers of entries to merge, the first ones as listed; all entries if not given."""
     orders: int = Field(default=0, ge=0, le=10_000)
-    """How many shuffled orders; 0 is the recipe's own order alone."""
+    """Number of shuffled orders; 0 for the order of the recipe alone."""
     first_seed: int = Field(default=0, ge=0)
-    """The seed of the first shuffled order; the others follow."""
+    """Seed of the first shuffled order; the next ones follow."""
     score: Literal["every", "last"] = "every"
-    """After which steps the merged model is scored; backward transfer needs every."""
+    """Steps after which the merged model is scored; backward transfer needs `every`."""
 
     @property
     def seeds(self) -> tuple[int | None, ...]:
-        """The seeds of the orders; None is the recipe's own order."""
+        """Seeds of the orders; None for the order of the recipe."""
         return tuple(range(self.first_seed, self.first_seed + self.orders)) if self.orders else (None,)
 
 
 @dataclass(frozen=True)
 class LoadedStudy:
-    """A study with its recipe, both checked."""
+    """Checked study with its checked recipe."""
 
     study: Study
     recipe: LoadedRecipe
@@ -95,10 +95,10 @@ class LoadedStudy:
 
 
 def load_study(path: str | Path, catalog: Catalog) -> LoadedStudy:
-    """Read a study and the recipe that it names.
+    """Read a study and its recipe.
 
     Raises:
-        RecipeError: with every problem of the study, or with every problem of its recipe.
+        RecipeError: all problems of the study, or all problems of its recipe.
     """
     path = Path(path)
     document = read_document(read_text(path), str(path))
@@ -130,8 +130,8 @@ def _broken_rules(study: Study, recipe: LoadedRecipe, document: Document, catalo
     names = [variant.series for variant in study.methods]
     for index, name in enumerate(names):
         if name in names[:index]:
-            message = f"two variants are both called {name!r}"
-            yield document.problem(("methods", index), message, "give one of them a `name:`")
+            message = f"two variants have the name {name!r}"
+            yield document.problem(("methods", index), message, "set `name` of one of them")
 
 
 def _parameters(
@@ -140,21 +140,21 @@ def _parameters(
     fields = parameter_fields(parameters_class)
     for name in variant.parameters:
         if name not in fields:
-            message = f"the method {variant.method} has no such parameter{did_you_mean(name, fields)}"
+            message = f"the method {variant.method} has no parameter {name!r}{did_you_mean(name, fields)}"
             yield document.problem((*place, "parameters", name), message, at_key=True)
-    told: set[tuple[Any, str]] = set()
+    reported: set[tuple[Any, str]] = set()
     for point in variant.points():
         for values in _plain({**variant.fixed, **point}):
             for details in _errors(parameters_class, {n: v for n, v in values.items() if n in fields}):
                 alternatives = number_or_word(parameters_class, str(details["loc"][0])) if details["loc"] else None
                 message, hint = value_message(details, None, alternatives=alternatives)
-                if (details["loc"], message) not in told:
-                    told.add((details["loc"], message))
+                if (details["loc"], message) not in reported:
+                    reported.add((details["loc"], message))
                     yield document.problem((*place, "parameters", *details["loc"][:1]), message, hint)
 
 
 def _plain(values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The values, with each item of a filter list in turn."""
+    """Yield the plain values, then those with each item of a filter list."""
     yield {name: value for name, value in values.items() if not isinstance(value, list)}
     for name, value in values.items():
         for item in value if isinstance(value, list) else ():

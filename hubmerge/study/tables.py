@@ -1,4 +1,4 @@
-"""Tables of a study: every variant with mean and standard deviation over its orders, as Markdown and as LaTeX."""
+"""Tables of a study in Markdown and LaTeX: mean and standard deviation over the orders of each variant."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Rows = list[list[str]]
 
 
 def table_rows(results: Sequence[CellResult], references: References) -> tuple[list[str], Rows]:
-    """Header and rows: one row for each label and number of tasks, references above them."""
+    """Return header and rows: the references, then a row for each label, by number of tasks."""
     header = ["merged by", "tasks", "merges", *TITLES]
     rows: Rows = []
     for (tasks,), same in grouped(results, "tasks").items():
@@ -35,17 +35,17 @@ def table_rows(results: Sequence[CellResult], references: References) -> tuple[l
 
 
 def mean_percent(summary: Summary) -> str:
-    """The mean alone, in percent."""
+    """Return the mean in percent, without the deviation."""
     return Summary(summary.mean, None, summary.count).percent()
 
 
 def markdown(results: Sequence[CellResult], references: References) -> str:
-    """The table for a README, with the definitions below it."""
+    """Return the table in Markdown, with definitions below it."""
     header, rows = table_rows(results, references)
     lines = [f"| {' | '.join(header)} |", f"|{'|'.join(['---', *['---:'] * (len(header) - 1)])}|"]
     lines += [f"| {' | '.join(_cell(text) for text in row)} |" for row in rows]
     definitions = [
-        "Percent; mean ± standard deviation (of the sample) over the merges.",
+        "All values are in percent: mean ± standard deviation (of the sample) over the merges.",
         f"Accuracy: {AVERAGE_ACCURACY_DEFINITION}.",
         f"Backward transfer: {BACKWARD_TRANSFER_DEFINITION}.",
         f"Forgetting: {FORGETTING_DEFINITION}.",
@@ -55,7 +55,7 @@ def markdown(results: Sequence[CellResult], references: References) -> str:
 
 
 def latex(results: Sequence[CellResult], references: References) -> str:
-    """The table for a paper: booktabs, numbers in mathematics."""
+    """Return the table in LaTeX with booktabs."""
     header, rows = table_rows(results, references)
     lines = [rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}", r"\toprule"]
     lines += [" & ".join(map(_escaped, header)) + r" \\", r"\midrule"]

@@ -76,7 +76,7 @@ def test_filter_lists_are_no_sweeps(write_study: Write) -> None:
         ({"methods": [{"method": "opcmm"}]}, ["there is no merge method 'opcmm'; did you mean opcm?"]),
         (
             {"methods": [{"method": "opcm", "parameters": {"alfa": 1}}]},
-            ["has no such parameter; did you mean alpha?"],
+            ["the method opcm has no parameter 'alfa'; did you mean alpha?"],
         ),
         ({"methods": [{"method": "opcm", "parameters": {"alpha": [0.1, 1.5]}}]}, ["expected a number <= 1"]),
         (
@@ -84,11 +84,11 @@ def test_filter_lists_are_no_sweeps(write_study: Write) -> None:
             ["expected a number <= 1"],
         ),
         ({"methods": [{"method": "opcm"}], "tasks": [5]}, ["between 1 and 4"]),
-        ({"methods": [{"method": "opcm"}, {"method": "opcm"}]}, ["two variants are both called 'opcm'"]),
-        ({"methods": [{"method": "opcm"}], "orders": -1, "colour": 1}, ["expected a number >= 0", "unknown key"]),
+        ({"methods": [{"method": "opcm"}, {"method": "opcm"}]}, ["two variants have the name 'opcm'"]),
+        ({"methods": [{"method": "opcm"}], "orders": -1, "color": 1}, ["expected a number >= 0", "unknown key"]),
     ],
 )
-def test_what_is_wrong_is_told_with_its_line(write_study: Write, keys: dict[str, Any], messages: list[str]) -> None:
+def test_problems_are_reported_with_their_line(write_study: Write, keys: dict[str, Any], messages: list[str]) -> None:
     path = write_study(**keys)
     with pytest.raises(RecipeError) as caught:
         loaded(path)

@@ -145,5 +145,5 @@ def test_a_results_file_of_something_else(tmp_path: Path, write_study: Write) ->
 
 def test_an_out_that_cannot_be_made(tmp_path: Path, write_study: Write) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(MachineError, match="cannot be made"):
+    with pytest.raises(MachineError, match="cannot create the folder"):
         run(write_study(methods=[{"method": "opcm"}]), tmp_path / "file" / "out")

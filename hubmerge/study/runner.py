@@ -1,4 +1,4 @@
-"""Run a study: the cells that are missing, one after another; then tables and plots of all of them."""
+"""Run a study: merge the missing cells one after another, then write tables and plots of all cells."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from hubmerge.errors import MachineError
 from hubmerge.study import plots, tables
 from hubmerge.study.bench import Bench
 from hubmerge.study.cells import cell_digest, cells
-from hubmerge.study.folding import fold_cell
+from hubmerge.study.merge_cell import merge_cell
 from hubmerge.study.results import RESULTS_FILE, CellResult, References, ResultsFile, grouped
 from hubmerge.study.schema import LoadedStudy
 from hubmerge.support.progress import Progress
+from hubmerge.support.text import counted
 
 
 def run_study(
     loaded: LoadedStudy, out: Path, cache: Path, progress: Progress, *, memory_bytes: float | None = None
 ) -> list[CellResult]:
-    """Merge and score what is missing in `out`/results.jsonl, then write tables and plots beside it.
+    """Merge and score the cells that are not in `out`/results.jsonl, then write tables and plots beside it.
 
-    Nothing is published, whatever the recipe says. A study that is run again, or that has grown, computes only the
-    cells that are not in the file: each is known by the digest of all that its result rests on.
+    Nothing is published. A cell is identified by the digest of all its inputs, so that a study that is run again or
+    extended computes the missing cells only.
+
+    Args:
+        loaded: the study.
+        out: the folder of the results.
+        cache: the folder for prepared tasks.
+        progress: the receiver of notes and stages.
+        memory_bytes: the memory for checkpoints and states, half of the free memory if None.
 
     Raises:
         HubmergeError: a source cannot be read, or a merge or a score fails.
@@ -31,25 +39,26 @@ def run_study(
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise MachineError(f"{out}: cannot be made: {error.strerror}", hint="name another --out") from error
+        raise MachineError(
+            f"cannot create the folder {out}: {error.strerror}", hint="choose another folder with --out", file=str(out)
+        ) from error
     file = ResultsFile(out / RESULTS_FILE)
     with Bench.open(loaded, cache, progress, memory_bytes) as bench:
         if bench.references_digest() not in file.references:
             file.add(bench.references())
         references = file.references[bench.references_digest()]
         commits, datasets = bench.commits, bench.datasets
-        wanted = list(cells(loaded.study, bench.stream.length))
-        digests = [cell_digest(cell, bench.recipe, commits, datasets, loaded.study.score) for cell in wanted]
-        # Short streams have fewer orders than seeds: cells of one digest are computed once.
-        missing = {digest: cell for cell, digest in zip(wanted, digests, strict=True) if digest not in file.cells}
-        progress.note(f"{len(wanted)} cells, {len(missing)} to do")
+        planned = list(cells(loaded.study, bench.stream.length))
+        digests = [cell_digest(cell, bench.recipe, commits, datasets, loaded.study.score) for cell in planned]
+        # Short streams have fewer orders than seeds: cells with the same digest are computed once.
+        missing = {digest: cell for cell, digest in zip(planned, digests, strict=True) if digest not in file.cells}
+        progress.note(f"{counted(len(planned), 'cell')}, {len(missing)} not computed yet")
         for number, (digest, cell) in enumerate(missing.items(), start=1):
             order = "" if cell.seed is None else f", order {cell.seed}"
-            with progress.stage(f"{number} of {len(missing)}: {cell.label}, {cell.tasks} tasks{order}"):
-                result = fold_cell(bench, cell, digest, references, score=loaded.study.score, work=out / "states")
+            with progress.stage(f"{number} of {len(missing)}: {cell.label}, {counted(cell.tasks, 'task')}{order}"):
+                result = merge_cell(bench, cell, digest, references, score=loaded.study.score, work=out / "states")
             file.add(result)
-    # What a cell is called now is what counts, whatever it was called when it was computed.
-    results = [file.cells[digest].of(cell) for cell, digest in zip(wanted, digests, strict=True)]
+    results = [file.cells[digest].renamed(cell) for cell, digest in zip(planned, digests, strict=True)]
     write_outputs(results, references, out)
     return results
 
@@ -58,16 +67,16 @@ def write_outputs(results: Sequence[CellResult], references: References, out: Pa
     """Write tables.md, tables.tex and the plots."""
     (out / "tables.md").write_text(tables.markdown(results, references), encoding="utf-8")
     (out / "tables.tex").write_text(tables.latex(results, references), encoding="utf-8")
-    pictures = {"drift.png": plots.drift(results, references)}
+    pictures = {"drift.png": plots.drift(results)}
     if any(any(value is not None for value in row) for row in references.cosines):
-        pictures["similarity.png"] = plots.similarity_map(results, references)
+        pictures["similarity.png"] = plots.similarity_map(references)
     if any(result.matrix["rows"] for result in results):
         if any(len(result.matrix["rows"]) > 1 for result in results):
-            pictures["accuracy_per_step.png"] = plots.accuracy_per_step(results, references)
+            pictures["accuracy_per_step.png"] = plots.accuracy_per_step(results)
         if any(len(group) > 1 for group in grouped(results, "label", "tasks").values()):
-            pictures["orders.png"] = plots.order_spread(results, references)
+            pictures["orders.png"] = plots.order_spread(results)
         for parameter in plots.swept_parameters(results):
-            pictures[f"sweep_{parameter}.png"] = plots.sweep(results, references, parameter)
+            pictures[f"sweep_{parameter}.png"] = plots.sweep(results, parameter)
         for number, ((label,), group) in enumerate(grouped(results, "label").items(), start=1):
             if len(group[0].matrix["rows"]) < group[0].tasks:
                 continue
