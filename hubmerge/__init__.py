@@ -19,7 +19,8 @@ from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the 
 
 if TYPE_CHECKING:
     from hubmerge.api.automation import deploy_hub_job, init_github, plan_hub_job, watch
-    from hubmerge.api.merging import Plan, PlannedStep, StepRun, merge, plan, run
+    from hubmerge.api.merging import StepRun, merge, run
+    from hubmerge.api.planning import Plan, PlannedStep, plan
     from hubmerge.api.published import outdated, rollback, verify
     from hubmerge.api.recipes import CheckedRecipe, WrittenLock, check, load, lock, schema
     from hubmerge.api.state_dicts import merge_state_dicts
@@ -55,7 +56,8 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "hubmerge.api.automation": ("deploy_hub_job", "init_github", "plan_hub_job", "watch"),
-    "hubmerge.api.merging": ("Plan", "PlannedStep", "StepRun", "merge", "plan", "run"),
+    "hubmerge.api.merging": ("StepRun", "merge", "run"),
+    "hubmerge.api.planning": ("Plan", "PlannedStep", "plan"),
     "hubmerge.api.published": ("outdated", "rollback", "verify"),
     "hubmerge.api.recipes": ("CheckedRecipe", "WrittenLock", "check", "load", "lock", "schema"),
     "hubmerge.api.state_dicts": ("merge_state_dicts",),

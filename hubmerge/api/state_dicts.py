@@ -12,6 +12,8 @@ from hubmerge.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
+    from hubmerge.checkpoints import Checkpoint, MergePlan
+    from hubmerge.executor.state import State
     from hubmerge.methods import Method
 
 
@@ -52,27 +54,12 @@ def merge_state_dicts(
         {'layer.weight': tensor([[0.5000, 0.0000],
                 [0.0000, 1.0000]])}
     """
-    import torch
-
     from hubmerge.checkpoints import align, make_plan, weight_matrices
-    from hubmerge.executor import InMemoryModel, Merge, StepInput, merge_steps
+    from hubmerge.executor import InMemoryModel
     from hubmerge.executor.in_memory import StateDict
-    from hubmerge.executor.state import State
-    from hubmerge.methods import method_named
-    from merge_recipes import TensorParameters
 
-    if not models:
-        raise UsageError("there is no model to merge into the base", hint="give at least one state dict in `models`")
     labels = [f"models[{number}]" for number in range(len(models))]
-    for label, tensors in [("base", base), *zip(labels, models, strict=True)]:
-        for key, value in tensors.items():
-            if not isinstance(value, torch.Tensor):
-                kind = type(value).__name__
-                raise UsageError(f"{label}[{key!r}] is not a tensor but {kind}", hint="leave it out of the state dict")
-    places = [f"./model-{number}" for number in range(1, len(models) + 1)]
-    with named_method(method) as name:
-        recipe = load(recipe_keys("./base", places, name, parameters)).recipe
-        chosen = method_named(name)
+    _check_tensors({"base": base, **dict(zip(labels, models, strict=True))})
     whole = StateDict("base", base, config or {})
     rule = weight_matrices(whole.config, whole.tensors)
     aligned = [
@@ -80,10 +67,42 @@ def merge_state_dicts(
         for label, tensors in zip(labels, models, strict=True)
     ]
     plan = make_plan(whole, aligned, rule)
-    state: State | None = None
-    for entry, checkpoint in zip(recipe.entries, aligned, strict=True):
-        incoming = StepInput(checkpoint, TensorParameters(chosen.Parameters, recipe, entry))
-        state, _ = merge_steps(Merge(whole, chosen, plan), [incoming], state, None, sketches=False)
-    assert state is not None  # noqa: S101 - there is at least one model
-    merged = InMemoryModel(whole, state, plan)
+    merged = InMemoryModel(whole, _merge_all(whole, aligned, plan, method, parameters), plan)
     return {name: merged.read(name).to(tensor.device) for name, tensor in base.items()}
+
+
+def _check_tensors(state_dicts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Check that there is a model beside the base, and that all values are tensors."""
+    import torch
+
+    if len(state_dicts) == 1:
+        raise UsageError("there is no model to merge into the base", hint="give at least one state dict in `models`")
+    for label, tensors in state_dicts.items():
+        for key, value in tensors.items():
+            if not isinstance(value, torch.Tensor):
+                kind = type(value).__name__
+                raise UsageError(f"{label}[{key!r}] is not a tensor but {kind}", hint="leave it out of the state dict")
+
+
+def _merge_all(
+    base: Checkpoint,
+    models: Sequence[Checkpoint],
+    plan: MergePlan,
+    method: str | Method,
+    parameters: Mapping[str, Any] | None,
+) -> State:
+    """Merge all models, one after another, and return the state after the last one."""
+    from hubmerge.executor import Merge, StepInput, merge_steps
+    from hubmerge.methods import method_named
+    from merge_recipes import TensorParameters
+
+    places = [f"./model-{number}" for number in range(1, len(models) + 1)]
+    with named_method(method) as name:
+        recipe = load(recipe_keys("./base", places, name, parameters)).recipe
+        chosen = method_named(name)
+    state: State | None = None
+    for entry, model in zip(recipe.entries, models, strict=True):
+        incoming = StepInput(model, TensorParameters(chosen.Parameters, recipe, entry))
+        state, _ = merge_steps(Merge(base, chosen, plan), [incoming], state, None, sketches=False)
+    assert state is not None  # noqa: S101 - there is at least one model
+    return state

@@ -89,7 +89,8 @@ def test_a_public_function_keeps_its_name_when_the_package_of_that_name_is_impor
 
     assert Run.__module__ == "hubmerge.run.run"
     assert plan_text.__module__ == "hubmerge.plan.text"
-    assert hubmerge.plan.__module__ == hubmerge.run.__module__ == "hubmerge.api.merging"
+    assert hubmerge.plan.__module__ == "hubmerge.api.planning"
+    assert hubmerge.run.__module__ == "hubmerge.api.merging"
 
 
 def test_import_hubmerge_needs_no_heavy_import(tmp_path: Path) -> None:

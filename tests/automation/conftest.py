@@ -34,7 +34,7 @@ class Sources:
         api, repo = hub_client(), self.repo(name)
         api.create_repo(repo, exist_ok=True)
         weights = self.stage.folder / "towers" / list(self.stage.towers)[tower]
-        return api.upload_folder(repo_id=repo, folder_path=weights).oid
+        return str(api.upload_folder(repo_id=repo, folder_path=weights).oid)
 
     def repo(self, name: str) -> str:
         return f"{self.prefix}-{name}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -61,7 +61,7 @@ def test_tags_and_collections_select_models(sources: Sources, hubmerge: Command)
     for name in ("three", "two"):
         api.add_collection_item(slug, sources.repo(name), "model")
 
-    def locked(*models: dict[str, object]) -> list[str]:
+    def locked(*models: Mapping[str, object]) -> list[str]:
         recipe = sources.recipe(list(models))
         recipe.with_name("recipe.lock.yaml").unlink(missing_ok=True)
         status, _, errors = hubmerge("lock", recipe)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from hubmerge.api import merging
+from hubmerge.api import planning
 from hubmerge.cli.options import Json, Quiet, Recipe, command_context
 
 
@@ -17,7 +17,7 @@ def plan(
 ) -> int:
     """Show what a run would do; reads file headers only."""
     progress = command_context(context, quiet=quiet, json=json).progress()
-    planned = merging.plan(recipe, progress=progress)
+    planned = planning.plan(recipe, progress=progress)
     progress.event("plan", planned.to_dict())
     progress.note(str(planned))
     return 0
