@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from hubmerge.checkpoints import ALL_TENSORS, Checkpoint, Selection, align, open_checkpoint
+from hubmerge.checkpoints import ALL_TENSORS, Checkpoint, Selection, align, open_checkpoint, open_headers
 from hubmerge.checkpoints.matching.components import patterns_for
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import random_tensors, selection_in, with_prefix, without, write_folder
 
@@ -188,6 +189,17 @@ def test_a_quantized_base_model_is_refused(opened: Open) -> None:
     scales = {f"model.layers.{layer}.q_proj.weight_scale": torch.ones(1) for layer in range(2)}
     error = refused(opened("base", {**LANGUAGE, **scales}), opened("tuned", LANGUAGE))
     assert error.message.startswith("base: tensor 'model.layers.0.q_proj.weight_scale' belongs to a quantized format")
+
+
+def test_the_error_has_the_repo_and_the_tensor_as_fields(opened: Open, tmp_path: Path) -> None:
+    opened("tuned", language(vocabulary=11))
+    content = (tmp_path / "tuned" / "model.safetensors").read_bytes()
+    header = content[: 8 + int.from_bytes(content[:8], "little")]
+    origin = Origin("owner/tuned@abc", repo="owner/tuned", commit="abc")
+    error = refused(opened("base", LANGUAGE), open_headers({"model.safetensors": header}, {}, origin))
+    assert error.message.startswith("owner/tuned@abc: tensor 'model.embed_tokens.weight' is 11 x 4, expected 9 x 4")
+    context = error.context
+    assert (context.repo, context.commit, context.tensor) == ("owner/tuned", "abc", "model.embed_tokens.weight")
 
 
 def test_patterns_match_no_spared_name() -> None:
