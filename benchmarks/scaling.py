@@ -17,7 +17,7 @@ from collections.abc import Iterator
 import torch
 
 from hubmerge.checkpoints import PlannedTensor, TensorInfo, weight_matrices
-from hubmerge.executor.parallel.processes import shares
+from hubmerge.executor.parallel.processes import divide_work
 from hubmerge.methods import Opcm, TensorInput
 
 SHAPES = ((768, 768), (1024, 4096), (4096, 4096))
@@ -68,7 +68,7 @@ def table() -> None:
         costs = [tensor.flops for tensor in tensors]
         loads = []
         for processes in (2, 8, 16, 64):
-            busiest = max(sum(costs[index] for index in share) for share in shares(costs, processes))
+            busiest = max(sum(costs[index] for index in share) for share in divide_work(costs, processes))
             loads.append(f"{busiest / (sum(costs) / processes):.2f}")
         # Both passes read the base model and a state; the first the checkpoint as well.
         read, written = 3 * size + 2 * 8 * count, 8 * count + size

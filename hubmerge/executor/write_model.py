@@ -12,7 +12,14 @@ import torch
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, ShardedWriter, WrittenFile, plan_shards
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
-from hubmerge.executor.parallel.processes import barrier, do_share, gather, in_order, stop_file, tell_of_others
+from hubmerge.executor.parallel.processes import (
+    barrier,
+    gather,
+    ordered_results,
+    report_other_shares,
+    run_share,
+    stop_file,
+)
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE, all_finite, first_not_finite, rounded_pieces
 from hubmerge.executor.state import State
 from hubmerge.linalg import cast_once, frobenius_norm, total_norm
@@ -69,7 +76,7 @@ def write_merged(
         if not attach:
             barrier(processes)
         write = partial(_write_tensor, writer, base, state, context.input_dtype)
-        done = do_share(
+        done = run_share(
             plan.tensors,
             write,
             processes=processes,
@@ -79,11 +86,11 @@ def write_merged(
             on_tensor=context.on_tensor,
         )
         gathered = gather(processes, (done, writer.export_written() if attach else {}))
-        tell_of_others(plan.tensors, done, context.on_tensor)
+        report_other_shares(plan.tensors, done, context.on_tensor)
         for _, others in () if attach else gathered:
             writer.import_written(others)
         files = gather(processes, () if attach else writer.commit())[0]
-    error = total_norm(in_order([errors for errors, _ in gathered]))
+    error = total_norm(ordered_results([errors for errors, _ in gathered]))
     moved = state.manifest.accumulated_norm / state.scale
     return WrittenModel(files, error / moved if moved > 0.0 else None)
 

@@ -82,7 +82,7 @@ def merging_bytes(merge: MergePlan, method: Method, workers: int | None = None) 
     """
     costs = sorted((_worked_on_bytes(method, tensor) for tensor in merge.merged), reverse=True)
     together = sum(costs[: workers or available_cpus()])
-    # Tensors that are merged at one time share a budget, see `as_done`.
+    # Tensors that are merged at one time share a budget, see `iterate_completed`.
     spare = _ITEM_BYTES * SPARE_ELEMENTS * _copies(method)
     return BUFFERS_BYTES + min(together, costs[0] + spare)
 

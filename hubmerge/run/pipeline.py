@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from hubmerge.errors import HubmergeError, MachineError
-from hubmerge.executor.parallel.threads import compute_with
+from hubmerge.executor.parallel.threads import set_kernel_threads
 from hubmerge.executor.state import MergeState
 from hubmerge.report.report import RunReport
 from hubmerge.run.fetch_stage import FetchStage
@@ -189,6 +189,6 @@ def _completed(batch: StepBatch) -> Future[StepBatch]:
 
 def _pool(pools: ExitStack, name: str, threads: int) -> ThreadPoolExecutor:
     """Return a pool of one thread, whose kernels use `threads` threads; its queued work is dropped when a run fails."""
-    pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=compute_with, initargs=(threads,))
+    pool = ThreadPoolExecutor(1, thread_name_prefix=name, initializer=set_kernel_threads, initargs=(threads,))
     pools.callback(pool.shutdown, wait=True, cancel_futures=True)
     return pool

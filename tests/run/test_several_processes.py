@@ -160,7 +160,7 @@ def test_run_continues_after_one_process_was_killed(
     assert ends(processes) == [5, -signal.SIGKILL]
     message = (tmp_path / "err0").read_text()
     assert message.count("hubmerge: ") == 1
-    assert "another process of this run ended" in message
+    assert "another process of this run exited unexpectedly" in message
     assert "hint: " in message
     assert [ref.name for ref in HfApi().list_repo_refs(repo).tags] == ["step-01"]
     status, _, errors = hubmerge("run", recipe)

@@ -13,7 +13,7 @@ from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor.absorb.elementwise import ElementwiseTensor
 from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, part_key
 from hubmerge.executor.absorb.whole_tensor import WholeTensor, decompose
-from hubmerge.executor.parallel.batching import Batch
+from hubmerge.executor.parallel.batching import TensorBatch
 from hubmerge.executor.parallel.context import ExecutorContext
 from hubmerge.executor.parallel.device import use_own_stream
 from hubmerge.executor.reading import read_task_vector
@@ -63,7 +63,7 @@ class StepBatch:
         """Return the task vector of one tensor, and its norm."""
         return read_task_vector(self.merge.base, step_input.checkpoint, tensor.name, context=self.context)
 
-    def absorb(self, batch: Batch, writer: AnyStateWriter) -> list[list[TensorStep]]:
+    def absorb(self, batch: TensorBatch, writer: AnyStateWriter) -> list[list[TensorStep]]:
         """Do all steps on a batch of tensors, write the result, and return the steps of each tensor."""
         device = self.context.device
         if not writer.in_memory:

@@ -20,9 +20,16 @@ from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, pa
 from hubmerge.executor.absorb.summary import BatchSummary, summarize
 from hubmerge.executor.absorb.survey import survey
 from hubmerge.executor.in_memory import InMemoryState, InMemoryStateWriter
-from hubmerge.executor.parallel.batching import Batch, batches
+from hubmerge.executor.parallel.batching import TensorBatch, batch_tensors
 from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
-from hubmerge.executor.parallel.processes import barrier, do_share, gather, in_order, stop_file, tell_of_others
+from hubmerge.executor.parallel.processes import (
+    barrier,
+    gather,
+    ordered_results,
+    report_other_shares,
+    run_share,
+    stop_file,
+)
 from hubmerge.executor.state import MergeState, State, load_state
 from hubmerge.executor.state_writer import AnyStateWriter, StateSummary, StateWriter
 from hubmerge.executor.stats.similarity import SKETCH_PREFIX, earlier_sketches, sketch_key, sketch_specs
@@ -147,9 +154,9 @@ def _begin(
 def _absorb(batch: StepBatch, writer: AnyStateWriter, stop: Path) -> list[list[TensorStep]]:
     """Do all steps on all tensors; return the steps of each tensor in the order of the plan."""
     context = batch.context
-    work = batches(batch.merge.plan.merged, context.device)
+    work = batch_tensors(batch.merge.plan.merged, context.device)
     on_batch = None if context.on_tensor is None else _for_each(context.on_tensor)
-    done = do_share(
+    done = run_share(
         work,
         lambda tensors: batch.absorb(tensors, writer),
         processes=context.processes,
@@ -159,7 +166,7 @@ def _absorb(batch: StepBatch, writer: AnyStateWriter, stop: Path) -> list[list[T
         on_tensor=on_batch,
     )
     if context.processes.count == 1:
-        results = in_order([done])
+        results = ordered_results([done])
     else:
         written = writer.export_written() if isinstance(writer, StateWriter) and context.processes.rank > 0 else None
         gathered = gather(context.processes, (done, written))
@@ -167,8 +174,8 @@ def _absorb(batch: StepBatch, writer: AnyStateWriter, stop: Path) -> list[list[T
             for _, others in gathered:
                 if others is not None:
                     writer.import_written(others)
-        results = in_order([own for own, _ in gathered])
-    tell_of_others(work, done, on_batch)
+        results = ordered_results([own for own, _ in gathered])
+    report_other_shares(work, done, on_batch)
     return _in_plan_order(work, results)
 
 
@@ -217,15 +224,15 @@ def _part_specs(batch: StepBatch, index: int) -> list[TensorSpec]:
     ]
 
 
-def _for_each(on_tensor: Callable[[PlannedTensor], None]) -> Callable[[Batch], None]:
-    def on_batch(batch: Batch) -> None:
+def _for_each(on_tensor: Callable[[PlannedTensor], None]) -> Callable[[TensorBatch], None]:
+    def on_batch(batch: TensorBatch) -> None:
         for tensor in batch.tensors:
             on_tensor(tensor)
 
     return on_batch
 
 
-def _in_plan_order(work: Sequence[Batch], results: Sequence[list[list[TensorStep]]]) -> list[list[TensorStep]]:
+def _in_plan_order(work: Sequence[TensorBatch], results: Sequence[list[list[TensorStep]]]) -> list[list[TensorStep]]:
     found = {
         place: steps
         for batch, own in zip(work, results, strict=True)

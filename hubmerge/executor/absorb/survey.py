@@ -10,8 +10,8 @@ import torch
 
 from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor.absorb.batch_work import StepBatch
-from hubmerge.executor.parallel.processes import do_share, gather
-from hubmerge.executor.parallel.scheduling import as_done
+from hubmerge.executor.parallel.processes import gather, run_share
+from hubmerge.executor.parallel.scheduling import iterate_completed
 from hubmerge.methods.base import Result
 
 TENSORS_PER_GATHER = 8
@@ -50,12 +50,12 @@ class ModelSweep:
             return look(batch.accumulated_before(tensor), batch.task_vector(tensor, batch.inputs[0])[0])
 
         if context.processes.count == 1:
-            yield from (result for _, result in as_done(tensors, see, workers=context.workers))
+            yield from (result for _, result in iterate_completed(tensors, see, workers=context.workers))
             return
         # A few tensors of each process at a time: the results of all of them could be large.
         at_once = TENSORS_PER_GATHER * context.processes.count
         for begin in range(0, len(tensors), at_once):
-            seen = do_share(
+            seen = run_share(
                 tensors[begin : begin + at_once],
                 see,
                 processes=context.processes,

@@ -1,4 +1,4 @@
-"""Large blocks of memory go back to the system when they are freed; small ones are kept and used again."""
+"""Settings of glibc's memory allocator: large blocks are returned to the system when freed, small ones are reused."""
 
 from __future__ import annotations
 
@@ -6,31 +6,35 @@ import ctypes
 from contextlib import suppress
 from functools import cache
 
-_MMAP_THRESHOLD = -3  # of mallopt(3)
-_TRIM_THRESHOLD = -1
-_LARGE_BYTES = 7 << 20
-"""A float64 matrix of 768 x 768 is smaller, and so is what is made of one piece of a tensor."""
+_MMAP_THRESHOLD = -3
+"""Number of the option in mallopt(3), like `_TRIM_THRESHOLD`."""
 
-_KEPT_BYTES = 8 << 20
-"""Of what is free, for each thread: some of the blocks that are not large, to be used again."""
+_TRIM_THRESHOLD = -1
+
+_LARGE_BYTES = 7 << 20
+"""Size from which a block counts as large: above a float64 matrix of 768 x 768 and above one piece of a tensor."""
+
+_REUSED_BYTES = 8 << 20
+"""Free memory that each thread keeps for reuse."""
 
 
 def return_freed_memory() -> None:
-    """Have glibc give every large block a mapping of its own, for the rest of the process; elsewhere do nothing.
+    """Give every large block its own mapping for the rest of the process; without glibc, do nothing.
 
-    By itself glibc raises the size from which it does so with every block that is freed, up to 32 MiB, and keeps what
-    is below in one pool for each thread: several times the memory that is in use.
+    By default glibc raises this threshold with every freed block, up to 32 MiB, and keeps smaller blocks in one pool
+    for each thread. The pools then take several times the memory in use.
     """
     _call("mallopt", _MMAP_THRESHOLD, _LARGE_BYTES)
-    _call("mallopt", _TRIM_THRESHOLD, _KEPT_BYTES)
+    _call("mallopt", _TRIM_THRESHOLD, _REUSED_BYTES)
 
 
-def return_gaps() -> None:
-    """Have glibc give back what is free between blocks in use: blocks of many sizes leave more and more of it."""
-    _call("malloc_trim", _KEPT_BYTES)
+def trim_free_memory() -> None:
+    """Return free memory between blocks in use to the system; blocks of many sizes leave more and more gaps."""
+    _call("malloc_trim", _REUSED_BYTES)
 
 
 def _call(name: str, *arguments: int) -> None:
+    """Call a function of the C library if it exists. Without it only memory use differs."""
     with suppress(AttributeError, OSError, TypeError):
         getattr(_libc(), name)(*arguments)
 

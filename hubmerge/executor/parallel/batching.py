@@ -1,4 +1,4 @@
-"""Which tensors are worked on together: on an accelerator matrices by the dozen, since one would not keep it busy."""
+"""Batches of tensors: on an accelerator many matrices are processed at once, since one would not keep it busy."""
 
 from __future__ import annotations
 
@@ -10,46 +10,53 @@ import torch
 from hubmerge.checkpoints import PlannedTensor
 
 BATCH_ELEMENTS = 16 << 20
-"""So many elements are in one batch at most: 128 MiB for each float64 copy of them, on the accelerator."""
+"""Most elements in a batch of several tensors: 128 MiB for each float64 copy on the accelerator."""
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Tensors that go through a merge together; `places` are theirs among all that are merged."""
+class TensorBatch:
+    """Tensors that are merged together.
+
+    Attributes:
+        tensors: the tensors.
+        places: index of each tensor among all merged tensors.
+    """
 
     tensors: tuple[PlannedTensor, ...]
     places: tuple[int, ...]
 
     @property
     def elements(self) -> int:
-        """How many numbers they hold."""
+        """Number of elements of all tensors."""
         return sum(tensor.elements for tensor in self.tensors)
 
     @property
     def flops(self) -> float:
-        """Rough cost of absorbing a task vector."""
+        """Estimated floating-point operations to merge one task vector."""
         return sum(tensor.flops for tensor in self.tensors)
 
 
-def batches(tensors: Sequence[PlannedTensor], device: torch.device) -> list[Batch]:
-    """Every tensor alone on the CPU; elsewhere weight matrices whose shorter sides are equal in batches.
+def batch_tensors(tensors: Sequence[PlannedTensor], device: torch.device) -> list[TensorBatch]:
+    """Divide tensors into batches: single tensors on the CPU, matrices with equal shorter sides elsewhere.
 
-    They depend on nothing else, so the digits do not either: kernels for batches may round otherwise.
+    Batched kernels may round differently. Batches therefore depend only on the tensors and on the type of the device,
+    and so do the results.
     """
     if device.type == "cpu":
-        return [Batch((tensor,), (place,)) for place, tensor in enumerate(tensors)]
-    alike: dict[object, list[int]] = {}
+        return [TensorBatch((tensor,), (place,)) for place, tensor in enumerate(tensors)]
+    groups: dict[object, list[int]] = {}
     for place, tensor in enumerate(tensors):
         matrix = tensor.action == "merge-matrix"
-        alike.setdefault(("side", min(tensor.shape[-2:])) if matrix else place, []).append(place)
+        groups.setdefault(("side", min(tensor.shape[-2:])) if matrix else place, []).append(place)
     return [
-        Batch(tuple(tensors[place] for place in places), tuple(places))
-        for group in alike.values()
-        for places in _small_enough(group, tensors)
+        TensorBatch(tuple(tensors[place] for place in places), tuple(places))
+        for group in groups.values()
+        for places in _bounded(group, tensors)
     ]
 
 
-def _small_enough(group: Sequence[int], tensors: Sequence[PlannedTensor]) -> Iterator[list[int]]:
+def _bounded(group: Sequence[int], tensors: Sequence[PlannedTensor]) -> Iterator[list[int]]:
+    """Split a group at `BATCH_ELEMENTS`; a larger tensor is a batch of its own."""
     places: list[int] = []
     elements = 0
     for place in group:

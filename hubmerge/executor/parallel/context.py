@@ -32,7 +32,7 @@ class ExecutorContext:
     processes: Processes = SINGLE_PROCESS
 
     def portable(self) -> ExecutorContext:
-        """Return what other processes need of the context: without the listener and the processes."""
+        """Return the context without listener, processes and device, which other processes replace by their own."""
         return replace(self, on_tensor=None, processes=SINGLE_PROCESS, device=CPU)
 
 

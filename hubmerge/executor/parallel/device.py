@@ -1,4 +1,4 @@
-"""Where the arithmetic happens."""
+"""Device of the arithmetic, and streams on it."""
 
 from __future__ import annotations
 
@@ -6,24 +6,24 @@ import threading
 
 import torch
 
-_of_thread = threading.local()
+_thread_local = threading.local()
 
 
 def pick_device() -> torch.device:
-    """The device that accelerate gives this process; the CPU instead of one that has no float64 arithmetic.
+    """Return the device that accelerate assigns to this process, or the CPU if that device has no float64.
 
-    ACCELERATE_USE_CPU=1 in the environment asks for the CPU.
+    ACCELERATE_USE_CPU=1 in the environment selects the CPU.
     """
     if not torch.accelerator.is_available():
         return torch.device("cpu")
-    from accelerate import PartialState  # half a second to import, to no purpose without an accelerator
+    from accelerate import PartialState  # takes half a second to import
 
     device: torch.device = PartialState().device
     return torch.device("cpu") if device.type in {"mps", "xla"} else device
 
 
 def use_own_stream(device: torch.device) -> None:
-    """Let what this thread does on an accelerator wait for no other thread's: one copies while another computes."""
-    if device.type != "cpu" and getattr(_of_thread, "stream", None) is None:
-        _of_thread.stream = torch.Stream(device)
-        torch.accelerator.set_stream(_of_thread.stream)
+    """Give this thread its own stream on an accelerator, so that one thread copies while another computes."""
+    if device.type != "cpu" and getattr(_thread_local, "stream", None) is None:
+        _thread_local.stream = torch.Stream(device)
+        torch.accelerator.set_stream(_thread_local.stream)

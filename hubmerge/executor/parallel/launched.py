@@ -1,4 +1,4 @@
-"""The processes that `accelerate launch`, `torchrun` or `mpirun` started: how they find and hear each other."""
+"""Processes started by `accelerate launch`, `torchrun` or `mpirun`: connection and exchange of values."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import Any
 from hubmerge.errors import MachineError
 from hubmerge.executor.parallel.processes import Shutdown, mark_shared
 
-PATIENCE = timedelta(hours=12)
-"""How long a process waits for another that is there and does not answer. One that died is noticed at once."""
+TIMEOUT = timedelta(hours=12)
+"""Longest wait for a process that is alive and does not answer. A process that exited is noticed at once."""
 
 
 class LaunchedProcesses:
-    """The processes of a launcher, as accelerate sees them, with a gloo group of their own for what they tell.
+    """Implementation of `Processes` for a launcher, with a gloo group for the exchange.
 
-    A gloo group notices within moments that a process died, on any device.
+    A gloo group notices within moments that a process exited, on any device.
 
     Raises:
-        MachineError: the processes do not find each other.
+        MachineError: the processes could not connect.
     """
 
     def __init__(self) -> None:
@@ -31,49 +31,53 @@ class LaunchedProcesses:
         import torch.distributed
         from accelerate import PartialState
 
-        asked = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
+        cpu_requested = os.environ.get("ACCELERATE_USE_CPU", "").lower() in {"1", "true", "yes"}
         try:
-            state = PartialState(cpu=asked or not torch.accelerator.is_available(), timeout=PATIENCE)
+            state = PartialState(cpu=cpu_requested or not torch.accelerator.is_available(), timeout=TIMEOUT)
             self.rank: int = state.process_index
             self.count: int = state.num_processes
-            self._group = torch.distributed.new_group(backend="gloo", timeout=PATIENCE) if self.count > 1 else None
+            self._group = torch.distributed.new_group(backend="gloo", timeout=TIMEOUT) if self.count > 1 else None
         except (RuntimeError, ValueError) as error:
             raise MachineError(
-                f"the processes of this run do not find each other: {_first_line(error)}",
-                hint="start them with accelerate launch or torchrun",
+                f"the processes of this run could not connect: {_first_line(error)}",
+                hint="start them with `accelerate launch` or `torchrun`, with one address and port for all",
             ) from error
         self.on_this_machine = max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "") or self.count))
-        self.turn = threading.Lock()
+        self.task_lock = threading.Lock()
         self._lost: MachineError | None = None
 
     def exchange(self, value: Any) -> list[Any]:
-        """See `Processes`. Raises MachineError if another process is not there any more."""
+        """Send `value` to all processes and return the values of all, by rank.
+
+        Raises:
+            MachineError: another process exited; every later call raises it again.
+        """
         import torch.distributed
 
-        found: list[Any] = [None] * self.count
         if self._group is None:
             return [value]
         if self._lost is not None:
             raise self._lost
+        values: list[Any] = [None] * self.count
         try:
-            with _interrupts_afterwards():
-                torch.distributed.all_gather_object(found, value, group=self._group)
+            with _delayed_interrupt():
+                torch.distributed.all_gather_object(values, value, group=self._group)
         except RuntimeError as error:
             self._lost = MachineError(
-                "another process of this run ended before its time",
-                hint="what it wrote last says why; run the same command again to continue",
+                "another process of this run exited unexpectedly",
+                hint="see its last output for the cause, then run the same command again to continue",
             )
             raise mark_shared(self._lost) from error
-        return found
+        return values
 
     def end(self, status: int) -> None:
-        """Tell the other processes that the run is over; to be called in the first one."""
+        """Send the exit status of the run to the other processes. Call it in the first process."""
         if self._lost is None:
             with contextlib.suppress(MachineError):
                 self.exchange(Shutdown(status))
 
     def close(self) -> None:
-        """Leave the others."""
+        """Disconnect from the other processes."""
         import torch.distributed
 
         if torch.distributed.is_initialized() and self._lost is None:
@@ -81,28 +85,29 @@ class LaunchedProcesses:
 
 
 @contextlib.contextmanager
-def _interrupts_afterwards() -> Iterator[None]:
-    """Hold an interrupt back until the block ends: a meeting broken off half way could not be followed by another.
+def _delayed_interrupt() -> Iterator[None]:
+    """Delay an interrupt until the block ends: after half an exchange, no other exchange is possible.
 
-    The second one breaks it off all the same.
+    A second interrupt ends the block at once.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    held: list[int] = []
+    interrupted = False
 
-    def hold(number: int, frame: object) -> None:
-        if held:
+    def delay(_number: int, _frame: object) -> None:
+        nonlocal interrupted
+        if interrupted:
             raise KeyboardInterrupt
-        held.append(number)
+        interrupted = True
 
-    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, delay) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    if held:
+    if interrupted:
         raise KeyboardInterrupt
 
 

@@ -1,8 +1,8 @@
-"""Several processes that work on one step together: who does what, and how all of them end when one fails.
+"""Several processes that share the work on one step, and fail together.
 
-Every process calls the same functions with the same arguments and takes its share of the tensors. They meet in
-`gather`; whoever failed tells so at the next meeting, and the error is then raised in all of them. The first process,
-rank 0, alone lays out files and gives them their names.
+Every process calls the same functions with the same arguments and processes its share of the tensors. Processes
+synchronize in `gather`; a failure is re-raised in all of them at the next one. Only the first process, rank 0, creates
+files and renames them when they are complete.
 """
 
 from __future__ import annotations
@@ -15,50 +15,50 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from hubmerge.errors import HubmergeError, MachineError
-from hubmerge.executor.parallel.scheduling import Piece, available_cpus, for_each_tensor
+from hubmerge.executor.parallel.scheduling import Item, available_cpus, for_each_tensor
 
 T = TypeVar("T")
 Result = TypeVar("Result")
 
 
 class Processes(Protocol):
-    """The processes of a run, seen from one of them."""
+    """The processes of a run, as one of them sees them."""
 
     @property
     def rank(self) -> int:
-        """Which one this is, counted from 0."""
+        """Number of this process, from 0."""
         ...
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """Number of processes."""
         ...
 
     @property
     def on_this_machine(self) -> int:
-        """How many of them share this machine's CPUs."""
+        """Number of processes that share the CPUs of this machine."""
         ...
 
     @property
-    def turn(self) -> AbstractContextManager[object]:
-        """Held during one piece of work in all processes, where threads of this one want several at a time."""
+    def task_lock(self) -> AbstractContextManager[object]:
+        """Lock for one task of all processes, so that threads of this process start tasks one after another."""
         ...
 
     def exchange(self, value: Any) -> list[Any]:
-        """Meet all other processes, give them `value`, and return what each gives, in order of rank."""
+        """Wait for all processes, send them `value`, and return the values of all, by rank."""
         ...
 
 
 class OneProcess:
-    """A run in a single process."""
+    """Implementation of `Processes` for a run in a single process."""
 
     rank = 0
     count = 1
     on_this_machine = 1
-    turn = nullcontext()
+    task_lock = nullcontext()
 
     def exchange(self, value: Any) -> list[Any]:
-        """There is nobody to meet."""
+        """Return the value of the only process."""
         return [value]
 
 
@@ -67,35 +67,43 @@ SINGLE_PROCESS = OneProcess()
 
 @dataclass(frozen=True)
 class Failure:
-    """An error of one process, on its way to the others."""
+    """Message to the other processes: the error of one process."""
 
     error: BaseException
 
 
+@dataclass(frozen=True)
+class Shutdown:
+    """Last message of the first process: the exit status of the run."""
+
+    status: int
+
+
 class _StoppedError(MachineError):
-    """Another process failed, and its error is the one to tell."""
+    """A process that stopped because another one failed; the error of that one is raised instead."""
 
 
 def gather(processes: Processes, value: T) -> list[T]:
-    """What every process gives, in order of rank.
+    """Return the values of all processes, by rank.
 
-    Raises the error of a process that failed since the last meeting, in all of them.
+    Raises:
+        Exception: in all processes, the error of one that failed since they last synchronized.
     """
-    found = processes.exchange(value)
-    failures = [item.error for item in found if isinstance(item, Failure)]
+    values = processes.exchange(value)
+    failures = [item.error for item in values if isinstance(item, Failure)]
     if failures:
         raise mark_shared(next((error for error in failures if not isinstance(error, _StoppedError)), failures[0]))
-    return found
+    return values
 
 
 def barrier(processes: Processes) -> None:
-    """Go on when all processes have come to this point."""
+    """Wait until all processes reach this point."""
     gather(processes, None)
 
 
 @contextmanager
 def failing_together(processes: Processes) -> Iterator[None]:
-    """A block that every process runs: it ends in all of them alike, with the same error if one of them fails."""
+    """Run a block in every process; if it fails in one, raise the error of that process in all."""
     try:
         yield
         barrier(processes)
@@ -106,18 +114,18 @@ def failing_together(processes: Processes) -> Iterator[None]:
 
 
 def is_shared(error: BaseException) -> bool:
-    """Whether all processes know of this error."""
-    return getattr(error, "hubmerge_common", False)
+    """Return True if all processes raise this error."""
+    return getattr(error, "hubmerge_shared", False)
 
 
 def mark_shared(error: BaseException) -> BaseException:
-    """The error, from now on known to all processes."""
-    error.hubmerge_common = True  # type: ignore[attr-defined]
+    """Mark an error that all processes raise, and return it."""
+    error.hubmerge_shared = True  # type: ignore[attr-defined]
     return error
 
 
 def _portable(error: BaseException) -> BaseException:
-    """The error as it can be sent to another process."""
+    """Return the error, or a `HubmergeError` with its text if it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301 - pickled in the same line
     except Exception:
@@ -125,52 +133,61 @@ def _portable(error: BaseException) -> BaseException:
     return error
 
 
-def shares(costs: Sequence[float], count: int) -> list[list[int]]:
-    """Distribute pieces of work: the largest first, each to whoever has the least so far. Indices, ascending.
+def divide_work(costs: Sequence[float], count: int) -> list[list[int]]:
+    """Divide work among processes: the most expensive item first, each to the process with the least work so far.
 
-    >>> shares([5.0, 4.0, 3.0, 3.0, 1.0], 2)
-    [[0, 3], [1, 2, 4]]
+    Args:
+        costs: estimated cost of each item.
+        count: number of processes.
+
+    Returns:
+        For each process, the indices of its items in ascending order.
+
+    Example:
+        >>> divide_work([5.0, 4.0, 3.0, 3.0, 1.0], 2)
+        [[0, 3], [1, 2, 4]]
     """
     loads = [0.0] * count
-    places: list[list[int]] = [[] for _ in range(count)]
+    shares: list[list[int]] = [[] for _ in range(count)]
     for index in sorted(range(len(costs)), key=lambda index: -costs[index]):
         least = loads.index(min(loads))
-        places[least].append(index)
-        # Even what costs nothing to compute has to be read and written.
+        shares[least].append(index)
+        # An item without arithmetic is read and written too.
         loads[least] += costs[index] + 1.0
-    return [sorted(place) for place in places]
+    return [sorted(share) for share in shares]
 
 
-def do_share(
-    tensors: Sequence[Piece],
-    work: Callable[[Piece], Result],
+def run_share(
+    tensors: Sequence[Item],
+    work: Callable[[Item], Result],
     *,
     processes: Processes,
-    cost: Callable[[Piece], float],
+    cost: Callable[[Item], float],
     stop: Path,
     workers: int | None = None,
-    on_tensor: Callable[[Piece], None] | None = None,
+    on_tensor: Callable[[Item], None] | None = None,
 ) -> dict[int, Result]:
-    """`work(tensor)` for this process's share of all tensors; index -> result. See `for_each_tensor`.
+    """Call `work(tensor)` for this process's share of the tensors.
 
-    The file `stop` appears when a process fails, so that the others do not finish what is in vain. It must not be
-    there from before: see `stop_file`.
+    Args:
+        tensors: all tensors, equal in all processes.
+        work: called on several threads, see `for_each_tensor`.
+        processes: the processes that share the work.
+        cost: estimated cost of a tensor.
+        stop: file that a failing process creates to stop the others, see `stop_file`.
+        workers: number of threads; None for an equal share of the CPUs.
+        on_tensor: called with each tensor that is done.
+
+    Returns:
+        The result for each index of the share.
     """
     if processes.count == 1:
         return dict(enumerate(for_each_tensor(tensors, work, workers=workers, on_tensor=on_tensor)))
-    own = shares([cost(tensor) for tensor in tensors], processes.count)[processes.rank]
-
-    def unless_stopped(tensor: Piece) -> Result:
-        if stop.exists():
-            raise _StoppedError("another process of this run failed", hint="run the same command again to continue")
-        return work(tensor)
-
+    own = divide_work([cost(tensor) for tensor in tensors], processes.count)[processes.rank]
+    threads = workers or max(1, available_cpus() // processes.on_this_machine)
     try:
         results = for_each_tensor(
-            [tensors[index] for index in own],
-            unless_stopped,
-            workers=workers or max(1, available_cpus() // processes.on_this_machine),
-            on_tensor=on_tensor,
+            [tensors[index] for index in own], _unless_stopped(work, stop), workers=threads, on_tensor=on_tensor
         )
     except BaseException:
         with suppress(OSError):
@@ -179,8 +196,19 @@ def do_share(
     return dict(zip(own, results, strict=True))
 
 
+def _unless_stopped(work: Callable[[Item], Result], stop: Path) -> Callable[[Item], Result]:
+    """Return `work` with a check, before each call, that no other process failed."""
+
+    def checked(tensor: Item) -> Result:
+        if stop.exists():
+            raise _StoppedError("another process of this run failed", hint="run the same command again to continue")
+        return work(tensor)
+
+    return checked
+
+
 def stop_file(folder: Path, processes: Processes) -> Path:
-    """Where `do_share` leaves a mark when it fails at something for `folder`; no mark of an earlier run is there."""
+    """Return the path of the file that stops work on `folder`, after removing one that an earlier run left."""
     stop = folder.with_name(f".{folder.name}.stop")
     if processes.count > 1:
         if processes.rank == 0:
@@ -189,23 +217,18 @@ def stop_file(folder: Path, processes: Processes) -> Path:
     return stop
 
 
-def in_order(parts: Sequence[Mapping[int, Result]]) -> list[Result]:
-    """What `do_share` gave in every process, in the order of the tensors."""
-    whole = {index: result for part in parts for index, result in part.items()}
-    return [whole[index] for index in sorted(whole)]
+def ordered_results(shares: Sequence[Mapping[int, Result]]) -> list[Result]:
+    """Return the results of `run_share` in all processes, in the order of the tensors."""
+    results = {index: result for share in shares for index, result in share.items()}
+    return [results[index] for index in sorted(results)]
 
 
-def tell_of_others(
-    tensors: Sequence[Piece], done: Mapping[int, object], on_tensor: Callable[[Piece], None] | None
+def report_other_shares(
+    tensors: Sequence[Item], own: Mapping[int, object], on_tensor: Callable[[Item], None] | None
 ) -> None:
-    """Call `on_tensor` for what the other processes did."""
-    for index, tensor in enumerate(tensors if on_tensor is not None else ()):
-        if on_tensor is not None and index not in done:
+    """Call `on_tensor` for the tensors that other processes did; `own` has the results of this process."""
+    if on_tensor is None:
+        return
+    for index, tensor in enumerate(tensors):
+        if index not in own:
             on_tensor(tensor)
-
-
-@dataclass(frozen=True)
-class Shutdown:
-    """The last message of the first process: the exit status of the run."""
-
-    status: int

@@ -1,4 +1,4 @@
-"""Many tensors on a few threads: the largest first, and never more in memory than a budget allows."""
+"""Tensors on several threads: the most expensive first, within a memory budget."""
 
 from __future__ import annotations
 
@@ -10,70 +10,77 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from hubmerge.executor.parallel.allocation import return_freed_memory, return_gaps
-from hubmerge.executor.parallel.threads import compute_with
+from hubmerge.executor.parallel.allocation import return_freed_memory, trim_free_memory
+from hubmerge.executor.parallel.threads import set_kernel_threads
 
 
-class Workpiece(Protocol):
-    """A tensor, or several that are worked on together."""
+class WorkItem(Protocol):
+    """A tensor, or a batch of tensors that are processed together."""
 
     @property
     def elements(self) -> int:
-        """How many numbers it holds."""
+        """Number of elements."""
         ...
 
     @property
     def flops(self) -> float:
-        """Rough cost."""
+        """Estimated floating-point operations."""
         ...
 
 
-Piece = TypeVar("Piece", bound=Workpiece)
+Item = TypeVar("Item", bound=WorkItem)
 Result = TypeVar("Result")
 
 SPARE_ELEMENTS = 16 << 20
-"""So many elements may be worked on besides the largest tensor: 128 MiB for each float64 copy of them."""
+"""Most elements in work beside the largest tensor: 128 MiB for each float64 copy."""
 
 ELEMENTS_BETWEEN_TRIMS = 1 << 20
-"""Gaps between blocks of memory are given back after so many elements: more often, and the system zeroes more than is
-worked on; more seldom, and they add up."""
+"""Number of processed elements after which gaps between blocks of memory are returned to the system.
+
+With a smaller number the system zeroes more memory than the arithmetic uses; with a larger one the gaps add up.
+"""
 
 
 def for_each_tensor(
-    tensors: Sequence[Piece],
-    work: Callable[[Piece], Result],
+    tensors: Sequence[Item],
+    work: Callable[[Item], Result],
     *,
     workers: int | None = None,
-    on_tensor: Callable[[Piece], None] | None = None,
+    on_tensor: Callable[[Item], None] | None = None,
 ) -> list[Result]:
-    """`work(tensor)` for all tensors on some threads; results in the order given. See `as_done`."""
+    """Call `work(tensor)` for all tensors on several threads, and return the results in the order of the tensors.
+
+    See `iterate_completed` for threads, memory and errors. `on_tensor` is called with each tensor that is done.
+    """
     results: dict[int, Result] = {}
-    for index, result in as_done(tensors, work, workers=workers):
+    for index, result in iterate_completed(tensors, work, workers=workers):
         results[index] = result
         if on_tensor is not None:
             on_tensor(tensors[index])
     return [results[index] for index in range(len(tensors))]
 
 
-def as_done(
-    tensors: Sequence[Piece], work: Callable[[Piece], Result], *, workers: int | None = None
+def iterate_completed(
+    tensors: Sequence[Item], work: Callable[[Item], Result], *, workers: int | None = None
 ) -> Iterator[tuple[int, Result]]:
-    """`work(tensor)` for all tensors on `workers` threads (one per CPU if None); index and result as each is done.
+    """Call `work(tensor)` for all tensors on several threads, and yield each index and result as it is done.
 
-    Each thread computes alone, whatever their number, so the results do not depend on it. Tensors that are
-    worked on at one time have together no more elements than the largest of all and SPARE_ELEMENTS. The first
-    error ends the work, after the threads have finished what they had begun; so does KeyboardInterrupt.
+    The kernels of each call use one thread, so results do not depend on `workers`. The tensors in work have together
+    at most `SPARE_ELEMENTS` more elements than the largest tensor. After the first error, or KeyboardInterrupt, no
+    other tensor is started.
+
+    Args:
+        tensors: tensors or batches of tensors.
+        work: a function that several threads can call at the same time.
+        workers: number of threads; None for one per CPU.
     """
-    budget = max((tensor.elements for tensor in tensors), default=0) + SPARE_ELEMENTS
     waiting = sorted(range(len(tensors)), key=lambda index: -tensors[index].flops)
+    budget = max((tensor.elements for tensor in tensors), default=0) + SPARE_ELEMENTS
     running: dict[Future[Result], int] = {}
     count = workers or available_cpus()
-    worked = 0
+    processed = 0
     return_freed_memory()
-    with (
-        _number_of_threads_restored(),
-        ThreadPoolExecutor(count, "hubmerge", initializer=compute_with, initargs=(1,)) as pool,
-    ):
+    with _thread_count_restored(), _worker_pool(count) as pool:
         while waiting or running:
             room = budget - sum(tensors[index].elements for index in running.values())
             while len(running) < count and (fitting := _first_that_fits(tensors, waiting, room)) is not None:
@@ -84,26 +91,31 @@ def as_done(
             while done:
                 future = done.pop()
                 index = running.pop(future)
-                worked += tensors[index].elements
+                processed += tensors[index].elements
                 yield index, future.result()
-            if worked >= ELEMENTS_BETWEEN_TRIMS:
-                return_gaps()
-                worked = 0
+            if processed >= ELEMENTS_BETWEEN_TRIMS:
+                trim_free_memory()
+                processed = 0
 
 
 def available_cpus() -> int:
-    """How many CPUs this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _first_that_fits(tensors: Sequence[Workpiece], waiting: Sequence[int], room: int) -> int | None:
+def _worker_pool(count: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(count, "hubmerge", initializer=set_kernel_threads, initargs=(1,))
+
+
+def _first_that_fits(tensors: Sequence[WorkItem], waiting: Sequence[int], room: int) -> int | None:
     return next((index for index in waiting if tensors[index].elements <= room), None)
 
 
 @contextlib.contextmanager
-def _number_of_threads_restored() -> Iterator[None]:
-    """What the workers choose for themselves changes the number of the process, where MKL has but one also theirs."""
+def _thread_count_restored() -> Iterator[None]:
+    """Restore torch's thread count for the process, which the workers change when they set their own."""
     threads = torch.get_num_threads()
+    # Where MKL has one count for all threads, the workers use this one too.
     torch.set_num_threads(1)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Functions that the first process runs in all processes."""
+"""Tasks: functions that the first process runs in all processes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Task:
-    """A call that the first process asks the others to make too."""
+    """Message of the first process: a call that all processes make."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
@@ -31,7 +31,7 @@ def run_on_all(context: ExecutorContext, function: Callable[..., Result], *argum
     processes use their own device.
     """
     processes = context.processes
-    with processes.turn, failing_together(processes):
+    with processes.task_lock, failing_together(processes):
         if processes.count > 1:
             processes.exchange(Task(function, arguments, options, context.portable()))
         return function(*arguments, context=context, **options)
@@ -40,7 +40,7 @@ def run_on_all(context: ExecutorContext, function: Callable[..., Result], *argum
 def worker_loop(processes: Processes, device: torch.device) -> int:
     """Run the tasks of the first process until it shuts down, and return the exit status of the run.
 
-    An error that all processes know is reported by the first one.
+    Errors that all processes raise are reported by the first one.
     """
     while True:
         task = processes.exchange(None)[0]

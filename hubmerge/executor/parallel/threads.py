@@ -1,7 +1,7 @@
-"""How many threads the kernels of torch use, settled for one thread of this process whatever the others settle.
+"""Number of threads that torch's kernels use, set for one thread of this process.
 
-The order in which a sum is taken, and so its last digits, depends on it. `torch.set_num_threads` alone settles it for
-the thread that calls it, for every thread that has not computed yet, and, where matrix products come from MKL, for all.
+The order of the terms of a sum depends on this number, and so do the last digits. `torch.set_num_threads` also changes
+it for every thread that has not computed yet and, where MKL computes matrix products, for all threads.
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from pathlib import Path
 import torch
 
 
-def compute_with(threads: int) -> None:
-    """Let the kernels that this thread calls use so many threads from now on, whatever others choose for themselves."""
-    torch.get_num_threads()  # at its first look a thread takes over the number of the process: not after this line
+def set_kernel_threads(threads: int) -> None:
+    """Set how many threads the kernels use that this thread calls, whatever other threads set."""
+    # The first call in a thread copies the count of the process. Make it before the thread sets its own.
+    torch.get_num_threads()
     torch.set_num_threads(threads)
-    setting = _setting_of_mkl()
-    if setting is not None:
-        setting(threads)
+    set_mkl_threads = _mkl_setter()
+    if set_mkl_threads is not None:
+        set_mkl_threads(threads)
 
 
 @functools.cache
-def _setting_of_mkl() -> Callable[[int], int] | None:
-    """MKL's own setting for one thread, which torch does not offer; None where there is no MKL."""
+def _mkl_setter() -> Callable[[int], int] | None:
+    """Return MKL's function that sets the count for one thread, which torch does not offer; None without MKL."""
     if not torch.backends.mkl.is_available():
         return None
     name = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / name))
-        found: Callable[[int], int] = library.MKL_Set_Num_Threads_Local
+        setter: Callable[[int], int] = library.MKL_Set_Num_Threads_Local
     except (AttributeError, OSError):
         return None
-    return found
+    return setter

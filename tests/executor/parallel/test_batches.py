@@ -15,7 +15,7 @@ from hubmerge.executor import DEFAULT_CONTEXT, StepInput
 from hubmerge.executor.absorb.batch_work import StepBatch
 from hubmerge.executor.absorb.step_input import Merge, TensorStep
 from hubmerge.executor.in_memory import InMemoryStateWriter
-from hubmerge.executor.parallel.batching import BATCH_ELEMENTS, Batch, batches
+from hubmerge.executor.parallel.batching import BATCH_ELEMENTS, TensorBatch, batch_tensors
 from hubmerge.executor.reading import read_task_vector, send_task_vector
 from hubmerge.linalg import batched_eigenpairs
 from hubmerge.methods import method_named
@@ -46,9 +46,9 @@ def test_matrices_with_equal_shorter_sides_are_worked_on_together() -> None:
         planned("experts", 4, 768, 1024),
         planned("embed", 5000, 768, action="merge-other"),
     ]
-    alone = batches(tensors, CPU)
+    alone = batch_tensors(tensors, CPU)
     assert [batch.places for batch in alone] == [(place,) for place in range(7)]
-    together = batches(tensors, GPU)
+    together = batch_tensors(tensors, GPU)
     assert [batch.places for batch in together] == [(0, 2, 4, 5), (1,), (3,), (6,)]
     assert together[0].elements == 768 * (768 + 3072 + 3072 + 4 * 1024)
     assert together[0].flops == sum(tensors[place].flops for place in (0, 2, 4, 5))
@@ -58,7 +58,7 @@ def test_batches_are_bounded_but_for_a_single_tensor() -> None:
     side = 1 << 10
     tensors = [planned(f"{number}", side, 4 * side) for number in range(9)]
     tensors.insert(4, planned("large", side, BATCH_ELEMENTS // side + 1))
-    found = batches(tensors, GPU)
+    found = batch_tensors(tensors, GPU)
     assert [batch.places for batch in found] == [(0, 1, 2, 3), (4,), (5, 6, 7, 8), (9,)]
 
 
@@ -81,16 +81,16 @@ def test_together_they_come_to_the_same(stream: Stream, parameters: dict[str, An
     work = StepBatch(merge, incoming, [method] * 2, None, sketches=True, context=DEFAULT_CONTEXT)
     writers = InMemoryStateWriter(SHAPES), InMemoryStateWriter(SHAPES)
 
-    def absorb(batch: Batch, writer: InMemoryStateWriter) -> list[list[TensorStep]]:
+    def absorb(batch: TensorBatch, writer: InMemoryStateWriter) -> list[list[TensorStep]]:
         return work.absorb(batch, writer)
 
-    some = batches(stream.plan.merged, GPU)
+    some = batch_tensors(stream.plan.merged, GPU)
     assert [tensor.name for batch in some for tensor in batch.tensors if len(batch.tensors) > 1] == [
         "block.tall.weight",
         "block.wide.weight",
     ]
     told = {place: told for batch in some for place, told in zip(batch.places, absorb(batch, writers[0]), strict=True)}
-    alone = [absorb(batch, writers[1])[0] for batch in batches(stream.plan.merged, CPU)]
+    alone = [absorb(batch, writers[1])[0] for batch in batch_tensors(stream.plan.merged, CPU)]
     for place, (tensor, expected) in enumerate(zip(stream.plan.merged, alone, strict=True)):
         together = told[place]
         ours, theirs = (writer._accumulated[tensor.name] for writer in writers)
@@ -113,9 +113,9 @@ def test_experts_are_decomposed_together(tmp_path: Path) -> None:
     incoming = [StepInput(checkpoint, constant(method.Parameters())) for checkpoint in checkpoints]
     merge = Merge(base, method, plan)
     work = StepBatch(merge, incoming, [method] * 2, None, sketches=False, context=DEFAULT_CONTEXT)
-    (batch,) = batches(plan.merged, GPU)
+    (batch,) = batch_tensors(plan.merged, GPU)
     found = []
-    for some in ([batch], batches(plan.merged, CPU)):
+    for some in ([batch], batch_tensors(plan.merged, CPU)):
         writer = InMemoryStateWriter({tensor.name: tensor.shape for tensor in plan.merged})
         told = [told for one in some for told in work.absorb(one, writer)]
         found.append(([steps[-1].stats.expert_ranks for steps in told], writer._accumulated))

@@ -21,10 +21,10 @@ from hubmerge.executor.parallel.context import CPU
 from hubmerge.executor.parallel.processes import (
     Processes,
     Shutdown,
-    do_share,
+    divide_work,
     gather,
     is_shared,
-    shares,
+    run_share,
     stop_file,
 )
 from hubmerge.executor.parallel.tasks import run_on_all, worker_loop
@@ -48,7 +48,7 @@ class Member:
     def __init__(self, meeting: Meeting, rank: int) -> None:
         self.rank = rank
         self.count = self.on_this_machine = meeting.count
-        self.turn = threading.Lock()
+        self.task_lock = threading.Lock()
         self._meeting = meeting
 
     def exchange(self, value: Any) -> list[Any]:
@@ -163,7 +163,7 @@ def test_the_work_is_divided(tmp_path: Path) -> None:
 
     def share(processes: Processes) -> None:
         stop = stop_file(tmp_path / "states" / "a", processes)
-        done = do_share(
+        done = run_share(
             stream.plan.merged, lambda t: t.name, processes=processes, cost=lambda t: t.flops, stop=stop, workers=1
         )
         by[processes.rank] = set(done.values())
@@ -183,7 +183,7 @@ def test_the_work_is_divided(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", [1, 2, 5, 40])
 def test_shares_are_even_and_complete(count: int) -> None:
     costs = np.random.default_rng(3).pareto(1.5, 30).tolist()
-    divided = shares(costs, count)
+    divided = divide_work(costs, count)
     assert sorted(index for share in divided for index in share) == list(range(30))
     loads = [sum(costs[index] + 1.0 for index in share) for share in divided]
     # No more than the best possible load and one piece of work.
@@ -196,7 +196,7 @@ def test_a_value_that_is_not_finite_ends_all_processes_alike(tmp_path: Path) -> 
     values = [make_checkpoint(rng, base) for _ in range(2)]
     stream = open_stream(tmp_path / "models", base, values, dtype=torch.float32)
     # The smallest tensor, which is not the first process's.
-    own = {stream.plan.merged[index].name for index in shares([t.flops for t in stream.plan.merged], 2)[1]}
+    own = {stream.plan.merged[index].name for index in divide_work([t.flops for t in stream.plan.merged], 2)[1]}
     name = min(own)
     values[1][name] = np.full_like(values[1][name], np.nan)
     save(tmp_path / "bad", values[1], torch.float32)
@@ -288,7 +288,7 @@ def test_a_process_that_failed_stops_the_others(tmp_path: Path) -> None:
         failed = threading.Event()
         if processes.rank == 0:
             threading.Thread(target=_when_there, args=(stop, failed), daemon=True).start()
-        do_share(tensors, one, processes=processes, cost=lambda t: 1.0, stop=stop, workers=2)
+        run_share(tensors, one, processes=processes, cost=lambda t: 1.0, stop=stop, workers=2)
 
     errors: list[Exception] = []
 

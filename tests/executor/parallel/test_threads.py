@@ -10,7 +10,7 @@ import torch
 
 from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor.parallel.scheduling import for_each_tensor
-from hubmerge.executor.parallel.threads import compute_with
+from hubmerge.executor.parallel.threads import set_kernel_threads
 
 SIZES = (300, 512)
 
@@ -47,14 +47,14 @@ def of_all(before: Callable[[], object] = lambda: None) -> list[bytes]:
 def test_workers_compute_the_same_whatever_other_threads_choose() -> None:
     alone = of_all()
     assert of_all(lambda: in_a_thread(torch.set_num_threads, 4)) == alone
-    assert of_all(lambda: in_a_thread(compute_with, 4)) == alone
+    assert of_all(lambda: in_a_thread(set_kernel_threads, 4)) == alone
     assert of_all(lambda: in_a_thread(of_all)) == alone
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_thread_that_scores_computes_the_same_while_others_merge(threads: int) -> None:
     def score(other: Callable[[], object]) -> list[bytes]:
-        compute_with(threads)
+        set_kernel_threads(threads)
         found = []
         for size in SIZES:
             other()
