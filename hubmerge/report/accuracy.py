@@ -1,4 +1,4 @@
-"""The accuracy matrix R[t][j]: accuracy on task j after step t, and the measures read off it."""
+"""Accuracy matrix R[t][j], the accuracy on task j after step t, and the measures computed from it."""
 
 from __future__ import annotations
 
@@ -17,9 +17,8 @@ SHARE_OF_OWN_DEFINITION = "share kept = mean over the tasks j of R[T][j] / (accu
 class AccuracyMatrix:
     """Accuracies between 0 and 1, one row per scored step, one column per task.
 
-    Each task is first seen at one step, the one that merged its checkpoint: by default task j at step j. Where several
-    tasks share a step, R[i][i] reads "task i at the step it is first seen", and T - 1 "the tasks seen before the
-    last step".
+    Each task is first seen at the step that merged its checkpoint, by default task j at step j. Several tasks may be
+    first seen at the same step.
 
     >>> matrix = AccuracyMatrix(("digits", "shapes")).record(1, {"digits": 0.9})
     >>> matrix = matrix.record(2, {"digits": 0.8, "shapes": 0.7})
@@ -40,10 +39,10 @@ class AccuracyMatrix:
             raise ValueError(f"{len(self.tasks)} tasks but {len(self.first_steps)} first steps")
 
     def record(self, step: int, scores: Mapping[str, float]) -> AccuracyMatrix:
-        """A new matrix with row `step` set to `scores` (task -> accuracy between 0 and 1).
+        """Return a matrix with row `step` set to `scores` (accuracies between 0 and 1 by task).
 
         Raises:
-            ValueError: a task the matrix does not know, or a value that is not a finite number.
+            ValueError: a task is not in the matrix, or a value is not finite.
         """
         for task, value in scores.items():
             if task not in self.tasks:
@@ -54,31 +53,31 @@ class AccuracyMatrix:
 
     @property
     def steps(self) -> tuple[int, ...]:
-        """The steps that have a row, in order."""
+        """Steps with a row, in order."""
         return tuple(sorted(self.rows))
 
     def seen(self, step: int) -> tuple[str, ...]:
-        """The tasks first seen at `step` or before, in the order of the columns."""
+        """Return the tasks first seen at `step` or before, in the order of the columns."""
         return tuple(task for task, first in zip(self.tasks, self.first_steps, strict=True) if first <= step)
 
     def value(self, step: int, task: str) -> float | None:
-        """R[step][task], or None where it was not scored."""
+        """Return R[step][task], None if it was not scored."""
         return self.rows.get(step, {}).get(task)
 
     def average(self, step: int) -> float | None:
-        """ACC_t, the mean over the tasks seen up to `step`; None unless every one of them was scored."""
+        """Return ACC_t, the mean over the tasks seen up to `step`; None unless all of them were scored."""
         return mean_or_none([self.value(step, task) for task in self.seen(step)])
 
     def backward_transfer(self) -> float | None:
-        """How much earlier tasks changed since they were first seen (negative: lost); see the definition above.
+        """Return the mean change of earlier tasks since they were first seen; negative is a loss.
 
-        None for a stream of one step, or where a needed score is missing.
+        None for a stream of one step, or if a score is missing.
         """
         last = self._last()
         return mean_or_none([_minus(self.value(last, t), self.value(first, t)) for t, first in self._earlier(last)])
 
     def forgetting(self) -> float | None:
-        """How far earlier tasks stand below their best; at least 0. None as for `backward_transfer`."""
+        """Return the mean loss of earlier tasks from their best score, at least 0; None as for `backward_transfer`."""
         last = self._last()
         drops = []
         for task, first in self._earlier(last):
@@ -88,16 +87,16 @@ class AccuracyMatrix:
         return mean_or_none(drops)
 
     def share_of_own(self, own: Mapping[str, float]) -> float | None:
-        """The mean share of each task's own accuracy `own` that the merged model keeps after the last step.
+        """Return the mean share of the own accuracies that the merged model keeps after the last step.
 
-        Tasks without an own accuracy, or with one of 0, are left out; None if nothing is left.
+        Tasks without an own accuracy, or with one of 0, are left out; None if no task is left.
         """
         last = self._last()
         pairs = [(self.value(last, task), own.get(task)) for task in self.seen(last)]
         return mean_or_none([value / best for value, best in pairs if value is not None and best])
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `from_dict` undoes it."""
+        """Return the matrix as plain JSON values."""
         return {
             "tasks": list(self.tasks),
             "first_steps": list(self.first_steps),
@@ -106,12 +105,12 @@ class AccuracyMatrix:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AccuracyMatrix:
-        """Undo `to_dict`."""
+        """Return the matrix that `to_dict` made plain."""
         rows = {int(step): dict(row) for step, row in data["rows"].items()}
         return cls(tuple(data["tasks"]), tuple(data["first_steps"]), rows)
 
     def to_text(self) -> str:
-        """A plain table in percent for a terminal, with the measures and their definitions below it."""
+        """Return a table in percent for a terminal, with the measures and their definitions below it."""
         width = max([7, *(len(task) for task in self.tasks)])
         lines = [f"{'step':>4}  " + "  ".join(f"{task:>{width}}" for task in (*self.tasks, "average"))]
         for step in self.steps:
@@ -122,7 +121,7 @@ class AccuracyMatrix:
         return "\n".join(lines)
 
     def measures(self) -> list[tuple[str, str]]:
-        """(definition, value in percent) of the measures after the last step, ready to be printed."""
+        """Return (definition, value in percent) of each measure after the last step."""
         if not self.rows:
             return []
         return [
@@ -135,13 +134,13 @@ class AccuracyMatrix:
         return max(self.rows, default=0)
 
     def _earlier(self, last: int) -> list[tuple[str, int]]:
-        """The tasks first seen before `last`, each with that step."""
+        """Return the tasks first seen before `last`, each with its first step."""
         pairs = zip(self.tasks, self.first_steps, strict=True)
         return [(task, first) for task, first in pairs if first < last]
 
 
 def percent(value: float | None, sign: str = "") -> str:
-    """`value` times 100 with one decimal, or a dash; never "-0.0"."""
+    """Return `value` times 100 with one decimal, or a dash; never "-0.0"."""
     if value is None:
         return "-"
     text = f"{100 * value:{sign}.1f}"
