@@ -101,7 +101,7 @@ def set_scene(folder: Path, *, evaluate: bool) -> Scene:
     }
     from huggingface_hub import HfApi
 
-    from hubmerge.demo.stream import make_tiny_repos
+    from hubmerge.demo.make_stream import make_tiny_repos
     from tests.reliability.target_checks import files_at, published, steps_shown
     from tests.stage import Stage
 

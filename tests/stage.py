@@ -59,7 +59,7 @@ class Stage:
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     from huggingface_hub import HfApi
 
-    from hubmerge.demo.stream import make_tiny_repos
+    from hubmerge.demo.make_stream import make_tiny_repos
 
     folder = tmp_path_factory.mktemp("stage")
     stream = make_tiny_repos(folder, tasks=3)

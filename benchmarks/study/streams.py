@@ -16,9 +16,10 @@ import yaml
 from transformers import AutoTokenizer, CLIPModel
 
 from hubmerge.demo import folders, training
+from hubmerge.demo.make_stream import make_stream
 from hubmerge.demo.model import vision_tower
 from hubmerge.demo.plan import TrainingPlan
-from hubmerge.demo.stream import DemoStream, make_stream
+from hubmerge.demo.stream import DemoStream
 from hubmerge.demo.tasks import DEMO_TASKS, TASKS, DemoTask, tasks_named
 
 FOLDER = Path(__file__).parent / "streams"

@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hubmerge.demo.make_stream import make_stream
 from hubmerge.demo.plan import NAMESPACE
-from hubmerge.demo.stream import make_stream
 from hubmerge.errors import HubmergeError, MachineError
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from transformers import CLIPModel, CLIPVisionModel
 
 from hubmerge.demo import quickstart_recipe
 from hubmerge.demo.command import _embedded_hub, _run
+from hubmerge.demo.make_stream import make_tiny_repos
 from hubmerge.demo.seed import seed_hub
-from hubmerge.demo.stream import DemoStream, make_tiny_repos
+from hubmerge.demo.stream import DemoStream
 from hubmerge.demo.tasks import DEMO_TASKS
 from hubmerge.errors import HubError, HubmergeError
 from hubmerge.localhub import LocalHub

@@ -21,8 +21,9 @@ from transformers import (
     pipeline,
 )
 
+from hubmerge.demo.make_stream import make_stream, make_tiny_repos
 from hubmerge.demo.model import make_tokenizer, vision_tower
-from hubmerge.demo.stream import DemoStream, make_stream, make_tiny_repos
+from hubmerge.demo.stream import DemoStream
 from hubmerge.demo.tasks import TASKS
 from hubmerge.demo.training import to_pixels
 

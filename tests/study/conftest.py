@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from hubmerge.demo.stream import make_tiny_repos
+from hubmerge.demo.make_stream import make_tiny_repos
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubmerge.demo.plan import NAMESPACE
-from hubmerge.demo.standins import check_endpoint
+from hubmerge.demo.stand_ins import check_endpoint
 from hubmerge.errors import HubmergeError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def push_language(
         HubError: HF_ENDPOINT names no Hub, or the public one, or the Hub refuses.
     """
     check_endpoint(os.environ.get("HF_ENDPOINT", ""))
-    from hubmerge.demo.language.making import make_language
+    from hubmerge.demo.language.make_repos import make_language
     from hubmerge.hub.folders import publish_folder
 
     count = 0

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from hubmerge.demo.tasks import figures, patches, patterns, scenes, signs
+from hubmerge.demo.tasks import patches, patterns, scenes, shapes, signs
 from hubmerge.demo.tasks.task import DemoTask
 from hubmerge.errors import HubmergeError
 
 TASKS: tuple[DemoTask, ...] = (
-    figures.SHAPES_TASK,
-    figures.DOTS_TASK,
-    figures.CLOCKS_TASK,
-    figures.COLOURS_TASK,
+    shapes.SHAPES_TASK,
+    shapes.DOTS_TASK,
+    shapes.CLOCKS_TASK,
+    shapes.COLOURS_TASK,
     signs.LETTERS_TASK,
     signs.DIGITS_TASK,
     patches.SURFACES_TASK,
@@ -20,11 +20,11 @@ TASKS: tuple[DemoTask, ...] = (
     patterns.SLANTS_TASK,
     patterns.STRIPES_TASK,
     scenes.PLACES_TASK,
-    figures.FRAMES_TASK,
+    shapes.FRAMES_TASK,
     signs.SIGNS_TASK,
     patterns.CHECKERS_TASK,
     patterns.NOISES_TASK,
-    figures.ARROWS_TASK,
+    shapes.ARROWS_TASK,
     patterns.WAVES_TASK,
     scenes.RELATIONS_TASK,
     patterns.GRADIENTS_TASK,
@@ -34,10 +34,10 @@ DEMO_TASKS = TASKS[:8]
 
 
 def tasks_named(names: Iterable[str]) -> tuple[DemoTask, ...]:
-    """The tasks of these names, in this order.
+    """Return the tasks of these names, in this order.
 
     Raises:
-        HubmergeError: a name is none of the twenty.
+        HubmergeError: a name is unknown.
     """
     known = {task.name: task for task in TASKS}
     names = tuple(names)

@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hubmerge.demo.drawing import CANVAS, Domain, Look
-from hubmerge.demo.tasks.figures import SHAPES, shape_on
+from hubmerge.demo.tasks.shapes import SHAPES, shape_on
 from hubmerge.demo.tasks.task import DemoTask
 
 PLACES = ("the top left", "the top right", "the bottom left", "the bottom right", "the centre")

@@ -13,9 +13,9 @@ import pytest
 from huggingface_hub import HfApi
 
 from hubmerge.cli.main import main
-from hubmerge.demo.standin_data import CLASSES, class_names, write_dataset
-from hubmerge.demo.standins import check_endpoint, make_stand_ins, push_stand_ins
-from hubmerge.demo.standins import main as stand_ins_main
+from hubmerge.demo.stand_in_data import CLASSES, class_names, write_dataset
+from hubmerge.demo.stand_ins import check_endpoint, make_stand_ins, push_stand_ins
+from hubmerge.demo.stand_ins import main as stand_ins_main
 from hubmerge.errors import HubError, HubmergeError
 from hubmerge.hub.datasets import load_rows
 from hubmerge.stream.catalog import installed_catalog

@@ -1,6 +1,6 @@
 """Fill a Hub with stand-ins for all that recipes name, so that they run where the real repos cannot be reached.
 
-    python -m hubmerge.demo.standins --recipe recipes/opcm/clip-vit-base-patch32/8-tasks.yaml
+    python -m hubmerge.demo.stand_ins --recipe recipes/opcm/clip-vit-base-patch32/8-tasks.yaml
 
 Base model, vision towers and datasets get the ids, splits and columns that the recipe has; weights and images are
 random. They are pushed to the Hub that HF_ENDPOINT names, which must not be the public one.
@@ -37,22 +37,22 @@ def make_stand_ins(
     Raises:
         HubmergeError: the sizes of the base model are not known, or a task has no images.
     """
-    from hubmerge.demo import standin_data, standin_models
+    from hubmerge.demo import stand_in_data, stand_in_models
 
     tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
     for number, task in enumerate(tasks):
         data = DemoRepo("dataset", task.dataset.path, folder / f"dataset-{number}")
-        standin_data.write_dataset(data.folder, task, images, rows)
+        stand_in_data.write_dataset(data.folder, task, images, rows)
         yield data
-    size = standin_models.size_of(recipe.base_model.short_name, full=full)
-    sentences = [sentence for task in tasks for sentence in _sentences(task, standin_data.class_names(task))]
-    model, tokenizer = standin_models.make_base(size, sentences, SEED)
+    size = stand_in_models.size_of(recipe.base_model.short_name, full=full)
+    sentences = [sentence for task in tasks for sentence in _sentences(task, stand_in_data.class_names(task))]
+    model, tokenizer = stand_in_models.make_base(size, sentences, SEED)
     base = DemoRepo("model", recipe.base_model.path, folder / "base")
-    standin_models.write_base(base.folder, model, tokenizer, base.repo)
+    stand_in_models.write_base(base.folder, model, tokenizer, base.repo)
     yield base
     for number, entry in enumerate(recipe.entries, start=1):
         tower = DemoRepo("model", entry.model.path, folder / f"tower-{number}")
-        standin_models.write_tower(tower.folder, model, tower.repo, SEED + number, base.repo)
+        stand_in_models.write_tower(tower.folder, model, tower.repo, SEED + number, base.repo)
         yield tower
 
 
@@ -102,7 +102,7 @@ def _sentences(task: Task, names: Sequence[str]) -> Iterator[str]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m hubmerge.demo.standins", description=(__doc__ or "").split("\n")[0]
+        prog="python -m hubmerge.demo.stand_ins", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--recipe", type=Path, action="append", required=True, metavar="FILE", help="may be repeated")
     parser.add_argument("--full", action="store_true", help="models as large as the real ones (default: tiny ones)")

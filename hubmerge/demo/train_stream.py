@@ -53,8 +53,8 @@ def write_trained(stream: DemoStream, plan: TrainingPlan, progress: Progress) ->
     with closing(_each_tower(stream, plan)) as towers:
         for name, zero_shot, fine_tuned in towers:
             scores.append((zero_shot, fine_tuned))
-            figures = f"accuracy {zero_shot:.1f} -> {fine_tuned:.1f} %"
-            progress(f"fine-tuned {name} ({len(scores)} of {len(names)}): {figures}")
+            accuracy = f"accuracy {zero_shot:.1f} -> {fine_tuned:.1f} %"
+            progress(f"fine-tuned {name} ({len(scores)} of {len(names)}): {accuracy}")
     before, after = (sum(column) / len(scores) for column in zip(*scores, strict=True))
     progress(f"mean accuracy: {before:.1f} % zero-shot, {after:.1f} % fine-tuned, each on its own task")
 
