@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hubmerge.localhub.durable import Workspace, locked
+from hubmerge.localhub.durable import TemporaryFolder, locked
 from hubmerge.localhub.records import now
 from hubmerge.localhub.refusals import BadRequest, Conflict, NotFound
 
@@ -84,10 +84,10 @@ class Collection:
 class Collections:
     """All collections of a Hub folder."""
 
-    def __init__(self, root: Path, workspace: Workspace) -> None:
+    def __init__(self, root: Path, temporary: TemporaryFolder) -> None:
         self._folder = root / "collections"
         self._lock = root / "locks" / "collections"
-        self._workspace = workspace
+        self._temporary = temporary
 
     def all(self) -> Iterator[Collection]:
         """Walk all collections, in no promised order."""
@@ -102,7 +102,7 @@ class Collections:
 
     def _write(self, collection: Collection) -> Collection:
         collection = replace(collection, last_updated=now())
-        self._workspace.write_json(self._folder / f"{collection.key}.json", asdict(collection))
+        self._temporary.write_json(self._folder / f"{collection.key}.json", asdict(collection))
         return collection
 
     def find(self, slug: str) -> Collection:

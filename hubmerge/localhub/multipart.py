@@ -8,7 +8,7 @@ import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hubmerge.localhub.durable import Workspace
+from hubmerge.localhub.durable import TemporaryFolder
 from hubmerge.localhub.objects import ObjectStore
 from hubmerge.localhub.refusals import BadRequest, NotFound
 
@@ -83,16 +83,16 @@ class PartialUpload:
 class Multiparts:
     """The uploads in parts that are under way in this process."""
 
-    def __init__(self, store: ObjectStore, workspace: Workspace, part_bytes: int) -> None:
+    def __init__(self, store: ObjectStore, temporary: TemporaryFolder, part_bytes: int) -> None:
         self._store = store
-        self._workspace = workspace
+        self._temporary = temporary
         self.part_bytes = part_bytes
         self._uploads: dict[str, PartialUpload] = {}
 
     def begin(self, sha256: str, size: int) -> tuple[str, PartialUpload]:
         """Open an upload; its key is its permission, so it cannot be guessed."""
         part_bytes = max(self.part_bytes, -(-size // MOST_PARTS))
-        path = self._workspace.new_path()
+        path = self._temporary.new_path()
         with path.open("wb") as file:
             os.truncate(file.fileno(), size)
         key = secrets.token_hex(24)

@@ -10,7 +10,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from hubmerge.localhub.durable import Workspace, move_into_place
+from hubmerge.localhub.durable import TemporaryFolder, move_into_place
 from hubmerge.localhub.refusals import BadRequest
 
 COPY_BYTES = 1 << 20
@@ -62,9 +62,9 @@ class IncomingFile:
 class ObjectStore:
     """Content-addressed files under `root/objects`. Nothing in it is ever changed after it appeared."""
 
-    def __init__(self, root: Path, workspace: Workspace) -> None:
+    def __init__(self, root: Path, temporary: TemporaryFolder) -> None:
         self._folder = root / "objects"
-        self._workspace = workspace
+        self._temporary = temporary
 
     def blob_path(self, oid: str) -> Path:
         """Tell where the regular file with git blob sha1 `oid` lies."""
@@ -78,7 +78,7 @@ class ObjectStore:
         """Store a regular file; return its git blob sha1."""
         oid = git_oid("blob", content)
         if not self.blob_path(oid).exists():
-            self._workspace.write(self.blob_path(oid), content)
+            self._temporary.write(self.blob_path(oid), content)
         return oid
 
     def lfs_size(self, sha256: str) -> int | None:
@@ -90,7 +90,7 @@ class ObjectStore:
 
     def receive(self) -> IncomingFile:
         """Open a place for a large file whose bytes are about to arrive."""
-        return IncomingFile(self._workspace.new_path())
+        return IncomingFile(self._temporary.new_path())
 
     def keep(self, incoming: IncomingFile, sha256: str, size: int) -> None:
         """Store a received large file under `sha256`.

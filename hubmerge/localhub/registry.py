@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from hubmerge.localhub.durable import Workspace, locked
+from hubmerge.localhub.durable import TemporaryFolder, locked
 from hubmerge.localhub.objects import ObjectStore
 from hubmerge.localhub.records import FileEntry, now
 from hubmerge.localhub.refusals import BadRequest, Conflict, RepositoryMissing
@@ -41,15 +41,15 @@ def check_repo_id(repo_id: str) -> str:
 class Registry:
     """Find, make, move and delete repos."""
 
-    def __init__(self, root: Path, store: ObjectStore, workspace: Workspace) -> None:
+    def __init__(self, root: Path, store: ObjectStore, temporary: TemporaryFolder) -> None:
         self._root = root
         self._store = store
-        self._workspace = workspace
+        self._temporary = temporary
 
     def _repository(self, kind: str, repo_id: str) -> Repository:
         check_repo_id(repo_id)
         lock = self._root / "locks" / f"{PLURALS[kind]}--{repo_id.replace('/', '--')}"
-        return Repository(self._root / "repos" / PLURALS[kind] / repo_id, lock, self._workspace)
+        return Repository(self._root / "repos" / PLURALS[kind] / repo_id, lock, self._temporary)
 
     def find(self, kind: str, repo_id: str) -> Repository | None:
         """Give the repo, None if there is none of that name."""
@@ -84,9 +84,9 @@ class Registry:
         repository = self._repository(kind, repo_id)
         attributes = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LARGE_PATTERNS).encode()
         entry = FileEntry(self._store.add_blob(attributes), len(attributes))
-        draft = self._workspace.new_path()
+        draft = self._temporary.new_path()
         draft.mkdir()
-        building = Repository(draft, draft, self._workspace)
+        building = Repository(draft, draft, self._temporary)
         building.write_settings(Settings(kind, repo_id, now(), private=private, gated=gated, sdk=sdk))
         first = building.write_commit(
             {".gitattributes": entry},
@@ -101,7 +101,7 @@ class Registry:
             self._place(draft, repository.folder)
         finally:
             if draft.exists():
-                self._workspace.remove_tree(draft)
+                self._temporary.remove_tree(draft)
         return repository
 
     def _place(self, source: Path, final: Path) -> None:
@@ -114,7 +114,7 @@ class Registry:
     def delete(self, repository: Repository) -> None:
         """Remove a repo. Its content stays in the object store, where other repos may share it."""
         with repository.locked():
-            self._workspace.remove_tree(repository.folder)
+            self._temporary.remove_tree(repository.folder)
 
     def move(self, repository: Repository, repo_id: str) -> Repository:
         """Give a repo another id.

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from hubmerge.localhub.durable import Workspace, locked
+from hubmerge.localhub.durable import TemporaryFolder, locked
 from hubmerge.localhub.operations import Operation, Put, apply_operations
 from hubmerge.localhub.records import Commit, FileEntry, Tree, folder_oids, now, tree_from_json, tree_to_json
 from hubmerge.localhub.refusals import (
@@ -79,10 +79,10 @@ def checked_ref_name(name: str) -> str:
 class Repository:
     """The files, commits and refs of one repo."""
 
-    def __init__(self, folder: Path, lock: Path, workspace: Workspace) -> None:
+    def __init__(self, folder: Path, lock: Path, temporary: TemporaryFolder) -> None:
         self.folder = folder
         self._lock = lock
-        self._workspace = workspace
+        self._temporary = temporary
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -112,7 +112,7 @@ class Repository:
     def write_settings(self, settings: Settings) -> None:
         """Replace the settings."""
         content = {name: value for name, value in asdict(settings).items() if name not in ("kind", "id")}
-        self._workspace.write_json(self.folder / "repo.json", content)
+        self._temporary.write_json(self.folder / "repo.json", content)
 
     def change_settings(self, **changes: Any) -> Settings:
         """Change some settings."""
@@ -151,7 +151,7 @@ class Repository:
 
     def write_ref(self, kind: str, name: str, commit_id: str) -> None:
         """Point a ref to a commit."""
-        self._workspace.write(self._ref(kind, name), commit_id.encode())
+        self._temporary.write(self._ref(kind, name), commit_id.encode())
 
     def create_ref(self, kind: str, name: str, commit_id: str) -> None:
         """Make a new branch or tag.
@@ -240,9 +240,9 @@ class Repository:
         """Write a tree and a commit that no ref points to yet; return its id."""
         tree_oid = folder_oids(tree)[""]
         if not (self.folder / "trees" / tree_oid).exists():
-            self._workspace.write(self.folder / "trees" / tree_oid, tree_to_json(tree))
+            self._temporary.write(self.folder / "trees" / tree_oid, tree_to_json(tree))
         commit = Commit(tree_oid, parents, title, message, author, now(), tuple(sorted(changed)))
-        self._workspace.write(self.folder / "commits" / commit.id, commit.content())
+        self._temporary.write(self.folder / "commits" / commit.id, commit.content())
         return commit.id
 
     def apply(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hubmerge.errors import MachineError
 from hubmerge.localhub.collections import Collections
-from hubmerge.localhub.durable import Workspace
+from hubmerge.localhub.durable import TemporaryFolder
 from hubmerge.localhub.multipart import Multiparts
 from hubmerge.localhub.objects import ObjectStore
 from hubmerge.localhub.registry import Registry
@@ -32,23 +32,23 @@ class Site:
         self.root = root
         try:
             make_folder(root.absolute())
-            self.workspace = Workspace(root)
+            self.temporary = TemporaryFolder(root)
         except OSError as error:
             raise MachineError(
                 f"The Hub folder {root} cannot be used: {error.strerror or error}.",
                 hint="Choose a folder you may write to with --root.",
             ) from error
         try:
-            self.users = Users(root, self.workspace)
+            self.users = Users(root, self.temporary)
         except MachineError:
-            self.workspace.close()
+            self.temporary.close()
             raise
-        self.store = ObjectStore(root, self.workspace)
-        self.multiparts = Multiparts(self.store, self.workspace, part_bytes)
-        self.xorbs = Xorbs(root, self.store, self.workspace)
-        self.collections = Collections(root, self.workspace)
-        self.registry = Registry(root, self.store, self.workspace)
+        self.store = ObjectStore(root, self.temporary)
+        self.multiparts = Multiparts(self.store, self.temporary, part_bytes)
+        self.xorbs = Xorbs(root, self.store, self.temporary)
+        self.collections = Collections(root, self.temporary)
+        self.registry = Registry(root, self.store, self.temporary)
 
     def close(self) -> None:
         """Remove what is temporary."""
-        self.workspace.close()
+        self.temporary.close()

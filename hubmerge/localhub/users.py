@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubmerge.errors import MachineError
-from hubmerge.localhub.durable import Workspace, locked
+from hubmerge.localhub.durable import TemporaryFolder, locked
 from hubmerge.localhub.refusals import BadCredentials
 
 
@@ -42,13 +42,13 @@ class User:
 class Users:
     """The users of one Hub folder, read once at start."""
 
-    def __init__(self, root: Path, workspace: Workspace) -> None:
+    def __init__(self, root: Path, temporary: TemporaryFolder) -> None:
         path = root / "users.json"
         with locked(root / "locks" / "users"):
             if not path.exists():
                 first = {"name": "local", "token": "hf_" + secrets.token_hex(17), "role": "write", "admin": True}
                 content = {"signing_key": secrets.token_hex(32), "users": [{**first, "orgs": []}]}
-                workspace.write_json(path, content, mode=0o600)
+                temporary.write_json(path, content, mode=0o600)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
             self.users = tuple(

@@ -15,7 +15,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.localhub import LocalHub
-from hubmerge.localhub.durable import Workspace
+from hubmerge.localhub.durable import TemporaryFolder, locked
 from tests.localhub.programs import server
 from tests.localhub.wholeness import check_whole
 
@@ -67,18 +67,38 @@ def test_killed_at_every_single_step(tmp_path: Path) -> None:
 
 
 def test_what_dead_servers_left_is_swept_and_the_living_are_left_alone(tmp_path: Path) -> None:
-    living = Workspace(tmp_path)
+    living = TemporaryFolder(tmp_path)
     (living.folder / "half").write_bytes(b"x")
     dead = tmp_path / "tmp" / "1-dead"
     dead.mkdir()
     (dead / "half").write_bytes(b"x")
     dead.with_name("1-dead.lock").touch()
-    second = Workspace(tmp_path)
+    second = TemporaryFolder(tmp_path)
     assert (living.folder / "half").exists()
     assert not dead.exists()
     living.close()
     second.close()
     assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_threads_of_one_process_exclude_each_other(tmp_path: Path) -> None:
+    """Sixteen threads read a number, wait and write the next one, each under the lock."""
+    number = tmp_path / "number"
+    number.write_text("0", encoding="ascii")
+
+    def count() -> None:
+        for _ in range(5):
+            with locked(tmp_path / "locks" / "number"):
+                found = int(number.read_text(encoding="ascii"))
+                threading.Event().wait(0.001)
+                number.write_text(str(found + 1), encoding="ascii")
+
+    threads = [threading.Thread(target=count) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert number.read_text(encoding="ascii") == "80"
 
 
 def test_two_servers_on_one_folder_lose_no_commit(tmp_path: Path) -> None:

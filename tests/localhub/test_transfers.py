@@ -60,7 +60,7 @@ def test_large_files_in_parts(api: HfApi, hub: LocalHub, repo: str, size: int, t
     down = Path(api.hf_hub_download(repo, "model.safetensors", cache_dir=tmp_path))
     assert down.read_bytes() == content
     assert down.resolve().name == hashlib.sha256(content).hexdigest()
-    assert list(hub.site.workspace.folder.iterdir()) == []
+    assert list(hub.site.temporary.folder.iterdir()) == []
 
 
 def test_bytes_that_are_stored_are_not_sent_again(
@@ -91,7 +91,7 @@ def test_an_upload_with_other_bytes_than_announced_is_refused(hub: LocalHub, rep
     assert ask(hub, "POST", verify, check)[0] == 404
     assert ask(hub, "PUT", address, b"right")[0] == 200
     assert ask(hub, "POST", verify, check)[0] == 200
-    assert list(hub.site.workspace.folder.iterdir()) == []
+    assert list(hub.site.temporary.folder.iterdir()) == []
 
 
 @pytest.mark.parametrize("name", ["a.bin", "a.txt"])

@@ -126,7 +126,7 @@ def test_files_are_put_together_and_checked(tmp_path: Path) -> None:
             site.xorbs.keep_files(shard(content, end=end))
     site.xorbs.keep_files(shard(content))
     assert site.store.lfs_path(hashlib.sha256(content).hexdigest()).read_bytes() == content
-    assert list(site.workspace.folder.iterdir()) == []
+    assert list(site.temporary.folder.iterdir()) == []
     site.close()
 
 

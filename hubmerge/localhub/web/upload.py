@@ -161,7 +161,7 @@ def verify(call: Call) -> Any:
 
 async def commit(call: Call) -> Response:
     """Receive a commit, line by line, then apply it."""
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(call.site.workspace.folder)) as spool:
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(call.site.temporary.folder)) as spool:
         async for chunk in call.request.stream():
             spool.write(chunk)
         spool.seek(0)

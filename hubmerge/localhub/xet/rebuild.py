@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from hubmerge.localhub.durable import Workspace, move_into_place
+from hubmerge.localhub.durable import TemporaryFolder, move_into_place
 from hubmerge.localhub.objects import IncomingFile, ObjectStore
 from hubmerge.localhub.refusals import BadRequest
 from hubmerge.localhub.xet.formats import Chunk, ShardFile, Term, read_chunks, read_shard, unpack
@@ -17,10 +17,10 @@ from hubmerge.localhub.xet.formats import Chunk, ShardFile, Term, read_chunks, r
 class Xorbs:
     """The received xorbs."""
 
-    def __init__(self, root: Path, store: ObjectStore, workspace: Workspace) -> None:
+    def __init__(self, root: Path, store: ObjectStore, temporary: TemporaryFolder) -> None:
         self._folder = root / "xorbs"
         self._store = store
-        self._workspace = workspace
+        self._temporary = temporary
 
     def path(self, name: str) -> Path:
         """Tell where a xorb lies."""
