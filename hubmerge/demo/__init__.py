@@ -1,4 +1,4 @@
-"""The tiny CLIP stream: drawn, trained and published on any machine, so that every command has something to eat."""
+"""Demo stream of tiny CLIP models, trained and published on any machine in minutes."""
 
 from __future__ import annotations
 

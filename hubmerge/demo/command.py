@@ -35,7 +35,7 @@ def run_demo(
     namespace: str = NAMESPACE,
     run_arguments: Sequence[str] = (),
 ) -> None:
-    """Everything of the demo under one folder; what is there already is used again.
+    """Run the demo in one folder, and reuse what is already there.
 
     endpoint: the Hub to seed and use, with the token that HF_TOKEN or the login names; None starts the embedded Hub
     with its files under root. namespace: where the repos go; not the default where the token may not write there.
@@ -57,13 +57,13 @@ def run_demo(
         os.environ |= {**settings, "HF_HUB_DISABLE_XET": "1"}
         _on_hub(root, hub.endpoint, hub.token, echo, seed, namespace, run_arguments)
         port = hub.endpoint.rpartition(":")[2]
-    echo("The embedded Hub has stopped. To open these addresses, start it again:")
+    echo("The embedded Hub has stopped. To open these addresses, restart it:")
     program = "hubmerge" if shutil.which("hubmerge") else str(Path(sys.executable).with_name("hubmerge"))
     echo(f"  {shlex.quote(program)} hub serve --root {shlex.quote(str(root / 'hub'))} --port {port}")
 
 
 def quickstart_recipe() -> Path:
-    """The quickstart recipe: beside this module in an installed package, under recipes/ in a checkout.
+    """Return the path of the quickstart recipe: beside this module if installed, under recipes/ in a checkout.
 
     Raises:
         MachineError: it is in neither place.
@@ -76,17 +76,17 @@ def quickstart_recipe() -> Path:
 
 
 def _embedded_hub(root: Path) -> LocalHub:
-    """A Hub with its files under the root, at the port it had before if that is free, so that addresses last."""
+    """Return a Hub with its files under `root`, on its earlier port if that is free, so that its addresses stay."""
     from hubmerge.localhub import LocalHub
 
-    remembered = root / "port"
-    hub = LocalHub(root / "hub", port=_port_if_free(remembered))
-    remembered.write_text(hub.endpoint.rpartition(":")[2], encoding="ascii")
+    port_file = root / "port"
+    hub = LocalHub(root / "hub", port=_port_if_free(port_file))
+    port_file.write_text(hub.endpoint.rpartition(":")[2], encoding="ascii")
     return hub
 
 
 def _port_if_free(file: Path) -> int:
-    """The port that the file names, or 0, which stands for any free one."""
+    """Return the port that the file names if it is free, otherwise 0 for any free port."""
     try:
         port = int(file.read_text(encoding="ascii"))
         with socket.socket() as probe:
@@ -133,6 +133,8 @@ def _run(command: list[str]) -> None:
             process.wait()
             raise
     if status:
-        failure = HubmergeError(f"the run of the quickstart recipe ended with status {status}; it said why above")
+        failure = HubmergeError(
+            f"the run of the quickstart recipe failed with exit status {status}; its message is above"
+        )
         failure.exit_code = status if status > 0 else 1
         raise failure

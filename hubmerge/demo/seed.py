@@ -26,5 +26,5 @@ def seed_hub(
     for repo in repos:
         title = "Add the files of the demo"
         pushed += publish_folder(repo.kind, repo.repo, repo.folder, title=title, endpoint=endpoint, token=token)
-    progress(f"pushed {pushed} repos, {len(repos) - pushed} were there already")
+    progress(f"pushed {pushed} repos, {len(repos) - pushed} were already there")
     return pushed

@@ -1,7 +1,6 @@
-"""A bad day on purpose: a slow line (`Throttle`) and a server that fails now and then (`Faults`).
+"""Simulated network failures: limited bandwidth (`Throttle`) and requests that fail (`Faults`).
 
-Both wrap the application and know nothing of what it serves. They are for trying how a program behaves with a Hub that
-is far away, busy or broken.
+Both wrap an ASGI application. They test how a program handles a Hub that is slow, busy or broken.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ RETRY_AFTER_SECONDS = 1
 
 
 class Throttle:
-    """Let no more than so many bytes per second through in each direction, all connections together.
+    """Bandwidth limit in each direction, shared by all connections.
 
     Args:
         app: the application to slow down.
@@ -60,7 +59,7 @@ class Throttle:
 
 
 class Fault(Enum):
-    """What can go wrong with a request. Those with a status happen before the server did anything."""
+    """Failure of a request. A failure with a status is sent before the server does anything."""
 
     TOO_MANY = 429
     BROKEN = 500
@@ -83,7 +82,7 @@ _MESSAGES = {Fault.EXPIRED: "Invalid credentials in Authorization header"}
 
 
 class Faults:
-    """Let some of the requests fail.
+    """Application in which a fraction of the requests fails.
 
     `drawn` counts the faults so far.
 
@@ -105,7 +104,7 @@ class Faults:
         self.drawn: Counter[Fault] = Counter()
 
     def draw(self) -> Fault | None:
-        """Decide the fate of the next request."""
+        """Return the failure of the next request, or None if it succeeds."""
         fails, fault = self._random.random() < self._rate, self._random.choice(self._kinds)
         if not fails:
             return None

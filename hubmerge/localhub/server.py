@@ -20,10 +20,10 @@ STOP_SECONDS = 10.0
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """Take a port, 0 for any free one.
+    """Bind a socket to a port; 0 binds any free port.
 
     Raises:
-        MachineError: it is taken, or the address is not one of this machine.
+        MachineError: the port is in use, or the address is not an address of this machine.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -32,8 +32,8 @@ def bind(host: str, port: int) -> socket.socket:
         bound.bind(address)
     except OSError as error:
         raise MachineError(
-            f"The Hub cannot listen on {host} port {port}: {error.strerror or error}.",
-            hint="Choose another port with --port, or 0 for any free one.",
+            f"the Hub cannot listen on {host} port {port}: {error.strerror or error}",
+            hint="choose another port with --port, or --port 0 for any free port",
         ) from error
     return bound
 
@@ -49,9 +49,9 @@ class LocalHub:
         host: the address to listen on; by default nobody but this machine can connect.
         port: 0 for any free one.
         part_bytes: large files above this size are uploaded in parts of it.
-        throttle: megabytes per second to let through in each direction; None for no limit.
-        faults: the share of requests to let fail, from 0 to 1; `hub.faults.set` changes it while the Hub serves.
-        fault_seed: which ones.
+        throttle: bandwidth in each direction, in megabytes per second; None for no limit.
+        faults: the fraction of requests that fail, from 0 to 1; `hub.faults.set` changes it while the Hub serves.
+        fault_seed: the seed that decides which requests fail.
 
     Raises:
         MachineError: the folder or the port cannot be used.
@@ -82,7 +82,7 @@ class LocalHub:
             app = Throttle(app, throttle)
         config = uvicorn.Config(
             app,
-            # answers cut on purpose are no news
+            # Uvicorn logs each response that is cut on purpose.
             log_level="critical" if faults > 0 else "warning",
             access_log=False,
             lifespan="off",
@@ -102,7 +102,7 @@ class LocalHub:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def start(self) -> LocalHub:
-        """Serve in a thread of this process. From its return on, connections are accepted."""
+        """Serve in a thread of this process; connections are accepted as soon as this returns."""
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="local-hub", daemon=True
         )
@@ -110,7 +110,7 @@ class LocalHub:
         return self
 
     def stop(self) -> None:
-        """Stop serving, let requests under way end, and remove what is temporary."""
+        """Stop the server after its current requests, and remove the temporary folder."""
         self._server.should_exit = True
         if self._thread is not None:
             self._thread.join(STOP_SECONDS)
@@ -148,7 +148,7 @@ def serve(
     earlier = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         hub.start()
-        print(f"# A Hub with its files in {root.absolute()}. Every Hugging Face client uses it with")
+        print(f"# Hub with its files in {root.absolute()}. To use it with a Hugging Face client:")
         print(f"export HF_ENDPOINT={hub.endpoint}")
         print(f"export HF_TOKEN={hub.token}", flush=True)
         stop.wait()

@@ -1,4 +1,4 @@
-"""The parts of one Hub, put together: what every request handler works on."""
+"""Folder of the embedded Hub, opened for its request handlers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFAULT_PART_BYTES = 64 * 1024 * 1024
 
 
 class Site:
-    """A Hub folder that is open for serving.
+    """Open folder of a Hub.
 
     Args:
         root: the folder; made if it is missing.
@@ -35,8 +35,8 @@ class Site:
             self.temporary = TemporaryFolder(root)
         except OSError as error:
             raise MachineError(
-                f"The Hub folder {root} cannot be used: {error.strerror or error}.",
-                hint="Choose a folder you may write to with --root.",
+                f"the Hub folder {root} cannot be used: {error.strerror or error}",
+                hint="choose a folder you may write to with --root DIR",
             ) from error
         try:
             self.users = Users(root, self.temporary)
@@ -50,5 +50,5 @@ class Site:
         self.registry = Registry(root, self.store, self.temporary)
 
     def close(self) -> None:
-        """Remove what is temporary."""
+        """Remove the temporary folder."""
         self.temporary.close()

@@ -1,4 +1,4 @@
-"""Who may do what: `root/users.json`, made at the first start with one administrator and a random token.
+"""Users and their permissions: `root/users.json`, made at the first start with one administrator and a random token.
 
     {"signing_key": "...", "users": [{"name": "local", "token": "hf_...", "role": "write", "admin": true, "orgs": []}]}
 
@@ -65,8 +65,8 @@ class Users:
             self.first = self.users[0]
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise MachineError(
-                f"{path} does not hold a list of users: {error!r}.",
-                hint="Mend the file, or move it away and a new one is made at the next start.",
+                f"{path} has no valid list of users: {error!r}",
+                hint="correct the file, or move it away: the next start writes a new one",
             ) from error
 
     def authenticate(self, authorization: str | None) -> User | None:

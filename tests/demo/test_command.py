@@ -39,15 +39,15 @@ def test_seeded_repos_load_from_the_hub(stream: DemoStream) -> None:
 
 
 def test_seeding_twice_commits_once(stream: DemoStream, tmp_path: Path) -> None:
-    told: list[str] = []
+    lines: list[str] = []
     with LocalHub(tmp_path / "hub") as hub:
-        assert seed_hub(stream, told.append, endpoint=hub.endpoint, token=hub.token) == 3
+        assert seed_hub(stream, lines.append, endpoint=hub.endpoint, token=hub.token) == 3
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
         commits = {repo.repo: len(api.list_repo_commits(repo.repo, repo_type=repo.kind)) for repo in stream.repos()}
-        assert seed_hub(stream, told.append, endpoint=hub.endpoint, token=hub.token) == 0
+        assert seed_hub(stream, lines.append, endpoint=hub.endpoint, token=hub.token) == 0
         again = {repo.repo: len(api.list_repo_commits(repo.repo, repo_type=repo.kind)) for repo in stream.repos()}
     assert commits == again
-    assert told[-1] == "pushed 0 repos, 3 were there already"
+    assert lines[-1] == "pushed 0 repos, 3 were already there"
 
 
 def test_seeding_mends_what_is_missing_or_other(stream: DemoStream, tmp_path: Path) -> None:
@@ -123,5 +123,5 @@ def test_the_whole_demo_on_a_given_hub_twice(tmp_path: Path) -> None:
         for step in steps:
             assert f"{hub.endpoint}/hubmerge-demo/tiny-clip-8-tasks/tree/{step}" in output
         assert "average accuracy" in output
-    assert "using it again" in second.stdout
+    assert "reusing the complete stream" in second.stdout
     assert not (root / "hub").exists(), "an embedded Hub was started all the same"
