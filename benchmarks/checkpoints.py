@@ -99,7 +99,7 @@ def make_stream(folder: Path, size: str, models: int) -> Stream:
 
 
 def task_vector(shape: tuple[int, ...], generator: torch.Generator) -> torch.Tensor:
-    """A random float32 task vector of length 1: matrices with a decaying spectrum, anything else without structure."""
+    """Return a random float32 task vector of norm 1; matrices have a decaying spectrum, other tensors no structure."""
     if len(shape) != 2 or min(shape) < 2:
         vector = torch.randn(shape, generator=generator)
     else:

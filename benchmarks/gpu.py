@@ -24,7 +24,7 @@ ALPHA = 0.5
 
 
 def absorb_together(accumulated: torch.Tensor, vectors: torch.Tensor) -> torch.Tensor:
-    """What is kept of (b, m, n) task vectors, as a run has it: eigenpairs of all at once, the rest one by one."""
+    """Return the kept part of (b, m, n) task vectors as in a run: eigenpairs of all together, the rest one by one."""
     known = batched_eigenpairs(accumulated)
     kept = [
         project(matrix, vector, ALPHA, eigenpairs=pairs).kept
@@ -34,7 +34,7 @@ def absorb_together(accumulated: torch.Tensor, vectors: torch.Tensor) -> torch.T
 
 
 def full_svd(accumulated: torch.Tensor, vector: torch.Tensor) -> torch.Tensor:
-    """The literal form in float32 with all of U and V, as fusion_bench computes it."""
+    """Return the kept part in float32 with all of U and V, as fusion_bench computes it."""
     matrix, change = accumulated.to(torch.float32), vector.to(torch.float32)
     left, values, right = torch.linalg.svd(matrix, full_matrices=True)
     turned = left.T @ change @ right.T

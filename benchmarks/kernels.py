@@ -25,7 +25,7 @@ SHAPES = ("768x768", "768x3072", "3072x768", "1024x4096")
 
 
 def with_svd(accumulated: torch.Tensor, vector: torch.Tensor, *, keep: bool) -> torch.Tensor:
-    """The literal form, square V and all, in the dtype of its inputs."""
+    """Return the kept part by the literal formula with a square V, in the dtype of the inputs."""
     u, s, vh = torch.linalg.svd(accumulated, full_matrices=True)
     rank = int((torch.cumsum(s, 0) < ALPHA * s.sum()).sum()) + 1
     projected = u.T @ vector @ vh.T
@@ -46,7 +46,7 @@ def least_seconds(work: Callable[[], torch.Tensor], rounds: int) -> tuple[float,
 
 
 def kernels(accumulated: torch.Tensor, vector: torch.Tensor, *, svd: bool) -> dict[str, Callable[[], torch.Tensor]]:
-    """The kernels by name; those that keep the diagonal say so."""
+    """Return the kernels by name; names say which ones keep the diagonal."""
     single = accumulated.to(torch.float32), vector.to(torch.float32)
     found: dict[str, Callable[[], torch.Tensor]] = {}
     if svd:

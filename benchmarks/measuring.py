@@ -29,7 +29,7 @@ class Cost:
 
     @classmethod
     def least(cls, costs: Sequence[Cost]) -> Cost:
-        """The least of each: other work on the machine only ever adds."""
+        """Return the smallest value of each: other work on the machine can only add to it."""
         return cls(
             min(cost.cpu_seconds for cost in costs),
             min(cost.wall_seconds for cost in costs),
@@ -64,7 +64,7 @@ def measure(
 
 
 def hubmerge(recipe: Path, work: Path, *, every_step: bool = False) -> list[str | Path]:
-    """The command a user types, of this checkout, in the environment that runs the benchmark."""
+    """Return the command line of this checkout in the environment that runs the benchmark."""
     wanted: list[str | Path] = ["--out", work / "steps", "--every-step"] if every_step else []
     return [sys.executable, "-m", "hubmerge", "run", recipe, "--work-dir", work, "--quiet", *wanted]
 
@@ -75,7 +75,7 @@ def hubmerge_environment(cache: Path) -> dict[str, str]:
 
 
 def met_before(folder: Path, base: str, stream: Sequence[str]) -> dict[str, str]:
-    """The environment of a user who has merged these checkpoints before: their mean is taken first."""
+    """Return the environment of a user who has merged these checkpoints before, made by merging their mean."""
     environment = hubmerge_environment(folder / "cache")
     work = Path(tempfile.mkdtemp(prefix="before-", dir=folder))
     try:
@@ -90,13 +90,13 @@ def met_before(folder: Path, base: str, stream: Sequence[str]) -> dict[str, str]
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown."""
+    """Return a table in Markdown."""
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def machine() -> str:
-    """The processor and how busy it is, for the caption of a table."""
+    """Return the processor and how busy it is, for the caption of a table."""
     model = next(
         (
             line.partition(":")[2].strip()

@@ -42,7 +42,7 @@ def names(layers: int) -> Iterator[tuple[str, tuple[int, ...]]]:
 
 
 def write_models(folder: Path, layers: int) -> None:
-    """A base model and two checkpoints in float32; a stream visits the checkpoints in turn."""
+    """Write a base model and two checkpoints in float32; a stream alternates between them."""
     import torch
 
     from hubmerge.checkpoints import SafetensorsWriter, TensorSpec
@@ -57,7 +57,7 @@ def write_models(folder: Path, layers: int) -> None:
 
 
 def planned(folder: Path, layers: int) -> tuple[Checkpoint, list[AlignedCheckpoint], MergePlan]:
-    """The base model, the two checkpoints, and the plan of merging them."""
+    """Return the base model, the two checkpoints, and the plan of merging them."""
     from hubmerge.checkpoints import MatrixRule, align, make_plan, open_checkpoint
 
     base = open_checkpoint(folder / "base")
@@ -80,7 +80,7 @@ def merge(folder: Path, method_name: str, models: int, layers: int, workers: int
     state: MergeState | None = None
     for step in range(1, models + 1):
         previous, target = state, folder / f"state-{step}"
-        incoming = StepInput(pair[step % 2], lambda name: parameters)
+        incoming = StepInput(pair[step % 2], lambda _: parameters)
         context = ExecutorContext(workers=workers)
         state, _ = merge_steps(Merge(base, method, plan), [incoming], previous, target, context=context)
         write_merged(base, state, plan, folder / "merged", context=context)
@@ -95,7 +95,7 @@ def merge(folder: Path, method_name: str, models: int, layers: int, workers: int
 
 
 def measure(method: str, models: int, layers: int, workers: int) -> dict[str, int]:
-    """The same in a fresh process."""
+    """Return the result of `merge` in a new process."""
     with tempfile.TemporaryDirectory(prefix="hubmerge-memory-") as folder:
         arguments = [method, str(models), str(layers), str(workers), folder]
         # The models are written by another process, so that this one's peak is the merge's own.

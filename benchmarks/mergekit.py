@@ -59,7 +59,7 @@ def recipe(method: str, base: Path, models: Sequence[Path]) -> dict[str, object]
 
 
 def without_prefix(folders: Sequence[str], target: Path) -> list[Path]:
-    """Copies of the folders in the layout that mergekit finds, made by a process of their own."""
+    """Return copies of the folders in the layout that mergekit finds, made by a process of their own."""
     copies = [target / Path(folder).name for folder in folders]
     for folder, copy in zip(folders, copies, strict=True):
         if not copy.is_dir():
@@ -81,7 +81,7 @@ def copy_without_prefix(folder: Path, copy: Path) -> None:
 
 
 def differences(first: Path, second: Path) -> tuple[float, int]:
-    """The largest in float32 steps at elements of that size, and how many elements are more than FEW of them apart."""
+    """Return the largest difference in float32 steps, and how many elements differ by more than FEW steps."""
     import numpy as np
     from safetensors.numpy import load_file
 
@@ -138,7 +138,7 @@ def run_pair(
 
 
 def table(results: Path) -> str:
-    """What was measured so far, the least of each figure."""
+    """Return the measurements so far, with the smallest value of each."""
     rows = []
     lines = [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()]
     for method, cpus in sorted({(line["method"], line["cpus"]) for line in lines}):

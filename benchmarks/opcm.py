@@ -99,7 +99,7 @@ def run_once(contestant: Contestant, folder: Path, size: str, models: int) -> Co
 
 
 def table(results: Path) -> str:
-    """What was measured so far, the least of each figure, in ratios to fusion_bench."""
+    """Return the measurements so far, with the smallest value of each and its ratio to fusion_bench."""
     costs: dict[str, list[Cost]] = {}
     for line in results.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)

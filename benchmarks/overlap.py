@@ -104,7 +104,7 @@ def measure(root: Path, options: argparse.Namespace) -> None:
                 check=True,
             )
         )
-        uploaded = publishing_seconds(hub, client, root)
+        uploaded = publishing_seconds(client, root)
     stages = {"fetching": fetching, "merging": merging, "publishing": uploaded}
     print(f"{options.models} models of {size:.1f} MB, {options.throttle:g} MB/s in each direction\n")
     print("| stage | seconds |\n| :--- | ---: |")
@@ -127,7 +127,7 @@ def upload(hub: LocalHub, folder: Path, names: list[str], root: Path, environmen
     subprocess.run([sys.executable, "-c", code, str(folder), *names], env=client, check=True)
 
 
-def publishing_seconds(hub: LocalHub, client: dict[str, str], root: Path) -> float:
+def publishing_seconds(client: dict[str, str], root: Path) -> float:
     """Time the upload of everything that the run published, file by file, to a repo of its own."""
     code = (
         "import os, sys, time, huggingface_hub as h\napi = h.HfApi()\n"

@@ -17,7 +17,7 @@ PEERS: Mapping[str, Sequence[str]] = {
 
 
 def environment(folder: Path, name: str) -> Path:
-    """The `bin` folder of a peer's environment below `folder`, with the very torch that hubmerge runs on."""
+    """Return the `bin` folder of a peer's environment below `folder`, with the very torch that hubmerge runs on."""
     home = folder / "peers" / name
     ready = home / ".installed"
     if not ready.is_file():
@@ -30,6 +30,6 @@ def environment(folder: Path, name: str) -> Path:
 
 
 def torch_pin() -> str:
-    """The torch of constraints.txt."""
+    """Return the torch of constraints.txt."""
     lines = (REPOSITORY / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return next(line for line in lines if line.startswith("torch=="))

@@ -72,7 +72,7 @@ class Scene:
 
 
 def last_stage(output: Path) -> str:
-    """The stage that a run was in when it ended, from its JSON lines: the one after the last that it finished."""
+    """Return the stage in which a run ended, from its JSON lines: the one after the last finished stage."""
     titles = [event["title"] for event in _events(output) if event["event"] == "stage"]
     return titles[-1].partition(" to ")[0] if titles else "none yet"
 

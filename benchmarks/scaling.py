@@ -38,7 +38,7 @@ def models() -> Iterator[tuple[str, object]]:
 
 
 def planned(model: torch.nn.Module) -> list[PlannedTensor]:
-    """What a merge of the whole model would do to each of its parameters."""
+    """Return the planned tensors of a merge of the whole model."""
     infos = {
         name: TensorInfo(name, tuple(value.shape), value.dtype, "", 0, value.nbytes)
         for name, value in model.named_parameters()

@@ -65,7 +65,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def local_hub(pytestconfig: pytest.Config) -> LocalHub:
-    """The Hub that HF_ENDPOINT and HF_TOKEN of this process point to."""
+    """Return the Hub that HF_ENDPOINT and HF_TOKEN of this process point to."""
     return pytestconfig.stash[HUB]
 
 

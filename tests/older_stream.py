@@ -45,7 +45,7 @@ class OlderHub:
         return Path(self.api.hf_hub_download(repo, name, cache_dir=self.folder / "reports")).read_text(encoding="utf-8")
 
     def files(self, repo: str, revision: str) -> dict[str, str]:
-        """The content digests of a revision's files, but for those that hold the repo's own name."""
+        """Return the content digests of a revision's files, but for those that hold the repo's own name."""
         found = {}
         for entry in self.api.list_repo_tree(repo, revision=revision, recursive=True):
             if isinstance(entry, RepoFile) and entry.path not in NAMED_AFTER_THE_REPO | {PICTURE}:
@@ -53,7 +53,7 @@ class OlderHub:
         return found
 
     def report(self, repo: str) -> Any:
-        """The report of a repo, without what differs between runs of one stream."""
+        """Return the report of a repo, without what differs between runs of one stream."""
         return _without_varying(json.loads(self.read(repo, "hubmerge.json")))
 
 

@@ -43,9 +43,9 @@ def main(out: Path) -> None:
             results = run_study(load_study(path, installed_catalog()), folder, out / "cache", SilentProgress())
             [references] = ResultsFile(folder / "results.jsonl").references.values()
             found[name, percent] = references.cosines[FIRST - 1][SECOND - 1] or 0.0, results
-    tell("removed of the second task vector (%)", found, lambda name, cell: f"{100 * cell.steps[-1].removed_share:.0f}")
+    tell("removed of the second task vector (%)", found, lambda _, cell: f"{100 * cell.steps[-1].removed_share:.0f}")
     tell("change on its task (points)", found, lambda name, cell: f"{change(name, cell):+.1f}")
-    tell("average accuracy at the end (%)", found, lambda name, cell: f"{100 * (cell.average or 0.0):.1f}")
+    tell("average accuracy at the end (%)", found, lambda _, cell: f"{100 * (cell.average or 0.0):.1f}")
 
 
 def change(name: str, cell: CellResult) -> float:

@@ -30,13 +30,13 @@ class DopParameters(MethodParameters):
 
 
 class Dop(Method):
-    """DOP. Δ_1 = τ_1; for each later step and each weight matrix Δ_t is what Adam makes of (Δ_{t-1} + τ_t) / 2 on
+    """DOP. Δ_1 = τ_1; later, Adam starts from (Δ_{t-1} + τ_t) / 2 for each weight matrix and minimizes two losses.
 
         w L(Δ; Δ_{t-1}) + (1 - w) L(Δ; τ_t),   L(Δ; X) = || S U^T (Δ - X) ||^2 + || (Δ - X) V S ||^2,
 
-    with the leading part U S V^T of the SVD of X: differences count where X acts. w is a moving average, from
-    `alpha`, of the weights that make the two gradients' combination shortest (MGDA, arXiv:1810.04650), after each
-    gradient was divided by its loss. All other tensors are averaged: Δ_t = (Δ_{t-1} + τ_t) / 2. Read from the
+    U S V^T is the leading part of the SVD of X, so differences count where X acts. w is a moving average, starting at
+    `alpha`, of the weights that minimize the norm of the combined gradient (MGDA, arXiv:1810.04650), after each
+    gradient is divided by its loss. All other tensors are averaged: Δ_t = (Δ_{t-1} + τ_t) / 2. This follows the
     authors' released code.
     """
 

@@ -1,7 +1,7 @@
-"""The k-th smallest magnitude over a whole model, exactly, without holding the model in memory.
+"""Exact k-th smallest magnitude over a whole model, without having the model in memory.
 
-A float64 magnitude read as an integer sorts as the number does. So the value is found digit by digit, 16 bits
-a sweep, by counting; once few candidates are left they are collected and sorted.
+A float64 magnitude read as an integer has the same order as the number. So the value is found digit by digit, 16 bits
+per sweep, by counting. Once few candidates are left, they are collected and sorted.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from hubmerge.support.lazy import torch
 
 DIGIT_BITS = 16
 COLLECTED = 1 << 16
-"""So many candidates are few."""
+"""Number of candidates that are collected."""
 
 
 @dataclass(frozen=True)
 class Magnitudes:
-    """One magnitude for the accumulated delta, one for the task vector."""
+    """Magnitudes of the accumulated delta and of the task vector."""
 
     accumulated: float
     task_vector: float
@@ -27,7 +27,7 @@ class Magnitudes:
 
 @dataclass(frozen=True)
 class _Search:
-    """Where the wanted bit pattern lies: `known` leading bits are `prefix`, and it is the `place`-th from there.
+    """State of the search: the bit pattern begins with `prefix`, `known` bits long, and is number `place` of those.
 
     `place` counts from 1 in ascending order among the `remaining` patterns that begin with the prefix.
     """
@@ -39,24 +39,24 @@ class _Search:
 
     @property
     def few(self) -> bool:
-        """Whether the candidates can be collected; all equal to the prefix when every bit is known."""
+        """True if the candidates can be collected; if every bit is known, all are equal to the prefix."""
         return self.known == 64 or self.remaining <= COLLECTED
 
     def among(self, patterns: torch.Tensor) -> torch.Tensor:
-        """The candidates among some bit patterns; one stands for all where every bit is known."""
+        """Return the candidates among some bit patterns; only one if every bit is known."""
         if self.known == 0:
             return patterns
         found = patterns[patterns >> (64 - self.known) == self.prefix]
         return found[:1].clone() if self.known == 64 else found
 
     def count(self, values: torch.Tensor) -> torch.Tensor:
-        """How many candidates there are of each next digit."""
+        """Return the number of candidates for each value of the next digit."""
         shift = 64 - self.known - DIGIT_BITS
         digits = self.among(_patterns(values)) >> shift & ((1 << DIGIT_BITS) - 1)
         return torch.bincount(digits, minlength=1 << DIGIT_BITS).cpu()
 
     def narrowed(self, counts: torch.Tensor) -> _Search:
-        """The search one digit further, from the counts over the whole model."""
+        """Return the search with one more digit, from the counts over the whole model."""
         sums = torch.cumsum(counts, 0)
         digit = int(torch.searchsorted(sums, self.place))
         below = int(sums[digit - 1]) if digit else 0
@@ -64,18 +64,18 @@ class _Search:
         return _Search(self.place - below, int(counts[digit]), self.known + DIGIT_BITS, prefix)
 
     def pick(self, candidates: list[torch.Tensor]) -> float:
-        """The wanted magnitude, from all candidates."""
+        """Return the magnitude, from all candidates."""
         patterns = torch.sort(torch.cat(candidates)).values
         index = 0 if self.known == 64 else self.place - 1
         return float(patterns[index : index + 1].view(torch.float64))
 
 
 def kth_smallest_magnitudes(sweep: Sweep, density: float) -> Magnitudes:
-    """Magnitude number d - floor(density d) of d, in ascending order (the smallest for density 1).
+    """Return magnitude number d - floor(density d) of d in ascending order; the smallest for density 1.
 
-    At most six sweeps, usually four; memory does not grow with the model.
+    This takes at most six sweeps, usually four. Memory does not grow with the model.
     """
-    total = sum(sweep(lambda accumulated, task_vector: task_vector.numel()))
+    total = sum(sweep(lambda _, task_vector: task_vector.numel()))
     if total == 0:
         return Magnitudes(0.0, 0.0)
     place = max(1, total - int(total * density))
@@ -87,7 +87,7 @@ def kth_smallest_magnitudes(sweep: Sweep, density: float) -> Magnitudes:
 
 
 def _narrow(sweep: Sweep, first: _Search, second: _Search) -> tuple[_Search, _Search]:
-    """Both searches one digit further, where they are not done."""
+    """Return both searches with one more digit, unless they are done."""
     first_counts, second_counts = (torch.zeros(1 << DIGIT_BITS, dtype=torch.int64) for _ in range(2))
     for first_more, second_more in sweep(partial(_count, first, second)):
         first_counts += first_more

@@ -40,7 +40,7 @@ def make_base(rng: np.random.Generator) -> StateDict:
 
 
 def make_checkpoint(rng: np.random.Generator, base: StateDict) -> StateDict:
-    """A checkpoint 1e-2 away: one matrix as it was, one changed in three directions only."""
+    """Return a checkpoint 1e-2 away: one matrix unchanged, one changed in three directions only."""
     moved = {}
     for name, start in base.items():
         if name not in MATRICES:
@@ -110,7 +110,7 @@ class Stream:
 
 
 def constant(parameters: BaseModel) -> Callable[[str], BaseModel]:
-    return lambda name: parameters
+    return lambda _: parameters
 
 
 def open_stream(

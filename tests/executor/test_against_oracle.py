@@ -62,7 +62,7 @@ KINDS = {
 
 
 def state_of(folder: Path, step: oracle.OracleStep, base: StateDict, lengths: list[float]) -> MergeState:
-    """The oracle's own state, saved as ours: accumulated delta = λ (θ - θ_0)."""
+    """Save the oracle's own state as one of ours: accumulated delta = λ (θ - θ_0)."""
     with StateWriter(folder, {name: SHAPES[name] for name in base}) as writer:
         deltas = {name: step.scale * (step.merged[name] - base[name]) for name in base}
         for name, delta in deltas.items():

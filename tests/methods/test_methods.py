@@ -55,7 +55,7 @@ class Fold:
         self.scale = 1.0
 
     def take(self, checkpoint: StateDict, **parameters: Any) -> StateDict:
-        """The merged model after one more checkpoint; `parameters` are those of this entry, where it has its own."""
+        """Return the merged model after one more checkpoint; `parameters` replace those of the fold."""
         if parameters:
             self.parameters = self.method.Parameters(**parameters)
         vectors = {name: torch.from_numpy(checkpoint[name]) - start for name, start in self.base.items()}
@@ -111,7 +111,7 @@ ORACLES: dict[str, Callable[[StateDict, list[StateDict]], StateDict]] = {
 
 
 def starts_of_a(rank: int, seed: int = 0) -> StateDict:
-    """The numbers that NUFILT's adapter starts from."""
+    """Return the initial values of NUFILT's adapter."""
     return {
         name: 0.02
         * torch.randn(rank, SHAPES[name][1], generator=torch.Generator().manual_seed(seed), dtype=torch.float64).numpy()

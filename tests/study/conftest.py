@@ -14,7 +14,7 @@ from hubmerge.demo.make_stream import make_tiny_repos
 
 @pytest.fixture(scope="session")
 def recipe_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The recipe of a stream of four, all local."""
+    """Return the recipe of a stream of four, all local."""
     folder = tmp_path_factory.mktemp("study")
     stream = make_tiny_repos(folder / "stream", tasks=4)
     names = stream.settings.tasks

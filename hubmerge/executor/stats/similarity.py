@@ -54,7 +54,7 @@ def compare_sketches(
 
 
 def layer_of(name: str) -> str:
-    """The layer a tensor belongs to: its name up to the first number, or `OUTSIDE_LAYERS`.
+    """Return the layer of a tensor: its name up to the first number, or `OUTSIDE_LAYERS`.
 
     >>> layer_of("vision_model.encoder.layers.3.mlp.fc1.weight")
     'vision_model.encoder.layers.3'

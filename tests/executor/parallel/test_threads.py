@@ -23,7 +23,7 @@ def as_before() -> Iterator[None]:
 
 
 def digits(size: int) -> bytes:
-    """A sum, a product and eigenvectors of the same matrix each time."""
+    """Return a sum, a product and eigenvectors of the same matrix each time."""
     matrix = torch.randn(size, size, dtype=torch.float64, generator=torch.Generator().manual_seed(size))
     product = matrix @ matrix.T
     values = (matrix.sum().reshape(1), torch.linalg.vector_norm(matrix).reshape(1), product.reshape(-1))
