@@ -103,7 +103,7 @@ def test_plan_and_card_name_a_layout_for_transformers_5_only(hubmerge: Command, 
         "; these names load in transformers 5 only, transformers 4 expects the prefix vision_model."
     )
     assert hubmerge("run", recipe, "--out", tmp_path / "out")[0] == 0
-    assert f"Layout of the files: {message}." in (tmp_path / "out" / "README.md").read_text().replace("\\_", "_")
+    assert f"Weight files: {message}." in (tmp_path / "out" / "README.md").read_text().replace("\\_", "_")
 
 
 def test_plan_names_a_layout_that_both_versions_read(hubmerge: Command, tmp_path: Path) -> None:
