@@ -1,4 +1,4 @@
-"""Tensors that are worked on together, as on an accelerator; the arithmetic is tried on the CPU."""
+"""Batches of tensors as on an accelerator; the arithmetic runs on the CPU."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def planned(name: str, *shape: int, action: Any = "merge-matrix") -> PlannedTens
     return PlannedTensor(name, shape, torch.float32, torch.float32, action, "")
 
 
-def test_matrices_with_equal_shorter_sides_are_worked_on_together() -> None:
+def test_matrices_with_equal_shorter_sides_share_a_batch() -> None:
     tensors = [
         planned("query", 768, 768),
         planned("bias", 768, action="merge-other"),
@@ -54,7 +54,7 @@ def test_matrices_with_equal_shorter_sides_are_worked_on_together() -> None:
     assert together[0].flops == sum(tensors[place].flops for place in (0, 2, 4, 5))
 
 
-def test_batches_are_bounded_but_for_a_single_tensor() -> None:
+def test_batches_of_several_tensors_are_bounded() -> None:
     side = 1 << 10
     tensors = [planned(f"{number}", side, 4 * side) for number in range(9)]
     tensors.insert(4, planned("large", side, BATCH_ELEMENTS // side + 1))
@@ -72,13 +72,13 @@ def test_batches_are_bounded_but_for_a_single_tensor() -> None:
         {"diagonal": "keep", "precision": "float32"},
     ],
 )
-def test_together_they_come_to_the_same(stream: Stream, parameters: dict[str, Any]) -> None:
-    """Matrices wide and tall, one that does not move, and all other tensors."""
+def test_batches_agree_with_single_tensors(stream: Stream, parameters: dict[str, Any]) -> None:
+    """Cover wide and tall matrices, one equal to the base model, and all other tensors."""
     method = method_named("opcm")
     values = constant(method.Parameters(**parameters))
-    incoming = [StepInput(checkpoint, values) for checkpoint in stream.checkpoints[:2]]
+    inputs = [StepInput(checkpoint, values) for checkpoint in stream.checkpoints[:2]]
     merge = Merge(stream.base, method, stream.plan)
-    work = StepBatch(merge, incoming, [method] * 2, None, sketches=True, context=DEFAULT_CONTEXT)
+    work = StepBatch(merge, inputs, [method] * 2, None, sketches=True, context=DEFAULT_CONTEXT)
     writers = InMemoryStateWriter(SHAPES), InMemoryStateWriter(SHAPES)
 
     def absorb(batch: TensorBatch, writer: InMemoryStateWriter) -> list[list[TensorStep]]:
@@ -89,17 +89,19 @@ def test_together_they_come_to_the_same(stream: Stream, parameters: dict[str, An
         "block.tall.weight",
         "block.wide.weight",
     ]
-    told = {place: told for batch in some for place, told in zip(batch.places, absorb(batch, writers[0]), strict=True)}
+    batched = {
+        place: steps for batch in some for place, steps in zip(batch.places, absorb(batch, writers[0]), strict=True)
+    }
     alone = [absorb(batch, writers[1])[0] for batch in batch_tensors(stream.plan.merged, CPU)]
     for place, (tensor, expected) in enumerate(zip(stream.plan.merged, alone, strict=True)):
-        together = told[place]
+        together = batched[place]
         ours, theirs = (writer._accumulated[tensor.name] for writer in writers)
         assert float(torch.linalg.vector_norm(ours - theirs)) <= 1e-10 * float(torch.linalg.vector_norm(theirs))
         assert [step.stats.rank for step in together] == [step.stats.rank for step in expected]
         assert all(torch.equal(a.sketch, b.sketch) for a, b in zip(together, expected, strict=True))
 
 
-def test_experts_are_decomposed_together(tmp_path: Path) -> None:
+def test_experts_in_one_batch_agree_with_single_tensors(tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
 
     def experts() -> dict[str, np.ndarray]:
@@ -110,21 +112,21 @@ def test_experts_are_decomposed_together(tmp_path: Path) -> None:
     checkpoints = [align(base, open_checkpoint(save(tmp_path / name, experts()))) for name in "ab"]
     plan = make_plan(base, checkpoints, MatrixRule(frozenset({"up", "down"}), "", {}))
     method = method_named("opcm")
-    incoming = [StepInput(checkpoint, constant(method.Parameters())) for checkpoint in checkpoints]
+    inputs = [StepInput(checkpoint, constant(method.Parameters())) for checkpoint in checkpoints]
     merge = Merge(base, method, plan)
-    work = StepBatch(merge, incoming, [method] * 2, None, sketches=False, context=DEFAULT_CONTEXT)
+    work = StepBatch(merge, inputs, [method] * 2, None, sketches=False, context=DEFAULT_CONTEXT)
     (batch,) = batch_tensors(plan.merged, GPU)
     found = []
     for some in ([batch], batch_tensors(plan.merged, CPU)):
         writer = InMemoryStateWriter({tensor.name: tensor.shape for tensor in plan.merged})
-        told = [told for one in some for told in work.absorb(one, writer)]
-        found.append(([steps[-1].stats.expert_ranks for steps in told], writer._accumulated))
+        results = [steps for one in some for steps in work.absorb(one, writer)]
+        found.append(([steps[-1].stats.expert_ranks for steps in results], writer._accumulated))
     assert found[0][0] == found[1][0]
     for name, expected in found[1][1].items():
         assert torch.allclose(found[0][1][name], expected, rtol=0.0, atol=1e-13)
 
 
-def test_matrices_that_need_care_are_left_to_themselves() -> None:
+def test_batched_eigenpairs_skips_zero_and_tiny_matrices() -> None:
     rng = np.random.default_rng(2)
     square, wide = (torch.from_numpy(decaying(rng, *shape)) for shape in ((8, 8), (8, 20)))
     found = batched_eigenpairs([square, torch.zeros(8, 9, dtype=torch.float64), wide.T, square * 1e-200])
@@ -134,7 +136,7 @@ def test_matrices_that_need_care_are_left_to_themselves() -> None:
     assert batched_eigenpairs([]) == []
 
 
-def test_a_task_vector_made_where_it_is_needed(stream: Stream) -> None:
+def test_sent_task_vector_equals_the_one_read(stream: Stream) -> None:
     for name in SHAPES:
         expected, length = read_task_vector(stream.base, stream.checkpoints[0], name)
         found, sent = send_task_vector(stream.base, stream.checkpoints[0], name, input_dtype=None, device=CPU)
@@ -142,7 +144,7 @@ def test_a_task_vector_made_where_it_is_needed(stream: Stream) -> None:
         assert sent == pytest.approx(length, rel=1e-14)
 
 
-def test_what_is_not_finite_is_named_wherever_it_is_found(tmp_path: Path) -> None:
+def test_error_names_tensor_with_values_that_are_not_finite(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     base = make_base(rng)
     broken = make_checkpoint(rng, base)

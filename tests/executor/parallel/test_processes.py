@@ -1,4 +1,4 @@
-"""Several processes on one step: the same bytes as one, and one end for all when one fails."""
+"""Several processes on one step: bytes equal to those of one process, and one error in all."""
 
 from __future__ import annotations
 
@@ -33,47 +33,51 @@ from tests.executor.streams import Stream, make_base, make_checkpoint, open_stre
 from tests.executor.test_runs import digests, make_stream
 
 
-class Meeting:
-    """Threads in the place of processes: what they give each other is pickled, as between processes."""
+class Exchange:
+    """Exchange between threads that stand for processes; values are pickled, as between processes."""
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self.given: list[bytes] = [b""] * count
+        self.values: list[bytes] = [b""] * count
         self.barrier = threading.Barrier(count)
 
 
 class Member:
-    """Implements `Processes`."""
+    """Implementation of `Processes` by one thread."""
 
-    def __init__(self, meeting: Meeting, rank: int) -> None:
+    def __init__(self, exchange: Exchange, rank: int) -> None:
         self.rank = rank
-        self.count = self.on_this_machine = meeting.count
+        self.count = self.on_this_machine = exchange.count
         self.task_lock = threading.Lock()
-        self._meeting = meeting
+        self._exchange = exchange
 
     def exchange(self, value: Any) -> list[Any]:
-        self._meeting.given[self.rank] = pickle.dumps(value)
-        self._meeting.barrier.wait(20)
-        found = [pickle.loads(given) for given in self._meeting.given]
-        self._meeting.barrier.wait(20)
+        self._exchange.values[self.rank] = pickle.dumps(value)
+        self._exchange.barrier.wait(20)
+        found = [pickle.loads(value) for value in self._exchange.values]
+        self._exchange.barrier.wait(20)
         return found
 
 
 def together(count: int, first: Callable[[Processes], Any]) -> tuple[Any, list[Any]]:
-    """Run `first` as rank 0 while the others follow; what it returns or raises, and what the others end with."""
-    meeting = Meeting(count)
+    """Run `first` as rank 0 while the others run `worker_loop`.
+
+    Returns:
+        What `first` returns or raises, and the same for each other process.
+    """
+    exchange = Exchange(count)
     ends: list[Any] = [None] * count
 
     def other(rank: int) -> None:
         try:
-            ends[rank] = worker_loop(Member(meeting, rank), CPU)
+            ends[rank] = worker_loop(Member(exchange, rank), CPU)
         except Exception as error:
             ends[rank] = error
 
     threads = [threading.Thread(target=other, args=(rank,), daemon=True) for rank in range(1, count)]
     for thread in threads:
         thread.start()
-    member = Member(meeting, 0)
+    member = Member(exchange, 0)
     try:
         result = first(member)
     except Exception as error:
@@ -84,13 +88,13 @@ def together(count: int, first: Callable[[Processes], Any]) -> tuple[Any, list[A
     return result, ends[1:]
 
 
-class Same:
-    """The same parameters for every tensor; unlike a lambda, they can be sent."""
+class Constant:
+    """Constant parameters for every tensor; unlike a lambda, an instance can be pickled."""
 
     def __init__(self, values: Any) -> None:
         self.values = values
 
-    def __call__(self, name: str) -> Any:
+    def __call__(self, _name: str) -> Any:
         return self.values
 
 
@@ -102,7 +106,7 @@ def merge_all(stream: Stream, folder: Path, method: str, context: ExecutorContex
             context,
             merge_steps,
             Merge(stream.base, found, stream.plan),
-            [StepInput(checkpoint, Same(found.Parameters()))],
+            [StepInput(checkpoint, Constant(found.Parameters()))],
             previous,
             state_folder,
             chain=f"step {step}",
@@ -120,7 +124,7 @@ def merge_with(stream: Stream, folder: Path, method: str, seen: list[str], proce
 
 
 @pytest.mark.parametrize("method", [method.name for method in METHODS])
-def test_the_number_of_processes_changes_no_byte(tmp_path: Path, method: str) -> None:
+def test_number_of_processes_changes_no_byte(tmp_path: Path, method: str) -> None:
     stream = make_stream(tmp_path / "models")
     (tmp_path / "alone").mkdir()
     alone = merge_all(stream, tmp_path / "alone", method, DEFAULT_CONTEXT)
@@ -138,25 +142,25 @@ def test_the_number_of_processes_changes_no_byte(tmp_path: Path, method: str) ->
 
 
 @pytest.mark.parametrize("method", ["opcm", "weight_average"])
-def test_processes_share_several_steps_at_a_time(tmp_path: Path, method: str) -> None:
+def test_processes_share_a_batch_of_steps(tmp_path: Path, method: str) -> None:
     stream, found = make_stream(tmp_path / "models"), method_named(method)
     merge_all(stream, tmp_path, method, DEFAULT_CONTEXT)
-    incoming = [StepInput(checkpoint, Same(found.Parameters())) for checkpoint in stream.checkpoints]
-    (state, told), ends = together(
+    inputs = [StepInput(checkpoint, Constant(found.Parameters())) for checkpoint in stream.checkpoints]
+    (state, stats), ends = together(
         2,
         lambda processes: run_on_all(
             ExecutorContext(processes=processes),
             merge_steps,
-            *(Merge(stream.base, found, stream.plan), incoming, None, tmp_path / "all"),
+            *(Merge(stream.base, found, stream.plan), inputs, None, tmp_path / "all"),
             chain="step 3",
         ),
     )
     assert ends == [0]
-    assert (state.step, [figures.step for figures in told]) == (3, [1, 2, 3])
+    assert (state.step, [one.step for one in stats]) == (3, [1, 2, 3])
     assert digests(tmp_path / "all") == digests(tmp_path / "state3")
 
 
-def test_the_work_is_divided(tmp_path: Path) -> None:
+def test_each_process_does_a_share(tmp_path: Path) -> None:
     stream = make_stream(tmp_path / "models")
     (tmp_path / "states").mkdir()
     by: dict[int, set[str]] = {0: set(), 1: set()}
@@ -168,8 +172,8 @@ def test_the_work_is_divided(tmp_path: Path) -> None:
         )
         by[processes.rank] = set(done.values())
 
-    meeting = Meeting(2)
-    threads = [threading.Thread(target=share, args=(Member(meeting, rank),)) for rank in (0, 1)]
+    exchange = Exchange(2)
+    threads = [threading.Thread(target=share, args=(Member(exchange, rank),)) for rank in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -186,16 +190,16 @@ def test_shares_are_even_and_complete(count: int) -> None:
     divided = divide_work(costs, count)
     assert sorted(index for share in divided for index in share) == list(range(30))
     loads = [sum(costs[index] + 1.0 for index in share) for share in divided]
-    # No more than the best possible load and one piece of work.
+    # At most one item above the mean.
     assert max(loads) <= sum(loads) / count + max(costs) + 1.0
 
 
-def test_a_value_that_is_not_finite_ends_all_processes_alike(tmp_path: Path) -> None:
+def test_value_that_is_not_finite_raises_one_error_in_all_processes(tmp_path: Path) -> None:
     rng = np.random.default_rng(5)
     base = make_base(rng)
     values = [make_checkpoint(rng, base) for _ in range(2)]
     stream = open_stream(tmp_path / "models", base, values, dtype=torch.float32)
-    # The smallest tensor, which is not the first process's.
+    # A tensor of the second process.
     own = {stream.plan.merged[index].name for index in divide_work([t.flops for t in stream.plan.merged], 2)[1]}
     name = min(own)
     values[1][name] = np.full_like(values[1][name], np.nan)
@@ -205,7 +209,7 @@ def test_a_value_that_is_not_finite_ends_all_processes_alike(tmp_path: Path) -> 
     folder.mkdir()
 
     def run(processes: Processes) -> None:
-        good, wrong = ([StepInput(each, Same(Opcm.Parameters()))] for each in (stream.checkpoints[0], bad))
+        good, wrong = ([StepInput(each, Constant(Opcm.Parameters()))] for each in (stream.checkpoints[0], bad))
         merge, context = Merge(stream.base, Opcm(), stream.plan), ExecutorContext(processes=processes)
         state, _ = run_on_all(context, merge_steps, merge, good, None, folder / "1")
         run_on_all(context, merge_steps, merge, wrong, state, folder / "2")
@@ -223,7 +227,7 @@ def test_a_value_that_is_not_finite_ends_all_processes_alike(tmp_path: Path) -> 
             ExecutorContext(processes=processes),
             merge_steps,
             Merge(stream.base, Opcm(), stream.plan),
-            [StepInput(stream.checkpoints[0], Same(Opcm.Parameters()))],
+            [StepInput(stream.checkpoints[0], Constant(Opcm.Parameters()))],
             *(None, folder / "2"),
         ),
     )
@@ -231,8 +235,8 @@ def test_a_value_that_is_not_finite_ends_all_processes_alike(tmp_path: Path) -> 
 
 
 class UnsendableError(Exception):
-    def __init__(self, one: int, two: int) -> None:
-        super().__init__("no way to make this one again")
+    def __init__(self, _one: int, _two: int) -> None:
+        super().__init__("this error cannot be unpickled")
 
 
 def fail_in(rank: int, at: str, *, context: ExecutorContext) -> None:
@@ -241,12 +245,12 @@ def fail_in(rank: int, at: str, *, context: ExecutorContext) -> None:
         raise UnsendableError(1, 2)
     gather(processes, None)
     if processes.rank == rank and at == "after":
-        raise MachineError("the disk broke", hint="buy another")
+        raise MachineError("the disk failed", hint="replace it")
 
 
 @pytest.mark.parametrize("rank", [0, 2])
 @pytest.mark.parametrize("at", ["before", "after"])
-def test_one_error_in_all_wherever_it_happens(rank: int, at: str) -> None:
+def test_error_of_one_process_is_raised_in_all(rank: int, at: str) -> None:
     errors: list[BaseException] = []
 
     def run(processes: Processes) -> None:
@@ -260,61 +264,61 @@ def test_one_error_in_all_wherever_it_happens(rank: int, at: str) -> None:
     assert error is errors[0]
     assert is_shared(error)
     assert ends == [4, 4]
-    assert ("broke" if at == "after" else "no way to make this one again") in str(error)
+    assert ("disk failed" if at == "after" else "this error cannot be unpickled") in str(error)
 
 
-def test_an_order_that_cannot_be_given_is_an_error_of_the_first() -> None:
-    error, ends = together(2, lambda processes: run_on_all(ExecutorContext(processes=processes), lambda context: None))
+def test_task_that_cannot_be_pickled_is_an_error() -> None:
+    error, ends = together(2, lambda processes: run_on_all(ExecutorContext(processes=processes), lambda **_: None))
     assert "lambda" in str(error)
     assert ends == [4]
 
 
-def test_a_process_that_failed_stops_the_others(tmp_path: Path) -> None:
+def test_failed_process_stops_the_others(tmp_path: Path) -> None:
     tensors = [PlannedTensor(f"{n}", (4, 4), torch.float32, torch.float32, "merge-other", "") for n in range(100)]
     begun: list[str] = []
-    at_work = threading.Event()
+    started = threading.Event()
 
     def work(processes: Processes) -> None:
         stop = stop_file(tmp_path / "a", processes)
 
         def one(tensor: PlannedTensor) -> None:
             if processes.rank == 1:
-                assert at_work.wait(20)
+                assert started.wait(20)
                 raise MachineError("broken")
             begun.append(tensor.name)
-            at_work.set()
+            started.set()
             failed.wait(20)
 
         failed = threading.Event()
         if processes.rank == 0:
-            threading.Thread(target=_when_there, args=(stop, failed), daemon=True).start()
-        run_share(tensors, one, processes=processes, cost=lambda t: 1.0, stop=stop, workers=2)
+            threading.Thread(target=_set_when_exists, args=(stop, failed), daemon=True).start()
+        run_share(tensors, one, processes=processes, cost=lambda _: 1.0, stop=stop, workers=2)
 
     errors: list[Exception] = []
 
     def member(rank: int) -> None:
         try:
-            work(Member(meeting, rank))
+            work(Member(exchange, rank))
         except MachineError as error:
             errors.append(error)
 
-    meeting = Meeting(2)
+    exchange = Exchange(2)
     threads = [threading.Thread(target=member, args=(rank,)) for rank in (0, 1)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(20)
     assert len(errors) == 2
-    assert len(begun) in {1, 2}, "the first process must end what it has begun, and begin nothing more"
+    assert len(begun) in {1, 2}, "the first process must finish the tensors in work and start no other"
 
 
-def _when_there(path: Path, event: threading.Event) -> None:
+def _set_when_exists(path: Path, event: threading.Event) -> None:
     while not path.exists():
         threading.Event().wait(0.005)
     event.set()
 
 
-def test_several_writers_make_one_file(tmp_path: Path) -> None:
+def test_several_writers_write_one_file(tmp_path: Path) -> None:
     values = {name: torch.arange(float(size)) for name, size in (("a", 3), ("b", 5), ("c", 4))}
     specs = [TensorSpec(name, value.dtype, tuple(value.shape)) for name, value in values.items()]
     with SafetensorsWriter(tmp_path / "alone.safetensors", specs) as writer:
@@ -339,11 +343,11 @@ def test_several_writers_make_one_file(tmp_path: Path) -> None:
     assert path.read_bytes() == (tmp_path / "alone.safetensors").read_bytes()
     assert shared.digests == alone.digests
     with pytest.raises(MachineError):
-        SafetensorsWriter(tmp_path / "nobody-began.safetensors", specs, attach=True)
+        SafetensorsWriter(tmp_path / "not-created.safetensors", specs, attach=True)
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
-def test_an_open_checkpoint_can_be_sent(tmp_path: Path, suffix: str) -> None:
+def test_open_checkpoint_can_be_pickled(tmp_path: Path, suffix: str) -> None:
     values = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
     folder = tmp_path / "model"
     folder.mkdir()
@@ -363,7 +367,7 @@ def test_an_open_checkpoint_can_be_sent(tmp_path: Path, suffix: str) -> None:
         copy.close()
 
 
-def test_how_many_were_launched() -> None:
+def test_launched_count_and_rank() -> None:
     assert launched_count({}) == 1
     assert launched_count({"WORLD_SIZE": "1"}) == 1
     assert launched_count({"WORLD_SIZE": "8", "RANK": "3"}) == 8
