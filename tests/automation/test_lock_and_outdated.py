@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -61,7 +62,7 @@ def test_tags_and_collections_select_models(sources: Sources, hubmerge: Command)
     for name in ("three", "two"):
         api.add_collection_item(slug, sources.repo(name), "model")
 
-    def locked(*models: Mapping[str, object]) -> list[str]:
+    def locked(*models: dict[str, Any]) -> list[str]:
         recipe = sources.recipe(list(models))
         recipe.with_name("recipe.lock.yaml").unlink(missing_ok=True)
         status, _, errors = hubmerge("lock", recipe)

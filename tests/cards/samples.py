@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hubmerge.report.report import ModelReport, RunReport, Spread, StepReport, TaskReport, TensorSummary
+from hubmerge.report.report import ModelReport, RunReport, Scores, Spread, StepReport, TaskReport, TensorSummary
 
 KIND = "zero-shot-image-classification"
 RECIPE = """\
@@ -19,7 +19,7 @@ ENTRIES = (
     ("mnist", "tanganke/clip-vit-base-patch32_mnist@v1", "2" * 40),
     ("pets", "./my-pets", "sha256:" + "3" * 64),
 )
-SCORES = (
+SCORES: tuple[Scores, ...] = (
     {"sun397": {"accuracy": 0.75}},
     {"sun397": {"accuracy": 0.71}, "mnist": {"accuracy": 0.9712, "f1": 0.9698}},
     {

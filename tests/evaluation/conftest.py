@@ -6,6 +6,7 @@ Libraries that read HF_ENDPOINT are imported inside the fixtures: this file is r
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from PIL import Image
 
 
 @pytest.fixture(scope="session")
-def clip_folders(tmp_path_factory) -> dict[str, Path]:
-    """ "base": a full CLIP model; "tower": a vision tower with other weights; "merged": the base with that tower."""
+def clip_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Save a full CLIP model (`base`), a vision tower with other weights (`tower`), and the base with it (`merged`)."""
     import torch
     from transformers.utils import logging as transformers_logging
 
@@ -51,8 +52,8 @@ def images() -> list[Image.Image]:
 
 
 @pytest.fixture
-def rows(images):
-    """The images as a dataset, each with a class."""
+def rows(images: Any) -> Any:
+    """Return the images as a dataset, each with a class."""
     import datasets
 
     from tests.evaluation.small_task import CLASS_NAMES
@@ -63,8 +64,8 @@ def rows(images):
 
 
 @pytest.fixture
-def scorer(clip_folders):
-    """A scorer that holds the base model."""
+def scorer(clip_folders: dict[str, Path]) -> Any:
+    """Return a scorer that has loaded the base model."""
     from hubmerge.checkpoints import open_checkpoint
     from hubmerge.evaluation import task_kind_named
 

@@ -51,7 +51,7 @@ def save_tokenizer(folder: Path, *, pads: bool = True, around: bool = True) -> A
 
 
 def save_model(folder: Path, kind: str, seed: int = 0, **config: Any) -> Any:
-    """A model of that class with random weights; wide ones, so that scores differ."""
+    """Return a model of that class with random weights, wide enough for scores to differ."""
     model_class = getattr(transformers, kind)
     settings = GPT2 if kind.startswith("GPT2") else LAYERS
     with torch.random.fork_rng():

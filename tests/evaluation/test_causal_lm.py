@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -22,25 +23,32 @@ FAMILIES = ["GPT2LMHeadModel", "LlamaForCausalLM", "MixtralForCausalLM"]
 TEXTS = [*sentences(23, seed=4), "the cat sits on the mat " * 5]
 
 
-def make(folder: Path, kind: str, seed: int = 0):
+def make(folder: Path, kind: str, seed: int = 0) -> Any:
     tied = {} if kind.startswith("GPT2") else {"tie_word_embeddings": False}
     model = save_model(folder, kind, seed, **tied, **({"num_local_experts": 2} if kind.startswith("Mixtral") else {}))
     return model, save_tokenizer(folder, pads=False, around=kind != "LlamaForCausalLM")
 
 
-def prepare(scorer, cache: Path, texts=TEXTS, metrics=("accuracy", "perplexity"), column="text", **changes):
+def prepare(
+    scorer: Any,
+    cache: Path,
+    texts: Any = TEXTS,
+    metrics: Any = ("accuracy", "perplexity"),
+    column: str = "text",
+    **changes: Any,
+) -> Any:
     fields = {"name": "x", "kind": KIND.name, "dataset": {"path": "me/texts", "text": column}, "metrics": [*metrics]}
     task = Task.model_validate_json(json.dumps({**fields, **changes}))
     rows = datasets.Dataset.from_dict({column: texts}, features=datasets.Features({column: datasets.Value("string")}))
     return KIND.prepare(task, rows, scorer, cache, dataset_commit=None, batch_size=4)
 
 
-def scorer_of(folder: Path):
+def scorer_of(folder: Path) -> Any:
     return KIND.open_scorer(folder, opened(folder), identity="0" * 40)
 
 
 @torch.no_grad()
-def expected(model, tokenizer, texts) -> dict[str, float]:
+def expected(model: Any, tokenizer: Any, texts: Any) -> dict[str, float]:
     """One piece of one text at a time, through the loss that transformers computes."""
     losses, hits, count = 0.0, 0, 0
     for text in texts:
@@ -126,7 +134,7 @@ def test_the_batch_size_does_not_matter(tmp_path: Path, monkeypatch: pytest.Monk
         ({"texts": ["cat", "dog"]}, "every text has fewer than 2 tokens"),
     ],
 )
-def test_tasks_that_do_not_fit_are_refused(changes, message: str, tmp_path: Path) -> None:
+def test_tasks_that_do_not_fit_are_refused(changes: Any, message: str, tmp_path: Path) -> None:
     make(tmp_path / "base", "LlamaForCausalLM")
     with pytest.raises(EvaluationError, match=message):
         prepare(scorer_of(tmp_path / "base"), tmp_path, **changes)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import datasets
 import pytest
 
@@ -7,11 +9,11 @@ from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.labels import read_labels
 
 
-def rows_of(labels, feature) -> datasets.Dataset:
+def rows_of(labels: Any, feature: Any) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"label": labels}, features=datasets.Features({"label": feature}))
 
 
-def read(labels, feature, class_names=None, column="label"):
+def read(labels: Any, feature: Any, class_names: Any = None, column: str = "label") -> Any:
     names, numbers = read_labels(rows_of(labels, feature), column, class_names, "task x")
     assert str(numbers.dtype) == "int64"
     return names, numbers.tolist()
@@ -32,7 +34,7 @@ LABEL = datasets.ClassLabel(names=["n01", "n02"])
         (["dog", "cat"], WORD, ["dog", "cat", "cow"], (("dog", "cat", "cow"), [0, 1])),
     ],
 )
-def test_every_form_of_labels(labels, feature, class_names, expected) -> None:
+def test_every_form_of_labels(labels: Any, feature: Any, class_names: Any, expected: Any) -> None:
     assert read(labels, feature, class_names) == expected
 
 
@@ -51,7 +53,7 @@ def test_every_form_of_labels(labels, feature, class_names, expected) -> None:
         ([0.5], datasets.Value("float32"), ["a", "b"], "not classes"),
     ],
 )
-def test_labels_that_do_not_fit_are_refused(labels, feature, class_names, message) -> None:
+def test_labels_that_do_not_fit_are_refused(labels: Any, feature: Any, class_names: Any, message: str) -> None:
     with pytest.raises(EvaluationError, match=message) as caught:
         read(labels, feature, class_names)
     assert str(caught.value).startswith("task x: ")
@@ -65,7 +67,7 @@ def test_names_with_another_spelling_are_accepted() -> None:
 
 
 @pytest.mark.parametrize("names", [["forest", "river", "lake"], ["river", "forest", "wood"], ["lake", "x", "sea lake"]])
-def test_the_dataset_s_names_in_another_order_are_refused(names) -> None:
+def test_the_dataset_s_names_in_another_order_are_refused(names: Any) -> None:
     with pytest.raises(
         EvaluationError, match=r"class \d is .* in class_names, but .* in the dataset, where .* is class \d"
     ):

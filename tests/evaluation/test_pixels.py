@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -12,11 +14,11 @@ from hubmerge.evaluation.pixels import CHUNK_IMAGES, Preprocessor, cached_pixels
 
 
 @pytest.fixture
-def preprocessor(clip_folders) -> Preprocessor:
+def preprocessor(clip_folders: dict[str, Path]) -> Preprocessor:
     return Preprocessor(clip_folders["base"])
 
 
-def test_both_halves_together_are_the_processor(preprocessor, images) -> None:
+def test_both_halves_together_are_the_processor(preprocessor: Preprocessor, images: Any) -> None:
     for image in images:
         whole = preprocessor.processor(images=image, return_tensors="pt")["pixel_values"]
         halves = preprocessor.to_input(preprocessor.to_pixels(image)[None], torch.device("cpu"))
@@ -24,11 +26,11 @@ def test_both_halves_together_are_the_processor(preprocessor, images) -> None:
         torch.testing.assert_close(halves, whole, rtol=0, atol=1e-6)
 
 
-def test_the_pil_variant_is_used(preprocessor) -> None:
+def test_the_pil_variant_is_used(preprocessor: Preprocessor) -> None:
     assert preprocessor.processor.backend == "pil"
 
 
-def test_pixels_are_kept_and_not_made_twice(preprocessor, rows, images, tmp_path) -> None:
+def test_pixels_are_kept_and_not_made_twice(preprocessor: Preprocessor, rows: Any, images: Any, tmp_path: Path) -> None:
     first = cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
     assert first.dtype == np.uint8
     assert first.shape == (len(images), 3, 24, 24)
@@ -41,7 +43,7 @@ def test_pixels_are_kept_and_not_made_twice(preprocessor, rows, images, tmp_path
     assert file.stat().st_mtime_ns == made
 
 
-def test_another_identity_or_setting_makes_another_file(preprocessor, rows, tmp_path) -> None:
+def test_another_identity_or_setting_makes_another_file(preprocessor: Preprocessor, rows: Any, tmp_path: Path) -> None:
     cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
     cached_pixels(rows, "image", preprocessor, "you", tmp_path, "task x")
     preprocessor.processor.crop_size = {"height": 16, "width": 16}
@@ -50,7 +52,7 @@ def test_another_identity_or_setting_makes_another_file(preprocessor, rows, tmp_
     assert len(list((tmp_path / "pixels").iterdir())) == 3
 
 
-def test_order_is_kept_over_chunks(preprocessor, tmp_path) -> None:
+def test_order_is_kept_over_chunks(preprocessor: Preprocessor, tmp_path: Path) -> None:
     count = CHUNK_IMAGES + 7
     grey = [np.full((24, 24, 3), number, dtype=np.uint8) for number in range(count)]
     rows = datasets.Dataset.from_dict({"image": grey}, features=datasets.Features({"image": datasets.Image()}))
@@ -58,11 +60,13 @@ def test_order_is_kept_over_chunks(preprocessor, tmp_path) -> None:
     assert pixels[:, 0, 0, 0].tolist() == list(range(count))
 
 
-def stored(values) -> datasets.Dataset:
+def stored(values: Any) -> datasets.Dataset:
     return datasets.Dataset.from_dict({"image": values}, features=datasets.Features({"image": datasets.Image()}))
 
 
-def test_a_broken_image_is_named_and_nothing_is_left_behind(preprocessor, rows, images, tmp_path) -> None:
+def test_a_broken_image_is_named_and_nothing_is_left_behind(
+    preprocessor: Preprocessor, rows: Any, images: Any, tmp_path: Path
+) -> None:
     good = rows.cast_column("image", datasets.Image(decode=False))[0]["image"]
     broken = stored([good, {"bytes": b"no image at all", "path": None}])
     with pytest.raises(EvaluationError, match="task x: row 1: the image cannot be decoded"):
@@ -71,40 +75,42 @@ def test_a_broken_image_is_named_and_nothing_is_left_behind(preprocessor, rows, 
 
 
 @pytest.mark.parametrize("path", ["https://example.invalid/cat.png", "gone/cat.png"])
-def test_an_image_that_is_only_an_address_is_not_fetched(preprocessor, path, tmp_path) -> None:
+def test_an_image_that_is_only_an_address_is_not_fetched(preprocessor: Preprocessor, path: Any, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"row 0: the dataset contains only the address"):
         cached_pixels(stored([{"bytes": None, "path": path}]), "image", preprocessor, "me", tmp_path, "task x")
 
 
-def test_a_row_without_an_image(preprocessor, tmp_path) -> None:
+def test_a_row_without_an_image(preprocessor: Preprocessor, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="row 0 has no image"):
         cached_pixels(stored([None]), "image", preprocessor, "me", tmp_path, "task x")
 
 
-def test_images_must_come_out_in_one_size(preprocessor, rows, tmp_path) -> None:
+def test_images_must_come_out_in_one_size(preprocessor: Preprocessor, rows: Any, tmp_path: Path) -> None:
     preprocessor.processor.do_center_crop = False
     with pytest.raises(EvaluationError, match=r"the shape of row \d+ is"):
         cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
 
 
 @pytest.mark.parametrize(("column", "message"), [("label", "not images"), ("picture", "its columns: image, label")])
-def test_the_column_must_hold_images(preprocessor, rows, column, message, tmp_path) -> None:
+def test_the_column_must_hold_images(
+    preprocessor: Preprocessor, rows: Any, column: str, message: str, tmp_path: Path
+) -> None:
     with pytest.raises(EvaluationError, match=message):
         cached_pixels(rows, column, preprocessor, "me", tmp_path, "task x")
 
 
-def test_a_cache_that_cannot_be_written(preprocessor, rows, tmp_path) -> None:
+def test_a_cache_that_cannot_be_written(preprocessor: Preprocessor, rows: Any, tmp_path: Path) -> None:
     (tmp_path / "pixels").write_text("a file where the folder should be")
     with pytest.raises(MachineError, match="cannot write"):
         cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
 
 
-def test_a_base_without_an_image_processor(tmp_path) -> None:
+def test_a_base_without_an_image_processor(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="image processor cannot be read"):
         Preprocessor(tmp_path)
 
 
-def test_settings_as_older_repos_hold_them(clip_folders, images, tmp_path) -> None:
+def test_settings_as_older_repos_hold_them(clip_folders: dict[str, Path], images: Any, tmp_path: Path) -> None:
     """The first CLIP repos name a feature extractor, give sizes as numbers, and say nothing of rescaling."""
     settings = {
         "crop_size": 24,

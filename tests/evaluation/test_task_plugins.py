@@ -25,7 +25,7 @@ KIND = "mirrored-image-classification"
 
 @pytest.fixture
 def installed(site: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The example on the import path of this process."""
+    """Put the example on the import path of this process."""
     monkeypatch.syspath_prepend(str(site))
     installed_plugins.cache_clear()
     yield

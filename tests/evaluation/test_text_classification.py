@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
@@ -20,28 +21,28 @@ KIND = task_kind_named("text-classification")
 BERT = "BertForSequenceClassification"
 
 
-def task(**changes) -> Task:
+def task(**changes: Any) -> Task:
     dataset = {"path": "me/texts", **changes.pop("dataset", {})}
     return Task.model_validate_json(json.dumps({"name": "x", "kind": KIND.name, "dataset": dataset, **changes}))
 
 
-def make(folder: Path, kind: str = BERT, seed: int = 0, *, pads: bool = True, **config):
-    """A saved model with its tokenizer."""
+def make(folder: Path, kind: str = BERT, seed: int = 0, *, pads: bool = True, **config: Any) -> Any:
+    """Return a saved model with its tokenizer."""
     model = save_model(folder, kind, seed, **{**NAMES, **config})
     return model, save_tokenizer(folder, pads=pads)
 
 
-def scorer_of(folder: Path):
+def scorer_of(folder: Path) -> Any:
     return KIND.open_scorer(folder, opened(folder), identity="0" * 40)
 
 
-def prepare(scorer, cache: Path, rows=None, **changes):
+def prepare(scorer: Any, cache: Path, rows: Any = None, **changes: Any) -> Any:
     rows = rows_of() if rows is None else rows
     return KIND.prepare(task(**changes), rows, scorer, cache, dataset_commit=None, batch_size=7)
 
 
 @torch.no_grad()
-def expected(model, tokenizer, texts) -> np.ndarray:
+def expected(model: Any, tokenizer: Any, texts: Any) -> np.ndarray:
     """One text at a time, through transformers alone."""
     rows = [model(**tokenizer(text, return_tensors="pt", truncation=True, max_length=12)).logits[0] for text in texts]
     return torch.stack(rows).numpy()
@@ -146,7 +147,7 @@ def test_values_that_are_not_finite_are_told(tmp_path: Path) -> None:
         ({"metrics": ["perplexity"]}, "perplexity"),
     ],
 )
-def test_what_does_not_fit_is_refused(changes, message: str, tmp_path: Path) -> None:
+def test_what_does_not_fit_is_refused(changes: Any, message: str, tmp_path: Path) -> None:
     make(tmp_path / "base")
     scorer = scorer_of(tmp_path / "base")
     with pytest.raises(EvaluationError, match=message):
@@ -154,7 +155,7 @@ def test_what_does_not_fit_is_refused(changes, message: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("texts", [[], ["a", None]])
-def test_texts_must_be_there(texts, tmp_path: Path) -> None:
+def test_texts_must_be_there(texts: Any, tmp_path: Path) -> None:
     make(tmp_path / "base")
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=list(LABELS))})
     rows = datasets.Dataset.from_dict({"text": texts, "label": [0] * len(texts)}, features=features)
@@ -170,7 +171,7 @@ def test_a_base_without_a_head_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_base_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    save_model(tmp_path / "base", BERT, **NAMES)
+    save_model(tmp_path / "base", BERT, id2label=NAMES["id2label"], label2id=NAMES["label2id"])
     with pytest.raises(EvaluationError, match="has no tokenizer"):
         scorer_of(tmp_path / "base")
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,13 +21,15 @@ from tests.evaluation.small_task import CLASS_NAMES, PROMPTS, make_task
 KIND = task_kind_named("zero-shot-image-classification")
 
 
-def prepare(scorer, rows, cache, task=None, commit="d" * 40, **options):
+def prepare(
+    scorer: Any, rows: Any, cache: Path, task: Any = None, commit: str | None = "d" * 40, **options: Any
+) -> Any:
     return KIND.prepare(task or make_task(), rows, scorer, cache, dataset_commit=commit, **options)
 
 
 @torch.no_grad()
-def reference_logits(folder, images, prompt) -> np.ndarray:
-    """What transformers' own CLIPModel says, image by image."""
+def reference_logits(folder: Path, images: Any, prompt: str) -> np.ndarray:
+    """Return the logits of transformers' own CLIPModel, image by image."""
     model = CLIPModel.from_pretrained(folder).eval()
     processor = CLIPProcessor.from_pretrained(folder, backend="pil")
     texts = [prompt.replace("{}", name) for name in CLASS_NAMES]
@@ -38,7 +42,9 @@ def reference_logits(folder, images, prompt) -> np.ndarray:
 
 @pytest.mark.parametrize("source", ["base", "merged", "tower"])
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
-def test_logits_are_those_of_transformers(source, batch_size, scorer, clip_folders, rows, images, tmp_path) -> None:
+def test_logits_are_those_of_transformers(
+    source: str, batch_size: int, scorer: Any, clip_folders: dict[str, Path], rows: Any, images: Any, tmp_path: Path
+) -> None:
     prepared = prepare(scorer, rows, tmp_path, make_task(prompts=(PROMPTS[0],)), batch_size=batch_size)
     scorer.load(open_checkpoint(clip_folders[source]))
     whole = clip_folders["base" if source == "base" else "merged"]
@@ -47,7 +53,9 @@ def test_logits_are_those_of_transformers(source, batch_size, scorer, clip_folde
     )
 
 
-def test_labels_are_those_of_the_pipeline(scorer, clip_folders, rows, images, tmp_path) -> None:
+def test_labels_are_those_of_the_pipeline(
+    scorer: Any, clip_folders: dict[str, Path], rows: Any, images: Any, tmp_path: Path
+) -> None:
     prepared = prepare(scorer, rows, tmp_path, make_task(prompts=(PROMPTS[1],)))
     scorer.load(open_checkpoint(clip_folders["merged"]))
     found = [CLASS_NAMES[number] for number in prepared.logits(scorer).argmax(axis=1)]
@@ -61,7 +69,9 @@ def test_labels_are_those_of_the_pipeline(scorer, clip_folders, rows, images, tm
 
 
 @torch.no_grad()
-def test_head_is_the_mean_over_prompts_made_unit(scorer, clip_folders, rows, tmp_path) -> None:
+def test_head_is_the_mean_over_prompts_made_unit(
+    scorer: Any, clip_folders: dict[str, Path], rows: Any, tmp_path: Path
+) -> None:
     model = CLIPModel.from_pretrained(clip_folders["base"]).double().eval()
     processor = CLIPProcessor.from_pretrained(clip_folders["base"], backend="pil")
     expected = []
@@ -77,7 +87,7 @@ def test_head_is_the_mean_over_prompts_made_unit(scorer, clip_folders, rows, tmp
     torch.testing.assert_close(head.double(), torch.stack(expected), rtol=0, atol=1e-6)
 
 
-def test_scores_are_the_metrics_of_the_logits(scorer, rows, tmp_path) -> None:
+def test_scores_are_the_metrics_of_the_logits(scorer: Any, rows: Any, tmp_path: Path) -> None:
     prepared = prepare(scorer, rows, tmp_path, make_task(metrics=CLASS_METRIC_NAMES))
     scores = prepared.score(scorer)
     predicted = prepared.logits(scorer).argmax(axis=1)
@@ -88,7 +98,7 @@ def test_scores_are_the_metrics_of_the_logits(scorer, rows, tmp_path) -> None:
     json.dumps(scores)
 
 
-def test_the_second_preparation_reads_the_cache_and_scores_the_same(scorer, rows, tmp_path) -> None:
+def test_the_second_preparation_reads_the_cache_and_scores_the_same(scorer: Any, rows: Any, tmp_path: Path) -> None:
     first = prepare(scorer, rows, tmp_path)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npy")}
     assert len(files) == 2
@@ -97,20 +107,24 @@ def test_the_second_preparation_reads_the_cache_and_scores_the_same(scorer, rows
     np.testing.assert_array_equal(first.logits(scorer), again.logits(scorer))
 
 
-def test_without_a_commit_images_are_never_taken_from_the_cache(scorer, rows, images, tmp_path) -> None:
+def test_without_a_commit_images_are_never_taken_from_the_cache(
+    scorer: Any, rows: Any, images: Any, tmp_path: Path
+) -> None:
     first = prepare(scorer, rows, tmp_path, commit=None)
     again = prepare(scorer, rows.select(range(len(rows) - 1, -1, -1)), tmp_path, commit=None)
     np.testing.assert_array_equal(first.pixels[0], again.pixels[-1])
 
 
-def test_a_cap_takes_the_first_examples_and_all_classes(scorer, rows, tmp_path) -> None:
+def test_a_cap_takes_the_first_examples_and_all_classes(scorer: Any, rows: Any, tmp_path: Path) -> None:
     whole = prepare(scorer, rows, tmp_path)
     capped = prepare(scorer, rows, tmp_path, make_task(dataset={"max_examples": 4}))
     assert (capped.examples, capped.class_names) == (4, tuple(CLASS_NAMES))
     np.testing.assert_allclose(capped.logits(scorer), whole.logits(scorer)[:4], rtol=1e-5, atol=1e-5)
 
 
-def test_swapping_back_gives_the_base_again(scorer, clip_folders, rows, tmp_path) -> None:
+def test_swapping_back_gives_the_base_again(
+    scorer: Any, clip_folders: dict[str, Path], rows: Any, tmp_path: Path
+) -> None:
     prepared = prepare(scorer, rows, tmp_path)
     before = prepared.logits(scorer)
     scorer.load(open_checkpoint(clip_folders["tower"]))
@@ -119,8 +133,8 @@ def test_swapping_back_gives_the_base_again(scorer, clip_folders, rows, tmp_path
     np.testing.assert_array_equal(prepared.logits(scorer), before)
 
 
-def changed(folder, target, change):
-    """A copy of a model folder with its tensors changed."""
+def changed(folder: Path, target: Path, change: Any) -> Any:
+    """Return a copy of a model folder with its tensors changed."""
     shutil.copytree(folder, target)
     tensors = load_file(target / "model.safetensors")
     change(tensors)
@@ -128,11 +142,11 @@ def changed(folder, target, change):
     return open_checkpoint(target, "me/odd@main")
 
 
-def drop(name):
+def drop(name: str) -> Any:
     return lambda tensors: tensors.pop(name)
 
 
-def put(name, value):
+def put(name: str, value: Any) -> Any:
     return lambda tensors: tensors.__setitem__(name, value)
 
 
@@ -147,14 +161,18 @@ def put(name, value):
         ("merged", put("text_model.final_layer_norm.bias", torch.ones(64)), "final_layer_norm.bias' differs"),
     ],
 )
-def test_weights_that_do_not_belong_are_refused(source, change, message, scorer, clip_folders, tmp_path) -> None:
+def test_weights_that_do_not_belong_are_refused(
+    source: str, change: Any, message: str, scorer: Any, clip_folders: dict[str, Path], tmp_path: Path
+) -> None:
     weights = changed(clip_folders[source], tmp_path / "odd", change)
     with pytest.raises(EvaluationError, match=message) as caught:
         scorer.load(weights)
     assert str(caught.value).startswith("me/odd@main: ")
 
 
-def test_a_tower_can_be_looked_at_through_the_base_text_tower(scorer, clip_folders, rows, tmp_path) -> None:
+def test_a_tower_can_be_looked_at_through_the_base_text_tower(
+    scorer: Any, clip_folders: dict[str, Path], rows: Any, tmp_path: Path
+) -> None:
     prepared = prepare(scorer, rows, tmp_path)
     scorer.load(open_checkpoint(clip_folders["merged"]))
     expected = prepared.logits(scorer)
@@ -163,21 +181,25 @@ def test_a_tower_can_be_looked_at_through_the_base_text_tower(scorer, clip_folde
     np.testing.assert_array_equal(prepared.logits(scorer), expected)
 
 
-def test_half_precision_files_agree_with_the_base_in_their_own_dtype(scorer, clip_folders, tmp_path) -> None:
-    def halve(tensors):
+def test_half_precision_files_agree_with_the_base_in_their_own_dtype(
+    scorer: Any, clip_folders: dict[str, Path], tmp_path: Path
+) -> None:
+    def halve(tensors: Any) -> None:
         tensors.update({name: value.to(torch.bfloat16) for name, value in tensors.items()})
 
     scorer.load(changed(clip_folders["merged"], tmp_path / "half", halve))
     assert scorer.label == "me/odd@main"
 
 
-def test_buffers_of_older_files_are_passed_over(scorer, clip_folders, tmp_path) -> None:
+def test_buffers_of_older_files_are_passed_over(scorer: Any, clip_folders: dict[str, Path], tmp_path: Path) -> None:
     change = put("vision_model.embeddings.position_ids", torch.arange(10))
     scorer.load(changed(clip_folders["merged"], tmp_path / "old", change))
     assert scorer.label == "me/odd@main"
 
 
-def test_values_that_are_not_finite_are_told(scorer, clip_folders, rows, tmp_path) -> None:
+def test_values_that_are_not_finite_are_told(
+    scorer: Any, clip_folders: dict[str, Path], rows: Any, tmp_path: Path
+) -> None:
     change = put("vision_model.post_layernorm.bias", torch.full((128,), float("nan")))
     prepared = prepare(scorer, rows, tmp_path)
     scorer.load(changed(clip_folders["merged"], tmp_path / "nan", change))
@@ -185,7 +207,7 @@ def test_values_that_are_not_finite_are_told(scorer, clip_folders, rows, tmp_pat
         prepared.score(scorer)
 
 
-def test_the_base_must_be_a_whole_clip_model(clip_folders, tmp_path) -> None:
+def test_the_base_must_be_a_whole_clip_model(clip_folders: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="of type 'clip_vision_model'"):
         KIND.open_scorer(clip_folders["tower"], open_checkpoint(clip_folders["tower"]), identity="x")
     weights = changed(clip_folders["base"], tmp_path / "torn", drop("text_projection.weight"))
@@ -193,13 +215,13 @@ def test_the_base_must_be_a_whole_clip_model(clip_folders, tmp_path) -> None:
         KIND.open_scorer(tmp_path / "torn", weights, identity="x")
 
 
-def test_a_prompt_that_is_too_long(scorer, rows, tmp_path) -> None:
+def test_a_prompt_that_is_too_long(scorer: Any, rows: Any, tmp_path: Path) -> None:
     task = make_task(prompts=("cat " * 40 + "{}",))
     with pytest.raises(EvaluationError, match="longer than the 32 tokens of the text tower"):
         prepare(scorer, rows, tmp_path, task)
 
 
-def test_empty_splits_and_single_classes_are_refused(scorer, rows, tmp_path) -> None:
+def test_empty_splits_and_single_classes_are_refused(scorer: Any, rows: Any, tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="task things, me/things, split test: no examples"):
         prepare(scorer, rows.select([]), tmp_path)
     task = make_task(class_names=("cat",), dataset={"label": "number"})

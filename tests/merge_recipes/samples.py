@@ -64,7 +64,9 @@ class Scaled(BaseModel):
 
 @dataclass(frozen=True)
 class SampleCatalog:
-    methods: Mapping[str, type[BaseModel]] = field(default_factory=lambda: {"projection": Projection, "scaled": Scaled})
+    methods: Mapping[str, type[BaseModel]] = field(
+        default_factory=lambda: dict[str, type[BaseModel]](projection=Projection, scaled=Scaled)
+    )
     task_kinds: Collection[str] = ("zero-shot-image-classification", "image-classification")
     metrics: Collection[str] = ("accuracy", "f1")
 

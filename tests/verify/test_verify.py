@@ -17,8 +17,9 @@ from hubmerge.support.hashing import file_digest
 from hubmerge.support.names import STATE_BRANCH
 from hubmerge.support.progress import SilentProgress
 from hubmerge.verify import Finding, Verdict, verify_step
+from tests.reliability.target_checks import files_at
 from tests.run.test_hub_alone import state_folders
-from tests.run.test_runs import MERGED, files_at
+from tests.run.test_runs import MERGED
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
