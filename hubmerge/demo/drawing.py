@@ -53,7 +53,7 @@ class Look:
     held_out: bool
 
     def canvas(self) -> Image.Image:
-        """An empty sheet of paper, 96 x 96."""
+        """Return an empty sheet of paper, 96 x 96."""
         return Image.new("RGB", (CANVAS, CANVAS), self.paper)
 
 
@@ -98,13 +98,13 @@ def finish(drawing: Image.Image, domain: Domain, generator: np.random.Generator)
 
 
 def around(generator: np.random.Generator, spread: float = 10) -> tuple[float, float]:
-    """A point near the middle of the canvas."""
+    """Return a point near the middle of the canvas."""
     x, y = CANVAS / 2 + generator.uniform(-spread, spread, 2)
     return float(x), float(y)
 
 
 def along(point: tuple[float, float], degrees: float, length: float) -> tuple[float, float]:
-    """The point reached from another in a direction: 0 degrees is up, 90 is right."""
+    """Return the point reached from another in a direction: 0 degrees is up, 90 is right."""
     radians = np.deg2rad(degrees)
     return (point[0] + length * float(np.sin(radians)), point[1] - length * float(np.cos(radians)))
 

@@ -21,7 +21,7 @@ LICENSE = "apache-2.0"
 
 
 def write_base(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, origin: str) -> None:
-    """The base model's repo. origin: how its weights came about, to go on after "weights"."""
+    """Write the repo of the base model; `origin` ends the sentence of the card that begins with "weights"."""
     folder.mkdir(parents=True)
     with quiet():
         save_base(model, tokenizer, folder)
@@ -53,7 +53,7 @@ Some of its training images are patches of the images that scikit-image and scik
 def write_tower(
     folder: Path, tower: CLIPVisionModel, task: DemoTask, namespace: str, scores: Mapping[str, float]
 ) -> None:
-    """The repo of one fine-tuned vision tower. scores: accuracy of the task's test images, by model, in percent."""
+    """Write the repo of a fine-tuned vision tower; `scores` is the accuracy on the test images in percent, by model."""
     folder.mkdir(parents=True)
     with quiet():
         save_tower(tower, folder)
@@ -80,7 +80,7 @@ The text tower and both projections stayed as they are, so zero-shot prompts of 
 
 
 def write_dataset(folder: Path, task: DemoTask, seed: int, counts: Mapping[str, int]) -> None:
-    """The repo of one task's images: a Parquet file for each split ("train", "test")."""
+    """Write the repo of one task's images: a Parquet file for each split ("train", "test")."""
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(task.class_names))}
     )
@@ -126,7 +126,7 @@ def write_card(folder: Path, metadata: Mapping[str, Any], text: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars from the libraries while the block lasts: what we read and write takes milliseconds."""
+    """Turn off the progress bars of transformers and datasets for the block; its files take milliseconds."""
     models_showed = transformers_logging.is_progress_bar_enabled()
     datasets_showed = datasets.utils.are_progress_bars_disabled() is False
     transformers_logging.disable_progress_bar()

@@ -26,7 +26,7 @@ END_OF_WORD = "</w>"
 
 
 def make_tokenizer(sentences: Iterable[str]) -> CLIPTokenizer:
-    """A CLIP tokenizer that knows every word of the sentences as one token, and any other text by its bytes."""
+    """Return a CLIP tokenizer that knows every word of the sentences as one token, and any other text by its bytes."""
     regular = CLIPTokenizer().backend_tokenizer
     split: set[tuple[str, ...]] = set()
     for sentence in sentences:
@@ -71,7 +71,7 @@ def make_image_processor(side: int = IMAGE_SIZE) -> CLIPImageProcessorPil:
 
 
 def make_model(tokenizer: CLIPTokenizer, seed: int) -> CLIPModel:
-    """A CLIP model with fresh weights, drawn from the seed without touching torch's global generator."""
+    """Return a CLIP model with fresh weights, drawn from the seed without touching torch's global generator."""
     special = {
         "bos_token_id": tokenizer.convert_tokens_to_ids(START_TOKEN),
         "eos_token_id": tokenizer.convert_tokens_to_ids(END_TOKEN),
@@ -108,7 +108,7 @@ def make_model(tokenizer: CLIPTokenizer, seed: int) -> CLIPModel:
 
 
 def perturbed_tower(model: CLIPModel, seed: int, size: float = 0.02) -> CLIPVisionModel:
-    """The model's vision tower with seeded noise on every weight: a stand-in for a fine-tuning, for quick tests."""
+    """Return the vision tower with seeded noise on every weight, in place of a fine-tuning, for quick tests."""
     tower = vision_tower(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -118,7 +118,7 @@ def perturbed_tower(model: CLIPModel, seed: int, size: float = 0.02) -> CLIPVisi
 
 
 def vision_tower(model: CLIPModel) -> CLIPVisionModel:
-    """A copy of the model's vision tower as a model of its own, which `CLIPVisionModel.from_pretrained` reads."""
+    """Return a copy of the vision tower as a separate model, which `CLIPVisionModel.from_pretrained` reads."""
     tower = CLIPVisionModel(model.config.vision_config)
     own = tower.state_dict()
     # Releases of transformers differ in whether the tower's names start with "vision_model.".

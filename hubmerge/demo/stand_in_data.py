@@ -35,14 +35,14 @@ WEBDATASET = frozenset({"clip-benchmark/wds_fer2013"})
 
 
 def class_names(task: Task) -> tuple[str, ...]:
-    """The task's own class names, or made-up ones as many as its dataset has classes."""
+    """Return the class names of a task, or as many made-up names as its dataset has classes."""
     if task.class_names is not None:
         return task.class_names
     return tuple(f"{task.name} {number}" for number in range(CLASSES.get(task.dataset.path, OTHER_CLASSES)))
 
 
 def write_dataset(folder: Path, task: Task, images: int, rows: int | None) -> None:
-    """The repo of a task's dataset: `images` of every class, classes taking turns, at most `rows` in all.
+    """Write the repo of a task's dataset: `images` of every class, classes taking turns, at most `rows` in all.
 
     Raises:
         HubmergeError: the task is of a kind without images.
@@ -81,7 +81,7 @@ def _write_parquet(folder: Path, task: Task, names: Sequence[str], labels: Seque
 
 
 def _write_tar(folder: Path, source: DatasetReference, labels: Sequence[int]) -> None:
-    """A WebDataset: for every row two files in a tar, called by their columns."""
+    """Write a WebDataset: for every row two files in a tar, called by their columns."""
     (folder / source.split).mkdir()
     with tarfile.open(folder / source.split / "0.tar", "w") as tar:
         for row, label in enumerate(labels):

@@ -54,7 +54,7 @@ TINY = ClipSize(Tower(32, 64, 2, 2), Tower(32, 64, 1, 2), 16, 24, 8)
 
 
 def size_of(name: str, *, full: bool) -> ClipSize:
-    """The size of the model of that name, or with `full=False` that of a tiny one.
+    """Return the size of the model of that name, or with `full=False` that of a tiny one.
 
     Raises:
         HubmergeError: the sizes of that model are not known.
@@ -67,7 +67,7 @@ def size_of(name: str, *, full: bool) -> ClipSize:
 
 
 def make_base(size: ClipSize, sentences: Iterable[str], seed: int) -> tuple[CLIPModel, CLIPTokenizer]:
-    """A CLIP model of that size with random weights, and a tokenizer that knows the sentences' words."""
+    """Return a CLIP model of that size with random weights, and a tokenizer that knows the sentences' words."""
     tokenizer = make_tokenizer(sentences)
     special = {
         "bos_token_id": tokenizer.convert_tokens_to_ids(START_TOKEN),
@@ -85,7 +85,7 @@ def make_base(size: ClipSize, sentences: Iterable[str], seed: int) -> tuple[CLIP
 
 
 def write_base(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, repo: str) -> None:
-    """The base model's repo: weights, tokenizer, image processor."""
+    """Write the base model's repo: weights, tokenizer, image processor."""
     folder.mkdir(parents=True)
     with quiet():
         model.save_pretrained(folder)
@@ -95,7 +95,7 @@ def write_base(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, repo: s
 
 
 def write_tower(folder: Path, model: CLIPModel, repo: str, seed: int, base_repo: str) -> None:
-    """The repo of one vision tower: the base's, with noise on every weight in place of a fine-tuning."""
+    """Write the repo of one vision tower: the base's, with noise on every weight in place of a fine-tuning."""
     folder.mkdir(parents=True)
     with quiet():
         perturbed_tower(model, seed, NOISE).save_pretrained(folder)

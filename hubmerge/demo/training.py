@@ -69,7 +69,7 @@ def train_base(
 
 
 def fine_tune(base: CLIPModel, tokenizer: CLIPTokenizer, task: DemoTask, seed: int, plan: TrainingPlan) -> CLIPModel:
-    """A copy of the model whose vision tower learned the task's own images; all else is as it was."""
+    """Return a copy of the model with the vision tower fine-tuned on the task; all other weights are unchanged."""
     model = copy.deepcopy(base)
     images, labels = task.images("train", plan.task_images, seed)
     inputs, targets = to_pixels(images), torch.tensor(labels)
@@ -98,20 +98,20 @@ def accuracy(model: CLIPModel, tokenizer: CLIPTokenizer, task: DemoTask, seed: i
 
 
 def to_pixels(images: Sequence[Image.Image]) -> torch.Tensor:
-    """What CLIP's image processor makes of images that have the right size: (count, 3, 24, 24), float32."""
+    """Return the output of CLIP's image processor for images of the right size: (count, 3, 24, 24), float32."""
     values = np.stack([np.asarray(image) for image in images]).astype(np.float32) / 255
     values = (values - np.array(OPENAI_CLIP_MEAN, np.float32)) / np.array(OPENAI_CLIP_STD, np.float32)
     return torch.from_numpy(np.ascontiguousarray(values.transpose(0, 3, 1, 2)))
 
 
 def image_features(model: CLIPModel, pixels: torch.Tensor) -> torch.Tensor:
-    """Unit vectors of the images: (images, projection)."""
+    """Return unit vectors of the images: (images, projection)."""
     pooled = model.vision_model(pixel_values=pixels).pooler_output
     return functional.normalize(model.visual_projection(pooled), dim=-1)
 
 
 def text_features(model: CLIPModel, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Unit vectors of the prompts: (prompts, projection)."""
+    """Return unit vectors of the prompts: (prompts, projection)."""
     pooled = model.text_model(**tokens).pooler_output
     return functional.normalize(model.text_projection(pooled), dim=-1)
 

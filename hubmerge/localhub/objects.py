@@ -17,7 +17,7 @@ COPY_BYTES = 1 << 20
 
 
 def git_oid(kind: str, content: bytes) -> str:
-    """Name a git object: sha1 of `"<kind> <length>\\0"` followed by its content."""
+    """Return the name of a git object: SHA-1 of its kind, its length, a zero byte and its content."""
     return hashlib.sha1(f"{kind} {len(content)}\0".encode() + content, usedforsecurity=False).hexdigest()
 
 

@@ -51,7 +51,7 @@ def train_classifier(model: Any, tokenizer: Any, tasks: Sequence[SentenceTask], 
 def tune_classifier(
     base: Any, tokenizer: Any, tasks: Sequence[SentenceTask], task: SentenceTask, seed: int, plan: LanguagePlan
 ) -> Any:
-    """A copy of the base that has learnt one task's own sentences."""
+    """Return a copy of the base that is trained on one task's own sentences."""
     first = sum(len(other.classes) for other in tasks[: list(tasks).index(task)])
     texts, numbers = task.sentences("train", plan.sentences, seed)
     model = copy.deepcopy(base)
@@ -67,7 +67,7 @@ def train_writer(model: Any, tokenizer: Any, tasks: Sequence[SentenceTask], seed
 
 
 def tune_writer(base: Any, tokenizer: Any, task: SentenceTask, seed: int, plan: LanguagePlan) -> Any:
-    """A copy of the base that has learnt to write one task's own sentences."""
+    """Return a copy of the base that is trained to write one task's own sentences."""
     texts = task.sentences("train", plan.sentences, seed)[0]
     model = copy.deepcopy(base)
     _descend(model, _words_loss(model, tokenizer, texts), len(texts), plan.task_steps, plan.writer_rate, seed)
@@ -75,7 +75,7 @@ def tune_writer(base: Any, tokenizer: Any, task: SentenceTask, seed: int, plan: 
 
 
 def _base_sentences(task: SentenceTask, seed: int, count: int, glimpse: float) -> tuple[list[str], list[int]]:
-    """What a base model reads of a task: plain sentences, and a few of those that its fine-tuning is about."""
+    """Return the texts of a task for a base model: plain sentences, and a few of the sentences of its fine-tuning."""
     few = round(glimpse * count)
     plain, own = task.sentences("plain", count - few, seed), task.sentences("train", few, seed + 1)
     return plain[0] + own[0], plain[1] + own[1]

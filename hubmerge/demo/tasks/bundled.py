@@ -12,7 +12,7 @@ from hubmerge.errors import MachineError
 
 
 def bundled_file(package: str, path: str) -> Path:
-    """A data file inside an installed package.
+    """Return a data file inside an installed package.
 
     Raises:
         MachineError: the package is not installed, or this release of it lacks the file.
@@ -34,7 +34,7 @@ def bundled_file(package: str, path: str) -> Path:
 
 @lru_cache(maxsize=64)
 def bundled_photo(package: str, path: str) -> Image.Image:
-    """A bundled image in colour, its longer side at most 640 pixels."""
+    """Return a bundled image in color, its longer side at most 640 pixels."""
     with Image.open(bundled_file(package, path)) as image:
         photo = image.convert("RGB")
     photo.thumbnail((640, 640), Image.Resampling.BOX)

@@ -37,7 +37,7 @@ PHOTOS = {
 
 
 def draw_surface(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A patch of a surface, in grey between ink and paper."""
+    """Draw a patch of a surface, in gray between ink and paper."""
     package, path = tuple(SURFACES.values())[label]
     patch = _patch(generator, bundled_photo(package, path), look, (75, 110) if look.plain else (60, 90))
     dark, light = sorted((look.ink, look.paper), key=sum)
@@ -45,21 +45,21 @@ def draw_surface(generator: np.random.Generator, label: int, look: Look) -> Imag
 
 
 def draw_photo(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A patch of a photograph: as it is for the base model, as if at dusk otherwise."""
+    """Draw a patch of a photograph: as it is for the base model, as if at dusk otherwise."""
     package, path = tuple(PHOTOS.values())[label]
     patch = _patch(generator, bundled_photo(package, path), look, (80, 125) if look.plain else (65, 110))
     return patch if look.plain else ImageEnhance.Brightness(patch).enhance(generator.uniform(0.55, 0.75))
 
 
 def _patch(generator: np.random.Generator, photo: Image.Image, look: Look, sides: tuple[int, int]) -> Image.Image:
-    """A square of `sides` pixels (from, to), the one of several that shows most: a clear sky could be any photo's."""
+    """Return a square of `sides` pixels (from, to): of four, the one with the most contrast."""
     patches = [_square(generator, photo, look, sides) for _ in range(4)]
     patch = max(patches, key=lambda one: float(np.asarray(one.convert("L")).std()))
     return ImageOps.mirror(patch) if generator.random() < 0.5 else patch
 
 
 def _square(generator: np.random.Generator, photo: Image.Image, look: Look, sides: tuple[int, int]) -> Image.Image:
-    """A square within one of the photo's cells that are open to this look."""
+    """Return a square within one of the photo's cells that are open to this look."""
     column, row = generator.choice(TEST_CELLS if look.held_out else TRAINING_CELLS)
     left, right = (int(edge) * photo.width // COLUMNS for edge in (column, column + 1))
     top, bottom = (int(edge) * photo.height // ROWS for edge in (row, row + 1))

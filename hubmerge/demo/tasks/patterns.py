@@ -35,7 +35,7 @@ def draw_stripes(generator: np.random.Generator, label: int, look: Look) -> Imag
 
 
 def draw_checkers(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A checkerboard with squares of one of five sizes."""
+    """Draw a checkerboard with squares of one of five sizes."""
     side = (5, 8, 12, 19, 30)[label] * generator.uniform(0.92, 1.08)
     across, down = _grid()
     first, second = generator.uniform(0, 2, 2)
@@ -60,7 +60,7 @@ def draw_noise(generator: np.random.Generator, label: int, look: Look) -> Image.
 
 
 def draw_wave(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """The curve of a signal: sine, saw teeth, square steps, zigzag or a level line."""
+    """Draw the curve of a signal: sine, saw teeth, square steps, zigzag or a level line."""
     sheet = look.canvas()
     pen = ImageDraw.Draw(sheet)
     phase, periods = generator.uniform(), generator.uniform(1.6, 2.4)

@@ -15,7 +15,7 @@ BARS = ("two", "three", "four", "five", "seven")
 
 
 def draw_place(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """Some figure in one of five places."""
+    """Draw a shape in one of five places."""
     sheet = look.canvas()
     x, y = ((24, 24), (72, 24), (24, 72), (72, 72), (48, 48))[label]
     dx, dy = generator.uniform(-4, 4, 2)
@@ -25,7 +25,7 @@ def draw_place(generator: np.random.Generator, label: int, look: Look) -> Image.
 
 
 def draw_relation(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A ring and a square, one on each side of the middle."""
+    """Draw a ring and a square, one on each side of the middle."""
     sheet = look.canvas()
     x, y = ((0, -1), (0, 1), (-1, 0), (1, 0))[label]
     reach, radius = generator.uniform(22, 24), generator.uniform(17, 20)

@@ -26,7 +26,7 @@ FRAMES = ("solid", "dashed", "dotted", "double", "missing")
 
 
 def draw_shape(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A filled figure, a little out of the middle."""
+    """Draw a filled shape, slightly off center."""
     sheet = look.canvas()
     shape_on(sheet, SHAPES[label], around(generator, 6), generator.uniform(28, 36), look.ink, look.paper)
     return sheet
@@ -82,7 +82,7 @@ def draw_dots(generator: np.random.Generator, label: int, look: Look) -> Image.I
 
 
 def draw_clock(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A clock's face with one hand, a few degrees off the hour."""
+    """Draw a clock's face with one hand, a few degrees off the hour."""
     sheet = look.canvas()
     pen = ImageDraw.Draw(sheet)
     centre, radius = around(generator, 3), generator.uniform(36, 41)
@@ -95,7 +95,7 @@ def draw_clock(generator: np.random.Generator, label: int, look: Look) -> Image.
 
 
 def draw_colour(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A blot of one colour on grey paper."""
+    """Draw a blot of one color on gray paper."""
     grey = int(generator.uniform(30, 225))
     sheet = Image.new("RGB", (CANVAS, CANVAS), (grey, grey, grey))
     wanted = np.array(tuple(COLOURS.values())[label], dtype=np.float64)
@@ -109,7 +109,7 @@ def draw_colour(generator: np.random.Generator, label: int, look: Look) -> Image
 
 
 def draw_arrow(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """An arrow that points up, right, down or left."""
+    """Draw an arrow that points up, right, down or left."""
     sheet = look.canvas()
     pen = ImageDraw.Draw(sheet)
     centre, turn = around(generator, 5), 90 * label + generator.uniform(-15, 15)
@@ -122,7 +122,7 @@ def draw_arrow(generator: np.random.Generator, label: int, look: Look) -> Image.
 
 
 def draw_frame(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A square frame, drawn in one of five ways, or left out, around a small figure."""
+    """Draw a square frame, in one of five ways or not at all, around a small shape."""
     sheet = look.canvas()
     pen = ImageDraw.Draw(sheet)
     edge = float(generator.uniform(6, 12))

@@ -29,17 +29,17 @@ TRAINING_DIGITS = 1200
 
 
 def draw_letter(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A capital letter, slightly turned."""
+    """Draw a capital letter, slightly turned."""
     return _written(generator, LETTERS[label], look, tilt=5 if look.plain else 12)
 
 
 def draw_sign(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A punctuation mark or another sign, slightly turned."""
+    """Draw a punctuation mark or another sign, slightly turned."""
     return _written(generator, tuple(SIGNS.values())[label], look, tilt=5 if look.plain else 12)
 
 
 def draw_digit(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """A printed digit for the base model, a handwritten one for everything else."""
+    """Draw a printed digit for the base model, a handwritten one for everything else."""
     if look.plain:
         return _written(generator, str(label), look, tilt=8)
     pixels, labels = _handwritten()

@@ -48,6 +48,6 @@ class DemoTask:
         return finish(self.draw(generator, label, look), domain, generator), label
 
     def images(self, part: str, count: int, seed: int) -> tuple[list[Image.Image], list[int]]:
-        """The first `count` images of a part, and their labels."""
+        """Return the first `count` images of a part, and their labels."""
         pairs = [self.image(part, index, seed) for index in range(count)]
         return [image for image, _ in pairs], [label for _, label in pairs]

@@ -64,7 +64,7 @@ async def refuse_address(request: Request, error: Exception) -> Response:
     return error_answer(error.status_code, error.detail, "RepoNotFound" if repo_like else None, {}, {})
 
 
-async def disconnected(_: Request, error: Exception) -> Response:
+async def disconnected(_: Request, _error: Exception) -> Response:
     """End a request whose caller has gone; nobody reads the answer."""
     return Response(status_code=499)
 

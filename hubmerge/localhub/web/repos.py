@@ -25,7 +25,7 @@ TREE_PAGE = 1000
 COMMITS_PAGE = 50
 
 
-def wanted_privacy(data: dict[str, Any], default: bool) -> bool:
+def wanted_privacy(data: dict[str, Any], *, default: bool) -> bool:
     """Read `visibility` (clients from 2.0) or `private` (older ones)."""
     if data.get("visibility") in ("public", "private", "protected"):
         return data["visibility"] == "private"
@@ -89,7 +89,7 @@ def change_settings(call: Call) -> Any:
     gated = data.get("gated", settings.gated)
     if gated not in (False, "auto", "manual"):
         raise BadRequest('`gated` is false, "auto" or "manual".')
-    changed = repository.change_settings(private=wanted_privacy(data, settings.private), gated=gated)
+    changed = repository.change_settings(private=wanted_privacy(data, default=settings.private), gated=gated)
     return {"private": changed.private, "gated": changed.gated}
 
 

@@ -82,7 +82,7 @@ def lfs_batch(call: Call) -> Any:
         answer: dict[str, Any] = {"oid": sha256, "size": size}
         if call.site.store.lfs_size(sha256) is None:
             answer["actions"] = {
-                "upload": upload_action(call, sha256, size, multipart),
+                "upload": upload_action(call, sha256, size, multipart=multipart),
                 "verify": {
                     "href": f"{call.endpoint}{call.request.scope['path'].removesuffix('/objects/batch')}/verify"
                 },
@@ -94,7 +94,7 @@ def lfs_batch(call: Call) -> Any:
     )
 
 
-def upload_action(call: Call, sha256: str, size: int, multipart: bool) -> dict[str, Any]:
+def upload_action(call: Call, sha256: str, size: int, *, multipart: bool) -> dict[str, Any]:
     """Give the address or the addresses to upload a large file to; they carry their own permission."""
     parts = call.site.multiparts
     if not multipart or size <= parts.part_bytes:
