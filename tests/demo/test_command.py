@@ -11,6 +11,7 @@ import pytest
 import yaml
 from datasets import load_dataset
 from huggingface_hub import HfApi
+from huggingface_hub.hf_api import RepoFile
 from transformers import CLIPModel, CLIPVisionModel
 
 from hubmerge.demo import quickstart_recipe
@@ -59,7 +60,7 @@ def test_seeding_mends_what_is_missing_or_other(stream: DemoStream, tmp_path: Pa
         api.upload_file(path_or_fileobj=b"{}", path_in_repo="config.json", repo_id=stream.base.repo)
         assert seed_hub(stream, lambda _: None, endpoint=hub.endpoint, token=hub.token) == 2
         assert api.file_exists(tower.repo, "model.safetensors")
-        sizes = {file.path: file.size for file in api.list_repo_tree(stream.base.repo)}
+        sizes = {file.path: file.size for file in api.list_repo_tree(stream.base.repo) if isinstance(file, RepoFile)}
     assert sizes["config.json"] == (stream.base.folder / "config.json").stat().st_size
 
 
@@ -73,8 +74,8 @@ def test_the_quickstart_recipe_is_the_demos_stream() -> None:
     assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
     recipe = load_recipe(path).recipe
     names = [task.name for task in DEMO_TASKS]
-    assert [entry.name for entry in recipe.models] == names
-    assert [str(entry.model) for entry in recipe.models] == [f"hubmerge-demo/tiny-clip_{name}" for name in names]
+    assert [entry.name for entry in recipe.entries] == names
+    assert [str(entry.model) for entry in recipe.entries] == [f"hubmerge-demo/tiny-clip_{name}" for name in names]
     assert recipe.evaluate is not None
     for task, drawn in zip(recipe.evaluate.tasks, DEMO_TASKS, strict=True):
         assert task.name == drawn.name

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from hubmerge.demo.drawing import PICTURE, PLAIN, Domain, choose_look
 from hubmerge.demo.tasks import DEMO_TASKS, TASKS, DemoTask, patches, tasks_named
@@ -67,7 +68,7 @@ def test_a_task_is_found_by_its_name() -> None:
 def test_test_patches_share_no_pixel_with_training_patches(monkeypatch: pytest.MonkeyPatch) -> None:
     """Photos whose pixels tell their own place show from where each patch was taken."""
     down, across = np.mgrid[0:256, 0:256].astype(np.uint8)
-    places = patches.Image.fromarray(np.stack([across, down, np.zeros_like(down)], axis=2))
+    places = Image.fromarray(np.stack([across, down, np.zeros_like(down)], axis=2))
     seen: dict[bool, set[tuple[int, int]]] = {False: set(), True: set()}
     for held_out, found in seen.items():
         generator = np.random.default_rng(0)

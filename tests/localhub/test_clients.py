@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import CommitInfo, HfApi, HfFileSystem, ModelCard, ModelCardData, get_safetensors_metadata
@@ -43,7 +44,7 @@ def test_datasets_go_up_and_come_back_through_datasets(repo_name: Names, tmp_pat
     from datasets import Dataset, DatasetDict, load_dataset
 
     name = repo_name("digits")
-    rows = {"label": [0, 1, 2, 3], "text": ["null", "eins", "zwei", "drei"]}
+    rows: dict[str, list[Any]] = {"label": [0, 1, 2, 3], "text": ["null", "eins", "zwei", "drei"]}
     made = DatasetDict(
         {"train": Dataset.from_dict(rows), "test": Dataset.from_dict({k: v[:2] for k, v in rows.items()})}
     )

@@ -12,6 +12,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
+from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.localhub import LocalHub
 
@@ -64,10 +65,13 @@ def test_a_folder_goes_up_and_comes_down_unchanged(api: HfApi, repo_name: Names,
     found = {str(path.relative_to(down)): path.read_bytes() for path in down.rglob("*") if path.is_file()}
     del found[".gitattributes"]
     assert found == files
-    listed = {item.path: item for item in api.list_repo_tree(name, repo_type=kind, recursive=True)}
-    assert listed["weights.safetensors"].lfs.sha256 == hashlib.sha256(files["weights.safetensors"]).hexdigest()
-    assert listed["README.md"].lfs is None
-    assert "deep/er" in listed
+    found_now = list(api.list_repo_tree(name, repo_type=kind, recursive=True))
+    stored = {item.path: item.lfs for item in found_now if isinstance(item, RepoFile)}
+    pointer = stored["weights.safetensors"]
+    assert pointer is not None
+    assert pointer.sha256 == hashlib.sha256(files["weights.safetensors"]).hexdigest()
+    assert stored["README.md"] is None
+    assert "deep/er" in {item.path for item in found_now}
 
 
 def test_commits_build_on_each_other(api: HfApi, repo: str) -> None:

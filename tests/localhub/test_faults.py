@@ -18,7 +18,7 @@ LARGE = bytes(range(256)) * 4000
 
 
 async def nothing(*_: object) -> None:
-    """An application that is never asked."""
+    """Stand in for an application that is never called."""
 
 
 def test_the_seed_decides() -> None:

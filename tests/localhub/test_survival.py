@@ -170,7 +170,7 @@ def test_files_pass_through_without_filling_the_memory(tmp_path: Path) -> None:
 
 
 def peak_bytes(process: int) -> int:
-    """The most memory a process has had, as Linux counts it."""
+    """Return the peak memory of a process, as Linux counts it."""
     status = Path(f"/proc/{process}/status")
     if not status.exists():
         pytest.skip("only Linux tells the peak memory of another process")

@@ -13,6 +13,7 @@ from random import Random
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.localhub import LocalHub
 
@@ -146,7 +147,8 @@ def test_git_names_of_files_and_folders(api: HfApi, repo: str) -> None:
         [CommitOperationAdd(f"x/{name}", f"{name}\n".encode()) for name in ("b/x", "b.c", "b0", "deep/er")],
         commit_message="files",
     )
-    oids = {item.path: getattr(item, "tree_id", None) or item.blob_id for item in api.list_repo_tree(repo)}
+    listed = api.list_repo_tree(repo)
+    oids = {item.path: item.blob_id if isinstance(item, RepoFile) else item.tree_id for item in listed}
     assert oids["x"] == "30e8b2544940a7d6d3822621c41802e75aa8c373"
 
 
@@ -257,5 +259,7 @@ def test_paths_info_and_last_commits(api: HfApi, repo: str) -> None:
     api.upload_file(path_or_fileobj=b"3", path_in_repo="c.txt", repo_id=repo)
     infos = {info.path: info for info in api.get_paths_info(repo, ["d", "d/a.bin", "gone"], expand=True)}
     assert infos.keys() == {"d", "d/a.bin"}
-    assert infos["d"].last_commit["oid"] == second.oid
-    assert infos["d/a.bin"].last_commit["oid"] == first.oid
+    for path, commit in (("d", second), ("d/a.bin", first)):
+        last = infos[path].last_commit
+        assert last is not None
+        assert last["oid"] == commit.oid
