@@ -19,7 +19,7 @@ Colour = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Domain:
-    """How the images of a task look, apart from what they show.
+    """Look of the images of a task, apart from what they show.
 
     contrast: smallest distance of ink and paper in brightness, 0 to 255.
     noise: standard deviation of the noise on every pixel, in brightness 0 to 255.

@@ -1,4 +1,4 @@
-"""What a demo stream is made of and how it is trained: all that decides which bytes come out."""
+"""Settings of a demo stream and of its training; they determine every byte of it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How long and how hard to train. Images are counted per task, steps in batches of 64."""
+    """Length and strength of the training. Images are counted per task, steps in batches of 64."""
 
     base_tasks: tuple[str, ...] = tuple(task.name for task in TASKS)
     base_images: int = 1000

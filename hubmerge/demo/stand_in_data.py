@@ -28,7 +28,7 @@ CLASSES = {
     "timm/oxford-iiit-pet": 37,
     "nateraw/rendered-sst2": 2,
 }
-"""How many classes a dataset has whose names a task takes from it; ten where it is not named here."""
+"""Number of classes of datasets from which tasks take their class names; ten for all others."""
 
 BOOLEAN = frozenset({"1aurent/PatchCamelyon"})
 WEBDATASET = frozenset({"clip-benchmark/wds_fer2013"})

@@ -72,7 +72,7 @@ class PartialUpload:
 
     @property
     def part_count(self) -> int:
-        """How many parts the file is cut into."""
+        """Number of parts of the file."""
         return -(-self.size // self.part_bytes)
 
     def part_size(self, number: int) -> int:

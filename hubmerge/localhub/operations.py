@@ -1,4 +1,4 @@
-"""What a commit can do to a tree."""
+"""Operations of a commit on a tree."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a repo is made of: file entries, trees and commits, as they are written to the disk.
+"""Records of a repo as they are written to the disk: file entries, trees and commits.
 
 Trees and commits carry real git names: a tree is named by the sha1 git would give it, so equal trees are one file.
 """

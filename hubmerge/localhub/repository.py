@@ -38,7 +38,7 @@ HEADS, TAGS, PULLS, CONVERTS = "heads", "tags", "pr", "convert"
 
 @dataclass(frozen=True)
 class Settings:
-    """What a repo is, apart from its files. `access` maps a user name to pending, accepted or rejected."""
+    """Properties of a repo apart from its files. `access` maps a user name to pending, accepted or rejected."""
 
     kind: str
     id: str

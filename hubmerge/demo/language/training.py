@@ -22,7 +22,7 @@ Tokens = dict[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class LanguagePlan:
-    """How long to train. Sentences are counted per task, steps in batches of 64."""
+    """Length of the training. Sentences are counted per task, steps in batches of 64."""
 
     sentences: int = 1500
     # So many of the base models' sentences, from 0 to 1, are the tasks' own.

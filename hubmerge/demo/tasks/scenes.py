@@ -1,4 +1,4 @@
-"""Where things are and how many: places, two things side by side, bars."""
+"""Tasks about places and numbers of things: places, two things side by side, bars."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a task of the demo is: class names, a prompt, a way to draw an image of each class, and a domain."""
+"""Task of the demo: class names, a prompt, a function that draws an image of each class, and a domain."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class ExecutorContext:
-    """Where and how tensors are processed. Results do not depend on `workers` or `processes`.
+    """Settings of the work on tensors. Results do not depend on `workers` or `processes`.
 
     Attributes:
         input_dtype: all values of checkpoints are rounded to this dtype before the arithmetic; None for no rounding.

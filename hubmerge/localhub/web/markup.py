@@ -48,7 +48,7 @@ ALLOWED = (
     "default-src 'none'; img-src 'self' http: https: data:; style-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""What a browser may do for a page: show pictures and its own style, and nothing else."""
+"""Content security policy of a page: pictures and its own style are allowed, nothing else."""
 
 
 class Html(str):

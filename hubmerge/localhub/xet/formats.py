@@ -32,7 +32,7 @@ LONGEST_CHUNK_BYTES = 1 << 24
 
 @dataclass(frozen=True)
 class Chunk:
-    """Where a chunk lies in its xorb: offset and stored length of its data, and how to unpack it."""
+    """Place of a chunk in its xorb: offset and stored length of its data, and its compression."""
 
     offset: int
     stored: int
