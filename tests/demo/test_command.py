@@ -113,7 +113,8 @@ def test_the_whole_demo_on_a_given_hub_twice(tmp_path: Path) -> None:
     root = tmp_path / "root"
     command = [sys.executable, "-m", "hubmerge", "demo", "--root", str(root)]
     with LocalHub(tmp_path / "hub") as hub:
-        settings = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "home")}
+        endpoint = hub.endpoint
+        settings = {"HF_ENDPOINT": endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(tmp_path / "home")}
         first = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=True)
         second = subprocess.run(command, env={**os.environ, **settings}, capture_output=True, text=True, check=True)
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
@@ -122,7 +123,7 @@ def test_the_whole_demo_on_a_given_hub_twice(tmp_path: Path) -> None:
     assert tags == set(steps)
     for output in (first.stdout, second.stdout):
         for step in steps:
-            assert f"{hub.endpoint}/hubmerge-demo/tiny-clip-8-tasks/tree/{step}" in output
+            assert f"{endpoint}/hubmerge-demo/tiny-clip-8-tasks/tree/{step}" in output
         assert "average accuracy" in output
     assert "reusing the complete stream" in second.stdout
     assert not (root / "hub").exists(), "an embedded Hub was started all the same"
