@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, CLIPModel
 
-from hubmerge.demo import training
+from hubmerge.demo import train_stream, training
 from hubmerge.demo.make_stream import make_stream
 from hubmerge.demo.plan import TrainingPlan
 from hubmerge.demo.stream import DemoStream
@@ -53,7 +53,7 @@ def test_the_base_learned(stream: DemoStream) -> None:
 def test_in_one_process_the_bytes_are_the_same(
     stream: DemoStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hubmerge.demo.train_stream.PROCESSES", 1)
+    monkeypatch.setattr(train_stream, "PROCESSES", 1)
     again = make_stream(tmp_path, 0, TASKS, lambda _: None, plan=SHORT)
     for first, second in zip(stream.repos(), again.repos(), strict=True):
         for path in sorted(first.folder.rglob("*")):

@@ -149,7 +149,7 @@ def test_damaged_states(tmp_path: Path, values: tuple[StateDict, list[StateDict]
         "not the manifest of a state": "{",
         "a state of format 2": manifest.replace('"version": 1', '"version": 2'),
         "do not list the same tensors": manifest.replace("norm.weight", "norm.other"),
-        "with 1 norms": manifest.replace('"step": 1', '"step": 2'),
+        "with 1 norm and": manifest.replace('"step": 1', '"step": 2'),
     }
     for message, text in wrong.items():
         assert text != manifest

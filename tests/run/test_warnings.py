@@ -53,7 +53,7 @@ def test_warning_about_rounding_that_gives_the_base_model_back(hubmerge: Command
     output, warnings, card = run("wide", out_dtype="float32")
     assert warnings == []
     assert "warning: step 1" not in output
-    assert "Rounding: how far the written weights are from the merged model" in card
+    assert "- rounding: distance of the written weights from the computed ones" in card
 
 
 def test_plan_names_kept_tensors_and_memory(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
