@@ -108,7 +108,8 @@ def _as_hubmerge_error(error: BaseException, words: Sequence[str], interrupted: 
 
     if isinstance(error, HubmergeError):
         return error
-    if isinstance(error, KeyboardInterrupt):
+    # A signal that arrives inside pydantic is the cause of a serialization error.
+    if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
         return RunInterruptedError(interrupted, hint="run the same command again to continue")
     if isinstance(error, typer.TyperException):
         return _usage_error(error)

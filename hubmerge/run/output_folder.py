@@ -36,7 +36,7 @@ class OutputFolder:
             return
         found = [self.folder] if self.folder.is_file() else sorted(self.folder.iterdir())
         ours = (
-            all(re.fullmatch(r"\.?step-\d+(\.partial)?", path.name) for path in found)
+            all(re.fullmatch(r"\.?step-\d+(\.(partial|outdated))?", path.name) for path in found)
             if self.every_step
             else not found or (self.folder / REPORT_FILE).is_file()
         )

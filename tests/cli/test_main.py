@@ -163,3 +163,14 @@ def test_an_interrupted_run_continues_next_time(
     assert main(["run", QUICKSTART, "--json"]) == 130
     error = json.loads(capsys.readouterr().out)
     assert (error["code"], error["hint"]) == ("interrupted", "run the same command again to continue")
+
+
+def test_an_interrupt_inside_a_serializer_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(_: merging.StepRun) -> None:
+        raise ValueError("error calling the serializer") from KeyboardInterrupt()
+
+    monkeypatch.setattr(merging.StepRun, "__iter__", interrupt)
+    assert main(["run", QUICKSTART, "--json"]) == 130
+    assert json.loads(capsys.readouterr().out)["code"] == "interrupted"
