@@ -37,7 +37,7 @@ class Inclusion:
     unread: tuple[KeyPath, ...] = ()
 
     def hides(self, problem: Problem) -> bool:
-        """Tell whether a problem is only a consequence of a task that could not be read."""
+        """Return True if a problem is only a consequence of a task that could not be read."""
         return any(problem.key.startswith(key_text(path)) for path in self.unread)
 
 

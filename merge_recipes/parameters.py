@@ -39,12 +39,12 @@ def parameter_fields(parameters_class: type[BaseModel]) -> dict[str, FieldInfo]:
 
 
 def is_per_tensor(field: FieldInfo) -> bool:
-    """Tell whether a field has the marker `PerTensor`."""
+    """Return True if a field has the marker `PerTensor`."""
     return any(isinstance(mark, PerTensor) or mark is PerTensor for mark in field.metadata)
 
 
 def selects_every_tensor(item: Mapping[str, Any]) -> bool:
-    """Tell whether an item of a filter list applies to every tensor."""
+    """Return True if an item of a filter list applies to every tensor."""
     return item.get("filter") in {None, "*"}
 
 

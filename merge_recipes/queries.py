@@ -55,7 +55,7 @@ class ModelQuery(Record):
         return re.split(r"[*?]", self.query.partition("/")[2], maxsplit=1)[0]
 
     def matches(self, repo: str) -> bool:
-        """Tell whether a repo, `owner/name`, matches the pattern."""
+        """Return True if a repo, `owner/name`, matches the pattern."""
         return fnmatch.fnmatchcase(repo, self.query)
 
     def __str__(self) -> str:

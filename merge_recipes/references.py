@@ -33,12 +33,12 @@ _FORM = "owner/name[/subfolder][@revision][+adapter], or a local folder that sta
 
 
 def is_commit(text: str | None) -> bool:
-    """Tell whether a text is a commit: 40 hex digits."""
+    """Return True if a text is a commit: 40 hex digits."""
     return text is not None and re.fullmatch(COMMIT_PATTERN, text) is not None
 
 
 def is_local_path(path: str) -> bool:
-    """Tell whether a path is a folder on this machine and not a repo on the Hub."""
+    """Return True if a path is a folder on this machine and not a repo on the Hub."""
     return path in {".", ".."} or path.startswith(_LOCAL_STARTS)
 
 

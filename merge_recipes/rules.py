@@ -107,7 +107,7 @@ def _adapted_base(document: Document) -> Iterator[Problem]:
 
 
 def is_base(document: Document, entry: RawEntry) -> bool:
-    """Tell whether an item of `models` is the base model, which is not allowed there."""
+    """Return True if an item of `models` is the base model, which is not allowed there."""
     base = reference_in(mapping_at(document).get("base_model"))
     return base is not None and entry.reference is not None and checkpoint_key(base) == checkpoint_key(entry.reference)
 

@@ -241,7 +241,7 @@ def _type_hint(kind: str, value: object, plain: str | None) -> str | None:
 
 
 def _expects(kind: str, text: str) -> bool:
-    """Tell whether a quoted text would be valid without quotes."""
+    """Return True if a quoted text would be valid without quotes."""
     types = {"float_type": (int, float), "int_type": (int,), "bool_type": (bool,)}.get(kind)
     try:
         value = resolve_plain(text)

@@ -27,7 +27,7 @@ Scalar = str | int | float | bool | None
 
 
 def has_forbidden_character(text: str) -> bool:
-    """Tell whether a text contains a control character, a line separator or half a surrogate pair."""
+    """Return True if a text contains a control character, a line separator or half a surrogate pair."""
     return _FORBIDDEN_CHARACTER.search(text) is not None
 
 

@@ -49,7 +49,7 @@ def block(text: str, language: str) -> str:
 
 
 def is_repo(path: str) -> bool:
-    """Tell whether `path` can be the name of a repo on the Hub."""
+    """Return True if `path` can be the name of a repo on the Hub."""
     return _REPO.fullmatch(path) is not None
 
 

@@ -21,5 +21,5 @@ def endpoint() -> str:
 
 
 def has_token() -> bool:
-    """Tell whether an access token is set, in HF_TOKEN or by `hf auth login`."""
+    """Return True if an access token is set, in HF_TOKEN or by `hf auth login`."""
     return get_token() is not None

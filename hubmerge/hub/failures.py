@@ -84,7 +84,7 @@ def disk_error(error: Exception, subject: str) -> MachineError | None:
 
 
 def is_transient(failure: Exception) -> bool:
-    """Tell whether a retry can succeed."""
+    """Return True if a retry can succeed."""
     if isinstance(failure, HfHubHTTPError):
         status = status_of(failure)
         return status is None or status in TRANSIENT_STATUS
@@ -92,7 +92,7 @@ def is_transient(failure: Exception) -> bool:
 
 
 def is_anonymous(failure: Exception) -> bool:
-    """Tell whether the Hub refused a request that was sent without an access token."""
+    """Return True if the Hub refused a request that was sent without an access token."""
     return status_of(failure) == 401 and not os.environ.get("HF_OIDC_RESOURCE") and not has_token()
 
 

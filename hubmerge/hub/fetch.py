@@ -118,7 +118,7 @@ def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile,
 
 
 def is_adapter(files: Sequence[RemoteFile]) -> bool:
-    """Tell whether files belong to an adapter and not to a whole model."""
+    """Return True if files belong to an adapter and not to a whole model."""
     return any(file.path.rpartition("/")[2] == ADAPTER_CONFIG for file in files)
 
 
@@ -176,7 +176,7 @@ def remove_unfinished_downloads(path: str, kind: str = "model") -> None:
 
 
 def is_cached(path: str, commit: str, file: str) -> bool:
-    """Tell whether a file of a model repo is in the Hub cache."""
+    """Return True if a file of a model repo is in the Hub cache."""
     return isinstance(try_to_load_from_cache(path, file, revision=commit), str)
 
 

@@ -236,7 +236,7 @@ def _commit_step(repo: str, operations: list[Any], title: str, parent: str | Non
 
 
 def _has_report(repo: str, commit: str, report: bytes) -> bool:
-    """Tell whether a commit has exactly this report, so that it is the commit whose response was lost."""
+    """Return True if a commit has exactly this report, so that it is the commit whose response was lost."""
     try:
         path = api().hf_hub_download(repo, REPORT_FILE, revision=commit)
     except RemoteEntryNotFoundError:

@@ -58,7 +58,7 @@ class Collection:
         raise NotFound(f"The collection {self.slug} has no item {key!r}.")
 
     def with_item(self, item_id: str, kind: str, note: str | None) -> Collection:
-        """Give the collection with one more item at its end.
+        """Return the collection with one more item at its end.
 
         Raises:
             Conflict: it is in the collection already.
@@ -68,7 +68,7 @@ class Collection:
         return replace(self, items=(*self.items, Item(secrets.token_hex(12), item_id, kind, note)))
 
     def with_change(self, key: str, *, note: str | None, position: int | None) -> Collection:
-        """Give the collection with another note on an item, or the item at another place."""
+        """Return the collection with another note on an item, or the item at another place."""
         changed = self.item(key)
         rest = [item for item in self.items if item is not changed]
         place = self.items.index(changed) if position is None else max(0, min(position, len(rest)))
@@ -76,7 +76,7 @@ class Collection:
         return replace(self, items=tuple(rest))
 
     def without_item(self, key: str) -> Collection:
-        """Give the collection without an item."""
+        """Return the collection without an item."""
         gone = self.item(key)
         return replace(self, items=tuple(item for item in self.items if item is not gone))
 

@@ -31,7 +31,7 @@ def move_into_place(temporary: Path, final: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` against every other thread and process.
+    """Lock the file `path` against all other threads and processes.
 
     The operating system releases the lock when the process ends, also if it is killed.
     """

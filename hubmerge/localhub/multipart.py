@@ -76,7 +76,7 @@ class PartialUpload:
         return -(-self.size // self.part_bytes)
 
     def part_size(self, number: int) -> int:
-        """Give the size in bytes of part `number`."""
+        """Return the size in bytes of part `number`."""
         return min(self.part_bytes, self.size - (number - 1) * self.part_bytes)
 
 

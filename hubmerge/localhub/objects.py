@@ -27,7 +27,7 @@ def lfs_pointer(sha256: str, size: int) -> bytes:
 
 
 def is_sha256(text: str) -> bool:
-    """Tell whether `text` is 64 lower-case hex digits, and so safe as a file name."""
+    """Return True if `text` is 64 lower-case hex digits, and so safe as a file name."""
     return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
 
 
@@ -67,11 +67,11 @@ class ObjectStore:
         self._temporary = temporary
 
     def blob_path(self, oid: str) -> Path:
-        """Tell where the regular file with git blob sha1 `oid` lies."""
+        """Return the path of the regular file with the git blob SHA-1 `oid`."""
         return self._folder / "blob" / oid[:2] / oid
 
     def lfs_path(self, sha256: str) -> Path:
-        """Tell where the large file with this sha256 lies."""
+        """Return the path of the large file with this SHA-256."""
         return self._folder / "lfs" / sha256[:2] / sha256
 
     def add_blob(self, content: bytes) -> str:
@@ -82,7 +82,7 @@ class ObjectStore:
         return oid
 
     def lfs_size(self, sha256: str) -> int | None:
-        """Give the size in bytes of a stored large file, None if it is not stored."""
+        """Return the size in bytes of a stored large file, None if it is not stored."""
         try:
             return self.lfs_path(sha256).stat().st_size
         except FileNotFoundError:

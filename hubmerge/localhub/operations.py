@@ -43,7 +43,7 @@ def checked_path(path: object) -> str:
 
 
 def apply_operations(tree: Tree, operations: Sequence[Operation]) -> dict[str, FileEntry]:
-    """Give the tree after `operations`, in their order."""
+    """Return the tree after `operations`, in their order."""
     after = dict(tree)
     for operation in operations:
         path = operation.path

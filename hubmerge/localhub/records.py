@@ -16,7 +16,7 @@ from hubmerge.localhub.objects import git_oid, lfs_pointer
 
 
 def now() -> str:
-    """Give the time as the clients read it: UTC, ISO 8601, milliseconds, `Z`."""
+    """Return the time as the clients read it: UTC, ISO 8601, milliseconds, `Z`."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

@@ -52,7 +52,7 @@ class Registry:
         return Repository(self._root / "repos" / PLURALS[kind] / repo_id, lock, self._temporary)
 
     def find(self, kind: str, repo_id: str) -> Repository | None:
-        """Give the repo, None if there is none of that name."""
+        """Return the repo, None if there is none of that name."""
         try:
             repository = self._repository(kind, repo_id)
         except BadRequest:
@@ -117,7 +117,7 @@ class Registry:
             self._temporary.remove_tree(repository.folder)
 
     def move(self, repository: Repository, repo_id: str) -> Repository:
-        """Give a repo another id.
+        """Change the id of a repo.
 
         Raises:
             Conflict: there is one of that name.

@@ -55,7 +55,7 @@ class Settings:
 
 
 def is_commit_id(text: str) -> bool:
-    """Tell whether `text` is 40 lower-case hex digits."""
+    """Return True if `text` is 40 lower-case hex digits."""
     return len(text) == 40 and all(letter in "0123456789abcdef" for letter in text)
 
 
@@ -97,7 +97,7 @@ class Repository:
             yield
 
     def exists(self) -> bool:
-        """Tell whether the repo is (still) there."""
+        """Return True if the repo exists."""
         return (self.folder / "repo.json").is_file()
 
     def settings(self) -> Settings:
@@ -143,7 +143,7 @@ class Repository:
         return dict(sorted(found.items()))
 
     def ref(self, kind: str, name: str) -> str | None:
-        """Give the commit a ref points to, None if there is no such ref."""
+        """Return the commit a ref points to, None if there is no such ref."""
         try:
             return self._ref(kind, name).read_text(encoding="ascii").strip()
         except (FileNotFoundError, OSError):

@@ -31,11 +31,11 @@ class User:
     orgs: tuple[str, ...] = ()
 
     def owns(self, namespace: str) -> bool:
-        """Tell whether private repos of `namespace` are this user's to read."""
+        """Return True if private repos of `namespace` are this user's to read."""
         return self.admin or namespace == self.name or namespace in self.orgs
 
     def may_write(self, namespace: str) -> bool:
-        """Tell whether this user may create and change repos of `namespace`."""
+        """Return True if this user may create and change repos of `namespace`."""
         return self.role in ("write", "admin") and self.owns(namespace)
 
 

@@ -58,7 +58,7 @@ class Variant(Record):
 
 
 def is_sweep(value: object) -> bool:
-    """Tell whether a value is a list of plain values, not a filter list."""
+    """Return True if a value is a list of plain values, not a filter list."""
     return isinstance(value, list) and bool(value) and not any(isinstance(item, dict) for item in value)
 
 

@@ -35,7 +35,7 @@ class QuotedPaths:
 def error_answer(
     status: int, message: str, code: str | None, headers: dict[str, str], extra: dict[str, object]
 ) -> Response:
-    """Say no as the clients understand it: JSON for people, headers for programs (all there is for HEAD)."""
+    """Return a refusal in the form that clients read: JSON for people, headers for programs and for HEAD."""
     line = " ".join(message.split()).encode("latin-1", errors="replace").decode("latin-1")
     headers = {**headers, "X-Error-Message": line}
     if code is not None:

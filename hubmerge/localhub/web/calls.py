@@ -121,12 +121,12 @@ def readable(site: Site, user: User | None, kind: str, repo_id: str) -> tuple[Re
 
 
 def may_see(user: User | None, settings: Settings) -> bool:
-    """Tell whether `user` may know that the repo exists."""
+    """Return True if `user` may know that the repo exists."""
     return not settings.private or (user is not None and user.owns(settings.namespace))
 
 
 def may_read_gated(user: User | None, settings: Settings) -> bool:
-    """Tell whether `user` passes the gate."""
+    """Return True if `user` passes the gate."""
     if user is None:
         return False
     return user.owns(settings.namespace) or settings.access.get(user.name, {}).get("status") == "accepted"
@@ -148,7 +148,7 @@ def require_write(call: Call, namespace: str) -> User:
 
 
 def repo_url(call: Call, settings: Settings) -> str:
-    """Give the address of a repo's page."""
+    """Return the address of a repo's page."""
     return f"{call.endpoint}/{PREFIXES[settings.kind]}{settings.id}"
 
 

@@ -33,7 +33,7 @@ _markdown.add_render_rule("html_inline", _html)
 
 
 def pointed(address: str, attribute: str, files: str) -> str:
-    """Give the address a link or picture of a card leads to; `files` is where relative ones start, with a slash."""
+    """Return the address a link or picture of a card leads to; `files` is where relative ones start, with a slash."""
     try:
         parts = urlsplit(address)
     except ValueError:

@@ -42,7 +42,7 @@ def describe(collection: Collection, *, listed: bool = False) -> dict[str, Any]:
 
 
 def visible(call: Call, collection: Collection) -> bool:
-    """Tell whether the caller may know of a collection."""
+    """Return True if the caller may know of a collection."""
     return not collection.private or (call.user is not None and call.user.owns(collection.namespace))
 
 

@@ -31,7 +31,7 @@ def split_card(text: str) -> tuple[list[str], list[str]]:
 
 
 def card_text(text: str) -> str:
-    """Give a card without its metadata block."""
+    """Return a card without its metadata block."""
     return "\n".join(split_card(text)[1])
 
 
@@ -123,7 +123,7 @@ def parameter_counts(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
 
 
 def model_config(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
-    """Give the two fields of `config.json` a Hub shows."""
+    """Return the two fields of `config.json` a Hub shows."""
     entry = tree.get("config.json")
     if entry is None or entry.sha256:
         return None

@@ -56,7 +56,7 @@ async def file_chunks(path: Path, start: int, length: int) -> AsyncIterator[byte
 
 
 def content_type(path: str, entry: FileEntry) -> str:
-    """Say what a browser shall make of a file: pictures are shown, text is text, the rest is bytes."""
+    """Return the media type for a browser: that of pictures, plain text, or bytes."""
     guess = mimetypes.guess_type(path)[0] or ""
     if guess.startswith("image/") and guess != "image/svg+xml":
         return guess

@@ -17,7 +17,7 @@ COSTLY_FIELDS = {"siblings", "cardData"}
 
 
 def wanted_fields(call: Call) -> set[str]:
-    """Tell which of the costly fields the caller asks for."""
+    """Return the expensive fields that the caller asks for."""
     query = call.request.query_params
     fields = set(query.getlist("expand"))
     if call.flag("full"):
@@ -28,7 +28,7 @@ def wanted_fields(call: Call) -> set[str]:
 
 
 def fits(call: Call, described: dict[str, Any]) -> bool:
-    """Tell whether a repo passes the filters of the query; several of a kind must all fit."""
+    """Return True if a repo passes the filters of the query; several of a kind must all fit."""
     query = call.request.query_params
     if query.get("author") not in (None, described["author"]):
         return False

@@ -39,17 +39,17 @@ class PageRoute(Route):
 
 
 def repo_address(settings: Settings) -> str:
-    """Give the path of a repo's page."""
+    """Return the path of a repo's page."""
     return f"/{PREFIXES[settings.kind]}{settings.id}"
 
 
 def tree_address(settings: Settings, revision: str, folder: str = "") -> str:
-    """Give the path of the page of a revision, or of a folder at it."""
+    """Return the path of the page of a revision, or of a folder at it."""
     return f"{repo_address(settings)}/tree/{quote(revision, safe='')}" + (f"/{quote(folder)}" if folder else "")
 
 
 def files_address(settings: Settings, revision: str) -> str:
-    """Give the path the files of a revision are served below, with a slash at its end."""
+    """Return the path the files of a revision are served below, with a slash at its end."""
     return f"{repo_address(settings)}/resolve/{quote(revision, safe='')}/"
 
 
@@ -200,12 +200,12 @@ def repo(call: Call) -> Response:
 
 
 def missing(wanted: str, there: list[Html]) -> Response:
-    """Say what is missing, and what there is instead."""
+    """Return the page about something that is missing, with what exists instead."""
     return html_page("Not found", [tag("h1", "Not found"), tag("p", wanted), *there], status=404)
 
 
 def wants_page(request: Request) -> bool:
-    """Tell a browser on a wrong address from a program."""
+    """Return True if the request comes from a browser and not from a program."""
     parts = request.scope["path"].strip("/").split("/")
     return (
         request.method in ("GET", "HEAD")

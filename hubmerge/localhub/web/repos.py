@@ -70,7 +70,7 @@ def delete(call: Call) -> Any:
 
 
 def move(call: Call) -> Any:
-    """Give a repo another id."""
+    """Change the id of a repo."""
     user = call.login()
     data = call.json()
     kind = str(data.get("type") or "model")
@@ -211,7 +211,7 @@ def paths_info(call: Call) -> Any:
 
 
 def whoami(call: Call) -> Any:
-    """Tell the caller who they are."""
+    """Return the account of the caller."""
     user = call.login()
     return {
         "type": "user",

@@ -46,7 +46,7 @@ def is_large(path: str, size: int, sample: bytes) -> bool:
 
 
 def preupload(call: Call) -> Any:
-    """Tell for each file which way it goes, and what the repo holds in its place now."""
+    """Return for each file the way to upload it, and the file that the repo has in its place."""
     repository, _, _ = contributor(call)
     tree = repository.tree(repository.resolve(call.params["revision"]))
     answers = []
@@ -65,7 +65,7 @@ def preupload(call: Call) -> Any:
 
 
 def lfs_batch(call: Call) -> Any:
-    """Say where the bytes of each large file go; nothing for those that are stored already."""
+    """Return the upload address of each large file; none for files that are stored already."""
     repository, _ = call.readable()
     del repository
     if call.login().role == "read":
@@ -95,7 +95,7 @@ def lfs_batch(call: Call) -> Any:
 
 
 def upload_action(call: Call, sha256: str, size: int, *, multipart: bool) -> dict[str, Any]:
-    """Give the address or the addresses to upload a large file to; they carry their own permission."""
+    """Return the address or the addresses for the upload of a large file; they contain their own permission."""
     parts = call.site.multiparts
     if not multipart or size <= parts.part_bytes:
         signature = call.site.users.sign(f"{sha256} {size}")

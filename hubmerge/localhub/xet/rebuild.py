@@ -23,7 +23,7 @@ class Xorbs:
         self._temporary = temporary
 
     def path(self, name: str) -> Path:
-        """Tell where a xorb lies."""
+        """Return the path of a xorb."""
         return self._folder / name[:2] / name
 
     def receive(self) -> IncomingFile:
