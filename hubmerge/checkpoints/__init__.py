@@ -20,6 +20,7 @@ from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.planning.load_check import check_loads
 from hubmerge.checkpoints.planning.matrices import MatrixRule, weight_matrices
 from hubmerge.checkpoints.planning.merge_plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
+from hubmerge.checkpoints.planning.published_config import PublishedConfig, published_config
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "MergePlan",
     "Origin",
     "PlannedTensor",
+    "PublishedConfig",
     "SafetensorsReader",
     "SafetensorsWriter",
     "Selection",
@@ -64,6 +66,7 @@ __all__ = [
     "open_headers",
     "parse_header",
     "plan_shards",
+    "published_config",
     "read_adapter_config",
     "read_index",
     "weight_matrices",

@@ -17,7 +17,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from hubmerge.checkpoints import Checkpoint
-from hubmerge.checkpoints.planning.heads import class_names as classes_of
+from hubmerge.checkpoints.planning.class_names import class_names as classes_of
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.classes import check_finite, read_classes, score_classes, task_place
 from hubmerge.evaluation.labels import letters

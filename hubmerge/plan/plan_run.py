@@ -10,10 +10,12 @@ from hubmerge.checkpoints import (
     Checkpoint,
     MatrixRule,
     MergePlan,
+    PublishedConfig,
     align,
     check_config,
     check_loads,
     make_plan,
+    published_config,
     weight_matrices,
 )
 from hubmerge.errors import CheckpointError
@@ -68,12 +70,14 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
     )
     written, original = _written_tensors(recipe, merge, base, next(iter(aligned.values())))
     check_config(original.config, base.tensors, original.origin)
+    published = published_config(original, written.tensors, out_dtype(recipe))
     return RunPlan(
         stream=stream,
         first_step=first_step,
         merge=merge,
         written=written,
-        config=original.config,
+        config=published.content,
+        quantized=published.quantized,
         sources=tuple(_planned_sources(stream, headers, merge)),
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
         ignored=tuple(
@@ -83,7 +87,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
                 for tensor in checkpoint.ignored
             )
         ),
-        loading=_check_loads(written, original, whole=original is base),
+        loading=(*published.notes, *_check_loads(published, written, original, whole=original is base)),
     )
 
 
@@ -170,12 +174,14 @@ def _written_tensors(
     return replace(merge, tensors=merge.merged, left_out=()), checkpoint
 
 
-def _check_loads(written: MergePlan, original: Checkpoint, *, whole: bool) -> tuple[str, ...]:
-    """Check that the written model loads, and return notes on how it does."""
+def _check_loads(config: PublishedConfig, written: MergePlan, original: Checkpoint, *, whole: bool) -> tuple[str, ...]:
+    """Check that the written model loads with the config that is written, and return notes on how it does."""
+    if config.quantized:
+        return ("loading of the merged model is not checked: it keeps quantized tensors of the base model",)
     shapes = {tensor.name: tensor.shape for tensor in written.tensors}
     stored = {name: info.shape for name, info in original.tensors.items()}
     try:
-        return check_loads(original.config, shapes, stored, original.origin)
+        return check_loads(config.content, shapes, stored, original.origin)
     except CheckpointError as error:
         if whole:
             raise

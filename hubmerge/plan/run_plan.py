@@ -48,7 +48,8 @@ class RunPlan:
         first_step: First missing step.
         merge: The merged and the kept tensors.
         written: The tensors of `merge` that the files of the merged model contain.
-        config: The config.json of the merged model.
+        config: The config.json of the merged model, as it is written.
+        quantized: True if the merged model keeps quantized tensors of the base model.
         sources: The base model, then the checkpoint of every step.
         alignments: Places of the tensors of each checkpoint in the base model, by missing step.
         ignored: Tensors of the checkpoints that are not merged, with reasons.
@@ -60,6 +61,7 @@ class RunPlan:
     merge: MergePlan
     written: MergePlan
     config: Mapping[str, Any]
+    quantized: bool
     sources: tuple[PlannedSource, ...]
     alignments: Mapping[int, Alignment]
     ignored: tuple[str, ...]

@@ -12,7 +12,7 @@ from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.executor.write_model import MAX_SHARD_BYTES
 from hubmerge.report.report import RunReport, Scores
 from hubmerge.run import model_folder
-from hubmerge.run.measures import rounding_warnings
+from hubmerge.run.measures import by_name_warnings, rounding_warnings
 from hubmerge.run.metadata_files import write_metadata_files
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
@@ -39,7 +39,10 @@ class FinishStage:
             EvaluationError: A task does not fit the dataset or the model.
             MachineError: The folder cannot be written.
         """
-        report = record_steps(self.context.stream, batch.steps, batch.merged_state, so_far)
+        plan = self.context.plan.merge
+        report = record_steps(
+            self.context.stream, batch.steps, batch.merged_state, so_far, notes=by_name_warnings(plan)
+        )
         if self.context.stream.needs_model(batch.last):
             report = self._finish_model(batch, report, folder)
         return replace(batch, report=report)
@@ -75,8 +78,8 @@ class FinishStage:
             )
         for warning in rounding_warnings(written.rounding, {tensor.out_dtype for tensor in plan.merged}):
             context.progress.note(f"warning: step {batch.last}: {warning}")
-        model_folder.copy_auxiliary_files(context.base_folder, folder)
-        model_folder.write_config(context.plan.config, folder, out_dtype=recipe.out_dtype or recipe.dtype)
+        model_folder.copy_auxiliary_files(context.base_folder, folder, quantized=context.plan.quantized)
+        model_folder.write_config(context.plan.config, folder)
         model_folder.check_written(folder, plan.specs)
         return written
 

@@ -7,8 +7,11 @@ from typing import Any
 
 import torch
 
+from hubmerge.checkpoints import MergePlan
+from hubmerge.checkpoints.planning.name_rule import DESCRIPTION
 from hubmerge.executor.stats.stats import StepStats
 from hubmerge.report.report import MatrixStats, Spread, StepSimilarity, TensorSummary
+from hubmerge.support.text import counted
 
 CLOSE = 0.25
 """Cosine of task vectors from which a step is reported as close to another. Unrelated tasks have cosines near 0, two
@@ -78,6 +81,14 @@ def similarity_warnings(stats: StepStats, names: Sequence[str]) -> list[str]:
         else "the method adds it without projection"
     )
     return [f"the task vector of {names[stats.step - 1]} is close to that of {' and '.join(close)}: {effect}"]
+
+
+def by_name_warnings(plan: MergePlan) -> list[str]:
+    """Return a warning if the class of the base model is not known, and weight matrices were found by name alone."""
+    if plan.no_class is None:
+        return []
+    count = counted(plan.counts["merge-matrix"], "weight matrix", "weight matrices")
+    return [f"{count} found by name, not by the model's class ({plan.no_class}): {DESCRIPTION}"]
 
 
 def rounding_warnings(rounding: float | None, dtypes: Iterable[torch.dtype]) -> list[str]:

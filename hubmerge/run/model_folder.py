@@ -15,29 +15,30 @@ from hubmerge.stream.sources import local_auxiliary_files
 from hubmerge.support.names import CARD_FILE
 
 _WRITTEN_FILES = frozenset({CONFIG_FILE, CARD_FILE})
+_QUANTIZATION_FILES = frozenset(
+    {"quantize_config.json", "quant_config.json", "hf_quant_config.json", "quantization_config.json"}
+)
+"""Settings of quantized formats beside config.json, which inference servers read."""
 
 
-def copy_auxiliary_files(base_folder: Path, folder: Path) -> None:
-    """Copy tokenizer, processor, generation, template, module and license files of the base model unchanged."""
-    for name in sorted(local_auxiliary_files(base_folder) - _WRITTEN_FILES):
+def copy_auxiliary_files(base_folder: Path, folder: Path, *, quantized: bool = True) -> None:
+    """Copy tokenizer, processor, generation, template, module and license files of the base model unchanged.
+
+    Args:
+        base_folder: Folder of the base model.
+        folder: Folder of the merged model.
+        quantized: False if the merged model has no quantized weights. Settings of quantized formats are not copied.
+    """
+    left_out = _WRITTEN_FILES if quantized else _WRITTEN_FILES | _QUANTIZATION_FILES
+    for name in sorted(local_auxiliary_files(base_folder) - left_out):
         if not name.startswith("hubmerge."):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(base_folder / name, folder / name)
 
 
-def write_config(config: Mapping[str, Any], folder: Path, *, out_dtype: str | None) -> None:
-    """Write config.json.
-
-    Args:
-        config: The config.
-        folder: Folder of the merged model.
-        out_dtype: Dtype of the weights, None to leave the dtype in the config unchanged.
-    """
-    written = dict(config)
-    if out_dtype is not None:
-        written.pop("torch_dtype", None)
-        written["dtype"] = out_dtype
-    (folder / CONFIG_FILE).write_text(json.dumps(written, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def write_config(config: Mapping[str, Any], folder: Path) -> None:
+    """Write config.json: the config of the plan, whose loading was checked, and nothing else."""
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def check_written(folder: Path, specs: Collection[TensorSpec]) -> None:

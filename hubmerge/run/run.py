@@ -17,6 +17,7 @@ from hubmerge.report.report import RunReport, StepReport
 from hubmerge.run.batches import batches_from
 from hubmerge.run.fetch_stage import FetchStage
 from hubmerge.run.finish_stage import FinishStage
+from hubmerge.run.measures import by_name_warnings
 from hubmerge.run.merge_stage import MergeStage
 from hubmerge.run.output_folder import OutputFolder
 from hubmerge.run.pipeline import Pipeline, Stages
@@ -196,7 +197,7 @@ class Run:
     def _prepare(self, begin: int) -> RunContext:
         """Plan the steps from `begin` on, check the free disk space and fetch the base model."""
         plan = plan_steps(self.stream, begin, self._progress)
-        for line in plan.loading:
+        for line in (*plan.loading, *(f"warning: {warning}" for warning in by_name_warnings(plan.merge))):
             self._progress.note(line)
         check_room(plan, self.workspace.folder, fetch.hub_cache())
         with self._progress.stage("fetch the base model", unit="bytes"):

@@ -63,7 +63,9 @@ def read_stats(folder: Path) -> dict[int, StepStats]:
     return {step.step: step for step in stats}
 
 
-def record_steps(stream: Stream, steps: range, state: MergeState, so_far: RunReport) -> RunReport:
+def record_steps(
+    stream: Stream, steps: range, state: MergeState, so_far: RunReport, *, notes: Sequence[str] = ()
+) -> RunReport:
     """Return a report with merged steps added.
 
     Args:
@@ -71,12 +73,16 @@ def record_steps(stream: Stream, steps: range, state: MergeState, so_far: RunRep
         steps: Steps of a batch.
         state: State after the last of them, with the statistics of all.
         so_far: Report up to the step before them.
+        notes: Warnings about the plan of the steps. A warning that an earlier step has is not repeated.
     """
     stats = read_stats(state.folder)
     report = so_far
     for step in steps:
         kept = step == state.step and stream.needs_state(step)
-        report = report.with_step(_merged_report(stream, stats[step], state.digest if kept else None)).until(step)
+        known = {warning for earlier in report.steps for warning in earlier.warnings}
+        merged = _merged_report(stream, stats[step], state.digest if kept else None)
+        merged = replace(merged, warnings=(*(note for note in notes if note not in known), *merged.warnings))
+        report = report.with_step(merged).until(step)
     return report
 
 

@@ -62,7 +62,7 @@ def without(tensors: Mapping[str, torch.Tensor], names: Iterable[str]) -> dict[s
 
 def selection_in(error: CheckpointError) -> Selection:
     """Return the rule in the hint of an error."""
-    found = re.search(r"tensors: \{.*\}", error.hint or "")
+    found = re.search(r"tensors: \{.*?\}", error.hint or "")
     assert found is not None, error.hint
     rules = yaml.safe_load(found[0])["tensors"]
     return Selection(**{key: tuple(globs) for key, globs in rules.items()})

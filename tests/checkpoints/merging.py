@@ -21,6 +21,7 @@ from hubmerge.checkpoints import (
     check_ties,
     make_plan,
     open_checkpoint,
+    published_config,
     weight_matrices,
 )
 from hubmerge.executor import ExecutorContext, Merge, StepInput, StepStats, merge_steps, write_merged
@@ -82,7 +83,7 @@ def merge(
     merged.mkdir()
     written = write_merged(base, state, plan, merged, context=ONE_THREAD)
     copy_auxiliary_files(base_folder, merged)
-    write_config(base.config, merged, out_dtype=None if out_dtype is None else str(out_dtype).removeprefix("torch."))
+    write_config(published_config(base, plan.tensors, out_dtype).content, merged)
     check_written(merged, plan.specs)
     check_loads_whole(merged)
     return Merged(merged, plan, rule, stats, written.rounding)

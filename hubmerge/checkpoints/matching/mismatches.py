@@ -9,19 +9,11 @@ from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.components import component_of, layers_of, patterns_for, stack_of
 from hubmerge.checkpoints.matching.experts import experts_mismatch
 from hubmerge.checkpoints.matching.names import Renaming, nearest, parameter_shapes
+from hubmerge.checkpoints.matching.quantized_names import is_quantized_part
 from hubmerge.checkpoints.matching.selection import Selection
 from hubmerge.checkpoints.tensors import describe_shape
 from hubmerge.errors import CheckpointError
 from hubmerge.support.text import listed
-
-_QUANTIZED_PARTS = frozenset(
-    {
-        *("qweight", "qzeros", "g_idx"),
-        *("weight_packed", "weight_scale", "weight_scale_inv", "weight_scales", "weight_zero_point", "input_scale"),
-        *("SCB", "absmax", "quant_map"),
-    }
-)
-"""Last parts of tensor names that only quantized formats have."""
 
 _OTHER_BASE = "set base_model to the model that this checkpoint was fine-tuned from"
 
@@ -106,8 +98,8 @@ class Mismatches:
         settings = self.checkpoint.config.get("quantization_config")
         method = settings.get("quant_method") if isinstance(settings, Mapping) else None
         for owner in (self.checkpoint, self.base):
-            part = next((name for name in owner.tensors if name.rpartition(".")[2] in _QUANTIZED_PARTS), None)
-            if part is not None or (owner is self.checkpoint and settings):
+            part = next((name for name in owner.tensors if is_quantized_part(name, owner.tensors)), None)
+            if part is not None or (owner is self.checkpoint and settings and self._has_other_parts()):
                 cause = f"tensor {part!r} belongs to" if part is not None else "its config.json sets"
                 named = f" ({method})" if owner is self.checkpoint and isinstance(method, str) else ""
                 return owner.origin.error(
@@ -116,6 +108,11 @@ class Mismatches:
                     tensor=part,
                 )
         return None
+
+    def _has_other_parts(self) -> bool:
+        """Return True if a module of the checkpoint has other tensors in the place of the base model's."""
+        modules = {target.rpartition(".")[0] for name in self.unexpected for target in self.renaming.candidates(name)}
+        return any(name.rpartition(".")[0] in modules for name in self.missing)
 
     def _mostly_mismatched(self) -> bool:
         expected = sum(self.selection.covers(name) for name in parameter_shapes(self.base.tensors))

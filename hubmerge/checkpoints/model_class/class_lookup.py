@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.util
+import json
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 _CLASSES = "transformers.models.auto.modeling_auto"
@@ -23,6 +28,10 @@ _NOT_STRUCTURE = {
     "torch_dtype",
     "dtype",
 }
+# transformers 5 writes floats that JSON does not have as {"__float__": "Infinity"}.
+_FLOAT_KEY = "__float__"
+_FLOATS = ("Infinity", "-Infinity", "NaN")
+_NOT_LOADED = _NOT_STRUCTURE - {"quantization_config", "torch_dtype", "dtype"}
 
 
 @dataclass(frozen=True)
@@ -58,8 +67,21 @@ def named_class(config: Mapping[str, Any]) -> Any:
     import transformers
 
     named = next(iter(_architectures(config)), None)
-    found: Any = getattr(transformers, named, None) if isinstance(named, str) else None
+    if not isinstance(named, str):
+        return None
+    found: Any = getattr(transformers, named, None) or getattr(_modeling_module(config), named, None)
     return found if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel) else None
+
+
+def _modeling_module(config: Mapping[str, Any]) -> Any:
+    """Return the module with the classes of a `model_type`, also those that transformers does not export; else None."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    model_type = config.get("model_type")
+    if not isinstance(model_type, str) or model_type not in CONFIG_MAPPING:
+        return None
+    name = CONFIG_MAPPING[model_type].__module__.replace(".configuration_", ".modeling_")
+    return importlib.import_module(name) if importlib.util.find_spec(name) is not None else None
 
 
 def bare_class(model_type: str) -> Any:
@@ -75,11 +97,52 @@ def bare_class(model_type: str) -> Any:
 
 def structure_only(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return a config without the keys that name code, kernels, dtypes or files elsewhere."""
-    return {
-        key: structure_only(value) if isinstance(value, Mapping) else value
-        for key, value in config.items()
-        if key not in _NOT_STRUCTURE
-    }
+    return _without(config, _NOT_STRUCTURE)
+
+
+def without_code(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config without the keys that name code, kernels or files elsewhere: what is left is loaded as it is."""
+    return _without(config, _NOT_LOADED)
+
+
+def _without(config: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    return {key: _value_without(value, keys) for key, value in config.items() if key not in keys}
+
+
+def _value_without(value: Any, keys: Collection[str]) -> Any:
+    if isinstance(value, list):
+        return [_value_without(one, keys) for one in value]
+    if not isinstance(value, Mapping):
+        return value
+    number = value.get(_FLOAT_KEY) if len(value) == 1 else None
+    return float(number) if number in _FLOATS else _without(value, keys)
+
+
+@contextmanager
+def config_folder(config: Mapping[str, Any]) -> Iterator[str]:
+    """Write a config.json into a temporary folder, for transformers to read it with its own loader, silently.
+
+    The loader does more than to parse JSON: transformers 5 writes infinite numbers as `{"__float__": "Infinity"}`.
+    """
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        yield folder
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Turn off the messages and progress bars of transformers."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(logging.CRITICAL)
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def import_classes() -> None:

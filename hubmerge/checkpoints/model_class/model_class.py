@@ -16,6 +16,7 @@ import torch
 from hubmerge.checkpoints.model_class.class_lookup import (
     UnknownClass,
     bare_class,
+    config_folder,
     import_classes,
     named_class,
     structure_only,
@@ -90,9 +91,14 @@ def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> 
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     version = f"transformers {transformers.__version__}"
+    if model_type not in CONFIG_MAPPING:
+        return UnknownClass(f"{version} has no class for the model_type {model_type!r}")
     try:
-        model_config = CONFIG_MAPPING[model_type].from_dict(structure_only(config))
+        with config_folder(structure_only(config)) as folder:
+            model_config = CONFIG_MAPPING[model_type].from_pretrained(folder, local_files_only=True)
         found = named_class(config) or bare_class(model_type)
+        if found is None:
+            return UnknownClass(f"{version} has no class for the model_type {model_type!r}")
         model = _build(found, model_config)
         own_names = _own_names(model, names)
     except Exception as error:  # a config is free text: the errors of a class have no common type

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.selection import Selection
-from hubmerge.checkpoints.planning.matrices import MatrixRule, is_lookup_table
+from hubmerge.checkpoints.planning.class_names import class_count, distinct_class_names, head_modules
+from hubmerge.checkpoints.planning.matrices import MatrixRule
+from hubmerge.checkpoints.planning.name_rule import is_lookup_table
 from hubmerge.errors import CheckpointError
-from hubmerge.support.text import listed
+from hubmerge.support.text import counted, listed
+
+_UNKNOWN_HEADS = ("head.*", "head_dist.*", "fc.*", "last_linear.*", "classif.*", "output_layer.*")
+"""Names of heads in models that transformers does not know, if their configs do not say how many classes they have."""
 
 HEADS = ("classifier", "classifier.*", "*_classifier.*", "score.*", "classification_head.*", "logits_proj.*")
 # Start and end of an answer: equal in all models, though transformers counts them as classes.
 _SAME_EVERYWHERE = ("qa_outputs.*", "*.qa_outputs.*")
-_UNNAMED = re.compile(r"LABEL_\d+")
-_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.)+")
+_WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|timm_model\.)+")
 
 
 def check_heads(
@@ -26,11 +31,12 @@ def check_heads(
     """Check that no tensor to be merged is in a classification head, unless all models have the same classes.
 
     A head is every tensor that the model's class makes larger for more classes, or that has the name of a head. Of
-    tensors that the class does not have, it is also one with as many rows as there are classes.
+    tensors that the class does not have, it is also one of the modules that timm's config names (`classifier`), or
+    else one with as many rows as there are classes.
 
-    The classes are those that config.json names (`id2label`). Default names (LABEL_0, LABEL_1, ...) do not count, nor
-    does the config of an adapter's model for a head that the adapter saved. A recipe overrides the check if it
-    includes "*", or includes a head by a glob that matches nothing else.
+    The classes are those that config.json names (`id2label`, `label_names`). Names that only count (LABEL_0, LABEL_1,
+    ... or 0, 1, ...) do not count, nor does the config of an adapter's model for a head that the adapter saved. A
+    recipe overrides the check if it includes "*", or includes a head by a glob that matches nothing else.
 
     Args:
         merged: the names of the tensors to be merged.
@@ -42,53 +48,72 @@ def check_heads(
     Raises:
         CheckpointError: a checkpoint's classes are unknown, or are not those of the base model.
     """
-    expected = class_names(base.config)
-    named = [class_names(checkpoint.config) for checkpoint in checkpoints]
-    counts = {len(classes) for classes in (expected, *named) if classes is not None}
-    heads = {name for name in base.tensors if _is_head(name, base, rule, counts)}
+    expected = distinct_class_names(base.config)
+    named = [distinct_class_names(checkpoint.config) for checkpoint in checkpoints]
+    known = _Known.of([base, *checkpoints])
+    heads = {name for name in base.tensors if _is_head(name, base, rule, known)}
     body = [name for name in base.tensors if name not in heads]
     allowed = [glob for glob in selection.include if glob == "*" or not any(fnmatchcase(name, glob) for name in body)]
-    for name in merged:
-        if name not in heads or any(fnmatchcase(name, glob) for glob in allowed):
-            continue
+    names = [name for name in merged if name in heads and not any(fnmatchcase(name, glob) for glob in allowed)]
+    globs = list(dict.fromkeys(_glob_for(name, body) for name in names))
+    for name in names:
         for checkpoint, classes in zip(checkpoints, named, strict=True):
             if expected is None or classes != expected or checkpoint.tensors[name].saved_in_adapter:
-                raise _other_classes(name, base, checkpoint, selection, _glob_for(name, body))
+                raise _other_classes(name, base, checkpoint, selection, globs)
 
 
 def _other_classes(
-    name: str, base: Checkpoint, checkpoint: Checkpoint, selection: Selection, glob: str
+    name: str, base: Checkpoint, checkpoint: Checkpoint, selection: Selection, globs: Sequence[str]
 ) -> CheckpointError:
-    """Return the error for a head whose classes are unknown or differ; `glob` matches the head."""
+    """Return the error for a head whose classes are unknown or differ; `globs` match all heads."""
     in_adapter = checkpoint.tensors[name].saved_in_adapter
     found = "classes that an adapter does not name" if in_adapter else _described(checkpoint.config)
-    merge = selection.including([*selection.include, glob] if selection.include else ["*"])
+    merge = selection.including([*selection.include, *globs] if selection.include else ["*"])
     return checkpoint.origin.error(
         f"{name!r} belongs to a classification head for {found}, but the head of the base model "
         f"{base.label} is for {_described(base.config)}",
-        hint=f"keep the base model's head: {selection.excluding([glob])}; or, if both heads have the same classes in "
+        hint=f"keep the base model's head: {selection.excluding(globs)}; or, if both heads have the same classes in "
         f"the same order, merge it: {merge}",
         tensor=name,
     )
 
 
-def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return the classes that a config names, in order; None if it names none."""
-    labels = config.get("id2label")
-    if not isinstance(labels, Mapping) or not labels or not all(str(key).isdecimal() for key in labels):
-        return None
-    names = tuple(str(labels[key]) for key in sorted(labels, key=int))
-    return None if all(_UNNAMED.fullmatch(name) for name in names) else names
+@dataclass(frozen=True)
+class _Known:
+    """Facts about heads that the configs of the base model and of the checkpoints have.
+
+    Attributes:
+        counts: the numbers of classes.
+        modules: the modules that are heads.
+    """
+
+    counts: frozenset[int]
+    modules: frozenset[str]
+
+    @classmethod
+    def of(cls, models: Sequence[Checkpoint]) -> _Known:
+        counts = (class_count(model.config) for model in models)
+        modules = (module for model in models for module in head_modules(model.config))
+        return cls(frozenset(count for count in counts if count is not None), frozenset(modules))
 
 
-def _is_head(name: str, base: Checkpoint, rule: MatrixRule, counts: Collection[int]) -> bool:
+def _is_head(name: str, base: Checkpoint, rule: MatrixRule, known: _Known) -> bool:
     plain = _WRAPPERS.sub("", name)
     if any(fnmatchcase(plain, glob) for glob in _SAME_EVERYWHERE):
         return False
     if name in rule.heads or any(fnmatchcase(plain, glob) for glob in HEADS):
         return True
     shape = base.tensors[name].shape
-    return name in rule.unknown and not is_lookup_table(name) and bool(shape) and shape[0] in counts
+    if name not in rule.unknown or not shape or is_lookup_table(name):
+        return False
+    usual = any(fnmatchcase(plain, glob) for glob in _UNKNOWN_HEADS)
+    if known.modules:
+        named = any(plain.startswith(f"{module}.") for module in known.modules)
+        return named or (usual and shape[0] in known.counts)
+    if known.counts:
+        return shape[0] in known.counts
+    # A text model's head has a row for each token, and tokens are not classes.
+    return usual and shape[0] != base.config.get("vocab_size")
 
 
 def _glob_for(name: str, body: Collection[str]) -> str:
@@ -102,10 +127,11 @@ def _glob_for(name: str, body: Collection[str]) -> str:
 
 
 def _described(config: Mapping[str, Any]) -> str:
-    classes = class_names(config)
+    classes, count = distinct_class_names(config), class_count(config)
     if classes is not None:
         return listed(classes, most=4)
-    labels = config.get("id2label")
-    single = isinstance(labels, Mapping) and len(labels) == 1
-    kind = "a quantity" if single or config.get("problem_type") == "regression" else "classes"
+    if count == 1 or config.get("problem_type") == "regression":
+        kind = "a quantity"
+    else:
+        kind = "classes" if count is None else counted(count, "class", "classes")
     return f"{kind} that its config.json does not name"

@@ -12,10 +12,8 @@ from typing import Any
 from hubmerge.checkpoints.matching.names import Shapes, best_renamings, parameter_shapes
 from hubmerge.checkpoints.model_class.class_lookup import UnknownClass
 from hubmerge.checkpoints.model_class.model_class import find_model_class
+from hubmerge.checkpoints.planning.name_rule import DESCRIPTION, matrices_by_name
 from hubmerge.checkpoints.tensors import TensorInfo
-
-_LOOKUP_TABLES = ("embed", "wte", "wpe", "shared", "relative_attention_bias")
-_BY_NAME = "2-D tensors named `.weight` that are no embedding by their name"
 
 
 @dataclass(frozen=True)
@@ -28,6 +26,7 @@ class MatrixRule:
         ties: tied tensors of the model's class: alias to owner.
         heads: tensors whose shape depends on the number of classes.
         unknown: tensors that the class does not have.
+        no_class: the reason why there is no class, and all tensors were sorted by name; None if there is a class.
     """
 
     matrices: frozenset[str]
@@ -35,6 +34,7 @@ class MatrixRule:
     ties: Mapping[str, str]
     heads: frozenset[str] = frozenset()
     unknown: frozenset[str] = frozenset()
+    no_class: str | None = None
 
     def is_matrix(self, name: str) -> bool:
         """Return True if the tensor is the weight of a linear layer, or the joined weights of several experts."""
@@ -53,7 +53,7 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
         tensors: the tensors in the model's files.
     """
     shapes = parameter_shapes(tensors)
-    by_name = {name for name, shape in shapes.items() if _looks_like_a_matrix(name, shape)}
+    by_name = matrices_by_name(shapes, config)
     found = find_model_class(config, shapes)
     if isinstance(found, UnknownClass):
         return _rule_by_name(by_name, shapes, found.reason)
@@ -73,7 +73,7 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
     heads = {name for own in found.heads if (name := in_file(own)) is not None}
     description = f"Weight matrices: the linear layers of {found.name}"
     if unknown:
-        description += f"; of {len(unknown)} of {len(shapes)} tensors that it does not have, {_BY_NAME}"
+        description += f"; of {len(unknown)} of {len(shapes)} tensors that it does not have, {DESCRIPTION}"
     ties = {
         in_file(alias) or next(renaming.candidates(alias)): in_file(owner) or next(renaming.candidates(owner))
         for alias, owner in found.ties.items()
@@ -83,16 +83,5 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
 
 
 def _rule_by_name(by_name: set[str], shapes: Shapes, reason: str) -> MatrixRule:
-    return MatrixRule(frozenset(by_name), f"Weight matrices: {_BY_NAME} ({reason}).", {}, unknown=frozenset(shapes))
-
-
-def is_lookup_table(name: str) -> bool:
-    """Return True if a tensor is an embedding by its name."""
-    return any(word in part for part in name.lower().split(".") for word in _LOOKUP_TABLES)
-
-
-def _looks_like_a_matrix(name: str, shape: tuple[int, ...]) -> bool:
-    parts = name.lower().split(".")
-    if len(shape) == 3:
-        return "experts" in parts and not parts[-1].endswith("bias")
-    return len(shape) == 2 and parts[-1] == "weight" and not is_lookup_table(name)
+    description = f"Weight matrices: {DESCRIPTION} ({reason})."
+    return MatrixRule(frozenset(by_name), description, {}, unknown=frozenset(shapes), no_class=reason)

@@ -18,7 +18,7 @@ from hubmerge.checkpoints.matching.names import buffer_reason, nearest
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection, glob_hint
 from hubmerge.checkpoints.planning.heads import check_heads
 from hubmerge.checkpoints.planning.matrices import MatrixRule
-from hubmerge.checkpoints.planning.quantized import is_quantized
+from hubmerge.checkpoints.planning.quantized import is_quantized, quantization_method
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 from hubmerge.errors import CheckpointError
 
@@ -83,11 +83,13 @@ class MergePlan:
         tensors: the tensors to be written, in the order of the base model's files.
         left_out: tied tensors of the base model's files that are not written: alias and owner.
         matrix_rule: the rule by which weight matrices were found, a sentence.
+        no_class: the reason why weight matrices were found by name alone; None if the model's class is known.
     """
 
     tensors: tuple[PlannedTensor, ...]
     left_out: tuple[tuple[str, str], ...]
     matrix_rule: str
+    no_class: str | None = None
 
     @property
     def merged(self) -> tuple[PlannedTensor, ...]:
@@ -169,7 +171,7 @@ def make_plan(
         if info.name not in dropped
     )
     check_heads([tensor.name for tensor in tensors if tensor.merged], base, checkpoints, rule, selection)
-    plan = MergePlan(tensors, left_out, rule.description)
+    plan = MergePlan(tensors, left_out, rule.description, rule.no_class)
     if not plan.merged:
         raise base.origin.error(
             "nothing to merge: no checkpoint has a tensor that `tensors` in the recipe covers",
@@ -214,9 +216,15 @@ def _planned(
 
 
 def _quantized(info: TensorInfo, owner: Checkpoint) -> CheckpointError:
-    dtype = str(info.dtype).removeprefix("torch.")
+    method = quantization_method(owner.config)
+    named = "" if method is None else f" ({method})"
+    if info.dtype.is_floating_point and info.dtype.itemsize > 1:
+        cause = f"belongs to a quantized format{named}, which cannot be merged"
+    else:
+        dtype = str(info.dtype).removeprefix("torch.")
+        cause = f"is stored as {dtype}, in a quantized format{named} that cannot be merged"
     return owner.origin.error(
-        f"tensor {info.name!r} is stored as {dtype}, in a quantized format that cannot be merged",
+        f"tensor {info.name!r} {cause}",
         hint="merge an unquantized version of this model",
         tensor=info.name,
     )

@@ -6,18 +6,21 @@ It runs on torch's meta device: with tensors without values, and no code but tra
 from __future__ import annotations
 
 import json
-import tempfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from hubmerge.checkpoints.matching.components import layers_of, stack_of
 from hubmerge.checkpoints.matching.names import Shapes
-from hubmerge.checkpoints.model_class.class_lookup import UnknownClass, find_class, import_classes, structure_only
+from hubmerge.checkpoints.model_class.class_lookup import (
+    UnknownClass,
+    config_folder,
+    find_class,
+    import_classes,
+    without_code,
+)
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.support import memo
 
@@ -67,7 +70,7 @@ def load_without_values(config: Mapping[str, Any], shapes: Shapes, origin: Origi
     Raises:
         CheckpointError: transformers cannot build the class from the config.
     """
-    structure = structure_only(config)
+    structure = without_code(config)
     question = json.dumps([structure, sorted(shapes.items())], sort_keys=True).encode()
     result: LoadResult | UnknownClass | None = memo.get(_KIND, question, LoadResult)
     if result is None:
@@ -83,8 +86,7 @@ def _load(structure: Mapping[str, Any], shapes: Shapes, origin: Origin) -> LoadR
     if isinstance(found, UnknownClass):
         return found
     try:
-        with tempfile.TemporaryDirectory() as folder, _quiet():
-            (Path(folder) / "config.json").write_text(json.dumps(structure), encoding="utf-8")
+        with config_folder(structure) as folder:
             model, info = found.from_pretrained(
                 None,
                 config=folder,
@@ -127,22 +129,6 @@ def _result(class_name: str, parameters: set[str], info: Mapping[str, Any]) -> L
         missing_layers=absent,
         unexpected_layers=further,
     )
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Turn off the messages and progress bars of transformers."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity(logging.CRITICAL)
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _whole_layers(names: Iterable[str], present: Collection[str]) -> tuple[str, ...]:

@@ -1,0 +1,92 @@
+"""Models in quantized formats are refused from their headers, whether the base model or all models are quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+
+from hubmerge.checkpoints import MergePlan, Selection, align, make_plan, open_checkpoint
+from hubmerge.checkpoints.matching.quantized_names import is_quantized_part
+from hubmerge.checkpoints.matching.selection import ALL_TENSORS
+from hubmerge.checkpoints.planning.matrices import MatrixRule
+from hubmerge.errors import CheckpointError
+from tests.checkpoints.files import random_tensors, write_folder
+
+RULE = MatrixRule(frozenset(), "By hand.", {})
+OTHERS = random_tensors({"embed.weight": (8, 4), "norm.weight": (4,)})
+INT32, INT8, UINT8, FP8 = torch.int32, torch.int8, torch.uint8, torch.float8_e4m3fn
+F16, F32 = torch.float16, torch.float32
+
+FORMATS: dict[str, tuple[dict[str, torch.dtype], str]] = {
+    "gptq": ({"q.qweight": INT32, "q.qzeros": INT32, "q.scales": F16, "q.g_idx": INT32}, "gptq"),
+    "awq": ({"q.qweight": INT32, "q.qzeros": INT32, "q.scales": F16}, "awq"),
+    "exl2": ({"q.q_weight": INT32, "q.q_scale": INT32, "q.q_scale_max": F16}, "exl2"),
+    "int8": ({"q.weight": INT8, "q.SCB": F32}, "bitsandbytes"),
+    "nf4": (
+        {
+            "q.weight": UINT8,
+            "q.weight.absmax": UINT8,
+            "q.weight.nested_absmax": F32,
+            "q.weight.quant_map": F32,
+            "q.weight.quant_state.bitsandbytes__nf4": UINT8,
+        },
+        "bitsandbytes",
+    ),
+    "fp8": ({"q.weight": FP8, "q.weight_scale_inv": F32}, "fp8"),
+    "fp8 without scales": ({"q.weight": FP8}, "fp8"),
+    "compressed-tensors": ({"q.weight_packed": INT32, "q.weight_scale": F16}, "compressed-tensors"),
+    "nvfp4": ({"q.weight": UINT8, "q.weight_scale": FP8, "q.weight_scale_2": F32}, "modelopt"),
+    "mxfp4": ({"experts.gate_up_proj_blocks": UINT8, "experts.gate_up_proj_scales": UINT8}, "mxfp4"),
+    "hqq": ({"q.W_q": UINT8, "q.scale": F16, "q.zero": F16}, "hqq"),
+    "quanto": ({"q.weight._data": INT8, "q.weight._scale": F16}, "quanto"),
+    "torchao": ({"q._weight_qdata": INT8, "q._weight_scale": F32}, "torchao"),
+    "mlx": ({"q.weight": torch.uint32, "q.scales": F16, "q.biases": F16}, "mlx"),
+}
+
+
+@pytest.fixture
+def plan_all(tmp_path: Path) -> Callable[..., MergePlan]:
+    """Plan a merge of three models with the tensors and the config of one format."""
+
+    def plan(name: str, selection: Selection = ALL_TENSORS) -> MergePlan:
+        codes, method = FORMATS[name]
+        tensors: Mapping[str, torch.Tensor] = {
+            **OTHERS,
+            **{part: torch.ones(4, 4).to(dtype) for part, dtype in codes.items()},
+        }
+        config = {"quantization_config": {"quant_method": method}}
+        base, *others = (
+            open_checkpoint(write_folder(tmp_path / label, tensors, config), label) for label in ("base", "one", "two")
+        )
+        aligned = [align(base, other, selection=selection) for other in others]
+        return make_plan(base, aligned, RULE, selection=selection)
+
+    return plan
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_quantized_models_are_refused_by_name_of_the_format(name: str, plan_all: Callable[..., MergePlan]) -> None:
+    codes, method = FORMATS[name]
+    with pytest.raises(CheckpointError, match=rf"quantized format \({method}\)") as caught:
+        plan_all(name)
+    assert caught.value.message.startswith("base: tensor ")
+    assert caught.value.context.tensor in codes
+    assert caught.value.hint == "merge an unquantized version of this model"
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_excluded_codes_are_kept(name: str, plan_all: Callable[..., MergePlan]) -> None:
+    codes, _ = FORMATS[name]
+    plan = plan_all(name, Selection(include=("embed.*", "norm.*")))
+    assert {tensor.name for tensor in plan.kept} == set(codes)
+    assert all(tensor.copied for tensor in plan.kept)
+
+
+@pytest.mark.parametrize(
+    "name", ["scale", "scales", "layer_scale", "logit_scale", "q.scale", "q.input_blocks", "q.bias"]
+)
+def test_scales_of_plain_models_are_no_quantized_format(name: str) -> None:
+    assert not is_quantized_part(name, {name, "q.weight", "q.bias"})

@@ -1,0 +1,127 @@
+"""Runs of models whose config.json does not fit their weights, or names no class that transformers knows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.checkpoints.families import make, save, tuned
+from tests.checkpoints.files import random_tensors, write_folder
+from tests.run.test_warnings import write
+
+Command = Callable[..., tuple[int, str, str]]
+QWEN = "Qwen2ForCausalLM"
+BY_NAME = "found by name, not by the model's class"
+OWN = {"model_type": "some_moe", "architectures": ["SomeMoe"], "auto_map": {"AutoModel": "modeling_some.SomeMoe"}}
+SHAPES = {
+    "model.embed_tokens.weight": (12, 8),
+    "model.layers.0.mlp.experts.gate_up_proj": (3, 8, 6),
+    "model.layers.0.mlp.shared_experts.up_proj.weight": (8, 8),
+    "model.layers.0.mlp.shared_expert_gate.weight": (8, 8),
+    "model.layers.0.norm.weight": (8,),
+}
+
+
+def edit_config(folder: Path, change: Mapping[str, Any]) -> None:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+
+
+def test_plan_run_and_card_say_that_matrices_were_found_by_name(hubmerge: Command, tmp_path: Path) -> None:
+    models = [
+        write_folder(tmp_path / name, random_tensors(SHAPES, seed), OWN)
+        for seed, name in enumerate(("base", "one", "two"))
+    ]
+    recipe, out = write(tmp_path, *models), tmp_path / "out"
+    status, text, errors = hubmerge("plan", recipe)
+    assert status == 0, errors
+    assert "merged   3 weight matrices, 2 other tensors" in text
+    assert "has no class for the model_type 'some_moe'" in text
+    status, text, errors = hubmerge("run", recipe, "--out", out)
+    assert status == 0, errors
+    (line,) = [line for line in text.splitlines() if BY_NAME in line]
+    assert line.startswith("warning: 3 weight matrices found by name")
+    assert "copy modeling_some.py of " in text
+    first, second = json.loads((out / "hubmerge.json").read_text())["steps"]
+    assert [BY_NAME in warning for warning in first["warnings"]] == [True]
+    assert not [warning for warning in second["warnings"] if BY_NAME in warning]
+    assert first["tensors"]["weight_matrices"] == 3
+    card = (out / "README.md").read_text()
+    assert card.count("Step 1: 3 weight matrices found by name") == 1
+
+
+def test_a_model_of_a_known_class_has_no_such_warning(hubmerge: Command, tmp_path: Path) -> None:
+    recipe = write(tmp_path, save(make(QWEN), tmp_path / "base"), save(tuned(QWEN, 1), tmp_path / "one"))
+    status, text, errors = hubmerge("run", recipe, "--out", tmp_path / "out")
+    assert status == 0, errors
+    assert "by name" not in text
+    assert "by name" not in (tmp_path / "out" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("where", ["base", "one"])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"quant_method": "fp8", "weight_block_size": [128, 128]},
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        {"quant_method": "gptq", "bits": 4, "group_size": 128},
+    ],
+)
+def test_a_model_with_settings_of_a_quantized_format_over_plain_weights(
+    hubmerge: Command, tmp_path: Path, settings: dict[str, Any], where: str
+) -> None:
+    import transformers
+
+    folders = {"base": save(make(QWEN), tmp_path / "base"), "one": save(tuned(QWEN, 1), tmp_path / "one")}
+    edit_config(folders[where], {"quantization_config": settings})
+    (folders[where] / "quantize_config.json").write_text("{}")
+    recipe, out = write(tmp_path, *folders.values()), tmp_path / "out"
+    status, text, errors = hubmerge("run", recipe, "--out", out)
+    assert status == 0, errors
+    assert ("has quantization_config, but all weights are plain numbers" in text) == (where == "base")
+    assert "quantization_config" not in json.loads((out / "config.json").read_text())
+    assert not (out / "quantize_config.json").exists()
+    model, found = transformers.AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not any(found.values())
+    expected = load_file(folders["one"] / "model.safetensors")
+    for name, value in model.state_dict().items():
+        if name in expected:
+            torch.testing.assert_close(value, expected[name], rtol=1e-6, atol=1e-7)
+
+
+def test_the_written_config_is_the_one_of_the_plan(hubmerge: Command, tmp_path: Path) -> None:
+    """A stale dtype, settings of a quantized format and code: the written config loads, in the dtype of the weights."""
+    import transformers
+
+    base, one = save(make(QWEN), tmp_path / "base"), save(tuned(QWEN, 1), tmp_path / "one")
+    code = {"auto_map": {"AutoModelForCausalLM": "modeling_qwen.Model"}}
+    edit_config(base, {"dtype": "float16", "torch_dtype": "float16", "compression_config": {"format": "x"}, **code})
+    recipe, out = write(tmp_path, base, one), tmp_path / "out"
+    status, output, errors = hubmerge("plan", recipe, "--json")
+    assert status == 0, errors
+    (plan,) = [event for line in output.splitlines() if (event := json.loads(line))["event"] == "plan"]
+    notes = "\n".join(plan["loading"])
+    for words in ("has compression_config", "sets the dtype float16, but", "left out, because transformers has the"):
+        assert words in notes
+    status, _, errors = hubmerge("run", recipe, "--out", out)
+    assert status == 0, errors
+    written = json.loads((out / "config.json").read_text())
+    assert written["dtype"] == written["torch_dtype"] == "float32"
+    assert not {"compression_config", "auto_map"} & set(written)
+    assert transformers.AutoModelForCausalLM.from_pretrained(out).dtype == torch.float32
+
+
+def test_nested_configs_have_the_written_dtype(hubmerge: Command, tmp_path: Path) -> None:
+    base, one = save(make("CLIPModel"), tmp_path / "base"), save(tuned("CLIPModel", 1), tmp_path / "one")
+    recipe, out = write(tmp_path, base, one, out_dtype="bfloat16"), tmp_path / "out"
+    status, _, errors = hubmerge("run", recipe, "--out", out)
+    assert status == 0, errors
+    written = json.loads((out / "config.json").read_text())
+    configs = [written, written["text_config"], written["vision_config"]]
+    assert [config["dtype"] for config in configs] == ["bfloat16"] * 3
