@@ -20,7 +20,7 @@ from hubmerge.localhub import LocalHub
 ARCHIVE = Path(__file__).resolve().parent / "fixtures" / "stream-0.1.0.tar.xz"
 METHODS = ("opcm", "ties", "task_arithmetic")
 NAMED_AFTER_THE_REPO = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", ".gitattributes"}
-VARIES = {"recipe_digest", "versions", "seconds", "digest"}
+VARIES = {"recipe_digest", "versions", "seconds", "digest", "version", "all_files", "seal"}
 PICTURE = "accuracy_matrix.png"  # its bytes depend on the version of matplotlib
 
 

@@ -6,7 +6,6 @@ is recognized by its content when the request is repeated.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +24,10 @@ from hubmerge.hub.client import api, endpoint, has_token
 from hubmerge.hub.failures import TransientError, is_anonymous, status_of
 from hubmerge.hub.fetch import download, list_files, remove_unfinished_downloads
 from hubmerge.hub.retry import call, create_commit
-from hubmerge.support.names import CARD_FILE, LOCK_FILE, REPORT_FILE, parse_step_tag, step_tag
+from hubmerge.support.names import CARD_FILE, GIT_ATTRIBUTES, LOCK_FILE, REPORT_FILE, parse_step_tag, step_tag
 from hubmerge.support.paths import is_inside
+from hubmerge.support.strict_json import StrictJSONError, read_strict_json
 from hubmerge.support.text import listed
-
-GIT_ATTRIBUTES = ".gitattributes"
 
 IGNORABLE = frozenset({GIT_ATTRIBUTES, CARD_FILE, "LICENSE"})
 """Files that the Hub's web page creates in a new repo. A repo with only these files counts as empty."""
@@ -108,8 +106,8 @@ def _list_paths(repo: str, commit: str) -> list[str]:
 
 def _parse_report(text: str, repo: str, commit: str) -> dict[str, Any]:
     try:
-        report = json.loads(text)
-    except (ValueError, RecursionError):
+        report = read_strict_json(text)
+    except StrictJSONError:
         report = None
     if not isinstance(report, dict) or not isinstance(report.get("steps"), list):
         message = f"target repo {repo}: {REPORT_FILE} is not a report of published steps"

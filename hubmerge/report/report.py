@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,11 +17,35 @@ from pydantic import TypeAdapter
 
 from hubmerge.errors import HubmergeError
 from hubmerge.report.accuracy import AccuracyMatrix
+from hubmerge.report.file_list import FileList, FileRecord
+from hubmerge.report.inputs import ModelReport, TaskReport, main_metric
+from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary
 from hubmerge.support.names import REPORT_FILE
 from hubmerge.support.records import Number, RecordError, read_record, record
+from hubmerge.support.strict_json import StrictJSONError, read_strict_json
 from merge_recipes.canonical import canonical_document, canonical_report_json, text_digest
 
-REPORT_VERSION = 1
+__all__ = [
+    "FileList",
+    "FileRecord",
+    "MatrixStats",
+    "MetricValue",
+    "ModelReport",
+    "RunReport",
+    "Scores",
+    "Spread",
+    "StepReport",
+    "StepSimilarity",
+    "TaskReport",
+    "TensorSummary",
+    "main_metric",
+]
+
+REPORT_VERSION = 2
+"""Version of the form that is written. Version 1, of hubmerge 0.1.0, has no list of all files and no seal."""
+
+READABLE_VERSIONS = (1, 2)
+"""Versions of the form that can be read."""
 
 MetricValue = Number | list[list[int]]
 """Value of a metric: a number, or the counts of a confusion matrix (row: true class, column: predicted class)."""
@@ -30,97 +53,7 @@ MetricValue = Number | list[list[int]]
 Scores = dict[str, dict[str, MetricValue]]
 """Metric values by task and metric."""
 
-NOT_IN_MATRIX = frozenset({"confusion", "perplexity"})
-"""Metrics that are not in the accuracy matrix: counts, and a number of which less is better."""
-
 T = TypeVar("T")
-
-
-@record
-@dataclass(frozen=True)
-class Spread:
-    """Mean, smallest and largest value of a statistic over the weight matrices of a model."""
-
-    mean: Number
-    minimum: Number
-    maximum: Number
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Spread | None:
-        """Return the spread of `values`, None if there are none."""
-        if not values:
-            return None
-        return cls(math.fsum(values) / len(values), float(min(values)), float(max(values)))
-
-
-@record
-@dataclass(frozen=True)
-class TensorSummary:
-    """Statistics over all tensors of one step."""
-
-    weight_matrices: int = 0
-    other_tensors: int = 0
-    rank: Spread | None = None  # protected directions in a weight matrix; None if the method has no rank
-    removed_share: Spread | None = None  # share of the task vector's squared norm that the projection removed
-    error: Spread | None = None  # distance of a truncated projection from the exact one; None if it is exact
-
-
-@record
-@dataclass(frozen=True)
-class MatrixStats:
-    """Statistics of one weight matrix in one step."""
-
-    name: str
-    rank: int  # protected directions
-    directions: int  # all directions
-    removed_share: Number
-
-
-@record
-@dataclass(frozen=True)
-class StepSimilarity:
-    """Cosine between the task vectors of a step and of an earlier one, estimated from sketches."""
-
-    step: int  # the earlier one
-    name: str
-    cosine: Number | None  # over all merged tensors; None if a task vector is zero
-    layers: dict[str, Number | None] = field(default_factory=dict)
-
-
-@record
-@dataclass(frozen=True)
-class ModelReport:
-    """A model of the run: its reference in the recipe and its pinned commit."""
-
-    reference: str  # as in the recipe: owner/name[@revision] or a path
-    commit: str  # 40 hex digits, or sha256:... for a local folder
-
-
-@record
-@dataclass(frozen=True)
-class TaskReport:
-    """A task that the run scores: its dataset and the step that merged its checkpoint."""
-
-    name: str
-    kind: str
-    step: int  # 1-based: the step that merged the checkpoint made for this task
-    dataset: str
-    subset: str | None = None
-    split: str = "test"
-    commit: str | None = None  # of the dataset
-    metrics: tuple[str, ...] = ("accuracy",)
-    examples: int | None = None  # how many examples were scored
-    classes: int | None = None
-
-    @property
-    def main_metric(self) -> str:
-        """Metric of the accuracy matrix, see `main_metric`."""
-        return main_metric(self.metrics)
-
-
-def main_metric(metrics: Sequence[str]) -> str:
-    """Return the metric of the accuracy matrix: the first one of which more is better."""
-    return next((metric for metric in metrics if metric not in NOT_IN_MATRIX), "accuracy")
 
 
 @record
@@ -175,7 +108,10 @@ class StepReport:
 @record
 @dataclass(frozen=True)
 class RunReport:
-    """Report of a run after its last finished step, the content of `hubmerge.json`."""
+    """Report of a run after its last finished step, the content of `hubmerge.json`.
+
+    `to_json` writes the newest version of the form, with its seal. A report that was read keeps its version and seal.
+    """
 
     base_model: ModelReport
     merge_method: str
@@ -186,12 +122,16 @@ class RunReport:
     base_scores: Scores = field(default_factory=dict)
     own_scores: Scores = field(default_factory=dict)  # of each task's own checkpoint alone
     versions: dict[str, str] = field(default_factory=dict)  # tool -> version
-    version: int = REPORT_VERSION
+    all_files: FileList = field(default_factory=dict)  # of the last step, except this report; empty in version 1
+    version: int = field(default=REPORT_VERSION, compare=False)
+    seal: str | None = field(default=None, compare=False)  # digest of everything else in the report
 
     def with_step(self, step: StepReport) -> RunReport:
         """Return the report with a step added or replaced, and the digests computed anew."""
         steps = {report.step: report for report in self.steps} | {step.step: step}
-        return dataclasses.replace(self, steps=_with_digests([steps[number] for number in sorted(steps)]))
+        chained = _with_digests([steps[number] for number in sorted(steps)])
+        kept = self.all_files if self.steps and self.steps[-1].step == chained[-1].step else {}
+        return dataclasses.replace(self, steps=chained, all_files=kept)
 
     def broken_digest(self) -> int | None:
         """Return the first step whose digest does not match its content, None if all match."""
@@ -200,8 +140,17 @@ class RunReport:
                 return report.step
         return None
 
+    @property
+    def has_broken_seal(self) -> bool:
+        """True if the report was changed after it was sealed. A report of version 1 has no seal to break."""
+        return self.version > 1 and self.seal != self._digest()
+
+    def _digest(self) -> str:
+        return _digest({**self.to_dict(), "seal": None})
+
     def until(self, step: int) -> RunReport:
         """Return the report as it was after `step`, without later steps and their tasks."""
+        files = {} if self.steps and self.steps[-1].step > step else self.all_files
         seen = {task.name for task in self.tasks if task.step <= step}
         return dataclasses.replace(
             self,
@@ -209,6 +158,7 @@ class RunReport:
             base_scores={name: scores for name, scores in self.base_scores.items() if name in seen},
             steps=tuple(report for report in self.steps if report.step <= step),
             own_scores={name: scores for name, scores in self.own_scores.items() if name in seen},
+            all_files=files,
         )
 
     def accuracy_matrix(self) -> AccuracyMatrix:
@@ -258,8 +208,10 @@ class RunReport:
         return dataclasses.asdict(self)
 
     def to_json(self) -> str:
-        """Return the text of `hubmerge.json`: sorted keys, two spaces, a newline at the end."""
-        return canonical_document(self.to_dict(), indent=2, ascii_only=False)
+        """Return the text of `hubmerge.json`, sealed: sorted keys, two spaces, a newline at the end."""
+        newest = dataclasses.replace(self, version=REPORT_VERSION)
+        sealed = {**newest.to_dict(), "seal": newest._digest()}
+        return canonical_document(sealed, indent=2, ascii_only=False)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunReport:
@@ -278,17 +230,28 @@ class RunReport:
             HubmergeError: the report has a newer format, or the text is not a report.
         """
         try:
-            data = json.loads(text)
-        except ValueError as error:
-            raise HubmergeError(f"{REPORT_FILE}: not JSON: {error}", file=REPORT_FILE) from error
+            data = read_strict_json(text)
+        except StrictJSONError as error:
+            raise HubmergeError(f"{REPORT_FILE}: {error}", file=REPORT_FILE) from error
         version = data.get("version") if isinstance(data, Mapping) else None
-        if version != REPORT_VERSION:
+        expected = " or ".join(map(str, READABLE_VERSIONS))
+        if version not in READABLE_VERSIONS or isinstance(version, (bool, float)):
             raise HubmergeError(
-                f"{REPORT_FILE}: format version {version!r} is unknown, expected {REPORT_VERSION}",
+                f"{REPORT_FILE}: format version {version!r} is unknown, expected {expected}",
                 hint="update hubmerge, or publish to a new repo",
                 file=REPORT_FILE,
             )
-        return _read(_run_adapter(), text, REPORT_FILE)
+        if version == 1 and data.keys() & {"all_files", "seal"}:
+            raise HubmergeError(f"{REPORT_FILE}: a report of version 1 has no seal", file=REPORT_FILE)
+        report = _read(_run_adapter(), text, REPORT_FILE)
+        numbers = [step.step for step in report.steps]
+        if numbers != list(range(1, len(numbers) + 1)):
+            raise HubmergeError(
+                f"{REPORT_FILE}: steps are not numbered 1, 2, 3 and so on",
+                hint="restore the file from the repo's history",
+                file=REPORT_FILE,
+            )
+        return report
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from hubmerge.evaluation import task_kind_plugin
 from hubmerge.methods import find_method, method_named
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.settings import selection_of
+from hubmerge.report.file_list import list_step_files
 from hubmerge.report.report import RunReport
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
@@ -47,8 +48,12 @@ def architecture_of(config: Mapping[str, Any]) -> str | None:
     return first if isinstance(first, str) and first.isidentifier() else None
 
 
-def write_metadata_files(folder: Path, report: RunReport, stream: Stream, base_folder: Path) -> None:
-    """Write recipe, lock, report, card and the picture of the card into the folder of a merged model."""
+def write_metadata_files(folder: Path, report: RunReport, stream: Stream, base_folder: Path) -> RunReport:
+    """Write recipe, lock, report, card and the picture of the card into the folder of a merged model.
+
+    Returns:
+        The report as written, with the list of all files.
+    """
     from hubmerge.cards import accuracy_picture  # matplotlib takes a second to import
 
     publish = stream.recipe.publish
@@ -71,7 +76,9 @@ def write_metadata_files(folder: Path, report: RunReport, stream: Stream, base_f
         (folder / PICTURE_FILE).write_bytes(picture)
     (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8")
     (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
+    report = replace(report, all_files=list_step_files(folder))
     (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
+    return report
 
 
 def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFiles) -> str:

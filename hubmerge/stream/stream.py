@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
-from hubmerge.errors import HubError, TargetError
+from hubmerge.errors import HubError, HubmergeError, TargetError
 from hubmerge.hub.listing import find_models, newest_commits
-from hubmerge.hub.publish import Target
+from hubmerge.hub.publish import RESTORE_REPORT, Target
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.stream.expansion import Expansion, expand
 from hubmerge.stream.lockfile import lock_path
 from hubmerge.stream.pinned import PinnedCommits, check_same
 from hubmerge.stream.sources import Source, SourceResolver
-from hubmerge.support.names import step_tag
+from hubmerge.support.names import REPORT_FILE, step_tag
 from hubmerge.support.text import counted, short_commit
 from merge_recipes import (
     LoadedRecipe,
@@ -94,11 +96,11 @@ class Stream:
         """Return the report at the head of the target repo after checking that it belongs to this stream.
 
         Raises:
-            TargetError: The repo holds another stream, or more steps than this one has.
+            TargetError: The repo holds another stream, more steps than this one has, or a report that was changed.
         """
         if self.target is None or self.target.report is None:
             return None
-        report = RunReport.from_dict(self.target.report)
+        report = _sealed_report(self.target, self.target.report)
         same = self.common_steps(report)
         if same == len(report.steps):
             return report
@@ -155,6 +157,29 @@ class Stream:
                 break
             same = step.step
         return same
+
+
+def _sealed_report(target: Target, values: Mapping[str, Any]) -> RunReport:
+    """Return the report of a target after checking its digests and its seal, which a run would renew.
+
+    Raises:
+        TargetError: It is not a report, or it was changed after it was written.
+    """
+    place = {"repo": target.repo, "commit": target.head, "file": REPORT_FILE}
+    try:
+        report = RunReport.from_dict(values)
+    except HubmergeError as error:
+        raise TargetError(f"target repo {target.repo}: {error.message}", hint=RESTORE_REPORT, **place) from error
+    broken = report.broken_digest()
+    if broken is None and not report.has_broken_seal:
+        return report
+    what = "seal" if broken is None else f"digest of {step_tag(broken)}"
+    raise TargetError(
+        f"target repo {target.repo}: {REPORT_FILE} was changed after it was published: its {what} does not match its "
+        "content",
+        hint=f"run `hubmerge verify {target.repo}`, then {RESTORE_REPORT}",
+        **place,
+    )
 
 
 def resolve_stream(

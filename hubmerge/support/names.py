@@ -25,7 +25,13 @@ MANIFEST_FILE = "state.json"
 STATE_BRANCH = "hubmerge-state"
 """The branch of a target repo with the saved states."""
 
-_STEP_TAG = re.compile(r"step-([0-9]+)")
+GIT_ATTRIBUTES = ".gitattributes"
+"""The file that tells git which files are stored as LFS. The Hub writes it."""
+
+UNLISTED_FILES = frozenset({REPORT_FILE, GIT_ATTRIBUTES})
+"""Files at the top of a published step that the report does not list: the report itself, and what git needs."""
+
+_STEP_TAG = re.compile(r"step-([0-9]{2,9})")
 
 
 def step_tag(step: int) -> str:
@@ -38,10 +44,11 @@ def step_tag(step: int) -> str:
 
 
 def parse_step_tag(tag: str) -> int | None:
-    """Return the step that a tag names, or None if it is not a step tag.
+    """Return the step that a tag names, or None if it is not exactly a tag that `step_tag` returns.
 
-    >>> parse_step_tag("step-03"), parse_step_tag("v1.0")
-    (3, None)
+    >>> parse_step_tag("step-03"), parse_step_tag("step-3"), parse_step_tag("v1.0")
+    (3, None, None)
     """
     match = _STEP_TAG.fullmatch(tag)
-    return None if match is None else int(match[1])
+    step = 0 if match is None else int(match[1])
+    return step if step and step_tag(step) == tag else None

@@ -20,6 +20,8 @@ def check_digests(published: Published) -> Finding:
     broken = published.report.broken_digest()
     if broken is not None:
         return Finding("report", "differs", f"the digest of {step_tag(broken)} does not match its content")
+    if published.report.has_broken_seal:
+        return Finding("report", "differs", f"the seal of {REPORT_FILE} does not match its content")
     return Finding("report", "same", f"the digests of {counted(published.step, 'step')} form a chain")
 
 

@@ -84,7 +84,9 @@ def published(repo: str) -> dict[str, dict[str, str]]:
     for ref in HfApi().list_repo_refs(repo).tags:
         files = files_at(repo, ref.name)
         found[ref.name] = {name: digest for name, digest in files.items() if name not in NAMED_AFTER_THE_REPO}
-        report = {**report_at(repo, ref.name), "recipe_digest": None}
+        report = {**report_at(repo, ref.name), "recipe_digest": None, "seal": None}
+        listed = report["all_files"]
+        report["all_files"] = {name: listed[name] for name in listed if name not in NAMED_AFTER_THE_REPO}
         found[ref.name]["report"] = json.dumps(report, sort_keys=True)
     return found
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hubmerge.errors import HubmergeError
+from hubmerge.report.file_list import FileRecord, list_step_files
 from hubmerge.report.report import ModelReport, RunReport, Spread, StepReport, TaskReport, TensorSummary
 
 
@@ -100,7 +104,18 @@ def test_digests_chain_the_steps_and_break_with_any_change() -> None:
     ("text", "message"),
     [
         ("{", "not JSON"),
-        ("[]", "format version None is unknown, expected 1"),
+        ("[]", "format version None is unknown, expected 1 or 2"),
+        ('{"version": true}', "format version True is unknown"),
+        ('{"version": [1]}', "format version"),
+        ('{"version": 1, "seal": "a"}', "a report of version 1 has no seal"),
+        ('{"version": 1, "version": 2}', "the key 'version' is repeated"),
+        ('{"version": 2, "parameters": {"x": NaN}}', "NaN is not a number of JSON"),
+        ('{"version": 2, "parameters": {"x": 1e999}}', "the number 1e999 is too large"),
+        ('{"version": 2, "parameters": {"x": ' + "9" * 5000 + "}}", "the integer 99999999999999999999... is too large"),
+        ('{"version": 2, "parameters": {"x": 9223372036854775808}}', "9223372036854775808 is too large"),
+        ('{"a":' + "[" * 1000 + "]" * 1000 + "}", "lists and objects are nested more than 64 deep"),
+        ('{"a":' + "[" * 200_000 + "]" * 200_000 + "}", "lists and objects are nested more than 64 deep"),
+        ('{"version": 2, "merge_method": "\\ud800"}', "the text .* has half of a surrogate pair"),
         ('{"version": 99}', "format version 99"),
         ('{"version": 1, "surprise": 2}', "unknown key 'surprise'"),
         ('{"version": 1}', "the key 'base_model' is missing"),
@@ -115,6 +130,54 @@ def test_digests_chain_the_steps_and_break_with_any_change() -> None:
 def test_other_texts_are_refused(text: str, message: str) -> None:
     with pytest.raises(HubmergeError, match=f"hubmerge.json: {message}"):
         RunReport.from_json(text)
+
+
+def test_the_seal_covers_everything_but_itself() -> None:
+    """Also what is in no step: tasks, scores beside the steps, versions and the list of files."""
+    sealed = RunReport.from_json(sample().to_json())
+    assert sealed.seal is not None
+    assert not sealed.has_broken_seal
+    for key, value in {
+        "base_scores": {"digits": {"accuracy": 0.9}},
+        "own_scores": {},
+        "tasks": sealed.tasks[:1],
+        "versions": {"hubmerge": "0.1.1"},
+        "all_files": {"a": FileRecord("0" * 64, 1)},
+        "base_model": ModelReport("openai/base", "1" * 40),
+        "recipe_digest": "f" * 64,
+    }.items():
+        changes: dict[str, Any] = {key: value}
+        assert dataclasses.replace(sealed, **changes).has_broken_seal, key
+    assert dataclasses.replace(sealed, seal=None).has_broken_seal
+
+
+def test_a_report_of_version_1_is_read_without_a_seal() -> None:
+    values = sample().to_dict() | {"version": 1}
+    del values["all_files"], values["seal"]
+    report = RunReport.from_json(json.dumps(values))
+    assert report == sample()
+    assert not report.has_broken_seal
+    assert json.loads(report.to_json())["version"] == 2
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (1, 1), (2, 1), (1, 3), (-1,), (2,)])
+def test_steps_are_numbered_from_1(numbers: tuple[int, ...]) -> None:
+    values = sample().to_dict()
+    values["steps"] = [{**values["steps"][0], "step": number} for number in numbers]
+    with pytest.raises(HubmergeError, match="steps are not numbered 1, 2, 3 and so on"):
+        RunReport.from_json(json.dumps(values))
+
+
+def test_the_list_of_files_belongs_to_the_last_step(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("a.txt", "sub/hubmerge.json", "hubmerge.json", ".gitattributes"):
+        (tmp_path / name).write_bytes(b"content")
+    files = list_step_files(tmp_path)
+    assert files == dict.fromkeys(("a.txt", "sub/hubmerge.json"), FileRecord(hashlib.sha256(b"content").hexdigest(), 7))
+    report = dataclasses.replace(sample(), all_files=files)
+    assert report.until(2).all_files == report.with_step(report.steps[1]).all_files == files
+    third = dataclasses.replace(report.steps[1], step=3)
+    assert report.until(1).all_files == report.with_step(third).all_files == {}
 
 
 def test_values_outside_of_json_are_refused() -> None:
