@@ -135,16 +135,7 @@ def run(
         for step in hubmerge.run("recipe.yaml", out="merged"):
             print(step.step, step.name, step.scores)
     """
-    return StepRun(
-        recipe,
-        out=out,
-        every_step=every_step,
-        work_dir=work_dir,
-        locked=locked,
-        replay=replay,
-        summary=summary,
-        progress=progress,
-    )
+    return StepRun(recipe, out, every_step, work_dir, locked, replay, summary, progress)
 
 
 def merge(
@@ -180,15 +171,17 @@ def merge(
     """
     reports = open_progress(progress)
     folder = Path(out)
-    parent = folder.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    with (
-        named_method(method) as name,
-        tempfile.TemporaryDirectory(prefix=f".{folder.name}.work-", dir=parent) as work,
-    ):
+    with named_method(method) as name, _work_folder_beside(folder) as work:
         loaded = load({**(recipe or {}), **recipe_keys(base, models, name, parameters)}, progress=reports)
         StepRun(loaded, out=folder, work_dir=work, progress=reports).finish()
     return folder
+
+
+def _work_folder_beside(folder: Path) -> AbstractContextManager[str]:
+    """Return a context with a work folder on the disk of `folder`, which is removed at the end."""
+    parent = folder.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(prefix=f".{folder.name}.work-", dir=parent)
 
 
 def named_method(method: str | Method) -> AbstractContextManager[str]:

@@ -12,7 +12,8 @@ from hubmerge.errors import UsageError
 if TYPE_CHECKING:
     import torch
 
-    from hubmerge.checkpoints import Checkpoint, MergePlan
+    from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MergePlan
+    from hubmerge.executor import InMemoryModel
     from hubmerge.executor.state import State
     from hubmerge.methods import Method
 
@@ -31,8 +32,7 @@ def merge_state_dicts(
         base: tensors of the base model, by name.
         models: tensors of the fine-tuned models, in merge order, with the names and shapes of `base`. Components
             that a model lacks as a whole, such as a head, keep the values of the base model.
-        method: the name of a merge method (see `hubmerge.methods()`), or an object of a class derived from
-            `hubmerge.Method`.
+        method: the name of a merge method, or an object of a class derived from `hubmerge.Method`.
         parameters: parameters of the method.
         config: config.json of the base model, from which transformers knows its linear layers. Without it, a 2-D
             tensor named `*.weight` counts as a weight matrix unless its name is that of an embedding.
@@ -48,27 +48,29 @@ def merge_state_dicts(
 
     Example:
         >>> import hubmerge, torch
-        >>> base = {"layer.weight": torch.zeros(2, 2)}
-        >>> tuned = {"layer.weight": torch.tensor([[1.0, 0.0], [0.0, 2.0]])}
+        >>> base = {"layer.weight": torch.zeros(1, 2)}
+        >>> tuned = {"layer.weight": torch.tensor([[1.0, 2.0]])}
         >>> hubmerge.merge_state_dicts(base, [tuned], method="task_arithmetic", parameters={"scaling": 0.5})
-        {'layer.weight': tensor([[0.5000, 0.0000],
-                [0.0000, 1.0000]])}
+        {'layer.weight': tensor([[0.5000, 1.0000]])}
     """
+    named = {f"models[{number}]": model for number, model in enumerate(models)}
+    _check_tensors({"base": base, **named})
+    whole, aligned, plan = _planned(base, named, config or {})
+    merged = _merged_model(whole, aligned, plan, method, parameters)
+    return {name: merged.read(name).to(tensor.device) for name, tensor in base.items()}
+
+
+def _planned(
+    base: Mapping[str, torch.Tensor], models: Mapping[str, Mapping[str, torch.Tensor]], config: Mapping[str, Any]
+) -> tuple[Checkpoint, list[AlignedCheckpoint], MergePlan]:
+    """Return the base model, the models aligned with it, and the plan of the merge."""
     from hubmerge.checkpoints import align, make_plan, weight_matrices
-    from hubmerge.executor import InMemoryModel
     from hubmerge.executor.in_memory import StateDict
 
-    labels = [f"models[{number}]" for number in range(len(models))]
-    _check_tensors({"base": base, **dict(zip(labels, models, strict=True))})
-    whole = StateDict("base", base, config or {})
+    whole = StateDict("base", base, config)
     rule = weight_matrices(whole.config, whole.tensors)
-    aligned = [
-        align(whole, StateDict(label, tensors, config or {}), ties=rule.ties)
-        for label, tensors in zip(labels, models, strict=True)
-    ]
-    plan = make_plan(whole, aligned, rule)
-    merged = InMemoryModel(whole, _merge_all(whole, aligned, plan, method, parameters), plan)
-    return {name: merged.read(name).to(tensor.device) for name, tensor in base.items()}
+    aligned = [align(whole, StateDict(label, tensors, config), ties=rule.ties) for label, tensors in models.items()]
+    return whole, aligned, make_plan(whole, aligned, rule)
 
 
 def _check_tensors(state_dicts: Mapping[str, Mapping[str, Any]]) -> None:
@@ -84,15 +86,15 @@ def _check_tensors(state_dicts: Mapping[str, Mapping[str, Any]]) -> None:
                 raise UsageError(f"{label}[{key!r}] is not a tensor but {kind}", hint="leave it out of the state dict")
 
 
-def _merge_all(
+def _merged_model(
     base: Checkpoint,
     models: Sequence[Checkpoint],
     plan: MergePlan,
     method: str | Method,
     parameters: Mapping[str, Any] | None,
-) -> State:
-    """Merge all models, one after another, and return the state after the last one."""
-    from hubmerge.executor import Merge, StepInput, merge_steps
+) -> InMemoryModel:
+    """Merge all models, one after another, and return the merged model after the last one."""
+    from hubmerge.executor import InMemoryModel, Merge, StepInput, merge_steps
     from hubmerge.methods import method_named
     from merge_recipes import TensorParameters
 
@@ -105,4 +107,4 @@ def _merge_all(
         incoming = StepInput(model, TensorParameters(chosen.Parameters, recipe, entry))
         state, _ = merge_steps(Merge(base, chosen, plan), [incoming], state, None, sketches=False)
     assert state is not None  # noqa: S101 - there is at least one model
-    return state
+    return InMemoryModel(base, state, plan)

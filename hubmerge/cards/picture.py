@@ -12,6 +12,7 @@ from hubmerge.report.accuracy import AccuracyMatrix, mean_or_none, percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLORS = "YlGnBu"  # even lightness: readable for color-blind readers and in gray
 DOTS_PER_INCH = 160
@@ -39,30 +40,45 @@ def accuracy_picture(
     Raises:
         ValueError: the matrix has no row.
     """
-    # Imported here because runs without scores draw nothing.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     if not matrix.rows:
         raise ValueError("cannot draw an accuracy matrix without rows")
     tasks = matrix.seen(matrix.steps[-1])
     rows = _rows(matrix, tasks, base, own, names or {})
-    heights = [row.top for row in rows]
+    figure, axes = _empty_figure(rows, tasks, title)
+    for row in rows:
+        _draw_row(axes, row, len(tasks))
+    _draw_column_names(axes, tasks)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _empty_figure(rows: Sequence[_Row], tasks: Sequence[str], title: str) -> tuple[Figure, Axes]:
+    """Return a figure with its title that has room for the rows, and axes whose unit is a cell."""
+    # Imported here because runs without scores draw nothing.
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lowest = rows[-1].top + 1
     columns = len(tasks) + 1.25  # the average stands a quarter of a cell apart
     cell = 0.62 if len(tasks) <= 10 else 0.54
     labels = max(len(row.label) for row in rows)
     left = 0.35 + 0.075 * labels
     above = 0.72 + 0.046 * max(len(_shortened(task)) for task in tasks)
     width = max(left + columns * cell + 0.45, 4.6)
-    height = above + (heights[-1] + 1) * cell * 0.8 + 0.3
+    height = above + lowest * cell * 0.8 + 0.3
     figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left / width, 0.3 / height, columns * cell / width, 1 - (above + 0.3) / height))
     axes.set_xlim(0, columns)
-    axes.set_ylim(heights[-1] + 1, 0)
+    axes.set_ylim(lowest, 0)
     axes.axis("off")
-    for row in rows:
-        _draw_row(axes, row, len(tasks))
+    figure.text(0.12 / width, 1 - 0.14 / height, title, size=10.5, color=INK, va="top", weight="bold")
+    return figure, axes
+
+
+def _draw_column_names(axes: Axes, tasks: Sequence[str]) -> None:
+    """Write the names of the tasks and "average" above the columns."""
     size = 8.5 if len(tasks) <= 12 else 7.5
     for number, task in enumerate((*map(_shortened, tasks), "average")):
         place = number + 0.5 + (0.25 if number == len(tasks) else 0)
@@ -70,10 +86,6 @@ def accuracy_picture(
             place, -0.15, task, rotation=45, ha="left", va="bottom", rotation_mode="anchor", size=size, color=INK,
             weight="bold" if number == len(tasks) else "normal", parse_math=False,
         )  # fmt: skip
-    figure.text(0.12 / width, 1 - 0.14 / height, title, size=10.5, color=INK, va="top", weight="bold")
-    buffer = BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
-    return buffer.getvalue()
 
 
 class _Row:

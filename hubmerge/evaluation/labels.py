@@ -35,34 +35,45 @@ def read_labels(
     """
     check_column(rows, column, "label", where)
     feature = rows.features[column]
-    values = rows.with_format(None)[column][:]
+    kind = getattr(feature, "dtype", "")
+    values = _values(rows, column, where)
+    if isinstance(feature, datasets.ClassLabel):
+        names = _renamed(feature, class_names, where)
+    elif kind in {"string", "large_string"}:
+        return _from_words(values, class_names, column, where)
+    elif kind == "bool" or kind.startswith(("int", "uint")):
+        names = _given_names(class_names, column, where, boolean=kind == "bool")
+    else:
+        raise EvaluationError(
+            f"{where}: column {column!r} holds {feature}, not classes",
+            hint="set `dataset: {label: COLUMN}` of the task to a column of class labels, whole numbers, booleans or "
+            "words",
+        )
+    return names, _checked(values, names, column, where)
+
+
+def _values(rows: datasets.Dataset, column: str, where: str) -> list[Any]:
+    """Return the label of every row, as the dataset holds it."""
+    values: list[Any] = rows.with_format(None)[column][:]
     missing = next((row for row, value in enumerate(values) if value is None), None)
     if missing is not None:
         raise EvaluationError(f"{where}: row {missing} has no label in column {column!r}")
-    if isinstance(feature, datasets.ClassLabel):
-        names = _renamed(feature, class_names, where)
-        return names, _checked(values, names, column, where)
-    kind = getattr(feature, "dtype", "")
-    if kind == "string" or kind == "large_string":
-        return _from_words(values, class_names, column, where)
-    if kind == "bool" or kind.startswith(("int", "uint")):
-        if class_names is None:
-            what = "boolean" if kind == "bool" else "a number"
-            raise EvaluationError(
-                f"{where}: column {column!r} is {what}, and the dataset has no class names",
-                hint="set `class_names` of the task, in the order of the label values",
-            )
-        names = tuple(class_names)
-        if kind == "bool" and len(names) != 2:
-            raise EvaluationError(
-                f"{where}: column {column!r} is boolean, but class_names has {counted(len(names), 'name')}",
-                hint="set `class_names` of the task to two names: for false, then for true",
-            )
-        return names, _checked(values, names, column, where)
-    raise EvaluationError(
-        f"{where}: column {column!r} holds {feature}, not classes",
-        hint="set `dataset: {label: COLUMN}` of the task to a column of class labels, whole numbers, booleans or words",
-    )
+    return values
+
+
+def _given_names(class_names: Sequence[str] | None, column: str, where: str, *, boolean: bool) -> tuple[str, ...]:
+    """Return the names in the recipe for labels that have none in the dataset."""
+    if class_names is None:
+        raise EvaluationError(
+            f"{where}: column {column!r} is {'boolean' if boolean else 'a number'}, and the dataset has no class names",
+            hint="set `class_names` of the task, in the order of the label values",
+        )
+    if boolean and len(class_names) != 2:
+        raise EvaluationError(
+            f"{where}: column {column!r} is boolean, but class_names has {counted(len(class_names), 'name')}",
+            hint="set `class_names` of the task to two names: for false, then for true",
+        )
+    return tuple(class_names)
 
 
 def check_column(rows: datasets.Dataset, column: str, role: str, where: str) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, ShardedWriter, WrittenFile, plan_shards
+from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, Shard, ShardedWriter, WrittenFile, plan_shards
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
 from hubmerge.executor.parallel.processes import (
+    Processes,
     barrier,
     gather,
     ordered_results,
@@ -65,34 +67,51 @@ def write_merged(
         CheckpointError: a value does not fit into its dtype.
         MachineError: the folder cannot be written.
     """
-    processes = context.processes
     kept = {tensor.name for tensor in plan.tensors if tensor.copied}
     shards = plan_shards(plan.specs, max_shard_bytes, kept=kept)
+    with _shared_writer(folder, shards, context.processes) as writer:
+        write = partial(_write_tensor, writer, base, state, context.input_dtype)
+        errors = _write_tensors(writer, plan.tensors, write, stop_file(folder, context.processes), context)
+        files = gather(context.processes, () if context.processes.rank > 0 else writer.commit())[0]
+    moved = state.manifest.accumulated_norm / state.scale
+    return WrittenModel(files, total_norm(errors) / moved if moved > 0.0 else None)
+
+
+@contextmanager
+def _shared_writer(folder: Path, shards: Sequence[Shard], processes: Processes) -> Iterator[ShardedWriter]:
+    """Open the writer of the shards. The first process creates the files, then the others attach to them."""
     attach = processes.rank > 0
-    stop = stop_file(folder, processes)
     if attach:
         barrier(processes)
     with ShardedWriter(folder, shards, digests=False, attach=attach) as writer:
         if not attach:
             barrier(processes)
-        write = partial(_write_tensor, writer, base, state, context.input_dtype)
-        done = run_share(
-            plan.tensors,
-            write,
-            processes=processes,
-            cost=lambda tensor: float(tensor.elements),
-            stop=stop,
-            workers=context.workers,
-            on_tensor=context.on_tensor,
-        )
-        gathered = gather(processes, (done, writer.export_written() if attach else {}))
-        report_other_shares(plan.tensors, done, context.on_tensor)
-        for _, others in () if attach else gathered:
-            writer.import_written(others)
-        files = gather(processes, () if attach else writer.commit())[0]
-    error = total_norm(ordered_results([errors for errors, _ in gathered]))
-    moved = state.manifest.accumulated_norm / state.scale
-    return WrittenModel(files, error / moved if moved > 0.0 else None)
+        yield writer
+
+
+def _write_tensors(
+    writer: ShardedWriter,
+    tensors: Sequence[PlannedTensor],
+    write: Callable[[PlannedTensor], float],
+    stop: Path,
+    context: ExecutorContext,
+) -> list[float]:
+    """Write all tensors, shared among threads and processes, and return the results of `write` in their order."""
+    attached = context.processes.rank > 0
+    done = run_share(
+        tensors,
+        write,
+        processes=context.processes,
+        cost=lambda tensor: float(tensor.elements),
+        stop=stop,
+        workers=context.workers,
+        on_tensor=context.on_tensor,
+    )
+    gathered = gather(context.processes, (done, writer.export_written() if attached else {}))
+    report_other_shares(tensors, done, context.on_tensor)
+    for _, others in () if attached else gathered:
+        writer.import_written(others)
+    return ordered_results([results for results, _ in gathered])
 
 
 def _write_tensor(

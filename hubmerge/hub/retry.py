@@ -64,11 +64,7 @@ def call(
         except HubmergeError:
             raise
         except Exception as error:  # libraries between this code and the Hub wrap its errors in many classes
-            if (full := disk_error(error, subject)) is not None:
-                raise full from error
-            failure = hub_failure(error)
-            if failure is None:
-                raise
+            failure = _hub_failure(error, subject)
             wait = _wait_seconds(failure, attempt, time.monotonic() - begin)
             if wait is None:
                 raise explain(failure, subject, repo=repo, commit=commit, file=file) from error
@@ -88,6 +84,16 @@ def create_commit(repo: str, operations: Sequence[Any], title: str, **options: A
         if status_of(error) == 409:
             raise TransientError("the Hub is processing another commit to the repo") from error
         raise
+
+
+def _hub_failure(error: Exception, subject: str) -> Exception:
+    """Return the failure of the Hub behind an error; raise everything that is not one."""
+    if (full := disk_error(error, subject)) is not None:
+        raise full from error
+    failure = hub_failure(error)
+    if failure is None:
+        raise error
+    return failure
 
 
 def _wait_seconds(failure: Exception, attempt: int, elapsed_seconds: float) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from hubmerge.checkpoints import (
@@ -80,14 +80,19 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         quantized=published.quantized,
         sources=tuple(_planned_sources(stream, headers, merge)),
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
-        ignored=tuple(
-            sorted(
-                f"{checkpoint.label}: {tensor.name} ({tensor.reason})"
-                for checkpoint in aligned.values()
-                for tensor in checkpoint.ignored
-            )
-        ),
+        ignored=_ignored_tensors(aligned.values()),
         loading=(*published.notes, *_check_loads(published, written, original, whole=original is base)),
+    )
+
+
+def _ignored_tensors(aligned: Iterable[AlignedCheckpoint]) -> tuple[str, ...]:
+    """Return a line for each tensor of the checkpoints that is neither merged nor written."""
+    return tuple(
+        sorted(
+            f"{checkpoint.label}: {tensor.name} ({tensor.reason})"
+            for checkpoint in aligned
+            for tensor in checkpoint.ignored
+        )
     )
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import errno
-import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 from hubmerge.errors import MachineError
 from hubmerge.support.files import partial_path, remove_folder, replace_folder
-from hubmerge.support.names import REPORT_FILE, step_tag
+from hubmerge.support.names import REPORT_FILE, is_step_folder, step_tag
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class OutputFolder:
             return
         found = [self.folder] if self.folder.is_file() else sorted(self.folder.iterdir())
         ours = (
-            all(re.fullmatch(r"\.?step-\d+(\.(partial|outdated))?", path.name) for path in found)
+            all(is_step_folder(path.name) for path in found)
             if self.every_step
             else not found or (self.folder / REPORT_FILE).is_file()
         )

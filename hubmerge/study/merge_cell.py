@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -68,14 +69,35 @@ def merge_cell(bench: Bench, cell: Cell, digest: str, references: References, *,
         work: the folder for states that do not fit into memory.
     """
     began = time.monotonic()
-    recipe = cell.recipe(bench.recipe)
-    entries = recipe.stream()
-    method = method_named(cell.method)
-    order = tuple(entry.name for entry in entries)
+    order = tuple(entry.name for entry in cell.recipe(bench.recipe).stream())
     tasks = bench.tasks_of(order)
     first = bench.first_steps(order)
     matrix = AccuracyMatrix(tuple(task.name for task in tasks), tuple(first[task.name] for task in tasks))
     steps = []
+    with _state_folders(bench, work) as folder_of:
+        for step, state, stats in _merged_cell(bench, cell, folder_of):
+            steps.append(step_result(order[step - 1], stats))
+            if tasks and (score == "every" or step == len(order)):
+                seen = [task for task in tasks if first[task.name] <= step]
+                matrix = matrix.record(step, bench.score_state(state, seen, f"{cell.label}, step {step}", digest))
+    return CellResult(
+        **asdict(cell),
+        label=cell.label,
+        digest=digest,
+        order=order,
+        steps=tuple(steps),
+        matrix=matrix.to_dict(),
+        seconds=round(time.monotonic() - began, 3),
+        share_of_own=matrix.share_of_own(references.own) if matrix.steps else None,
+    )
+
+
+def _merged_cell(
+    bench: Bench, cell: Cell, folder_of: Callable[[int], Path | None]
+) -> Iterator[tuple[int, State, StepStats]]:
+    """Merge the entries of a cell with its parameters and changes; yield as `merged_steps` does."""
+    recipe = cell.recipe(bench.recipe)
+    method = method_named(cell.method)
 
     def parameters(entry: StreamEntry) -> Callable[[str], BaseModel]:
         return TensorParameters(method.Parameters, recipe, entry)
@@ -83,29 +105,7 @@ def merge_cell(bench: Bench, cell: Cell, digest: str, references: References, *,
     def change(state: State, step: int) -> State:
         return changed_state(state, cell, step)
 
-    with _state_folders(bench, work) as folder_of:
-        for step, state, stats in merged_steps(bench, method, entries, parameters, change=change, folder_of=folder_of):
-            steps.append(step_result(order[step - 1], stats))
-            if tasks and (score == "every" or step == len(entries)):
-                seen = [task for task in tasks if first[task.name] <= step]
-                matrix = matrix.record(step, bench.score_state(state, seen, f"{cell.label}, step {step}", digest))
-    return CellResult(
-        digest=digest,
-        series=cell.series,
-        label=cell.label,
-        method=cell.method,
-        parameters=cell.parameters,
-        point=cell.point,
-        tasks=cell.tasks,
-        seed=cell.seed,
-        round_to=cell.round_to,
-        perturb=cell.perturb,
-        order=order,
-        steps=tuple(steps),
-        matrix=matrix.to_dict(),
-        seconds=round(time.monotonic() - began, 3),
-        share_of_own=matrix.share_of_own(references.own) if matrix.steps else None,
-    )
+    yield from merged_steps(bench, method, recipe.stream(), parameters, change=change, folder_of=folder_of)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from hubmerge.cards import accuracy_picture
 from hubmerge.errors import MachineError
 from hubmerge.study import plots, tables
 from hubmerge.study.bench import Bench
-from hubmerge.study.cells import cell_digest, cells
+from hubmerge.study.cells import Cell, cell_digest, cells
 from hubmerge.study.merge_cell import merge_cell
 from hubmerge.study.results import RESULTS_FILE, CellResult, References, ResultsFile, grouped
 from hubmerge.study.schema import LoadedStudy
@@ -36,12 +36,7 @@ def run_study(
         HubmergeError: a source cannot be read, or a merge or a score fails.
         MachineError: `out` cannot be written.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise MachineError(
-            f"cannot create the folder {out}: {error.strerror}", hint="choose another folder with --out", file=str(out)
-        ) from error
+    _create_folder(out)
     file = ResultsFile(out / RESULTS_FILE)
     with Bench.open(loaded, cache, progress, memory_bytes) as bench:
         if bench.references_digest() not in file.references:
@@ -54,13 +49,26 @@ def run_study(
         missing = {digest: cell for cell, digest in zip(planned, digests, strict=True) if digest not in file.cells}
         progress.note(f"{counted(len(planned), 'cell')}, {len(missing)} not computed yet")
         for number, (digest, cell) in enumerate(missing.items(), start=1):
-            order = "" if cell.seed is None else f", order {cell.seed}"
-            with progress.stage(f"{number} of {len(missing)}: {cell.label}, {counted(cell.tasks, 'task')}{order}"):
+            with progress.stage(f"{number} of {len(missing)}: {_cell_text(cell)}"):
                 result = merge_cell(bench, cell, digest, references, score=loaded.study.score, work=out / "states")
             file.add(result)
     results = [file.cells[digest].renamed(cell) for cell, digest in zip(planned, digests, strict=True)]
     write_outputs(results, references, out)
     return results
+
+
+def _create_folder(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"cannot create the folder {out}: {error.strerror}", hint="choose another folder with --out", file=str(out)
+        ) from error
+
+
+def _cell_text(cell: Cell) -> str:
+    order = "" if cell.seed is None else f", order {cell.seed}"
+    return f"{cell.label}, {counted(cell.tasks, 'task')}{order}"
 
 
 def write_outputs(results: Sequence[CellResult], references: References, out: Path) -> None:

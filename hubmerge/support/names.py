@@ -32,6 +32,7 @@ UNLISTED_FILES = frozenset({REPORT_FILE, GIT_ATTRIBUTES})
 """Files at the top of a published step that the report does not list: the report itself, and what git needs."""
 
 _STEP_TAG = re.compile(r"step-([0-9]{2,9})")
+_STEP_FOLDER = re.compile(r"\.?([^.]+)(\.(partial|outdated))?")
 
 
 def step_tag(step: int) -> str:
@@ -52,3 +53,13 @@ def parse_step_tag(tag: str) -> int | None:
     match = _STEP_TAG.fullmatch(tag)
     step = 0 if match is None else int(match[1])
     return step if step and step_tag(step) == tag else None
+
+
+def is_step_folder(name: str) -> bool:
+    """Return True for the name of a step's folder on disk, also of one that is being written or replaced.
+
+    >>> is_step_folder("step-03"), is_step_folder(".step-03.partial"), is_step_folder("steps")
+    (True, True, False)
+    """
+    match = _STEP_FOLDER.fullmatch(name)
+    return match is not None and parse_step_tag(match[1]) is not None

@@ -8,6 +8,7 @@ import typer
 
 from hubmerge.api import published
 from hubmerge.cli.options import Json, Quiet, command_context
+from hubmerge.support.names import parse_step_tag
 from hubmerge.support.text import short_commit
 
 
@@ -21,10 +22,11 @@ def parse_step(text: str) -> int:
     Raises:
         BadParameter: the text is not a step.
     """
-    number = text.removeprefix("step-")
-    if not (number.isascii() and number.isdigit() and int(number)):
+    digits = text.removeprefix("step-").lstrip("0").zfill(2)
+    step = parse_step_tag(f"step-{digits}")
+    if step is None:
         raise typer.BadParameter(f"{text} is not a step: expected step-03, or 3")
-    return int(number)
+    return step
 
 
 def rollback(

@@ -9,6 +9,7 @@ import typer
 
 from hubmerge.api.merging import StepRun
 from hubmerge.cli.options import WORK_DIR, Json, Quiet, Recipe, WorkDir, command_context
+from hubmerge.support.progress import Progress
 
 
 def run(
@@ -47,6 +48,12 @@ def run(
         progress=progress,
         processes=command.processes,
     )
+    print_run(steps, progress)
+    return 0
+
+
+def print_run(steps: StepRun, progress: Progress) -> None:
+    """Do the steps of a run, and print each one, the scores and the addresses."""
     for step in steps:
         progress.event("step", step.to_dict())
     if not steps.steps:
@@ -56,4 +63,3 @@ def run(
     for address in steps.addresses:
         progress.note(address)
     progress.event("done", {"steps": len(steps.steps), "of": steps.length, "addresses": steps.addresses})
-    return 0

@@ -94,16 +94,14 @@ def merge_steps(
     """Merge checkpoints, one after another, and save the state after the last one.
 
     Each tensor goes through all steps before the next one is begun, so base model and state are read and the state is
-    written once, however many steps there are. The bytes of the state depend neither on how many steps are done at a
-    time, nor on threads and processes, nor on whether a run was interrupted. The memory of each process is bounded by a
-    few float64 copies of the tensors that are processed at one time (see `for_each_tensor`).
+    written once. The bytes of the state do not depend on the number of steps in a batch, on threads and processes, or
+    on interruptions. Each process needs a few float64 copies of the tensors at work (see `for_each_tensor`).
 
     Args:
         merge: base model, method and plan.
         inputs: one for each step. A method that `needs_single_steps` takes one at a time.
         previous: the state of the step before; None at step 1.
-        folder: the folder of the new state, on a file system that all processes share; None keeps it in memory, the
-            same in every digit.
+        folder: the folder of the new state, on a file system that all processes share; None keeps it in memory.
         chain: digest of all inputs, saved in the state.
         sketches: save sketches of the task vectors, so that later ones can be compared with all earlier ones.
         context: device, threads and processes. All processes make the same call.
@@ -115,19 +113,13 @@ def merge_steps(
         CheckpointError: a value is not finite, or `previous` belongs to another merge.
         MachineError: the state cannot be written.
     """
-    batch = _begin(merge, inputs, previous, sketches=sketches, context=context)
     stop = Path() if folder is None else stop_file(folder, context.processes)
+    batch = _begin(merge, inputs, previous, sketches=sketches, context=context)
     if batch.methods[0].surveys_model:
         batch = survey(batch, stop)
     with _state_writer(batch, folder) as writer:
-        results = _absorb(batch, writer, stop)
-        summary = summarize(batch, results)
-        if folder is not None and context.processes.rank > 0:
-            barrier(context.processes)
-            return load_state(folder), summary.stats
-        state = _finish(batch, summary, writer, chain)
-        barrier(context.processes)
-    return state, summary.stats
+        summary = summarize(batch, _absorb(batch, writer, stop))
+        return _finish(batch, summary, writer, folder, chain), summary.stats
 
 
 def _begin(
@@ -179,7 +171,18 @@ def _absorb(batch: StepBatch, writer: AnyStateWriter, stop: Path) -> list[list[T
     return _in_plan_order(work, results)
 
 
-def _finish(batch: StepBatch, summary: BatchSummary, writer: AnyStateWriter, chain: str) -> State:
+def _finish(batch: StepBatch, summary: BatchSummary, writer: AnyStateWriter, folder: Path | None, chain: str) -> State:
+    """Return the state that the first process completed, in memory that of each process."""
+    processes = batch.context.processes
+    if folder is not None and processes.rank > 0:
+        barrier(processes)
+        return load_state(folder)
+    state = _complete(batch, summary, writer, chain)
+    barrier(processes)
+    return state
+
+
+def _complete(batch: StepBatch, summary: BatchSummary, writer: AnyStateWriter, chain: str) -> State:
     """Write the sketches, and complete the state."""
     for number, rows in summary.sketches.items():
         writer.write_part(sketch_key(number), rows)

@@ -83,19 +83,7 @@ class WholeTensor:
         finite = math.isfinite(self.norm) or all_finite(absorbed.accumulated)
         if not finite or not all(all_finite(values) for values in self.parts.values()):
             raise overflow_error(step_input, self.tensor, step)
-        expert_ranks = absorbed.ranks if isinstance(absorbed, AbsorbedExperts) else ()
-        stats = TensorStats(
-            name=self.tensor.name,
-            action=self.tensor.action,
-            rank=absorbed.rank,
-            expert_ranks=expert_ranks,
-            directions=min(self.tensor.shape[-2:]) if absorbed.rank is not None or expert_ranks else None,
-            removed_share=absorbed.removed_share,
-            cosine=similarity,
-            task_vector_norm=norm,
-            accumulated_norm=self.norm,
-        )
-        self.steps.append(TensorStep(stats, row))
+        self.steps.append(TensorStep(_stats(self.tensor, absorbed, similarity, norm, self.norm), row))
         # In C order, as if read from a file: products of other layouts differ in the last digit.
         self.accumulated = absorbed.accumulated.contiguous()
 
@@ -130,6 +118,24 @@ class WholeTensor:
                 hint="try another device; if it fails there too, please report it with the checkpoint's name",
                 tensor=self.tensor.name,
             ) from error
+
+
+def _stats(
+    tensor: PlannedTensor, absorbed: Absorbed, similarity: float | None, task_vector_norm: float, norm: float
+) -> TensorStats:
+    """Return the statistics of one step on one tensor; `norm` is that of the new accumulated delta."""
+    expert_ranks = absorbed.ranks if isinstance(absorbed, AbsorbedExperts) else ()
+    return TensorStats(
+        name=tensor.name,
+        action=tensor.action,
+        rank=absorbed.rank,
+        expert_ranks=expert_ranks,
+        directions=min(tensor.shape[-2:]) if absorbed.rank is not None or expert_ranks else None,
+        removed_share=absorbed.removed_share,
+        cosine=similarity,
+        task_vector_norm=task_vector_norm,
+        accumulated_norm=norm,
+    )
 
 
 def decompose(tensors: Sequence[WholeTensor], step_input: StepInput, method: Method) -> list[Sequence[Any]]:

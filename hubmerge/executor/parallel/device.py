@@ -6,6 +6,8 @@ import threading
 
 import torch
 
+from hubmerge.executor.parallel.context import CPU
+
 _thread_local = threading.local()
 
 
@@ -15,11 +17,11 @@ def pick_device() -> torch.device:
     ACCELERATE_USE_CPU=1 in the environment selects the CPU.
     """
     if not torch.accelerator.is_available():
-        return torch.device("cpu")
+        return CPU
     from accelerate import PartialState  # takes half a second to import
 
     device: torch.device = PartialState().device
-    return torch.device("cpu") if device.type in {"mps", "xla"} else device
+    return CPU if device.type in {"mps", "xla"} else device
 
 
 def use_own_stream(device: torch.device) -> None:
