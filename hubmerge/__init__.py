@@ -10,11 +10,11 @@ Each name is loaded when it is first used: `import hubmerge` imports neither tor
 
 from __future__ import annotations
 
-import importlib
 import sys
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from hubmerge.support.lazy import load_names
 from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the name every package uses
 
 if TYPE_CHECKING:
@@ -145,13 +145,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Load a public name when it is first used."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULE_OF[name]), name)
-    globals()[name] = value
-    return value
+if not TYPE_CHECKING:
+    __getattr__ = load_names(__name__, _NAMES)
 
 
 def __dir__() -> list[str]:

@@ -44,7 +44,28 @@ def watch(
     watch_recipe(Path(recipe), work, every, listen, open_progress(progress))
 
 
-def init_github(recipe: RecipeLike, *, cron: str = "17 */6 * * *", oidc: bool = False, force: bool = False) -> Path:
+def install_requirement(given: str | None = None) -> str:
+    """Return what another machine has to install to get this hubmerge.
+
+    Args:
+        given: the requirement that the user named; it is returned as it is.
+
+    Raises:
+        UsageError: hubmerge was installed from a folder of this machine, and `given` is None.
+    """
+    from hubmerge.support.requirement import requirement
+
+    return requirement(given)
+
+
+def init_github(
+    recipe: RecipeLike,
+    *,
+    cron: str = "17 */6 * * *",
+    oidc: bool = False,
+    force: bool = False,
+    requirement: str | None = None,
+) -> Path:
     """Write the GitHub workflow that runs a recipe on a schedule, into the repository of the recipe.
 
     Args:
@@ -52,6 +73,8 @@ def init_github(recipe: RecipeLike, *, cron: str = "17 */6 * * *", oidc: bool = 
         cron: when to run, five fields, in UTC.
         oidc: publish without a stored token (trusted publishing).
         force: replace a workflow that differs.
+        requirement: what pip installs to get hubmerge, such as `hubmerge @ git+https://HOST/OWNER/REPO@COMMIT`; by
+            default where the installed one comes from.
 
     Returns:
         The file.
@@ -59,10 +82,11 @@ def init_github(recipe: RecipeLike, *, cron: str = "17 */6 * * *", oidc: bool = 
     Raises:
         RecipeError: the recipe has problems or publishes nothing.
         MachineError: the recipe is not in a git repository, or a different workflow exists.
+        UsageError: hubmerge was installed from a folder of this machine and `requirement` is not given.
     """
     from hubmerge.automation.github import write_workflow
 
-    return write_workflow(_from_file(recipe), cron, oidc=oidc, force=force)
+    return write_workflow(_from_file(recipe), cron, install_requirement(requirement), oidc=oidc, force=force)
 
 
 def plan_hub_job(
@@ -71,6 +95,7 @@ def plan_hub_job(
     schedule: str | None = "@daily",
     flavor: str = "cpu-upgrade",
     timeout: str = "6h",
+    requirement: str | None = None,
 ) -> PlannedJob:
     """Describe the job on the Hub that would run a recipe; nothing is created.
 
@@ -79,6 +104,7 @@ def plan_hub_job(
         schedule: `@hourly`, `@daily`, ... or five cron fields; None for a job that starts when a source repo changes.
         flavor: hardware of the Hub.
         timeout: longest time of one run, such as `6h`.
+        requirement: see `init_github`.
 
     Returns:
         The job; `str()` of it is a description, `deploy_hub_job` creates it.
@@ -86,12 +112,20 @@ def plan_hub_job(
     Raises:
         RecipeError: the recipe has problems, publishes nothing, or names local folders.
         MachineError: the schedule or the timeout cannot be read.
+        UsageError: hubmerge was installed from a folder of this machine and `requirement` is not given.
     """
     from hubmerge.automation.hub_job import PlannedJob, plan_job
     from hubmerge.hub.jobs import author_type
 
-    loaded = load(recipe)
-    return PlannedJob(plan_job(loaded, schedule=schedule, flavor=flavor, timeout=timeout, author_type=author_type))
+    job = plan_job(
+        load(recipe),
+        schedule=schedule,
+        flavor=flavor,
+        timeout=timeout,
+        requirement=install_requirement(requirement),
+        author_type=author_type,
+    )
+    return PlannedJob(job)
 
 
 def deploy_hub_job(job: PlannedJob) -> CreatedJob:

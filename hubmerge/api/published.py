@@ -13,6 +13,7 @@ from hubmerge.support.paths import user_cache_folder
 if TYPE_CHECKING:
     from hubmerge.automation.outdated import Changes
     from hubmerge.verify import Verdict
+    from merge_recipes import LoadedRecipe
 
 
 def verify(
@@ -86,3 +87,15 @@ def outdated(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Change
     loaded = load(recipe, progress=reports)
     with reports.stage("check the Hub"):
         return find_changes(loaded)
+
+
+def call_for_run(recipe: LoadedRecipe, changes: Changes) -> bool:
+    """Return True if the next run has something to do, or if this machine reports one of the changes the first time.
+
+    Args:
+        recipe: the recipe.
+        changes: what `outdated` returned for it.
+    """
+    from hubmerge.automation.outdated import call_for_run as call
+
+    return call(recipe, changes)

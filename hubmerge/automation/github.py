@@ -8,7 +8,6 @@ from importlib.resources import files
 from pathlib import Path
 
 from hubmerge.errors import MachineError
-from hubmerge.support.version import VERSION
 from merge_recipes import LoadedRecipe, Problem, RecipeError
 
 _CRON = re.compile(r"[0-9*,/-]+( [0-9A-Za-z*,/-]+){4}")
@@ -27,13 +26,14 @@ def repository_root(recipe: Path) -> Path:
     raise MachineError(f"{recipe} is not in a git repository", hint="git init", file=str(recipe))
 
 
-def workflow_text(loaded: LoadedRecipe, recipe: str, cron: str, *, oidc: bool) -> str:
+def workflow_text(loaded: LoadedRecipe, recipe: str, cron: str, requirement: str, *, oidc: bool) -> str:
     """Return the text of the workflow.
 
     Args:
         loaded: the recipe.
         recipe: its path in the repository.
         cron: when to run, five cron fields in UTC.
+        requirement: what pip installs to get hubmerge.
         oidc: publish without a stored token.
 
     Raises:
@@ -51,7 +51,7 @@ def workflow_text(loaded: LoadedRecipe, recipe: str, cron: str, *, oidc: bool) -
         "NAME": f"hubmerge {loaded.path.stem}" if loaded.path.stem.isascii() else "hubmerge",
         "CRON": cron,
         "RECIPE": json.dumps(recipe),
-        "REQUIREMENT": f"hubmerge=={VERSION}",
+        "REQUIREMENT": json.dumps(requirement),
         "PERMISSIONS": "{contents: read, id-token: write}" if oidc else "{contents: read}",
         "TOKEN": "HF_OIDC_RESOURCE" if oidc else "HF_TOKEN",
         "VALUE": json.dumps(publish.repo) if oidc else "${{ secrets.HF_TOKEN }}",
@@ -62,7 +62,7 @@ def workflow_text(loaded: LoadedRecipe, recipe: str, cron: str, *, oidc: bool) -
     return text
 
 
-def write_workflow(loaded: LoadedRecipe, cron: str, *, oidc: bool, force: bool) -> Path:
+def write_workflow(loaded: LoadedRecipe, cron: str, requirement: str, *, oidc: bool, force: bool) -> Path:
     """Write the workflow of a recipe and return its path.
 
     Raises:
@@ -73,7 +73,7 @@ def write_workflow(loaded: LoadedRecipe, cron: str, *, oidc: bool, force: bool) 
     recipe = loaded.path.absolute().relative_to(root).as_posix()
     if not recipe.isprintable():
         raise MachineError(f"{recipe!r}: a workflow cannot hold the characters of this path", hint="rename the file")
-    text = workflow_text(loaded, recipe, cron, oidc=oidc)
+    text = workflow_text(loaded, recipe, cron, requirement, oidc=oidc)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", loaded.path.stem)
     path = root / ".github" / "workflows" / f"hubmerge-{name}.yml"
     if path.exists() and not force and path.read_text(encoding="utf-8") != text:

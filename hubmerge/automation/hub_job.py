@@ -10,29 +10,37 @@ from typing import Any
 from hubmerge.errors import MachineError
 from hubmerge.hub.jobs import TARGET_VARIABLE, HubJob
 from hubmerge.stream.lockfile import read_lock
-from hubmerge.support.version import VERSION
 from merge_recipes import LoadedRecipe, ModelCollection, ModelQuery, Problem, RecipeError
 
 IMAGE = "python:3.12"
 SCRIPT = """\
 set -eu
-python -m pip install --quiet "$HUBMERGE_REQUIREMENT"
+python -m pip install --quiet --no-deps "$HUBMERGE_REQUIREMENT"
+python -m pip install --quiet filelock huggingface_hub numpy platformdirs pydantic pyyaml rich typer uv
 printf '%s' "$HUBMERGE_RECIPE" > recipe.yaml
 if [ -n "${HUBMERGE_LOCK:-}" ]; then printf '%s' "$HUBMERGE_LOCK" > recipe.lock.yaml; fi
 status=0
 hubmerge outdated recipe.yaml || status=$?
 case "$status" in
   0) exit 0 ;;
-  10) exec hubmerge run recipe.yaml --work-dir work ;;
+  10) ;;
   *) exit "$status" ;;
 esac
+uv pip install --quiet --system --torch-backend "$HUBMERGE_TORCH" "$HUBMERGE_REQUIREMENT"
+exec hubmerge run recipe.yaml --work-dir work
 """
 _SCHEDULE = re.compile(r"@(annually|yearly|monthly|weekly|daily|hourly)|[0-9*,/-]+( [0-9A-Za-z*,/-]+){4}")
 _TIMEOUT = re.compile(r"[0-9]{1,4}[smhd]")
 
 
 def plan_job(
-    loaded: LoadedRecipe, *, schedule: str | None, flavor: str, timeout: str, author_type: Callable[[str], str]
+    loaded: LoadedRecipe,
+    *,
+    schedule: str | None,
+    flavor: str,
+    timeout: str,
+    requirement: str,
+    author_type: Callable[[str], str],
 ) -> HubJob:
     """Plan the job for a recipe.
 
@@ -41,6 +49,7 @@ def plan_job(
         schedule: when to run; None for a job that webhooks start.
         flavor: hardware of the Hub.
         timeout: longest time of one run, such as `6h`.
+        requirement: what pip installs to get hubmerge.
         author_type: returns the kind of an author, `user` or `org`.
 
     Raises:
@@ -63,7 +72,8 @@ def plan_job(
         raise MachineError(f"{timeout!r} is not a time: expected for example 90m, 6h or 1d", hint="--timeout 6h")
     lock = read_lock(loaded)
     environment = {
-        "HUBMERGE_REQUIREMENT": f"hubmerge=={VERSION}",
+        "HUBMERGE_REQUIREMENT": requirement,
+        "HUBMERGE_TORCH": "cpu" if flavor.startswith("cpu") else "auto",
         "HUBMERGE_RECIPE": loaded.text,
         TARGET_VARIABLE: publish.repo,
     }

@@ -10,11 +10,16 @@ from typing import Any, Literal
 from hubmerge.hub.listing import RepoStatus, find_models, repo_status
 from hubmerge.stream.expansion import expand
 from hubmerge.stream.pinned import PinnedCommits
+from hubmerge.support import memo
 from hubmerge.support.names import step_tag
 from hubmerge.support.text import short_commit
 from merge_recipes import LoadedRecipe, LockedModel, ModelReference, StreamEntry
 
 ChangeKind = Literal["new commit", "new entry", "not merged yet", "deleted", "gated", "disabled"]
+NO_EFFECT = "none"
+"""Begin of the effect of a change that a run does nothing about."""
+
+KEPT = f"{NO_EFFECT}: the stream keeps its pinned commit"
 GetStatus = Callable[[str, str, str | None], RepoStatus]
 
 
@@ -50,6 +55,11 @@ class Changes(tuple[Change, ...]):
 
     __slots__ = ()
 
+    @property
+    def need_run(self) -> bool:
+        """True if the next run merges something or cannot read a source; False if it would leave all as it is."""
+        return any(not one.effect.startswith(NO_EFFECT) for one in self)
+
     def __str__(self) -> str:
         if not self:
             return "nothing changed"
@@ -78,13 +88,26 @@ def find_changes(loaded: LoadedRecipe) -> Changes:
     return Changes((*changes, *_datasets(loaded, pinned, get_status)))
 
 
+def call_for_run(loaded: LoadedRecipe, changes: Changes) -> bool:
+    """Return True if the next run has something to do, or if this machine reports a change for the first time.
+
+    A change that a run does nothing about, such as a new commit of the base model, is thus reported by exit status 10
+    once. What was reported is kept in the user's cache folder.
+    """
+    publish = loaded.recipe.publish
+    key = (publish.repo if publish is not None else str(loaded.path.absolute())).encode()
+    reported = [f"{one.change} {one.kind} {one.reference} {one.now}" for one in changes]
+    known = memo.get("reported-changes", key, list) or []
+    if reported != known:
+        memo.put("reported-changes", key, reported)
+    return changes.need_run or not set(reported) <= set(known)
+
+
 def _base(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus) -> Iterator[Change]:
     if pinned.locks:
         base = pinned.locks[0].base_model
         if base.reference == loaded.recipe.base_model:
-            yield from _changed(
-                "base model", base.name, base.reference, [base], get_status, "none: the stream keeps its pinned commit"
-            )
+            yield from _changed("base model", base.name, base.reference, [base], get_status, KEPT)
 
 
 def _models(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus, listed: set[str]) -> Iterator[Change]:
@@ -98,9 +121,9 @@ def _models(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus, 
         effect = {
             "append": "adds a step at the end",
             "replay": f"replays the stream from {step_tag(step)}",
-            "ignore": "none: the recipe has on_update: ignore",
+            "ignore": f"{NO_EFFECT}: the recipe has on_update: ignore",
         }[loaded.recipe.on_update]
-        lost = "none: already merged" if index < pinned.merged else "the run fails: it cannot read the repo"
+        lost = f"{NO_EFFECT}: already merged" if index < pinned.merged else "the run fails: it cannot read the repo"
         yield from _changed("model", model.name, model.reference, same, get_status, effect, lost)
 
 
@@ -111,7 +134,7 @@ def _changed(
     locked: Sequence[LockedModel],
     get_status: GetStatus,
     effect: str,
-    lost: str = "a run that reads it fails",
+    lost: str = f"{NO_EFFECT} until a step is added: a run that reads the repo fails",
 ) -> Iterator[Change]:
     if reference.is_local:
         return
@@ -158,11 +181,10 @@ def _datasets(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus
         seen.add(key)
         now = get_status("dataset", *key)
         if now.state != "there":
-            lost = "a run that scores the task fails"
+            lost = f"{NO_EFFECT} until a step is added: a run that scores the task fails"
             yield Change(now.state, "dataset", task.name, key[0], locked[key], None, lost)
         elif now.commit != locked[key]:
-            effect = "none: the stream keeps its pinned commit"
-            yield Change("new commit", "dataset", task.name, key[0], locked[key], now.commit, effect)
+            yield Change("new commit", "dataset", task.name, key[0], locked[key], now.commit, KEPT)
 
 
 def _short(commit: str | None) -> str:

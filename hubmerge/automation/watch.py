@@ -27,6 +27,9 @@ MAX_QUIET_WAITS = 30
 
 SECRET_VARIABLE = "HUBMERGE_WEBHOOK_SECRET"  # noqa: S105 - the variable's name
 
+SHORTEST_SECRET = 16
+"""Length of a secret that cannot be guessed by trying."""
+
 
 @dataclass
 class Watcher:
@@ -118,8 +121,12 @@ def watch(recipe: Path, work_dir: Path, every: float | None, listen: tuple[str, 
 
 def _listen(stack: ExitStack, listen: tuple[str, int], wake: threading.Event, progress: Progress) -> None:
     secret = os.environ.get(SECRET_VARIABLE, "")
+    hint = f"set {SECRET_VARIABLE} to the secret that the webhook has on the Hub; make one: openssl rand -hex 32"
     if not secret:
-        raise MachineError("--listen needs the secret of the webhook", hint=f"set {SECRET_VARIABLE}")
+        raise MachineError("--listen needs the secret of the webhook", hint=hint)
+    if len(secret) < SHORTEST_SECRET:
+        message = f"{SECRET_VARIABLE} has {len(secret)} characters: expected at least {SHORTEST_SECRET}"
+        raise MachineError(message, hint=hint)
     from hubmerge.automation.receiver import Receiver
 
     receiver = stack.enter_context(Receiver(*listen, secret, wake.set))

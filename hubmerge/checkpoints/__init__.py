@@ -1,27 +1,115 @@
-"""Checkpoints: reading, naming, planning and writing, one tensor at a time."""
+"""Checkpoints: reading, naming, planning and writing, one tensor at a time.
+
+Each name is loaded when it is first used: `hubmerge outdated` needs places and file names, but no torch.
+"""
 
 from __future__ import annotations
 
-from hubmerge.checkpoints.adapters.adapted import AdaptedCheckpoint
-from hubmerge.checkpoints.adapters.adapter import Adapter, base_model_of, open_adapter, read_adapter_config
-from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
-from hubmerge.checkpoints.formats.header import Header, parse_header
-from hubmerge.checkpoints.formats.layout import WeightFiles, find_weights, read_index
-from hubmerge.checkpoints.formats.partial_file import FetchBytes, create_partial_file, is_partial_file
-from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
-from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter, WrittenFile
-from hubmerge.checkpoints.formats.shards import Shard, ShardedWriter, plan_shards, write_index
-from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment, Ignored
-from hubmerge.checkpoints.matching.matcher import align, find_alignment, match
-from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
-from hubmerge.checkpoints.model_class.config_check import check_config
-from hubmerge.checkpoints.open import open_checkpoint, open_headers
-from hubmerge.checkpoints.origin import Origin
-from hubmerge.checkpoints.planning.load_check import check_loads
-from hubmerge.checkpoints.planning.matrices import MatrixRule, weight_matrices
-from hubmerge.checkpoints.planning.merge_plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
-from hubmerge.checkpoints.planning.published_config import PublishedConfig, published_config
-from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
+from typing import TYPE_CHECKING
+
+from hubmerge.support.lazy import load_names
+
+if TYPE_CHECKING:
+    from hubmerge.checkpoints.adapters.adapted import AdaptedCheckpoint
+    from hubmerge.checkpoints.adapters.adapter import Adapter, base_model_of, open_adapter, read_adapter_config
+    from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
+    from hubmerge.checkpoints.formats.header import Header, parse_header
+    from hubmerge.checkpoints.formats.layout import WeightFiles, find_weights, read_index
+    from hubmerge.checkpoints.formats.partial_file import FetchBytes, create_partial_file, is_partial_file
+    from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
+    from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter, WrittenFile
+    from hubmerge.checkpoints.formats.shards import Shard, ShardedWriter, plan_shards, write_index
+    from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment, Ignored
+    from hubmerge.checkpoints.matching.matcher import align, find_alignment, match
+    from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
+    from hubmerge.checkpoints.model_class.config_check import check_config
+    from hubmerge.checkpoints.open import open_checkpoint, open_headers
+    from hubmerge.checkpoints.origin import Origin
+    from hubmerge.checkpoints.planning.load_check import check_loads
+    from hubmerge.checkpoints.planning.matrices import MatrixRule, weight_matrices
+    from hubmerge.checkpoints.planning.merge_plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
+    from hubmerge.checkpoints.planning.published_config import PublishedConfig, published_config
+    from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
+
+_NAMES = {
+    "hubmerge.checkpoints.adapters.adapted": ("AdaptedCheckpoint",),
+    "hubmerge.checkpoints.adapters.adapter": (
+        "Adapter",
+        "base_model_of",
+        "open_adapter",
+        "read_adapter_config",
+    ),
+    "hubmerge.checkpoints.checkpoint": (
+        "Checkpoint",
+        "HeaderOnly",
+        "TensorSource",
+    ),
+    "hubmerge.checkpoints.formats.header": (
+        "Header",
+        "parse_header",
+    ),
+    "hubmerge.checkpoints.formats.layout": (
+        "WeightFiles",
+        "find_weights",
+        "read_index",
+    ),
+    "hubmerge.checkpoints.formats.partial_file": (
+        "FetchBytes",
+        "create_partial_file",
+        "is_partial_file",
+    ),
+    "hubmerge.checkpoints.formats.safetensors_reader": ("SafetensorsReader",),
+    "hubmerge.checkpoints.formats.safetensors_writer": (
+        "SafetensorsWriter",
+        "WrittenFile",
+    ),
+    "hubmerge.checkpoints.formats.shards": (
+        "Shard",
+        "ShardedWriter",
+        "plan_shards",
+        "write_index",
+    ),
+    "hubmerge.checkpoints.matching.alignment": (
+        "AlignedCheckpoint",
+        "Alignment",
+        "Ignored",
+    ),
+    "hubmerge.checkpoints.matching.matcher": (
+        "align",
+        "find_alignment",
+        "match",
+    ),
+    "hubmerge.checkpoints.matching.selection": (
+        "ALL_TENSORS",
+        "Selection",
+    ),
+    "hubmerge.checkpoints.model_class.config_check": ("check_config",),
+    "hubmerge.checkpoints.open": (
+        "open_checkpoint",
+        "open_headers",
+    ),
+    "hubmerge.checkpoints.origin": ("Origin",),
+    "hubmerge.checkpoints.planning.load_check": ("check_loads",),
+    "hubmerge.checkpoints.planning.matrices": (
+        "MatrixRule",
+        "weight_matrices",
+    ),
+    "hubmerge.checkpoints.planning.merge_plan": (
+        "Action",
+        "MergePlan",
+        "PlannedTensor",
+        "check_ties",
+        "make_plan",
+    ),
+    "hubmerge.checkpoints.planning.published_config": (
+        "PublishedConfig",
+        "published_config",
+    ),
+    "hubmerge.checkpoints.tensors": (
+        "TensorInfo",
+        "TensorSpec",
+    ),
+}
 
 __all__ = [
     "ALL_TENSORS",
@@ -72,3 +160,6 @@ __all__ = [
     "weight_matrices",
     "write_index",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__ = load_names(__name__, _NAMES)

@@ -24,6 +24,14 @@ Json: TypeAlias = Annotated[
 WorkDir: TypeAlias = Annotated[
     Path, typer.Option(metavar="DIR", help="Folder for states and caches.", show_default="user cache")
 ]
+Requirement: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TEXT",
+        help="What pip installs there to get hubmerge, such as 'hubmerge @ git+https://HOST/OWNER/REPO@COMMIT'.",
+        show_default="where this one comes from",
+    ),
+]
 WORK_DIR = user_cache_folder("runs")
 
 

@@ -19,7 +19,6 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     hf_raise_for_status,
 )
 
-from hubmerge.checkpoints.formats.header import LENGTH_BYTES, header_length
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import HubError
@@ -222,6 +221,8 @@ def read_header(path: str, commit: str, file: RemoteFile) -> bytes:
     Raises:
         CheckpointError: the file does not start like a safetensors file.
     """
+    from hubmerge.checkpoints.formats.header import LENGTH_BYTES, header_length
+
     origin = Origin(f"{path}@{short_commit(commit)}", repo=path, commit=commit)
     first = read_range(path, commit, file.path, 0, min(FIRST_BYTES, file.size))
     length = LENGTH_BYTES + header_length(first, origin.in_file(file.path), size=file.size)

@@ -1,4 +1,4 @@
-"""torch, imported when an attribute is first read: checking a recipe needs the merge methods, but no arithmetic.
+"""Imports at first use: of torch, and of the names of a package. Checking a recipe needs no arithmetic.
 
 Importing torch takes about two seconds. Modules that only use torch inside functions import it from here:
 
@@ -8,12 +8,14 @@ Importing torch takes about two seconds. Modules that only use torch inside func
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["torch"]
+__all__ = ["load_names", "torch"]
 
 
 class LazyModule:
@@ -30,3 +32,22 @@ class LazyModule:
 
 if not TYPE_CHECKING:
     torch = LazyModule("torch")
+
+
+def load_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package that imports each of its public names when it is first used.
+
+    Args:
+        package: the name of the package.
+        modules: the public names by the module that defines them.
+    """
+    module_of = {name: module for module, names in modules.items() for name in names}
+
+    def load(name: str) -> Any:
+        if name not in module_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(importlib.import_module(module_of[name]), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return load

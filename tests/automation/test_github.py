@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hubmerge import __version__
 from tests.automation.conftest import Sources
 from tests.automation.workflows import Outcome, run_steps, scripts_of
 
 Command = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).resolve().parents[2]
+REQUIREMENT = "hubmerge @ git+https://example.org/hubmerge@" + 40 * "a"
+INSTALLS = ("Install hubmerge", "Install what the check needs", "Install torch and the other libraries")
 BIN = Path(sys.executable).parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PINNED = re.compile(r"uses: ([\w./-]+)@[0-9a-f]{40} # v[0-9.]+|uses: (\$/\S+)")
@@ -30,9 +31,10 @@ def written(sources: Sources, hubmerge: Command) -> Callable[..., Path]:
     def write(*options: str) -> Path:
         (sources.folder / ".git").mkdir(exist_ok=True)
         recipe = sources.recipe(scored=True, on_update="append")
-        status, output, errors = hubmerge("init", recipe, "--github", "--force", *options)
+        status, output, errors = hubmerge("init", recipe, "--github", "--force", "--requirement", REQUIREMENT, *options)
         assert status == 0, errors
         assert "next: " in output
+        assert f"it installs {REQUIREMENT}" in output
         return sources.folder / ".github" / "workflows" / "hubmerge-recipe.yml"
 
     return write
@@ -80,7 +82,13 @@ def test_actions_are_pinned_and_expressions_stay_out_of_scripts() -> None:
         assert len(PINNED.findall(text)) == text.count("uses: "), path
     for path in (ROOT / "action.yml", ROOT / ".github" / "workflows" / "merge.yml", template):
         scripts = scripts_of(path)
-        assert list(scripts) == ["Install hubmerge", "Check for changes", "Merge, score, publish"]
+        assert list(scripts) == [
+            *INSTALLS[:2],
+            "Check for changes",
+            INSTALLS[2],
+            "Merge, score, publish",
+            "Measure the cache",
+        ]
         assert not [script for script in scripts.values() if "${{" in script]
         assert scripts == scripts_of(ROOT / "action.yml"), "the three do the same"
 
@@ -92,7 +100,8 @@ def test_every_trigger_of_this_repository_calls_the_reusable_workflow() -> None:
     called = yaml.safe_load((ROOT / job["uses"].removeprefix("$/")).read_text())
     inputs = called[True]["workflow_call"]["inputs"]
     assert set(job["with"]) <= set(inputs)
-    assert inputs["requirement"]["default"] == f"hubmerge=={__version__}"
+    assert inputs["requirement"]["required"] is True
+    assert inputs["torch-backend"]["default"] == "cpu"
     assert set(job["secrets"]) == set(called[True]["workflow_call"]["secrets"])
     for entry in job["strategy"]["matrix"]["include"]:
         recipe = yaml.safe_load((ROOT / entry["recipe"]).read_text())
@@ -103,7 +112,7 @@ def test_every_trigger_of_this_repository_calls_the_reusable_workflow() -> None:
 def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Return the environment after the install step of the action: this repository's package with its dependencies."""
     folder = tmp_path_factory.mktemp("installed")
-    pip = {"PIP_TARGET": str(folder), "PIP_NO_DEPS": "1", "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"}
+    pip = {"PIP_TARGET": str(folder), "PIP_NO_BUILD_ISOLATION": "0", "PIP_NO_INDEX": "1"}
     path = f"{BIN}:{os.environ['PATH']}"
     done = subprocess.run(
         ["bash", "-e", "-c", scripts_of(ROOT / "action.yml")["Install hubmerge"]],
@@ -117,10 +126,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def without_install(path: Path, folder: Path) -> Path:
-    """Write the workflow without its first script, which has run already."""
+    """Write the workflow without the scripts that install packages."""
     document = yaml.safe_load(path.read_text())
     for steps in [document["runs"]["steps"]] if "runs" in document else [document["jobs"]["merge"]["steps"]]:
-        steps[:] = [step for step in steps if step.get("name") != "Install hubmerge"]
+        steps[:] = [step for step in steps if step.get("name") not in INSTALLS]
     shorter = folder / "shorter.yml"
     shorter.write_text(yaml.safe_dump(document))
     return shorter
@@ -149,8 +158,8 @@ def test_a_new_commit_adds_a_step(
     for which, tower in (("written", 0), ("action", 1)):
         sources.push("first", tower)
         outcomes.append(job(which))
-        assert outcomes[-1].outputs == {"moved": "true"}, outcomes[-1].log
-        assert outcomes[-1].ran == ["Check for changes", "Merge, score, publish"]
+        assert outcomes[-1].outputs == {"moved": "true", "small": "true"}, outcomes[-1].log
+        assert outcomes[-1].ran == ["Check for changes", "Merge, score, publish", "Measure the cache"]
         assert "## 1 new step" in outcomes[-1].summary
         assert "| step | first | average |" in outcomes[-1].summary
         assert os.environ["HF_TOKEN"] not in outcomes[-1].log + outcomes[-1].summary
@@ -178,16 +187,21 @@ def test_a_job_fails_if_the_hub_refuses_the_token(
 def test_init_refuses_recipes_that_cannot_run_on_github(sources: Sources, hubmerge: Command) -> None:
     recipe = sources.recipe()
     status, _, errors = hubmerge("init", recipe, "--github")
+    github = ("--github", "--requirement", REQUIREMENT)
+    assert status == 2
+    assert "a folder of this machine" in errors
+    assert "--requirement" in errors
+    status, _, errors = hubmerge("init", recipe, *github)
     assert status == 5
     assert "not in a git repository" in errors
     (sources.folder / ".git").mkdir()
-    assert hubmerge("init", recipe, "--github")[0] == 0
-    status, _, errors = hubmerge("init", recipe, "--github", "--oidc")
+    assert hubmerge("init", recipe, *github)[0] == 0
+    status, _, errors = hubmerge("init", recipe, *github, "--oidc")
     assert status == 5
     assert "--force" in errors
-    status, _, errors = hubmerge("init", recipe, "--github", "--force", "--every", "0 0 * * *\n- x")
+    status, _, errors = hubmerge("init", recipe, *github, "--force", "--every", "0 0 * * *\n- x")
     assert status == 5
     assert "not a schedule" in errors
-    status, _, errors = hubmerge("init", sources.recipe(publish=None), "--github")
+    status, _, errors = hubmerge("init", sources.recipe(publish=None), *github)
     assert status == 2
     assert "publish" in errors

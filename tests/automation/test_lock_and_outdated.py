@@ -90,7 +90,8 @@ def test_changes_are_listed_and_merged(sources: Sources, hubmerge: Command, tmp_
     sources.push("first", 0)
     recipe = sources.recipe(scored=True, on_update="append")
     name, second = sources.name("first"), sources.name("second")
-    assert changes(hubmerge, recipe) == (10, [("new entry", name)])
+    for _ in range(2):
+        assert changes(hubmerge, recipe) == (10, [("new entry", name)])
     assert hubmerge("run", recipe)[0] == 0
     assert changes(hubmerge, recipe) == (0, [])
     assert "nothing changed" in hubmerge("outdated", recipe)[1]
@@ -129,6 +130,7 @@ def test_ignored_updates_are_listed(sources: Sources, hubmerge: Command) -> None
     assert hubmerge("run", recipe)[0] == 0
     sources.push("first", 1)
     assert changes(hubmerge, recipe) == (10, [("new commit", "first")])
+    assert changes(hubmerge, recipe) == (0, [("new commit", "first")])
     assert "on_update: ignore" in hubmerge("outdated", recipe)[1]
     assert "nothing to do" in hubmerge("run", recipe)[1]
 
@@ -151,6 +153,9 @@ def test_changes_of_base_model_and_dataset_are_listed(sources: Sources, hubmerge
     api.upload_file(repo_id=dataset, repo_type="dataset", path_in_repo="b.csv", path_or_fileobj=b"x\n2\n")
     status, found = changes(hubmerge, recipe)
     assert (status, [change for change, _ in found]) == (10, ["new commit", "new commit"])
+    assert changes(hubmerge, recipe) == (0, found)
+    api.upload_file(repo_id=base, path_in_repo="NOTES", path_or_fileobj=b"newer")
+    assert changes(hubmerge, recipe) == (10, found)
     assert hubmerge("outdated", recipe)[1].count("none: the stream keeps its pinned commit") == 2
     api.delete_repo(dataset, repo_type="dataset")
     assert ("deleted", "first") in changes(hubmerge, recipe)[1]

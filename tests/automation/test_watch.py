@@ -206,6 +206,10 @@ def test_listening_needs_a_secret_and_a_port(sources: Sources, start: Start) -> 
     recipe = sources.recipe()
     watching = start(recipe, "--listen", "0", HUBMERGE_WEBHOOK_SECRET="")
     assert "HUBMERGE_WEBHOOK_SECRET" in watching.next("error")["hint"]
+    watching = start(recipe, "--listen", "0", HUBMERGE_WEBHOOK_SECRET=15 * "s")
+    error = watching.next("error")
+    assert "has 15 characters: expected at least 16" in error["message"]
+    assert 15 * "s" not in json.dumps(error)
     assert watching.process.wait(30) == 5
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])

@@ -88,7 +88,9 @@ def _value(text: str, known: Mapping[str, str]) -> str:
 
 
 def _holds(condition: str | None, known: Mapping[str, str]) -> bool:
-    if condition is None:
-        return True
-    name, _, value = condition.partition(" == ")
-    return known.get(name, "") == value.strip("'")
+    """Return the value of comparisons joined by `&&`."""
+    for comparison in condition.split(" && ") if condition else ():
+        name, operator, value = comparison.split(" ")
+        if (known.get(name, "") == value.strip("'")) != (operator == "=="):
+            return False
+    return True

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hubmerge.api import automation, recipes
-from hubmerge.cli.options import Json, Quiet, Recipe, command_context
+from hubmerge.cli.options import Json, Quiet, Recipe, Requirement, command_context
 
 deploy = typer.Typer(help="Run a recipe on another machine.", invoke_without_command=True)
 
@@ -26,6 +26,7 @@ def hub_job(
     ] = False,
     flavor: Annotated[str, typer.Option(help="Hardware of the Hub.")] = "cpu-upgrade",
     timeout: Annotated[str, typer.Option(metavar="TIME", help="Longest time of one run.")] = "6h",
+    requirement: Requirement = None,
     yes: Annotated[bool, typer.Option("--yes", help="Create the job; without it, the job is only shown.")] = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -36,7 +37,7 @@ def hub_job(
     progress = command_context(context, quiet=quiet, json=json).progress()
     when = None if on_update else schedule or "@daily"
     loaded = recipes.load(recipe, progress=progress)
-    job = automation.plan_hub_job(loaded, schedule=when, flavor=flavor, timeout=timeout)
+    job = automation.plan_hub_job(loaded, schedule=when, flavor=flavor, timeout=timeout, requirement=requirement)
     progress.note(str(job))
     progress.event("hub-job", job.to_dict())
     if not yes:

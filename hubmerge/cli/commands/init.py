@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hubmerge.api import automation, recipes
-from hubmerge.cli.options import Json, Quiet, Recipe, command_context
+from hubmerge.cli.options import Json, Quiet, Recipe, Requirement, command_context
 
 
 def init(
@@ -17,6 +17,7 @@ def init(
     github: Annotated[bool, typer.Option("--github", help="Write a GitHub workflow (required).")] = False,
     oidc: Annotated[bool, typer.Option("--oidc", help="Publish without a stored token (trusted publishing).")] = False,
     every: Annotated[str, typer.Option(metavar="CRON", help="When to run: five cron fields, in UTC.")] = "17 */6 * * *",
+    requirement: Requirement = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a workflow that differs.")] = False,
     quiet: Quiet = False,
     json: Json = False,
@@ -26,9 +27,9 @@ def init(
         raise typer.BadParameter("name the service: --github is the only one", param_hint="--github")
     progress = command_context(context, quiet=quiet, json=json).progress()
     loaded = recipes.load(recipe, progress=progress)
-    path = automation.init_github(loaded, cron=every, oidc=oidc, force=force)
+    path = automation.init_github(loaded, cron=every, oidc=oidc, force=force, requirement=requirement)
     target = loaded.recipe.publish.repo if loaded.recipe.publish is not None else ""
-    progress.note(f"{path}: written")
+    progress.note(f"{path}: written; it installs {automation.install_requirement(requirement)}")
     if oidc:
         progress.note(f"next: name this GitHub repository as a trusted publisher in the settings of {target}")
     else:
