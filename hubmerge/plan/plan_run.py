@@ -28,6 +28,7 @@ from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import Source, cached_bytes, files_of
 from hubmerge.stream.stream import Stream, resolve_stream
 from hubmerge.support.progress import Progress
+from hubmerge.support.text import listed
 from merge_recipes import LoadedRecipe, Recipe
 
 
@@ -81,7 +82,11 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         sources=tuple(_planned_sources(stream, headers, merge)),
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
         ignored=_ignored_tensors(aligned.values()),
-        loading=(*published.notes, *_check_loads(published, written, original, whole=original is base)),
+        loading=(
+            *published.notes,
+            *_kept_modules(stream.base),
+            *_check_loads(published, written, original, whole=original is base),
+        ),
     )
 
 
@@ -177,6 +182,14 @@ def _written_tensors(
             hint="write `publish: {model: full}`",
         )
     return replace(merge, tensors=merge.merged, left_out=()), checkpoint
+
+
+def _kept_modules(base: Source) -> Iterator[str]:
+    """Yield a note on modules of sentence-transformers with weights of their own, which are copied and not merged."""
+    names = (base.name_of(file) for file in files_of(base, auxiliary=True))
+    weights = sorted(name for name in names if "/" in name and name.endswith((".safetensors", ".bin")))
+    if weights:
+        yield f"not merged: the base model's {listed(weights)}, whatever the checkpoints have there"
 
 
 def _check_loads(config: PublishedConfig, written: MergePlan, original: Checkpoint, *, whole: bool) -> tuple[str, ...]:

@@ -125,3 +125,69 @@ def test_nested_configs_have_the_written_dtype(hubmerge: Command, tmp_path: Path
     written = json.loads((out / "config.json").read_text())
     configs = [written, written["text_config"], written["vision_config"]]
     assert [config["dtype"] for config in configs] == ["bfloat16"] * 3
+
+
+def test_weights_of_further_modules_are_named(hubmerge: Command, tmp_path: Path) -> None:
+    """sentence-transformers keeps a dense layer in a folder of its own: the base model's is copied."""
+    folders = [save(make(QWEN), tmp_path / "base"), save(tuned(QWEN, 1), tmp_path / "one")]
+    for number, folder in enumerate(folders):
+        (folder / "modules.json").write_text(json.dumps([{"path": ""}, {"path": "2_Dense"}]))
+        write_folder(folder / "2_Dense", random_tensors({"linear.weight": (4, 16)}, number), {})
+    recipe, out = write(tmp_path, *folders), tmp_path / "out"
+    status, text, errors = hubmerge("run", recipe, "--out", out)
+    assert status == 0, errors
+    assert "not merged: the base model's 2_Dense/model.safetensors, whatever the checkpoints have there" in text
+    written, kept = (load_file(folder / "2_Dense" / "model.safetensors") for folder in (out, folders[0]))
+    assert torch.equal(written["linear.weight"], kept["linear.weight"])
+
+
+CODE = """
+import torch
+from transformers import PreTrainedConfig, PreTrainedModel
+
+
+class OwnConfig(PreTrainedConfig):
+    model_type = "own"
+
+
+class OwnModel(PreTrainedModel):
+    config_class = OwnConfig
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.layer = torch.nn.Linear(8, 8)
+        self.post_init()
+"""
+
+
+def test_code_in_a_repo_loads_from_there_and_the_step_is_verified(
+    hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers
+    from huggingface_hub import HfApi
+
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    api, repos = HfApi(), [repo_name("base"), repo_name("one")]
+    code = {"AutoConfig": "modeling_own.OwnConfig", "AutoModel": "modeling_own.OwnModel"}
+    config = {"model_type": "own", "architectures": ["OwnModel"], "auto_map": code, "torch_dtype": "float16"}
+    for seed, repo in enumerate(repos):
+        tensors = random_tensors({"layer.weight": (8, 8), "layer.bias": (8,)}, seed)
+        folder = write_folder(tmp_path / repo, tensors, config)
+        (folder / "modeling_own.py").write_text(CODE)
+        api.create_repo(repo)
+        api.upload_folder(repo_id=repo, folder_path=folder)
+    target = repo_name("merged")
+    recipe = tmp_path / "recipe.yaml"
+    models = [{"model": repos[1], "name": "one"}]
+    content = {"merge_method": "opcm", "base_model": repos[0], "models": models, "publish": {"repo": target}}
+    recipe.write_text(json.dumps(content))
+    status, text, errors = hubmerge("run", recipe)
+    assert status == 0, errors
+    assert f"the merged model's config.json names it in {repos[0]}" in text
+    model = transformers.AutoModel.from_pretrained(target, trust_remote_code=True)
+    assert type(model).__name__ == "OwnModel"
+    assert model.dtype == torch.float32
+    assert not (Path(api.snapshot_download(target)) / "modeling_own.py").exists()
+    status, text, errors = hubmerge("verify", target, "--work-dir", tmp_path / "verify")
+    assert status == 0, text + errors
+    assert "differs" not in text

@@ -12,11 +12,16 @@ from typing import Any
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.support.text import counted
 
-_COUNT = re.compile(r"(?:^|_)(?:layers?|blocks?|depths?|stages?|experts)$")
+_COUNT = re.compile(r"(?:^|_)(?<!per_)(?:layers?|blocks?|depths?|stages?|experts)$")
+_LAYERS = re.compile(r"layers?$")
+_EXPERTS = re.compile(r"experts$")
 LABELS = "num_labels"
 
 ALWAYS_ALLOWED = 100
 """Number of layers that build in no time. Configs of small models keep larger numbers than they have tensors."""
+
+ALWAYS_ALLOWED_EXPERTS = 16_384
+"""Number of experts that builds in no time, because most classes have all experts of a layer in one tensor."""
 
 MOST_LABELS = 1_000_000
 """Highest number of labels: transformers generates a name for each."""
@@ -46,9 +51,15 @@ def implausible_size(config: Mapping[str, Any], names: Collection[str]) -> str |
     'num_hidden_layers = 5000, but the model has 2 tensors'
     """
     for key, size in _sizes(config):
-        if size > (MOST_LABELS if key == LABELS else max(len(names), ALWAYS_ALLOWED)):
+        if size > _most(key, len(names)):
             return f"{key} = {size}, but the model has {counted(len(names), 'tensor')}"
     return None
+
+
+def _most(key: str, tensors: int) -> int:
+    if key == LABELS:
+        return MOST_LABELS
+    return max(tensors, ALWAYS_ALLOWED_EXPERTS if _EXPERTS.search(key) else ALWAYS_ALLOWED)
 
 
 def _sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
@@ -56,5 +67,6 @@ def _sizes(config: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
         if isinstance(value, Mapping):
             yield from _sizes(value)
         elif isinstance(key, str) and (key == LABELS or _COUNT.search(key)):
-            sizes = value if isinstance(value, list) else [value]
-            yield key, sum(size for size in sizes if isinstance(size, int))
+            sizes = [size for size in (value if isinstance(value, list) else [value]) if isinstance(size, int)]
+            # A list under `depths` has the layers of each stage; one under `moe_layers` has the numbers of layers.
+            yield key, max([len(sizes), *sizes]) if _LAYERS.search(key) else sum(sizes)

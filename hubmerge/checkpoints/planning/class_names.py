@@ -41,9 +41,12 @@ def distinct_class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 
 
 def class_count(config: Mapping[str, Any]) -> int | None:
-    """Return the number of classes of a model's head, None if its config does not have it."""
+    """Return the number of classes of a model's head, None if its config does not have it.
+
+    Two classes with default names do not count: older configs of transformers have them for models without a head.
+    """
     names = next(_all_names(config), None)
-    if names is not None:
+    if names is not None and names != ("LABEL_0", "LABEL_1"):
         return len(names)
     counts = (source.get(key) for source in _sources(config) for key in _COUNTS)
     return next((count for count in counts if type(count) is int and count > 0), None)

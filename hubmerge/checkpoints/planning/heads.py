@@ -20,8 +20,8 @@ _UNKNOWN_HEADS = ("head.*", "head_dist.*", "fc.*", "last_linear.*", "classif.*",
 """Names of heads in models that transformers does not know, if their configs do not say how many classes they have."""
 
 HEADS = ("classifier", "classifier.*", "*_classifier.*", "score.*", "classification_head.*", "logits_proj.*")
-# Start and end of an answer: equal in all models, though transformers counts them as classes.
-_SAME_EVERYWHERE = ("qa_outputs.*", "*.qa_outputs.*")
+# Start and end of an answer, next sentence or not: equal in all models, though transformers counts some as classes.
+_SAME_EVERYWHERE = ("qa_outputs.*", "*.qa_outputs.*", "seq_relationship.*", "*.seq_relationship.*")
 _WRAPPERS = re.compile(r"^(?:module\.|_orig_mod\.|timm_model\.)+")
 
 

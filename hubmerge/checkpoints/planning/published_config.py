@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,13 @@ from hubmerge.checkpoints.planning.quantized import SETTINGS, is_quantized, quan
 from hubmerge.support.text import listed
 
 _DTYPE_KEYS = ("dtype", "torch_dtype")
+_NESTED_DTYPES = frozenset(
+    f"{prefix}{name}"
+    for prefix in ("", "torch.")
+    for name in ("float64", "float32", "float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "auto")
+)
+"""Values of a `dtype` in a nested config that are dtypes of weights: other libraries use the key for other things."""
+
 _CODE_KEY = "auto_map"
 _NESTED_MODELS = ("text_config", "vision_config", "audio_config")
 
@@ -58,7 +65,7 @@ def published_config(
         content = _without_settings(content)
         notes.append(f"{place} has {listed(settings)}, but all weights are plain numbers: left out of the merged model")
     dtypes = _dtypes(written)
-    stale = sorted({stated for stated in _stated_dtypes(content) if stated not in dtypes}) if dtypes else []
+    stale = _stale_dtypes(content, dtypes)
     if out_dtype is not None:
         content = _with_dtype(content, _name(out_dtype), everywhere=True)
     elif stale:
@@ -97,11 +104,22 @@ def _dtypes(written: Iterable[PlannedTensor]) -> Counter[str]:
     return counts
 
 
-def _stated_dtypes(config: Mapping[str, Any]) -> Iterator[str]:
-    yield from (config[key] for key in _DTYPE_KEYS if isinstance(config.get(key), str))
-    for key, value in config.items():
-        if isinstance(value, Mapping) and key not in SETTINGS:
-            yield from _stated_dtypes(value)
+def _stale_dtypes(config: Mapping[str, Any], dtypes: Collection[str]) -> list[str]:
+    """Return the dtypes that a config or a config nested in it sets, and that no weight has."""
+    if not dtypes:
+        return []
+    stated = {config[key] for key in _DTYPE_KEYS if isinstance(config.get(key), str)}
+    return sorted((stated | set(_nested_dtypes(config))) - set(dtypes))
+
+
+def _nested_dtypes(config: Mapping[str, Any]) -> Iterator[str]:
+    for value in _nested(config):
+        yield from (value[key] for key in _DTYPE_KEYS if value.get(key) in _NESTED_DTYPES)
+        yield from _nested_dtypes(value)
+
+
+def _nested(config: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    return (value for key, value in config.items() if isinstance(value, Mapping) and key not in SETTINGS)
 
 
 def _with_dtype(
@@ -121,7 +139,8 @@ def _with_dtype(
 
 
 def _is_model(key: str, config: Mapping[str, Any]) -> bool:
-    return key in _NESTED_MODELS or any(name in config for name in ("model_type", *_DTYPE_KEYS))
+    stated = any(config.get(name) in _NESTED_DTYPES for name in _DTYPE_KEYS)
+    return stated or key in _NESTED_MODELS or "model_type" in config
 
 
 def _code_files(config: Mapping[str, Any]) -> list[str]:

@@ -185,6 +185,13 @@ def test_an_empty_quantization_config_is_no_quantized_format(opened: Open) -> No
     assert "q_proj.weight' and 5 more are missing" in error.message
 
 
+def test_settings_of_a_quantized_format_over_plain_weights_are_no_cause(opened: Open) -> None:
+    checkpoint = opened("tuned", language(vocabulary=11), {"quantization_config": {"quant_method": "gptq"}})
+    error = refused(opened("base", LANGUAGE), checkpoint)
+    assert "quantized" not in error.message
+    assert "'model.embed_tokens.weight' is 11 x 4, expected 9 x 4" in error.message
+
+
 def test_a_quantized_base_model_is_refused(opened: Open) -> None:
     scales = {f"model.layers.{layer}.q_proj.weight_scale": torch.ones(1) for layer in range(2)}
     error = refused(opened("base", {**LANGUAGE, **scales}), opened("tuned", LANGUAGE))

@@ -13,6 +13,7 @@ import transformers
 
 from hubmerge.checkpoints import check_loads, weight_matrices
 from hubmerge.checkpoints.model_class.class_lookup import structure_only
+from hubmerge.checkpoints.model_class.config_check import implausible_size
 from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 from hubmerge.checkpoints.tensors import TensorInfo
 from tests.checkpoints.model_class.sweep import built, config_types
@@ -78,6 +79,35 @@ def test_floats_that_json_does_not_have(written: str, value: float | None) -> No
     expected = tagged if value is None else value
     found = structure_only(config)
     assert repr(found) == repr({"top": expected, "nested": {"limit": [0.0, expected]}, "two": config["two"]})
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"moe_layers": [*range(48)]},
+        {"num_attention_heads_per_layer": [48] * 48},
+        {"embed_dim_per_stage": [144, 288, 576, 1152]},
+        {"num_experts": 16384},
+        {"depths": [2, 2, 18, 2]},
+        {"text_config": {"kv_source_layers": [*range(90), None]}},
+    ],
+)
+def test_lists_of_layers_and_sizes_of_layers_are_plausible(config: dict[str, Any]) -> None:
+    assert implausible_size(config, ["a"] * 150) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "problem"),
+    [
+        ({"moe_layers": [0, 10**9]}, "moe_layers = 1000000000"),
+        ({"num_layers": [1] * 5000}, "num_layers = 5000"),
+        ({"depths": [100, 100]}, "depths = 200"),
+        ({"num_experts": 10**6}, "num_experts = 1000000"),
+        ({"num_labels": 10**7}, "num_labels = 10000000"),
+    ],
+)
+def test_implausible_sizes(config: dict[str, Any], problem: str) -> None:
+    assert implausible_size(config, ["a"] * 150) == f"{problem}, but the model has 150 tensors"
 
 
 @pytest.mark.slow

@@ -142,6 +142,15 @@ def test_names_with_numbers_are_names() -> None:
     assert distinct_class_names({"label_names": ["3", "7"]}) == ("3", "7")
 
 
+def test_two_default_names_are_no_head(tmp_path: Path) -> None:
+    """Older configs of transformers have them for every model."""
+    config = {"model_type": "of somebody", "id2label": {"0": "LABEL_0", "1": "LABEL_1"}}
+    assert class_count(config) is None
+    tensors = random_tensors({**BODY, "pair.weight": (2, 8), "cls.seq_relationship.weight": (2, 8)})
+    base, other = (write_folder(tmp_path / name, tensors, config) for name in ("base", "other"))
+    assert not planned(base, other).kept
+
+
 def test_number_of_classes_and_modules_of_heads() -> None:
     assert class_count({"pretrained_cfg": {"num_classes": 7}}) == 7
     assert class_count({"num_classes": 0}) is None

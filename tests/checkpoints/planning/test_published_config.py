@@ -83,6 +83,12 @@ def test_a_dtype_that_no_weight_has_is_that_of_the_weights(tmp_path: Path, key: 
     assert found.notes == ("base/config.json sets the dtype float16, but the weights are float32: written as float32",)
 
 
+@pytest.mark.parametrize("stated", ["torch.float16", "auto", "float8_e4m3fn", "int8"])
+def test_a_dtype_that_is_none_of_a_model_is_replaced(tmp_path: Path, stated: str) -> None:
+    other = {"processor": {"dtype": "image"}}
+    assert published(tmp_path, {"torch_dtype": stated, **other}).content == {"torch_dtype": "float32", **other}
+
+
 @pytest.mark.parametrize("config", [{}, {"dtype": "bfloat16"}, {"torch_dtype": "float32"}, {"dtype": None}])
 def test_a_dtype_that_some_weights_have_stays(tmp_path: Path, config: dict[str, Any]) -> None:
     tensors = {**PLAIN, "norm.weight": PLAIN["norm.weight"].bfloat16()}
@@ -95,6 +101,7 @@ def test_the_written_dtype_is_that_of_all_nested_configs(tmp_path: Path) -> None
         "text_config": {"hidden_size": 4},
         "vision_config": {"torch_dtype": "float32", "deeper": {"model_type": "x"}},
         "rope_parameters": {"rope_theta": 1e4},
+        "processor": {"dtype": "image"},
         "id2label": {"0": "cat"},
     }
     found = published(tmp_path, config, out_dtype=torch.bfloat16)
@@ -103,6 +110,7 @@ def test_the_written_dtype_is_that_of_all_nested_configs(tmp_path: Path) -> None
         "text_config": {"hidden_size": 4, "dtype": "bfloat16"},
         "vision_config": {"dtype": "bfloat16", "deeper": {"model_type": "x", "dtype": "bfloat16"}},
         "rope_parameters": {"rope_theta": 1e4},
+        "processor": {"dtype": "image"},
         "id2label": {"0": "cat"},
     }
     assert found.notes == ()
