@@ -30,10 +30,11 @@ def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
 def distinct_class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Return the classes that a config names, None also if the names only count: `0`, `1`, or `class_0`, `class_1`.
 
-    Two models with ten numbered classes may be for digits and for animals.
+    Two models with ten numbered classes may be for digits and for animals. Names of another number of classes than the
+    config gives are those of the model before it was fine-tuned.
     """
-    names = class_names(config)
-    if names is None or (len(names) > 1 and len(set(names)) == 1):
+    names, count = class_names(config), _stated_count(config)
+    if names is None or (len(names) > 1 and len(set(names)) == 1) or count not in {None, len(names)}:
         return None
     numbers = [_NUMBERED.fullmatch(name) for name in names]
     counting = all(found and int(found[1]) in {index, index + 1} for index, found in enumerate(numbers))
@@ -45,9 +46,13 @@ def class_count(config: Mapping[str, Any]) -> int | None:
 
     Two classes with default names do not count: older configs of transformers have them for models without a head.
     """
-    names = next(_all_names(config), None)
-    if names is not None and names != ("LABEL_0", "LABEL_1"):
-        return len(names)
+    names, count = next(_all_names(config), None), _stated_count(config)
+    if count is not None or names is None or names == ("LABEL_0", "LABEL_1"):
+        return count
+    return len(names)
+
+
+def _stated_count(config: Mapping[str, Any]) -> int | None:
     counts = (source.get(key) for source in _sources(config) for key in _COUNTS)
     return next((count for count in counts if type(count) is int and count > 0), None)
 

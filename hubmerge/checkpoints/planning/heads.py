@@ -68,10 +68,14 @@ def _other_classes(
     """Return the error for a head whose classes are unknown or differ; `globs` match all heads."""
     in_adapter = checkpoint.tensors[name].saved_in_adapter
     found = "classes that an adapter does not name" if in_adapter else _described(checkpoint.config)
+    both_unknown = distinct_class_names(checkpoint.config) is None and distinct_class_names(base.config) is None
+    if both_unknown and not in_adapter:
+        other = f"and neither does that of the base model {base.label}"
+    else:
+        other = f"but the head of the base model {base.label} is for {_described(base.config)}"
     merge = selection.including([*selection.include, *globs] if selection.include else ["*"])
     return checkpoint.origin.error(
-        f"{name!r} belongs to a classification head for {found}, but the head of the base model "
-        f"{base.label} is for {_described(base.config)}",
+        f"{name!r} belongs to a classification head for {found}, {other}",
         hint=f"keep the base model's head: {selection.excluding(globs)}; or, if both heads have the same classes in "
         f"the same order, merge it: {merge}",
         tensor=name,

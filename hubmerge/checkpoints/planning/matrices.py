@@ -68,6 +68,8 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
         return None if target is None else in_model[target]
 
     known = {name for own in found.shapes if (name := in_file(own)) is not None}
+    if not known:
+        return _rule_by_name(by_name, shapes, f"{found.name} has none of its tensors")
     unknown = set(shapes) - known
     matrices = {name for own in found.matrices if (name := in_file(own)) is not None and len(shapes[name]) in (2, 3)}
     heads = {name for own in found.heads if (name := in_file(own)) is not None}

@@ -81,7 +81,7 @@ def test_heads_of_unnamed_classes_are_refused(tmp_path: Path, config: dict[str, 
     base, other = (written(tmp_path / name, config, "head", seed=seed) for seed, name in enumerate(("base", "other")))
     error = refused(base, other)
     assert error.context.tensor == "head.weight"
-    assert "that its config.json does not name" in error.message
+    assert "classes that its config.json does not name, and neither does that of the base model base" in error.message
     assert 'exclude: ["head.*"]' in (error.hint or "")
     assert {tensor.name for tensor in planned(base, other, Selection(include=("*",))).merged} >= {"head.weight"}
 
@@ -135,6 +135,14 @@ def test_names_of_classes(config: dict[str, Any], names: tuple[str, ...] | None)
 def test_names_that_only_count_are_no_names(names: list[str]) -> None:
     assert distinct_class_names({"label_names": names}) is None
     assert class_count({"label_names": names}) == len(names)
+
+
+def test_names_of_another_number_of_classes_are_no_names() -> None:
+    """A fine-tune may keep the names of the model that it was made from."""
+    config = {"num_classes": 3, "pretrained_cfg": {"label_names": ["cat", "dog"], "num_classes": 2}}
+    assert class_names(config) == ("cat", "dog")
+    assert distinct_class_names(config) is None
+    assert class_count(config) == 3
 
 
 def test_names_with_numbers_are_names() -> None:

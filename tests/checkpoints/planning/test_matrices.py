@@ -140,6 +140,13 @@ def test_without_a_class_matrices_are_found_by_shape_and_name(config: dict[str, 
     assert "2-D" in rule.description
 
 
+def test_a_class_that_has_none_of_the_tensors_is_no_class() -> None:
+    rule = weight_matrices({"model_type": "bert", "num_hidden_layers": 1}, TENSORS)
+    assert rule.matrices == {"layers.0.attn.weight"}
+    assert "BertModel" in (rule.no_class or "")
+    assert "has none of its tensors" in rule.description
+
+
 def test_code_named_in_a_config_is_not_run(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(save("CLIPVisionModel", tmp_path))
     config = {
