@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
 from hubmerge.errors import UsageError
+from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ def watch(
     from hubmerge.automation.watch import watch as watch_recipe
 
     work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
-    watch_recipe(Path(recipe), work, every, listen, open_progress(progress))
+    with interrupts.handled():
+        watch_recipe(Path(recipe), work, every, listen, open_progress(progress))
 
 
 def install_requirement(given: str | None = None) -> str:

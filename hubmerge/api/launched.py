@@ -8,9 +8,6 @@ if TYPE_CHECKING:
     from hubmerge.executor.parallel.launched import LaunchedProcesses as LaunchedProcesses
     from hubmerge.executor.parallel.processes import Processes as Processes
 
-INTERRUPTED = 130
-"""Exit status of an interrupted process."""
-
 
 def connect_processes() -> LaunchedProcesses:
     """Connect this process to the others that the launcher started.
@@ -33,6 +30,7 @@ def work_for_first(processes: LaunchedProcesses) -> int:
     from hubmerge.executor import pick_device
     from hubmerge.executor.parallel.processes import is_shared
     from hubmerge.executor.parallel.tasks import worker_loop
+    from hubmerge.support.interrupts import INTERRUPTED
 
     try:
         return worker_loop(processes, pick_device())

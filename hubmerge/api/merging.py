@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
 from hubmerge.errors import UsageError
+from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 
 if TYPE_CHECKING:
@@ -62,15 +63,18 @@ class StepRun:
         from hubmerge.run.run import Run
 
         progress = open_progress(self.progress)
-        with Run.open(
-            load(self.recipe, progress=progress),
-            user_cache_folder("runs") if self.work_dir is None else Path(self.work_dir),
-            progress,
-            locked=self.locked,
-            replay=self.replay,
-            processes=self.processes or SINGLE_PROCESS,
-            out=None if self.out is None else OutputFolder(Path(self.out), self.every_step),
-        ) as run:
+        with (
+            interrupts.handled(),
+            Run.open(
+                load(self.recipe, progress=progress),
+                user_cache_folder("runs") if self.work_dir is None else Path(self.work_dir),
+                progress,
+                locked=self.locked,
+                replay=self.replay,
+                processes=self.processes or SINGLE_PROCESS,
+                out=None if self.out is None else OutputFolder(Path(self.out), self.every_step),
+            ) as run,
+        ):
             self.length = run.stream.length
             for step in run.steps():
                 self.steps.append(step)
@@ -130,6 +134,7 @@ def run(
 
     Raises:
         HubmergeError: the recipe, a checkpoint, the target repo or a folder cannot be used.
+        KeyboardInterrupt: SIGINT, SIGTERM or SIGHUP arrived; nothing is published after the line that says so.
 
     Example:
         for step in hubmerge.run("recipe.yaml", out="merged"):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
+from hubmerge.support import interrupts
 
 if TYPE_CHECKING:
     from hubmerge.plan.run_plan import RunPlan
@@ -115,4 +116,5 @@ def plan(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Plan:
     from hubmerge.plan.plan_run import plan_run
 
     reports = open_progress(progress)
-    return Plan.of(plan_run(load(recipe, progress=reports), reports))
+    with interrupts.handled():
+        return Plan.of(plan_run(load(recipe, progress=reports), reports))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
+from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 
 if TYPE_CHECKING:
@@ -42,9 +43,10 @@ def verify(
 
     reference = ModelReference.parse(published)
     work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
-    return verify_step(
-        reference.path, reference.revision, work / "verify", open_progress(progress), recompute=not quick
-    )
+    with interrupts.handled():
+        return verify_step(
+            reference.path, reference.revision, work / "verify", open_progress(progress), recompute=not quick
+        )
 
 
 def rollback(repo: str, step: int) -> str:
@@ -64,7 +66,8 @@ def rollback(repo: str, step: int) -> str:
     """
     from hubmerge.hub.published import roll_back
 
-    return roll_back(repo, step)
+    with interrupts.handled():
+        return roll_back(repo, step)
 
 
 def outdated(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Changes:
@@ -85,7 +88,7 @@ def outdated(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Change
 
     reports = open_progress(progress)
     loaded = load(recipe, progress=reports)
-    with reports.stage("check the Hub"):
+    with interrupts.handled(), reports.stage("check the Hub"):
         return find_changes(loaded)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubmerge.api.progress import ProgressOption, open_progress
+from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 from hubmerge.support.version import VERSION
 
@@ -54,7 +55,8 @@ def study(
     path = Path(study)
     folder = path.with_suffix("") if out is None else Path(out)
     prepared = user_cache_folder("runs") / "cache" if cache is None else Path(cache)
-    cells = run_study(load_study(path, installed_catalog()), folder, prepared, open_progress(progress))
+    with interrupts.handled():
+        cells = run_study(load_study(path, installed_catalog()), folder, prepared, open_progress(progress))
     return StudyResult(folder, tuple(cells))
 
 
@@ -157,4 +159,5 @@ def demo(
 
     folder = user_cache_folder("demo") if root is None else Path(root)
     notes = open_progress(progress).note
-    run_demo(folder, endpoint, notes, namespace=namespace, run_arguments=list(arguments))
+    with interrupts.handled():
+        run_demo(folder, endpoint, notes, namespace=namespace, run_arguments=list(arguments))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
 import sys
 import tempfile
 import traceback
@@ -22,6 +21,7 @@ from typer.main import get_command
 
 from hubmerge.cli import launch
 from hubmerge.cli.output import CommandContext, print_error
+from hubmerge.support import interrupts
 from hubmerge.support.redaction import without_token
 
 if TYPE_CHECKING:
@@ -43,10 +43,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     _prepare_environment()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if launch.launched_count(os.environ) > 1:
-        return _main_launched(words)
-    return _guarded(words, lambda: call(words))
+    other = launch.launched_count(os.environ) > 1 and launch.launched_rank(os.environ) > 0
+    with interrupts.handled(program=arguments is None, quiet=other, raises=not other):
+        if launch.launched_count(os.environ) > 1:
+            return _main_launched(words)
+        return _guarded(words, lambda: call(words))
 
 
 def call(words: Sequence[str], processes: Processes | None = None) -> int:
@@ -95,22 +96,36 @@ def _guarded(words: Sequence[str], work: Callable[[], int], *, interrupted: str 
         return work()
     except BrokenPipeError:
         # The reader of the output closed it (`| head`).
-        with contextlib.suppress(OSError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        _discard_output()
+        return interrupts.INTERRUPTED if interrupts.requested() else 0
     except (Exception, KeyboardInterrupt) as error:
-        return print_error(_as_hubmerge_error(error, words, interrupted), as_json="--json" in words)
+        interrupts.settle()
+        shown = _as_hubmerge_error(error, words, interrupted)
+        try:
+            return print_error(shown, as_json="--json" in words)
+        except OSError:
+            # The terminal was closed.
+            _discard_output()
+            return shown.exit_code
+
+
+def _discard_output() -> None:
+    """Discard what is printed from now on."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _as_hubmerge_error(error: BaseException, words: Sequence[str], interrupted: str) -> HubmergeError:
     """Return any exception as an error with a message, a hint and an exit status."""
     from hubmerge.errors import DISK_FULL, HubmergeError, InternalError, MachineError, RunInterruptedError
 
+    # A signal that arrives inside pydantic is the cause of a serialization error. After a stop, other errors follow.
+    stopped = isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)
+    if stopped or interrupts.requested():
+        return RunInterruptedError(interrupted, hint="run the same command again to continue")
     if isinstance(error, HubmergeError):
         return error
-    # A signal that arrives inside pydantic is the cause of a serialization error.
-    if isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt):
-        return RunInterruptedError(interrupted, hint="run the same command again to continue")
     if isinstance(error, typer.TyperException):
         return _usage_error(error)
     if isinstance(error, OSError) and error.errno in DISK_FULL:

@@ -5,7 +5,6 @@ The run is a process of its own; it ends by printing the accuracy matrix and the
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from hubmerge.demo.make_stream import make_stream
 from hubmerge.demo.plan import NAMESPACE
 from hubmerge.errors import HubmergeError, MachineError
+from hubmerge.support import interrupts
 
 if TYPE_CHECKING:
     from hubmerge.localhub import LocalHub
@@ -122,16 +122,20 @@ def _on_hub(
 
 
 def _run(command: list[str]) -> None:
-    """Run a command, its output going where ours goes; an interrupt waits until it has come to its end."""
-    with subprocess.Popen(command) as process:  # noqa: S603 - our own program
-        try:
+    """Run a command, its output going where ours goes; signals are passed on to it."""
+    process: subprocess.Popen[bytes] | None = None
+    try:
+        with interrupts.delayed():
+            # In a session of its own it gets each signal once, from us.
+            process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - our own program
+        with interrupts.forwarded(process.send_signal):
             status = process.wait()
-        except KeyboardInterrupt:
-            # A terminal interrupts both; a SIGTERM reached us alone.
-            with contextlib.suppress(ProcessLookupError):
-                process.terminate()
+    finally:
+        if process is not None and process.poll() is None:
+            process.terminate()
             process.wait()
-            raise
+    if status == interrupts.INTERRUPTED:
+        raise KeyboardInterrupt
     if status:
         failure = HubmergeError(
             f"the run of the quickstart recipe failed with exit status {status}; its message is above"

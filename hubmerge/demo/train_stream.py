@@ -6,8 +6,9 @@ Fine-tunings run in two processes with one thread each: the same bytes as one af
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
-import signal
+import threading
 from collections.abc import Callable, Generator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import closing
@@ -19,6 +20,7 @@ from hubmerge.demo.model import make_model, make_tokenizer, perturbed_tower, vis
 from hubmerge.demo.plan import TrainingPlan
 from hubmerge.demo.stream import DemoStream
 from hubmerge.demo.tasks import TASKS, DemoTask, tasks_named
+from hubmerge.support import interrupts
 
 Progress = Callable[[str], None]
 PROCESSES = 2
@@ -69,13 +71,24 @@ def _each_tower(stream: DemoStream, plan: TrainingPlan) -> Generator[tuple[str, 
         return
     # Forked children would inherit torch's threads in an unknown state, so they are started afresh.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, context, initializer=_leave_interrupts_to_the_parent) as pool:
-        running = {pool.submit(write_tower, stream, plan, name): name for name in names}
+    before = set(multiprocessing.active_children())
+
+    def kill() -> None:
+        for process in set(multiprocessing.active_children()) - before:
+            process.kill()
+
+    with (
+        ProcessPoolExecutor(processes, context, initializer=_end_with_parent) as pool,
+        interrupts.killed_on_exit(kill),
+    ):
         try:
+            with interrupts.kept_from_children():
+                running = {pool.submit(write_tower, stream, plan, name): name for name in names}
             for finished in as_completed(running):
                 yield running[finished], *finished.result()
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            kill()
             raise
 
 
@@ -102,5 +115,13 @@ def _write_images(stream: DemoStream, task: DemoTask) -> None:
     folders.write_dataset(stream.dataset(task.name).folder, task, settings.seed, counts)
 
 
-def _leave_interrupts_to_the_parent() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _end_with_parent() -> None:
+    """End this process as soon as its parent has ended."""
+    parent = multiprocessing.parent_process()
+
+    def wait() -> None:
+        if parent is not None:
+            multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=wait, name="parent", daemon=True).start()

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer, CLIPModel
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.classes import check_finite
 from hubmerge.evaluation.kinds import Weights
+from hubmerge.evaluation.stoppable import stoppable
 
 TOWER = "vision_model."
 BUFFERS = "position_ids"  # written by older versions of transformers, not part of the model any more
@@ -178,7 +179,7 @@ def _load_base(folder: Path) -> Any:
     if info["missing_keys"]:
         raise EvaluationError(f"{folder}: the base model lacks the tensor {min(info['missing_keys'])!r}")
     model.requires_grad_(requires_grad=False)
-    return model.eval()
+    return stoppable(model.eval())
 
 
 def _normalized(values: torch.Tensor) -> torch.Tensor:

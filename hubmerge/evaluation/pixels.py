@@ -22,6 +22,7 @@ from transformers import AutoImageProcessor
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.cache import cached_file
 from hubmerge.evaluation.labels import check_column
+from hubmerge.support import interrupts
 
 CHUNK_IMAGES = 128
 
@@ -104,6 +105,7 @@ def _all_pixels(rows: datasets.Dataset, column: str, preprocessor: Preprocessor,
     stored = rows.with_format(None).cast_column(column, datasets.Image(decode=False))
 
     def convert(numbered: tuple[int, Any]) -> np.ndarray:
+        interrupts.check()
         row, value = numbered
         return preprocessor.to_pixels(_decode(value, f"{where}: row {row}"))
 

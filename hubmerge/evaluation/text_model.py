@@ -14,6 +14,7 @@ from hubmerge.checkpoints.matching.names import parameter_shapes
 from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 from hubmerge.checkpoints.planning.heads import HEADS
 from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.stoppable import stoppable
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tokenizer.*")
 MOST_TOKENS = 1024
@@ -105,7 +106,7 @@ class TextScorer:
         state = {name: self._read(tensors, name).float() for name in parameter_shapes(self._base.tensors)}
         model = kind.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
         model.requires_grad_(requires_grad=False)
-        return model.eval().to(self.device)
+        return stoppable(model.eval().to(self.device))
 
 
 def _load_base(folder: Path, auto_class: Any, label: str, task: str) -> Any:
@@ -125,7 +126,7 @@ def _load_base(folder: Path, auto_class: Any, label: str, task: str) -> Any:
             hint="choose a base model with a head for the task, like its checkpoints",
         )
     model.requires_grad_(requires_grad=False)
-    return model.eval()
+    return stoppable(model.eval())
 
 
 def _load_tokenizer(folder: Path, label: str) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -26,14 +25,14 @@ from merge_recipes.references import is_commit
 
 
 def load_rows(
-    dataset: DatasetReference, commit: str | None = None, *, sleep: Callable[[float], None] = time.sleep
+    dataset: DatasetReference, commit: str | None = None, *, sleep: Callable[[float], None] | None = None
 ) -> datasets.Dataset:
     """Return all rows of the split that a task names.
 
     Args:
         dataset: the dataset of the task.
         commit: the commit to read; for a local folder the digest of its content, or None to skip the cache.
-        sleep: the function that waits between retries.
+        sleep: the function that waits between retries, by default `interrupts.wait`.
 
     Raises:
         DatasetError: the dataset, the subset or the split is missing, not accessible or not readable.

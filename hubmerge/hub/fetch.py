@@ -17,6 +17,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     get_session,
     hf_raise_for_status,
+    tqdm,
 )
 
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG
@@ -26,6 +27,7 @@ from hubmerge.hub.client import api, endpoint
 from hubmerge.hub.explain import NO_COMMIT, NO_REVISION
 from hubmerge.hub.failures import TransientError
 from hubmerge.hub.retry import call
+from hubmerge.support import interrupts
 from hubmerge.support.paths import is_inside
 from hubmerge.support.text import short_commit
 from merge_recipes.references import is_commit
@@ -34,6 +36,15 @@ FIRST_BYTES = 64 * 1024
 """Bytes of the first request for a safetensors header: enough for the headers of most towers."""
 
 _LOCK_SECONDS = 0.05
+
+
+class StoppableBar(tqdm):  # type: ignore[misc]
+    """Progress bar of a download, which ends the download after a signal."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count received bytes."""
+        interrupts.check()
+        return super().update(n)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -134,7 +145,11 @@ def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
         name = file.path
         subject = f"{name} of model {path} at {commit}"
         local = call(
-            subject, partial(hf_hub_download, path, name, revision=commit), repo=path, commit=commit, file=name
+            subject,
+            partial(hf_hub_download, path, name, revision=commit, tqdm_class=StoppableBar),
+            repo=path,
+            commit=commit,
+            file=name,
         )
         folder = Path(local).parents[name.count("/")]
         found = Path(local).stat().st_size
@@ -205,6 +220,7 @@ def read_range(path: str, commit: str, file: str, offset: int, length: int) -> b
                     file=file,
                 )
             for chunk in response.iter_bytes():
+                interrupts.check()
                 received += chunk
                 if len(received) >= length:
                     break

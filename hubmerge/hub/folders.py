@@ -11,6 +11,7 @@ from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.hub.failures import status_of
 from hubmerge.hub.retry import call
+from hubmerge.support import interrupts
 
 
 def publish_folder(
@@ -36,7 +37,7 @@ def publish_folder(
     """
     api = HfApi(endpoint=endpoint, token=token)
     subject = f"{kind} {repo}"
-    call(f"creating {subject}", lambda: api.create_repo(repo, repo_type=kind, exist_ok=True), repo=repo)
+    call(f"creating {subject}", lambda: api.create_repo(repo, repo_type=kind, exist_ok=True), repo=repo, publishes=True)
     there = call(f"files of {subject}", lambda: _files_there(api, kind, repo), repo=repo)
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     missing = {name: path for name, path in paths.items() if not _is_same(path, there.get(name))}
@@ -45,7 +46,9 @@ def publish_folder(
 
     def commit() -> None:
         operations = [CommitOperationAdd(name, path) for name, path in missing.items()]
-        api.create_commit(repo, operations, commit_message=title, repo_type=kind)
+        api.preupload_lfs_files(repo, operations, repo_type=kind, free_memory=False)
+        with interrupts.publishing():
+            api.create_commit(repo, operations, commit_message=title, repo_type=kind)
 
     call(f"publishing to {subject}", commit, repo=repo)
     return True

@@ -151,7 +151,12 @@ def create_target(repo: str, *, private: bool) -> str | None:
         HubError: the token has no permission to create the repo.
     """
     subject = f"target repo {repo}"
-    call(f"creating {subject}", lambda: api().create_repo(repo, private=private, exist_ok=True), repo=repo)
+    call(
+        f"creating {subject}",
+        lambda: api().create_repo(repo, private=private, exist_ok=True),
+        repo=repo,
+        publishes=True,
+    )
     return call(subject, lambda: api().model_info(repo).sha, repo=repo)
 
 
@@ -251,7 +256,13 @@ def tag_step(repo: str, step: int, commit: str) -> None:
     """
     tag = step_tag(step)
     subject = f"tag {tag} of {repo}"
-    call(subject, lambda: api().create_tag(repo, tag=tag, revision=commit, exist_ok=True), repo=repo, commit=commit)
+    call(
+        subject,
+        lambda: api().create_tag(repo, tag=tag, revision=commit, exist_ok=True),
+        repo=repo,
+        commit=commit,
+        publishes=True,
+    )
     found = call(subject, lambda: api().model_info(repo, revision=tag).sha, repo=repo)
     if found != commit:
         raise TargetError(
@@ -271,7 +282,7 @@ def delete_tag(repo: str, tag: str) -> None:
         except RevisionNotFoundError:
             return
 
-    call(f"tag {tag} of {repo}", delete, repo=repo)
+    call(f"tag {tag} of {repo}", delete, repo=repo, publishes=True)
 
 
 def step_commits(repo: str) -> dict[int, str]:

@@ -12,14 +12,17 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeVar
 
+from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.errors import HubmergeError
 from hubmerge.hub.client import api
 from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import TransientError, disk_error, hub_failure, is_transient, requested_wait, status_of
+from hubmerge.support import interrupts
 
 Result = TypeVar("Result")
 
@@ -41,6 +44,7 @@ def call(
     commit: str | None = None,
     file: str | None = None,
     sleep: Callable[[float], None] | None = None,
+    publishes: bool = False,
 ) -> Result:
     """Call a function that sends requests, at most `RETRIES` times more after transient failures.
 
@@ -50,17 +54,21 @@ def call(
         repo: the repo, a field of the error.
         commit: the commit, a field of the error; a missing revision then means that the history was rewritten.
         file: the file, a field of the error.
-        sleep: the function that waits, by default `time.sleep`.
+        sleep: the function that waits, by default `interrupts.wait`.
+        publishes: True if the requests change the Hub; none is sent after a signal.
 
     Raises:
         HubError: the Hub refused, or the failures lasted.
         MachineError: a download cannot be written to disk.
+        KeyboardInterrupt: a signal requested a stop.
     """
     begin = time.monotonic()
     attempt = 0
     while True:
+        interrupts.check()
         try:
-            return function()
+            with interrupts.publishing() if publishes else nullcontext():
+                return function()
         except HubmergeError:
             raise
         except Exception as error:  # libraries between this code and the Hub wrap its errors in many classes
@@ -69,17 +77,22 @@ def call(
             if wait is None:
                 raise explain(failure, subject, repo=repo, commit=commit, file=file) from error
         attempt += 1
-        (sleep or time.sleep)(wait)
+        (sleep or interrupts.wait)(wait)
 
 
 def create_commit(repo: str, operations: Sequence[Any], title: str, **options: Any) -> str:
     """Create one commit in a model repo and return it. Use it inside `call`.
 
+    Large files are uploaded first. A signal during the upload ends it before anything is published.
+
     Raises:
         TransientError: the Hub is processing another commit to the repo.
     """
+    additions = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
+    api().preupload_lfs_files(repo, additions, revision=options.get("revision"), free_memory=False)
     try:
-        return api().create_commit(repo, operations, commit_message=title, **options).oid
+        with interrupts.publishing():
+            return api().create_commit(repo, operations, commit_message=title, **options).oid
     except HfHubHTTPError as error:
         if status_of(error) == 409:
             raise TransientError("the Hub is processing another commit to the repo") from error

@@ -18,7 +18,7 @@ from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 from hubmerge.hub.client import api
 from hubmerge.hub.failures import status_of
-from hubmerge.hub.fetch import list_files
+from hubmerge.hub.fetch import StoppableBar, list_files
 from hubmerge.hub.retry import call, create_commit
 from hubmerge.support.files import replace_folder
 from hubmerge.support.names import MANIFEST_FILE, STATE_BRANCH
@@ -43,7 +43,12 @@ def publish_state(repo: str, folder: Path, digest: str) -> None:
     if name in _published_states(repo):
         return
     first = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo))[-1].commit_id, repo=repo)
-    call(branch, lambda: api().create_branch(repo, branch=STATE_BRANCH, revision=first, exist_ok=True), repo=repo)
+    call(
+        branch,
+        lambda: api().create_branch(repo, branch=STATE_BRANCH, revision=first, exist_ok=True),
+        repo=repo,
+        publishes=True,
+    )
     operations = [
         CommitOperationAdd(f"{name}/{path.name}", path) for path in sorted(folder.iterdir()) if path.is_file()
     ]
@@ -76,7 +81,14 @@ def fetch_state(repo: str, digest: str, folder: Path) -> bool:
         if PurePosixPath(file.path).parent == PurePosixPath(name):
             call(
                 f"{file.path} of {subject}",
-                functools.partial(api().hf_hub_download, repo, file.path, revision=commit, local_dir=partial),
+                functools.partial(
+                    api().hf_hub_download,
+                    repo,
+                    file.path,
+                    revision=commit,
+                    local_dir=partial,
+                    tqdm_class=StoppableBar,
+                ),
                 repo=repo,
                 commit=commit,
                 file=file.path,
@@ -131,7 +143,7 @@ def prune_states(repo: str, digests: Collection[str]) -> None:
 
     subject = f"deleting old states on {branch}"
     if call(subject, delete, repo=repo):
-        call(subject, lambda: api().super_squash_history(repo, branch=STATE_BRANCH), repo=repo)
+        call(subject, lambda: api().super_squash_history(repo, branch=STATE_BRANCH), repo=repo, publishes=True)
 
 
 def _published_states(repo: str) -> set[str]:

@@ -17,6 +17,7 @@ from hubmerge.run.metadata_files import write_metadata_files
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.run.step_report import record_steps, with_written_model
+from hubmerge.support import interrupts
 from hubmerge.support.files import partial_path, replace_folder
 
 
@@ -54,7 +55,9 @@ class FinishStage:
             shutil.rmtree(outdated, ignore_errors=True)
         partial.mkdir(parents=True)
         written = self._write(batch, partial)
+        interrupts.check()
         report, scores = self._score(batch, report, partial)
+        interrupts.check()
         dtypes = {tensor.out_dtype for tensor in context.plan.written.merged}
         finished = with_written_model(report.steps[-1], partial, scores, written.rounding, dtypes)
         report = report.with_step(finished).until(step)

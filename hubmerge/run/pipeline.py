@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -25,6 +25,7 @@ from hubmerge.run.publish_stage import PublishStage
 from hubmerge.run.run_context import RunContext
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.stream.open_source import partial_folder
+from hubmerge.support import interrupts
 from hubmerge.support.workspace import Workspace
 
 MAX_UNFINISHED = 2
@@ -86,7 +87,7 @@ class Pipeline:
             HubmergeError: A stage failed.
         """
         self._queue.extend(batches)
-        with ExitStack() as pools:
+        with ExitStack() as pools, _stopped_by_interrupts():
             # Tasks are scored during a merge, and the merge sets the number of threads of every kernel to one.
             threads = torch.get_num_threads()
             self._fetching, self._finishing, self._publishing = (
@@ -185,6 +186,16 @@ def _completed(batch: StepBatch) -> Future[StepBatch]:
     future: Future[StepBatch] = Future()
     future.set_result(batch)
     return future
+
+
+@contextmanager
+def _stopped_by_interrupts() -> Iterator[None]:
+    """Stop the threads of all stages if an interrupt ends the block, whoever handles the signal."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        interrupts.request()
+        raise
 
 
 def _pool(pools: ExitStack, name: str, threads: int) -> ThreadPoolExecutor:

@@ -6,6 +6,7 @@ from hubmerge.errors import HubmergeError
 from hubmerge.run.output_folder import OutputFolder
 from hubmerge.run.publisher import Publisher
 from hubmerge.run.step_batch import StepBatch
+from hubmerge.support import interrupts
 from hubmerge.support.files import remove_folder, write_text_atomic
 from hubmerge.support.workspace import Workspace
 
@@ -35,6 +36,7 @@ class PublishStage:
             TargetMovedError: Another writer committed to the target repo.
         """
         first, last = batch.steps[0], batch.last
+        interrupts.check()
         if first != self._next:
             raise HubmergeError(f"step {first} cannot be published before step {self._next}")
         self._publisher.publish(last, self._workspace.step_folder(last), batch.merged_state)

@@ -10,6 +10,7 @@ from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.kinds import PreparedTask, Scorer, Weights
 from hubmerge.report.report import Scores, TaskReport
 from hubmerge.stream.stream import Stream
+from hubmerge.support import interrupts
 from hubmerge.support.progress import Progress
 from merge_recipes import Task, task_entries
 
@@ -97,6 +98,7 @@ class Scoreboard:
         scores: Scores = {}
         with self._progress.stage(title, len(prepared)) as advance:
             for scorer, task in prepared:
+                interrupts.check()
                 if scorer.label != weights.label:
                     scorer.load(weights, check_frozen=not own)
                 scores[task.name] = task.score(scorer)

@@ -8,7 +8,7 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-from hubmerge.support import memo
+from hubmerge.support import interrupts, memo
 
 LARGE_BYTES = 1 << 20
 """Size from which a digest is kept across runs, in bytes; smaller files are read again in every run."""
@@ -46,6 +46,7 @@ def _content_digest(path: Path, stamp: tuple[int, ...]) -> str:
     buffer = memoryview(bytearray(1 << 18))
     with path.open("rb", buffering=0) as stream:
         while count := stream.readinto(buffer):
+            interrupts.check()
             content.update(buffer[:count])
     digest = content.hexdigest()
     if settled and _stamp(path) == stamp:

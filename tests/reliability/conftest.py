@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hubmerge.localhub import LocalHub, faults
 from hubmerge.localhub.faults import HalfAnswer
+from hubmerge.support import interrupts
 from tests.reliability.run_launcher import RunLauncher
 from tests.stage import Stage
 
@@ -100,6 +101,7 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         sleep(seconds / 100)
 
     monkeypatch.setattr(time, "sleep", short_sleep)
+    monkeypatch.setattr(interrupts, "wait", short_sleep)
     return recorded
 
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import threading
-from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
 from hubmerge.errors import MachineError
 from hubmerge.executor.parallel.processes import Shutdown, mark_shared
+from hubmerge.support import interrupts
 
 TIMEOUT = timedelta(hours=12)
 """Longest wait for a process that is alive and does not answer. A process that exited is noticed at once."""
@@ -60,7 +59,8 @@ class LaunchedProcesses:
             raise self._lost
         values: list[Any] = [None] * self.count
         try:
-            with _delayed_interrupt():
+            # After half an exchange, no other exchange is possible.
+            with interrupts.delayed():
                 torch.distributed.all_gather_object(values, value, group=self._group)
         except RuntimeError as error:
             self._lost = MachineError(
@@ -82,33 +82,6 @@ class LaunchedProcesses:
 
         if torch.distributed.is_initialized() and self._lost is None:
             torch.distributed.destroy_process_group()
-
-
-@contextlib.contextmanager
-def _delayed_interrupt() -> Iterator[None]:
-    """Delay an interrupt until the block ends: after half an exchange, no other exchange is possible.
-
-    A second interrupt ends the block at once.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    interrupted = False
-
-    def delay(_number: int, _frame: object) -> None:
-        nonlocal interrupted
-        if interrupted:
-            raise KeyboardInterrupt
-        interrupted = True
-
-    before = {number: signal.signal(number, delay) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if interrupted:
-        raise KeyboardInterrupt
 
 
 def _first_line(error: Exception) -> str:

@@ -12,6 +12,7 @@ import torch
 
 from hubmerge.executor.parallel.allocation import return_freed_memory, trim_free_memory
 from hubmerge.executor.parallel.threads import set_kernel_threads
+from hubmerge.support import interrupts
 
 
 class WorkItem(Protocol):
@@ -82,6 +83,7 @@ def iterate_completed(
     return_freed_memory()
     with _thread_count_restored(), _worker_pool(count) as pool:
         while waiting or running:
+            interrupts.check()
             room = budget - sum(tensors[index].elements for index in running.values())
             while len(running) < count and (fitting := _first_that_fits(tensors, waiting, room)) is not None:
                 waiting.remove(fitting)
