@@ -18,6 +18,7 @@ import torch
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file, save_file
 
+from hubmerge.support.interrupts import STOPPING
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -163,6 +164,35 @@ def test_run_continues_after_one_process_was_killed(
     assert "another process of this run exited unexpectedly" in message
     assert "hint: " in message
     assert [ref.name for ref in HfApi().list_repo_refs(repo).tags] == ["step-01"]
+    status, _, errors = hubmerge("run", recipe)
+    assert status == 0, errors
+    assert weights(repo) == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("receivers", [(0, 1), (0,), (1,)])
+def test_an_interrupt_ends_all_processes_without_tracebacks(
+    stage: Stage,
+    expected: dict[str, list[dict[str, str]]],
+    hubmerge: Command,
+    tmp_path: Path,
+    repo_name: Callable[..., str],
+    receivers: tuple[int, ...],
+) -> None:
+    """A Ctrl-C reaches every process of the terminal; a scheduler may send its signal to one."""
+    repo = repo_name("merged")
+    recipe = stage.write(tmp_path, stage.recipe(repo, evaluate=None))
+    processes = start(["run", str(recipe), "--work-dir", str(tmp_path / "work"), "--json"], 2, tmp_path)
+    deadline = time.monotonic() + PATIENCE
+    while "read headers" not in (tmp_path / "out0").read_text() and time.monotonic() < deadline:
+        assert processes[0].poll() is None, (tmp_path / "err0").read_text()
+        time.sleep(0.005)
+    for rank in receivers:
+        processes[rank].send_signal(signal.SIGINT)
+    assert ends(processes) == [130, 130]
+    assert (tmp_path / "err0").read_text() == (f"{STOPPING}\n" if 0 in receivers else "")
+    assert (tmp_path / "err1").read_text() == ""
+    assert '"code": "interrupted"' in (tmp_path / "out0").read_text()
     status, _, errors = hubmerge("run", recipe)
     assert status == 0, errors
     assert weights(repo) == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ import torch
 from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor.parallel.scheduling import for_each_tensor
 from hubmerge.executor.parallel.threads import set_kernel_threads
+from hubmerge.support import interrupts
 
 SIZES = (300, 512)
 
@@ -72,3 +74,24 @@ def test_thread_count_of_process_is_restored() -> None:
         torch.set_num_threads(threads)
         all_digits()
         assert torch.get_num_threads() == threads
+
+
+@dataclass(frozen=True)
+class Work:
+    """Work of one size."""
+
+    elements: int
+    flops: float = 1.0
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_no_tensor_is_begun_after_a_stop(workers: int) -> None:
+    begun: list[int] = []
+
+    def work(tensor: Work) -> None:
+        begun.append(tensor.elements)
+        interrupts.request()
+
+    with interrupts.handled(), pytest.raises(KeyboardInterrupt):
+        for_each_tensor([Work(size) for size in range(100)], work, workers=workers)
+    assert len(begun) <= workers
