@@ -38,13 +38,13 @@ FIRST_BYTES = 64 * 1024
 _LOCK_SECONDS = 0.05
 
 
-class StoppableBar(tqdm):  # type: ignore[misc]
+class StoppableBar(tqdm):
     """Progress bar of a download, which ends the download after a signal."""
 
     def update(self, n: float | None = 1) -> bool | None:
         """Count received bytes."""
         interrupts.check()
-        return super().update(n)  # type: ignore[no-any-return]
+        return super().update(n)
 
 
 @dataclass(frozen=True)
