@@ -52,7 +52,8 @@ def load_rows(
             subject,
             lambda: datasets.load_dataset(path, dataset.name, split=dataset.split, **options),
             sleep=sleep,
-            **place,
+            repo=place.get("repo"),
+            commit=place.get("commit"),
         )
     except MachineError:
         raise
