@@ -1,7 +1,8 @@
 """Weight matrices by name and shape, for tensors that no class of transformers has.
 
-Words count where they stand: `shared` is an embedding as a module's own name (`shared.weight`, as in T5), not in
-`shared_experts.up_proj.weight`; `embed` makes `embed_tokens.weight` a table, but not `time_embed.linear.weight`.
+Words count where they stand: `shared` is an embedding as a module's own name outside of layers (`shared.weight`, as in
+T5), not in `shared_experts.up_proj.weight`; `embed` makes `embed_tokens.weight` a table, but not
+`time_embed.linear.weight`.
 """
 
 from __future__ import annotations
@@ -18,26 +19,30 @@ DESCRIPTION = (
 )
 
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
-_OWN_NAMES = frozenset({"shared", "codebook", "relative_attention_bias"})
+_SHARED = "shared"
+_OWN_NAMES = frozenset({"codebook", "relative_attention_bias"})
 """Names of modules that are lookup tables, as a whole."""
 
-_EMBEDDINGS = frozenset(
-    {"emb", "embs", "embd", "embed", "embeds", "embedding", "embeddings", "embedded", "wte", "wpe", "vocab"}
-)
+_EMBEDDINGS = frozenset({"emb", "embs", "embd", "embed", "embeds", "embedding", "embeddings", "wte", "wpe", "vocab"})
 _LISTS = frozenset({"embs", "embeds", "embeddings", "tokens"})
 """Last words of lists of embeddings: `embed_tokens.0.weight` is a table, `time_embed.0.weight` a linear layer."""
 
 _LINEAR = frozenset(
     {
         *("proj", "projs", "project", "projection", "projections", "projector", "linear", "dense", "fc", "mlp"),
-        *("mapping", "transform", "transformation", "patch", "patches", "out", "head", "gate", "mixer", "mixing"),
+        *("mapping", "transform", "transformation", "out", "head", "gate", "mixer", "mixing"),
     }
 )
-"""Words of linear layers, also beside a word for embeddings: `embeddings_project`, `patch_embedding`, `embed_out`."""
+"""Words of linear layers, also beside a word for embeddings: `embeddings_project`, `embed_out`."""
+
+_PATCHES = frozenset({"patch", "patches"})
+_POSITIONS = frozenset({"pos", "position", "positions", "positional"})
+"""Beside a word for embeddings: `patch_embedding` is a linear layer, `patch_position_embedding` a table."""
+
 
 _NORMS = frozenset({"norm", "norms", "ln", "layernorm", "rmsnorm", "groupnorm", "batchnorm"})
 _ATTENTION = frozenset({"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"})
-_NO_MATRICES = frozenset({"conv", "bias", "biases", "mask", "cls", "pos", "position", "positions", "token", "tokens"})
+_NO_MATRICES = _POSITIONS | {"conv", "bias", "biases", "mask", "cls", "token", "tokens"}
 """Words of 3-D tensors that are no stack of matrices."""
 
 _EXPERT_COUNT = re.compile(r"(?:^|_)experts$|^(?:moe_)?num_experts$")
@@ -64,6 +69,8 @@ def is_lookup_table(name: str) -> bool:
     """
     own, parent = _module(name)
     words = _words(own)
+    if own == _SHARED:
+        return not any(part.isdecimal() for part in name.split("."))
     if own in _OWN_NAMES:
         return True
     if not words:  # a number in a list
@@ -73,7 +80,7 @@ def is_lookup_table(name: str) -> bool:
 
 
 def _is_embedding(words: list[str]) -> bool:
-    if _LINEAR.intersection(words):
+    if _LINEAR.intersection(words) or (_PATCHES.intersection(words) and not _POSITIONS.intersection(words)):
         return False
     return bool(_EMBEDDINGS.intersection(words)) or (len(words) > 1 and words[-1] in {"token", "tokens"})
 
