@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
 import threading
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,79 +11,23 @@ import numpy as np
 import pytest
 import torch
 
-from hubmerge.checkpoints import Checkpoint, PlannedTensor, SafetensorsWriter, TensorSpec, open_checkpoint
+from hubmerge.checkpoints import PlannedTensor, open_checkpoint
 from hubmerge.cli.launch import launched_count, launched_rank
 from hubmerge.errors import CheckpointError, MachineError
 from hubmerge.executor import DEFAULT_CONTEXT, ExecutorContext, Merge, StepInput, merge_steps, write_merged
-from hubmerge.executor.parallel.context import CPU
 from hubmerge.executor.parallel.processes import (
     Processes,
-    Shutdown,
     divide_work,
     gather,
     is_shared,
     run_share,
     stop_file,
 )
-from hubmerge.executor.parallel.tasks import run_on_all, worker_loop
+from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.methods import METHODS, Opcm, method_named
+from tests.executor.parallel.members import Exchange, Member, together
 from tests.executor.streams import Stream, make_base, make_checkpoint, open_stream, save
 from tests.executor.test_runs import digests, make_stream
-
-
-class Exchange:
-    """Exchange between threads that stand for processes; values are pickled, as between processes."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-        self.values: list[bytes] = [b""] * count
-        self.barrier = threading.Barrier(count)
-
-
-class Member:
-    """Implementation of `Processes` by one thread."""
-
-    def __init__(self, exchange: Exchange, rank: int) -> None:
-        self.rank = rank
-        self.count = self.on_this_machine = exchange.count
-        self.task_lock = threading.Lock()
-        self._exchange = exchange
-
-    def exchange(self, value: Any) -> list[Any]:
-        self._exchange.values[self.rank] = pickle.dumps(value)
-        self._exchange.barrier.wait(20)
-        found = [pickle.loads(value) for value in self._exchange.values]
-        self._exchange.barrier.wait(20)
-        return found
-
-
-def together(count: int, first: Callable[[Processes], Any]) -> tuple[Any, list[Any]]:
-    """Run `first` as rank 0 while the others run `worker_loop`.
-
-    Returns:
-        What `first` returns or raises, and the same for each other process.
-    """
-    exchange = Exchange(count)
-    ends: list[Any] = [None] * count
-
-    def other(rank: int) -> None:
-        try:
-            ends[rank] = worker_loop(Member(exchange, rank), CPU)
-        except Exception as error:
-            ends[rank] = error
-
-    threads = [threading.Thread(target=other, args=(rank,), daemon=True) for rank in range(1, count)]
-    for thread in threads:
-        thread.start()
-    member = Member(exchange, 0)
-    try:
-        result = first(member)
-    except Exception as error:
-        result = error
-    member.exchange(Shutdown(4 if isinstance(result, Exception) else 0))
-    for thread in threads:
-        thread.join(20)
-    return result, ends[1:]
 
 
 class Constant:
@@ -316,55 +258,6 @@ def _set_when_exists(path: Path, event: threading.Event) -> None:
     while not path.exists():
         threading.Event().wait(0.005)
     event.set()
-
-
-def test_several_writers_write_one_file(tmp_path: Path) -> None:
-    values = {name: torch.arange(float(size)) for name, size in (("a", 3), ("b", 5), ("c", 4))}
-    specs = [TensorSpec(name, value.dtype, tuple(value.shape)) for name, value in values.items()]
-    with SafetensorsWriter(tmp_path / "alone.safetensors", specs) as writer:
-        for name, value in values.items():
-            writer.write(name, value)
-        alone = writer.commit()
-    path = tmp_path / "shared.safetensors"
-    with SafetensorsWriter(path, specs) as first:
-        first.write("b", values["b"])
-        with SafetensorsWriter(path, specs, attach=True) as other:
-            other.write("a", values["a"])
-            other.write("c", values["c"])
-            written = other.export_written()
-        with SafetensorsWriter(path, specs, attach=True):
-            pass
-        with pytest.raises(ValueError, match="2 tensors were not written"):
-            first.commit()
-        with pytest.raises(ValueError, match="written twice"):
-            first.import_written({"b": ""})
-        first.import_written(written)
-        shared = first.commit()
-    assert path.read_bytes() == (tmp_path / "alone.safetensors").read_bytes()
-    assert shared.digests == alone.digests
-    with pytest.raises(MachineError):
-        SafetensorsWriter(tmp_path / "not-created.safetensors", specs, attach=True)
-
-
-@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
-def test_open_checkpoint_can_be_pickled(tmp_path: Path, suffix: str) -> None:
-    values = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3)}
-    folder = tmp_path / "model"
-    folder.mkdir()
-    if suffix == "bin":
-        torch.save(values, folder / "pytorch_model.bin")
-    else:
-        from safetensors.torch import save_file
-
-        save_file(values, folder / "model.safetensors")
-    checkpoint = open_checkpoint(folder, "it")
-    checkpoint.read("a")
-    sent: Sequence[Checkpoint] = [pickle.loads(pickle.dumps(checkpoint)) for _ in range(2)]
-    for copy in sent:
-        assert copy.label == "it"
-        assert copy.tensors == checkpoint.tensors
-        assert all(torch.equal(copy.read(name), value) for name, value in values.items())
-        copy.close()
 
 
 def test_launched_count_and_rank() -> None:
