@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.classes import check_finite, task_place
+from hubmerge.evaluation.classes import check_finite, dataset_errors, task_place
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.text_model import TextScorer
 from hubmerge.evaluation.texts import Tokens, batches, check_prompts, padded, read_texts, tokenized
@@ -117,20 +117,16 @@ class CausalLM:
         Raises:
             EvaluationError: the task does not fit its dataset, or has other metrics than these two.
         """
-        del dataset_commit  # nothing of this task is cached
         where = task_place(task)
-        check_prompts(task)
-        unknown = next((name for name in task.metrics if name not in METRICS), None)
-        if unknown is not None:
-            raise EvaluationError(
-                f"{where}: {self.name} has no metric {unknown!r}", hint=f"set `metrics` to {' or '.join(METRICS)}"
-            )
-        if task.class_names is not None:
-            raise EvaluationError(f"{where}: {self.name} has no classes", hint="remove the key `class_names`")
-        texts = read_texts(rows, task.dataset, where)[: task.dataset.max_examples]
-        pieces = tuple(_pieces(tokenized(scorer.tokenizer, texts, None), scorer.max_tokens))
-        if not pieces:
-            raise EvaluationError(f"{where}: every text has fewer than 2 tokens, so there is nothing to predict")
+        _check_keys(task, where)
+        with dataset_errors(task, dataset_commit):
+            texts = read_texts(rows, task.dataset, where)[: task.dataset.max_examples]
+            pieces = tuple(_pieces(tokenized(scorer.tokenizer, texts, None), scorer.max_tokens))
+            if not pieces:
+                raise EvaluationError(
+                    f"{where}: every text has fewer than 2 tokens, so there is nothing to predict",
+                    hint="set `dataset: {text: COLUMN}` of the task to a column of longer texts",
+                )
         names = dict.fromkeys(("accuracy", *task.metrics))
         return PreparedCausalLM(
             name=task.name,
@@ -147,3 +143,15 @@ def _pieces(texts: Sequence[Tokens], limit: int) -> Iterator[Tokens]:
             piece = text[begin : begin + limit]
             if len(piece) > 1:
                 yield piece
+
+
+def _check_keys(task: Task, where: str) -> None:
+    """Refuse keys that this kind of task does not use, and unknown metrics."""
+    check_prompts(task)
+    unknown = next((name for name in task.metrics if name not in METRICS), None)
+    if unknown is not None:
+        raise EvaluationError(
+            f"{where}: {task.kind} has no metric {unknown!r}", hint=f"set `metrics` to {' or '.join(METRICS)}"
+        )
+    if task.class_names is not None:
+        raise EvaluationError(f"{where}: {task.kind} has no classes", hint="remove the key `class_names`")

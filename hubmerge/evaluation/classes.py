@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
 
 import datasets
 import evaluate
@@ -14,11 +16,24 @@ from hubmerge.evaluation.labels import read_labels
 from hubmerge.evaluation.metrics import compute_metric
 from hubmerge.report.report import MetricValue
 from merge_recipes import Task
+from merge_recipes.references import is_local_path
 
 
 def task_place(task: Task) -> str:
     """Return the name of a task and its dataset for messages."""
     return f"task {task.name}, {task.dataset.path}, split {task.dataset.split}"
+
+
+@contextmanager
+def dataset_errors(task: Task, commit: str | None) -> Iterator[None]:
+    """Add repo and commit of a task's dataset, or its local path, to the fields of an `EvaluationError`."""
+    try:
+        yield
+    except EvaluationError as error:
+        path = task.dataset.path
+        place = {"file": path} if is_local_path(path) else {"repo": path, "commit": commit}
+        error.context = replace(error.context, **place)
+        raise
 
 
 def check_rows(rows: datasets.Dataset, task: Task) -> None:

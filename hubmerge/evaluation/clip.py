@@ -121,6 +121,7 @@ class ClipScorer:
                 raise EvaluationError(
                     f"{self._base.label}: the base model's tokenizer cannot be read: {error}",
                     hint="choose a base model with tokenizer files",
+                    file=str(self.base_folder),
                 ) from error
         tokens = self._tokenizer(list(texts), return_tensors="pt", padding=True)
         if tokens["input_ids"].shape[1] > limit:
@@ -136,17 +137,21 @@ class ClipScorer:
             info = weights.tensors.get(prefix + name)
             if info is None:
                 raise EvaluationError(
-                    f"{weights.label}: tensor {prefix + name!r} of the base model's vision tower is missing"
+                    f"{weights.label}: tensor {prefix + name!r} of the base model's vision tower is missing",
+                    tensor=prefix + name,
                 )
             if tuple(info.shape) != tuple(parameter.shape):
                 raise EvaluationError(
                     f"{weights.label}: tensor {prefix + name!r} has the shape {tuple(info.shape)}, "
-                    f"expected {tuple(parameter.shape)} as in the base model"
+                    f"expected {tuple(parameter.shape)} as in the base model",
+                    tensor=prefix + name,
                 )
         for name in weights.tensors:
             short = name.removeprefix(prefix)
             if name.startswith(prefix) and short not in tower and not name.endswith(BUFFERS):
-                raise EvaluationError(f"{weights.label}: tensor {name!r} is not in the base model's vision tower")
+                raise EvaluationError(
+                    f"{weights.label}: tensor {name!r} is not in the base model's vision tower", tensor=name
+                )
 
     def _check_frozen(self, weights: Weights) -> None:
         for name in weights.tensors:
@@ -159,6 +164,7 @@ class ClipScorer:
                     f"{weights.label}: tensor {name!r} differs from the base model's, "
                     "and zero-shot scores use the base model's text tower and projections",
                     hint="merge the vision tower alone: `tensors: {include: ['vision_model.*']}`",
+                    tensor=name,
                 )
 
 
@@ -167,17 +173,21 @@ def _load_base(folder: Path) -> Any:
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
     except (OSError, ValueError) as error:
-        raise EvaluationError(f"{folder}: the base model's config.json cannot be read: {error}") from error
+        raise EvaluationError(
+            f"{folder}: the base model's config.json cannot be read: {error}", file=str(folder / "config.json")
+        ) from error
     if kind != "clip":
         raise EvaluationError(
             f"{folder}: the base model is of type {kind!r}, zero-shot image classification needs a full 'clip' model",
             hint="choose a base model with both towers, such as openai/clip-vit-base-patch32",
+            file=str(folder / "config.json"),
         )
     model, info = CLIPModel.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True, output_loading_info=True
     )
     if info["missing_keys"]:
-        raise EvaluationError(f"{folder}: the base model lacks the tensor {min(info['missing_keys'])!r}")
+        missing = min(info["missing_keys"])
+        raise EvaluationError(f"{folder}: the base model lacks the tensor {missing!r}", tensor=missing)
     model.requires_grad_(requires_grad=False)
     return stoppable(model.eval())
 

@@ -42,6 +42,7 @@ class Preprocessor:
             raise EvaluationError(
                 f"{base_folder}: the base model's image processor cannot be read: {error}",
                 hint="choose a base model with a preprocessor_config.json",
+                file=str(base_folder / "preprocessor_config.json"),
             ) from error
         self.rescale = self.processor.rescale_factor if self.processor.do_rescale else 1.0
         self.mean = _channels(self.processor.image_mean if self.processor.do_normalize else 0.0)

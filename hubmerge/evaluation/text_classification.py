@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.checkpoints.planning.class_names import class_names as classes_of
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.classes import check_finite, read_classes, score_classes, task_place
+from hubmerge.evaluation.classes import check_finite, dataset_errors, read_classes, score_classes, task_place
 from hubmerge.evaluation.labels import letters
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.text_model import TextScorer
@@ -104,15 +104,15 @@ class TextClassification:
         Raises:
             EvaluationError: the task does not fit its dataset or the base model's head.
         """
-        del dataset_commit  # nothing of this task is cached
         where = task_place(task)
         check_prompts(task)
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
-        texts = read_texts(rows, task.dataset, where)
-        names, labels = read_classes(rows, task)
-        head_rows = find_head_rows(
-            classes_of(scorer.model.config.to_dict()), scorer.model.config.num_labels, names, where
-        )
+        with dataset_errors(task, dataset_commit):
+            texts = read_texts(rows, task.dataset, where)
+            names, labels = read_classes(rows, task)
+            head_rows = find_head_rows(
+                classes_of(scorer.model.config.to_dict()), scorer.model.config.num_labels, names, where
+            )
         count = task.dataset.max_examples
         return PreparedTextClassification(
             name=task.name,

@@ -118,12 +118,14 @@ def _load_base(folder: Path, auto_class: Any, label: str, task: str) -> Any:
         raise EvaluationError(
             f"{label}: the base model cannot be loaded for a task of the kind {task}: {str(error).splitlines()[0]}",
             hint=f"choose a base model that {auto_class.__name__} of transformers can load",
+            file=str(folder),
         ) from error
     if found["missing_keys"]:
+        missing = min(map(str, found["missing_keys"]))
         raise EvaluationError(
-            f"{label}: the base model lacks the tensor {min(map(str, found['missing_keys']))!r}, needed for a task of "
-            f"the kind {task}",
+            f"{label}: the base model lacks the tensor {missing!r}, needed for a task of the kind {task}",
             hint="choose a base model with a head for the task, like its checkpoints",
+            tensor=missing,
         )
     model.requires_grad_(requires_grad=False)
     return stoppable(model.eval())
@@ -135,6 +137,7 @@ def _load_tokenizer(folder: Path, label: str) -> Any:
         raise EvaluationError(
             f"{label}: the base model's repo has no tokenizer",
             hint=f"choose a base model with one of the files {', '.join(_VOCABULARIES)}",
+            file=str(folder),
         )
     try:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -142,6 +145,7 @@ def _load_tokenizer(folder: Path, label: str) -> Any:
         raise EvaluationError(
             f"{label}: the base model's tokenizer cannot be read: {str(error).splitlines()[0]}",
             hint="choose a base model with tokenizer files",
+            file=str(folder),
         ) from error
 
 

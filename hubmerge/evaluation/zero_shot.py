@@ -18,13 +18,13 @@ import numpy as np
 import torch
 
 from hubmerge.evaluation.cache import cached_file
-from hubmerge.evaluation.classes import check_rows, read_classes, score_classes, task_place
+from hubmerge.evaluation.classes import check_rows, dataset_errors, read_classes, score_classes, task_place
 from hubmerge.evaluation.clip import ClipScorer
 from hubmerge.evaluation.kinds import Weights
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.pixels import Preprocessor, cached_pixels
 from hubmerge.report.report import MetricValue
-from merge_recipes import Task
+from merge_recipes import DatasetReference, Task
 
 
 @dataclass(frozen=True)
@@ -95,25 +95,30 @@ class ZeroShotImageClassification:
             MachineError: the cache folder cannot be written.
         """
         source = task.dataset
-        where = task_place(task)
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
-        check_rows(rows, task)
-        class_names, labels = read_classes(rows, task)
-        if source.max_examples is not None and source.max_examples < len(rows):
-            rows, labels = rows.select(range(source.max_examples)), labels[: source.max_examples]
         preprocessor = Preprocessor(scorer.base_folder)
-        commit = dataset_commit or f"unknown {uuid.uuid4()}"
-        identity = "\n".join([source.path, source.name or "", source.split, commit])
+        with dataset_errors(task, dataset_commit):
+            check_rows(rows, task)
+            class_names, labels = read_classes(rows, task)
+            if source.max_examples is not None and source.max_examples < len(rows):
+                rows, labels = rows.select(range(source.max_examples)), labels[: source.max_examples]
+            identity = _identity(source, dataset_commit)
+            pixels = cached_pixels(rows, source.image, preprocessor, identity, cache_folder, task_place(task))
         return PreparedZeroShot(
             name=task.name,
             class_names=class_names,
             labels=labels,
-            pixels=cached_pixels(rows, source.image, preprocessor, identity, cache_folder, where),
+            pixels=pixels,
             head=_cached_head(scorer, task.prompts, class_names, cache_folder),
             preprocessor=preprocessor,
             metrics=metrics,
             batch_size=batch_size,
         )
+
+
+def _identity(source: DatasetReference, commit: str | None) -> str:
+    """Return a text that names the rows of a dataset, and none before or after if the commit is unknown."""
+    return "\n".join([source.path, source.name or "", source.split, commit or f"unknown {uuid.uuid4()}"])
 
 
 def _cached_head(

@@ -168,6 +168,7 @@ def test_weights_that_do_not_belong_are_refused(
     with pytest.raises(EvaluationError, match=message) as caught:
         scorer.load(weights)
     assert str(caught.value).startswith("me/odd@main: ")
+    assert repr(caught.value.context.tensor) in caught.value.message
 
 
 def test_a_tower_can_be_looked_at_through_the_base_text_tower(
@@ -211,8 +212,9 @@ def test_the_base_must_be_a_whole_clip_model(clip_folders: dict[str, Path], tmp_
     with pytest.raises(EvaluationError, match="of type 'clip_vision_model'"):
         KIND.open_scorer(clip_folders["tower"], open_checkpoint(clip_folders["tower"]), identity="x")
     weights = changed(clip_folders["base"], tmp_path / "torn", drop("text_projection.weight"))
-    with pytest.raises(EvaluationError, match=r"lacks the tensor 'text_projection.weight'"):
+    with pytest.raises(EvaluationError, match=r"lacks the tensor 'text_projection.weight'") as caught:
         KIND.open_scorer(tmp_path / "torn", weights, identity="x")
+    assert caught.value.context.tensor == "text_projection.weight"
 
 
 def test_a_prompt_that_is_too_long(scorer: Any, rows: Any, tmp_path: Path) -> None:
@@ -222,8 +224,15 @@ def test_a_prompt_that_is_too_long(scorer: Any, rows: Any, tmp_path: Path) -> No
 
 
 def test_empty_splits_and_single_classes_are_refused(scorer: Any, rows: Any, tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="task things, me/things, split test: no examples"):
+    with pytest.raises(EvaluationError, match="task things, me/things, split test: no examples") as caught:
         prepare(scorer, rows.select([]), tmp_path)
+    assert caught.value.context.repo == "me/things"
+    assert caught.value.context.file is None
+    task = make_task(dataset={"path": "./things"})
+    with pytest.raises(EvaluationError, match="no examples") as caught:
+        prepare(scorer, rows.select([]), tmp_path, task)
+    assert caught.value.context.repo is None
+    assert caught.value.context.file == "./things"
     task = make_task(class_names=("cat",), dataset={"label": "number"})
     with pytest.raises(EvaluationError, match="1 class, expected at least 2"):
         prepare(scorer, rows.add_column("number", [0] * len(rows)), tmp_path, task)
