@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 import threading
 import time
@@ -32,6 +33,11 @@ class CommandContext:
 
     def progress(self) -> Progress:
         """Return the receiver of notes, events and stages for the output format."""
+        progress = self._progress()
+        logging.getLogger("hubmerge").handlers = [_Notes(progress)]
+        return progress
+
+    def _progress(self) -> Progress:
         if self.output_format == "json":
             return JsonLines()
         if self.output_format == "quiet":
@@ -39,6 +45,18 @@ class CommandContext:
         from hubmerge.support.console import RichConsole
 
         return RichConsole()
+
+
+class _Notes(logging.Handler):
+    """Handler that shows what hubmerge logs as notes."""
+
+    def __init__(self, progress: Progress) -> None:
+        super().__init__()
+        self._progress = progress
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one line."""
+        self._progress.note(f"note: {record.getMessage()}")
 
 
 class JsonLines(SilentProgress):

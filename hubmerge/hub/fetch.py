@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from huggingface_hub import constants, hf_hub_download, hf_hub_url, try_to_load_from_cache
+from huggingface_hub import constants, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import RevisionNotFoundError
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import (  # type: ignore[attr-defined]
@@ -17,12 +15,12 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     build_hf_headers,
     get_session,
     hf_raise_for_status,
-    tqdm,
 )
 
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import HubError
+from hubmerge.hub.checked_files import RemoteFile, download_checked
 from hubmerge.hub.client import api, endpoint
 from hubmerge.hub.explain import NO_COMMIT, NO_REVISION
 from hubmerge.hub.failures import TransientError
@@ -36,23 +34,6 @@ FIRST_BYTES = 64 * 1024
 """Bytes of the first request for a safetensors header: enough for the headers of most towers."""
 
 _LOCK_SECONDS = 0.05
-
-
-class StoppableBar(tqdm):
-    """Progress bar of a download, which ends the download after a signal."""
-
-    def update(self, n: float | None = 1) -> bool | None:
-        """Count received bytes."""
-        interrupts.check()
-        return super().update(n)
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file of a repo at one commit; `size` in bytes."""
-
-    path: str
-    size: int
 
 
 def hub_cache() -> Path:
@@ -121,9 +102,7 @@ def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile,
         commit=commit,
     )
     # A path that leads out of its folder, for example ../x, is never needed for a merge.
-    files = [
-        RemoteFile(entry.path, int(entry.size)) for entry in entries if hasattr(entry, "size") and is_inside(entry.path)
-    ]
+    files = [RemoteFile.of(entry) for entry in entries if hasattr(entry, "size") and is_inside(entry.path)]
     return tuple(sorted(files, key=lambda file: file.path))
 
 
@@ -135,32 +114,17 @@ def is_adapter(files: Sequence[RemoteFile]) -> bool:
 def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
     """Download files of a model repo into the Hub cache, unless they are there, and return the snapshot folder.
 
+    The content of every file is compared with the digest that the Hub lists. A damaged file of the cache is set aside
+    and downloaded again.
+
     Raises:
-        HubError: the Hub refuses, a file has another size than announced, or there are no files.
+        HubError: the Hub refuses, a file has other content than the Hub lists, or there are no files.
         MachineError: a file cannot be written to disk.
     """
     folder: Path | None = None
     remove_unfinished_downloads(path)
     for file in files:
-        name = file.path
-        subject = f"{name} of model {path} at {commit}"
-        local = call(
-            subject,
-            partial(hf_hub_download, path, name, revision=commit, tqdm_class=StoppableBar),
-            repo=path,
-            commit=commit,
-            file=name,
-        )
-        folder = Path(local).parents[name.count("/")]
-        found = Path(local).stat().st_size
-        if found != file.size:
-            raise HubError(
-                f"{subject}: {found} bytes on disk, {file.size} bytes on the Hub",
-                hint=f"delete {local} and run again",
-                repo=path,
-                commit=commit,
-                file=name,
-            )
+        folder = download_checked(path, commit, file).parents[file.path.count("/")]
     if folder is None:
         raise HubError(
             f"model {path} at {commit}: no files to download",
@@ -174,6 +138,12 @@ def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:
 def read_file(path: str, commit: str, file: RemoteFile) -> bytes:
     """Return the content of a small file of a model repo, through the Hub cache."""
     return (download(path, commit, [file]) / file.path).read_bytes()
+
+
+def read_checked(path: str, commit: str, name: str) -> bytes | None:
+    """Return the content of a file of a model repo by its path, or None if the commit has no such file."""
+    file = next((file for file in list_files(path, commit) if file.path == name), None)
+    return None if file is None else download_checked(path, commit, file).read_bytes()
 
 
 def remove_unfinished_downloads(path: str, kind: str = "model") -> None:

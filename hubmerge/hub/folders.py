@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
+from hubmerge.hub.checked_files import RemoteFile, difference
 from hubmerge.hub.failures import status_of
 from hubmerge.hub.retry import call
 from hubmerge.support import interrupts
@@ -66,11 +66,4 @@ def _files_there(api: HfApi, kind: str, repo: str) -> dict[str, RepoFile]:
 
 
 def _is_same(path: Path, there: RepoFile | None) -> bool:
-    if there is None or there.size != path.stat().st_size:
-        return False
-    content = path.read_bytes()
-    if there.lfs is not None:
-        return hashlib.sha256(content).hexdigest() == there.lfs.sha256
-    # git identifies a file by the SHA-1 of a short header and the content.
-    blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False)
-    return blob.hexdigest() == there.blob_id
+    return there is not None and difference(path, RemoteFile.of(there)) is None

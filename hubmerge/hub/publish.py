@@ -14,7 +14,6 @@ from typing import Any
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import (
     HfHubHTTPError,
-    RemoteEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
@@ -22,7 +21,7 @@ from huggingface_hub.errors import (
 from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub.client import api, endpoint, has_token
 from hubmerge.hub.failures import TransientError, is_anonymous, status_of
-from hubmerge.hub.fetch import download, list_files, remove_unfinished_downloads
+from hubmerge.hub.fetch import download, list_files, read_checked, remove_unfinished_downloads
 from hubmerge.hub.retry import call, create_commit
 from hubmerge.support.names import CARD_FILE, GIT_ATTRIBUTES, LOCK_FILE, REPORT_FILE, parse_step_tag, step_tag
 from hubmerge.support.paths import is_inside
@@ -116,15 +115,9 @@ def _parse_report(text: str, repo: str, commit: str) -> dict[str, Any]:
 
 
 def _read_text(repo: str, commit: str, file: str) -> str:
-    path = call(
-        f"{file} of {repo} at {commit}",
-        lambda: api().hf_hub_download(repo, file, revision=commit),
-        repo=repo,
-        commit=commit,
-        file=file,
-    )
+    content = read_checked(repo, commit, file)
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return (content or b"").decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"target repo {repo}: {file} is not UTF-8 text"
         raise TargetError(message, hint=RESTORE_REPORT, repo=repo, commit=commit, file=file) from error
@@ -240,11 +233,7 @@ def _commit_step(repo: str, operations: list[Any], title: str, parent: str | Non
 
 def _has_report(repo: str, commit: str, report: bytes) -> bool:
     """Return True if a commit has exactly this report, so that it is the commit whose response was lost."""
-    try:
-        path = api().hf_hub_download(repo, REPORT_FILE, revision=commit)
-    except RemoteEntryNotFoundError:
-        return False
-    return Path(path).read_bytes() == report
+    return read_checked(repo, commit, REPORT_FILE) == report
 
 
 def tag_step(repo: str, step: int, commit: str) -> None:

@@ -10,6 +10,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.errors import HubError
+from hubmerge.hub.checked_files import download_checked
 from hubmerge.hub.client import api
 from hubmerge.hub.failures import status_of
 from hubmerge.hub.fetch import download, find_commit, list_files, resolve_commit
@@ -147,11 +148,5 @@ def _digest(entry: Any) -> str:
 
 
 def _download(repo: str, commit: str, name: str) -> Path:
-    path = call(
-        f"{name} of {repo}",
-        lambda: api().hf_hub_download(repo, name, revision=commit),
-        repo=repo,
-        commit=commit,
-        file=name,
-    )
-    return Path(path)
+    file = next(file for file in list_files(repo, commit) if file.path == name)
+    return download_checked(repo, commit, file)

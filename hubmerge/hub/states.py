@@ -16,9 +16,11 @@ from pathlib import Path, PurePosixPath
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
+from hubmerge.errors import HubError
+from hubmerge.hub.checked_files import RemoteFile, StoppableBar, difference, download_checked
 from hubmerge.hub.client import api
 from hubmerge.hub.failures import status_of
-from hubmerge.hub.fetch import StoppableBar, list_files
+from hubmerge.hub.fetch import list_files
 from hubmerge.hub.retry import call, create_commit
 from hubmerge.support.files import replace_folder
 from hubmerge.support.names import MANIFEST_FILE, STATE_BRANCH
@@ -77,22 +79,9 @@ def fetch_state(repo: str, digest: str, folder: Path) -> bool:
         return False
     partial = folder.with_name(f".{folder.name}.fetched")
     shutil.rmtree(partial, ignore_errors=True)
-    for file in list_files(repo, commit):
+    for file in list_files(repo, commit, name):
         if PurePosixPath(file.path).parent == PurePosixPath(name):
-            call(
-                f"{file.path} of {subject}",
-                functools.partial(
-                    api().hf_hub_download,
-                    repo,
-                    file.path,
-                    revision=commit,
-                    local_dir=partial,
-                    tqdm_class=StoppableBar,
-                ),
-                repo=repo,
-                commit=commit,
-                file=file.path,
-            )
+            _fetch_file(repo, commit, file, partial)
     if not (partial / name).is_dir():
         return False
     replace_folder(partial / name, folder)
@@ -108,14 +97,31 @@ def manifest_digest(repo: str, digest: str) -> str | None:
     name = _folder_name(digest)
     if name not in _published_states(repo):
         return None
-    file = f"{name}/{MANIFEST_FILE}"
-    path = call(
-        f"the state {name} of {repo}",
-        lambda: api().hf_hub_download(repo, file, revision=STATE_BRANCH),
-        repo=repo,
-        file=file,
+    commit = call(f"the state {name} of {repo}", lambda: api().model_info(repo, revision=STATE_BRANCH).sha, repo=repo)
+    file = next((one for one in list_files(repo, commit or "", name) if one.path == f"{name}/{MANIFEST_FILE}"), None)
+    content = b"" if commit is None or file is None else download_checked(repo, commit, file).read_bytes()
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _fetch_file(repo: str, commit: str, file: RemoteFile, folder: Path) -> None:
+    """Download one file of the state branch into a folder and compare it with the listing of the Hub.
+
+    Raises:
+        HubError: the Hub refuses, or sends other content than it lists.
+    """
+    subject = f"{file.path} of {repo} at {commit}"
+    download = functools.partial(
+        api().hf_hub_download, repo, file.path, revision=commit, local_dir=folder, tqdm_class=StoppableBar
     )
-    return f"sha256:{hashlib.sha256(Path(path).read_bytes()).hexdigest()}"
+    problem = difference(Path(call(subject, download, repo=repo, commit=commit, file=file.path)), file)
+    if problem is not None:
+        raise HubError(
+            f"{subject}: {problem}",
+            hint="run again to download the file again",
+            repo=repo,
+            commit=commit,
+            file=file.path,
+        )
 
 
 def prune_states(repo: str, digests: Collection[str]) -> None:

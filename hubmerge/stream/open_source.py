@@ -21,6 +21,7 @@ from hubmerge.checkpoints import (
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, read_json_object
 from hubmerge.errors import CheckpointError
 from hubmerge.hub import fetch
+from hubmerge.hub.checked_files import RemoteFile
 from hubmerge.stream.sources import Source, cached_bytes, fetch_folder, files_of
 
 
@@ -67,7 +68,7 @@ def partial_folder(source: Source, partial_downloads: Path) -> Path:
     return partial_downloads / f"{source.commit}-{hashlib.sha256(source.label.encode()).hexdigest()[:8]}"
 
 
-def is_fetched_partially(source: Source, files: Sequence[fetch.RemoteFile]) -> bool:
+def is_fetched_partially(source: Source, files: Sequence[RemoteFile]) -> bool:
     """Return True if a model with these files needs a download and allows one of single tensors: safetensors."""
     weights = [file for file in files if file.path.endswith(".safetensors")]
     return not source.is_local and bool(weights) and cached_bytes(source, weights) < sum(file.size for file in weights)
@@ -157,7 +158,7 @@ def _read_json(source: Source, name: str) -> dict[str, object]:
     return read_json_object(_read_file(source, file), source.origin.in_file(name))
 
 
-def _read_file(source: Source, file: fetch.RemoteFile) -> bytes:
+def _read_file(source: Source, file: RemoteFile) -> bytes:
     if source.is_local:
         return (fetch_folder(source) / file.path).read_bytes()
     return fetch.read_file(source.reference.path, source.commit, file)

@@ -15,6 +15,7 @@ from hubmerge.checkpoints.formats.select_files import select_auxiliary_files, se
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import CheckpointError, DatasetError
 from hubmerge.hub import fetch
+from hubmerge.hub.checked_files import RemoteFile
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.text import short_commit
 from merge_recipes import Lock, LockedModel, ModelReference
@@ -70,12 +71,12 @@ class Source:
         """True for a local folder."""
         return self.reference.is_local
 
-    def name_of(self, file: fetch.RemoteFile) -> str:
+    def name_of(self, file: RemoteFile) -> str:
         """Return the path of a file relative to the folder of the model."""
         return file.path.removeprefix(f"{self.subfolder}/" if self.subfolder else "")
 
 
-def files_of(source: Source, *, auxiliary: bool = False) -> tuple[fetch.RemoteFile, ...]:
+def files_of(source: Source, *, auxiliary: bool = False) -> tuple[RemoteFile, ...]:
     """Return the files that a merge reads, without those of `source.adapter`.
 
     Args:
@@ -88,7 +89,7 @@ def files_of(source: Source, *, auxiliary: bool = False) -> tuple[fetch.RemoteFi
     if source.is_local:
         folder = Path(source.reference.path)
         names = _read_files(folder, adapter=source.is_adapter) | (local_auxiliary_files(folder) if auxiliary else set())
-        return tuple(fetch.RemoteFile(name, (folder / name).stat().st_size) for name in sorted(names))
+        return tuple(RemoteFile(name, (folder / name).stat().st_size) for name in sorted(names))
     repo, commit = source.reference.path, source.commit
     files = {source.name_of(file): file for file in fetch.list_files(repo, commit, source.subfolder)}
 
@@ -126,7 +127,7 @@ def fetch_folder(source: Source, *, auxiliary: bool = False) -> Path:
     return folder
 
 
-def cached_bytes(source: Source, files: Iterable[fetch.RemoteFile]) -> int:
+def cached_bytes(source: Source, files: Iterable[RemoteFile]) -> int:
     """Return the size in bytes of those files of a Hub source that are in the Hub cache."""
     return sum(file.size for file in files if fetch.is_cached(source.reference.path, source.commit, file.path))
 

@@ -16,11 +16,12 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter
 
+from hubmerge.support.damage import set_aside, set_aside_files_among
 from hubmerge.support.files import unique_partial_path, write_text_atomic
 from hubmerge.support.paths import user_cache_folder
 from hubmerge.support.version import VERSION
 
-FORMAT = 1
+FORMAT = 2
 """Raised when the answer to a question changes for another reason than a new version."""
 
 T = TypeVar("T")
@@ -35,7 +36,10 @@ def get(kind: str, key: bytes, answer_type: type[T]) -> T | None:
         answer_type: a dataclass or a plain type, as given to `put`.
     """
     with suppress(OSError, RuntimeError, ValueError, LookupError, TypeError):
-        stored = json.loads(_file(kind, key).read_bytes())["answer"]
+        content = json.loads(_file(kind, key).read_bytes())
+        stored = content["answer"]
+        if content["sha256"] != _answer_digest(stored):
+            return None
         return TypeAdapter(answer_type).validate_python(stored)
     return None
 
@@ -51,8 +55,16 @@ def put(kind: str, key: bytes, answer: object) -> None:
     values: Any = TypeAdapter(type(answer)).dump_python(answer, mode="json")
     with suppress(OSError, RuntimeError):
         file = _file(kind, key)
+        set_aside_files_among([file.parent])
         file.parent.mkdir(parents=True, exist_ok=True)
-        write_text_atomic(file, json.dumps({"answer": values}), temporary=unique_partial_path(file))
+        if file.is_dir():
+            set_aside(file, "a file is expected")
+        text = json.dumps({"answer": values, "sha256": _answer_digest(values)})
+        write_text_atomic(file, text, temporary=unique_partial_path(file))
+
+
+def _answer_digest(values: object) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _file(kind: str, key: bytes) -> Path:

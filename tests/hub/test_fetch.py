@@ -11,7 +11,8 @@ from huggingface_hub import HfApi, constants
 
 from hubmerge.errors import CheckpointError, HubError
 from hubmerge.hub import fetch
-from hubmerge.hub.fetch import FIRST_BYTES, RemoteFile
+from hubmerge.hub.checked_files import RemoteFile
+from hubmerge.hub.fetch import FIRST_BYTES
 from tests.conftest import STRANGER_TOKEN
 from tests.hub.conftest import Repo
 from tests.reliability.conftest import RequestHook
@@ -119,6 +120,66 @@ def test_a_download_of_another_size_is_refused(make_repo: MakeRepo) -> None:
     with pytest.raises(HubError, match="7 bytes on disk, 8 bytes on the Hub") as raised:
         fetch.download(repo.name, repo.commit, [RemoteFile("a.txt", 8)])
     assert raised.value.context.commit == repo.commit
+
+
+@pytest.mark.parametrize("digest", [{"sha256": "0" * 64}, {"blob_id": "0" * 40}])
+def test_a_download_of_other_content_is_refused(make_repo: MakeRepo, digest: dict[str, str]) -> None:
+    repo = make_repo({"a.txt": b"content"})
+    with pytest.raises(HubError, match=r"a\.txt of model .* another .* than on the Hub"):
+        fetch.download(repo.name, repo.commit, [RemoteFile("a.txt", 7, **digest)])
+
+
+def flip(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+def empty(file: Path) -> None:
+    file.write_bytes(b"")
+
+
+def delete(file: Path) -> None:
+    file.unlink()
+
+
+def make_folder(file: Path) -> None:
+    file.unlink()
+    file.mkdir()
+
+
+@pytest.mark.parametrize("damage", [flip, truncate, empty, delete, make_folder])
+@pytest.mark.parametrize("name", ["model.safetensors", "lora/adapter_config.json", "pytorch_model.bin", "vocab.txt"])
+def test_a_damaged_file_of_the_cache_is_set_aside_and_downloaded_again(
+    make_repo: MakeRepo, caplog: pytest.LogCaptureFixture, damage: Callable[[Path], None], name: str
+) -> None:
+    content = repr((damage.__name__, name)).encode() * 100
+    repo = make_repo({name: content})
+    (file,) = [one for one in fetch.list_files(repo.name, repo.commit) if one.path == name]
+    assert (file.sha256 is None) == (not name.startswith(("model", "pytorch")))
+    blob = (fetch.download(repo.name, repo.commit, [file]) / name).resolve()
+    damage(blob)
+    assert (fetch.download(repo.name, repo.commit, [file]) / name).read_bytes() == content
+    assert len(caplog.messages) == (damage is not delete)
+    assert all(f"set aside as {blob.name}.damaged" in message for message in caplog.messages)
+
+
+@pytest.mark.parametrize("place", ["", "blobs", "snapshots", "snapshots/COMMIT", "snapshots/COMMIT/lora"])
+def test_a_file_in_place_of_a_folder_of_the_cache_is_set_aside(
+    make_repo: MakeRepo, caplog: pytest.LogCaptureFixture, place: str
+) -> None:
+    repo = make_repo({"lora/a.txt": place.encode() + b"content"})
+    (file,) = fetch.list_files(repo.name, repo.commit, "lora")
+    folder = fetch.hub_cache() / f"models--{repo.name.replace('/', '--')}" / place.replace("COMMIT", repo.commit)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.write_text("not a folder")
+    assert fetch.read_file(repo.name, repo.commit, file) == place.encode() + b"content"
+    assert len(caplog.messages) == 1
+    assert folder.with_name(folder.name + ".damaged").read_text() == "not a folder"
 
 
 def test_a_download_of_no_files_is_refused(make_repo: MakeRepo) -> None:

@@ -1,0 +1,128 @@
+"""Files of the Hub, checked against the digests that the Hub lists for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import constants, hf_hub_download
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
+
+from hubmerge.errors import HubError
+from hubmerge.hub.retry import call
+from hubmerge.support import interrupts
+from hubmerge.support.damage import set_aside, set_aside_files_among
+from hubmerge.support.hashing import file_digest, git_blob_digest
+
+Kind = Literal["model", "dataset"]
+
+
+class StoppableBar(tqdm):
+    """Progress bar of a download, which ends the download after a signal."""
+
+    def update(self, n: float | None = 1) -> bool | None:
+        """Count received bytes."""
+        interrupts.check()
+        return super().update(n)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """One file of a repo at one commit.
+
+    Attributes:
+        path: the path in the repo.
+        size: the size in bytes.
+        sha256: the digest of an LFS file, None for other files.
+        blob_id: git's digest of a file that is not LFS, None if it is not known.
+    """
+
+    path: str
+    size: int
+    sha256: str | None = field(default=None, compare=False)
+    blob_id: str | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, entry: Any) -> RemoteFile:
+        """Return the file of an entry in a listing of the Hub."""
+        if entry.lfs is not None:
+            return cls(entry.path, int(entry.size), sha256=str(entry.lfs.sha256))
+        return cls(entry.path, int(entry.size), blob_id=entry.blob_id)
+
+
+def difference(path: Path, file: RemoteFile) -> str | None:
+    """Return how a local file differs from the listing of the Hub, None if its content is what the Hub lists.
+
+    A file is read again only if its size, inode or one of its timestamps has changed.
+
+    Args:
+        path: the local file.
+        file: the file as the Hub lists it.
+    """
+    try:
+        if not path.is_file():
+            return "not a file"
+        size = path.stat().st_size
+        if size != file.size:
+            return f"{size} bytes on disk, {file.size} bytes on the Hub"
+        if file.sha256 is not None:
+            return None if file_digest(path) == file.sha256 else "another sha256 than on the Hub"
+        if file.blob_id is not None:
+            return None if git_blob_digest(path) == file.blob_id else "another git blob id than on the Hub"
+    except OSError as error:
+        return f"not readable: {error.strerror or error}"
+    return None
+
+
+def download_checked(repo: str, commit: str, file: RemoteFile, *, kind: Kind = "model") -> Path:
+    """Return a file in the Hub cache whose content is what the Hub lists, after downloading it if necessary.
+
+    A damaged file of the cache is set aside and downloaded again.
+
+    Args:
+        repo: the repo, owner/name.
+        commit: the commit, 40 hex digits.
+        file: the file as the Hub lists it.
+        kind: the kind of repo.
+
+    Raises:
+        HubError: the Hub refuses, or it sends other content than it lists.
+        MachineError: the file cannot be written to disk.
+    """
+    subject = f"{file.path} of {kind} {repo} at {commit}"
+    fetch = partial(hf_hub_download, repo, file.path, revision=commit, repo_type=kind, tqdm_class=StoppableBar)
+    set_aside_files_among(_cache_folders(repo, commit, file, kind))
+    for attempt in range(2):
+        local = Path(call(subject, fetch, repo=repo, commit=commit, file=file.path))
+        problem = difference(local, file)
+        if problem is None:
+            return local
+        if attempt == 0:
+            set_aside(_stored_file(local), problem)
+    raise HubError(
+        f"{subject}: {problem}",
+        hint="the Hub sends other content than it lists: run again later, or report it to the Hub",
+        repo=repo,
+        commit=commit,
+        file=file.path,
+    )
+
+
+def _cache_folders(repo: str, commit: str, file: RemoteFile, kind: Kind) -> Iterator[Path]:
+    """Yield the folders of the Hub cache that a file needs, from the outside in."""
+    cache, name = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repo, repo_type=kind)
+    snapshot = cache / name / "snapshots" / commit
+    yield from (cache / ".locks", cache / ".locks" / name, cache / name, cache / name / "blobs", snapshot.parent)
+    yield snapshot
+    for parent in reversed(Path(file.path).parents[:-1]):
+        yield snapshot / parent
+
+
+def _stored_file(local: Path) -> Path:
+    """Return the file that a link of a snapshot points to if it is in the cache of the repo, else the link itself."""
+    stored = local.resolve()
+    return stored if local.is_symlink() and stored.parent.name == "blobs" and stored.exists() else local
