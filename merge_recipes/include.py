@@ -187,7 +187,7 @@ def _with_problem(document: Document, problem: Problem) -> Document:
 
 
 def _task_lines(document: Document, key: KeyPath, inner: Document, before: str) -> list[str]:
-    """Return the lines that replace the line of an `include`; `before` is the text in front of it."""
+    """Return the lines that replace the line of an `include`; `before` is the text in front of the key."""
     alone = all(place[: len(key)] != key or place[len(key) :] in {(), (INCLUDE,)} for place in document.marks.keys)
     indent = " " * len(before)
     body = list(_body(inner))

@@ -109,7 +109,7 @@ def plan_hub_job(
         requirement: see `init_github`.
 
     Returns:
-        The job; `str()` of it is a description, `deploy_hub_job` creates it.
+        The job; `str(job)` describes it, `deploy_hub_job` creates it.
 
     Raises:
         RecipeError: the recipe has problems, publishes nothing, or names local folders.

@@ -34,7 +34,7 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """Plan of a run of a recipe; `str()` of it is the text that `hubmerge plan` prints."""
+    """Plan of a run of a recipe; `str(plan)` gives the text that `hubmerge plan` prints."""
 
     steps: tuple[PlannedStep, ...]
     """All steps of the stream in merge order."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StudyResult:
-    """Outcome of a study; `str()` of it is its tables, as Markdown."""
+    """Outcome of a study; `str(outcome)` gives its tables as Markdown."""
 
     folder: Path
     """Folder with results.jsonl, tables.md, tables.tex and the plots."""
@@ -62,7 +62,7 @@ def study(
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """A merge method that recipes can name, or a plug-in that cannot be used; `str()` of it is one line."""
+    """A merge method that recipes can name, or a plug-in that cannot be used; `str(method)` gives one line."""
 
     name: str
     """Name in recipes."""

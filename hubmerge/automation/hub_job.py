@@ -56,6 +56,22 @@ def plan_job(
         RecipeError: the recipe publishes nothing, or names local folders.
         MachineError: the schedule or the timeout cannot be read.
     """
+    target = _checked_target(loaded, schedule, timeout)
+    lock = read_lock(loaded)
+    environment = {
+        "HUBMERGE_REQUIREMENT": requirement,
+        "HUBMERGE_TORCH": "cpu" if flavor.startswith("cpu") else "auto",
+        "HUBMERGE_RECIPE": loaded.text,
+        TARGET_VARIABLE: target,
+    }
+    if lock is not None:
+        environment["HUBMERGE_LOCK"] = lock.to_yaml()
+    watched = tuple(dict.fromkeys(_watched(loaded, author_type))) if schedule is None else ()
+    return HubJob(IMAGE, ("bash", "-c", SCRIPT), environment, flavor, timeout, schedule, watched)
+
+
+def _checked_target(loaded: LoadedRecipe, schedule: str | None, timeout: str) -> str:
+    """Check the inputs of a job, and return the repo that it publishes to."""
     publish = loaded.recipe.publish
     if publish is None:
         message = "automatic merging needs a recipe that publishes its steps: the key `publish` is missing"
@@ -70,17 +86,7 @@ def plan_job(
         )
     if _TIMEOUT.fullmatch(timeout) is None:
         raise MachineError(f"{timeout!r} is not a time: expected for example 90m, 6h or 1d", hint="--timeout 6h")
-    lock = read_lock(loaded)
-    environment = {
-        "HUBMERGE_REQUIREMENT": requirement,
-        "HUBMERGE_TORCH": "cpu" if flavor.startswith("cpu") else "auto",
-        "HUBMERGE_RECIPE": loaded.text,
-        TARGET_VARIABLE: publish.repo,
-    }
-    if lock is not None:
-        environment["HUBMERGE_LOCK"] = lock.to_yaml()
-    watched = tuple(dict.fromkeys(_watched(loaded, author_type))) if schedule is None else ()
-    return HubJob(IMAGE, ("bash", "-c", SCRIPT), environment, flavor, timeout, schedule, watched)
+    return publish.repo
 
 
 def _local(loaded: LoadedRecipe) -> Iterator[str]:

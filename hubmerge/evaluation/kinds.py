@@ -45,7 +45,7 @@ class Scorer(Protocol):
 
 
 class PreparedTask(Protocol):
-    """Task with everything prepared that is the same for all models."""
+    """Task with all preparations that do not depend on the model."""
 
     @property
     def name(self) -> str:

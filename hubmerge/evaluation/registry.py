@@ -47,7 +47,7 @@ def task_kind_named(name: str) -> TaskKind:
     """Import and return the kind that a recipe names.
 
     Raises:
-        EvaluationError: there is no such kind.
+        EvaluationError: the kind is unknown.
         MachineError: it is a plug-in that cannot be used.
     """
     if name in _BUILT_IN:

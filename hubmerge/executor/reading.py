@@ -48,7 +48,7 @@ def read_task_vector(
 def send_task_vector(
     base: Checkpoint, checkpoint: Checkpoint, name: str, *, input_dtype: torch.dtype | None, device: torch.device
 ) -> tuple[torch.Tensor, float]:
-    """Return the same with the arithmetic on the device, which receives the values in their stored dtype.
+    """Return a copy with the arithmetic on the device, which receives the values in their stored dtype.
 
     The norm may differ from that on the CPU in the last digit.
     """

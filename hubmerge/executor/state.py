@@ -149,7 +149,7 @@ class MergeState(State):
         """Return the accumulated delta of one tensor, float64, in memory of its own.
 
         Raises:
-            CheckpointError: the state has no such tensor, or it cannot be read.
+            CheckpointError: the tensor is not in the state, or cannot be read.
         """
         return self._stored.read(self._info(name))
 
@@ -223,7 +223,7 @@ def load_state(folder: Path) -> MergeState:
 
 
 def find_state(folder: Path) -> MergeState | None:
-    """Return the state in `folder`, or None if there is no such folder; the errors are those of `load_state`."""
+    """Return the state in `folder`, or None if the folder does not exist; the errors are those of `load_state`."""
     return load_state(folder) if folder.exists() else None
 
 

@@ -1,7 +1,6 @@
 """Publishing to the Hub: the content of a target repo, one commit and one tag per step.
 
-A commit names its parent, so two runs with one target cannot overwrite each other. After a lost response, the commit
-is recognized by its content when the request is repeated.
+A commit names its parent, so two runs cannot overwrite each other. A repeated request finds its commit by content.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ class Method(ABC):
         return 1.0
 
     def variant_for(self, parameters: Any) -> Method:
-        """Return the variant of the method that the parameters select; its name is the same. By default itself."""
+        """Return the variant of the method that the parameters select; by default itself. The name stays."""
         return self
 
     def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:

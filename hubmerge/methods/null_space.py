@@ -94,7 +94,7 @@ class Nufilt(NullSpaceFilter):
     square_copies = 1
 
     def absorb_matrix(self, tensor: TensorInput[Any]) -> Absorbed:
-        """Filter the task vector, then add what the adapter recovers of it."""
+        """Filter the task vector, then add the part that the adapter recovers."""
         task_vector, parameters = tensor.task_vector, tensor.parameters
         protected = leading_right(tensor.accumulated, parameters.rank)
         _, kept = filtered(task_vector, protected)

@@ -71,7 +71,7 @@ def find_method(name: str) -> InstalledMethod:
     """Return the method that a recipe names, and where it comes from.
 
     Raises:
-        HubmergeError: there is no such method.
+        HubmergeError: the method is unknown.
         MachineError: it is a plug-in that cannot be used.
     """
     if name in _GIVEN:

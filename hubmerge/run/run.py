@@ -38,7 +38,7 @@ MAX_RESUMES = 20
 
 
 class Run:
-    """A resolved recipe, with what is merged and published of it. Create it with `Run.open`.
+    """A resolved recipe with its merge and its target repo. Create it with `Run.open`.
 
     Attributes:
         stream: The stream.

@@ -38,7 +38,7 @@ class PinnedCommits:
         Args:
             loaded: The recipe.
             workspace: Work folder of the run, None if there is none.
-            update: Read the published lock only, and of it the models that are merged.
+            update: Read the published lock only, and only the models that are merged.
 
         Raises:
             HubError: The target repo cannot be read, or was not published by hubmerge.

@@ -87,7 +87,7 @@ def replace_folder(finished: Path, folder: Path) -> None:
 
 
 def remove_folder(folder: Path, *, temporary: Path | None = None) -> None:
-    """Remove a folder, or do nothing if there is none; half of it never remains under its name.
+    """Remove a folder, or do nothing if there is none; a part never remains under its name.
 
     Args:
         folder: the folder to remove.

@@ -9,7 +9,7 @@
       parts/<commit>/     checkpoints that are not downloaded whole, until their step is finished
       cache/              inputs that evaluation prepares once
 
-Every folder is whole unless its name begins with a dot; the next run removes such leftovers.
+Every folder is whole unless its name begins with a dot; the next run removes these leftovers.
 """
 
 from __future__ import annotations

@@ -57,10 +57,10 @@ def test_it_gives_what_transformers_gives(kind: str, pads: bool, tmp_path: Path)
     other, _ = make(tmp_path / "other", kind, seed=1, pads=pads)
     scorer = scorer_of(tmp_path / "base")
     prepared = prepare(scorer, tmp_path)
-    for wanted, folder in ((model, "base"), (other, "other")):
+    for scored, folder in ((model, "base"), (other, "other")):
         scorer.load(opened(tmp_path / folder))
         assert scorer.label == folder
-        logits = expected(wanted, tokenizer, rows_of()["text"])
+        logits = expected(scored, tokenizer, rows_of()["text"])
         np.testing.assert_allclose(prepared.logits(scorer), logits, rtol=1e-4, atol=1e-5)
         share = (logits.argmax(1) == np.arange(40) % 4).mean()
         assert prepared.score(scorer) == {"accuracy": share}

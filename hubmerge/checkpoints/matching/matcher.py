@@ -239,7 +239,7 @@ class _Matcher:
     def _saved_along_error(self) -> CheckpointError | None:
         """Return the error of an adapter that saved only some of a group of tied tensors.
 
-        peft runs such an adapter with two different tensors where the merged model has one.
+        peft runs this adapter with two different tensors where the merged model has one.
         """
         infos = [info for info in self.checkpoint.tensors.values() if info.saved_in_adapter]
         saved = [self.renaming.target(info.name, self.targets) or self._first(info.name) for info in infos]

@@ -18,7 +18,7 @@ def names_in_files(base: Checkpoint, checkpoint: Checkpoint) -> dict[str, str] |
     Returns:
         Every tensor of the checkpoint: the name that the base model has in files, where both stand for one parameter
         of the base model's class, else the tensor's own; mapped to the name in the checkpoint's files. None if no name
-        changes, or if transformers has no such class.
+        changes, or if transformers does not have the class.
     """
     of_base = find_model_class(base.config, base.tensors)
     of_checkpoint = find_model_class(base.config, checkpoint.tensors)

@@ -63,7 +63,7 @@ def find_class(config: Mapping[str, Any]) -> Any:
 
 
 def named_class(config: Mapping[str, Any]) -> Any:
-    """Return the model class of transformers that comes first in `architectures`, None if there is no such class."""
+    """Return the model class of transformers that comes first in `architectures`, None if it has none."""
     import transformers
 
     named = next(iter(_architectures(config)), None)

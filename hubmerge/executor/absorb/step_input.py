@@ -16,7 +16,7 @@ from hubmerge.methods import Method
 
 @dataclass(frozen=True)
 class Merge:
-    """A merge: what is the same in all its steps."""
+    """Inputs of a merge that all its steps share."""
 
     base: Checkpoint
     method: Method
