@@ -51,7 +51,9 @@ def call(
     Args:
         subject: what is requested, for example "model me/x at main"; error messages start with it.
         function: the requests; it may raise `TransientError` to be called again.
-        repo, commit, file: fields of the error; a missing revision that is a commit means a rewritten history.
+        repo: the repo, a field of the error.
+        commit: the commit, a field of the error; a missing revision then means that the history was rewritten.
+        file: the file, a field of the error.
         sleep: the function that waits, by default `interrupts.wait`.
         publishes: True if the requests change the Hub; none is sent after a signal.
 

@@ -80,9 +80,8 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
         in_file(alias) or next(renaming.candidates(alias)): in_file(owner) or next(renaming.candidates(owner))
         for alias, owner in found.ties.items()
     }
-    return MatrixRule(
-        frozenset(matrices | (unknown & by_name)), description + ".", ties, frozenset(heads), frozenset(unknown)
-    )
+    matrices |= unknown & by_name
+    return MatrixRule(frozenset(matrices), description + ".", ties, frozenset(heads), frozenset(unknown))
 
 
 def _rule_by_name(by_name: set[str], shapes: Shapes, reason: str) -> MatrixRule:
