@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from merge_recipes.errors import KeyPath, Problem, RecipeFileError, format_value, key_text
+from merge_recipes.secrets import check_no_secrets
 from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES, Node, Position, compose, syntax_error
 from merge_recipes.yaml_scalars import Scalar, has_forbidden_character, resolve_plain
 
@@ -117,7 +118,9 @@ def read_document(text: str, file: str) -> Document:
 
     Raises:
         RecipeSyntaxError: the text is not YAML, is nested too deeply, or has too many values.
+        RecipeError: the text contains an access token or a password.
     """
+    check_no_secrets(text, file)
     builder = _Builder(file)
     root = compose(text, file)
     data = None if root is None else builder.build(root, ())

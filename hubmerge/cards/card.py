@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hubmerge.cards.data import form_comment
-from hubmerge.cards.markup import block, code, details, one_line, plain, repo_link, table
+from hubmerge.cards.markup import block, code, details, plain, repo_link, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
 from hubmerge.cards.norms import norms
 from hubmerge.report.accuracy import (
@@ -242,8 +241,9 @@ def _recipe(recipe_text: str) -> str:
 
 
 def _reproduction(report: RunReport, card: CardDetails) -> str:
-    plugins = [f"{name}=={report.versions[name]}" for name in _plugins(report, card)]
-    lines = [" ".join(["pip install hubmerge", *map(_shell_word, plugins)])]
+    needed = ["hubmerge", *_plugins(report, card)]
+    install = " and ".join(f"{plain(name)} {plain(report.versions.get(name, ''))}".rstrip() for name in needed)
+    lines = []
     before = "If the recipe names folders by relative paths, copy it to its original place first."
     if card.repo is not None:
         tag = step_tag(report.steps[-1].step)
@@ -254,6 +254,7 @@ def _reproduction(report: RunReport, card: CardDetails) -> str:
     lines.append(f"hubmerge run {RECIPE_FILE} --out merged")
     versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in sorted(report.versions.items()))
     return (
+        f"Install {install} from where its authors publish it: a package index may have another package of that name. "
         f"{before}\n\n{block(chr(10).join(lines), 'bash')}\n\n`{LOCK_FILE}` pins the commit of every model and "
         f"dataset. `{REPORT_FILE}` contains the statistics and scores of every step."
         + (f" This model was made with {versions}." if versions else "")
@@ -263,10 +264,6 @@ def _reproduction(report: RunReport, card: CardDetails) -> str:
 def _plugins(report: RunReport, card: CardDetails) -> list[str]:
     """Return the distributions of plug-ins whose version the report has."""
     return sorted(name for name in set(card.distributions.values()) if name in report.versions)
-
-
-def _shell_word(text: str) -> str:
-    return shlex.quote(one_line(text))
 
 
 def _model_link(reference: str, commit: str) -> str:

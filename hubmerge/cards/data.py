@@ -21,6 +21,9 @@ CARD_FORM = 2
 """The number of the wording that this version writes; raise it with every change of the wording."""
 
 _FORM = re.compile(r"\A---\n# hubmerge card form (\d{1,9})\n")
+_INSTALL = "pip install hubmerge"
+"""A line of cards of form 1. Form 2 names no package of an index, because another one may have the name."""
+
 _FENCE = re.compile(r"(`{3,})([^`]*)")
 _SEPARATOR = re.compile(r"(?<!\\)\|")
 _LINK = re.compile(r"(?<!\\)\]\(([^)]*)\)|(?m:^\s*\[[^\]]*\]:\s*(\S+))|(https?://[^\s)]+)|(<[a-zA-Z/!][^>]*>)")
@@ -156,7 +159,7 @@ def _without_blocks(body: str) -> tuple[list[str], tuple[str, ...]]:
             blocks.append([line])
         else:
             lines.append(line)
-    return lines, tuple("\n".join(block) for block in blocks)
+    return lines, tuple("\n".join(line for line in block if line != _INSTALL) for block in blocks)
 
 
 def _tables(lines: Iterable[str], names: frozenset[str]) -> Iterator[tuple[Row, ...]]:

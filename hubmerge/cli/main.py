@@ -22,6 +22,7 @@ from typer.main import get_command
 from hubmerge.cli import launch
 from hubmerge.cli.output import CommandContext, print_error
 from hubmerge.support import interrupts
+from hubmerge.support.endpoint import check_endpoint
 from hubmerge.support.redaction import without_token
 
 if TYPE_CHECKING:
@@ -54,11 +55,12 @@ def call(words: Sequence[str], processes: Processes | None = None) -> int:
     """Parse the words, do what they ask for and return the exit status.
 
     Raises:
-        HubmergeError: the command failed.
+        HubmergeError: the command failed, or HF_ENDPOINT contains a password.
         TyperException: the words are not a command.
     """
     from hubmerge.cli.app import app
 
+    check_endpoint()
     command = get_command(app)
     if COMPLETION_VARIABLE in os.environ:
         command.main(list(words), prog_name="hubmerge")

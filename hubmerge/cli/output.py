@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hubmerge.support.progress import Advance, Progress, SilentProgress
-from hubmerge.support.redaction import without_token
+from hubmerge.support.redaction import for_json, for_terminal, without_token, without_tokens
 
 if TYPE_CHECKING:
     from hubmerge.api.launched import Processes
@@ -71,7 +71,7 @@ class JsonLines(SilentProgress):
 
     def event(self, name: str, data: Mapping[str, Any]) -> None:
         """Write an event."""
-        line = json.dumps({"event": name, **data}, ensure_ascii=False) + "\n"
+        line = for_json(json.dumps({"event": name, **data}, ensure_ascii=False)) + "\n"
         with self._lock:
             sys.stdout.write(line)
             sys.stdout.flush()
@@ -92,18 +92,10 @@ def print_error(error: HubmergeError, *, as_json: bool) -> int:
         as_json: print one JSON line to standard output, else message and hint to standard error.
     """
     if as_json:
-        fields = {key: _without_tokens(value) for key, value in error.to_dict().items()}
+        fields = {key: without_tokens(value) for key, value in error.to_dict().items()}
         print(json.dumps({"event": "error", **fields}), flush=True)
     else:
-        print(f"hubmerge: {without_token(error.message)}", file=sys.stderr)
+        print(f"hubmerge: {for_terminal(without_token(error.message))}", file=sys.stderr)
         if error.hint:
-            print(f"  hint: {without_token(error.hint)}", file=sys.stderr)
+            print(f"  hint: {for_terminal(without_token(error.hint))}", file=sys.stderr)
     return error.exit_code
-
-
-def _without_tokens(value: Any) -> Any:
-    if isinstance(value, str):
-        return without_token(value)
-    if isinstance(value, list):
-        return [_without_tokens(one) for one in value]
-    return {key: _without_tokens(one) for key, one in value.items()} if isinstance(value, dict) else value

@@ -5,8 +5,10 @@ Rescaling and normalizing are cheap and done for each batch, so that the file ha
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
@@ -16,6 +18,7 @@ from typing import Any, BinaryIO
 import datasets
 import numpy as np
 import PIL
+import PIL.Image
 import torch
 from transformers import AutoImageProcessor
 
@@ -25,6 +28,14 @@ from hubmerge.evaluation.labels import check_column
 from hubmerge.support import interrupts
 
 CHUNK_IMAGES = 128
+MAX_IMAGE_PIXELS = 64_000_000
+"""Pixels of the largest image that is decoded; several are decoded at a time, each with 3 bytes a pixel and more."""
+
+MAX_SIDES_RATIO = 100
+"""Longer side over shorter side: a processor scales the shorter side up to a fixed size, and the longer with it."""
+
+MAX_MODEL_SIDE = 4096
+"""Longest side of an image that a processor may ask for, in pixels."""
 
 
 class Preprocessor:
@@ -44,6 +55,7 @@ class Preprocessor:
                 hint="choose a base model with a preprocessor_config.json",
                 file=str(base_folder / "preprocessor_config.json"),
             ) from error
+        _check_model_size(self.processor, base_folder)
         self.rescale = self.processor.rescale_factor if self.processor.do_rescale else 1.0
         self.mean = _channels(self.processor.image_mean if self.processor.do_normalize else 0.0)
         self.std = _channels(self.processor.image_std if self.processor.do_normalize else 1.0)
@@ -122,11 +134,48 @@ def _decode(value: dict[str, Any] | None, where: str) -> PIL.Image.Image:
     if value["bytes"] is None and not Path(value["path"] or "").is_file():
         raise EvaluationError(f"{where}: the dataset contains only the address of the image, {value['path']!r}")
     try:
+        _check_size(value, where)
         return datasets.Image().decode_example(value)
+    except EvaluationError:
+        raise
     except Exception as error:  # Pillow raises many types for a broken file
         raise EvaluationError(
             f"{where}: the image cannot be decoded: {error}", hint="remove the row from the dataset"
         ) from error
+
+
+def _check_size(value: dict[str, Any], where: str) -> None:
+    """Check the size in the file's header, before any pixel is decoded: a file of 20 kB may unpack to gigabytes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)
+        with PIL.Image.open(value["path"] if value["bytes"] is None else io.BytesIO(value["bytes"])) as image:
+            width, height = image.size
+    if width * height > MAX_IMAGE_PIXELS:
+        raise EvaluationError(
+            f"{where}: the image has {width} x {height} pixels: expected at most {MAX_IMAGE_PIXELS // 10**6} million",
+            hint="remove the row from the dataset, or make the image smaller",
+        )
+    if max(width, height) > MAX_SIDES_RATIO * max(1, min(width, height)):
+        raise EvaluationError(
+            f"{where}: the image has {width} x {height} pixels: expected sides that differ by a factor of at most "
+            f"{MAX_SIDES_RATIO}",
+            hint="remove the row from the dataset",
+        )
+
+
+def _check_model_size(processor: Any, base_folder: Path) -> None:
+    """Check the sizes that the image processor of a base model asks for."""
+    for name in ("size", "crop_size", "pad_size"):
+        sides = dict(getattr(processor, name, None) or {})
+        for key in ("shortest_edge", "height", "width"):
+            side = sides.get(key) or 0
+            if side > MAX_MODEL_SIDE:
+                raise EvaluationError(
+                    f"{base_folder}/preprocessor_config.json: {name} asks for images with {key} {side}: "
+                    f"expected at most {MAX_MODEL_SIDE}",
+                    hint="choose another base model",
+                    file="preprocessor_config.json",
+                )
 
 
 def _write_images(out: BinaryIO, images: Iterable[np.ndarray], count: int, where: str) -> None:

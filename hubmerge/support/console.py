@@ -14,6 +14,7 @@ from rich.progress import Progress as Bars
 from rich.text import Text
 
 from hubmerge.support.progress import Advance
+from hubmerge.support.redaction import for_terminal
 
 
 class RichConsole:
@@ -43,7 +44,7 @@ class RichConsole:
     def note(self, text: str) -> None:
         """Print a sentence."""
         if not self._bars_only:
-            self._console.print(text, markup=False)
+            self._console.print(for_terminal(text), markup=False)
 
     def event(self, name: str, data: Mapping[str, Any]) -> None:
         """Ignore the event: it is for programs."""
@@ -56,7 +57,7 @@ class RichConsole:
             yield lambda _done: None
         else:
             bars = self._enter()
-            task = bars.add_task(title, total=total, unit=unit)
+            task = bars.add_task(for_terminal(title), total=total, unit=unit)
             try:
                 yield lambda done: bars.advance(task, done)
             finally:

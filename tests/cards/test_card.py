@@ -147,7 +147,7 @@ def test_plugins_are_named_with_their_version() -> None:
     text = sample_card(report, distributions={"opcm": "other-methods", KIND: "other-methods"})
     assert "the method `opcm` of `other-methods` 1.2." in text
     assert f"The task kind `{KIND}` is that of `other-methods` 1.2." in text
-    assert "pip install hubmerge other-methods==1.2\n" in text
+    assert "other-methods 1.2 from where its authors publish it" in text
 
 
 def test_a_card_needs_a_step() -> None:

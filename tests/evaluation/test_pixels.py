@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
@@ -72,6 +74,33 @@ def test_a_broken_image_is_named_and_nothing_is_left_behind(
     with pytest.raises(EvaluationError, match="task x: row 1: the image cannot be decoded"):
         cached_pixels(broken, "image", preprocessor, "me", tmp_path, "task x")
     assert list((tmp_path / "pixels").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ((9000, 9000), "9000 x 9000 pixels: expected at most 64 million"),
+        ((1, 2000), "expected sides that differ by a factor of at most 100"),
+    ],
+)
+def test_an_image_that_unpacks_to_gigabytes_is_not_decoded(
+    preprocessor: Preprocessor, tmp_path: Path, size: tuple[int, int], message: str
+) -> None:
+    file = tmp_path / "large.png"
+    PIL.Image.new("1", size).save(file)
+    assert file.stat().st_size < 20_000
+    for value in ({"bytes": file.read_bytes(), "path": None}, {"bytes": None, "path": str(file)}):
+        with pytest.raises(EvaluationError, match=f"task x: row 0: the image has .*{message}"):
+            cached_pixels(stored([value]), "image", preprocessor, "me", tmp_path, "task x")
+
+
+def test_a_processor_that_asks_for_giant_images(clip_folders: dict[str, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "base"
+    shutil.copytree(next(iter(clip_folders.values())), folder)
+    config = folder / "preprocessor_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "size": {"shortest_edge": 100_000}}))
+    with pytest.raises(EvaluationError, match="size asks for images with shortest_edge 100000: expected at most 4096"):
+        Preprocessor(folder)
 
 
 @pytest.mark.parametrize("path", ["https://example.invalid/cat.png", "gone/cat.png"])

@@ -66,7 +66,8 @@ def test_the_card_of_a_run_names_the_distribution(site: Path, stage: Stage, tmp_
     card = Path(hf_hub_download(repo, "README.md")).read_text(encoding="utf-8")
     assert "the method `plugin_average` of `moving-average-plugin` 1.2.3" in card
     assert f"The task kind `{KIND}` is that of `moving-average-plugin` 1.2.3." in card
-    assert "pip install hubmerge moving-average-plugin==1.2.3" in card
+    assert "moving-average-plugin 1.2.3 from where its authors publish it" in card
+    assert "pip install" not in card
     assert "pipeline_tag" not in card
     done = hubmerge(site, "verify", repo, "--work-dir", tmp_path / "verify")
     assert done.returncode == 0, done.stdout + done.stderr
