@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -13,12 +14,15 @@ from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from hubmerge.errors import HubError
+from hubmerge.hub.client import api
 from hubmerge.hub.retry import call
 from hubmerge.support import interrupts
-from hubmerge.support.damage import set_aside, set_aside_files_among
+from hubmerge.support.damage import SUFFIX, set_aside, set_aside_files_among
 from hubmerge.support.hashing import file_digest, git_blob_digest
 
 Kind = Literal["model", "dataset"]
+
+_SHA256_LENGTH = 64
 
 
 class StoppableBar(tqdm):
@@ -45,6 +49,11 @@ class RemoteFile:
     size: int
     sha256: str | None = field(default=None, compare=False)
     blob_id: str | None = field(default=None, compare=False)
+
+    @property
+    def digest(self) -> str:
+        """The digest that the Hub lists, empty if it is not known: SHA-256 of an LFS file, else git's SHA-1."""
+        return self.sha256 or self.blob_id or ""
 
     @classmethod
     def of(cls, entry: Any) -> RemoteFile:
@@ -110,6 +119,67 @@ def download_checked(repo: str, commit: str, file: RemoteFile, *, kind: Kind = "
         commit=commit,
         file=file.path,
     )
+
+
+def check_blob(path: Path, listed: str) -> bool:
+    """Return True if a file has the digest that the Hub lists for it. The file is always read.
+
+    Args:
+        path: the file.
+        listed: the digest, as `RemoteFile.digest`.
+    """
+    size = path.stat().st_size
+    digest = (
+        hashlib.sha256() if len(listed) == _SHA256_LENGTH else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    )
+    buffer = memoryview(bytearray(1 << 18))
+    with path.open("rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            interrupts.check()
+            digest.update(buffer[:count])
+    return digest.hexdigest() == listed
+
+
+def check_cached_files(kind: Kind, repo: str, commit: str) -> tuple[str, ...]:
+    """Read all files of a commit that are in the Hub cache, and download those again whose content is not what is listed.
+
+    Unlike `download_checked`, this remembers no digests of files that look unchanged.
+
+    Args:
+        kind: the kind of repo.
+        repo: the repo, owner/name.
+        commit: the commit, 40 hex digits.
+
+    Returns:
+        The names of the files that were damaged.
+
+    Raises:
+        HubError: the Hub refuses, or it sends other content than it lists.
+    """
+    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=kind) / "snapshots" / commit
+    if not folder.is_dir():
+        return ()
+    listed = _listing(kind, repo, commit)
+    damaged = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != SUFFIX):
+        name = path.relative_to(folder).as_posix()
+        if name not in listed:
+            set_aside(path, "not in the repo at this commit")
+        elif not check_blob(path, listed[name].digest):
+            set_aside(_stored_file(path), "another digest than on the Hub")
+            download_checked(repo, commit, listed[name], kind=kind)
+        else:
+            continue
+        damaged.append(name)
+    return tuple(damaged)
+
+
+def _listing(kind: Kind, repo: str, commit: str) -> dict[str, RemoteFile]:
+    def entries() -> list[Any]:
+        return list(api().list_repo_tree(repo, revision=commit, recursive=True, repo_type=kind))
+
+    found = call(f"files of {kind} {repo} at {commit}", entries, repo=repo, commit=commit)
+    return {entry.path: RemoteFile.of(entry) for entry in found if hasattr(entry, "size")}
 
 
 def _cache_folders(repo: str, commit: str, file: RemoteFile, kind: Kind) -> Iterator[Path]:

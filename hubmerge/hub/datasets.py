@@ -25,13 +25,18 @@ from merge_recipes.references import is_commit
 
 
 def load_rows(
-    dataset: DatasetReference, commit: str | None = None, *, sleep: Callable[[float], None] | None = None
+    dataset: DatasetReference,
+    commit: str | None = None,
+    *,
+    cache: Path | None = None,
+    sleep: Callable[[float], None] | None = None,
 ) -> datasets.Dataset:
     """Return all rows of the split that a task names.
 
     Args:
         dataset: the dataset of the task.
         commit: the commit to read; for a local folder the digest of its content, or None to skip the cache.
+        cache: the folder for prepared rows; that of the datasets library by default.
         sleep: the function that waits between retries, by default `interrupts.wait`.
 
     Raises:
@@ -47,6 +52,8 @@ def load_rows(
     if not local:
         remove_unfinished_downloads(path, "dataset")
     options = _local_options(commit) if local else {"revision": commit if is_commit(commit) else None}
+    if cache is not None:
+        options = {**options, "cache_dir": str(cache)}
     try:
         return call(
             subject,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.errors import HubError
-from hubmerge.hub.checked_files import download_checked
+from hubmerge.hub.checked_files import RemoteFile, download_checked
 from hubmerge.hub.client import api
 from hubmerge.hub.failures import status_of
 from hubmerge.hub.fetch import download, find_commit, list_files, resolve_commit
@@ -31,7 +31,8 @@ class PublishedStep:
         revision: the revision that was asked for.
         commit: the commit of the step.
         files: the digest of each file: SHA-256 for large files, git's SHA-1 for small ones.
-        metadata_files: the text of each of `METADATA_FILES`.
+        metadata_files: the text of each of `METADATA_FILES`; bytes that are no UTF-8 are replaced.
+        sizes: the size of each file in bytes.
     """
 
     repo: str
@@ -39,6 +40,7 @@ class PublishedStep:
     commit: str
     files: dict[str, str]
     metadata_files: dict[str, str]
+    sizes: dict[str, int] = field(default_factory=dict)
 
 
 def read_published_step(repo: str, revision: str | None) -> PublishedStep:
@@ -66,8 +68,19 @@ def read_published_step(repo: str, revision: str | None) -> PublishedStep:
             commit=commit,
             file=missing[0],
         )
-    metadata_files = {name: _download(repo, commit, name).read_text(encoding="utf-8") for name in METADATA_FILES}
-    return PublishedStep(repo, revision, commit, _digests(entries), metadata_files)
+    sizes = {path: int(entry.size) for path, entry in entries.items()}
+    step = PublishedStep(repo, revision, commit, _digests(entries), {}, sizes)
+    texts = {name: read_small_file(step, name).decode("utf-8", errors="replace") for name in METADATA_FILES}
+    return replace(step, metadata_files=texts)
+
+
+def read_small_file(step: PublishedStep, name: str) -> bytes:
+    """Return the content of a file of a published step, compared with the digest that the Hub lists.
+
+    Raises:
+        HubError: the Hub does not respond, or the content does not have the digest.
+    """
+    return _download(step.repo, step.commit, name).read_bytes()
 
 
 def download_published_step(step: PublishedStep) -> Path:
@@ -144,7 +157,7 @@ def _digests(entries: dict[str, Any]) -> dict[str, str]:
 
 
 def _digest(entry: Any) -> str:
-    return str(entry.lfs.sha256 if entry.lfs is not None else entry.blob_id)
+    return RemoteFile.of(entry).digest
 
 
 def _download(repo: str, commit: str, name: str) -> Path:

@@ -33,6 +33,7 @@ class RunContext:
         cache: Folder for prepared evaluation data.
         progress: Receiver of stages and notes.
         processes: Processes that share the work on tensors. All other work is done in the first one.
+        fresh_datasets: True to prepare data sets in `cache`, without what earlier runs prepared.
     """
 
     stream: Stream
@@ -41,6 +42,7 @@ class RunContext:
     cache: Path
     progress: Progress
     processes: Processes = SINGLE_PROCESS
+    fresh_datasets: bool = False
 
     @cached_property
     def base(self) -> Checkpoint:
@@ -54,7 +56,8 @@ class RunContext:
         """The tasks of the recipe."""
         from hubmerge.run.scoreboard import Scoreboard  # its libraries take seconds to import
 
-        return Scoreboard(self.stream, self.base_folder, self.cache, str(pick_device()), self.progress)
+        rows = self.cache / "datasets" if self.fresh_datasets else None
+        return Scoreboard(self.stream, self.base_folder, self.cache, str(pick_device()), self.progress, rows=rows)
 
     @property
     def method(self) -> Method:

@@ -18,7 +18,26 @@ from merge_recipes import Task, task_entries
 class Scoreboard:
     """Tasks of a recipe. Each is prepared before its first score and kept for the rest of the run."""
 
-    def __init__(self, stream: Stream, base_folder: Path, cache: Path, device: str, progress: Progress) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        base_folder: Path,
+        cache: Path,
+        device: str,
+        progress: Progress,
+        *,
+        rows: Path | None = None,
+    ) -> None:
+        """Prepare to score.
+
+        Args:
+            stream: The stream.
+            base_folder: Folder of the base model.
+            cache: Folder for prepared inputs.
+            device: Device of the models.
+            progress: Receiver of stages.
+            rows: Folder for the rows of data sets, None for the cache of the datasets library.
+        """
         evaluate = stream.recipe.evaluate
         self.tasks: tuple[Task, ...] = evaluate.tasks if evaluate is not None else ()
         self._batch_size = evaluate.batch_size if evaluate is not None else 1
@@ -27,6 +46,7 @@ class Scoreboard:
         self._base_folder = base_folder
         self.base = open_checkpoint(base_folder, stream.base.label)
         self._cache = cache
+        self._rows = rows
         self._device = device
         self._progress = progress
         self._scorers: dict[str, Scorer] = {}
@@ -119,7 +139,7 @@ class Scoreboard:
         if task.name not in self._prepared:
             commit = self._commit(task)
             with self._progress.stage(f"prepare task {task.name}"):
-                rows = load_rows(task.dataset, commit)
+                rows = load_rows(task.dataset, commit, cache=self._rows)
                 self._prepared[task.name] = task_kind_named(task.kind).prepare(
                     task,
                     rows,

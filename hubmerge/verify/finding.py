@@ -34,7 +34,7 @@ class Verdict:
 
     Attributes:
         repo: the repo, owner/name.
-        step: the number of the step.
+        step: the number of the step, 0 if the report cannot be read.
         commit: the commit of the repo that was verified.
         findings: the results of all checks.
         recomputed: True if the step was computed again and compared.
@@ -58,8 +58,8 @@ class Verdict:
 
     @property
     def verified(self) -> bool:
-        """True if nothing differs."""
-        return not self.differences
+        """True if every check was possible and nothing differs."""
+        return not self.differences and not self.unknown
 
     @property
     def title(self) -> str:
@@ -69,9 +69,7 @@ class Verdict:
     @property
     def summary(self) -> str:
         """Verdict in one line, with the number of differences and of checks that were not possible."""
-        verdict = "verified" if self.verified else "NOT verified"
-        if self.verified and self.unknown:
-            verdict += " as far as possible"
+        verdict = "NOT verified" if self.differences else "partly verified" if self.unknown else "verified"
         how = "recomputed and compared" if self.recomputed else "by digests, chain and lock"
         numbers = f"{counted(len(self.differences), 'difference')}, {counted(len(self.unknown), 'check')} not possible"
         return f"{verdict} ({how}): {numbers}"
@@ -82,4 +80,5 @@ class Verdict:
 
 def title(repo: str, step: int, commit: str) -> str:
     """Return the line that names the step that is verified."""
-    return f"{repo}: step {step} at commit {short_commit(commit)}"
+    what = f"step {step} at commit" if step else "commit"
+    return f"{repo}: {what} {short_commit(commit)}"

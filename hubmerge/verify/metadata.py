@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 
-from hubmerge.errors import HubmergeError
-from hubmerge.hub.published import published_tags, read_published_step
-from hubmerge.report.report import RunReport
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE, step_tag
 from hubmerge.support.text import counted
@@ -64,51 +61,22 @@ def _check_base_and_datasets(published: Published, stream: Stream) -> Iterator[F
     if (str(base.reference), base.commit) != (reported.reference, reported.commit):
         yield Finding("lock", "differs", f"the base model in {LOCK_FILE} is not the one in the report")
     scored = {task.name: task.commit for task in published.report.tasks}
+    if len(scored) != len(published.report.tasks):
+        yield Finding("report", "differs", "a task is listed twice")
+    yield from _check_task_names(published, set(scored))
     commits = {(data.path, data.name, data.revision): data.commit for data in stream.lock.datasets}
     for task in stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ():
         data = task.dataset
-        if commits.get((data.written_path, data.name, data.revision)) != scored[task.name]:
+        commit = commits.get((data.written_path, data.name, data.revision))
+        if task.name in scored and commit != scored[task.name]:
             detail = f"the dataset commit of task {task.name} in {LOCK_FILE} is not the one in the report"
             yield Finding("lock", "differs", detail)
 
 
-def check_weight_files(published: Published) -> Finding:
-    """Check names and digests of the published weight files."""
-    expected = published.report.steps[-1].files
-    found = {name: digest for name, digest in published.files.files.items() if name.endswith(".safetensors")}
-    for name in sorted({*expected, *found}):
-        if expected.get(name) != found.get(name):
-            return Finding("weights", "differs", f"{name} does not match the digest in the report")
-    matching = "matches its digest" if len(expected) == 1 else "match their digests"
-    return Finding("weights", "same", f"{counted(len(expected), 'file')} {matching} in the report")
-
-
-def check_history(published: Published) -> Iterator[Finding]:
-    """Check that the report of every earlier tag is the beginning of this report."""
-    repo, report = published.repo, published.report
-    tags = [step for step in published_tags(repo) if step < published.step]
-    for step in tags:
-        try:
-            earlier = RunReport.from_json(read_published_step(repo, step_tag(step)).metadata_files[REPORT_FILE])
-        except HubmergeError as error:
-            yield Finding("history", "differs", f"{step_tag(step)}: {error.message}")
-            continue
-        if [one.digest for one in earlier.steps] != [one.digest for one in report.steps[: len(earlier.steps)]]:
-            yield Finding("history", "differs", f"the report at {step_tag(step)} is not the beginning of this one")
-            return
-        score = _different_score(earlier, report)
-        if score is not None:
-            yield Finding("history", "differs", f"the report at {step_tag(step)} has another value for {score}")
-            return
-    agrees = "agrees" if len(tags) == 1 else "agree"
-    yield Finding("history", "same", f"{counted(len(tags), 'earlier tag')} {agrees} with this report")
-
-
-def _different_score(earlier: RunReport, report: RunReport) -> str | None:
-    """Return the first score outside of the steps that both reports have and that differs."""
-    for kind in ("base_scores", "own_scores"):
-        before, now = getattr(earlier, kind), getattr(report, kind)
-        for task in sorted(set(before) & set(now)):
-            if before[task] != now[task]:
-                return f"{kind}.{task}"
-    return None
+def _check_task_names(published: Published, scored: set[str]) -> Iterator[Finding]:
+    """Check that the report has the tasks of the recipe up to this step, no more and no less."""
+    expected = published.expected_tasks
+    for name in sorted(expected - scored):
+        yield Finding("recipe", "differs", f"task {name} of {RECIPE_FILE} is not in the report")
+    for name in sorted(scored - expected):
+        yield Finding("recipe", "differs", f"task {name} of the report is not in {RECIPE_FILE}")

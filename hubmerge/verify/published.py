@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from hubmerge.errors import HubError
+from hubmerge.errors import HubmergeError
 from hubmerge.hub.published import PublishedStep, read_published_step
 from hubmerge.report.report import RunReport
+from hubmerge.run.scoreboard import first_steps
 from hubmerge.stream.expansion import expand
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE
@@ -58,20 +59,37 @@ class Published:
             loaded, lock = self.recipe(), self.lock()
         except RecipeError:
             return None
-        entries = expand(loaded.recipe, lock.models, len(lock.models), lambda _: (), None).entries
-        if [entry.name for entry in entries] != [model.name for model in lock.models]:
+        try:
+            entries = expand(loaded.recipe, lock.models, len(lock.models), lambda _: (), None).entries
+        except HubmergeError:
+            return None
+        if [entry.name for entry in entries] != [model.name for model in lock.models] or len(entries) < self.step:
             return None
         recipe = loaded.recipe.with_stream(entries[: self.step])
         if recipe.evaluate is not None:
-            scored = {task.name for task in self.report.tasks}
-            tasks = tuple(task for task in recipe.evaluate.tasks if task.name in scored)
+            first = first_steps(Stream(replace(loaded, recipe=loaded.recipe.with_stream(entries)), lock, (), None))
+            tasks = tuple(task for task in recipe.evaluate.tasks if first[task.name] <= self.step)
             recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"tasks": tasks})})
         loaded = replace(loaded, recipe=recipe)
         lock = lock.model_copy(update={"models": lock.models[: self.step]})
         return Stream(loaded, lock, chain_digests(recipe, lock), None)
 
+    @property
+    def expected_tasks(self) -> frozenset[str]:
+        """Names of the tasks that the recipe scores up to this step."""
+        evaluate = self.stream.recipe.evaluate if self.stream is not None else None
+        return frozenset(task.name for task in evaluate.tasks) if evaluate is not None else frozenset()
 
-def read_published(repo: str, revision: str | None) -> Published:
+
+@dataclass(frozen=True)
+class UnreadableReport:
+    """A published step whose report cannot be read, and the cause."""
+
+    files: PublishedStep
+    cause: str
+
+
+def read_published(repo: str, revision: str | None) -> Published | UnreadableReport:
     """Read a published step and its report from the Hub.
 
     Args:
@@ -82,12 +100,10 @@ def read_published(repo: str, revision: str | None) -> Published:
         HubError: the repo or the revision is missing, or hubmerge did not publish it.
     """
     files = read_published_step(repo, revision)
-    report = RunReport.from_json(files.metadata_files[REPORT_FILE])
+    try:
+        report = RunReport.from_json(files.metadata_files[REPORT_FILE])
+    except HubmergeError as error:
+        return UnreadableReport(files, error.message)
     if not report.steps:
-        raise HubError(
-            f"{REPORT_FILE} contains no step",
-            hint="name a repo that `hubmerge run` published to",
-            repo=repo,
-            commit=files.commit,
-        )
+        return UnreadableReport(files, f"{REPORT_FILE} contains no step")
     return Published(files, report)

@@ -1,29 +1,39 @@
-"""Recomputation of a published step.
+"""Recomputation of a published step from its sources.
 
-The step starts from the published state of the step before it. OPCM multiplies a rounding difference by about five at
-every step, so that a chain computed from the sources alone would prove nothing after a dozen steps.
+All steps are merged again, one after another, and each state is compared with the digest in the report. On the machine
+that merged them, or one of its kind, the digests are equal, so that the chain of steps is proven from the sources.
+Another machine rounds differently. The state is then compared with the published one by distance, and the next step
+starts from the published one: OPCM multiplies a rounding difference by about five at every step.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hubmerge.checkpoints import Checkpoint
+from hubmerge.errors import HubmergeError, MachineError, RunInterruptedError
 from hubmerge.executor.state import MergeState
 from hubmerge.plan.plan_run import plan_steps
-from hubmerge.report.report import RunReport
+from hubmerge.plan.run_plan import RunPlan
+from hubmerge.report.report import RunReport, Scores
 from hubmerge.run.finish_stage import FinishStage
 from hubmerge.run.merge_stage import MergeStage
 from hubmerge.run.run_context import RunContext
 from hubmerge.run.step_batch import StepBatch
+from hubmerge.run.step_report import record_steps
 from hubmerge.stream.open_source import open_source
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream
+from hubmerge.support.files import remove_folder
 from hubmerge.support.progress import Progress
+from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
-from hubmerge.verify.states import fetch_checked_state
+from hubmerge.verify.reports import compare_step_statistics
+from hubmerge.verify.sources import check_datasets, fetch_checked
+from hubmerge.verify.states import Comparison, compare_with_published, fetch_checked_state
 
 
 @dataclass(frozen=True)
@@ -41,8 +51,96 @@ class Recomputed:
     base: Checkpoint
 
 
-def recompute_step(published: Published, stream: Stream, work: Path, progress: Progress) -> Recomputed | Finding:
-    """Compute a published step again.
+@dataclass
+class Chain:
+    """The steps that are merged again, one after another.
+
+    Attributes:
+        published: the published step.
+        context: the stream and its plan.
+        work: a folder for states.
+        previous: the state after the step before, None before step 1 or if that step could not be recomputed.
+        exact: the number of states that have the digest in the report.
+        proven: whether the previous state is known to be the right one up to rounding.
+        own_scores: the scores of the checkpoints alone.
+    """
+
+    published: Published
+    context: RunContext
+    work: Path
+    previous: MergeState | None = None
+    exact: int = 0
+    proven: bool = True
+    own_scores: Scores = field(default_factory=dict)
+
+    @property
+    def begins(self) -> int:
+        """First step that the plan has."""
+        return self.context.plan.first_step
+
+    def merge(self, step: int) -> Generator[Finding, None, StepBatch | None]:
+        """Merge a step and compare its state and its statistics; None if that is not possible."""
+        if step > 1 and self.previous is None:
+            yield from self._fetch_previous(step)
+            if self.previous is None:
+                detail = f"step {step} cannot be recomputed: there is no state after step {step - 1} to start from"
+                yield Finding("recomputation", "unknown", detail)
+                return None
+        try:
+            batch = self._merge(step)
+        except (MachineError, RunInterruptedError):
+            raise
+        except HubmergeError as error:
+            self.previous = None
+            yield Finding("recomputation", "unknown", f"step {step} cannot be recomputed: {error.message}")
+            return None
+        yield from self._compare(step, batch.merged_state)
+        return batch
+
+    def _fetch_previous(self, step: int) -> Generator[Finding, None, None]:
+        fetched = fetch_checked_state(self.published, step - 1, self._folder("published", step - 1))
+        if isinstance(fetched, Finding):
+            yield fetched
+        else:
+            self.previous, self.proven = fetched, True
+
+    def _merge(self, step: int) -> StepBatch:
+        source = self.context.plan.sources[step].source
+        fetch_checked(source, self.context.progress)
+        batch = StepBatch(range(step, step + 1), (open_source(source),))
+        return MergeStage(self.context).merge(batch, self.previous, self._folder("state", step))
+
+    def _compare(self, step: int, state: MergeState) -> Generator[Finding, None, None]:
+        before, published = self.previous, self.published
+        self.previous = state
+        if published.state_digest(step) == state.digest:
+            self.exact += 1
+            self.proven = True
+        elif published.state_digest(step) is not None:
+            compared = compare_with_published(published, state, self._folder("published", step), proven=self.proven)
+            yield compared.finding
+            self._continue_from(compared, state)
+        else:
+            self.proven = False
+        record = record_steps(self.context.stream, range(step, step + 1), state, published.report.until(step - 1))
+        yield from compare_step_statistics(published.report.steps[step - 1], record.steps[-1])
+        if before is not None:
+            before.close()
+            remove_folder(before.folder)
+
+    def _continue_from(self, compared: Comparison, state: MergeState) -> None:
+        self.proven = compared.finding.verdict == "same"
+        if self.proven and compared.published is not None and state.step < self.published.step:
+            self.previous = compared.published
+
+    def _folder(self, kind: str, step: int) -> Path:
+        return self.work / kind / str(step)
+
+
+def recompute_step(
+    published: Published, stream: Stream, work: Path, progress: Progress
+) -> Generator[Finding, None, Recomputed | None]:
+    """Compute a published step again, with all steps before it.
 
     Args:
         published: the published step.
@@ -51,28 +149,54 @@ def recompute_step(published: Published, stream: Stream, work: Path, progress: P
         progress: the receiver of notes and stages.
 
     Returns:
-        The recomputed step, or a finding if its previous state is missing or differs.
+        The recomputed step, or None if it cannot be recomputed; a finding then says why.
     """
-    step = published.step
-    previous: MergeState | None = None
-    if step > 1:
-        fetched = fetch_checked_state(published, step - 1, work / "previous")
-        if isinstance(fetched, Finding):
-            return fetched
-        if fetched is None:
-            return Finding(
-                "recomputation",
-                "unknown",
-                f"step {step} cannot be recomputed: the state after step {step - 1} is not published; only digests, "
-                "chain and card were checked (`publish: {state: every}` in a recipe keeps every state)",
-            )
-        previous = fetched
-    plan = plan_steps(stream, step, progress)
-    base_folder = fetch_folder(stream.base, auxiliary=True)
-    context = RunContext(stream, plan, base_folder, work / "cache", progress)
-    batch = StepBatch(range(step, step + 1), (open_source(plan.sources[step].source),))
-    batch = MergeStage(context).merge(batch, previous, work / "state")
-    # Without the scores of the base model, so that they are all computed again.
-    so_far = replace(published.report.until(step - 1), base_scores={})
+    plan = yield from _plan(published, stream, progress)
+    if plan is None:
+        return None
+    fetch_checked(stream.base, progress)
+    check_datasets(stream, progress)
+    context = RunContext(
+        stream, plan, fetch_folder(stream.base, auxiliary=True), work / "cache", progress, fresh_datasets=True
+    )
+    chain = Chain(published, context, work)
+    for step in range(plan.first_step, published.step):
+        batch = yield from chain.merge(step)
+        if batch is not None:
+            chain.own_scores |= _own_scores(context, batch)
+            batch.close()
+    batch = yield from chain.merge(published.step)
+    if batch is None:
+        return None
+    if chain.exact:
+        states = "state has the digest" if chain.exact == 1 else "states have the digests"
+        number = counted(chain.exact, "").strip()
+        yield Finding("chain", "same", f"recomputed from base model and checkpoints: {number} {states} in the report")
+    # Without the scores of the base model and of the checkpoints alone, so that they are all computed again.
+    before = published.report.until(published.step - 1)
+    kept = {name: scores for name, scores in before.own_scores.items() if name not in chain.own_scores}
+    so_far = replace(before, base_scores={}, own_scores={**kept, **chain.own_scores})
     batch = FinishStage(context).finish(batch, so_far, work / "step")
+    check_datasets(stream, progress)
     return Recomputed(work / "step", batch.finished_report, context.base)
+
+
+def _plan(published: Published, stream: Stream, progress: Progress) -> Generator[Finding, None, RunPlan | None]:
+    """Plan all steps, or the last one alone if a checkpoint of an earlier one cannot be read any more."""
+    step = published.step
+    for first in dict.fromkeys((1, step)):
+        try:
+            return plan_steps(stream, first, progress)
+        except (MachineError, RunInterruptedError):
+            raise
+        except HubmergeError as error:
+            steps = f"step {step}" if first == step else f"steps 1 to {step - 1}"
+            yield Finding("recomputation", "unknown", f"{steps} cannot be recomputed: {error.message}")
+    return None
+
+
+def _own_scores(context: RunContext, batch: StepBatch) -> Scores:
+    """Return the scores of the checkpoint of an earlier step alone."""
+    if context.stream.recipe.evaluate is None:
+        return {}
+    return context.scoreboard.score_own(batch.last, batch.checkpoints[-1])

@@ -1,26 +1,51 @@
-"""Checks of the published states."""
+"""Checks of states: the published ones against their digests, and the recomputed ones against the published ones."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from hubmerge.errors import HubmergeError
-from hubmerge.executor.state import MergeState, find_state
+from hubmerge.executor.state import MergeState, StateManifest, find_state
 from hubmerge.hub import states
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
 
+STATE_TOLERANCE = 1e-10
+"""Largest distance between a recomputed and a published state that counts as equal, relative to the accumulated delta.
 
-def check_state_digests(published: Published) -> Iterator[Finding]:
-    """Check the manifests of the states before and after the step, without a download of the values."""
+Two kinds of machines differ by about 1e-15 in one step.
+"""
+
+UNPROVEN_TOLERANCE = 1e-6
+"""Largest distance that rounding may explain if the steps before were not compared: it grows with every step."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The result of a comparison with a published state, and that state if there is one."""
+
+    finding: Finding
+    published: MergeState | None = None
+
+
+def check_state_digests(published: Published, *, missing: bool) -> Iterator[Finding]:
+    """Check the manifests of the states before and after the step, without a download of the values.
+
+    Args:
+        published: the published step.
+        missing: whether a state that is not published is a finding.
+    """
     for number in (published.step - 1, published.step):
         digest = published.state_digest(number) if number else None
         if digest is None:
             continue
         found = states.manifest_digest(published.repo, digest)
         if found is None:
-            yield Finding("state", "unknown", f"the state after step {number} is not published or was removed")
+            if missing:
+                yield Finding("state", "unknown", f"the state after step {number} is not published or was removed")
         elif found != digest:
             yield _mismatch(number)
         else:
@@ -39,7 +64,10 @@ def fetch_checked_state(published: Published, number: int, folder: Path) -> Merg
         The state, a finding if it differs, or None if it is not published.
     """
     digest = published.state_digest(number)
-    if digest is None or not states.fetch_state(published.repo, digest, folder):
+    if digest is None:
+        return None
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not states.fetch_state(published.repo, digest, folder):
         return None
     try:
         state = find_state(folder)
@@ -52,13 +80,87 @@ def fetch_checked_state(published: Published, number: int, folder: Path) -> Merg
 
 
 def check_state_values(published: Published, folder: Path) -> Iterator[Finding]:
-    """Check every tensor of the state after the step, which the next step will start from."""
-    state = fetch_checked_state(published, published.step, folder)
-    if isinstance(state, Finding):
-        yield state
-    elif state is not None:
-        detail = f"every tensor of the state after step {published.step} matches its checksum"
-        yield Finding("state", "same", detail)
+    """Check every tensor of the published states before and after the step, which runs start from."""
+    for number in range(max(published.step - 1, 1), published.step + 1):
+        state = fetch_checked_state(published, number, folder / str(number))
+        if isinstance(state, Finding):
+            yield state
+        elif state is not None:
+            state.close()
+            detail = f"every tensor of the state after step {number} matches its checksum"
+            yield Finding("state", "same", detail)
+
+
+def compare_with_published(published: Published, state: MergeState, folder: Path, *, proven: bool) -> Comparison:
+    """Compare a recomputed state with the published one, whose digest is another.
+
+    Args:
+        published: the published step.
+        state: the recomputed state of this step or an earlier one.
+        folder: the folder to download the published state to.
+        proven: whether the state before was compared as well, so that rounding of earlier steps explains nothing.
+    """
+    number = state.step
+    fetched = fetch_checked_state(published, number, folder)
+    if isinstance(fetched, Finding):
+        return Comparison(fetched)
+    subject = f"the state after step {number}"
+    if fetched is None:
+        detail = f"{subject} is not published, and the recomputed one has another digest: it cannot be compared"
+        return Comparison(Finding("state", "unknown", detail))
+    problem = _other_numbers(fetched.manifest, state.manifest)
+    if problem is None:
+        distance, name = _distance(state, fetched)
+        shown = f"{subject}: recomputed, the difference is {distance:.1e} of the accumulated delta"
+        if distance <= STATE_TOLERANCE:
+            return Comparison(Finding("state", "same", f"{shown} (at most {STATE_TOLERANCE:.0e})"), fetched)
+        verdict = "unknown" if not proven and distance <= UNPROVEN_TOLERANCE else "differs"
+        problem = f"{shown}, largest in {name!r} (at most {STATE_TOLERANCE:.0e} is accepted)"
+        if verdict == "unknown":
+            return Comparison(Finding("state", "unknown", problem), fetched)
+    return Comparison(Finding("state", "differs", problem), fetched)
+
+
+def _other_numbers(published: StateManifest, recomputed: StateManifest) -> str | None:
+    """Return the first number of a manifest that differs, without the checksums."""
+    subject = f"the state after step {recomputed.step}"
+    if set(published.tensors) != set(recomputed.tensors) or set(published.parts) != set(recomputed.parts):
+        return f"{subject} has other tensors than the recomputed one"
+    theirs, ours = asdict(published), asdict(recomputed)
+    for key in ("method", "step", "chain"):
+        if theirs[key] != ours[key]:
+            return f"{subject}: {key} is {theirs[key]!r}, recomputed {ours[key]!r}"
+    for key in ("accumulated_norm", "scale"):
+        if not math.isclose(theirs[key], ours[key], rel_tol=UNPROVEN_TOLERANCE):
+            return f"{subject}: {key} is {theirs[key]}, recomputed {ours[key]}"
+    return None
+
+
+def _distance(ours: MergeState, theirs: MergeState) -> tuple[float, str]:
+    """Return the distance of two states relative to the accumulated delta, and the tensor that differs most.
+
+    A part, such as a sketch, counts relative to its own norm.
+    """
+    squares, largest, name = [], 0.0, ""
+    shapes = theirs.shapes()
+    total = ours.manifest.accumulated_norm or 1.0
+    for tensor, shape in ours.shapes().items():
+        if shapes[tensor] != shape:
+            return math.inf, tensor
+        difference = float((ours.read(tensor) - theirs.read(tensor)).norm()) / total
+        squares.append(difference**2)
+        if not difference <= largest:
+            largest, name = difference, tensor
+    distance = math.sqrt(math.fsum(squares))
+    for key in ours.manifest.parts:
+        mine, other = ours.read_part(key), theirs.read_part(key)
+        if mine is None or other is None or mine.shape != other.shape:
+            return math.inf, key
+        norm = float(mine.double().norm()) or 1.0
+        difference = float((mine.double() - other.double()).norm()) / norm
+        if not difference <= max(distance, STATE_TOLERANCE):
+            distance, name = difference, key
+    return distance, name
 
 
 def _mismatch(number: int) -> Finding:

@@ -1,20 +1,27 @@
-"""Verification of a published step: its metadata first, then the step recomputed and compared."""
+"""Verification of a published step: its metadata first, then all steps recomputed and compared."""
 
 from __future__ import annotations
 
 import shutil
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
+from hubmerge.errors import HubmergeError, MachineError
 from hubmerge.support.progress import Progress
 from hubmerge.verify.card import compare_card
 from hubmerge.verify.comparison import compare_recomputed
+from hubmerge.verify.files import check_files
 from hubmerge.verify.finding import Finding, Verdict, title
-from hubmerge.verify.metadata import check_digests, check_history, check_recipe_and_lock, check_weight_files
-from hubmerge.verify.published import Published, read_published
+from hubmerge.verify.history import check_history
+from hubmerge.verify.metadata import check_digests, check_recipe_and_lock
+from hubmerge.verify.published import Published, UnreadableReport, read_published
 from hubmerge.verify.recomputation import Recomputed, recompute_step
+from hubmerge.verify.sources import check_published
 from hubmerge.verify.states import check_state_digests, check_state_values
 
 
@@ -26,7 +33,7 @@ def verify_step(repo: str, revision: str | None, work: Path, progress: Progress,
     Args:
         repo: the repo, owner/name.
         revision: a tag such as step-03, a branch or a commit; None for main.
-        work: a folder of its own, emptied before and after.
+        work: a folder; each verification uses a new folder in it, and removes it at the end.
         progress: the receiver of notes, events and stages.
         recompute: False to check the metadata only.
 
@@ -34,39 +41,56 @@ def verify_step(repo: str, revision: str | None, work: Path, progress: Progress,
         HubError: the repo or the revision is missing, or hubmerge did not publish it.
     """
     published = read_published(repo, revision)
+    if isinstance(published, UnreadableReport):
+        progress.note(title(repo, 0, published.files.commit))
+        finding = _announced(Finding("report", "differs", published.cause), progress)
+        return Verdict(repo, 0, published.files.commit, (finding,), recomputed=False)
     progress.note(title(repo, published.step, published.files.commit))
-    findings: list[Finding] = []
-    recomputed = False
-    for finding in check_metadata(published):
-        findings.append(_announced(finding, progress))
+    findings = [_announced(finding, progress) for finding in check_metadata(published, recompute=recompute)]
     broken_chain = any(finding.subject == "chain" and finding.verdict == "differs" for finding in findings)
+    recomputed = False
     if recompute and published.stream is not None and not broken_chain:
-        with _empty_folder(work):
-            made = recompute_step(published, published.stream, work, progress)
-            recomputed = isinstance(made, Recomputed)
-            for finding in _compare(published, made, work):
-                findings.append(_announced(finding, progress))
+        with _own_folder(work) as folder:
+            for item in _recompute(published, folder, progress):
+                if isinstance(item, Recomputed):
+                    recomputed = True
+                else:
+                    findings.append(_announced(item, progress))
     return Verdict(repo, published.step, published.files.commit, tuple(findings), recomputed)
 
 
-def check_metadata(published: Published) -> Iterator[Finding]:
-    """Check digests, recipe, lock, card, earlier reports and states; nothing is recomputed."""
+def check_metadata(published: Published, *, recompute: bool) -> Iterator[Finding]:
+    """Check digests, recipe, lock, files, card, earlier reports and states; nothing is recomputed.
+
+    Args:
+        published: the published step.
+        recompute: whether the states are recomputed afterwards, so that one that is not published is no finding.
+    """
     yield check_digests(published)
     yield from check_recipe_and_lock(published)
-    yield check_weight_files(published)
+    yield from check_files(published)
     if published.stream is None:
         yield Finding("card", "unknown", "the card cannot be checked: recipe and lock do not fit together")
     else:
-        yield from compare_card(published.files, published.report, published.stream)
+        try:
+            yield from compare_card(published.files, published.report, published.stream)
+        except MachineError:
+            raise
+        except HubmergeError as error:
+            yield Finding("card", "differs", f"the card cannot be compared: {error.message}")
     yield from check_history(published)
-    yield from check_state_digests(published)
+    yield from check_state_digests(published, missing=not recompute)
 
 
-def _compare(published: Published, made: Recomputed | Finding, work: Path) -> Iterator[Finding]:
-    if isinstance(made, Finding):
+def _recompute(published: Published, folder: Path, progress: Progress) -> Iterator[Finding | Recomputed]:
+    stream = published.stream
+    if stream is None:
+        return
+    made = yield from recompute_step(published, stream, folder, progress)
+    yield from check_state_values(published, folder / "check")
+    if made is not None:
         yield made
-    else:
-        yield from check_state_values(published, work / "published")
+        check_published(published.repo, published.files.commit, progress)
         yield from compare_recomputed(published, made)
 
 
@@ -77,11 +101,29 @@ def _announced(finding: Finding, progress: Progress) -> Finding:
 
 
 @contextmanager
-def _empty_folder(folder: Path) -> Iterator[None]:
-    """Empty a folder, and remove it at the end."""
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+def _own_folder(parent: Path) -> Iterator[Path]:
+    """Make a folder that no other process uses, and remove it at the end.
+
+    Folders of processes that were killed are removed first: their locks are free.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for lock_file in parent.glob("*.lock"):
+        _remove_unlocked(lock_file)
+    folder = parent / uuid.uuid4().hex
+    lock = FileLock(folder.with_suffix(".lock"), thread_local=False)
     try:
-        yield
+        with lock:
+            folder.mkdir()
+            yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+        folder.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _remove_unlocked(lock_file: Path) -> None:
+    try:
+        with FileLock(lock_file, blocking=False, thread_local=False):
+            shutil.rmtree(lock_file.with_suffix(""), ignore_errors=True)
+            lock_file.unlink(missing_ok=True)
+    except (Timeout, OSError):
+        return

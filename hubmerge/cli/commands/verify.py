@@ -12,6 +12,9 @@ from hubmerge.cli.options import WORK_DIR, Json, Quiet, WorkDir, command_context
 DIFFERS = 6
 """Exit status if a check found a difference."""
 
+PARTLY_VERIFIED = 7
+"""Exit status if nothing differs, but some checks were not possible."""
+
 
 def verify(
     context: typer.Context,
@@ -32,4 +35,6 @@ def verify(
     progress.note(verdict.summary)
     counts = {"differences": len(verdict.differences), "unknown": len(verdict.unknown)}
     progress.event("done", {"verified": verdict.verified, **counts})
-    return 0 if verdict.verified else DIFFERS
+    if verdict.differences:
+        return DIFFERS
+    return PARTLY_VERIFIED if verdict.unknown else 0

@@ -1,0 +1,116 @@
+"""Check that a published step has exactly the files that belong to it."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+
+from hubmerge.errors import HubmergeError
+from hubmerge.hub.published import read_small_file
+from hubmerge.stream.sources import Source, files_of
+from hubmerge.support.names import (
+    CARD_FILE,
+    GIT_ATTRIBUTES,
+    LOCK_FILE,
+    PICTURE_FILE,
+    RECIPE_FILE,
+    REPORT_FILE,
+    UNLISTED_FILES,
+)
+from hubmerge.support.text import counted
+from hubmerge.verify.finding import Finding
+from hubmerge.verify.published import Published
+
+METADATA_FILES = frozenset({CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE})
+"""Files that hubmerge writes beside the model."""
+
+_WRITTEN = frozenset({"config.json", "model.safetensors.index.json"})
+_ATTRIBUTES = re.compile(r"\s*(#.*)?|\S+ filter=lfs diff=lfs merge=lfs -text")
+"""A line of .gitattributes that stores a file as LFS; other attributes change files when git checks them out."""
+
+
+def check_files(published: Published) -> Iterator[Finding]:
+    """Compare the files of the step with the list in the report, and with the files of the base model."""
+    yield check_weight_files(published)
+    yield from _check_attributes(published)
+    if published.report.version > 1:
+        yield from _check_list(published)
+    if published.stream is not None:
+        yield from _check_base_files(published, published.stream.base)
+
+
+def check_weight_files(published: Published) -> Finding:
+    """Check names and digests of the published weight files."""
+    expected = published.report.steps[-1].files
+    found = {name: digest for name, digest in published.files.files.items() if name.endswith(".safetensors")}
+    for name in sorted({*expected, *(name for name in found if "/" not in name)}):
+        if expected.get(name) != found.get(name):
+            return Finding("weights", "differs", f"{name} does not match the digest in the report")
+    matching = "matches its digest" if len(expected) == 1 else "match their digests"
+    return Finding("weights", "same", f"{counted(len(expected), 'file')} {matching} in the report")
+
+
+def _check_list(published: Published) -> Iterator[Finding]:
+    """Compare the files of the step with the list that its report seals."""
+    listed, found = published.report.all_files, published.files
+    different = False
+    for name in sorted({*listed, *found.files} - UNLISTED_FILES):
+        if name not in found.files:
+            problem = "is missing: the report lists it"
+        elif name not in listed:
+            problem = "is not in the list of files in the report"
+        elif not _matches(published, name):
+            problem = "does not match the list of files in the report"
+        else:
+            continue
+        different = True
+        yield Finding("files", "differs", f"{name} {problem}")
+    if not different:
+        yield Finding("report", "same", f"its list has the published files: {counted(len(listed), 'file')}")
+
+
+def _matches(published: Published, name: str) -> bool:
+    listed, digest = published.report.all_files[name], published.files.files[name]
+    if listed.size != published.files.sizes[name]:
+        return False
+    if len(digest) == len(listed.sha256):
+        return digest == listed.sha256
+    return hashlib.sha256(read_small_file(published.files, name)).hexdigest() == listed.sha256
+
+
+def _check_attributes(published: Published) -> Iterator[Finding]:
+    if GIT_ATTRIBUTES not in published.files.files:
+        return
+    lines = read_small_file(published.files, GIT_ATTRIBUTES).decode("utf-8", errors="replace").splitlines()
+    odd = next((line for line in lines if not _ATTRIBUTES.fullmatch(line)), None)
+    if odd is not None:
+        detail = f"{GIT_ATTRIBUTES} changes files when git checks them out: {odd[:60]!r}"
+        yield Finding("files", "differs", detail)
+
+
+def _check_base_files(published: Published, base: Source) -> Iterator[Finding]:
+    """Compare the files beside the weights with those of the base model, as the Hub lists both."""
+    if base.is_local:
+        return  # the recomputed step is compared with every file
+    try:
+        expected = _base_digests(base)
+    except HubmergeError as error:
+        yield Finding("files", "unknown", f"the files of the base model cannot be listed: {error.message}")
+        return
+    found = published.files.files
+    own = {*METADATA_FILES, *_WRITTEN, *published.report.steps[-1].files, GIT_ATTRIBUTES}
+    for name in sorted({*expected, *found} - own):
+        if name not in found:
+            yield Finding("files", "differs", f"{name} of the base model is missing")
+        elif name not in expected:
+            yield Finding("files", "differs", f"{name} is not a file of this step")
+        elif len(found[name]) == len(expected[name]) and found[name] != expected[name]:
+            yield Finding("files", "differs", f"{name} is not the file of the base model")
+
+
+def _base_digests(base: Source) -> dict[str, str]:
+    """Return the digests of the files that a merged model takes from the base model."""
+    merged = {file.path for file in files_of(base)}
+    found = {base.name_of(file): file.digest for file in files_of(base, auxiliary=True) if file.path not in merged}
+    return {name: digest for name, digest in found.items() if not name.startswith("hubmerge.")}

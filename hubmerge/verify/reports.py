@@ -1,0 +1,70 @@
+"""Comparison of the numbers of two reports."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from hubmerge.report.report import RunReport, StepReport
+from hubmerge.support.text import counted
+from hubmerge.verify.finding import Finding
+
+TOLERANCE = 1e-6
+"""Largest relative difference between recomputed and published values that counts as equal.
+
+For weights it is relative to the norm of the merged delta. Another machine rounds differently, by about 1e-12 a step.
+"""
+
+IGNORED_KEYS = ("digest", "state_digest", "files", "all_files", "seal", "version", "versions", "seconds", "warnings")
+"""Keys of the report that are not compared: digests differ wherever bytes differ, versions and times vary.
+
+Files and states are compared on their own.
+"""
+
+
+def compare_reports(published: RunReport, recomputed: RunReport) -> Iterator[Finding]:
+    """Compare the scores and the statistics of two reports."""
+    paths = list(_differing_paths(published.to_dict(), recomputed.to_dict(), ""))
+    scores = [path for path in paths if "scores" in path]
+    others = [path for path in paths if "scores" not in path]
+    number = sum(len(values) for values in recomputed.steps[-1].scores.values())
+    if scores:
+        yield Finding("scores", "differs", f"recomputed: {scores[0]} differs")
+    else:
+        are = "is" if number == 1 else "are"
+        yield Finding("scores", "same", f"recomputed: {counted(number, 'score')} {are} the same")
+    if others:
+        yield Finding("statistics", "differs", f"recomputed: {others[0]} differs")
+    else:
+        yield Finding("statistics", "same", "recomputed: norms, scale and ranks are the same")
+
+
+def compare_step_statistics(published: StepReport, recomputed: StepReport) -> Iterator[Finding]:
+    """Compare the norms, ranks and similarities of a step; files, rounding and scores are compared on their own."""
+    other = dict.fromkeys(("scores", "files", "rounding"))
+    theirs, ours = ({**report.to_dict(), **other} for report in (published, recomputed))
+    path = next(_differing_paths(theirs, ours, f"steps[{published.step - 1}]"), None)
+    if path is not None:
+        yield Finding("statistics", "differs", f"recomputed: {path} differs")
+
+
+def _differing_paths(one: Any, other: Any, path: str) -> Iterator[str]:
+    """Yield the key paths, such as `steps[1].scale`, at which two JSON values differ."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in sorted({*one, *other} - set(IGNORED_KEYS)):
+            yield from _differing_paths(one.get(key), other.get(key), f"{path}.{key}" if path else key)
+    elif isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)) and len(one) == len(other):
+        for index, (ours, theirs) in enumerate(zip(one, other, strict=True)):
+            yield from _differing_paths(ours, theirs, f"{path}[{index}]")
+    elif isinstance(one, float) and isinstance(other, float):
+        if not math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-9):
+            yield path
+    elif _without_wording(one, path) != _without_wording(other, path):
+        yield path
+
+
+def _without_wording(value: Any, path: str) -> Any:
+    """Return a value of the report; of a warning, the wording of which depends on the version, its numbers alone."""
+    return re.findall(r"\d+(?:\.\d+)?", value) if ".warnings[" in path and isinstance(value, str) else value
