@@ -12,6 +12,9 @@ HubmergeError                 1   error           base class, of recipe errors t
 ├── MachineError              5   machine         disk full, folder not writable, a missing optional package
 ├── RunInterruptedError     130   interrupted     Ctrl-C, SIGTERM, or another process of the run ended
 └── InternalError             1   internal        an exception that nothing else explains
+
+Exit statuses that are no errors: 6, `verify` found a difference; 7, `verify` found none, but could not check
+everything; 10, `outdated` found a change.
 """
 
 from __future__ import annotations

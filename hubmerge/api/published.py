@@ -24,16 +24,18 @@ def verify(
     work_dir: str | os.PathLike[str] | None = None,
     progress: ProgressOption = "auto",
 ) -> Verdict:
-    """Check a published step: digests, chain, lock and card, then merge the step again and compare everything.
+    """Check a published step: its files, digests, lock and card, then merge all steps again and compare everything.
 
     Args:
         published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`.
-        quick: check digests, chain, lock and card only; nothing is merged.
-        work_dir: folder for states and caches; in the user's cache folder by default.
+        quick: check files, digests, chain, lock and card only; nothing is merged.
+        work_dir: folder for states and caches; in the user's cache folder by default. Each verification uses a new
+            folder in it.
         progress: see `hubmerge.run`; an object also receives each finding as soon as it is known.
 
     Returns:
-        The verdict: `.verified`, `.differences`, `.unknown` and all `.findings`.
+        The verdict: `.verified` (True if every check was possible and nothing differs), `.differences`, `.unknown`
+        (checks that were not possible) and all `.findings`.
 
     Raises:
         HubError: the repo cannot be read, or holds no published step.

@@ -141,7 +141,7 @@ def check_blob(path: Path, listed: str) -> bool:
 
 
 def check_cached_files(kind: Kind, repo: str, commit: str) -> tuple[str, ...]:
-    """Read all files of a commit that are in the Hub cache, and download those again whose content is not what is listed.
+    """Read the files of a commit in the Hub cache, and download those again that do not have the listed digest.
 
     Unlike `download_checked`, this remembers no digests of files that look unchanged.
 

@@ -13,8 +13,10 @@ from hubmerge.report.report import RunReport
 from hubmerge.run.metadata_files import ModelFiles, card_for
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import CARD_FILE, RECIPE_FILE
-from hubmerge.support.version import VERSION
 from hubmerge.verify.finding import Finding
+
+OLDEST_FORM = {1: 1, 2: 2}
+"""The oldest form of cards that versions with a form of reports write, by the version of the report's form."""
 
 
 def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> Iterator[Finding]:
@@ -29,8 +31,15 @@ def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> I
     except HubError as error:
         yield Finding("card", "unknown", f"the license cannot be checked: {error.message}")
     expected = _expected_card(release, report, stream, license_name)
-    if card_form(found) == CARD_FORM and report.versions.get("hubmerge") == VERSION:
+    form = card_form(found)
+    if form == CARD_FORM:
         yield _compare_text(expected, found)
+        return
+    if form > CARD_FORM:
+        yield Finding("card", "unknown", f"{CARD_FILE} has the form {form} of a later version")
+        return
+    if form < OLDEST_FORM.get(report.version, CARD_FORM):
+        yield Finding("card", "differs", f"{CARD_FILE} claims form {form}, which is older than its report")
         return
     differences = data_differences(card_data(expected, report), card_data(found, report))
     yield from (Finding("card", "differs", f"{CARD_FILE}: {difference}") for difference in differences)

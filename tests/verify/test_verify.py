@@ -21,48 +21,10 @@ from tests.reliability.target_checks import files_at
 from tests.run.test_hub_alone import state_folders
 from tests.run.test_runs import MERGED
 from tests.stage import Stage
+from tests.verify.published import Verify, published
 
 Command = Callable[..., tuple[int, str, str]]
 Names = Callable[..., str]
-Verify = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture(scope="module")
-def original(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> str:
-    from hubmerge.cli.main import main
-
-    folder = tmp_path_factory.mktemp("original")
-    recipe = stage.write(folder, stage.recipe("local/original"))
-    assert main(["run", str(recipe), "--quiet", "--work-dir", str(folder / "work")]) == 0
-    return "local/original"
-
-
-@pytest.fixture
-def verify(hubmerge: Command, tmp_path: Path) -> Verify:
-    return lambda release, *flags: hubmerge("verify", release, "--work-dir", tmp_path / "verify", *flags)
-
-
-@pytest.fixture
-def copy(original: str, repo_name: Names, tmp_path: Path) -> Callable[..., str]:
-    """Copy both branches of the published repo with changed files: `copy({"README.md": ...})`."""
-
-    def make(changes: dict[str, bytes], state_changes: dict[str, bytes] | None = None) -> str:
-        api, repo = HfApi(), repo_name("copy")
-        api.create_repo(repo)
-        api.create_branch(repo, branch=STATE_BRANCH)
-        for branch, changed in (("main", changes), (STATE_BRANCH, state_changes or {})):
-            folder = Path(api.snapshot_download(original, revision=branch, local_dir=tmp_path / repo / branch))
-            for name, content in changed.items():
-                (folder / name).write_bytes(content)
-            ignore = [".cache/**", ".gitattributes"]
-            api.upload_folder(repo_id=repo, folder_path=folder, revision=branch, ignore_patterns=ignore)
-        return repo
-
-    return make
-
-
-def published(repo: str, name: str, revision: str = "main") -> bytes:
-    return Path(hf_hub_download(repo, name, revision=revision)).read_bytes()
 
 
 def with_score(report: RunReport, kind: str, task: str) -> RunReport:
@@ -86,11 +48,15 @@ def test_the_first_step_needs_no_state(original: str, verify: Verify) -> None:
     assert "recomputed: the same bytes" in output
 
 
-def test_a_step_without_its_previous_state_is_verified_by_digests(original: str, verify: Verify) -> None:
+def test_a_step_without_its_previous_state_is_recomputed_from_the_first_one(original: str, verify: Verify) -> None:
+    """Its digest in the report proves the state after step 1, which is not published."""
     status, output, _ = verify(f"{original}@step-02")
     assert status == 0
-    assert "cannot be recomputed" in output
-    assert "verified as far as possible (by digests, chain and lock)" in output
+    assert "recomputed from base model and checkpoints: 2 states have the digests in the report" in output
+    status, output, _ = verify(f"{original}@step-02", "--quick")
+    assert status == 7
+    assert "unknown  state: the state after step 1 is not published or was removed" in output
+    assert output.rstrip().endswith("partly verified (by digests, chain and lock): 0 differences, 1 check not possible")
 
 
 def test_quick_recomputes_nothing(original: str, verify: Verify) -> None:
@@ -123,6 +89,10 @@ def test_the_summary_counts_differences_and_checks() -> None:
     assert not verdict.verified
     assert verdict.summary == "NOT verified (by digests, chain and lock): 1 difference, 2 checks not possible"
     without = Verdict("me/merged", 2, "0" * 40, findings[:1], recomputed=True)
+    partly = Verdict("me/merged", 2, "0" * 40, (findings[0], findings[2]), recomputed=True)
+    assert not partly.verified
+    assert partly.summary == "partly verified (recomputed and compared): 0 differences, 1 check not possible"
+    assert without.verified
     assert without.summary == "verified (recomputed and compared): 0 differences, 0 checks not possible"
 
 

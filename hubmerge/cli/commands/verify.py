@@ -23,13 +23,13 @@ def verify(
     ],
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Check digests, chain, lock and card only; merge nothing.")
+        bool, typer.Option("--quick", help="Check files, digests, chain, lock and card only; merge nothing.")
     ] = False,
     work_dir: WorkDir = WORK_DIR,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
-    """Merge a published step again and compare everything."""
+    """Merge all steps up to a published one again and compare everything."""
     progress = command_context(context, quiet=quiet, json=json).progress()
     verdict = published.verify(release, quick=quick, work_dir=work_dir, progress=progress)
     progress.note(verdict.summary)
