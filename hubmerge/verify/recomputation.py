@@ -169,9 +169,8 @@ def recompute_step(
     if batch is None:
         return None
     if chain.exact:
-        states = "state has the digest" if chain.exact == 1 else "states have the digests"
-        number = counted(chain.exact, "").strip()
-        yield Finding("chain", "same", f"recomputed from base model and checkpoints: {number} {states} in the report")
+        number = counted(chain.exact, "state has the digest", "states have the digests")
+        yield Finding("chain", "same", f"recomputed from base model and checkpoints: {number} in the report")
     # Without the scores of the base model and of the checkpoints alone, so that they are all computed again.
     before = published.report.until(published.step - 1)
     kept = {name: scores for name, scores in before.own_scores.items() if name not in chain.own_scores}
