@@ -23,7 +23,7 @@ import torch
 from transformers import AutoImageProcessor
 
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.cache import cached_file
+from hubmerge.evaluation.cache import cached_file, is_cached
 from hubmerge.evaluation.labels import check_column
 from hubmerge.support import interrupts
 
@@ -106,7 +106,7 @@ def cached_pixels(
         )
     digest = sha256(f"{identity}\n{column}\n{len(rows)}\n{preprocessor.digest_text}".encode()).hexdigest()
     file = cache_folder / "pixels" / f"{digest[:32]}.npy"
-    if not file.exists():
+    if not is_cached(file):
         with cached_file(file) as out:
             _write_images(out, _all_pixels(rows, column, preprocessor, where), len(rows), where)
     pixels: np.ndarray = np.load(file, mmap_mode="r")

@@ -17,7 +17,7 @@ import evaluate
 import numpy as np
 import torch
 
-from hubmerge.evaluation.cache import cached_file
+from hubmerge.evaluation.cache import cached_file, is_cached
 from hubmerge.evaluation.classes import check_rows, dataset_errors, read_classes, score_classes, task_place
 from hubmerge.evaluation.clip import ClipScorer
 from hubmerge.evaluation.kinds import Weights
@@ -126,7 +126,7 @@ def _cached_head(
 ) -> torch.Tensor:
     """Return the head from the cache, or compute it and write it there."""
     file = cache_folder / "heads" / f"{scorer.head_digest(prompts, class_names)}.npy"
-    if file.exists():
+    if is_cached(file):
         return torch.from_numpy(np.load(file))
     head = scorer.class_embeddings(prompts, class_names).cpu()
     with cached_file(file) as out:

@@ -29,20 +29,21 @@ DIGEST_CHARACTERS = 32
 """Hex digits of a digest in a folder's name."""
 
 
-def publish_state(repo: str, folder: Path, digest: str) -> None:
+def publish_state(repo: str, folder: Path, digest: str, *, replace: bool = False) -> None:
     """Commit a state to the state branch, unless it is there. Other states are unchanged.
 
     Args:
         repo: the target repo.
         folder: the folder of the state.
         digest: `sha256:` and the digest of the state's manifest.
+        replace: write the files again although a state of this digest is there, because it is damaged.
 
     Raises:
         HubError: the Hub refuses or does not respond.
     """
     branch = f"the state branch of {repo}"
     name = _folder_name(digest)
-    if name in _published_states(repo):
+    if not replace and name in _published_states(repo):
         return
     first = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo))[-1].commit_id, repo=repo)
     call(
@@ -59,6 +60,11 @@ def publish_state(repo: str, folder: Path, digest: str) -> None:
         lambda: create_commit(repo, operations, f"state {name}", revision=STATE_BRANCH),
         repo=repo,
     )
+
+
+def is_published(repo: str, digest: str) -> bool:
+    """Return True if the state branch has a state of this digest."""
+    return _folder_name(digest) in _published_states(repo)
 
 
 def fetch_state(repo: str, digest: str, folder: Path) -> bool:
@@ -107,7 +113,8 @@ def _fetch_file(repo: str, commit: str, file: RemoteFile, folder: Path) -> None:
     """Download one file of the state branch into a folder and compare it with the listing of the Hub.
 
     Raises:
-        HubError: the Hub refuses, or sends other content than it lists.
+        HubError: the Hub refuses.
+        CheckpointError: the Hub sends other content than it lists.
     """
     subject = f"{file.path} of {repo} at {commit}"
     download = functools.partial(

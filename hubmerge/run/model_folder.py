@@ -10,9 +10,12 @@ from typing import Any
 
 from hubmerge.checkpoints import TensorSpec, open_checkpoint
 from hubmerge.checkpoints.formats.layout import CONFIG_FILE
-from hubmerge.errors import CheckpointError
+from hubmerge.errors import CheckpointError, HubmergeError
+from hubmerge.report.file_list import list_step_files
+from hubmerge.report.report import RunReport
 from hubmerge.stream.sources import local_auxiliary_files
-from hubmerge.support.names import CARD_FILE
+from hubmerge.support.damage import set_aside
+from hubmerge.support.names import CARD_FILE, REPORT_FILE
 
 _WRITTEN_FILES = frozenset({CONFIG_FILE, CARD_FILE})
 _QUANTIZATION_FILES = frozenset(
@@ -57,3 +60,24 @@ def check_written(folder: Path, specs: Collection[TensorSpec]) -> None:
             file=str(folder),
             tensor=differing,
         )
+
+
+def is_kept_model(folder: Path) -> bool:
+    """Return True if the files of a merged model match the digests in its report; a damaged folder is set aside."""
+    if not folder.is_dir():
+        return False
+    try:
+        report = RunReport.from_json((folder / REPORT_FILE).read_text(encoding="utf-8"))
+        found = list_step_files(folder)
+        differing = sorted(
+            name for name in {*found, *report.all_files} if found.get(name) != report.all_files.get(name)
+        )
+        broken = report.has_broken_seal or report.broken_digest() is not None
+        problem = f"{REPORT_FILE} does not match its seal" if broken else "".join(differing[:1])
+    except HubmergeError as error:
+        problem = error.message
+    except (OSError, ValueError) as error:
+        problem = str(error)
+    if problem:
+        set_aside(folder, f"damaged: {problem}")
+    return not problem

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hubmerge.errors import TargetError, TargetMovedError
-from hubmerge.executor.state import MergeState, find_state
+from hubmerge.errors import CheckpointError, TargetMovedError
+from hubmerge.executor.state import MergeState
 from hubmerge.hub import publish, states
 from hubmerge.hub.published import roll_back
 from hubmerge.report.report import RunReport
+from hubmerge.run.kept_states import check_state, kept_state, report_damage, write_digests
 from hubmerge.stream.stream import Stream
+from hubmerge.support.files import remove_folder
 from hubmerge.support.names import REPORT_FILE, STATE_BRANCH, parse_step_tag, step_tag
 from hubmerge.support.progress import Progress
 from hubmerge.support.workspace import Workspace
@@ -38,6 +40,7 @@ class Publisher:
         self._head = target.head if target is not None else None
         self._files = target.files if target is not None else frozenset()
         self._tags = dict(target.tags) if target is not None else {}
+        self._damaged_states: set[str] = set()
 
     @property
     def published_steps(self) -> int:
@@ -108,11 +111,13 @@ class Publisher:
                 self.progress.note(f"tag {step_tag(step)} was missing in {target.repo}: set")
 
     def fetch_state(self, step: int, folder: Path) -> bool:
-        """Download the state of a published step and check it; return False if it is not published.
+        """Download the state of a published step and check it.
+
+        Returns:
+            False if the state is not published, or damaged: one line then says so.
 
         Raises:
-            TargetError: The state does not match the report.
-            CheckpointError: A tensor of the state does not match its checksum.
+            HubError: The Hub refuses or does not respond.
         """
         target = self.stream.recipe.publish
         steps = {report.step: report for report in self.published.steps} if self.published is not None else {}
@@ -120,18 +125,23 @@ class Publisher:
         if target is None or digest is None:
             return False
         with self.progress.stage(f"fetch the state of step {step}"):
-            if not states.fetch_state(target.repo, digest, folder):
-                return False
-            state = find_state(folder)
-            if state is None or state.digest != digest or state.manifest.chain != self.stream.chain[step]:
-                raise TargetError(
-                    f"the state of step {step} on branch {STATE_BRANCH} of {target.repo} does not match the digest in "
-                    "the report",
-                    hint=f"delete the branch {STATE_BRANCH} there to merge the stream again from step 1",
-                    repo=target.repo,
-                )
-            state.verify()
-        return True
+            try:
+                if not states.fetch_state(target.repo, digest, folder):
+                    return False
+                state = check_state(folder)
+                problem = None if self._fits(state, step, digest) else "it does not match the digest in the report"
+            except CheckpointError as error:
+                problem = error.message
+            if problem is None:
+                write_digests(folder)
+                return True
+            remove_folder(folder)
+            self._damaged_states.add(digest)
+            report_damage(f"the state of step {step} on branch {STATE_BRANCH} of {target.repo}", problem)
+            return False
+
+    def _fits(self, state: MergeState, step: int, digest: str) -> bool:
+        return state.digest == digest and state.manifest.chain == self.stream.chain[step]
 
     def _create(self, repo: str, *, private: bool) -> None:
         """Create the target repo."""
@@ -152,9 +162,18 @@ class Publisher:
         digests = {report.step: report.state_digest for report in report.steps[-2:] if report.state_digest}
         before = self.workspace.state_folder(self.stream.chain[step - 1])
         for number, state_folder in ((step - 1, before), (step, state.folder)):
-            if number in digests and state_folder.is_dir():
-                states.publish_state(target.repo, state_folder, digests[number])
+            if number in digests:
+                self._push_state(target.repo, number, state_folder, digests[number])
         return set(digests.values())
+
+    def _push_state(self, repo: str, step: int, folder: Path, digest: str) -> None:
+        """Upload the state in a folder of the work folder, unless it is published or damaged."""
+        damaged = digest in self._damaged_states
+        if states.is_published(repo, digest) and not damaged:
+            return
+        kept = kept_state(folder, self.stream.chain[step])
+        if kept is not None and kept.digest == digest:
+            states.publish_state(repo, folder, digest, replace=damaged)
 
     def _tag(self, step: int) -> None:
         """Tag the newest commit. A tag left from a step that was rolled back by hand is moved."""

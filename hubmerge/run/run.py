@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hubmerge.errors import MachineError, TargetMovedError
 from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
-from hubmerge.executor.state import MergeState, find_state
+from hubmerge.executor.state import MergeState, load_state
 from hubmerge.hub import client, fetch, publish
 from hubmerge.plan.disk import check_room
 from hubmerge.plan.plan_run import plan_steps
@@ -17,8 +17,10 @@ from hubmerge.report.report import RunReport, StepReport
 from hubmerge.run.batches import batches_from
 from hubmerge.run.fetch_stage import FetchStage
 from hubmerge.run.finish_stage import FinishStage
+from hubmerge.run.kept_states import kept_state
 from hubmerge.run.measures import by_name_warnings
 from hubmerge.run.merge_stage import MergeStage
+from hubmerge.run.model_folder import is_kept_model
 from hubmerge.run.output_folder import OutputFolder
 from hubmerge.run.pipeline import Pipeline, Stages
 from hubmerge.run.publish_stage import PublishStage
@@ -28,7 +30,7 @@ from hubmerge.run.step_report import read_stats, recorded_report
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream, resolve_stream
-from hubmerge.support.files import write_text_atomic
+from hubmerge.stream.work_files import write_work_lock
 from hubmerge.support.progress import Progress
 from hubmerge.support.workspace import Workspace, open_workspace, workspace_name
 from merge_recipes import LoadedRecipe
@@ -98,7 +100,7 @@ class Run:
             with progress.stage("resolve commits"):
                 pinned = PinnedCommits.from_lock(loaded) if locked else PinnedCommits.gather(loaded, workspace)
                 stream = resolve_stream(loaded, pinned, replay=replay, hash_folders=True)
-            write_text_atomic(workspace.lock_file, stream.lock.to_yaml())
+            write_work_lock(workspace, stream.lock)
             if out is not None and out.every_step:
                 stream = replace(stream, every_model=True)
             yield cls(stream, workspace, progress, processes, out)
@@ -132,7 +134,7 @@ class Run:
         for step in range(1, last + 1):
             if step > (published if self.stream.publishes(step) else max(published, recorded)):
                 return step
-        exists = self.stream.target is not None or self.workspace.step_folder(last).is_dir()
+        exists = self.stream.target is not None or is_kept_model(self.workspace.step_folder(last))
         return last + 1 if exists else last
 
     def write_out(self) -> None:
@@ -142,11 +144,12 @@ class Run:
             MachineError: The model is not on disk, or the folder cannot be written.
         """
         folder = self.workspace.step_folder(self.stream.length)
+        kept = is_kept_model(folder)
         if self._out is None:
-            if self.stream.target is None and folder.is_dir():
+            if self.stream.target is None and kept:
                 self._progress.note(f"merged model: {folder} (choose a folder with --out)")
             return
-        if not folder.is_dir():
+        if not kept:
             if self.stream.target is None or self.stream.target.head is None:
                 raise MachineError(
                     f"merged model not found: {folder}",
@@ -217,10 +220,14 @@ class Run:
         for step in range(self.stream.length, 0, -1):
             if any(self.stream.needs_state(missing) for missing in range(first, step)):
                 continue
-            folder = self.workspace.state_folder(self.stream.chain[step])
-            stats = read_stats(folder)
-            if (stats and min(stats) <= first) or (step < first and self._publisher.fetch_state(step, folder)):
-                return find_state(folder)
+            chain = self.stream.chain[step]
+            folder = self.workspace.state_folder(chain)
+            state = kept_state(folder, chain)
+            stats = {} if state is None else read_stats(folder)
+            if stats and min(stats) <= first:
+                return state
+            if step < first and self._publisher.fetch_state(step, folder):
+                return load_state(folder)
         return None
 
     def _reread_target(self) -> bool:

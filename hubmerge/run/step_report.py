@@ -12,16 +12,16 @@ import torch
 from hubmerge.executor import StepStats
 from hubmerge.executor.state import MergeState
 from hubmerge.report.report import ModelReport, RunReport, Scores, StepReport
+from hubmerge.run.kept_states import STATS_FILE, write_digests
 from hubmerge.run.measures import measures, rounding_warnings
 from hubmerge.run.metadata_files import plugin_distributions
 from hubmerge.stream.stream import Stream
+from hubmerge.stream.work_files import read_work_report
 from hubmerge.support.files import write_text_atomic
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.versions import LIBRARIES, installed_versions
 from hubmerge.support.workspace import Workspace
 from merge_recipes.canonical import canonical_document
-
-STATS_FILE = "figures.json"
 
 
 def recorded_report(stream: Stream, published: RunReport | None, workspace: Workspace) -> RunReport:
@@ -41,9 +41,9 @@ def recorded_report(stream: Stream, published: RunReport | None, workspace: Work
 
 
 def _local_report(stream: Stream, workspace: Workspace) -> RunReport | None:
-    if not workspace.report_file.is_file():
+    report = read_work_report(workspace)
+    if report is None:
         return None
-    report = RunReport.from_json(workspace.report_file.read_text(encoding="utf-8"))
     same = stream.common_steps(report)
     return report.until(same) if same else None
 
@@ -52,6 +52,7 @@ def write_stats(stats: Sequence[StepStats], state: MergeState) -> None:
     """Write the statistics of the steps of a batch beside its state."""
     values = [step.to_dict() for step in stats]
     write_text_atomic(state.folder / STATS_FILE, canonical_document(values, indent=1, ascii_only=True))
+    write_digests(state.folder)
 
 
 def read_stats(folder: Path) -> dict[int, StepStats]:

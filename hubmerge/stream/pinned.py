@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from hubmerge.errors import TargetError
 from hubmerge.hub.publish import Target, read_target
-from hubmerge.report.report import RunReport
 from hubmerge.stream.lockfile import lock_path, read_lock, require_lock
+from hubmerge.stream.work_files import read_work_lock, read_work_report
 from hubmerge.support.names import LOCK_FILE
 from hubmerge.support.text import counted, short_commit
 from hubmerge.support.workspace import Workspace
@@ -50,12 +50,11 @@ class PinnedCommits:
         published = published_lock(target)
         if published is not None:
             locks.append(_first_models(published, merged) if update else published)
-        if workspace is not None and workspace.lock_file.is_file():
-            text = workspace.lock_file.read_text(encoding="utf-8")
-            locks.append(Lock.from_yaml(text, file=str(workspace.lock_file)))
-            if workspace.report_file.is_file():
-                report = RunReport.from_json(workspace.report_file.read_text(encoding="utf-8"))
-                merged = max(merged, len(report.steps))
+        kept = read_work_lock(workspace) if workspace is not None else None
+        if workspace is not None and kept is not None:
+            locks.append(kept)
+            report = read_work_report(workspace)
+            merged = merged if report is None else max(merged, len(report.steps))
         beside = None if update else read_lock(loaded)
         if beside is not None:
             locks.append(beside)

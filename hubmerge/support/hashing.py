@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -24,12 +26,12 @@ def file_digest(path: Path) -> str:
     A file is read again only if its size, inode or one of its timestamps has changed. The digests of large files are
     kept across runs.
     """
-    return _content_digest(path, _stamp(path))
+    return _content_digest(_File(_stamp(path), path))
 
 
 def git_blob_digest(path: Path) -> str:
     """Return git's SHA-1 of a file as 40 hex digits; the file is read as seldom as by `file_digest`."""
-    return _content_digest(path, _stamp(path), "sha1")
+    return _content_digest(_File(_stamp(path), path), "sha1")
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -38,10 +40,41 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
+def check_once(kind: str, paths: Sequence[Path], check: Callable[[], None]) -> None:
+    """Call a function that checks files, unless it succeeded before and no stamp of the files has changed since.
+
+    Args:
+        kind: the kind of check; part of the key under which the success is kept.
+        paths: the files.
+        check: the function; it raises if a file is damaged.
+    """
+    stamps = [_stamp(path) for path in paths]
+    settled = all(_is_settled(stamp) for stamp in stamps)
+    key = json.dumps(stamps).encode()
+    if settled and memo.get(kind, key, str) is not None:
+        return
+    check()
+    if settled and [_stamp(path) for path in paths] == stamps:
+        memo.put(kind, key, "same")
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file by its stamp: another name of the file makes no difference."""
+
+    stamp: tuple[int, ...]
+    path: Path = field(compare=False)
+
+
+def _is_settled(stamp: tuple[int, ...]) -> bool:
+    return 0 < max(stamp[-2:]) < time.time_ns() - SETTLING_NS
+
+
 @lru_cache(maxsize=1 << 12)
-def _content_digest(path: Path, stamp: tuple[int, ...], algorithm: Literal["sha256", "sha1"] = "sha256") -> str:
-    *_, size, modified, changed = stamp
-    settled = size >= LARGE_BYTES and 0 < max(modified, changed) < time.time_ns() - SETTLING_NS
+def _content_digest(file: _File, algorithm: Literal["sha256", "sha1"] = "sha256") -> str:
+    path, stamp = file.path, file.stamp
+    size = stamp[2]
+    settled = size >= LARGE_BYTES and _is_settled(stamp)
     key = json.dumps(stamp).encode()
     content = hashlib.sha256()
     kind = "file"

@@ -5,11 +5,13 @@
       lock.yaml           the lock of the stream, once every reference is resolved
       report.json         the reports of the finished steps
       states/<digest>/    accumulated deltas: the newest step's, and the one before until that step is finished
+      states/<digest>.sha256   digests of the small files of a state
       step-03/            the files of a step, until they are published
       parts/<commit>/     checkpoints that are not downloaded whole, until their step is finished
       cache/              inputs that evaluation prepares once
 
-Every folder is whole unless its name begins with a dot; the next run removes these leftovers.
+A damaged file is set aside as NAME.damaged and made again; damaged states go with the outdated ones. Every folder is
+whole unless its name begins with a dot; the next run removes these leftovers.
 """
 
 from __future__ import annotations
@@ -17,13 +19,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from hubmerge.errors import MachineError
+from hubmerge.support.damage import SUFFIX, remove, set_aside, set_aside_files_among
 from hubmerge.support.files import remove_folder
 from hubmerge.support.names import step_tag
 
@@ -70,22 +72,30 @@ class Workspace:
     def remove_states(self, *, keep: set[str]) -> None:
         """Remove all states but those with the chain digests in `keep`."""
         kept = {self.state_folder(digest).name for digest in keep}
-        if self.states.is_dir():
-            for folder in self.states.iterdir():
-                if folder.is_dir() and folder.name not in kept:
-                    remove_folder(folder)
+        for path in self.states.iterdir() if self.states.is_dir() else ():
+            if path.is_dir() and path.name not in kept:
+                remove_folder(path)
+            elif path.suffix == ".sha256" and path.stem not in kept:
+                path.unlink()
 
     def remove_partial_downloads(self, *, keep: set[Path]) -> None:
         """Remove all checkpoints that are not downloaded whole, but for the folders in `keep`."""
         for folder in self.partial_downloads.iterdir() if self.partial_downloads.is_dir() else ():
-            if folder not in keep:
+            if folder.is_dir() and folder not in keep:
                 remove_folder(folder)
 
     def remove_leftovers(self) -> None:
         """Remove the unfinished files and folders of an interrupted run."""
         leftovers = [*self.folder.glob(".*"), *self.states.glob(".*"), *self.cache.rglob(".*")]
         for path in leftovers:
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+            remove(path)
+
+    def set_aside_wrong_types(self) -> None:
+        """Set aside files under the names of folders, and folders under the names of files."""
+        steps = (path for path in self.folder.glob("step-*") if path.suffix != SUFFIX)
+        set_aside_files_among([self.folder, self.states, self.cache, self.partial_downloads, *steps])
+        if (self.folder / "run.lock").is_dir():
+            set_aside(self.folder / "run.lock", "a file is expected")
 
 
 def workspace_name(identity: str, label: str) -> str:
@@ -113,6 +123,7 @@ def open_workspace(work_dir: Path, name: str) -> Iterator[Workspace]:
     workspace = Workspace(work_dir / name)
     lock = FileLock(workspace.folder / "run.lock", blocking=False, thread_local=False)
     try:
+        workspace.set_aside_wrong_types()
         workspace.states.mkdir(parents=True, exist_ok=True)
         lock.acquire()
     except Timeout as error:
