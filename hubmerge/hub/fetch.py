@@ -24,6 +24,7 @@ from hubmerge.hub.checked_files import RemoteFile, download_checked
 from hubmerge.hub.client import api, endpoint
 from hubmerge.hub.explain import NO_COMMIT, NO_REVISION
 from hubmerge.hub.failures import TransientError
+from hubmerge.hub.offline import cached_files, is_offline, refuse_unpinned
 from hubmerge.hub.retry import call
 from hubmerge.support import interrupts
 from hubmerge.support.paths import is_inside
@@ -52,6 +53,10 @@ def resolve_commit(kind: str, path: str, revision: str | None) -> str:
     Raises:
         HubError: the repo or the revision is missing, private or gated, or the Hub does not respond.
     """
+    if is_offline():
+        if revision is not None and is_commit(revision):
+            return revision
+        raise refuse_unpinned(kind, path, revision)
     commit = find_commit(kind, path, revision)
     if commit is None:
         explanation = NO_COMMIT if is_commit(revision) else NO_REVISION
@@ -95,6 +100,8 @@ def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile,
     Returns:
         The files, sorted by path; every path starts at the top of the repo.
     """
+    if is_offline():
+        return cached_files(path, commit, subfolder)
     entries = call(
         f"files{f' in {subfolder}' if subfolder else ''} of model {path} at {commit}",
         lambda: list(api().list_repo_tree(path, subfolder or None, revision=commit, recursive=True)),
@@ -209,6 +216,11 @@ def read_header(path: str, commit: str, file: RemoteFile) -> bytes:
     """
     from hubmerge.checkpoints.formats.header import LENGTH_BYTES, header_length
 
+    if is_offline():
+        with (download(path, commit, [file]) / file.path).open("rb") as stream:
+            first = stream.read(LENGTH_BYTES)
+            origin = Origin(f"{path}@{short_commit(commit)}", repo=path, commit=commit)
+            return first + stream.read(header_length(first, origin.in_file(file.path), size=file.size))
     origin = Origin(f"{path}@{short_commit(commit)}", repo=path, commit=commit)
     first = read_range(path, commit, file.path, 0, min(FIRST_BYTES, file.size))
     length = LENGTH_BYTES + header_length(first, origin.in_file(file.path), size=file.size)

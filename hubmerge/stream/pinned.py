@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hubmerge.errors import TargetError
+from hubmerge.hub.offline import is_offline
 from hubmerge.hub.publish import Target, read_target
 from hubmerge.stream.lockfile import lock_path, read_lock, require_lock
 from hubmerge.stream.work_files import read_work_lock, read_work_report
@@ -44,6 +45,8 @@ class PinnedCommits:
             HubError: The target repo cannot be read, or was not published by hubmerge.
             LockError: A lock cannot be read.
         """
+        if is_offline() and read_lock(loaded) is not None:
+            return cls.from_lock(loaded)
         target = _read_target(loaded)
         merged = published_steps(target)
         locks = []

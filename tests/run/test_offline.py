@@ -1,0 +1,56 @@
+"""Runs with HF_HUB_OFFLINE=1: no request is sent, and what is missing is named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hubmerge.hub import fetch
+from hubmerge.hub.offline import cached_files
+from tests.stage import Stage
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+def offline(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command line with an endpoint that nobody answers."""
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+    command = [sys.executable, "-m", "hubmerge", *map(str, words)]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_a_full_cache_and_a_lock_are_enough(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    recipe = stage.write(tmp_path, stage.recipe(None))
+    assert hubmerge("lock", recipe)[0] == 0
+    assert hubmerge("run", recipe, "--out", tmp_path / "online")[0] == 0
+    planned = offline("plan", recipe)
+    assert planned.returncode == 0, planned.stderr
+    done = offline("run", recipe, "--out", tmp_path / "offline", "--work-dir", tmp_path / "other")
+    assert done.returncode == 0, done.stderr
+    names = [path.name for path in (tmp_path / "online").glob("*.safetensors")]
+    assert names
+    for name in names:
+        assert (tmp_path / "offline" / name).read_bytes() == (tmp_path / "online" / name).read_bytes()
+
+
+def test_without_a_lock_the_reference_is_named(
+    stage: Stage, hubmerge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    status, _, errors = hubmerge("plan", stage.write(tmp_path, stage.recipe(None, evaluate=None)))
+    assert status == 3
+    assert f"model {stage.base} at revision main: HF_HUB_OFFLINE is set, and no lock pins the commit" in errors
+
+
+def test_the_cache_lists_what_the_hub_lists(stage: Stage) -> None:
+    stage.fetch()
+    commit = fetch.resolve_commit("model", stage.base, None)
+    listed, cached = fetch.list_files(stage.base, commit), cached_files(stage.base, commit)
+    assert cached == listed
+    assert [(file.sha256, file.blob_id) for file in cached] == [(file.sha256, file.blob_id) for file in listed]
