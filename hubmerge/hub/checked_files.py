@@ -111,7 +111,7 @@ def download_checked(repo: str, commit: str, file: RemoteFile, *, kind: Kind = "
         if problem is None:
             return local
         if attempt == 0:
-            set_aside(_stored_file(local), problem)
+            set_aside(stored_file(local), problem)
     raise HubError(
         f"{subject}: {problem}",
         hint="the Hub sends other content than it lists: run again later, or report it to the Hub",
@@ -166,7 +166,7 @@ def check_cached_files(kind: Kind, repo: str, commit: str) -> tuple[str, ...]:
         if name not in listed:
             set_aside(path, "not in the repo at this commit")
         elif not check_blob(path, listed[name].digest):
-            set_aside(_stored_file(path), "another digest than on the Hub")
+            set_aside(stored_file(path), "another digest than on the Hub")
             download_checked(repo, commit, listed[name], kind=kind)
         else:
             continue
@@ -192,7 +192,7 @@ def _cache_folders(repo: str, commit: str, file: RemoteFile, kind: Kind) -> Iter
         yield snapshot / parent
 
 
-def _stored_file(local: Path) -> Path:
+def stored_file(local: Path) -> Path:
     """Return the file that a link of a snapshot points to if it is in the cache of the repo, else the link itself."""
     stored = local.resolve()
     return stored if local.is_symlink() and stored.parent.name == "blobs" and stored.exists() else local

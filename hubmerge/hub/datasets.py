@@ -17,6 +17,7 @@ from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import causes
 from hubmerge.hub.fetch import remove_unfinished_downloads
+from hubmerge.hub.offline import set_aside_damaged_files
 from hubmerge.hub.retry import call
 from hubmerge.support.redaction import without_token
 from hubmerge.support.text import short_commit
@@ -51,6 +52,8 @@ def load_rows(
     _check_folder(path, subject, local=local)
     if not local:
         remove_unfinished_downloads(path, "dataset")
+        if commit is not None:
+            set_aside_damaged_files(path, commit, "dataset")
     options = _local_options(commit) if local else {"revision": commit if is_commit(commit) else None}
     if cache is not None:
         options = {**options, "cache_dir": str(cache)}

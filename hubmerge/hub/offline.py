@@ -1,4 +1,4 @@
-"""Work without the Hub (`HF_HUB_OFFLINE=1`): what the Hub cache has of a commit."""
+"""What the Hub cache has of a commit, for work without the Hub (`HF_HUB_OFFLINE=1`) and for other libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
 from hubmerge.errors import HubError
-from hubmerge.hub.checked_files import RemoteFile
+from hubmerge.hub.checked_files import Kind, RemoteFile, difference, stored_file
+from hubmerge.support.damage import set_aside
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _BLOB_ID = re.compile(r"[0-9a-f]{40}")
@@ -33,8 +34,8 @@ def cached_files(repo: str, commit: str, subfolder: str = "") -> tuple[RemoteFil
     Raises:
         HubError: the cache has no file of the commit.
     """
-    snapshot = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type="model") / "snapshots" / commit
-    paths = [path for path in sorted((snapshot / subfolder).rglob("*")) if path.is_file()]
+    snapshot = _snapshot(repo, commit, "model")
+    paths = _files_below(snapshot / subfolder)
     if not paths:
         raise HubError(
             f"files of model {repo} at {commit}: HF_HUB_OFFLINE is set, and the Hub cache has no file of this commit",
@@ -43,6 +44,26 @@ def cached_files(repo: str, commit: str, subfolder: str = "") -> tuple[RemoteFil
             commit=commit,
         )
     return tuple(_cached_file(path, path.relative_to(snapshot).as_posix()) for path in paths)
+
+
+def set_aside_damaged_files(repo: str, commit: str, kind: Kind) -> None:
+    """Set aside the files of a commit in the Hub cache whose content is not what their names say.
+
+    A library that reads the cache downloads them again.
+    """
+    snapshot = _snapshot(repo, commit, kind)
+    for path in _files_below(snapshot):
+        problem = difference(path, _cached_file(path, path.relative_to(snapshot).as_posix()))
+        if problem is not None:
+            set_aside(stored_file(path), problem)
+
+
+def _snapshot(repo: str, commit: str, kind: Kind) -> Path:
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=kind) / "snapshots" / commit
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
 def _cached_file(path: Path, name: str) -> RemoteFile:

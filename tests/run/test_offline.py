@@ -9,9 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from huggingface_hub import snapshot_download
 
 from hubmerge.hub import fetch
-from hubmerge.hub.offline import cached_files
+from hubmerge.hub.checked_files import Kind
+from hubmerge.hub.offline import cached_files, set_aside_damaged_files
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -54,3 +56,18 @@ def test_the_cache_lists_what_the_hub_lists(stage: Stage) -> None:
     listed, cached = fetch.list_files(stage.base, commit), cached_files(stage.base, commit)
     assert cached == listed
     assert [(file.sha256, file.blob_id) for file in cached] == [(file.sha256, file.blob_id) for file in listed]
+
+
+@pytest.mark.parametrize("kind", ["model", "dataset"])
+def test_damaged_files_of_a_commit_are_set_aside(stage: Stage, kind: Kind, caplog: pytest.LogCaptureFixture) -> None:
+    repo = stage.base if kind == "model" else next(iter(stage.datasets.values()))
+    folder = Path(snapshot_download(repo, repo_type=kind))
+    set_aside_damaged_files(repo, folder.name, kind)
+    assert caplog.messages == []
+    file = min((path for path in folder.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = file.read_bytes()
+    file.resolve().write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    set_aside_damaged_files(repo, folder.name, kind)
+    assert len(caplog.messages) == 1
+    snapshot_download(repo, repo_type=kind)
+    assert file.read_bytes() == content
