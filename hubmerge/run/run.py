@@ -17,6 +17,7 @@ from hubmerge.report.report import RunReport, StepReport
 from hubmerge.run.batches import batches_from
 from hubmerge.run.fetch_stage import FetchStage
 from hubmerge.run.finish_stage import FinishStage
+from hubmerge.run.history import check_history
 from hubmerge.run.kept_states import kept_state
 from hubmerge.run.measures import by_name_warnings
 from hubmerge.run.merge_stage import MergeStage
@@ -181,6 +182,7 @@ class Run:
         first = self.first_step
         if first > self.stream.length:
             return
+        check_history(self.stream.target, self._publisher.published)
         if self.stream.recipe.publish is not None:
             publish.check_token(self.stream.recipe.publish.repo)
         state = self._newest_state(first)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.support.text import counted
+from hubmerge.support.version import VERSION
 from hubmerge.verify.finding import Finding
 
 TOLERANCE = 1e-6
@@ -17,7 +19,7 @@ TOLERANCE = 1e-6
 For weights it is relative to the norm of the merged delta. Another machine rounds differently, by about 1e-12 a step.
 """
 
-IGNORED_KEYS = ("digest", "state_digest", "files", "all_files", "seal", "version", "versions", "seconds", "warnings")
+IGNORED_KEYS = ("digest", "state_digest", "files", "all_files", "seal", "version", "versions", "seconds")
 """Keys of the report that are not compared: digests differ wherever bytes differ, versions and times vary.
 
 Files and states are compared on their own.
@@ -26,6 +28,8 @@ Files and states are compared on their own.
 
 def compare_reports(published: RunReport, recomputed: RunReport) -> Iterator[Finding]:
     """Compare the scores and the statistics of two reports."""
+    if published.versions.get("hubmerge") != VERSION:  # other versions warn of other things
+        published, recomputed = (_without_warnings(report) for report in (published, recomputed))
     paths = list(_differing_paths(published.to_dict(), recomputed.to_dict(), ""))
     scores = [path for path in paths if "scores" in path]
     others = [path for path in paths if "scores" not in path]
@@ -43,11 +47,15 @@ def compare_reports(published: RunReport, recomputed: RunReport) -> Iterator[Fin
 
 def compare_step_statistics(published: StepReport, recomputed: StepReport) -> Iterator[Finding]:
     """Compare the norms, ranks and similarities of a step; files, rounding and scores are compared on their own."""
-    other = dict.fromkeys(("scores", "files", "rounding"))
+    other = dict.fromkeys(("scores", "files", "rounding", "warnings"))
     theirs, ours = ({**report.to_dict(), **other} for report in (published, recomputed))
     path = next(_differing_paths(theirs, ours, f"steps[{published.step - 1}]"), None)
     if path is not None:
         yield Finding("statistics", "differs", f"recomputed: {path} differs")
+
+
+def _without_warnings(report: RunReport) -> RunReport:
+    return replace(report, steps=tuple(replace(step, warnings=()) for step in report.steps))
 
 
 def _differing_paths(one: Any, other: Any, path: str) -> Iterator[str]:

@@ -95,6 +95,23 @@ def test_a_run_refuses_to_extend_a_changed_report(
     assert f"run `hubmerge verify {repo}`" in errors
 
 
+def test_a_run_refuses_a_history_that_was_sealed_again(
+    original: str, copy: Copy, stage: Stage, hubmerge: Command, tmp_path: Path
+) -> None:
+    """Digests and seal fit each other, but not the tag of the step before."""
+    from huggingface_hub import HfApi
+
+    report = RunReport.from_json(published(original, "hubmerge.json").decode())
+    repo = copy({"hubmerge.json": published(original, "hubmerge.json", "step-02")})
+    HfApi().create_tag(repo, tag="step-02")
+    task = report.tasks[0].name
+    forged = report.until(2).with_step(dataclasses.replace(report.steps[0], scores={task: {"accuracy": 0.999}}))
+    HfApi().upload_file(repo_id=repo, path_in_repo="hubmerge.json", path_or_fileobj=forged.to_json().encode())
+    status, _, errors = hubmerge("run", stage.write(tmp_path, stage.recipe(repo)), "--work-dir", tmp_path / "work")
+    assert status == 3
+    assert "hubmerge.json was changed after it was published: its step-02 is not the one under the tag" in errors
+
+
 @pytest.mark.parametrize("kind", KINDS[:4])
 def test_a_run_refuses_an_unreadable_report(
     original: str, copy: Copy, stage: Stage, hubmerge: Command, tmp_path: Path, kind: str
