@@ -46,7 +46,7 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
 
     Weights of `Linear` and of GPT-2's `Conv1D`, of routers and experts, and the joined projections of
     `MultiheadAttention` are matrices. Embeddings and tensors tied to them, convolutions, norms, biases and free
-    parameters are not. Tensors that no class of transformers has are classified by shape and name.
+    parameters are not. Tensors that no class has are classified by shape and name.
 
     Args:
         config: the content of config.json.
@@ -59,29 +59,30 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
         return _rule_by_name(by_name, shapes, found.reason)
     in_model = {found.own_names.get(name, name): name for name in shapes}
     renamings = best_renamings(found.shapes, {own: shapes[name] for own, name in in_model.items()})
+    renaming = renamings[0]
     if len(renamings) > 1:
         return _rule_by_name(by_name, shapes, f"the names of {found.name} match in more than one way")
-    renaming = renamings[0]
 
     def in_file(name: str) -> str | None:
         target = renaming.target(name, in_model)
         return None if target is None else in_model[target]
 
+    def name_of(name: str) -> str:
+        return in_file(name) or next(renaming.candidates(name))
+
     known = {name for own in found.shapes if (name := in_file(own)) is not None}
     if not known:
         return _rule_by_name(by_name, shapes, f"{found.name} has none of its tensors")
     unknown = set(shapes) - known
-    matrices = {name for own in found.matrices if (name := in_file(own)) is not None and len(shapes[name]) in (2, 3)}
+    matrices = {name for own in found.matrices if (name := in_file(own)) and len(shapes[name]) in (2, 3)}
     heads = {name for own in found.heads if (name := in_file(own)) is not None}
     description = f"Weight matrices: the linear layers of {found.name}"
     if unknown:
         description += f"; of {len(unknown)} of {len(shapes)} tensors that it does not have, {DESCRIPTION}"
-    ties = {
-        in_file(alias) or next(renaming.candidates(alias)): in_file(owner) or next(renaming.candidates(owner))
-        for alias, owner in found.ties.items()
-    }
-    matrices |= unknown & by_name
-    return MatrixRule(frozenset(matrices), description + ".", ties, frozenset(heads), frozenset(unknown))
+    ties = {name_of(alias): name_of(owner) for alias, owner in found.ties.items()}
+    return MatrixRule(
+        frozenset(matrices | unknown & by_name), f"{description}.", ties, frozenset(heads), frozenset(unknown)
+    )
 
 
 def _rule_by_name(by_name: set[str], shapes: Shapes, reason: str) -> MatrixRule:

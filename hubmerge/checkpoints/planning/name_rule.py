@@ -39,13 +39,12 @@ _PATCHES = frozenset({"patch", "patches"})
 _POSITIONS = frozenset({"pos", "position", "positions", "positional"})
 """Beside a word for embeddings: `patch_embedding` is a linear layer, `patch_position_embedding` a table."""
 
-
 _NORMS = frozenset({"norm", "norms", "ln", "layernorm", "rmsnorm", "groupnorm", "batchnorm"})
 _ATTENTION = frozenset({"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"})
 _NO_MATRICES = _POSITIONS | {"conv", "bias", "biases", "mask", "cls", "token", "tokens"}
 """Words of 3-D tensors that are no stack of matrices."""
 
-_EXPERT_COUNT = re.compile(r"(?:^|_)experts$|^(?:moe_)?num_experts$")
+_EXPERT_COUNT = re.compile(r"(?:^|_)experts$")
 
 
 def matrices_by_name(shapes: Shapes, config: Mapping[str, Any]) -> set[str]:
