@@ -1,7 +1,8 @@
 """Safetensors files on another machine, of which only the tensors that are read are fetched.
 
     model.safetensors          as long as the whole file: its header, the fetched values, holes elsewhere
-    model.safetensors.ranges   the ranges of the fetched values: a line `begin end` for each, added once it is on disk
+    model.safetensors.ranges   the ranges of the fetched values: a line `begin end sha256` for each, added once it is on
+                               disk; a range whose bytes no longer match is fetched again
 
 After an interruption at any time both files are valid, and no fetched value is fetched again.
 """
@@ -12,6 +13,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +49,7 @@ class PartialFile(SafetensorsReader):
         super().__init__(path, origin)
         self._fetch = fetch
         self._fetch_lock = threading.Lock()
-        self._present = merge_ranges(_read_record(ranges_path(path)))
+        self._present = merge_ranges(_read_record(path))
 
     def read(self, info: TensorInfo) -> torch.Tensor:
         """Return the tensor in its stored dtype, in memory of its own, after fetching it if necessary.
@@ -116,7 +118,8 @@ class PartialFile(SafetensorsReader):
             whole_lines = stream.read().rfind(b"\n") + 1
             stream.seek(whole_lines)
             stream.truncate()
-            stream.write(f"{piece[0]} {piece[1]}\n".encode())
+            digest = sha256(os.pread(descriptor, piece[1] - piece[0], piece[0])).hexdigest()
+            stream.write(f"{piece[0]} {piece[1]} {digest}\n".encode())
             stream.flush()
             os.fsync(stream.fileno())
         self._present = merge_ranges([*self._present, piece])
@@ -165,12 +168,18 @@ def create_partial_file(path: Path, header: bytes, size: int) -> None:
 
 
 def _read_record(path: Path) -> list[Range]:
-    """Return the ranges in a record. A line that an interruption left incomplete does not count."""
-    lines = path.read_text(encoding="ascii", errors="replace").split("\n")[:-1]
+    """Return the ranges in the record of a file whose bytes match their digests.
+
+    A line that an interruption left incomplete does not count.
+    """
+    lines = ranges_path(path).read_text(encoding="ascii", errors="replace").split("\n")[:-1]
     found = []
-    for line in lines:
-        begin, _, end = line.partition(" ")
-        if not (begin.isdigit() and end.isdigit()):
-            break
-        found.append((int(begin), int(end)))
+    with path.open("rb") as stream:
+        for line in lines:
+            begin, end, digest = [*line.split(" "), "", ""][:3]
+            if not (begin.isdigit() and end.isdigit()):
+                break
+            stream.seek(int(begin))
+            if sha256(stream.read(max(int(end) - int(begin), 0))).hexdigest() == digest:
+                found.append((int(begin), int(end)))
     return found

@@ -126,6 +126,20 @@ def test_an_interrupted_fetch_continues(tmp_path: Path, remote: Remote) -> None:
     assert requested == len(remote.data) - len(remote.header)
 
 
+def test_a_damaged_range_is_fetched_again(tmp_path: Path, remote: Remote) -> None:
+    with remote.open(tmp_path / "local") as checkpoint:
+        checkpoint.prepare(checkpoint.tensors)
+    path = tmp_path / "local" / FILE
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    before = len(remote.requested)
+    with remote.open(tmp_path / "local") as checkpoint:
+        checkpoint.prepare(checkpoint.tensors)
+        check(remote, checkpoint, *remote.values)
+    assert len(remote.requested) == before + 1
+
+
 def test_a_file_with_another_header_or_length_is_created_again(tmp_path: Path, remote: Remote) -> None:
     with remote.open(tmp_path / "local") as checkpoint:
         checkpoint.prepare(checkpoint.tensors)
