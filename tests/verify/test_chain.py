@@ -178,7 +178,9 @@ def test_a_source_that_is_gone_leaves_its_step_unknown(
     assert "recomputed: the same bytes" in output
 
 
-@pytest.mark.parametrize("kind", ["base", "tower", "dataset"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("base", marks=pytest.mark.slow), pytest.param("tower", marks=pytest.mark.slow), "dataset"]
+)
 def test_a_damaged_file_in_the_cache_is_fetched_again(original: str, stage: Stage, verify: Verify, kind: str) -> None:
     """Its size is unchanged, and no time stamp shows the damage."""
     first = next(iter(stage.towers))

@@ -90,17 +90,25 @@ def test_a_changed_file_that_hubmerge_writes_is_found_by_writing_it(
     assert f"files: {name} is not the " in output
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["* text eol=crlf", "*.json working-tree-encoding=UTF-16", "README.md ident", "*.json filter=x", "[attr]x -text"],
+ATTRIBUTES = (
+    "* text eol=crlf",
+    "*.json working-tree-encoding=UTF-16",
+    "README.md ident",
+    "*.json filter=x",
+    "[attr]x -text",
 )
-def test_attributes_of_git_that_change_files_are_found(original: str, line: str, verify: Verify, copy: Copy) -> None:
-    repo = copy({})
-    attributes = published(original, ".gitattributes") + b"# a comment\n\n" + line.encode() + b"\n"
-    HfApi().upload_file(repo_id=repo, path_in_repo=".gitattributes", path_or_fileobj=attributes)
-    status, output, _ = verify(repo, "--quick")
-    assert status == 6
-    assert f".gitattributes changes files when git checks them out: '{line}'" in output
+
+
+def test_attributes_of_git_that_change_files_are_found(original: str, verify: Verify, copy: Copy) -> None:
+    repo, harmless = copy({}), published(original, ".gitattributes") + b"# a comment\n\n"
+    for line in ATTRIBUTES:
+        attributes = harmless + line.encode() + b"\n"
+        HfApi().upload_file(repo_id=repo, path_in_repo=".gitattributes", path_or_fileobj=attributes)
+        status, output, _ = verify(repo, "--quick")
+        assert status == 6
+        assert f".gitattributes changes files when git checks them out: '{line}'" in output
+    HfApi().upload_file(repo_id=repo, path_in_repo=".gitattributes", path_or_fileobj=harmless)
+    assert "differs" not in verify(repo, "--quick")[1]
 
 
 def test_changed_metadata_of_a_weight_file_is_found(original: str, verify: Verify, copy: Copy, tmp_path: Path) -> None:
