@@ -38,7 +38,7 @@ def test_pixels_are_kept_and_not_made_twice(preprocessor: Preprocessor, rows: An
     assert first.shape == (len(images), 3, 24, 24)
     assert isinstance(first, np.memmap)
     np.testing.assert_array_equal(first[5], preprocessor.to_pixels(images[5]))
-    (file,) = (tmp_path / "pixels").iterdir()
+    (file,) = (tmp_path / "pixels").glob("*.npy")
     made = file.stat().st_mtime_ns
     again = cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
     np.testing.assert_array_equal(first, again)
@@ -51,7 +51,7 @@ def test_another_identity_or_setting_makes_another_file(preprocessor: Preprocess
     preprocessor.processor.crop_size = {"height": 16, "width": 16}
     smaller = cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
     assert smaller.shape[2:] == (16, 16)
-    assert len(list((tmp_path / "pixels").iterdir())) == 3
+    assert len(list((tmp_path / "pixels").glob("*.npy"))) == 3
 
 
 def test_order_is_kept_over_chunks(preprocessor: Preprocessor, tmp_path: Path) -> None:
@@ -129,9 +129,9 @@ def test_the_column_must_hold_images(
 
 
 def test_a_cache_that_cannot_be_written(preprocessor: Preprocessor, rows: Any, tmp_path: Path) -> None:
-    (tmp_path / "pixels").write_text("a file where the folder should be")
+    (tmp_path / "cache").write_text("a file where the folder of all caches should be")
     with pytest.raises(MachineError, match="cannot write"):
-        cached_pixels(rows, "image", preprocessor, "me", tmp_path, "task x")
+        cached_pixels(rows, "image", preprocessor, "me", tmp_path / "cache", "task x")
 
 
 def test_a_base_without_an_image_processor(tmp_path: Path) -> None:
