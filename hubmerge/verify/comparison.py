@@ -67,12 +67,14 @@ def compare_tensors(recomputed: Checkpoint, published: Checkpoint, base: Checkpo
             return Finding("weights", "differs", f"tensor {name!r} has the shape {shapes}")
         difference = float((ours - theirs).norm())
         squares.append(difference**2)
-        deltas.append(float((ours - base.read(name).double()).norm()) ** 2 if name in base.tensors else 0.0)
+        delta = float((ours - base.read(name).double()).norm()) if name in base.tensors else 0.0
+        if difference and name in base.tensors and not delta:
+            return Finding("weights", "differs", f"tensor {name!r} is not that of the base model, which is kept")
+        deltas.append(delta**2)
         if difference > largest or not math.isfinite(difference):
             largest, largest_name = difference, name
-    delta = math.sqrt(math.fsum(deltas))
-    distance = math.sqrt(math.fsum(squares))
-    relative = distance / delta if delta else distance and math.inf
+    total, distance = math.sqrt(math.fsum(deltas)), math.sqrt(math.fsum(squares))
+    relative = distance / total if total else distance and math.inf
     detail = f"recomputed: the difference is {relative:.1e} of the merged delta"
     if relative <= TOLERANCE:
         return Finding("weights", "same", detail)

@@ -123,6 +123,26 @@ def test_changed_metadata_of_a_weight_file_is_found(original: str, verify: Verif
     assert f"{MERGED}: the metadata in its header is not the recomputed one" in output
 
 
+def test_a_small_change_of_a_kept_tensor_is_found(original: str, verify: Verify, copy: Copy, tmp_path: Path) -> None:
+    """Rounding explains differences of merged tensors alone."""
+    report = RunReport.from_json(published(original, "hubmerge.json").decode())
+    for file in report.steps[-1].files:
+        tensors = load_file(hf_hub_download(original, file))
+        name = next((key for key in tensors if key.startswith("text_model.") and key.endswith("fc1.bias")), None)
+        if name is not None:
+            break
+    assert name is not None
+    tensors[name][0] += 1e-8
+    save_file(tensors, tmp_path / "weights", metadata={"format": "pt"})
+    content = (tmp_path / "weights").read_bytes()
+    report = RunReport.from_json(sealed_again(original, {file: content}).decode())
+    files = {**report.steps[-1].files, file: file_digest(tmp_path / "weights")}
+    report = report.with_step(dataclasses.replace(report.steps[-1], files=files))
+    status, output, _ = verify(copy({file: content, "hubmerge.json": report.to_json().encode()}))
+    assert status == 6
+    assert f"tensor {name!r} is not that of the base model, which is kept" in output
+
+
 def test_a_dropped_task_is_found(original: str, verify: Verify, copy: Copy) -> None:
     """A bad score disappears with its task: from tasks, scores and matrix, sealed again."""
     report = RunReport.from_json(published(original, "hubmerge.json").decode())
