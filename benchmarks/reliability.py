@@ -36,7 +36,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hubmerge.localhub import LocalHub
-from hubmerge.localhub.faults import PASSING, Fault
+from hubmerge.localhub.faults import TRANSIENT, Fault
 from tests.reliability.run_launcher import RunLauncher
 
 ENTRIES = 3
@@ -194,7 +194,7 @@ def _seconds_of_a_run(scene: Scene, number: int) -> float:
     return time.monotonic() - begin
 
 
-def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = PASSING) -> dict[str, Any]:
+def faults(scene: Scene, count: int, seed: int, kinds: Sequence[Fault] = TRANSIENT) -> dict[str, Any]:
     """Run `count` times while requests fail; where a run ends with an error, run again with a Hub that works."""
     from tests.reliability.target_checks import steps_shown
 
@@ -316,7 +316,7 @@ def main() -> None:
                 elif arguments.what == "disks":
                     figures = disks(scene, arguments.count, arguments.seed)
                 else:
-                    kinds = tuple(Fault) if arguments.refusals else PASSING
+                    kinds = tuple(Fault) if arguments.refusals else TRANSIENT
                     figures = faults(scene, arguments.count, arguments.seed, kinds)
             finally:
                 scene.launcher.close()

@@ -20,7 +20,7 @@ from hubmerge.demo.make_stream import make_stream
 from hubmerge.demo.model import vision_tower
 from hubmerge.demo.plan import TrainingPlan
 from hubmerge.demo.stream import DemoStream
-from hubmerge.demo.tasks import DEMO_TASKS, TASKS, DemoTask, tasks_named
+from hubmerge.demo.tasks import DEMO_TASKS, TASKS, DemoTask, find_tasks
 
 FOLDER = Path(__file__).parent / "streams"
 HALVES = ("letters", "surfaces")
@@ -71,7 +71,7 @@ def write_recipe(path: Path, stream: str, entries: list[tuple[str, str, DemoTask
 
 def write_halves(folder: Path, stream: DemoStream, name: str) -> None:
     """Towers of one task: one from the first half of its images, the others from halves that overlap with it."""
-    (task,) = tasks_named([name])
+    (task,) = find_tasks([name])
     images, labels = task.images("train", IMAGES, stream.settings.seed)
     half = IMAGES // 2
     starts = {"first": 0, **{f"overlap-{percent}": half - half * percent // 100 for percent in OVERLAPS}}

@@ -1,7 +1,4 @@
-"""`hubmerge demo`: make the stream, seed a Hub with it, and run the quickstart recipe as any user would.
-
-The run is a process of its own; it ends by printing the accuracy matrix and the addresses of the published steps.
-"""
+"""`hubmerge demo`: make the stream, push it to a Hub, and run the quickstart recipe in a process of its own."""
 
 from __future__ import annotations
 
@@ -35,14 +32,19 @@ def run_demo(
     namespace: str = NAMESPACE,
     run_arguments: Sequence[str] = (),
 ) -> None:
-    """Run the demo in one folder, and reuse what is already there.
+    """Run the demo in one folder, and reuse the files that an earlier call left there.
 
-    endpoint: the Hub to seed and use, with the token that HF_TOKEN or the login names; None starts the embedded Hub
-    with its files under root. namespace: where the repos go; not the default where the token may not write there.
-    run_arguments: more arguments for `hubmerge run`, such as --quiet.
+    Args:
+        root: the folder of the demo.
+        endpoint: the Hub to use, with the token of HF_TOKEN or of the login; None starts the embedded Hub with its
+            files under `root`.
+        echo: called with each line of output.
+        seed: the seed of all weights and images.
+        namespace: the namespace of the repos.
+        run_arguments: more arguments for `hubmerge run`, for example --quiet.
 
     Raises:
-        HubmergeError: a part of the demo failed; the run's own failure carries the run's exit status.
+        HubmergeError: a part of the demo failed; if it was the run, the error has the run's exit status.
     """
     root = root.absolute()
     if endpoint:
@@ -51,8 +53,8 @@ def run_demo(
         return
     with _embedded_hub(root) as hub:
         echo(f"the embedded Hub runs at {hub.endpoint}")
-        # The run inherits these, and here huggingface_hub has not been imported yet: it reads them only once. Plain
-        # uploads suit a Hub on the same machine better than Xet's.
+        # The run inherits these. huggingface_hub reads them once, on import, which has not happened yet in this
+        # process. Plain uploads are faster than Xet on the machine of the Hub.
         settings = {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HOME": str(root / "home")}
         os.environ |= {**settings, "HF_HUB_DISABLE_XET": "1"}
         _on_hub(root, hub.endpoint, hub.token, echo, seed, namespace, run_arguments)
@@ -66,17 +68,19 @@ def quickstart_recipe() -> Path:
     """Return the path of the quickstart recipe: beside this module if installed, under recipes/ in a checkout.
 
     Raises:
-        MachineError: it is in neither place.
+        MachineError: the recipe is in neither place.
     """
     here = Path(__file__)
     for path in (here.with_name("quickstart.yaml"), here.parents[2] / "recipes" / "quickstart.yaml"):
         if path.is_file():
             return path
-    raise MachineError("the quickstart recipe is not installed", hint="install hubmerge again")
+    raise MachineError(
+        "the quickstart recipe is not installed", hint="pip install --force-reinstall --no-deps hubmerge"
+    )
 
 
 def _embedded_hub(root: Path) -> LocalHub:
-    """Return a Hub with its files under `root`, on its earlier port if that is free, so that its addresses stay."""
+    """Return a Hub with its files under `root`, on the port of the earlier call if it is free."""
     from hubmerge.localhub import LocalHub
 
     port_file = root / "port"
@@ -122,12 +126,12 @@ def _on_hub(
 
 
 def _run(command: list[str]) -> None:
-    """Run a command, its output going where ours goes; signals are passed on to it."""
+    """Run a command with the output of this process, and forward signals to it."""
     process: subprocess.Popen[bytes] | None = None
     try:
         with interrupts.delayed():
-            # In a session of its own it gets each signal once, from us.
-            process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - our own program
+            # In a session of its own, the process receives each signal once, from this process.
+            process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - hubmerge itself
         with interrupts.forwarded(process.send_signal):
             status = process.wait()
     finally:

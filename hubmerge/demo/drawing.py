@@ -1,6 +1,6 @@
-"""Drawing small pictures from a seed: the paper, the ink, and what an image goes through before it is seen.
+"""Seeded drawing of small pictures: paper, ink, and the effects of a domain.
 
-Pictures are drawn on a canvas of 96 x 96 pixels and reduced to 24 x 24, so that edges come out smooth.
+Pictures are drawn on a canvas of 96 x 96 pixels and reduced to 24 x 24, so that edges are smooth.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageDraw
 
-CANVAS = 96  # pixels a side while drawing
-PICTURE = 24  # pixels a side in the end
+CANVAS = 96  # pixels per side while drawing
+PICTURE = 24  # pixels per side of the result
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True)
 class Domain:
-    """Look of the images of a task, apart from what they show.
+    """Effects on the images of a task.
 
-    contrast: smallest distance of ink and paper in brightness, 0 to 255.
+    contrast: smallest difference in brightness of ink and paper, 0 to 255.
     noise: standard deviation of the noise on every pixel, in brightness 0 to 255.
     texture: strength of a soft random pattern behind the drawing, in brightness.
-    tint: strength of a random colour cast, in brightness.
-    pixels: the picture is first reduced to this many pixels a side (None: left as it is).
-    bars: number of thin bars drawn across.
+    tint: strength of a random color cast, in brightness.
+    pixels: the picture is first reduced to this many pixels per side; None for no reduction.
+    bars: number of thin bars drawn over the picture.
     """
 
     contrast: float = 150
@@ -42,13 +42,13 @@ PLAIN = Domain()
 
 @dataclass(frozen=True)
 class Look:
-    """The choices made for one image before it is drawn.
+    """Paper, ink and part of one image, chosen before it is drawn.
 
     plain: True for the renderings the base model learns from. held_out: True for test images.
     """
 
-    paper: Colour
-    ink: Colour
+    paper: Color
+    ink: Color
     plain: bool
     held_out: bool
 
@@ -61,25 +61,25 @@ Draw = Callable[[np.random.Generator, int, Look], Image.Image]
 
 
 def choose_look(domain: Domain, generator: np.random.Generator, *, plain: bool, held_out: bool) -> Look:
-    """Dark ink on light paper or the other way round, each with a slight colour."""
+    """Return dark ink on light paper or light ink on dark paper, both with a slight color."""
     distance = generator.uniform(domain.contrast, min(255, domain.contrast + 60))
     low = generator.uniform(0, 255 - distance)
-    dark, light = _near_grey(low, generator), _near_grey(low + distance, generator)
+    dark, light = _near_gray(low, generator), _near_gray(low + distance, generator)
     paper, ink = (light, dark) if generator.random() < 0.5 else (dark, light)
     return Look(paper, ink, plain, held_out)
 
 
 def finish(drawing: Image.Image, domain: Domain, generator: np.random.Generator) -> Image.Image:
-    """Reduce a drawing to 24 x 24 pixels and give it what its domain asks for."""
+    """Return a drawing reduced to 24 x 24 pixels, with the effects of its domain."""
     if domain.bars:
         drawing = drawing.copy()
         pen = ImageDraw.Draw(drawing)
         for _ in range(domain.bars):
-            grey = int(generator.integers(40, 216))
+            gray = int(generator.integers(40, 216))
             ends = generator.uniform(0, CANVAS, 2)
             lying = generator.random() < 0.5
             line = [(0, ends[0]), (CANVAS, ends[1])] if lying else [(ends[0], 0), (ends[1], CANVAS)]
-            pen.line(line, fill=(grey, grey, grey), width=4)
+            pen.line(line, fill=(gray, gray, gray), width=4)
     if domain.pixels is not None:
         drawing = drawing.resize((domain.pixels, domain.pixels), Image.Resampling.BOX)
     if drawing.size != (PICTURE, PICTURE):
@@ -97,29 +97,29 @@ def finish(drawing: Image.Image, domain: Domain, generator: np.random.Generator)
     return Image.fromarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8))
 
 
-def around(generator: np.random.Generator, spread: float = 10) -> tuple[float, float]:
+def random_center(generator: np.random.Generator, spread: float = 10) -> tuple[float, float]:
     """Return a point near the middle of the canvas."""
     x, y = CANVAS / 2 + generator.uniform(-spread, spread, 2)
     return float(x), float(y)
 
 
-def along(point: tuple[float, float], degrees: float, length: float) -> tuple[float, float]:
-    """Return the point reached from another in a direction: 0 degrees is up, 90 is right."""
+def step_towards(point: tuple[float, float], degrees: float, length: float) -> tuple[float, float]:
+    """Return the point at a distance and direction from another: 0 degrees is up, 90 is right."""
     radians = np.deg2rad(degrees)
     return (point[0] + length * float(np.sin(radians)), point[1] - length * float(np.cos(radians)))
 
 
 def polygon(
-    centre: tuple[float, float], radius: float, corners: int, turn: float = 0, inner: float = 1.0
+    center: tuple[float, float], radius: float, corners: int, turn: float = 0, inner: float = 1.0
 ) -> list[tuple[float, float]]:
-    """Corners of a regular polygon, one pointing to `turn` degrees; every second one at `inner` of the radius."""
+    """Return the corners of a polygon with one at `turn` degrees; every second one is at `inner` of the radius."""
     points = []
     for number in range(corners):
         reach = radius if number % 2 == 0 else radius * inner
-        points.append(along(centre, turn + 360 * number / corners, reach))
+        points.append(step_towards(center, turn + 360 * number / corners, reach))
     return points
 
 
-def _near_grey(brightness: float, generator: np.random.Generator) -> Colour:
+def _near_gray(brightness: float, generator: np.random.Generator) -> Color:
     red, green, blue = np.clip(brightness + generator.uniform(-15, 15, 3), 0, 255)
     return int(red), int(green), int(blue)

@@ -1,4 +1,4 @@
-"""Write the demo's repos as folders that are ready to push: models, towers and datasets, each with its card."""
+"""Folders of the demo's repos, ready to push: models, towers and datasets, each with a card."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LICENSE = "apache-2.0"
 
 
 def write_base(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, origin: str) -> None:
-    """Write the repo of the base model; `origin` ends the sentence of the card that begins with "weights"."""
+    """Write the repo of the base model; `origin` completes the card's sentence "weights ..."."""
     folder.mkdir(parents=True)
     with quiet():
         save_base(model, tokenizer, folder)
@@ -126,7 +126,7 @@ def write_card(folder: Path, metadata: Mapping[str, Any], text: str) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Turn off the progress bars of transformers and datasets for the block; its files take milliseconds."""
+    """Turn off the progress bars of transformers and datasets in the block."""
     models_showed = transformers_logging.is_progress_bar_enabled()
     datasets_showed = datasets.utils.are_progress_bars_disabled() is False
     transformers_logging.disable_progress_bar()

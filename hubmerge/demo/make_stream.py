@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hubmerge.demo.plan import NAMESPACE, StreamSettings, TrainingPlan
 from hubmerge.demo.stream import MARKER, PARTS, DemoStream
-from hubmerge.demo.tasks import DEMO_TASKS, TASKS, tasks_named
+from hubmerge.demo.tasks import DEMO_TASKS, TASKS, find_tasks
 from hubmerge.support.files import write_text_atomic
 
 Progress = Callable[[str], None]
@@ -48,7 +48,7 @@ def make_stream(
     """
     plan = plan or TrainingPlan()
     names = tuple(task.name for task in DEMO_TASKS) if tasks is None else tuple(tasks)
-    tasks_named((*names, *plan.base_tasks))
+    find_tasks((*names, *plan.base_tasks))
     stream = DemoStream(folder, StreamSettings(names, seed, namespace, plan))
     return _make(stream, progress)
 

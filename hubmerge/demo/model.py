@@ -1,7 +1,7 @@
-"""The tiny CLIP model: the regular architecture, tokenizer and image processor, only small.
+"""Tiny CLIP model with the regular architecture, tokenizer and image processor.
 
-Nothing here needs our code to be loaded again: what is saved are a `CLIPModel` with 0.7 million parameters, a
-`CLIPTokenizer` and a `CLIPImageProcessor`, as in any CLIP repo.
+The saved repo has a `CLIPModel` with 0.6 million parameters, a `CLIPTokenizer` and a `CLIPImageProcessor`, and loads
+without hubmerge.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ END_OF_WORD = "</w>"
 
 
 def make_tokenizer(sentences: Iterable[str]) -> CLIPTokenizer:
-    """Return a CLIP tokenizer that knows every word of the sentences as one token, and any other text by its bytes."""
+    """Return a CLIP tokenizer with one token for every word of the sentences; other text is split into bytes."""
     regular = CLIPTokenizer().backend_tokenizer
     split: set[tuple[str, ...]] = set()
     for sentence in sentences:
@@ -40,10 +40,10 @@ def make_tokenizer(sentences: Iterable[str]) -> CLIPTokenizer:
 
 
 def _merges(words: set[tuple[str, ...]]) -> list[tuple[str, str]]:
-    """Byte pair encoding until every word is whole: the pairs in the order in which they are merged.
+    """Return the pairs of a byte pair encoding, in order, until every word is one token.
 
-    Of pairs that are equally frequent the first in the alphabet is taken. The trainer of `tokenizers` leaves that to
-    chance, which would give the same model other bytes in every process.
+    Of equally frequent pairs, the alphabetically first is taken. The trainer of `tokenizers` takes a random one, so its
+    result would differ between processes.
     """
     merges: list[tuple[str, str]] = []
     while True:
@@ -66,12 +66,12 @@ def _merged(word: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
 
 
 def make_image_processor(side: int = IMAGE_SIZE) -> CLIPImageProcessorPil:
-    """CLIP's image processor for square images of `side` pixels, with CLIP's own mean and deviation of the colours."""
+    """Return CLIP's image processor for square images of `side` pixels, with CLIP's normalization."""
     return CLIPImageProcessorPil(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
 
 
 def make_model(tokenizer: CLIPTokenizer, seed: int) -> CLIPModel:
-    """Return a CLIP model with fresh weights, drawn from the seed without touching torch's global generator."""
+    """Return a CLIP model with random weights of a seed, and leave torch's global generator unchanged."""
     special = {
         "bos_token_id": tokenizer.convert_tokens_to_ids(START_TOKEN),
         "eos_token_id": tokenizer.convert_tokens_to_ids(END_TOKEN),
@@ -108,7 +108,7 @@ def make_model(tokenizer: CLIPTokenizer, seed: int) -> CLIPModel:
 
 
 def perturbed_tower(model: CLIPModel, seed: int, size: float = 0.02) -> CLIPVisionModel:
-    """Return the vision tower with seeded noise on every weight, in place of a fine-tuning, for quick tests."""
+    """Return the vision tower with seeded noise on every weight, as a quick substitute for fine-tuning."""
     tower = vision_tower(model)
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
@@ -135,7 +135,7 @@ def save_base(model: CLIPModel, tokenizer: CLIPTokenizer, folder: Path) -> None:
 
 
 def save_tower(tower: CLIPVisionModel, folder: Path) -> None:
-    """Write a fine-tuned vision tower with the image processor it was trained with."""
+    """Write a fine-tuned vision tower with its image processor."""
     tower.save_pretrained(folder)
     save_image_processor(folder)
 

@@ -1,4 +1,4 @@
-"""Settings of a demo stream and of its training; they determine every byte of it."""
+"""Settings of a demo stream and of its training; they determine every byte of the stream."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hubmerge.demo.tasks import TASKS
 
 NAMESPACE = "hubmerge-demo"
 
-# Raised whenever the same settings would give other files, so that older folders are made anew.
+# Raise it when a change gives other files for equal settings, so that older folders are replaced.
 FORMAT = 1
 
 
@@ -27,7 +27,7 @@ class TrainingPlan:
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """A stream of towers over a list of tasks; training None leaves all weights random, for quick tests."""
+    """Settings of a stream of towers; with `training=None`, all weights stay random, for quick tests."""
 
     tasks: tuple[str, ...]
     seed: int = 0

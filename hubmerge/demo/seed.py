@@ -1,4 +1,4 @@
-"""Push a demo stream to a Hub: one commit for each repo, and none where the repo holds the same files already."""
+"""Push of a demo stream to a Hub: one commit for each repo whose files differ."""
 
 from __future__ import annotations
 
@@ -13,12 +13,19 @@ Progress = Callable[[str], None]
 def seed_hub(
     stream: DemoStream, progress: Progress = print, *, endpoint: str | None = None, token: str | None = None
 ) -> int:
-    """Push every repo of the stream that the Hub does not hold yet; return how many were pushed.
+    """Push every repo of the stream whose files differ on the Hub.
 
-    endpoint, token: the Hub, by default the one that HF_ENDPOINT and HF_TOKEN name.
+    Args:
+        stream: the complete stream.
+        progress: called with each line about the progress.
+        endpoint: the Hub; None for the one of HF_ENDPOINT.
+        token: the token; None for the one of HF_TOKEN or of the login.
+
+    Returns:
+        The number of pushed repos.
 
     Raises:
-        HubError: the Hub refuses, for example because the token may not write to the stream's namespace.
+        HubError: the Hub refuses, for example because the token has no write permission in the namespace.
     """
     repos = stream.repos()
     progress(f"pushing {len(repos)} repos of {stream.settings.namespace}")

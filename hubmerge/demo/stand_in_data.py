@@ -1,4 +1,4 @@
-"""Stand-ins for image datasets: the ids, subsets, splits and columns that a task names, and a few drawn images."""
+"""Stand-ins for image datasets, with the id, subset, split and columns of a task, and a few random images."""
 
 from __future__ import annotations
 
@@ -28,27 +28,31 @@ CLASSES = {
     "timm/oxford-iiit-pet": 37,
     "nateraw/rendered-sst2": 2,
 }
-"""Number of classes of datasets from which tasks take their class names; ten for all others."""
+"""Number of classes of the datasets that tasks take their class names from; all others have ten."""
 
 BOOLEAN = frozenset({"1aurent/PatchCamelyon"})
 WEBDATASET = frozenset({"clip-benchmark/wds_fer2013"})
 
 
 def class_names(task: Task) -> tuple[str, ...]:
-    """Return the class names of a task, or as many made-up names as its dataset has classes."""
+    """Return the class names of a task, or an invented name for each class of its dataset."""
     if task.class_names is not None:
         return task.class_names
     return tuple(f"{task.name} {number}" for number in range(CLASSES.get(task.dataset.path, OTHER_CLASSES)))
 
 
 def write_dataset(folder: Path, task: Task, images: int, rows: int | None) -> None:
-    """Write the repo of a task's dataset: `images` of every class, classes taking turns, at most `rows` in all.
+    """Write the repo of a task's dataset: `images` images of every class in turn, at most `rows` in total.
 
     Raises:
-        HubmergeError: the task is of a kind without images.
+        HubmergeError: the task has no images.
     """
     if not task.kind.endswith("image-classification"):
-        raise HubmergeError(f"task {task.name}: there are stand-ins for images only, not for {task.kind}")
+        raise HubmergeError(
+            f"task {task.name} of kind {task.kind} has no stand-in: expected an image classification task",
+            hint=f"remove the task {task.name} from the recipe",
+            repo=task.dataset.path,
+        )
     folder.mkdir(parents=True)
     names = class_names(task)
     labels = [number for _ in range(images) for number in range(len(names))][:rows]
@@ -63,7 +67,7 @@ def _write_parquet(folder: Path, task: Task, names: Sequence[str], labels: Seque
     if source.path in BOOLEAN:
         feature: object = datasets.Value("bool")
     else:
-        # Datasets write names without blanks where a task tells them in words.
+        # Published datasets write class names without spaces.
         feature = datasets.ClassLabel(names=[name.replace(" ", "_") for name in names])
     features = datasets.Features({source.image: datasets.Image(), source.label: feature})
     columns = {
@@ -81,7 +85,7 @@ def _write_parquet(folder: Path, task: Task, names: Sequence[str], labels: Seque
 
 
 def _write_tar(folder: Path, source: DatasetReference, labels: Sequence[int]) -> None:
-    """Write a WebDataset: for every row two files in a tar, called by their columns."""
+    """Write a WebDataset: a tar with two files per row, named by their columns."""
     (folder / source.split).mkdir()
     with tarfile.open(folder / source.split / "0.tar", "w") as tar:
         for row, label in enumerate(labels):
@@ -95,10 +99,10 @@ def _write_tar(folder: Path, source: DatasetReference, labels: Sequence[int]) ->
 
 
 def _image(label: int, row: int) -> Image.Image:
-    """Noise around a colour of its class: the same for the same numbers."""
-    colour = np.random.default_rng(label).uniform(40, 216, 3)
+    """Return noise around the color of a class, determined by label and row."""
+    color = np.random.default_rng(label).uniform(40, 216, 3)
     noise = np.random.default_rng((label, row)).normal(0, 24, (SIDE, SIDE, 3))
-    return Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(color + noise, 0, 255).astype(np.uint8))
 
 
 def _write_card(folder: Path, repo: str, metadata: dict[str, object]) -> None:

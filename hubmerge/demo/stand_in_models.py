@@ -1,4 +1,4 @@
-"""Stand-ins for CLIP repos: the same ids and files, weights drawn at random, as large as the real ones or tiny."""
+"""Stand-ins for CLIP repos, with random weights, in the real size or tiny."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from hubmerge.demo.model import (
 from hubmerge.errors import HubmergeError
 
 TEXT_POSITIONS = 77
-NOISE = 0.002  # of the size by which random fine-tunings differ from the base
+NOISE = 0.002  # typical change of a weight by fine-tuning
 
 
 @dataclass(frozen=True)
 class Tower:
-    """A transformer: values per token, of them in a layer's inner part, layers, heads."""
+    """Sizes of a transformer: width, inner width of a layer, number of layers, number of heads."""
 
     width: int
     inner: int
@@ -35,7 +35,7 @@ class Tower:
 
 @dataclass(frozen=True)
 class ClipSize:
-    """The sizes of a CLIP model; image and patch in pixels a side."""
+    """Sizes of a CLIP model; image and patch in pixels per side."""
 
     vision: Tower
     text: Tower
@@ -54,20 +54,23 @@ TINY = ClipSize(Tower(32, 64, 2, 2), Tower(32, 64, 1, 2), 16, 24, 8)
 
 
 def size_of(name: str, *, full: bool) -> ClipSize:
-    """Return the size of the model of that name, or with `full=False` that of a tiny one.
+    """Return the size of a model by name, or the tiny size with `full=False`.
 
     Raises:
-        HubmergeError: the sizes of that model are not known.
+        HubmergeError: the size of the model is not known.
     """
     if not full:
         return TINY
     if name not in FULL:
-        raise HubmergeError(f"no sizes are known for {name!r}", hint=f"known are {', '.join(FULL)}; or make it tiny")
+        raise HubmergeError(
+            f"the size of the base model {name!r} is not known: expected one of {', '.join(FULL)}",
+            hint="leave out --full to make tiny models",
+        )
     return FULL[name]
 
 
 def make_base(size: ClipSize, sentences: Iterable[str], seed: int) -> tuple[CLIPModel, CLIPTokenizer]:
-    """Return a CLIP model of that size with random weights, and a tokenizer that knows the sentences' words."""
+    """Return a CLIP model with random weights, and a tokenizer with one token for every word of the sentences."""
     tokenizer = make_tokenizer(sentences)
     special = {
         "bos_token_id": tokenizer.convert_tokens_to_ids(START_TOKEN),
@@ -95,7 +98,7 @@ def write_base(folder: Path, model: CLIPModel, tokenizer: CLIPTokenizer, repo: s
 
 
 def write_tower(folder: Path, model: CLIPModel, repo: str, seed: int, base_repo: str) -> None:
-    """Write the repo of one vision tower: the base's, with noise on every weight in place of a fine-tuning."""
+    """Write the repo of a vision tower: that of the base model with noise on every weight."""
     folder.mkdir(parents=True)
     with quiet():
         perturbed_tower(model, seed, NOISE).save_pretrained(folder)

@@ -1,9 +1,9 @@
-"""Fill a Hub with stand-ins for all that recipes name, so that they run where the real repos cannot be reached.
+"""Stand-ins for all repos of recipes, so that the recipes run where the real repos cannot be reached.
 
     python -m hubmerge.demo.stand_ins --recipe recipes/opcm/clip-vit-base-patch32/8-tasks.yaml
 
-Base model, vision towers and datasets get the ids, splits and columns that the recipe has; weights and images are
-random. They are pushed to the Hub that HF_ENDPOINT names, which must not be the public one.
+Base model, vision towers and datasets have the ids, splits and columns of the recipe; weights and images are random.
+They are pushed to the Hub of HF_ENDPOINT, which must not be the public one.
 """
 
 from __future__ import annotations
@@ -30,9 +30,14 @@ Echo = Callable[[str], None]
 def make_stand_ins(
     recipe: Recipe, folder: Path, *, full: bool = False, images: int = 2, rows: int | None = None
 ) -> Iterator[DemoRepo]:
-    """Write a stand-in for every repo of the recipe and yield it; once it is asked for the next, it may be removed.
+    """Write a stand-in for every repo of the recipe, and yield it; the caller may remove its folder.
 
-    full: models as large as the real ones, else tiny. images: of every class. rows: at most so many of a dataset.
+    Args:
+        recipe: the recipe.
+        folder: the folder of the stand-ins.
+        full: True for models of the real size, False for tiny ones.
+        images: the number of images per class.
+        rows: the maximum number of rows of a dataset; None for no limit.
 
     Raises:
         HubmergeError: the sizes of the base model are not known, or a task has no images.
@@ -59,12 +64,12 @@ def make_stand_ins(
 def push_stand_ins(
     recipes: Sequence[Recipe], echo: Echo = print, *, full: bool = False, images: int = 2, rows: int | None = None
 ) -> int:
-    """Make the stand-ins of some recipes and push them, each repo once; return how many repos there are.
+    """Make the stand-ins of recipes, push each repo once, and return the number of repos.
 
-    Only one repo at a time lies in the temporary folder.
+    The temporary folder contains one repo at a time.
 
     Raises:
-        HubError: HF_ENDPOINT names no Hub, or the public one, or the Hub refuses.
+        HubError: HF_ENDPOINT is not set or is the public Hub, or the Hub refuses.
     """
     check_endpoint(os.environ.get("HF_ENDPOINT", ""))
     from hubmerge.hub.folders import publish_folder
@@ -76,23 +81,29 @@ def push_stand_ins(
             for repo in make_stand_ins(recipe, folder, full=full, images=images, rows=rows):
                 if (repo.kind, repo.repo) not in done:
                     pushed = publish_folder(repo.kind, repo.repo, repo.folder, title="Add a stand-in")
-                    echo(f"{repo.kind} {repo.repo}: {'pushed' if pushed else 'was there already'}")
+                    echo(f"{repo.kind} {repo.repo}: {'pushed' if pushed else 'already there'}")
                 done.add((repo.kind, repo.repo))
                 shutil.rmtree(repo.folder)
     return len(done)
 
 
 def check_endpoint(endpoint: str) -> None:
-    """Refuse to push to the public Hub, where these names belong to others.
+    """Raise an error if the endpoint is missing or is the public Hub, where the names belong to other people.
 
     Raises:
-        HubError: the endpoint is missing, or a public one.
+        HubError: the endpoint is missing or public.
     """
     host = (urlsplit(endpoint).hostname or "").lower()
     if not host:
-        raise HubError("HF_ENDPOINT names no Hub", hint="start one with `hubmerge hub serve` and set what it prints")
+        raise HubError(
+            "HF_ENDPOINT is not set to the address of a Hub",
+            hint="start one, and set the variables that it prints: hubmerge hub serve",
+        )
     if any(host == public or host.endswith(f".{public}") for public in PUBLIC_HUBS):
-        raise HubError(f"stand-ins are not for {host}", hint="set HF_ENDPOINT to an embedded or private Hub")
+        raise HubError(
+            f"stand-ins cannot be pushed to the public Hub {host}",
+            hint="start another one, and set the variables that it prints: hubmerge hub serve",
+        )
 
 
 def _sentences(task: Task, names: Sequence[str]) -> Iterator[str]:
@@ -105,9 +116,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m hubmerge.demo.stand_ins", description=(__doc__ or "").split("\n")[0]
     )
     parser.add_argument("--recipe", type=Path, action="append", required=True, metavar="FILE", help="may be repeated")
-    parser.add_argument("--full", action="store_true", help="models as large as the real ones (default: tiny ones)")
-    parser.add_argument("--images", type=int, default=2, metavar="N", help="images of every class (default: 2)")
-    parser.add_argument("--rows", type=int, metavar="N", help="at most so many rows of a dataset (default: all)")
+    parser.add_argument("--full", action="store_true", help="make models of the real size (default: tiny ones)")
+    parser.add_argument("--images", type=int, default=2, metavar="N", help="number of images per class (default: 2)")
+    parser.add_argument("--rows", type=int, metavar="N", help="maximum number of rows of a dataset (default: no limit)")
     options = parser.parse_args(arguments)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:

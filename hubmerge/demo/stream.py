@@ -1,4 +1,4 @@
-"""Records of a demo stream on disk: one base model, then one fine-tuned vision tower and one dataset for each task.
+"""Demo stream on disk: a base model, and a fine-tuned vision tower and a dataset for each task.
 
 FOLDER/base/            a CLIPModel repo: weights, tokenizer, image processor, card
 FOLDER/towers/TASK/     a CLIPVisionModel repo
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from hubmerge.demo.plan import StreamSettings
-from hubmerge.demo.tasks import DemoTask, tasks_named
+from hubmerge.demo.tasks import DemoTask, find_tasks
 
 MARKER = "complete.json"
 PARTS = ("base", "towers", "datasets")
@@ -41,7 +41,7 @@ class DemoStream:
     @property
     def tasks(self) -> tuple[DemoTask, ...]:
         """The tasks, in stream order."""
-        return tasks_named(self.settings.tasks)
+        return find_tasks(self.settings.tasks)
 
     @property
     def base(self) -> DemoRepo:
@@ -49,7 +49,7 @@ class DemoStream:
         return DemoRepo("model", f"{self.settings.namespace}/{BASE_NAME}", self.folder / "base")
 
     def tower(self, task: str) -> DemoRepo:
-        """Return the fine-tuned vision tower of a task, named like those of published CLIP streams."""
+        """Return the fine-tuned vision tower of a task, named as in published CLIP streams."""
         return DemoRepo("model", f"{self.base.repo}_{task}", self.folder / "towers" / task)
 
     def dataset(self, task: str) -> DemoRepo:

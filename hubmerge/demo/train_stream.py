@@ -1,6 +1,6 @@
-"""Fill a stream's folders: train the base model, fine-tune a tower for each task, draw the datasets.
+"""Training of a stream: base model, a fine-tuned tower for each task, and the datasets.
 
-Fine-tunings run in two processes with one thread each: the same bytes as one after another, in half the time.
+Two processes with one thread each fine-tune the towers; the bytes do not depend on the number of processes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hubmerge.demo import folders, training
 from hubmerge.demo.model import make_model, make_tokenizer, perturbed_tower, vision_tower
 from hubmerge.demo.plan import TrainingPlan
 from hubmerge.demo.stream import DemoStream
-from hubmerge.demo.tasks import TASKS, DemoTask, tasks_named
+from hubmerge.demo.tasks import TASKS, DemoTask, find_tasks
 from hubmerge.support import interrupts
 
 Progress = Callable[[str], None]
@@ -27,7 +27,7 @@ PROCESSES = 2
 
 
 def write_untrained(stream: DemoStream) -> None:
-    """Random weights for the base, the same with noise for every tower."""
+    """Write a base model with random weights, and towers with noise on every weight."""
     settings = stream.settings
     tokenizer = make_tokenizer(prompt for task in TASKS for prompt in task.prompts)
     model = make_model(tokenizer, settings.seed)
@@ -39,11 +39,11 @@ def write_untrained(stream: DemoStream) -> None:
 
 
 def write_trained(stream: DemoStream, plan: TrainingPlan, progress: Progress) -> None:
-    """Train the base model, then every tower, and tell the accuracy of each."""
+    """Train the base model, then every tower, and report the accuracies as progress."""
     settings = stream.settings
     tokenizer = make_tokenizer(prompt for task in TASKS for prompt in task.prompts)
     model = make_model(tokenizer, settings.seed)
-    tasks = tasks_named(plan.base_tasks)
+    tasks = find_tasks(plan.base_tasks)
     with training.threads(1):
         training.train_base(model, tokenizer, tasks, settings.seed, plan, progress)
     origin = f"trained from scratch on plain drawings of {len(tasks)} tasks"
@@ -62,14 +62,14 @@ def write_trained(stream: DemoStream, plan: TrainingPlan, progress: Progress) ->
 
 
 def _each_tower(stream: DemoStream, plan: TrainingPlan) -> Generator[tuple[str, float, float], None, None]:
-    """Write all towers, and yield task, zero-shot and fine-tuned accuracy of each as it is done."""
+    """Write all towers, and yield task, zero-shot accuracy and fine-tuned accuracy of each."""
     names = stream.settings.tasks
     processes = min(PROCESSES, len(names), os.cpu_count() or 1)
     if processes == 1:
         for name in names:
             yield name, *write_tower(stream, plan, name)
         return
-    # Forked children would inherit torch's threads in an unknown state, so they are started afresh.
+    # Spawned, because forked children would inherit torch's threads in an unknown state.
     context = multiprocessing.get_context("spawn")
     before = set(multiprocessing.active_children())
 
@@ -93,9 +93,9 @@ def _each_tower(stream: DemoStream, plan: TrainingPlan) -> Generator[tuple[str, 
 
 
 def write_tower(stream: DemoStream, plan: TrainingPlan, name: str) -> tuple[float, float]:
-    """Fine-tune the tower of one task; return the accuracy of the base and of the tower, in percent."""
+    """Fine-tune the tower of one task, and return the accuracy of base and tower in percent."""
     settings = stream.settings
-    (task,) = tasks_named([name])
+    (task,) = find_tasks([name])
     with folders.quiet(), training.threads(1):
         base = CLIPModel.from_pretrained(stream.base.folder)
         tokenizer = AutoTokenizer.from_pretrained(stream.base.folder)

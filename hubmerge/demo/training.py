@@ -1,7 +1,6 @@
-"""Train the tiny CLIP model on plain drawings, and fine-tune its vision tower on one task.
+"""Training of the tiny CLIP model on plain drawings, and fine-tuning of its vision tower on one task.
 
-Everything random comes from the seed, and torch works with a fixed number of threads, so the same seed gives the
-same bytes on the same machine.
+All randomness comes from the seed, and the number of threads is fixed, so a seed gives identical bytes on a machine.
 """
 
 from __future__ import annotations
@@ -9,6 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,6 +24,19 @@ Progress = Callable[[str], None]
 BATCH = 64
 
 
+@dataclass(frozen=True)
+class PlainDrawings:
+    """Plain images of several tasks.
+
+    pixels: (images, 3, 24, 24), float32. labels: (images,), the number of the prompt among those of all tasks.
+    tasks: (images,), the number of the task.
+    """
+
+    pixels: torch.Tensor
+    labels: torch.Tensor
+    tasks: torch.Tensor
+
+
 def train_base(
     model: CLIPModel,
     tokenizer: CLIPTokenizer,
@@ -32,40 +45,43 @@ def train_base(
     plan: TrainingPlan,
     progress: Progress,
 ) -> None:
-    """Train all of the model on plain drawings of all tasks.
+    """Train all weights of the model on plain drawings of all tasks.
 
-    The loss is half the cross entropy over the prompts of all tasks, half over those of the image's own task.
+    The loss is the mean of the cross entropy over the prompts of all tasks and over those of the image's own task.
     """
     progress(f"drawing {plan.base_images * len(tasks)} plain images of {len(tasks)} tasks")
-    pixels: list[torch.Tensor] = []
-    labels: list[int] = []
-    groups: list[int] = []
-    first = 0
-    for task in tasks:
-        images, own = task.images("plain", plan.base_images, seed)
-        pixels.append(to_pixels(images))
-        labels += [first + label for label in own]
-        groups += [len(groups) // plan.base_images] * len(own)
-        first += len(task.class_names)
-    inputs, targets = torch.cat(pixels), torch.tensor(labels)
-    group_of_image = torch.tensor(groups)
-    group_of_prompt = torch.tensor([number for number, task in enumerate(tasks) for _ in task.class_names])
+    drawings = draw_plain(tasks, plan.base_images, seed)
+    task_of_prompt = torch.tensor([number for number, task in enumerate(tasks) for _ in task.class_names])
     prompts = [prompt for task in tasks for prompt in task.prompts]
     tokens = tokenizer(prompts, padding=True, return_tensors="pt")
 
     def loss(chosen: torch.Tensor) -> torch.Tensor:
         texts = text_features(model, tokens)
-        logits = model.logit_scale.exp() * image_features(model, inputs[chosen]) @ texts.T
-        foreign = group_of_image[chosen][:, None] != group_of_prompt[None, :]
-        everywhere = functional.cross_entropy(logits, targets[chosen])
-        at_home = functional.cross_entropy(logits.masked_fill(foreign, -1e4), targets[chosen])
-        return 0.5 * everywhere + 0.5 * at_home
+        logits = model.logit_scale.exp() * image_features(model, drawings.pixels[chosen]) @ texts.T
+        labels = drawings.labels[chosen]
+        other_task = drawings.tasks[chosen][:, None] != task_of_prompt[None, :]
+        all_tasks = functional.cross_entropy(logits, labels)
+        own_task = functional.cross_entropy(logits.masked_fill(other_task, -1e4), labels)
+        return 0.5 * all_tasks + 0.5 * own_task
 
+    parameters, count = list(model.parameters()), len(drawings.labels)
     model.train()
-    _descend(
-        list(model.parameters()), loss, len(labels), plan.base_steps, plan.base_learning_rate, 0.05, seed, progress
-    )
+    _descend(parameters, loss, count, plan.base_steps, plan.base_learning_rate, 0.05, seed, progress)
     model.eval()
+
+
+def draw_plain(tasks: Sequence[DemoTask], count: int, seed: int) -> PlainDrawings:
+    """Draw `count` plain images of each task."""
+    pixels: list[torch.Tensor] = []
+    labels: list[int] = []
+    first = 0
+    for task in tasks:
+        images, own = task.images("plain", count, seed)
+        pixels.append(to_pixels(images))
+        labels += [first + label for label in own]
+        first += len(task.class_names)
+    task_of_image = torch.arange(len(tasks)).repeat_interleave(count)
+    return PlainDrawings(torch.cat(pixels), torch.tensor(labels), task_of_image)
 
 
 def fine_tune(base: CLIPModel, tokenizer: CLIPTokenizer, task: DemoTask, seed: int, plan: TrainingPlan) -> CLIPModel:
@@ -90,7 +106,7 @@ def fine_tune(base: CLIPModel, tokenizer: CLIPTokenizer, task: DemoTask, seed: i
 
 @torch.no_grad()
 def accuracy(model: CLIPModel, tokenizer: CLIPTokenizer, task: DemoTask, seed: int, count: int) -> float:
-    """Share of the task's first `count` test images that zero-shot classification gets right, in percent."""
+    """Return the zero-shot accuracy on the task's first `count` test images, in percent."""
     images, labels = task.images("test", count, seed)
     texts = text_features(model, tokenizer(task.prompts, padding=True, return_tensors="pt"))
     guesses = (image_features(model, to_pixels(images)) @ texts.T).argmax(dim=1)
@@ -118,7 +134,7 @@ def text_features(model: CLIPModel, tokens: dict[str, torch.Tensor]) -> torch.Te
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let torch work with this many threads: how many decides in which order sums are taken, and so the last bit."""
+    """Set the number of threads of torch in the block; the order of sums, and so the last bit, depends on it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -137,7 +153,7 @@ def _descend(
     seed: int,
     progress: Progress,
 ) -> None:
-    """AdamW with a cosine schedule over batches drawn from `count` images."""
+    """Minimize a loss with AdamW and a cosine schedule, over random batches of `count` images."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
     warmup = max(1, steps // 20)

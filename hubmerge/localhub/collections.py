@@ -47,10 +47,10 @@ class Collection:
         return f"{self.namespace}/{words}-{self.key}" if words else f"{self.namespace}/{self.key}"
 
     def item(self, key: str) -> Item:
-        """Find an item.
+        """Return the item with a key.
 
         Raises:
-            NotFound: there is none with this key.
+            NotFound: no item has this key.
         """
         for item in self.items:
             if item.key == key:
@@ -61,14 +61,14 @@ class Collection:
         """Return the collection with one more item at its end.
 
         Raises:
-            Conflict: it is in the collection already.
+            Conflict: the repo is already in the collection.
         """
         if any((item.id, item.type) == (item_id, kind) for item in self.items):
-            raise Conflict(f"{item_id} is in this collection already.")
+            raise Conflict(f"{item_id} is already in this collection.")
         return replace(self, items=(*self.items, Item(secrets.token_hex(12), item_id, kind, note)))
 
     def with_change(self, key: str, *, note: str | None, position: int | None) -> Collection:
-        """Return the collection with another note on an item, or the item at another place."""
+        """Return the collection with a new note on an item, or with the item at a new position."""
         changed = self.item(key)
         rest = [item for item in self.items if item is not changed]
         place = self.items.index(changed) if position is None else max(0, min(position, len(rest)))
@@ -90,7 +90,7 @@ class Collections:
         self._temporary = temporary
 
     def all(self) -> Iterator[Collection]:
-        """Walk all collections, in no promised order."""
+        """Walk all collections, in no fixed order."""
         for path in self._folder.glob("*.json"):
             with contextlib.suppress(FileNotFoundError):
                 yield self._read(path)
@@ -106,10 +106,10 @@ class Collections:
         return collection
 
     def find(self, slug: str) -> Collection:
-        """Find a collection by the key at the end of its slug.
+        """Return the collection with the key at the end of a slug.
 
         Raises:
-            NotFound: there is none.
+            NotFound: no collection has this slug.
         """
         namespace, _, name = slug.partition("/")
         key = name.rpartition("-")[2]
@@ -124,10 +124,11 @@ class Collections:
         return collection
 
     def create(self, namespace: str, title: str, *, description: str | None, private: bool) -> Collection:
-        """Make a collection.
+        """Create a collection.
 
         Raises:
-            Conflict: the namespace has one with this title; its slug rides along.
+            BadRequest: the title is empty.
+            Conflict: the namespace has one with this title; the answer has its slug.
         """
         if not title.strip():
             raise BadRequest("A collection needs a title.")
@@ -138,7 +139,7 @@ class Collections:
             return self._write(Collection(secrets.token_hex(12), namespace, title, private, now(), description))
 
     def change(self, slug: str, edit: Callable[[Collection], Collection]) -> Collection:
-        """Replace a collection by what `edit` makes of it."""
+        """Replace a collection by the result of `edit`."""
         with locked(self._lock):
             return self._write(edit(self.find(slug)))
 

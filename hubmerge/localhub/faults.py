@@ -39,7 +39,7 @@ class Throttle:
         await asyncio.sleep(free_at - now)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, piece by piece as the line allows."""
+        """Pass a request on, piece by piece, at the limited bandwidth."""
 
         async def slow_receive() -> Message:
             message = await receive()
@@ -75,8 +75,8 @@ class Fault(Enum):
     """The answer to a download looks complete and lacks its second half."""
 
 
-PASSING = tuple(fault for fault in Fault if fault not in {Fault.EXPIRED, Fault.MOVED})
-"""Those after which the same request may succeed."""
+TRANSIENT = tuple(fault for fault in Fault if fault not in {Fault.EXPIRED, Fault.MOVED})
+"""Faults after which a repeated request may succeed."""
 
 _MESSAGES = {Fault.EXPIRED: "Invalid credentials in Authorization header"}
 
@@ -84,27 +84,27 @@ _MESSAGES = {Fault.EXPIRED: "Invalid credentials in Authorization header"}
 class Faults:
     """Application in which a fraction of the requests fails.
 
-    `drawn` counts the faults so far.
+    `drawn` counts the simulated faults by kind.
 
     Args:
         app: the application to disturb.
-        rate: the share of requests that fail, from 0 to 1.
-        seed: the same seed and the same requests in the same order fail the same way.
+        rate: the fraction of requests that fail, from 0 to 1.
+        seed: the seed of the choice; a repeated sequence of requests fails in the same places.
     """
 
     def __init__(self, app: ASGIApp, rate: float = 0.0, seed: int = 0) -> None:
         self.app = app
         self.set(rate, seed)
 
-    def set(self, rate: float, seed: int = 0, kinds: Sequence[Fault] = PASSING) -> None:
-        """From the next request on, let this share of them fail, in these ways."""
+    def set(self, rate: float, seed: int = 0, kinds: Sequence[Fault] = TRANSIENT) -> None:
+        """Set the fraction and the kinds of the faults, from the next request on, and reset the counts."""
         self._kinds = list(kinds)
         self._random = Random(seed)  # noqa: S311 - nothing secret is drawn
         self._rate = rate
         self.drawn: Counter[Fault] = Counter()
 
     def draw(self) -> Fault | None:
-        """Return the failure of the next request, or None if it succeeds."""
+        """Return the fault of the next request, or None if it succeeds."""
         fails, fault = self._random.random() < self._rate, self._random.choice(self._kinds)
         if not fails:
             return None
@@ -112,7 +112,7 @@ class Faults:
         return fault
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, or let it fail."""
+        """Pass a request on, or make it fail."""
         fault = self.draw() if scope["type"] == "http" else None
         if fault is Fault.MOVED and "/commit/" not in scope["path"]:
             self.drawn[fault] -= 1
@@ -132,7 +132,7 @@ class Faults:
             await self._refuse(fault, send)
 
     async def _refuse(self, fault: Fault, send: Send) -> None:
-        message = _MESSAGES.get(fault, f"Made to fail: {fault.name.lower().replace('_', ' ')}.")
+        message = _MESSAGES.get(fault, f"Simulated fault: {fault.name.lower().replace('_', ' ')}.")
         body = json.dumps({"error": message}).encode()
         headers = [
             (b"content-type", b"application/json"),
@@ -146,10 +146,10 @@ class Faults:
 
 
 class HalfAnswer:
-    """A `send` that lets only half of the announced bytes through.
+    """A `send` that passes on half of the announced bytes.
 
-    If `honest`, the announced length stays, the answer is never completed, and the server therefore closes the
-    connection. If not, half the length is announced as well, and nothing looks wrong.
+    If `honest`, the announced length stays, the answer is never completed, and the server closes the connection.
+    Otherwise half the length is announced, and the answer looks complete.
     """
 
     def __init__(self, send: Send, *, honest: bool) -> None:
@@ -158,7 +158,7 @@ class HalfAnswer:
         self._left = 0
 
     async def __call__(self, message: Message) -> None:
-        """Pass a message on while there is something left of the half."""
+        """Pass a message on, up to half of the body."""
         if message["type"] == "http.response.start":
             headers = dict(message["headers"])
             self._left = int(headers.get(b"content-length", 0)) // 2

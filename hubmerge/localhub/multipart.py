@@ -1,4 +1,4 @@
-"""Large files that arrive in parts: each part is written at its place in one temporary file."""
+"""Uploads of large files in parts; each part is written at its offset in one temporary file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MOST_PARTS = 10_000
 
 @dataclass
 class PartWriter:
-    """One part while its bytes arrive. Nothing counts before `finish`; a part sent again replaces the first."""
+    """Writer of one part. The part counts as arrived after `finish`; a part that is sent again replaces the first."""
 
     upload: PartialUpload
     number: int
@@ -30,7 +30,7 @@ class PartWriter:
         self.upload.arrived.pop(self.number, None)
 
     def write(self, chunk: bytes) -> None:
-        """Append `chunk`.
+        """Append a chunk.
 
         Raises:
             BadRequest: the part is longer than announced.
@@ -42,7 +42,7 @@ class PartWriter:
         self._digest.update(chunk)
 
     def finish(self) -> str:
-        """Count the part as arrived; return its ETag.
+        """Mark the part as arrived, and return its ETag.
 
         Raises:
             BadRequest: the part is shorter than announced.
@@ -81,7 +81,7 @@ class PartialUpload:
 
 
 class Multiparts:
-    """The uploads in parts that are under way in this process."""
+    """Unfinished uploads in parts of this process."""
 
     def __init__(self, store: ObjectStore, temporary: TemporaryFolder, part_bytes: int) -> None:
         self._store = store
@@ -90,7 +90,7 @@ class Multiparts:
         self._uploads: dict[str, PartialUpload] = {}
 
     def begin(self, sha256: str, size: int) -> tuple[str, PartialUpload]:
-        """Open an upload; its key is its permission, so it cannot be guessed."""
+        """Open an upload, and return its key; the key is the permission to upload, so it is random."""
         part_bytes = max(self.part_bytes, -(-size // MOST_PARTS))
         path = self._temporary.new_path()
         with path.open("wb") as file:
@@ -101,21 +101,23 @@ class Multiparts:
 
     def _upload(self, key: str) -> PartialUpload:
         if key not in self._uploads:
-            raise NotFound("This upload is unknown: it was finished, or the server was started anew. Begin again.")
+            raise NotFound(
+                "This upload is unknown: it is finished, or the server was restarted. Start the upload again."
+            )
         return self._uploads[key]
 
     def receive(self, key: str, number: int) -> PartWriter:
-        """Open the place of part `number` (from 1)."""
+        """Return a writer for part `number`, counted from 1."""
         upload = self._upload(key)
         if not 1 <= number <= upload.part_count:
-            raise BadRequest(f"Part {number} of {upload.part_count}.")
+            raise BadRequest(f"There is no part {number}: the upload has {upload.part_count} parts.")
         return PartWriter(upload, number)
 
     def complete(self, key: str, sha256: str, etags: dict[int, str]) -> None:
-        """Check the parts and keep the file. Asked again after it is kept, it agrees.
+        """Check the parts and store the file. A repeated call for a stored file succeeds.
 
         Raises:
-            BadRequest: parts are missing, or the bytes are not what was announced.
+            BadRequest: parts are missing, or the bytes do not have the announced size and SHA-256.
         """
         if key not in self._uploads and self._store.lfs_size(sha256) is not None:
             return

@@ -1,7 +1,7 @@
-"""The content of every file of every repo, stored once under the hash of its bytes.
+"""Content-addressed store of the files of all repos.
 
-objects/blob/ab/abcd...   regular files, named by their git blob sha1
-objects/lfs/ab/abcd...    large files, named by their sha256
+objects/blob/ab/abcd...   regular files, named by their git blob SHA-1
+objects/lfs/ab/abcd...    large files, named by their SHA-256
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ def git_oid(kind: str, content: bytes) -> str:
 
 
 def lfs_pointer(sha256: str, size: int) -> bytes:
-    """Write the small text that git holds in place of a large file (git-lfs specification v1)."""
+    """Return the pointer file that git stores in place of a large file (git-lfs specification v1)."""
     return f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {size}\n".encode()
 
 
 def is_sha256(text: str) -> bool:
-    """Return True if `text` is 64 lower-case hex digits, and so safe as a file name."""
+    """Return True if `text` is 64 lower-case hex digits; it is then safe as a file name."""
     return len(text) == 64 and all(letter in "0123456789abcdef" for letter in text)
 
 
-class IncomingFile:
-    """A large file while its bytes arrive: a temporary file, hashed as it is written."""
+class ReceivedFile:
+    """Temporary file of a large file that is being uploaded, hashed as it is written."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -41,26 +41,26 @@ class IncomingFile:
         self.size = 0
 
     def write(self, chunk: bytes) -> None:
-        """Append `chunk`."""
+        """Append a chunk."""
         self._file.write(chunk)
         self._hash.update(chunk)
         self.size += len(chunk)
 
     def finish(self) -> tuple[Path, str]:
-        """Flush to the disk; return the temporary path and the sha256."""
+        """Flush to disk, and return the temporary path and the SHA-256."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
         return self._path, self._hash.hexdigest()
 
     def discard(self) -> None:
-        """Forget the bytes. Harmless after the file was moved into place."""
+        """Remove the temporary file; do nothing if it was moved into place."""
         self._file.close()
         self._path.unlink(missing_ok=True)
 
 
 class ObjectStore:
-    """Content-addressed files under `root/objects`. Nothing in it is ever changed after it appeared."""
+    """Content-addressed files under `root/objects`. A stored file is never changed."""
 
     def __init__(self, root: Path, temporary: TemporaryFolder) -> None:
         self._folder = root / "objects"
@@ -75,41 +75,41 @@ class ObjectStore:
         return self._folder / "lfs" / sha256[:2] / sha256
 
     def add_blob(self, content: bytes) -> str:
-        """Store a regular file; return its git blob sha1."""
+        """Store a regular file, and return its git blob SHA-1."""
         oid = git_oid("blob", content)
         if not self.blob_path(oid).exists():
             self._temporary.write(self.blob_path(oid), content)
         return oid
 
     def lfs_size(self, sha256: str) -> int | None:
-        """Return the size in bytes of a stored large file, None if it is not stored."""
+        """Return the size in bytes of a stored large file, or None if it is not stored."""
         try:
             return self.lfs_path(sha256).stat().st_size
         except FileNotFoundError:
             return None
 
-    def receive(self) -> IncomingFile:
-        """Open a place for a large file whose bytes are about to arrive."""
-        return IncomingFile(self._temporary.new_path())
+    def receive(self) -> ReceivedFile:
+        """Return a writer for a large file."""
+        return ReceivedFile(self._temporary.new_path())
 
-    def keep(self, incoming: IncomingFile, sha256: str, size: int) -> None:
-        """Store a received large file under `sha256`.
+    def keep(self, received: ReceivedFile, sha256: str, size: int) -> None:
+        """Store a received large file under its SHA-256.
 
         Raises:
-            BadRequest: its bytes are not what was announced.
+            BadRequest: the bytes do not have the announced size and SHA-256.
         """
-        path, found = incoming.finish()
-        if incoming.size != size:
-            raise BadRequest(f"{incoming.size} bytes arrived where {size} were announced for sha256 {sha256}.")
+        path, found = received.finish()
+        if received.size != size:
+            raise BadRequest(f"{received.size} bytes arrived, expected {size} for sha256 {sha256}.")
         if found != sha256:
-            raise BadRequest(f"The uploaded bytes have sha256 {found}, announced was {sha256}.")
+            raise BadRequest(f"The uploaded bytes have sha256 {found}, expected {sha256}.")
         move_into_place(path, self.lfs_path(sha256))
 
     def keep_file(self, path: Path, sha256: str, size: int) -> None:
-        """Store the temporary file `path` (given up to the store) under `sha256`, after reading it all once.
+        """Check the temporary file `path`, and move it to its place under its SHA-256.
 
         Raises:
-            BadRequest: its bytes are not what was announced.
+            BadRequest: the bytes do not have the announced size and SHA-256.
         """
         digest = hashlib.sha256()
         with path.open("rb") as file:
@@ -120,6 +120,6 @@ class ObjectStore:
         if found != size or digest.hexdigest() != sha256:
             raise BadRequest(
                 f"The uploaded parts make {found} bytes with sha256 {digest.hexdigest()}, "
-                f"announced were {size} bytes with sha256 {sha256}."
+                f"expected {size} bytes with sha256 {sha256}."
             )
         move_into_place(path, self.lfs_path(sha256))

@@ -19,7 +19,7 @@ class Put:
 
 @dataclass(frozen=True)
 class Delete:
-    """Remove a file, or a folder with all it holds."""
+    """Remove a file, or a folder with its content."""
 
     path: str
     folder: bool
@@ -28,10 +28,14 @@ class Delete:
 Operation = Put | Delete
 
 
-def checked_path(path: object) -> str:
-    """Refuse file paths that could not be checked out."""
+def check_path(path: object) -> str:
+    """Return `path` if git can check it out.
+
+    Raises:
+        BadRequest: it is not text, is empty, or has parts that git refuses.
+    """
     if not isinstance(path, str) or not path:
-        raise BadRequest("A file operation without a path.")
+        raise BadRequest("A file operation has no path.")
     parts = path.split("/")
     if any(part in ("", ".", "..", ".git") for part in parts) or "\0" in path or "\\" in path:
         raise BadRequest(f"Invalid file path: {path!r}.")
@@ -43,7 +47,12 @@ def checked_path(path: object) -> str:
 
 
 def apply_operations(tree: Tree, operations: Sequence[Operation]) -> dict[str, FileEntry]:
-    """Return the tree after `operations`, in their order."""
+    """Return the tree after the operations, applied in order.
+
+    Raises:
+        BadRequest: a path would be both a file and a folder.
+        EntryMissing: a path to delete does not exist.
+    """
     after = dict(tree)
     for operation in operations:
         path = operation.path
@@ -63,6 +72,6 @@ def apply_operations(tree: Tree, operations: Sequence[Operation]) -> dict[str, F
         folder = path.rpartition("/")[0]
         while folder:
             if folder in after:
-                raise BadRequest(f"{folder!r} would be both a file and a folder (it holds {path!r}).")
+                raise BadRequest(f"{folder!r} would be both a file and a folder (it contains {path!r}).")
             folder = folder.rpartition("/")[0]
     return after

@@ -1,6 +1,6 @@
-"""Records of a repo as they are written to the disk: file entries, trees and commits.
+"""Records of a repo on disk: file entries, trees and commits.
 
-Trees and commits carry real git names: a tree is named by the sha1 git would give it, so equal trees are one file.
+A tree is named by the SHA-1 that git gives it, so equal trees are stored once.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from hubmerge.localhub.objects import git_oid, lfs_pointer
 
 
 def now() -> str:
-    """Return the time as the clients read it: UTC, ISO 8601, milliseconds, `Z`."""
+    """Return the time in the clients' format: UTC, ISO 8601, milliseconds, `Z`."""
     return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file at a commit. `oid` is the git blob sha1 (of the pointer, for a large file); `size` in bytes."""
+    """A file at a commit. `oid` is the git blob SHA-1 (of the pointer, for a large file); `size` is in bytes."""
 
     oid: str
     size: int
@@ -30,16 +30,16 @@ class FileEntry:
 
     @classmethod
     def large(cls, sha256: str, size: int) -> FileEntry:
-        """Describe a large file."""
+        """Return the entry of a large file."""
         return cls(git_oid("blob", lfs_pointer(sha256, size)), size, sha256)
 
     @property
     def content_hash(self) -> str:
-        """The hash the clients know the content by: sha256 if large, git blob sha1 if not."""
+        """The hash of the content for the clients: SHA-256 of a large file, git blob SHA-1 of a regular one."""
         return self.sha256 or self.oid
 
     def lfs(self) -> dict[str, object] | None:
-        """Describe the large-file part as the API spells it, None for a regular file."""
+        """Return the `lfs` object of the API, or None for a regular file."""
         if self.sha256 is None:
             return None
         return {
@@ -51,11 +51,11 @@ class FileEntry:
 
 
 Tree = Mapping[str, FileEntry]
-"""Every file of a commit: path -> entry."""
+"""Files of a commit: path -> entry."""
 
 
 def folder_oids(tree: Tree) -> dict[str, str]:
-    """Name every folder of `tree` as git does; the root is ``""``."""
+    """Return the git name of each folder of a tree; the root is ``""``."""
     children: dict[str, dict[str, tuple[str, str]]] = {"": {}}
     for path, entry in tree.items():
         parent, _, name = path.rpartition("/")
@@ -65,7 +65,7 @@ def folder_oids(tree: Tree) -> dict[str, str]:
             children.setdefault(parent, {})
     oids: dict[str, str] = {}
     for folder in sorted(children, key=lambda name: name.count("/") + 1 if name else 0, reverse=True):
-        # git sorts a folder as if its name ended with a slash
+        # Git sorts a folder as if its name ended with a slash.
         listing = sorted(children[folder].items(), key=lambda item: item[0] + ("/" if item[1][0] == "40000" else ""))
         content = b"".join(f"{mode} {name}".encode() + b"\0" + bytes.fromhex(oid) for name, (mode, oid) in listing)
         oids[folder] = git_oid("tree", content)
@@ -76,19 +76,19 @@ def folder_oids(tree: Tree) -> dict[str, str]:
 
 
 def tree_to_json(tree: Tree) -> bytes:
-    """Write a tree, one file per line, sorted by path."""
+    """Return a tree as JSON, one file per line, sorted by path."""
     lines = [json.dumps([path, *asdict(tree[path]).values()], ensure_ascii=False) for path in sorted(tree)]
     return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
 
 
 def tree_from_json(content: bytes) -> dict[str, FileEntry]:
-    """Read what `tree_to_json` wrote."""
+    """Read a tree that `tree_to_json` wrote."""
     return {path: FileEntry(oid, size, sha256) for path, oid, size, sha256 in json.loads(content)}
 
 
 @dataclass(frozen=True)
 class Commit:
-    """A commit: immutable, named by the sha1 of what it says."""
+    """Commit, named by the SHA-1 of its content."""
 
     tree: str
     parents: tuple[str, ...]
@@ -97,19 +97,19 @@ class Commit:
     author: str
     date: str
     changed: tuple[str, ...]
-    """The paths that differ from the parent, for "last changed by" without comparing trees."""
+    """The paths that differ from the parent."""
 
     def content(self) -> bytes:
-        """Write the commit."""
+        """Return the commit as JSON."""
         return json.dumps(asdict(self), indent=1, sort_keys=True, ensure_ascii=False).encode()
 
     @property
     def id(self) -> str:
-        """40 hex digits."""
+        """The name: 40 hex digits."""
         return hashlib.sha1(b"commit\0" + self.content(), usedforsecurity=False).hexdigest()
 
     @classmethod
     def from_json(cls, content: bytes) -> Commit:
-        """Read what `content` wrote."""
+        """Read a commit that `content` wrote."""
         fields: dict[str, Any] = json.loads(content)
         return cls(**{**fields, "parents": tuple(fields["parents"]), "changed": tuple(fields["changed"])})

@@ -1,18 +1,18 @@
-"""The answers a Hub gives when it says no: status, `X-Error-Code`, and a sentence.
+"""Error answers of a Hub: status, `X-Error-Code` and message.
 
     Refusal
     ├── BadRequest             400
-    ├── BadCredentials         401   a token nobody has
-    ├── LoginNeeded            401   an anonymous caller wants to write or to know who it is
+    ├── BadCredentials         401   the token belongs to no user
+    ├── LoginNeeded            401   an anonymous caller writes or asks for its account
     ├── Forbidden              403   a known caller without the permission
-    ├── RepositoryMissing      404 (401 for an anonymous caller)   missing, or private and not theirs
+    ├── RepositoryMissing      404 (401 for an anonymous caller)   missing, or private to other users
     ├── RevisionMissing        404
     ├── EntryMissing           404
     ├── Gated                  403 (401 for an anonymous caller)
-    ├── Conflict               409   it exists already
-    └── ParentMoved            412   `parentCommit` is not the head any more
+    ├── Conflict               409   it already exists
+    └── ParentMoved            412   `parentCommit` is no longer the head
 
-The clients tell these apart by status and `X-Error-Code`, and `BadCredentials` by its exact words.
+The clients tell these apart by status and `X-Error-Code`, and `BadCredentials` by its exact message.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ class BadRequest(Refusal):
 
 
 class NotFound(Refusal):
-    """Something without a name of its own is missing."""
+    """A thing without an error code of its own is missing."""
 
     status = 404
 
 
 class BadCredentials(Refusal):
-    """A token that belongs to nobody. The clients know this case by these words alone."""
+    """The token belongs to no user. The clients recognize this case by the message."""
 
     status = 401
 

@@ -1,6 +1,7 @@
 """All repos of a Hub folder: `root/repos/<models|datasets|spaces>/<namespace>/<name>/`.
 
-A repo is built in the temporary folder and moved into place with its first commit; it is deleted by being moved away.
+A new repo is built in the temporary folder and moved into place with its first commit. A deleted repo is moved to the
+temporary folder and removed there.
 """
 
 from __future__ import annotations
@@ -24,11 +25,15 @@ LARGE_EXTENSIONS = (
     "tflite", "tgz", "tiff", "wasm", "wav", "webp", "xz", "zip", "zst",
 )  # fmt: skip
 LARGE_PATTERNS = (*(f"*.{extension}" for extension in LARGE_EXTENSIONS), "*tfevents*")
-"""Names that are stored as large files whatever their size, as the `.gitattributes` of a new repo says."""
+"""Name patterns of files that are always stored as large files, as in the `.gitattributes` of a new repo."""
 
 
 def check_repo_id(repo_id: str) -> str:
-    """Refuse an id that is not `namespace/name` in the Hub's letters."""
+    """Return `repo_id` if it is a valid `namespace/name`.
+
+    Raises:
+        BadRequest: it is not valid.
+    """
     part = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
     if not re.fullmatch(f"{part}/{part}", repo_id) or ".." in repo_id or "--" in repo_id or repo_id.endswith(".git"):
         raise BadRequest(
@@ -39,7 +44,7 @@ def check_repo_id(repo_id: str) -> str:
 
 
 class Registry:
-    """Find, make, move and delete repos."""
+    """All repos of a Hub folder."""
 
     def __init__(self, root: Path, store: ObjectStore, temporary: TemporaryFolder) -> None:
         self._root = root
@@ -52,7 +57,7 @@ class Registry:
         return Repository(self._root / "repos" / PLURALS[kind] / repo_id, lock, self._temporary)
 
     def find(self, kind: str, repo_id: str) -> Repository | None:
-        """Return the repo, None if there is none of that name."""
+        """Return a repo, or None if it does not exist."""
         try:
             repository = self._repository(kind, repo_id)
         except BadRequest:
@@ -60,10 +65,10 @@ class Registry:
         return repository if repository.exists() else None
 
     def all(self, kind: str) -> Iterator[tuple[Repository, Settings]]:
-        """Walk all repos of a kind, with their settings, in no promised order."""
+        """Yield all repos of a kind with their settings, in no fixed order."""
         for path in (self._root / "repos" / PLURALS[kind]).glob("*/*/repo.json"):
             repository = self._repository(kind, f"{path.parent.parent.name}/{path.parent.name}")
-            with contextlib.suppress(RepositoryMissing):  # deleted while we walk
+            with contextlib.suppress(RepositoryMissing):  # deleted in the meantime
                 yield repository, repository.settings()
 
     def create(
@@ -76,10 +81,10 @@ class Registry:
         gated: str | bool = False,
         sdk: str | None = None,
     ) -> Repository:
-        """Make a repo with a first commit that holds `.gitattributes`.
+        """Create a repo with a first commit that adds `.gitattributes`.
 
         Raises:
-            Conflict: it exists.
+            Conflict: the repo already exists.
         """
         repository = self._repository(kind, repo_id)
         attributes = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LARGE_PATTERNS).encode()
@@ -112,7 +117,7 @@ class Registry:
             rename_durably(source, final)
 
     def delete(self, repository: Repository) -> None:
-        """Remove a repo. Its content stays in the object store, where other repos may share it."""
+        """Remove a repo. Its files stay in the object store, because other repos may have them too."""
         with repository.locked():
             self._temporary.remove_tree(repository.folder)
 
@@ -120,12 +125,12 @@ class Registry:
         """Change the id of a repo.
 
         Raises:
-            Conflict: there is one of that name.
+            Conflict: a repo with this id exists.
         """
         with repository.locked():
             target = self._repository(repository.settings().kind, repo_id)
             if target.exists():
-                raise Conflict(f"{repo_id} exists already.")
+                raise Conflict(f"{repo_id} already exists.")
             self._place(repository.folder, target.folder)
             sync_folder(repository.folder.parent)
         return target

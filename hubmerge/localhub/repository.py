@@ -1,12 +1,12 @@
-"""One repo on the disk.
+"""Repo on disk.
 
-    repo.json              what the settings page of a Hub would show
+    repo.json              settings
     refs/heads/main        one small file per branch, tag and pull request: the commit it points to
     commits/<id>           immutable
     trees/<oid>            immutable
 
-A commit writes its files, its tree and itself first; the one move that makes it visible is the replacement of the ref.
-Killed at any moment before that, it did not happen, and what it left behind is content nobody points to.
+The files, the tree and the commit are written first; replacing the ref makes the commit visible. If the process is
+killed before that, the ref stays as it was, and the written files are unreferenced.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from hubmerge.localhub.refusals import (
     RevisionMissing,
 )
 from hubmerge.support.files import sync_folder
+from hubmerge.support.names import is_commit
 
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 PLURALS = {kind: plural for plural, kind in KINDS.items()}
@@ -54,13 +55,12 @@ class Settings:
         return self.id.partition("/")[0]
 
 
-def is_commit_id(text: str) -> bool:
-    """Return True if `text` is 40 lower-case hex digits."""
-    return len(text) == 40 and all(letter in "0123456789abcdef" for letter in text)
+def check_ref_name(name: str) -> str:
+    """Return `name` if it is a valid branch or tag.
 
-
-def checked_ref_name(name: str) -> str:
-    """Refuse names git would refuse, or that could be taken for a commit."""
+    Raises:
+        BadRequest: git refuses the name, or it looks like a commit.
+    """
     forbidden = set(" ~^:?*[\\\x7f") | {chr(code) for code in range(32)}
     if (
         not name
@@ -70,14 +70,14 @@ def checked_ref_name(name: str) -> str:
         or "@{" in name
         or any(part.startswith(".") or part.endswith(".lock") or not part for part in name.split("/"))
         or name.endswith(".")
-        or is_commit_id(name)
+        or is_commit(name)
     ):
         raise BadRequest(f"Invalid ref name: {name!r}.")
     return name
 
 
 class Repository:
-    """The files, commits and refs of one repo."""
+    """Files, commits and refs of one repo."""
 
     def __init__(self, folder: Path, lock: Path, temporary: TemporaryFolder) -> None:
         self.folder = folder
@@ -86,10 +86,10 @@ class Repository:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other writer out, in this process and in others.
+        """Lock the repo against all other threads and processes.
 
         Raises:
-            RepositoryMissing: it was deleted or moved while we waited.
+            RepositoryMissing: the repo was deleted or moved in the meantime.
         """
         with locked(self._lock):
             if not self.exists():
@@ -101,7 +101,11 @@ class Repository:
         return (self.folder / "repo.json").is_file()
 
     def settings(self) -> Settings:
-        """Read the settings. Kind and id are where the folder lies, so that a move is one rename."""
+        """Read the settings. Kind and id come from the path of the folder, so a repo is moved by one rename.
+
+        Raises:
+            RepositoryMissing: the repo does not exist.
+        """
         try:
             content = json.loads((self.folder / "repo.json").read_bytes())
         except FileNotFoundError as error:
@@ -134,7 +138,7 @@ class Repository:
         return self.folder / "refs" / kind / quote(name, safe="")
 
     def refs(self, kind: str) -> dict[str, str]:
-        """List the refs of a kind (heads, tags, pr, convert): name -> commit, by name."""
+        """Return the refs of a kind (heads, tags, pr, convert): name -> commit, sorted by name."""
         folder = self.folder / "refs" / kind
         found = {}
         for path in folder.iterdir() if folder.is_dir() else ():
@@ -143,7 +147,7 @@ class Repository:
         return dict(sorted(found.items()))
 
     def ref(self, kind: str, name: str) -> str | None:
-        """Return the commit a ref points to, None if there is no such ref."""
+        """Return the commit that a ref points to, or None if the ref does not exist."""
         try:
             return self._ref(kind, name).read_text(encoding="ascii").strip()
         except (FileNotFoundError, OSError):
@@ -154,12 +158,13 @@ class Repository:
         self._temporary.write(self._ref(kind, name), commit_id.encode())
 
     def create_ref(self, kind: str, name: str, commit_id: str) -> None:
-        """Make a new branch or tag.
+        """Create a branch or tag.
 
         Raises:
-            Conflict: there is one of that name.
+            BadRequest: the name is invalid.
+            Conflict: the ref already exists.
         """
-        checked_ref_name(name)
+        check_ref_name(name)
         with self.locked():
             if self.ref(kind, name) is not None:
                 raise Conflict(f"Reference refs/{kind}/{name} already exists.")
@@ -169,7 +174,7 @@ class Repository:
         """Remove a branch or tag.
 
         Raises:
-            RevisionMissing: there is none of that name.
+            RevisionMissing: the ref does not exist.
         """
         with self.locked():
             if self.ref(kind, name) is None:
@@ -178,17 +183,17 @@ class Repository:
             sync_folder(self._ref(kind, name).parent)
 
     def open_pull_request(self, revision: str) -> tuple[str, str]:
-        """Make the next free `refs/pr/N` at a revision; return it as (kind, name)."""
+        """Create the next free `refs/pr/N` at a revision, and return its kind and name."""
         with self.locked():
             number = max((int(name) for name in self.refs(PULLS) if name.isdigit()), default=0) + 1
             self.write_ref(PULLS, str(number), self.resolve(revision))
         return PULLS, str(number)
 
     def locate(self, revision: str) -> tuple[str, str]:
-        """Split a revision that names a place to commit to: (kind, name) of a branch or pull request.
+        """Return kind and name of the branch or pull request that a revision names.
 
         Raises:
-            RevisionMissing: it is not one.
+            RevisionMissing: it names no branch and no pull request.
         """
         if revision.startswith("refs/pr/"):
             kind, name = PULLS, revision.removeprefix("refs/pr/")
@@ -199,10 +204,10 @@ class Repository:
         return kind, name
 
     def resolve(self, revision: str) -> str:
-        """Find the commit of a branch, tag, pull request, full ref name or commit id.
+        """Return the commit of a branch, tag, pull request, full ref name or commit id.
 
         Raises:
-            RevisionMissing: it names nothing.
+            RevisionMissing: the repo has no revision of this name.
         """
         candidates = [(HEADS, revision), (TAGS, revision)]
         for kind in (HEADS, TAGS, PULLS, CONVERTS):
@@ -212,7 +217,7 @@ class Repository:
             commit_id = self.ref(kind, name)
             if commit_id is not None:
                 return commit_id
-        if is_commit_id(revision) and (self.folder / "commits" / revision).is_file():
+        if is_commit(revision) and (self.folder / "commits" / revision).is_file():
             return revision
         raise RevisionMissing(f"Invalid rev id: {revision}")
 
@@ -223,11 +228,11 @@ class Repository:
         return Commit.from_json((self.folder / "commits" / commit_id).read_bytes())
 
     def tree(self, commit_id: str) -> dict[str, FileEntry]:
-        """List every file of a commit."""
+        """Return the files of a commit."""
         return tree_from_json((self.folder / "trees" / self.commit(commit_id).tree).read_bytes())
 
     def history(self, commit_id: str) -> Iterator[tuple[str, Commit]]:
-        """Walk from a commit to the first one: newest first."""
+        """Yield a commit and its ancestors, newest first."""
         following: str | None = commit_id
         while following is not None:
             commit = self.commit(following)
@@ -237,7 +242,7 @@ class Repository:
     def write_commit(
         self, tree: Tree, *, parents: tuple[str, ...], changed: Sequence[str], title: str, message: str, author: str
     ) -> str:
-        """Write a tree and a commit that no ref points to yet; return its id."""
+        """Write a tree and a commit without changing a ref, and return the commit's id."""
         tree_oid = folder_oids(tree)[""]
         if not (self.folder / "trees" / tree_oid).exists():
             self._temporary.write(self.folder / "trees" / tree_oid, tree_to_json(tree))
@@ -256,11 +261,11 @@ class Repository:
         author: str,
         parent: str | None = None,
     ) -> str:
-        """Commit `operations` on top of a branch or pull request; return the new commit.
+        """Commit operations on top of a branch or pull request, and return the new commit.
 
         Raises:
             ParentMoved: `parent` is given and is not the head.
-            EntryMissing: a path to delete is not there.
+            EntryMissing: a path to delete does not exist.
             BadRequest: a path would be both a file and a folder.
         """
         with self.locked():

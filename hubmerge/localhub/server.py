@@ -39,16 +39,16 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class LocalHub:
-    """A Hub on this machine, with its files under one folder.
+    """Hub on this machine, with its files in one folder.
 
         with LocalHub(Path("hub")) as hub:
             HfApi(endpoint=hub.endpoint, token=hub.token).create_repo("local/model")
 
     Args:
-        root: the folder; made if it is missing. A later LocalHub on it finds the same repos and the same token.
-        host: the address to listen on; by default nobody but this machine can connect.
-        port: 0 for any free one.
-        part_bytes: large files above this size are uploaded in parts of it.
+        root: the folder; created if it is missing. The repos and the token stay in it.
+        host: the address to listen on; by default, other machines cannot connect.
+        port: the port; 0 for any free port.
+        part_bytes: large files above this size are uploaded in parts of this size.
         throttle: bandwidth in each direction, in megabytes per second; None for no limit.
         faults: the fraction of requests that fail, from 0 to 1; `hub.faults.set` changes it while the Hub serves.
         fault_seed: the seed that decides which requests fail.
@@ -88,7 +88,7 @@ class LocalHub:
             lifespan="off",
             ws="none",
             server_header=False,
-            # some calls of the clients are never retried: do not hang up on them between two requests
+            # The clients do not retry some calls, so a connection stays open between two requests.
             timeout_keep_alive=60,
             timeout_graceful_shutdown=3,
         )
@@ -102,7 +102,7 @@ class LocalHub:
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
     def start(self) -> LocalHub:
-        """Serve in a thread of this process; connections are accepted as soon as this returns."""
+        """Serve in a thread of this process. Connections are accepted as soon as this returns."""
         self._thread = threading.Thread(
             target=self._server.run, kwargs={"sockets": [self._socket]}, name="local-hub", daemon=True
         )
@@ -136,9 +136,9 @@ def serve(
     faults: float = 0.0,
     fault_seed: int = 0,
 ) -> None:
-    """Serve the Hub folder `root` until SIGINT or SIGTERM; first print how clients reach it.
+    """Print the clients' settings, and serve the Hub folder `root` until SIGINT or SIGTERM.
 
-    The arguments are those of `LocalHub`. To be called from the main thread.
+    The arguments are those of `LocalHub`. Call it from the main thread.
 
     Raises:
         MachineError: the folder or the port cannot be used.

@@ -21,11 +21,11 @@ class Site:
     """Open folder of a Hub.
 
     Args:
-        root: the folder; made if it is missing.
-        part_bytes: large files above this size are uploaded in parts of it.
+        root: the folder; created if it is missing.
+        part_bytes: large files above this size are uploaded in parts of this size.
 
     Raises:
-        MachineError: the folder cannot be made or written.
+        MachineError: the folder cannot be created or written.
     """
 
     def __init__(self, root: Path, *, part_bytes: int = DEFAULT_PART_BYTES) -> None:
@@ -36,7 +36,8 @@ class Site:
         except OSError as error:
             raise MachineError(
                 f"the Hub folder {root} cannot be used: {error.strerror or error}",
-                hint="choose a folder you may write to with --root DIR",
+                hint="choose a folder that you may write to: --root DIR",
+                file=str(root),
             ) from error
         try:
             self.users = Users(root, self.temporary)

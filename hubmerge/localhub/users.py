@@ -1,4 +1,4 @@
-"""Users and their permissions: `root/users.json`, made at the first start with one administrator and a random token.
+"""Users and their permissions: `root/users.json`, created at the first start with one administrator and a random token.
 
     {"signing_key": "...", "users": [{"name": "local", "token": "hf_...", "role": "write", "admin": true, "orgs": []}]}
 
@@ -22,7 +22,7 @@ from hubmerge.localhub.refusals import BadCredentials
 
 @dataclass(frozen=True)
 class User:
-    """A person or a program with a token."""
+    """Account with a token."""
 
     name: str
     token: str
@@ -31,7 +31,7 @@ class User:
     orgs: tuple[str, ...] = ()
 
     def owns(self, namespace: str) -> bool:
-        """Return True if private repos of `namespace` are this user's to read."""
+        """Return True if this user may read private repos of `namespace`."""
         return self.admin or namespace == self.name or namespace in self.orgs
 
     def may_write(self, namespace: str) -> bool:
@@ -40,7 +40,7 @@ class User:
 
 
 class Users:
-    """The users of one Hub folder, read once at start."""
+    """Users of a Hub folder, read once at start."""
 
     def __init__(self, root: Path, temporary: TemporaryFolder) -> None:
         path = root / "users.json"
@@ -66,14 +66,15 @@ class Users:
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise MachineError(
                 f"{path} has no valid list of users: {error!r}",
-                hint="correct the file, or move it away: the next start writes a new one",
+                hint=f"correct the file, or let the next start write a new one: mv {path} {path}.old",
+                file=str(path),
             ) from error
 
     def authenticate(self, authorization: str | None) -> User | None:
-        """Find the user of an `Authorization` header; None if there is none.
+        """Return the user of an `Authorization` header, or None if there is no header.
 
         Raises:
-            BadCredentials: the token belongs to nobody.
+            BadCredentials: the token belongs to no user.
         """
         if not authorization:
             return None
@@ -83,10 +84,10 @@ class Users:
                 return user
         raise BadCredentials
 
-    def named(self, name: str) -> User | None:
-        """Find a user by name."""
+    def find(self, name: str) -> User | None:
+        """Return the user of a name, or None if there is none."""
         return next((user for user in self.users if user.name == name), None)
 
     def sign(self, text: str) -> str:
-        """Sign `text`, for addresses that carry their own permission (uploads of large files send no token)."""
+        """Return a signature of `text`, for upload addresses that contain their permission."""
         return hmac.new(self._signing_key, text.encode(), hashlib.sha256).hexdigest()

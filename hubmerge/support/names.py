@@ -1,8 +1,10 @@
-"""Names of published files, of the state branch and of step tags."""
+"""Names of published files, of the state branch, of step tags and of commits."""
 
 from __future__ import annotations
 
 import re
+
+from merge_recipes.references import is_commit as is_commit
 
 REPORT_FILE = "hubmerge.json"
 """The reports of all steps so far."""

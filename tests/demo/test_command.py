@@ -1,4 +1,4 @@
-"""Seeding a Hub, the quickstart recipe, and the command around them."""
+"""Tests of pushing a stream, the quickstart recipe and the demo command."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def stream(tmp_path_factory: pytest.TempPathFactory) -> DemoStream:
     return make_tiny_repos(tmp_path_factory.mktemp("stream"), tasks=["waves"])
 
 
-def test_seeded_repos_load_from_the_hub(stream: DemoStream) -> None:
+def test_pushed_repos_load_from_the_hub(stream: DemoStream) -> None:
     seed_hub(stream, lambda _: None)
     CLIPModel.from_pretrained("hubmerge-demo/tiny-clip")
     CLIPVisionModel.from_pretrained("hubmerge-demo/tiny-clip_waves")
@@ -39,7 +39,7 @@ def test_seeded_repos_load_from_the_hub(stream: DemoStream) -> None:
     assert len(table) == stream.settings.test_images
 
 
-def test_seeding_twice_commits_once(stream: DemoStream, tmp_path: Path) -> None:
+def test_a_second_push_makes_no_commit(stream: DemoStream, tmp_path: Path) -> None:
     lines: list[str] = []
     with LocalHub(tmp_path / "hub") as hub:
         assert seed_hub(stream, lines.append, endpoint=hub.endpoint, token=hub.token) == 3
@@ -51,7 +51,7 @@ def test_seeding_twice_commits_once(stream: DemoStream, tmp_path: Path) -> None:
     assert lines[-1] == "pushed 0 repos, 3 were already there"
 
 
-def test_seeding_mends_what_is_missing_or_other(stream: DemoStream, tmp_path: Path) -> None:
+def test_missing_and_changed_files_are_pushed_again(stream: DemoStream, tmp_path: Path) -> None:
     with LocalHub(tmp_path / "hub") as hub:
         seed_hub(stream, lambda _: None, endpoint=hub.endpoint, token=hub.token)
         api = HfApi(endpoint=hub.endpoint, token=hub.token)
@@ -64,12 +64,12 @@ def test_seeding_mends_what_is_missing_or_other(stream: DemoStream, tmp_path: Pa
     assert sizes["config.json"] == (stream.base.folder / "config.json").stat().st_size
 
 
-def test_a_token_that_is_not_accepted_is_told(stream: DemoStream, tmp_path: Path) -> None:
+def test_an_invalid_token_is_reported(stream: DemoStream, tmp_path: Path) -> None:
     with LocalHub(tmp_path / "hub") as hub, pytest.raises(HubError, match="hubmerge-demo/tiny-clip"):
         seed_hub(stream, lambda _: None, endpoint=hub.endpoint, token="hf_nobody")
 
 
-def test_the_quickstart_recipe_is_the_demos_stream() -> None:
+def test_the_quickstart_recipe_names_the_repos_of_the_stream() -> None:
     path = quickstart_recipe()
     assert path.read_text(encoding="utf-8").startswith("# yaml-language-server: $schema=schema.json\n")
     recipe = load_recipe(path).recipe
@@ -86,14 +86,14 @@ def test_the_quickstart_recipe_is_the_demos_stream() -> None:
 
 
 def test_the_quickstart_recipe_has_no_other_namespace() -> None:
-    """`namespace` replaces it by its name, so every repo must carry it."""
+    """Check the condition for replacing the namespace in the text."""
     recipe = yaml.safe_load(quickstart_recipe().read_text(encoding="utf-8"))
     repos = [recipe["base_model"], recipe["publish"]["repo"], *(entry["model"] for entry in recipe["models"])]
     repos += [task["dataset"]["path"] for task in recipe["evaluate"]["tasks"]]
     assert all(repo.startswith("hubmerge-demo/") for repo in repos)
 
 
-def test_the_embedded_hub_keeps_its_port_while_it_is_free(tmp_path: Path) -> None:
+def test_the_embedded_hub_reuses_its_port_if_it_is_free(tmp_path: Path) -> None:
     with _embedded_hub(tmp_path) as hub:
         first = hub.endpoint
     with _embedded_hub(tmp_path) as hub:
@@ -102,14 +102,14 @@ def test_the_embedded_hub_keeps_its_port_while_it_is_free(tmp_path: Path) -> Non
         assert hub.endpoint != first
 
 
-def test_a_failing_run_keeps_its_status() -> None:
+def test_a_failed_run_determines_the_exit_status() -> None:
     with pytest.raises(HubmergeError, match="status 4") as caught:
         _run([sys.executable, "-c", "raise SystemExit(4)"])
     assert caught.value.exit_code == 4
 
 
 @pytest.mark.slow
-def test_the_whole_demo_on_a_given_hub_twice(tmp_path: Path) -> None:
+def test_the_demo_runs_twice_on_a_given_hub(tmp_path: Path) -> None:
     root = tmp_path / "root"
     command = [sys.executable, "-m", "hubmerge", "demo", "--root", str(root)]
     with LocalHub(tmp_path / "hub") as hub:
@@ -126,4 +126,4 @@ def test_the_whole_demo_on_a_given_hub_twice(tmp_path: Path) -> None:
             assert f"{endpoint}/hubmerge-demo/tiny-clip-8-tasks/tree/{step}" in output
         assert "average accuracy" in output
     assert "reusing the complete stream" in second.stdout
-    assert not (root / "hub").exists(), "an embedded Hub was started all the same"
+    assert not (root / "hub").exists(), "an embedded Hub was started"

@@ -1,4 +1,4 @@
-"""The two language streams: sentences, tiny trainings, and runs of their recipes from end to end."""
+"""Tests of the two language streams: sentences, training, and runs of their recipes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SMALL = LanguagePlan(sentences=64, base_steps=30, task_steps=4)
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_sentences(task: SentenceTask) -> None:
+def test_sentences_are_seeded_and_separate(task: SentenceTask) -> None:
     texts, labels = task.sentences("test", 60, seed=3)
     assert (texts, labels) == task.sentences("test", 60, seed=3)
     assert texts != task.sentences("test", 60, seed=4)[0]
@@ -44,7 +44,7 @@ def test_the_tokenizer_knows_every_word() -> None:
         assert len(tokens) <= tokenizer.model_max_length
 
 
-def test_both_streams_run_from_end_to_end(tmp_path: Path) -> None:
+def test_the_recipes_of_both_streams_run(tmp_path: Path) -> None:
     from transformers import pipeline
 
     said: list[str] = []
@@ -70,8 +70,8 @@ def test_both_streams_run_from_end_to_end(tmp_path: Path) -> None:
     assert "| weather | perplexity |" in card
 
 
-def test_a_merged_writer_scores_as_transformers_tells(tmp_path: Path) -> None:
-    """The first step's merged model is the checkpoint itself: its scores are the checkpoint's own."""
+def test_scores_of_a_writer_equal_those_of_transformers(tmp_path: Path) -> None:
+    """Compare scores of the first step, whose merged model is the checkpoint, with those of transformers."""
     push_language(tmp_path / "made", progress=lambda _: None, plan=SMALL)
     text = (RECIPES / "language-writing.yaml").read_text().partition("publish:")[0]
     path = tmp_path / "recipe.yaml"

@@ -1,4 +1,4 @@
-"""Stand-ins: repos of the right ids and columns, and the paper's recipes run on them from end to end."""
+"""Tests of stand-ins: ids and columns of the repos, and runs of the paper's recipes on them."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_models_of_full_size_run(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", STUDIES, ids=lambda path: str(path.relative_to(RECIPES)))
 def test_studies_of_the_paper_run(path: Path, tmp_path: Path) -> None:
-    """Every variant on its whole stream, over one of the orders."""
+    """Run every variant on its whole stream, in one order."""
     loaded = load_study(path, installed_catalog())
     run_study_and_check(loaded, {"orders": 1}, tmp_path)
 
@@ -83,15 +83,15 @@ def test_the_main_table_of_the_paper_runs_on_two_tasks(tmp_path: Path) -> None:
 
 
 def run_study_and_check(loaded: LoadedStudy, changes: dict[str, object], folder: Path) -> None:
-    """Run a study on stand-ins, and look for every cell and every scored step."""
+    """Run a study on stand-ins, and check every cell and every scored step."""
     push_stand_ins([loaded.recipe.recipe], lambda _: None, images=1, rows=ROWS)
     loaded = replace(loaded, study=loaded.study.model_copy(update=changes))
     results = run_study(loaded, folder / "out", folder / "cache", SilentProgress())
-    wanted = list(cells(loaded.study, len(loaded.recipe.recipe.entries)))
-    assert [(result.label, result.tasks) for result in results] == [(cell.label, cell.tasks) for cell in wanted]
+    expected = list(cells(loaded.study, len(loaded.recipe.recipe.entries)))
+    assert [(result.label, result.tasks) for result in results] == [(cell.label, cell.tasks) for cell in expected]
     assert all(result.accuracies.steps == tuple(range(1, result.tasks + 1)) for result in results)
     table = (folder / "out" / "tables.md").read_text(encoding="utf-8")
-    assert all(f"| {cell.label} | {cell.tasks} | 1 |" in table for cell in wanted)
+    assert all(f"| {cell.label} | {cell.tasks} | 1 |" in table for cell in expected)
 
 
 def test_every_model_of_the_paper_has_the_same_studies() -> None:
@@ -108,7 +108,7 @@ def test_every_model_of_the_paper_has_the_same_studies() -> None:
 
 
 def run_and_check(loaded: LoadedRecipe, folder: Path) -> None:
-    """Run a recipe, and look for every score that it should bring."""
+    """Run a recipe, and check that every score exists."""
     work, out = folder / "work", folder / "out"
     assert main(["run", str(loaded.path), "--work-dir", str(work), "--out", str(out), "--quiet"]) == 0
     report = json.loads((out / "hubmerge.json").read_text())
@@ -143,13 +143,13 @@ def test_datasets_have_the_columns_that_the_tasks_name(repo_name: Callable[..., 
     assert CLASSES["tanganke/sun397"] == 397
 
 
-def test_the_same_stand_in_is_pushed_once(repo_name: Callable[..., str], tmp_path: Path) -> None:
+def test_a_stand_in_of_two_recipes_is_pushed_once(repo_name: Callable[..., str], tmp_path: Path) -> None:
     base, tower = repo_name("base"), repo_name("tower")
     recipe = parse_recipe(f"{{merge_method: opcm, base_model: {base}, models: [{{model: {tower}}}]}}").recipe
     said: list[str] = []
     assert push_stand_ins([recipe, recipe], said.append) == 2
     assert push_stand_ins([recipe], said.append) == 2
-    assert [text.rpartition(": ")[2] for text in said] == ["pushed", "pushed", *["was there already"] * 2]
+    assert [text.rpartition(": ")[2] for text in said] == ["pushed", "pushed", *["already there"] * 2]
     assert "drawn at random" in Path(HfApi().hf_hub_download(tower, "README.md")).read_text()
 
 
@@ -162,17 +162,18 @@ def test_the_public_hub_is_refused(endpoint: str, monkeypatch: pytest.MonkeyPatc
     assert stand_ins_main(arguments) == 3
 
 
-def test_other_hubs_are_not() -> None:
+def test_other_hubs_are_accepted() -> None:
     check_endpoint(os.environ["HF_ENDPOINT"])
     check_endpoint("https://hub.example.org")
 
 
-def test_what_has_no_stand_in(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_and_tasks_without_stand_in_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     unknown = parse_recipe("{merge_method: opcm, base_model: a/b, models: [{model: a/c}]}").recipe
-    with pytest.raises(HubmergeError, match="no sizes are known for 'b'"):
+    with pytest.raises(HubmergeError, match="size of the base model 'b' is not known"):
         list(make_stand_ins(unknown, tmp_path, full=True))
     texts = tasks()["mnist"].model_copy(update={"kind": "text-classification"})
-    with pytest.raises(HubmergeError, match="stand-ins for images only"):
+    with pytest.raises(HubmergeError, match="has no stand-in") as caught:
         write_dataset(tmp_path / "texts", texts, 1, None)
+    assert caught.value.context.repo == texts.dataset.path
     assert stand_ins_main(["--recipe", str(tmp_path / "none.yaml")]) == 2
     assert "the file does not exist" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The written repos: read by the libraries alone, used again when whole, made again when not."""
+"""Tests of the written repos: they load without hubmerge, and are reused if complete."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_towers_are_vision_models_near_the_base(stream: DemoStream) -> None:
     assert (size["height"], size["width"]) == (24, 24)
 
 
-def test_training_sees_what_the_image_processor_gives(stream: DemoStream) -> None:
+def test_training_uses_the_values_of_the_image_processor(stream: DemoStream) -> None:
     processor = AutoImageProcessor.from_pretrained(stream.base.folder)
     images, _ = stream.tasks[0].images("train", 4, seed=0)
     given = processor(images=images, return_tensors="pt")["pixel_values"]
@@ -100,7 +100,7 @@ def test_dataset_loads_with_its_class_names(stream: DemoStream, split: str, tmp_
     assert isinstance(table[0]["image"], Image.Image)
 
 
-def test_cards_name_licence_base_and_dataset(stream: DemoStream) -> None:
+def test_cards_have_license_base_model_and_dataset(stream: DemoStream) -> None:
     for repo in stream.repos():
         card = (DatasetCard if repo.kind == "dataset" else ModelCard).load(repo.folder / "README.md")
         assert card.data.license == "apache-2.0"
@@ -110,7 +110,7 @@ def test_cards_name_licence_base_and_dataset(stream: DemoStream) -> None:
     assert "scikit-learn" in tower.content
 
 
-def test_repo_names(stream: DemoStream) -> None:
+def test_repos_have_the_names_of_the_stream(stream: DemoStream) -> None:
     assert [repo.repo for repo in stream.repos()] == [
         "hubmerge-demo/tiny-clip",
         "hubmerge-demo/tiny-clip_shapes",
@@ -129,7 +129,7 @@ def test_every_word_of_every_prompt_is_one_token() -> None:
     assert tokenizer.decode(unknown["input_ids"], skip_special_tokens=True) == "zebra quux"
 
 
-def test_tokenizer_is_the_same_for_any_order_and_after_saving(stream: DemoStream) -> None:
+def test_tokenizer_does_not_depend_on_order_or_saving(stream: DemoStream) -> None:
     prompts = [prompt for task in TASKS for prompt in task.prompts]
     forwards, backwards = make_tokenizer(prompts), make_tokenizer(prompts[::-1])
     read = AutoTokenizer.from_pretrained(stream.base.folder)
@@ -137,7 +137,7 @@ def test_tokenizer_is_the_same_for_any_order_and_after_saving(stream: DemoStream
     assert forwards(prompts)["input_ids"] == backwards(prompts)["input_ids"] == read(prompts)["input_ids"]
 
 
-def test_same_seed_gives_the_same_files(tmp_path: Path) -> None:
+def test_a_seed_determines_the_files(tmp_path: Path) -> None:
     one, two, other = (
         make_tiny_repos(tmp_path / name, tasks=1, seed=seed) for name, seed in (("one", 5), ("two", 5), ("other", 6))
     )
@@ -146,7 +146,7 @@ def test_same_seed_gives_the_same_files(tmp_path: Path) -> None:
     assert weights != (other.base.folder / "model.safetensors").read_bytes()
 
 
-def test_a_complete_stream_is_used_again(tmp_path: Path) -> None:
+def test_a_complete_stream_is_reused(tmp_path: Path) -> None:
     stream = make_tiny_repos(tmp_path, tasks=1)
     weights = stream.base.folder / "model.safetensors"
     written = weights.stat().st_mtime_ns
@@ -155,7 +155,7 @@ def test_a_complete_stream_is_used_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["no marker", "torn marker", "changed weights", "missing file", "other seed"])
-def test_a_stream_that_is_not_whole_is_made_again(tmp_path: Path, damage: str) -> None:
+def test_an_incomplete_stream_is_replaced(tmp_path: Path, damage: str) -> None:
     stream = make_tiny_repos(tmp_path, tasks=1)
     whole = contents(tmp_path)
     weights = stream.base.folder / "model.safetensors"

@@ -1,4 +1,4 @@
-"""Training, kept short: it learns, the same seed gives the same bytes, and only the vision tower is fine-tuned."""
+"""Tests of a short training: accuracy, seeds, and the weights that fine-tuning changes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hubmerge.demo import train_stream, training
 from hubmerge.demo.make_stream import make_stream
 from hubmerge.demo.plan import TrainingPlan
 from hubmerge.demo.stream import DemoStream
-from hubmerge.demo.tasks import tasks_named
+from hubmerge.demo.tasks import find_tasks
 
 SHORT = TrainingPlan(base_tasks=("shapes", "gradients"), base_images=160, base_steps=60, task_images=96, task_steps=12)
 
@@ -21,27 +21,27 @@ TASKS = ("gradients", "slants")
 
 
 @pytest.fixture(scope="module")
-def told() -> list[str]:
+def lines() -> list[str]:
     return []
 
 
 @pytest.fixture(scope="module")
-def stream(tmp_path_factory: pytest.TempPathFactory, told: list[str]) -> DemoStream:
+def stream(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> DemoStream:
     folder = tmp_path_factory.mktemp("trained")
-    return make_stream(folder, 0, TASKS, told.append, plan=SHORT)
+    return make_stream(folder, 0, TASKS, lines.append, plan=SHORT)
 
 
-def test_progress_is_told(stream: DemoStream, told: list[str]) -> None:
+def test_progress_is_reported(stream: DemoStream, lines: list[str]) -> None:
     assert stream.is_complete()
-    assert any("step 60 of 60" in line for line in told)
-    assert any(line.startswith("fine-tuned gradients (") for line in told)
-    assert told[-1].startswith("mean accuracy")
+    assert any("step 60 of 60" in line for line in lines)
+    assert any(line.startswith("fine-tuned gradients (") for line in lines)
+    assert lines[-1].startswith("mean accuracy")
 
 
 def test_the_base_learned(stream: DemoStream) -> None:
     model = CLIPModel.from_pretrained(stream.base.folder)
     tokenizer = AutoTokenizer.from_pretrained(stream.base.folder)
-    (task,) = tasks_named(["gradients"])
+    (task,) = find_tasks(["gradients"])
     images, labels = task.images("plain", 80, seed=99)
     with torch.no_grad():
         texts = training.text_features(model, tokenizer(task.prompts, padding=True, return_tensors="pt"))
@@ -50,7 +50,7 @@ def test_the_base_learned(stream: DemoStream) -> None:
     assert right > 0.5, "five sides, so a fifth is chance"
 
 
-def test_in_one_process_the_bytes_are_the_same(
+def test_the_number_of_processes_does_not_change_the_bytes(
     stream: DemoStream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_stream, "PROCESSES", 1)
@@ -61,12 +61,12 @@ def test_in_one_process_the_bytes_are_the_same(
                 assert path.read_bytes() == (second.folder / path.relative_to(first.folder)).read_bytes(), path
 
 
-def test_fine_tuning_moves_the_vision_tower_alone(stream: DemoStream) -> None:
+def test_fine_tuning_changes_only_the_vision_tower(stream: DemoStream) -> None:
     base = CLIPModel.from_pretrained(stream.base.folder)
     tokenizer = AutoTokenizer.from_pretrained(stream.base.folder)
     before = {name: value.clone() for name, value in base.state_dict().items()}
-    (task,) = tasks_named(["gradients"])
-    with training.threads(1):  # as the stream was made: sums depend on how many threads share them
+    (task,) = find_tasks(["gradients"])
+    with training.threads(1):  # As in the training: sums depend on the number of threads.
         tuned = training.fine_tune(base, tokenizer, task, 0, SHORT)
     moved = {name for name, value in tuned.state_dict().items() if not torch.equal(value, before[name])}
     assert moved
@@ -79,7 +79,7 @@ def test_fine_tuning_moves_the_vision_tower_alone(stream: DemoStream) -> None:
         assert torch.equal(found, value)
 
 
-def test_thread_count_is_given_back() -> None:
+def test_the_number_of_threads_is_restored() -> None:
     before = torch.get_num_threads()
     with training.threads(1):
         assert torch.get_num_threads() == 1

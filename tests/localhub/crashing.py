@@ -1,7 +1,7 @@
-"""Kill a piece of work before its first change to the disk, before its second, and so on until it gets through.
+"""Kill a process before its first change to the disk, before its second, and so on until it completes.
 
-`python -m tests.localhub.crashing FOLDER` prints how many times it was killed. Every time, the Hub must be whole and
-show either all of a change or nothing of it.
+`python -m tests.localhub.crashing FOLDER` prints the number of kills. After each, the Hub must be intact and contain
+all of a change or nothing.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ LARGE = b"large" * 1000
 
 def large_file(site: Site) -> FileEntry:
     """Upload a large file."""
-    incoming = site.store.receive()
-    incoming.write(LARGE)
+    received = site.store.receive()
+    received.write(LARGE)
     sha256 = hashlib.sha256(LARGE).hexdigest()
-    site.store.keep(incoming, sha256, len(LARGE))
+    site.store.keep(received, sha256, len(LARGE))
     return FileEntry.large(sha256, len(LARGE))
 
 
 def work(root: Path) -> None:
-    """Do one of everything."""
+    """Run each kind of change once."""
     site = Site(root)
     old = site.registry.find("model", "local/old")
     assert old is not None
@@ -60,7 +60,7 @@ def work(root: Path) -> None:
 
 
 def die_before(step: int) -> None:
-    """Kill this process just before its change number `step` (from 0) to the disk."""
+    """Kill this process before change number `step` (from 0) to the disk."""
     steps = count()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
@@ -72,7 +72,7 @@ def die_before(step: int) -> None:
 
 
 def check(root: Path) -> None:
-    """Whole, and every change all or nothing."""
+    """Check that the Hub is intact, and that it contains all of each change or nothing."""
     lengths = check_whole(root)
     assert ("local/old" in lengths) != ("local/moved" in lengths), lengths
     site = Site(root)
@@ -88,8 +88,8 @@ def check(root: Path) -> None:
 
 
 def main(folder: Path) -> int:
-    """Kill at every step; give the number of steps."""
-    # what a killed process wrote is in the kernel's hands; waiting for the disk only guards against a power cut
+    """Kill at every step, and return the number of steps."""
+    # The kernel keeps what a killed process wrote; fsync matters only for power failures.
     os.fsync = lambda _: None  # type: ignore[assignment]
     start = folder / "start"
     site = Site(start)

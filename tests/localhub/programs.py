@@ -1,4 +1,4 @@
-"""The embedded Hub as a program of its own."""
+"""Embedded Hub as a separate program."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 @contextmanager
 def server(root: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
-    """Run a Hub as a program of its own; give it, its endpoint and its token."""
+    """Run a Hub as a separate program, and yield its process, endpoint and token."""
     process = subprocess.Popen(
         [sys.executable, "-m", "hubmerge.localhub", "--root", str(root)],
         stdout=subprocess.PIPE,

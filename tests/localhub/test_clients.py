@@ -1,4 +1,4 @@
-"""The libraries people use a Hub with, unmodified."""
+"""Tests with unmodified client libraries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Names = Callable[..., str]
 HF = Path(sys.executable).with_name("hf")
 
 
-def test_models_go_up_and_come_back_through_transformers(repo_name: Names, tmp_path: Path) -> None:
+def test_transformers_pushes_and_loads_models(repo_name: Names, tmp_path: Path) -> None:
     from transformers import BertConfig, BertModel
 
     torch.manual_seed(0)
@@ -40,7 +40,7 @@ def test_models_go_up_and_come_back_through_transformers(repo_name: Names, tmp_p
     assert set(metadata.weight_map) == set(model.state_dict())
 
 
-def test_datasets_go_up_and_come_back_through_datasets(repo_name: Names, tmp_path: Path) -> None:
+def test_datasets_pushes_and_loads_datasets(repo_name: Names, tmp_path: Path) -> None:
     from datasets import Dataset, DatasetDict, load_dataset
 
     name = repo_name("digits")
@@ -75,7 +75,7 @@ def test_image_folders_load_as_datasets(repo_name: Names, tmp_path: Path) -> Non
     assert loaded[0]["image"].size == (4, 4)
 
 
-def test_file_system(repo_name: Names) -> None:
+def test_the_file_system_reads_and_writes_files(repo_name: Names) -> None:
     name = HfApi().create_repo(repo_name()).repo_id
     system = HfFileSystem()
     with system.open(f"{name}/data/notes.txt", "w") as file:
@@ -92,7 +92,7 @@ def test_file_system(repo_name: Names) -> None:
     assert not system.exists(f"{name}/data/notes.txt")
 
 
-def test_cards(repo_name: Names) -> None:
+def test_cards_are_pushed_and_loaded(repo_name: Names) -> None:
     name = HfApi().create_repo(repo_name()).repo_id
     data = ModelCardData(license="mit", base_model=["local/base"], tags=["merge"])
     ModelCard.from_template(data, model_id=name).push_to_hub(name)
@@ -110,7 +110,7 @@ def hf(*arguments: str, cwd: Path) -> str:
     return done.stdout
 
 
-def test_the_hf_command(local_hub: LocalHub, repo_name: Names, tmp_path: Path) -> None:
+def test_the_hf_command_uploads_and_downloads(local_hub: LocalHub, repo_name: Names, tmp_path: Path) -> None:
     name = repo_name("cli")
     assert "local" in hf("auth", "whoami", cwd=tmp_path)
     (tmp_path / "up").mkdir()

@@ -34,7 +34,7 @@ def test_the_environment_chooses_this_hub(api: HfApi, local_hub: LocalHub) -> No
     assert api.whoami()["name"] == "local"
 
 
-def test_create_repo_twice(api: HfApi, repo_name: Names) -> None:
+def test_a_repo_cannot_be_created_twice(api: HfApi, repo_name: Names) -> None:
     name = repo_name()
     url = api.create_repo(name)
     assert (url.repo_id, url.repo_type) == (name, "model")
@@ -45,7 +45,7 @@ def test_create_repo_twice(api: HfApi, repo_name: Names) -> None:
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset", "space"])
-def test_a_folder_goes_up_and_comes_down_unchanged(api: HfApi, repo_name: Names, tmp_path: Path, kind: str) -> None:
+def test_an_uploaded_folder_is_downloaded_unchanged(api: HfApi, repo_name: Names, tmp_path: Path, kind: str) -> None:
     name = api.create_repo(repo_name(), repo_type=kind, space_sdk="static" if kind == "space" else None).repo_id
     files = {
         "README.md": b"---\nlicense: mit\n---\n# Hello\n",
@@ -103,7 +103,7 @@ def test_a_moved_parent_is_refused_and_changes_nothing(api: HfApi, repo: str) ->
     assert api.model_info(repo).sha == head.oid
 
 
-def test_tags_and_branches(api: HfApi, repo: str) -> None:
+def test_tags_and_branches_are_created_and_deleted(api: HfApi, repo: str) -> None:
     start = api.model_info(repo).sha
     api.create_branch(repo, branch="dev/x")
     head = api.create_commit(
@@ -125,7 +125,7 @@ def test_tags_and_branches(api: HfApi, repo: str) -> None:
     assert api.model_info(repo, revision=head.oid).sha == head.oid
 
 
-def test_what_is_missing_is_named(api: HfApi, repo: str, repo_name: Names) -> None:
+def test_missing_things_raise_the_errors_of_the_client(api: HfApi, repo: str, repo_name: Names) -> None:
     with pytest.raises(RepositoryNotFoundError):
         api.model_info(repo_name())
     with pytest.raises(RevisionNotFoundError):

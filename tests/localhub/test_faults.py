@@ -1,4 +1,4 @@
-"""A slow and failing Hub, on purpose."""
+"""Tests of simulated slowness and faults."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.localhub import LocalHub
-from hubmerge.localhub.faults import PASSING, Fault, Faults
+from hubmerge.localhub.faults import TRANSIENT, Fault, Faults
 
 LARGE = bytes(range(256)) * 4000
 
@@ -21,17 +21,17 @@ async def nothing(*_: object) -> None:
     """Stand in for an application that is never called."""
 
 
-def test_the_seed_decides() -> None:
+def test_the_seed_determines_the_faults() -> None:
     first, again, other = Faults(nothing, 0.3, 1), Faults(nothing, 0.3, 1), Faults(nothing, 0.3, 2)
     drawn = [first.draw() for _ in range(2000)]
     assert drawn == [again.draw() for _ in range(2000)]
     assert drawn != [other.draw() for _ in range(2000)]
     counts = Counter(drawn)
     assert 500 < 2000 - counts.pop(None) < 700
-    assert set(counts) == set(PASSING)
+    assert set(counts) == set(TRANSIENT)
 
 
-def test_a_commit_that_is_refused_and_a_token_that_expired(tmp_path: Path) -> None:
+def test_refused_commits_and_expired_tokens_reach_the_client(tmp_path: Path) -> None:
     with LocalHub(tmp_path) as hub:
         api = HfApi(hub.endpoint, token=hub.token)
         api.create_repo("local/model")
@@ -48,7 +48,7 @@ def test_a_commit_that_is_refused_and_a_token_that_expired(tmp_path: Path) -> No
         assert [commit.title for commit in api.list_repo_commits("local/model")] == ["initial commit"]
 
 
-def test_every_fault_as_a_client_sees_it(tmp_path: Path) -> None:
+def test_each_fault_reaches_the_client(tmp_path: Path) -> None:
     with LocalHub(tmp_path) as hub:
         api = HfApi(hub.endpoint, token=hub.token)
         api.create_repo("local/model")
@@ -78,7 +78,7 @@ def test_every_fault_as_a_client_sees_it(tmp_path: Path) -> None:
     assert set(seen) == {"429", "500", "503", "dropped", "short", "slow"}
 
 
-def test_a_lost_answer_does_not_undo_the_commit(tmp_path: Path) -> None:
+def test_a_commit_stays_if_its_answer_is_lost(tmp_path: Path) -> None:
     with LocalHub(tmp_path) as hub:
         HfApi(hub.endpoint, token=hub.token).create_repo("local/model")
     with LocalHub(tmp_path, faults=0.15, fault_seed=11) as hub:
@@ -89,7 +89,7 @@ def test_a_lost_answer_does_not_undo_the_commit(tmp_path: Path) -> None:
                 done = api.create_commit(
                     "local/model", [CommitOperationAdd(f"{number}.txt", b"x")], commit_message=f"{number}"
                 )
-            except Exception:  # each of the clients' layers has errors of its own
+            except Exception:  # Each layer of the client has its own errors.
                 failed += 1
             else:
                 acknowledged.append(done.oid)
@@ -101,7 +101,7 @@ def test_a_lost_answer_does_not_undo_the_commit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("direction", ["up", "down"])
-def test_the_line_is_as_slow_as_asked(tmp_path: Path, direction: str) -> None:
+def test_the_throttle_limits_the_bandwidth(tmp_path: Path, direction: str) -> None:
     with LocalHub(tmp_path / "hub", throttle=2.0) as hub:
         api = HfApi(hub.endpoint, token=hub.token)
         api.create_repo("local/model")

@@ -1,4 +1,4 @@
-"""Lists of repos, their filters and pages, and collections."""
+"""Tests of lists of repos, filters, pages and collections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def api(hub: LocalHub) -> HfApi:
     return HfApi(hub.endpoint, token=hub.token)
 
 
-def test_filters(api: HfApi) -> None:
+def test_lists_are_filtered(api: HfApi) -> None:
     def ids(**query: object) -> list[str]:
         return [info.id for info in api.list_models(**query)]  # type: ignore[arg-type]
 
@@ -56,7 +56,7 @@ def test_filters(api: HfApi) -> None:
     assert list(api.list_spaces()) == []
 
 
-def test_pages_follow_each_other(api: HfApi, hub: LocalHub) -> None:
+def test_pages_have_the_address_of_the_next_page(api: HfApi, hub: LocalHub) -> None:
     from huggingface_hub.utils._pagination import paginate
 
     pages = paginate(f"{hub.endpoint}/api/models", params={"limit": 3, "search": "clip"}, headers={})
@@ -66,7 +66,7 @@ def test_pages_follow_each_other(api: HfApi, hub: LocalHub) -> None:
     assert len(list(api.list_models(limit=2))) == 2
 
 
-def test_what_a_description_says(api: HfApi) -> None:
+def test_a_description_has_tags_card_and_parameters(api: HfApi) -> None:
     info = api.model_info("ann/clip-b", files_metadata=True)
     assert info.pipeline_tag == "zero-shot-image-classification"
     assert info.card_data is not None
@@ -81,13 +81,13 @@ def test_what_a_description_says(api: HfApi) -> None:
     assert [item.rfilename for item in listed.siblings or []] == [".gitattributes", "README.md"]
 
 
-def test_cards_are_checked(api: HfApi) -> None:
+def test_invalid_cards_are_refused(api: HfApi) -> None:
     with pytest.raises(ValueError, match="Invalid metadata"):
         api.upload_file(path_or_fileobj=b"---\nlicense: [mit\n---\n", path_in_repo="README.md", repo_id="ann/other")
     assert ModelCard(CARD).data.to_dict()["license"] == "mit"
 
 
-def test_collections(api: HfApi, hub: LocalHub) -> None:
+def test_collections_are_created_changed_and_deleted(api: HfApi, hub: LocalHub) -> None:
     made = api.create_collection("Merged Models!", namespace="ann", description="All of them")
     assert made.slug.startswith("ann/merged-models-")
     assert api.create_collection("Merged Models!", namespace="ann", exists_ok=True).slug == made.slug

@@ -1,4 +1,4 @@
-"""The pages people open in a browser."""
+"""Tests of the pages for browsers."""
 
 from __future__ import annotations
 
@@ -91,13 +91,13 @@ def test_the_first_page_lists_repos_of_every_kind(local_hub: LocalHub, api: HfAp
     assert f"/datasets/{dataset}/resolve/main/.gitattributes" in links(page(local_hub, f"/datasets/{dataset}"))
 
 
-def test_an_empty_hub_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_page_of_an_empty_hub_lists_no_repos(tmp_path_factory: pytest.TempPathFactory) -> None:
     with LocalHub(tmp_path_factory.mktemp("hub")) as hub:
-        assert "no repos" in page(hub, "/")
+        assert "no public repos" in page(hub, "/")
 
 
 @pytest.mark.parametrize("path", ["", "/", "/tree/main", "/tree/step-08", "/tree/refs%2Ftags%2Fstep-08"])
-def test_a_repo_at_its_branch_and_tag(local_hub: LocalHub, api: HfApi, repo: str, path: str) -> None:
+def test_a_repo_is_shown_at_a_branch_and_a_tag(local_hub: LocalHub, api: HfApi, repo: str, path: str) -> None:
     text = page(local_hub, f"/{repo}{path}")
     assert str(api.model_info(repo).sha) in text
     assert "Step 8 &amp; last" in text
@@ -108,7 +108,7 @@ def test_a_repo_at_its_branch_and_tag(local_hub: LocalHub, api: HfApi, repo: str
     assert f'href="/{repo}/tree/{revision.removeprefix("refs%2Ftags%2F")}" aria-current="page"' in text
 
 
-def test_the_card_is_rendered_and_its_addresses_lead_to_the_files(local_hub: LocalHub, repo: str) -> None:
+def test_relative_addresses_of_a_card_resolve_to_files(local_hub: LocalHub, repo: str) -> None:
     text = page(local_hub, f"/{repo}/tree/step-08")
     assert "<h1>Merged <em>model</em></h1>" in text
     assert '<td style="text-align:right">81.2</td>' in text
@@ -122,7 +122,7 @@ def test_the_card_is_rendered_and_its_addresses_lead_to_the_files(local_hub: Loc
     assert ask(local_hub, f"/{repo}/resolve/step-08/plots/scores.png")[:2] == (200, "image/png")
 
 
-def test_a_repo_at_a_commit_and_at_revisions_with_slashes(local_hub: LocalHub, api: HfApi, repo: str) -> None:
+def test_a_repo_is_shown_at_a_commit_and_at_revisions_with_slashes(local_hub: LocalHub, api: HfApi, repo: str) -> None:
     earlier = str(api.model_info(repo).sha)
     api.create_branch(repo, branch="dev/x")
     later = api.upload_file(
@@ -144,7 +144,7 @@ def test_a_repo_at_a_commit_and_at_revisions_with_slashes(local_hub: LocalHub, a
             assert ask(local_hub, target)[0] == 200, target
 
 
-def test_a_folder(local_hub: LocalHub, repo: str) -> None:
+def test_a_folder_is_listed(local_hub: LocalHub, repo: str) -> None:
     assert f"/{repo}/tree/step-08/plots" in links(page(local_hub, f"/{repo}/tree/step-08"))
     text = page(local_hub, f"/{repo}/tree/step-08/plots")
     assert f"/{repo}/resolve/step-08/plots/scores.png" in links(text)
@@ -153,7 +153,7 @@ def test_a_folder(local_hub: LocalHub, repo: str) -> None:
     assert f"/{repo}/resolve/step-08/notes.txt" in links(page(local_hub, f"/{repo}/tree/step-08/notes.txt", 404))
 
 
-def test_a_hostile_card_stays_text(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
+def test_html_and_scripts_of_a_card_are_escaped(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
     name = api.create_repo(repo_name()).repo_id
     files = [CommitOperationAdd("README.md", HOSTILE.encode()), CommitOperationAdd("<script>'\"&.txt", b"x")]
     api.create_commit(name, files, commit_message="<script>alert('title')</script>")
@@ -169,14 +169,14 @@ def test_a_hostile_card_stays_text(local_hub: LocalHub, api: HfApi, repo_name: N
     assert f"/{name}/resolve/main/%3Cscript%3E%27%22%26.txt" in links(text)
 
 
-def test_pages_may_run_nothing(local_hub: LocalHub, repo: str) -> None:
+def test_the_content_security_policy_forbids_scripts(local_hub: LocalHub, repo: str) -> None:
     with urllib.request.urlopen(f"{local_hub.endpoint}/{repo}", timeout=30) as answer:
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert local_hub.token not in answer.read().decode()
 
 
-def test_what_is_missing_is_named_with_what_there_is(local_hub: LocalHub, repo: str) -> None:
+def test_pages_for_missing_things_list_existing_ones(local_hub: LocalHub, repo: str) -> None:
     text = page(local_hub, "/local/never-made%3Cb%3E", 404)
     assert "local/never-made&lt;b&gt;" in text
     assert f"/{repo}" in links(text)
@@ -187,7 +187,7 @@ def test_what_is_missing_is_named_with_what_there_is(local_hub: LocalHub, repo: 
     assert "/some/thing/else" in page(local_hub, "/some/thing/else", 404)
 
 
-def test_a_private_repo_reads_as_missing(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
+def test_a_private_repo_appears_missing(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
     name = api.create_repo(repo_name("secret"), private=True).repo_id
     api.upload_file(path_or_fileobj=b"# hidden words", path_in_repo="README.md", repo_id=name)
     never = page(local_hub, "/local/never-made/tree/main", 404)
@@ -201,7 +201,7 @@ def test_a_private_repo_reads_as_missing(local_hub: LocalHub, api: HfApi, repo_n
     assert "hf_nobody" not in text
 
 
-def test_the_card_of_a_gated_repo_is_kept_back(local_hub: LocalHub, api: HfApi, repo: str) -> None:
+def test_the_card_of_a_gated_repo_is_not_shown(local_hub: LocalHub, api: HfApi, repo: str) -> None:
     api.update_repo_settings(repo, gated="manual")
     text = page(local_hub, f"/{repo}")
     assert "notes.txt" in text
@@ -210,7 +210,7 @@ def test_the_card_of_a_gated_repo_is_kept_back(local_hub: LocalHub, api: HfApi, 
     assert "apache-2.0" not in text
 
 
-def test_cards_that_cannot_be_read(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
+def test_invalid_cards_do_not_break_the_page(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
     name = api.create_repo(repo_name()).repo_id
     repository = local_hub.site.registry.find("model", name)
     assert repository is not None
@@ -240,7 +240,7 @@ def test_cards_that_cannot_be_read(local_hub: LocalHub, api: HfApi, repo_name: N
         ("POST", "/local/never-made"),
     ],
 )
-def test_programs_are_answered_as_before(local_hub: LocalHub, method: str, path: str) -> None:
+def test_addresses_for_programs_answer_json(local_hub: LocalHub, method: str, path: str) -> None:
     status, media_type, text = ask(local_hub, path, method)
     assert status == (401 if "never-made" in path and method == "GET" else 404)
     assert media_type == "application/json"
@@ -250,7 +250,7 @@ def test_programs_are_answered_as_before(local_hub: LocalHub, method: str, path:
     assert ask(local_hub, "/", "HEAD")[::2] == (200, "")
 
 
-def test_a_card_may_fold_parts_away_and_use_no_other_html() -> None:
+def test_foldable_sections_are_the_only_html_of_a_card() -> None:
     from hubmerge.localhub.web.cards import render_markdown
 
     folded = "<details>\n<summary><code>a.yaml</code>, as it was</summary>\n\n**x**\n\n</details>\n"

@@ -1,4 +1,4 @@
-"""Several users on one Hub: who may see, read and change what, and how the clients are told."""
+"""Tests of permissions with several users."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def status_of(error: HfHubHTTPError) -> int:
     return error.response.status_code
 
 
-def test_names_tokens_and_orgs(people: People, hub: LocalHub) -> None:
+def test_tokens_identify_users_and_orgs(people: People, hub: LocalHub) -> None:
     assert people.ann.whoami()["orgs"][0]["name"] == "team"
     assert people.eve.whoami()["auth"]["accessToken"]["role"] == "read"
     with pytest.raises(HfHubHTTPError) as caught:
@@ -79,7 +79,7 @@ def test_only_the_owner_writes(people: People) -> None:
     assert people.ann.create_repo("team/shared").repo_id == "team/shared"
 
 
-def test_private_repos_do_not_exist_for_others(people: People, tmp_path: Path) -> None:
+def test_private_repos_appear_missing_to_other_users(people: People, tmp_path: Path) -> None:
     repo = people.ann.create_repo("ann/secret", private=True, repo_type="dataset").repo_id
     people.ann.upload_file(path_or_fileobj=b"hidden", path_in_repo="a.txt", repo_id=repo, repo_type="dataset")
     for other, expected in ((people.bob, 404), (people.nobody, 401)):
@@ -97,7 +97,7 @@ def test_private_repos_do_not_exist_for_others(people: People, tmp_path: Path) -
     assert Path(path).read_bytes() == b"hidden"
 
 
-def test_gated_repos_open_on_request(people: People, tmp_path: Path) -> None:
+def test_gated_repos_are_readable_after_an_accepted_request(people: People, tmp_path: Path) -> None:
     repo = people.ann.create_repo("ann/gated").repo_id
     people.ann.upload_file(path_or_fileobj=b"inside", path_in_repo="a.txt", repo_id=repo)
     people.ann.update_repo_settings(repo, gated="manual")
@@ -120,7 +120,7 @@ def test_gated_repos_open_on_request(people: People, tmp_path: Path) -> None:
     people.nobody.auth_check(repo)
 
 
-def test_delete_and_move(people: People) -> None:
+def test_owners_delete_and_move_repos(people: People) -> None:
     repo = people.ann.create_repo("ann/here").repo_id
     commit = people.ann.upload_file(path_or_fileobj=b"x", path_in_repo="a.txt", repo_id=repo)
     people.ann.create_repo("ann/taken")
@@ -139,6 +139,6 @@ def test_delete_and_move(people: People) -> None:
         people.ann.delete_repo("team/there")
 
 
-def test_no_token_is_written_but_in_the_users_file(hub: LocalHub) -> None:
+def test_only_the_users_file_contains_tokens(hub: LocalHub) -> None:
     holders = {path.name for path in hub.site.root.rglob("*") if path.is_file() and b"hf_ann" in path.read_bytes()}
     assert holders == {"users.json"}

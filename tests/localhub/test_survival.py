@@ -1,4 +1,4 @@
-"""The server is killed with SIGKILL at random moments while clients commit; no repo is ever torn."""
+"""Tests of crashes and concurrency: the server is killed while clients commit, and every repo stays intact."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from hubmerge.errors import MachineError
 from hubmerge.localhub import LocalHub
 from hubmerge.localhub.durable import TemporaryFolder, locked
 from tests.localhub.programs import server
@@ -22,7 +23,7 @@ from tests.localhub.wholeness import check_whole
 WRITER = Path(__file__).with_name("writer.py")
 
 
-def test_killed_at_random_moments(tmp_path: Path) -> None:
+def test_repos_stay_intact_when_the_server_is_killed_at_random_moments(tmp_path: Path) -> None:
     random = Random(20)
     for number in range(4):
         with server(tmp_path) as (process, endpoint, token):
@@ -38,7 +39,7 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
             process.send_signal(signal.SIGKILL)
             process.wait()
             writer.kill()
-            # the last line may be cut by the kill
+            # The kill may truncate the last line.
             acknowledged = [line.split() for line in [first, *writer.stdout.read().split("\n")[:-1]]]
             writer.wait()
             writer.stdout.close()
@@ -53,8 +54,8 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_killed_at_every_single_step(tmp_path: Path) -> None:
-    """Creation, commit, tag, move and deletion, each killed before every one of its changes to the disk."""
+def test_repos_stay_intact_when_the_process_is_killed_before_any_change(tmp_path: Path) -> None:
+    """Kill creation, commit, tag, move and deletion before each of their changes to the disk."""
     done = subprocess.run(
         [sys.executable, "-m", "tests.localhub.crashing", str(tmp_path)],
         cwd=Path(__file__).parents[2],
@@ -66,7 +67,7 @@ def test_killed_at_every_single_step(tmp_path: Path) -> None:
     assert int(done.stdout) > 60
 
 
-def test_what_dead_servers_left_is_swept_and_the_living_are_left_alone(tmp_path: Path) -> None:
+def test_temporary_folders_of_ended_servers_are_removed(tmp_path: Path) -> None:
     living = TemporaryFolder(tmp_path)
     (living.folder / "half").write_bytes(b"x")
     dead = tmp_path / "tmp" / "1-dead"
@@ -82,7 +83,7 @@ def test_what_dead_servers_left_is_swept_and_the_living_are_left_alone(tmp_path:
 
 
 def test_threads_of_one_process_exclude_each_other(tmp_path: Path) -> None:
-    """Sixteen threads read a number, wait and write the next one, each under the lock."""
+    """Let 16 threads increment a number in a file, each under the lock."""
     number = tmp_path / "number"
     number.write_text("0", encoding="ascii")
 
@@ -130,7 +131,7 @@ def test_two_servers_on_one_folder_lose_no_commit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_the_program_tells_how_to_reach_it_and_ends_when_told(tmp_path: Path, stop: signal.Signals) -> None:
+def test_the_program_prints_its_endpoint_and_ends_on_a_signal(tmp_path: Path, stop: signal.Signals) -> None:
     with server(tmp_path) as (process, endpoint, token):
         assert endpoint.startswith("http://127.0.0.1:")
         assert HfApi(endpoint, token=token).whoami()["name"] == "local"
@@ -142,7 +143,7 @@ def test_the_program_tells_how_to_reach_it_and_ends_when_told(tmp_path: Path, st
     assert (tmp_path / "users.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_starting_is_quick_and_imports_no_client() -> None:
+def test_starting_imports_no_client() -> None:
     program = (
         "import time, sys; start = time.process_time(); import hubmerge.localhub;"
         "print(time.process_time() - start);"
@@ -155,7 +156,7 @@ def test_starting_is_quick_and_imports_no_client() -> None:
     assert imported == "[]"
 
 
-def test_files_pass_through_without_filling_the_memory(tmp_path: Path) -> None:
+def test_large_files_are_streamed(tmp_path: Path) -> None:
     large = tmp_path / "large.bin"
     with large.open("wb") as file:
         file.truncate(200_000_000)
@@ -170,8 +171,19 @@ def test_files_pass_through_without_filling_the_memory(tmp_path: Path) -> None:
 
 
 def peak_bytes(process: int) -> int:
-    """Return the peak memory of a process, as Linux counts it."""
+    """Return the peak resident memory of a process in bytes."""
     status = Path(f"/proc/{process}/status")
     if not status.exists():
         pytest.skip("only Linux tells the peak memory of another process")
     return int(next(line for line in status.read_text().splitlines() if "VmHWM" in line).split()[1]) * 1024
+
+
+def test_folders_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    file, users = tmp_path / "file", tmp_path / "hub" / "users.json"
+    file.write_text("")
+    users.parent.mkdir()
+    users.write_text('{"users": []}')
+    for root, place in ((file, file), (users.parent, users)):
+        with pytest.raises(MachineError) as caught:
+            LocalHub(root)
+        assert caught.value.context.file == str(place)

@@ -1,4 +1,4 @@
-"""Bytes up and down: large files whole and in parts, ranges, and what is refused."""
+"""Tests of uploads and downloads: large files, parts, ranges, commits and refused requests."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def repo(api: HfApi, repo_name: Callable[..., str]) -> str:
 def ask(
     hub: LocalHub, method: str, address: str, body: bytes | None = None, headers: dict[str, str] | None = None
 ) -> tuple[int, dict[str, str], bytes]:
-    """Ask as no client would."""
+    """Send a request without a client library."""
     if not address.startswith("http"):
         address = hub.endpoint + address
     request = urllib.request.Request(address, data=body, method=method)
@@ -55,7 +55,7 @@ def ask(
 
 
 @pytest.mark.parametrize("size", [PART_BYTES - 1, PART_BYTES, PART_BYTES + 1, 3 * PART_BYTES, 3 * PART_BYTES + 17])
-def test_large_files_in_parts(api: HfApi, hub: LocalHub, repo: str, size: int, tmp_path: Path) -> None:
+def test_large_files_are_uploaded_in_parts(api: HfApi, hub: LocalHub, repo: str, size: int, tmp_path: Path) -> None:
     content = Random(size).randbytes(size)
     api.upload_file(path_or_fileobj=content, path_in_repo="model.safetensors", repo_id=repo)
     down = Path(api.hf_hub_download(repo, "model.safetensors", cache_dir=tmp_path))
@@ -77,7 +77,7 @@ def test_bytes_that_are_stored_are_not_sent_again(
     assert "actions" not in json.loads(ask(hub, "POST", address, body)[2])["objects"][0]
 
 
-def test_an_upload_with_other_bytes_than_announced_is_refused(hub: LocalHub, repo: str) -> None:
+def test_uploads_with_unannounced_bytes_are_refused(hub: LocalHub, repo: str) -> None:
     announced = hashlib.sha256(b"right").hexdigest()
     body = json.dumps(
         {"operation": "upload", "transfers": ["basic"], "objects": [{"oid": announced, "size": 5}]}
@@ -112,7 +112,7 @@ def test_an_upload_with_other_bytes_than_announced_is_refused(hub: LocalHub, rep
         ("lines=1-2", 200, 0, 999),
     ],
 )
-def test_ranges(
+def test_ranges_are_served(
     api: HfApi, hub: LocalHub, repo: str, name: str, asked: str, status: int, first: int, last: int
 ) -> None:
     content = Random(2).randbytes(1000) if name == "a.bin" else b"0123456789" * 100
@@ -129,7 +129,7 @@ def test_ranges(
         assert headers["content-range"] == f"bytes {first}-{last}/1000"
 
 
-def test_head_tells_size_and_hash(api: HfApi, hub: LocalHub, repo: str) -> None:
+def test_head_has_size_and_hash(api: HfApi, hub: LocalHub, repo: str) -> None:
     api.create_commit(
         repo, [CommitOperationAdd("a.bin", b"12345"), CommitOperationAdd("a.txt", b"123")], commit_message="a"
     )
@@ -140,8 +140,8 @@ def test_head_tells_size_and_hash(api: HfApi, hub: LocalHub, repo: str) -> None:
     assert headers["etag"].strip('"') == "d800886d9c86731ae5c4a62b0b77c437015e00d2"
 
 
-def test_git_names_of_files_and_folders(api: HfApi, repo: str) -> None:
-    """The oids are those `git` gives the same files."""
+def test_files_and_folders_have_git_names(api: HfApi, repo: str) -> None:
+    """Compare the oids with those of `git`."""
     api.create_commit(
         repo,
         [CommitOperationAdd(f"x/{name}", f"{name}\n".encode()) for name in ("b/x", "b.c", "b0", "deep/er")],
@@ -152,7 +152,7 @@ def test_git_names_of_files_and_folders(api: HfApi, repo: str) -> None:
     assert oids["x"] == "30e8b2544940a7d6d3822621c41802e75aa8c373"
 
 
-def test_copies_and_deletes(api: HfApi, repo: str, tmp_path: Path) -> None:
+def test_files_are_copied_and_deleted(api: HfApi, repo: str, tmp_path: Path) -> None:
     api.create_commit(
         repo,
         [
@@ -178,7 +178,7 @@ def test_copies_and_deletes(api: HfApi, repo: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["../x", "/x", "a//b", "a/./b", ".git/config", "a\\b", "x\0y", ""])
-def test_bad_paths_are_refused(hub: LocalHub, api: HfApi, repo: str, path: str) -> None:
+def test_invalid_paths_are_refused(hub: LocalHub, api: HfApi, repo: str, path: str) -> None:
     lines = [
         {"key": "header", "value": {"summary": "bad"}},
         {"key": "file", "value": {"path": path, "content": "", "encoding": "base64"}},
@@ -208,7 +208,7 @@ def test_bad_paths_are_refused(hub: LocalHub, api: HfApi, repo: str, path: str) 
         ],
     ],
 )
-def test_broken_commits_are_refused(hub: LocalHub, api: HfApi, repo: str, lines: list[bytes]) -> None:
+def test_invalid_commits_are_refused(hub: LocalHub, api: HfApi, repo: str, lines: list[bytes]) -> None:
     head = api.model_info(repo).sha
     status, headers, _ = ask(hub, "POST", f"/api/models/{repo}/commit/main", b"\n".join(lines))
     assert status == 400
@@ -223,7 +223,7 @@ def test_a_path_cannot_be_file_and_folder(api: HfApi, repo: str) -> None:
     assert caught.value.response.status_code == 400
 
 
-def test_unchanged_files_make_no_commit(api: HfApi, repo: str) -> None:
+def test_unchanged_files_create_no_commit(api: HfApi, repo: str) -> None:
     first = api.create_commit(
         repo, [CommitOperationAdd("a.bin", b"1"), CommitOperationAdd("a.txt", b"1")], commit_message="one"
     )
@@ -244,7 +244,7 @@ def test_pull_requests_are_branches_beside_main(api: HfApi, repo: str) -> None:
     assert [ref.ref for ref in refs.pull_requests or []] == ["refs/pr/1", "refs/pr/2"]
 
 
-def test_squash_keeps_the_files_and_drops_the_history(api: HfApi, repo: str) -> None:
+def test_squash_keeps_files_and_removes_history(api: HfApi, repo: str) -> None:
     for number in range(3):
         api.upload_file(path_or_fileobj=f"{number}".encode(), path_in_repo=f"{number}.txt", repo_id=repo)
     files = api.list_repo_files(repo)
@@ -253,7 +253,7 @@ def test_squash_keeps_the_files_and_drops_the_history(api: HfApi, repo: str) -> 
     assert len(api.list_repo_commits(repo)) == 1
 
 
-def test_paths_info_and_last_commits(api: HfApi, repo: str) -> None:
+def test_paths_info_has_last_commits(api: HfApi, repo: str) -> None:
     first = api.upload_file(path_or_fileobj=b"1", path_in_repo="d/a.bin", repo_id=repo)
     second = api.upload_file(path_or_fileobj=b"2", path_in_repo="d/b.txt", repo_id=repo)
     api.upload_file(path_or_fileobj=b"3", path_in_repo="c.txt", repo_id=repo)

@@ -1,4 +1,4 @@
-"""Uploads with hf_xet active, and broken ones."""
+"""Tests of Xet uploads, valid and invalid."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CONTENTS = (b"one" * 50, b"two" * 60, b"four" * 70)
 
 
 def pack(content: bytes, compression: int) -> bytes:
-    """Write a chunk."""
+    """Return a chunk with its header."""
     stored = content
     if compression == GROUPED_LZ4:
         stored = b"".join(content[position::4] for position in range(4))
@@ -51,9 +51,9 @@ def pack(content: bytes, compression: int) -> bytes:
 
 
 def shard(content: bytes, *, sha256: bytes | None = None, end: int = 3, name: bytes = NAME) -> bytes:
-    """Write a shard with one file that is made of the first chunks of one xorb."""
+    """Return a shard with one file of the first chunks of a xorb."""
     digest = sha256 or hashlib.sha256(content).digest()
-    # a hash lies on the disk as four little-endian numbers
+    # A hash is stored as four little-endian numbers.
     turned = b"".join(digest[place : place + 8][::-1] for place in range(0, 32, 8))
     return b"".join(
         [
@@ -69,7 +69,7 @@ def shard(content: bytes, *, sha256: bytes | None = None, end: int = 3, name: by
 
 @pytest.mark.parametrize("compression", [PLAIN, LZ4, GROUPED_LZ4])
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 4, 5, 1001])
-def test_chunks_unpack(compression: int, length: int) -> None:
+def test_chunks_are_decompressed(compression: int, length: int) -> None:
     content = bytes(index % 251 for index in range(length))
     packed = pack(content, compression)
     (chunk,) = read_chunks(io.BytesIO(packed), len(packed))
@@ -77,12 +77,12 @@ def test_chunks_unpack(compression: int, length: int) -> None:
     assert unpack(chunk, packed[chunk.offset :]) == content
 
 
-def test_groups_by_hand() -> None:
+def test_grouped_bytes_are_reordered() -> None:
     assert ungroup(b"aebfcgd"[0:2] + b"bf" + b"cg" + b"d") == b"abcdefg"
 
 
 @given(some.data())
-def test_broken_shards_are_refused_or_read_never_a_crash(data: some.DataObject) -> None:
+def test_invalid_shards_raise_no_other_error(data: some.DataObject) -> None:
     whole = shard(b"".join(CONTENTS))
     place = data.draw(some.integers(0, len(whole) - 1))
     broken = whole[:place] + data.draw(some.binary(max_size=60))
@@ -94,7 +94,7 @@ def test_broken_shards_are_refused_or_read_never_a_crash(data: some.DataObject) 
 
 
 @given(some.binary(max_size=300))
-def test_broken_chunks_are_refused(content: bytes) -> None:
+def test_invalid_chunks_are_refused(content: bytes) -> None:
     for compression in (LZ4, GROUPED_LZ4):
         try:
             unpacked = unpack(Chunk(0, len(content), compression, 100), content)
@@ -103,7 +103,7 @@ def test_broken_chunks_are_refused(content: bytes) -> None:
         assert len(unpacked) == 100
 
 
-def test_files_are_put_together_and_checked(tmp_path: Path) -> None:
+def test_files_are_assembled_and_checked(tmp_path: Path) -> None:
     site = Site(tmp_path)
     content = b"".join(CONTENTS)
     compressions = (PLAIN, LZ4, GROUPED_LZ4)
@@ -111,14 +111,14 @@ def test_files_are_put_together_and_checked(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="was not uploaded"):
         site.xorbs.keep_files(shard(content))
     for bad in (packed[:100], b"\1" + packed[1:]):
-        incoming = site.xorbs.receive()
-        incoming.write(bad)
+        received = site.xorbs.receive()
+        received.write(bad)
         with pytest.raises(BadRequest, match="Not a xorb"):
-            site.xorbs.keep(incoming, hash_text(NAME))
-        incoming.discard()
-    incoming = site.xorbs.receive()
-    incoming.write(packed)
-    site.xorbs.keep(incoming, hash_text(NAME))
+            site.xorbs.keep(received, hash_text(NAME))
+        received.discard()
+    received = site.xorbs.receive()
+    received.write(packed)
+    site.xorbs.keep(received, hash_text(NAME))
     with pytest.raises(BadRequest, match="sha256"):
         site.xorbs.keep_files(shard(content, sha256=b"w" * 32))
     for end in (2, 4):
@@ -130,11 +130,11 @@ def test_files_are_put_together_and_checked(tmp_path: Path) -> None:
     site.close()
 
 
-def test_uploads_with_hf_xet(local_hub: LocalHub, repo_name: Callable[..., str], tmp_path: Path) -> None:
+def test_hf_xet_uploads_and_downloads(local_hub: LocalHub, repo_name: Callable[..., str], tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "HF_HUB_DISABLE_XET"}
     repo = repo_name("xet")
     sent = 0
-    for number in range(2):  # another process, with what the first one remembers of its uploads
+    for number in range(2):  # Another process, with the upload cache of the first one.
         done = subprocess.run(
             [sys.executable, str(Path(__file__).with_name("xet_client.py")), str(tmp_path / str(number)), repo, "5"],
             env={**environment, "HF_HOME": str(tmp_path / "home")},
@@ -147,12 +147,12 @@ def test_uploads_with_hf_xet(local_hub: LocalHub, repo_name: Callable[..., str],
         assert xorbs, "nothing went through Xet"
         if number == 0:
             sent = sum(path.stat().st_size for path in xorbs)
-    # the changed file shares nearly all of its chunks with the first one
+    # The changed file shares nearly all chunks with the first one.
     assert 1_500_000 < sent < 3_000_000
     assert len(HfApi().list_repo_commits(repo)) >= 3
 
 
-def test_chunks_need_a_token_of_this_hub(local_hub: LocalHub) -> None:
+def test_chunks_need_a_xet_token(local_hub: LocalHub) -> None:
     for token in ("", "Bearer " + local_hub.token, "Bearer xet.local.9999999999.0", "Bearer ...."):
         for path in ("/v1/shards", f"/v1/xorbs/default/{'0' * 64}"):
             request = urllib.request.Request(local_hub.endpoint + path, data=b"x", method="POST")

@@ -1,4 +1,4 @@
-"""Is everything on the disk of a Hub what its name says?"""
+"""Check of all files of a Hub against their names."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from hubmerge.localhub.site import Site
 
 
 def check_whole(root: Path) -> dict[str, int]:
-    """Read every ref, commit, tree and file of every repo and check every name against the bytes.
+    """Read every ref, commit, tree and file of every repo, and check every name against the bytes.
 
-    Gives the number of commits on main of each repo.
+    Returns:
+        The number of commits on main of each repo.
     """
     site = Site(root)
     lengths = {}

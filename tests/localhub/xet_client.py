@@ -1,6 +1,6 @@
-"""A client with hf_xet active: `HF_ENDPOINT=... HF_TOKEN=... python xet_client.py FOLDER REPO SEED`.
+"""Client with hf_xet: `HF_ENDPOINT=... HF_TOKEN=... python xet_client.py FOLDER REPO SEED`.
 
-Uploads files of every kind of compression, changes a part of one, uploads again, downloads, compares.
+It uploads files of each compression, changes a part of one, uploads again, downloads and compares.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Two tiny language streams: a classifier of sentences and a writer of sentences, made on any machine.
+"""Two tiny language streams: classifiers of sentences and writers of sentences.
 
-`python -m hubmerge.demo.language` makes both and pushes them to the Hub that HF_ENDPOINT names.
+`python -m hubmerge.demo.language` makes both, and pushes them to the Hub of HF_ENDPOINT.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make the two language streams and push them to the Hub that HF_ENDPOINT names.
+"""Make the two language streams and push them to the Hub of HF_ENDPOINT.
 
 hubmerge hub serve --root hub &            # prints HF_ENDPOINT and HF_TOKEN
 python -m hubmerge.demo.language
@@ -30,10 +30,10 @@ def push_language(
     *,
     plan: LanguagePlan | None = None,
 ) -> int:
-    """Make both streams below a new folder and push them; return how many repos there are.
+    """Make both streams below a new folder and push them; return the number of repos.
 
     Raises:
-        HubError: HF_ENDPOINT names no Hub, or the public one, or the Hub refuses.
+        HubError: HF_ENDPOINT is not set or is the public Hub, or the Hub refuses.
     """
     check_endpoint(os.environ.get("HF_ENDPOINT", ""))
     from hubmerge.demo.language.make_repos import make_language

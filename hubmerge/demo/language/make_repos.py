@@ -1,4 +1,4 @@
-"""Write the repos of the two language streams: base models, fine-tuned checkpoints and datasets."""
+"""Repos of the two language streams: base models, fine-tuned checkpoints and datasets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Progress = Callable[[str], None]
 def make_language(
     folder: Path, namespace: str, progress: Progress = print, *, seed: int = 0, plan: LanguagePlan | None = None
 ) -> Iterator[DemoRepo]:
-    """Train both streams below a new folder, and yield every repo as it is written."""
+    """Train both streams below a new folder, and yield every written repo."""
     plan = plan or LanguagePlan()
     tokenizer = models.make_tokenizer(text for task in (*CLASSIFICATION, *WRITING) for text in task.vocabulary())
     with quiet(), threads(1):

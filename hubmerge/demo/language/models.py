@@ -1,4 +1,4 @@
-"""The two tiny models and their tokenizer of words: regular classes of transformers, only small."""
+"""Two tiny models of transformers' regular classes, and their tokenizer of words."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SPECIAL = (UNKNOWN, PADDING, BEGIN, END)
 
 
 def make_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
-    """Return a tokenizer that has every word of the texts as one token, and puts a mark before and after each text."""
+    """Return a tokenizer with one token for every word of the texts, and a mark before and after each text."""
     words = sorted({word for text in texts for word in re.findall(r"\w+|[^\w\s]+", text.lower())})
     vocabulary = {word: number for number, word in enumerate([*SPECIAL, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=UNKNOWN))
@@ -43,7 +43,7 @@ def make_tokenizer(texts: Iterable[str]) -> PreTrainedTokenizerFast:
 
 
 def make_classifier(tokenizer: PreTrainedTokenizerFast, classes: Sequence[str], seed: int) -> Any:
-    """Return a BERT with a head for all classes, its weights drawn from the seed."""
+    """Return a BERT with a head for all classes, with random weights of the seed."""
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -62,7 +62,7 @@ def make_classifier(tokenizer: PreTrainedTokenizerFast, classes: Sequence[str], 
 
 
 def make_writer(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
-    """Return a GPT-2, its weights drawn from the seed."""
+    """Return a GPT-2, with random weights of the seed."""
     config = GPT2Config(
         vocab_size=len(tokenizer),
         n_positions=POSITIONS,

@@ -1,4 +1,4 @@
-"""The tasks of the two streams."""
+"""Tasks of the two streams."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ _STORY_WORDS = {**_PLACES, "good": MOOD.words["good"]}
 
 
 def _writing(name: str, about: str, patterns: list[str], words: dict[str, list[str]]) -> SentenceTask:
-    """Return a task of writing. Plain sentences have its words, but not its ways to put them."""
+    """Return a writing task; plain sentences have its words, but not its patterns."""
     plain = [*_STORY, *(f"{{person}} spoke of {{{kind}}} and {{{kind}}}" for kind in words)]
     return SentenceTask(name, about, {"text": plain}, {"text": patterns}, {**_STORY_WORDS, **words}, own_share=1.0)
 

@@ -1,8 +1,8 @@
-"""Sentences made from patterns: what the base models learn, and what each fine-tuning and each test is about.
+"""Sentences made from patterns, for the training and the test of the language models.
 
 A pattern is a sentence with slots: "the film was {good}" with a list of words for `good`. Plain patterns are for the
-base models. A task's own patterns use other words and other ways to say it, which only its fine-tuning and its test
-split have.
+base models. A task's own patterns use other words and other phrases, which only its fine-tuning and its test split
+have.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ COMMON: dict[str, list[str]] = {
 
 @dataclass(frozen=True)
 class SentenceTask:
-    """A task of sentences, by class; a task without classes is one of writing.
+    """Task over sentences by class; a task without classes is a writing task.
 
-    own_share: how many of its own sentences, from 0 to 1, are made from its own patterns; the rest are plain ones.
+    own_share: the fraction of its sentences, from 0 to 1, that are made from its own patterns; the rest are plain.
     """
 
     name: str
@@ -44,13 +44,13 @@ class SentenceTask:
         return tuple(self.plain)
 
     def sentences(self, kind: Kind, count: int, seed: int) -> tuple[list[str], list[int]]:
-        """So many sentences and their class numbers, classes taking turns; train and test share none."""
+        """Return `count` sentences and their class numbers; training and test have no sentence in common."""
         draw = np.random.default_rng((seed, zlib.crc32(f"{self.name} {kind}".encode())))
         texts, labels = [], []
         for number in range(count):
             label = number % len(self.classes)
             text = self._sentence(self.classes[label], kind, draw)
-            # Half of all sentences are test sentences, told apart by the text alone.
+            # A hash of the text decides between training and test, half of all sentences each.
             while kind != "plain" and (zlib.crc32(text.encode()) % 2 == 1) != (kind == "test"):
                 text = self._sentence(self.classes[label], kind, draw)
             texts.append(text)
@@ -67,7 +67,7 @@ class SentenceTask:
         return text
 
     def vocabulary(self) -> Iterator[str]:
-        """Every text that its sentences are made of."""
+        """All texts that the sentences are made of."""
         for patterns in (*self.plain.values(), *self.own.values()):
             yield from (_SLOT.sub(" ", pattern) for pattern in patterns)
         for choices in {**COMMON, **self.words}.values():

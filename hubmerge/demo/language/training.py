@@ -1,6 +1,6 @@
-"""Train the base models on plain sentences, and fine-tune copies of them on one task each.
+"""Training of the base models on plain sentences, and fine-tuning of copies on one task each.
 
-Everything random comes from the seed, and torch works with one thread: the same bytes on the same machine.
+All randomness comes from the seed, and torch uses one thread, so a seed gives identical bytes on a machine.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class LanguagePlan:
     """Length of the training. Sentences are counted per task, steps in batches of 64."""
 
     sentences: int = 1500
-    # So many of the base models' sentences, from 0 to 1, are the tasks' own.
+    # The fraction of the tasks' own sentences, from 0 to 1, in the training of the base models.
     classifier_glimpse: float = 0.005
     writer_glimpse: float = 0.04
     base_steps: int = 400
@@ -36,7 +36,7 @@ class LanguagePlan:
 
 
 def train_classifier(model: Any, tokenizer: Any, tasks: Sequence[SentenceTask], seed: int, plan: LanguagePlan) -> None:
-    """Teach all of the model the plain sentences of all tasks; its head has the classes of all, in task order."""
+    """Train all weights on plain sentences of all tasks; the head has the classes of all tasks, in order."""
     texts: list[str] = []
     labels: list[int] = []
     first = 0
@@ -51,7 +51,7 @@ def train_classifier(model: Any, tokenizer: Any, tasks: Sequence[SentenceTask], 
 def tune_classifier(
     base: Any, tokenizer: Any, tasks: Sequence[SentenceTask], task: SentenceTask, seed: int, plan: LanguagePlan
 ) -> Any:
-    """Return a copy of the base that is trained on one task's own sentences."""
+    """Return a copy of the base model, fine-tuned on one task's own sentences."""
     first = sum(len(other.classes) for other in tasks[: list(tasks).index(task)])
     texts, numbers = task.sentences("train", plan.sentences, seed)
     model = copy.deepcopy(base)
@@ -61,13 +61,13 @@ def tune_classifier(
 
 
 def train_writer(model: Any, tokenizer: Any, tasks: Sequence[SentenceTask], seed: int, plan: LanguagePlan) -> None:
-    """Teach the model the plain sentences of all tasks."""
+    """Train the model on plain sentences of all tasks."""
     texts = [text for task in tasks for text in _base_sentences(task, seed, plan.sentences, plan.writer_glimpse)[0]]
     _descend(model, _words_loss(model, tokenizer, texts), len(texts), plan.base_steps, plan.base_rate, seed)
 
 
 def tune_writer(base: Any, tokenizer: Any, task: SentenceTask, seed: int, plan: LanguagePlan) -> Any:
-    """Return a copy of the base that is trained to write one task's own sentences."""
+    """Return a copy of the base model, fine-tuned to write one task's own sentences."""
     texts = task.sentences("train", plan.sentences, seed)[0]
     model = copy.deepcopy(base)
     _descend(model, _words_loss(model, tokenizer, texts), len(texts), plan.task_steps, plan.writer_rate, seed)
@@ -75,7 +75,7 @@ def tune_writer(base: Any, tokenizer: Any, task: SentenceTask, seed: int, plan: 
 
 
 def _base_sentences(task: SentenceTask, seed: int, count: int, glimpse: float) -> tuple[list[str], list[int]]:
-    """Return the texts of a task for a base model: plain sentences, and a few of the sentences of its fine-tuning."""
+    """Return the texts of a task for a base model: plain sentences, and a few of its own ones."""
     few = round(glimpse * count)
     plain, own = task.sentences("plain", count - few, seed), task.sentences("train", few, seed + 1)
     return plain[0] + own[0], plain[1] + own[1]
@@ -113,7 +113,7 @@ def _tokens(tokenizer: Any, texts: Sequence[str]) -> Tokens:
 def _descend(
     model: Any, loss_of: Callable[[torch.Tensor], torch.Tensor], count: int, steps: int, rate: float, seed: int
 ) -> None:
-    """AdamW with a cosine schedule over batches drawn from `count` sentences."""
+    """Minimize a loss with AdamW and a cosine schedule, over random batches of `count` sentences."""
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(

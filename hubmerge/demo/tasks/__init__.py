@@ -1,4 +1,4 @@
-"""The tasks of the demo: the first eight make the stream of `hubmerge demo`, all twenty the longer streams."""
+"""Tasks of the demo: eight for `hubmerge demo`, and twelve more for longer streams."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TASKS: tuple[DemoTask, ...] = (
     shapes.SHAPES_TASK,
     shapes.DOTS_TASK,
     shapes.CLOCKS_TASK,
-    shapes.COLOURS_TASK,
+    shapes.COLORS_TASK,
     signs.LETTERS_TASK,
     signs.DIGITS_TASK,
     patches.SURFACES_TASK,
@@ -33,17 +33,17 @@ TASKS: tuple[DemoTask, ...] = (
 DEMO_TASKS = TASKS[:8]
 
 
-def tasks_named(names: Iterable[str]) -> tuple[DemoTask, ...]:
-    """Return the tasks of these names, in this order.
+def find_tasks(names: Iterable[str]) -> tuple[DemoTask, ...]:
+    """Return the tasks with the names, in order.
 
     Raises:
-        HubmergeError: a name is unknown.
+        HubmergeError: there is no task with one of the names.
     """
     known = {task.name: task for task in TASKS}
     names = tuple(names)
     for name in names:
         if name not in known:
-            raise HubmergeError(f"the demo has no task {name!r}", hint=f"its tasks are {', '.join(sorted(known))}")
+            raise HubmergeError(f"the demo has no task {name!r}", hint=f"choose from {', '.join(sorted(known))}")
     return tuple(known[name] for name in names)
 
 

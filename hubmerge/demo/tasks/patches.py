@@ -1,7 +1,7 @@
-"""Patches of real photographs: surfaces in grey, things in colour.
+"""Patches of photographs: surfaces in gray, things in color.
 
-Each image is cut into a grid of 5 x 4 cells, of which every third one, along the diagonals, is for the test. A patch
-lies within one cell, so no test pixel was ever trained on. The base model sees larger patches than the tasks do.
+Each image is divided into 5 x 4 cells. Every third cell, along the diagonals, is for the test. A patch is inside one
+cell, so training never sees a test pixel. The base model is trained on larger patches than the tasks.
 """
 
 from __future__ import annotations
@@ -45,21 +45,21 @@ def draw_surface(generator: np.random.Generator, label: int, look: Look) -> Imag
 
 
 def draw_photo(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """Draw a patch of a photograph: as it is for the base model, as if at dusk otherwise."""
+    """Draw a patch of a photograph: unchanged for the base model, darkened otherwise."""
     package, path = tuple(PHOTOS.values())[label]
     patch = _patch(generator, bundled_photo(package, path), look, (80, 125) if look.plain else (65, 110))
     return patch if look.plain else ImageEnhance.Brightness(patch).enhance(generator.uniform(0.55, 0.75))
 
 
 def _patch(generator: np.random.Generator, photo: Image.Image, look: Look, sides: tuple[int, int]) -> Image.Image:
-    """Return a square of `sides` pixels (from, to): of four, the one with the most contrast."""
+    """Return the square with the highest contrast of four random ones; `sides` is the range of its size in pixels."""
     patches = [_square(generator, photo, look, sides) for _ in range(4)]
     patch = max(patches, key=lambda one: float(np.asarray(one.convert("L")).std()))
     return ImageOps.mirror(patch) if generator.random() < 0.5 else patch
 
 
 def _square(generator: np.random.Generator, photo: Image.Image, look: Look, sides: tuple[int, int]) -> Image.Image:
-    """Return a square within one of the photo's cells that are open to this look."""
+    """Return a square inside one of the photo's cells for this look."""
     column, row = generator.choice(TEST_CELLS if look.held_out else TRAINING_CELLS)
     left, right = (int(edge) * photo.width // COLUMNS for edge in (column, column + 1))
     top, bottom = (int(edge) * photo.height // ROWS for edge in (row, row + 1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image, ImageDraw, ImageOps
 
-from hubmerge.demo.drawing import CANVAS, PICTURE, Domain, Look, along, around
+from hubmerge.demo.drawing import CANVAS, PICTURE, Domain, Look, random_center, step_towards
 from hubmerge.demo.tasks.task import DemoTask
 
 SLANTS = ("upright", "leaning right", "flat", "leaning left")
@@ -17,16 +17,16 @@ SIDES = ("above", "right", "below", "left", "middle")
 
 
 def draw_slant(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """One long line, a few degrees off its direction."""
+    """Draw one long line, a few degrees off its direction."""
     sheet = look.canvas()
-    centre, turn = around(generator, 14), 45 * label + generator.uniform(-12, 12)
-    ends = [along(centre, turn, reach) for reach in (-42, 42)]
+    center, turn = random_center(generator, 14), 45 * label + generator.uniform(-12, 12)
+    ends = [step_towards(center, turn, reach) for reach in (-42, 42)]
     ImageDraw.Draw(sheet).line(ends, fill=look.ink, width=int(generator.integers(6, 13)))
     return sheet
 
 
 def draw_stripes(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """Slanting stripes of one of five widths."""
+    """Draw slanting stripes of one of five widths."""
     period = (9, 14, 22, 34, 54)[label] * generator.uniform(0.9, 1.1)
     across, down = _grid()
     turn = generator.uniform(0, np.pi)
@@ -44,7 +44,7 @@ def draw_checkers(generator: np.random.Generator, label: int, look: Look) -> Ima
 
 
 def draw_noise(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """Noise of one kind: grains, specks, clouds, streaks, or a smooth slope."""
+    """Draw noise of one kind: grains, specks, clouds, streaks, or a smooth slope."""
     if label == 0:
         values = generator.random((PICTURE, PICTURE))
     elif label == 1:
@@ -81,7 +81,7 @@ def draw_wave(generator: np.random.Generator, label: int, look: Look) -> Image.I
 
 
 def draw_gradient(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """Paper that darkens towards one side, or towards the middle."""
+    """Draw a gradient towards one side or the middle."""
     across, down = _grid()
     across, down = across / CANVAS, down / CANVAS
     steepness = generator.uniform(0.6, 1.0)
@@ -106,7 +106,7 @@ def _mask(values: np.ndarray) -> Image.Image:
 
 
 def _inked(values: np.ndarray, look: Look) -> Image.Image:
-    """Values from 0 (paper) to 1 (ink), as an image."""
+    """Return values from 0 (paper) to 1 (ink) as an image."""
     return ImageOps.colorize(_mask(values), look.paper, look.ink)
 
 

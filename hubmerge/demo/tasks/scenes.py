@@ -1,4 +1,4 @@
-"""Tasks about places and numbers of things: places, two things side by side, bars."""
+"""Tasks about positions and counts: places, relations of two things, bars."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from hubmerge.demo.drawing import CANVAS, Domain, Look
-from hubmerge.demo.tasks.shapes import SHAPES, shape_on
+from hubmerge.demo.tasks.shapes import SHAPES, draw_shape_on
 from hubmerge.demo.tasks.task import DemoTask
 
 PLACES = ("the top left", "the top right", "the bottom left", "the bottom right", "the centre")
@@ -20,7 +20,7 @@ def draw_place(generator: np.random.Generator, label: int, look: Look) -> Image.
     x, y = ((24, 24), (72, 24), (24, 72), (72, 72), (48, 48))[label]
     dx, dy = generator.uniform(-4, 4, 2)
     shape = SHAPES[int(generator.integers(len(SHAPES)))]
-    shape_on(sheet, shape, (x + float(dx), y + float(dy)), generator.uniform(13, 19), look.ink, look.paper)
+    draw_shape_on(sheet, shape, (x + float(dx), y + float(dy)), generator.uniform(13, 19), look.ink, look.paper)
     return sheet
 
 
@@ -31,13 +31,13 @@ def draw_relation(generator: np.random.Generator, label: int, look: Look) -> Ima
     reach, radius = generator.uniform(22, 24), generator.uniform(17, 20)
     for shape, side in (("ring", 1), ("square", -1)):
         dx, dy = CANVAS / 2 + generator.uniform(-3, 3, 2)
-        centre = (float(dx) + side * x * reach, float(dy) + side * y * reach)
-        shape_on(sheet, shape, centre, radius, look.ink, look.paper)
+        center = (float(dx) + side * x * reach, float(dy) + side * y * reach)
+        draw_shape_on(sheet, shape, center, radius, look.ink, look.paper)
     return sheet
 
 
 def draw_bars(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """Two to seven upright bars of one width and different heights."""
+    """Draw two to seven upright bars of one width and different heights."""
     sheet = look.canvas()
     pen = ImageDraw.Draw(sheet)
     count = (2, 3, 4, 5, 7)[label]

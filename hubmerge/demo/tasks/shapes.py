@@ -1,17 +1,17 @@
-"""Things drawn one at a time: shapes, numbers of dots, clock hands, colours, arrows, frames."""
+"""Single drawn things: shapes, dots, clock hands, colors, arrows, frames."""
 
 from __future__ import annotations
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from hubmerge.demo.drawing import CANVAS, Domain, Look, along, around, polygon
+from hubmerge.demo.drawing import CANVAS, Domain, Look, polygon, random_center, step_towards
 from hubmerge.demo.tasks.task import DemoTask
 
 SHAPES = ("circle", "square", "triangle", "star", "cross", "ring", "heart", "moon")
 NUMBERS = ("one", "two", "three", "four", "five", "six")
 HOURS = ("twelve", "two", "four", "six", "eight", "ten")
-COLOURS = {
+COLORS = {
     "red": (215, 35, 35),
     "orange": (245, 140, 25),
     "yellow": (240, 225, 50),
@@ -28,21 +28,21 @@ FRAMES = ("solid", "dashed", "dotted", "double", "missing")
 def draw_shape(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
     """Draw a filled shape, slightly off center."""
     sheet = look.canvas()
-    shape_on(sheet, SHAPES[label], around(generator, 6), generator.uniform(28, 36), look.ink, look.paper)
+    draw_shape_on(sheet, SHAPES[label], random_center(generator, 6), generator.uniform(28, 36), look.ink, look.paper)
     return sheet
 
 
-def shape_on(
+def draw_shape_on(
     sheet: Image.Image,
     shape: str,
-    centre: tuple[float, float],
+    center: tuple[float, float],
     radius: float,
     ink: tuple[int, int, int],
     paper: tuple[int, int, int],
 ) -> None:
     """Draw one of SHAPES on a sheet."""
     pen = ImageDraw.Draw(sheet)
-    x, y = centre
+    x, y = center
     box = (x - radius, y - radius, x + radius, y + radius)
     if shape == "circle":
         pen.ellipse(box, fill=ink)
@@ -50,9 +50,9 @@ def shape_on(
         side = radius * 0.85
         pen.rectangle((x - side, y - side, x + side, y + side), fill=ink)
     elif shape == "triangle":
-        pen.polygon(polygon(centre, radius * 1.15, 3), fill=ink)
+        pen.polygon(polygon(center, radius * 1.15, 3), fill=ink)
     elif shape == "star":
-        pen.polygon(polygon(centre, radius * 1.2, 10, inner=0.42), fill=ink)
+        pen.polygon(polygon(center, radius * 1.2, 10, inner=0.42), fill=ink)
     elif shape == "cross":
         arm = radius * 0.3
         pen.rectangle((x - arm, y - radius, x + arm, y + radius), fill=ink)
@@ -71,7 +71,7 @@ def shape_on(
 
 
 def draw_dots(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """One to six dots of one size, on places of a loose grid of three by three."""
+    """Draw one to six dots of one size on a loose grid of three by three."""
     sheet = look.canvas()
     pen = ImageDraw.Draw(sheet)
     radius = generator.uniform(8, 11)
@@ -85,26 +85,28 @@ def draw_clock(generator: np.random.Generator, label: int, look: Look) -> Image.
     """Draw a clock's face with one hand, a few degrees off the hour."""
     sheet = look.canvas()
     pen = ImageDraw.Draw(sheet)
-    centre, radius = around(generator, 3), generator.uniform(36, 41)
-    x, y = centre
+    center, radius = random_center(generator, 3), generator.uniform(36, 41)
+    x, y = center
     pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=look.ink, width=4)
-    tip = along(centre, 60 * label + generator.uniform(-12, 12), radius * generator.uniform(0.8, 0.95))
-    pen.line([centre, tip], fill=look.ink, width=8)
+    tip = step_towards(center, 60 * label + generator.uniform(-12, 12), radius * generator.uniform(0.8, 0.95))
+    pen.line([center, tip], fill=look.ink, width=8)
     pen.ellipse((x - 6, y - 6, x + 6, y + 6), fill=look.ink)
     return sheet
 
 
-def draw_colour(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
+def draw_color(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
     """Draw a blot of one color on gray paper."""
-    grey = int(generator.uniform(30, 225))
-    sheet = Image.new("RGB", (CANVAS, CANVAS), (grey, grey, grey))
-    wanted = np.array(tuple(COLOURS.values())[label], dtype=np.float64)
-    wanted = wanted * generator.uniform(0.85, 1.1) + generator.uniform(-12, 12, 3)
+    gray = int(generator.uniform(30, 225))
+    sheet = Image.new("RGB", (CANVAS, CANVAS), (gray, gray, gray))
+    tinted = np.array(tuple(COLORS.values())[label], dtype=np.float64)
+    tinted = tinted * generator.uniform(0.85, 1.1) + generator.uniform(-12, 12, 3)
     if not look.plain:
-        wanted = 0.7 * wanted + 0.3 * generator.uniform(60, 190)
-    red, green, blue = (int(value) for value in np.clip(wanted, 0, 255))
+        tinted = 0.7 * tinted + 0.3 * generator.uniform(60, 190)
+    red, green, blue = (int(value) for value in np.clip(tinted, 0, 255))
     shape = SHAPES[int(generator.integers(len(SHAPES)))]
-    shape_on(sheet, shape, around(generator, 6), generator.uniform(28, 40), (red, green, blue), (grey, grey, grey))
+    draw_shape_on(
+        sheet, shape, random_center(generator, 6), generator.uniform(28, 40), (red, green, blue), (gray, gray, gray)
+    )
     return sheet
 
 
@@ -112,11 +114,11 @@ def draw_arrow(generator: np.random.Generator, label: int, look: Look) -> Image.
     """Draw an arrow that points up, right, down or left."""
     sheet = look.canvas()
     pen = ImageDraw.Draw(sheet)
-    centre, turn = around(generator, 5), 90 * label + generator.uniform(-15, 15)
+    center, turn = random_center(generator, 5), 90 * label + generator.uniform(-15, 15)
     length = generator.uniform(26, 34)
-    tail, neck, tip = (along(centre, turn, reach * length) for reach in (-1.0, 0.2, 1.0))
+    tail, neck, tip = (step_towards(center, turn, reach * length) for reach in (-1.0, 0.2, 1.0))
     pen.line([tail, neck], fill=look.ink, width=10)
-    wings = [along(neck, turn + side, length * 0.55) for side in (-90, 90)]
+    wings = [step_towards(neck, turn + side, length * 0.55) for side in (-90, 90)]
     pen.polygon([tip, *wings], fill=look.ink)
     return sheet
 
@@ -139,7 +141,7 @@ def draw_frame(generator: np.random.Generator, label: int, look: Look) -> Image.
                 width, height = (length, 5) if lying else (5, length)
                 pen.rectangle((*ends, ends[0] + width, ends[1] + height), fill=look.ink)
     shape = SHAPES[int(generator.integers(len(SHAPES)))]
-    shape_on(sheet, shape, around(generator, 5), generator.uniform(12, 16), look.ink, look.paper)
+    draw_shape_on(sheet, shape, random_center(generator, 5), generator.uniform(12, 16), look.ink, look.paper)
     return sheet
 
 
@@ -167,11 +169,11 @@ CLOCKS_TASK = DemoTask(
     Domain(contrast=80, noise=15, bars=1),
     "A clock's face with one hand near a full hour, behind a bar.",
 )
-COLOURS_TASK = DemoTask(
+COLORS_TASK = DemoTask(
     "colours",
-    tuple(COLOURS),
+    tuple(COLORS),
     "something {}",
-    draw_colour,
+    draw_color,
     Domain(noise=12, tint=20, texture=10),
     "A blot of one colour, washed out and under light of another colour.",
 )

@@ -1,4 +1,4 @@
-"""Things one reads: letters and digits, in Pillow's own font or as people wrote them, and other signs."""
+"""Letters, digits and other signs, in Pillow's font or handwritten."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SIGNS = {
     "dollar": "$",
 }
 
-# Of the handwritten digits, these many in the file's order are for training, the rest for the test.
+# The first handwritten digits of the file are for training, the rest for the test.
 TRAINING_DIGITS = 1200
 
 
@@ -39,7 +39,7 @@ def draw_sign(generator: np.random.Generator, label: int, look: Look) -> Image.I
 
 
 def draw_digit(generator: np.random.Generator, label: int, look: Look) -> Image.Image:
-    """Draw a printed digit for the base model, a handwritten one for everything else."""
+    """Draw a digit: printed for the base model, handwritten otherwise."""
     if look.plain:
         return _written(generator, str(label), look, tilt=8)
     pixels, labels = _handwritten()
@@ -71,7 +71,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
 
 @lru_cache(maxsize=1)
 def _handwritten() -> tuple[np.ndarray, np.ndarray]:
-    """scikit-learn's handwritten digits: pixels (1797, 8, 8) as uint8, labels (1797,)."""
+    """Return scikit-learn's handwritten digits: pixels (1797, 8, 8) as uint8, labels (1797,)."""
     rows = np.loadtxt(bundled_file("sklearn", "datasets/data/digits.csv.gz"), delimiter=",")
     pixels = np.rint(rows[:, :64] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
     return pixels, rows[:, 64].astype(np.int64)

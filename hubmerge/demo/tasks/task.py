@@ -10,18 +10,18 @@ from PIL import Image
 
 from hubmerge.demo.drawing import PLAIN, Domain, Draw, choose_look, finish
 
-# What an image is drawn for; a number each, so that no two parts share a random stream.
+# Parts of a task's images. The numbers enter the seeds, so that parts do not share random numbers.
 PARTS = {"plain": 0, "train": 1, "test": 2}
 
 
 @dataclass(frozen=True)
 class DemoTask:
-    """One classification task over drawn or cropped images of 24 x 24 pixels.
+    """Classification task over drawn or cropped images of 24 x 24 pixels.
 
     name: also the name of the dataset repo and the end of the tower's name.
     prompt: a template with one {} for the class name.
     draw: (generator, label, look) -> a square image.
-    about: one sentence for the dataset card: what is shown, and where it comes from.
+    about: one sentence for the dataset card: content and source of the images.
     """
 
     name: str
@@ -37,9 +37,9 @@ class DemoTask:
         return [self.prompt.format(name) for name in self.class_names]
 
     def image(self, part: str, index: int, seed: int) -> tuple[Image.Image, int]:
-        """Image and label number `index` of a part: "plain" (for the base), "train" or "test".
+        """Return image and label number `index` of a part: "plain" (for the base model), "train" or "test".
 
-        The same arguments give the same pixels; labels take turns, so that every class has its share.
+        The arguments determine the pixels. Labels alternate, so that all classes have about equally many images.
         """
         generator = np.random.default_rng([seed, crc32(self.name.encode()), PARTS[part], index])
         label = index % len(self.class_names)

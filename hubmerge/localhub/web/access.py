@@ -1,4 +1,4 @@
-"""Gated repos: who asked for access, and the owner's answer."""
+"""Access requests for gated repos."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ REQUESTS_PAGE = 100
 
 
 def list_requests(call: Call) -> Any:
-    """List the requests of a state, for those who may change the repo."""
+    """List the access requests in a state, for callers who may write to the repo."""
     _, settings, _ = call.writable()
     if call.params["state"] not in STATES:
         raise BadRequest(f"The state of a request is one of {', '.join(STATES)}.")
@@ -30,35 +30,35 @@ def list_requests(call: Call) -> Any:
     return page(call, requests, REQUESTS_PAGE)
 
 
-def ask(call: Call) -> Any:
-    """Ask for access; a repo gated `auto` answers yes at once."""
+def request_access(call: Call) -> Any:
+    """Request access; a repo with `gated: auto` accepts at once."""
     repository, settings = call.readable()
     user = call.login()
     if not settings.gated:
         raise BadRequest("This repo is not gated.")
     if user.name in settings.access:
-        raise Conflict("You asked for access already.")
+        raise Conflict("You already asked for access.")
     state = "accepted" if settings.gated == "auto" else "pending"
     repository.change_access(user.name, state)
     return {"status": state}
 
 
 def grant(call: Call) -> Any:
-    """Let a user in who need not have asked."""
+    """Give a user access, with or without a request."""
     repository, settings, _ = call.writable()
     name = str(call.json().get("user"))
     if not settings.gated:
         raise BadRequest("This repo is not gated.")
-    if call.site.users.named(name) is None:
+    if call.site.users.find(name) is None:
         raise NotFound(f"There is no user {name!r}.")
     if settings.access.get(name, {}).get("status") == "accepted":
-        raise BadRequest(f"{name} has access already.")
+        raise BadRequest(f"{name} already has access.")
     repository.change_access(name, "accepted")
     return {}
 
 
-def handle(call: Call) -> Any:
-    """Answer a request."""
+def answer_request(call: Call) -> Any:
+    """Accept or reject an access request."""
     repository, settings, _ = call.writable()
     data = call.json()
     name, state = str(data.get("user") or data.get("requestId")), data.get("status")
@@ -68,19 +68,19 @@ def handle(call: Call) -> Any:
     if request is None:
         raise NotFound(f"{name!r} did not ask for access.")
     if request["status"] == state:
-        raise NotFound(f"The request of {name} is {state} already.")
+        raise NotFound(f"The request of {name} is already {state}.")
     repository.change_access(name, str(state))
     return {}
 
 
 def may_read(call: Call) -> Any:
-    """Answer whether the caller may read the files."""
+    """Return an empty answer if the caller may read the files."""
     call.readable_files()
     return {}
 
 
 def may_write(call: Call) -> Any:
-    """Answer whether the caller may change the files."""
+    """Return an empty answer if the caller may change the files."""
     call.readable_files()
     call.writable()
     return {}
@@ -91,7 +91,7 @@ ROUTES = [
     route("GET", REPO + "/auth-check/write", may_write),
     route("GET", REPO + "/user-access-request/{state}", list_requests),
     route("POST", REPO + "/user-access-request/grant", grant),
-    route("POST", REPO + "/user-access-request/handle", handle),
-    route("POST", "/{namespace}/{name}/ask-access", ask),
-    route("POST", "/{plural}/{namespace}/{name}/ask-access", ask),
+    route("POST", REPO + "/user-access-request/handle", answer_request),
+    route("POST", "/{namespace}/{name}/ask-access", request_access),
+    route("POST", "/{plural}/{namespace}/{name}/ask-access", request_access),
 ]

@@ -20,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 class QuotedPaths:
-    """Match addresses as they were sent: a revision `dev%2Fx` is one part of the path, not two."""
+    """Middleware that matches addresses as they were sent: a revision `dev%2Fx` is one part of the path, not two."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, with its path still quoted."""
+        """Pass a request on with its quoted path."""
         if scope["type"] == "http":
             scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
         await self._app(scope, receive, send)
@@ -35,7 +35,7 @@ class QuotedPaths:
 def error_answer(
     status: int, message: str, code: str | None, headers: dict[str, str], extra: dict[str, object]
 ) -> Response:
-    """Return a refusal in the form that clients read: JSON for people, headers for programs and for HEAD."""
+    """Return an error answer: JSON with the message, and headers for clients and for HEAD."""
     line = " ".join(message.split()).encode("latin-1", errors="replace").decode("latin-1")
     headers = {**headers, "X-Error-Message": line}
     if code is not None:
@@ -44,18 +44,18 @@ def error_answer(
 
 
 async def refuse(_: Request, error: Exception) -> Response:
-    """Turn a `Refusal` into its answer."""
+    """Return the answer of a `Refusal`."""
     if not isinstance(error, Refusal):
         raise error
     return error_answer(error.status, error.message, error.code, error.headers, error.extra)
 
 
 async def refuse_address(request: Request, error: Exception) -> Response:
-    """Answer for an address nothing is served at. Repo-like ones count as missing repos, as on a Hub."""
+    """Return the answer for an unknown address; one like that of a repo counts as a missing repo."""
     if not isinstance(error, HTTPException):
         raise error
     if error.status_code == 404 and pages.wants_page(request):
-        return pages.missing_address(request)
+        return pages.unknown_address_page(request)
     parts = request.scope["path"].strip("/").split("/")
     repo_like = error.status_code == 404 and (
         (parts[0] == "api" and len(parts) > 2 and parts[1] in ("models", "datasets", "spaces", "kernels"))
@@ -64,19 +64,19 @@ async def refuse_address(request: Request, error: Exception) -> Response:
     return error_answer(error.status_code, error.detail, "RepoNotFound" if repo_like else None, {}, {})
 
 
-async def disconnected(_: Request, _error: Exception) -> Response:
-    """End a request whose caller has gone; nobody reads the answer."""
+async def answer_disconnect(_: Request, _error: Exception) -> Response:
+    """End a request whose caller has disconnected."""
     return Response(status_code=499)
 
 
-async def failed(request: Request, error: Exception) -> Response:
-    """Answer for a defect of this server."""
+async def answer_internal_error(request: Request, error: Exception) -> Response:
+    """Log an unexpected exception, and return status 500."""
     logger.error("%s %s", request.method, request.scope["path"], exc_info=error)
     return error_answer(500, f"Internal error: {type(error).__name__}", None, {}, {})
 
 
 def build_app(site: Site) -> ASGIApp:
-    """Make the application that serves `site`."""
+    """Return the application that serves `site`."""
     routes: Sequence[BaseRoute] = [
         *listing.ROUTES,
         *collections.ROUTES,
@@ -92,8 +92,8 @@ def build_app(site: Site) -> ASGIApp:
         exception_handlers={
             Refusal: refuse,
             HTTPException: refuse_address,
-            ClientDisconnect: disconnected,
-            Exception: failed,
+            ClientDisconnect: answer_disconnect,
+            Exception: answer_internal_error,
         },
     )
     app.state.site = site

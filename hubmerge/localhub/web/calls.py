@@ -1,4 +1,4 @@
-"""A request as the handlers see it: who calls, which repo is meant, and what they may do with it."""
+"""Requests as the handlers get them: caller, address, and the caller's permissions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
 @dataclass(frozen=True)
 class Call:
-    """One request. `params` are the parts of the address, unquoted one by one."""
+    """Request with its caller. `params` are the parts of the address, each unquoted."""
 
     site: Site
     request: Request
@@ -35,14 +35,14 @@ class Call:
 
     @property
     def endpoint(self) -> str:
-        """The address of this Hub as the caller wrote it, without a trailing slash."""
+        """The address of this Hub as in the request, without a trailing slash."""
         return str(self.request.base_url).rstrip("/")
 
     def json(self) -> dict[str, Any]:
         """Read the body as a JSON object.
 
         Raises:
-            BadRequest: it is not one.
+            BadRequest: the body is not a JSON object.
         """
         try:
             value = json.loads(self.body or b"{}")
@@ -53,14 +53,14 @@ class Call:
         return value
 
     def flag(self, name: str) -> bool:
-        """Read a yes or no of the query."""
+        """Return True if the query sets a flag."""
         return self.request.query_params.get(name, "").lower() in ("1", "true")
 
     def login(self) -> User:
-        """Ask for a known caller.
+        """Return the caller.
 
         Raises:
-            LoginNeeded: there is none.
+            LoginNeeded: the caller is anonymous.
         """
         if self.user is None:
             raise LoginNeeded("Invalid username or password.")
@@ -77,18 +77,19 @@ class Call:
         return f"{self.params['namespace']}/{self.params['name']}"
 
     def readable(self) -> tuple[Repository, Settings]:
-        """Find the repo of the address, if the caller may know of it.
+        """Return the repo of the address.
 
         Raises:
-            RepositoryMissing: it is missing or not theirs.
+            RepositoryMissing: it does not exist, or the caller may not see it.
         """
         return readable(self.site, self.user, self.kind, self.repo_id)
 
     def readable_files(self) -> tuple[Repository, Settings]:
-        """Find the repo of the address, if the caller may read its files.
+        """Return the repo of the address for a caller who may read its files.
 
         Raises:
-            Gated: their access request was not accepted.
+            RepositoryMissing: it does not exist, or the caller may not see it.
+            Gated: the caller has no accepted access request.
         """
         repository, settings = self.readable()
         if settings.gated and not may_read_gated(self.user, settings):
@@ -96,20 +97,22 @@ class Call:
         return repository, settings
 
     def writable(self) -> tuple[Repository, Settings, User]:
-        """Find the repo of the address, if the caller may change it.
+        """Return the repo of the address for a caller who may change it.
 
         Raises:
-            Forbidden: they may read it only.
+            RepositoryMissing: it does not exist, or the caller may not see it.
+            LoginNeeded: the caller is anonymous.
+            Forbidden: the caller may not write to it.
         """
         repository, settings = self.readable()
         return repository, settings, require_write(self, settings.namespace)
 
 
 def readable(site: Site, user: User | None, kind: str, repo_id: str) -> tuple[Repository, Settings]:
-    """Find a repo, if `user` may know of it.
+    """Return a repo that `user` may see.
 
     Raises:
-        RepositoryMissing: it is missing or not theirs.
+        RepositoryMissing: it does not exist, or `user` may not see it.
     """
     repository = site.registry.find(kind, repo_id) if kind in PREFIXES else None
     if repository is None:
@@ -121,19 +124,19 @@ def readable(site: Site, user: User | None, kind: str, repo_id: str) -> tuple[Re
 
 
 def may_see(user: User | None, settings: Settings) -> bool:
-    """Return True if `user` may know that the repo exists."""
+    """Return True if `user` may see that the repo exists."""
     return not settings.private or (user is not None and user.owns(settings.namespace))
 
 
 def may_read_gated(user: User | None, settings: Settings) -> bool:
-    """Return True if `user` passes the gate."""
+    """Return True if `user` may read the files of a gated repo."""
     if user is None:
         return False
     return user.owns(settings.namespace) or settings.access.get(user.name, {}).get("status") == "accepted"
 
 
 def require_write(call: Call, namespace: str) -> User:
-    """Ask for a caller who may write to `namespace`.
+    """Return the caller if they may write to `namespace`.
 
     Raises:
         LoginNeeded: the caller is anonymous.
@@ -153,10 +156,10 @@ def repo_url(call: Call, settings: Settings) -> str:
 
 
 async def open_call(request: Request, *, body: bool) -> Call:
-    """Find out who calls and what they ask for.
+    """Return the call of a request, with its body if `body` is set.
 
     Raises:
-        BadCredentials: their token belongs to nobody.
+        BadCredentials: the token belongs to no user.
     """
     site: Site = request.app.state.site
     user = site.users.authenticate(request.headers.get("authorization"))
@@ -171,7 +174,7 @@ async def open_call(request: Request, *, body: bool) -> Call:
 
 
 def route(methods: str, path: str, handler: Callable[[Call], Any]) -> Route:
-    """Serve `path` by a plain function, in a thread of its own; what it returns is sent as JSON."""
+    """Return a route that calls a function in a thread and sends its result as JSON."""
 
     async def endpoint(request: Request) -> Response:
         call = await open_call(request, body=True)
@@ -182,7 +185,7 @@ def route(methods: str, path: str, handler: Callable[[Call], Any]) -> Route:
 
 
 def streaming_route(methods: str, path: str, handler: Callable[[Call], Awaitable[Response]]) -> Route:
-    """Serve `path` by a coroutine that reads the body itself, chunk by chunk."""
+    """Return a route that calls a coroutine, which reads the body chunk by chunk."""
 
     async def endpoint(request: Request) -> Response:
         return await handler(await open_call(request, body=False))

@@ -1,4 +1,4 @@
-"""A card as HTML: its Markdown rendered, its addresses pointed to the files of the commit it stands in."""
+"""Cards as HTML, with relative addresses resolved to the files of their commit."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from markdown_it.token import Token
 from hubmerge.localhub.web.markup import Html, table, tag
 
 SAFE_SCHEMES = {"href": ("http", "https", "mailto"), "src": ("http", "https", "data")}
-"""Markdown-it lets `data:` through for pictures only, and not for SVG."""
+"""URL schemes that are kept, by attribute. Markdown-it allows `data:` for pictures only, except SVG."""
 MARKDOWN_LIMIT = 100_000
-"""Characters. Longer cards are shown as they were written: odd ones take a time that grows with the square of this."""
+"""Characters. Longer cards are shown as plain text, because rendering can take quadratic time."""
 
 FOLD = re.compile(r"\s*(</?details>|<summary>([^<>]|</?code>)*</summary>)\s*")
-"""The one HTML of cards that is kept, a line at a time: what folds a part of them away."""
+"""HTML lines of a card that are kept: foldable sections."""
 
 
 def _html(_renderer: object, tokens: Sequence[Token], index: int, _options: object, _env: object) -> str:
@@ -32,8 +32,8 @@ _markdown.add_render_rule("html_block", _html)
 _markdown.add_render_rule("html_inline", _html)
 
 
-def pointed(address: str, attribute: str, files: str) -> str:
-    """Return the address a link or picture of a card leads to; `files` is where relative ones start, with a slash."""
+def resolve_address(address: str, attribute: str, files: str) -> str:
+    """Return the address of a link or picture of a card; relative ones start at `files`, which ends with a slash."""
     try:
         parts = urlsplit(address)
     except ValueError:
@@ -51,25 +51,25 @@ def pointed(address: str, attribute: str, files: str) -> str:
     return files + "/".join(steps) + (f"#{parts.fragment}" if parts.fragment else "")
 
 
-def _point(tokens: Iterable[Token], files: str) -> None:
+def _resolve_addresses(tokens: Iterable[Token], files: str) -> None:
     for token in tokens:
         for attribute in ("href", "src"):
             if attribute in token.attrs:
-                token.attrs[attribute] = pointed(str(token.attrs[attribute]), attribute, files)
-        _point(token.children or (), files)
+                token.attrs[attribute] = resolve_address(str(token.attrs[attribute]), attribute, files)
+        _resolve_addresses(token.children or (), files)
 
 
 def render_markdown(text: str, files: str) -> Html:
-    """Render Markdown. HTML in it is shown as text, but for what folds parts away."""
+    """Return Markdown as HTML. HTML in the text is escaped, except foldable sections."""
     if len(text) > MARKDOWN_LIMIT:
         return tag("pre", text)
     tokens = _markdown.parse(text)
-    _point(tokens, files)
+    _resolve_addresses(tokens, files)
     return Html(_markdown.renderer.render(tokens, _markdown.options, {}))
 
 
 def metadata_table(card: dict[str, Any]) -> Html:
-    """Show the plain fields of a card's metadata; nested ones are for programs."""
+    """Return a table of a card's metadata, without nested fields."""
     rows = []
     for name, value in card.items():
         values = value if isinstance(value, list) else [value]

@@ -16,7 +16,7 @@ SLUG = "/api/collections/{namespace}/{slug}"
 
 
 def describe(collection: Collection, *, listed: bool = False) -> dict[str, Any]:
-    """Spell a collection as the API does. In a list, it has no position and few items."""
+    """Return a collection in the form of the API; in a list, without position and with few items."""
     items = [
         {
             "_id": item.key,
@@ -41,34 +41,38 @@ def describe(collection: Collection, *, listed: bool = False) -> dict[str, Any]:
     return described if listed else {**described, "position": collection.position}
 
 
-def visible(call: Call, collection: Collection) -> bool:
-    """Return True if the caller may know of a collection."""
+def is_visible(call: Call, collection: Collection) -> bool:
+    """Return True if the caller may see a collection."""
     return not collection.private or (call.user is not None and call.user.owns(collection.namespace))
 
 
-def found(call: Call) -> Collection:
-    """Find the collection of the address."""
+def find_visible(call: Call) -> Collection:
+    """Return the collection of the address.
+
+    Raises:
+        NotFound: it does not exist, or the caller may not see it.
+    """
     collection = call.site.collections.find(f"{call.params['namespace']}/{call.params['slug']}")
-    if not visible(call, collection):
+    if not is_visible(call, collection):
         raise NotFound(f"There is no collection {call.params['slug']!r}.")
     return collection
 
 
-def changeable(call: Call) -> str:
-    """Find the collection of the address and make sure that the caller may change it; return its slug."""
-    collection = found(call)
+def find_writable(call: Call) -> str:
+    """Return the slug of the collection of the address for a caller who may change it."""
+    collection = find_visible(call)
     require_write(call, collection.namespace)
     return collection.slug
 
 
 def list_collections(call: Call) -> Any:
-    """List the collections the caller may know of, newest first."""
+    """List the collections that the caller may see, newest first."""
     query = call.request.query_params
     owners, items = query.getlist("owner"), set(query.getlist("item"))
     listed = [
         collection
         for collection in call.site.collections.all()
-        if visible(call, collection)
+        if is_visible(call, collection)
         and (not owners or collection.namespace in owners)
         and (not items or items & {f"{item.type}s/{item.id}" for item in collection.items})
     ]
@@ -77,7 +81,7 @@ def list_collections(call: Call) -> Any:
 
 
 def create(call: Call) -> Any:
-    """Make a collection."""
+    """Create a collection."""
     data = call.json()
     namespace = str(data.get("namespace") or call.login().name)
     require_write(call, namespace)
@@ -94,7 +98,7 @@ def create(call: Call) -> Any:
 
 def show(call: Call) -> Any:
     """Describe a collection."""
-    return describe(found(call))
+    return describe(find_visible(call))
 
 
 def change(call: Call) -> Any:
@@ -104,19 +108,19 @@ def change(call: Call) -> Any:
     changes: dict[str, Any] = {
         name: value for name, value in data.items() if isinstance(value, kinds.get(name, type(None)))
     }
-    changed = call.site.collections.change(changeable(call), lambda collection: replace(collection, **changes))
+    changed = call.site.collections.change(find_writable(call), lambda collection: replace(collection, **changes))
     return {"success": True, "data": describe(changed)}
 
 
 def delete(call: Call) -> Any:
     """Delete a collection; the repos in it stay."""
-    call.site.collections.delete(changeable(call))
+    call.site.collections.delete(find_writable(call))
     return {"success": True}
 
 
 def add_item(call: Call) -> Any:
     """Put a repo into a collection."""
-    slug = changeable(call)
+    slug = find_writable(call)
     data = call.json()
     item = data.get("item")
     if not isinstance(item, dict) or item.get("type") not in PREFIXES:
@@ -131,11 +135,11 @@ def add_item(call: Call) -> Any:
 
 
 def change_item(call: Call) -> Any:
-    """Change the note or the place of an item."""
+    """Change the note or the position of an item."""
     data = call.json()
     note, position = data.get("note"), data.get("position")
     call.site.collections.change(
-        changeable(call),
+        find_writable(call),
         lambda collection: collection.with_change(
             call.params["item"],
             note=None if note is None else str(note),
@@ -146,8 +150,8 @@ def change_item(call: Call) -> Any:
 
 
 def delete_item(call: Call) -> Any:
-    """Take an item out of a collection."""
-    call.site.collections.change(changeable(call), lambda collection: collection.without_item(call.params["item"]))
+    """Remove an item from a collection."""
+    call.site.collections.change(find_writable(call), lambda collection: collection.without_item(call.params["item"]))
     return {"success": True}
 
 

@@ -1,4 +1,4 @@
-"""Repos, commits and trees as the API spells them."""
+"""Repos, commits and trees in the form of the API."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEADER_LIMIT_BYTES = 100 * 1000 * 1000
 
 
 def split_card(text: str) -> tuple[list[str], list[str]]:
-    """Split a card into the lines of its metadata block, between its first two `---` lines, and the rest."""
+    """Split a card into the lines of its metadata block (between its first two `---` lines) and all other lines."""
     lines = text.lstrip("\ufeff").splitlines()
     if lines and lines[0].strip() == "---":
         end = next((index for index, line in enumerate(lines[1:], 1) if line.strip() == "---"), None)
@@ -39,7 +39,7 @@ def card_data(text: str) -> dict[str, Any]:
     """Read the metadata block of a card.
 
     Raises:
-        ValueError: it is not a YAML mapping.
+        ValueError: the block is not a YAML mapping.
     """
     try:
         data = yaml.safe_load("\n".join(split_card(text)[0]))
@@ -53,7 +53,7 @@ def card_data(text: str) -> dict[str, Any]:
 
 
 def json_value(value: Any) -> Any:
-    """Turn what YAML can say and JSON cannot (dates, odd keys) into text."""
+    """Return a YAML value with all parts that JSON lacks (dates, keys that are not text) as text."""
     if isinstance(value, dict):
         return {str(name): json_value(inner) for name, inner in value.items()}
     if isinstance(value, list):
@@ -70,7 +70,7 @@ def _card_of(store: ObjectStore, oid: str) -> dict[str, Any]:
 
 
 def card_of(store: ObjectStore, tree: Tree) -> dict[str, Any]:
-    """Read the card's metadata at a commit; empty if there is no card or it cannot be read."""
+    """Return the card's metadata; empty if there is no card or it cannot be read."""
     entry = tree.get(CARD_FILE)
     if entry is None or entry.sha256 or entry.size > CARD_LIMIT_BYTES:
         return {}
@@ -78,13 +78,13 @@ def card_of(store: ObjectStore, tree: Tree) -> dict[str, Any]:
 
 
 def as_list(value: Any) -> list[str]:
-    """Read a card field that may be one word or a list of them."""
+    """Return a card field as a list of words."""
     values = value if isinstance(value, list) else [value]
     return [str(item) for item in values if item is not None]
 
 
 def tags_of(card: dict[str, Any], tree: Tree, kind: str) -> list[str]:
-    """Derive the tags a Hub shows and filters by."""
+    """Return the tags that a Hub derives from a card and the files."""
     tags = as_list(card.get("tags"))
     relation = card.get("base_model_relation")
     if kind == "model":
@@ -103,7 +103,7 @@ def tags_of(card: dict[str, Any], tree: Tree, kind: str) -> list[str]:
 
 
 def parameter_counts(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
-    """Count the parameters of the safetensors files at the root, by dtype."""
+    """Return the parameters in safetensors files at the root by dtype; None without valid files."""
     counts: Counter[str] = Counter()
     for path, entry in tree.items():
         if not path.endswith(".safetensors") or "/" in path or "adapter" in path or not entry.sha256:
@@ -123,7 +123,7 @@ def parameter_counts(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
 
 
 def model_config(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
-    """Return the two fields of `config.json` a Hub shows."""
+    """Return the two fields of `config.json` that a Hub shows."""
     entry = tree.get("config.json")
     if entry is None or entry.sha256:
         return None
@@ -143,7 +143,7 @@ def describe_repo(
     blobs: bool = False,
     whole: bool = True,
 ) -> dict[str, Any]:
-    """Describe a repo at a commit; `whole` adds what costs a look into its files."""
+    """Return the description of a repo at a commit; `whole` adds the fields that are read from its files."""
     tree = repository.tree(commit_id)
     card = card_of(store, tree)
     described: dict[str, Any] = {
@@ -161,24 +161,31 @@ def describe_repo(
         "tags": tags_of(card, tree, settings.kind),
         "cardData": card,
         "siblings": [describe_sibling(path, entry, blobs=blobs) for path, entry in tree.items()],
+        **describe_kind(settings, card),
+        **(describe_files(store, settings.kind, tree) if whole else {}),
     }
-    if settings.kind == "model":
-        described["modelId"] = settings.id
-        for name in ("library_name", "pipeline_tag"):
-            if isinstance(card.get(name), str):
-                described[name] = card[name]
-    if settings.kind == "space":
-        described["sdk"] = settings.sdk
-    if whole and settings.kind == "model":
-        described["safetensors"] = parameter_counts(store, tree)
-        described["config"] = model_config(store, tree)
-    if whole:
-        described["usedStorage"] = sum({entry.content_hash: entry.size for entry in tree.values()}.values())
     return {name: value for name, value in described.items() if value is not None}
 
 
+def describe_kind(settings: Settings, card: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that only models or only spaces have."""
+    if settings.kind == "space":
+        return {"sdk": settings.sdk}
+    if settings.kind != "model":
+        return {}
+    named = {name: card[name] for name in ("library_name", "pipeline_tag") if isinstance(card.get(name), str)}
+    return {"modelId": settings.id, **named}
+
+
+def describe_files(store: ObjectStore, kind: str, tree: Tree) -> dict[str, Any]:
+    """Return the fields that are read from the files of a repo."""
+    read = {"safetensors": parameter_counts(store, tree), "config": model_config(store, tree)}
+    storage = sum({entry.content_hash: entry.size for entry in tree.values()}.values())
+    return {**(read if kind == "model" else {}), "usedStorage": storage}
+
+
 def describe_sibling(path: str, entry: FileEntry, *, blobs: bool) -> dict[str, Any]:
-    """Describe a file in the list of a repo's description."""
+    """Return a file for the list in a repo's description."""
     sibling: dict[str, Any] = {"rfilename": path}
     if blobs:
         sibling |= {"size": entry.size, "blobId": entry.oid}
@@ -188,7 +195,7 @@ def describe_sibling(path: str, entry: FileEntry, *, blobs: bool) -> dict[str, A
 
 
 def describe_file(path: str, entry: FileEntry) -> dict[str, Any]:
-    """Describe a file in the listing of a folder."""
+    """Return a file for the listing of a folder."""
     described: dict[str, Any] = {"type": "file", "oid": entry.oid, "size": entry.size, "path": path}
     if entry.sha256:
         described["lfs"] = entry.lfs()
@@ -196,7 +203,7 @@ def describe_file(path: str, entry: FileEntry) -> dict[str, Any]:
 
 
 def describe_tree(tree: Tree, folder: str, *, recursive: bool) -> list[dict[str, Any]]:
-    """List what a folder holds, by path; the root is ``""``."""
+    """Return the content of a folder, sorted by path; the root is ``""``."""
     prefix = f"{folder}/" if folder else ""
     listing = [describe_file(path, entry) for path, entry in tree.items() if path.startswith(prefix)]
     listing += [
@@ -210,7 +217,7 @@ def describe_tree(tree: Tree, folder: str, *, recursive: bool) -> list[dict[str,
 
 
 def add_last_commits(repository: Repository, commit_id: str, items: list[dict[str, Any]]) -> None:
-    """Add to every item of a listing the commit that changed it last."""
+    """Add the last commit that changed it to each item of a listing."""
     waiting = {item["path"]: item for item in items}
     for found, commit in repository.history(commit_id):
         touched = set(commit.changed)
@@ -224,7 +231,7 @@ def add_last_commits(repository: Repository, commit_id: str, items: list[dict[st
 
 
 def describe_commit(commit_id: str, commit: Commit) -> dict[str, Any]:
-    """Describe a commit in a history."""
+    """Return a commit for a history."""
     return {
         "id": commit_id,
         "title": commit.title,

@@ -1,4 +1,4 @@
-"""Downloads: `resolve`, with HEAD, ranges and the headers the clients' cache lives on."""
+"""Downloads: `resolve`, with HEAD, ranges and the headers that the clients' cache needs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from hubmerge.localhub.web.calls import Call, route
 
 
 def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
-    """Read a `Range` header: (first, last) byte, both included; None to send everything.
+    """Return the first and last byte of a `Range` header, both included; None for the whole file.
 
-    A header with several ranges, or one that is not understood, is answered by the whole file (RFC 9110, 14.2).
+    A header with several ranges or with another syntax means the whole file (RFC 9110, 14.2).
 
     Raises:
         ValueError: no byte of the file is in the range.
@@ -41,7 +41,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 async def file_chunks(path: Path, start: int, length: int) -> AsyncIterator[bytes]:
-    """Read `length` bytes from `start`, a chunk at a time."""
+    """Yield `length` bytes from offset `start`, in chunks."""
     file = await run_in_threadpool(path.open, "rb")
     try:
         file.seek(start)
@@ -56,7 +56,7 @@ async def file_chunks(path: Path, start: int, length: int) -> AsyncIterator[byte
 
 
 def content_type(path: str, entry: FileEntry) -> str:
-    """Return the media type for a browser: that of pictures, plain text, or bytes."""
+    """Return the media type for a browser: a picture, plain text or bytes."""
     guess = mimetypes.guess_type(path)[0] or ""
     if guess.startswith("image/") and guess != "image/svg+xml":
         return guess
@@ -85,12 +85,12 @@ def resolve(call: Call) -> Response:
         headers |= {"X-Linked-ETag": f'"{entry.sha256}"', "X-Linked-Size": str(entry.size)}
     status, start, length = 200, 0, entry.size
     try:
-        wanted = byte_range(call.request.headers.get("range"), entry.size)
+        span = byte_range(call.request.headers.get("range"), entry.size)
     except ValueError:
         return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{entry.size}"})
-    if wanted is not None:
-        status, start, length = 206, wanted[0], wanted[1] - wanted[0] + 1
-        headers["Content-Range"] = f"bytes {wanted[0]}-{wanted[1]}/{entry.size}"
+    if span is not None:
+        status, start, length = 206, span[0], span[1] - span[0] + 1
+        headers["Content-Range"] = f"bytes {span[0]}-{span[1]}/{entry.size}"
     headers["Content-Length"] = str(length)
     media_type = content_type(path, entry)
     if call.request.method == "HEAD":

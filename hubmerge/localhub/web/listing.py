@@ -1,4 +1,4 @@
-"""The lists of models, datasets and spaces."""
+"""Lists of models, datasets and spaces."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from hubmerge.localhub.web.paging import page
 
 REPOS_PAGE = 100
 COSTLY_FIELDS = {"siblings", "cardData"}
-"""Left out of a list unless `full` or `expand` asks for them."""
+"""Fields that a list has only with `full` or `expand`."""
 
 
-def wanted_fields(call: Call) -> set[str]:
-    """Return the expensive fields that the caller asks for."""
+def requested_fields(call: Call) -> set[str]:
+    """Return the optional fields that the query asks for."""
     query = call.request.query_params
     fields = set(query.getlist("expand"))
     if call.flag("full"):
@@ -27,8 +27,8 @@ def wanted_fields(call: Call) -> set[str]:
     return fields
 
 
-def fits(call: Call, described: dict[str, Any]) -> bool:
-    """Return True if a repo passes the filters of the query; several of a kind must all fit."""
+def matches_filters(call: Call, described: dict[str, Any]) -> bool:
+    """Return True if a repo matches all filters of the query."""
     query = call.request.query_params
     if query.get("author") not in (None, described["author"]):
         return False
@@ -42,27 +42,27 @@ def fits(call: Call, described: dict[str, Any]) -> bool:
 
 
 def list_repos(call: Call, kind: str) -> Any:
-    """List the repos the caller may know of."""
+    """List the repos that the caller may see."""
     found = []
     for repository, settings in call.site.registry.all(kind):
         if not may_see(call.user, settings):
             continue
-        with contextlib.suppress(Refusal, FileNotFoundError):  # deleted while we look
+        with contextlib.suppress(Refusal, FileNotFoundError):  # deleted in the meantime
             described = describe_repo(
                 call.site.store, repository, settings, repository.resolve("main"), whole=call.flag("config")
             )
-            if fits(call, described):
+            if matches_filters(call, described):
                 found.append(described)
     sort = call.request.query_params.get("sort", "createdAt")
     key = sort if sort in ("createdAt", "lastModified", "id") else "createdAt"
     found.sort(key=lambda described: (described[key], described["id"]), reverse=key != "id")
-    left_out = COSTLY_FIELDS - wanted_fields(call)
-    listed = [{name: value for name, value in item.items() if name not in left_out} for item in found]
+    omitted = COSTLY_FIELDS - requested_fields(call)
+    listed = [{name: value for name, value in item.items() if name not in omitted} for item in found]
     return page(call, listed, REPOS_PAGE)
 
 
 def listing_of(kind: str) -> Any:
-    """Make the handler that lists the repos of a kind."""
+    """Return the handler that lists the repos of a kind."""
     return lambda call: list_repos(call, kind)
 
 

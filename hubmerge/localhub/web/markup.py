@@ -1,4 +1,4 @@
-"""HTML put together so that nothing is escaped by accident or forgotten: a `str` is text until it is `Html`."""
+"""HTML elements; every `str` that is not `Html` is escaped."""
 
 from __future__ import annotations
 
@@ -48,17 +48,17 @@ ALLOWED = (
     "default-src 'none'; img-src 'self' http: https: data:; style-src 'unsafe-inline'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-"""Content security policy of a page: pictures and its own style are allowed, nothing else."""
+"""Content security policy of a page: it allows pictures and the page's own style."""
 
 
 class Html(str):
-    """Text that is HTML already."""
+    """Text that is HTML."""
 
     __slots__ = ()
 
 
 def tag(name: str, *content: str, **attributes: str) -> Html:
-    """Make an element. What is not `Html` is escaped; `class_` is the attribute class, `a_b` is a-b."""
+    """Return an element. Content that is not `Html` is escaped; `class_` is the attribute class, `a_b` is a-b."""
     inner = "".join(part if isinstance(part, Html) else html.escape(part) for part in content)
     spelled = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(value)}"' for key, value in attributes.items()
@@ -67,17 +67,17 @@ def tag(name: str, *content: str, **attributes: str) -> Html:
 
 
 def link(address: str, *content: str, **attributes: str) -> Html:
-    """Link to an address of this Hub."""
+    """Return a link to an address of this Hub."""
     return tag("a", *content, href=address, **attributes)
 
 
 def table(rows: list[list[Html]], **attributes: str) -> Html:
-    """Lay out rows of `th` and `td` elements."""
+    """Return a table of rows of `th` and `td` elements."""
     return tag("table", tag("tbody", *(tag("tr", *row) for row in rows)), **attributes)
 
 
 def html_page(title: str, content: list[Html], status: int = 200) -> Response:
-    """Answer with a whole page."""
+    """Return a page."""
     head = [
         Html('<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'),
         tag("title", title),

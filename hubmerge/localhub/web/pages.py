@@ -1,4 +1,4 @@
-"""Pages for people with a browser: what this Hub holds, and each repo at a revision. Read-only, without scripts."""
+"""Pages for browsers: the list of repos, and each repo at a revision. They are read-only and have no scripts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from hubmerge.localhub.web.markup import Html, html_page, link, table, tag
 from hubmerge.support.names import CARD_FILE
 
 PROGRAMS = ("api", "v1", "v2", "lfs")
-"""Addresses that begin so belong to programs, whether they are served or not."""
+"""First parts of addresses for programs, served or not."""
 ROWS_LIMIT = 1000
 REFS = {HEADS: "Branches", TAGS: "Tags", PULLS: "Pull requests", CONVERTS: "Conversions"}
 
 
 class PageRoute(Route):
-    """A route for browsers; to requests that are not theirs it is not there."""
+    """Route that matches requests of browsers only."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match reads alone, and nothing that belongs to programs."""
+        """Match GET and HEAD requests of addresses that are not for programs."""
         match, child = super().matches(scope)
         if match is not Match.FULL or scope["path"].split("/")[1] in PROGRAMS:
             return Match.NONE, {}
@@ -49,12 +49,12 @@ def tree_address(settings: Settings, revision: str, folder: str = "") -> str:
 
 
 def files_address(settings: Settings, revision: str) -> str:
-    """Return the path the files of a revision are served below, with a slash at its end."""
+    """Return the path below which the files of a revision are served, with a slash at its end."""
     return f"{repo_address(settings)}/resolve/{quote(revision, safe='')}/"
 
 
-def size_text(size: int) -> str:
-    """Write a size for people."""
+def format_size(size: int) -> str:
+    """Return a size with a unit."""
     if size < 1000:
         return f"{size} B"
     number = float(size)
@@ -65,35 +65,35 @@ def size_text(size: int) -> str:
     return f"{number / 1000:,.3g} TB"
 
 
-def date_text(date: str) -> str:
-    """Write a time of a record for people."""
+def format_date(date: str) -> str:
+    """Return the time of a record in a readable form."""
     return f"{date[:10]} {date[11:16]} UTC"
 
 
-def repo_lists(call: Call) -> list[Html]:
-    """List the repos the caller may know of, by kind."""
+def list_repos(call: Call) -> list[Html]:
+    """List the repos that the caller may see, by kind."""
     parts = []
     for plural, kind in KINDS.items():
         rows = []
         for repository, settings in sorted(call.site.registry.all(kind), key=lambda found: found[1].id):
             if not may_see(call.user, settings):
                 continue
-            with contextlib.suppress(Refusal, FileNotFoundError):  # deleted while we look
+            with contextlib.suppress(Refusal, FileNotFoundError):  # deleted in the meantime
                 date = repository.commit(repository.resolve("main")).date
                 name = tag("td", link(repo_address(settings), settings.id))
-                rows.append([name, tag("td", date_text(date), class_="number")])
+                rows.append([name, tag("td", format_date(date), class_="number")])
         if rows:
             parts += [tag("h2", plural.capitalize()), table(rows, class_="list")]
-    return parts or [tag("p", "There are no repos yet that everybody may see.", class_="soft")]
+    return parts or [tag("p", "There are no public repos yet.", class_="soft")]
 
 
-def index(call: Call) -> Response:
-    """Show what this Hub holds."""
-    return html_page("hubmerge hub", [tag("h1", "Repos on this Hub"), *repo_lists(call)])
+def show_index(call: Call) -> Response:
+    """Show the list of repos."""
+    return html_page("hubmerge hub", [tag("h1", "Repos on this Hub"), *list_repos(call)])
 
 
-def ref_lists(repository: Repository, settings: Settings, revision: str | None) -> list[Html]:
-    """Link to every branch and tag of a repo; the one that is shown is marked."""
+def list_refs(repository: Repository, settings: Settings, revision: str | None) -> list[Html]:
+    """Return links to all branches and tags of a repo, with the shown one marked."""
     parts = []
     for kind, title in REFS.items():
         items = []
@@ -107,10 +107,10 @@ def ref_lists(repository: Repository, settings: Settings, revision: str | None) 
 
 
 def split_revision(repository: Repository, address: str) -> tuple[str, str, str]:
-    """Split what follows `tree/`, where revisions may have slashes: (revision, its commit, folder).
+    """Split an address after `tree/` into revision, its commit, and folder; a revision may contain slashes.
 
     Raises:
-        RevisionMissing: no beginning of it is a revision.
+        RevisionMissing: the address does not start with a revision.
     """
     parts = address.strip("/").split("/")
     for count in range(len(parts), 0, -1):
@@ -120,8 +120,8 @@ def split_revision(repository: Repository, address: str) -> tuple[str, str, str]
     raise RevisionMissing(f"Invalid rev id: {address}")
 
 
-def file_list(settings: Settings, tree: Tree, revision: str, folder: str) -> list[Html]:
-    """List a folder, its folders first."""
+def list_files(settings: Settings, tree: Tree, revision: str, folder: str) -> list[Html]:
+    """Return the listing of a folder, folders first."""
     listing = describe_tree(tree, folder, recursive=False)
     rows = []
     if folder:
@@ -129,7 +129,7 @@ def file_list(settings: Settings, tree: Tree, revision: str, folder: str) -> lis
     for item in sorted(listing, key=lambda item: (item["type"] == "file", item["path"]))[:ROWS_LIMIT]:
         path, name = item["path"], item["path"].rpartition("/")[2]
         if item["type"] == "file":
-            target, size = files_address(settings, revision) + quote(path), size_text(item["size"])
+            target, size = files_address(settings, revision) + quote(path), format_size(item["size"])
         else:
             target, name, size = tree_address(settings, revision, path), f"{name}/", ""
         rows.append([tag("td", link(target, name)), tag("td", size, class_="number")])
@@ -139,8 +139,8 @@ def file_list(settings: Settings, tree: Tree, revision: str, folder: str) -> lis
     return parts
 
 
-def card_part(call: Call, settings: Settings, tree: Tree, revision: str) -> list[Html]:
-    """Render the README.md of a commit, if there is one that can be."""
+def render_card(call: Call, settings: Settings, tree: Tree, revision: str) -> list[Html]:
+    """Render the README.md of a commit; empty if it is missing, too large or a large file."""
     entry = tree.get(CARD_FILE)
     if entry is None or entry.sha256 or entry.size > CARD_LIMIT_BYTES:
         return []
@@ -151,8 +151,8 @@ def card_part(call: Call, settings: Settings, tree: Tree, revision: str) -> list
     return [tag("article", metadata, render_markdown(text, files_address(settings, revision)))]
 
 
-def heading(settings: Settings) -> list[Html]:
-    """Name a repo."""
+def render_heading(settings: Settings) -> list[Html]:
+    """Return the title of a repo's page."""
     kinds = [settings.kind, *(["gated"] if settings.gated else []), *(["private"] if settings.private else [])]
     labels: list[str] = []
     for kind in kinds:
@@ -160,26 +160,26 @@ def heading(settings: Settings) -> list[Html]:
     return [tag("h1", link(repo_address(settings), settings.id)), tag("p", *labels)]
 
 
-def repo(call: Call) -> Response:
+def show_repo(call: Call) -> Response:
     """Show a repo at a revision (default: main), or a folder of it."""
     try:
         repository, settings = call.readable()
     except RepositoryMissing:
-        wanted = f"There is no {call.kind} {call.repo_id} on this Hub that you may see."
-        return missing(wanted, [tag("p", "These repos are there:"), *repo_lists(call)])
+        message = f"There is no {call.kind} {call.repo_id} on this Hub that you may see."
+        return not_found_page(message, [tag("p", "Repos on this Hub:"), *list_repos(call)])
     address = call.params.get("address") or "main"
     try:
         revision, commit_id, folder = split_revision(repository, address)
     except RevisionMissing:
-        wanted = f"{settings.id} has no branch, tag or commit {address}."
-        return missing(wanted, ref_lists(repository, settings, None))
+        message = f"{settings.id} has no branch, tag or commit {address}."
+        return not_found_page(message, list_refs(repository, settings, None))
     tree = repository.tree(commit_id)
     if folder and not any(path.startswith(f"{folder}/") for path in tree):
-        wanted = f"{settings.id} has no folder {folder} at {revision}."
+        message = f"{settings.id} has no folder {folder} at {revision}."
         if folder in tree:
             target = files_address(settings, revision) + quote(folder)
-            return missing(wanted, [tag("p", "There is a file of that name: ", link(target, folder))])
-        return missing(wanted, file_list(settings, tree, revision, ""))
+            return not_found_page(message, [tag("p", "There is a file with this name: ", link(target, folder))])
+        return not_found_page(message, list_files(settings, tree, revision, ""))
     commit = repository.commit(commit_id)
     about = [
         tag("strong", revision),
@@ -187,21 +187,21 @@ def repo(call: Call) -> Response:
         link(tree_address(settings, commit_id), commit_id, class_="commit"),
         Html("<br>"),
         commit.title,
-        tag("span", f" · {commit.author} · {date_text(commit.date)}", class_="soft"),
+        tag("span", f" · {commit.author} · {format_date(commit.date)}", class_="soft"),
     ]
     content = [
-        *heading(settings),
+        *render_heading(settings),
         tag("p", *about),
-        *ref_lists(repository, settings, revision),
-        *file_list(settings, tree, revision, folder),
-        *([] if folder else card_part(call, settings, tree, revision)),
+        *list_refs(repository, settings, revision),
+        *list_files(settings, tree, revision, folder),
+        *([] if folder else render_card(call, settings, tree, revision)),
     ]
     return html_page(settings.id if revision == "main" else f"{settings.id} at {revision}", content)
 
 
-def missing(wanted: str, there: list[Html]) -> Response:
-    """Return the page about something that is missing, with what exists instead."""
-    return html_page("Not found", [tag("h1", "Not found"), tag("p", wanted), *there], status=404)
+def not_found_page(message: str, existing: list[Html]) -> Response:
+    """Return the page for a missing thing, with a list of existing ones."""
+    return html_page("Not found", [tag("h1", "Not found"), tag("p", message), *existing], status=404)
 
 
 def wants_page(request: Request) -> bool:
@@ -215,14 +215,14 @@ def wants_page(request: Request) -> bool:
     )
 
 
-def missing_address(request: Request) -> Response:
-    """Answer a browser at an address nothing is served at."""
-    there = tag("p", "The repos of this Hub are listed on ", link("/", "its first page"), ".")
-    return missing(f"Nothing is served at {unquote(request.scope['path'])}.", [there])
+def unknown_address_page(request: Request) -> Response:
+    """Return the page for an address that is not served."""
+    existing = tag("p", "The repos of this Hub are listed on ", link("/", "its first page"), ".")
+    return not_found_page(f"Nothing is served at {unquote(request.scope['path'])}.", [existing])
 
 
 def page_route(path: str, handler: Callable[[Call], Response], plural: str = "models") -> Route:
-    """Serve a page by a plain function, in a thread of its own; refusals are pages as well."""
+    """Return a route that calls a function in a thread; refusals are pages too."""
 
     async def endpoint(request: Request) -> Response:
         try:
@@ -236,9 +236,9 @@ def page_route(path: str, handler: Callable[[Call], Response], plural: str = "mo
 
 
 ROUTES = [
-    page_route("/", index),
+    page_route("/", show_index),
     *(
-        page_route(prefix + "/{namespace}/{name}" + rest, repo, plural)
+        page_route(prefix + "/{namespace}/{name}" + rest, show_repo, plural)
         for prefix, plural in (("/datasets", "datasets"), ("/spaces", "spaces"), ("", "models"))
         for rest in ("", "/", "/tree/{address:path}")
     ),

@@ -1,4 +1,4 @@
-"""Long lists in pages."""
+"""Pages of long lists."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ LONGEST_PAGE = 1000
 
 
 def page(call: Call, items: Sequence[Any], size: int) -> JSONResponse:
-    """Send one page of a list, with the address of the next one in the `Link` header.
+    """Return one page of a list, with the address of the next page in the `Link` header.
 
-    The query may ask for another `limit`; `cursor` is the number of items before the page.
+    The query may set `limit`, the length of the page, and `cursor`, the number of items before it.
     """
     query = call.request.query_params
     limit, start = query.get("limit", ""), query.get("cursor", "")

@@ -1,4 +1,4 @@
-"""Making, changing, describing and deleting repos; refs and history."""
+"""Routes for repos, refs and history."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import parse_qs
 
 from starlette.responses import JSONResponse, Response
 
-from hubmerge.localhub.operations import checked_path
+from hubmerge.localhub.operations import check_path
 from hubmerge.localhub.refusals import BadRequest, Conflict, EntryMissing
 from hubmerge.localhub.repository import CONVERTS, HEADS, PULLS, TAGS
 from hubmerge.localhub.web.calls import PREFIXES, REPO, Call, readable, repo_url, require_write, route
@@ -25,15 +25,15 @@ TREE_PAGE = 1000
 COMMITS_PAGE = 50
 
 
-def wanted_privacy(data: dict[str, Any], *, default: bool) -> bool:
-    """Read `visibility` (clients from 2.0) or `private` (older ones)."""
+def read_privacy(data: dict[str, Any], *, default: bool) -> bool:
+    """Return True if the body asks for a private repo: `visibility` (clients from 2.0) or `private` (older clients)."""
     if data.get("visibility") in ("public", "private", "protected"):
         return data["visibility"] == "private"
     return default if data.get("private") is None else bool(data["private"])
 
 
-def wanted_repo(call: Call, data: dict[str, Any]) -> tuple[str, str]:
-    """Read kind and id from the body of a create or delete."""
+def read_repo_id(call: Call, data: dict[str, Any]) -> tuple[str, str]:
+    """Return kind and id of the repo that a body names."""
     kind = str(data.get("type") or "model")
     if kind not in PREFIXES or not isinstance(data.get("name"), str):
         raise BadRequest("Expected a `name` and a `type` of model, dataset or space.")
@@ -43,15 +43,15 @@ def wanted_repo(call: Call, data: dict[str, Any]) -> tuple[str, str]:
 
 
 def create(call: Call) -> Any:
-    """Make a repo."""
+    """Create a repo."""
     call.login()
     data = call.json()
-    kind, repo_id = wanted_repo(call, data)
+    kind, repo_id = read_repo_id(call, data)
     url = f"{call.endpoint}/{PREFIXES[kind]}{repo_id}"
     user = require_write(call, repo_id.partition("/")[0])
     try:
         call.site.registry.create(
-            kind, repo_id, author=user.name, private=wanted_privacy(data, default=False), sdk=data.get("sdk")
+            kind, repo_id, author=user.name, private=read_privacy(data, default=False), sdk=data.get("sdk")
         )
     except Conflict as conflict:
         conflict.extra["url"] = url
@@ -62,7 +62,7 @@ def create(call: Call) -> Any:
 def delete(call: Call) -> Any:
     """Delete a repo."""
     user = call.login()
-    kind, repo_id = wanted_repo(call, call.json())
+    kind, repo_id = read_repo_id(call, call.json())
     repository, settings = readable(call.site, user, kind, repo_id)
     require_write(call, settings.namespace)
     call.site.registry.delete(repository)
@@ -83,25 +83,25 @@ def move(call: Call) -> Any:
 
 
 def change_settings(call: Call) -> Any:
-    """Make a repo private or public, gated or open."""
+    """Change the visibility and the gate of a repo."""
     repository, settings, _ = call.writable()
     data = call.json()
     gated = data.get("gated", settings.gated)
     if gated not in (False, "auto", "manual"):
         raise BadRequest('`gated` is false, "auto" or "manual".')
-    changed = repository.change_settings(private=wanted_privacy(data, default=settings.private), gated=gated)
+    changed = repository.change_settings(private=read_privacy(data, default=settings.private), gated=gated)
     return {"private": changed.private, "gated": changed.gated}
 
 
 def info(call: Call) -> Any:
-    """Describe a repo at a revision (default: main)."""
+    """Return the description of a repo at a revision (default: main)."""
     repository, settings = call.readable()
     commit_id = repository.resolve(call.params.get("revision", "main"))
     return describe_repo(call.site.store, repository, settings, commit_id, blobs=call.flag("blobs"))
 
 
 def refs(call: Call) -> Any:
-    """List branches, tags, conversions and, if asked for, pull requests."""
+    """List branches, tags, conversions and, on request, pull requests."""
     repository, _ = call.readable()
     kinds = {"branches": HEADS, "tags": TAGS, "converts": CONVERTS}
     if call.flag("include_prs"):
@@ -123,7 +123,7 @@ def commits(call: Call) -> Any:
 
 
 def create_branch(call: Call) -> Any:
-    """Make a branch at `startingPoint` (default: main)."""
+    """Create a branch at `startingPoint` (default: main)."""
     repository, _, _ = call.writable()
     commit_id = repository.resolve(str(call.json().get("startingPoint") or "main"))
     repository.create_ref(HEADS, call.params["revision"], commit_id)
@@ -131,7 +131,7 @@ def create_branch(call: Call) -> Any:
 
 
 def delete_branch(call: Call) -> Any:
-    """Delete a branch; `main` stays."""
+    """Delete a branch other than `main`."""
     repository, _, _ = call.writable()
     if call.params["revision"] == "main":
         raise BadRequest("The branch main cannot be deleted.")
@@ -155,7 +155,7 @@ def delete_tag(call: Call) -> Any:
 
 
 def super_squash(call: Call) -> Any:
-    """Replace the history of a branch by one commit with the same files."""
+    """Replace the history of a branch by one commit with all files."""
     repository, _, user = call.writable()
     with repository.locked():
         kind, name = repository.locate(call.params["revision"])
@@ -188,7 +188,7 @@ def tree(call: Call) -> Any:
 
 
 def paths_info(call: Call) -> Any:
-    """Describe the named files and folders; those that are missing are left out."""
+    """List the named files and folders that exist."""
     repository, _ = call.readable()
     commit_id = repository.resolve(call.params["revision"])
     if "json" in call.request.headers.get("content-type", ""):
@@ -202,7 +202,7 @@ def paths_info(call: Call) -> Any:
     items = []
     for path in dict.fromkeys(path.strip("/") for path in paths):
         if path in files:
-            items.append(describe_file(checked_path(path), files[path]))
+            items.append(describe_file(check_path(path), files[path]))
         elif path in folders:
             items.append(folders[path])
     if expand:

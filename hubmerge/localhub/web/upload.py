@@ -1,4 +1,4 @@
-"""Uploads: which way each file goes, the bytes of large files, and the commit."""
+"""Uploads: the upload mode of each file, large files, and commits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from hubmerge.localhub.objects import ObjectStore, is_sha256
-from hubmerge.localhub.operations import Delete, Operation, Put, checked_path
+from hubmerge.localhub.operations import Delete, Operation, Put, check_path
 from hubmerge.localhub.records import FileEntry
 from hubmerge.localhub.refusals import BadRequest, Forbidden, NotFound
 from hubmerge.localhub.registry import LARGE_PATTERNS
@@ -26,8 +26,14 @@ REGULAR_LIMIT_BYTES = 10 * 1000 * 1000
 SPOOL_BYTES = 1 << 20
 
 
-def contributor(call: Call) -> tuple[Repository, Settings, User]:
-    """Find the repo and a caller who may change it, or who may read it and opens a pull request."""
+def find_for_commit(call: Call) -> tuple[Repository, Settings, User]:
+    """Return repo, settings and caller for a commit. A pull request needs no write access to the repo.
+
+    Raises:
+        RepositoryMissing: the repo does not exist, or the caller may not see it.
+        LoginNeeded: the caller is anonymous.
+        Forbidden: the caller may not write.
+    """
     repository, settings = call.readable()
     if call.flag("create_pr"):
         user = call.login()
@@ -38,7 +44,7 @@ def contributor(call: Call) -> tuple[Repository, Settings, User]:
 
 
 def is_large(path: str, size: int, sample: bytes) -> bool:
-    """Decide how a file is stored: large files by name, by size, or because they are not text."""
+    """Return True if a file is stored as a large file: because of its name, its size or its binary content."""
     name = path.rpartition("/")[2]
     return (
         size > REGULAR_LIMIT_BYTES or any(fnmatchcase(name, pattern) for pattern in LARGE_PATTERNS) or b"\0" in sample
@@ -46,13 +52,13 @@ def is_large(path: str, size: int, sample: bytes) -> bool:
 
 
 def preupload(call: Call) -> Any:
-    """Return for each file the way to upload it, and the file that the repo has in its place."""
-    repository, _, _ = contributor(call)
+    """Return the upload mode of each file, and the hash of the file that it replaces."""
+    repository, _, _ = find_for_commit(call)
     tree = repository.tree(repository.resolve(call.params["revision"]))
     answers = []
     for file in call.json().get("files", []):
         try:
-            path, size = checked_path(file["path"]), int(file["size"])
+            path, size = check_path(file["path"]), int(file["size"])
             sample = base64.b64decode(file.get("sample") or "")
         except (KeyError, TypeError, ValueError) as error:
             raise BadRequest(f"Expected files with path, size and sample: {error!r}.") from error
@@ -75,8 +81,8 @@ def lfs_batch(call: Call) -> Any:
         raise BadRequest("Only the operation `upload` is served here; files are downloaded from `resolve`.")
     multipart = "multipart" in (data.get("transfers") or [])
     objects = []
-    for wanted in data.get("objects", []):
-        sha256, size = str(wanted.get("oid")), wanted.get("size")
+    for item in data.get("objects", []):
+        sha256, size = str(item.get("oid")), item.get("size")
         if not is_sha256(sha256) or not isinstance(size, int) or size < 0:
             raise BadRequest("Expected objects with the sha256 as `oid` and the size in bytes.")
         answer: dict[str, Any] = {"oid": sha256, "size": size}
@@ -95,7 +101,7 @@ def lfs_batch(call: Call) -> Any:
 
 
 def upload_action(call: Call, sha256: str, size: int, *, multipart: bool) -> dict[str, Any]:
-    """Return the address or the addresses for the upload of a large file; they contain their own permission."""
+    """Return the upload address of a large file, or one address per part; they contain the permission to upload."""
     parts = call.site.multiparts
     if not multipart or size <= parts.part_bytes:
         signature = call.site.users.sign(f"{sha256} {size}")
@@ -112,15 +118,15 @@ async def put_whole(call: Call) -> Response:
     sha256, size, signature = call.params["sha256"], call.params["size"], call.params["signature"]
     if not size.isdigit() or call.site.users.sign(f"{sha256} {size}") != signature:
         raise Forbidden("This upload address was not made by this server.")
-    incoming = call.site.store.receive()
+    received = call.site.store.receive()
     try:
         async for chunk in call.request.stream():
-            incoming.write(chunk)
-            if incoming.size > int(size):
+            received.write(chunk)
+            if received.size > int(size):
                 raise BadRequest(f"More than the announced {size} bytes arrived.")
-        await run_in_threadpool(call.site.store.keep, incoming, sha256, int(size))
+        await run_in_threadpool(call.site.store.keep, received, sha256, int(size))
     finally:
-        incoming.discard()
+        received.discard()
     return Response(headers={"ETag": f'"{sha256}"'})
 
 
@@ -150,7 +156,7 @@ def complete(call: Call) -> Any:
 
 
 def verify(call: Call) -> Any:
-    """Confirm that a large file is stored."""
+    """Return an empty answer if a large file is stored."""
     call.readable()
     data = call.json()
     sha256 = str(data.get("oid"))
@@ -169,8 +175,8 @@ async def commit(call: Call) -> Response:
 
 
 def apply_commit(call: Call, lines: Iterable[bytes]) -> dict[str, Any]:
-    """Commit what the lines say; the answer names the new commit."""
-    repository, settings, user = contributor(call)
+    """Apply the lines of a commit, and return the answer with the new commit."""
+    repository, settings, user = find_for_commit(call)
     revision = call.params["revision"]
     as_pull_request = call.flag("create_pr")
     if as_pull_request:
@@ -204,10 +210,10 @@ def apply_commit(call: Call, lines: Iterable[bytes]) -> dict[str, Any]:
 
 
 def read_commit(store: ObjectStore, lines: Iterable[bytes]) -> tuple[dict[str, Any], list[Operation]]:
-    """Read the lines of a commit; regular files are stored on the way.
+    """Return header and operations of a commit, and store its regular files.
 
     Raises:
-        BadRequest: a line is not understood, or names a large file that was not uploaded.
+        BadRequest: a line is invalid, or names a large file that was not uploaded.
     """
     header: dict[str, Any] | None = None
     operations: list[Operation] = []
@@ -222,15 +228,15 @@ def read_commit(store: ObjectStore, lines: Iterable[bytes]) -> tuple[dict[str, A
             else:
                 operations.append(read_operation(store, key, value))
         except (KeyError, TypeError, ValueError) as error:
-            raise BadRequest(f"Line {number} of the commit is not understood: {error!r}.") from error
+            raise BadRequest(f"Line {number} of the commit is invalid: {error!r}.") from error
     if header is None:
         raise BadRequest("The commit has no header line.")
     return header, operations
 
 
 def read_operation(store: ObjectStore, key: str, value: dict[str, Any]) -> Operation:
-    """Read one line of a commit."""
-    path = checked_path(str(value["path"]).rstrip("/") if key == "deletedFolder" else value["path"])
+    """Return the operation of one line of a commit."""
+    path = check_path(str(value["path"]).rstrip("/") if key == "deletedFolder" else value["path"])
     if key in ("deletedFile", "deletedFolder"):
         return Delete(path, folder=key == "deletedFolder")
     if key == "file":

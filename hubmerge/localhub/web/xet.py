@@ -1,7 +1,7 @@
-"""Xet uploads over HTTP: a short-lived token from the Hub, then xorbs and shards to the storage server.
+"""Xet uploads over HTTP: a short-lived token, then xorbs and shards.
 
-Addresses of the storage protocol that are not served (questions for known chunks, newer ways to send a shard) answer
-404, on which the client takes the ways served here.
+Other addresses of the storage protocol (queries for known chunks, newer forms of a shard upload) answer 404; the client
+then uses these.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from hubmerge.localhub.objects import is_sha256
 from hubmerge.localhub.refusals import BadCredentials, BadRequest, Forbidden
 from hubmerge.localhub.site import Site
 from hubmerge.localhub.web.calls import BODY_LIMIT_BYTES, REPO, Call, route
-from hubmerge.localhub.web.upload import contributor
+from hubmerge.localhub.web.upload import find_for_commit
 
 TOKEN_SECONDS = 3600
 XORB_LIMIT_BYTES = 80 * 1024 * 1024
 
 
 def write_token(call: Call) -> Any:
-    """Let a caller who may commit send chunks for an hour."""
-    repository, _, user = contributor(call)
+    """Return a token with which a caller who may commit can send chunks for an hour."""
+    repository, _, user = find_for_commit(call)
     repository.resolve(call.params["revision"])
     expires = int(time.time()) + TOKEN_SECONDS
     signed = f"xet.{user.name}.{expires}"
@@ -42,11 +42,12 @@ def write_token(call: Call) -> Any:
     )
 
 
-def site_of(request: Request) -> Site:
-    """Check the token of a request to the storage server.
+def authorize(request: Request) -> Site:
+    """Return the site of a request to the storage server, after checking its token.
 
     Raises:
-        BadCredentials: it was not made by `write_token`, or is too old.
+        BadCredentials: `write_token` did not make the token.
+        Forbidden: the token has expired.
     """
     site: Site = request.app.state.site
     token = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
@@ -62,7 +63,7 @@ def site_of(request: Request) -> Site:
 
 async def put_xorb(request: Request) -> Response:
     """Receive a xorb."""
-    site = site_of(request)
+    site = authorize(request)
     name = request.path_params["xorb"]
     if not is_sha256(name):
         raise BadRequest("The name of a xorb has 64 hex digits.")
@@ -70,21 +71,21 @@ async def put_xorb(request: Request) -> Response:
         async for _ in request.stream():
             pass
         return JSONResponse({"was_inserted": False})
-    incoming = site.xorbs.receive()
+    received = site.xorbs.receive()
     try:
         async for chunk in request.stream():
-            incoming.write(chunk)
-            if incoming.size > XORB_LIMIT_BYTES:
+            received.write(chunk)
+            if received.size > XORB_LIMIT_BYTES:
                 raise BadRequest("The xorb is too large.")
-        await run_in_threadpool(site.xorbs.keep, incoming, name)
+        await run_in_threadpool(site.xorbs.keep, received, name)
     finally:
-        incoming.discard()
+        received.discard()
     return JSONResponse({"was_inserted": True})
 
 
 async def put_shard(request: Request) -> Response:
-    """Receive a shard and put its files together."""
-    site = site_of(request)
+    """Receive a shard, and store its files."""
+    site = authorize(request)
     content = bytearray()
     async for chunk in request.stream():
         content += chunk

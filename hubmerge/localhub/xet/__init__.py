@@ -1,4 +1,4 @@
-"""Uploads through Xet: the client sends chunks packed in xorbs, and a shard that tells how files are made of them.
+"""Uploads through Xet: the client sends chunks packed in xorbs, and a shard that lists the chunks of each file.
 
-The server puts the files together again and keeps them as any other large file; downloads need no Xet.
+The server assembles the files and stores them like other large files; downloads do not use Xet.
 """

@@ -1,12 +1,12 @@
-"""The two binary formats of a Xet upload, as far as putting files together needs them (all numbers little-endian).
+"""Binary formats of a Xet upload: xorbs and shards. All numbers are little-endian.
 
-A **xorb** is a row of chunks. Each has an 8-byte header: version (1 byte, 0), stored length (3), compression (1: 0
+A **xorb** is a sequence of chunks. Each has an 8-byte header: version (1 byte, 0), stored length (3), compression (1: 0
 none, 1 LZ4 frame, 2 LZ4 frame of the bytes grouped by their position modulo 4), length (3). A footer may follow.
 
 A **shard** begins with a 48-byte header (tag 32, version 8, footer length 8); then, per file, records of 48 bytes:
 the file's head (hash 32, flags 4, number of terms 4, unused 8), its terms (xorb hash 32, flags 4, length in bytes 4,
 first chunk 4, end chunk 4), as many verification records if flag bit 31 is set, and one record that begins with the
-sha256 if flag bit 30 is set. A head whose hash is all ones ends the list.
+SHA-256 if flag bit 30 is set. A head whose hash is all ones ends the list.
 
 A hash is written as text in four groups of 16 hex digits, each the little-endian number of 8 of its bytes.
 """
@@ -42,7 +42,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Term:
-    """A run of chunks `[first, end)` of a xorb, `length` bytes when unpacked."""
+    """Consecutive chunks `[first, end)` of a xorb; `length` is the unpacked size in bytes."""
 
     xorb: str
     first: int
@@ -52,7 +52,7 @@ class Term:
 
 @dataclass(frozen=True)
 class ShardFile:
-    """A file as a row of terms."""
+    """File as a sequence of terms."""
 
     sha256: str | None
     terms: tuple[Term, ...]
@@ -64,12 +64,12 @@ class ShardFile:
 
 
 def hash_text(raw: bytes) -> str:
-    """Write a hash as the addresses do."""
+    """Return a hash as text, as in addresses."""
     return "".join(f"{number:016x}" for number in struct.unpack("<4Q", raw))
 
 
 def read_chunks(file: BinaryIO, size: int) -> tuple[Chunk, ...]:
-    """List the chunks of a xorb of `size` bytes; the footer, if there is one, is left alone.
+    """Return the chunks of a xorb of `size` bytes; a footer is not read.
 
     Raises:
         BadRequest: the bytes are not a xorb.
@@ -86,37 +86,37 @@ def read_chunks(file: BinaryIO, size: int) -> tuple[Chunk, ...]:
         stored, length = int.from_bytes(header[1:4], "little"), int.from_bytes(header[5:8], "little")
         offset += CHUNK_HEADER_BYTES
         if offset + stored > size:
-            raise BadRequest(f"Not a xorb: the chunk at byte {offset} is cut off.")
+            raise BadRequest(f"Not a xorb: the chunk at byte {offset} is truncated.")
         chunks.append(Chunk(offset, stored, header[4], length))
         offset += stored
     return tuple(chunks)
 
 
 def unpack(chunk: Chunk, stored: bytes) -> bytes:
-    """Undo the compression of a chunk.
+    """Return the decompressed bytes of a chunk.
 
     Raises:
-        BadRequest: the bytes cannot be unpacked to the announced length.
+        BadRequest: the bytes cannot be decompressed to the announced length.
     """
     if chunk.compression == PLAIN:
         content = stored
     else:
-        # imported late: pyarrow is large, and only servers that receive Xet uploads need it
+        # Imported late: pyarrow is large, and only Xet uploads need it.
         import pyarrow
 
         try:
             content = pyarrow.Codec("lz4").decompress(stored, chunk.length).to_pybytes()
         except (OSError, ValueError) as error:
-            raise BadRequest(f"A chunk cannot be unpacked: {error}") from error
+            raise BadRequest(f"A chunk cannot be decompressed: {error}") from error
         if chunk.compression == GROUPED_LZ4:
             content = ungroup(content)
     if len(content) != chunk.length:
-        raise BadRequest(f"A chunk has {len(content)} bytes, announced were {chunk.length}.")
+        raise BadRequest(f"A chunk has {len(content)} bytes, expected {chunk.length}.")
     return content
 
 
 def ungroup(grouped: bytes) -> bytes:
-    """Put bytes that were grouped by their position modulo 4 back in their places."""
+    """Restore the order of bytes that were grouped by their position modulo 4."""
     content = bytearray(len(grouped))
     start = 0
     for position in range(4):
@@ -127,26 +127,26 @@ def ungroup(grouped: bytes) -> bytes:
 
 
 def read_shard(content: bytes) -> Iterator[ShardFile]:
-    """List the files of a shard.
+    """Yield the files of a shard.
 
     Raises:
         BadRequest: the bytes are not a shard of the known version.
     """
     tag, version, _ = struct.unpack_from("<32sQQ", content) if len(content) >= RECORD_BYTES else (b"", 0, 0)
     if not tag.startswith(SHARD_TAG) or version != SHARD_VERSION:
-        raise BadRequest("Not a shard, or one of another version.")
+        raise BadRequest("Not a shard of version 2.")
     offset = RECORD_BYTES
     while True:
         head = content[offset : offset + RECORD_BYTES]
         if len(head) < RECORD_BYTES:
-            raise BadRequest("The shard is cut off.")
+            raise BadRequest("The shard is truncated.")
         if head[:32] == b"\xff" * 32:
             return
         flags, count = struct.unpack_from("<II", head, 32)
         records = 1 + count * (2 if flags & WITH_VERIFICATION else 1) + bool(flags & WITH_SHA256)
         following = offset + records * RECORD_BYTES
         if following > len(content):
-            raise BadRequest("The shard is cut off.")
+            raise BadRequest("The shard is truncated.")
         terms = []
         for place in range(offset + RECORD_BYTES, offset + (1 + count) * RECORD_BYTES, RECORD_BYTES):
             length, first, end = struct.unpack_from("<III", content, place + 36)

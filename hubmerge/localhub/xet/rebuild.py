@@ -1,6 +1,6 @@
-"""Xorbs on the disk, and the files put together from them.
+"""Store of xorbs, and assembly of files from their chunks.
 
-xorbs/ab/abcd...    every xorb ever received, for a later upload may reuse its chunks without sending them again
+xorbs/ab/abcd...    all received xorbs; a later upload can refer to their chunks without sending them again
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubmerge.localhub.durable import TemporaryFolder, move_into_place
-from hubmerge.localhub.objects import IncomingFile, ObjectStore
+from hubmerge.localhub.objects import ObjectStore, ReceivedFile
 from hubmerge.localhub.refusals import BadRequest
 from hubmerge.localhub.xet.formats import Chunk, ShardFile, Term, read_chunks, read_shard, unpack
 
 
 class Xorbs:
-    """The received xorbs."""
+    """Store of the received xorbs."""
 
     def __init__(self, root: Path, store: ObjectStore, temporary: TemporaryFolder) -> None:
         self._folder = root / "xorbs"
@@ -26,42 +26,42 @@ class Xorbs:
         """Return the path of a xorb."""
         return self._folder / name[:2] / name
 
-    def receive(self) -> IncomingFile:
-        """Open a place for a xorb whose bytes are about to arrive."""
+    def receive(self) -> ReceivedFile:
+        """Return a writer for a xorb."""
         return self._store.receive()
 
-    def keep(self, incoming: IncomingFile, name: str) -> None:
+    def keep(self, received: ReceivedFile, name: str) -> None:
         """Store a received xorb.
 
         Raises:
-            BadRequest: it is not one.
+            BadRequest: the bytes are not a xorb.
         """
-        temporary, _ = incoming.finish()
+        temporary, _ = received.finish()
         with temporary.open("rb") as file:
-            read_chunks(file, incoming.size)
+            read_chunks(file, received.size)
         move_into_place(temporary, self.path(name))
 
     def keep_files(self, shard: bytes) -> None:
-        """Put the files of a shard together and keep them as large files under their sha256.
+        """Assemble the files of a shard, and store them as large files.
 
         Raises:
-            BadRequest: a xorb is missing, or the bytes are not what was announced.
+            BadRequest: a xorb is missing, or a file does not have the announced size and SHA-256.
         """
         for described in read_shard(shard):
             if described.sha256 is not None and self._store.lfs_size(described.sha256) is not None:
                 continue
-            incoming = self._store.receive()
+            received = self._store.receive()
             try:
                 for content in self.contents(described):
-                    incoming.write(content)
+                    received.write(content)
                 if described.sha256 is None:
-                    raise BadRequest("The shard has a file without its sha256.")
-                self._store.keep(incoming, described.sha256, described.size)
+                    raise BadRequest("The shard has a file without sha256.")
+                self._store.keep(received, described.sha256, described.size)
             finally:
-                incoming.discard()
+                received.discard()
 
     def contents(self, described: ShardFile) -> Iterator[bytes]:
-        """Unpack the chunks of a file, in their order, one at a time."""
+        """Yield the decompressed chunks of a file, in order."""
         known: dict[str, tuple[Chunk, ...]] = {}
         for term in described.terms:
             if term.xorb not in known:
@@ -75,7 +75,7 @@ class Xorbs:
                     yield unpack(chunk, file.read(chunk.stored))
 
     def chunks(self, term: Term) -> tuple[Chunk, ...]:
-        """List the chunks of the xorb of a term."""
+        """Return the chunks of the xorb of a term."""
         path = self.path(term.xorb)
         if not path.is_file():
             raise BadRequest(f"The xorb {term.xorb} was not uploaded.")
