@@ -62,8 +62,12 @@ class PartWriter:
 
 @dataclass
 class PartialUpload:
-    """A large file of which some parts have arrived: part number (from 1) -> ETag."""
+    """Large file of which some parts have arrived.
 
+    user: the name of the uploader. arrived: part number, from 1 -> ETag.
+    """
+
+    user: str
     sha256: str
     size: int
     part_bytes: int
@@ -88,15 +92,16 @@ class Multiparts:
         self._temporary = temporary
         self.part_bytes = part_bytes
         self._uploads: dict[str, PartialUpload] = {}
+        self._completed: dict[str, PartialUpload] = {}
 
-    def begin(self, sha256: str, size: int) -> tuple[str, PartialUpload]:
+    def begin(self, user: str, sha256: str, size: int) -> tuple[str, PartialUpload]:
         """Open an upload, and return its key; the key is the permission to upload, so it is random."""
         part_bytes = max(self.part_bytes, -(-size // MOST_PARTS))
         path = self._temporary.new_path()
         with path.open("wb") as file:
             os.truncate(file.fileno(), size)
         key = secrets.token_hex(24)
-        self._uploads[key] = PartialUpload(sha256, size, part_bytes, path)
+        self._uploads[key] = PartialUpload(user, sha256, size, part_bytes, path)
         return key, self._uploads[key]
 
     def _upload(self, key: str) -> PartialUpload:
@@ -113,14 +118,20 @@ class Multiparts:
             raise BadRequest(f"There is no part {number}: the upload has {upload.part_count} parts.")
         return PartWriter(upload, number)
 
-    def complete(self, key: str, sha256: str, etags: dict[int, str]) -> None:
-        """Check the parts and store the file. A repeated call for a stored file succeeds.
+    def check_key(self, key: str) -> None:
+        """Raise NotFound if there is no unfinished or completed upload with a key."""
+        if key not in self._completed:
+            self._upload(key)
+
+    def complete(self, key: str, sha256: str, etags: dict[int, str]) -> str:
+        """Check the parts, store the file, and return the name of the uploader. A repeated call succeeds.
 
         Raises:
             BadRequest: parts are missing, or the bytes do not have the announced size and SHA-256.
         """
-        if key not in self._uploads and self._store.lfs_size(sha256) is not None:
-            return
+        completed = self._completed.get(key)
+        if completed is not None and completed.sha256 == sha256:
+            return completed.user
         upload = self._upload(key)
         if sha256 != upload.sha256:
             raise BadRequest(f"This upload is for sha256 {upload.sha256}, not {sha256}.")
@@ -131,3 +142,5 @@ class Multiparts:
             self._store.keep_file(upload.path, upload.sha256, upload.size)
         finally:
             upload.path.unlink(missing_ok=True)
+        self._completed[key] = upload
+        return upload.user

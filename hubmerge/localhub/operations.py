@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from hubmerge.localhub.records import FileEntry, Tree
 from hubmerge.localhub.refusals import BadRequest, EntryMissing
 
+MAX_PATH_CHARACTERS = 4096
+MAX_PATH_PARTS = 100
+
 
 @dataclass(frozen=True)
 class Put:
@@ -37,6 +40,10 @@ def check_path(path: object) -> str:
     if not isinstance(path, str) or not path:
         raise BadRequest("A file operation has no path.")
     parts = path.split("/")
+    if len(path) > MAX_PATH_CHARACTERS or len(parts) > MAX_PATH_PARTS:
+        raise BadRequest(
+            f"A file path is too long: expected at most {MAX_PATH_CHARACTERS} characters and {MAX_PATH_PARTS} parts."
+        )
     if any(part in ("", ".", "..", ".git") for part in parts) or "\0" in path or "\\" in path:
         raise BadRequest(f"Invalid file path: {path!r}.")
     try:

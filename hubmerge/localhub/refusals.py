@@ -10,6 +10,7 @@
     ├── EntryMissing           404
     ├── Gated                  403 (401 for an anonymous caller)
     ├── Conflict               409   it already exists
+    ├── TooLarge               413   a body, or a line of a commit
     └── ParentMoved            412   `parentCommit` is no longer the head
 
 The clients tell these apart by status and `X-Error-Code`, and `BadCredentials` by its exact message.
@@ -101,6 +102,12 @@ class Gated(Refusal):
         )
         if anonymous:
             self.status = 401
+
+
+class TooLarge(Refusal):
+    """The body or a part of it is larger than the server reads."""
+
+    status = 413
 
 
 class Conflict(Refusal):

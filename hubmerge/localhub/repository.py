@@ -231,6 +231,11 @@ class Repository:
         """Return the files of a commit."""
         return tree_from_json((self.folder / "trees" / self.commit(commit_id).tree).read_bytes())
 
+    def large_files(self) -> frozenset[str]:
+        """Return the SHA-256 of the large files of all commits."""
+        trees = (tree_from_json(path.read_bytes()) for path in (self.folder / "trees").iterdir())
+        return frozenset(entry.sha256 for tree in trees for entry in tree.values() if entry.sha256)
+
     def history(self, commit_id: str) -> Iterator[tuple[str, Commit]]:
         """Yield a commit and its ancestors, newest first."""
         following: str | None = commit_id

@@ -9,6 +9,7 @@ from hubmerge.localhub.collections import Collections
 from hubmerge.localhub.durable import TemporaryFolder
 from hubmerge.localhub.multipart import Multiparts
 from hubmerge.localhub.objects import ObjectStore
+from hubmerge.localhub.possession import Possession
 from hubmerge.localhub.registry import Registry
 from hubmerge.localhub.users import Users
 from hubmerge.localhub.xet.rebuild import Xorbs
@@ -46,7 +47,8 @@ class Site:
             raise
         self.store = ObjectStore(root, self.temporary)
         self.multiparts = Multiparts(self.store, self.temporary, part_bytes)
-        self.xorbs = Xorbs(root, self.store, self.temporary)
+        self.possession = Possession(root, self.temporary)
+        self.xorbs = Xorbs(root, self.store, self.possession, self.temporary)
         self.collections = Collections(root, self.temporary)
         self.registry = Registry(root, self.store, self.temporary)
 

@@ -22,6 +22,7 @@ from hypothesis import strategies as some
 from hubmerge.localhub import LocalHub
 from hubmerge.localhub.refusals import BadRequest
 from hubmerge.localhub.site import Site
+from hubmerge.localhub.users import User
 from hubmerge.localhub.xet.formats import (
     GROUPED_LZ4,
     LZ4,
@@ -105,28 +106,46 @@ def test_invalid_chunks_are_refused(content: bytes) -> None:
 
 def test_files_are_assembled_and_checked(tmp_path: Path) -> None:
     site = Site(tmp_path)
+    user = site.users.first
     content = b"".join(CONTENTS)
     compressions = (PLAIN, LZ4, GROUPED_LZ4)
     packed = b"".join(pack(*item) for item in zip(CONTENTS, compressions, strict=True)) + b"XETBLOB footer"
     with pytest.raises(BadRequest, match="was not uploaded"):
-        site.xorbs.keep_files(shard(content))
+        site.xorbs.keep_files(shard(content), user)
     for bad in (packed[:100], b"\1" + packed[1:]):
         received = site.xorbs.receive()
         received.write(bad)
         with pytest.raises(BadRequest, match="Not a xorb"):
-            site.xorbs.keep(received, hash_text(NAME))
+            site.xorbs.keep(received, user, hash_text(NAME))
         received.discard()
     received = site.xorbs.receive()
     received.write(packed)
-    site.xorbs.keep(received, hash_text(NAME))
+    site.xorbs.keep(received, user, hash_text(NAME))
     with pytest.raises(BadRequest, match="sha256"):
-        site.xorbs.keep_files(shard(content, sha256=b"w" * 32))
+        site.xorbs.keep_files(shard(content, sha256=b"w" * 32), user)
     for end in (2, 4):
         with pytest.raises(BadRequest, match="has no chunks"):
-            site.xorbs.keep_files(shard(content, end=end))
-    site.xorbs.keep_files(shard(content))
+            site.xorbs.keep_files(shard(content, end=end), user)
+    site.xorbs.keep_files(shard(content), user)
     assert site.store.lfs_path(hashlib.sha256(content).hexdigest()).read_bytes() == content
     assert list(site.temporary.folder.iterdir()) == []
+    site.close()
+
+
+def test_xorbs_of_other_users_are_unknown(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    owner, other = User("owner", "hf_1"), User("other", "hf_2")
+    content = b"".join(CONTENTS)
+    received = site.xorbs.receive()
+    received.write(b"".join(pack(part, PLAIN) for part in CONTENTS))
+    site.xorbs.keep(received, owner, hash_text(NAME))
+    for _ in range(2):
+        with pytest.raises(BadRequest, match="was not uploaded"):
+            site.xorbs.keep_files(shard(content), other)
+        site.xorbs.keep_files(shard(content), owner)
+    sha256 = hashlib.sha256(content).hexdigest()
+    assert site.possession.has(owner, sha256)
+    assert not site.possession.has(other, sha256)
     site.close()
 
 

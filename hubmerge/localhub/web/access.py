@@ -43,6 +43,12 @@ def request_access(call: Call) -> Any:
     return {"status": state}
 
 
+def check_request(call: Call) -> None:
+    """Raise the refusal of a caller who may not see the repo, or who is anonymous."""
+    call.readable()
+    call.login()
+
+
 def grant(call: Call) -> Any:
     """Give a user access, with or without a request."""
     repository, settings, _ = call.writable()
@@ -90,8 +96,8 @@ ROUTES = [
     route("GET", REPO + "/auth-check", may_read),
     route("GET", REPO + "/auth-check/write", may_write),
     route("GET", REPO + "/user-access-request/{state}", list_requests),
-    route("POST", REPO + "/user-access-request/grant", grant),
-    route("POST", REPO + "/user-access-request/handle", answer_request),
-    route("POST", "/{namespace}/{name}/ask-access", request_access),
-    route("POST", "/{plural}/{namespace}/{name}/ask-access", request_access),
+    route("POST", REPO + "/user-access-request/grant", grant, Call.writable),
+    route("POST", REPO + "/user-access-request/handle", answer_request, Call.writable),
+    route("POST", "/{namespace}/{name}/ask-access", request_access, check_request),
+    route("POST", "/{plural}/{namespace}/{name}/ask-access", request_access, check_request),
 ]

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hubmerge.localhub.refusals import Refusal
 from hubmerge.localhub.site import Site
-from hubmerge.localhub.web import access, collections, download, listing, pages, repos, upload, xet
+from hubmerge.localhub.web import access, collections, commits, download, listing, pages, repos, upload, xet
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +28,11 @@ class QuotedPaths:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on with its quoted path."""
         if scope["type"] == "http":
-            scope = {**scope, "path": scope["raw_path"].decode("latin-1")}
+            path = scope["raw_path"].decode("latin-1")
+            scope = {**scope, "path": path}
+            if "%00" in path:
+                await error_answer(400, "The address has a zero byte.", None, {}, {})(scope, receive, send)
+                return
         await self._app(scope, receive, send)
 
 
@@ -36,7 +40,9 @@ def error_answer(
     status: int, message: str, code: str | None, headers: dict[str, str], extra: dict[str, object]
 ) -> Response:
     """Return an error answer: JSON with the message, and headers for clients and for HEAD."""
-    line = " ".join(message.split()).encode("latin-1", errors="replace").decode("latin-1")
+    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    line = line.encode("latin-1", errors="replace").decode("latin-1")
+    message = message.encode(errors="replace").decode()
     headers = {**headers, "X-Error-Message": line}
     if code is not None:
         headers["X-Error-Code"] = code
@@ -83,6 +89,7 @@ def build_app(site: Site) -> ASGIApp:
         *access.ROUTES,
         *repos.ROUTES,
         *upload.ROUTES,
+        *commits.ROUTES,
         *download.ROUTES,
         *xet.ROUTES,
         *pages.ROUTES,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -13,12 +12,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hubmerge.localhub.refusals import BadRequest, Forbidden, Gated, LoginNeeded, RepositoryMissing
+from hubmerge.localhub.refusals import BadRequest, Forbidden, Gated, LoginNeeded, RepositoryMissing, TooLarge
 from hubmerge.localhub.repository import KINDS, Repository, Settings
 from hubmerge.localhub.site import Site
 from hubmerge.localhub.users import User
+from hubmerge.localhub.web.parsing import parse_json, parse_number
 
-BODY_LIMIT_BYTES = 64 * 1024 * 1024
+BODY_LIMIT_BYTES = 4 * 1024 * 1024
 REPO = "/api/{plural}/{namespace}/{name}"
 PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
@@ -44,10 +44,7 @@ class Call:
         Raises:
             BadRequest: the body is not a JSON object.
         """
-        try:
-            value = json.loads(self.body or b"{}")
-        except ValueError as error:
-            raise BadRequest(f"The body is not JSON: {error}") from error
+        value = parse_json(self.body or b"{}")
         if not isinstance(value, dict):
             raise BadRequest("The body is not a JSON object.")
         return value
@@ -155,29 +152,68 @@ def repo_url(call: Call, settings: Settings) -> str:
     return f"{call.endpoint}/{PREFIXES[settings.kind]}{settings.id}"
 
 
-async def open_call(request: Request, *, body: bool) -> Call:
-    """Return the call of a request, with its body if `body` is set.
+def open_call(request: Request) -> Call:
+    """Return the call of a request, without its body.
 
     Raises:
         BadCredentials: the token belongs to no user.
+        BadRequest: a part of the address is not UTF-8.
     """
     site: Site = request.app.state.site
     user = site.users.authenticate(request.headers.get("authorization"))
-    params = {name: unquote(value) for name, value in request.path_params.items()}
+    try:
+        params = {name: unquote(value, errors="strict") for name, value in request.path_params.items()}
+    except UnicodeDecodeError as error:
+        raise BadRequest("The address is not UTF-8.") from error
+    return Call(site, request, params, user)
+
+
+async def body_chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
+    """Yield the body of a request in chunks.
+
+    Raises:
+        TooLarge: the body is announced to have, or has, more than `limit` bytes.
+    """
+    refusal = TooLarge(f"The body is too large: expected at most {limit} bytes.")
+    if (parse_number(request.headers.get("content-length")) or 0) > limit:
+        raise refusal
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > limit:
+            raise refusal
+        yield chunk
+
+
+async def read_body(request: Request) -> bytes:
+    """Return the body of a request.
+
+    Raises:
+        TooLarge: the body is larger than `BODY_LIMIT_BYTES`.
+    """
     content = bytearray()
-    if body:
-        async for chunk in request.stream():
-            content += chunk
-            if len(content) > BODY_LIMIT_BYTES:
-                raise BadRequest("The body is too large.")
-    return Call(site, request, params, user, bytes(content))
+    async for chunk in body_chunks(request, BODY_LIMIT_BYTES):
+        content += chunk
+    return bytes(content)
 
 
-def route(methods: str, path: str, handler: Callable[[Call], Any]) -> Route:
-    """Return a route that calls a function in a thread and sends its result as JSON."""
+def route(
+    methods: str, path: str, handler: Callable[[Call], Any], check: Callable[[Call], object] = Call.login
+) -> Route:
+    """Return a route that calls a function in a thread and sends its result as JSON.
+
+    Args:
+        methods: the methods, separated by spaces.
+        path: the path, with parameters in braces.
+        handler: the function.
+        check: called before the body is read, to raise the refusal of a caller without permission. GET has no body.
+    """
 
     async def endpoint(request: Request) -> Response:
-        call = await open_call(request, body=True)
+        call = open_call(request)
+        if request.method not in ("GET", "HEAD"):
+            await run_in_threadpool(check, call)
+            call = replace(call, body=await read_body(request))
         answer = await run_in_threadpool(handler, call)
         return answer if isinstance(answer, Response) else JSONResponse(answer)
 
@@ -188,6 +224,6 @@ def streaming_route(methods: str, path: str, handler: Callable[[Call], Awaitable
     """Return a route that calls a coroutine, which reads the body chunk by chunk."""
 
     async def endpoint(request: Request) -> Response:
-        return await handler(await open_call(request, body=False))
+        return await handler(open_call(request))
 
     return Route(path, endpoint, methods=methods.split())

@@ -105,9 +105,7 @@ def change(call: Call) -> Any:
     """Change title, description, privacy, theme or position."""
     data = call.json()
     kinds: dict[str, type] = {"title": str, "description": str, "theme": str, "private": bool, "position": int}
-    changes: dict[str, Any] = {
-        name: value for name, value in data.items() if isinstance(value, kinds.get(name, type(None)))
-    }
+    changes: dict[str, Any] = {name: data[name] for name, kind in kinds.items() if isinstance(data.get(name), kind)}
     changed = call.site.collections.change(find_writable(call), lambda collection: replace(collection, **changes))
     return {"success": True, "data": describe(changed)}
 
@@ -159,9 +157,9 @@ ROUTES = [
     route("GET", "/api/collections", list_collections),
     route("POST", "/api/collections", create),
     route("GET", SLUG, show),
-    route("PATCH", SLUG, change),
-    route("DELETE", SLUG, delete),
-    route("POST", SLUG + "/items", add_item),
-    route("PATCH", SLUG + "/items/{item}", change_item),
-    route("DELETE", SLUG + "/items/{item}", delete_item),
+    route("PATCH", SLUG, change, find_writable),
+    route("DELETE", SLUG, delete, find_writable),
+    route("POST", SLUG + "/items", add_item, find_writable),
+    route("PATCH", SLUG + "/items/{item}", change_item, find_writable),
+    route("DELETE", SLUG + "/items/{item}", delete_item, find_writable),
 ]

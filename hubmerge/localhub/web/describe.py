@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
+import math
+import re
 import struct
 from collections import Counter
-from math import prod
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -17,7 +20,11 @@ from hubmerge.localhub.repository import Repository, Settings
 from hubmerge.support.names import CARD_FILE
 
 CARD_LIMIT_BYTES = 1 << 20
-HEADER_LIMIT_BYTES = 100 * 1000 * 1000
+CONFIG_LIMIT_BYTES = 4 << 20
+HEADER_LIMIT_BYTES = 16 * 1000 * 1000
+MAX_CARD_VALUES = 20_000
+MAX_CARD_DEPTH = 50
+LARGEST_NUMBER = (1 << 63) - 1
 
 
 def split_card(text: str) -> tuple[list[str], list[str]]:
@@ -39,26 +46,48 @@ def card_data(text: str) -> dict[str, Any]:
     """Read the metadata block of a card.
 
     Raises:
-        ValueError: the block is not a YAML mapping.
+        ValueError: the block is not a YAML mapping, or is too large or nested too deep.
     """
     try:
         data = yaml.safe_load("\n".join(split_card(text)[0]))
-    except yaml.YAMLError as error:
+    except RecursionError as error:
+        raise ValueError("the metadata block is nested too deep") from error
+    except (yaml.YAMLError, ArithmeticError, AttributeError, TypeError) as error:
         raise ValueError(str(error)) from error
     if data is None:
         return {}
     if not isinstance(data, dict):
         raise ValueError("the metadata block is not a mapping")
-    return {str(name): json_value(value) for name, value in data.items()}
+    return {plain_text(name): value for name, value in json_value(data).items()}
 
 
-def json_value(value: Any) -> Any:
-    """Return a YAML value with all parts that JSON lacks (dates, keys that are not text) as text."""
+def json_value(value: Any, depth: int = 0, counter: Iterator[int] | None = None) -> Any:
+    """Return a YAML value with all parts that JSON lacks (dates, keys that are not text) as text.
+
+    Args:
+        value: the value; aliases count once for each use.
+        depth: the number of lists and mappings around it.
+        counter: counts the values that were converted before.
+
+    Raises:
+        ValueError: there are too many values, they are nested too deep, or a number is too large.
+    """
+    counter = itertools.count() if counter is None else counter
+    if next(counter) > MAX_CARD_VALUES or depth > MAX_CARD_DEPTH:
+        raise ValueError("the metadata block is too large or nested too deep")
     if isinstance(value, dict):
-        return {str(name): json_value(inner) for name, inner in value.items()}
+        return {plain_text(name): json_value(inner, depth + 1, counter) for name, inner in value.items()}
     if isinstance(value, list):
-        return [json_value(inner) for inner in value]
-    return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+        return [json_value(inner, depth + 1, counter) for inner in value]
+    if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
+        raise ValueError("a number is too large")
+    plain = value is None or isinstance(value, int) or (isinstance(value, float) and math.isfinite(value))
+    return value if plain else plain_text(value)
+
+
+def plain_text(value: object) -> str:
+    """Return a value as text that can be encoded in UTF-8."""
+    return str(value).encode(errors="replace").decode()
 
 
 @functools.lru_cache(maxsize=512)
@@ -116,20 +145,37 @@ def parameter_counts(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
                 header = json.loads(file.read(length))
             for name, tensor in header.items():
                 if name != "__metadata__":
-                    counts[str(tensor["dtype"])] += prod(tensor["shape"])
+                    counts[check_dtype(tensor["dtype"])] += tensor_size(tensor["shape"])
         except (ValueError, struct.error, OSError, KeyError, TypeError, AttributeError, RecursionError):
             return None
     return {"parameters": dict(counts), "total": sum(counts.values())} if counts else None
 
 
+def check_dtype(dtype: object) -> str:
+    """Return the name of a dtype; raise ValueError if it cannot be one."""
+    if not isinstance(dtype, str) or not re.fullmatch("[A-Z0-9_]{1,16}", dtype):
+        raise ValueError("not a dtype")
+    return dtype
+
+
+def tensor_size(shape: Any) -> int:
+    """Return the number of values of a tensor; raise ValueError if the shape cannot be one."""
+    if any(not isinstance(length, int) or not 0 <= length <= LARGEST_NUMBER for length in shape) or len(shape) > 64:
+        raise ValueError("not a shape")
+    size = math.prod(shape)
+    if size > LARGEST_NUMBER:
+        raise ValueError("not a shape")
+    return size
+
+
 def model_config(store: ObjectStore, tree: Tree) -> dict[str, Any] | None:
     """Return the two fields of `config.json` that a Hub shows."""
     entry = tree.get("config.json")
-    if entry is None or entry.sha256:
+    if entry is None or entry.sha256 or entry.size > CONFIG_LIMIT_BYTES:
         return None
     try:
         config = json.loads(store.blob_path(entry.oid).read_bytes())
-        return {name: config[name] for name in ("architectures", "model_type") if name in config}
+        return {name: json_value(config[name]) for name in ("architectures", "model_type") if name in config}
     except (ValueError, TypeError, OSError, RecursionError):
         return None
 

@@ -226,7 +226,7 @@ def page_route(path: str, handler: Callable[[Call], Response], plural: str = "mo
 
     async def endpoint(request: Request) -> Response:
         try:
-            call = await open_call(request, body=False)
+            call = open_call(request)
             call.params["plural"] = plural
             return await run_in_threadpool(handler, call)
         except Refusal as refusal:

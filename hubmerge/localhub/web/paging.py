@@ -9,6 +9,7 @@ from urllib.parse import urlencode
 from starlette.responses import JSONResponse
 
 from hubmerge.localhub.web.calls import Call
+from hubmerge.localhub.web.parsing import parse_number
 
 LONGEST_PAGE = 1000
 
@@ -19,9 +20,8 @@ def page(call: Call, items: Sequence[Any], size: int) -> JSONResponse:
     The query may set `limit`, the length of the page, and `cursor`, the number of items before it.
     """
     query = call.request.query_params
-    limit, start = query.get("limit", ""), query.get("cursor", "")
-    size = max(1, min(int(limit), LONGEST_PAGE)) if limit.isdigit() else size
-    first = int(start) if start.isdigit() else 0
+    limit, first = parse_number(query.get("limit")), parse_number(query.get("cursor")) or 0
+    size = size if limit is None else max(1, min(limit, LONGEST_PAGE))
     response = JSONResponse(list(items[first : first + size]))
     if first + size < len(items):
         rest = [(name, value) for name, value in query.multi_items() if name != "cursor"]

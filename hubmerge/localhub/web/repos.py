@@ -8,10 +8,11 @@ from urllib.parse import parse_qs
 from starlette.responses import JSONResponse, Response
 
 from hubmerge.localhub.operations import check_path
-from hubmerge.localhub.refusals import BadRequest, Conflict, EntryMissing
+from hubmerge.localhub.refusals import BadRequest, Conflict, EntryMissing, TooLarge
 from hubmerge.localhub.repository import CONVERTS, HEADS, PULLS, TAGS
 from hubmerge.localhub.web.calls import PREFIXES, REPO, Call, readable, repo_url, require_write, route
 from hubmerge.localhub.web.describe import (
+    CARD_LIMIT_BYTES,
     add_last_commits,
     card_data,
     describe_commit,
@@ -20,9 +21,11 @@ from hubmerge.localhub.web.describe import (
     describe_tree,
 )
 from hubmerge.localhub.web.paging import page
+from hubmerge.localhub.web.parsing import optional_text
 
 TREE_PAGE = 1000
 COMMITS_PAGE = 50
+MAX_PATHS = 20_000
 
 
 def read_privacy(data: dict[str, Any], *, default: bool) -> bool:
@@ -51,7 +54,7 @@ def create(call: Call) -> Any:
     user = require_write(call, repo_id.partition("/")[0])
     try:
         call.site.registry.create(
-            kind, repo_id, author=user.name, private=read_privacy(data, default=False), sdk=data.get("sdk")
+            kind, repo_id, author=user.name, private=read_privacy(data, default=False), sdk=optional_text(data, "sdk")
         )
     except Conflict as conflict:
         conflict.extra["url"] = url
@@ -87,7 +90,7 @@ def change_settings(call: Call) -> Any:
     repository, settings, _ = call.writable()
     data = call.json()
     gated = data.get("gated", settings.gated)
-    if gated not in (False, "auto", "manual"):
+    if gated is not False and gated not in ("auto", "manual"):
         raise BadRequest('`gated` is false, "auto" or "manual".')
     changed = repository.change_settings(private=read_privacy(data, default=settings.private), gated=gated)
     return {"private": changed.private, "gated": changed.gated}
@@ -193,9 +196,14 @@ def paths_info(call: Call) -> Any:
     commit_id = repository.resolve(call.params["revision"])
     if "json" in call.request.headers.get("content-type", ""):
         data = call.json()
-        paths, expand = [str(path) for path in data.get("paths", [])], bool(data.get("expand"))
+        paths, expand = data.get("paths", []), bool(data.get("expand"))
+        if not isinstance(paths, list) or not all(isinstance(path, str) for path in paths):
+            raise BadRequest("Expected `paths` to be a list of paths.")
     else:
-        form = parse_qs(call.body.decode("utf-8", errors="replace"))
+        try:
+            form = parse_qs(call.body.decode("utf-8", errors="replace"), max_num_fields=MAX_PATHS)
+        except ValueError as error:
+            raise BadRequest(f"The form is invalid: {error}.") from error
         paths, expand = form.get("paths", []), form.get("expand", ["false"])[-1].lower() == "true"
     files = repository.tree(commit_id)
     folders = {item["path"]: item for item in describe_tree(files, "", recursive=True) if item["type"] == "directory"}
@@ -227,7 +235,10 @@ def whoami(call: Call) -> Any:
 def validate_yaml(call: Call) -> Any:
     """Check the metadata block of a card."""
     try:
-        card_data(str(call.json().get("content", "")))
+        content = str(call.json().get("content", ""))
+        if len(content) > CARD_LIMIT_BYTES:
+            raise TooLarge(f"The card is too large: expected at most {CARD_LIMIT_BYTES} characters.")
+        card_data(content)
     except ValueError as error:
         return JSONResponse({"errors": [{"message": str(error)}], "warnings": []}, status_code=400)
     return {"errors": [], "warnings": []}
@@ -238,18 +249,18 @@ ROUTES = [
     route("POST", "/api/repos/create", create),
     route("DELETE", "/api/repos/delete", delete),
     route("POST", "/api/repos/move", move),
-    route("POST", "/api/validate-yaml", validate_yaml),
-    route("PUT", REPO + "/settings", change_settings),
+    route("POST", "/api/validate-yaml", validate_yaml, check=lambda _: None),
+    route("PUT", REPO + "/settings", change_settings, Call.writable),
     route("GET", REPO + "/refs", refs),
     route("GET", REPO + "/commits/{revision}", commits),
-    route("POST", REPO + "/branch/{revision}", create_branch),
-    route("DELETE", REPO + "/branch/{revision}", delete_branch),
-    route("POST", REPO + "/tag/{revision}", create_tag),
-    route("DELETE", REPO + "/tag/{revision}", delete_tag),
-    route("POST", REPO + "/super-squash/{revision}", super_squash),
+    route("POST", REPO + "/branch/{revision}", create_branch, Call.writable),
+    route("DELETE", REPO + "/branch/{revision}", delete_branch, Call.writable),
+    route("POST", REPO + "/tag/{revision}", create_tag, Call.writable),
+    route("DELETE", REPO + "/tag/{revision}", delete_tag, Call.writable),
+    route("POST", REPO + "/super-squash/{revision}", super_squash, Call.writable),
     route("GET", REPO + "/tree/{revision}", tree),
     route("GET", REPO + "/tree/{revision}/{path:path}", tree),
-    route("POST", REPO + "/paths-info/{revision}", paths_info),
+    route("POST", REPO + "/paths-info/{revision}", paths_info, Call.readable),
     route("GET", REPO + "/revision/{revision}", info),
     route("GET", REPO, info),
 ]

@@ -18,10 +18,13 @@ from starlette.routing import Route
 from hubmerge.localhub.objects import is_sha256
 from hubmerge.localhub.refusals import BadCredentials, BadRequest, Forbidden
 from hubmerge.localhub.site import Site
-from hubmerge.localhub.web.calls import BODY_LIMIT_BYTES, REPO, Call, route
+from hubmerge.localhub.users import User
+from hubmerge.localhub.web.calls import REPO, Call, body_chunks, route
+from hubmerge.localhub.web.parsing import parse_number
 from hubmerge.localhub.web.upload import find_for_commit
 
 TOKEN_SECONDS = 3600
+SHARD_LIMIT_BYTES = 64 * 1024 * 1024
 XORB_LIMIT_BYTES = 80 * 1024 * 1024
 
 
@@ -42,8 +45,8 @@ def write_token(call: Call) -> Any:
     )
 
 
-def authorize(request: Request) -> Site:
-    """Return the site of a request to the storage server, after checking its token.
+def authorize(request: Request) -> tuple[Site, User]:
+    """Return the site and the user of a request to the storage server, after checking its token.
 
     Raises:
         BadCredentials: `write_token` did not make the token.
@@ -52,32 +55,29 @@ def authorize(request: Request) -> Site:
     site: Site = request.app.state.site
     token = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
     signed, _, signature = token.rpartition(".")
-    expires = signed.rpartition(".")[2]
+    name, _, text = signed.removeprefix("xet.").rpartition(".")
     genuine = hmac.compare_digest(site.users.sign(signed).encode(), signature.encode())
-    if not genuine or not expires.isdigit():
+    user, expires = site.users.find(name), parse_number(text)
+    if not genuine or user is None or expires is None:
         raise BadCredentials
-    if int(expires) < time.time():
+    if expires < time.time():
         raise Forbidden("The Xet token has expired.")
-    return site
+    return site, user
 
 
 async def put_xorb(request: Request) -> Response:
     """Receive a xorb."""
-    site = authorize(request)
+    site, user = authorize(request)
     name = request.path_params["xorb"]
     if not is_sha256(name):
         raise BadRequest("The name of a xorb has 64 hex digits.")
-    if await run_in_threadpool(site.xorbs.path(name).is_file):
-        async for _ in request.stream():
-            pass
+    if await run_in_threadpool(site.xorbs.find, user, name) is not None:
         return JSONResponse({"was_inserted": False})
     received = site.xorbs.receive()
     try:
-        async for chunk in request.stream():
+        async for chunk in body_chunks(request, XORB_LIMIT_BYTES):
             received.write(chunk)
-            if received.size > XORB_LIMIT_BYTES:
-                raise BadRequest("The xorb is too large.")
-        await run_in_threadpool(site.xorbs.keep, received, name)
+        await run_in_threadpool(site.xorbs.keep, received, user, name)
     finally:
         received.discard()
     return JSONResponse({"was_inserted": True})
@@ -85,13 +85,11 @@ async def put_xorb(request: Request) -> Response:
 
 async def put_shard(request: Request) -> Response:
     """Receive a shard, and store its files."""
-    site = authorize(request)
+    site, user = authorize(request)
     content = bytearray()
-    async for chunk in request.stream():
+    async for chunk in body_chunks(request, SHARD_LIMIT_BYTES):
         content += chunk
-        if len(content) > BODY_LIMIT_BYTES:
-            raise BadRequest("The shard is too large.")
-    await run_in_threadpool(site.xorbs.keep_files, bytes(content))
+    await run_in_threadpool(site.xorbs.keep_files, bytes(content), user)
     return JSONResponse({"result": 1})
 
 

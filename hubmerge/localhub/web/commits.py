@@ -1,0 +1,163 @@
+"""Commits: one JSON line for the header, one for each operation."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from typing import IO, Any
+
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from hubmerge.localhub.objects import ObjectStore, is_sha256
+from hubmerge.localhub.operations import Delete, Operation, Put, check_path
+from hubmerge.localhub.records import FileEntry
+from hubmerge.localhub.refusals import BadRequest, TooLarge
+from hubmerge.localhub.web.calls import REPO, Call, body_chunks, repo_url, streaming_route
+from hubmerge.localhub.web.parsing import parse_json
+from hubmerge.localhub.web.upload import find_for_commit, known_files
+
+COMMIT_LIMIT_BYTES = 1 << 30
+LINE_LIMIT_BYTES = 16 * 1024 * 1024
+"""Longer than the line of a regular file of the largest size, in base64."""
+MAX_OPERATIONS = 50_000
+SPOOL_BYTES = 1 << 20
+
+
+def check_commit(call: Call) -> None:
+    """Raise the refusal of a commit that the caller may not make, or whose revision does not exist."""
+    repository, _, _ = find_for_commit(call)
+    if call.flag("create_pr"):
+        repository.resolve(call.params["revision"])
+    else:
+        repository.locate(call.params["revision"])
+
+
+async def commit(call: Call) -> Response:
+    """Receive a commit that the caller may make, then apply it."""
+    await run_in_threadpool(check_commit, call)
+    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(call.site.temporary.folder)) as spool:
+        async for chunk in body_chunks(call.request, COMMIT_LIMIT_BYTES):
+            spool.write(chunk)
+        spool.seek(0)
+        return JSONResponse(await run_in_threadpool(apply_commit, call, limited_lines(spool)))
+
+
+def limited_lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file.
+
+    Raises:
+        TooLarge: a line is too long.
+    """
+    number = 1
+    while line := file.readline(LINE_LIMIT_BYTES + 1):
+        if len(line) > LINE_LIMIT_BYTES:
+            raise TooLarge(f"Line {number} of the commit is too long: expected at most {LINE_LIMIT_BYTES} bytes.")
+        yield line
+        number += 1
+
+
+def apply_commit(call: Call, lines: Iterable[bytes]) -> dict[str, Any]:
+    """Apply the lines of a commit, and return the answer with the new commit."""
+    repository, settings, user = find_for_commit(call)
+    revision = call.params["revision"]
+    as_pull_request = call.flag("create_pr")
+    if not as_pull_request:
+        kind, name = repository.locate(revision)
+    header, operations = read_commit(call.site.store, known_files(call, repository), lines)
+    title, parent = str(header.get("summary") or "").strip(), header.get("parentCommit")
+    if not title:
+        raise BadRequest("A commit needs a summary.")
+    pull_request = None
+    if as_pull_request:
+        kind, name = repository.open_pull_request(revision)
+        pull_request = f"{repo_url(call, settings)}/discussions/{name}"
+    commit_id = repository.apply(
+        kind,
+        name,
+        operations,
+        title=title,
+        message=str(header.get("description") or ""),
+        author=user.name,
+        parent=None if parent is None else str(parent),
+    )
+    return {
+        "success": True,
+        "commitOid": commit_id,
+        "commitUrl": f"{repo_url(call, settings)}/commit/{commit_id}",
+        "hookOutput": "",
+        **({"pullRequestUrl": pull_request} if pull_request else {}),
+    }
+
+
+def read_commit(
+    store: ObjectStore, size_of: Callable[[str], int | None], lines: Iterable[bytes]
+) -> tuple[dict[str, Any], list[Operation]]:
+    """Return header and operations of a commit, and store its regular files.
+
+    Args:
+        store: the store of all files.
+        size_of: returns the size of a large file that the caller may add, or None.
+        lines: the lines of the commit.
+
+    Raises:
+        BadRequest: a line is invalid, or names a large file that the caller did not upload.
+        TooLarge: there are too many lines.
+    """
+    header: dict[str, Any] | None = None
+    operations: list[Operation] = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        if len(operations) >= MAX_OPERATIONS:
+            raise TooLarge(f"The commit has too many operations: expected at most {MAX_OPERATIONS}.")
+        try:
+            item = parse_json(line)
+            key, value = item["key"], item["value"]
+            if not isinstance(value, dict):
+                raise TypeError("`value` is not an object")
+            if key == "header":
+                header = value
+            else:
+                operations.append(read_operation(store, size_of, key, value))
+        except (KeyError, TypeError, ValueError) as error:
+            raise BadRequest(f"Line {number} of the commit is invalid: {error!r}.") from error
+    if header is None:
+        raise BadRequest("The commit has no header line.")
+    return header, operations
+
+
+def read_operation(
+    store: ObjectStore, size_of: Callable[[str], int | None], key: object, value: dict[str, Any]
+) -> Operation:
+    """Return the operation of one line of a commit."""
+    path = check_path(str(value["path"]).rstrip("/") if key == "deletedFolder" else value["path"])
+    if key in ("deletedFile", "deletedFolder"):
+        return Delete(path, folder=key == "deletedFolder")
+    if key == "file":
+        content = read_content(path, value)
+        return Put(path, FileEntry(store.add_blob(content), len(content)))
+    if key == "lfsFile":
+        sha256 = str(value["oid"])
+        size = size_of(sha256) if is_sha256(sha256) else None
+        if size is None or value.get("size", size) != size:
+            raise BadRequest(
+                f"{path} points to a large file with sha256 {sha256} that was not uploaded. Upload it first."
+            )
+        return Put(path, FileEntry.large(sha256, size))
+    raise BadRequest(f"Unknown operation {key!r}.")
+
+
+def read_content(path: str, value: dict[str, Any]) -> bytes:
+    """Return the content of a regular file: text, or base64 if `encoding` says so."""
+    if value.get("encoding") != "base64":
+        return str(value["content"]).encode()
+    try:
+        return base64.b64decode(value["content"], validate=True)
+    except binascii.Error as error:
+        raise BadRequest(f"The content of {path} is not base64: {error}.") from error
+
+
+ROUTES = [streaming_route("POST", REPO + "/commit/{revision}", commit)]
