@@ -31,11 +31,13 @@ def merge_state_dicts(
     Args:
         base: tensors of the base model, by name.
         models: tensors of the fine-tuned models, in merge order, with the names and shapes of `base`. Components
-            that a model lacks as a whole, such as a head, keep the values of the base model.
+            that a model lacks as a whole, such as a head, keep the values of the base model. Statistics, such as the
+            variances of batch normalization, are averaged whatever the method.
         method: the name of a merge method, or an object of a class derived from `hubmerge.Method`.
         parameters: parameters of the method.
-        config: config.json of the base model, from which transformers knows its linear layers. Without it, a 2-D
-            tensor named `*.weight` counts as a weight matrix unless its name is that of an embedding.
+        config: config.json of the base model, from which transformers knows its linear layers and its buffers. Without
+            it, a 2-D tensor named `*.weight` counts as a weight matrix unless its name is that of an embedding, and
+            `running_mean` and `running_var` of one module as statistics.
 
     Returns:
         All tensors of `base`, in its order, dtypes and devices; merged where the models have them. No memory is
@@ -69,7 +71,10 @@ def _planned(
 
     whole = StateDict("base", base, config)
     rule = weight_matrices(whole.config, whole.tensors)
-    aligned = [align(whole, StateDict(label, tensors, config), ties=rule.ties) for label, tensors in models.items()]
+    aligned = [
+        align(whole, StateDict(label, tensors, config), ties=rule.ties, buffers=rule.buffers)
+        for label, tensors in models.items()
+    ]
     return whole, aligned, make_plan(whole, aligned, rule)
 
 

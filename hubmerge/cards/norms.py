@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hubmerge.cards.markup import details, plain, table
 from hubmerge.report.report import RunReport, Spread, StepReport
+from hubmerge.support.text import counted
 
 _FORMULA = "The merged model after step t is base + A / λ. Norms are Frobenius norms over all merged tensors. Columns:"
 _COLUMNS = {
@@ -34,7 +35,20 @@ def norms(report: RunReport) -> str:
     meanings = "\n".join(f"- {name}: {meaning}" for name, meaning in columns.items())
     warnings = "".join(f"\n\nStep {step.step}: {plain(text)}." for step in report.steps for text in step.warnings)
     content = table(header, rows, "rl" + "r" * len(columns))
-    return f"{_FORMULA}\n\n{meanings}\n\n{content}{warnings}{_similarities(report)}"
+    return f"{_FORMULA}\n\n{meanings}\n\n{content}{_statistics(report)}{warnings}{_similarities(report)}"
+
+
+def _statistics(report: RunReport) -> str:
+    """Return a paragraph on averaged statistics, an empty text if there are none."""
+    count = report.steps[-1].tensors.averaged
+    if not count:
+        return ""
+    are = "is a statistic and not a weight" if count == 1 else "are statistics and not weights"
+    it, has = ("It is", "has") if count == 1 else ("They are", "have")
+    return (
+        f"\n\n{counted(count, 'tensor')} {are}, such as running means and variances. {it} averaged over the "
+        f"checkpoints, weighted as the entries are, and {has} no part in the norms."
+    )
 
 
 def _row(step: StepReport, *, truncated: bool, rounded: bool) -> list[str]:

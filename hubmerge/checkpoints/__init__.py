@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from hubmerge.checkpoints.formats.partial_file import FetchBytes, create_partial_file, is_partial_file
     from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
     from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter, WrittenFile
-    from hubmerge.checkpoints.formats.shards import Shard, ShardedWriter, plan_shards, write_index
+    from hubmerge.checkpoints.formats.shards import (
+        Shard,
+        ShardedWriter,
+        plan_shards,
+        uses_older_shards,
+        write_index,
+    )
     from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment, Ignored
     from hubmerge.checkpoints.matching.matcher import align, find_alignment, match
     from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
@@ -27,8 +33,9 @@ if TYPE_CHECKING:
     from hubmerge.checkpoints.origin import Origin
     from hubmerge.checkpoints.planning.load_check import check_loads
     from hubmerge.checkpoints.planning.matrices import MatrixRule, weight_matrices
-    from hubmerge.checkpoints.planning.merge_plan import Action, MergePlan, PlannedTensor, check_ties, make_plan
+    from hubmerge.checkpoints.planning.merge_plan import Action, MergePlan, PlannedTensor, make_plan
     from hubmerge.checkpoints.planning.published_config import PublishedConfig, published_config
+    from hubmerge.checkpoints.planning.tied_values import check_ties
     from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 
 _NAMES = {
@@ -67,6 +74,7 @@ _NAMES = {
         "Shard",
         "ShardedWriter",
         "plan_shards",
+        "uses_older_shards",
         "write_index",
     ),
     "hubmerge.checkpoints.matching.alignment": (
@@ -98,13 +106,13 @@ _NAMES = {
         "Action",
         "MergePlan",
         "PlannedTensor",
-        "check_ties",
         "make_plan",
     ),
     "hubmerge.checkpoints.planning.published_config": (
         "PublishedConfig",
         "published_config",
     ),
+    "hubmerge.checkpoints.planning.tied_values": ("check_ties",),
     "hubmerge.checkpoints.tensors": (
         "TensorInfo",
         "TensorSpec",
@@ -157,6 +165,7 @@ __all__ = [
     "published_config",
     "read_adapter_config",
     "read_index",
+    "uses_older_shards",
     "weight_matrices",
     "write_index",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,10 +89,11 @@ class TextScorer:
         expected = parameter_shapes(self._base.tensors)
         if expected == parameter_shapes(weights.tensors):
             return weights
-        ties = weight_matrices(self._base.config, self._base.tensors).ties
-        found = find_alignment(self._base, weights, ties=ties)
+        rule = weight_matrices(self._base.config, self._base.tensors)
+        match = partial(find_alignment, self._base, weights, ties=rule.ties, buffers=rule.buffers)
+        found = match()
         if own and not isinstance(found, Alignment):
-            found = find_alignment(self._base, weights, ties=ties, selection=Selection(exclude=HEADS))
+            found = match(selection=Selection(exclude=HEADS))
         if isinstance(found, Alignment):
             return found.apply(weights)
         raise found
@@ -157,7 +159,8 @@ def _places(model: Any, base: Checkpoint) -> Mapping[str, str] | None:
     ties = dict(getattr(model, "all_tied_weights_keys", {}))
     found = {name: stored[name] for name, _ in _parameters(model) if name in stored}
     rest = [name for name, _ in _parameters(model) if name not in found and ties.get(name) not in found]
-    return None if rest else found
+    # Buffers that are saved with the weights.
+    return None if rest else {**{name: stored[name] for name in model.state_dict() if name in stored}, **found}
 
 
 def _parameters(model: Any) -> Iterator[tuple[str, torch.Tensor]]:

@@ -77,8 +77,9 @@ class InMemoryState(State):
         return {name: tuple(tensor.shape) for name, tensor in self._accumulated.items()}
 
     def changed(self, change: Callable[[torch.Tensor], torch.Tensor]) -> InMemoryState:
-        """Return a state with `change` applied to every accumulated delta and the norms unchanged, for studies."""
-        changed = {name: change(values) for name, values in self._accumulated.items()}
+        """Return a state with `change` applied to every accumulated delta, for studies; norms and statistics stay."""
+        averaged = set(self.manifest.averaged)
+        changed = {name: values if name in averaged else change(values) for name, values in self._accumulated.items()}
         return InMemoryState(self.manifest, changed, self._parts)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -26,7 +26,10 @@ from hubmerge.methods import Norms
 from hubmerge.support.names import MANIFEST_FILE
 from hubmerge.support.text import counted
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Version of states with statistics. States without any have version 1, as those of hubmerge 0.1.0."""
+
+READABLE_VERSIONS = (1, 2)
 ACCUMULATED_FILE = "accumulated.safetensors"
 PARTS_FILE = "parts.safetensors"
 _REMOVE = "remove the folder and run again"
@@ -57,6 +60,7 @@ class StateManifest:
         tensors: one record for each merged tensor.
         parts: SHA-256 of further tensors: state parts of the method, and sketches of the task vectors.
         version: version of the format.
+        averaged: statistics, of which the state has the mean itself, in place of an accumulated delta.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -69,7 +73,15 @@ class StateManifest:
     scale: float
     tensors: Mapping[str, TensorRecord]
     parts: Mapping[str, str] = field(default_factory=dict)
-    version: int = FORMAT_VERSION
+    version: int = 1
+    averaged: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the manifest as plain JSON values; without statistics, in the form of version 1."""
+        content = asdict(self)
+        if not self.averaged:
+            del content["averaged"]
+        return content
 
     @property
     def norms(self) -> Norms:
@@ -240,9 +252,9 @@ def _manifest(path: Path) -> StateManifest:
     try:
         content = path.read_bytes()
         version = _VERSION.validate_json(content)["version"]
-        if version != FORMAT_VERSION:
+        if version not in READABLE_VERSIONS:
             raise CheckpointError(
-                f"{path}: a state of format {version}; this version of hubmerge reads format {FORMAT_VERSION}",
+                f"{path}: a state of format {version}; this version of hubmerge reads formats up to {FORMAT_VERSION}",
                 hint=f"use the version of hubmerge that wrote it, or {_REMOVE}",
                 file=str(path),
             )

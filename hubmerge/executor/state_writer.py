@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 
@@ -15,6 +15,7 @@ from hubmerge.checkpoints import SafetensorsWriter, TensorSpec
 from hubmerge.errors import MachineError
 from hubmerge.executor.state import (
     ACCUMULATED_FILE,
+    FORMAT_VERSION,
     PARTS_FILE,
     MergeState,
     State,
@@ -38,6 +39,7 @@ class StateSummary:
         chain: digest of all inputs up to this step.
         norms: over all merged tensors together.
         scale: divisor of the accumulated delta.
+        averaged: statistics, of which the mean itself is written.
         tensor_norms: norms of each tensor's accumulated delta and last task vector.
     """
 
@@ -47,14 +49,16 @@ class StateSummary:
     norms: Norms
     scale: float
     tensor_norms: Mapping[str, tuple[float, float]]
+    averaged: tuple[str, ...] = ()
 
     def manifest(self, digests: Mapping[str, str], parts: Mapping[str, str]) -> StateManifest:
         """Return the manifest with the checksums of tensors and parts."""
         records = {name: TensorRecord(*self.tensor_norms[name], digest) for name, digest in digests.items()}
         norms = self.norms
-        return StateManifest(
+        manifest = StateManifest(
             self.method, self.step, self.chain, norms.task_vectors, norms.accumulated, self.scale, records, dict(parts)
         )
+        return replace(manifest, averaged=self.averaged, version=FORMAT_VERSION) if self.averaged else manifest
 
 
 class AnyStateWriter(ABC):
@@ -157,7 +161,7 @@ class StateWriter(AnyStateWriter):
         digests = self._tensors.commit().digests
         parts = self._parts.commit().digests if self._parts is not None else {}
         manifest = summary.manifest({name: digests[name] for name in digests}, parts)
-        text = canonical_document(asdict(manifest), indent=1, ascii_only=True)
+        text = canonical_document(manifest.to_dict(), indent=1, ascii_only=True)
         try:
             write_text_atomic(self._partial / MANIFEST_FILE, text)
             replace_folder(self._partial, self.folder)

@@ -48,12 +48,13 @@ def write_merged(
     folder: Path,
     *,
     max_shard_bytes: int = MAX_SHARD_BYTES,
+    older_shards: bool = False,
     context: ExecutorContext = DEFAULT_CONTEXT,
 ) -> WrittenModel:
     """Write the merged model's weights after the step of `state` into `folder`, with an index if there are shards.
 
-    Every tensor is rounded once, to its dtype in `plan`. Tensors that stay the base model's keep their bytes and are
-    in shards of their own.
+    Every tensor is rounded once, to its dtype in `plan`. Tensors that stay the base model's keep their bytes and, if
+    they are large together, are in shards of their own.
 
     Args:
         base: the base model.
@@ -61,6 +62,7 @@ def write_merged(
         plan: the tensors to write.
         folder: the folder of the files; with several processes, on a file system that they share.
         max_shard_bytes: largest size of a shard in bytes, unless a single tensor is larger.
+        older_shards: distribute the tensors as version 0.1.0 did, see `plan_shards`.
         context: that of `merge_steps`.
 
     Raises:
@@ -68,7 +70,7 @@ def write_merged(
         MachineError: the folder cannot be written.
     """
     kept = {tensor.name for tensor in plan.tensors if tensor.copied}
-    shards = plan_shards(plan.specs, max_shard_bytes, kept=kept)
+    shards = plan_shards(plan.specs, max_shard_bytes, kept=kept, older=older_shards)
     with _shared_writer(folder, shards, context.processes) as writer:
         write = partial(_write_tensor, writer, base, state, context.input_dtype)
         errors = _write_tensors(writer, plan.tensors, write, stop_file(folder, context.processes), context)
@@ -151,24 +153,39 @@ def _rounded(
         rounded_pieces(base, tensor.name, input_dtype),
         strict=True,
     ):
-        value /= state.scale
-        value += start.to(torch.float64)
+        averaged = tensor.action == "average"
+        if not averaged:
+            value /= state.scale
+            value += start.to(torch.float64)
+        if tensor.never_negative and bool((value < 0.0).any()):
+            raise _negative(state, tensor)
         rounded = cast_once(value, tensor.out_dtype)
         if not all_finite(rounded):
             raise _does_not_fit(base, state, tensor, input_dtype)
         yield rounded
-        if rounded.dtype != value.dtype:
+        if rounded.dtype != value.dtype and not averaged:
             # torch has no arithmetic for 8-bit floats.
             value -= rounded.to(torch.float64)
             errors.append(frobenius_norm(value))
+
+
+def _negative(state: State, tensor: PlannedTensor) -> CheckpointError:
+    return CheckpointError(
+        f"merged model of step {state.step}: tensor {tensor.name!r} would have negative values, expected none below 0",
+        hint="the published steps added its changes up like weights, as version 0.1.0 did: merge the checkpoints anew, "
+        "into another target repo, to average them",
+        tensor=tensor.name,
+    )
 
 
 def _does_not_fit(
     base: Checkpoint, state: State, tensor: PlannedTensor, input_dtype: torch.dtype | None
 ) -> CheckpointError:
     start = base.read(tensor.name)
+    value = state.read(tensor.name)
     rounded = start if input_dtype is None else cast_once(start, input_dtype)
-    value = state.read(tensor.name).div_(state.scale).add_(rounded.to(torch.float64))
+    if tensor.action != "average":
+        value = value.div_(state.scale).add_(rounded.to(torch.float64))
     return CheckpointError(
         f"merged model of step {state.step}: tensor {tensor.name!r} does not fit into {tensor.out_dtype}: "
         f"{first_not_finite(cast_once(value, tensor.out_dtype))}",

@@ -143,6 +143,15 @@ class Method(ABC):
         """Return the variant of the method that the parameters select; by default itself. The name stays."""
         return self
 
+    def statistic_weight(self, parameters: Any) -> float:
+        """Return the weight of an entry in the mean of statistics, such as the variances of batch normalization.
+
+        Statistics are averaged and not given to `absorb`. By default the weight is the parameter `weight`, or 1.
+        Entries with a weight of 0 or less have no part.
+        """
+        weight = getattr(parameters, "weight", None)
+        return float(weight) if isinstance(weight, (int, float)) else 1.0
+
     def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """Return names and shapes of what is saved besides the accumulated delta of a tensor; nothing by default."""
         return {}

@@ -61,6 +61,10 @@ class TaskArithmetic(Method):
     Parameters = TaskArithmeticParameters
     elementwise = True
 
+    def statistic_weight(self, parameters: TaskArithmeticParameters) -> float:
+        """Return the weight of an entry, or its factor."""
+        return parameters.scaling if parameters.weight is None else parameters.weight
+
     def variant_for(self, parameters: TaskArithmeticParameters) -> Method:
         """Return the form that saves the sum of the weights, if the recipe normalizes by it."""
         return _WeightedMean() if parameters.weight is not None and parameters.normalize else self

@@ -48,6 +48,10 @@ class Ties(Method):
     def __init__(self, survey: Survey | None = None) -> None:
         self._survey = survey
 
+    def statistic_weight(self, parameters: TiesParameters) -> float:
+        """Return the weight of an entry, or its factor."""
+        return parameters.scaling if parameters.weight is None else parameters.weight
+
     def variant_for(self, parameters: TiesParameters) -> Method:
         """Return mergekit's form if there is a weight, else the continual form."""
         return self if parameters.weight is None else MergekitTies()

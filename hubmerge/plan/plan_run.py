@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 
 from hubmerge.checkpoints import (
@@ -16,13 +16,16 @@ from hubmerge.checkpoints import (
     check_loads,
     make_plan,
     published_config,
+    uses_older_shards,
     weight_matrices,
 )
 from hubmerge.errors import CheckpointError
 from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.external_metrics import check_external_metrics
+from hubmerge.plan.ignored_text import ignored_lines
 from hubmerge.plan.run_plan import PlannedSource, RunPlan
-from hubmerge.plan.settings import out_dtype, selection_of
+from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
+from hubmerge.report.report import RunReport
 from hubmerge.stream.open_source import fetched_sources, is_fetched_partially, open_for_planning, resolve_adapter
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import Source, cached_bytes, files_of
@@ -46,16 +49,17 @@ def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
         stream = resolve_stream(loaded, PinnedCommits.gather(loaded))
     published = stream.published_report()
     first = len(published.steps) + 1 if published is not None else 1
-    return plan_steps(stream, first, progress)
+    return plan_steps(stream, first, progress, recorded=published)
 
 
-def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
+def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded: RunReport | None = None) -> RunPlan:
     """Read the headers of the base model and of the missing checkpoints, and plan their merge.
 
     Args:
         stream: The stream.
         first_step: First missing step. If no step is missing, the plan describes the last one.
         progress: Receiver of stages.
+        recorded: Report of the steps that are published or on disk. Its rules for statistics and shards are kept.
 
     Raises:
         CheckpointError: Tensor names or shapes of a checkpoint do not fit the base model.
@@ -63,7 +67,8 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         EvaluationError: A metric runs code that is not trusted.
     """
     _check_metrics(stream.recipe)
-    headers = _read_headers(stream, range(min(first_step, stream.length), stream.length + 1), progress)
+    steps = range(min(first_step, stream.length), stream.length + 1)
+    headers = _read_headers(stream, steps, progress, as_weights=recorded is not None and recorded.adds_up_statistics)
     aligned = headers.aligned
     base, recipe = headers.base, stream.recipe
     merge = make_plan(
@@ -81,8 +86,10 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
         quantized=published.quantized,
         sources=tuple(_planned_sources(stream, headers, merge)),
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
-        ignored=_ignored_tensors(aligned.values()),
+        ignored=tuple(ignored_lines(aligned.values())),
+        older_shards=recorded is not None and _uses_older_shards(recorded, written, recipe),
         loading=(
+            *_statistics_notes(headers.rule, merge),
             *published.notes,
             *_kept_modules(stream.base),
             *_check_loads(published, written, original, whole=original is base),
@@ -90,15 +97,20 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress) -> RunPlan:
     )
 
 
-def _ignored_tensors(aligned: Iterable[AlignedCheckpoint]) -> tuple[str, ...]:
-    """Return a line for each tensor of the checkpoints that is neither merged nor written."""
-    return tuple(
-        sorted(
-            f"{checkpoint.label}: {tensor.name} ({tensor.reason})"
-            for checkpoint in aligned
-            for tensor in checkpoint.ignored
+def _statistics_notes(rule: MatrixRule, merge: MergePlan) -> Iterator[str]:
+    """Yield a note if statistics are added up like weights, because the steps so far did."""
+    if rule.buffers.variances and merge.statistics_rule is None:
+        yield (
+            "statistics such as running_var are added up like weights, as in the steps that version 0.1.0 merged; to "
+            "average them, merge the checkpoints anew into another target repo"
         )
-    )
+
+
+def _uses_older_shards(recorded: RunReport, written: MergePlan, recipe: Recipe) -> bool:
+    """Return True if the last recorded model has the weight files that version 0.1.0 wrote."""
+    files = next((step.files for step in reversed(recorded.steps) if step.files), None)
+    kept = {tensor.name for tensor in written.tensors if tensor.copied}
+    return files is not None and uses_older_shards(files, written.specs, max_shard_bytes(recipe), kept=kept)
 
 
 def _check_metrics(recipe: Recipe) -> None:
@@ -116,18 +128,20 @@ class _Headers:
     sources: Mapping[int, Source]
 
 
-def _read_headers(stream: Stream, steps: range, progress: Progress) -> _Headers:
+def _read_headers(stream: Stream, steps: range, progress: Progress, *, as_weights: bool) -> _Headers:
     selection = selection_of(stream.recipe)
     with progress.stage("read headers", len(steps) + 1) as advance:
         base = open_for_planning(stream.base)
         check_config(base.config, base.tensors, base.origin)
         rule = weight_matrices(base.config, base.tensors)
+        if as_weights:
+            rule = replace(rule, buffers=rule.buffers.as_weights())
         advance(1)
         aligned, sources = {}, {}
         for step in steps:
             sources[step] = resolve_adapter(stream.source(step))
             checkpoint = open_for_planning(sources[step], base)
-            aligned[step] = align(base, checkpoint, selection=selection, ties=rule.ties)
+            aligned[step] = align(base, checkpoint, selection=selection, ties=rule.ties, buffers=rule.buffers)
             advance(1)
     return _Headers(base, rule, aligned, sources)
 

@@ -54,6 +54,7 @@ class RunPlan:
         alignments: Places of the tensors of each checkpoint in the base model, by missing step.
         ignored: Tensors of the checkpoints that are not merged, with reasons.
         loading: Notes on how the merged model loads.
+        older_shards: True if the weight files are those that version 0.1.0 wrote, see `plan_shards`.
     """
 
     stream: Stream
@@ -66,6 +67,7 @@ class RunPlan:
     alignments: Mapping[int, Alignment]
     ignored: tuple[str, ...]
     loading: tuple[str, ...]
+    older_shards: bool = False
 
     @property
     def layouts(self) -> dict[str, str]:
@@ -150,6 +152,8 @@ class RunPlan:
             "model_bytes": self.written.written_bytes,
             "weight_matrices": self.merge.counts["merge-matrix"],
             "other_tensors": self.merge.counts["merge-other"],
+            "averaged": [tensor.name for tensor in self.merge.averaged],
+            "statistics_rule": self.merge.statistics_rule,
             "kept": {tensor.name: tensor.reason for tensor in self.merge.kept},
             "ignored": list(self.ignored),
             "layout_written": self.layout_written,

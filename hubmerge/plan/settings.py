@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from hubmerge.checkpoints import Selection
+from hubmerge.executor.write_model import MAX_SHARD_BYTES
 from merge_recipes import Recipe
 
 
@@ -22,3 +23,8 @@ def out_dtype(recipe: Recipe) -> torch.dtype | None:
     """Return the dtype of the written tensors, None for the dtype of each tensor in the base model."""
     name = recipe.out_dtype or recipe.dtype
     return None if name is None else getattr(torch, name)
+
+
+def max_shard_bytes(recipe: Recipe) -> int:
+    """Return the largest size of a weight file in bytes."""
+    return recipe.publish.max_shard_bytes if recipe.publish is not None else MAX_SHARD_BYTES

@@ -43,6 +43,9 @@ def _tensors(plan: RunPlan) -> Iterator[str]:
     yield f"merged   {matrices}, {counted(counts['merge-other'], 'other tensor')}"
     yield f"         {plan.merge.elements / 1e6:.2f} million parameters; largest tensor: {largest.name}"
     yield f"         {plan.merge.matrix_rule}"
+    if plan.merge.averaged:
+        yield f"averaged {counted(counts['average'], 'tensor')}, such as {plan.merge.averaged[0].name}"
+        yield f"         {plan.merge.statistics_rule}"
     yield f"kept     {counted(counts['keep'], 'tensor')} of the base model"
     yield from _kept(plan.merge)
     yield from (f"ignored  {line}" for line in plan.ignored)
@@ -76,6 +79,10 @@ def _kept(merge: MergePlan) -> Iterator[str]:
     for reason, tensors in reasons.items():
         yield f"         {len(tensors):>4}  {reason}"
         kept = [tensor.name for tensor in tensors]
+        own = {name.rpartition(".")[2] for name in kept}
+        if len(kept) > 1 and len(own) == 1 and reason.startswith(f"{min(own)} is a buffer"):
+            yield f"               *.{min(own)} ({len(kept)}: {kept[0]}, ...)"
+            continue
         patterns = patterns_for(kept, {tensor.name for tensor in merge.tensors} - set(kept))
         groups: dict[str, list[str]] = {}
         for name in kept:

@@ -19,7 +19,7 @@ from hubmerge.errors import HubmergeError
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.report.file_list import FileList, FileRecord
 from hubmerge.report.inputs import ModelReport, TaskReport, main_metric
-from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary
+from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary, omit_unused
 from hubmerge.support.names import REPORT_FILE
 from hubmerge.support.records import Number, RecordError, read_record, record
 from hubmerge.support.strict_json import StrictJSONError, read_strict_json
@@ -93,7 +93,9 @@ class StepReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        omit_unused(content)
+        return content
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> StepReport:
@@ -205,7 +207,15 @@ class RunReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        return dataclasses.asdict(self)
+        content = dataclasses.asdict(self)
+        for step in content["steps"]:
+            omit_unused(step)
+        return content
+
+    @property
+    def adds_up_statistics(self) -> bool:
+        """True if the steps were merged without averaging: there are no statistics, or they count as weights."""
+        return bool(self.steps) and self.steps[0].tensors.averaged is None
 
     def to_json(self) -> str:
         """Return the text of `hubmerge.json`, sealed: sorted keys, two spaces, a newline at the end."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from hubmerge.support.records import Number, record
 
@@ -36,6 +37,7 @@ class TensorSummary:
     rank: Spread | None = None  # protected directions in a weight matrix; None if the method has no rank
     removed_share: Spread | None = None  # share of the task vector's squared norm that the projection removed
     error: Spread | None = None  # distance of a truncated projection from the exact one; None if it is exact
+    averaged: int | None = None  # statistics; None if the model has none, or if they are added up like weights
 
 
 @record
@@ -58,3 +60,9 @@ class StepSimilarity:
     name: str
     cosine: Number | None  # over all merged tensors; None if a task vector is zero
     layers: dict[str, Number | None] = field(default_factory=dict)
+
+
+def omit_unused(step: MutableMapping[str, Any]) -> None:
+    """Remove the number of averaged statistics from a plain step report if there is none, as in earlier reports."""
+    if step["tensors"]["averaged"] is None:
+        del step["tensors"]["averaged"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.executor import WrittenModel, write_merged
 from hubmerge.executor.parallel.tasks import run_on_all
-from hubmerge.executor.write_model import MAX_SHARD_BYTES
+from hubmerge.plan.settings import max_shard_bytes
 from hubmerge.report.report import RunReport, Scores
 from hubmerge.run import model_folder
 from hubmerge.run.measures import by_name_warnings, rounding_warnings
@@ -77,7 +77,8 @@ class FinishStage:
                 batch.merged_state,
                 plan,
                 folder,
-                max_shard_bytes=recipe.publish.max_shard_bytes if recipe.publish is not None else MAX_SHARD_BYTES,
+                max_shard_bytes=max_shard_bytes(recipe),
+                older_shards=context.plan.older_shards,
             )
         for warning in rounding_warnings(written.rounding, {tensor.out_dtype for tensor in plan.merged}):
             context.progress.note(f"warning: step {batch.last}: {warning}")

@@ -40,10 +40,11 @@ def measures(stats: StepStats, names: Sequence[str]) -> dict[str, Any]:
         "removed_share": stats.removed_share,
         "tensors": TensorSummary(
             weight_matrices=len(matrices),
-            other_tensors=len(stats.tensors) - len(matrices),
+            other_tensors=sum(tensor.action == "merge-other" for tensor in stats.tensors),
             rank=Spread.of([float(rank) for tensor in matrices for rank in tensor.ranks]),
             removed_share=Spread.of([tensor.removed_share for tensor in matrices]),
             error=Spread.of(errors),
+            averaged=stats.averaged,
         ),
         "matrices": tuple(
             MatrixStats(tensor.name, tensor.rank, tensor.directions or 0, tensor.removed_share)

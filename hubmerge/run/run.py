@@ -201,7 +201,7 @@ class Run:
 
     def _prepare(self, begin: int) -> RunContext:
         """Plan the steps from `begin` on, check the free disk space and fetch the base model."""
-        plan = plan_steps(self.stream, begin, self._progress)
+        plan = plan_steps(self.stream, begin, self._progress, recorded=self.report)
         for line in (*plan.loading, *(f"warning: {warning}" for warning in by_name_warnings(plan.merge))):
             self._progress.note(line)
         check_room(plan, self.workspace.folder, fetch.hub_cache())

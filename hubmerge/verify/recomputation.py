@@ -185,7 +185,7 @@ def _plan(published: Published, stream: Stream, progress: Progress) -> Generator
     step = published.step
     for first in dict.fromkeys((1, step)):
         try:
-            return plan_steps(stream, first, progress)
+            return plan_steps(stream, first, progress, recorded=published.report)
         except (MachineError, RunInterruptedError):
             raise
         except HubmergeError as error:

@@ -127,7 +127,7 @@ def _other_numbers(published: StateManifest, recomputed: StateManifest) -> str |
     if set(published.tensors) != set(recomputed.tensors) or set(published.parts) != set(recomputed.parts):
         return f"{subject} has other tensors than the recomputed one"
     theirs, ours = asdict(published), asdict(recomputed)
-    for key in ("method", "step", "chain"):
+    for key in ("method", "step", "chain", "averaged"):
         if theirs[key] != ours[key]:
             return f"{subject}: {key} is {theirs[key]!r}, recomputed {ours[key]!r}"
     for key in ("accumulated_norm", "scale"):

@@ -218,4 +218,4 @@ def test_listed_files_outside_the_folder(
     assert everything(tmp_path) == before
     assert not list(tmp_path.rglob("*escaped*"))
     if out:
-        assert load_file(tmp_path / "work" / "out" / "model-00002-of-00002.safetensors")
+        assert load_file(tmp_path / "work" / "out" / "model.safetensors")

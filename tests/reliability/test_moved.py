@@ -99,8 +99,8 @@ def test_force_pushed_source_with_its_locked_commit_still_served(
     assert status == 0, errors
     assert steps_shown(repo) == [1, 2, 3]
     found = published(repo)
-    assert [files["model-00002-of-00002.safetensors"] for files in found.values()] == [
-        files["model-00002-of-00002.safetensors"] for files in whole.values()
+    assert [files["model.safetensors"] for files in found.values()] == [
+        files["model.safetensors"] for files in whole.values()
     ]
 
 

@@ -17,7 +17,7 @@ from hubmerge.run.output_folder import OutputFolder
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
-MERGED = "model-00002-of-00002.safetensors"
+MERGED = "model.safetensors"
 
 
 def read(folder: Path) -> dict[str, Any]:

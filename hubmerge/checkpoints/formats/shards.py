@@ -1,7 +1,7 @@
 """Distribution of a model's tensors over files, and the writer of all of them with their index.
 
-Tensors that no step changes get shards of their own, with the same layout at every step: their bytes stay the same, and
-a content-addressed store keeps each shard once.
+Large tensors that no step changes get shards of their own, with the same layout at every step: their bytes stay the
+same, and a content-addressed store keeps each shard once.
 """
 
 from __future__ import annotations
@@ -40,16 +40,28 @@ class Shard:
         return sum(spec.nbytes for spec in self.specs)
 
 
-def plan_shards(specs: Sequence[TensorSpec], max_shard_bytes: int, *, kept: Collection[str] = ()) -> tuple[Shard, ...]:
+KEPT_SHARD_BYTES = 50_000_000
+"""Size from which tensors that no step changes get shards of their own; below it, one more file does not pay."""
+
+SMALL_SHARE = 100
+"""A shard smaller than the limit divided by this number is joined with another one."""
+
+
+def plan_shards(
+    specs: Sequence[TensorSpec], max_shard_bytes: int, *, kept: Collection[str] = (), older: bool = False
+) -> tuple[Shard, ...]:
     """Distribute tensors over files of at most `max_shard_bytes` of values, in the order given.
 
-    A tensor larger than the limit gets a shard of its own. A single shard is named `model.safetensors`, several
-    `model-00001-of-00003.safetensors`.
+    A tensor larger than the limit gets a shard of its own, with what is too small for a shard. A single shard is named
+    `model.safetensors`, several `model-00001-of-00003.safetensors`.
 
     Args:
         specs: all tensors.
         max_shard_bytes: most bytes of values in one file.
-        kept: names of the tensors that are the base model's. They come first, in shards of their own.
+        kept: names of the tensors that are the base model's. If they have `KEPT_SHARD_BYTES` together, they come first,
+            in shards of their own.
+        older: distribute the tensors as version 0.1.0 did: tensors of the base model always have shards of their own,
+            and a shard may be small.
 
     Raises:
         ValueError: the limit is not positive.
@@ -57,20 +69,35 @@ def plan_shards(specs: Sequence[TensorSpec], max_shard_bytes: int, *, kept: Coll
     if max_shard_bytes <= 0:
         raise ValueError(f"expected a positive limit for shards, found {max_shard_bytes} bytes")
     kept = set(kept)
-    groups = [
-        (unchanged, group)
-        for unchanged in (True, False)
-        for group in _fill([spec for spec in specs if (spec.name in kept) is unchanged], max_shard_bytes)
-    ]
+    unchanged = [spec for spec in specs if spec.name in kept]
+    if older or sum(spec.nbytes for spec in unchanged) >= KEPT_SHARD_BYTES:
+        parts = [unchanged, [spec for spec in specs if spec.name not in kept]]
+    else:
+        parts = [list(specs)]
+    groups = [group for part in parts for group in _fill(part, max_shard_bytes, join=not older)]
     if len(groups) == 1:
-        return (Shard(SINGLE_FILE, tuple(groups[0][1]), groups[0][0]),)
+        return (Shard(SINGLE_FILE, tuple(groups[0]), _is_kept(groups[0], kept)),)
     return tuple(
-        Shard(f"model-{number:05d}-of-{len(groups):05d}.safetensors", tuple(group), unchanged)
-        for number, (unchanged, group) in enumerate(groups, start=1)
+        Shard(f"model-{number:05d}-of-{len(groups):05d}.safetensors", tuple(group), _is_kept(group, kept))
+        for number, group in enumerate(groups, start=1)
     )
 
 
-def _fill(specs: Iterable[TensorSpec], max_shard_bytes: int) -> list[list[TensorSpec]]:
+def uses_older_shards(
+    files: Collection[str], specs: Sequence[TensorSpec], max_shard_bytes: int, *, kept: Collection[str]
+) -> bool:
+    """Return True if version 0.1.0 wrote weight files of these names, and this version would write others."""
+    older, current = (
+        {shard.file for shard in plan_shards(specs, max_shard_bytes, kept=kept, older=older)} for older in (True, False)
+    )
+    return set(files) == older != current
+
+
+def _is_kept(group: Sequence[TensorSpec], kept: Collection[str]) -> bool:
+    return all(spec.name in kept for spec in group)
+
+
+def _fill(specs: Iterable[TensorSpec], max_shard_bytes: int, *, join: bool) -> list[list[TensorSpec]]:
     groups: list[list[TensorSpec]] = []
     room = 0
     for spec in specs:
@@ -79,7 +106,49 @@ def _fill(specs: Iterable[TensorSpec], max_shard_bytes: int) -> list[list[Tensor
             room = max_shard_bytes
         groups[-1].append(spec)
         room -= spec.nbytes
-    return groups
+    return _joined(groups, max_shard_bytes) if join else groups
+
+
+def _joined(groups: list[list[TensorSpec]], max_shard_bytes: int) -> list[list[TensorSpec]]:
+    """Join groups that are too small for a shard with one that has room, or with a tensor above the limit."""
+    result = [group for group in groups if not _is_small(group, max_shard_bytes)]
+    places = [number for number, group in enumerate(groups) if not _is_small(group, max_shard_bytes)]
+    for number, group in enumerate(groups):
+        if not _is_small(group, max_shard_bytes):
+            continue
+        nearest = sorted(range(len(result)), key=lambda place: abs(places[place] - number))
+        place = next((place for place in nearest if _has_room(result[place], group, max_shard_bytes)), None)
+        if place is None:
+            result.append(_with_last_of(result, group, max_shard_bytes))
+            places.append(number)
+        elif places[place] < number:
+            result[place] = [*result[place], *group]
+        else:
+            result[place] = [*group, *result[place]]
+    order = sorted(range(len(result)), key=places.__getitem__)
+    return [result[place] for place in order]
+
+
+def _with_last_of(
+    groups: Sequence[list[TensorSpec]], group: list[TensorSpec], max_shard_bytes: int
+) -> list[TensorSpec]:
+    """Return a small group with the last tensor of a group that is full and has several; that group loses it."""
+    for full in reversed(groups):
+        *others, last = full
+        enlarged = [last, *group]
+        if not _is_small(others, max_shard_bytes) and _has_room([last], group, max_shard_bytes):
+            full.pop()
+            return enlarged
+    return group
+
+
+def _is_small(group: Sequence[TensorSpec], max_shard_bytes: int) -> bool:
+    return sum(spec.nbytes for spec in group) < max_shard_bytes // SMALL_SHARE
+
+
+def _has_room(group: Sequence[TensorSpec], more: Sequence[TensorSpec], max_shard_bytes: int) -> bool:
+    size = sum(spec.nbytes for spec in group)
+    return size > max_shard_bytes or size + sum(spec.nbytes for spec in more) <= max_shard_bytes
 
 
 class ShardedWriter:

@@ -7,13 +7,14 @@ refused.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment, Ignored
+from hubmerge.checkpoints.matching.buffers import NO_BUFFERS, Buffers
 from hubmerge.checkpoints.matching.components import component_of
 from hubmerge.checkpoints.matching.memory_names import names_in_files
-from hubmerge.checkpoints.matching.mismatches import Mismatches
+from hubmerge.checkpoints.matching.mismatches import Mismatches, matched_twice, not_floating
 from hubmerge.checkpoints.matching.names import (
     Renaming,
     ambiguous_names,
@@ -32,6 +33,7 @@ def match(
     *,
     selection: Selection = ALL_TENSORS,
     ties: Mapping[str, str] | None = None,
+    buffers: Buffers = NO_BUFFERS,
 ) -> Alignment:
     """Find the place of each of the checkpoint's tensors in the base model, without reading a value.
 
@@ -46,12 +48,13 @@ def match(
         checkpoint: the fine-tuned model; only its headers are needed.
         selection: the tensors to merge, by their names in the base model.
         ties: tied tensors of the base model's class: alias to owner.
+        buffers: tensors of the base model's class that are no weights.
 
     Raises:
         CheckpointError: a tensor is unknown to the base model, is missing inside a component that the checkpoint has,
             or has another shape; or `selection` covers no tensor of the base model.
     """
-    found = find_alignment(base, checkpoint, selection=selection, ties=ties)
+    found = find_alignment(base, checkpoint, selection=selection, ties=ties, buffers=buffers)
     if isinstance(found, Alignment):
         return found
     raise found
@@ -63,6 +66,7 @@ def find_alignment(
     *,
     selection: Selection = ALL_TENSORS,
     ties: Mapping[str, str] | None = None,
+    buffers: Buffers = NO_BUFFERS,
 ) -> Alignment | CheckpointError:
     """Return the result of `match`, or the error that it would raise, for callers that have another way.
 
@@ -70,9 +74,10 @@ def find_alignment(
         CheckpointError: `selection` covers no tensor of the base model.
     """
     selection.check(parameter_shapes(base.tensors), base.origin)
-    found = _match_names(base, checkpoint, selection, ties or {})
+    kinds = _Kinds(ties or {}, buffers)
+    found = _match_names(base, checkpoint, selection, kinds)
     names = None if isinstance(found, Alignment) else names_in_files(base, checkpoint)
-    return found if names is None else _match_memory_names(base, checkpoint, selection, ties or {}, names)
+    return found if names is None else _match_memory_names(base, checkpoint, selection, kinds, names)
 
 
 def align(
@@ -81,35 +86,32 @@ def align(
     *,
     selection: Selection = ALL_TENSORS,
     ties: Mapping[str, str] | None = None,
+    buffers: Buffers = NO_BUFFERS,
 ) -> AlignedCheckpoint:
     """Match a checkpoint with the base model and return it under the base model's names.
 
     Args and errors are those of `match`.
     """
-    return match(base, checkpoint, selection=selection, ties=ties).apply(checkpoint)
+    return match(base, checkpoint, selection=selection, ties=ties, buffers=buffers).apply(checkpoint)
 
 
 def _match_names(
-    base: Checkpoint, checkpoint: Checkpoint, selection: Selection, ties: Mapping[str, str]
+    base: Checkpoint, checkpoint: Checkpoint, selection: Selection, kinds: _Kinds
 ) -> Alignment | CheckpointError:
     """Match by names up to a prefix; return the error to raise if that is not possible."""
     renamings = best_renamings(parameter_shapes(checkpoint.tensors), parameter_shapes(base.tensors))
     if len(renamings) > 1:
         return ambiguous_names(checkpoint.origin, renamings)
-    return _Matcher(base, checkpoint, selection, ties, renamings[0]).result()
+    return _Matcher(base, checkpoint, selection, kinds, renamings[0]).result()
 
 
 def _match_memory_names(
-    base: Checkpoint,
-    checkpoint: Checkpoint,
-    selection: Selection,
-    ties: Mapping[str, str],
-    names: Mapping[str, str],
+    base: Checkpoint, checkpoint: Checkpoint, selection: Selection, kinds: _Kinds, names: Mapping[str, str]
 ) -> Alignment | CheckpointError:
     """Match under the new `names` of `names_in_files`; return the error to raise if that is not possible."""
     tensors = {name: replace(checkpoint.tensors[stored], name=name) for name, stored in names.items()}
     renamed = Checkpoint(checkpoint.origin, tensors, checkpoint.config, {})
-    found = _match_names(base, renamed, selection, ties)
+    found = _match_names(base, renamed, selection, kinds)
     if not isinstance(found, Alignment):
         return found
     return replace(
@@ -119,6 +121,14 @@ def _match_memory_names(
         layout="names that the class has in memory",
         tied=tuple((names[alias], names[owner]) for alias, owner in found.tied),
     )
+
+
+@dataclass(frozen=True)
+class _Kinds:
+    """Tied tensors of the base model's class (alias to owner), and those that are no weights."""
+
+    ties: Mapping[str, str]
+    buffers: Buffers
 
 
 class _Matcher:
@@ -133,15 +143,16 @@ class _Matcher:
         base: Checkpoint,
         checkpoint: Checkpoint,
         selection: Selection,
-        ties: Mapping[str, str],
+        kinds: _Kinds,
         renaming: Renaming,
     ) -> None:
         self.base = base
         self.checkpoint = checkpoint
         self.selection = selection
-        self.ties = ties
+        self.ties, self.buffers = kinds.ties, kinds.buffers
         self.renaming = renaming
-        self.targets = parameter_shapes(base.tensors)
+        shapes = parameter_shapes(base.tensors)
+        self.targets = {name: shape for name, shape in shapes.items() if not self.buffers.is_computed(name)}
         self.stored_names: dict[str, str] = {}
         self.ignored: list[Ignored] = []
         self.tied: dict[str, str] = {}
@@ -159,6 +170,7 @@ class _Matcher:
             return error
         self._use_tied_tensors(selected)
         missing = [name for name in selected if name not in self.stored_names and name not in self.mismatched]
+        missing = [name for name in missing if name not in self.buffers.statistics]
         error = self._mismatch_error(selected, missing)
         if error is not None:
             return error
@@ -184,13 +196,15 @@ class _Matcher:
         """Find the tensor's place in the base model, or the reason to ignore it."""
         target = self.renaming.target(info.name, self.base.tensors)
         if target is None:
-            reason = buffer_reason(info) or self._reason_for_unexpected(info.name)
+            names = (info.name, *self.renaming.candidates(info.name))
+            reason = buffer_reason(info) or next(filter(None, map(self.buffers.reason, names)), None)
+            reason = reason or self._reason_for_unexpected(info.name)
         elif target in self.targets:
             reason = self.selection.reason_against(target)
             if reason is None:
                 return self._take(info, target)
         else:
-            reason = buffer_reason(self.base.tensors[target])
+            reason = buffer_reason(self.base.tensors[target]) or self.buffers.reason(target)
         if reason is None:
             self.unexpected.append(info.name)
         else:
@@ -200,21 +214,14 @@ class _Matcher:
     def _take(self, info: TensorInfo, target: str) -> CheckpointError | None:
         expected = self.base.tensors[target]
         if target in self.stored_names:
-            return self.checkpoint.origin.error(
-                f"tensors {self.stored_names[target]!r} and {info.name!r} both match "
-                f"{target!r} of the base model {self.base.label}",
-                hint="save the checkpoint again with save_pretrained(), which writes each tensor under one name",
-                tensor=info.name,
-            )
+            return matched_twice(self.base, self.checkpoint, target, (self.stored_names[target], info.name))
         if info.shape != expected.shape:
-            self.mismatched[target] = info.name
+            if target in self.buffers.statistics:
+                self.ignored.append(Ignored(info.name, "a buffer of another shape"))
+            else:
+                self.mismatched[target] = info.name
         elif not info.dtype.is_floating_point:
-            return self.checkpoint.origin.error(
-                f"tensor {info.name!r} is stored as {_dtype(info)}, expected a floating-point "
-                f"dtype ({target!r} of the base model {self.base.label} is {_dtype(expected)})",
-                hint="merge an unquantized version of this checkpoint",
-                tensor=info.name,
-            )
+            return not_floating(self.base, self.checkpoint, target, info)
         else:
             self.stored_names[target] = info.name
         return None
@@ -291,7 +298,3 @@ class _Matcher:
             f"{len(selected)} tensors to be merged in the base model {self.base.label}",
             hint="set base_model to the model that this checkpoint was fine-tuned from",
         )
-
-
-def _dtype(info: TensorInfo) -> str:
-    return str(info.dtype).removeprefix("torch.")

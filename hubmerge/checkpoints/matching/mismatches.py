@@ -11,7 +11,7 @@ from hubmerge.checkpoints.matching.experts import experts_mismatch
 from hubmerge.checkpoints.matching.names import Renaming, nearest, parameter_shapes
 from hubmerge.checkpoints.matching.quantized_names import is_quantized_part
 from hubmerge.checkpoints.matching.selection import Selection
-from hubmerge.checkpoints.tensors import describe_shape
+from hubmerge.checkpoints.tensors import TensorInfo, describe_shape
 from hubmerge.errors import CheckpointError
 from hubmerge.support.text import listed
 
@@ -150,6 +150,26 @@ def rule_for_all(names: Sequence[str], checkpoints: Sequence[Checkpoint], select
     if selection.include or len(excluded) <= len(included):
         return selection.excluding(excluded)
     return selection.including(included)
+
+
+def matched_twice(base: Checkpoint, checkpoint: Checkpoint, target: str, stored: tuple[str, str]) -> CheckpointError:
+    """Return the error for two tensors of a checkpoint that match the same tensor of the base model."""
+    return checkpoint.origin.error(
+        f"tensors {stored[0]!r} and {stored[1]!r} both match {target!r} of the base model {base.label}",
+        hint="save the checkpoint again with save_pretrained(), which writes each tensor under one name",
+        tensor=stored[1],
+    )
+
+
+def not_floating(base: Checkpoint, checkpoint: Checkpoint, target: str, info: TensorInfo) -> CheckpointError:
+    """Return the error for a tensor of a checkpoint that has integers where the base model has floats."""
+    found, expected = (str(one.dtype).removeprefix("torch.") for one in (info, base.tensors[target]))
+    return checkpoint.origin.error(
+        f"tensor {info.name!r} is stored as {found}, expected a floating-point dtype "
+        f"({target!r} of the base model {base.label} is {expected})",
+        hint="merge an unquantized version of this checkpoint",
+        tensor=info.name,
+    )
 
 
 def _has_further_layers(names: Iterable[str], others: Iterable[str]) -> bool:

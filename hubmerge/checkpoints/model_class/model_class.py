@@ -41,6 +41,7 @@ class ModelClass:
         ties: tied parameters: alias to owner.
         own_names: names in files to names in memory, where the tensor is merely renamed.
         heads: parameters whose shape depends on the number of classes.
+        buffers: registered floating-point buffers; True for those that are saved with the weights.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ModelClass:
     ties: Mapping[str, str]
     own_names: Mapping[str, str]
     heads: frozenset[str]
+    buffers: Mapping[str, bool]
 
 
 def find_model_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass | UnknownClass:
@@ -116,12 +118,23 @@ def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> 
         ties=ties,
         own_names=own_names,
         heads=_heads(found, model_config, shapes),
+        buffers=_buffers(model),
     )
 
 
 def _build(found: Any, config: Any) -> Any:
     with torch.device("meta"):
         return found._from_config(config, attn_implementation="eager")
+
+
+def _buffers(model: torch.nn.Module) -> dict[str, bool]:
+    """Return the registered floating-point buffers; True for those that are saved with the weights."""
+    saved = model.state_dict(keep_vars=True).keys()
+    return {
+        name: name in saved
+        for name, buffer in model.named_buffers(remove_duplicate=False)
+        if buffer.dtype.is_floating_point
+    }
 
 
 def _heads(found: Any, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> frozenset[str]:

@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hubmerge.checkpoints.matching.names import Shapes, best_renamings, parameter_shapes
+from hubmerge.checkpoints.matching.buffers import NO_BUFFERS, Buffers
+from hubmerge.checkpoints.matching.names import best_renamings, parameter_shapes
 from hubmerge.checkpoints.model_class.class_lookup import UnknownClass
 from hubmerge.checkpoints.model_class.model_class import find_model_class
+from hubmerge.checkpoints.planning.class_buffers import buffers_by_name, buffers_of_class
 from hubmerge.checkpoints.planning.name_rule import DESCRIPTION, matrices_by_name
 from hubmerge.checkpoints.tensors import TensorInfo
 
@@ -27,6 +29,7 @@ class MatrixRule:
         heads: tensors whose shape depends on the number of classes.
         unknown: tensors that the class does not have.
         no_class: the reason why there is no class, and all tensors were sorted by name; None if there is a class.
+        buffers: tensors that are no weights.
     """
 
     matrices: frozenset[str]
@@ -35,6 +38,7 @@ class MatrixRule:
     heads: frozenset[str] = frozenset()
     unknown: frozenset[str] = frozenset()
     no_class: str | None = None
+    buffers: Buffers = NO_BUFFERS
 
     def is_matrix(self, name: str) -> bool:
         """Return True if the tensor is the weight of a linear layer, or the joined weights of several experts."""
@@ -56,12 +60,12 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
     by_name = matrices_by_name(shapes, config)
     found = find_model_class(config, shapes)
     if isinstance(found, UnknownClass):
-        return _rule_by_name(by_name, shapes, found.reason)
+        return _rule_by_name(by_name, tensors, found.reason)
     in_model = {found.own_names.get(name, name): name for name in shapes}
     renamings = best_renamings(found.shapes, {own: shapes[name] for own, name in in_model.items()})
     renaming = renamings[0]
     if len(renamings) > 1:
-        return _rule_by_name(by_name, shapes, f"the names of {found.name} match in more than one way")
+        return _rule_by_name(by_name, tensors, f"the names of {found.name} match in more than one way")
 
     def in_file(name: str) -> str | None:
         target = renaming.target(name, in_model)
@@ -70,21 +74,25 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
     def name_of(name: str) -> str:
         return in_file(name) or next(renaming.candidates(name))
 
-    known = {name for own in found.shapes if (name := in_file(own)) is not None}
-    if not known:
-        return _rule_by_name(by_name, shapes, f"{found.name} has none of its tensors")
-    unknown = set(shapes) - known
+    places = {own: name for own in found.shapes if (name := in_file(own)) is not None}
+    if not places:
+        return _rule_by_name(by_name, tensors, f"{found.name} has none of its tensors")
+    stored = {name: info for name, info in tensors.items() if name in shapes}
+    buffers = buffers_of_class(found, stored, places, in_file)
+    unknown = set(shapes) - set(places.values()) - buffers.statistics - buffers.computed
     matrices = {name for own in found.matrices if (name := in_file(own)) and len(shapes[name]) in (2, 3)}
     heads = {name for own in found.heads if (name := in_file(own)) is not None}
     description = f"Weight matrices: the linear layers of {found.name}"
     if unknown:
         description += f"; of {len(unknown)} of {len(shapes)} tensors that it does not have, {DESCRIPTION}"
     ties = {name_of(alias): name_of(owner) for alias, owner in found.ties.items()}
-    return MatrixRule(
-        frozenset(matrices | unknown & by_name), f"{description}.", ties, frozenset(heads), frozenset(unknown)
-    )
+    by_class = frozenset(matrices | unknown & by_name)
+    return MatrixRule(by_class, f"{description}.", ties, frozenset(heads), frozenset(unknown), buffers=buffers)
 
 
-def _rule_by_name(by_name: set[str], shapes: Shapes, reason: str) -> MatrixRule:
+def _rule_by_name(by_name: set[str], tensors: Mapping[str, TensorInfo], reason: str) -> MatrixRule:
+    shapes = parameter_shapes(tensors)
+    buffers = buffers_by_name({name: tensors[name] for name in shapes})
+    unknown = frozenset(shapes) - buffers.statistics
     description = f"Weight matrices: {DESCRIPTION} ({reason})."
-    return MatrixRule(frozenset(by_name), description, {}, unknown=frozenset(shapes), no_class=reason)
+    return MatrixRule(frozenset(by_name), description, {}, unknown=unknown, no_class=reason, buffers=buffers)

@@ -22,7 +22,7 @@ from hubmerge.checkpoints.planning.quantized import is_quantized, quantization_m
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 from hubmerge.errors import CheckpointError
 
-Action = Literal["merge-matrix", "merge-other", "keep"]
+Action = Literal["merge-matrix", "merge-other", "average", "keep"]
 _STATE_ITEM_BYTES = torch.float64.itemsize
 
 
@@ -37,6 +37,7 @@ class PlannedTensor:
         out_dtype: the dtype that it is written in.
         action: what the merge does to it.
         reason: the reason for the action, in words.
+        never_negative: True for variances and counts, which must not become negative.
     """
 
     name: str
@@ -45,6 +46,7 @@ class PlannedTensor:
     out_dtype: torch.dtype
     action: Action
     reason: str
+    never_negative: bool = False
 
     @property
     def merged(self) -> bool:
@@ -84,17 +86,25 @@ class MergePlan:
         left_out: tied tensors of the base model's files that are not written: alias and owner.
         matrix_rule: the rule by which weight matrices were found, a sentence.
         no_class: the reason why weight matrices were found by name alone; None if the model's class is known.
+        statistics_rule: the rule by which statistics were found, a sentence; None if no tensor in the files of the base
+            model is a buffer, or if statistics are added up like weights.
     """
 
     tensors: tuple[PlannedTensor, ...]
     left_out: tuple[tuple[str, str], ...]
     matrix_rule: str
     no_class: str | None = None
+    statistics_rule: str | None = None
 
     @property
     def merged(self) -> tuple[PlannedTensor, ...]:
         """Tensors that the merge changes."""
         return tuple(tensor for tensor in self.tensors if tensor.merged)
+
+    @property
+    def averaged(self) -> tuple[PlannedTensor, ...]:
+        """Merged tensors that are statistics: they are averaged, whatever the method."""
+        return tuple(tensor for tensor in self.tensors if tensor.action == "average")
 
     @property
     def kept(self) -> tuple[PlannedTensor, ...]:
@@ -110,7 +120,7 @@ class MergePlan:
     def counts(self) -> dict[Action, int]:
         """Number of tensors for each action."""
         counted = Counter(tensor.action for tensor in self.tensors)
-        actions: tuple[Action, ...] = ("merge-matrix", "merge-other", "keep")
+        actions: tuple[Action, ...] = ("merge-matrix", "merge-other", "average", "keep")
         return {action: counted[action] for action in actions}
 
     @property
@@ -171,7 +181,7 @@ def make_plan(
         if info.name not in dropped
     )
     check_heads([tensor.name for tensor in tensors if tensor.merged], base, checkpoints, rule, selection)
-    plan = MergePlan(tensors, left_out, rule.description, rule.no_class)
+    plan = MergePlan(tensors, left_out, rule.description, rule.no_class, _statistics_rule(base, rule))
     if not plan.merged:
         raise base.origin.error(
             "nothing to merge: no checkpoint has a tensor that `tensors` in the recipe covers",
@@ -195,24 +205,47 @@ def _planned(
     if reason is None and quantized and not info.dtype.is_floating_point:
         raise _quantized(info, base)
     reason = reason or buffer_reason(info)
+    statistic = info.name in rule.buffers.statistics
+    if reason is None and rule.buffers.is_computed(info.name):
+        reason = rule.buffers.reason(info.name)
     if reason is None:
-        having = [checkpoint for checkpoint in checkpoints if info.name in checkpoint.tensors]
-        if having and len(having) < len(checkpoints):
-            raise _only_some(info.name, base, checkpoints, having, selection)
-        if not having:
-            reason = f"no checkpoint has {component_of(info.name)}"
+        reason = _absent(info.name, base, checkpoints, rule, selection)
     if reason is not None:
         return PlannedTensor(info.name, info.shape, info.dtype, written, "keep", reason)
     for owner in (base, *checkpoints):
         if is_quantized(owner, info.name):
             raise _quantized(owner.tensors[info.name], owner)
-    if rule.is_matrix(info.name):
-        action: Action = "merge-matrix"
+    action: Action
+    if statistic:
+        action, reason = "average", "a statistic, not a weight"
+    elif rule.is_matrix(info.name):
+        action = "merge-matrix"
         fused = len(info.shape) == 3
         reason = f"the weights of {info.shape[0]} experts" if fused else "the 2-D weight of a linear layer"
     else:
         action, reason = "merge-other", "not the weight of a linear layer"
-    return PlannedTensor(info.name, info.shape, info.dtype, written, action, reason)
+    never_negative = info.name in rule.buffers.variances
+    return PlannedTensor(info.name, info.shape, info.dtype, written, action, reason, never_negative)
+
+
+def _absent(
+    name: str, base: Checkpoint, checkpoints: Sequence[AlignedCheckpoint], rule: MatrixRule, selection: Selection
+) -> str | None:
+    """Return why a tensor that some checkpoints lack is kept; None if all have it."""
+    having = [checkpoint for checkpoint in checkpoints if name in checkpoint.tensors]
+    if len(having) == len(checkpoints):
+        return None
+    if name in rule.buffers.statistics:
+        return rule.buffers.reason(name)
+    if having:
+        raise _only_some(name, base, checkpoints, having, selection)
+    return f"no checkpoint has {component_of(name)}"
+
+
+def _statistics_rule(base: Checkpoint, rule: MatrixRule) -> str | None:
+    if not any(rule.buffers.reason(name) for name in base.tensors):
+        return None
+    return f"Statistics: {rule.buffers.source}; averaged over the checkpoints, weighted as the entries are."
 
 
 def _quantized(info: TensorInfo, owner: Checkpoint) -> CheckpointError:
@@ -257,26 +290,3 @@ def _check_selection(base: Checkpoint, checkpoints: Sequence[AlignedCheckpoint],
             + (f" (nearest name: {similar!r})" if similar else ""),
             hint=glob_hint(unmatched[0], list(base.tensors)),
         )
-
-
-def check_ties(checkpoint: Checkpoint, plan: MergePlan) -> None:
-    """Compare the values of tied tensors, of which only one is merged.
-
-    Args:
-        checkpoint: the base model, or an aligned checkpoint, which knows its own tied tensors.
-        plan: the merge; `plan.left_out` are the base model's tied tensors.
-
-    Raises:
-        CheckpointError: the values of a pair differ.
-    """
-    if isinstance(checkpoint, AlignedCheckpoint):
-        checkpoint.check_ties()
-        return
-    for alias, owner in plan.left_out:
-        both = alias in checkpoint.tensors and owner in checkpoint.tensors
-        if both and not torch.equal(checkpoint.read(alias), checkpoint.read(owner)):
-            raise checkpoint.origin.error(
-                f"tensors {alias!r} and {owner!r} differ, though its config.json ties them",
-                hint="set `tie_word_embeddings` to false in the base model's config.json",
-                tensor=alias,
-            )

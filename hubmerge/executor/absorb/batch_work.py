@@ -11,6 +11,7 @@ import torch
 
 from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor.absorb.elementwise import ElementwiseTensor
+from hubmerge.executor.absorb.statistics import AVERAGE, AveragedTensor
 from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, part_key
 from hubmerge.executor.absorb.whole_tensor import WholeTensor, decompose
 from hubmerge.executor.parallel.batching import TensorBatch
@@ -66,6 +67,8 @@ class StepBatch:
     def absorb(self, batch: TensorBatch, writer: AnyStateWriter) -> list[list[TensorStep]]:
         """Do all steps on a batch of tensors, write the result, and return the steps of each tensor."""
         device = self.context.device
+        if any(tensor.action == AVERAGE for tensor in batch.tensors):  # a batch of its own
+            return [self._average(tensor, writer) for tensor in batch.tensors]
         if not writer.in_memory:
             # What is written leaves the device first; what stays in memory may be read from any stream.
             use_own_stream(device)
@@ -85,6 +88,11 @@ class StepBatch:
             writer.write(one.tensor.name, one.accumulated)
             _write_parts(writer, one.tensor, one.parts)
         return [one.steps for one in tensors]
+
+    def _average(self, tensor: PlannedTensor, writer: AnyStateWriter) -> list[TensorStep]:
+        dtype = self.context.input_dtype
+        one = AveragedTensor(self.merge, self.previous, tensor, input_dtype=dtype, sketches=self.sketches)
+        return one.absorb(self.inputs, self.methods, writer)
 
     def _absorb_pieces(self, tensor: PlannedTensor, writer: AnyStateWriter) -> list[TensorStep]:
         parts = self._parts_before(tensor)

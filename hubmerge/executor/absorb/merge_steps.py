@@ -6,7 +6,7 @@ The stages: begin (check the input, choose the variants), survey (if the method 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
@@ -16,6 +16,7 @@ import torch
 from hubmerge.checkpoints import PlannedTensor, TensorSpec
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorb.batch_work import StepBatch
+from hubmerge.executor.absorb.statistics import AVERAGE, SUM_OF_WEIGHTS
 from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, part_key
 from hubmerge.executor.absorb.summary import BatchSummary, summarize
 from hubmerge.executor.absorb.survey import survey
@@ -34,7 +35,7 @@ from hubmerge.executor.state import MergeState, State, load_state
 from hubmerge.executor.state_writer import AnyStateWriter, StateSummary, StateWriter
 from hubmerge.executor.stats.similarity import SKETCH_PREFIX, earlier_sketches, sketch_key, sketch_specs
 from hubmerge.executor.stats.stats import StepStats
-from hubmerge.methods import Norms
+from hubmerge.methods import Method, Norms
 
 
 def needs_single_steps(merge: Merge, step_input: StepInput) -> bool:
@@ -194,6 +195,7 @@ def _complete(batch: StepBatch, summary: BatchSummary, writer: AnyStateWriter, c
             chain=chain,
             norms=Norms(last.accumulated_norm, summary.task_vector_norms),
             scale=last.scale,
+            averaged=tuple(tensor.name for tensor in batch.merge.plan.averaged),
             tensor_norms={one.name: (one.accumulated_norm, one.task_vector_norm) for one in last.tensors},
         )
     )
@@ -223,8 +225,12 @@ def _part_specs(batch: StepBatch, index: int) -> list[TensorSpec]:
     return [
         TensorSpec(part_key(part, tensor.name), torch.float64, shape)
         for tensor in batch.merge.plan.merged
-        for part, shape in batch.methods[index].state_parts(tensor.shape).items()
+        for part, shape in _state_parts(batch.methods[index], tensor).items()
     ]
+
+
+def _state_parts(method: Method, tensor: PlannedTensor) -> Mapping[str, tuple[int, ...]]:
+    return {SUM_OF_WEIGHTS: ()} if tensor.action == AVERAGE else method.state_parts(tensor.shape)
 
 
 def _for_each(on_tensor: Callable[[PlannedTensor], None]) -> Callable[[TensorBatch], None]:
@@ -250,9 +256,12 @@ def _other_variant(message: str) -> CheckpointError:
 
 def _check_previous(previous: State, merge: Merge) -> None:
     different = previous.first_difference(merge.shapes)
-    if previous.manifest.method == merge.method.name and different is None:
+    averaged = set(previous.manifest.averaged) == {tensor.name for tensor in merge.plan.averaged}
+    if previous.manifest.method == merge.method.name and different is None and averaged:
         return
-    if different is None:
+    if different is None and not averaged:
+        problem = "treats other tensors as statistics, which are averaged (an earlier version added them up)"
+    elif different is None:
         problem = f"was merged by {previous.manifest.method}, not by {merge.method.name}"
     else:
         problem = f"does not have the tensors to merge; the first difference is {different!r}"

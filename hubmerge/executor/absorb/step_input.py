@@ -27,8 +27,13 @@ class Merge:
         return self.method.variant_for(self.model_parameters(step_input))
 
     def model_parameters(self, step_input: StepInput) -> BaseModel:
-        """Return the parameters of a step that concern the whole model: those of the first merged tensor."""
-        return step_input.parameters_for(self.plan.merged[0].name)
+        """Return the parameters of a step that concern the whole model: those of the method's first tensor."""
+        return step_input.parameters_for((*self.method_tensors, *self.plan.merged)[0].name)
+
+    @property
+    def method_tensors(self) -> tuple[PlannedTensor, ...]:
+        """Tensors that the method merges: all merged tensors except statistics, which are averaged."""
+        return tuple(tensor for tensor in self.plan.merged if tensor.action != "average")
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from hubmerge.executor.absorb.batch_work import StepBatch
+from hubmerge.executor.absorb.statistics import AVERAGE
 from hubmerge.executor.absorb.step_input import TensorStep
 from hubmerge.executor.stats.similarity import compare_sketches, earlier_sketches
 from hubmerge.executor.stats.stats import Similarity, StepStats, overall_cosine, overall_share
@@ -54,8 +55,12 @@ def _step_stats(
 ) -> StepStats:
     step_input, method = batch.inputs[index], batch.methods[index]
     tensors = tuple(steps[index].stats for steps in results)
-    task_vector_norm = total_norm(tensor.task_vector_norm for tensor in tensors)
-    accumulated_norm = total_norm(tensor.accumulated_norm for tensor in tensors)
+    plan = batch.merge.plan
+    pairs = zip(tensors, accumulated_before, strict=True)
+    weights = [(tensor, norm) for tensor, norm in pairs if tensor.action != AVERAGE]
+    own = [tensor for tensor, _ in weights]
+    task_vector_norm = total_norm(tensor.task_vector_norm for tensor in own)
+    accumulated_norm = total_norm(tensor.accumulated_norm for tensor in own)
     norms = Norms(accumulated_norm, (*norms_before, task_vector_norm))
     return StepStats(
         step=batch.steps[index],
@@ -64,7 +69,8 @@ def _step_stats(
         task_vector_norm=task_vector_norm,
         accumulated_norm=accumulated_norm,
         scale=method.scale(norms, batch.merge.model_parameters(step_input)),
-        cosine=overall_cosine(tensors, accumulated_before),
-        removed_share=overall_share(tensors),
+        cosine=overall_cosine(own, [norm for _, norm in weights]),
+        removed_share=overall_share(own),
         tensors=tensors,
+        averaged=len(plan.averaged) if plan.statistics_rule is not None else None,
     )

@@ -43,8 +43,8 @@ class ModelSweep:
     stop: Path
 
     def __call__(self, look: Callable[[torch.Tensor, torch.Tensor], Result]) -> Iterable[Result]:
-        """Yield `look(accumulated, task_vector)` for every merged tensor, in any order."""
-        batch, context, tensors = self.batch, self.batch.context, self.batch.merge.plan.merged
+        """Yield `look(accumulated, task_vector)` for every tensor that the method merges, in any order."""
+        batch, context, tensors = self.batch, self.batch.context, self.batch.merge.method_tensors
 
         def see(tensor: PlannedTensor) -> Result:
             return look(batch.accumulated_before(tensor), batch.task_vector(tensor, batch.inputs[0])[0])

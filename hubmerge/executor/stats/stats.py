@@ -18,7 +18,7 @@ class TensorStats:
 
     Attributes:
         name: name of the tensor.
-        action: `merge-matrix` or `merge-other`.
+        action: `merge-matrix`, `merge-other`, or `average` for statistics, which count in no norm over all tensors.
         task_vector_norm: norm of the task vector.
         accumulated_norm: norm of the accumulated delta after the step.
         cosine: cosine between the task vector and the accumulated delta before the step; None if one is zero.
@@ -62,6 +62,7 @@ class Similarity:
 class StepStats:
     """One step. Norms, `cosine` and `removed_share` are over all merged tensors together; `tensors` are in plan order.
 
+    `averaged` is the number of statistics; None if the model has none, or if they are added up like weights.
     `similarities` compare the task vector with every earlier one that has a sketch in the state.
     """
 
@@ -75,6 +76,7 @@ class StepStats:
     removed_share: float
     tensors: tuple[TensorStats, ...]
     similarities: tuple[Similarity, ...] = ()
+    averaged: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the statistics as plain JSON values."""

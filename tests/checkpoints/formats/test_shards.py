@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hubmerge.checkpoints import ShardedWriter, TensorSpec, open_checkpoint, plan_shards
+from hubmerge.checkpoints import Shard, ShardedWriter, TensorSpec, open_checkpoint, plan_shards, uses_older_shards
 from tests.checkpoints.files import names_in, random_tensors, specs_of
 
 
@@ -24,12 +25,53 @@ def test_a_single_shard_has_the_plain_name() -> None:
     assert plan_shards([spec("a", 10)], 20, kept={"a"})[0].file == "model.safetensors"
 
 
-def test_kept_tensors_are_first_in_shards_of_their_own() -> None:
-    shards = plan_shards([spec("a", 4), spec("k", 4), spec("b", 4), spec("l", 4)], 1000, kept={"k", "l"})
+MB = 1_000_000
+LIMIT = 5_000 * MB
+
+
+def names_of(shards: tuple[Shard, ...]) -> list[list[str]]:
+    return [[each.name for each in shard.specs] for shard in shards]
+
+
+def test_large_kept_tensors_are_first_in_shards_of_their_own() -> None:
+    specs = [spec("a", 4), spec("k", 30 * MB), spec("b", 4), spec("l", 20 * MB)]
+    shards = plan_shards(specs, LIMIT, kept={"k", "l"})
     assert [(shard.file, [each.name for each in shard.specs], shard.kept) for shard in shards] == [
         ("model-00001-of-00002.safetensors", ["k", "l"], True),
         ("model-00002-of-00002.safetensors", ["a", "b"], False),
     ]
+
+
+def test_a_kept_tensor_below_50_mb_stays_in_the_one_file() -> None:
+    specs = [spec("weight", 90 * MB), spec("position_ids", 4096), spec("mask", 50 * MB - 4097)]
+    (shard,) = plan_shards(specs, LIMIT, kept={"position_ids", "mask"})
+    assert (shard.file, shard.kept) == ("model.safetensors", False)
+    assert names_of((shard,)) == [["weight", "position_ids", "mask"]]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ({"small": 1, "large": 6_000, "rest": 3_000}, [["small", "large"], ["rest"]]),
+        ({"rest": 3_000, "large": 6_000, "small": 1}, [["rest"], ["large", "small"]]),
+        ({"first": 4_990, "small": 20, "last": 4_970}, [["first"], ["small", "last"]]),
+        ({"one": 2_500, "two": 2_500, "small": 1}, [["one"], ["two", "small"]]),
+        ({"full": 5_000, "small": 1, "other": 4_000}, [["full"], ["small", "other"]]),
+        ({"small": 1, "other": 2}, [["small", "other"]]),
+    ],
+)
+def test_a_small_tensor_has_no_shard_of_its_own(sizes: dict[str, int], expected: list[list[str]]) -> None:
+    specs = [spec(name, size * MB) for name, size in sizes.items()]
+    assert names_of(plan_shards(specs, LIMIT)) == expected
+
+
+def test_the_files_of_a_step_show_how_they_were_distributed() -> None:
+    specs = [spec("k", 4096), spec("a", 90 * MB)]
+    shown = partial(uses_older_shards, specs=specs, max_shard_bytes=LIMIT, kept={"k"})
+    assert shown(["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"])
+    assert not shown(["model.safetensors"])
+    assert not uses_older_shards(["model.safetensors"], specs, LIMIT, kept=())
+    assert names_of(plan_shards(specs, LIMIT, kept={"k"}, older=True)) == [["k"], ["a"]]
 
 
 def test_a_limit_that_is_not_positive_is_refused() -> None:
@@ -38,24 +80,30 @@ def test_a_limit_that_is_not_positive_is_refused() -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(sizes=st.lists(st.integers(0, 30), min_size=1, max_size=30), limit=st.integers(1, 60), data=st.data())
+@given(sizes=st.lists(st.integers(0, 1000), min_size=1, max_size=30), limit=st.integers(1, 2000), data=st.data())
 def test_every_tensor_is_in_one_shard_and_no_shard_is_too_large(
     sizes: list[int], limit: int, data: st.DataObject
 ) -> None:
     specs = [spec(f"t{number:02d}", size) for number, size in enumerate(sizes)]
     kept = data.draw(st.sets(st.sampled_from([each.name for each in specs])))
-    shards = plan_shards(specs, limit, kept=kept)
+    older = data.draw(st.booleans())
+    shards = plan_shards(specs, limit, kept=kept, older=older)
     placed = [each.name for shard in shards for each in shard.specs]
     assert sorted(placed) == [each.name for each in specs]
     for shard in shards:
-        assert shard.nbytes <= limit or len(shard.specs) == 1
-        assert all((each.name in kept) is shard.kept for each in shard.specs)
+        large = max(each.nbytes for each in shard.specs)
+        others = shard.nbytes - large
+        assert (
+            shard.nbytes <= limit or len(shard.specs) == 1 or (large > limit and others < 2 * len(specs) * limit / 100)
+        )
+        assert shard.kept is all(each.name in kept for each in shard.specs)
+        assert not older or len({each.name in kept for each in shard.specs}) == 1
     assert len({shard.file for shard in shards}) == len(shards)
 
 
 def test_written_shards_are_read_as_one_checkpoint(tmp_path: Path) -> None:
     tensors = random_tensors({f"t{number}": (4, 5) for number in range(7)})
-    shards = plan_shards(specs_of(tensors), 200, kept={"t3"})
+    shards = plan_shards(specs_of(tensors), 200, kept={"t3"}, older=True)
     with ShardedWriter(tmp_path, shards) as writer:
         for name in reversed(tensors):
             if name == "t3":
@@ -96,7 +144,9 @@ def test_kept_shards_have_equal_bytes_at_every_step(tmp_path: Path) -> None:
     contents = []
     for seed in (1, 2):
         tensors = random_tensors({"merged": (6,)}, seed) | random_tensors({"kept": (6,)})
-        with ShardedWriter(tmp_path / str(seed), plan_shards(specs_of(tensors), 10_000, kept={"kept"})) as writer:
+        with ShardedWriter(
+            tmp_path / str(seed), plan_shards(specs_of(tensors), 10_000, kept={"kept"}, older=True)
+        ) as writer:
             for name, tensor in tensors.items():
                 writer.write(name, tensor)
             contents.append([file.path.read_bytes() for file in writer.commit()])

@@ -167,8 +167,6 @@ def test_auxiliary_files_are_copied_but_not_weights_in_other_formats(tmp_path: P
     assert {name: found[name].read_text() for name in companions} == companions
     assert set(found) - set(companions) == {
         "config.json",
-        "model.safetensors.index.json",
-        "model-00001-of-00002.safetensors",
-        "model-00002-of-00002.safetensors",
+        "model.safetensors",
     }
     assert json.loads(found["config.json"].read_text())["architectures"] == ["CLIPModel"]

@@ -76,7 +76,7 @@ def test_towers_into_a_whole_model(opened: Open) -> None:
     assert reasons["text_model.q.weight"] == "no checkpoint has text_model"
     assert "buffer" in reasons["vision_model.position_ids"]
     assert plan.matrix_rule == "By hand."
-    assert plan.counts == {"merge-matrix": 1, "merge-other": 2, "keep": 4}
+    assert plan.counts == {"merge-matrix": 1, "merge-other": 2, "average": 0, "keep": 4}
 
 
 def test_totals_of_a_plan(opened: Open) -> None:
@@ -257,10 +257,11 @@ def test_the_plan_of_a_real_tower_from_headers_alone(tmp_path: Path) -> None:
     base, tower = headers["CLIPModel"], headers["CLIPVisionModel"]
     rule = weight_matrices(base.config, base.tensors)
     plan = planned(base, [tower, tower], rule=rule)
-    assert plan.counts == {"merge-matrix": 12, "merge-other": 27, "keep": 39}
+    assert plan.counts == {"merge-matrix": 12, "merge-other": 27, "average": 0, "keep": 39}
     assert {tensor.name for tensor in plan.merged} == set(with_prefix("vision_model.", tower.tensors))
-    shards = plan_shards(plan.specs, 10**9, kept={tensor.name for tensor in plan.kept if tensor.copied})
-    assert [len(shard.specs) for shard in shards] == [39, 39]
+    kept = {tensor.name for tensor in plan.kept if tensor.copied}
+    assert [len(shard.specs) for shard in plan_shards(plan.specs, 10**9, kept=kept)] == [78]
+    assert [len(shard.specs) for shard in plan_shards(plan.specs, 10**9, kept=kept, older=True)] == [39, 39]
 
 
 def test_a_missing_tensor_inside_a_component_is_refused_in_the_plan(opened: Open) -> None:

@@ -1,0 +1,86 @@
+"""Floating-point buffers of a model: statistics, and what is computed from the config. Neither is a weight."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from hubmerge.checkpoints.tensors import TensorInfo
+
+MEAN, VARIANCE = "running_mean", "running_var"
+
+_CACHES = frozenset(
+    {
+        *("cos_cached", "sin_cached", "cos_cache", "sin_cache", "_cos_cached", "_sin_cached"),
+        *("relative_coords_table", "attn_mask"),
+    }
+)
+"""Buffers that earlier versions of libraries saved, and that classes of today do not have under this name any more."""
+
+_VARIANCES = frozenset({"var", "variance", "variances", "std", "stddev"})
+_COUNTS = frozenset({"cluster_size"})
+_WORD = re.compile(r"[^_]+")
+
+
+@dataclass(frozen=True)
+class Buffers:
+    """Floating-point buffers of a model, under the names that they have or would have in the base model's files.
+
+    Attributes:
+        statistics: buffers that are saved with the weights, such as running means and variances.
+        computed: buffers that are computed when the model is built, and not read from files.
+        variances: buffers that must not become negative.
+        source: the class or the rule by which they were found, in words.
+        names_count: True if caches of earlier versions are known by their names.
+    """
+
+    statistics: frozenset[str] = frozenset()
+    computed: frozenset[str] = frozenset()
+    variances: frozenset[str] = frozenset()
+    source: str = ""
+    names_count: bool = False
+
+    def is_computed(self, name: str) -> bool:
+        """Return True if the buffer is computed from the config."""
+        return name in self.computed or (self.names_count and name.rpartition(".")[2] in _CACHES)
+
+    def reason(self, name: str) -> str | None:
+        """Return why a tensor is no weight, in words that are equal for all buffers of a kind; None if it is one."""
+        last = name.rpartition(".")[2]
+        if self.is_computed(name):
+            return f"{last} is a buffer that is computed from the config"
+        return f"{last} is a buffer, and only some models have it" if name in self.statistics else None
+
+    def as_weights(self) -> Buffers:
+        """Return the buffers for a stream that began by adding statistics up like weights, as version 0.1.0 did."""
+        return Buffers(variances=self.variances)
+
+
+NO_BUFFERS = Buffers()
+"""A model without any."""
+
+
+def must_not_be_negative(name: str) -> bool:
+    """Return True if a buffer holds variances, standard deviations or counts, by its own name.
+
+    >>> [must_not_be_negative(name) for name in ("bn.running_var", "codebook.cluster_size", "bn.running_mean")]
+    [True, True, False]
+    """
+    last = name.rpartition(".")[2].lower()
+    words = _WORD.findall(last)
+    return last in _COUNTS or (bool(words) and words[-1] in _VARIANCES)
+
+
+def statistics_by_name(tensors: Mapping[str, TensorInfo], names: Collection[str]) -> Iterator[str]:
+    """Yield the statistics among `names`, for models whose class is not known.
+
+    They are vectors `running_mean` and `running_var` of one module, of equal lengths.
+    """
+    for name in names:
+        module, dot, last = name.rpartition(".")
+        partner = tensors.get(f"{module}{dot}{VARIANCE if last == MEAN else MEAN}")
+        if last in (MEAN, VARIANCE) and partner is not None:
+            shape = tensors[name].shape
+            if len(shape) == 1 and shape == partner.shape:
+                yield name

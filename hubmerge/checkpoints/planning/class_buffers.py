@@ -1,0 +1,67 @@
+"""Buffers of a model under their names in files, from its class."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from hubmerge.checkpoints.matching.buffers import Buffers, must_not_be_negative, statistics_by_name
+from hubmerge.checkpoints.model_class.model_class import ModelClass
+from hubmerge.checkpoints.tensors import TensorInfo
+
+BY_NAME = "running_mean and running_var of one module"
+
+
+def buffers_by_name(tensors: Mapping[str, TensorInfo]) -> Buffers:
+    """Return the buffers of a model whose class is not known."""
+    statistics = frozenset(statistics_by_name(tensors, tensors))
+    return _buffers(statistics, frozenset(), f"{BY_NAME}, because its class is not known")
+
+
+def buffers_of_class(
+    model_class: ModelClass,
+    tensors: Mapping[str, TensorInfo],
+    places: Mapping[str, str],
+    in_file: Callable[[str], str | None],
+) -> Buffers:
+    """Return the buffers of a model's class, under the names that they have or would have in the model's files.
+
+    Args:
+        model_class: the class.
+        tensors: the tensors in the model's files.
+        places: names in memory to names in the files, for the parameters that the files have.
+        in_file: returns the name in the files of a tensor in memory, None if the files do not have it.
+    """
+    prefixes: dict[str, str] = {}
+    for own, stored in places.items():
+        _add_prefixes(prefixes, own, stored)
+    named = {own: in_file(own) or _stored_name(own, prefixes) for own in model_class.buffers}
+    statistics = {named[own] for own, saved in model_class.buffers.items() if saved}
+    computed = {named[own] for own, saved in model_class.buffers.items() if not saved}
+    known = {*named.values(), *places.values()}
+    more = set(statistics_by_name(tensors, [name for name in tensors if name not in known]))
+    source = f"buffers that {model_class.name} saves" + (f", and {BY_NAME}" if more else "")
+    return _buffers(frozenset(statistics | more), frozenset(computed), source)
+
+
+def _buffers(statistics: frozenset[str], computed: frozenset[str], source: str) -> Buffers:
+    variances = frozenset(filter(must_not_be_negative, statistics))
+    return Buffers(statistics, computed, variances, source, names_count=True)
+
+
+def _add_prefixes(prefixes: dict[str, str], own: str, stored: str) -> None:
+    """Add the modules around a parameter: name in memory to name in the files."""
+    mine, other = own.split("."), stored.split(".")
+    while mine and other and mine[-1] == other[-1]:
+        mine.pop()
+        other.pop()
+        prefixes.setdefault(".".join(mine), ".".join(other))
+
+
+def _stored_name(own: str, prefixes: Mapping[str, str]) -> str:
+    """Return the name that a tensor of the class would have in the files, after the nearest module that they have."""
+    parts = own.split(".")
+    for depth in range(len(parts) - 1, -1, -1):
+        prefix = prefixes.get(".".join(parts[:depth]))
+        if prefix is not None:
+            return ".".join([*([prefix] if prefix else []), *parts[depth:]])
+    return own

@@ -1,0 +1,103 @@
+"""Steps on one statistic, such as the variance of batch normalization: a weighted mean of the checkpoints.
+
+A statistic is no weight: sums and projections of its changes mean nothing, and could make a variance negative. The
+state has the mean itself, not its difference from the base model, so that the mean of numbers that are not negative is
+not negative either. Statistics have no part in norms, cosines and sketches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from hubmerge.checkpoints import Checkpoint, PlannedTensor
+from hubmerge.errors import CheckpointError
+from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, part_key, sketch_row
+from hubmerge.executor.reading import all_finite, not_finite
+from hubmerge.executor.state import State
+from hubmerge.executor.state_writer import AnyStateWriter
+from hubmerge.executor.stats.stats import TensorStats
+from hubmerge.linalg import SKETCH_SIZE, cast_once, frobenius_norm
+from hubmerge.methods import Method
+
+SUM_OF_WEIGHTS = "statistic_weight"
+"""Name of the state part: the sum of the weights so far, a scalar."""
+
+AVERAGE = "average"
+
+
+class AveragedTensor:
+    """One statistic in a batch of steps."""
+
+    def __init__(
+        self,
+        merge: Merge,
+        previous: State | None,
+        tensor: PlannedTensor,
+        *,
+        input_dtype: torch.dtype | None,
+        sketches: bool,
+    ) -> None:
+        self._base = merge.base
+        self._previous = previous
+        self._tensor = tensor
+        self._input_dtype = input_dtype
+        self._sketches = sketches
+
+    def absorb(
+        self, inputs: Sequence[StepInput], methods: Sequence[Method], writer: AnyStateWriter
+    ) -> list[TensorStep]:
+        """Do the steps, write the mean, and return the result of each step.
+
+        Entries with a weight of 0 or less have no part. The mean is the base model's value as long as no entry has one.
+
+        Raises:
+            CheckpointError: a value is not finite, or negative where it must not be.
+        """
+        name = self._tensor.name
+        base = self._values(self._base)
+        mean, total = self._before(base)
+        results = []
+        for one, method in zip(inputs, methods, strict=True):
+            values = self._values(one.checkpoint)
+            weight = method.statistic_weight(one.parameters_for(name))
+            if weight > 0.0:
+                total += weight
+                mean = torch.lerp(mean, values, weight / total)
+            results.append(self._result(values - base, mean - base))
+        writer.write(name, mean)
+        writer.write_part(part_key(SUM_OF_WEIGHTS, name), torch.tensor(total, dtype=torch.float64))
+        return results
+
+    def _before(self, base: torch.Tensor) -> tuple[torch.Tensor, float]:
+        """Return the mean and the sum of the weights before the first step."""
+        if self._previous is None:
+            return base, 0.0
+        total = self._previous.read_part(part_key(SUM_OF_WEIGHTS, self._tensor.name))
+        return self._previous.read(self._tensor.name).cpu(), 0.0 if total is None else float(total)
+
+    def _values(self, checkpoint: Checkpoint) -> torch.Tensor:
+        name = self._tensor.name
+        stored = checkpoint.read(name)
+        rounded = stored if self._input_dtype is None else cast_once(stored, self._input_dtype)
+        values = rounded.to(torch.float64)
+        if not all_finite(values):
+            raise not_finite(self._base, checkpoint, name, self._input_dtype)
+        if self._tensor.never_negative and bool((values < 0.0).any()):
+            raise CheckpointError(
+                f"{checkpoint.label}: tensor {name!r} has a negative value, expected none below 0",
+                hint="do not merge this checkpoint; training probably diverged, or the file is corrupt",
+                tensor=name,
+            )
+        return values
+
+    def _result(self, task_vector: torch.Tensor, change: torch.Tensor) -> TensorStep:
+        stats = TensorStats(
+            name=self._tensor.name,
+            action=AVERAGE,
+            task_vector_norm=frobenius_norm(task_vector),
+            accumulated_norm=frobenius_norm(change),
+        )
+        nothing = sketch_row(0.0, torch.zeros(SKETCH_SIZE, dtype=torch.float32))
+        return TensorStep(stats, nothing if self._sketches else torch.empty(0))
