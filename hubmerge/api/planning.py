@@ -51,7 +51,9 @@ class Plan:
     weight_matrices: int
     """Number of tensors merged as matrices."""
     other_tensors: int
-    """Number of other merged tensors."""
+    """Number of other merged tensors, without statistics."""
+    averaged: tuple[str, ...]
+    """Statistics, such as the variances of batch normalization: they are averaged over the checkpoints."""
     kept: Mapping[str, str]
     """Tensors that keep the values of the base model: name to reason."""
     ignored: tuple[str, ...]
@@ -87,6 +89,7 @@ class Plan:
             estimated_seconds=data["estimated_seconds"],
             weight_matrices=data["weight_matrices"],
             other_tensors=data["other_tensors"],
+            averaged=tuple(data["averaged"]),
             kept=data["kept"],
             ignored=tuple(data["ignored"]),
             text=plan_text(plan),

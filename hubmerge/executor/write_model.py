@@ -172,8 +172,8 @@ def _rounded(
 def _negative(state: State, tensor: PlannedTensor) -> CheckpointError:
     return CheckpointError(
         f"merged model of step {state.step}: tensor {tensor.name!r} would have negative values, expected none below 0",
-        hint="the published steps added its changes up like weights, as version 0.1.0 did: merge the checkpoints anew, "
-        "into another target repo, to average them",
+        hint=f'keep that of the base model: tensors: {{exclude: ["{tensor.name}"]}}; or, if version 0.1.0 began this '
+        "stream, merge the checkpoints anew, into another target repo, to average its statistics",
         tensor=tensor.name,
     )
 

@@ -99,7 +99,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
 
 def _statistics_notes(rule: MatrixRule, merge: MergePlan) -> Iterator[str]:
     """Yield a note if statistics are added up like weights, because the steps so far did."""
-    if rule.buffers.variances and merge.statistics_rule is None:
+    if rule.buffers.as_weights and any(tensor.never_negative for tensor in merge.merged):
         yield (
             "statistics such as running_var are added up like weights, as in the steps that version 0.1.0 merged; to "
             "average them, merge the checkpoints anew into another target repo"
@@ -135,7 +135,7 @@ def _read_headers(stream: Stream, steps: range, progress: Progress, *, as_weight
         check_config(base.config, base.tensors, base.origin)
         rule = weight_matrices(base.config, base.tensors)
         if as_weights:
-            rule = replace(rule, buffers=rule.buffers.as_weights())
+            rule = replace(rule, buffers=rule.buffers.counted_as_weights(base.tensors))
         advance(1)
         aligned, sources = {}, {}
         for step in steps:

@@ -46,7 +46,8 @@ def models(count: int = COUNT) -> tuple[StateDict, list[StateDict]]:
 
 def opened(folder: Path, base: StateDict, others: Sequence[StateDict], *, averaged: bool = True) -> Stream:
     start = open_checkpoint(save(folder / "base", base), "base")
-    buffers = buffers_by_name(start.tensors) if averaged else buffers_by_name(start.tensors).as_weights()
+    buffers = buffers_by_name(start.tensors)
+    buffers = buffers if averaged else buffers.counted_as_weights(start.tensors)
     aligned = [
         align(start, open_checkpoint(save(folder / f"c{number}", values), f"c{number}"), buffers=buffers)
         for number, values in enumerate(others, start=1)
@@ -191,6 +192,17 @@ def test_rounding_to_a_narrow_dtype_keeps_variances(tmp_path: Path) -> None:
     merged = merged_values(narrow, state, tmp_path / "merged")
     expected = torch.from_numpy((others[0][VARIANCE] + others[1][VARIANCE]) / 2).to(torch.bfloat16)
     np.testing.assert_array_equal(merged[VARIANCE], expected.double().numpy())
+
+
+@pytest.mark.parametrize("name", ["odd.running_var", "codebook.cluster_size"])
+def test_counts_of_an_unknown_class_are_not_written_below_zero(name: str) -> None:
+    base = {"a.weight": torch.zeros(2, 2), name: torch.ones(3)}
+    tuned = {"a.weight": torch.ones(2, 2), name: torch.zeros(3)}
+    halved = merge_state_dicts(base, [tuned], method="task_arithmetic", parameters={"scaling": 0.5})
+    assert halved[name].tolist() == [0.5] * 3
+    with pytest.raises(CheckpointError, match=f"'{name}' would have negative values") as raised:
+        merge_state_dicts(base, [tuned, tuned], method="task_arithmetic", parameters={"scaling": 0.6})
+    assert f'exclude: ["{name}"]' in str(raised.value.hint)
 
 
 @pytest.mark.parametrize("method", ["opcm", "task_arithmetic"])

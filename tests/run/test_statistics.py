@@ -13,12 +13,12 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import HfApi, hf_hub_download
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import weight_matrices
 from hubmerge.checkpoints.formats import shards
 from hubmerge.plan import plan_run
-from tests.checkpoints.small_buffers import batch_norm
+from tests.checkpoints.small_buffers import batch_norm, m2m100
 from tests.reliability.target_checks import files_at
 
 Command = Callable[..., tuple[int, str, str]]
@@ -97,7 +97,7 @@ def older_version() -> Iterator[None]:
 
     def then(*arguments: Any) -> Any:
         rule = weight_matrices(*arguments)
-        return replace(rule, buffers=rule.buffers.as_weights())
+        return replace(rule, buffers=rule.buffers.counted_as_weights(arguments[1]))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plan_run, "weight_matrices", then)
@@ -142,4 +142,21 @@ def test_such_a_stream_ends_before_a_variance_is_negative(
     assert status != 0
     assert "running_var' would have negative values" in errors
     assert "merge the checkpoints anew, into another target repo" in errors
+    assert 'tensors: {exclude: ["resnet.' in errors
     assert [ref.name for ref in HfApi().list_repo_refs(repo).tags] == ["step-01"]
+
+
+def test_a_cache_in_a_later_checkpoint_does_not_end_a_stream(
+    hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
+    model, repo = m2m100(), repo_name("merged")
+    for name in ("base", *NAMES[:2]):
+        model.save_pretrained(tmp_path / name)
+    file = tmp_path / "two" / WEIGHTS
+    save_file({**load_file(file), "model.encoder.embed_positions.weights": torch.rand(18, 8)}, file)
+    sources = {name: str(tmp_path / name) for name in ("base", *NAMES[:2])}
+    for names in (NAMES[:1], NAMES[:2]):
+        status, _, errors = hubmerge("run", write(tmp_path, sources, names, repo))
+        assert status == 0, errors
+    report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text())
+    assert ["averaged" in step["tensors"] for step in report["steps"]] == [False, False]

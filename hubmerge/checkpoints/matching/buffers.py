@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hubmerge.checkpoints.tensors import TensorInfo
 
@@ -19,7 +19,7 @@ _CACHES = frozenset(
 """Buffers that earlier versions of libraries saved, and that classes of today do not have under this name any more."""
 
 _VARIANCES = frozenset({"var", "variance", "variances", "std", "stddev"})
-_COUNTS = frozenset({"cluster_size"})
+CLUSTER_SIZE = "cluster_size"
 _WORD = re.compile(r"[^_]+")
 
 
@@ -33,6 +33,7 @@ class Buffers:
         variances: buffers that must not become negative.
         source: the class or the rule by which they were found, in words.
         names_count: True if caches of earlier versions are known by their names.
+        as_weights: tensors that count as weights in this stream.
     """
 
     statistics: frozenset[str] = frozenset()
@@ -40,9 +41,12 @@ class Buffers:
     variances: frozenset[str] = frozenset()
     source: str = ""
     names_count: bool = False
+    as_weights: frozenset[str] = frozenset()
 
     def is_computed(self, name: str) -> bool:
         """Return True if the buffer is computed from the config."""
+        if name in self.as_weights:
+            return False
         return name in self.computed or (self.names_count and name.rpartition(".")[2] in _CACHES)
 
     def reason(self, name: str) -> str | None:
@@ -52,9 +56,13 @@ class Buffers:
             return f"{last} is a buffer that is computed from the config"
         return f"{last} is a buffer, and only some models have it" if name in self.statistics else None
 
-    def as_weights(self) -> Buffers:
-        """Return the buffers for a stream that began by adding statistics up like weights, as version 0.1.0 did."""
-        return Buffers(variances=self.variances)
+    def counted_as_weights(self, names: Collection[str]) -> Buffers:
+        """Return the buffers for a stream that merges those in the base model's files like weights, as 0.1.0 did.
+
+        Args:
+            names: the tensors in the files of the base model.
+        """
+        return replace(self, statistics=self.statistics.difference(names), as_weights=frozenset(names))
 
 
 NO_BUFFERS = Buffers()
@@ -69,7 +77,7 @@ def must_not_be_negative(name: str) -> bool:
     """
     last = name.rpartition(".")[2].lower()
     words = _WORD.findall(last)
-    return last in _COUNTS or (bool(words) and words[-1] in _VARIANCES)
+    return last == CLUSTER_SIZE or (bool(words) and words[-1] in _VARIANCES)
 
 
 def statistics_by_name(tensors: Mapping[str, TensorInfo], names: Collection[str]) -> Iterator[str]:

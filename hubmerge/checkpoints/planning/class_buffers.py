@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from hubmerge.checkpoints.matching.buffers import Buffers, must_not_be_negative, statistics_by_name
+from hubmerge.checkpoints.matching.buffers import (
+    CLUSTER_SIZE,
+    VARIANCE,
+    Buffers,
+    must_not_be_negative,
+    statistics_by_name,
+)
 from hubmerge.checkpoints.model_class.model_class import ModelClass
 from hubmerge.checkpoints.tensors import TensorInfo
 
@@ -14,7 +20,7 @@ BY_NAME = "running_mean and running_var of one module"
 def buffers_by_name(tensors: Mapping[str, TensorInfo]) -> Buffers:
     """Return the buffers of a model whose class is not known."""
     statistics = frozenset(statistics_by_name(tensors, tensors))
-    return _buffers(statistics, frozenset(), f"{BY_NAME}, because its class is not known")
+    return _buffers(statistics, frozenset(), tensors, f"{BY_NAME}, because its class is not known")
 
 
 def buffers_of_class(
@@ -40,12 +46,15 @@ def buffers_of_class(
     known = {*named.values(), *places.values()}
     more = set(statistics_by_name(tensors, [name for name in tensors if name not in known]))
     source = f"buffers that {model_class.name} saves" + (f", and {BY_NAME}" if more else "")
-    return _buffers(frozenset(statistics | more), frozenset(computed), source)
+    rest = [name for name in tensors if name not in known]
+    return _buffers(frozenset(statistics | more), frozenset(computed), rest, source)
 
 
-def _buffers(statistics: frozenset[str], computed: frozenset[str], source: str) -> Buffers:
-    variances = frozenset(filter(must_not_be_negative, statistics))
-    return Buffers(statistics, computed, variances, source, names_count=True)
+def _buffers(statistics: frozenset[str], computed: frozenset[str], rest: Iterable[str], source: str) -> Buffers:
+    """Return buffers with their variances; `rest` are tensors that the class does not have."""
+    variances = set(filter(must_not_be_negative, statistics))
+    variances.update(name for name in rest if name.rpartition(".")[2] in (VARIANCE, CLUSTER_SIZE))
+    return Buffers(statistics, computed, frozenset(variances), source, names_count=True)
 
 
 def _add_prefixes(prefixes: dict[str, str], own: str, stored: str) -> None:

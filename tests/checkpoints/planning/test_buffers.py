@@ -80,7 +80,7 @@ def test_statistics_without_a_class_are_found_in_pairs(tmp_path: Path, *, known:
     assert {name.rpartition(".")[2] for name in rule.buffers.statistics} == {"running_mean", "running_var"}
     assert {"other.running_mean", "a.running_var.weight"} & rule.buffers.statistics == set()
     assert ("class is not known" in rule.buffers.source) is not known
-    assert {name for name in rule.buffers.variances if not name.endswith(".running_var")} == set()
+    assert {name.rpartition(".")[2] for name in rule.buffers.variances} == {"running_var"}
 
 
 def test_statistics_that_the_class_does_not_have_are_found_in_pairs(tmp_path: Path) -> None:
@@ -165,7 +165,9 @@ def test_excluded_statistics_are_kept(tmp_path: Path) -> None:
 
 def test_a_stream_that_adds_statistics_up_still_knows_variances(tmp_path: Path) -> None:
     rule = rule_of(saved(tmp_path / "base", batch_norm(), {}))
-    older = rule.buffers.as_weights()
+    older = rule.buffers.counted_as_weights(rule.buffers.statistics)
     assert older.statistics == frozenset()
     assert older.variances == rule.buffers.variances != frozenset()
+    assert older.is_computed("a.cos_cached")
+    assert not older.counted_as_weights(["a.cos_cached"]).is_computed("a.cos_cached")
     assert NO_BUFFERS.reason("bn.running_var") is None
