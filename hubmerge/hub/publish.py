@@ -6,7 +6,9 @@ A commit names its parent, so two runs cannot overwrite each other. A repeated r
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +29,11 @@ from hubmerge.support.paths import is_inside
 from hubmerge.support.strict_json import StrictJSONError, read_strict_json
 from hubmerge.support.text import listed
 
-IGNORABLE = frozenset({GIT_ATTRIBUTES, CARD_FILE, "LICENSE"})
-"""Files that the Hub's web page creates in a new repo. A repo with only these files counts as empty."""
+_KEPT = re.compile(
+    r".*/.*|\.git[^/]*|(LICENSE|LICENCE|NOTICE|COPYING|AUTHORS|CITATION)[^/]*|.*\.(md|rst|pdf|cff|bib|png|jpe?g|gif|svg)",
+    re.IGNORECASE,
+)
+"""Files that a merged model can have beside it: texts and pictures, and everything in subfolders."""
 
 RESTORE_REPORT = "restore the file from the repo's history, or publish to another repo"
 
@@ -44,6 +49,8 @@ class Target:
         report: the parsed report, or None if nothing is published.
         lock: the text of the lock, or None if nothing is published.
         tags: the commit of each tag.
+        digests: the digest of each file: SHA-256 for large files, git's SHA-1 for small ones.
+        card: the text of the card, or None if there is none.
     """
 
     repo: str
@@ -52,6 +59,8 @@ class Target:
     report: dict[str, Any] | None
     lock: str | None
     tags: dict[str, str]
+    digests: dict[str, str] = field(default_factory=dict)
+    card: str | None = None
 
 
 def read_target(repo: str) -> Target:
@@ -66,11 +75,11 @@ def read_target(repo: str) -> Target:
     commit = call(subject, lambda: _head(repo), repo=repo)
     if commit is None:
         return Target(repo, None, frozenset(), None, None, {})
-    paths = call(f"files of {subject}", lambda: _list_paths(repo, commit), repo=repo, commit=commit)
+    digests = call(f"files of {subject}", lambda: _list_files(repo, commit), repo=repo, commit=commit)
     refs = call(f"tags of {subject}", lambda: api().list_repo_refs(repo), repo=repo)
-    files, tags = frozenset(paths), {ref.name: ref.target_commit for ref in refs.tags}
+    files, tags = frozenset(digests), {ref.name: ref.target_commit for ref in refs.tags}
     if REPORT_FILE not in files:
-        foreign = sorted(files - IGNORABLE)
+        foreign = sorted(path for path in files if not _KEPT.fullmatch(path))
         if foreign:
             raise TargetError(
                 f"{subject} has files that hubmerge did not publish: {listed(foreign)}",
@@ -78,10 +87,10 @@ def read_target(repo: str) -> Target:
                 repo=repo,
                 commit=commit,
             )
-        return Target(repo, commit, files, None, None, tags)
+        return Target(repo, commit, files, None, None, tags, digests, _card(repo, commit, files))
     report = _parse_report(_read_text(repo, commit, REPORT_FILE), repo, commit)
     lock = _read_text(repo, commit, LOCK_FILE) if LOCK_FILE in files else None
-    return Target(repo, commit, files, report, lock, tags)
+    return Target(repo, commit, files, report, lock, tags, digests, _card(repo, commit, files))
 
 
 def _head(repo: str) -> str | None:
@@ -97,9 +106,20 @@ def _head(repo: str) -> str | None:
         return None
 
 
-def _list_paths(repo: str, commit: str) -> list[str]:
-    entries = api().list_repo_tree(repo, revision=commit, recursive=True)
-    return [entry.path for entry in entries if hasattr(entry, "size") and is_inside(entry.path)]
+def _list_files(repo: str, commit: str) -> dict[str, str]:
+    return file_digests(api().list_repo_tree(repo, revision=commit, recursive=True))
+
+
+def file_digests(entries: Iterable[Any]) -> dict[str, str]:
+    """Return the digest of each file in a listing: SHA-256 for large files, git's SHA-1 for small ones."""
+    files = [entry for entry in entries if hasattr(entry, "size") and is_inside(entry.path)]
+    return {file.path: str(file.lfs.sha256 if file.lfs is not None else file.blob_id) for file in files}
+
+
+def _card(repo: str, commit: str, files: frozenset[str]) -> str | None:
+    if CARD_FILE not in files:
+        return None
+    return read_bytes(repo, commit, CARD_FILE).decode(errors="replace").replace("\r\n", "\n")
 
 
 def _parse_report(text: str, repo: str, commit: str) -> dict[str, Any]:
@@ -113,10 +133,14 @@ def _parse_report(text: str, repo: str, commit: str) -> dict[str, Any]:
     return report
 
 
+def read_bytes(repo: str, commit: str, file: str) -> bytes:
+    """Return the content of a small file of a target."""
+    return read_checked(repo, commit, file) or b""
+
+
 def _read_text(repo: str, commit: str, file: str) -> str:
-    content = read_checked(repo, commit, file)
     try:
-        return (content or b"").decode("utf-8")
+        return read_bytes(repo, commit, file).decode("utf-8")
     except UnicodeDecodeError as error:
         message = f"target repo {repo}: {file} is not UTF-8 text"
         raise TargetError(message, hint=RESTORE_REPORT, repo=repo, commit=commit, file=file) from error
@@ -179,7 +203,7 @@ def check_token(repo: str) -> None:
 def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str | None, present: frozenset[str]) -> str:
     """Publish the files of a folder as one commit on main, and return the commit.
 
-    Files of an earlier step that the folder lacks are deleted in this commit.
+    Files of the step before that the folder lacks are deleted in this commit.
 
     Args:
         repo: the target repo.
@@ -187,7 +211,7 @@ def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str |
         step: the step, counted from 1.
         name: the name of the merged checkpoint, for the title of the commit.
         parent: the expected newest commit of the repo.
-        present: the files at that commit.
+        present: the files at that commit that hubmerge published; others are neither replaced nor deleted.
 
     Raises:
         TargetMovedError: another writer committed to the repo in the meantime.

@@ -25,6 +25,7 @@ from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.plan.ignored_text import ignored_lines
 from hubmerge.plan.run_plan import PlannedSource, RunPlan
 from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
+from hubmerge.plan.target_files import check_target_files
 from hubmerge.report.report import RunReport
 from hubmerge.stream.open_source import fetched_sources, is_fetched_partially, open_for_planning, resolve_adapter
 from hubmerge.stream.pinned import PinnedCommits
@@ -49,6 +50,8 @@ def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
         stream = resolve_stream(loaded, PinnedCommits.gather(loaded))
     published = stream.published_report()
     first = len(published.steps) + 1 if published is not None else 1
+    if first <= stream.length:
+        check_target_files(stream)
     return plan_steps(stream, first, progress, recorded=published)
 
 

@@ -61,7 +61,7 @@ class FinishStage:
         dtypes = {tensor.out_dtype for tensor in context.plan.written.merged}
         finished = with_written_model(report.steps[-1], partial, scores, written.rounding, dtypes)
         report = report.with_step(finished).until(step)
-        report = write_metadata_files(partial, report, context.stream, context.base_folder)
+        report = write_metadata_files(partial, report, context.stream, context.base_folder, context.card)
         replace_folder(partial, folder)
         return report
 

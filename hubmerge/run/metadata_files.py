@@ -48,13 +48,22 @@ def architecture_of(config: Mapping[str, Any]) -> str | None:
     return first if isinstance(first, str) and first.isidentifier() else None
 
 
-def write_metadata_files(folder: Path, report: RunReport, stream: Stream, base_folder: Path) -> RunReport:
+def write_metadata_files(
+    folder: Path, report: RunReport, stream: Stream, base_folder: Path, card: str | None = None
+) -> RunReport:
     """Write recipe, lock, report, card and the picture of the card into the folder of a merged model.
+
+    Args:
+        folder: Folder of the merged model.
+        report: Report of the run.
+        stream: The stream.
+        base_folder: Local folder of the base model.
+        card: Card in which people may have written, None if there is none.
 
     Returns:
         The report as written, with the list of all files.
     """
-    from hubmerge.cards import accuracy_picture  # matplotlib takes a second to import
+    from hubmerge.cards import accuracy_picture, merged_card  # matplotlib takes a second to import
 
     publish = stream.recipe.publish
     with open_checkpoint(folder) as written:
@@ -64,7 +73,9 @@ def write_metadata_files(folder: Path, report: RunReport, stream: Stream, base_f
             names={path.name for path in folder.iterdir()},
             license_name=(publish.license if publish is not None else None) or _base_license(base_folder),
         )
-    (folder / CARD_FILE).write_text(card_for(report, stream, stream.loaded.text, files), encoding="utf-8")
+    generated = card_for(report, stream, stream.loaded.text, files)
+    sets_license = publish is not None and bool(publish.license)
+    (folder / CARD_FILE).write_text(merged_card(generated, card, sets_license=sets_license), encoding="utf-8")
     matrix = report.accuracy_matrix()
     if matrix.steps:
         picture = accuracy_picture(

@@ -27,6 +27,7 @@ class Publisher:
         workspace: Work folder with the states.
         progress: Receiver of stages and notes.
         published: Report at the head of the target repo, None if there is none.
+        own: Files at the head that are as hubmerge published them, and that the next step replaces.
     """
 
     stream: Stream
@@ -38,7 +39,7 @@ class Publisher:
         target = self.stream.target
         self.published = self.stream.published_report()
         self._head = target.head if target is not None else None
-        self._files = target.files if target is not None else frozenset()
+        self.own: frozenset[str] = frozenset()
         self._tags = dict(target.tags) if target is not None else {}
         self._damaged_states: set[str] = set()
 
@@ -67,9 +68,9 @@ class Publisher:
             needed = self._push_states(step, folder, state)
             name = self.stream.entries[step - 1].name
             self._head = publish.publish_step(
-                target.repo, folder, step=step, name=name, parent=self._head, present=self._files
+                target.repo, folder, step=step, name=name, parent=self._head, present=self.own
             )
-            self._files = frozenset(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+            self.own = frozenset(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
             self._tag(step)
             if target.state == "last":
                 states.prune_states(target.repo, needed)

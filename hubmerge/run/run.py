@@ -13,6 +13,7 @@ from hubmerge.executor.state import MergeState, load_state
 from hubmerge.hub import client, fetch, publish
 from hubmerge.plan.disk import check_room
 from hubmerge.plan.plan_run import plan_steps
+from hubmerge.plan.target_files import check_target_files
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.run.batches import batches_from
 from hubmerge.run.fetch_stage import FetchStage
@@ -185,9 +186,11 @@ class Run:
         check_history(self.stream.target, self._publisher.published)
         if self.stream.recipe.publish is not None:
             publish.check_token(self.stream.recipe.publish.repo)
+        kept = check_target_files(self.stream)
+        self._publisher.own = kept.own
         state = self._newest_state(first)
         begin = 1 if state is None else min(state.step + 1, first)
-        context = self._prepare(begin)
+        context = replace(self._prepare(begin), card=kept.card)
         batches = batches_from(context, begin)
         if state is not None and state.step >= begin:
             # Merged by an earlier run, but not finished.

@@ -32,6 +32,7 @@ class RunContext:
         base_folder: Local folder of the base model, with tokenizer and processor.
         cache: Folder for prepared evaluation data.
         progress: Receiver of stages and notes.
+        card: The card in the target repo if people may have written in it, None otherwise.
         processes: Processes that share the work on tensors. All other work is done in the first one.
         fresh_datasets: True to prepare data sets in `cache`, without what earlier runs prepared.
     """
@@ -43,6 +44,7 @@ class RunContext:
     progress: Progress
     processes: Processes = SINGLE_PROCESS
     fresh_datasets: bool = False
+    card: str | None = None
 
     @cached_property
     def base(self) -> Checkpoint:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
-from hubmerge.cards import CARD_FORM, card_data, card_form, data_differences, license_of
+from hubmerge.cards import CARD_FORM, card_data, card_form, data_differences, license_of, own_part
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.errors import HubError
 from hubmerge.hub import fetch
@@ -32,6 +33,9 @@ def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> I
         yield Finding("card", "unknown", f"the license cannot be checked: {error.message}")
     expected = _expected_card(release, report, stream, license_name)
     form = card_form(found)
+    found, additions = own_part(found, expected, keeps_license=_keeps_license(found, report, stream))
+    if additions:
+        yield Finding("card", "same", f"people added: {', '.join(additions)}")
     if form == CARD_FORM:
         yield _compare_text(expected, found)
         return
@@ -47,8 +51,16 @@ def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> I
         yield Finding("card", "same", "agrees with the report in all data; its wording is that of another version")
 
 
+def _keeps_license(card: str, report: RunReport, stream: Stream) -> bool:
+    """Return True if a license in the card may be that of people: the recipe sets none, and the report seals the card."""
+    publish, listed = stream.recipe.publish, report.all_files.get(CARD_FILE)
+    sets_license = publish is not None and bool(publish.license)
+    sealed = listed is not None and hashlib.sha256(card.encode()).hexdigest() == listed.sha256
+    return sealed and not sets_license
+
+
 def _compare_text(expected: str, found: str) -> Finding:
-    if expected == found:
+    if expected.rstrip() == found.rstrip():
         return Finding("card", "same", "agrees with the report")
     pairs = zip([*expected.splitlines(), None], [*found.splitlines(), None], strict=False)
     line = next((number for number, (ours, theirs) in enumerate(pairs, start=1) if ours != theirs), 0)

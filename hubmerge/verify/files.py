@@ -6,6 +6,7 @@ import hashlib
 import re
 from collections.abc import Iterator
 
+from hubmerge.cards import has_marks
 from hubmerge.errors import HubmergeError
 from hubmerge.hub.published import read_small_file
 from hubmerge.stream.sources import Source, files_of
@@ -58,6 +59,8 @@ def _check_list(published: Published) -> Iterator[Finding]:
     for name in sorted({*listed, *found.files} - UNLISTED_FILES):
         if name not in found.files:
             problem = "is missing: the report lists it"
+        elif name == CARD_FILE and has_marks(published.files.metadata_files[CARD_FILE]):
+            continue  # its generated part is compared with the report
         elif name not in listed:
             problem = "is not in the list of files in the report"
         elif not _matches(published, name):

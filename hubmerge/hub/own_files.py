@@ -1,0 +1,44 @@
+"""Files of a target repo that are as hubmerge published them. Only these may a run replace or delete."""
+
+from __future__ import annotations
+
+import hashlib
+
+from hubmerge.hub.client import api
+from hubmerge.hub.publish import Target, file_digests, read_bytes
+from hubmerge.hub.retry import call
+from hubmerge.report.report import RunReport
+from hubmerge.support.names import LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, step_tag
+
+_SHA256_DIGITS = 64
+
+
+def own_files(target: Target) -> frozenset[str]:
+    """Return the files at the head of a target that its newest published step has, with the same content.
+
+    A report with a list of all files decides. For a report of version 1 it is the commit of the step's tag, and without
+    the tag the digests of the weights and the names of the metadata files.
+    """
+    if target.report is None:
+        return frozenset()
+    report = RunReport.from_dict(target.report)
+    if report.all_files:
+        same = {path for path, file in report.all_files.items() if _has_content(target, path, file.sha256)}
+        return frozenset({REPORT_FILE, *same})
+    tagged = target.tags.get(step_tag(report.steps[-1].step)) if report.steps else None
+    if tagged is not None:
+        entries = call(f"files of {target.repo}", lambda: list(api().list_repo_tree(target.repo, revision=tagged,
+                       recursive=True)), repo=target.repo, commit=tagged)  # fmt: skip
+        earlier = file_digests(entries)
+        return frozenset(path for path, digest in target.digests.items() if earlier.get(path) == digest)
+    weights = report.steps[-1].files if report.steps else {}
+    same = {path for path, digest in weights.items() if target.digests.get(path) == digest}
+    return frozenset(same | ({REPORT_FILE, RECIPE_FILE, LOCK_FILE, PICTURE_FILE} & target.files))
+
+
+def _has_content(target: Target, path: str, sha256: str) -> bool:
+    digest = target.digests.get(path)
+    if digest is None or target.head is None or len(digest) == _SHA256_DIGITS:
+        return digest == sha256
+    # Of small files the Hub lists git's digest only.
+    return hashlib.sha256(read_bytes(target.repo, target.head, path)).hexdigest() == sha256

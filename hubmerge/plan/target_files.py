@@ -1,0 +1,87 @@
+"""Files of the target repo that are not hubmerge's: found before anything is merged."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hubmerge.cards import has_marks
+from hubmerge.cards.data import front_matter
+from hubmerge.cards.merge_cards import BEGIN, END
+from hubmerge.checkpoints.formats.layout import CONFIG_FILE
+from hubmerge.errors import TargetError
+from hubmerge.hub.own_files import own_files
+from hubmerge.stream.sources import files_of
+from hubmerge.stream.stream import Stream
+from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
+from hubmerge.support.text import listed
+
+_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+_NOT_COPIED = (".safetensors", ".bin", ".index.json")
+
+
+@dataclass(frozen=True)
+class TargetFiles:
+    """What a run may replace in the target repo, and what it keeps of the card.
+
+    Attributes:
+        own: the files at the head that are as hubmerge published them.
+        card: the card at the head if people may have written in it, None otherwise.
+    """
+
+    own: frozenset[str] = frozenset()
+    card: str | None = None
+
+
+def check_target_files(stream: Stream) -> TargetFiles:
+    """Check that the next step replaces no file of other people in the target repo.
+
+    Raises:
+        TargetError: a file with a name that the step writes is not as hubmerge published it.
+    """
+    target = stream.target
+    if target is None or target.head is None:
+        return TargetFiles()
+    own = own_files(target)
+    written = {REPORT_FILE, RECIPE_FILE, LOCK_FILE, PICTURE_FILE, CONFIG_FILE}
+    copied = {stream.base.name_of(file) for file in files_of(stream.base, auxiliary=True)}
+    written |= {name for name in copied if not name.endswith(_NOT_COPIED)} - {CARD_FILE}
+    in_the_way = sorted(
+        path for path in target.files - own - {CARD_FILE} if path in written or _WEIGHTS.fullmatch(path)
+    )
+    if in_the_way:
+        raise TargetError(
+            f"target repo {target.repo} has files that hubmerge did not publish: {listed(in_the_way)}; the next step "
+            "would replace them",
+            hint="rename or delete these files there, or write another repo under publish.repo",
+            repo=target.repo,
+            commit=target.head,
+            file=in_the_way[0],
+        )
+    return TargetFiles(own, _kept_card(stream, own))
+
+
+def _kept_card(stream: Stream, own: frozenset[str]) -> str | None:
+    target = stream.target
+    if target is None or target.card is None:
+        return None
+    if CARD_FILE in own and not has_marks(target.card):
+        return None
+    if target.card.startswith("---\n") and not front_matter(target.card):
+        raise TargetError(
+            f"{CARD_FILE} of target repo {target.repo}: the metadata between the lines of dashes cannot be read",
+            hint=f"correct the YAML at the top of {CARD_FILE}, or remove it",
+            repo=target.repo,
+            commit=target.head,
+            file=CARD_FILE,
+        )
+    if target.report is None or has_marks(target.card):
+        return target.card
+    raise TargetError(
+        f"{CARD_FILE} of target repo {target.repo} was changed, and the lines around the generated part are missing",
+        hint=f"add the line `{BEGIN}` before the generated part and the line `{END}` after it, or restore {CARD_FILE} "
+        "from the history of the repo",
+        repo=target.repo,
+        commit=target.head,
+        file=CARD_FILE,
+    )

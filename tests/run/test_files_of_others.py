@@ -1,0 +1,129 @@
+"""Files of other people in the target repo are neither deleted nor replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, hf_hub_download
+
+from hubmerge.cards.merge_cards import BEGIN, END
+from tests.run.test_runs import MERGED
+from tests.stage import Stage
+
+Command = Callable[..., tuple[int, str, str]]
+Names = Callable[..., str]
+
+CARD = b"---\nlicense: mit\nlanguage: en\ntags: [mine]\n---\n# My model\n\nAbout it.\n"
+
+
+def put(repo: str, files: dict[str, bytes]) -> None:
+    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
+    HfApi().create_commit(repo, operations, commit_message="Add files")
+
+
+def content(repo: str, name: str, revision: str = "main") -> bytes:
+    return Path(hf_hub_download(repo, name, revision=revision)).read_bytes()
+
+
+def recipe(stage: Stage, folder: Path, repo: str, entries: int, **publish: str) -> Path:
+    names = tuple(stage.towers)[:entries]
+    return stage.write(folder, stage.recipe(repo, entries=names, evaluate=None, publish={"repo": repo, **publish}))
+
+
+def test_a_first_run_keeps_what_is_there(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
+    repo = repo_name("target")
+    HfApi().create_repo(repo)
+    put(repo, {"README.md": CARD, "LICENSE": b"MIT\n", "NOTES.md": b"notes\n", "onnx/model.onnx": b"\0onnx"})
+    status, _, errors = hubmerge("run", recipe(stage, tmp_path, repo, 2))
+    assert status == 0, errors
+    for revision in ("step-01", "step-02"):
+        assert content(repo, "LICENSE", revision) == b"MIT\n"
+        assert content(repo, "NOTES.md", revision) == b"notes\n"
+        assert content(repo, "onnx/model.onnx", revision) == b"\0onnx"
+    text = content(repo, "README.md").decode()
+    assert text.index("# My model\n\nAbout it.\n") < text.index(BEGIN) < text.index(END)
+    card = ModelCard(text).data
+    assert (card.license, card.language) == ("mit", "en")
+    assert {"merge", "hubmerge", "opcm", "mine"} <= set(card.tags or ())
+    status, output, _ = hubmerge("verify", repo, "--quick", "--work-dir", tmp_path / "verify")
+    assert (
+        "people added: text above the generated part, license: mit, the metadata key language, more values of" in output
+    )
+    assert "differs  card" not in output
+    assert status in {0, 6}, output
+
+
+def test_a_later_step_keeps_what_people_added(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
+    repo = repo_name("target")
+    assert hubmerge("run", recipe(stage, tmp_path, repo, 1))[0] == 0
+    text = content(repo, "README.md").decode()
+    edited = text.replace(BEGIN, f"# My own title\n\n{BEGIN}") + "\nMy last words.\n"
+    edited = edited.replace("library_name: transformers", "library_name: transformers\nlanguage: de")
+    put(repo, {"README.md": edited.encode(), "LICENSE": b"MIT\n", "NOTES.md": b"notes\n", "onnx/model.onnx": b"\0onnx"})
+    status, _, errors = hubmerge("run", recipe(stage, tmp_path, repo, 2))
+    assert status == 0, errors
+    after = content(repo, "README.md", "step-02").decode()
+    assert after.index("# My own title\n") < after.index(BEGIN) < after.index("step-02") < after.index(END)
+    assert after.endswith("\nMy last words.\n")
+    assert ModelCard(after).data.language == "de"
+    for name in ("LICENSE", "NOTES.md", "onnx/model.onnx"):
+        assert content(repo, name, "step-02") == content(repo, name, "main")
+    before = HfApi().list_repo_commits(repo)[0].commit_id
+    assert hubmerge("run", recipe(stage, tmp_path, repo, 2))[0] == 0
+    assert HfApi().list_repo_commits(repo)[0].commit_id == before
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "accuracy_matrix.png"])
+def test_a_file_in_the_way_is_named_before_the_merge(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, name: str
+) -> None:
+    repo = repo_name("target")
+    HfApi().create_repo(repo)
+    put(repo, {name: b"{}"})
+    for command in ("plan", "run"):
+        status, _, errors = hubmerge(command, recipe(stage, tmp_path, repo, 1))
+        assert status == 3
+        assert f"target repo {repo} has files that hubmerge did not publish: {name}" in errors
+        assert "hint: " in errors
+    assert content(repo, name) == b"{}"
+
+
+@pytest.mark.parametrize("name", ["config.json", "hubmerge.yaml", MERGED])
+def test_a_published_file_that_was_changed_is_not_replaced(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, name: str
+) -> None:
+    repo = repo_name("target")
+    assert hubmerge("run", recipe(stage, tmp_path, repo, 1))[0] == 0
+    changed = content(repo, name) + b"\n"
+    put(repo, {name: changed})
+    for command in ("plan", "run"):
+        status, _, errors = hubmerge(command, recipe(stage, tmp_path, repo, 2))
+        assert status == 3, errors
+        assert f"has files that hubmerge did not publish: {name}; the next step would replace them" in errors
+    assert content(repo, name) == changed
+
+
+def test_a_card_without_its_marks_is_not_replaced(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
+    repo = repo_name("target")
+    assert hubmerge("run", recipe(stage, tmp_path, repo, 1))[0] == 0
+    put(repo, {"README.md": content(repo, "README.md").replace(BEGIN.encode(), b"")})
+    status, _, errors = hubmerge("run", recipe(stage, tmp_path, repo, 2))
+    assert status == 3
+    assert "README.md of target repo" in errors
+    assert BEGIN in errors
+
+
+def test_the_license_of_the_recipe_replaces_that_of_the_card(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
+    repo = repo_name("target")
+    HfApi().create_repo(repo)
+    put(repo, {"README.md": CARD})
+    assert hubmerge("run", recipe(stage, tmp_path, repo, 1, license="apache-2.0"))[0] == 0
+    assert ModelCard(content(repo, "README.md").decode()).data.license == "apache-2.0"
