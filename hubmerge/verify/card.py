@@ -52,7 +52,7 @@ def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> I
 
 
 def _keeps_license(card: str, report: RunReport, stream: Stream) -> bool:
-    """Return True if a license in the card may be that of people: the recipe sets none, and the report seals the card."""
+    """Return True if people may have set the license: the recipe sets none, and the report seals the card."""
     publish, listed = stream.recipe.publish, report.all_files.get(CARD_FILE)
     sets_license = publish is not None and bool(publish.license)
     sealed = listed is not None and hashlib.sha256(card.encode()).hexdigest() == listed.sha256
