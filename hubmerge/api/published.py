@@ -66,10 +66,11 @@ def rollback(repo: str, step: int) -> str:
     Raises:
         HubError: the repo has no tag for the step, or the token may not write.
     """
-    from hubmerge.hub.published import roll_back
+    from hubmerge.cards import restored_card
+    from hubmerge.hub.rollback import roll_back
 
     with interrupts.handled():
-        return roll_back(repo, step)
+        return roll_back(repo, step, restored_card)
 
 
 def outdated(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Changes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hubmerge.cards.card import CardDetails, card_text
 from hubmerge.cards.data import CARD_FORM, card_data, card_form, data_differences, license_of
-from hubmerge.cards.merge_cards import has_marks, merged_card, own_part
+from hubmerge.cards.merge_cards import has_marks, merged_card, own_part, restored_card
 from hubmerge.cards.picture import accuracy_picture
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "license_of",
     "merged_card",
     "own_part",
+    "restored_card",
 ]

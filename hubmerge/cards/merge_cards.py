@@ -54,6 +54,17 @@ def merged_card(generated: str, existing: str | None, *, sets_license: bool = Fa
     return f"---\n{head}\n---\n\n{text}"
 
 
+def restored_card(earlier: str, newest: str) -> str | None:
+    """Return the card of an earlier step with what people wrote in the newest card.
+
+    Returns:
+        None if one of the cards lacks the comments around the generated part.
+    """
+    if not (has_marks(earlier) and has_marks(newest)):
+        return None
+    return merged_card(own_part(earlier)[0], newest)
+
+
 def _merged_metadata(ours: dict[str, Any], theirs: dict[str, Any], *, sets_license: bool) -> dict[str, Any]:
     merged = dict(ours)
     for key, value in theirs.items():
@@ -67,38 +78,16 @@ def _merged_metadata(ours: dict[str, Any], theirs: dict[str, Any], *, sets_licen
     return merged
 
 
-def own_part(card: str, expected: str, *, keeps_license: bool) -> tuple[str, list[str]]:
-    """Return a card without what people added, and one sentence for each addition.
-
-    Args:
-        card: the published card.
-        expected: the card that hubmerge writes from the report.
-        keeps_license: True if the license of the card may be that of people.
-    """
+def own_part(card: str) -> tuple[str, list[str]]:
+    """Return a card without the text that people added, and a few words for each addition. Metadata stay as they are."""
     head, body = _parts(card)
-    additions = []
-    if has_marks(body):
-        before, _, rest = body.partition(BEGIN)
-        body, _, after = rest.partition(END)
-        texts = (("above", before.strip()), ("below", after.strip()))
-        additions = [f"text {place} the generated part" for place, text in texts if text]
-    found, wanted = front_matter(card), front_matter(expected)
-    own = dict(found)
-    for key in found:
-        if key.startswith("license") and keeps_license and found[key] != wanted.get(key):
-            additions.append(f"{key}: {found[key]}")
-            own.pop(key)
-            if key in wanted:
-                own[key] = wanted[key]
-        elif key not in wanted and key not in OWN_KEYS:
-            additions.append(f"the metadata key {key}")
-            own.pop(key)
-        elif key in SHARED_KEYS and set(_as_list(wanted[key])) < set(_as_list(found[key])):
-            additions.append(f"more values of {key}")
-            own[key] = wanted[key]
-    if own == wanted:
-        head = _parts(expected)[0]
-    return f"---\n{head}\n---\n\n{body.strip()}\n", additions
+    if not has_marks(body):
+        return card, []
+    before, _, rest = body.partition(BEGIN)
+    own, _, after = rest.partition(END)
+    texts = (("above", before.strip()), ("below", after.strip()))
+    added = [f"text {place} the generated part" for place, text in texts if text]
+    return f"---\n{head}\n---\n\n{own.strip()}\n", added
 
 
 def _as_list(value: Any) -> list[Any]:

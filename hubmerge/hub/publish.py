@@ -24,7 +24,7 @@ from hubmerge.hub.client import api, endpoint, has_token
 from hubmerge.hub.failures import TransientError, is_anonymous, status_of
 from hubmerge.hub.fetch import download, list_files, read_checked, remove_unfinished_downloads
 from hubmerge.hub.retry import call, create_commit
-from hubmerge.support.names import CARD_FILE, GIT_ATTRIBUTES, LOCK_FILE, REPORT_FILE, parse_step_tag, step_tag
+from hubmerge.support.names import CARD_FILE, GIT_ATTRIBUTES, LOCK_FILE, REPORT_FILE, step_tag
 from hubmerge.support.paths import is_inside
 from hubmerge.support.strict_json import StrictJSONError, read_strict_json
 from hubmerge.support.text import listed
@@ -295,17 +295,6 @@ def delete_tag(repo: str, tag: str) -> None:
             return
 
     call(f"tag {tag} of {repo}", delete, repo=repo, publishes=True)
-
-
-def step_commits(repo: str) -> dict[int, str]:
-    """Return the commit on main that published each step, read from the titles of the commits."""
-    commits = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo)), repo=repo)
-    found: dict[int, str] = {}
-    for commit in commits:
-        step = parse_step_tag(commit.title.partition(":")[0])
-        if step is not None:
-            found.setdefault(step, commit.commit_id)
-    return found
 
 
 def step_url(repo: str, step: int) -> str:

@@ -1,4 +1,4 @@
-"""Published steps: their metadata files, the digests of all files, and rolling back to an earlier step."""
+"""Published steps: their metadata files, and the digests of all files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOperationDelete
-from huggingface_hub.errors import HfHubHTTPError
-
 from hubmerge.errors import HubError
 from hubmerge.hub.checked_files import RemoteFile, download_checked
 from hubmerge.hub.client import api
-from hubmerge.hub.failures import status_of
-from hubmerge.hub.fetch import download, find_commit, list_files, resolve_commit
-from hubmerge.hub.publish import delete_tag
-from hubmerge.hub.retry import call, create_commit
+from hubmerge.hub.fetch import download, find_commit, list_files
+from hubmerge.hub.retry import call
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, RECIPE_FILE, REPORT_FILE, parse_step_tag, step_tag
 
 METADATA_FILES = (RECIPE_FILE, LOCK_FILE, REPORT_FILE, CARD_FILE)
@@ -56,9 +51,9 @@ def read_published_step(repo: str, revision: str | None) -> PublishedStep:
     revision = revision or "main"
     commit = find_commit("model", repo, revision)
     if commit is None:
-        raise _missing_step(repo, revision, published_tags(repo))
+        raise missing_step(repo, revision, published_tags(repo))
     subject = f"{repo} at {revision}"
-    entries = call(f"files of {subject}", lambda: _entries(repo, commit), repo=repo, commit=commit)
+    entries = call(f"files of {subject}", lambda: list_entries(repo, commit), repo=repo, commit=commit)
     missing = [name for name in METADATA_FILES if name not in entries]
     if missing:
         raise HubError(
@@ -69,7 +64,7 @@ def read_published_step(repo: str, revision: str | None) -> PublishedStep:
             file=missing[0],
         )
     sizes = {path: int(entry.size) for path, entry in entries.items()}
-    step = PublishedStep(repo, revision, commit, _digests(entries), {}, sizes)
+    step = PublishedStep(repo, revision, commit, entry_digests(entries), {}, sizes)
     texts = {name: read_small_file(step, name).decode("utf-8", errors="replace") for name in METADATA_FILES}
     return replace(step, metadata_files=texts)
 
@@ -80,7 +75,7 @@ def read_small_file(step: PublishedStep, name: str) -> bytes:
     Raises:
         HubError: the Hub does not respond, or the content does not have the digest.
     """
-    return _download(step.repo, step.commit, name).read_bytes()
+    return download_file(step.repo, step.commit, name).read_bytes()
 
 
 def download_published_step(step: PublishedStep) -> Path:
@@ -95,71 +90,29 @@ def published_tags(repo: str) -> dict[int, str]:
     return dict(sorted(steps.items()))
 
 
-def roll_back(repo: str, step: int) -> str:
-    """Restore the files of an earlier step on main by one commit, delete the tags of later steps, return the commit.
-
-    The later commits stay in the history.
-
-    Raises:
-        HubError: the step has no tag, or the token has no write access.
-    """
-    tags = published_tags(repo)
-    if step not in tags:
-        raise _missing_step(repo, step_tag(step), tags)
-    head = resolve_commit("model", repo, "main")
-    earlier = call(f"files of {repo}", lambda: _entries(repo, tags[step]), repo=repo, commit=tags[step])
-    present = call(f"files of {repo}", lambda: _entries(repo, head), repo=repo, commit=head)
-    operations = _restoring(repo, tags[step], earlier, present)
-    title = f"Roll back to {step_tag(step)}"
-
-    def restore() -> str:
-        try:
-            return create_commit(repo, operations, title, parent_commit=head)
-        except HfHubHTTPError as error:
-            # The response to an earlier attempt may have been lost, so the content of the repo decides.
-            newest = resolve_commit("model", repo, "main") if status_of(error) == 412 else head
-            if newest == head or _digests(_entries(repo, newest)) != _digests(earlier):
-                raise
-            return newest
-
-    commit = call(f"rolling back {repo} to {step_tag(step)}", restore, repo=repo) if operations else head
-    for later in tags:
-        if later > step:
-            delete_tag(repo, step_tag(later))
-    return commit
-
-
-def _restoring(repo: str, commit: str, earlier: dict[str, Any], present: dict[str, Any]) -> list[Any]:
-    """Return the operations that turn the files `present` into those of an earlier commit."""
-    operations: list[Any] = []
-    for path, entry in earlier.items():
-        if path in present and _digest(present[path]) == _digest(entry):
-            continue
-        if entry.lfs is not None:
-            operations.append(CommitOperationCopy(path, path, src_revision=commit))
-        else:
-            operations.append(CommitOperationAdd(path, _download(repo, commit, path)))
-    return operations + [CommitOperationDelete(path) for path in sorted(set(present) - set(earlier))]
-
-
-def _missing_step(repo: str, revision: str, tags: dict[int, str]) -> HubError:
+def missing_step(repo: str, revision: str, tags: dict[int, str]) -> HubError:
+    """Return the error for a step that is not published."""
     known = ", ".join(step_tag(number) for number in tags) or "none"
     return HubError(f"{repo} has no revision {revision}", hint=f"published steps: {known}", repo=repo)
 
 
-def _entries(repo: str, commit: str) -> dict[str, Any]:
+def list_entries(repo: str, commit: str) -> dict[str, Any]:
+    """Return the entry of each file at a commit, as the Hub lists it."""
     entries = api().list_repo_tree(repo, revision=commit, recursive=True)
     return {entry.path: entry for entry in entries if hasattr(entry, "size")}
 
 
-def _digests(entries: dict[str, Any]) -> dict[str, str]:
-    return {path: _digest(entry) for path, entry in entries.items()}
+def entry_digests(entries: dict[str, Any]) -> dict[str, str]:
+    """Return the digest of each file."""
+    return {path: entry_digest(entry) for path, entry in entries.items()}
 
 
-def _digest(entry: Any) -> str:
+def entry_digest(entry: Any) -> str:
+    """Return the digest of a file: SHA-256 for large files, git's SHA-1 for small ones."""
     return RemoteFile.of(entry).digest
 
 
-def _download(repo: str, commit: str, name: str) -> Path:
+def download_file(repo: str, commit: str, name: str) -> Path:
+    """Download one file at a commit and return its path."""
     file = next(file for file in list_files(repo, commit) if file.path == name)
     return download_checked(repo, commit, file)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from hubmerge.cards import restored_card
 from hubmerge.errors import CheckpointError, TargetMovedError
 from hubmerge.executor.state import MergeState
 from hubmerge.hub import publish, states
-from hubmerge.hub.published import roll_back
+from hubmerge.hub.rollback import roll_back
+from hubmerge.hub.step_commits import step_commits
 from hubmerge.report.report import RunReport
 from hubmerge.run.kept_states import check_state, kept_state, report_damage, write_digests
 from hubmerge.stream.stream import Stream
@@ -89,7 +91,7 @@ class Publisher:
             return False
         self.progress.note(f"rolling back {target.repo} to step {kept}: later steps do not match the recipe")
         if step_tag(kept) in self._tags:
-            roll_back(target.repo, kept)
+            roll_back(target.repo, kept, restored_card)
         else:
             for tag in outdated:
                 publish.delete_tag(target.repo, tag)
@@ -105,7 +107,8 @@ class Publisher:
             for step in range(1, self.published_steps + 1)
             if self.stream.publishes(step) and step_tag(step) not in self._tags
         ]
-        commits = publish.step_commits(target.repo) if missing else {}
+        digests = [report.digest for report in self.published.steps] if self.published is not None else []
+        commits = step_commits(target.repo, missing, digests) if missing else {}
         for step in missing:
             if step in commits:
                 publish.tag_step(target.repo, step, commits[step])

@@ -33,6 +33,7 @@ from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream, resolve_stream
 from hubmerge.stream.work_files import write_work_lock
+from hubmerge.support.folder_lock import locked_folder
 from hubmerge.support.progress import Progress
 from hubmerge.support.workspace import Workspace, open_workspace, workspace_name
 from merge_recipes import LoadedRecipe
@@ -93,12 +94,10 @@ class Run:
         Raises:
             HubmergeError: A source, the target repo, the work folder or `out` cannot be used.
         """
-        if out is not None:
-            out.check()
         target = loaded.recipe.publish
         label = target.repo if target is not None else loaded.path.stem
         identity = f"{client.endpoint()} {target.repo}" if target is not None else str(loaded.path.absolute())
-        with open_workspace(work_dir, workspace_name(identity, label)) as workspace:
+        with _checked_output(out), open_workspace(work_dir, workspace_name(identity, label)) as workspace:
             with progress.stage("resolve commits"):
                 pinned = PinnedCommits.from_lock(loaded) if locked else PinnedCommits.gather(loaded, workspace)
                 stream = resolve_stream(loaded, pinned, replay=replay, hash_folders=True)
@@ -244,3 +243,14 @@ class Run:
         self._publisher = Publisher(self.stream, self.workspace, self._progress)
         self.report = recorded_report(self.stream, self._publisher.published, self.workspace)
         return self._publisher.published_steps > before
+
+
+@contextmanager
+def _checked_output(out: OutputFolder | None) -> Iterator[None]:
+    """Lock the output folder until the block ends, and check what it holds."""
+    if out is None:
+        yield
+        return
+    with locked_folder(out.folder, "--out"):
+        out.check()
+        yield

@@ -13,6 +13,7 @@ from hubmerge.study.cells import Cell, cell_digest, cells
 from hubmerge.study.merge_cell import merge_cell
 from hubmerge.study.results import RESULTS_FILE, CellResult, References, ResultsFile, grouped
 from hubmerge.study.schema import LoadedStudy
+from hubmerge.support.folder_lock import locked_folder
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import counted
 
@@ -37,8 +38,8 @@ def run_study(
         MachineError: `out` cannot be written.
     """
     _create_folder(out)
-    file = ResultsFile(out / RESULTS_FILE)
-    with Bench.open(loaded, cache, progress, memory_bytes) as bench:
+    with locked_folder(out, "--out"), Bench.open(loaded, cache, progress, memory_bytes) as bench:
+        file = ResultsFile(out / RESULTS_FILE)
         if bench.references_digest() not in file.references:
             file.add(bench.references())
         references = file.references[bench.references_digest()]

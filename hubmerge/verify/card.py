@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 from hubmerge.cards import CARD_FORM, card_data, card_form, data_differences, license_of, own_part
+from hubmerge.cards.data import front_matter
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.errors import HubError
 from hubmerge.hub import fetch
@@ -33,7 +33,7 @@ def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> I
         yield Finding("card", "unknown", f"the license cannot be checked: {error.message}")
     expected = _expected_card(release, report, stream, license_name)
     form = card_form(found)
-    found, additions = own_part(found, expected, keeps_license=_keeps_license(found, report, stream))
+    found, additions = own_part(found)
     if additions:
         yield Finding("card", "same", f"people added: {', '.join(additions)}")
     if form == CARD_FORM:
@@ -51,19 +51,16 @@ def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> I
         yield Finding("card", "same", "agrees with the report in all data; its wording is that of another version")
 
 
-def _keeps_license(card: str, report: RunReport, stream: Stream) -> bool:
-    """Return True if people may have set the license: the recipe sets none, and the report seals the card."""
-    publish, listed = stream.recipe.publish, report.all_files.get(CARD_FILE)
-    sets_license = publish is not None and bool(publish.license)
-    sealed = listed is not None and hashlib.sha256(card.encode()).hexdigest() == listed.sha256
-    return sealed and not sets_license
-
-
 def _compare_text(expected: str, found: str) -> Finding:
     if expected.rstrip() == found.rstrip():
         return Finding("card", "same", "agrees with the report")
+    theirs, ours = front_matter(found), front_matter(expected)
+    keys = sorted(str(key) for key in {*theirs, *ours} if theirs.get(key) != ours.get(key))
+    if keys:
+        detail = f"{CARD_FILE} does not agree with the report: its metadata differ in {', '.join(keys)}"
+        return Finding("card", "differs", detail)
     pairs = zip([*expected.splitlines(), None], [*found.splitlines(), None], strict=False)
-    line = next((number for number, (ours, theirs) in enumerate(pairs, start=1) if ours != theirs), 0)
+    line = next((number for number, (one, other) in enumerate(pairs, start=1) if one != other), 0)
     return Finding("card", "differs", f"{CARD_FILE} does not agree with the report; first difference in line {line}")
 
 

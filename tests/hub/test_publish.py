@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from hubmerge.errors import HubError, TargetError, TargetMovedError
-from hubmerge.hub import publish, published
+from hubmerge.hub import publish, published, rollback
 from tests.conftest import READER_TOKEN
 from tests.hub.conftest import Repo
 from tests.reliability.conftest import RequestHook
@@ -101,7 +101,6 @@ def test_the_content_of_a_target(two_steps: tuple[str, list[str]]) -> None:
     assert target.lock == "lock 2\n"
     assert target.tags == {"step-01": commits[0], "step-02": commits[1]}
     assert (publish.download_head(target) / "both.txt").read_text() == "two"
-    assert publish.step_commits(repo) == {1: commits[0], 2: commits[1]}
     assert publish.step_url(repo, 2) == f"{HfApi().endpoint}/{repo}/tree/step-02"
 
 
@@ -202,14 +201,14 @@ def test_rolling_back_restores_files_and_deletes_later_tags(two_steps: tuple[str
     large = CommitOperationAdd("model.safetensors", b"large")
     later = HfApi().create_commit(repo, [large], commit_message="step-03: merge y").oid
     publish.tag_step(repo, 3, later)
-    commit = published.roll_back(repo, 1)
+    commit = rollback.roll_back(repo, 1)
     assert files_at(repo, commit) == files_at(repo, commits[0])
     assert published.published_tags(repo) == {1: commits[0]}
     assert publish.read_target(repo).report == {"steps": [{"step": 1}]}
     assert [entry.commit_id for entry in HfApi().list_repo_commits(repo)][:2] == [commit, later]
-    assert published.roll_back(repo, 1) == commit
+    assert rollback.roll_back(repo, 1) == commit
     with pytest.raises(HubError, match=f"{repo} has no revision step-02"):
-        published.roll_back(repo, 2)
+        rollback.roll_back(repo, 2)
 
 
 def test_rolling_back_after_a_lost_response(
@@ -217,6 +216,6 @@ def test_rolling_back_after_a_lost_response(
 ) -> None:
     repo, commits = two_steps
     request_hook.lose_answer(f"POST /api/models/{repo}/commit/main")
-    commit = published.roll_back(repo, 1)
+    commit = rollback.roll_back(repo, 1)
     assert [entry.commit_id for entry in HfApi().list_repo_commits(repo)][:2] == [commit, commits[1]]
     assert len(waits) == 1

@@ -9,6 +9,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, hf_hub_download
 
 from hubmerge.cards.merge_cards import BEGIN, END
+from hubmerge.support.folder_lock import locked_folder
 from tests.run.test_runs import MERGED
 from tests.stage import Stage
 
@@ -48,11 +49,8 @@ def test_a_first_run_keeps_what_is_there(stage: Stage, hubmerge: Command, tmp_pa
     assert (card["license"], card["language"]) == ("mit", "en")
     assert {"merge", "hubmerge", "opcm", "mine"} <= set(card["tags"])
     _, output, _ = hubmerge("verify", repo, "--quick", "--work-dir", tmp_path / "verify")
-    [added] = [line for line in output.splitlines() if "people added: " in line]
-    assert "same     card: " in added
-    for addition in ("text above the generated part", "license: mit", "the metadata key language", "values of tags"):
-        assert addition in added
-    assert "differs  card" not in output
+    assert "same     card: people added: text above the generated part" in output
+    assert "README.md does not agree with the report: its metadata differ in language, license, tags" in output
     assert "differs  files: LICENSE is not in the list of files in the report" in output
 
 
@@ -71,6 +69,9 @@ def test_a_later_step_keeps_what_people_added(
     assert after.index("# My own title\n") < after.index(BEGIN) < after.index("step-02") < after.index(END)
     assert after.endswith("\nMy last words.\n")
     assert ModelCard(after).data.to_dict()["language"] == "de"
+    _, output, _ = hubmerge("verify", repo, "--quick", "--work-dir", tmp_path / "verify")
+    assert "card: people added: text above the generated part, text below the generated part" in output
+    assert "its metadata differ in language" in output
     for name in ("LICENSE", "NOTES.md", "onnx/model.onnx"):
         assert content(repo, name, "step-02") == content(repo, name, "main")
     before = HfApi().list_repo_commits(repo)[0].commit_id
@@ -128,3 +129,54 @@ def test_the_license_of_the_recipe_replaces_that_of_the_card(
     put(repo, {"README.md": CARD})
     assert hubmerge("run", recipe(stage, tmp_path, repo, 1, license="apache-2.0"))[0] == 0
     assert ModelCard(content(repo, "README.md").decode()).data.to_dict()["license"] == "apache-2.0"
+
+
+def test_rolling_back_keeps_what_people_added(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
+    repo = repo_name("target")
+    assert hubmerge("run", recipe(stage, tmp_path, repo, 2))[0] == 0
+    text = content(repo, "README.md").decode().replace(BEGIN, f"# My own title\n\n{BEGIN}")
+    put(repo, {"README.md": text.encode(), "NOTES.md": b"notes\n"})
+    status, _, errors = hubmerge("rollback", repo, "--to", "step-01")
+    assert status == 0, errors
+    card = content(repo, "README.md").decode()
+    assert card.index("# My own title\n") < card.index(BEGIN) < card.index("step-01")
+    assert content(repo, "NOTES.md") == b"notes\n"
+    assert content(repo, "hubmerge.json") == content(repo, "hubmerge.json", "step-01")
+    put(repo, {"config.json": b"{}"})
+    HfApi().create_tag(repo, tag="step-02")
+    status, _, errors = hubmerge("rollback", repo, "--to", "step-02")
+    assert status == 3
+    assert "tag step-02 of" in errors
+    assert "whose report ends at step 1" in errors
+    status, _, errors = hubmerge("rollback", repo, "--to", "step-01")
+    assert status == 3
+    assert "config.json; rolling back would replace them" in errors
+
+
+def test_a_missing_tag_is_set_on_the_commit_with_the_report_of_the_step(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
+    """Commits of people have misleading titles, and the report of the step below them."""
+    repo, api = repo_name("target"), HfApi()
+    assert hubmerge("run", recipe(stage, tmp_path, repo, 2))[0] == 0
+    before = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags}
+    for tag in before:
+        api.delete_tag(repo, tag=tag)
+    add = [CommitOperationAdd("NOTES.md", b"notes\n")]
+    api.create_commit(repo, add, commit_message="step-02: a note about this step")
+    api.create_tag(repo, tag="step-²")
+    status, _, errors = hubmerge("run", recipe(stage, tmp_path, repo, 2))
+    assert status == 0, errors
+    after = {ref.name: ref.target_commit for ref in api.list_repo_refs(repo).tags}
+    assert {tag: after[tag] for tag in before} == before
+
+
+def test_runs_with_one_output_folder_are_refused(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with locked_folder(out, "--out"):
+        status, _, errors = hubmerge("run", stage.write(tmp_path, stage.recipe(None)), "--out", out)
+    assert status == 5
+    assert f"--out {out}: another command is writing this folder" in errors
+    assert not out.exists()
