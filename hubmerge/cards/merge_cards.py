@@ -79,7 +79,7 @@ def _merged_metadata(ours: dict[str, Any], theirs: dict[str, Any], *, sets_licen
 
 
 def own_part(card: str) -> tuple[str, list[str]]:
-    """Return a card without the text that people added, and a few words for each addition. Metadata stay as they are."""
+    """Return a card without the text that people added, and a few words for each addition. Metadata stay."""
     head, body = _parts(card)
     if not has_marks(body):
         return card, []
