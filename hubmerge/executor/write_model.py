@@ -160,7 +160,7 @@ def _rounded(
         if tensor.never_negative and bool((value < 0.0).any()):
             raise _negative(state, tensor)
         rounded = cast_once(value, tensor.out_dtype)
-        if not all_finite(rounded):
+        if not (all_finite(rounded) or (averaged and torch.equal(rounded.isfinite(), value.isfinite()))):
             raise _does_not_fit(base, state, tensor, input_dtype)
         yield rounded
         if rounded.dtype != value.dtype and not averaged:

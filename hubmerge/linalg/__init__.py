@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hubmerge.linalg.casting import cast_once
 from hubmerge.linalg.directions import NULL_CUT, Directions, Eigenpairs, leading_directions, singular_directions
-from hubmerge.linalg.norms import cosine, cosine_of_parts, frobenius_norm, power_of_two_near, total_norm
+from hubmerge.linalg.norms import cosine, cosine_of_parts, difference, frobenius_norm, power_of_two_near, total_norm
 from hubmerge.linalg.projection import Projection, batched_eigenpairs, project
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
 from hubmerge.linalg.sketch import PIECE, Signs, Sketcher, group_cosines, sketch, sketch_cosine
@@ -25,6 +25,7 @@ __all__ = [
     "cast_once",
     "cosine",
     "cosine_of_parts",
+    "difference",
     "frobenius_norm",
     "group_cosines",
     "leading_directions",

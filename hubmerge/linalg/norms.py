@@ -34,6 +34,11 @@ def safe_scale(tensor: torch.Tensor, length: float) -> float:
     return 1.0 if _ORDINARY_LOW <= length <= _SAFE_HIGH else power_of_two_near(tensor)
 
 
+def difference(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return `one - other`, with 0 for equal elements also where they are infinite."""
+    return torch.where(one == other, 0.0, one - other)
+
+
 def frobenius_norm(tensor: torch.Tensor) -> float:
     """Return the root of the sum of squares of all elements of a float64 tensor, for any finite elements."""
     length = _ordinary_length(tensor)

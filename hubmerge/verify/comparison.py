@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hubmerge.checkpoints import Checkpoint, SafetensorsReader, open_checkpoint
 from hubmerge.hub.published import download_published_step
+from hubmerge.linalg import difference
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, UNLISTED_FILES
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.picture import compare_picture
@@ -65,16 +66,16 @@ def compare_tensors(recomputed: Checkpoint, published: Checkpoint, base: Checkpo
         if ours.shape != theirs.shape:
             shapes = f"{list(theirs.shape)}, recomputed {list(ours.shape)}"
             return Finding("weights", "differs", f"tensor {name!r} has the shape {shapes}")
-        difference = float((ours - theirs).norm())
-        squares.append(difference**2)
-        delta = float((ours - base.read(name).double()).norm()) if name in base.tensors else 0.0
-        if difference and name in base.tensors and not delta:
+        distance = float(difference(ours, theirs).norm())
+        squares.append(distance**2)
+        delta = float(difference(ours, base.read(name).double()).norm()) if name in base.tensors else 0.0
+        if distance and name in base.tensors and not delta:
             return Finding("weights", "differs", f"tensor {name!r} is not that of the base model, which is kept")
         deltas.append(delta**2)
-        if difference > largest or not math.isfinite(difference):
-            largest, largest_name = difference, name
-    total, distance = math.sqrt(math.fsum(deltas)), math.sqrt(math.fsum(squares))
-    relative = distance / total if total else distance and math.inf
+        if distance > largest or not math.isfinite(distance):
+            largest, largest_name = distance, name
+    total, whole = math.sqrt(math.fsum(deltas)), math.sqrt(math.fsum(squares))
+    relative = whole / total if total else whole and math.inf
     detail = f"recomputed: the difference is {relative:.1e} of the merged delta"
     if relative <= TOLERANCE:
         return Finding("weights", "same", detail)

@@ -10,6 +10,7 @@ from pathlib import Path
 from hubmerge.errors import HubmergeError
 from hubmerge.executor.state import MergeState, StateManifest, find_state
 from hubmerge.hub import states
+from hubmerge.linalg import difference
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
 
@@ -147,19 +148,19 @@ def _distance(ours: MergeState, theirs: MergeState) -> tuple[float, str]:
     for tensor, shape in ours.shapes().items():
         if shapes[tensor] != shape:
             return math.inf, tensor
-        difference = float((ours.read(tensor) - theirs.read(tensor)).norm()) / total
-        squares.append(difference**2)
-        if not difference <= largest:
-            largest, name = difference, tensor
+        apart = float(difference(ours.read(tensor), theirs.read(tensor)).norm()) / total
+        squares.append(apart**2)
+        if not apart <= largest:
+            largest, name = apart, tensor
     distance = math.sqrt(math.fsum(squares))
     for key in ours.manifest.parts:
         mine, other = ours.read_part(key), theirs.read_part(key)
         if mine is None or other is None or mine.shape != other.shape:
             return math.inf, key
         norm = float(mine.double().norm()) or 1.0
-        difference = float((mine.double() - other.double()).norm()) / norm
-        if not difference <= max(distance, STATE_TOLERANCE):
-            distance, name = difference, key
+        apart = float((mine.double() - other.double()).norm()) / norm
+        if not apart <= max(distance, STATE_TOLERANCE):
+            distance, name = apart, key
     return distance, name
 
 

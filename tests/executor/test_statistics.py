@@ -18,6 +18,7 @@ from hubmerge.errors import CheckpointError
 from hubmerge.executor import DEFAULT_CONTEXT, InMemoryModel, Merge, StepInput, merge_steps
 from hubmerge.executor.state import load_state
 from hubmerge.methods import METHODS, method_named
+from hubmerge.verify.comparison import compare_tensors
 from tests.executor.parallel.members import together
 from tests.executor.parallel.test_processes import merge_all, merge_with
 from tests.executor.streams import StateDict, Stream, constant, merged_values, save
@@ -136,6 +137,31 @@ def test_a_mean_of_tiny_and_zero_variances_is_not_negative(tmp_path: Path) -> No
     stream = opened(tmp_path / "models", base, others)
     for state, _ in stream.merge(tmp_path, "weight_average"):
         assert float(state.read(VARIANCE).min()) >= 0.0
+
+
+def test_a_limit_that_is_infinite_in_one_model_stays_so(tmp_path: Path) -> None:
+    base, others = models(3)
+    for values in (base, *others):
+        values[MEAN][:2] = (np.inf, -np.inf)
+    for values in (others[0], others[2]):
+        values[MEAN][1] = 4.0
+    others[1][MEAN][0] = 5.0
+    stream = opened(tmp_path / "calibrated", base, others)
+    *_, (state, stats) = stream.merge(tmp_path, "opcm")
+    merged = merged_values(stream, state, tmp_path / "merged")
+    np.testing.assert_allclose(merged[MEAN], np.mean([values[MEAN] for values in others], axis=0), rtol=1e-12)
+    assert all(np.isfinite((one.task_vector_norm, one.accumulated_norm)).all() for one in stats.tensors)
+    model = open_checkpoint(tmp_path / "merged")
+    assert compare_tensors(model, model, stream.base).verdict == "same"
+
+
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+def test_a_statistic_that_is_not_finite_in_one_model_is_refused(tmp_path: Path, value: float) -> None:
+    base, others = models(2)
+    others[1][VARIANCE][4] = value
+    stream = opened(tmp_path / "models", base, others)
+    with pytest.raises(CheckpointError, match=f"c2: tensor '{VARIANCE}': 1 of 10 values are not finite"):
+        stream.merge(tmp_path, "opcm")
 
 
 @pytest.mark.parametrize("label", ["base", "c2"])

@@ -19,7 +19,7 @@ _CACHES = frozenset(
 """Buffers that earlier versions of libraries saved, and that classes of today do not have under this name any more."""
 
 _VARIANCES = frozenset({"var", "variance", "variances", "std", "stddev"})
-CLUSTER_SIZE = "cluster_size"
+COUNTS = frozenset({"cluster_size", "cluster_usage"})
 _WORD = re.compile(r"[^_]+")
 
 
@@ -77,7 +77,7 @@ def must_not_be_negative(name: str) -> bool:
     """
     last = name.rpartition(".")[2].lower()
     words = _WORD.findall(last)
-    return last == CLUSTER_SIZE or (bool(words) and words[-1] in _VARIANCES)
+    return last in COUNTS or (bool(words) and words[-1] in _VARIANCES)
 
 
 def statistics_by_name(tensors: Mapping[str, TensorInfo], names: Collection[str]) -> Iterator[str]:

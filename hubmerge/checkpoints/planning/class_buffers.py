@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from hubmerge.checkpoints.matching.buffers import (
-    CLUSTER_SIZE,
+    COUNTS,
     VARIANCE,
     Buffers,
     must_not_be_negative,
@@ -53,7 +53,7 @@ def buffers_of_class(
 def _buffers(statistics: frozenset[str], computed: frozenset[str], rest: Iterable[str], source: str) -> Buffers:
     """Return buffers with their variances; `rest` are tensors that the class does not have."""
     variances = set(filter(must_not_be_negative, statistics))
-    variances.update(name for name in rest if name.rpartition(".")[2] in (VARIANCE, CLUSTER_SIZE))
+    variances.update(name for name in rest if name.rpartition(".")[2] in {VARIANCE, *COUNTS})
     return Buffers(statistics, computed, frozenset(variances), source, names_count=True)
 
 

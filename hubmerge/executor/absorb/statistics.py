@@ -18,7 +18,7 @@ from hubmerge.executor.reading import all_finite, not_finite
 from hubmerge.executor.state import State
 from hubmerge.executor.state_writer import AnyStateWriter
 from hubmerge.executor.stats.stats import TensorStats
-from hubmerge.linalg import SKETCH_SIZE, cast_once, frobenius_norm
+from hubmerge.linalg import SKETCH_SIZE, cast_once, difference, frobenius_norm
 from hubmerge.methods import Method
 
 SUM_OF_WEIGHTS = "statistic_weight"
@@ -56,16 +56,16 @@ class AveragedTensor:
             CheckpointError: a value is not finite, or negative where it must not be.
         """
         name = self._tensor.name
-        base = self._values(self._base)
+        base = self._values(self._base, None)
         mean, total = self._before(base)
         results = []
         for one, method in zip(inputs, methods, strict=True):
-            values = self._values(one.checkpoint)
+            values = self._values(one.checkpoint, base)
             weight = method.statistic_weight(one.parameters_for(name))
             if weight > 0.0:
                 total += weight
-                mean = torch.lerp(mean, values, weight / total)
-            results.append(self._result(values - base, mean - base))
+                mean = _moved(mean, values, weight / total)
+            results.append(self._result(difference(values, base), difference(mean, base)))
         writer.write(name, mean)
         writer.write_part(part_key(SUM_OF_WEIGHTS, name), torch.tensor(total, dtype=torch.float64))
         return results
@@ -77,12 +77,14 @@ class AveragedTensor:
         total = self._previous.read_part(part_key(SUM_OF_WEIGHTS, self._tensor.name))
         return self._previous.read(self._tensor.name).cpu(), 0.0 if total is None else float(total)
 
-    def _values(self, checkpoint: Checkpoint) -> torch.Tensor:
+    def _values(self, checkpoint: Checkpoint, base: torch.Tensor | None) -> torch.Tensor:
+        """Return the values of a model. A limit that is infinite in the base model may be so in a checkpoint."""
         name = self._tensor.name
         stored = checkpoint.read(name)
         rounded = stored if self._input_dtype is None else cast_once(stored, self._input_dtype)
         values = rounded.to(torch.float64)
-        if not all_finite(values):
+        kept = values if base is None else base
+        if not all_finite(torch.where(kept.isinf() & (values == kept), 0.0, values)):
             raise not_finite(self._base, checkpoint, name, self._input_dtype)
         if self._tensor.never_negative and bool((values < 0.0).any()):
             raise CheckpointError(
@@ -96,8 +98,20 @@ class AveragedTensor:
         stats = TensorStats(
             name=self._tensor.name,
             action=AVERAGE,
-            task_vector_norm=frobenius_norm(task_vector),
-            accumulated_norm=frobenius_norm(change),
+            task_vector_norm=_finite_norm(task_vector),
+            accumulated_norm=_finite_norm(change),
         )
         nothing = sketch_row(0.0, torch.zeros(SKETCH_SIZE, dtype=torch.float32))
         return TensorStep(stats, nothing if self._sketches else torch.empty(0))
+
+
+def _finite_norm(tensor: torch.Tensor) -> float:
+    return frobenius_norm(torch.where(tensor.isfinite(), tensor, 0.0))
+
+
+def _moved(mean: torch.Tensor, values: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the mean with more values, which are this share of all; a limit that is infinite in one model stays so."""
+    if share == 1.0:
+        return values
+    finite = torch.lerp(mean, values, share)
+    return torch.where(mean.isinf(), mean, torch.where(values.isinf(), values, finite))
