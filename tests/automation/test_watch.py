@@ -25,6 +25,7 @@ from hubmerge.support.progress import SilentProgress
 from tests.automation.conftest import Sources
 
 SECRET = "a-secret-of-the-tests"
+STOPPING = "stopping after the current tensor; press again to stop now\n"
 Start = Callable[..., "Watching"]
 
 
@@ -187,7 +188,7 @@ def test_a_webhook_starts_a_run(sources: Sources, start: Start, tmp_path: Path) 
     assert check["steps"] == 1, check
     assert sources.tags() == ["step-01", "step-02"]
     status, errors = watching.stop()
-    assert (status, errors) == (0, "")
+    assert (status, errors) == (0, STOPPING)
     assert watching.checks() == 0, "five messages are one look"
     assert SECRET not in json.dumps(check)
 
@@ -198,7 +199,7 @@ def test_a_watcher_checks_again_and_stops_at_once(sources: Sources, start: Start
     assert watching.next("check")["steps"] == 1
     assert watching.next("check")["told"] == "nothing changed"
     assert watching.next("check")["told"] == "nothing changed"
-    assert watching.stop() == (0, "")
+    assert watching.stop() == (0, STOPPING)
     watching.next("stopped")
 
 

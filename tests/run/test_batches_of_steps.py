@@ -84,7 +84,7 @@ def test_extended_stream_equals_one_merged_at_once(stage: Stage, hubmerge: Comma
             recipe = stage.write(tmp_path, stage.recipe(None, evaluate=None, entries=tuple(stage.towers)[:length]))
             status, _, errors = hubmerge("run", recipe, "--work-dir", work, "--out", out)
             assert status == 0, errors
-        [state] = work.glob("*/states/*")
+        [state] = (path for path in work.glob("*/states/*") if path.is_dir())
         outs.append([(out / MERGED).read_bytes(), *(path.read_bytes() for path in sorted(state.glob("*.safetensors")))])
     assert outs[1] == outs[0]
     assert outs[2] == outs[0]
@@ -102,11 +102,8 @@ def test_last_published_step_can_be_verified(
     assert status == 0, errors
     assert ("steps 1-3: merge" in output, "steps 1-2: merge" in output) == (state == "none", state == "last")
     status, output, errors = hubmerge("verify", repo)
-    if state == "last":
-        assert status == 0, output + errors
-        assert "recomputed: the same bytes" in output
-    else:
-        assert "step 3 cannot be recomputed: the state after step 2 is not published" in output
+    assert status == 0, output + errors
+    assert "recomputed: the same bytes" in output
 
 
 def test_downloaded_checkpoints_are_merged_one_by_one(
