@@ -29,7 +29,7 @@ DECAY = 4.0
 
 @dataclass(frozen=True)
 class Size:
-    """What a tower looks like; names are those of the CLIP family."""
+    """Sizes of a tower; names are those of the CLIP family."""
 
     width: int
     layers: int

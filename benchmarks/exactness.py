@@ -1,4 +1,4 @@
-"""How far hubmerge's accumulated delta is from that of the literal form, step by step, on full-size weight matrices.
+"""Distance of hubmerge's accumulated delta from that of the literal form, step by step, on full-size weight matrices.
 
     python benchmarks/exactness.py --folder ~/.cache/hubmerge/benchmarks --layers 0 5 11
 

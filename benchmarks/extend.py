@@ -1,4 +1,4 @@
-"""What it costs to add one more model to a stream, on a machine that has nothing but the recipe.
+"""Cost of adding one more model to a stream, on a machine that has nothing but the recipe.
 
 Publishes a stream of small models to an embedded Hub, and at each length given adds one model from an empty cache and
 an empty work folder. Prints what was fetched of models, and the CPU seconds of the run; the state, whose size does not

@@ -1,4 +1,4 @@
-"""How time and memory of `hubmerge run` grow with the stream and with the model.
+"""Growth of time and memory of `hubmerge run` with the stream and with the model.
 
     python benchmarks/growth.py --folder ~/.cache/hubmerge/benchmarks --models 2 4 8 16 32
     python benchmarks/growth.py --folder ... --models 2 --sizes b32 b16 l14 h14

@@ -1,4 +1,4 @@
-"""What a whole process costs: CPU seconds of user and system, wall seconds, highest resident memory.
+"""Cost of a whole process: CPU seconds of user and system, wall seconds, highest resident memory.
 
 Nothing heavy is imported here: on Linux a child's highest memory begins with what its parent had.
 """

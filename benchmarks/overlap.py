@@ -1,4 +1,4 @@
-"""How well a run hides its stages behind each other, on an embedded Hub that lets 20 MB/s through.
+"""Overlap of the stages of a run, on an embedded Hub that lets 20 MB/s through.
 
 Prints the seconds of each stage alone (fetching all checkpoints, merging from local folders, uploading every step), and
 of a whole run of the same stream:

@@ -42,7 +42,7 @@ from tests.reliability.run_launcher import RunLauncher
 ENTRIES = 3
 REQUESTS_THAT_FAIL = 0.1
 LONGEST_CASE_SECONDS = 900
-"""What takes longer counts as a hang, and ends the program."""
+"""Seconds after which a run counts as hung; the program then ends."""
 
 
 @dataclass

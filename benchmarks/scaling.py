@@ -1,4 +1,4 @@
-"""What a step costs: bytes and FLOP for models of several sizes, and how fast this machine does them.
+"""Cost of a step: bytes and FLOP for models of several sizes, and the time on this machine.
 
     python benchmarks/scaling.py                     the table of docs/scaling.md, from the shapes of the models
     python benchmarks/scaling.py --rates             seconds and FLOP/s of one update, by shape, on the CPU

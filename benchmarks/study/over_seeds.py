@@ -5,7 +5,7 @@
 Each row: the mean over the orders for each seed; then, over all seeds, the mean and two spreads: the standard deviation
 over the orders of one seed (root mean square of those of the seeds), and the standard deviation of the seeds' means.
 Seeds differ in how hard their tasks are; so the last column but one compares with the first method seed by seed: the
-mean difference and its standard deviation over the seeds. Only what every file has is told.
+mean difference and its standard deviation over the seeds. Only cells that every file has are printed.
 """
 
 from __future__ import annotations

@@ -35,13 +35,11 @@ def merge_state_dicts(
             variances of batch normalization, are averaged whatever the method.
         method: the name of a merge method, or an object of a class derived from `hubmerge.Method`.
         parameters: parameters of the method.
-        config: config.json of the base model, from which transformers knows its linear layers and its buffers. Without
-            it, a 2-D tensor named `*.weight` counts as a weight matrix unless its name is that of an embedding, and
-            `running_mean` and `running_var` of one module as statistics.
+        config: config.json of the base model, which names its linear layers and buffers. Without it, a 2-D `*.weight`
+            is a weight matrix unless it is named as an embedding; `running_mean` and `running_var` are statistics.
 
     Returns:
-        All tensors of `base`, in its order, dtypes and devices; merged where the models have them. No memory is
-        shared with the arguments.
+        All tensors of `base`, in its order, dtypes and devices. No memory is shared with the arguments.
 
     Raises:
         CheckpointError: names or shapes do not fit together, or a value is not finite.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,21 +51,12 @@ def load_rows(
     if local:
         path = str(Path(path).expanduser())
     _check_folder(path, subject, local=local)
-    if not local:
-        remove_unfinished_downloads(path, "dataset")
-        if commit is not None:
-            set_aside_damaged_files(path, commit, "dataset")
-    options = _local_options(commit) if local else {"revision": commit if is_commit(commit) else None}
+    options = _local_options(commit) if local else _hub_options(path, commit)
     if cache is not None:
         options = {**options, "cache_dir": str(cache)}
     try:
-        return call(
-            subject,
-            lambda: datasets.load_dataset(path, dataset.name, split=dataset.split, **options),
-            sleep=sleep,
-            repo=place.get("repo"),
-            commit=place.get("commit"),
-        )
+        rows = partial(datasets.load_dataset, path, dataset.name, split=dataset.split, **options)
+        return call(subject, rows, sleep=sleep, repo=place.get("repo"), commit=place.get("commit"))
     except MachineError:
         raise
     except HubError as error:
@@ -84,6 +76,14 @@ def _check_folder(path: str, subject: str, *, local: bool) -> None:
             hint=f"run in another folder, or write ./{path} to read the folder",
             repo=path,
         )
+
+
+def _hub_options(repo: str, commit: str | None) -> dict[str, Any]:
+    """Return options for a dataset of the Hub, after damaged files of it have been removed from the cache."""
+    remove_unfinished_downloads(repo, "dataset")
+    if commit is not None:
+        set_aside_damaged_files(repo, commit, "dataset")
+    return {"revision": commit if is_commit(commit) else None}
 
 
 def _local_options(digest: str | None) -> dict[str, Any]:

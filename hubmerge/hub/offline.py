@@ -1,4 +1,4 @@
-"""What the Hub cache has of a commit, for work without the Hub (`HF_HUB_OFFLINE=1`) and for other libraries."""
+"""Files of a commit in the Hub cache, for work without the Hub (`HF_HUB_OFFLINE=1`) and for other libraries."""
 
 from __future__ import annotations
 

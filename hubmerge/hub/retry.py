@@ -69,8 +69,6 @@ def call(
         try:
             with interrupts.publishing() if publishes else nullcontext():
                 return function()
-        except HubmergeError:
-            raise
         except Exception as error:  # libraries between this code and the Hub wrap its errors in many classes
             failure = _hub_failure(error, subject)
             wait = _wait_seconds(failure, attempt, time.monotonic() - begin)
@@ -101,6 +99,8 @@ def create_commit(repo: str, operations: Sequence[Any], title: str, **options: A
 
 def _hub_failure(error: Exception, subject: str) -> Exception:
     """Return the failure of the Hub behind an error; raise everything that is not one."""
+    if isinstance(error, HubmergeError):
+        raise error
     if (full := disk_error(error, subject)) is not None:
         raise full from error
     failure = hub_failure(error)

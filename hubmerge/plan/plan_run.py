@@ -72,14 +72,13 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
     _check_metrics(stream.recipe)
     steps = range(min(first_step, stream.length), stream.length + 1)
     headers = _read_headers(stream, steps, progress, as_weights=recorded is not None and recorded.adds_up_statistics)
-    aligned = headers.aligned
-    base, recipe = headers.base, stream.recipe
-    merge = make_plan(
-        base, list(aligned.values()), headers.rule, selection=selection_of(recipe), out_dtype=out_dtype(recipe)
-    )
+    aligned, base, recipe = headers.aligned, headers.base, stream.recipe
+    dtype = out_dtype(recipe)
+    merge = make_plan(base, list(aligned.values()), headers.rule, selection=selection_of(recipe), out_dtype=dtype)
     written, original = _written_tensors(recipe, merge, base, next(iter(aligned.values())))
     check_config(original.config, base.tensors, original.origin)
-    published = published_config(original, written.tensors, out_dtype(recipe))
+    published = published_config(original, written.tensors, dtype)
+    notes = [*_statistics_notes(headers.rule, merge), *published.notes, *_kept_modules(stream.base)]
     return RunPlan(
         stream=stream,
         first_step=first_step,
@@ -91,12 +90,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
         ignored=tuple(ignored_lines(aligned.values())),
         older_shards=recorded is not None and _uses_older_shards(recorded, written, recipe),
-        loading=(
-            *_statistics_notes(headers.rule, merge),
-            *published.notes,
-            *_kept_modules(stream.base),
-            *_check_loads(published, written, original, whole=original is base),
-        ),
+        loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
     )
 
 

@@ -22,7 +22,7 @@ _NOT_COPIED = (".safetensors", ".bin", ".index.json")
 
 @dataclass(frozen=True)
 class TargetFiles:
-    """What a run may replace in the target repo, and what it keeps of the card.
+    """Files of the target repo that a run may replace, and the parts of the card that it keeps.
 
     Attributes:
         own: the files at the head that are as hubmerge published them.

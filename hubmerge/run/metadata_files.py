@@ -78,13 +78,9 @@ def write_metadata_files(
     (folder / CARD_FILE).write_text(merged_card(generated, card, sets_license=sets_license), encoding="utf-8")
     matrix = report.accuracy_matrix()
     if matrix.steps:
-        picture = accuracy_picture(
-            matrix,
-            base=report.main_scores(report.base_scores),
-            own=report.main_scores(report.own_scores),
-            names={step.step: step.name for step in report.steps},
-        )
-        (folder / PICTURE_FILE).write_bytes(picture)
+        base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
+        names = {step.step: step.name for step in report.steps}
+        (folder / PICTURE_FILE).write_bytes(accuracy_picture(matrix, base=base, own=own, names=names))
     (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8")
     (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
     report = replace(report, all_files=list_step_files(folder))

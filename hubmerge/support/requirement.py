@@ -1,4 +1,4 @@
-"""Where the installed hubmerge comes from, as a requirement that pip can install elsewhere."""
+"""Origin of the installed hubmerge, as a requirement that pip can install elsewhere."""
 
 from __future__ import annotations
 

@@ -156,9 +156,8 @@ def recompute_step(
         return None
     fetch_checked(stream.base, progress)
     check_datasets(stream, progress)
-    context = RunContext(
-        stream, plan, fetch_folder(stream.base, auxiliary=True), work / "cache", progress, fresh_datasets=True
-    )
+    base = fetch_folder(stream.base, auxiliary=True)
+    context = RunContext(stream, plan, base, work / "cache", progress, fresh_datasets=True)
     chain = Chain(published, context, work)
     for step in range(plan.first_step, published.step):
         batch = yield from chain.merge(step)

@@ -1,4 +1,4 @@
-"""What is refused, with which words, and what the dtypes of a recipe mean."""
+"""Inputs that are refused, with their messages, and the dtypes of a recipe."""
 
 from __future__ import annotations
 

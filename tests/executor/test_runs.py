@@ -1,4 +1,4 @@
-"""What must not change a result: threads, shards, interruptions, the order in which tensors are worked on."""
+"""Results do not depend on threads, shards, interruptions, or the order of the tensors."""
 
 from __future__ import annotations
 

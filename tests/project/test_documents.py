@@ -1,4 +1,4 @@
-"""What README, CONTRIBUTING and the pages under docs/ show is true: recipes check, commands parse, code is the code."""
+"""README, CONTRIBUTING and the pages under docs/ are true: recipes check, commands parse, code is the code."""
 
 from __future__ import annotations
 

@@ -62,9 +62,8 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
     if isinstance(found, UnknownClass):
         return _rule_by_name(by_name, tensors, found.reason)
     in_model = {found.own_names.get(name, name): name for name in shapes}
-    renamings = best_renamings(found.shapes, {own: shapes[name] for own, name in in_model.items()})
-    renaming = renamings[0]
-    if len(renamings) > 1:
+    renaming, *ambiguous = best_renamings(found.shapes, {own: shapes[name] for own, name in in_model.items()})
+    if ambiguous:
         return _rule_by_name(by_name, tensors, f"the names of {found.name} match in more than one way")
 
     def in_file(name: str) -> str | None:
@@ -82,12 +81,15 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
     unknown = set(shapes) - set(places.values()) - buffers.statistics - buffers.computed
     matrices = {name for own in found.matrices if (name := in_file(own)) and len(shapes[name]) in (2, 3)}
     heads = {name for own in found.heads if (name := in_file(own)) is not None}
-    description = f"Weight matrices: the linear layers of {found.name}"
-    if unknown:
-        description += f"; of {len(unknown)} of {len(shapes)} tensors that it does not have, {DESCRIPTION}"
     ties = {name_of(alias): name_of(owner) for alias, owner in found.ties.items()}
-    by_class = frozenset(matrices | unknown & by_name)
-    return MatrixRule(by_class, f"{description}.", ties, frozenset(heads), frozenset(unknown), buffers=buffers)
+    matrices |= unknown & by_name
+    description = _description(found.name, len(unknown), len(shapes))
+    return MatrixRule(frozenset(matrices), description, ties, frozenset(heads), frozenset(unknown), buffers=buffers)
+
+
+def _description(class_name: str, unknown: int, total: int) -> str:
+    by_name = f"; of {unknown} of {total} tensors that it does not have, {DESCRIPTION}" if unknown else ""
+    return f"Weight matrices: the linear layers of {class_name}{by_name}."
 
 
 def _rule_by_name(by_name: set[str], tensors: Mapping[str, TensorInfo], reason: str) -> MatrixRule:
