@@ -70,6 +70,7 @@ class Checkpoint:
         label: its name in messages: a path, or `repo@commit`.
         tensors: the tensors by name.
         config: the content of its config.json; empty if there is none.
+        notes: what is unusual about its files, one sentence each.
     """
 
     def __init__(
@@ -78,11 +79,14 @@ class Checkpoint:
         tensors: Mapping[str, TensorInfo],
         config: Mapping[str, Any],
         sources: Mapping[str, TensorSource],
+        *,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.origin = origin
         self.label = origin.label
         self.tensors = dict(tensors)
         self.config = dict(config)
+        self.notes = notes
         self._sources = dict(sources)
 
     def read(self, name: str) -> torch.Tensor:

@@ -13,10 +13,10 @@ from hubmerge.checkpoints.formats.layout import (
     INDEX_FILE,
     SAFETENSORS,
     SINGLE_FILE,
-    check_against_index,
     find_weights,
     read_index,
     read_json_object,
+    read_shards,
 )
 from hubmerge.checkpoints.formats.partial_file import FetchBytes
 from hubmerge.checkpoints.formats.weight_file import open_weight_file
@@ -45,7 +45,7 @@ def open_checkpoint(folder: Path, origin: Origin | str | None = None, *, fetch: 
     origin = Origin(str(folder), folder=folder) if origin is None else Origin.of(origin)
     if not folder.is_dir():
         raise origin.error("not a folder", hint="name a folder with config.json and weights")
-    weights = find_weights({path.name for path in folder.iterdir()}, origin)
+    weights = find_weights(_file_names(folder), origin)
     weight_map: dict[str, str] | None = None
     files = [weights.single] if weights.single is not None else []
     if weights.index is not None:
@@ -59,7 +59,8 @@ def open_checkpoint(folder: Path, origin: Origin | str | None = None, *, fetch: 
     in_files: dict[str, Mapping[str, TensorInfo]] = {}
     for file in files:
         sources[file], in_files[file] = open_weight_file(folder / file, origin.in_file(file), fetch=fetch)
-    return Checkpoint(origin, _all_tensors(weight_map, in_files, origin), _config(folder, origin), sources)
+    tensors, notes = _all_tensors(weight_map, in_files, origin)
+    return Checkpoint(origin, tensors, _config(folder, origin), sources, notes=notes)
 
 
 def open_headers(
@@ -96,7 +97,8 @@ def open_headers(
         )
     in_files = {file: _header(headers[file], sizes.get(file), origin.in_file(file)).tensors for file in sorted(files)}
     sources = {file: HeaderOnly(origin) for file in in_files}
-    return Checkpoint(origin, _all_tensors(weight_map, in_files, origin), config, sources)
+    tensors, notes = _all_tensors(weight_map, in_files, origin)
+    return Checkpoint(origin, tensors, config, sources, notes=notes)
 
 
 def _missing_shards(missing: Sequence[str], count: int, origin: Origin, hint: str) -> CheckpointError:
@@ -113,15 +115,24 @@ def _header(header: bytes | Mapping[str, Any], size: int | None, origin: Origin)
 
 def _all_tensors(
     weight_map: Mapping[str, str] | None, in_files: Mapping[str, Mapping[str, TensorInfo]], origin: Origin
-) -> dict[str, TensorInfo]:
-    if weight_map is not None:
-        check_against_index(weight_map, in_files, origin)
-    elif len(in_files) > 1:
+) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
+    """Return all tensors, and notes on an index that does not list them as they are."""
+    if weight_map is None and len(in_files) > 1:
         raise origin.error(f"{len(in_files)} weight files and no index", hint="save the model with save_pretrained()")
-    tensors = {name: info for infos in in_files.values() for name, info in infos.items()}
+    tensors, notes = read_shards(weight_map or {}, in_files, origin)
     if not tensors:
         raise origin.error("the weight files contain no tensors", hint="save the model with save_pretrained()")
-    return tensors
+    return tensors, notes if weight_map is not None else ()
+
+
+def _file_names(folder: Path) -> set[str]:
+    """Return the names in a folder, and the files in its folders."""
+    names = set()
+    for path in folder.iterdir():
+        names.add(path.name)
+        if path.is_dir() and not path.name.startswith("."):
+            names |= {f"{path.name}/{inside.name}" for inside in path.iterdir()}
+    return names
 
 
 def _config(folder: Path, origin: Origin) -> dict[str, Any]:

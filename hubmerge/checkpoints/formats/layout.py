@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.support.paths import is_inside
@@ -26,7 +26,13 @@ _SUFFIX = {SAFETENSORS: ".safetensors", PICKLE: ".bin"}
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".npz")
 _SHARD = re.compile(r"(?:model|pytorch_model)-\d+-of-\d+\.(?:safetensors|bin)")
 _VARIANT = re.compile(r"(?:model|pytorch_model)\.([\w-]+)(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
+_PIPELINE = "model_index.json"
+_MAIN_MODELS = ("transformer", "unet", "prior")
+"""Folders of diffusers pipelines with the model that is usually fine-tuned."""
+
 _MOST_SHOWN_FILES = 8
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -78,10 +84,24 @@ def find_weights(names: Collection[str], origin: Origin) -> WeightFiles:
     found = sorted(names, key=lambda name: (not name.endswith(_WEIGHTS), "/" in name, name))
     found = [name for name in found if name.endswith(_WEIGHTS) or not ("/" in name or name.startswith("."))]
     listing = listed(found, _MOST_SHOWN_FILES) or "nothing"
+    pipeline = _model_folders(found) if _PIPELINE in names else []
+    if pipeline:
+        raise origin.error(
+            f"a pipeline of diffusers ({_PIPELINE}), whose models are in folders: {listed(pipeline)}",
+            hint=f"append the folder of one model to the name of this one: {origin.label.partition('@')[0]}/"
+            f"{pipeline[0]}",
+        )
     raise origin.error(
         f"no weights: expected {' or '.join([*_SINGLE, *_INDEX])}, found {listing}",
         hint=_way_to_weights(found),
     )
+
+
+def _model_folders(found: Sequence[str]) -> list[str]:
+    """Return the folders with weights, those of usual main models first."""
+    folders = {name.partition("/")[0] for name in found if "/" in name and name.endswith(_WEIGHTS)}
+    main = [folder for folder in _MAIN_MODELS if folder in folders]
+    return [*main, *sorted(folders.difference(main))]
 
 
 def _way_to_weights(found: Sequence[str]) -> str:
@@ -144,25 +164,51 @@ def read_json_object(text: bytes, origin: Origin) -> dict[str, Any]:
     return value
 
 
-def check_against_index(weight_map: Mapping[str, str], in_files: Mapping[str, Collection[str]], origin: Origin) -> None:
-    """Check that the index lists every tensor for the file that contains it.
+def read_shards(
+    weight_map: Mapping[str, str], in_files: Mapping[str, Mapping[str, T]], origin: Origin
+) -> tuple[dict[str, T], tuple[str, ...]]:
+    """Return the tensors of all shards as transformers reads them, and notes on what the index does not say.
+
+    transformers takes the files from the index, and from each file all tensors, in the order of the file names. Of a
+    tensor in two shards it reads the one in the last shard.
 
     Args:
         weight_map: the file of each tensor, from the index.
-        in_files: the names of the tensors in each file.
+        in_files: the tensors in each file.
         origin: the checkpoint.
 
     Raises:
-        CheckpointError: a tensor is not in its file, or is in a file for which the index does not list it.
+        CheckpointError: a tensor in the index is in none of the files.
     """
-    hint = "the index belongs to other shards: fetch all files again from one revision"
+    tensors: dict[str, T] = {}
+    places: dict[str, list[str]] = {}
+    for file in sorted(in_files):
+        tensors.update(in_files[file])
+        for name in in_files[file]:
+            places.setdefault(name, []).append(file)
     for name, file in weight_map.items():
-        if name not in in_files[file]:
-            raise origin.error(f"tensor {name!r} is not in {file}, where the index lists it", hint=hint, tensor=name)
-    for file, names in in_files.items():
-        for name in names:
-            if weight_map.get(name) != file:
-                place = (
-                    f"the index lists it for {weight_map[name]}" if name in weight_map else "not listed in the index"
-                )
-                raise origin.error(f"tensor {name!r} is in {file}, but {place}", hint=hint, tensor=name)
+        if name not in tensors:
+            raise origin.error(
+                f"tensor {name!r} is not in {file}, where the index lists it, nor in another shard",
+                hint="the index belongs to other shards: fetch all files again from one revision",
+                tensor=name,
+            )
+    notes = []
+    several = [name for name, files in places.items() if len(files) > 1]
+    unlisted = [name for name in places if name not in weight_map]
+    elsewhere = [name for name, files in places.items() if name in weight_map and weight_map[name] not in files]
+    if several:
+        last = places[several[0]][-1]
+        notes.append(f"{_some(several)} in more than one shard: read from the last one ({last}), as in transformers")
+    if unlisted:
+        notes.append(f"{_some(unlisted)} not in the index: read from {places[unlisted[0]][-1]}, as in transformers")
+    if elsewhere:
+        found, listed_for = places[elsewhere[0]][-1], weight_map[elsewhere[0]]
+        notes.append(f"{_some(elsewhere)} in {found}, not in {listed_for}: read from there, as in transformers")
+    return tensors, tuple(f"{origin}: {note}" for note in notes)
+
+
+def _some(names: Sequence[str]) -> str:
+    """Return the subject of a sentence with its verb: "tensors 'a' and 2 more are"."""
+    more = len(names) - 1
+    return f"tensors {names[0]!r} and {more} more are" if more else f"tensor {names[0]!r} is"
