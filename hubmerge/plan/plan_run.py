@@ -78,7 +78,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
     written, original = _written_tensors(recipe, merge, base, next(iter(aligned.values())))
     check_config(original.config, base.tensors, original.origin)
     published = published_config(original, written.tensors, dtype)
-    notes = [*_statistics_notes(headers.rule, merge), *published.notes, *_kept_modules(stream.base)]
+    notes = [*headers.notes, *_statistics_notes(headers.rule, merge), *published.notes, *_kept_modules(stream.base)]
     return RunPlan(
         stream=stream,
         first_step=first_step,
@@ -90,7 +90,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
         ignored=tuple(ignored_lines(aligned.values())),
         older_shards=recorded is not None and _uses_older_shards(recorded, written, recipe),
-        loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
+        loading=(*headers.notes, *notes, *_check_loads(published, written, original, whole=original is base)),
     )
 
 
@@ -123,6 +123,11 @@ class _Headers:
     rule: MatrixRule
     aligned: Mapping[int, AlignedCheckpoint]
     sources: Mapping[int, Source]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about unusual files of the checkpoints."""
+        return [note for checkpoint in (self.base, *self.aligned.values()) for note in checkpoint.notes]
 
 
 def _read_headers(stream: Stream, steps: range, progress: Progress, *, as_weights: bool) -> _Headers:

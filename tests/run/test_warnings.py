@@ -109,3 +109,20 @@ def test_plan_names_a_layout_that_both_versions_read(hubmerge: Command, tmp_path
     status, text, errors = hubmerge("plan", write(tmp_path, base, near))
     assert status == 0, errors
     assert "layout   CLIPModel, named as in the base model's files (logit_scale, ...), float32" in text.splitlines()
+
+
+def test_plan_names_a_tensor_in_two_shards(hubmerge: Command, tmp_path: Path) -> None:
+    base, near = save(make(FAMILY), tmp_path / "base"), save(tuned(FAMILY, 1), tmp_path / "tuned")
+    values = load_file(near / "model.safetensors")
+    (near / "model.safetensors").unlink()
+    twice = next(iter(values))
+    shards = {"model-00001-of-00002.safetensors": {twice: values[twice]}, "model-00002-of-00002.safetensors": values}
+    for file, tensors in shards.items():
+        save_file(tensors, near / file, {"format": "pt"})
+    weight_map = dict.fromkeys(values, "model-00002-of-00002.safetensors")
+    (near / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": {**weight_map, twice: "model-00001-of-00002.safetensors"}})
+    )
+    status, text, errors = hubmerge("plan", write(tmp_path, base, near))
+    assert status == 0, errors
+    assert f"tensor {twice!r} is in more than one shard: read from the last one" in " ".join(text.split())
