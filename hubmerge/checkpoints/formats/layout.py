@@ -193,6 +193,11 @@ def read_shards(
                 hint="the index belongs to other shards: fetch all files again from one revision",
                 tensor=name,
             )
+    return tensors, tuple(f"{origin}: {note}" for note in _shard_notes(weight_map, places))
+
+
+def _shard_notes(weight_map: Mapping[str, str], places: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the differences between an index and the shards that contain each tensor."""
     notes = []
     several = [name for name, files in places.items() if len(files) > 1]
     unlisted = [name for name in places if name not in weight_map]
@@ -205,7 +210,7 @@ def read_shards(
     if elsewhere:
         found, listed_for = places[elsewhere[0]][-1], weight_map[elsewhere[0]]
         notes.append(f"{_some(elsewhere)} in {found}, not in {listed_for}: read from there, as in transformers")
-    return tensors, tuple(f"{origin}: {note}" for note in notes)
+    return notes
 
 
 def _some(names: Sequence[str]) -> str:
