@@ -90,7 +90,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
         ignored=tuple(ignored_lines(aligned.values())),
         older_shards=recorded is not None and _uses_older_shards(recorded, written, recipe),
-        loading=(*headers.notes, *notes, *_check_loads(published, written, original, whole=original is base)),
+        loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
     )
 
 
