@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from hubmerge.support.progress import Advance, Progress, SilentProgress
-from hubmerge.support.redaction import for_json, for_terminal, without_token, without_tokens
+from hubmerge.support.redaction import for_json, shown, without_tokens
 
 if TYPE_CHECKING:
     from hubmerge.api.launched import Processes
@@ -95,7 +95,7 @@ def print_error(error: HubmergeError, *, as_json: bool) -> int:
         fields = {key: without_tokens(value) for key, value in error.to_dict().items()}
         print(json.dumps({"event": "error", **fields}), flush=True)
     else:
-        print(f"hubmerge: {for_terminal(without_token(error.message))}", file=sys.stderr)
+        print(f"hubmerge: {shown(error.message)}", file=sys.stderr)
         if error.hint:
-            print(f"  hint: {for_terminal(without_token(error.hint))}", file=sys.stderr)
+            print(f"  hint: {shown(error.hint)}", file=sys.stderr)
     return error.exit_code

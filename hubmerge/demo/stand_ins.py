@@ -19,7 +19,8 @@ from urllib.parse import urlsplit
 
 from hubmerge.demo.stream import DemoRepo
 from hubmerge.errors import HubError, HubmergeError
-from merge_recipes import Recipe, RecipeError, Task, load_recipe
+from hubmerge.support.redaction import shown
+from merge_recipes import Recipe, Task, load_recipe
 
 PUBLIC_HUBS = ("huggingface.co", "hf.co")
 SEED = 0
@@ -124,11 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         recipes = [load_recipe(path).recipe for path in options.recipe]
         count = push_stand_ins(recipes, full=options.full, images=options.images, rows=options.rows)
-    except RecipeError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
     except HubmergeError as error:
-        print(f"{error.message}\n  hint: {error.hint}" if error.hint else error.message, file=sys.stderr)
+        print(shown(str(error)), file=sys.stderr)
         return error.exit_code
     print(f"{count} repos stand in for {len(recipes)} recipes on {os.environ['HF_ENDPOINT']}")
     return 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -18,7 +17,7 @@ from hubmerge.hub.client import api
 from hubmerge.hub.retry import call
 from hubmerge.support import interrupts
 from hubmerge.support.damage import SUFFIX, set_aside, set_aside_files_among
-from hubmerge.support.hashing import file_digest, git_blob_digest
+from hubmerge.support.hashing import Algorithm, file_digest, git_blob_digest, read_digest
 
 Kind = Literal["model", "dataset"]
 
@@ -128,16 +127,13 @@ def check_blob(path: Path, listed: str) -> bool:
         path: the file.
         listed: the digest, as `RemoteFile.digest`.
     """
-    size = path.stat().st_size
-    digest = (
-        hashlib.sha256() if len(listed) == _SHA256_LENGTH else hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-    )
-    buffer = memoryview(bytearray(1 << 18))
-    with path.open("rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            interrupts.check()
-            digest.update(buffer[:count])
-    return digest.hexdigest() == listed
+    algorithm: Algorithm = "sha256" if is_sha256(listed) else "sha1"
+    return read_digest(path, path.stat().st_size, algorithm) == listed
+
+
+def is_sha256(digest: str) -> bool:
+    """Return True for a SHA-256, which the Hub lists for large files, False for git's SHA-1 of a small one."""
+    return len(digest) == _SHA256_LENGTH
 
 
 def check_cached_files(kind: Kind, repo: str, commit: str) -> tuple[str, ...]:
@@ -156,10 +152,10 @@ def check_cached_files(kind: Kind, repo: str, commit: str) -> tuple[str, ...]:
     Raises:
         HubError: the Hub refuses, or it sends other content than it lists.
     """
-    folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=kind) / "snapshots" / commit
+    folder = snapshot_folder(repo, commit, kind)
     if not folder.is_dir():
         return ()
-    listed = _listing(kind, repo, commit)
+    listed = {path: RemoteFile.of(entry) for path, entry in list_entries(repo, commit, kind).items()}
     damaged = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != SUFFIX):
         name = path.relative_to(folder).as_posix()
@@ -174,19 +170,32 @@ def check_cached_files(kind: Kind, repo: str, commit: str) -> tuple[str, ...]:
     return tuple(damaged)
 
 
-def _listing(kind: Kind, repo: str, commit: str) -> dict[str, RemoteFile]:
-    def entries() -> list[Any]:
-        return list(api().list_repo_tree(repo, revision=commit, recursive=True, repo_type=kind))
+def list_entries(repo: str, commit: str, kind: Kind = "model") -> dict[str, Any]:
+    """Return the entry of each file of a repo at a commit, as the Hub lists it.
 
-    found = call(f"files of {kind} {repo} at {commit}", entries, repo=repo, commit=commit)
-    return {entry.path: RemoteFile.of(entry) for entry in found if hasattr(entry, "size")}
+    Raises:
+        HubError: the Hub refuses or does not respond.
+    """
+    entries = call(
+        f"files of {kind} {repo} at {commit}",
+        lambda: list(api().list_repo_tree(repo, revision=commit, recursive=True, repo_type=kind)),
+        repo=repo,
+        commit=commit,
+    )
+    return {entry.path: entry for entry in entries if hasattr(entry, "size")}
+
+
+def snapshot_folder(repo: str, commit: str, kind: Kind) -> Path:
+    """Return the folder of a commit in the Hub cache."""
+    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=kind) / "snapshots" / commit
 
 
 def _cache_folders(repo: str, commit: str, file: RemoteFile, kind: Kind) -> Iterator[Path]:
     """Yield the folders of the Hub cache that a file needs, from the outside in."""
-    cache, name = Path(constants.HF_HUB_CACHE), repo_folder_name(repo_id=repo, repo_type=kind)
-    snapshot = cache / name / "snapshots" / commit
-    yield from (cache / ".locks", cache / ".locks" / name, cache / name, cache / name / "blobs", snapshot.parent)
+    snapshot = snapshot_folder(repo, commit, kind)
+    root = snapshot.parents[1]
+    locks = root.parent / ".locks"
+    yield from (locks, locks / root.name, root, root / "blobs", snapshot.parent)
     yield snapshot
     for parent in reversed(Path(file.path).parents[:-1]):
         yield snapshot / parent

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 from huggingface_hub import constants
-from huggingface_hub.file_download import repo_folder_name
 
 from hubmerge.errors import HubError
-from hubmerge.hub.checked_files import Kind, RemoteFile, difference, stored_file
+from hubmerge.hub.checked_files import Kind, RemoteFile, difference, snapshot_folder, stored_file
 from hubmerge.support.damage import set_aside
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -34,7 +33,7 @@ def cached_files(repo: str, commit: str, subfolder: str = "") -> tuple[RemoteFil
     Raises:
         HubError: the cache has no file of the commit.
     """
-    snapshot = _snapshot(repo, commit, "model")
+    snapshot = snapshot_folder(repo, commit, "model")
     paths = _files_below(snapshot / subfolder)
     if not paths:
         raise HubError(
@@ -51,15 +50,11 @@ def set_aside_damaged_files(repo: str, commit: str, kind: Kind) -> None:
 
     A library that reads the cache downloads them again.
     """
-    snapshot = _snapshot(repo, commit, kind)
+    snapshot = snapshot_folder(repo, commit, kind)
     for path in _files_below(snapshot):
         problem = difference(path, _cached_file(path, path.relative_to(snapshot).as_posix()))
         if problem is not None:
             set_aside(stored_file(path), problem)
-
-
-def _snapshot(repo: str, commit: str, kind: Kind) -> Path:
-    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=kind) / "snapshots" / commit
 
 
 def _files_below(folder: Path) -> list[Path]:

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
-
-from hubmerge.hub.client import api
-from hubmerge.hub.publish import Target, file_digests, read_bytes
-from hubmerge.hub.retry import call
+from hubmerge.hub.checked_files import list_entries
+from hubmerge.hub.publish import Target
+from hubmerge.hub.published import entry_digests, has_content
 from hubmerge.report.report import RunReport
 from hubmerge.support.names import LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, step_tag
-
-_SHA256_DIGITS = 64
 
 
 def own_files(target: Target) -> frozenset[str]:
@@ -27,9 +23,7 @@ def own_files(target: Target) -> frozenset[str]:
         return frozenset({REPORT_FILE, *same})
     tagged = target.tags.get(step_tag(report.steps[-1].step)) if report.steps else None
     if tagged is not None:
-        entries = call(f"files of {target.repo}", lambda: list(api().list_repo_tree(target.repo, revision=tagged,
-                       recursive=True)), repo=target.repo, commit=tagged)  # fmt: skip
-        earlier = file_digests(entries)
+        earlier = entry_digests(list_entries(target.repo, tagged))
         return frozenset(path for path, digest in target.digests.items() if earlier.get(path) == digest)
     weights = report.steps[-1].files if report.steps else {}
     same = {path for path, digest in weights.items() if target.digests.get(path) == digest}
@@ -38,7 +32,6 @@ def own_files(target: Target) -> frozenset[str]:
 
 def _has_content(target: Target, path: str, sha256: str) -> bool:
     digest = target.digests.get(path)
-    if digest is None or target.head is None or len(digest) == _SHA256_DIGITS:
-        return digest == sha256
-    # Of small files the Hub lists git's digest only.
-    return hashlib.sha256(read_bytes(target.repo, target.head, path)).hexdigest() == sha256
+    if digest is None or target.head is None:
+        return False
+    return has_content(target.repo, target.head, path, digest, sha256)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,11 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from hubmerge.errors import HubError, TargetError, TargetMovedError
+from hubmerge.hub.checked_files import list_entries
 from hubmerge.hub.client import api, endpoint, has_token
 from hubmerge.hub.failures import TransientError, is_anonymous, status_of
 from hubmerge.hub.fetch import download, list_files, read_checked, remove_unfinished_downloads
+from hubmerge.hub.published import entry_digests
 from hubmerge.hub.retry import call, create_commit
 from hubmerge.support.names import CARD_FILE, GIT_ATTRIBUTES, LOCK_FILE, REPORT_FILE, step_tag
 from hubmerge.support.paths import is_inside
@@ -71,7 +72,7 @@ def read_target(repo: str) -> Target:
     commit = call(subject, lambda: _head(repo), repo=repo)
     if commit is None:
         return Target(repo, None, frozenset(), None, None, {})
-    digests = call(f"files of {subject}", lambda: _list_files(repo, commit), repo=repo, commit=commit)
+    digests = _list_files(repo, commit)
     refs = call(f"tags of {subject}", lambda: api().list_repo_refs(repo), repo=repo)
     files, tags = frozenset(digests), {ref.name: ref.target_commit for ref in refs.tags}
     if REPORT_FILE not in files:
@@ -103,13 +104,8 @@ def _head(repo: str) -> str | None:
 
 
 def _list_files(repo: str, commit: str) -> dict[str, str]:
-    return file_digests(api().list_repo_tree(repo, revision=commit, recursive=True))
-
-
-def file_digests(entries: Iterable[Any]) -> dict[str, str]:
-    """Return the digest of each file in a listing: SHA-256 for large files, git's SHA-1 for small ones."""
-    files = [entry for entry in entries if hasattr(entry, "size") and is_inside(entry.path)]
-    return {file.path: str(file.lfs.sha256 if file.lfs is not None else file.blob_id) for file in files}
+    digests = entry_digests(list_entries(repo, commit))
+    return {path: digest for path, digest in digests.items() if is_inside(path)}
 
 
 def _card(repo: str, commit: str, files: frozenset[str]) -> str | None:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from hubmerge.errors import HubError
-from hubmerge.hub.checked_files import RemoteFile, download_checked
+from hubmerge.hub.checked_files import RemoteFile, download_checked, is_sha256, list_entries
 from hubmerge.hub.client import api
 from hubmerge.hub.fetch import download, find_commit, list_files
 from hubmerge.hub.retry import call
+from hubmerge.support.hashing import file_digest
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, RECIPE_FILE, REPORT_FILE, parse_step_tag, step_tag
 
 METADATA_FILES = (RECIPE_FILE, LOCK_FILE, REPORT_FILE, CARD_FILE)
@@ -53,7 +54,7 @@ def read_published_step(repo: str, revision: str | None) -> PublishedStep:
     if commit is None:
         raise missing_step(repo, revision, published_tags(repo))
     subject = f"{repo} at {revision}"
-    entries = call(f"files of {subject}", lambda: list_entries(repo, commit), repo=repo, commit=commit)
+    entries = list_entries(repo, commit)
     missing = [name for name in METADATA_FILES if name not in entries]
     if missing:
         raise HubError(
@@ -96,12 +97,6 @@ def missing_step(repo: str, revision: str, tags: dict[int, str]) -> HubError:
     return HubError(f"{repo} has no revision {revision}", hint=f"published steps: {known}", repo=repo)
 
 
-def list_entries(repo: str, commit: str) -> dict[str, Any]:
-    """Return the entry of each file at a commit, as the Hub lists it."""
-    entries = api().list_repo_tree(repo, revision=commit, recursive=True)
-    return {entry.path: entry for entry in entries if hasattr(entry, "size")}
-
-
 def entry_digests(entries: dict[str, Any]) -> dict[str, str]:
     """Return the digest of each file."""
     return {path: entry_digest(entry) for path, entry in entries.items()}
@@ -110,6 +105,19 @@ def entry_digests(entries: dict[str, Any]) -> dict[str, str]:
 def entry_digest(entry: Any) -> str:
     """Return the digest of a file: SHA-256 for large files, git's SHA-1 for small ones."""
     return RemoteFile.of(entry).digest
+
+
+def has_content(repo: str, commit: str, path: str, digest: str, sha256: str) -> bool:
+    """Return True if a file at a commit has a SHA-256. A small file is downloaded: the Hub lists git's digest of it.
+
+    Args:
+        repo: the repo.
+        commit: the commit.
+        path: the file.
+        digest: its digest, as the Hub lists it.
+        sha256: the expected SHA-256.
+    """
+    return (digest if is_sha256(digest) else file_digest(download_file(repo, commit, path))) == sha256
 
 
 def download_file(repo: str, commit: str, name: str) -> Path:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationCopy, CommitOpera
 from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.errors import TargetError
+from hubmerge.hub.checked_files import list_entries
 from hubmerge.hub.failures import status_of
 from hubmerge.hub.fetch import resolve_commit
 from hubmerge.hub.publish import delete_tag
@@ -18,7 +18,7 @@ from hubmerge.hub.published import (
     download_file,
     entry_digest,
     entry_digests,
-    list_entries,
+    has_content,
     missing_step,
     published_tags,
 )
@@ -97,7 +97,7 @@ class _Files:
 
         The list in the report names those of hubmerge. Without a list it is the files at the commit `tagged`.
         """
-        entries = call(f"files of {repo}", lambda: list_entries(repo, commit), repo=repo, commit=commit)
+        entries = list_entries(repo, commit)
         report = _read_report(repo, commit) if REPORT_FILE in entries else {}
         steps = report.get("steps")
         last = steps[-1].get("step") if isinstance(steps, list) and steps and isinstance(steps[-1], dict) else None
@@ -105,7 +105,7 @@ class _Files:
         if isinstance(files, dict) and files:
             same = (path for path, file in files.items() if path in entries and _has(repo, commit, entries[path], file))
             return cls(repo, commit, entries, frozenset({REPORT_FILE, *same}), last)
-        known = entry_digests(call(f"files of {repo}", lambda: list_entries(repo, tagged), repo=repo, commit=tagged))
+        known = entry_digests(list_entries(repo, tagged))
         same = (path for path, entry in entries.items() if known.get(path) == entry_digest(entry))
         return cls(repo, commit, entries, frozenset(same), last)
 
@@ -129,9 +129,7 @@ def _read_report(repo: str, commit: str) -> dict[str, Any]:
 
 def _has(repo: str, commit: str, entry: Any, file: Any) -> bool:
     sha256 = file.get("sha256") if isinstance(file, dict) else None
-    if entry.lfs is not None:
-        return bool(entry.lfs.sha256 == sha256)
-    return hashlib.sha256(download_file(repo, commit, entry.path).read_bytes()).hexdigest() == sha256
+    return isinstance(sha256, str) and has_content(repo, commit, entry.path, entry_digest(entry), sha256)
 
 
 def _check_step(earlier: _Files, step: int) -> None:

@@ -13,6 +13,8 @@ from typing import Literal
 
 from hubmerge.support import interrupts, memo
 
+Algorithm = Literal["sha256", "sha1"]
+
 LARGE_BYTES = 1 << 20
 """Size from which a digest is kept across runs, in bytes; smaller files are read again in every run."""
 
@@ -32,6 +34,25 @@ def file_digest(path: Path) -> str:
 def git_blob_digest(path: Path) -> str:
     """Return git's SHA-1 of a file as 40 hex digits; the file is read as seldom as by `file_digest`."""
     return _content_digest(_File(_stamp(path), path), "sha1")
+
+
+def read_digest(path: Path, size: int, algorithm: Algorithm) -> str:
+    """Read a file and return its digest in hex digits; nothing is remembered.
+
+    Args:
+        path: the file.
+        size: its size in bytes.
+        algorithm: `sha256`, or `sha1` for the digest by which git identifies a file: of a short header and the content.
+    """
+    content = hashlib.sha256()
+    if algorithm == "sha1":
+        content = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    buffer = memoryview(bytearray(1 << 18))
+    with path.open("rb", buffering=0) as stream:
+        while count := stream.readinto(buffer):
+            interrupts.check()
+            content.update(buffer[:count])
+    return content.hexdigest()
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -71,26 +92,16 @@ def _is_settled(stamp: tuple[int, ...]) -> bool:
 
 
 @lru_cache(maxsize=1 << 12)
-def _content_digest(file: _File, algorithm: Literal["sha256", "sha1"] = "sha256") -> str:
+def _content_digest(file: _File, algorithm: Algorithm = "sha256") -> str:
     path, stamp = file.path, file.stamp
     size = stamp[2]
     settled = size >= LARGE_BYTES and _is_settled(stamp)
     key = json.dumps(stamp).encode()
-    content = hashlib.sha256()
-    kind = "file"
-    if algorithm == "sha1":
-        # git identifies a file by the SHA-1 of a short header and the content.
-        content = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
-        kind = "blob"
+    kind = "blob" if algorithm == "sha1" else "file"
     known = memo.get(kind, key, str) if settled else None
-    if known is not None and len(known) == 2 * content.digest_size:
+    if known is not None and len(known) == 2 * hashlib.new(algorithm, usedforsecurity=False).digest_size:
         return known
-    buffer = memoryview(bytearray(1 << 18))
-    with path.open("rb", buffering=0) as stream:
-        while count := stream.readinto(buffer):
-            interrupts.check()
-            content.update(buffer[:count])
-    digest = content.hexdigest()
+    digest = read_digest(path, size, algorithm)
     if settled and _stamp(path) == stamp:
         memo.put(kind, key, digest)
     return digest

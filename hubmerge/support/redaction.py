@@ -35,6 +35,11 @@ def for_terminal(text: str) -> str:
     return _CONTROL.sub(lambda found: _escaped(found[0]), text)
 
 
+def shown(text: str) -> str:
+    """Return `text` as it may be printed: without secrets and without control characters."""
+    return for_terminal(without_token(text))
+
+
 def for_json(text: str) -> str:
     """Return a JSON text with the control characters that JSON allows in strings written as JSON escapes."""
     return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)

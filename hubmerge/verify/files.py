@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 
 from hubmerge.cards import has_marks
 from hubmerge.errors import HubmergeError
-from hubmerge.hub.published import read_small_file
+from hubmerge.hub.published import has_content, read_small_file
 from hubmerge.stream.sources import Source, files_of
 from hubmerge.support.names import (
     CARD_FILE,
@@ -77,9 +76,7 @@ def _matches(published: Published, name: str) -> bool:
     listed, digest = published.report.all_files[name], published.files.files[name]
     if listed.size != published.files.sizes[name]:
         return False
-    if len(digest) == len(listed.sha256):
-        return digest == listed.sha256
-    return hashlib.sha256(read_small_file(published.files, name)).hexdigest() == listed.sha256
+    return has_content(published.repo, published.files.commit, name, digest, listed.sha256)
 
 
 def _check_attributes(published: Published) -> Iterator[Finding]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from hubmerge.demo.plan import NAMESPACE
 from hubmerge.demo.stand_ins import check_endpoint
 from hubmerge.errors import HubmergeError
+from hubmerge.support.redaction import shown
 
 if TYPE_CHECKING:
     from hubmerge.demo.language.training import LanguagePlan
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="hubmerge-language-") as folder:
             count = push_language(Path(folder), options.namespace)
     except HubmergeError as error:
-        print(f"{error.message}\n  hint: {error.hint}" if error.hint else error.message, file=sys.stderr)
+        print(shown(str(error)), file=sys.stderr)
         return error.exit_code
     print(f"{count} repos are there; now: hubmerge run recipes/language-quickstart.yaml")
     return 0
