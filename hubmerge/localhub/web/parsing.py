@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from typing import Any
 
 from hubmerge.localhub.refusals import BadRequest
+from hubmerge.support.strict_json import read_strict_json
 
-MAX_DEPTH = 100
 MAX_CONTAINERS = 20_000
 MAX_VALUES = 200_000
 
 _STRING = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _NUMBER = re.compile(r"[0-9]{1,18}")
 
 
@@ -26,43 +23,19 @@ def parse_number(text: str | None) -> int | None:
 def parse_json(raw: bytes) -> Any:
     """Return the value of a JSON text.
 
-    The structure is checked before anything is built, so the value takes little more memory than the text.
+    The number of values is checked before anything is built, so the value takes little more memory than the text.
 
     Raises:
-        BadRequest: the text is not JSON in UTF-8, is nested too deep, has too many values, numbers that are not finite,
-            or text that is not Unicode.
+        BadRequest: the text is not accepted by `read_strict_json`, or has too many values.
     """
     try:
         text = raw.decode()
-        _check_structure(_STRING.sub("", text))
-        value = json.loads(text, parse_constant=_refuse_constant, parse_float=_parse_float)
-        if _SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
+        structure = _STRING.sub("", text)
+        if structure.count("{") + structure.count("[") > MAX_CONTAINERS or structure.count(",") > MAX_VALUES:
+            raise ValueError("it has too many values")
+        return read_strict_json(text)
     except ValueError as error:
-        raise BadRequest(f"The text is not valid JSON: {error}") from error
-    return value
-
-
-def _check_structure(structure: str) -> None:
-    """Raise ValueError if JSON without its strings has too many brackets or commas, or too deep brackets."""
-    if structure.count("{") + structure.count("[") > MAX_CONTAINERS or structure.count(",") > MAX_VALUES:
-        raise ValueError("it has too many values")
-    depth = 0
-    for bracket in re.findall(r"[\[\]{}]", structure):
-        depth += 1 if bracket in "[{" else -1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
-
-
-def _parse_float(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError("a number is too large")
-    return number
+        raise BadRequest(f"The JSON is not accepted: {error}") from error
 
 
 def is_size(value: object) -> bool:
