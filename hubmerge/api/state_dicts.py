@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MergePlan
     from hubmerge.executor import InMemoryModel
-    from hubmerge.executor.state import State
     from hubmerge.methods import Method
 
 
@@ -105,9 +104,10 @@ def _merged_model(
     with named_method(method) as name:
         recipe = load(recipe_keys("./base", places, name, parameters)).recipe
         chosen = method_named(name)
-    state: State | None = None
+    merge, state, read_out = Merge(base, chosen, plan), None, None
     for entry, model in zip(recipe.entries, models, strict=True):
         incoming = StepInput(model, TensorParameters(chosen.Parameters, recipe, entry))
-        state, _ = merge_steps(Merge(base, chosen, plan), [incoming], state, None, sketches=False)
+        state, _ = merge_steps(merge, [incoming], state, None, sketches=False)
+        read_out = merge.read_out(incoming)
     assert state is not None  # noqa: S101 - there is at least one model
-    return InMemoryModel(base, state, plan)
+    return InMemoryModel(base, state, plan, read_out=read_out)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from hubmerge.cards.markup import details, plain, table
 from hubmerge.report.report import RunReport, Spread, StepReport
 from hubmerge.support.text import counted
 
 _FORMULA = "The merged model after step t is base + A / λ. Norms are Frobenius norms over all merged tensors. Columns:"
+_READ_FORMULA = (
+    "The merged model after step t is read out of sums over all task vectors; A is the plain sum. Norms are Frobenius "
+    "norms over all merged tensors. Columns:"
+)
 _COLUMNS = {
     "λ": "scale",
     "‖A‖": "norm of the accumulated delta A",
@@ -28,14 +34,17 @@ def norms(report: RunReport) -> str:
     truncated = any(step.tensors.error is not None for step in report.steps)
     rounded = any(step.rounding is not None for step in report.steps)
     columns = dict(_COLUMNS)
+    read = _is_read(report)
+    columns |= {"drift": "distance of the merged model from the base model, for written models"} if read else {}
     columns |= {"truncated": _TRUNCATED} if truncated else {}
     columns |= {"rounding": _ROUNDING} if rounded else {}
-    rows = [_row(step, truncated=truncated, rounded=rounded) for step in report.steps]
+    rows = [_row(step, read=read, truncated=truncated, rounded=rounded) for step in report.steps]
     header = ["step", "name", *columns]
     meanings = "\n".join(f"- {name}: {meaning}" for name, meaning in columns.items())
     warnings = "".join(f"\n\nStep {step.step}: {plain(text)}." for step in report.steps for text in step.warnings)
     content = table(header, rows, "rl" + "r" * len(columns))
-    return f"{_FORMULA}\n\n{meanings}\n\n{content}{_statistics(report)}{warnings}{_similarities(report)}"
+    formula = _READ_FORMULA if read else _FORMULA
+    return f"{formula}\n\n{meanings}\n\n{content}{_statistics(report)}{warnings}{_similarities(report)}"
 
 
 def _statistics(report: RunReport) -> str:
@@ -51,14 +60,28 @@ def _statistics(report: RunReport) -> str:
     )
 
 
-def _row(step: StepReport, *, truncated: bool, rounded: bool) -> list[str]:
+def _is_read(report: RunReport) -> bool:
+    """Return True if the merged delta of a written model is not A / λ."""
+    return any(
+        step.drift is not None and not math.isclose(step.drift, step.accumulated_norm / step.scale, rel_tol=1e-6)
+        for step in report.steps
+    )
+
+
+def _drift(step: StepReport, *, read: bool) -> str:
+    if step.drift is not None:
+        return _number(step.drift)
+    return "-" if read else _number(step.accumulated_norm / step.scale)
+
+
+def _row(step: StepReport, *, read: bool, truncated: bool, rounded: bool) -> list[str]:
     return [
         str(step.step),
         plain(step.name),
         _number(step.scale),
         _number(step.accumulated_norm),
         _number(step.task_vector_norm),
-        _number(step.accumulated_norm / step.scale if step.drift is None else step.drift),
+        _drift(step, read=read),
         "-" if step.similarity is None else f"{step.similarity:.3f}",
         _spread(step.tensors.rank, 1),
         _spread(step.tensors.removed_share, 100, " %"),

@@ -7,6 +7,7 @@ from hubmerge.executor.absorb.step_input import Merge, StepInput
 from hubmerge.executor.in_memory import InMemoryCheckpoint, InMemoryModel, InMemoryState
 from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
 from hubmerge.executor.parallel.device import pick_device
+from hubmerge.executor.read_out import ReadOut
 from hubmerge.executor.stats.stats import Similarity, StepStats, TensorStats
 from hubmerge.executor.write_model import WrittenModel, write_merged
 
@@ -17,6 +18,7 @@ __all__ = [
     "InMemoryModel",
     "InMemoryState",
     "Merge",
+    "ReadOut",
     "Similarity",
     "StepInput",
     "StepStats",

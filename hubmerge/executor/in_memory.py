@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from hubmerge.checkpoints import Checkpoint, MergePlan, Origin, TensorInfo
+from hubmerge.executor.read_out import ReadOut
 from hubmerge.executor.state import State, StateManifest
 from hubmerge.executor.state_writer import AnyStateWriter, StateSummary
 from hubmerge.executor.write_model import merged_value
@@ -126,10 +127,11 @@ class InMemoryModel:
         *,
         label: str = "the merged model",
         input_dtype: torch.dtype | None = None,
+        read_out: ReadOut | None = None,
     ) -> None:
         self.label = label
         self.tensors: dict[str, TensorInfo] = dict(base.tensors)
-        self._base, self._state, self._input_dtype = base, state, input_dtype
+        self._base, self._state, self._input_dtype, self._read_out = base, state, input_dtype, read_out
         self._planned = {tensor.name: tensor for tensor in plan.tensors}
 
     def read(self, name: str) -> torch.Tensor:
@@ -141,4 +143,4 @@ class InMemoryModel:
         planned = self._planned.get(name)
         if planned is None:
             return self._base.read(name)
-        return merged_value(self._base, self._state, planned, self._input_dtype)
+        return merged_value(self._base, self._state, planned, self._input_dtype, self._read_out)

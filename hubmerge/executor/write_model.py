@@ -22,6 +22,8 @@ from hubmerge.executor.parallel.processes import (
     run_share,
     stop_file,
 )
+from hubmerge.executor.parts import AVERAGE
+from hubmerge.executor.read_out import CPU, ReadOut, delta_pieces
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE, all_finite, first_not_finite, rounded_pieces
 from hubmerge.executor.state import State
 from hubmerge.linalg import cast_once, frobenius_norm, total_norm
@@ -34,11 +36,13 @@ class WrittenModel:
     """Files of a merged model, and the effect of rounding to their dtypes.
 
     `rounding` is the norm of the rounding error over the norm of the merged delta, both over all merged tensors
-    together; None if nothing changed. From about 1 on, the dtype is too coarse for the merged delta.
+    together; None if nothing changed. From about 1 on, the dtype is too coarse for the merged delta. `drift` is the
+    norm of the merged delta.
     """
 
     files: tuple[WrittenFile, ...]
     rounding: float | None
+    drift: float
 
 
 def write_merged(
@@ -47,6 +51,7 @@ def write_merged(
     plan: MergePlan,
     folder: Path,
     *,
+    read_out: ReadOut | None = None,
     max_shard_bytes: int = MAX_SHARD_BYTES,
     older_shards: bool = False,
     context: ExecutorContext = DEFAULT_CONTEXT,
@@ -61,6 +66,7 @@ def write_merged(
         state: the state after the step.
         plan: the tensors to write.
         folder: the folder of the files; with several processes, on a file system that they share.
+        read_out: the method, if it reads the merged delta out of the state.
         max_shard_bytes: largest size of a shard in bytes, unless a single tensor is larger.
         older_shards: distribute the tensors as version 0.1.0 did, see `plan_shards`.
         context: that of `merge_steps`.
@@ -72,11 +78,38 @@ def write_merged(
     kept = {tensor.name for tensor in plan.tensors if tensor.copied}
     shards = plan_shards(plan.specs, max_shard_bytes, kept=kept, older=older_shards)
     with _shared_writer(folder, shards, context.processes) as writer:
-        write = partial(_write_tensor, writer, base, state, context.input_dtype)
-        errors = _write_tensors(writer, plan.tensors, write, stop_file(folder, context.processes), context)
+        source = _Source(base, state, context.input_dtype, read_out, context.device)
+        written = _write_tensors(
+            writer, plan.tensors, partial(_write_tensor, writer, source), stop_file(folder, context.processes), context
+        )
         files = gather(context.processes, () if context.processes.rank > 0 else writer.commit())[0]
-    moved = state.manifest.accumulated_norm / state.scale
-    return WrittenModel(files, total_norm(errors) / moved if moved > 0.0 else None)
+    drift = state.manifest.accumulated_norm / state.scale
+    if read_out is not None:
+        drift = total_norm(one.drift for one in written)
+    return WrittenModel(files, total_norm(one.error for one in written) / drift if drift > 0.0 else None, drift)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Inputs of the merged model's tensors."""
+
+    base: Checkpoint
+    state: State
+    input_dtype: torch.dtype | None
+    read_out: ReadOut | None
+    device: torch.device
+
+
+@dataclass
+class _Norms:
+    """Norms of the rounding error of a tensor and of its merged delta."""
+
+    error: float = 0.0
+    drift: float = 0.0
+
+    def add(self, error: float, drift: float) -> None:
+        """Add those of one piece."""
+        self.error, self.drift = total_norm([self.error, error]), total_norm([self.drift, drift])
 
 
 @contextmanager
@@ -94,10 +127,10 @@ def _shared_writer(folder: Path, shards: Sequence[Shard], processes: Processes) 
 def _write_tensors(
     writer: ShardedWriter,
     tensors: Sequence[PlannedTensor],
-    write: Callable[[PlannedTensor], float],
+    write: Callable[[PlannedTensor], _Norms],
     stop: Path,
     context: ExecutorContext,
-) -> list[float]:
+) -> list[_Norms]:
     """Write all tensors, shared among threads and processes, and return the results of `write` in their order."""
     attached = context.processes.rank > 0
     done = run_share(
@@ -116,57 +149,61 @@ def _write_tensors(
     return ordered_results([results for results, _ in gathered])
 
 
-def _write_tensor(
-    writer: ShardedWriter, base: Checkpoint, state: State, input_dtype: torch.dtype | None, tensor: PlannedTensor
-) -> float:
-    """Write one tensor and return the norm of its rounding error."""
+def _write_tensor(writer: ShardedWriter, source: _Source, tensor: PlannedTensor) -> _Norms:
+    """Write one tensor."""
+    norms = _Norms()
     if tensor.copied:
-        writer.write_raw(tensor.name, base.raw_chunks(tensor.name))
-        return 0.0
-    errors: list[float] = []
-    writer.write_pieces(tensor.name, _rounded(base, state, tensor, input_dtype, errors))
-    return total_norm(errors)
+        writer.write_raw(tensor.name, source.base.raw_chunks(tensor.name))
+    else:
+        writer.write_pieces(tensor.name, _rounded(source, tensor, norms))
+    return norms
 
 
 def merged_value(
-    base: Checkpoint, state: State, tensor: PlannedTensor, input_dtype: torch.dtype | None
+    base: Checkpoint,
+    state: State,
+    tensor: PlannedTensor,
+    input_dtype: torch.dtype | None,
+    read_out: ReadOut | None = None,
 ) -> torch.Tensor:
     """Return one tensor of the merged model after the step of `state`, in its planned dtype.
 
     Raises:
         CheckpointError: a value does not fit into that dtype.
     """
-    pieces = _rounded(base, state, tensor, input_dtype, [])
+    pieces = _rounded(_Source(base, state, input_dtype, read_out, CPU), tensor, _Norms())
     return torch.cat([piece.clone() for piece in pieces]).view(tensor.shape)
 
 
-def _rounded(
-    base: Checkpoint, state: State, tensor: PlannedTensor, input_dtype: torch.dtype | None, errors: list[float]
-) -> Iterator[torch.Tensor]:
-    """Yield the value of `merged_value`, flat, in pieces; the norms of their rounding errors are added to `errors`."""
+def _rounded(source: _Source, tensor: PlannedTensor, norms: _Norms) -> Iterator[torch.Tensor]:
+    """Yield the value of `merged_value`, flat, in pieces, and add up the norms of their rounding errors."""
     if not tensor.merged:
-        for kept in base.read_pieces(tensor.name, ELEMENTS_AT_ONCE):
+        for kept in source.base.read_pieces(tensor.name, ELEMENTS_AT_ONCE):
             yield cast_once(kept, tensor.out_dtype)
         return
-    for value, start in zip(
-        state.read_pieces(tensor.name, ELEMENTS_AT_ONCE),
-        rounded_pieces(base, tensor.name, input_dtype),
-        strict=True,
-    ):
-        averaged = tensor.action == "average"
-        if not averaged:
-            value /= state.scale
-            value += start.to(torch.float64)
+    averaged = tensor.action == AVERAGE
+    for value in source.state.read_pieces(tensor.name, ELEMENTS_AT_ONCE) if averaged else _sums(source, tensor, norms):
         if tensor.never_negative and bool((value < 0.0).any()):
-            raise _negative(state, tensor)
+            raise _negative(source.state, tensor)
         rounded = cast_once(value, tensor.out_dtype)
         if not (all_finite(rounded) or (averaged and torch.equal(rounded.isfinite(), value.isfinite()))):
-            raise _does_not_fit(base, state, tensor, input_dtype)
+            raise _does_not_fit(source, tensor)
         yield rounded
         if rounded.dtype != value.dtype and not averaged:
             # torch has no arithmetic for 8-bit floats.
             value -= rounded.to(torch.float64)
-            errors.append(frobenius_norm(value))
+            norms.add(frobenius_norm(value), 0.0)
+
+
+def _sums(source: _Source, tensor: PlannedTensor, norms: _Norms) -> Iterator[torch.Tensor]:
+    """Yield base model plus merged delta, float64, in pieces."""
+    deltas = delta_pieces(source.state, tensor, source.read_out, source.device)
+    starts = rounded_pieces(source.base, tensor.name, source.input_dtype)
+    for value, start in zip(deltas, starts, strict=True):
+        if source.read_out is not None:
+            norms.add(0.0, frobenius_norm(value))
+        value += start.to(torch.float64)
+        yield value
 
 
 def _negative(state: State, tensor: PlannedTensor) -> CheckpointError:
@@ -178,14 +215,11 @@ def _negative(state: State, tensor: PlannedTensor) -> CheckpointError:
     )
 
 
-def _does_not_fit(
-    base: Checkpoint, state: State, tensor: PlannedTensor, input_dtype: torch.dtype | None
-) -> CheckpointError:
-    start = base.read(tensor.name)
-    value = state.read(tensor.name)
-    rounded = start if input_dtype is None else cast_once(start, input_dtype)
-    if tensor.action != "average":
-        value = value.div_(state.scale).add_(rounded.to(torch.float64))
+def _does_not_fit(source: _Source, tensor: PlannedTensor) -> CheckpointError:
+    state = source.state
+    averaged = tensor.action == AVERAGE
+    pieces = state.read_pieces(tensor.name, ELEMENTS_AT_ONCE) if averaged else _sums(source, tensor, _Norms())
+    value = torch.cat([piece.clone() for piece in pieces]).view(tensor.shape)
     return CheckpointError(
         f"merged model of step {state.step}: tensor {tensor.name!r} does not fit into {tensor.out_dtype}: "
         f"{first_not_finite(cast_once(value, tensor.out_dtype))}",

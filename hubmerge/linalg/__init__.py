@@ -9,6 +9,7 @@ from hubmerge.linalg.projection import Projection, batched_eigenpairs, project
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
 from hubmerge.linalg.sketch import PIECE, Signs, Sketcher, group_cosines, sketch, sketch_cosine
 from hubmerge.linalg.sketch import SIZE as SKETCH_SIZE
+from hubmerge.linalg.triangle import add_to_triangle, pack_triangle, packed_length, unpack_triangle
 
 __all__ = [
     "NULL_CUT",
@@ -20,6 +21,7 @@ __all__ = [
     "RankRule",
     "Signs",
     "Sketcher",
+    "add_to_triangle",
     "batched_eigenpairs",
     "break_even_rank",
     "cast_once",
@@ -29,6 +31,8 @@ __all__ = [
     "frobenius_norm",
     "group_cosines",
     "leading_directions",
+    "pack_triangle",
+    "packed_length",
     "power_of_two_near",
     "project",
     "protected_rank",
@@ -36,4 +40,5 @@ __all__ = [
     "sketch",
     "sketch_cosine",
     "total_norm",
+    "unpack_triangle",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hubmerge.methods.base import Absorbed, Method, MethodParameters, NoParameters, Norms, Sweep, TensorInput
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, NoParameters, Norms, ReadInput, Sweep, TensorInput
 from hubmerge.methods.opcm import Opcm
 from hubmerge.methods.registry import (
     METHODS,
@@ -25,6 +25,7 @@ __all__ = [
     "NoParameters",
     "Norms",
     "Opcm",
+    "ReadInput",
     "Sweep",
     "TensorInput",
     "find_method",

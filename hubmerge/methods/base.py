@@ -46,7 +46,7 @@ class TensorInput(Generic[ParametersT_co]):
     step: int
     """Number of the step, from 1."""
     parts: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """State parts after the step before, by name, see `Method.state_parts`; zeros at step 1."""
+    """State parts after the step before, by name, see `state_parts` and `matrix_parts`; zeros at step 1."""
     decomposition: Any = None
     """Result of `Method.decompose` for this matrix; None if the method must compute its own."""
 
@@ -57,7 +57,7 @@ class Absorbed:
 
     Attributes:
         accumulated: the new accumulated delta, float64, in the shape of the task vector.
-        parts: the new state parts, all of those that `Method.state_parts` names.
+        parts: the new state parts, all of those that `state_parts` or `matrix_parts` names.
         rank: number of protected directions; None if nothing is projected.
         removed_share: share of the task vector's energy (squared norm) that was removed before it was added.
     """
@@ -87,6 +87,20 @@ class Sweep(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class ReadInput(Generic[ParametersT_co]):
+    """One tensor of a state, as `Method.read` receives it. All tensors are float64 and have the same device."""
+
+    accumulated: torch.Tensor
+    """Accumulated delta, in the shape of the tensor."""
+    parts: Mapping[str, torch.Tensor]
+    """State parts by name."""
+    parameters: ParametersT_co
+    """Parameters of the method for this tensor."""
+    norms: Norms
+    """Norms over the whole model."""
+
+
 class Method(ABC):
     """A merge method. Subclasses set `name`, `source` and `summary` and implement `absorb`; the rest has defaults.
 
@@ -100,6 +114,10 @@ class Method(ABC):
             tensor's shape.
         surveys_model: the method needs `prepare_step`, because it must see the whole model before the first tensor.
         decomposes: the method has `decompose`.
+        reads_state: the method has `read`: the merged delta is computed from the accumulated delta and the state parts,
+            and is not the accumulated delta over a scale.
+        state_name: name of the method in states; methods with one name save equal states and can read each other's.
+            Empty for the method's own name.
         matrix_copies: float64 copies of a weight matrix in memory while it is absorbed, for the memory estimate.
         square_copies: float64 matrices of (longer side, longer side) in memory besides.
 
@@ -120,6 +138,8 @@ class Method(ABC):
     elementwise: bool = False
     surveys_model: bool = False
     decomposes: bool = False
+    reads_state: bool = False
+    state_name: str = ""
     matrix_copies: int = 7
     square_copies: int = 0
 
@@ -131,7 +151,7 @@ class Method(ABC):
         """Add one task vector to the accumulated delta of an (m, n) weight matrix; by default like any tensor.
 
         Override this if weight matrices are treated differently. Weights of (experts, m, n) arrive as one matrix per
-        expert. A method with state parts treats all tensors alike, in `absorb`.
+        expert, with the state parts that `matrix_parts` names.
         """
         return self.absorb(tensor)
 
@@ -155,6 +175,18 @@ class Method(ABC):
     def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """Return names and shapes of what is saved besides the accumulated delta of a tensor; nothing by default."""
         return {}
+
+    def matrix_parts(self, shape: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
+        """Return the state parts of an (m, n) weight matrix, if the method has `absorb_matrix`; nothing by default."""
+        return {}
+
+    def read(self, tensor: ReadInput[Any]) -> torch.Tensor:
+        """Return the merged delta of a tensor of any shape, float64. Called only if `reads_state` is set."""
+        return tensor.accumulated
+
+    def read_matrix(self, tensor: ReadInput[Any]) -> torch.Tensor:
+        """Return the merged delta of an (m, n) weight matrix; by default like that of any tensor."""
+        return self.read(tensor)
 
     def prepare_step(self, sweep: Sweep, parameters: Any, *, step: int) -> Method:
         """Return the method for this one step, after as many sweeps over the model as it needs.

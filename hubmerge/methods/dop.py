@@ -8,8 +8,8 @@ from typing import Literal
 from pydantic import Field
 
 from hubmerge.linalg import singular_directions
+from hubmerge.methods.adam import Adam
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, TensorInput
-from hubmerge.methods.null_space import Adam
 from hubmerge.support.lazy import torch
 
 _SMALLEST_SHARE = 0.001

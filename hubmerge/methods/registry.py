@@ -17,6 +17,9 @@ from hubmerge.methods.base import Method
 from hubmerge.methods.dop import Dop
 from hubmerge.methods.linear import Linear
 from hubmerge.methods.magmax import MagMax
+from hubmerge.methods.moments.ace import Ace
+from hubmerge.methods.moments.spectra import IsoC, Spectrum, SubspaceBoost
+from hubmerge.methods.moments.wudi import Wudi
 from hubmerge.methods.null_space import Nufilt, NullSpaceFilter
 from hubmerge.methods.opcm import Opcm
 from hubmerge.methods.task_arithmetic import TaskArithmetic
@@ -36,6 +39,11 @@ METHODS: tuple[Method, ...] = (
     NullSpaceFilter(),
     Nufilt(),
     Dop(),
+    Wudi(),
+    IsoC(),
+    SubspaceBoost(),
+    Spectrum(),
+    Ace(),
 )
 """The methods of this package, the default first."""
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.executor.parallel.scheduling import SPARE_ELEMENTS, available_cpus
+from hubmerge.executor.parts import state_parts
 from hubmerge.executor.stats.similarity import sketch_specs
 from hubmerge.methods import Method, method_named
 from hubmerge.stream.stream import STEPS_AT_ONCE, Stream
@@ -96,7 +97,7 @@ def memory_bytes(stream: Stream, merge: MergePlan) -> int:
 
 
 def _parts(method: Method, tensor: PlannedTensor) -> Sequence[tuple[int, ...]]:
-    return list(method.state_parts(tensor.shape).values())
+    return list(state_parts(method, tensor).values())
 
 
 def _copies(method: Method) -> int:

@@ -59,7 +59,7 @@ class FinishStage:
         report, scores = self._score(batch, report, partial)
         interrupts.check()
         dtypes = {tensor.out_dtype for tensor in context.plan.written.merged}
-        finished = with_written_model(report.steps[-1], partial, scores, written.rounding, dtypes)
+        finished = with_written_model(report.steps[-1], partial, scores, written, dtypes)
         report = report.with_step(finished).until(step)
         report = write_metadata_files(partial, report, context.stream, context.base_folder, context.card)
         replace_folder(partial, folder)
@@ -77,6 +77,7 @@ class FinishStage:
                 batch.merged_state,
                 plan,
                 folder,
+                read_out=context.merge.read_out(context.step_input(batch.last, batch.checkpoints[-1])),
                 max_shard_bytes=max_shard_bytes(recipe),
                 older_shards=context.plan.older_shards,
             )

@@ -36,7 +36,7 @@ def measures(stats: StepStats, names: Sequence[str]) -> dict[str, Any]:
         "scale": stats.scale,
         "accumulated_norm": stats.accumulated_norm,
         "task_vector_norm": stats.task_vector_norm,
-        "drift": stats.accumulated_norm / stats.scale,
+        "drift": stats.drift,
         "removed_share": stats.removed_share,
         "tensors": TensorSummary(
             weight_matrices=len(matrices),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from hubmerge.executor import StepStats
+from hubmerge.executor import StepStats, WrittenModel
 from hubmerge.executor.state import MergeState
 from hubmerge.report.report import ModelReport, RunReport, Scores, StepReport
 from hubmerge.run.kept_states import STATS_FILE, write_digests
@@ -101,7 +101,7 @@ def _merged_report(stream: Stream, stats: StepStats, state_digest: str | None) -
 
 
 def with_written_model(
-    report: StepReport, folder: Path, scores: Scores, rounding: float | None, dtypes: Iterable[torch.dtype]
+    report: StepReport, folder: Path, scores: Scores, written: WrittenModel, dtypes: Iterable[torch.dtype]
 ) -> StepReport:
     """Return the report of a step with its written model added.
 
@@ -109,9 +109,10 @@ def with_written_model(
         report: Report of the step.
         folder: Folder of the merged model.
         scores: Scores of the merged model.
-        rounding: Rounding error, relative to the length of the merged delta.
+        written: Rounding error and norm of the merged delta.
         dtypes: Dtypes of the merged tensors.
     """
     files = {path.name: file_digest(path) for path in sorted(folder.glob("*.safetensors"))}
-    warnings = (*report.warnings, *rounding_warnings(rounding, dtypes))
-    return replace(report, files=files, scores=scores, rounding=rounding, warnings=warnings)
+    warnings = (*report.warnings, *rounding_warnings(written.rounding, dtypes))
+    drift = written.drift if report.drift is None else report.drift
+    return replace(report, files=files, scores=scores, rounding=written.rounding, drift=drift, warnings=warnings)

@@ -11,11 +11,20 @@ from pathlib import Path
 import torch
 
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
-from hubmerge.executor import ExecutorContext, InMemoryCheckpoint, InMemoryModel, pick_device
+from hubmerge.executor import (
+    ExecutorContext,
+    InMemoryCheckpoint,
+    InMemoryModel,
+    Merge,
+    ReadOut,
+    StepInput,
+    pick_device,
+)
 from hubmerge.executor.reading import read_task_vector
 from hubmerge.executor.state import State
 from hubmerge.executor.stats.similarity import layer_of
 from hubmerge.linalg import group_cosines, sketch
+from hubmerge.methods import Method
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.settings import input_dtype
 from hubmerge.report.report import Scores, main_metric
@@ -28,7 +37,7 @@ from hubmerge.study.cells import task_content
 from hubmerge.study.results import References
 from hubmerge.study.schema import LoadedStudy
 from hubmerge.support.progress import Progress, SilentProgress
-from merge_recipes import Recipe, Task, task_entries
+from merge_recipes import Recipe, StreamEntry, Task, TensorParameters, task_entries
 from merge_recipes.canonical import content_digest
 
 SHARE_OF_MEMORY = 0.5
@@ -135,7 +144,9 @@ class Bench:
             self.references_digest(), names, main_scores(self.scores.tasks, base_scores), own, cosines, layers
         )
 
-    def score_state(self, state: State, tasks: Sequence[Task], label: str, digest: str) -> dict[str, float]:
+    def score_state(
+        self, state: State, tasks: Sequence[Task], label: str, digest: str, read_out: ReadOut | None = None
+    ) -> dict[str, float]:
         """Return the main score of each task for the merged model of a state.
 
         Args:
@@ -143,9 +154,22 @@ class Bench:
             tasks: the tasks.
             label: the name of the model in messages.
             digest: the digest of the cell, which distinguishes models with the same label.
+            read_out: the method, if it reads the merged delta out of the state.
         """
-        model = InMemoryModel(self.base, state, self.plan, label=f"{label} ({digest})", input_dtype=self.input_dtype)
+        model = InMemoryModel(
+            self.base,
+            state,
+            self.plan,
+            label=f"{label} ({digest})",
+            input_dtype=self.input_dtype,
+            read_out=read_out,
+        )
         return main_scores(tasks, self.scores.score_on(label, tasks, model))
+
+    def read_out(self, method: Method, entry: StreamEntry, recipe: Recipe) -> ReadOut | None:
+        """Return the read-out of a method after an entry; None if it does not read states."""
+        step_input = StepInput(self.checkpoints[entry.name], TensorParameters(method.Parameters, recipe, entry))
+        return Merge(self.base, method, self.plan).read_out(step_input)
 
     def _similarities(
         self, names: Sequence[str]

@@ -69,7 +69,8 @@ def merge_cell(bench: Bench, cell: Cell, digest: str, references: References, *,
         work: the folder for states that do not fit into memory.
     """
     began = time.monotonic()
-    order = tuple(entry.name for entry in cell.recipe(bench.recipe).stream())
+    recipe = cell.recipe(bench.recipe)
+    order = tuple(entry.name for entry in recipe.stream())
     tasks = bench.tasks_of(order)
     first = bench.first_steps(order)
     matrix = AccuracyMatrix(tuple(task.name for task in tasks), tuple(first[task.name] for task in tasks))
@@ -79,7 +80,9 @@ def merge_cell(bench: Bench, cell: Cell, digest: str, references: References, *,
             steps.append(step_result(order[step - 1], stats))
             if tasks and (score == "every" or step == len(order)):
                 seen = [task for task in tasks if first[task.name] <= step]
-                matrix = matrix.record(step, bench.score_state(state, seen, f"{cell.label}, step {step}", digest))
+                read_out = bench.read_out(method_named(cell.method), recipe.stream()[step - 1], recipe)
+                scores = bench.score_state(state, seen, f"{cell.label}, step {step}", digest, read_out)
+                matrix = matrix.record(step, scores)
     return CellResult(
         **asdict(cell),
         label=cell.label,
@@ -132,7 +135,7 @@ def step_result(name: str, stats: StepStats) -> StepResult:
         scale=stats.scale,
         accumulated_norm=stats.accumulated_norm,
         task_vector_norm=stats.task_vector_norm,
-        drift=stats.accumulated_norm / stats.scale,
+        drift=stats.drift,
         cosine=stats.cosine,
         removed_share=stats.removed_share,
         rank=sum(ranks) / len(ranks) if ranks else None,

@@ -79,7 +79,7 @@ def drift(results: Sequence[CellResult]) -> bytes:
         steps = range(1, len(group[0].steps) + 1)
         relative = [
             [
-                step.drift / np.mean([s.task_vector_norm for s in result.steps[:n]])
+                (np.nan if step.drift is None else step.drift) / np.mean([s.task_vector_norm for s in result.steps[:n]])
                 for n, step in enumerate(result.steps, 1)
             ]
             for result in group

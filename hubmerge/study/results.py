@@ -30,7 +30,7 @@ class StepResult:
     scale: Number
     accumulated_norm: Number
     task_vector_norm: Number
-    drift: Number
+    drift: Number | None
     cosine: Number | None
     removed_share: Number
     rank: Number | None

@@ -48,6 +48,8 @@ def compare_reports(published: RunReport, recomputed: RunReport) -> Iterator[Fin
 def compare_step_statistics(published: StepReport, recomputed: StepReport) -> Iterator[Finding]:
     """Compare the norms, ranks and similarities of a step; files, rounding and scores are compared on their own."""
     other = dict.fromkeys(("scores", "files", "rounding", "warnings"))
+    if recomputed.drift is None:  # known only once the model is written
+        other["drift"] = None
     theirs, ours = ({**report.to_dict(), **other} for report in (published, recomputed))
     path = next(_differing_paths(theirs, ours, f"steps[{published.step - 1}]"), None)
     if path is not None:

@@ -11,12 +11,13 @@ import torch
 
 from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor.absorb.elementwise import ElementwiseTensor
-from hubmerge.executor.absorb.statistics import AVERAGE, AveragedTensor
-from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, part_key
+from hubmerge.executor.absorb.statistics import AveragedTensor
+from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep
 from hubmerge.executor.absorb.whole_tensor import WholeTensor, decompose
 from hubmerge.executor.parallel.batching import TensorBatch
 from hubmerge.executor.parallel.context import ExecutorContext
 from hubmerge.executor.parallel.device import use_own_stream
+from hubmerge.executor.parts import AVERAGE, part_key, state_parts
 from hubmerge.executor.reading import read_task_vector
 from hubmerge.executor.state import State
 from hubmerge.executor.state_writer import AnyStateWriter
@@ -108,7 +109,7 @@ class StepBatch:
         return WholeTensor(tensor, self.accumulated_before(tensor), norm, parts, sketches=self.sketches)
 
     def _parts_before(self, tensor: PlannedTensor) -> Mapping[str, torch.Tensor]:
-        shapes = self.methods[0].state_parts(tensor.shape)
+        shapes = state_parts(self.methods[0], tensor)
         return {name: self._part_before(tensor, name, shape) for name, shape in shapes.items()}
 
     def _part_before(self, tensor: PlannedTensor, part: str, shape: tuple[int, ...]) -> torch.Tensor:

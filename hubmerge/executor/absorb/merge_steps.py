@@ -6,7 +6,7 @@ The stages: begin (check the input, choose the variants), survey (if the method 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import overload
@@ -16,8 +16,7 @@ import torch
 from hubmerge.checkpoints import PlannedTensor, TensorSpec
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorb.batch_work import StepBatch
-from hubmerge.executor.absorb.statistics import AVERAGE, SUM_OF_WEIGHTS
-from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, part_key
+from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep
 from hubmerge.executor.absorb.summary import BatchSummary, summarize
 from hubmerge.executor.absorb.survey import survey
 from hubmerge.executor.in_memory import InMemoryState, InMemoryStateWriter
@@ -31,11 +30,12 @@ from hubmerge.executor.parallel.processes import (
     run_share,
     stop_file,
 )
+from hubmerge.executor.parts import part_key, saved_name, state_parts
 from hubmerge.executor.state import MergeState, State, load_state
 from hubmerge.executor.state_writer import AnyStateWriter, StateSummary, StateWriter
 from hubmerge.executor.stats.similarity import SKETCH_PREFIX, earlier_sketches, sketch_key, sketch_specs
 from hubmerge.executor.stats.stats import StepStats
-from hubmerge.methods import Method, Norms
+from hubmerge.methods import Norms
 
 
 def needs_single_steps(merge: Merge, step_input: StepInput) -> bool:
@@ -190,7 +190,7 @@ def _complete(batch: StepBatch, summary: BatchSummary, writer: AnyStateWriter, c
     last = summary.stats[-1]
     return writer.finish(
         StateSummary(
-            method=batch.merge.method.name,
+            method=saved_name(batch.merge.method),
             step=last.step,
             chain=chain,
             norms=Norms(last.accumulated_norm, summary.task_vector_norms),
@@ -225,12 +225,8 @@ def _part_specs(batch: StepBatch, index: int) -> list[TensorSpec]:
     return [
         TensorSpec(part_key(part, tensor.name), torch.float64, shape)
         for tensor in batch.merge.plan.merged
-        for part, shape in _state_parts(batch.methods[index], tensor).items()
+        for part, shape in state_parts(batch.methods[index], tensor).items()
     ]
-
-
-def _state_parts(method: Method, tensor: PlannedTensor) -> Mapping[str, tuple[int, ...]]:
-    return {SUM_OF_WEIGHTS: ()} if tensor.action == AVERAGE else method.state_parts(tensor.shape)
 
 
 def _for_each(on_tensor: Callable[[PlannedTensor], None]) -> Callable[[TensorBatch], None]:
@@ -257,12 +253,12 @@ def _other_variant(message: str) -> CheckpointError:
 def _check_previous(previous: State, merge: Merge) -> None:
     different = previous.first_difference(merge.shapes)
     averaged = set(previous.manifest.averaged) == {tensor.name for tensor in merge.plan.averaged}
-    if previous.manifest.method == merge.method.name and different is None and averaged:
+    if previous.manifest.method == saved_name(merge.method) and different is None and averaged:
         return
     if different is None and not averaged:
         problem = "treats other tensors as statistics, which are averaged (an earlier version added them up)"
     elif different is None:
-        problem = f"was merged by {previous.manifest.method}, not by {merge.method.name}"
+        problem = f"was merged by {previous.manifest.method}, not by {saved_name(merge.method)}"
     else:
         problem = f"does not have the tensors to merge; the first difference is {different!r}"
     raise CheckpointError(

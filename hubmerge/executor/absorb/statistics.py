@@ -13,18 +13,14 @@ import torch
 
 from hubmerge.checkpoints import Checkpoint, PlannedTensor
 from hubmerge.errors import CheckpointError
-from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, part_key, sketch_row
+from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, sketch_row
+from hubmerge.executor.parts import AVERAGE, SUM_OF_WEIGHTS, part_key
 from hubmerge.executor.reading import all_finite, not_finite
 from hubmerge.executor.state import State
 from hubmerge.executor.state_writer import AnyStateWriter
 from hubmerge.executor.stats.stats import TensorStats
 from hubmerge.linalg import SKETCH_SIZE, cast_once, difference, frobenius_norm
 from hubmerge.methods import Method
-
-SUM_OF_WEIGHTS = "statistic_weight"
-"""Name of the state part: the sum of the weights so far, a scalar."""
-
-AVERAGE = "average"
 
 
 class AveragedTensor:

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor
 from hubmerge.errors import CheckpointError
+from hubmerge.executor.read_out import ReadOut
 from hubmerge.executor.stats.stats import TensorStats
 from hubmerge.methods import Method
 
@@ -29,6 +30,11 @@ class Merge:
     def model_parameters(self, step_input: StepInput) -> BaseModel:
         """Return the parameters of a step that concern the whole model: those of the method's first tensor."""
         return step_input.parameters_for((*self.method_tensors, *self.plan.merged)[0].name)
+
+    def read_out(self, step_input: StepInput) -> ReadOut | None:
+        """Return the read-out of a step; None if the merged delta is the accumulated delta over the scale."""
+        method = self.variant(step_input)
+        return ReadOut(method, step_input.parameters_for) if method.reads_state else None
 
     @property
     def method_tensors(self) -> tuple[PlannedTensor, ...]:
@@ -58,11 +64,6 @@ class TensorStep:
 
     stats: TensorStats
     sketch: torch.Tensor
-
-
-def part_key(part: str, name: str) -> str:
-    """Return the key in the state of a method's state part for a tensor."""
-    return f"{part}/{name}"
 
 
 def sketch_row(norm: float, sketch: torch.Tensor) -> torch.Tensor:

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 
 from hubmerge.executor.absorb.batch_work import StepBatch
-from hubmerge.executor.absorb.statistics import AVERAGE
 from hubmerge.executor.absorb.step_input import TensorStep
+from hubmerge.executor.parts import AVERAGE
 from hubmerge.executor.stats.similarity import compare_sketches, earlier_sketches
 from hubmerge.executor.stats.stats import Similarity, StepStats, overall_cosine, overall_share
 from hubmerge.linalg import total_norm
@@ -72,5 +72,6 @@ def _step_stats(
         cosine=overall_cosine(own, [norm for _, norm in weights]),
         removed_share=overall_share(own),
         tensors=tensors,
+        reads_state=method.reads_state,
         averaged=len(plan.averaged) if plan.statistics_rule is not None else None,
     )

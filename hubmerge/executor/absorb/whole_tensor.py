@@ -102,16 +102,19 @@ class WholeTensor:
             return absorbed
         remaining = iter(decompositions)
 
-        def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor) -> Absorbed:
+        def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor, parts: Mapping[str, torch.Tensor]) -> Absorbed:
             decomposition = next(remaining, None)
             return method.absorb_matrix(
-                TensorInput(accumulated, task_vector, parameters, step, decomposition=decomposition)
+                TensorInput(accumulated, task_vector, parameters, step, parts, decomposition=decomposition)
             )
 
         try:
             if len(self.tensor.shape) == 3:
-                return absorb_experts(absorb, self.accumulated, task_vector)
-            return absorb(self.accumulated, task_vector)
+                absorbed = absorb_experts(absorb, self.accumulated, task_vector, self.parts)
+            else:
+                absorbed = absorb(self.accumulated, task_vector, self.parts)
+            self.parts = absorbed.parts
+            return absorbed
         except LinAlgError as error:
             raise CheckpointError(
                 f"{step_input.checkpoint.label}: tensor {self.tensor.name!r}: {error}",

@@ -63,6 +63,7 @@ class StepStats:
     """One step. Norms, `cosine` and `removed_share` are over all merged tensors together; `tensors` are in plan order.
 
     `averaged` is the number of statistics; None if the model has none, or if they are added up like weights.
+    `reads_state` is set if the method reads the merged delta out of the state.
     `similarities` compare the task vector with every earlier one that has a sketch in the state.
     """
 
@@ -77,6 +78,12 @@ class StepStats:
     tensors: tuple[TensorStats, ...]
     similarities: tuple[Similarity, ...] = ()
     averaged: int | None = None
+    reads_state: bool = False
+
+    @property
+    def drift(self) -> float | None:
+        """Norm of the merged delta; None if only the written model has it."""
+        return None if self.reads_state else self.accumulated_norm / self.scale
 
     def to_dict(self) -> dict[str, Any]:
         """Return the statistics as plain JSON values."""

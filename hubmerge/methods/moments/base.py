@@ -1,0 +1,129 @@
+"""Base of methods that read moments."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import Field
+
+from hubmerge.linalg import add_to_triangle, frobenius_norm, packed_length, unpack_triangle
+from hubmerge.methods.averaging import adaptive_scale
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, ReadInput, TensorInput
+from hubmerge.support.lazy import torch
+
+STATE = "moments"
+"""Name of the states of all methods that read moments."""
+
+PRODUCTS, GRAM, WEIGHT = "products", "gram", "weight"
+"""Names of the state parts: N, the upper triangle of G, and c."""
+
+Others = Literal["mean", "sum", "keep", "adaptive"]
+
+
+class MomentParameters(MethodParameters):
+    """Parameters of every method that reads moments."""
+
+    weight: float = Field(1.0, gt=0.0, description="weight of an entry; each entry may have its own")
+    others: Others = Field(
+        "mean",
+        description="all other tensors: `mean` or `sum` of their changes, `keep` those of the base model, or "
+        "`adaptive`, the sum over OPCM's λ",
+    )
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of one (m, n) weight matrix, float64.
+
+    Attributes:
+        sum: S, (m, n).
+        products: N, (m, n).
+        gram: G, (n, n).
+        weight: c; 0 if no entry was added.
+    """
+
+    sum: torch.Tensor
+    products: torch.Tensor
+    gram: torch.Tensor
+    weight: float
+
+    @property
+    def mean(self) -> torch.Tensor:
+        """S / c."""
+        return self.sum / self.weight if self.weight > 0.0 else self.sum
+
+
+class MomentMethod(Method):
+    """A method that reads the merged delta out of the moments of all task vectors.
+
+    A subclass implements `read_moments`. Entries may come in any order, and be taken out again.
+    """
+
+    Parameters: type[MethodParameters] = MomentParameters
+    state_name = STATE
+    reads_state = True
+    matrix_copies = 7
+    square_copies = 3
+
+    @abstractmethod
+    def read_moments(self, moments: Moments, tensor: ReadInput[Any]) -> torch.Tensor:
+        """Return the merged delta of an (m, n) weight matrix, float64.
+
+        Args:
+            moments: the moments of the matrix.
+            tensor: the parameters, and norms over the whole model.
+        """
+
+    def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
+        """Return c alone."""
+        return {WEIGHT: ()}
+
+    def matrix_parts(self, shape: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
+        """Return N, the triangle of G, and c."""
+        return {PRODUCTS: shape, GRAM: (packed_length(shape[1]),), WEIGHT: ()}
+
+    def absorb(self, tensor: TensorInput[MomentParameters]) -> Absorbed:
+        """Add the task vector to S."""
+        weight = tensor.parameters.weight
+        total = torch.add(tensor.accumulated, tensor.task_vector, alpha=weight)
+        return Absorbed(total, {WEIGHT: tensor.parts[WEIGHT] + weight})
+
+    def absorb_matrix(self, tensor: TensorInput[MomentParameters]) -> Absorbed:
+        """Add the task vector to S, N and G. One that is zero changes only c."""
+        absorbed, parts = self.absorb(tensor), tensor.parts
+        norm = frobenius_norm(tensor.task_vector)
+        products, gram = parts[PRODUCTS], parts[GRAM]
+        if norm > 0.0:
+            weight, unit = tensor.parameters.weight, tensor.task_vector / norm
+            square = unit.T @ unit
+            gram = add_to_triangle(gram, square, weight)
+            rows, columns = unit.shape
+            product = unit @ square if rows >= columns else (unit @ unit.T) @ unit
+            products = torch.add(products, product, alpha=weight * norm)
+        return Absorbed(absorbed.accumulated, {**absorbed.parts, PRODUCTS: products, GRAM: gram})
+
+    def read(self, tensor: ReadInput[Any]) -> torch.Tensor:
+        """Return the merged delta of a tensor that is not a weight matrix, as `others` says."""
+        return read_other(tensor, tensor.parameters.others)
+
+    def read_matrix(self, tensor: ReadInput[Any]) -> torch.Tensor:
+        """Return the merged delta of a weight matrix."""
+        parts = tensor.parts
+        gram = unpack_triangle(parts[GRAM], tensor.accumulated.shape[1])
+        moments = Moments(tensor.accumulated, parts[PRODUCTS], gram, float(parts[WEIGHT]))
+        return self.read_moments(moments, tensor)
+
+
+def read_other(tensor: ReadInput[Any], others: Others) -> torch.Tensor:
+    """Return the merged delta of a tensor from S, c and the norms of the whole model."""
+    if others == "keep":
+        return torch.zeros_like(tensor.accumulated)
+    if others == "sum":
+        return tensor.accumulated
+    if others == "adaptive":
+        return tensor.accumulated / adaptive_scale(tensor.norms)
+    weight = float(tensor.parts[WEIGHT])
+    return tensor.accumulated / weight if weight > 0.0 else tensor.accumulated
