@@ -1,6 +1,7 @@
 """Error answers of a Hub: status, `X-Error-Code` and message.
 
     Refusal
+    ├── Moved                  307   the repo has another name now
     ├── BadRequest             400
     ├── BadCredentials         401   the token belongs to no user
     ├── LoginNeeded            401   an anonymous caller writes or asks for its account
@@ -9,9 +10,14 @@
     ├── RevisionMissing        404
     ├── EntryMissing           404
     ├── Gated                  403 (401 for an anonymous caller)
+    ├── WrongMethod            405   the address is served, with other methods
+    ├── Stalled                408   the rest of a body did not arrive
     ├── Conflict               409   it already exists
+    ├── ParentMoved            412   `parentCommit` is no longer the head
     ├── TooLarge               413   a body, or a line of a commit
-    └── ParentMoved            412   `parentCommit` is no longer the head
+    ├── TooMany                429   uploads that the caller has not finished
+    ├── NotServed              501   an address of the Hub that this server does not have
+    └── DiskFull               507
 
 The clients tell these apart by status and `X-Error-Code`, and `BadCredentials` by its exact message.
 """
@@ -30,6 +36,15 @@ class Refusal(Exception):  # noqa: N818 - an answer, not a defect
         self.message = message
         self.headers = dict(headers or {})
         self.extra = extra
+
+
+class Moved(Refusal):
+    """The repo has another name now. Its new address is in the `Location` header."""
+
+    status = 307
+
+    def __init__(self, address: str) -> None:
+        super().__init__(f"Temporary Redirect. Redirecting to {address}", headers={"Location": address})
 
 
 class BadRequest(Refusal):
@@ -102,6 +117,42 @@ class Gated(Refusal):
         )
         if anonymous:
             self.status = 401
+
+
+class WrongMethod(Refusal):
+    """The address is served, with other methods."""
+
+    status = 405
+
+    def __init__(self, method: str, allowed: str) -> None:
+        super().__init__(f"{method} is not served at this address. Use {allowed}.", headers={"Allow": allowed})
+
+
+class Stalled(Refusal):
+    """The rest of a body did not arrive in time."""
+
+    status = 408
+
+
+class TooMany(Refusal):
+    """The caller has too many unfinished uploads. The clients wait and try again."""
+
+    status = 429
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, headers={"Retry-After": "30"})
+
+
+class NotServed(Refusal):
+    """An address of the Hub that this server does not have."""
+
+    status = 501
+
+
+class DiskFull(Refusal):
+    """The disk has no room for an upload."""
+
+    status = 507
 
 
 class TooLarge(Refusal):

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hubmerge.localhub.durable import TemporaryFolder, locked
+from hubmerge.localhub.moves import Moves
 from hubmerge.localhub.objects import ObjectStore
 from hubmerge.localhub.records import FileEntry, now
+from hubmerge.localhub.refnames import HEADS
 from hubmerge.localhub.refusals import BadRequest, Conflict, RepositoryMissing
-from hubmerge.localhub.repository import HEADS, PLURALS, Repository, Settings
+from hubmerge.localhub.repository import PLURALS, Repository, Settings
 from hubmerge.support.files import make_folder, rename_durably, sync_folder
 
 LARGE_EXTENSIONS = (
@@ -43,6 +45,15 @@ def check_repo_id(repo_id: str) -> str:
     return repo_id
 
 
+RESERVED = frozenset(
+    {
+        "api", "buckets", "chat", "collections", "datasets", "docs", "jobs", "join", "kernels", "lfs", "login",
+        "logout", "models", "new", "oauth", "organizations", "papers", "settings", "spaces", "uploads", "v1", "v2",
+    }
+)  # fmt: skip
+"""First parts of the addresses of a Hub that are not the name of a user or an organization."""
+
+
 class Registry:
     """All repos of a Hub folder."""
 
@@ -50,6 +61,7 @@ class Registry:
         self._root = root
         self._store = store
         self._temporary = temporary
+        self._moves = Moves(root, temporary)
 
     def _repository(self, kind: str, repo_id: str) -> Repository:
         check_repo_id(repo_id)
@@ -84,9 +96,10 @@ class Registry:
         """Create a repo with a first commit that adds `.gitattributes`.
 
         Raises:
+            BadRequest: the id is invalid or reserved.
             Conflict: the repo already exists.
         """
-        repository = self._repository(kind, repo_id)
+        repository = self._free(kind, repo_id)
         attributes = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LARGE_PATTERNS).encode()
         entry = FileEntry(self._store.add_blob(attributes), len(attributes))
         draft = self._temporary.new_path()
@@ -103,34 +116,64 @@ class Registry:
         )
         building.write_ref(HEADS, "main", first)
         try:
-            self._place(draft, repository.folder)
+            self._place(draft, repository)
         finally:
             if draft.exists():
                 self._temporary.remove_tree(draft)
         return repository
 
-    def _place(self, source: Path, final: Path) -> None:
+    def _free(self, kind: str, repo_id: str) -> Repository:
+        """Return a repo that can be created.
+
+        Raises:
+            BadRequest: the id is invalid or reserved.
+        """
+        repository = self._repository(kind, repo_id)
+        if repo_id.partition("/")[0] in RESERVED:
+            raise BadRequest(f"The namespace {repo_id.partition('/')[0]!r} is reserved.")
+        return repository
+
+    def _place(self, source: Path, target: Repository, moved: tuple[str, str] | None = None) -> None:
+        """Move a folder to the name of a repo; `moved` has the kind and the old id of an existing repo.
+
+        Raises:
+            Conflict: the name is in use.
+        """
+        final = target.folder
         make_folder(final.parent)
         with locked(self._root / "locks" / "names"):
             if final.exists():
                 raise Conflict("You already created this repo.")
+            plural, *new_id = final.parts[-3:]
+            self._moves.reuse(plural, "/".join(new_id))
+            if moved is not None:
+                self._moves.record(plural, moved[1], "/".join(new_id))
             rename_durably(source, final)
+
+    def new_id(self, kind: str, repo_id: str) -> str | None:
+        """Return the present id of a repo that was moved from `repo_id`, or None."""
+        new_id = self._moves.find(PLURALS[kind], repo_id, lambda found: self.find(kind, found) is not None)
+        return new_id if new_id is not None and self.find(kind, new_id) is not None else None
 
     def delete(self, repository: Repository) -> None:
         """Remove a repo. Its files stay in the object store, because other repos may have them too."""
-        with repository.locked():
+        with repository.locked(), locked(self._root / "locks" / "names"):
+            settings = repository.settings()
+            self._moves.forget(PLURALS[settings.kind], settings.id)
             self._temporary.remove_tree(repository.folder)
 
     def move(self, repository: Repository, repo_id: str) -> Repository:
-        """Change the id of a repo.
+        """Change the id of a repo. The old id leads to the new one until a repo is created under it.
 
         Raises:
+            BadRequest: the new id is invalid or reserved.
             Conflict: a repo with this id exists.
         """
         with repository.locked():
-            target = self._repository(repository.settings().kind, repo_id)
+            settings = repository.settings()
+            target = self._free(settings.kind, repo_id)
             if target.exists():
                 raise Conflict(f"{repo_id} already exists.")
-            self._place(repository.folder, target.folder)
+            self._place(repository.folder, target, (settings.kind, settings.id))
             sync_folder(repository.folder.parent)
         return target

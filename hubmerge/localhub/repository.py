@@ -19,22 +19,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
+from hubmerge.localhub.discussions import Discussions
 from hubmerge.localhub.durable import TemporaryFolder, locked
 from hubmerge.localhub.operations import Operation, Put, apply_operations
 from hubmerge.localhub.records import Commit, FileEntry, Tree, folder_oids, now, tree_from_json, tree_to_json
-from hubmerge.localhub.refusals import (
-    BadRequest,
-    Conflict,
-    ParentMoved,
-    RepositoryMissing,
-    RevisionMissing,
-)
+from hubmerge.localhub.refnames import CONVERTS, DEFAULT_BRANCH, HEADS, PULLS, TAGS, check_ref_name
+from hubmerge.localhub.refusals import BadRequest, Conflict, ParentMoved, RepositoryMissing, RevisionMissing
 from hubmerge.support.files import sync_folder
 from hubmerge.support.names import is_commit
 
 KINDS = {"models": "model", "datasets": "dataset", "spaces": "space"}
 PLURALS = {kind: plural for plural, kind in KINDS.items()}
-HEADS, TAGS, PULLS, CONVERTS = "heads", "tags", "pr", "convert"
+SHORTEST_COMMIT = 7
+MAX_REFS = 10_000
+"""Branches of a repo, and tags of a repo."""
 
 
 @dataclass(frozen=True)
@@ -55,25 +53,9 @@ class Settings:
         return self.id.partition("/")[0]
 
 
-def check_ref_name(name: str) -> str:
-    """Return `name` if it is a valid branch or tag.
-
-    Raises:
-        BadRequest: git refuses the name, or it looks like a commit.
-    """
-    forbidden = set(" ~^:?*[\\\x7f") | {chr(code) for code in range(32)}
-    if (
-        not name
-        or len(quote(name, safe="")) > 200
-        or forbidden & set(name)
-        or ".." in name
-        or "@{" in name
-        or any(part.startswith(".") or part.endswith(".lock") or not part for part in name.split("/"))
-        or name.endswith(".")
-        or is_commit(name)
-    ):
-        raise BadRequest(f"Invalid ref name: {name!r}.")
-    return name
+def is_same_commit(name: str, commit_id: str) -> bool:
+    """Return True if `name` is a commit id, or its first 7 or more digits."""
+    return len(name) >= SHORTEST_COMMIT and commit_id.startswith(name)
 
 
 class Repository:
@@ -157,17 +139,20 @@ class Repository:
         """Point a ref to a commit."""
         self._temporary.write(self._ref(kind, name), commit_id.encode())
 
-    def create_ref(self, kind: str, name: str, commit_id: str) -> None:
-        """Create a branch or tag.
+    def create_ref(self, kind: str, name: str, commit_id: str, *, overwrite: bool = False) -> None:
+        """Create a branch or tag, or move an existing one if `overwrite` is set.
 
         Raises:
-            BadRequest: the name is invalid.
+            BadRequest: the name is invalid, or the repo has too many refs of this kind.
             Conflict: the ref already exists.
         """
         check_ref_name(name)
         with self.locked():
-            if self.ref(kind, name) is not None:
+            exists = self.ref(kind, name) is not None
+            if exists and not overwrite:
                 raise Conflict(f"Reference refs/{kind}/{name} already exists.")
+            if not exists and len(self.refs(kind)) >= MAX_REFS:
+                raise BadRequest(f"The repo has {MAX_REFS} refs in refs/{kind}. Delete some first.")
             self.write_ref(kind, name, commit_id)
 
     def delete_ref(self, kind: str, name: str) -> None:
@@ -182,12 +167,10 @@ class Repository:
             self._ref(kind, name).unlink()
             sync_folder(self._ref(kind, name).parent)
 
-    def open_pull_request(self, revision: str) -> tuple[str, str]:
-        """Create the next free `refs/pr/N` at a revision, and return its kind and name."""
-        with self.locked():
-            number = max((int(name) for name in self.refs(PULLS) if name.isdigit()), default=0) + 1
-            self.write_ref(PULLS, str(number), self.resolve(revision))
-        return PULLS, str(number)
+    @property
+    def discussions(self) -> Discussions:
+        """The records of discussions and pull requests. Hold the lock while a record is written."""
+        return Discussions(self.folder / "discussions", self._temporary)
 
     def locate(self, revision: str) -> tuple[str, str]:
         """Return kind and name of the branch or pull request that a revision names.
@@ -198,13 +181,13 @@ class Repository:
         if revision.startswith("refs/pr/"):
             kind, name = PULLS, revision.removeprefix("refs/pr/")
         else:
-            kind, name = HEADS, revision.removeprefix("refs/heads/")
+            kind, name = HEADS, DEFAULT_BRANCH if revision == "HEAD" else revision.removeprefix("refs/heads/")
         if self.ref(kind, name) is None:
             raise RevisionMissing(f"Invalid rev id: {revision}. It is not a branch or pull request of this repo.")
         return kind, name
 
     def resolve(self, revision: str) -> str:
-        """Return the commit of a branch, tag, pull request, full ref name or commit id.
+        """Return the commit of a branch, tag, pull request, full ref name or commit id; `HEAD` is the default branch.
 
         Raises:
             RevisionMissing: the repo has no revision of this name.
@@ -213,6 +196,8 @@ class Repository:
         for kind in (HEADS, TAGS, PULLS, CONVERTS):
             if revision.startswith(f"refs/{kind}/"):
                 candidates.append((kind, revision.removeprefix(f"refs/{kind}/")))
+        if revision == "HEAD":
+            candidates.append((HEADS, DEFAULT_BRANCH))
         for kind, name in candidates:
             commit_id = self.ref(kind, name)
             if commit_id is not None:
@@ -255,6 +240,22 @@ class Repository:
         self._temporary.write(self.folder / "commits" / commit.id, commit.content())
         return commit.id
 
+    def write_change(self, head: str, operations: Sequence[Operation], *, title: str, message: str, author: str) -> str:
+        """Write the commit that operations make of a commit without changing a ref, and return its id.
+
+        Raises:
+            EntryMissing: a path to delete does not exist.
+            BadRequest: a path would be both a file and a folder.
+        """
+        before = self.tree(head)
+        after = apply_operations(before, operations)
+        changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} | {
+            operation.path for operation in operations if isinstance(operation, Put)
+        }
+        return self.write_commit(
+            after, parents=(head,), changed=sorted(changed), title=title, message=message, author=author
+        )
+
     def apply(
         self,
         kind: str,
@@ -277,17 +278,10 @@ class Repository:
             head = self.ref(kind, name)
             if head is None:
                 raise RevisionMissing(f"Invalid rev id: {name}")
-            if parent is not None and parent != head:
+            if parent is not None and not is_same_commit(parent, head):
                 raise ParentMoved(
                     f"A commit has happened since. Please refresh and try again. (parentCommit {parent}, head {head})"
                 )
-            before = self.tree(head)
-            after = apply_operations(before, operations)
-            changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)} | {
-                operation.path for operation in operations if isinstance(operation, Put)
-            }
-            commit_id = self.write_commit(
-                after, parents=(head,), changed=sorted(changed), title=title, message=message, author=author
-            )
+            commit_id = self.write_change(head, operations, title=title, message=message, author=author)
             self.write_ref(kind, name, commit_id)
             return commit_id

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from hubmerge.localhub.operations import Delete, Put
 from hubmerge.localhub.records import FileEntry
-from hubmerge.localhub.repository import HEADS, TAGS
+from hubmerge.localhub.refnames import HEADS, TAGS
 from hubmerge.localhub.site import Site
 from tests.localhub.wholeness import check_whole
 

@@ -130,10 +130,11 @@ def test_owners_delete_and_move_repos(people: People) -> None:
     with pytest.raises(HfHubHTTPError):
         people.ann.move_repo(repo, "bob/there")
     people.ann.move_repo(repo, "team/there")
-    assert not people.ann.repo_exists(repo)
+    assert people.ann.model_info(repo).id == "team/there"
     assert people.ann.model_info("team/there").sha == commit.oid
     people.ann.delete_repo("team/there")
     assert not people.ann.repo_exists("team/there")
+    assert not people.ann.repo_exists(repo)
     people.ann.delete_repo("team/there", missing_ok=True)
     with pytest.raises(RepositoryNotFoundError):
         people.ann.delete_repo("team/there")

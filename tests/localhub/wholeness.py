@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hubmerge.localhub.objects import git_oid
 from hubmerge.localhub.records import folder_oids
-from hubmerge.localhub.repository import HEADS, TAGS
+from hubmerge.localhub.refnames import HEADS, TAGS
 from hubmerge.localhub.site import Site
 
 

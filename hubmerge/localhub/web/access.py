@@ -99,5 +99,5 @@ ROUTES = [
     route("POST", REPO + "/user-access-request/grant", grant, Call.writable),
     route("POST", REPO + "/user-access-request/handle", answer_request, Call.writable),
     route("POST", "/{namespace}/{name}/ask-access", request_access, check_request),
-    route("POST", "/{plural}/{namespace}/{name}/ask-access", request_access, check_request),
+    route("POST", "/{plural:kind}/{namespace}/{name}/ask-access", request_access, check_request),
 ]

@@ -12,9 +12,21 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from hubmerge.localhub.refusals import Refusal
+from hubmerge.localhub.refusals import Refusal, WrongMethod
 from hubmerge.localhub.site import Site
-from hubmerge.localhub.web import access, collections, commits, download, listing, pages, repos, upload, xet
+from hubmerge.localhub.web import (
+    access,
+    collections,
+    commits,
+    discussions,
+    download,
+    listing,
+    pages,
+    repos,
+    unserved,
+    upload,
+    xet,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -57,17 +69,16 @@ async def refuse(_: Request, error: Exception) -> Response:
 
 
 async def refuse_address(request: Request, error: Exception) -> Response:
-    """Return the answer for an unknown address; one like that of a repo counts as a missing repo."""
+    """Return the answer for a request that no route serves."""
     if not isinstance(error, HTTPException):
         raise error
-    if error.status_code == 404 and pages.wants_page(request):
-        return pages.unknown_address_page(request)
-    parts = request.scope["path"].strip("/").split("/")
-    repo_like = error.status_code == 404 and (
-        (parts[0] == "api" and len(parts) > 2 and parts[1] in ("models", "datasets", "spaces", "kernels"))
-        or "resolve" in parts
-    )
-    return error_answer(error.status_code, error.detail, "RepoNotFound" if repo_like else None, {}, {})
+    if error.status_code not in (404, 405):
+        return error_answer(error.status_code, error.detail, None, dict(error.headers or {}), {})
+    anonymous = "authorization" not in request.headers
+    refusal = unserved.refusal_for(request.app.router.routes, request.scope, anonymous=anonymous)
+    if pages.wants_page(request) and refusal.status != WrongMethod.status:
+        return pages.refusal_page(refusal)
+    return await refuse(request, refusal)
 
 
 async def answer_disconnect(_: Request, _error: Exception) -> Response:
@@ -87,6 +98,7 @@ def build_app(site: Site) -> ASGIApp:
         *listing.ROUTES,
         *collections.ROUTES,
         *access.ROUTES,
+        *discussions.ROUTES,
         *repos.ROUTES,
         *upload.ROUTES,
         *commits.ROUTES,

@@ -2,25 +2,55 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
 
 from starlette.concurrency import run_in_threadpool
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from hubmerge.localhub.refusals import BadRequest, Forbidden, Gated, LoginNeeded, RepositoryMissing, TooLarge
+from hubmerge.localhub.refusals import (
+    BadRequest,
+    Forbidden,
+    Gated,
+    LoginNeeded,
+    Moved,
+    RepositoryMissing,
+    Stalled,
+    TooLarge,
+)
 from hubmerge.localhub.repository import KINDS, Repository, Settings
 from hubmerge.localhub.site import Site
 from hubmerge.localhub.users import User
 from hubmerge.localhub.web.parsing import parse_json, parse_number
 
 BODY_LIMIT_BYTES = 4 * 1024 * 1024
-REPO = "/api/{plural}/{namespace}/{name}"
+STALLED_SECONDS = 60.0
+"""Longest wait for the next bytes of a body."""
+REPO = "/api/{plural:kind}/{namespace}/{name}"
 PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
+
+
+class KindConvertor(Convertor[str]):
+    """Part of an address that is the plural of a kind of repo."""
+
+    regex = "|".join(KINDS)
+
+    def convert(self, value: str) -> str:
+        """Return the part of the address."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """Return the part of the address."""
+        return value
+
+
+register_url_convertor("kind", KindConvertor())
 
 
 @dataclass(frozen=True)
@@ -77,9 +107,25 @@ class Call:
         """Return the repo of the address.
 
         Raises:
+            Moved: the repo has another name now.
             RepositoryMissing: it does not exist, or the caller may not see it.
         """
-        return readable(self.site, self.user, self.kind, self.repo_id)
+        try:
+            return readable(self.site, self.user, self.kind, self.repo_id)
+        except RepositoryMissing:
+            self._redirect()
+            raise
+
+    def _redirect(self) -> None:
+        """Raise Moved if the repo of the address has another name now, and the caller may see it."""
+        new_id = self.site.registry.new_id(self.kind, self.repo_id) if self.kind in PREFIXES else None
+        if new_id is None:
+            return
+        _, settings = readable(self.site, self.user, self.kind, new_id)
+        old = "/{namespace}/{name}".format_map(self.request.path_params)
+        address = self.request.scope["path"].replace(old, f"/{settings.id}", 1)
+        query = self.request.url.query
+        raise Moved(f"{address}?{query}" if query else address)
 
     def readable_files(self) -> tuple[Repository, Settings]:
         """Return the repo of the address for a caller who may read its files.
@@ -139,11 +185,22 @@ def require_write(call: Call, namespace: str) -> User:
         LoginNeeded: the caller is anonymous.
         Forbidden: the caller may not write there.
     """
-    user = call.login()
+    user = require_write_token(call)
     if not user.may_write(namespace):
-        if user.role == "read":
-            raise Forbidden("This token has only read access. A token with write access is needed.")
         raise Forbidden(f"You don't have the rights to write to the namespace {namespace!r}.")
+    return user
+
+
+def require_write_token(call: Call) -> User:
+    """Return the caller if their token allows changes somewhere.
+
+    Raises:
+        LoginNeeded: the caller is anonymous.
+        Forbidden: the token has only read access.
+    """
+    user = call.login()
+    if user.role == "read":
+        raise Forbidden("This token has only read access. A token with write access is needed.")
     return user
 
 
@@ -173,12 +230,20 @@ async def body_chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
 
     Raises:
         TooLarge: the body is announced to have, or has, more than `limit` bytes.
+        Stalled: nothing arrived for `STALLED_SECONDS`.
     """
     refusal = TooLarge(f"The body is too large: expected at most {limit} bytes.")
     if (parse_number(request.headers.get("content-length")) or 0) > limit:
         raise refusal
     size = 0
-    async for chunk in request.stream():
+    stream = request.stream()
+    while True:
+        try:
+            chunk = await asyncio.wait_for(anext(stream), STALLED_SECONDS)
+        except StopAsyncIteration:
+            return
+        except asyncio.TimeoutError as error:
+            raise Stalled(f"Nothing arrived for {STALLED_SECONDS:g} seconds.") from error
         size += len(chunk)
         if size > limit:
             raise refusal

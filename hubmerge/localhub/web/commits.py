@@ -6,11 +6,12 @@ import base64
 import binascii
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any
+from typing import IO, Any, TypedDict
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from hubmerge.localhub import pulls
 from hubmerge.localhub.objects import ObjectStore, is_sha256
 from hubmerge.localhub.operations import Delete, Operation, Put, check_path
 from hubmerge.localhub.records import FileEntry
@@ -23,6 +24,8 @@ COMMIT_LIMIT_BYTES = 1 << 30
 LINE_LIMIT_BYTES = 16 * 1024 * 1024
 """Longer than the line of a regular file of the largest size, in base64."""
 MAX_OPERATIONS = 50_000
+LONGEST_SUMMARY = 4096
+LONGEST_DESCRIPTION = 65_536
 SPOOL_BYTES = 1 << 20
 
 
@@ -63,26 +66,15 @@ def apply_commit(call: Call, lines: Iterable[bytes]) -> dict[str, Any]:
     """Apply the lines of a commit, and return the answer with the new commit."""
     repository, settings, user = find_for_commit(call)
     revision = call.params["revision"]
-    as_pull_request = call.flag("create_pr")
-    if not as_pull_request:
-        kind, name = repository.locate(revision)
     header, operations = read_commit(call.site.store, known_files(call, repository), lines)
-    title, parent = str(header.get("summary") or "").strip(), header.get("parentCommit")
-    if not title:
-        raise BadRequest("A commit needs a summary.")
+    said = read_header(header)
     pull_request = None
-    if as_pull_request:
-        kind, name = repository.open_pull_request(revision)
-        pull_request = f"{repo_url(call, settings)}/discussions/{name}"
-    commit_id = repository.apply(
-        kind,
-        name,
-        operations,
-        title=title,
-        message=str(header.get("description") or ""),
-        author=user.name,
-        parent=None if parent is None else str(parent),
-    )
+    if call.flag("create_pr"):
+        number, commit_id = pulls.propose(repository, revision, operations, author=user.name, **said)
+        pull_request = f"{repo_url(call, settings)}/discussions/{number}"
+    else:
+        kind, name = repository.locate(revision)
+        commit_id = repository.apply(kind, name, operations, author=user.name, **said)
     return {
         "success": True,
         "commitOid": commit_id,
@@ -90,6 +82,32 @@ def apply_commit(call: Call, lines: Iterable[bytes]) -> dict[str, Any]:
         "hookOutput": "",
         **({"pullRequestUrl": pull_request} if pull_request else {}),
     }
+
+
+class Header(TypedDict):
+    """What the header line of a commit says."""
+
+    title: str
+    message: str
+    parent: str | None
+
+
+def read_header(header: dict[str, Any]) -> Header:
+    """Return what the header line of a commit says.
+
+    Raises:
+        BadRequest: there is no summary, or it or the description is too long.
+    """
+    title, message = str(header.get("summary") or "").strip(), str(header.get("description") or "")
+    if not title:
+        raise BadRequest("A commit needs a summary.")
+    if len(title) > LONGEST_SUMMARY or len(message) > LONGEST_DESCRIPTION:
+        raise BadRequest(
+            f"Expected a summary of at most {LONGEST_SUMMARY} and a description of at most "
+            f"{LONGEST_DESCRIPTION} characters."
+        )
+    parent = header.get("parentCommit")
+    return {"title": title, "message": message, "parent": None if parent is None else str(parent)}
 
 
 def read_commit(

@@ -1,4 +1,4 @@
-"""Downloads: `resolve`, with HEAD, ranges and the headers that the clients' cache needs."""
+"""Downloads: `resolve` with ranges and the headers that the clients' cache needs, and `raw`, both with HEAD."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from urllib.parse import quote
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response, StreamingResponse
 
-from hubmerge.localhub.objects import COPY_BYTES
+from hubmerge.localhub.objects import COPY_BYTES, lfs_pointer
 from hubmerge.localhub.records import FileEntry
 from hubmerge.localhub.refusals import EntryMissing
 from hubmerge.localhub.web.calls import Call, route
@@ -63,26 +63,56 @@ def content_type(path: str, entry: FileEntry) -> str:
     return "application/octet-stream" if entry.sha256 else "text/plain; charset=utf-8"
 
 
-def resolve(call: Call) -> Response:
-    """Send a file of a repo at a revision, or only its headers."""
+def find_file(call: Call) -> tuple[str, str, FileEntry]:
+    """Return commit, path and entry of the file of the address, for a caller who may read it.
+
+    Raises:
+        EntryMissing: there is no such file at the commit.
+    """
     repository, _ = call.readable_files()
     commit_id = repository.resolve(call.params["revision"])
     path = call.params["path"]
     entry = repository.tree(commit_id).get(path)
     if entry is None:
         raise EntryMissing("Entry not found", headers={"X-Repo-Commit": commit_id})
-    store = call.site.store
-    location = store.lfs_path(entry.sha256) if entry.sha256 else store.blob_path(entry.oid)
-    headers = {
+    return commit_id, path, entry
+
+
+def file_headers(call: Call, commit_id: str, path: str, content_hash: str) -> dict[str, str]:
+    """Return the headers of a file that depend neither on its size nor on the requested range."""
+    disposition = "attachment" if call.flag("download") else "inline"
+    return {
         "X-Repo-Commit": commit_id,
-        "ETag": f'"{entry.content_hash}"',
+        "ETag": f'"{content_hash}"',
         "Accept-Ranges": "bytes",
         "Cache-Control": "no-cache",
         "X-Content-Type-Options": "nosniff",
-        "Content-Disposition": f"inline; filename*=UTF-8''{quote(path.rpartition('/')[2], safe='')}",
+        "Content-Disposition": f"{disposition}; filename*=UTF-8''{quote(path.rpartition('/')[2], safe='')}",
     }
+
+
+def resolve(call: Call) -> Response:
+    """Send a file of a repo at a revision, or only its headers."""
+    commit_id, path, entry = find_file(call)
+    headers = file_headers(call, commit_id, path, entry.content_hash)
     if entry.sha256:
         headers |= {"X-Linked-ETag": f'"{entry.sha256}"', "X-Linked-Size": str(entry.size)}
+    return send_stored(call, entry, headers, content_type(path, entry))
+
+
+def raw(call: Call) -> Response:
+    """Send a file as git stores it: of a large file, the pointer."""
+    commit_id, path, entry = find_file(call)
+    headers = file_headers(call, commit_id, path, entry.oid)
+    if not entry.sha256:
+        return send_stored(call, entry, headers, content_type(path, entry))
+    return Response(lfs_pointer(entry.sha256, entry.size), headers=headers, media_type="text/plain; charset=utf-8")
+
+
+def send_stored(call: Call, entry: FileEntry, headers: dict[str, str], media_type: str) -> Response:
+    """Send the requested range of a stored file, or only the headers."""
+    store = call.site.store
+    location = store.lfs_path(entry.sha256) if entry.sha256 else store.blob_path(entry.oid)
     status, start, length = 200, 0, entry.size
     try:
         span = byte_range(call.request.headers.get("range"), entry.size)
@@ -92,7 +122,6 @@ def resolve(call: Call) -> Response:
         status, start, length = 206, span[0], span[1] - span[0] + 1
         headers["Content-Range"] = f"bytes {span[0]}-{span[1]}/{entry.size}"
     headers["Content-Length"] = str(length)
-    media_type = content_type(path, entry)
     if call.request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=media_type)
     return StreamingResponse(
@@ -101,6 +130,7 @@ def resolve(call: Call) -> Response:
 
 
 ROUTES = [
-    route("GET", "/{plural}/{namespace}/{name}/resolve/{revision}/{path:path}", resolve),
-    route("GET", "/{namespace}/{name}/resolve/{revision}/{path:path}", resolve),
+    route("GET", f"{prefix}/{{namespace}}/{{name}}/{word}/{{revision}}/{{path:path}}", handler)
+    for prefix in ("/{plural:kind}", "")
+    for word, handler in (("resolve", resolve), ("raw", raw))
 ]

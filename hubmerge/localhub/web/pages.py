@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.routing import Match, Route
 from starlette.types import Scope
 
 from hubmerge.localhub.records import Tree
-from hubmerge.localhub.refusals import Refusal, RepositoryMissing, RevisionMissing
-from hubmerge.localhub.repository import CONVERTS, HEADS, KINDS, PULLS, TAGS, Repository, Settings
+from hubmerge.localhub.refnames import CONVERTS, HEADS, PULLS, TAGS
+from hubmerge.localhub.refusals import Moved, Refusal, RepositoryMissing, RevisionMissing
+from hubmerge.localhub.registry import RESERVED
+from hubmerge.localhub.repository import KINDS, Repository, Settings
 from hubmerge.localhub.web.calls import PREFIXES, Call, may_read_gated, may_see, open_call
 from hubmerge.localhub.web.cards import metadata_table, render_markdown
 from hubmerge.localhub.web.describe import CARD_LIMIT_BYTES, card_of, card_text, describe_tree
 from hubmerge.localhub.web.markup import Html, html_page, link, table, tag
+from hubmerge.localhub.web.unserved import PROGRAMS
 from hubmerge.support.names import CARD_FILE
 
-PROGRAMS = ("api", "v1", "v2", "lfs")
-"""First parts of addresses for programs, served or not."""
 ROWS_LIMIT = 1000
 REFS = {HEADS: "Branches", TAGS: "Tags", PULLS: "Pull requests", CONVERTS: "Conversions"}
 
@@ -31,11 +32,11 @@ class PageRoute(Route):
     """Route that matches requests of browsers only."""
 
     def matches(self, scope: Scope) -> tuple[Match, Scope]:
-        """Match GET and HEAD requests of addresses that are not for programs."""
-        match, child = super().matches(scope)
-        if match is not Match.FULL or scope["path"].split("/")[1] in PROGRAMS:
+        """Match addresses that are not for programs and do not begin with a name that no user can have."""
+        first = scope["path"].split("/")[1]
+        if first.startswith(".") or (first in RESERVED and not (first in KINDS and self.path.startswith(f"/{first}/"))):
             return Match.NONE, {}
-        return match, child
+        return super().matches(scope)
 
 
 def repo_address(settings: Settings) -> str:
@@ -215,10 +216,13 @@ def wants_page(request: Request) -> bool:
     )
 
 
-def unknown_address_page(request: Request) -> Response:
-    """Return the page for an address that is not served."""
+def refusal_page(refusal: Refusal) -> Response:
+    """Return the page of a refusal; of a repo that has another name now, the way to it."""
+    if isinstance(refusal, Moved):
+        return RedirectResponse(refusal.headers["Location"], status_code=refusal.status)
+    title = {404: "Not found", 501: "Not served"}.get(refusal.status, "Refused")
     existing = tag("p", "The repos of this Hub are listed on ", link("/", "its first page"), ".")
-    return not_found_page(f"Nothing is served at {unquote(request.scope['path'])}.", [existing])
+    return html_page(title, [tag("h1", title), tag("p", refusal.message), existing], status=refusal.status)
 
 
 def page_route(path: str, handler: Callable[[Call], Response], plural: str = "models") -> Route:
@@ -230,7 +234,7 @@ def page_route(path: str, handler: Callable[[Call], Response], plural: str = "mo
             call.params["plural"] = plural
             return await run_in_threadpool(handler, call)
         except Refusal as refusal:
-            return html_page("Refused", [tag("h1", "Refused"), tag("p", refusal.message)], status=refusal.status)
+            return refusal_page(refusal)
 
     return PageRoute(path, endpoint, methods=["GET"])
 

@@ -8,8 +8,8 @@ from urllib.parse import parse_qs
 from starlette.responses import JSONResponse, Response
 
 from hubmerge.localhub.operations import check_path
+from hubmerge.localhub.refnames import CONVERTS, DEFAULT_BRANCH, HEADS, PULLS, TAGS
 from hubmerge.localhub.refusals import BadRequest, Conflict, EntryMissing, TooLarge
-from hubmerge.localhub.repository import CONVERTS, HEADS, PULLS, TAGS
 from hubmerge.localhub.web.calls import PREFIXES, REPO, Call, readable, repo_url, require_write, route
 from hubmerge.localhub.web.describe import (
     CARD_LIMIT_BYTES,
@@ -122,14 +122,27 @@ def commits(call: Call) -> Any:
     """List the history of a revision, newest first."""
     repository, _ = call.readable()
     history = repository.history(repository.resolve(call.params["revision"]))
-    return page(call, [describe_commit(found, commit) for found, commit in history], COMMITS_PAGE)
+    listed = [describe_commit(found, commit) for found, commit in history]
+    answer = page(call, listed, COMMITS_PAGE)
+    answer.headers["X-Total-Count"] = str(len(listed))
+    return answer
 
 
 def create_branch(call: Call) -> Any:
-    """Create a branch at `startingPoint` (default: main)."""
-    repository, _, _ = call.writable()
-    commit_id = repository.resolve(str(call.json().get("startingPoint") or "main"))
-    repository.create_ref(HEADS, call.params["revision"], commit_id)
+    """Create a branch at `startingPoint` (default: main), or an empty one; `overwrite` moves an existing branch."""
+    repository, _, user = call.writable()
+    data, branch = call.json(), call.params["revision"]
+    start = optional_text(data, "startingPoint")
+    empty, overwrite = data.get("emptyBranch") is True, data.get("overwrite") is True
+    if overwrite and not (start or empty) and repository.ref(HEADS, branch) is not None:
+        return Response(status_code=201)
+    if empty:
+        commit_id = repository.write_commit(
+            {}, parents=(), changed=(), title="initial commit", message="", author=user.name
+        )
+    else:
+        commit_id = repository.resolve(start or DEFAULT_BRANCH)
+    repository.create_ref(HEADS, branch, commit_id, overwrite=overwrite)
     return Response(status_code=201)
 
 

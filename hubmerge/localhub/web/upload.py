@@ -13,13 +13,14 @@ from urllib.parse import quote
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
+from hubmerge.localhub import pulls
 from hubmerge.localhub.objects import is_sha256
 from hubmerge.localhub.operations import check_path
 from hubmerge.localhub.refusals import BadRequest, Forbidden, NotFound, TooLarge
 from hubmerge.localhub.registry import LARGE_PATTERNS
 from hubmerge.localhub.repository import Repository, Settings
 from hubmerge.localhub.users import User
-from hubmerge.localhub.web.calls import REPO, Call, require_write, route, streaming_route
+from hubmerge.localhub.web.calls import REPO, Call, require_write, require_write_token, route, streaming_route
 from hubmerge.localhub.web.parsing import is_size, object_list, parse_number
 
 REGULAR_LIMIT_BYTES = 10 * 1000 * 1000
@@ -27,20 +28,34 @@ LARGEST_FILE_BYTES = 500 * 1000**3
 
 
 def find_for_commit(call: Call) -> tuple[Repository, Settings, User]:
-    """Return repo, settings and caller for a commit. A pull request needs no write access to the repo.
+    """Return repo, settings and caller for a commit.
+
+    A new pull request, and a commit to an own one, needs no write access to the repo.
 
     Raises:
         RepositoryMissing: the repo does not exist, or the caller may not see it.
+        Gated: the caller proposes a change of files that they may not read.
         LoginNeeded: the caller is anonymous.
         Forbidden: the caller may not write.
     """
     repository, settings = call.readable()
-    if call.flag("create_pr"):
-        user = call.login()
-        if user.role == "read":
-            raise Forbidden("This token has only read access. A token with write access is needed.")
+    if call.flag("create_pr") or is_own_pull_request(call, repository):
+        user = require_write_token(call)
+        call.readable_files()
         return repository, settings, user
     return repository, settings, require_write(call, settings.namespace)
+
+
+def is_own_pull_request(call: Call, repository: Repository) -> bool:
+    """Return True if the revision of the address is an open pull request of the caller."""
+    number = parse_number(call.params["revision"].removeprefix("refs/pr/"))
+    if number is None or call.user is None or not call.params["revision"].startswith("refs/pr/"):
+        return False
+    try:
+        found = pulls.find(repository, number)
+    except NotFound:
+        return False
+    return found.takes_commits and found.author == call.user.name
 
 
 def find_for_upload(call: Call) -> tuple[Repository, User]:
@@ -52,10 +67,7 @@ def find_for_upload(call: Call) -> tuple[Repository, User]:
         Forbidden: the token has only read access.
     """
     repository, _ = call.readable()
-    user = call.login()
-    if user.role == "read":
-        raise Forbidden("This token has only read access. A token with write access is needed.")
-    return repository, user
+    return repository, require_write_token(call)
 
 
 def known_files(call: Call, repository: Repository) -> Callable[[str], int | None]:
@@ -215,8 +227,8 @@ ROUTES = [
     route("POST", REPO + "/preupload/{revision}", preupload, find_for_commit),
     route("POST", LFS + "/objects/batch", lfs_batch, find_for_upload),
     route("POST", LFS + "/verify", verify, Call.readable),
-    route("POST", "/{plural}" + LFS + "/objects/batch", lfs_batch, find_for_upload),
-    route("POST", "/{plural}" + LFS + "/verify", verify, Call.readable),
+    route("POST", "/{plural:kind}" + LFS + "/objects/batch", lfs_batch, find_for_upload),
+    route("POST", "/{plural:kind}" + LFS + "/verify", verify, Call.readable),
     streaming_route("PUT", "/lfs/whole/{user}/{sha256}/{size}/{signature}", put_whole),
     streaming_route("PUT", "/lfs/parts/{key}/{number}", put_part),
     route("POST", "/lfs/parts/{key}", complete, check_key),
