@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hubmerge.cards.data import form_comment
+from hubmerge.cards.loading import ZERO_SHOT, Loading, loading_text
 from hubmerge.cards.markup import block, code, details, plain, repo_link, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
 from hubmerge.cards.norms import norms
@@ -23,7 +24,6 @@ from hubmerge.support.names import LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_
 from hubmerge.support.text import short_commit
 from merge_recipes.references import is_commit
 
-ZERO_SHOT = "zero-shot-image-classification"
 TEXT_KINDS = frozenset({"text-classification", "causal-lm"})
 
 
@@ -36,7 +36,9 @@ class CardDetails:
         repo: the repo that the model is published to, None for a folder on this machine.
         license_name: the license of the model.
         tags: more tags for the Hub.
-        model_class: the transformers class of the model.
+        library: the library that loads the model; None if there are several.
+        variant: the variant in the names of the weight files, such as "fp16".
+        model_class: the class of the model.
         processor_class: the transformers class of its processor; None for a tokenizer or nothing.
         pipeline_tag: the kind of task of the model, None to take it from the scored tasks.
         layout: class, tensor names and dtypes of the weight files, in words.
@@ -50,6 +52,8 @@ class CardDetails:
     repo: str | None = None
     license_name: str | None = None
     tags: tuple[str, ...] = ()
+    library: str | None = "transformers"
+    variant: str | None = None
     model_class: str = "AutoModel"
     processor_class: str | None = "AutoProcessor"
     pipeline_tag: str | None = None
@@ -84,7 +88,12 @@ def card_text(report: RunReport, card: CardDetails) -> str:
     card = card.for_tasks(tasks)
     name = (card.repo or f"{report.base_model.reference}-{report.merge_method}").split("/")[-1]
     head = front_matter(
-        report, model_name=name, license_name=card.license_name, tags=card.tags, pipeline_tag=card.pipeline_tag
+        report,
+        model_name=name,
+        license_name=card.license_name,
+        tags=card.tags,
+        pipeline_tag=card.pipeline_tag,
+        library_name=card.library,
     )
     sections = [
         f"# {plain(name)}",
@@ -139,24 +148,18 @@ def _linked_papers(source: str) -> str:
 
 
 def _loading(report: RunReport, card: CardDetails) -> str:
-    model_class, processor_class = card.model_class, card.processor_class
-    where = f'"{card.repo}", revision="{step_tag(report.steps[-1].step)}"' if card.repo else '"path/to/this/folder"'
-    classes = [model_class, *([processor_class] if processor_class else [])]
-    lines = [f"from transformers import {', '.join(sorted(classes))}", ""]
-    lines.append(f"model = {model_class}.from_pretrained({where})")
-    if processor_class:
-        name = "tokenizer" if processor_class.endswith("Tokenizer") else "processor"
-        lines.append(f"{name} = {processor_class}.from_pretrained({where})")
-    text = block("\n".join(lines), "python")
-    if card.pipeline_tag == ZERO_SHOT and model_class == "CLIPModel":
-        call = [
-            "from transformers import pipeline",
-            "",
-            f'classify = pipeline("{ZERO_SHOT}", model={where})',
-            'classify("photo.jpg", candidate_labels=["a photo of a cat", "a photo of a dog"])',
-        ]
-        text += "\n\nOr with a pipeline:\n\n" + block("\n".join(call), "python")
-    return text
+    facts = Loading(
+        library=card.library,
+        repo=card.repo,
+        tag=step_tag(report.steps[-1].step),
+        model_class=card.model_class,
+        processor_class=card.processor_class,
+        variant=card.variant,
+        pipeline_tag=card.pipeline_tag,
+        base=report.base_model.reference,
+        base_commit=report.base_model.commit,
+    )
+    return loading_text(facts)
 
 
 def _merged(report: RunReport, card: CardDetails) -> str:

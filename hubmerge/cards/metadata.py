@@ -22,7 +22,7 @@ def front_matter(
     license_name: str | None,
     tags: Iterable[str] = (),
     pipeline_tag: str | None = None,
-    library_name: str = "transformers",
+    library_name: str | None = "transformers",
 ) -> str:
     """Return the YAML of a card's metadata, without the lines of dashes around it.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from hubmerge.checkpoints.adapters.adapter import Adapter, base_model_of, open_adapter, read_adapter_config
     from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
     from hubmerge.checkpoints.formats.header import Header, parse_header
-    from hubmerge.checkpoints.formats.layout import WeightFiles, find_weights, read_index
+    from hubmerge.checkpoints.formats.layout import WeightFiles, choose_weights, find_weights, read_index
     from hubmerge.checkpoints.formats.partial_file import FetchBytes, create_partial_file, is_partial_file
     from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
     from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter, WrittenFile
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from hubmerge.checkpoints.planning.merge_plan import Action, MergePlan, PlannedTensor, make_plan
     from hubmerge.checkpoints.planning.published_config import PublishedConfig, published_config
     from hubmerge.checkpoints.planning.tied_values import check_ties
+    from hubmerge.checkpoints.planning.written_files import written_metadata, written_names
     from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 
 _NAMES = {
@@ -57,6 +58,7 @@ _NAMES = {
     ),
     "hubmerge.checkpoints.formats.layout": (
         "WeightFiles",
+        "choose_weights",
         "find_weights",
         "read_index",
     ),
@@ -113,6 +115,10 @@ _NAMES = {
         "published_config",
     ),
     "hubmerge.checkpoints.planning.tied_values": ("check_ties",),
+    "hubmerge.checkpoints.planning.written_files": (
+        "written_metadata",
+        "written_names",
+    ),
     "hubmerge.checkpoints.tensors": (
         "TensorInfo",
         "TensorSpec",
@@ -151,6 +157,7 @@ __all__ = [
     "check_config",
     "check_loads",
     "check_ties",
+    "choose_weights",
     "create_partial_file",
     "find_alignment",
     "find_weights",
@@ -168,6 +175,8 @@ __all__ = [
     "uses_older_shards",
     "weight_matrices",
     "write_index",
+    "written_metadata",
+    "written_names",
 ]
 
 if not TYPE_CHECKING:

@@ -10,6 +10,7 @@ import torch
 
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
+from hubmerge.checkpoints.weight_names import TRANSFORMERS, WeightNames, names_for
 
 CHUNK_BYTES = 8 << 20
 
@@ -71,6 +72,8 @@ class Checkpoint:
         tensors: the tensors by name.
         config: the content of its config.json; empty if there is none.
         notes: what is unusual about its files, one sentence each.
+        names: the names that its weight files have, with the library that loads them.
+        metadata: free text in the headers of its files.
     """
 
     def __init__(
@@ -81,12 +84,16 @@ class Checkpoint:
         sources: Mapping[str, TensorSource],
         *,
         notes: tuple[str, ...] = (),
+        names: WeightNames = TRANSFORMERS,
+        metadata: Mapping[str, str] | None = None,
     ) -> None:
         self.origin = origin
         self.label = origin.label
         self.tensors = dict(tensors)
         self.config = dict(config)
         self.notes = notes
+        self.names = names_for(names, config)
+        self.metadata = dict(metadata or {})
         self._sources = dict(sources)
 
     def read(self, name: str) -> torch.Tensor:

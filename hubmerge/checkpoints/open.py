@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
 from hubmerge.checkpoints.formats.header import Header, check_header, header_length, parse_header
 from hubmerge.checkpoints.formats.layout import (
-    CONFIG_FILE,
-    INDEX_FILE,
-    SAFETENSORS,
-    SINGLE_FILE,
+    WeightFiles,
+    choose_weights,
     find_weights,
     read_index,
     read_json_object,
@@ -22,6 +20,7 @@ from hubmerge.checkpoints.formats.partial_file import FetchBytes
 from hubmerge.checkpoints.formats.weight_file import open_weight_file
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
+from hubmerge.checkpoints.weight_names import SAFETENSORS, WeightNames
 from hubmerge.errors import CheckpointError
 from hubmerge.support.text import counted, listed
 
@@ -30,8 +29,8 @@ def open_checkpoint(folder: Path, origin: Origin | str | None = None, *, fetch: 
     """Open the weights in a folder and check their headers.
 
     Args:
-        folder: a folder with one safetensors file, or several with an index, or `.bin` files; and a config.json, if
-            the checkpoint has one.
+        folder: a folder with one safetensors file, or several with an index, or `.bin` files, under the names of
+            transformers, diffusers, timm, open_clip or Mistral; and its config, if the checkpoint has one.
         origin: the checkpoint's place, or only its name in messages; the folder if left out.
         fetch: a function that fetches bytes of safetensors files made with `create_partial_file`.
 
@@ -47,7 +46,7 @@ def open_checkpoint(folder: Path, origin: Origin | str | None = None, *, fetch: 
         raise origin.error("not a folder", hint="name a folder with config.json and weights")
     weights = find_weights(_file_names(folder), origin)
     weight_map: dict[str, str] | None = None
-    files = [weights.single] if weights.single is not None else []
+    files = [weights.single] if weights.single is not None else list(weights.shards)
     if weights.index is not None:
         index = origin.in_file(weights.index)
         weight_map = read_index(_bytes(folder, index), weights.kind, index)
@@ -57,10 +56,14 @@ def open_checkpoint(folder: Path, origin: Origin | str | None = None, *, fetch: 
             raise _missing_shards(missing, len(files), origin, f"fetch all files that {weights.index} lists")
     sources: dict[str, TensorSource] = {}
     in_files: dict[str, Mapping[str, TensorInfo]] = {}
+    metadata: dict[str, str] = {}
     for file in files:
-        sources[file], in_files[file] = open_weight_file(folder / file, origin.in_file(file), fetch=fetch)
-    tensors, notes = _all_tensors(weight_map, in_files, origin)
-    return Checkpoint(origin, tensors, _config(folder, origin), sources, notes=notes)
+        sources[file], in_files[file], found = open_weight_file(folder / file, origin.in_file(file), fetch=fetch)
+        metadata |= found
+    tensors, notes = _all_tensors(weight_map, in_files, origin, indexed=not weights.shards)
+    config = _config(folder, origin.in_file(weights.names.config_file))
+    notes = (*notes, *_variant_note(weights.names, origin))
+    return Checkpoint(origin, tensors, config, sources, notes=notes, names=weights.names, metadata=metadata)
 
 
 def open_headers(
@@ -70,24 +73,28 @@ def open_headers(
     *,
     sizes: Mapping[str, int] | None = None,
     index: bytes | None = None,
+    weights: WeightFiles | None = None,
 ) -> Checkpoint:
     """Open safetensors files from their headers alone, to plan with. `read` then raises CheckpointError.
 
     Args:
         headers: for each file name the file's first bytes (the 8 bytes of length and at least the whole JSON text), or
             the decoded JSON object.
-        config: the content of config.json.
+        config: the content of config.json, or of the config under another name.
         origin: the checkpoint's place, or only its name in messages.
         sizes: the sizes of the whole files in bytes.
         index: the content of the index, if there is one.
+        weights: the choice among the files; found from their names if left out.
 
     Raises:
         CheckpointError: as `open_checkpoint` does.
     """
     origin = Origin.of(origin)
     sizes = {} if sizes is None else sizes
-    single = {SINGLE_FILE} & set(headers)
-    weight_map = None if index is None or single else read_index(index, SAFETENSORS, origin.in_file(INDEX_FILE))
+    weights = weights or _chosen_headers(headers, indexed=index is not None)
+    single = set(filter(None, [weights.single])) & set(headers)
+    index_name = weights.index or weights.names.index()
+    weight_map = None if index is None or single else read_index(index, SAFETENSORS, origin.in_file(index_name))
     # A repo may contain its weights twice; the copy that `open_checkpoint` would open counts.
     files = single or (set(headers) if weight_map is None else set(weight_map.values()))
     missing = sorted(files - set(headers))
@@ -95,10 +102,27 @@ def open_headers(
         raise _missing_shards(
             missing, len(files), origin, "the repo is incomplete at this revision: choose another one"
         )
-    in_files = {file: _header(headers[file], sizes.get(file), origin.in_file(file)).tensors for file in sorted(files)}
-    sources = {file: HeaderOnly(origin) for file in in_files}
-    tensors, notes = _all_tensors(weight_map, in_files, origin)
-    return Checkpoint(origin, tensors, config, sources, notes=notes)
+    found = {file: _header(headers[file], sizes.get(file), origin.in_file(file)) for file in sorted(files)}
+    sources = {file: HeaderOnly(origin) for file in found}
+    in_files = {file: header.tensors for file, header in found.items()}
+    tensors, notes = _all_tensors(weight_map, in_files, origin, indexed=not weights.shards)
+    metadata = {key: text for header in found.values() for key, text in header.metadata.items()}
+    notes = (*notes, *_variant_note(weights.names, origin))
+    return Checkpoint(origin, tensors, config, sources, notes=notes, names=weights.names, metadata=metadata)
+
+
+def _chosen_headers(headers: Collection[str], *, indexed: bool) -> WeightFiles:
+    """Return the choice among files of which only the headers are known."""
+    chosen = choose_weights(headers)
+    if chosen is None or (indexed and chosen.single is None):
+        return WeightFiles(SAFETENSORS, None, None)
+    return chosen
+
+
+def _variant_note(names: WeightNames, origin: Origin) -> tuple[str, ...]:
+    if names.variant is None:
+        return ()
+    return (f"{origin}: the variant {names.variant} is read, because there is no {names.of_variant(None).single()}",)
 
 
 def _missing_shards(missing: Sequence[str], count: int, origin: Origin, hint: str) -> CheckpointError:
@@ -114,10 +138,14 @@ def _header(header: bytes | Mapping[str, Any], size: int | None, origin: Origin)
 
 
 def _all_tensors(
-    weight_map: Mapping[str, str] | None, in_files: Mapping[str, Mapping[str, TensorInfo]], origin: Origin
+    weight_map: Mapping[str, str] | None,
+    in_files: Mapping[str, Mapping[str, TensorInfo]],
+    origin: Origin,
+    *,
+    indexed: bool,
 ) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
     """Return all tensors, and notes on an index that does not list them as they are."""
-    if weight_map is None and len(in_files) > 1:
+    if weight_map is None and len(in_files) > 1 and indexed:
         raise origin.error(f"{len(in_files)} weight files and no index", hint="save the model with save_pretrained()")
     tensors, notes = read_shards(weight_map or {}, in_files, origin)
     if not tensors:
@@ -136,8 +164,8 @@ def _file_names(folder: Path) -> set[str]:
 
 
 def _config(folder: Path, origin: Origin) -> dict[str, Any]:
-    origin = origin.in_file(CONFIG_FILE)
-    return read_json_object(_bytes(folder, origin), origin) if (folder / CONFIG_FILE).is_file() else {}
+    exists = (folder / (origin.file or "")).is_file()
+    return read_json_object(_bytes(folder, origin), origin) if exists else {}
 
 
 def _bytes(folder: Path, origin: Origin) -> bytes:

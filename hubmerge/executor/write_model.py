@@ -10,7 +10,16 @@ from pathlib import Path
 
 import torch
 
-from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor, Shard, ShardedWriter, WrittenFile, plan_shards
+from hubmerge.checkpoints import (
+    Checkpoint,
+    MergePlan,
+    PlannedTensor,
+    ShardedWriter,
+    WrittenFile,
+    plan_shards,
+    written_metadata,
+    written_names,
+)
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
 from hubmerge.executor.parallel.processes import (
@@ -59,7 +68,7 @@ def write_merged(
     """Write the merged model's weights after the step of `state` into `folder`, with an index if there are shards.
 
     Every tensor is rounded once, to its dtype in `plan`. Tensors that stay the base model's keep their bytes and, if
-    they are large together, are in shards of their own.
+    they are large together, are in shards of their own. Files have the names and the metadata of the base model's.
 
     Args:
         base: the base model.
@@ -76,8 +85,10 @@ def write_merged(
         MachineError: the folder cannot be written.
     """
     kept = {tensor.name for tensor in plan.tensors if tensor.copied}
-    shards = plan_shards(plan.specs, max_shard_bytes, kept=kept, older=older_shards)
-    with _shared_writer(folder, shards, context.processes) as writer:
+    names = written_names(base, plan.tensors)
+    shards = plan_shards(plan.specs, max_shard_bytes, kept=kept, older=older_shards, names=names)
+    create = partial(ShardedWriter, folder, shards, written_metadata(base), index=names.index(), digests=False)
+    with _shared_writer(create, context.processes) as writer:
         source = _Source(base, state, context.input_dtype, read_out, context.device)
         written = _write_tensors(
             writer, plan.tensors, partial(_write_tensor, writer, source), stop_file(folder, context.processes), context
@@ -113,12 +124,12 @@ class _Norms:
 
 
 @contextmanager
-def _shared_writer(folder: Path, shards: Sequence[Shard], processes: Processes) -> Iterator[ShardedWriter]:
+def _shared_writer(create: Callable[..., ShardedWriter], processes: Processes) -> Iterator[ShardedWriter]:
     """Open the writer of the shards. The first process creates the files, then the others attach to them."""
     attach = processes.rank > 0
     if attach:
         barrier(processes)
-    with ShardedWriter(folder, shards, digests=False, attach=attach) as writer:
+    with create(attach=attach) as writer:
         if not attach:
             barrier(processes)
         yield writer

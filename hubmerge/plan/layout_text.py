@@ -33,7 +33,7 @@ def written_layout(
         tensors: The tensors of the files.
         selection: Rules on tensor names; the tensors that they keep from the base model are listed.
     """
-    model_class = next(iter(config.get("architectures") or []), config.get("model_type", "a model"))
+    model_class = _class_name(config)
     dtypes = sorted({str(one.dtype).removeprefix("torch.") for one in tensors.values() if one.dtype.is_floating_point})
     text = f"{model_class}, named as in the base model's files ({min(tensors)}, ...), {' and '.join(dtypes)}"
     prefix = PREFIXES.get(str(model_class))
@@ -44,3 +44,13 @@ def written_layout(
     if kept:
         text += f"; kept from the base model: {listed(kept, KEPT_SHOWN)}"
     return text
+
+
+def _class_name(config: Mapping[str, Any]) -> str:
+    """Return the class that a config names, or what else it says about the model."""
+    named = next(iter(config.get("architectures") or []), config.get("model_type"))
+    for key in ("_class_name", "architecture"):  # diffusers and timm
+        named = named or config.get(key)
+    if named is None and "model_cfg" in config:
+        return "a model of open_clip"
+    return str(named or "a model")

@@ -18,7 +18,9 @@ from hubmerge.checkpoints import (
     published_config,
     uses_older_shards,
     weight_matrices,
+    written_names,
 )
+from hubmerge.checkpoints.planning.other_libraries import check_loads_in
 from hubmerge.errors import CheckpointError
 from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.external_metrics import check_external_metrics
@@ -34,6 +36,8 @@ from hubmerge.stream.stream import Stream, resolve_stream
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import listed
 from merge_recipes import LoadedRecipe, Recipe
+
+_WEIGHTS = (".safetensors", ".bin", ".pth")
 
 
 def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
@@ -89,7 +93,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
         sources=tuple(_planned_sources(stream, headers, merge)),
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
         ignored=tuple(ignored_lines(aligned.values())),
-        older_shards=recorded is not None and _uses_older_shards(recorded, written, recipe),
+        older_shards=recorded is not None and _uses_older_shards(recorded, written, base, recipe),
         loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
     )
 
@@ -103,11 +107,12 @@ def _statistics_notes(rule: MatrixRule, merge: MergePlan) -> Iterator[str]:
         )
 
 
-def _uses_older_shards(recorded: RunReport, written: MergePlan, recipe: Recipe) -> bool:
+def _uses_older_shards(recorded: RunReport, written: MergePlan, base: Checkpoint, recipe: Recipe) -> bool:
     """Return True if the last recorded model has the weight files that version 0.1.0 wrote."""
     files = next((step.files for step in reversed(recorded.steps) if step.files), None)
     kept = {tensor.name for tensor in written.tensors if tensor.copied}
-    return files is not None and uses_older_shards(files, written.specs, max_shard_bytes(recipe), kept=kept)
+    names, most = written_names(base, written.tensors), max_shard_bytes(recipe)
+    return files is not None and uses_older_shards(files, written.specs, most, kept=kept, names=names)
 
 
 def _check_metrics(recipe: Recipe) -> None:
@@ -169,7 +174,7 @@ def _planned_source(name: str, source: Source, *, auxiliary: bool = False) -> Pl
             size = sum(file.size for file in files)
             total += size
             missing += 0 if part.is_local else size - cached_bytes(part, files)
-            auxiliary_bytes += sum(file.size for file in files if not file.path.endswith((".safetensors", ".bin")))
+            auxiliary_bytes += sum(file.size for file in files if not file.path.endswith(_WEIGHTS))
     return PlannedSource(name, source, total, missing, auxiliary_bytes)
 
 
@@ -203,7 +208,7 @@ def _written_tensors(
 def _kept_modules(base: Source) -> Iterator[str]:
     """Yield a note on modules of sentence-transformers with weights of their own, which are copied and not merged."""
     names = (base.name_of(file) for file in files_of(base, auxiliary=True))
-    weights = sorted(name for name in names if "/" in name and name.endswith((".safetensors", ".bin")))
+    weights = sorted(name for name in names if "/" in name and name.endswith(_WEIGHTS))
     if weights:
         yield f"not merged: the base model's {listed(weights)}, whatever the checkpoints have there"
 
@@ -214,6 +219,9 @@ def _check_loads(config: PublishedConfig, written: MergePlan, original: Checkpoi
         return ("loading of the merged model is not checked: it keeps quantized tensors of the base model",)
     shapes = {tensor.name: tensor.shape for tensor in written.tensors}
     stored = {name: info.shape for name, info in original.tensors.items()}
+    if original.names.library != "transformers":
+        names = original.names
+        return check_loads_in(names.library, config.content, shapes, names.config_file, original.origin)
     try:
         return check_loads(config.content, shapes, stored, original.origin)
     except CheckpointError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from hubmerge.cards import has_marks
 from hubmerge.cards.data import front_matter
 from hubmerge.cards.merge_cards import BEGIN, END
-from hubmerge.checkpoints.formats.layout import CONFIG_FILE
+from hubmerge.checkpoints.formats.layout import CONFIG_FILE, find_weights
+from hubmerge.checkpoints.weight_names import is_index
 from hubmerge.errors import TargetError
 from hubmerge.hub.own_files import own_files
 from hubmerge.stream.sources import files_of
@@ -16,8 +16,7 @@ from hubmerge.stream.stream import Stream
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
 from hubmerge.support.text import listed
 
-_WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
-_NOT_COPIED = (".safetensors", ".bin", ".index.json")
+_NOT_COPIED = (".safetensors", ".bin", ".pth")
 
 
 @dataclass(frozen=True)
@@ -44,10 +43,13 @@ def check_target_files(stream: Stream) -> TargetFiles:
         return TargetFiles()
     own = own_files(target)
     written = {REPORT_FILE, RECIPE_FILE, LOCK_FILE, PICTURE_FILE, CONFIG_FILE}
-    copied = {stream.base.name_of(file) for file in files_of(stream.base, auxiliary=True)}
-    written |= {name for name in copied if not name.endswith(_NOT_COPIED)} - {CARD_FILE}
+    present = {stream.base.name_of(file) for file in files_of(stream.base, auxiliary=True)}
+    written |= {name for name in present if not (name.endswith(_NOT_COPIED) or is_index(name))} - {CARD_FILE}
+    weights = find_weights(present, stream.base.origin).names
     in_the_way = sorted(
-        path for path in target.files - own - {CARD_FILE} if path in written or _WEIGHTS.fullmatch(path)
+        path
+        for path in target.files - own - {CARD_FILE}
+        if path in written or any(names.is_written(path) for names in (weights, weights.of_variant(None)))
     )
     if in_the_way:
         raise TargetError(

@@ -84,7 +84,11 @@ class FinishStage:
         for warning in rounding_warnings(written.rounding, {tensor.out_dtype for tensor in plan.merged}):
             context.progress.note(f"warning: step {batch.last}: {warning}")
         model_folder.copy_auxiliary_files(context.base_folder, folder, quantized=context.plan.quantized)
-        model_folder.write_config(context.plan.config, folder)
+        if context.base.names.library == "transformers":
+            model_folder.write_config(context.plan.config, folder)
+        else:
+            names = context.base.names
+            model_folder.write_library_config(context.plan.config, folder, context.base_folder, names)
         model_folder.check_written(folder, plan.specs)
         return written
 

@@ -25,26 +25,31 @@ class ModelFiles:
     Attributes:
         names: Names of the files.
         layout: Class, tensor names and dtypes of the weights, in words.
-        model_class: transformers class of the model, None if the config names none.
+        model_class: Class of the model, None if the config names none.
         license_name: License of the model, None if unknown.
+        library: Library that loads the model, None if there are several.
+        variant: Variant in the names of the weight files, None if they have none.
     """
 
     names: Collection[str]
     layout: str
     model_class: str | None
     license_name: str | None
+    library: str | None = "transformers"
+    variant: str | None = None
 
     @classmethod
     def of(cls, written: Checkpoint, stream: Stream, *, names: Collection[str], license_name: str | None) -> ModelFiles:
         """Describe the files of a merged model."""
         layout = written_layout(written.config, written.tensors, selection_of(stream.recipe))
-        return cls(names, layout, architecture_of(written.config), license_name)
+        library, variant = written.names.library, written.names.variant
+        return cls(names, layout, architecture_of(written.config), license_name, library, variant)
 
 
 def architecture_of(config: Mapping[str, Any]) -> str | None:
-    """Return the transformers class that a config names, None if it names none."""
+    """Return the class of transformers or diffusers that a config names, None if it names none."""
     names = config.get("architectures")
-    first = names[0] if isinstance(names, list) and names else None
+    first = names[0] if isinstance(names, list) and names else config.get("_class_name")
     return first if isinstance(first, str) and first.isidentifier() else None
 
 
@@ -100,6 +105,8 @@ def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFi
         repo=publish.repo if publish is not None else None,
         license_name=files.license_name,
         tags=tuple(publish.tags) if publish is not None else (),
+        library=files.library,
+        variant=files.variant,
         model_class=files.model_class or "AutoModel",
         layout=files.layout,
         processor_class="AutoProcessor" if "preprocessor_config.json" in files.names else None,

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from hubmerge.checkpoints import TensorSpec, open_checkpoint
-from hubmerge.checkpoints.formats.layout import CONFIG_FILE
+from hubmerge.checkpoints.formats.layout import CONFIG_FILE, read_json_object
+from hubmerge.checkpoints.origin import Origin
+from hubmerge.checkpoints.weight_names import WeightNames
 from hubmerge.errors import CheckpointError, HubmergeError
 from hubmerge.report.file_list import list_step_files
 from hubmerge.report.report import RunReport
@@ -42,6 +44,26 @@ def copy_auxiliary_files(base_folder: Path, folder: Path, *, quantized: bool = T
 def write_config(config: Mapping[str, Any], folder: Path) -> None:
     """Write config.json: the config of the plan, whose loading was checked, and nothing else."""
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def write_library_config(config: Mapping[str, Any], folder: Path, base_folder: Path, names: WeightNames) -> None:
+    """Write the config of a model of another library than transformers.
+
+    It is the base model's file, byte for byte, unless the plan changes it: the order of keys may mean something.
+
+    Args:
+        config: The config of the plan.
+        folder: Folder of the merged model.
+        base_folder: Folder of the base model.
+        names: Names of the library's files.
+    """
+    original = base_folder / names.config_file
+    origin = Origin(str(base_folder), file=names.config_file)
+    if original.is_file() and read_json_object(original.read_bytes(), origin) == config:
+        shutil.copyfile(original, folder / names.config_file)
+    elif config:
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        (folder / names.config_file).write_text(text, encoding="utf-8")
 
 
 def check_written(folder: Path, specs: Collection[TensorSpec]) -> None:

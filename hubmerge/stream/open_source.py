@@ -18,7 +18,8 @@ from hubmerge.checkpoints import (
     open_checkpoint,
     open_headers,
 )
-from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, read_json_object
+from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, choose_weights, read_json_object
+from hubmerge.checkpoints.weight_names import TRANSFORMERS
 from hubmerge.errors import CheckpointError
 from hubmerge.hub import fetch
 from hubmerge.hub.checked_files import RemoteFile
@@ -127,15 +128,17 @@ def _open_model_header(source: Source) -> Checkpoint:
     if not weights:
         return open_checkpoint(fetch_folder(source), source.origin)
     texts = {source.name_of(file): _read_file(source, file) for file in files if file.path.endswith(".json")}
-    config = (
-        read_json_object(texts["config.json"], source.origin.in_file("config.json")) if "config.json" in texts else {}
-    )
+    chosen = choose_weights([source.name_of(file) for file in files])
+    config_file = (chosen.names if chosen is not None else TRANSFORMERS).config_file
+    place = source.origin.in_file(config_file)
+    config = read_json_object(texts[config_file], place) if config_file in texts else {}
     return open_headers(
         {source.name_of(file): fetch.read_header(source.reference.path, source.commit, file) for file in weights},
         config,
         source.origin,
         sizes={source.name_of(file): file.size for file in weights},
-        index=texts.get("model.safetensors.index.json"),
+        index=texts.get(chosen.index) if chosen is not None and chosen.index is not None else None,
+        weights=chosen,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hubmerge.cards import CARD_FORM, card_data, card_form, data_differences, license_of, own_part
 from hubmerge.cards.data import front_matter
@@ -31,8 +32,8 @@ def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> I
         license_name = _expected_license(release, stream)
     except HubError as error:
         yield Finding("card", "unknown", f"the license cannot be checked: {error.message}")
-    expected = _expected_card(release, report, stream, license_name)
     form = card_form(found)
+    expected = _expected_card(release, report, stream, license_name, form)
     found, additions = own_part(found)
     if additions:
         yield Finding("card", "same", f"people added: {', '.join(additions)}")
@@ -64,9 +65,13 @@ def _compare_text(expected: str, found: str) -> Finding:
     return Finding("card", "differs", f"{CARD_FILE} does not agree with the report; first difference in line {line}")
 
 
-def _expected_card(release: PublishedStep, report: RunReport, stream: Stream, license_name: str | None) -> str:
+def _expected_card(
+    release: PublishedStep, report: RunReport, stream: Stream, license_name: str | None, form: int
+) -> str:
     with open_checkpoint(download_published_step(release), release.repo) as published:
         files = ModelFiles.of(published, stream, names=set(release.files), license_name=license_name)
+    if form < 2:  # form 1 knows no other library
+        files = replace(files, library="transformers")
     return card_for(report, stream, release.metadata_files[RECIPE_FILE], files)
 
 

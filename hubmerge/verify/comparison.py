@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 
-from hubmerge.checkpoints import Checkpoint, SafetensorsReader, open_checkpoint
+from hubmerge.checkpoints import Checkpoint, Origin, SafetensorsReader, open_checkpoint
+from hubmerge.checkpoints.formats.layout import CONFIG_FILE, read_json_object
 from hubmerge.hub.published import download_published_step
 from hubmerge.linalg import difference
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, UNLISTED_FILES
@@ -36,7 +37,7 @@ def compare_recomputed(published: Published, recomputed: Recomputed) -> Iterator
     for name in sorted(set(published.files.files) - known):
         yield Finding("files", "differs", f"{name} is not a file of this step")
     for name in sorted(names - weights - {CARD_FILE, PICTURE_FILE}):
-        if not _same_bytes(made / name, folder / name):
+        if not (_same_bytes(made / name, folder / name) or _same_config(made / name, folder / name)):
             yield Finding("files", "differs", f"{name} is not the file of the base model")
 
 
@@ -84,3 +85,11 @@ def compare_tensors(recomputed: Checkpoint, published: Checkpoint, base: Checkpo
 
 def _same_bytes(one: Path, other: Path) -> bool:
     return other.is_file() and one.read_bytes() == other.read_bytes()
+
+
+def _same_config(one: Path, other: Path) -> bool:
+    """Return True if two configs have the same content: version 0.1.0 sorted the keys of every config."""
+    if one.name != CONFIG_FILE or not other.is_file():
+        return False
+    origin = Origin(one.name)
+    return read_json_object(one.read_bytes(), origin) == read_json_object(other.read_bytes(), origin)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 
 from hubmerge.cards import has_marks
+from hubmerge.checkpoints.weight_names import is_index
 from hubmerge.errors import HubmergeError
 from hubmerge.hub.published import has_content, read_small_file
 from hubmerge.stream.sources import Source, files_of
@@ -25,7 +26,9 @@ from hubmerge.verify.published import Published
 METADATA_FILES = frozenset({CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE})
 """Files that hubmerge writes beside the model."""
 
-_WRITTEN = frozenset({"config.json", "model.safetensors.index.json"})
+_WRITTEN = frozenset({"config.json", "open_clip_config.json", "params.json"})
+"""Configs, which a run may change."""
+
 _ATTRIBUTES = re.compile(r"\s*(#.*)?|\S+ filter=lfs diff=lfs merge=lfs -text")
 """A line of .gitattributes that stores a file as LFS; other attributes change files when git checks them out."""
 
@@ -100,7 +103,7 @@ def _check_base_files(published: Published, base: Source) -> Iterator[Finding]:
         return
     found = published.files.files
     own = {*METADATA_FILES, *_WRITTEN, *published.report.steps[-1].files, GIT_ATTRIBUTES}
-    for name in sorted({*expected, *found} - own):
+    for name in sorted(name for name in {*expected, *found} - own if not is_index(name)):
         if name not in found:
             yield Finding("files", "differs", f"{name} of the base model is missing")
         elif name not in expected:

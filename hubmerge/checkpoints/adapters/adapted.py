@@ -44,7 +44,7 @@ class AdaptedCheckpoint(Checkpoint):
             _check_fits(change, tensors.get(name), adapter, model, transposed=transposed)
             self._changes[name] = (change, transposed)
             tensors[name] = _as_float64(tensors[name])
-        super().__init__(origin, tensors, model.config, {}, notes=model.notes)
+        super().__init__(origin, tensors, model.config, {}, notes=model.notes, names=model.names)
 
     def read(self, name: str) -> torch.Tensor:
         """Return a tensor with the adapter's change: in float64 if it is changed, else in its stored dtype."""

@@ -152,7 +152,7 @@ def open_adapter(folder: Path, origin: Origin | str | None = None) -> Adapter:
     file = next((name for name in ADAPTER_FILES if (folder / name).is_file()), None)
     if file is None:
         raise origin.error(f"no {' or '.join(ADAPTER_FILES)}", hint="save the adapter with save_pretrained()")
-    source, tensors = open_weight_file(folder / file, origin.in_file(file))
+    source, tensors, _ = open_weight_file(folder / file, origin.in_file(file))
     return Adapter(Checkpoint(origin, tensors, config, {file: source}))
 
 

@@ -1,4 +1,4 @@
-"""Names of the weight files in a folder or repo, and the index of shards."""
+"""Weight files in a folder or repo, and the index of shards."""
 
 from __future__ import annotations
 
@@ -9,23 +9,27 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from hubmerge.checkpoints.origin import Origin
+from hubmerge.checkpoints.weight_names import (
+    ALL_NAMES,
+    CONSOLIDATED,
+    PICKLE,
+    SAFETENSORS,
+    SUFFIX,
+    TRANSFORMERS,
+    WITH_VARIANTS,
+    WeightNames,
+    one_model,
+)
 from hubmerge.support.paths import is_inside
-from hubmerge.support.text import listed
+from hubmerge.support.text import counted, listed
 
-SAFETENSORS = "safetensors"
-PICKLE = "pickle"
-
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-_SINGLE = {SINGLE_FILE: SAFETENSORS, "pytorch_model.bin": PICKLE}
-_INDEX = {INDEX_FILE: SAFETENSORS, "pytorch_model.bin.index.json": PICKLE}
-CONFIG_FILE = "config.json"
+KINDS = (SAFETENSORS, PICKLE)
+CONFIG_FILE = TRANSFORMERS.config_file
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
-_SUFFIX = {SAFETENSORS: ".safetensors", PICKLE: ".bin"}
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".npz")
-_SHARD = re.compile(r"(?:model|pytorch_model)-\d+-of-\d+\.(?:safetensors|bin)")
-_VARIANT = re.compile(r"(?:model|pytorch_model)\.([\w-]+)(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
+_SHARD = re.compile(r"[\w.]+-\d+-of-\d+\.(?:safetensors|bin)")
+_SLICE = re.compile(r"consolidated\.\d+\.(?:safetensors|pth|bin)")
 _PIPELINE = "model_index.json"
 _MAIN_MODELS = ("transformer", "unet", "prior")
 """Folders of diffusers pipelines with the model that is usually fine-tuned."""
@@ -42,29 +46,70 @@ class WeightFiles:
     Attributes:
         kind: "safetensors" or "pickle".
         single: the one weight file, None if there is an index.
-        index: the index of the shards, None if there is a single file.
+        index: the index of the shards, None if there is none.
+        names: the names that the files have.
+        shards: the shards, if they have no index.
     """
 
     kind: str
     single: str | None
     index: str | None
+    names: WeightNames = TRANSFORMERS
+    shards: tuple[str, ...] = ()
 
 
 def choose_weights(names: Collection[str]) -> WeightFiles | None:
-    """Choose the weight files of a folder or repo as transformers does: safetensors before pickles.
+    """Choose the weight files of a folder or repo.
+
+    Files of transformers come first, then those of diffusers, open_clip, and the original files of Mistral and Llama.
+    Variants such as `model.fp16.safetensors` are chosen if there is nothing else. Of each, safetensors come before
+    pickles, and a single file before an index, as in transformers.
 
     Args:
         names: all file names, from the model's folder on.
 
     Returns:
-        The choice, None if there are no weights.
+        The choice, None if there are no weights, or if several variants are different models.
     """
-    for kind in (SAFETENSORS, PICKLE):
-        for candidates, indexed in ((_SINGLE, False), (_INDEX, True)):
-            for name, of_kind in candidates.items():
-                if of_kind == kind and name in names:
-                    return WeightFiles(kind, None if indexed else name, name if indexed else None)
+    for of_library in ALL_NAMES:
+        chosen = _choose(of_library, names)
+        if chosen is not None:
+            return chosen
+    for of_library in WITH_VARIANTS:
+        variants = of_library.variants(names)
+        if variants and one_model(variants):
+            return _choose(of_library.of_variant(variants[0]), names)
     return None
+
+
+def _choose(of_library: WeightNames, names: Collection[str]) -> WeightFiles | None:
+    for kind in KINDS:
+        single, index = of_library.single(kind), of_library.index(kind)
+        if single in names:
+            return WeightFiles(kind, single, None, of_library)
+        if index in names and of_library.sharded:
+            return WeightFiles(kind, None, index, of_library)
+    return _choose_consolidated(names) if of_library == CONSOLIDATED else None
+
+
+def _choose_consolidated(names: Collection[str]) -> WeightFiles | None:
+    """Choose numbered files of Mistral without an index, or the one file of Llama."""
+    shards = sorted(name for name in names if name.startswith("consolidated-") and _SHARD.fullmatch(name))
+    if shards and shards == [CONSOLIDATED.shard(number, len(shards)) for number in range(1, len(shards) + 1)]:
+        return WeightFiles(SAFETENSORS, None, None, CONSOLIDATED, tuple(shards))
+    slices = _slices(names)
+    if len(slices) != 1:
+        return None
+    return WeightFiles(
+        SAFETENSORS if slices[0].endswith(SUFFIX[SAFETENSORS]) else PICKLE, slices[0], None, CONSOLIDATED
+    )
+
+
+def _slices(names: Collection[str]) -> list[str]:
+    """Return files such as `consolidated.00.pth`; if there are several, each one has a slice of every tensor."""
+    found = sorted(name for name in names if _SLICE.fullmatch(name))
+    stored = [name for name in found if name.endswith(SUFFIX[SAFETENSORS])]
+    return stored or [name for name in found if name.endswith(".pth")] or found
 
 
 def find_weights(names: Collection[str], origin: Origin) -> WeightFiles:
@@ -84,6 +129,7 @@ def find_weights(names: Collection[str], origin: Origin) -> WeightFiles:
     found = sorted(names, key=lambda name: (not name.endswith(_WEIGHTS), "/" in name, name))
     found = [name for name in found if name.endswith(_WEIGHTS) or not ("/" in name or name.startswith("."))]
     listing = listed(found, _MOST_SHOWN_FILES) or "nothing"
+    _check_several(names, origin)
     pipeline = _model_folders(found) if _PIPELINE in names else []
     if pipeline:
         raise origin.error(
@@ -92,9 +138,32 @@ def find_weights(names: Collection[str], origin: Origin) -> WeightFiles:
             f"{pipeline[0]}",
         )
     raise origin.error(
-        f"no weights: expected {' or '.join([*_SINGLE, *_INDEX])}, found {listing}",
+        f"no weights: expected {' or '.join(_names_of(TRANSFORMERS))}, found {listing}",
         hint=_way_to_weights(found),
     )
+
+
+def _check_several(names: Collection[str], origin: Origin) -> None:
+    """Refuse files of which none can be chosen: variants that are different models, and slices of tensors."""
+    for of_library in WITH_VARIANTS:
+        variants = of_library.variants(names)
+        if variants:
+            kept = of_library.of_variant(variants[0]).single()
+            raise origin.error(
+                f"{counted(len(variants), 'variant')} of the weights ({listed(variants)}) and no {of_library.single()}",
+                hint=f"copy the files of one variant into a folder, {kept} for example, and name that folder",
+            )
+    slices = _slices(names)
+    if slices:
+        raise origin.error(
+            f"{counted(len(slices), 'file')} with a slice of every tensor each ({listed(slices)}), for "
+            f"{counted(len(slices), 'GPU')}",
+            hint="name a version of this model that transformers saved, or join the slices",
+        )
+
+
+def _names_of(of_library: WeightNames) -> list[str]:
+    return [one(kind) for one in (of_library.single, of_library.index) for kind in KINDS]
 
 
 def _model_folders(found: Sequence[str]) -> list[str]:
@@ -106,7 +175,8 @@ def _model_folders(found: Sequence[str]) -> list[str]:
 
 def _way_to_weights(found: Sequence[str]) -> str:
     """Return the hint for a model whose weight files, which come first in `found`, have unexpected names."""
-    folders = [name.rpartition("/")[0] for name in found if name.rpartition("/")[2] in {*_SINGLE, *_INDEX}]
+    known = {name for of_library in ALL_NAMES for name in _names_of(of_library)}
+    folders = [name.rpartition("/")[0] for name in found if "/" in name and name.rpartition("/")[2] in known]
     if folders:
         return f"to use the model in that folder, append /{folders[0]} to the model's name"
     first = found[0] if found else ""
@@ -115,9 +185,6 @@ def _way_to_weights(found: Sequence[str]) -> str:
             f"{first} is a shard, and its index is missing: fetch the index too, or load the model and save it again "
             "with save_pretrained()"
         )
-    if variant := _VARIANT.fullmatch(first):
-        loaded = f'from_pretrained(..., variant="{variant[1]}")'
-        return f"{first} is a variant: load it with {loaded}, save it with save_pretrained(), and name the new folder"
     if first.endswith(".gguf"):
         return "GGUF files are usually quantized: merge the version of the model that was saved by transformers"
     if first.endswith(_WEIGHTS):
@@ -140,9 +207,9 @@ def read_index(text: bytes, kind: str, origin: Origin) -> dict[str, str]:
     if not isinstance(weight_map, dict) or not weight_map:
         raise origin.error("expected a `weight_map` from tensor names to files", hint="save the model again")
     for name, file in weight_map.items():
-        if not isinstance(file, str) or not is_inside(file) or not file.endswith(_SUFFIX[kind]):
+        if not isinstance(file, str) or not is_inside(file) or not file.endswith(SUFFIX[kind]):
             raise origin.error(
-                f"tensor {name!r} is listed for {file!r}, expected a {_SUFFIX[kind]} file inside the folder",
+                f"tensor {name!r} is listed for {file!r}, expected a {SUFFIX[kind]} file inside the folder",
                 hint="do not use this checkpoint unless you know who wrote it",
                 tensor=name,
             )

@@ -14,6 +14,7 @@ from hubmerge.checkpoints.formats.layout import (
     read_index,
 )
 from hubmerge.checkpoints.origin import Origin
+from hubmerge.checkpoints.weight_names import is_index
 from hubmerge.support.paths import is_inside
 
 ReadFile = Callable[[str], bytes]
@@ -60,11 +61,11 @@ def select_model_files(names: Collection[str], read: ReadFile, origin: Origin, *
     weights = None if adapter else choose_weights(names)
     if weights is None:
         chosen |= {ADAPTER_CONFIG, *[name for name in ADAPTER_FILES if name in names][:1]}
-    elif weights.single is not None:
-        chosen.add(weights.single)
-    elif weights.index is not None:
+    elif weights.index is None:
+        chosen |= {weights.names.config_file, *weights.shards, *filter(None, [weights.single])}
+    else:
         weight_map = read_index(read(weights.index), weights.kind, origin.in_file(weights.index))
-        chosen |= {weights.index, *weight_map.values()}
+        chosen |= {weights.names.config_file, weights.index, *weight_map.values()}
     return chosen.intersection(names)
 
 
@@ -88,7 +89,8 @@ def select_auxiliary_files(names: Collection[str], read: ReadFile) -> set[str]:
 def _is_auxiliary(file: str) -> bool:
     return (
         any(fnmatch(file, pattern) for pattern in AUXILIARY_PATTERNS)
-        and not file.endswith((*_CODE, ".index.json"))
+        and not file.endswith(_CODE)
+        and not is_index(file)
         and file != ADAPTER_CONFIG
     )
 

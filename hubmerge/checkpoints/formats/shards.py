@@ -14,10 +14,12 @@ from types import TracebackType
 
 import torch
 
-from hubmerge.checkpoints.formats.layout import INDEX_FILE, SINGLE_FILE
 from hubmerge.checkpoints.formats.safetensors_writer import Bytes, SafetensorsWriter, WrittenFile
 from hubmerge.checkpoints.tensors import TensorSpec
+from hubmerge.checkpoints.weight_names import TRANSFORMERS, WeightNames
 from hubmerge.support.files import write_error, write_text_atomic
+
+INDEX_FILE = TRANSFORMERS.index()
 
 
 @dataclass(frozen=True)
@@ -48,12 +50,17 @@ SMALL_SHARE = 100
 
 
 def plan_shards(
-    specs: Sequence[TensorSpec], max_shard_bytes: int, *, kept: Collection[str] = (), older: bool = False
+    specs: Sequence[TensorSpec],
+    max_shard_bytes: int,
+    *,
+    kept: Collection[str] = (),
+    older: bool = False,
+    names: WeightNames = TRANSFORMERS,
 ) -> tuple[Shard, ...]:
     """Distribute tensors over files of at most `max_shard_bytes` of values, in the order given.
 
-    A tensor larger than the limit gets a shard of its own, with what is too small for a shard. A single shard is named
-    `model.safetensors`, several `model-00001-of-00003.safetensors`.
+    A tensor larger than the limit gets a shard of its own, with what is too small for a shard. A library that reads no
+    index gets one file.
 
     Args:
         specs: all tensors.
@@ -62,6 +69,7 @@ def plan_shards(
             in shards of their own.
         older: distribute the tensors as version 0.1.0 did: tensors of the base model always have shards of their own,
             and a shard may be small.
+        names: the names of the files.
 
     Raises:
         ValueError: the limit is not positive.
@@ -75,20 +83,27 @@ def plan_shards(
     else:
         parts = [list(specs)]
     groups = [group for part in parts for group in _fill(part, max_shard_bytes, join=not older)]
+    groups = groups if names.sharded or older else [list(specs)]
     if len(groups) == 1:
-        return (Shard(SINGLE_FILE, tuple(groups[0]), _is_kept(groups[0], kept)),)
+        return (Shard(names.single(), tuple(groups[0]), _is_kept(groups[0], kept)),)
     return tuple(
-        Shard(f"model-{number:05d}-of-{len(groups):05d}.safetensors", tuple(group), _is_kept(group, kept))
+        Shard(names.shard(number, len(groups)), tuple(group), _is_kept(group, kept))
         for number, group in enumerate(groups, start=1)
     )
 
 
 def uses_older_shards(
-    files: Collection[str], specs: Sequence[TensorSpec], max_shard_bytes: int, *, kept: Collection[str]
+    files: Collection[str],
+    specs: Sequence[TensorSpec],
+    max_shard_bytes: int,
+    *,
+    kept: Collection[str],
+    names: WeightNames = TRANSFORMERS,
 ) -> bool:
     """Return True if version 0.1.0 wrote weight files of these names, and this version would write others."""
     older, current = (
-        {shard.file for shard in plan_shards(specs, max_shard_bytes, kept=kept, older=older)} for older in (True, False)
+        {shard.file for shard in plan_shards(specs, max_shard_bytes, kept=kept, older=older, names=names)}
+        for older in (True, False)
     )
     return set(files) == older != current
 
@@ -165,8 +180,9 @@ class ShardedWriter:
         folder: the folder of the files.
         shards: the files, as `plan_shards` returns them.
         metadata: free text for the header of each file.
+        index: the name of the index of several shards.
         digests: compute the sha256 of each tensor's values.
-        attach: write into files that another process has begun.
+        attach: write into files of another process.
 
     Raises:
         MachineError: the disk is full or the folder may not be written.
@@ -179,10 +195,12 @@ class ShardedWriter:
         shards: Sequence[Shard],
         metadata: Mapping[str, str] | None = None,
         *,
+        index: str = INDEX_FILE,
         digests: bool = True,
         attach: bool = False,
     ) -> None:
         self.folder = folder
+        self._index = index
         self.shards = tuple(shards)
         self._writers: dict[str, SafetensorsWriter] = {}
         self._by_tensor: dict[str, SafetensorsWriter] = {}
@@ -232,10 +250,10 @@ class ShardedWriter:
         for writer in self._writers.values():
             writer.check_complete()
         # With the index of an earlier model, half of this one would look complete.
-        (self.folder / INDEX_FILE).unlink(missing_ok=True)
+        (self.folder / self._index).unlink(missing_ok=True)
         written = tuple(writer.commit() for writer in self._writers.values())
         if len(self.shards) > 1:
-            write_index(self.folder, self.shards)
+            write_index(self.folder, self.shards, self._index)
         return written
 
     def abort(self) -> None:
@@ -258,8 +276,8 @@ class ShardedWriter:
         return writer
 
 
-def write_index(folder: Path, shards: Sequence[Shard]) -> Path:
-    """Write `model.safetensors.index.json`, in which transformers looks up the shard of each tensor.
+def write_index(folder: Path, shards: Sequence[Shard], name: str = INDEX_FILE) -> Path:
+    """Write the index, in which transformers or another library looks up the shard of each tensor.
 
     Raises:
         MachineError: the file cannot be written.
@@ -270,7 +288,7 @@ def write_index(folder: Path, shards: Sequence[Shard]) -> Path:
         "weight_map": dict(sorted(places.items())),
     }
     text = json.dumps(index, indent=2, ensure_ascii=False) + "\n"
-    path = folder / INDEX_FILE
+    path = folder / name
     try:
         write_text_atomic(path, text)
     except OSError as error:

@@ -78,7 +78,9 @@ class AlignedCheckpoint(Checkpoint):
     def __init__(self, checkpoint: Checkpoint, alignment: Alignment) -> None:
         places = alignment.stored_names.items()
         tensors = {name: replace(checkpoint.tensors[stored], name=name) for name, stored in places}
-        super().__init__(checkpoint.origin, tensors, checkpoint.config, {}, notes=checkpoint.notes)
+        super().__init__(
+            checkpoint.origin, tensors, checkpoint.config, {}, notes=checkpoint.notes, names=checkpoint.names
+        )
         self.alignment = alignment
         self._checkpoint = checkpoint
         self._stored_names = alignment.stored_names

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
-from hubmerge.checkpoints.formats.layout import CONFIG_FILE
 from hubmerge.checkpoints.model_class.class_lookup import import_classes, named_class
 from hubmerge.checkpoints.planning.merge_plan import PlannedTensor
 from hubmerge.checkpoints.planning.quantized import SETTINGS, is_quantized, quantization_keys
@@ -48,7 +47,8 @@ def published_config(
 ) -> PublishedConfig:
     """Return the config.json of a merged model.
 
-    It is that of the original, with three changes where they apply. Settings of a quantized format are left out if all
+    It is that of the original, with three changes where they apply; of these, configs of other libraries than
+    transformers have only the first. Settings of a quantized format are left out if all
     weights are plain numbers. A dtype that no weight has becomes that of the weights, also in nested configs. Code in
     the original's repo is named together with the repo, because it is not copied.
 
@@ -57,13 +57,15 @@ def published_config(
         written: the tensors to be written.
         out_dtype: the dtype of floating-point tensors in the files; None for each tensor's own dtype.
     """
-    place = str(original.origin.in_file(CONFIG_FILE))
+    place = str(original.origin.in_file(original.names.config_file))
     content, notes = dict(original.config), []
     quantized = any(tensor.copied and is_quantized(original, tensor.name) for tensor in written)
     settings = [] if quantized else sorted(set(_quantization_paths(content)))
     if settings:
         content = _without_settings(content)
         notes.append(f"{place} has {listed(settings)}, but all weights are plain numbers: left out of the merged model")
+    if original.names.library != "transformers":  # other libraries write no dtype, and name no code
+        return PublishedConfig(content, quantized, tuple(notes))
     dtypes = _dtypes(written)
     stale = _stale_dtypes(content, dtypes)
     if out_dtype is not None:
@@ -155,7 +157,7 @@ def _code_files(config: Mapping[str, Any]) -> list[str]:
 def _with_code(config: dict[str, Any], original: Checkpoint) -> tuple[dict[str, Any], str]:
     """Return a config whose `auto_map` leads to the code of the original, and a note on it."""
     files, repo = listed(_code_files(config)), original.origin.repo
-    place = original.origin.in_file(CONFIG_FILE)
+    place = original.origin.in_file(original.names.config_file)
     if repo is not None:
         mapping = {key: _in_repo(value, repo) for key, value in config[_CODE_KEY].items()}
         return {**config, _CODE_KEY: mapping}, (

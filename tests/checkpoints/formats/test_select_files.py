@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hubmerge.checkpoints.formats.layout import find_weights
 from hubmerge.checkpoints.formats.select_files import select_auxiliary_files, select_model_files
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import CheckpointError
@@ -167,9 +168,14 @@ def test_a_single_file_is_preferred_to_an_index() -> None:
 @pytest.mark.parametrize(
     ("file", "expected", "hint"),
     [
-        ("model.fp16.safetensors", "found model.fp16.safetensors, config.json", 'from_pretrained(..., variant="fp16")'),
+        (
+            "lora.safetensors",
+            "found lora.safetensors, config.json",
+            "load lora.safetensors with the library that wrote it",
+        ),
         ("tf_model.h5", "found tf_model.h5, config.json", "load tf_model.h5 with the library that wrote it"),
-        ("open_clip_pytorch_model.bin", "found open_clip_pytorch_model.bin", "with the library that wrote it, save it"),
+        ("model.fp16-00001-of-00001.safetensors", "found model.fp16-00001-of", "is a shard, and its index is missing"),
+        ("unet/diffusion_pytorch_model.bin", "found unet/diffusion_pytorch", "append /unet to the model's name"),
         ("model-00001-of-00001.safetensors", "found model-00001-of", "is a shard, and its index is missing"),
         ("model-q4.gguf", "found model-q4.gguf", "GGUF files are usually quantized"),
         ("towers/model.safetensors", "found towers/model.safetensors", "append /towers to the model's name"),
@@ -198,3 +204,57 @@ def test_weights_with_other_names_are_refused_with_a_hint(
     said = said or " ".join(captured.err.split())
     assert expected in said
     assert hint in said
+
+
+BOTH = {"model.fp16.safetensors", "model.bf16.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        ({"pytorch_model.bin", "open_clip_model.safetensors"}, "pytorch_model.bin"),
+        ({"open_clip_pytorch_model.bin", "open_clip_model.safetensors"}, "open_clip_model.safetensors"),
+        ({"diffusion_pytorch_model.bin", "model.fp16.safetensors"}, "diffusion_pytorch_model.bin"),
+        (
+            {"diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"},
+            "diffusion_pytorch_model.safetensors",
+        ),
+        ({"diffusion_pytorch_model.non_ema.bin", "diffusion_pytorch_model.bin"}, "diffusion_pytorch_model.bin"),
+        ({"model.safetensors", "consolidated.safetensors", "params.json"}, "model.safetensors"),
+        ({"consolidated.00.pth", "params.json"}, "consolidated.00.pth"),
+        ({"consolidated.00.safetensors", "consolidated.00.pth"}, "consolidated.00.safetensors"),
+        (BOTH, "model.fp16.safetensors"),
+        ({*BOTH, "model.fp32.safetensors"}, "model.fp32.safetensors"),
+        ({"model.fp16.safetensors", "pytorch_model.fp16.bin"}, "model.fp16.safetensors"),
+        ({"pytorch_model.ema.bin"}, "pytorch_model.ema.bin"),
+    ],
+)
+def test_one_file_is_chosen_among_those_of_several_libraries(names: set[str], chosen: str) -> None:
+    assert select_model_files(names, read_nothing, Origin("there")) - {"params.json"} == {chosen}
+
+
+@pytest.mark.parametrize(
+    ("names", "message", "hint"),
+    [
+        (
+            {"model.ema.safetensors", "model.non_ema.safetensors"},
+            r"there: 2 variants of the weights \(ema, non_ema\) and no model\.safetensors",
+            "copy the files of one variant into a folder, model.ema.safetensors for example, and name that folder",
+        ),
+        (
+            {"consolidated.00.pth", "consolidated.01.pth", "params.json"},
+            r"there: 2 files with a slice of every tensor each \(consolidated\.00\.pth, .*\), for 2 GPUs",
+            "name a version of this model that transformers saved, or join the slices",
+        ),
+        (
+            {"consolidated-00001-of-00003.safetensors", "consolidated-00002-of-00003.safetensors"},
+            "no weights: expected model.safetensors",
+            "fetch the index too",
+        ),
+    ],
+)
+def test_files_of_which_none_can_be_chosen_are_refused(names: set[str], message: str, hint: str) -> None:
+    with pytest.raises(CheckpointError, match=message) as caught:
+        find_weights(names, Origin("there"))
+    assert caught.value.hint is not None
+    assert hint in caught.value.hint
