@@ -35,10 +35,10 @@ class ReadOut:
         accumulated = state.read(tensor.name).to(device)
         parts = {name: _part(state, name, tensor, device) for name in state_parts(self.method, tensor)}
         parameters, norms = self.parameters_for(tensor.name), state.manifest.norms
-        if tensor.action != "merge-matrix" or not self.method.has_matrix_form:
+        if tensor.action != "merge-matrix":
             return self.method.read(ReadInput(accumulated, parts, parameters, norms)).cpu()
         try:
-            if accumulated.dim() == 2:
+            if accumulated.dim() == 2 or not self.method.has_matrix_form:
                 return self.method.read_matrix(ReadInput(accumulated, parts, parameters, norms)).cpu()
             merged = torch.empty_like(accumulated)
             for number, matrix in enumerate(accumulated):

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from hubmerge.methods.base import Absorbed, Method, NoParameters, Norms, TensorInput
+from typing import Any
+
+from pydantic import Field
+
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, NoParameters, Norms, ReadInput, TensorInput
+from hubmerge.methods.others import OTHERS, Others, adaptive_scale, read_other
+from hubmerge.support.lazy import torch
 
 
 class SumOfTaskVectors(Method):
@@ -10,7 +16,7 @@ class SumOfTaskVectors(Method):
 
     elementwise = True
 
-    def absorb(self, tensor: TensorInput[NoParameters]) -> Absorbed:
+    def absorb(self, tensor: TensorInput[Any]) -> Absorbed:
         """Add the task vector."""
         return Absorbed(tensor.accumulated + tensor.task_vector)
 
@@ -27,21 +33,36 @@ class WeightAverage(SumOfTaskVectors):
         return float(len(norms.task_vectors))
 
 
+class AdaptiveScaleParameters(MethodParameters):
+    """Parameters of `adaptive_scale`."""
+
+    others: Others = Field("adaptive", description=OTHERS)
+
+
 class AdaptiveScale(SumOfTaskVectors):
     """The scale of OPCM without its projection, an ablation of its paper. θ_t = θ_0 + A_t / λ_t."""
 
     name = "adaptive_scale"
     summary = "sum of the task vectors, scaled to their mean norm (OPCM without the projection)"
     source = "arXiv:2501.09522, Section 4 (adaptive time-varying scaling alone)"
+    Parameters: type[MethodParameters] = AdaptiveScaleParameters
 
-    def scale(self, norms: Norms, parameters: NoParameters) -> float:
+    def variant_for(self, parameters: AdaptiveScaleParameters) -> Method:
+        """Return the variant that treats other tensors as `others` says."""
+        return self if parameters.others == "adaptive" else _AdaptiveScaleWithOthers()
+
+    def scale(self, norms: Norms, parameters: AdaptiveScaleParameters) -> float:
         """Return λ_t, see `adaptive_scale`."""
         return adaptive_scale(norms)
 
 
-def adaptive_scale(norms: Norms) -> float:
-    """Return λ_t = ||A_t|| / mean_{i<=t} ||τ_i||: 1 for the first task vector, and 1 if nothing changed at all."""
-    if len(norms.task_vectors) == 1 or norms.accumulated == 0.0:
-        return 1.0
-    mean = sum(norms.task_vectors) / len(norms.task_vectors)
-    return norms.accumulated / mean
+class _AdaptiveScaleWithOthers(AdaptiveScale):
+    """The scale with another treatment of other tensors; the states are equal."""
+
+    reads_state = True
+
+    def read(self, tensor: ReadInput[AdaptiveScaleParameters]) -> torch.Tensor:
+        return read_other(tensor, tensor.parameters.others, float(len(tensor.norms.task_vectors)))
+
+    def read_matrix(self, tensor: ReadInput[AdaptiveScaleParameters]) -> torch.Tensor:
+        return tensor.accumulated / adaptive_scale(tensor.norms)

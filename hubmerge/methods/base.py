@@ -185,7 +185,10 @@ class Method(ABC):
         return tensor.accumulated
 
     def read_matrix(self, tensor: ReadInput[Any]) -> torch.Tensor:
-        """Return the merged delta of an (m, n) weight matrix; by default like that of any tensor."""
+        """Return the merged delta of an (m, n) weight matrix; by default like that of any tensor.
+
+        A method without `absorb_matrix` gets the weights of several experts whole, as (experts, m, n).
+        """
         return self.read(tensor)
 
     def prepare_step(self, sweep: Sweep, parameters: Any, *, step: int) -> Method:

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from hubmerge.linalg import power_of_two_near, singular_directions
 from hubmerge.methods.adam import Adam
-from hubmerge.methods.averaging import adaptive_scale
-from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, TensorInput
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, ReadInput, TensorInput
+from hubmerge.methods.others import OTHERS, Others, adaptive_scale, read_other
 from hubmerge.support.lazy import torch
 
 ADAPTER_DEVIATION = 0.02
@@ -20,10 +20,7 @@ class NullSpaceParameters(MethodParameters):
     """Parameters that both methods have."""
 
     rank: int = Field(128, ge=1, description="right singular directions of the accumulated delta that are protected")
-    others: Literal["keep", "sum"] = Field(
-        "keep",
-        description="all other tensors: `keep` those of the base model, or `sum` their changes",
-    )
+    others: Others = Field("keep", description=OTHERS)
 
 
 class NullSpaceFilterParameters(NullSpaceParameters):
@@ -57,11 +54,19 @@ class NullSpaceFilter(Method):
     source = "arXiv:2509.21413, null-space filtering (NUFILT without its adapter)"
     Parameters: type[MethodParameters] = NullSpaceFilterParameters
 
+    def variant_for(self, parameters: NullSpaceParameters) -> Method:
+        """Return the variant that divides the sum of other tensors, as `others` says."""
+        return self if parameters.others in {"keep", "sum"} else self.dividing()
+
+    def dividing(self) -> Method:
+        """Return the variant for `mean` and `adaptive`."""
+        return _DividingFilter()
+
     def absorb(self, tensor: TensorInput[NullSpaceParameters]) -> Absorbed:
         """Add the task vector, or keep the accumulated delta, as `others` says."""
-        if tensor.parameters.others == "sum":
-            return Absorbed(tensor.accumulated + tensor.task_vector)
-        return Absorbed(tensor.accumulated + 0.0)
+        if tensor.parameters.others == "keep":
+            return Absorbed(tensor.accumulated + 0.0)
+        return Absorbed(tensor.accumulated + tensor.task_vector)
 
     def absorb_matrix(self, tensor: TensorInput[Any]) -> Absorbed:
         """Add the part of the task vector that does not act on the protected directions."""
@@ -74,6 +79,22 @@ class NullSpaceFilter(Method):
         """Return 1, or λ_t with `scaling: adaptive`."""
         adaptive = isinstance(parameters, NullSpaceFilterParameters) and parameters.scaling == "adaptive"
         return adaptive_scale(norms) if adaptive else 1.0
+
+
+class _Dividing(Method):
+    """Reading of a state whose other tensors are sums."""
+
+    reads_state = True
+
+    def read(self, tensor: ReadInput[NullSpaceParameters]) -> torch.Tensor:
+        return read_other(tensor, tensor.parameters.others, float(len(tensor.norms.task_vectors)))
+
+    def read_matrix(self, tensor: ReadInput[NullSpaceParameters]) -> torch.Tensor:
+        return tensor.accumulated / self.scale(tensor.norms, tensor.parameters)
+
+
+class _DividingFilter(_Dividing, NullSpaceFilter):
+    """The filter with `others: mean` or `adaptive`."""
 
 
 class Nufilt(NullSpaceFilter):
@@ -94,6 +115,10 @@ class Nufilt(NullSpaceFilter):
     matrix_copies = 13
     square_copies = 1
 
+    def dividing(self) -> Method:
+        """Return the variant for `mean` and `adaptive`."""
+        return _DividingNufilt()
+
     def absorb_matrix(self, tensor: TensorInput[Any]) -> Absorbed:
         """Filter the task vector, then add the part that the adapter recovers."""
         task_vector, parameters = tensor.task_vector, tensor.parameters
@@ -105,6 +130,10 @@ class Nufilt(NullSpaceFilter):
             kept += (task_vector @ left) @ right
         share = _share(task_vector - kept, task_vector)
         return Absorbed(tensor.accumulated + kept, rank=len(protected), removed_share=share)
+
+
+class _DividingNufilt(_Dividing, Nufilt):
+    """NUFILT with `others: mean` or `adaptive`."""
 
 
 def filtered(task_vector: torch.Tensor, protected: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -9,8 +9,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from hubmerge.linalg import Eigenpairs, RankRule, batched_eigenpairs, project
 from hubmerge.linalg.projection import Diagonal, Precision
-from hubmerge.methods.averaging import adaptive_scale
-from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, TensorInput
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, ReadInput, TensorInput
+from hubmerge.methods.others import OTHERS, Others, adaptive_scale, read_other
 from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
 
@@ -41,6 +41,8 @@ class OpcmParameters(MethodParameters):
         "float64", description="precision of the projection; `float32` is faster and needs `diagonal: keep`"
     )
 
+    others: Others = Field("adaptive", description=OTHERS)
+
     @model_validator(mode="after")
     def _float32_needs_the_stable_form(self) -> OpcmParameters:
         if self.precision == "float32" and self.diagonal == "remove":
@@ -61,6 +63,10 @@ class Opcm(Method):
     source = "arXiv:2501.09522, Section 4 (projection and adaptive time-varying scaling)"
     Parameters = OpcmParameters
     decomposes = True
+
+    def variant_for(self, parameters: OpcmParameters) -> Method:
+        """Return the variant that treats other tensors as `others` says."""
+        return self if parameters.others == "adaptive" else _OpcmWithOthers()
 
     def decompose(
         self, accumulated: Sequence[torch.Tensor], parameters: Sequence[OpcmParameters]
@@ -93,3 +99,15 @@ class Opcm(Method):
     def scale(self, norms: Norms, parameters: OpcmParameters) -> float:
         """Return λ_t, which makes the merged delta as long as the task vectors are on average."""
         return adaptive_scale(norms)
+
+
+class _OpcmWithOthers(Opcm):
+    """OPCM with another treatment of other tensors; the states are equal."""
+
+    reads_state = True
+
+    def read(self, tensor: ReadInput[OpcmParameters]) -> torch.Tensor:
+        return read_other(tensor, tensor.parameters.others, float(len(tensor.norms.task_vectors)))
+
+    def read_matrix(self, tensor: ReadInput[OpcmParameters]) -> torch.Tensor:
+        return tensor.accumulated / adaptive_scale(tensor.norms)

@@ -14,7 +14,7 @@ from hubmerge.executor import ReadOut
 from hubmerge.executor.state import MergeState
 from hubmerge.linalg import pack_triangle, packed_length, unpack_triangle
 from hubmerge.methods import method_named
-from hubmerge.methods.averaging import adaptive_scale
+from hubmerge.methods.others import adaptive_scale
 from tests.executor.streams import StateDict, Stream, constant, make_base, make_checkpoint, merged_values, open_stream
 
 Vectors = Sequence[np.ndarray]
@@ -174,3 +174,26 @@ def test_triangles(side: int) -> None:
     packed = pack_triangle(matrix)
     assert packed.shape == (packed_length(side),)
     assert torch.equal(unpack_triangle(packed, side), matrix)
+
+
+@pytest.mark.parametrize("others", ["mean", "sum", "keep", "adaptive"])
+@pytest.mark.parametrize("name", ["opcm", "adaptive_scale", "null_space_filter", "nufilt"])
+def test_other_tensors_of_folds(tmp_path: Path, name: str, others: str) -> None:
+    stream, base, checkpoints = random_stream(tmp_path / "models", (0, 1))
+    values = {"others": others, **({"scaling": "adaptive"} if name == "null_space_filter" else {})}
+    state = stream.merge(tmp_path / "states", name, parameters=values)[-1][0]
+    method = method_named(name)
+    parameters = method.Parameters(**values)
+    variant = method.variant_for(parameters)
+    read_out = ReadOut(variant, constant(parameters)) if variant.reads_state else None
+    written = merged_values(stream, state, tmp_path / "out", read_out=read_out)
+    lam = state.scale
+    own_scale = 1.0 if name == "nufilt" else lam
+    assert np.allclose(
+        written["block.wide.weight"] - base["block.wide.weight"], state.read("block.wide.weight").numpy() / own_scale
+    )
+    total = sum(one["norm.weight"] - base["norm.weight"] for one in checkpoints)
+    adaptive = adaptive_scale(state.manifest.norms)
+    divided = {"sum": own_scale if name == "null_space_filter" else 1.0, "mean": 2.0, "adaptive": adaptive}
+    wanted = 0.0 * total if others == "keep" else total / divided[others]
+    assert np.allclose(written["norm.weight"] - base["norm.weight"], wanted, atol=1e-12)

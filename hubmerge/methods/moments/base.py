@@ -5,13 +5,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
 from hubmerge.linalg import add_to_triangle, frobenius_norm, packed_length, unpack_triangle
-from hubmerge.methods.averaging import adaptive_scale
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, ReadInput, TensorInput
+from hubmerge.methods.others import OTHERS, Others, read_other
 from hubmerge.support.lazy import torch
 
 STATE = "moments"
@@ -20,18 +20,12 @@ STATE = "moments"
 PRODUCTS, GRAM, WEIGHT = "products", "gram", "weight"
 """Names of the state parts: N, the upper triangle of G, and c."""
 
-Others = Literal["mean", "sum", "keep", "adaptive"]
-
 
 class MomentParameters(MethodParameters):
     """Parameters of every method that reads moments."""
 
     weight: float = Field(1.0, gt=0.0, description="weight of an entry; each entry may have its own")
-    others: Others = Field(
-        "mean",
-        description="all other tensors: `mean` or `sum` of their changes, `keep` those of the base model, or "
-        "`adaptive`, the sum over OPCM's λ",
-    )
+    others: Others = Field("mean", description=OTHERS)
 
 
 @dataclass(frozen=True)
@@ -107,7 +101,7 @@ class MomentMethod(Method):
 
     def read(self, tensor: ReadInput[Any]) -> torch.Tensor:
         """Return the merged delta of a tensor that is not a weight matrix, as `others` says."""
-        return read_other(tensor, tensor.parameters.others)
+        return read_other(tensor, tensor.parameters.others, float(tensor.parts[WEIGHT]))
 
     def read_matrix(self, tensor: ReadInput[Any]) -> torch.Tensor:
         """Return the merged delta of a weight matrix."""
@@ -115,15 +109,3 @@ class MomentMethod(Method):
         gram = unpack_triangle(parts[GRAM], tensor.accumulated.shape[1])
         moments = Moments(tensor.accumulated, parts[PRODUCTS], gram, float(parts[WEIGHT]))
         return self.read_moments(moments, tensor)
-
-
-def read_other(tensor: ReadInput[Any], others: Others) -> torch.Tensor:
-    """Return the merged delta of a tensor from S, c and the norms of the whole model."""
-    if others == "keep":
-        return torch.zeros_like(tensor.accumulated)
-    if others == "sum":
-        return tensor.accumulated
-    if others == "adaptive":
-        return tensor.accumulated / adaptive_scale(tensor.norms)
-    weight = float(tensor.parts[WEIGHT])
-    return tensor.accumulated / weight if weight > 0.0 else tensor.accumulated

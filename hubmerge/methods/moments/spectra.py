@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from hubmerge.linalg import Directions, frobenius_norm, power_of_two_near, singular_directions
-from hubmerge.methods.averaging import adaptive_scale
 from hubmerge.methods.base import MethodParameters, ReadInput
 from hubmerge.methods.moments.base import MomentMethod, MomentParameters, Moments
+from hubmerge.methods.others import adaptive_scale
 from hubmerge.support.lazy import torch
 
 
