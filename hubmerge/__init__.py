@@ -42,12 +42,15 @@ if TYPE_CHECKING:
     from hubmerge.hub.jobs import CreatedJob
     from hubmerge.methods import (
         Absorbed,
+        JointMethod,
+        JointParameters,
         Method,
         MethodParameters,
         NoParameters,
         Norms,
         Sweep,
         TensorInput,
+        TensorView,
     )
     from hubmerge.report.report import RunReport, StepReport
     from hubmerge.support.progress import Progress, SilentProgress
@@ -77,7 +80,18 @@ _NAMES = {
         "UsageError",
     ),
     "hubmerge.hub.jobs": ("CreatedJob",),
-    "hubmerge.methods": ("Absorbed", "Method", "MethodParameters", "NoParameters", "Norms", "Sweep", "TensorInput"),
+    "hubmerge.methods": (
+        "Absorbed",
+        "JointMethod",
+        "JointParameters",
+        "Method",
+        "MethodParameters",
+        "NoParameters",
+        "Norms",
+        "Sweep",
+        "TensorInput",
+        "TensorView",
+    ),
     "hubmerge.report.report": ("RunReport", "StepReport"),
     "hubmerge.support.progress": ("Progress", "SilentProgress"),
     "hubmerge.verify.finding": ("Finding", "Verdict"),
@@ -97,6 +111,8 @@ __all__ = [
     "Finding",
     "HubError",
     "HubmergeError",
+    "JointMethod",
+    "JointParameters",
     "LoadedRecipe",
     "MachineError",
     "Method",
@@ -119,6 +135,7 @@ __all__ = [
     "TargetError",
     "TargetMovedError",
     "TensorInput",
+    "TensorView",
     "UsageError",
     "Verdict",
     "WrittenLock",

@@ -11,11 +11,26 @@ from pydantic.fields import FieldInfo
 
 from merge_recipes.canonical import canonical_json
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, format_value, nearest
+from merge_recipes.joint_form import joint_form, joint_problems, no_joint_form
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.mergekit import OTHER_METHODS
-from merge_recipes.parameters import is_per_tensor, parameter_fields, parameters_from, selects_every_tensor
+from merge_recipes.parameters import (
+    is_per_entry,
+    is_per_tensor,
+    parameter_fields,
+    parameters_from,
+    selects_every_tensor,
+)
 from merge_recipes.read_yaml import Document
-from merge_recipes.rules import checkpoint_key, is_base, items_at, mapping_at, raw_entries, value_shape
+from merge_recipes.references import checkpoint_key
+from merge_recipes.rules import (
+    bases_in_the_stream,
+    is_base,
+    items_at,
+    mapping_at,
+    raw_entries,
+    value_shape,
+)
 from merge_recipes.schema import StreamEntry
 from merge_recipes.tasks import candidates
 from merge_recipes.validate import number_or_word, value_message
@@ -29,7 +44,10 @@ class Catalog(Protocol):
 
     @property
     def methods(self) -> Mapping[str, type[BaseModel]]:
-        """The parameters class of each merge method, by name."""
+        """The parameters class of each merge method, by name; of a name with two forms, that of the stream.
+
+        The joint forms are in `merge_recipes.joint_form.JointCatalog`.
+        """
 
     @property
     def task_kinds(self) -> Collection[str]:
@@ -61,9 +79,14 @@ def catalog_problems(document: Document, catalog: Catalog) -> list[Problem]:
     method = mapping_at(document).get("merge_method")
     if isinstance(method, str) and method:
         parameters_class = catalog.methods.get(method)
+        form = joint_form(document, method, catalog)
         if parameters_class is None:
             problems.append(_unknown_method(document, method, catalog))
+        elif form is not None:
+            problems += joint_problems(document, method, form)
+            problems += _ParameterCheck(document, method, form.Parameters, base_counts=form.base == "model").problems()
         else:
+            problems += [*no_joint_form(document, method, catalog), *bases_in_the_stream(document)]
             problems += _ParameterCheck(document, method, parameters_class).problems()
     return problems
 
@@ -88,7 +111,10 @@ def _task_kinds(document: Document, catalog: Catalog) -> Iterator[Problem]:
 class _ParameterCheck:
     """Check of the parameters of a recipe and its entries, with their filter lists, against a parameters class."""
 
-    def __init__(self, document: Document, method: str, parameters_class: type[BaseModel]) -> None:
+    def __init__(
+        self, document: Document, method: str, parameters_class: type[BaseModel], *, base_counts: bool = False
+    ) -> None:
+        self._base_counts = base_counts
         self._document = document
         self._method = method
         self._class = parameters_class
@@ -100,7 +126,7 @@ class _ParameterCheck:
         entries = [
             ((*entry.path, "parameters"), _parameters_in(entry.data))
             for entry in raw_entries(self._document)
-            if not is_base(self._document, entry)
+            if self._base_counts or not is_base(self._document, entry)
         ]
         found: list[Problem] = []
         readable = True
@@ -117,7 +143,7 @@ class _ParameterCheck:
             # In YAML, `{alpha: 0,5}` has the keys alpha and 5.
             hint = "write decimal numbers with a point: 0.5" if name.isdigit() else None
             yield self._document.problem(path, message, hint, at_key=True)
-        elif of_entry and not is_per_tensor(field):
+        elif of_entry and not is_per_entry(field):
             message = "this parameter has one value for the whole stream"
             yield self._document.problem(path, message, "write it under the top-level parameters", at_key=True)
         elif isinstance(value, list) and not is_per_tensor(field):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema
 
 from merge_recipes.catalog import Catalog
 from merge_recipes.include import INCLUDE
-from merge_recipes.parameters import is_per_tensor, parameter_fields
+from merge_recipes.joint_form import JointCatalog
+from merge_recipes.parameters import is_per_entry, is_per_tensor, parameter_fields
 from merge_recipes.schema import Recipe
 
 _DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -24,13 +25,14 @@ def json_schema(catalog: Catalog | None = None) -> dict[str, Any]:
     schema = Recipe.model_json_schema(schema_generator=_Generator)
     schema = {"$schema": _DIALECT, **schema, "title": "hubmerge recipe"}
     definitions = schema["$defs"]
+    schema["required"].remove("base_model")  # some methods need none
     if catalog is not None:
         schema["properties"]["merge_method"]["enum"] = sorted(catalog.methods)
         definitions["Task"]["properties"]["kind"]["enum"] = sorted(catalog.task_kinds)
         schema["allOf"] = [
             {
                 "if": {"properties": {"merge_method": {"const": name}}, "required": ["merge_method"]},
-                "then": {"properties": _method_properties(parameters_class)},
+                "then": {"properties": _method_properties([parameters_class, *_joint_class(catalog, name)])},
             }
             for name, parameters_class in sorted(catalog.methods.items())
         ]
@@ -56,12 +58,23 @@ class _Generator(GenerateJsonSchema):
         return False
 
 
-def _method_properties(parameters_class: Any) -> dict[str, Any]:
-    fields = parameter_fields(parameters_class)
-    properties: dict[str, Any] = parameters_class.model_json_schema(schema_generator=_Generator)["properties"]
-    per_tensor = {name: _or_filter_list(properties[name]) for name in fields if is_per_tensor(fields[name])}
-    top = {name: per_tensor.get(name, properties[name]) for name in fields}
-    entry = {"properties": {"parameters": _closed(per_tensor)}}
+def _joint_class(catalog: Catalog, name: str) -> list[Any]:
+    """Return the parameters class of a method's second form, if it has two."""
+    if not isinstance(catalog, JointCatalog) or name not in catalog.joint or name not in catalog.streams:
+        return []
+    return [catalog.joint[name].Parameters]
+
+
+def _method_properties(classes: Sequence[Any]) -> dict[str, Any]:
+    top: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    for parameters_class in classes:
+        fields = parameter_fields(parameters_class)
+        properties: dict[str, Any] = parameters_class.model_json_schema(schema_generator=_Generator)["properties"]
+        per_tensor = {name: _or_filter_list(properties[name]) for name in fields if is_per_tensor(fields[name])}
+        top |= {name: per_tensor.get(name, properties[name]) for name in fields}
+        own |= {name: rule for name, rule in per_tensor.items() if is_per_entry(fields[name])}
+    entry = {"properties": {"parameters": _closed(own)}}
     return {"parameters": _closed(top), "models": {"items": entry}}
 
 

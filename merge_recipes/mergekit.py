@@ -40,6 +40,8 @@ OTHER_METHODS = frozenset(
         "nearswap",
         "nuslerp",
         "passthrough",
+        "ram",
+        "ramplus_tl",
         "sce",
         "slerp",
         "task_arithmetic",
@@ -47,6 +49,15 @@ OTHER_METHODS = frozenset(
     }
 )
 """mergekit's methods. They merge all models at once."""
+
+JOINT_METHODS = OTHER_METHODS | {"tsv_m", "iso_cts", "svc", "pcb", "lines"}
+"""Methods of hubmerge that merge all models at once, where the recipe asks for it or there is no other form."""
+
+WITHOUT_BASE = frozenset({"karcher", "linear", "multislerp", "nuslerp", "passthrough"})
+"""Methods that need no base model. The first model then lends config, tokenizer and tensor names."""
+
+RANDOM_METHODS = frozenset({"dare_linear", "dare_ties", "della", "della_linear"})
+"""Methods that draw random numbers."""
 
 GRADIENT = (
     "a list of numbers is mergekit's gradient over the layers, which is not supported; expected one value, or a list "

@@ -30,7 +30,13 @@ ParametersT = TypeVar("ParametersT", bound=BaseModel)
 
 @dataclass(frozen=True)
 class PerTensor:
-    """Marker of a parameter whose value can depend on the tensor: `Annotated[float, PerTensor()]`."""
+    """Marker of a parameter whose value can depend on the tensor: `Annotated[float, PerTensor()]`.
+
+    Attributes:
+        entries: True if the value can depend on the entry of the stream too.
+    """
+
+    entries: bool = True
 
 
 def parameter_fields(parameters_class: type[BaseModel]) -> dict[str, FieldInfo]:
@@ -41,6 +47,11 @@ def parameter_fields(parameters_class: type[BaseModel]) -> dict[str, FieldInfo]:
 def is_per_tensor(field: FieldInfo) -> bool:
     """Return True if a field has the marker `PerTensor`."""
     return any(isinstance(mark, PerTensor) or mark is PerTensor for mark in field.metadata)
+
+
+def is_per_entry(field: FieldInfo) -> bool:
+    """Return True if an entry of the stream can have its own value of a field."""
+    return any(mark is PerTensor or (isinstance(mark, PerTensor) and mark.entries) for mark in field.metadata)
 
 
 def selects_every_tensor(item: Mapping[str, Any]) -> bool:

@@ -199,3 +199,9 @@ def _subfolder_problem(repo: str, subfolder: str | None) -> Problem | None:
 def absolute_path(path: str, folder: Path) -> str:
     """Return a local path as an absolute path: `~` expanded, `..` removed, relative to `folder`."""
     return os.path.abspath(folder / os.path.expanduser(path))  # noqa: PTH100, PTH111 - symbolic links are kept
+
+
+def checkpoint_key(reference: ModelReference) -> tuple[str, ...]:
+    """Return a key that is equal for references to one checkpoint; no revision counts as `main`."""
+    key = (reference.path.rstrip("/"), reference.revision or "main", reference.subfolder or "")
+    return key if reference.adapter is None else (*key, *checkpoint_key(reference.adapter))

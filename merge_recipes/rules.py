@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value
-from merge_recipes.mergekit import GRADIENT
+from merge_recipes.mergekit import GRADIENT, JOINT_METHODS, RANDOM_METHODS
 from merge_recipes.queries import ENTRY, kind_of_item
 from merge_recipes.read_yaml import Document
-from merge_recipes.references import ModelReference
+from merge_recipes.references import ModelReference, checkpoint_key
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def rule_problems(document: Document) -> list[Problem]:
         *_order(document),
         *_queries(document),
         *_adapted_base(document),
-        *_bases_in_the_stream(document, entries),
+        *([] if merges_at_once(mapping_at(document)) else bases_in_the_stream(document)),
         *_duplicate_entries(document, entries),
         *_tasks(document, entries),
         *_target(document, entries),
@@ -78,25 +78,30 @@ def _order(document: Document) -> Iterator[Problem]:
     has_seed = data.get("seed") is not None
     if data.get("order") == "shuffled" and not has_seed:
         yield document.problem(("order",), "a shuffled order needs a seed", "add `seed: 42`")
-    if data.get("order", "listed") == "listed" and has_seed:
+    if data.get("order", "listed") == "listed" and has_seed and not _draws(data):
         hint = "remove `seed`, or write `order: shuffled`"
         yield document.problem(("seed",), "a seed has no effect with `order: listed`", hint, at_key=True)
 
 
-def _has_queries(document: Document) -> bool:
+def _draws(data: Mapping[str, Any]) -> bool:
+    """Return True if the method may draw random numbers."""
+    return data.get("form") == "joint" or data.get("merge_method") in RANDOM_METHODS
+
+
+def merges_at_once(data: Mapping[str, Any]) -> bool:
+    """Return True if the method can merge all models at once, so that the base model can be one of them."""
+    return data.get("form") == "joint" or (data.get("form") is None and data.get("merge_method") in JOINT_METHODS)
+
+
+def has_queries(document: Document) -> bool:
+    """Return True if `models` has queries or collections."""
     return any(kind_of_item(item) != ENTRY for _, item in items_at(document, "models"))
 
 
 def _queries(document: Document) -> Iterator[Problem]:
-    if mapping_at(document).get("order") == "shuffled" and _has_queries(document):
+    if mapping_at(document).get("order") == "shuffled" and has_queries(document):
         message = "a stream with queries cannot be shuffled: models that are found later go to its end"
         yield document.problem(("order",), message, "remove `order` and `seed`")
-
-
-def checkpoint_key(reference: ModelReference) -> tuple[str, ...]:
-    """Return a key that is equal for references to one checkpoint; no revision counts as `main`."""
-    key = (reference.path.rstrip("/"), reference.revision or "main", reference.subfolder or "")
-    return key if reference.adapter is None else (*key, *checkpoint_key(reference.adapter))
 
 
 def _adapted_base(document: Document) -> Iterator[Problem]:
@@ -107,13 +112,14 @@ def _adapted_base(document: Document) -> Iterator[Problem]:
 
 
 def is_base(document: Document, entry: RawEntry) -> bool:
-    """Return True if an item of `models` is the base model, which is not allowed there."""
+    """Return True if an item of `models` is the base model. Only methods that merge all at once allow it there."""
     base = reference_in(mapping_at(document).get("base_model"))
     return base is not None and entry.reference is not None and checkpoint_key(base) == checkpoint_key(entry.reference)
 
 
-def _bases_in_the_stream(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
-    for entry in entries:
+def bases_in_the_stream(document: Document) -> Iterator[Problem]:
+    """Yield a problem for each item of `models` that is the base model."""
+    for entry in raw_entries(document):
         if is_base(document, entry):
             message = "this is the base model: its task vector is zero"
             yield document.problem(
@@ -145,7 +151,7 @@ def _tasks(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
                     (*path, "name"), f"the name {format_value(name)} is taken by the task in {place}"
                 )
             seen.setdefault(name, path)
-        if isinstance(model, str) and model not in names and not _has_queries(document):
+        if isinstance(model, str) and model not in names and not has_queries(document):
             message = f"the stream has no entry {format_value(model)}{did_you_mean(model, names)}"
             yield document.problem((*path, "model"), message)
 

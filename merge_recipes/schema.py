@@ -7,12 +7,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, PrivateAttr, Tag, field_serializer, field_validator, model_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from merge_recipes.errors import InvalidReferenceError
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery, kind_of_item
 from merge_recipes.record import Record, Text
-from merge_recipes.references import ModelReference, absolute_path, is_local_path, path_problem, revision_problem
+from merge_recipes.references import (
+    ModelReference,
+    absolute_path,
+    checkpoint_key,
+    is_local_path,
+    path_problem,
+    revision_problem,
+)
 from merge_recipes.schema_types import DType, Name, Parameters, Prompt, Reference, parse_size, without_default
 
 
@@ -208,7 +223,9 @@ class Recipe(Record):
     order: Literal["listed", "shuffled"] = "listed"
     """listed: merge in the order of the list; shuffled: merge in an order drawn from the seed."""
     seed: int | None = Field(default=None, ge=0)
-    """The seed of a shuffled order."""
+    """The seed of a shuffled order, and of methods that draw random numbers (0 by default)."""
+    form: Literal["stream", "joint"] | None = None
+    """stream: merge one checkpoint after another; joint: all at once, in one step. By default the method's form."""
     tensors: TensorRules = TensorRules()
     """The tensors that are merged."""
     evaluate: Evaluate | None = None
@@ -219,6 +236,28 @@ class Recipe(Record):
     """cache: download whole checkpoints; ranges: download only the merged tensors."""
     on_update: Literal["ignore", "append", "replay"] = "ignore"
     """The reaction to a new commit of a checkpoint: ignore it, append it as a new step, or replay the stream."""
+
+    _names_base: bool = PrivateAttr(default=True)
+
+    def without_base(self) -> Recipe:
+        """Return the recipe as one that names no base model: `base_model` is the first model, which lends its files."""
+        changed = self.model_copy()
+        changed._names_base = False
+        return changed
+
+    @property
+    def names_base(self) -> bool:
+        """True if the recipe names a base model; otherwise `base_model` is the first model, which lends its config."""
+        return self._names_base
+
+    @property
+    def lists_base(self) -> bool:
+        """True if the base model that the recipe names is one of the models too."""
+        return self.names_base and any(self.is_base(entry) for entry in self.entries)
+
+    def is_base(self, entry: StreamEntry) -> bool:
+        """Return True if an entry is the base model of the recipe."""
+        return checkpoint_key(entry.model) == checkpoint_key(self.base_model)
 
     def within(self, folder: Path) -> Recipe:
         """Return the recipe with absolute local paths; relative ones start in `folder`."""
@@ -246,7 +285,8 @@ class Recipe(Record):
 
     def with_stream(self, entries: Iterable[StreamEntry]) -> Recipe:
         """Return the recipe with exactly these entries, in this order."""
-        return self.model_copy(update={"models": tuple(entries), "order": "listed", "seed": None})
+        seed = None if self.order == "shuffled" else self.seed
+        return self.model_copy(update={"models": tuple(entries), "order": "listed", "seed": seed})
 
     def stream(self) -> tuple[StreamEntry, ...]:
         """Return the entries that `models` lists, in merge order."""

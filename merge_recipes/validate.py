@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -37,15 +38,23 @@ _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
 
 
-def validate(model: type[Model], document: Document) -> tuple[Model | None, list[Problem]]:
-    """Return the document's data as a model, or None, and the problems of the data."""
+def validate(
+    model: type[Model], document: Document, defaults: Mapping[str, Any] | None = None
+) -> tuple[Model | None, list[Problem]]:
+    """Return the document's data as a model, or None, and the problems of the data.
+
+    Args:
+        model: the class.
+        document: the document.
+        defaults: values of keys that the document does not have.
+    """
     if not isinstance(document.data, dict):
         keys = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
         got = "the file is empty" if document.data is None else f"got {format_value(document.data)}"
         return None, [document.problem((), f"expected a mapping with the keys {keys}; {got}")]
     try:
         # In JSON a list is valid for a tuple, while all other types stay strict.
-        return model.model_validate_json(json.dumps(document.data)), []
+        return model.model_validate_json(json.dumps({**(defaults or {}), **document.data})), []
     except ValidationError as error:
         found = error.errors(include_url=False)
     guesses = {_guess(details, model) for details in found if details["type"] == "extra_forbidden"}

@@ -19,7 +19,7 @@ from hubmerge.support.paths import user_cache_folder
 
 if TYPE_CHECKING:
     from hubmerge.executor.parallel.processes import Processes
-    from hubmerge.methods import Method
+    from hubmerge.methods import AnyMethod
     from hubmerge.report.report import RunReport, StepReport
 
 FolderLike: TypeAlias = "str | os.PathLike[str]"
@@ -148,7 +148,7 @@ def merge(
     models: Sequence[FolderLike],
     *,
     out: FolderLike,
-    method: str | Method = "opcm",
+    method: str | AnyMethod = "opcm",
     parameters: Mapping[str, Any] | None = None,
     recipe: Mapping[str, Any] | None = None,
     progress: ProgressOption = "auto",
@@ -160,7 +160,7 @@ def merge(
         models: the fine-tuned models, in merge order.
         out: the folder to write, which transformers can load.
         method: the name of a merge method (see `hubmerge.methods()`), or an object of a class derived from
-            `hubmerge.Method`.
+            `hubmerge.Method` or `hubmerge.JointMethod`.
         parameters: parameters of the method.
         recipe: further keys of a recipe, such as `{"dtype": "float32"}`.
         progress: see `run`.
@@ -189,7 +189,7 @@ def _work_folder_beside(folder: Path) -> AbstractContextManager[str]:
     return tempfile.TemporaryDirectory(prefix=f".{folder.name}.work-", dir=parent)
 
 
-def named_method(method: str | Method) -> AbstractContextManager[str]:
+def named_method(method: str | AnyMethod) -> AbstractContextManager[str]:
     """Return a context in which recipes can name the method; it gives the name."""
     if isinstance(method, str):
         return nullcontext(method)

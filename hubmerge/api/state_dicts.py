@@ -3,37 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hubmerge.api.merging import named_method, recipe_keys
 from hubmerge.api.recipes import load
 from hubmerge.errors import UsageError
+from hubmerge.support.text import counted
 
 if TYPE_CHECKING:
     import torch
 
     from hubmerge.checkpoints import AlignedCheckpoint, Checkpoint, MergePlan
     from hubmerge.executor import InMemoryModel
-    from hubmerge.methods import Method
+    from hubmerge.executor.joint import JointModel
+    from hubmerge.methods import AnyMethod, Method
+    from merge_recipes import Recipe, TensorParameters
 
 
 def merge_state_dicts(
-    base: Mapping[str, torch.Tensor],
+    base: Mapping[str, torch.Tensor] | None,
     models: Sequence[Mapping[str, torch.Tensor]],
     *,
-    method: str | Method = "opcm",
+    method: str | AnyMethod = "opcm",
     parameters: Mapping[str, Any] | None = None,
+    own_parameters: Sequence[Mapping[str, Any]] | None = None,
+    recipe: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, torch.Tensor]:
     """Merge state dicts in memory; the arithmetic and the checks are those of a run.
 
     Args:
-        base: tensors of the base model, by name.
+        base: tensors of the base model, by name; None for a method that needs no base model. The first model then lends
+            names and dtypes.
         models: tensors of the fine-tuned models, in merge order, with the names and shapes of `base`. Components
             that a model lacks as a whole, such as a head, keep the values of the base model. Statistics, such as the
             variances of batch normalization, are averaged whatever the method.
-        method: the name of a merge method, or an object of a class derived from `hubmerge.Method`.
+        method: the name of a merge method, or an object of a class derived from `hubmerge.Method` or
+            `hubmerge.JointMethod`.
         parameters: parameters of the method.
+        own_parameters: for each model, the parameters that it has alone, such as `{"weight": 0.5}`.
+        recipe: further keys of a recipe: `{"form": "joint"}`, or `{"seed": 1}` for a method that draws random numbers.
         config: config.json of the base model, which names its linear layers and buffers. Without it, a 2-D `*.weight`
             is a weight matrix unless it is named as an embedding; `running_mean` and `running_var` are statistics.
 
@@ -53,10 +63,22 @@ def merge_state_dicts(
         {'layer.weight': tensor([[0.5000, 1.0000]])}
     """
     named = {f"models[{number}]": model for number, model in enumerate(models)}
-    _check_tensors({"base": base, **named})
-    whole, aligned, plan = _planned(base, named, config or {})
-    merged = _merged_model(whole, aligned, plan, method, parameters)
-    return {name: merged.read(name).to(tensor.device) for name, tensor in base.items()}
+    _check_tensors({**({} if base is None else {"base": base}), **named})
+    if own_parameters is not None and len(own_parameters) != len(models):
+        raise UsageError(
+            f"own_parameters has {len(own_parameters)} mappings for {counted(len(models), 'model')}",
+            hint="give one for each model, {} for none",
+        )
+    places = [f"./model-{number}" for number in range(1, len(models) + 1)]
+    with named_method(method) as name:
+        keys = {**(recipe or {}), **recipe_keys("./base", places, name, parameters)}
+        entries = zip(keys["models"], own_parameters or [{}] * len(models), strict=True)
+        keys["models"] = [{**entry, "parameters": dict(own)} for entry, own in entries]
+        if base is None:
+            del keys["base_model"]
+        merge = _StateDicts(load(keys).recipe, *_planned(models[0] if base is None else base, named, config or {}))
+        merged = merge.model()
+    return {name: merged.read(name).to(tensor.device) for name, tensor in (base or models[0]).items()}
 
 
 def _planned(
@@ -79,7 +101,7 @@ def _check_tensors(state_dicts: Mapping[str, Mapping[str, Any]]) -> None:
     """Check that there is a model beside the base, and that all values are tensors."""
     import torch
 
-    if len(state_dicts) == 1:
+    if set(state_dicts) <= {"base"}:
         raise UsageError("there is no model to merge into the base", hint="give at least one state dict in `models`")
     for label, tensors in state_dicts.items():
         for key, value in tensors.items():
@@ -88,26 +110,37 @@ def _check_tensors(state_dicts: Mapping[str, Mapping[str, Any]]) -> None:
                 raise UsageError(f"{label}[{key!r}] is not a tensor but {kind}", hint="leave it out of the state dict")
 
 
-def _merged_model(
-    base: Checkpoint,
-    models: Sequence[Checkpoint],
-    plan: MergePlan,
-    method: str | Method,
-    parameters: Mapping[str, Any] | None,
-) -> InMemoryModel:
-    """Merge all models, one after another, and return the merged model after the last one."""
-    from hubmerge.executor import InMemoryModel, Merge, StepInput, merge_steps
-    from hubmerge.methods import method_named
-    from merge_recipes import TensorParameters
+@dataclass(frozen=True)
+class _StateDicts:
+    """A recipe, and the opened and planned state dicts in place of its models."""
 
-    places = [f"./model-{number}" for number in range(1, len(models) + 1)]
-    with named_method(method) as name:
-        recipe = load(recipe_keys("./base", places, name, parameters)).recipe
-        chosen = method_named(name)
-    merge, state, read_out = Merge(base, chosen, plan), None, None
-    for entry, model in zip(recipe.entries, models, strict=True):
-        incoming = StepInput(model, TensorParameters(chosen.Parameters, recipe, entry))
-        state, _ = merge_steps(merge, [incoming], state, None, sketches=False)
-        read_out = merge.read_out(incoming)
-    assert state is not None  # noqa: S101 - there is at least one model
-    return InMemoryModel(base, state, plan, read_out=read_out)
+    recipe: Recipe
+    base: Checkpoint
+    models: Sequence[Checkpoint]
+    plan: MergePlan
+
+    def model(self) -> InMemoryModel | JointModel:
+        """Return the merged model."""
+        from hubmerge.executor.joint import JointInput, JointMerge, JointModel
+        from hubmerge.methods import Method, method_of
+        from merge_recipes import TensorParameters
+
+        method = method_of(self.recipe)
+        parameters = [TensorParameters(method.Parameters, self.recipe, entry) for entry in self.recipe.entries]
+        if isinstance(method, Method):
+            return self._after_all_steps(method, parameters)
+        inputs = [JointInput(*pair) for pair in zip(self.models, parameters, strict=True)]
+        has_origin = method.base != "model" and self.recipe.names_base
+        seed = self.recipe.seed or 0
+        return JointModel(JointMerge(self.base, method, self.plan, inputs, has_origin=has_origin, seed=seed))
+
+    def _after_all_steps(self, method: Method, parameters: Sequence[TensorParameters[Any]]) -> InMemoryModel:
+        from hubmerge.executor import InMemoryModel, Merge, StepInput, merge_steps
+
+        merge, state, read_out = Merge(self.base, method, self.plan), None, None
+        for pair in zip(self.models, parameters, strict=True):
+            incoming = StepInput(*pair)
+            state, _ = merge_steps(merge, [incoming], state, None, sketches=False)
+            read_out = merge.read_out(incoming)
+        assert state is not None  # noqa: S101 - there is at least one model
+        return InMemoryModel(self.base, state, self.plan, read_out=read_out)

@@ -78,10 +78,13 @@ class MethodInfo:
     """Version of the distribution."""
     fault: str | None = None
     """Reason why the method cannot be used; None if it can."""
+    form: str = "stream"
+    """stream: merges one checkpoint after another; joint: merges all models at once."""
 
     def __str__(self) -> str:
         text = self.summary if self.fault is None else f"cannot be used: {self.fault}"
-        return f"{self.name}: {text} ({self.distribution} {self.version})"
+        joint = " [joint]" if self.form == "joint" else ""
+        return f"{self.name}{joint}: {text} ({self.distribution} {self.version})"
 
 
 def methods() -> tuple[MethodInfo, ...]:
@@ -92,7 +95,7 @@ def methods() -> tuple[MethodInfo, ...]:
         >>> [method.name for method in hubmerge.methods()][:2]
         ['opcm', 'adaptive_scale']
     """
-    from hubmerge.methods import FaultyMethod, installed_methods
+    from hubmerge.methods import FaultyMethod, Method, installed_methods
     from merge_recipes.parameters import parameter_fields
 
     found = []
@@ -103,7 +106,8 @@ def methods() -> tuple[MethodInfo, ...]:
         method = one.method
         names = tuple(parameter_fields(method.Parameters))
         origin = (one.distribution or "hubmerge", one.version or VERSION)
-        found.append(MethodInfo(method.name, method.summary, method.source, names, *origin))
+        form = "stream" if isinstance(method, Method) else "joint"
+        found.append(MethodInfo(method.name, method.summary, method.source, names, *origin, form=form))
     return tuple(found)
 
 

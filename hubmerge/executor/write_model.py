@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -36,6 +37,8 @@ from hubmerge.executor.read_out import CPU, ReadOut, delta_pieces
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE, all_finite, first_not_finite, rounded_pieces
 from hubmerge.executor.state import State
 from hubmerge.linalg import cast_once, frobenius_norm, total_norm
+
+Result = TypeVar("Result")
 
 MAX_SHARD_BYTES = 5_000_000_000
 
@@ -84,13 +87,9 @@ def write_merged(
         CheckpointError: a value does not fit into its dtype.
         MachineError: the folder cannot be written.
     """
-    kept = {tensor.name for tensor in plan.tensors if tensor.copied}
-    names = written_names(base, plan.tensors)
-    shards = plan_shards(plan.specs, max_shard_bytes, kept=kept, older=older_shards, names=names)
-    create = partial(ShardedWriter, folder, shards, written_metadata(base), index=names.index(), digests=False)
-    with _shared_writer(create, context.processes) as writer:
+    with shared_writer(base, plan, folder, max_shard_bytes, context.processes, older_shards=older_shards) as writer:
         source = _Source(base, state, context.input_dtype, read_out, context.device)
-        written = _write_tensors(
+        written = write_tensors(
             writer, plan.tensors, partial(_write_tensor, writer, source), stop_file(folder, context.processes), context
         )
         files = gather(context.processes, () if context.processes.rank > 0 else writer.commit())[0]
@@ -124,8 +123,23 @@ class _Norms:
 
 
 @contextmanager
-def _shared_writer(create: Callable[..., ShardedWriter], processes: Processes) -> Iterator[ShardedWriter]:
-    """Open the writer of the shards. The first process creates the files, then the others attach to them."""
+def shared_writer(
+    base: Checkpoint,
+    plan: MergePlan,
+    folder: Path,
+    max_shard_bytes: int,
+    processes: Processes,
+    *,
+    older_shards: bool = False,
+) -> Iterator[ShardedWriter]:
+    """Open the writer of a merged model's shards. The first process creates the files, then the others attach to them.
+
+    The arguments are those of `write_merged`.
+    """
+    kept = {tensor.name for tensor in plan.tensors if tensor.copied}
+    names = written_names(base, plan.tensors)
+    shards = plan_shards(plan.specs, max_shard_bytes, kept=kept, older=older_shards, names=names)
+    create = partial(ShardedWriter, folder, shards, written_metadata(base), index=names.index(), digests=False)
     attach = processes.rank > 0
     if attach:
         barrier(processes)
@@ -135,13 +149,13 @@ def _shared_writer(create: Callable[..., ShardedWriter], processes: Processes) -
         yield writer
 
 
-def _write_tensors(
+def write_tensors(
     writer: ShardedWriter,
     tensors: Sequence[PlannedTensor],
-    write: Callable[[PlannedTensor], _Norms],
+    write: Callable[[PlannedTensor], Result],
     stop: Path,
     context: ExecutorContext,
-) -> list[_Norms]:
+) -> list[Result]:
     """Write all tensors, shared among threads and processes, and return the results of `write` in their order."""
     attached = context.processes.rank > 0
     done = run_share(

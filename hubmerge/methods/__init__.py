@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, NoParameters, Norms, ReadInput, Sweep, TensorInput
+from hubmerge.methods.joint.base import JointMethod, JointParameters, TensorView
+from hubmerge.methods.joint.methods import JOINT_METHODS
 from hubmerge.methods.opcm import Opcm
 from hubmerge.methods.registry import (
     METHODS,
+    AnyMethod,
     FaultyMethod,
     InstalledMethod,
     find_method,
     given_method,
     installed_methods,
+    is_joint,
     method_named,
     method_names,
+    method_of,
 )
 
 __all__ = [
+    "JOINT_METHODS",
     "METHODS",
     "Absorbed",
+    "AnyMethod",
     "FaultyMethod",
     "InstalledMethod",
+    "JointMethod",
+    "JointParameters",
     "Method",
     "MethodParameters",
     "NoParameters",
@@ -28,9 +37,12 @@ __all__ = [
     "ReadInput",
     "Sweep",
     "TensorInput",
+    "TensorView",
     "find_method",
     "given_method",
     "installed_methods",
+    "is_joint",
     "method_named",
     "method_names",
+    "method_of",
 ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel
 
-from hubmerge.methods import method_named, method_names
+from hubmerge.methods import JointMethod, Method, find_method, method_names
 
 
 @dataclass(frozen=True)
@@ -15,6 +15,8 @@ class InstalledCatalog:
     """Implements `merge_recipes.Catalog`: parameter classes by method name, kinds of task, metrics of the package."""
 
     methods: Mapping[str, type[BaseModel]]
+    joint: Mapping[str, JointMethod]
+    streams: Collection[str]
     task_kinds: Collection[str]
     metrics: Collection[str]
 
@@ -25,7 +27,7 @@ class InstalledParameters(Mapping[str, type[BaseModel]]):
     def __getitem__(self, name: str) -> type[BaseModel]:
         if name not in self:
             raise KeyError(name)
-        return method_named(name).Parameters
+        return find_method(name).method.Parameters
 
     def __contains__(self, name: object) -> bool:
         return name in method_names()
@@ -37,8 +39,45 @@ class InstalledParameters(Mapping[str, type[BaseModel]]):
         return len(method_names())
 
 
+class InstalledJoint(Mapping[str, JointMethod]):
+    """The methods that merge all models at once, by name. Plug-ins are imported as above."""
+
+    def __getitem__(self, name: str) -> JointMethod:
+        if name not in method_names():
+            raise KeyError(name)
+        method = find_method(name, joint=True).method
+        if not isinstance(method, JointMethod):
+            raise KeyError(name)
+        return method
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in method_names() if name in self)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
+class InstalledStreams(Collection[str]):
+    """The names of methods that merge one checkpoint after another. Plug-ins are imported as above."""
+
+    def __contains__(self, name: object) -> bool:
+        return name in method_names() and isinstance(find_method(str(name)).method, Method)
+
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in method_names() if name in self)
+
+    def __len__(self) -> int:
+        return len(list(iter(self)))
+
+
 def installed_catalog() -> InstalledCatalog:
     """Return what this installation offers."""
     from hubmerge.evaluation import METRIC_NAMES, task_kind_names
 
-    return InstalledCatalog(methods=InstalledParameters(), task_kinds=task_kind_names(), metrics=METRIC_NAMES)
+    return InstalledCatalog(
+        methods=InstalledParameters(),
+        joint=InstalledJoint(),
+        streams=InstalledStreams(),
+        task_kinds=task_kind_names(),
+        metrics=METRIC_NAMES,
+    )

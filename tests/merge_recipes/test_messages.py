@@ -331,7 +331,7 @@ def test_documents_that_are_not_recipes(text: str, message: str) -> None:
     assert message in the_problem(text).message
 
 
-def test_a_base_model_that_is_listed_as_in_a_recipe_of_mergekit_is_the_only_problem() -> None:
+def test_a_base_model_may_be_listed_where_a_recipe_of_mergekit_lists_it() -> None:
     text = """
         merge_method: ties
         base_model: me/base
@@ -340,8 +340,9 @@ def test_a_base_model_that_is_listed_as_in_a_recipe_of_mergekit_is_the_only_prob
           - {model: me/one, parameters: {weight: 0.5, density: 0.5}}
         parameters: {int8_mask: true, normalize: true}
         """
+    recipe = parse_recipe(text, catalog=installed_catalog()).recipe
+    assert recipe.lists_base
+    assert len(recipe.models) == 2
     with pytest.raises(RecipeError) as caught:
-        parse_recipe(text, catalog=installed_catalog())
+        parse_recipe(text.replace("ties", "ties\n        form: stream"), catalog=installed_catalog())
     assert [problem.message for problem in caught.value.problems] == ["this is the base model: its task vector is zero"]
-    right = text.replace("          - model: me/base\n", "")
-    assert len(parse_recipe(right, catalog=installed_catalog()).recipe.models) == 1

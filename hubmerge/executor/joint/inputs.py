@@ -1,0 +1,81 @@
+"""Inputs of a joint merge."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from pydantic import BaseModel
+
+from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor
+from hubmerge.errors import CheckpointError
+from hubmerge.methods.joint import JointMethod, JointParameters
+
+_LAYER = re.compile(r"(?:^|\.)(\d+)\.")
+
+
+@dataclass(frozen=True)
+class JointInput:
+    """A model aligned with the base model, and the method's parameters for each tensor."""
+
+    checkpoint: Checkpoint
+    parameters_for: Callable[[str], BaseModel]
+
+
+@dataclass(frozen=True)
+class JointMerge:
+    """Inputs of a joint merge.
+
+    Attributes:
+        base: the model that lends names, shapes and kept tensors.
+        method: the merge method.
+        plan: the tensors.
+        models: the models to merge; the base model is among them only if the method treats it like any other.
+        has_origin: True if task vectors start from the base model.
+        seed: seed of random methods.
+
+    Raises:
+        CheckpointError: the method takes another number of models.
+    """
+
+    base: Checkpoint
+    method: JointMethod
+    plan: MergePlan
+    models: Sequence[JointInput]
+    has_origin: bool = True
+    seed: int = 0
+
+    def parameters(self, tensor: PlannedTensor) -> JointParameters[BaseModel]:
+        """Return the parameters for one tensor."""
+        models = tuple(model.parameters_for(tensor.name) for model in self.models)
+        return JointParameters(
+            models[0],
+            models,
+            tensor.name,
+            tensor.action == "merge-matrix",
+            layer_number(tensor.name),
+            self._layers,
+            seed=self.seed,
+        )
+
+    @cached_property
+    def _layers(self) -> int:
+        numbers = [layer_number(tensor.name) for tensor in self.plan.merged]
+        return 1 + max((number for number in numbers if number is not None), default=-1)
+
+
+def layer_number(name: str) -> int | None:
+    """Return the number of the layer that a tensor belongs to: the first number in its name.
+
+    >>> layer_number("model.layers.11.mlp.up_proj.weight"), layer_number("lm_head.weight")
+    (11, None)
+    """
+    found = _LAYER.search(name)
+    return int(found[1]) if found else None
+
+
+def origin_missing(method: str) -> CheckpointError:
+    """Return the error about a method that needs a base model."""
+    return CheckpointError(f"{method} needs a base model", hint="add `base_model: owner/name` to the recipe")

@@ -1,0 +1,135 @@
+"""Order statistics of numbers that arrive in blocks, in memory that does not grow with their number.
+
+The bit pattern of a float that is not negative grows with its value. So the k-th smallest one is found digit by digit,
+16 bits at a time: count the digits of the candidates, keep the digit in which number k lies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from hubmerge.support.lazy import torch
+
+DIGIT_BITS = 16
+
+Numbers = Callable[[], "Iterable[torch.Tensor]"]
+"""A function that returns the blocks of numbers, none of them negative, anew at each call."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A place in the ascending order of numbers; of equal numbers, the one with the larger index is the smaller.
+
+    A number is above the cut if it is larger than `value`, or equal and its index is less than `index`.
+    """
+
+    value: float
+    index: int
+
+    def above(self, numbers: torch.Tensor, start: int) -> torch.Tensor:
+        """Return the mask of the numbers above the cut; `start` is the index of the first one."""
+        flat = numbers.reshape(-1)
+        first = max(0, min(self.index - start, flat.numel()))
+        if first == flat.numel():
+            return numbers >= self.value
+        mask = flat > self.value
+        if first:
+            torch.ge(flat[:first], self.value, out=mask[:first])
+        return mask.view(numbers.shape)
+
+
+EVERYTHING = Cut(-1.0, 0)
+"""The cut below all numbers."""
+
+
+@dataclass
+class _Search:
+    """A search for number `place` in ascending order, from 0.
+
+    `prefix` are its leading `known` bits, `below` counts the numbers that are known to be smaller, and `equal` those
+    that begin with the same bits.
+    """
+
+    place: int
+    known: int = 0
+    prefix: int = 0
+    below: int = 0
+    equal: int = 0
+
+    def count(self, patterns: torch.Tensor, bits: int) -> torch.Tensor:
+        """Return the number of candidates for each value of the next digit."""
+        if self.known:
+            patterns = patterns[patterns >> (bits - self.known) == self.prefix]
+        digits = patterns >> (bits - self.known - DIGIT_BITS) & ((1 << DIGIT_BITS) - 1)
+        if digits.device.type == "cpu":  # NumPy counts twice as fast
+            return torch.from_numpy(np.bincount(digits.numpy(), minlength=1 << DIGIT_BITS))
+        return torch.bincount(digits, minlength=1 << DIGIT_BITS).cpu()
+
+    def narrow(self, counts: torch.Tensor) -> None:
+        """Take the next digit from the counts over all numbers."""
+        sums = torch.cumsum(counts, 0)
+        digit = int(torch.searchsorted(sums, self.place - self.below, right=True))
+        self.below += int(sums[digit - 1]) if digit else 0
+        self.equal = int(counts[digit])
+        self.prefix = self.prefix << DIGIT_BITS | digit
+        self.known += DIGIT_BITS
+
+
+def cuts(numbers: Numbers, kept: Sequence[int], total: int) -> list[Cut]:
+    """Return for each count in `kept` the cut with so many numbers above it.
+
+    Args:
+        numbers: the numbers; they are read two or three times, in float64 four or five times.
+        kept: how many numbers are to be above each cut, from 0 to `total`.
+        total: how many numbers there are.
+    """
+    searches = [_Search(total - max(count, 1)) if count < total else None for count in kept]
+    active = [search for search in searches if search is not None]
+    bits = 0
+    while active and (not bits or active[0].known < bits):
+        bits = _next_digit(numbers, active)
+    found = []
+    for search, count in zip(searches, kept, strict=True):
+        if search is None:
+            found.append(EVERYTHING)
+            continue
+        value, wanted = _value(search.prefix, bits), count - (total - search.below - search.equal)
+        place = total if wanted == search.equal else _end_of_equals(numbers, value, wanted)
+        found.append(Cut(value, place))
+    return found
+
+
+def _next_digit(numbers: Numbers, searches: Sequence[_Search]) -> int:
+    """Find the next digit of each search; return the number of bits of the numbers."""
+    counts = [torch.zeros(1 << DIGIT_BITS, dtype=torch.int64) for _ in searches]
+    bits = 32
+    for block in numbers():
+        bits = 8 * block.dtype.itemsize
+        patterns = block.reshape(-1).view(torch.int64 if bits == 64 else torch.int32)
+        for search, count in zip(searches, counts, strict=True):
+            count += search.count(patterns, bits)
+    for search, count in zip(searches, counts, strict=True):
+        search.narrow(count)
+    return bits
+
+
+def _end_of_equals(numbers: Numbers, value: float, count: int) -> int:
+    """Return the index after the first `count` numbers that are equal to `value`."""
+    start = seen = 0
+    if count:
+        for block in numbers():
+            hits = block.reshape(-1) == value
+            here = int(hits.sum())
+            if seen + here >= count:
+                return start + int(torch.nonzero(hits).view(-1)[count - seen - 1]) + 1
+            seen += here
+            start += hits.numel()
+    return 0
+
+
+def _value(pattern: int, bits: int) -> float:
+    integer, kind = (torch.int64, torch.float64) if bits == 64 else (torch.int32, torch.float32)
+    return float(torch.tensor([pattern], dtype=integer).view(kind)[0])
