@@ -15,6 +15,12 @@ from hubmerge.localhub.durable import TemporaryFolder, locked
 from hubmerge.localhub.records import now
 from hubmerge.localhub.refusals import BadRequest, Conflict, NotFound
 
+MOST_COLLECTIONS = 1000
+"""Collections of one namespace."""
+MOST_ITEMS = 1000
+LONGEST_TEXT = 1000
+"""Characters of a title, a description or a note."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -61,10 +67,13 @@ class Collection:
         """Return the collection with one more item at its end.
 
         Raises:
+            BadRequest: the collection has too many items.
             Conflict: the repo is already in the collection.
         """
         if any((item.id, item.type) == (item_id, kind) for item in self.items):
             raise Conflict(f"{item_id} is already in this collection.")
+        if len(self.items) >= MOST_ITEMS:
+            raise BadRequest(f"The collection has {MOST_ITEMS} items and takes no more.")
         return replace(self, items=(*self.items, Item(secrets.token_hex(12), item_id, kind, note)))
 
     def with_change(self, key: str, *, note: str | None, position: int | None) -> Collection:
@@ -101,6 +110,9 @@ class Collections:
         return Collection(**{**content, "items": tuple(Item(**item) for item in content["items"])})
 
     def _write(self, collection: Collection) -> Collection:
+        texts = (collection.title, collection.description or "", *(item.note or "" for item in collection.items))
+        if any(len(text) > LONGEST_TEXT for text in texts):
+            raise BadRequest(f"A text of a collection has at most {LONGEST_TEXT} characters.")
         collection = replace(collection, last_updated=now())
         self._temporary.write_json(self._folder / f"{collection.key}.json", asdict(collection))
         return collection
@@ -127,15 +139,18 @@ class Collections:
         """Create a collection.
 
         Raises:
-            BadRequest: the title is empty.
+            BadRequest: the title is empty or too long, or the namespace has too many collections.
             Conflict: the namespace has one with this title; the answer has its slug.
         """
         if not title.strip():
             raise BadRequest("A collection needs a title.")
         with locked(self._lock):
-            for known in self.all():
-                if (known.namespace, known.title) == (namespace, title):
+            own = [known for known in self.all() if known.namespace == namespace]
+            for known in own:
+                if known.title == title:
                     raise Conflict(f"{namespace} has a collection {title!r} already.", slug=known.slug)
+            if len(own) >= MOST_COLLECTIONS:
+                raise BadRequest(f"{namespace} has {MOST_COLLECTIONS} collections and takes no more.")
             return self._write(Collection(secrets.token_hex(12), namespace, title, private, now(), description))
 
     def change(self, slug: str, edit: Callable[[Collection], Collection]) -> Collection:

@@ -18,6 +18,7 @@ from hubmerge.localhub.refusals import BadRequest
 OPEN, DRAFT, CLOSED, MERGED = "open", "draft", "closed", "merged"
 MAX_DISCUSSIONS = 10_000
 MAX_EVENTS = 1000
+MAX_CHARACTERS = 500_000
 LONGEST_TITLE = 1000
 LONGEST_COMMENT = 65_536
 
@@ -66,8 +67,9 @@ class Discussion:
         Raises:
             BadRequest: it has too many events.
         """
-        if len(self.events) >= MAX_EVENTS:
-            raise BadRequest(f"The discussion has {MAX_EVENTS} entries and takes no more.")
+        said = sum(len(event.data.get("text", "")) for event in self.events)
+        if len(self.events) >= MAX_EVENTS or said >= MAX_CHARACTERS:
+            raise BadRequest("The discussion is full: it has too many entries or characters.")
         event = Event(secrets.token_hex(12), kind, now(), author, data)
         return replace(self, events=(*self.events, event), **changes)
 

@@ -9,6 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hubmerge.localhub.durable import TemporaryFolder
+from hubmerge.localhub.refusals import BadRequest
+
+MOST_MOVES = 10_000
+"""Former ids of one kind of repo."""
 
 
 class Moves:
@@ -44,7 +48,13 @@ class Moves:
         return found if found not in seen else None
 
     def record(self, plural: str, repo_id: str, new_id: str) -> None:
-        """Record that a repo is moved."""
+        """Record that a repo is moved.
+
+        Raises:
+            BadRequest: there are too many former ids.
+        """
+        if self._next(plural, repo_id) is None and len(list((self._folder / plural).glob("*/*"))) >= MOST_MOVES:
+            raise BadRequest(f"This Hub has {MOST_MOVES} former names of {plural} and takes no more.")
         self._temporary.write(self._path(plural, repo_id), new_id.encode())
 
     def reuse(self, plural: str, repo_id: str) -> None:

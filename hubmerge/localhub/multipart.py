@@ -5,14 +5,23 @@ from __future__ import annotations
 import hashlib
 import os
 import secrets
+import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hubmerge.localhub.durable import TemporaryFolder
 from hubmerge.localhub.objects import ObjectStore
-from hubmerge.localhub.refusals import BadRequest, NotFound
+from hubmerge.localhub.refusals import BadRequest, NotFound, TooMany
 
-MOST_PARTS = 10_000
+MOST_PARTS = 1000
+"""Parts of a file. The parts of a larger file are larger."""
+MOST_UPLOADS = 1000
+"""Unfinished uploads of one user."""
+IDLE_SECONDS = 3600.0
+"""Time without a new part after which an upload makes room for another one."""
+MOST_COMPLETED = 10_000
+"""Completed uploads that are remembered, so that a repeated request succeeds."""
 
 
 @dataclass
@@ -64,7 +73,7 @@ class PartWriter:
 class PartialUpload:
     """Large file of which some parts have arrived.
 
-    user: the name of the uploader. arrived: part number, from 1 -> ETag.
+    user: the name of the uploader. arrived: part number, from 1 -> ETag. used: the time of the last use.
     """
 
     user: str
@@ -73,6 +82,21 @@ class PartialUpload:
     part_bytes: int
     path: Path
     arrived: dict[int, str] = field(default_factory=dict)
+    used: float = field(default_factory=time.monotonic)
+
+    def touch(self) -> None:
+        """Record that the upload is in use."""
+        self.used = time.monotonic()
+
+    def check_number(self, number: int) -> int:
+        """Return the number of a part, counted from 1.
+
+        Raises:
+            BadRequest: there is no part of this number.
+        """
+        if not 1 <= number <= self.part_count:
+            raise BadRequest(f"There is no part {number}: the upload has {self.part_count} parts.")
+        return number
 
     @property
     def part_count(self) -> int:
@@ -91,37 +115,66 @@ class Multiparts:
         self._store = store
         self._temporary = temporary
         self.part_bytes = part_bytes
+        self._lock = threading.Lock()
         self._uploads: dict[str, PartialUpload] = {}
         self._completed: dict[str, PartialUpload] = {}
 
     def begin(self, user: str, sha256: str, size: int) -> tuple[str, PartialUpload]:
-        """Open an upload, and return its key; the key is the permission to upload, so it is random."""
-        part_bytes = max(self.part_bytes, -(-size // MOST_PARTS))
-        path = self._temporary.new_path()
-        with path.open("wb") as file:
-            os.truncate(file.fileno(), size)
-        key = secrets.token_hex(24)
-        self._uploads[key] = PartialUpload(user, sha256, size, part_bytes, path)
-        return key, self._uploads[key]
+        """Open an upload, and return its key; the key is the permission to upload, so it is random.
 
-    def _upload(self, key: str) -> PartialUpload:
-        if key not in self._uploads:
+        Raises:
+            TooMany: the user has too many unfinished uploads.
+        """
+        with self._lock:
+            own = {key: upload for key, upload in self._uploads.items() if upload.user == user}
+            if len(own) >= MOST_UPLOADS:
+                self._drop_idle(own)
+            part_bytes = max(self.part_bytes, -(-size // MOST_PARTS))
+            path = self._temporary.new_path()
+            with path.open("wb") as file:
+                os.truncate(file.fileno(), size)
+            key = secrets.token_hex(24)
+            self._uploads[key] = PartialUpload(user, sha256, size, part_bytes, path)
+            return key, self._uploads[key]
+
+    def _drop_idle(self, own: dict[str, PartialUpload]) -> None:
+        """Drop the upload of a user of which no part has arrived for the longest time.
+
+        Raises:
+            TooMany: parts of all of them have arrived lately.
+        """
+        key, upload = min(own.items(), key=lambda item: item[1].used)
+        if time.monotonic() - upload.used < IDLE_SECONDS:
+            raise TooMany(
+                f"You have {len(own)} unfinished uploads in parts. Finish them, "
+                f"or wait until one has had no new part for {IDLE_SECONDS / 60:g} minutes."
+            )
+        del self._uploads[key]
+        upload.path.unlink(missing_ok=True)
+
+    def find(self, key: str) -> PartialUpload:
+        """Return the unfinished upload of a key.
+
+        Raises:
+            NotFound: there is none.
+        """
+        upload = self._uploads.get(key)
+        if upload is None:
             raise NotFound(
                 "This upload is unknown: it is finished, or the server was restarted. Start the upload again."
             )
-        return self._uploads[key]
+        return upload
 
     def receive(self, key: str, number: int) -> PartWriter:
         """Return a writer for part `number`, counted from 1."""
-        upload = self._upload(key)
-        if not 1 <= number <= upload.part_count:
-            raise BadRequest(f"There is no part {number}: the upload has {upload.part_count} parts.")
-        return PartWriter(upload, number)
+        upload = self.find(key)
+        upload.touch()
+        return PartWriter(upload, upload.check_number(number))
 
     def check_key(self, key: str) -> None:
         """Raise NotFound if there is no unfinished or completed upload with a key."""
         if key not in self._completed:
-            self._upload(key)
+            self.find(key)
 
     def complete(self, key: str, sha256: str, etags: dict[int, str]) -> str:
         """Check the parts, store the file, and return the name of the uploader. A repeated call succeeds.
@@ -132,15 +185,20 @@ class Multiparts:
         completed = self._completed.get(key)
         if completed is not None and completed.sha256 == sha256:
             return completed.user
-        upload = self._upload(key)
+        upload = self.find(key)
         if sha256 != upload.sha256:
             raise BadRequest(f"This upload is for sha256 {upload.sha256}, not {sha256}.")
         if etags != upload.arrived or len(etags) != upload.part_count:
             raise BadRequest(f"{len(upload.arrived)} of {upload.part_count} parts arrived; the ETags must match them.")
-        del self._uploads[key]
+        with self._lock:
+            self._uploads.pop(key, None)
         try:
             self._store.keep_file(upload.path, upload.sha256, upload.size)
         finally:
             upload.path.unlink(missing_ok=True)
-        self._completed[key] = upload
+        with self._lock:
+            self._completed[key] = upload
+            upload.arrived.clear()
+            if len(self._completed) > MOST_COMPLETED:
+                del self._completed[next(iter(self._completed))]
         return upload.user

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from pathlib import Path
 
 from hubmerge.localhub.durable import TemporaryFolder, move_into_place
-from hubmerge.localhub.refusals import BadRequest
+from hubmerge.localhub.refusals import BadRequest, DiskFull
 
 COPY_BYTES = 1 << 20
+SPARE_BYTES = 64 * 1024 * 1024
+"""Room on the disk that uploads leave."""
 
 
 def git_oid(kind: str, content: bytes) -> str:
@@ -63,6 +66,7 @@ class ObjectStore:
     """Content-addressed files under `root/objects`. A stored file is never changed."""
 
     def __init__(self, root: Path, temporary: TemporaryFolder) -> None:
+        self._root = root
         self._folder = root / "objects"
         self._temporary = temporary
 
@@ -87,6 +91,16 @@ class ObjectStore:
             return self.lfs_path(sha256).stat().st_size
         except FileNotFoundError:
             return None
+
+    def check_room(self, size: int) -> None:
+        """Check that the disk has room for an upload.
+
+        Raises:
+            DiskFull: it has not.
+        """
+        free = shutil.disk_usage(self._root).free - SPARE_BYTES
+        if size > free:
+            raise DiskFull(f"The disk of this Hub has no room for {size} bytes: {max(0, free)} are free.")
 
     def receive(self) -> ReceivedFile:
         """Return a writer for a large file."""

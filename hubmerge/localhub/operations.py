@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hubmerge.localhub.records import FileEntry, Tree
-from hubmerge.localhub.refusals import BadRequest, EntryMissing
+from hubmerge.localhub.refusals import BadRequest, EntryMissing, TooLarge
 
 MAX_PATH_CHARACTERS = 4096
 MAX_PATH_PARTS = 100
+MOST_FILES = 200_000
+"""Files of a repo at one commit."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ def apply_operations(tree: Tree, operations: Sequence[Operation]) -> dict[str, F
     Raises:
         BadRequest: a path would be both a file and a folder.
         EntryMissing: a path to delete does not exist.
+        TooLarge: there would be too many files.
     """
     after = dict(tree)
     for operation in operations:
@@ -75,10 +78,21 @@ def apply_operations(tree: Tree, operations: Sequence[Operation]) -> dict[str, F
             del after[path]
         else:
             raise EntryMissing(f"Entry {path} does not exist.")
-    for path in after:
+    if len(after) > max(MOST_FILES, len(tree)):
+        raise TooLarge(f"The repo would have {len(after)} files: expected at most {MOST_FILES}.")
+    check_folders(after)
+    return after
+
+
+def check_folders(tree: Tree) -> None:
+    """Check that no path of a tree is both a file and a folder.
+
+    Raises:
+        BadRequest: a path is both.
+    """
+    for path in tree:
         folder = path.rpartition("/")[0]
         while folder:
-            if folder in after:
+            if folder in tree:
                 raise BadRequest(f"{folder!r} would be both a file and a folder (it contains {path!r}).")
             folder = folder.rpartition("/")[0]
-    return after

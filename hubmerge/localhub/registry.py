@@ -45,6 +45,8 @@ def check_repo_id(repo_id: str) -> str:
     return repo_id
 
 
+MOST_REPOS = 10_000
+"""Repos of one kind in one namespace."""
 RESERVED = frozenset(
     {
         "api", "buckets", "chat", "collections", "datasets", "docs", "jobs", "join", "kernels", "lfs", "login",
@@ -126,11 +128,14 @@ class Registry:
         """Return a repo that can be created.
 
         Raises:
-            BadRequest: the id is invalid or reserved.
+            BadRequest: the id is invalid or reserved, or the namespace has too many repos.
         """
         repository = self._repository(kind, repo_id)
-        if repo_id.partition("/")[0] in RESERVED:
-            raise BadRequest(f"The namespace {repo_id.partition('/')[0]!r} is reserved.")
+        namespace = repository.folder.parent
+        if namespace.name in RESERVED:
+            raise BadRequest(f"The namespace {namespace.name!r} is reserved.")
+        if namespace.is_dir() and not repository.exists() and len(list(namespace.iterdir())) >= MOST_REPOS:
+            raise BadRequest(f"{namespace.name} has {MOST_REPOS} {namespace.parent.name} and takes no more.")
         return repository
 
     def _place(self, source: Path, target: Repository, moved: tuple[str, str] | None = None) -> None:

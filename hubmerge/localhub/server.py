@@ -17,6 +17,8 @@ from hubmerge.localhub.site import DEFAULT_PART_BYTES, Site
 from hubmerge.localhub.web.app import build_app
 
 STOP_SECONDS = 10.0
+MOST_CONNECTIONS = 2000
+"""Open connections. Further ones get status 503."""
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -85,6 +87,9 @@ class LocalHub:
             # Uvicorn logs each response that is cut on purpose.
             log_level="critical" if faults > 0 else "warning",
             access_log=False,
+            # This implementation limits the size of addresses and headers.
+            http="h11",
+            limit_concurrency=MOST_CONNECTIONS,
             lifespan="off",
             ws="none",
             server_header=False,

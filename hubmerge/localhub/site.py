@@ -11,11 +11,14 @@ from hubmerge.localhub.multipart import Multiparts
 from hubmerge.localhub.objects import ObjectStore
 from hubmerge.localhub.possession import Possession
 from hubmerge.localhub.registry import Registry
+from hubmerge.localhub.slots import Slots
 from hubmerge.localhub.users import Users
 from hubmerge.localhub.xet.rebuild import Xorbs
 from hubmerge.support.files import make_folder
 
 DEFAULT_PART_BYTES = 64 * 1024 * 1024
+COMMITS_AT_ONCE, UPLOADS_AT_ONCE, SHARDS_AT_ONCE = 8, 32, 2
+"""Bodies of one user that are received at the same time."""
 
 
 class Site:
@@ -51,6 +54,10 @@ class Site:
         self.xorbs = Xorbs(root, self.store, self.possession, self.temporary)
         self.collections = Collections(root, self.temporary)
         self.registry = Registry(root, self.store, self.temporary)
+
+        self.commit_slots = Slots(COMMITS_AT_ONCE)
+        self.upload_slots = Slots(UPLOADS_AT_ONCE)
+        self.shard_slots = Slots(SHARDS_AT_ONCE)
 
     def close(self) -> None:
         """Remove the temporary folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Sequence
 
@@ -87,7 +88,9 @@ async def answer_disconnect(_: Request, _error: Exception) -> Response:
 
 
 async def answer_internal_error(request: Request, error: Exception) -> Response:
-    """Log an unexpected exception, and return status 500."""
+    """Log an unexpected exception, and return status 500; for a full disk, status 507."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return error_answer(507, "The disk of this Hub is full.", None, {}, {})
     logger.error("%s %s", request.method, request.scope["path"], exc_info=error)
     return error_answer(500, f"Internal error: {type(error).__name__}", None, {}, {})
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import unquote
@@ -21,17 +20,14 @@ from hubmerge.localhub.refusals import (
     LoginNeeded,
     Moved,
     RepositoryMissing,
-    Stalled,
-    TooLarge,
 )
 from hubmerge.localhub.repository import KINDS, Repository, Settings
 from hubmerge.localhub.site import Site
 from hubmerge.localhub.users import User
-from hubmerge.localhub.web.parsing import parse_json, parse_number
+from hubmerge.localhub.web.bodies import read_body
+from hubmerge.localhub.web.parsing import parse_json
 
-BODY_LIMIT_BYTES = 4 * 1024 * 1024
-STALLED_SECONDS = 60.0
-"""Longest wait for the next bytes of a body."""
+MAX_QUERY_FIELDS = 1000
 REPO = "/api/{plural:kind}/{namespace}/{name}"
 PREFIXES = {"model": "", "dataset": "datasets/", "space": "spaces/"}
 
@@ -214,7 +210,7 @@ def open_call(request: Request) -> Call:
 
     Raises:
         BadCredentials: the token belongs to no user.
-        BadRequest: a part of the address is not UTF-8.
+        BadRequest: a part of the address is not UTF-8, or the query has too many fields.
     """
     site: Site = request.app.state.site
     user = site.users.authenticate(request.headers.get("authorization"))
@@ -222,44 +218,9 @@ def open_call(request: Request) -> Call:
         params = {name: unquote(value, errors="strict") for name, value in request.path_params.items()}
     except UnicodeDecodeError as error:
         raise BadRequest("The address is not UTF-8.") from error
+    if len(request.query_params.multi_items()) > MAX_QUERY_FIELDS:
+        raise BadRequest(f"The query has too many fields: expected at most {MAX_QUERY_FIELDS}.")
     return Call(site, request, params, user)
-
-
-async def body_chunks(request: Request, limit: int) -> AsyncIterator[bytes]:
-    """Yield the body of a request in chunks.
-
-    Raises:
-        TooLarge: the body is announced to have, or has, more than `limit` bytes.
-        Stalled: nothing arrived for `STALLED_SECONDS`.
-    """
-    refusal = TooLarge(f"The body is too large: expected at most {limit} bytes.")
-    if (parse_number(request.headers.get("content-length")) or 0) > limit:
-        raise refusal
-    size = 0
-    stream = request.stream()
-    while True:
-        try:
-            chunk = await asyncio.wait_for(anext(stream), STALLED_SECONDS)
-        except StopAsyncIteration:
-            return
-        except asyncio.TimeoutError as error:
-            raise Stalled(f"Nothing arrived for {STALLED_SECONDS:g} seconds.") from error
-        size += len(chunk)
-        if size > limit:
-            raise refusal
-        yield chunk
-
-
-async def read_body(request: Request) -> bytes:
-    """Return the body of a request.
-
-    Raises:
-        TooLarge: the body is larger than `BODY_LIMIT_BYTES`.
-    """
-    content = bytearray()
-    async for chunk in body_chunks(request, BODY_LIMIT_BYTES):
-        content += chunk
-    return bytes(content)
 
 
 def route(

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import binascii
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
-from typing import IO, Any, TypedDict
+from collections.abc import Callable, Iterable
+from typing import Any, TypedDict
 
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
@@ -16,8 +16,9 @@ from hubmerge.localhub.objects import ObjectStore, is_sha256
 from hubmerge.localhub.operations import Delete, Operation, Put, check_path
 from hubmerge.localhub.records import FileEntry
 from hubmerge.localhub.refusals import BadRequest, TooLarge
-from hubmerge.localhub.web.calls import REPO, Call, body_chunks, repo_url, streaming_route
-from hubmerge.localhub.web.parsing import parse_json
+from hubmerge.localhub.web.bodies import body_chunks
+from hubmerge.localhub.web.calls import REPO, Call, repo_url, streaming_route
+from hubmerge.localhub.web.parsing import parse_json, parse_number
 from hubmerge.localhub.web.upload import find_for_commit, known_files
 
 COMMIT_LIMIT_BYTES = 1 << 30
@@ -41,25 +42,42 @@ def check_commit(call: Call) -> None:
 async def commit(call: Call) -> Response:
     """Receive a commit that the caller may make, then apply it."""
     await run_in_threadpool(check_commit, call)
-    with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(call.site.temporary.folder)) as spool:
-        async for chunk in body_chunks(call.request, COMMIT_LIMIT_BYTES):
-            spool.write(chunk)
-        spool.seek(0)
-        return JSONResponse(await run_in_threadpool(apply_commit, call, limited_lines(spool)))
+    call.site.store.check_room(parse_number(call.request.headers.get("content-length")) or 0)
+    async with call.site.commit_slots.take(call.login().name):
+        with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(call.site.temporary.folder)) as spool:
+            lines = LineLimits()
+            async for chunk in body_chunks(call.request, COMMIT_LIMIT_BYTES):
+                lines.check(chunk)
+                spool.write(chunk)
+            spool.seek(0)
+            return JSONResponse(await run_in_threadpool(apply_commit, call, spool))
 
 
-def limited_lines(file: IO[bytes]) -> Iterator[bytes]:
-    """Yield the lines of a file.
+class LineLimits:
+    """Check of the lines of a commit while they arrive."""
 
-    Raises:
-        TooLarge: a line is too long.
-    """
-    number = 1
-    while line := file.readline(LINE_LIMIT_BYTES + 1):
-        if len(line) > LINE_LIMIT_BYTES:
-            raise TooLarge(f"Line {number} of the commit is too long: expected at most {LINE_LIMIT_BYTES} bytes.")
-        yield line
-        number += 1
+    def __init__(self) -> None:
+        self._number = 1
+        self._length = 0
+
+    def check(self, chunk: bytes) -> None:
+        """Check the lines with the next chunk.
+
+        Raises:
+            TooLarge: a line is too long, or there are too many lines.
+        """
+        first, *others = chunk.split(b"\n")
+        self._length += len(first)
+        if self._length > LINE_LIMIT_BYTES or any(len(other) > LINE_LIMIT_BYTES for other in others):
+            raise TooLarge(
+                f"Line {self._number} of the commit or one after it is too long: "
+                f"expected at most {LINE_LIMIT_BYTES} bytes."
+            )
+        if others:
+            self._number += len(others)
+            self._length = len(others[-1])
+        if self._number > 2 * MAX_OPERATIONS:
+            raise TooLarge(f"The commit has too many lines: expected at most {MAX_OPERATIONS} operations.")
 
 
 def apply_commit(call: Call, lines: Iterable[bytes]) -> dict[str, Any]:

@@ -20,11 +20,21 @@ from hubmerge.localhub.refusals import BadRequest, Forbidden, NotFound, TooLarge
 from hubmerge.localhub.registry import LARGE_PATTERNS
 from hubmerge.localhub.repository import Repository, Settings
 from hubmerge.localhub.users import User
-from hubmerge.localhub.web.calls import REPO, Call, require_write, require_write_token, route, streaming_route
+from hubmerge.localhub.web.bodies import arriving_chunks
+from hubmerge.localhub.web.calls import (
+    REPO,
+    Call,
+    require_write,
+    require_write_token,
+    route,
+    streaming_route,
+)
 from hubmerge.localhub.web.parsing import is_size, object_list, parse_number
 
 REGULAR_LIMIT_BYTES = 10 * 1000 * 1000
 LARGEST_FILE_BYTES = 500 * 1000**3
+MAX_OBJECTS = 1000
+"""Large files in one request. The clients ask for 256 and 100."""
 
 
 def find_for_commit(call: Call) -> tuple[Repository, Settings, User]:
@@ -122,8 +132,11 @@ def lfs_batch(call: Call) -> Any:
         raise BadRequest("Only the operation `upload` is served here; files are downloaded from `resolve`.")
     transfers = data.get("transfers")
     multipart = isinstance(transfers, list) and "multipart" in transfers
-    objects = []
-    for item in object_list(data, "objects"):
+    objects: list[dict[str, Any]] = []
+    requested = object_list(data, "objects")
+    if len(requested) > MAX_OBJECTS:
+        raise TooLarge(f"Too many files at once: expected at most {MAX_OBJECTS}.")
+    for item in requested:
         sha256, size = str(item.get("oid")), item.get("size")
         if not is_sha256(sha256) or not isinstance(size, int) or not is_size(size):
             raise BadRequest("Expected objects with the sha256 as `oid` and the size in bytes.")
@@ -131,6 +144,7 @@ def lfs_batch(call: Call) -> Any:
             raise TooLarge(f"A file has {size} bytes: expected at most {LARGEST_FILE_BYTES}.")
         answer: dict[str, Any] = {"oid": sha256, "size": size}
         if size_of(sha256) is None:
+            call.site.store.check_room(size)
             answer["actions"] = {
                 "upload": upload_action(call, user, sha256, size, multipart=multipart),
                 "verify": {
@@ -168,28 +182,34 @@ async def put_whole(call: Call) -> Response:
     signature = sign_upload(call, user, sha256, size)
     if not hmac.compare_digest(signature.encode(), call.params["signature"].encode()):
         raise Forbidden("This upload address was not made by this server.")
-    received = call.site.store.receive()
-    try:
-        async for chunk in call.request.stream():
-            received.write(chunk)
-            if received.size > int(size):
-                raise BadRequest(f"More than the announced {size} bytes arrived.")
-        await run_in_threadpool(call.site.store.keep, received, sha256, int(size))
-    finally:
-        received.discard()
+    call.site.store.check_room(int(size))
+    async with call.site.upload_slots.take(user):
+        received = call.site.store.receive()
+        try:
+            async for chunk in arriving_chunks(call.request):
+                received.write(chunk)
+                if received.size > int(size):
+                    raise BadRequest(f"More than the announced {size} bytes arrived.")
+            await run_in_threadpool(call.site.store.keep, received, sha256, int(size))
+        finally:
+            received.discard()
     await run_in_threadpool(call.site.possession.record, user, sha256)
     return Response(headers={"ETag": f'"{sha256}"'})
 
 
 async def put_part(call: Call) -> Response:
     """Receive one part of a large file."""
-    part = call.site.multiparts.receive(call.params["key"], parse_number(call.params["number"]) or 0)
-    try:
-        async for chunk in call.request.stream():
-            part.write(chunk)
-        etag = part.finish()
-    finally:
-        part.close()
+    upload = call.site.multiparts.find(call.params["key"])
+    number = upload.check_number(parse_number(call.params["number"]) or 0)
+    call.site.store.check_room(upload.part_size(number))
+    async with call.site.upload_slots.take(upload.user):
+        part = call.site.multiparts.receive(call.params["key"], number)
+        try:
+            async for chunk in arriving_chunks(call.request):
+                part.write(chunk)
+            etag = part.finish()
+        finally:
+            part.close()
     return Response(headers={"ETag": f'"{etag}"'})
 
 

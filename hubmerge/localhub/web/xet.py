@@ -19,7 +19,8 @@ from hubmerge.localhub.objects import is_sha256
 from hubmerge.localhub.refusals import BadCredentials, BadRequest, Forbidden
 from hubmerge.localhub.site import Site
 from hubmerge.localhub.users import User
-from hubmerge.localhub.web.calls import REPO, Call, body_chunks, route
+from hubmerge.localhub.web.bodies import body_chunks
+from hubmerge.localhub.web.calls import REPO, Call, route
 from hubmerge.localhub.web.parsing import parse_number
 from hubmerge.localhub.web.upload import find_for_commit
 
@@ -73,23 +74,26 @@ async def put_xorb(request: Request) -> Response:
         raise BadRequest("The name of a xorb has 64 hex digits.")
     if await run_in_threadpool(site.xorbs.find, user, name) is not None:
         return JSONResponse({"was_inserted": False})
-    received = site.xorbs.receive()
-    try:
-        async for chunk in body_chunks(request, XORB_LIMIT_BYTES):
-            received.write(chunk)
-        await run_in_threadpool(site.xorbs.keep, received, user, name)
-    finally:
-        received.discard()
+    site.store.check_room(XORB_LIMIT_BYTES)
+    async with site.upload_slots.take(user.name):
+        received = site.xorbs.receive()
+        try:
+            async for chunk in body_chunks(request, XORB_LIMIT_BYTES):
+                received.write(chunk)
+            await run_in_threadpool(site.xorbs.keep, received, user, name)
+        finally:
+            received.discard()
     return JSONResponse({"was_inserted": True})
 
 
 async def put_shard(request: Request) -> Response:
     """Receive a shard, and store its files."""
     site, user = authorize(request)
-    content = bytearray()
-    async for chunk in body_chunks(request, SHARD_LIMIT_BYTES):
-        content += chunk
-    await run_in_threadpool(site.xorbs.keep_files, bytes(content), user)
+    async with site.shard_slots.take(user.name):
+        content = bytearray()
+        async for chunk in body_chunks(request, SHARD_LIMIT_BYTES):
+            content += chunk
+        await run_in_threadpool(site.xorbs.keep_files, content, user)
     return JSONResponse({"result": 1})
 
 

@@ -28,9 +28,13 @@ WITH_SHA256 = 1 << 30
 CHUNK_HEADER_BYTES = 8
 PLAIN, LZ4, GROUPED_LZ4 = 0, 1, 2
 LONGEST_CHUNK_BYTES = 1 << 24
+MOST_CHUNKS = 16_384
+"""Chunks of a xorb. The clients pack 8192 at most."""
+MOST_TERMS = 200_000
+"""Terms of a file."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Chunk:
     """Place of a chunk in its xorb: offset and stored length of its data, and its compression."""
 
@@ -40,7 +44,7 @@ class Chunk:
     length: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Term:
     """Consecutive chunks `[first, end)` of a xorb; `length` is the unpacked size in bytes."""
 
@@ -74,7 +78,7 @@ def read_chunks(file: BinaryIO, size: int) -> tuple[Chunk, ...]:
     Raises:
         BadRequest: the bytes are not a xorb.
     """
-    chunks = []
+    chunks: list[Chunk] = []
     offset = 0
     while offset < size:
         file.seek(offset)
@@ -87,6 +91,8 @@ def read_chunks(file: BinaryIO, size: int) -> tuple[Chunk, ...]:
         offset += CHUNK_HEADER_BYTES
         if offset + stored > size:
             raise BadRequest(f"Not a xorb: the chunk at byte {offset} is truncated.")
+        if len(chunks) >= MOST_CHUNKS:
+            raise BadRequest(f"The xorb has too many chunks: expected at most {MOST_CHUNKS}.")
         chunks.append(Chunk(offset, stored, header[4], length))
         offset += stored
     return tuple(chunks)
@@ -126,7 +132,7 @@ def ungroup(grouped: bytes) -> bytes:
     return bytes(content)
 
 
-def read_shard(content: bytes) -> Iterator[ShardFile]:
+def read_shard(content: bytes | bytearray) -> Iterator[ShardFile]:
     """Yield the files of a shard.
 
     Raises:
@@ -147,10 +153,12 @@ def read_shard(content: bytes) -> Iterator[ShardFile]:
         following = offset + records * RECORD_BYTES
         if following > len(content):
             raise BadRequest("The shard is truncated.")
+        if count > MOST_TERMS:
+            raise BadRequest(f"A file of the shard has too many terms: expected at most {MOST_TERMS}.")
         terms = []
         for place in range(offset + RECORD_BYTES, offset + (1 + count) * RECORD_BYTES, RECORD_BYTES):
             length, first, end = struct.unpack_from("<III", content, place + 36)
-            terms.append(Term(hash_text(content[place : place + 32]), first, end, length))
+            terms.append(Term(hash_text(bytes(content[place : place + 32])), first, end, length))
         last = content[following - RECORD_BYTES : following]
-        yield ShardFile(hash_text(last[:32]) if flags & WITH_SHA256 else None, tuple(terms))
+        yield ShardFile(hash_text(bytes(last[:32])) if flags & WITH_SHA256 else None, tuple(terms))
         offset = following

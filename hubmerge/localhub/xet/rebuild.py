@@ -20,6 +20,9 @@ from hubmerge.localhub.refusals import BadRequest
 from hubmerge.localhub.users import User
 from hubmerge.localhub.xet.formats import Chunk, ShardFile, Term, read_chunks, read_shard, unpack
 
+MOST_OPEN_XORBS = 64
+"""Xorbs whose lists of chunks are in memory while a file is assembled."""
+
 
 class Xorbs:
     """Store of the received xorbs."""
@@ -55,21 +58,23 @@ class Xorbs:
             read_chunks(file, received.size)
         move_into_place(temporary, self.path(user, name))
 
-    def keep_files(self, shard: bytes, user: User) -> None:
+    def keep_files(self, shard: bytes | bytearray, user: User) -> None:
         """Assemble the files of a shard from a user's xorbs, and store them as large files.
 
         Raises:
+            DiskFull: a file is too large for the disk.
             BadRequest: a xorb is missing, or a file does not have the announced size and SHA-256.
         """
         for described in read_shard(shard):
-            if described.sha256 is not None and self._is_uploaded(user, described.sha256):
+            if described.sha256 is None:
+                raise BadRequest("The shard has a file without sha256.")
+            if self._is_uploaded(user, described.sha256):
                 continue
+            self._store.check_room(described.size)
             received = self._store.receive()
             try:
                 for content in self.contents(described, user):
                     received.write(content)
-                if described.sha256 is None:
-                    raise BadRequest("The shard has a file without sha256.")
                 self._store.keep(received, described.sha256, described.size)
             finally:
                 received.discard()
@@ -83,6 +88,8 @@ class Xorbs:
         known: dict[str, tuple[Path, tuple[Chunk, ...]]] = {}
         for term in described.terms:
             if term.xorb not in known:
+                if len(known) >= MOST_OPEN_XORBS:
+                    del known[next(iter(known))]
                 known[term.xorb] = self.chunks(term, user)
             path, all_chunks = known[term.xorb]
             chunks = all_chunks[term.first : term.end]
