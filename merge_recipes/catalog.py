@@ -12,6 +12,7 @@ from pydantic.fields import FieldInfo
 from merge_recipes.canonical import canonical_json
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, format_value, nearest
 from merge_recipes.joint_form import joint_form, joint_problems, no_joint_form
+from merge_recipes.license_rules import license_problems
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.mergekit import OTHER_METHODS
 from merge_recipes.parameters import (
@@ -75,7 +76,7 @@ def check_recipe(loaded: LoadedRecipe, catalog: Catalog) -> list[str]:
 
 def catalog_problems(document: Document, catalog: Catalog) -> list[Problem]:
     """Return one problem for each name or value that the catalog does not allow."""
-    problems = [*_task_kinds(document, catalog)]
+    problems = [*_task_kinds(document, catalog), *license_problems(document)]
     method = mapping_at(document).get("merge_method")
     if isinstance(method, str) and method:
         parameters_class = catalog.methods.get(method)

@@ -160,7 +160,11 @@ class Publish(Record):
     private: bool = False
     """The visibility of a repo that the run creates: true makes it private."""
     license: Text | None = None
-    """The license in the model card; by default that of the base model's card."""
+    """The license in the model card, an identifier of the Hub; by default that of the base model's card."""
+    license_name: Text | None = None
+    """The name of the license if the Hub does not list it (`license: other`)."""
+    license_link: Text | None = None
+    """LICENSE, LICENSE.md or the web address of the license."""
     tags: tuple[Text, ...] = ()
     """Additional tags of the model card."""
     max_shard_size: Text = "5GB"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from hubmerge.cards.card import CardDetails, card_text
 from hubmerge.cards.data import CARD_FORM, card_data, card_form, data_differences, license_of
+from hubmerge.cards.licenses import needs_notice, notice_files, notice_text, stated_licenses
 from hubmerge.cards.merge_cards import has_marks, merged_card, own_part, restored_card
 from hubmerge.cards.picture import accuracy_picture
 
@@ -18,6 +19,10 @@ __all__ = [
     "has_marks",
     "license_of",
     "merged_card",
+    "needs_notice",
+    "notice_files",
+    "notice_text",
     "own_part",
     "restored_card",
+    "stated_licenses",
 ]

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from hubmerge.cards.data import form_comment
+from hubmerge.cards.data import CARD_FORM, LISTED_DATASETS, form_comment
+from hubmerge.cards.licenses import license_section
 from hubmerge.cards.loading import ZERO_SHOT, Loading, loading_text
 from hubmerge.cards.markup import block, code, details, plain, repo_link, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
@@ -19,6 +20,7 @@ from hubmerge.report.accuracy import (
     mean_or_none,
     percent,
 )
+from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport, TaskReport
 from hubmerge.support.names import LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, step_tag
 from hubmerge.support.text import short_commit
@@ -34,7 +36,8 @@ class CardDetails:
     Attributes:
         recipe_text: the text of the recipe.
         repo: the repo that the model is published to, None for a folder on this machine.
-        license_name: the license of the model.
+        license: the license of the model.
+        notice: True if the file NOTICE lists the licenses of the inputs.
         tags: more tags for the Hub.
         library: the library that loads the model; None if there are several.
         variant: the variant in the names of the weight files, such as "fp16".
@@ -46,11 +49,13 @@ class CardDetails:
         every_step: True if earlier steps are published too.
         method_source: the description of the method, such as "arXiv:2501.09522, Section 4".
         distributions: the distribution of each merge method and task kind that is a plug-in, by its name.
+        form: the form of the data: an older one for comparison with a card of that form.
     """
 
     recipe_text: str
     repo: str | None = None
-    license_name: str | None = None
+    license: License = NO_LICENSE
+    notice: bool = False
     tags: tuple[str, ...] = ()
     library: str | None = "transformers"
     variant: str | None = None
@@ -62,6 +67,7 @@ class CardDetails:
     every_step: bool = True
     method_source: str | None = None
     distributions: Mapping[str, str] = field(default_factory=dict)
+    form: int = CARD_FORM
 
     def for_tasks(self, tasks: list[TaskReport]) -> CardDetails:
         """Return the details with the pipeline tag and the tokenizer that the scored tasks imply."""
@@ -87,13 +93,15 @@ def card_text(report: RunReport, card: CardDetails) -> str:
     tasks = scored_tasks(report)
     card = card.for_tasks(tasks)
     name = (card.repo or f"{report.base_model.reference}-{report.merge_method}").split("/")[-1]
+    older = card.form <= LISTED_DATASETS
     head = front_matter(
         report,
         model_name=name,
-        license_name=card.license_name,
+        model_license=card.license,
         tags=card.tags,
         pipeline_tag=card.pipeline_tag,
         library_name=card.library,
+        lists_datasets=older,
     )
     sections = [
         f"# {plain(name)}",
@@ -103,6 +111,7 @@ def card_text(report: RunReport, card: CardDetails) -> str:
         *([f"Weight files: {plain(card.layout)}."] if card.layout else []),
         "## Merged checkpoints",
         _merged(report, card),
+        *([] if older else license_section(report, card.license, notice=card.notice)),
         "## Statistics of the steps",
         norms(report),
     ]

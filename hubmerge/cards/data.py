@@ -14,11 +14,15 @@ from typing import Any
 import yaml
 
 from hubmerge.cards.markup import code, plain
+from hubmerge.report.licenses import License
 from hubmerge.report.report import RunReport
 from hubmerge.support.names import step_tag
 
-CARD_FORM = 2
+CARD_FORM = 3
 """The number of the wording that this version writes; raise it with every change of the wording."""
+
+LISTED_DATASETS = 2
+"""The last form whose cards name the datasets of their scores under `datasets`, and state no licenses of inputs."""
 
 _FORM = re.compile(r"\A---\n# hubmerge card form (\d{1,9})\n")
 _INSTALL = "pip install hubmerge"
@@ -83,10 +87,9 @@ def front_matter(text: str) -> dict[str, Any]:
     return metadata if isinstance(metadata, dict) else {}
 
 
-def license_of(text: str) -> str | None:
-    """Return the license that a card names, None if it names none."""
-    named = front_matter(text).get("license")
-    return named if isinstance(named, str) else None
+def license_of(text: str) -> License:
+    """Return the license that a card names, without identifiers if it names none."""
+    return License.of(front_matter(text))
 
 
 def card_data(text: str, report: RunReport) -> CardData:

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from hubmerge.cards.data import form_comment, front_matter
+from hubmerge.cards.data import LISTED_DATASETS, card_form, form_comment, front_matter
 
 BEGIN = "<!-- hubmerge writes from here on: text above is kept -->"
 """First line of the part that hubmerge writes."""
@@ -47,7 +47,10 @@ def merged_card(generated: str, existing: str | None, *, sets_license: bool = Fa
         before, after = theirs, ""
     before = before.strip("\n")
     text = (f"{before}\n\n" if before else "") + own + (f"\n{after}" if after else "")
-    metadata = _merged_metadata(front_matter(generated), front_matter(existing), sets_license=sets_license)
+    ours, present = front_matter(generated), front_matter(existing)
+    if card_form(existing) <= LISTED_DATASETS:
+        present = _without_scored_datasets(present, ours)
+    metadata = _merged_metadata(ours, present, sets_license=sets_license)
     if metadata != front_matter(generated):
         dumped = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=10**6)
         head = f"{form_comment()}\n{dumped.rstrip()}"
@@ -76,6 +79,15 @@ def _merged_metadata(ours: dict[str, Any], theirs: dict[str, Any], *, sets_licen
         elif key not in ours and key not in OWN_KEYS:
             merged[key] = value
     return merged
+
+
+def _without_scored_datasets(theirs: dict[str, Any], ours: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata without the datasets that an earlier version named because of the scores."""
+    results = [result for model in ours.get("model-index", ()) for result in model.get("results", ())]
+    scored = {result.get("dataset", {}).get("type") for result in results}
+    kept = [name for name in _as_list(theirs.get("datasets", [])) if name not in scored]
+    others = {key: value for key, value in theirs.items() if key != "datasets"}
+    return {**others, "datasets": kept} if kept else others
 
 
 def own_part(card: str) -> tuple[str, list[str]]:

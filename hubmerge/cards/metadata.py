@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
 from hubmerge.cards.markup import is_repo, one_line
+from hubmerge.report.licenses import License
 from hubmerge.report.report import RunReport, StepReport, TaskReport
 from merge_recipes import InvalidReferenceError, ModelReference
 from merge_recipes.references import is_commit
@@ -19,26 +21,37 @@ def front_matter(
     report: RunReport,
     *,
     model_name: str,
-    license_name: str | None,
+    model_license: License,
     tags: Iterable[str] = (),
     pipeline_tag: str | None = None,
     library_name: str | None = "transformers",
+    lists_datasets: bool = False,
 ) -> str:
     """Return the YAML of a card's metadata, without the lines of dashes around it.
 
     Models and datasets in local folders are left out: their names would be those of other repos on the Hub.
+
+    Args:
+        report: the report.
+        model_name: the name of the model in its results.
+        model_license: the license of the model.
+        tags: more tags.
+        pipeline_tag: the kind of task.
+        library_name: the library that loads the model.
+        lists_datasets: name the datasets of the scores under `datasets`, which is for training data. Cards of forms 1
+            and 2 do.
     """
     tasks = scored_tasks(report)
     models = base_models(report)
     results = [result for task in tasks for result in _results(task, report.steps[-1])]
     data = ModelCardData(
-        license=one_line(license_name) if license_name else None,
+        **_license_keys(model_license),
         library_name=library_name,
         pipeline_tag=None if pipeline_tag is None else hub_task(pipeline_tag),
         base_model=models or None,
         base_model_relation="merge" if models else None,
         tags=list(dict.fromkeys(one_line(tag) for tag in (*OWN_TAGS, report.merge_method, *tags))),
-        datasets=list(dict.fromkeys(task.dataset for task in tasks if is_repo(task.dataset))) or None,
+        datasets=(scored_datasets(tasks) or None) if lists_datasets else None,
         metrics=_metrics(tasks) or None,
         model_name=one_line(model_name) if results else None,
         eval_results=results or None,
@@ -73,6 +86,18 @@ def scored_tasks(report: RunReport) -> list[TaskReport]:
     """Return the tasks that the last step was scored on."""
     scores = report.steps[-1].scores if report.steps else {}
     return [task for task in report.tasks if task.name in scores]
+
+
+def scored_datasets(tasks: Iterable[TaskReport]) -> list[str]:
+    """Return the dataset repos of tasks, each once."""
+    return list(dict.fromkeys(task.dataset for task in tasks if is_repo(task.dataset)))
+
+
+def _license_keys(stated: License) -> dict[str, Any]:
+    values = stated.to_metadata()
+    return {
+        key: [*map(one_line, value)] if isinstance(value, list) else one_line(value) for key, value in values.items()
+    }
 
 
 def _metrics(tasks: list[TaskReport]) -> list[str]:

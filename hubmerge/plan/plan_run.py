@@ -25,6 +25,7 @@ from hubmerge.errors import CheckpointError
 from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.plan.ignored_text import ignored_lines
+from hubmerge.plan.licenses import plan_licenses
 from hubmerge.plan.run_plan import PlannedSource, RunPlan
 from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
 from hubmerge.plan.target_files import check_target_files
@@ -56,7 +57,9 @@ def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
     first = len(published.steps) + 1 if published is not None else 1
     if first <= stream.length:
         check_target_files(stream)
-    return plan_steps(stream, first, progress, recorded=published)
+    with progress.stage("read licenses"):
+        licenses = plan_licenses(stream, published, refuse=first <= stream.length)
+    return replace(plan_steps(stream, first, progress, recorded=published), licenses=licenses)
 
 
 def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded: RunReport | None = None) -> RunPlan:

@@ -10,6 +10,7 @@ from hubmerge.checkpoints import MergePlan
 from hubmerge.checkpoints.matching.alignment import Alignment
 from hubmerge.plan import budget
 from hubmerge.plan.layout_text import written_layout
+from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 
@@ -55,6 +56,7 @@ class RunPlan:
         ignored: Tensors of the checkpoints that are not merged, with reasons.
         loading: Notes on how the merged model loads.
         older_shards: True if the weight files are those that version 0.1.0 wrote, see `plan_shards`.
+        licenses: Licenses of the inputs and of the merged model.
     """
 
     stream: Stream
@@ -68,6 +70,7 @@ class RunPlan:
     ignored: tuple[str, ...]
     loading: tuple[str, ...]
     older_shards: bool = False
+    licenses: PlannedLicenses = NO_LICENSES
 
     @property
     def layouts(self) -> dict[str, str]:
@@ -159,6 +162,7 @@ class RunPlan:
             "layout_written": self.layout_written,
             "layouts": self.layouts,
             "loading": list(self.loading),
+            "licenses": self.licenses.to_dict(),
             "how_matrices_were_told": self.merge.matrix_rule,
             "estimated_seconds": round(self.estimated_seconds, 1),
         }

@@ -13,7 +13,7 @@ from hubmerge.errors import TargetError
 from hubmerge.hub.own_files import own_files
 from hubmerge.stream.sources import files_of
 from hubmerge.stream.stream import Stream
-from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
+from hubmerge.support.names import CARD_FILE, LOCK_FILE, NOTICE_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
 from hubmerge.support.text import listed
 
 _NOT_COPIED = (".safetensors", ".bin", ".pth")
@@ -26,10 +26,12 @@ class TargetFiles:
     Attributes:
         own: the files at the head that are as hubmerge published them.
         card: the card at the head if people may have written in it, None otherwise.
+        writes_notice: False if the repo has a file NOTICE of other people, which stays.
     """
 
     own: frozenset[str] = frozenset()
     card: str | None = None
+    writes_notice: bool = True
 
 
 def check_target_files(stream: Stream) -> TargetFiles:
@@ -60,7 +62,7 @@ def check_target_files(stream: Stream) -> TargetFiles:
             commit=target.head,
             file=in_the_way[0],
         )
-    return TargetFiles(own, _kept_card(stream, own))
+    return TargetFiles(own, _kept_card(stream, own), NOTICE_FILE not in target.files - own)
 
 
 def _kept_card(stream: Stream, own: frozenset[str]) -> str | None:

@@ -20,7 +20,7 @@ GROUPS_SHOWN = 3
 
 def plan_text(plan: RunPlan) -> str:
     """Return a plan as text: the steps, then one or more lines per topic."""
-    return "\n".join([*_steps(plan), *_tensors(plan), *_files(plan), *_costs(plan)])
+    return "\n".join([*_steps(plan), *_tensors(plan), *_files(plan), *plan.licenses.lines(), *_costs(plan)])
 
 
 def _steps(plan: RunPlan) -> Iterator[str]:

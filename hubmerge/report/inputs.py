@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hubmerge.report.licenses import License
 from hubmerge.support.records import record
 
 NOT_IN_MATRIX = frozenset({"confusion", "perplexity"})
@@ -18,6 +19,7 @@ class ModelReport:
 
     reference: str  # as in the recipe: owner/name[@revision] or a path
     commit: str  # 40 hex digits, or sha256:... for a local folder
+    licenses: tuple[License, ...] = ()  # of the model; empty in reports of version 1
 
 
 @record

@@ -19,6 +19,7 @@ from hubmerge.errors import HubmergeError
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.report.file_list import FileList, FileRecord
 from hubmerge.report.inputs import ModelReport, TaskReport, main_metric
+from hubmerge.report.licenses import License, omit_unused_licenses
 from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary, omit_unused
 from hubmerge.support.names import REPORT_FILE
 from hubmerge.support.records import Number, RecordError, read_record, record
@@ -28,6 +29,7 @@ from merge_recipes.canonical import canonical_document, canonical_report_json, t
 __all__ = [
     "FileList",
     "FileRecord",
+    "License",
     "MatrixStats",
     "MetricValue",
     "ModelReport",
@@ -85,6 +87,7 @@ class StepReport:
     matrices: tuple[MatrixStats, ...] = ()
     similarities: tuple[StepSimilarity, ...] = ()  # to the task vectors of all earlier steps
     warnings: tuple[str, ...] = ()
+    licenses: tuple[License, ...] = ()  # of the checkpoint, then of its adapter; empty in streams of version 0.1.0
 
     def with_digest(self, previous: str | None) -> StepReport:
         """Return the report with its digest, given the digest of the step before (None for step 1)."""
@@ -95,6 +98,7 @@ class StepReport:
         """Return the report as plain JSON values."""
         content = dataclasses.asdict(self)
         omit_unused(content)
+        omit_unused_licenses(content)
         return content
 
     @classmethod
@@ -210,6 +214,8 @@ class RunReport:
         content = dataclasses.asdict(self)
         for step in content["steps"]:
             omit_unused(step)
+            omit_unused_licenses(step)
+        omit_unused_licenses(content["base_model"])
         return content
 
     @property

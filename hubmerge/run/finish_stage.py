@@ -16,7 +16,7 @@ from hubmerge.run.measures import by_name_warnings, rounding_warnings
 from hubmerge.run.metadata_files import write_metadata_files
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
-from hubmerge.run.step_report import record_steps, with_written_model
+from hubmerge.run.step_report import record_licenses, record_steps, with_written_model
 from hubmerge.support import interrupts
 from hubmerge.support.files import partial_path, replace_folder
 
@@ -44,6 +44,7 @@ class FinishStage:
         report = record_steps(
             self.context.stream, batch.steps, batch.merged_state, so_far, notes=by_name_warnings(plan)
         )
+        report = record_licenses(report, batch.steps, self.context.licenses)
         if self.context.stream.needs_model(batch.last):
             report = self._finish_model(batch, report, folder)
         return replace(batch, report=report)
@@ -61,7 +62,7 @@ class FinishStage:
         dtypes = {tensor.out_dtype for tensor in context.plan.written.merged}
         finished = with_written_model(report.steps[-1], partial, scores, written, dtypes)
         report = report.with_step(finished).until(step)
-        report = write_metadata_files(partial, report, context.stream, context.base_folder, context.card)
+        report = write_metadata_files(partial, report, context)
         replace_folder(partial, folder)
         return report
 

@@ -11,11 +11,16 @@ from hubmerge.checkpoints import Checkpoint, open_checkpoint
 from hubmerge.evaluation import task_kind_plugin
 from hubmerge.methods import find_method, method_named
 from hubmerge.plan.layout_text import written_layout
+from hubmerge.plan.licenses import merged_license
 from hubmerge.plan.settings import selection_of
 from hubmerge.report.file_list import list_step_files
+from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport
+from hubmerge.run.notice import write_notice
+from hubmerge.run.run_context import RunContext
+from hubmerge.stream.licenses import read_license
 from hubmerge.stream.stream import Stream
-from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
+from hubmerge.support.names import CARD_FILE, LOCK_FILE, NOTICE_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,8 @@ class ModelFiles:
         names: Names of the files.
         layout: Class, tensor names and dtypes of the weights, in words.
         model_class: Class of the model, None if the config names none.
-        license_name: License of the model, None if unknown.
+        license: License of the model.
+        notice: True if NOTICE lists the licenses of the inputs.
         library: Library that loads the model, None if there are several.
         variant: Variant in the names of the weight files, None if they have none.
     """
@@ -34,16 +40,23 @@ class ModelFiles:
     names: Collection[str]
     layout: str
     model_class: str | None
-    license_name: str | None
+    license: License = NO_LICENSE
+    notice: bool = False
     library: str | None = "transformers"
     variant: str | None = None
 
     @classmethod
-    def of(cls, written: Checkpoint, stream: Stream, *, names: Collection[str], license_name: str | None) -> ModelFiles:
+    def of(cls, written: Checkpoint, stream: Stream, *, names: Collection[str], model_license: License) -> ModelFiles:
         """Describe the files of a merged model."""
         layout = written_layout(written.config, written.tensors, selection_of(stream.recipe))
-        library, variant = written.names.library, written.names.variant
-        return cls(names, layout, architecture_of(written.config), license_name, library, variant)
+        return cls(
+            names,
+            layout,
+            architecture_of(written.config),
+            model_license,
+            library=written.names.library,
+            variant=written.names.variant,
+        )
 
 
 def architecture_of(config: Mapping[str, Any]) -> str | None:
@@ -53,34 +66,29 @@ def architecture_of(config: Mapping[str, Any]) -> str | None:
     return first if isinstance(first, str) and first.isidentifier() else None
 
 
-def write_metadata_files(
-    folder: Path, report: RunReport, stream: Stream, base_folder: Path, card: str | None = None
-) -> RunReport:
-    """Write recipe, lock, report, card and the picture of the card into the folder of a merged model.
+def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -> RunReport:
+    """Write recipe, lock, report, card, notices and the picture of the card into the folder of a merged model.
 
     Args:
         folder: Folder of the merged model.
         report: Report of the run.
-        stream: The stream.
-        base_folder: Local folder of the base model.
-        card: Card in which people may have written, None if there is none.
+        context: The stream, its licenses, and the card in which people may have written.
 
     Returns:
         The report as written, with the list of all files.
     """
-    from hubmerge.cards import accuracy_picture, merged_card  # matplotlib takes a second to import
+    from hubmerge.cards import accuracy_picture, merged_card, needs_notice  # matplotlib takes a second to import
 
-    publish = stream.recipe.publish
+    stream, publish = context.stream, context.stream.recipe.publish
+    merged = license_of_step(report, stream)
+    if context.writes_notice and needs_notice(report, merged):
+        write_notice(folder / NOTICE_FILE, report, merged, context.licenses)
     with open_checkpoint(folder) as written:
-        files = ModelFiles.of(
-            written,
-            stream,
-            names={path.name for path in folder.iterdir()},
-            license_name=(publish.license if publish is not None else None) or _base_license(base_folder),
-        )
+        files = ModelFiles.of(written, stream, names={path.name for path in folder.iterdir()}, model_license=merged)
+    files = replace(files, notice=context.writes_notice and needs_notice(report, merged))
     generated = card_for(report, stream, stream.loaded.text, files)
     sets_license = publish is not None and bool(publish.license)
-    (folder / CARD_FILE).write_text(merged_card(generated, card, sets_license=sets_license), encoding="utf-8")
+    (folder / CARD_FILE).write_text(merged_card(generated, context.card, sets_license=sets_license), encoding="utf-8")
     matrix = report.accuracy_matrix()
     if matrix.steps:
         base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
@@ -93,9 +101,19 @@ def write_metadata_files(
     return report
 
 
-def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFiles) -> str:
-    """Return the card of the last step of a report."""
-    from hubmerge.cards import CardDetails, card_text
+def license_of_step(report: RunReport, stream: Stream) -> License:
+    """Return the license of the merged model: that in the recipe, else that of the base model.
+
+    Raises:
+        HubError: The report has no licenses, and the card of the base model cannot be read.
+    """
+    recorded = report.base_model.licenses
+    return merged_license(stream.recipe.publish, recorded[0] if recorded else read_license(stream.base), stream.base)
+
+
+def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFiles, *, form: int | None = None) -> str:
+    """Return the card of the last step of a report; with `form`, its data are those of an older form."""
+    from hubmerge.cards import CARD_FORM, CardDetails, card_text
 
     publish = stream.recipe.publish
     kinds = {task.kind for task in report.tasks}
@@ -103,7 +121,8 @@ def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFi
     details = CardDetails(
         recipe_text=recipe_text,
         repo=publish.repo if publish is not None else None,
-        license_name=files.license_name,
+        license=files.license,
+        notice=files.notice,
         tags=tuple(publish.tags) if publish is not None else (),
         library=files.library,
         variant=files.variant,
@@ -115,6 +134,7 @@ def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFi
         every_step=publish is None or publish.steps == "every",
         method_source=method_named(report.merge_method).source,
         distributions=plugin_distributions(report.merge_method, (task.kind for task in report.tasks)),
+        form=form or CARD_FORM,
     )
     return card_text(report, details)
 
@@ -124,11 +144,3 @@ def plugin_distributions(method: str, task_kinds: Iterable[str]) -> dict[str, st
     offered = {kind: plugin.distribution for kind in task_kinds if (plugin := task_kind_plugin(kind)) is not None}
     distribution = find_method(method).distribution
     return offered if distribution is None else {method: distribution, **offered}
-
-
-def _base_license(base_folder: Path) -> str | None:
-    """Return the license in the card of the base model, None if there is none."""
-    from hubmerge.cards import license_of
-
-    card = base_folder / CARD_FILE
-    return license_of(card.read_text(encoding="utf-8", errors="replace")) if card.is_file() else None

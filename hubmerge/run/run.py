@@ -12,6 +12,7 @@ from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
 from hubmerge.executor.state import MergeState, load_state
 from hubmerge.hub import client, fetch, publish
 from hubmerge.plan.disk import check_room
+from hubmerge.plan.licenses import plan_licenses
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.target_files import check_target_files
 from hubmerge.report.report import RunReport, StepReport
@@ -187,9 +188,13 @@ class Run:
             publish.check_token(self.stream.recipe.publish.repo)
         kept = check_target_files(self.stream)
         self._publisher.own = kept.own
+        with self._progress.stage("read licenses"):
+            licenses = plan_licenses(self.stream, self.report)
+        for line in licenses.notes:
+            self._progress.note(line)
         state = self._newest_state(first)
         begin = 1 if state is None else min(state.step + 1, first)
-        context = replace(self._prepare(begin), card=kept.card)
+        context = replace(self._prepare(begin), card=kept.card, writes_notice=kept.writes_notice, licenses=licenses)
         batches = batches_from(context, begin)
         if state is not None and state.step >= begin:
             # Merged by an earlier run, but not finished.

@@ -12,6 +12,7 @@ from hubmerge.checkpoints import Checkpoint, check_ties, open_checkpoint
 from hubmerge.executor import ExecutorContext, Merge, StepInput, pick_device
 from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
 from hubmerge.methods import Method, method_named
+from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
 from hubmerge.plan.run_plan import RunPlan
 from hubmerge.plan.settings import input_dtype
 from hubmerge.stream.stream import Stream
@@ -34,6 +35,8 @@ class RunContext:
         progress: Receiver of stages and notes.
         card: The card in the target repo if people may have written in it, None otherwise.
         processes: Processes that share the work on tensors. All other work is done in the first one.
+        licenses: Licenses of the inputs and of the merged model.
+        writes_notice: False if the target repo has a file NOTICE of other people.
         fresh_datasets: True to prepare data sets in `cache`, without what earlier runs prepared.
     """
 
@@ -45,6 +48,8 @@ class RunContext:
     processes: Processes = SINGLE_PROCESS
     fresh_datasets: bool = False
     card: str | None = None
+    licenses: PlannedLicenses = NO_LICENSES
+    writes_notice: bool = True
 
     @cached_property
     def base(self) -> Checkpoint:

@@ -11,6 +11,7 @@ import torch
 
 from hubmerge.executor import StepStats, WrittenModel
 from hubmerge.executor.state import MergeState
+from hubmerge.plan.licenses import PlannedLicenses
 from hubmerge.report.report import ModelReport, RunReport, Scores, StepReport
 from hubmerge.run.kept_states import STATS_FILE, write_digests
 from hubmerge.run.measures import measures, rounding_warnings
@@ -84,6 +85,20 @@ def record_steps(
         merged = _merged_report(stream, stats[step], state.digest if kept else None)
         merged = replace(merged, warnings=(*(note for note in notes if note not in known), *merged.warnings))
         report = report.with_step(merged).until(step)
+    return report
+
+
+def record_licenses(report: RunReport, steps: range, licenses: PlannedLicenses) -> RunReport:
+    """Return a report with the licenses of the base model and of the checkpoints of a batch.
+
+    A stream whose earlier steps were published without licenses, by version 0.1.0, stays without.
+    """
+    base = licenses.of_step(0)
+    if steps.start > 1 and not report.base_model.licenses:
+        return report
+    report = replace(report, base_model=replace(report.base_model, licenses=base))
+    for step in steps:
+        report = report.with_step(replace(report.steps[step - 1], licenses=licenses.of_step(step)))
     return report
 
 

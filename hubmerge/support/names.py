@@ -18,6 +18,9 @@ LOCK_FILE = "hubmerge.lock.yaml"
 CARD_FILE = "README.md"
 """The model card."""
 
+NOTICE_FILE = "NOTICE"
+"""The licenses of the inputs, and their notices."""
+
 PICTURE_FILE = "accuracy_matrix.png"
 """The picture of the accuracy matrix that the card shows."""
 

@@ -6,15 +6,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from hubmerge.cards import CARD_FORM, card_data, card_form, data_differences, license_of, own_part
-from hubmerge.cards.data import front_matter
+from hubmerge.cards.data import LISTED_DATASETS, front_matter
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.errors import HubError
 from hubmerge.hub import fetch
 from hubmerge.hub.published import PublishedStep, download_published_step
+from hubmerge.report.licenses import License
 from hubmerge.report.report import RunReport
-from hubmerge.run.metadata_files import ModelFiles, card_for
+from hubmerge.run.metadata_files import ModelFiles, card_for, license_of_step
 from hubmerge.stream.stream import Stream
-from hubmerge.support.names import CARD_FILE, RECIPE_FILE
+from hubmerge.support.names import CARD_FILE, NOTICE_FILE, RECIPE_FILE
 from hubmerge.verify.finding import Finding
 
 OLDEST_FORM = {1: 1, 2: 2}
@@ -27,13 +28,13 @@ def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> I
     A card with the wording of this version must be the same text. A card of another version must hold the same data.
     """
     found = release.metadata_files[CARD_FILE]
-    license_name = license_of(found)
+    form = card_form(found)
+    model_license = license_of(found)
     try:
-        license_name = _expected_license(release, stream)
+        model_license = _expected_license(release, report, stream, form)
     except HubError as error:
         yield Finding("card", "unknown", f"the license cannot be checked: {error.message}")
-    form = card_form(found)
-    expected = _expected_card(release, report, stream, license_name, form)
+    expected = _expected_card(release, report, stream, model_license, form)
     found, additions = own_part(found)
     if additions:
         yield Finding("card", "same", f"people added: {', '.join(additions)}")
@@ -65,28 +66,37 @@ def _compare_text(expected: str, found: str) -> Finding:
     return Finding("card", "differs", f"{CARD_FILE} does not agree with the report; first difference in line {line}")
 
 
-def _expected_card(
-    release: PublishedStep, report: RunReport, stream: Stream, license_name: str | None, form: int
-) -> str:
+def _expected_card(release: PublishedStep, report: RunReport, stream: Stream, model_license: License, form: int) -> str:
     with open_checkpoint(download_published_step(release), release.repo) as published:
-        files = ModelFiles.of(published, stream, names=set(release.files), license_name=license_name)
+        files = ModelFiles.of(published, stream, names=set(release.files), model_license=model_license)
+    files = replace(files, notice=NOTICE_FILE in report.all_files)
     if form < 2:  # form 1 knows no other library
         files = replace(files, library="transformers")
-    return card_for(report, stream, release.metadata_files[RECIPE_FILE], files)
+    return card_for(report, stream, release.metadata_files[RECIPE_FILE], files, form=min(form, CARD_FORM))
 
 
-def _expected_license(release: PublishedStep, stream: Stream) -> str | None:
+def _expected_license(release: PublishedStep, report: RunReport, stream: Stream, form: int) -> License:
     """Return the license that the recipe sets, or that of the base model at its commit.
 
     A base model in a local folder may have another card by now, so that the published license counts.
     """
     publish, base = stream.recipe.publish, stream.base
+    if form > LISTED_DATASETS:
+        if base.is_local and not report.base_model.licenses and (publish is None or publish.license is None):
+            return license_of(release.metadata_files[CARD_FILE])
+        return license_of_step(report, stream)
     if publish is not None and publish.license:
-        return publish.license
+        return License((publish.license,))
     if base.is_local:
-        return license_of(release.metadata_files[CARD_FILE])
+        return _one_identifier(license_of(release.metadata_files[CARD_FILE]))
     repo = base.reference.path
     files = {base.name_of(file): file for file in fetch.list_files(repo, base.commit, base.subfolder)}
     if CARD_FILE not in files:
-        return None
-    return license_of(fetch.read_file(repo, base.commit, files[CARD_FILE]).decode("utf-8", errors="replace"))
+        return License()
+    content = fetch.read_file(repo, base.commit, files[CARD_FILE])
+    return _one_identifier(license_of(content.decode("utf-8", errors="replace")))
+
+
+def _one_identifier(stated: License) -> License:
+    """Return the license as cards of forms 1 and 2 state it: one identifier, without a name and a link."""
+    return License(stated.identifiers) if len(stated.identifiers) == 1 else License()

@@ -10,7 +10,15 @@ from hubmerge.checkpoints import Checkpoint, Origin, SafetensorsReader, open_che
 from hubmerge.checkpoints.formats.layout import CONFIG_FILE, read_json_object
 from hubmerge.hub.published import download_published_step
 from hubmerge.linalg import difference
-from hubmerge.support.names import CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, UNLISTED_FILES
+from hubmerge.support.names import (
+    CARD_FILE,
+    LOCK_FILE,
+    NOTICE_FILE,
+    PICTURE_FILE,
+    RECIPE_FILE,
+    REPORT_FILE,
+    UNLISTED_FILES,
+)
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.picture import compare_picture
 from hubmerge.verify.published import Published
@@ -38,7 +46,8 @@ def compare_recomputed(published: Published, recomputed: Recomputed) -> Iterator
         yield Finding("files", "differs", f"{name} is not a file of this step")
     for name in sorted(names - weights - {CARD_FILE, PICTURE_FILE}):
         if not (_same_bytes(made / name, folder / name) or _same_config(made / name, folder / name)):
-            yield Finding("files", "differs", f"{name} is not the file of the base model")
+            what = "the recomputed one" if name == NOTICE_FILE else "the file of the base model"
+            yield Finding("files", "differs", f"{name} is not {what}")
 
 
 def _compare_headers(made: Path, folder: Path, names: set[str]) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from hubmerge.support.names import (
     CARD_FILE,
     GIT_ATTRIBUTES,
     LOCK_FILE,
+    NOTICE_FILE,
     PICTURE_FILE,
     RECIPE_FILE,
     REPORT_FILE,
@@ -102,7 +103,8 @@ def _check_base_files(published: Published, base: Source) -> Iterator[Finding]:
         yield Finding("files", "unknown", f"the files of the base model cannot be listed: {error.message}")
         return
     found = published.files.files
-    own = {*METADATA_FILES, *_WRITTEN, *published.report.steps[-1].files, GIT_ATTRIBUTES}
+    written = {NOTICE_FILE} if published.report.base_model.licenses else set()
+    own = {*METADATA_FILES, *written, *_WRITTEN, *published.report.steps[-1].files, GIT_ATTRIBUTES}
     for name in sorted(name for name in {*expected, *found} - own if not is_index(name)):
         if name not in found:
             yield Finding("files", "differs", f"{name} of the base model is missing")

@@ -15,6 +15,7 @@ from pathlib import Path
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import HubmergeError, MachineError, RunInterruptedError
 from hubmerge.executor.state import MergeState
+from hubmerge.plan.licenses import PlannedLicenses
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.run_plan import RunPlan
 from hubmerge.report.report import RunReport, Scores
@@ -23,6 +24,7 @@ from hubmerge.run.merge_stage import MergeStage
 from hubmerge.run.run_context import RunContext
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.run.step_report import record_steps
+from hubmerge.stream.licenses import read_licenses
 from hubmerge.stream.open_source import open_source
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream
@@ -158,6 +160,8 @@ def recompute_step(
     check_datasets(stream, progress)
     base = fetch_folder(stream.base, auxiliary=True)
     context = RunContext(stream, plan, base, work / "cache", progress, fresh_datasets=True)
+    if published.report.base_model.licenses:
+        context = replace(context, licenses=PlannedLicenses(read_licenses(stream, published.report)))
     chain = Chain(published, context, work)
     for step in range(plan.first_step, published.step):
         batch = yield from chain.merge(step)

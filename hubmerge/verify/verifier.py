@@ -18,6 +18,7 @@ from hubmerge.verify.comparison import compare_recomputed
 from hubmerge.verify.files import check_files
 from hubmerge.verify.finding import Finding, Verdict, title
 from hubmerge.verify.history import check_history
+from hubmerge.verify.licenses import check_licenses
 from hubmerge.verify.metadata import check_digests, check_recipe_and_lock
 from hubmerge.verify.published import Published, UnreadableReport, read_published
 from hubmerge.verify.recomputation import Recomputed, recompute_step
@@ -69,6 +70,7 @@ def check_metadata(published: Published, *, recompute: bool) -> Iterator[Finding
     yield check_digests(published)
     yield from check_recipe_and_lock(published)
     yield from check_files(published)
+    yield from check_licenses(published)
     if published.stream is None:
         yield Finding("card", "unknown", "the card cannot be checked: recipe and lock do not fit together")
     else:

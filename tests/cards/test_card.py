@@ -18,6 +18,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from hubmerge.cards import CardDetails, card_text
+from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import ModelReport, RunReport, StepReport, TaskReport
 from tests.cards.samples import KIND, RECIPE, sample_report
 
@@ -36,7 +37,7 @@ def sample_card(report: RunReport | None = None, **options: Any) -> str:
     values: dict[str, Any] = {
         "recipe_text": RECIPE,
         "repo": "me/clip-merged",
-        "license_name": "mit",
+        "license": License(("mit",)),
         "tags": ("clip",),
         "model_class": "CLIPModel",
         "layout": "CLIPModel, named as in the base model's files (logit_scale, ...), float32",
@@ -69,7 +70,7 @@ def test_metadata() -> None:
     assert data.base_model_relation == "merge"
     assert data.tags == ["merge", "hubmerge", "opcm", "clip"]
     assert (data.license, data.library_name, data.pipeline_tag) == ("mit", "transformers", KIND)
-    assert data.datasets == ["tanganke/sun397", "ylecun/mnist"]
+    assert data.datasets is None
     found = {(r.dataset_type, r.metric_type): r for r in data.eval_results}
     assert set(found) == {("tanganke/sun397", "accuracy"), ("ylecun/mnist", "accuracy"), ("ylecun/mnist", "f1")}
     result = found["ylecun/mnist", "accuracy"]
@@ -129,7 +130,7 @@ def test_without_scores_there_is_no_score_section() -> None:
 
 
 def test_local_folders_are_not_linked() -> None:
-    text = sample_card(repo=None, license_name=None)
+    text = sample_card(repo=None, license=NO_LICENSE)
     assert 'CLIPModel.from_pretrained("path/to/this/folder")' in text
     assert "hf download" not in text
     assert "| `step-01` |" in text
@@ -169,7 +170,7 @@ def hostile_card(name: str, dataset: str = "me/things") -> str:
         ModelReport(name, name), name, name, {name: name}, (task,), (step,), {name: {name: 0.5}},
         {name: {name: 0.5}}, {name: name},
     )  # fmt: skip
-    return card_text(report, CardDetails(recipe_text=name, license_name=name, tags=(name,)))
+    return card_text(report, CardDetails(recipe_text=name, license=License((name,)), tags=(name,)))
 
 
 @pytest.mark.parametrize("dataset", ["me/things", None])

@@ -1,0 +1,99 @@
+"""Licenses of the inputs in the card and in the file NOTICE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from hubmerge.cards.markup import code, one_line, plain, table
+from hubmerge.report.licenses import License
+from hubmerge.report.report import RunReport
+from hubmerge.support.text import listed
+
+NAMES_SHOWN = 5
+"""Number of inputs that a row of the table names."""
+
+_RULE = "-" * 80
+_NOTICE = "notice"
+
+
+@dataclass(frozen=True)
+class StatedLicense:
+    """License of one input, as the report has it: its name, its reference with the commit, and the license."""
+
+    name: str
+    model: str
+    license: License
+
+
+def stated_licenses(report: RunReport) -> list[StatedLicense]:
+    """Return the licenses of base model, checkpoints and adapters; empty for streams of version 0.1.0."""
+    base = report.base_model
+    found = [StatedLicense("base model", f"{base.reference} at {base.commit}", stated) for stated in base.licenses]
+    for step in report.steps:
+        names = (step.name, f"adapter of {step.name}")
+        found += [
+            StatedLicense(name, f"{step.reference} at {step.commit}", stated)
+            for name, stated in zip(names, step.licenses, strict=False)
+        ]
+    return found
+
+
+def needs_notice(report: RunReport, merged: License) -> bool:
+    """Return True if the inputs have other licenses than the merged model, or files with notices."""
+    inputs = stated_licenses(report)
+    return any(one.license.key != merged.key or notice_files(one.license) for one in inputs)
+
+
+def notice_files(stated: License) -> list[str]:
+    """Return the files with notices of an input."""
+    return [name for name in stated.files if name.lower().startswith(_NOTICE)]
+
+
+def license_section(report: RunReport, merged: License, *, notice: bool) -> list[str]:
+    """Return the part of the card about licenses, nothing if the report has none."""
+    inputs = stated_licenses(report)
+    if not inputs:
+        return []
+    groups: dict[tuple[object, ...], list[StatedLicense]] = {}
+    for one in inputs:
+        groups.setdefault(one.license.key, []).append(one)
+    rows = [
+        [
+            code(group[0].license.text),
+            group[0].license.family.value,
+            plain(listed([one.name for one in group], NAMES_SHOWN)),
+        ]
+        for group in groups.values()
+    ]
+    text = f"This model: {code(merged.text)}. Its inputs, as their cards state it at the pinned commits:\n\n"
+    text += table(["license", "kind", "inputs"], rows, "lll")
+    if notice:
+        text += "\n\nThe file [NOTICE](NOTICE) lists them one by one."
+    return ["## Licenses", text]
+
+
+def notice_text(report: RunReport, merged: License, texts: Sequence[tuple[str, str]]) -> str:
+    """Return the file NOTICE: every input with its license, then the notices of the inputs.
+
+    Args:
+        report: the report.
+        merged: the license of the merged model.
+        texts: title and text of each notice.
+    """
+    lines = [
+        f"This model was merged from the models below. Its license: {merged.text}.",
+        "The licenses of the models, as their cards state them at these commits:",
+        "",
+        *_lines(report),
+    ]
+    for title, text in texts:
+        lines += ["", _RULE, one_line(title), _RULE, "", text.strip("\n")]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(report: RunReport) -> Iterator[str]:
+    for one in stated_licenses(report):
+        files = f"; see {', '.join(one.license.files)} there" if one.license.files else ""
+        link = f", {one.license.link}" if one.license.link else ""
+        yield one_line(f"{one.name}: {one.model}: {one.license.text}{link}{files}")

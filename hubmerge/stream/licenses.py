@@ -1,0 +1,157 @@
+"""Licenses of the inputs of a stream, read from their cards at the locked commits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hubmerge.errors import HubError
+from hubmerge.hub import fetch
+from hubmerge.hub.checked_files import RemoteFile
+from hubmerge.report.licenses import License
+from hubmerge.report.report import RunReport
+from hubmerge.stream.sources import Source
+from hubmerge.stream.stream import Stream
+from hubmerge.support.front_matter import MAX_CARD_BYTES, read_front_matter
+from hubmerge.support.names import CARD_FILE
+
+BASE_MODEL = "base model"
+"""Name of the base model among the inputs."""
+
+_ADAPTER = "adapter of "
+
+CARDS_AT_ONCE = 8
+"""Number of cards that are read at the same time."""
+
+MAX_LICENSE_FILES = 8
+_LICENSE_FILE = re.compile(r"(LICEN[CS]E|NOTICE|COPYING)([-._][A-Za-z0-9._-]{1,40})?", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class InputLicense:
+    """One input of a merge with its license.
+
+    Attributes:
+        name: "base model", the name of an entry, or "adapter of NAME".
+        step: Step that merges the input, 0 for the base model.
+        source: The model or the adapter, at its locked commit.
+        license: Its license; without identifiers if its card states none.
+    """
+
+    name: str
+    step: int
+    source: Source
+    license: License
+
+    @property
+    def model(self) -> str:
+        """Repo or local folder, as the recipe names it."""
+        reference = self.source.reference
+        return "/".join(filter(None, (reference.written_path or reference.path, self.source.subfolder)))
+
+
+def read_licenses(stream: Stream, recorded: RunReport | None = None) -> tuple[InputLicense, ...]:
+    """Return the licenses of the base model, of every checkpoint and of every adapter, in the order of the steps.
+
+    Steps in `recorded` with licenses keep them. Cards of earlier steps that can no longer be read count as unknown.
+
+    Args:
+        stream: The stream.
+        recorded: Report of finished steps.
+
+    Raises:
+        HubError: The card of the base model or of a missing step cannot be read.
+    """
+    steps = {step.step: step for step in recorded.steps} if recorded is not None else {}
+    inputs = list(_inputs(stream))
+    known: dict[int, tuple[License, ...]] = {number: step.licenses for number, step in steps.items() if step.licenses}
+    if recorded is not None and recorded.base_model.licenses:
+        known[0] = recorded.base_model.licenses
+
+    def read(position: int) -> License:
+        name, step, source = inputs[position]
+        earlier = known.get(step, ())
+        place = 1 if name.startswith(_ADAPTER) else 0
+        if place < len(earlier):
+            return earlier[place]
+        try:
+            return read_license(source)
+        except HubError:
+            if step in steps and step:
+                return License()
+            raise
+
+    with ThreadPoolExecutor(CARDS_AT_ONCE) as pool:
+        licenses = list(pool.map(read, range(len(inputs))))
+    return tuple(InputLicense(*one, stated) for one, stated in zip(inputs, licenses, strict=True))
+
+
+def _inputs(stream: Stream) -> Iterator[tuple[str, int, Source]]:
+    yield BASE_MODEL, 0, stream.base
+    for step, entry in enumerate(stream.entries, start=1):
+        source = stream.source(step)
+        yield entry.name, step, replace(source, adapter=None, base=None)
+        if source.adapter is not None:
+            yield f"{_ADAPTER}{entry.name}", step, source.adapter
+
+
+def read_license(source: Source) -> License:
+    """Return the license in the card of a model or an adapter.
+
+    The card in the folder of the model decides, and without a license there, the card at the top of the repo.
+
+    Raises:
+        HubError: The repo cannot be read.
+    """
+    if source.is_local:
+        return _read_local(Path(source.reference.path))
+    repo, commit = source.reference.path, source.commit
+    for folder in dict.fromkeys((source.subfolder, "")):
+        listed = fetch.list_files(repo, commit, folder)
+        files = {file.path.removeprefix(f"{folder}/" if folder else ""): file for file in listed}
+        stated = License.of(read_front_matter(_read_card(repo, commit, files)), _license_files(files))
+        if stated.identifiers:
+            break
+    return stated
+
+
+def read_text(source: Source, name: str, most: int) -> str | None:
+    """Return the text of a license file of an input, None if it is larger than `most` bytes.
+
+    Args:
+        source: The model or the adapter.
+        name: One of `License.files`.
+        most: Largest size in bytes.
+
+    Raises:
+        HubError: The file cannot be read.
+    """
+    if source.is_local:
+        path = Path(source.reference.path) / name
+        content = path.read_bytes() if path.is_file() and path.stat().st_size <= most else None
+    else:
+        repo, commit = source.reference.path, source.commit
+        places = (f"{source.subfolder}/{name}" if source.subfolder else name, name)
+        files = {file.path: file for file in fetch.list_files(repo, commit)}
+        file = next((files[place] for place in places if place in files), None)
+        content = fetch.read_file(repo, commit, file) if file is not None and file.size <= most else None
+    return None if content is None else content.decode("utf-8", errors="replace")
+
+
+def _read_card(repo: str, commit: str, files: dict[str, RemoteFile]) -> bytes:
+    card = files.get(CARD_FILE)
+    return b"" if card is None or card.size > MAX_CARD_BYTES else fetch.read_file(repo, commit, card)
+
+
+def _read_local(folder: Path) -> License:
+    names = [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    card = folder / CARD_FILE
+    content = card.read_bytes() if card.is_file() and card.stat().st_size <= MAX_CARD_BYTES else b""
+    return License.of(read_front_matter(content), _license_files(names))
+
+
+def _license_files(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(name for name in names if _LICENSE_FILE.fullmatch(name))[:MAX_LICENSE_FILES])

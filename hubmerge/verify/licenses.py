@@ -1,0 +1,38 @@
+"""Check of the licenses in a report against the cards of the inputs at the locked commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hubmerge.errors import HubmergeError
+from hubmerge.stream.licenses import InputLicense, read_license, read_licenses
+from hubmerge.support.text import counted
+from hubmerge.verify.finding import Finding
+from hubmerge.verify.published import Published
+
+
+def check_licenses(published: Published) -> Iterator[Finding]:
+    """Compare the licenses in the report with those in the cards. Cards in local folders are not compared.
+
+    Reports of streams that version 0.1.0 began have no licenses.
+    """
+    report, stream = published.report, published.stream
+    if stream is None or not report.base_model.licenses:
+        return
+    inputs = read_licenses(stream, report)
+    findings = [finding for one in inputs if not one.source.is_local if (finding := _check(one)) is not None]
+    yield from findings
+    if not findings:
+        number = counted(len(inputs), "input")
+        yield Finding("report", "same", f"its licenses are those in the cards of {number} at the locked commits")
+
+
+def _check(one: InputLicense) -> Finding | None:
+    try:
+        found = read_license(one.source)
+    except HubmergeError as error:
+        return Finding("report", "unknown", f"the license of {one.model} cannot be checked: {error.message}")
+    if found == one.license:
+        return None
+    detail = f"its license of {one.model} is {one.license.text}, but the card there states {found.text}"
+    return Finding("report", "differs", detail)
