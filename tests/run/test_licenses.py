@@ -129,7 +129,7 @@ GOING_TOGETHER: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]]
     ),
     "one other license": (TINY, TINY, TINY),
     "an unknown license": ({"license": "gpl-3.0"}, {}, {"license": "gpl-3.0"}),
-    "nothing known": ({}, {}),
+    "nothing known": ({}, {}, {}),
     "no license of the Hub": ({"license": "mit"}, {"thumbnail": "x"}, {"license": "mit"}),
 }
 
