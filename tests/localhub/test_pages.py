@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import urllib.error
@@ -9,7 +10,7 @@ import urllib.request
 from collections.abc import Callable
 
 import pytest
-from huggingface_hub import CommitOperationAdd, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from hubmerge.localhub import LocalHub
 from hubmerge.localhub.operations import Put
@@ -151,6 +152,123 @@ def test_a_folder_is_listed(local_hub: LocalHub, repo: str) -> None:
     assert "notes.txt" not in text
     assert "no folder nowhere" in page(local_hub, f"/{repo}/tree/step-08/nowhere", 404)
     assert f"/{repo}/resolve/step-08/notes.txt" in links(page(local_hub, f"/{repo}/tree/step-08/notes.txt", 404))
+
+
+def test_the_history_leads_to_commits_and_files(local_hub: LocalHub, api: HfApi, repo: str) -> None:
+    first = str(api.model_info(repo).sha)
+    changes = [CommitOperationAdd("notes.txt", b"<new> & old"), CommitOperationDelete("plots/scores.png")]
+    second = api.create_commit(repo, changes, commit_message="Two <changes>", commit_description="with & words").oid
+    for address in ("main", "HEAD", second, "refs%2Fheads%2Fmain", "refs/heads/main"):
+        text = page(local_hub, f"/{repo}/commits/{address}")
+        assert {f"/{repo}/commit/{first}", f"/{repo}/commit/{second}", f"/{repo}/tree/{first}"} <= {*links(text)}
+        assert "Two &lt;changes&gt;" in text
+        text = page(local_hub, f"/{repo}/commit/{address}")
+        assert "with &amp; words" in text
+        assert {f"/{repo}/commit/{first}", f"/{repo}/tree/{second}", f"/{repo}/commits/{second}"} <= {*links(text)}
+        assert f"/{repo}/blob/{second}/notes.txt" in links(text)
+        assert f"/{repo}/blob/{first}/plots/scores.png" in links(text)
+        assert ("5 B → 11 B" in text, "changed" in text, "removed" in text, "2 files" in text) == (True,) * 4
+    assert f"/{repo}/commits/main" in links(page(local_hub, f"/{repo}"))
+    assert f"/{repo}/commit/{second}" in links(page(local_hub, f"/{repo}"))
+    for path in ("commits/none", "commit/none", "commit/" + "0" * 40, "blob/none/notes.txt"):
+        assert f"/{repo}/tree/step-08" in links(page(local_hub, f"/{repo}/{path}", 404))
+
+
+def test_a_long_history_has_several_pages(local_hub: LocalHub, api: HfApi, repo: str) -> None:
+    repository = local_hub.site.registry.find("model", repo)
+    assert repository is not None
+    for number in range(60):
+        head = repository.resolve("main")
+        repository.write_ref(
+            "heads", "main", repository.write_change(head, [], title=f"Commit {number}.", message="", author="local")
+        )
+    text = page(local_hub, f"/{repo}/commits/main")
+    assert "Commit 59." in text
+    assert "Commit 9." not in text
+    assert f"/{repo}/commits/main?p=1" in links(text)
+    text = page(local_hub, f"/{repo}/commits/main?p=1")
+    assert "Commit 9." in text
+    assert "initial commit" in text
+    assert f"/{repo}/commits/main?p=0" in links(text)
+
+
+def test_a_file_is_shown_or_described(local_hub: LocalHub, api: HfApi, repo: str) -> None:
+    hostile = b"<script>alert('file')</script>\xff"
+    files = {"a b.html": hostile, "w.bin": b"\0large", "long.txt": b"x" * 300_000, "dev/x.svg": b"<svg onload=a()>"}
+    api.create_commit(repo, [CommitOperationAdd(*item) for item in files.items()], commit_message="files")
+    api.create_branch(repo, branch="dev/x")
+    text = page(local_hub, f"/{repo}/blob/dev/x/a%20b.html")
+    assert "&lt;script&gt;alert(&#x27;file&#x27;)&lt;/script&gt;" in text
+    assert "<script" not in text
+    for target in (
+        f"/{repo}/resolve/dev%2Fx/a%20b.html?download=true",
+        f"/{repo}/raw/dev%2Fx/a%20b.html",
+        f"/{repo}/tree/dev%2Fx",
+        f"/{repo}/commits/dev%2Fx",
+    ):
+        assert target in links(text)
+        assert ask(local_hub, target)[0] == 200
+    assert ask(local_hub, f"/{repo}/raw/main/a%20b.html")[1] == "text/plain; charset=utf-8"
+    assert f'src="/{repo}/resolve/main/plots/scores.png"' in page(local_hub, f"/{repo}/blob/main/plots/scores.png")
+    text = page(local_hub, f"/{repo}/blob/main/w.bin")
+    assert hashlib.sha256(b"\0large").hexdigest() in text
+    assert "not shown here" in text
+    assert "not shown here" in page(local_hub, f"/{repo}/blob/main/long.txt")
+    assert "<svg" not in page(local_hub, f"/{repo}/blob/main/dev/x.svg")
+    assert f"/{repo}/tree/main/plots" in links(page(local_hub, f"/{repo}/blob/main/plots", 404))
+    api.update_repo_settings(repo, gated="manual")
+    assert "alert" not in page(local_hub, f"/{repo}/blob/main/a%20b.html", 401)
+
+
+def test_an_owner_has_a_page(local_hub: LocalHub, api: HfApi, repo: str, repo_name: Names) -> None:
+    hidden = api.create_repo(repo_name("hidden"), private=True).repo_id
+    api.create_repo("someone/else", exist_ok=True)
+    found = links(page(local_hub, "/local"))
+    assert f"/{repo}" in found
+    assert f"/{hidden}" not in found
+    assert "/someone/else" not in found
+    assert links(page(local_hub, f"/{repo}"))[1:3] == ["/local", f"/{repo}"]
+    assert "/someone/else" in links(page(local_hub, "/someone"))
+    assert "never-made&lt;b&gt;" in page(local_hub, "/never-made%3Cb%3E", 404)
+    assert "running" not in page(local_hub, "/datasets", 501)
+    assert ask(local_hub, "/local", "HEAD")[::2] == (200, "")
+
+
+def test_discussions_have_pages(local_hub: LocalHub, api: HfApi, repo: str) -> None:
+    api.create_discussion(repo, title="Why <i>", description="<script>why</script>")
+    done = api.upload_file(path_or_fileobj=b"y", path_in_repo="y.txt", repo_id=repo, create_pr=True)
+    assert done.pr_url is not None
+    number = done.pr_url.rpartition("/")[2]
+    listed = page(local_hub, f"/{repo}/discussions")
+    assert {f"/{repo}/discussions/1", f"/{repo}/discussions/{number}"} <= {*links(listed)}
+    assert "Why &lt;i&gt;" in listed
+    assert "&lt;script&gt;why&lt;/script&gt;" in page(local_hub, f"/{repo}/discussions/1")
+    found = links(page(local_hub, done.pr_url.removeprefix(local_hub.endpoint)))
+    assert {f"/{repo}/tree/refs%2Fpr%2F{number}", f"/{repo}/commit/{done.oid}"} <= {*found}
+    api.merge_pull_request(repo, int(number))
+    assert f"/{repo}/commit/{api.model_info(repo).sha}" in links(page(local_hub, f"/{repo}/discussions/{number}"))
+    assert f"/{repo}/discussions" in links(page(local_hub, f"/{repo}/discussions/99", 404))
+    assert f"/{repo}/discussions" in links(page(local_hub, f"/{repo}"))
+    api.update_repo_settings(repo, gated="manual")
+    assert "Why" not in page(local_hub, f"/{repo}/discussions", 401)
+
+
+@pytest.mark.parametrize("kind", ["dataset", "space"])
+def test_pages_of_every_kind_link_to_each_other(local_hub: LocalHub, api: HfApi, repo_name: Names, kind: str) -> None:
+    sdk = "static" if kind == "space" else None
+    name = api.create_repo(repo_name(), repo_type=kind, space_sdk=sdk).repo_id
+    api.upload_file(path_or_fileobj=b"y", path_in_repo="d/y.txt", repo_id=name, repo_type=kind, create_pr=True)
+    seen, waiting = set(), [f"/{kind}s/{name}"]
+    while waiting:
+        address = waiting.pop()
+        seen.add(address)
+        if address.startswith((f"/{kind}s/{name}/resolve/", f"/{kind}s/{name}/raw/")):
+            assert ask(local_hub, address)[0] == 200, address
+            continue
+        found = [target for target in links(page(local_hub, address)) if name in target]
+        waiting += [target for target in {*found} - seen if target not in waiting]
+    parts = {address.removeprefix(f"/{kind}s/{name}").split("/")[1] for address in seen if address.count("/") > 3}
+    assert parts == {"tree", "blob", "commit", "commits", "discussions", "resolve", "raw"}
 
 
 def test_html_and_scripts_of_a_card_are_escaped(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:

@@ -21,8 +21,11 @@ from hubmerge.localhub.web import (
     commits,
     discussions,
     download,
+    history_pages,
     listing,
+    page_routes,
     pages,
+    people_pages,
     repos,
     unserved,
     upload,
@@ -77,8 +80,8 @@ async def refuse_address(request: Request, error: Exception) -> Response:
         return error_answer(error.status_code, error.detail, None, dict(error.headers or {}), {})
     anonymous = "authorization" not in request.headers
     refusal = unserved.refusal_for(request.app.router.routes, request.scope, anonymous=anonymous)
-    if pages.wants_page(request) and refusal.status != WrongMethod.status:
-        return pages.refusal_page(refusal)
+    if page_routes.wants_page(request) and refusal.status != WrongMethod.status:
+        return page_routes.refusal_page(refusal)
     return await refuse(request, refusal)
 
 
@@ -108,6 +111,8 @@ def build_app(site: Site) -> ASGIApp:
         *download.ROUTES,
         *xet.ROUTES,
         *pages.ROUTES,
+        *history_pages.ROUTES,
+        *people_pages.ROUTES,
     ]
     app = Starlette(
         routes=routes,
