@@ -156,8 +156,12 @@ def test_a_folder_is_listed(local_hub: LocalHub, repo: str) -> None:
 
 def test_the_history_leads_to_commits_and_files(local_hub: LocalHub, api: HfApi, repo: str) -> None:
     first = str(api.model_info(repo).sha)
-    changes = [CommitOperationAdd("notes.txt", b"<new> & old"), CommitOperationDelete("plots/scores.png")]
-    second = api.create_commit(repo, changes, commit_message="Two <changes>", commit_description="with & words").oid
+    second = api.create_commit(
+        repo,
+        [CommitOperationAdd("notes.txt", b"<new> & old"), CommitOperationDelete("plots/scores.png")],
+        commit_message="Two <changes>",
+        commit_description="with & words",
+    ).oid
     for address in ("main", "HEAD", second, "refs%2Fheads%2Fmain", "refs/heads/main"):
         text = page(local_hub, f"/{repo}/commits/{address}")
         assert {f"/{repo}/commit/{first}", f"/{repo}/commit/{second}", f"/{repo}/tree/{first}"} <= {*links(text)}
