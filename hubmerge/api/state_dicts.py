@@ -48,7 +48,9 @@ def merge_state_dicts(
             is a weight matrix unless it is named as an embedding; `running_mean` and `running_var` are statistics.
 
     Returns:
-        All tensors of `base`, in its order, dtypes and devices. No memory is shared with the arguments.
+        All tensors of `base`, in its order, dtypes and devices. No memory is shared with the arguments. Tensors that
+        the class of `config` ties have equal values, unless a model has them with different ones: then the merged
+        model has both, and `base` may lack one.
 
     Raises:
         CheckpointError: names or shapes do not fit together, or a value is not finite.
@@ -76,25 +78,25 @@ def merge_state_dicts(
         keys["models"] = [{**entry, "parameters": dict(own)} for entry, own in entries]
         if base is None:
             del keys["base_model"]
-        merge = _StateDicts(load(keys).recipe, *_planned(models[0] if base is None else base, named, config or {}))
+        start = models[0] if base is None else base
+        merge = _StateDicts(load(keys).recipe, *_planned(start, named, config or {}))
         merged = merge.model()
-    return {name: merged.read(name).to(tensor.device) for name, tensor in (base or models[0]).items()}
+    sources = {name: name for name in start} | dict(merge.plan.copies)
+    return {name: merged.read(name).to(start[source].device) for name, source in sources.items()}
 
 
 def _planned(
     base: Mapping[str, torch.Tensor], models: Mapping[str, Mapping[str, torch.Tensor]], config: Mapping[str, Any]
 ) -> tuple[Checkpoint, list[AlignedCheckpoint], MergePlan]:
     """Return the base model, the models aligned with it, and the plan of the merge."""
-    from hubmerge.checkpoints import align, make_plan, weight_matrices
+    from hubmerge.checkpoints import align_models, make_plan, weight_matrices
     from hubmerge.executor.in_memory import StateDict
 
     whole = StateDict("base", base, config)
     rule = weight_matrices(whole.config, whole.tensors)
-    aligned = [
-        align(whole, StateDict(label, tensors, config), ties=rule.ties, buffers=rule.buffers)
-        for label, tensors in models.items()
-    ]
-    return whole, aligned, make_plan(whole, aligned, rule)
+    opened = [StateDict(label, tensors, config) for label, tensors in models.items()]
+    found = align_models(whole, rule, opened)
+    return found.base, list(found.aligned), make_plan(found.base, found.aligned, found.rule)
 
 
 def _check_tensors(state_dicts: Mapping[str, Mapping[str, Any]]) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         write_index,
     )
     from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment, Ignored
+    from hubmerge.checkpoints.matching.copies import with_copies
     from hubmerge.checkpoints.matching.matcher import align, find_alignment, match
     from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
     from hubmerge.checkpoints.model_class.config_check import check_config
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from hubmerge.checkpoints.planning.merge_plan import Action, MergePlan, PlannedTensor, make_plan
     from hubmerge.checkpoints.planning.published_config import PublishedConfig, published_config
     from hubmerge.checkpoints.planning.tied_values import check_ties
+    from hubmerge.checkpoints.planning.tying import AlignedModels, align_models
     from hubmerge.checkpoints.planning.written_files import written_metadata, written_names
     from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 
@@ -84,6 +86,7 @@ _NAMES = {
         "Alignment",
         "Ignored",
     ),
+    "hubmerge.checkpoints.matching.copies": ("with_copies",),
     "hubmerge.checkpoints.matching.matcher": (
         "align",
         "find_alignment",
@@ -115,6 +118,10 @@ _NAMES = {
         "published_config",
     ),
     "hubmerge.checkpoints.planning.tied_values": ("check_ties",),
+    "hubmerge.checkpoints.planning.tying": (
+        "AlignedModels",
+        "align_models",
+    ),
     "hubmerge.checkpoints.planning.written_files": (
         "written_metadata",
         "written_names",
@@ -131,6 +138,7 @@ __all__ = [
     "AdaptedCheckpoint",
     "Adapter",
     "AlignedCheckpoint",
+    "AlignedModels",
     "Alignment",
     "Checkpoint",
     "FetchBytes",
@@ -153,6 +161,7 @@ __all__ = [
     "WeightFiles",
     "WrittenFile",
     "align",
+    "align_models",
     "base_model_of",
     "check_config",
     "check_loads",
@@ -174,6 +183,7 @@ __all__ = [
     "read_index",
     "uses_older_shards",
     "weight_matrices",
+    "with_copies",
     "write_index",
     "written_metadata",
     "written_names",

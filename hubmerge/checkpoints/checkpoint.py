@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
@@ -13,6 +13,7 @@ from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.checkpoints.weight_names import TRANSFORMERS, WeightNames, names_for
 
 CHUNK_BYTES = 8 << 20
+SAMPLE_BYTES = 64 << 10
 
 
 class TensorSource(Protocol):
@@ -46,10 +47,20 @@ class RemoteSource(Protocol):
 
 
 class HeaderOnly:
-    """A file of which only the header was fetched: a merge can be planned with it, but nothing can be read."""
+    """A file of which only the header was fetched: a merge can be planned with it, but no tensor can be read.
 
-    def __init__(self, origin: Origin) -> None:
-        self._origin = origin
+    `fetch` returns bytes of a file, given its name, the first byte and their number; None if the file is out of reach.
+    """
+
+    def __init__(self, origin: Origin, fetch: Callable[[str, int, int], bytes] | None = None) -> None:
+        self._origin, self._fetch = origin, fetch
+
+    def sample(self, info: TensorInfo) -> bytes:
+        """Return at most 64 KiB from the middle of a tensor; none if the file is out of reach."""
+        if self._fetch is None:
+            return b""
+        length = min(info.nbytes, SAMPLE_BYTES)
+        return self._fetch(info.file, info.offset + (info.nbytes - length) // 2, length)
 
     def read(self, info: TensorInfo) -> torch.Tensor:
         """Raise CheckpointError: there are no values."""
@@ -149,6 +160,21 @@ class Checkpoint:
             if isinstance(source, RemoteSource):
                 source.prepare(infos)
 
+    def has_equal_values(self, first: str, second: str) -> bool:
+        """Return True if two tensors have equal values. Where only headers were fetched, 64 KiB of each are compared.
+
+        Raises:
+            CheckpointError: a value cannot be read.
+        """
+        one, other = self.tensors[first], self.tensors[second]
+        if (one.shape, one.dtype) != (other.shape, other.dtype):
+            return False
+        sources = self._sources.get(one.file), self._sources.get(other.file)
+        if isinstance(sources[0], HeaderOnly) and isinstance(sources[1], HeaderOnly):
+            return sources[0].sample(one) == sources[1].sample(other)
+        pieces = (self.read_pieces(name, CHUNK_BYTES) for name in (first, second))
+        return all(torch.equal(byte_tensor(mine), byte_tensor(its)) for mine, its in zip(*pieces, strict=True))
+
     def raw_chunks(self, name: str) -> Iterator[memoryview]:
         """Yield a tensor's stored bytes in chunks of at most 8 MiB, for a byte-identical copy."""
         values = byte_view(self.read(name))
@@ -176,5 +202,9 @@ class Checkpoint:
 
 def byte_view(tensor: torch.Tensor) -> memoryview:
     """Return the bytes of a tensor in C order, without a copy if it is contiguous and on the CPU."""
-    flat = tensor.detach().to("cpu").contiguous().reshape(-1)
-    return flat.view(torch.uint8).numpy().data
+    return byte_tensor(tensor.detach().to("cpu")).numpy().data
+
+
+def byte_tensor(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the bytes of a tensor in C order, without a copy if it is contiguous."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

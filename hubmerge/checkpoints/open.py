@@ -74,6 +74,7 @@ def open_headers(
     sizes: Mapping[str, int] | None = None,
     index: bytes | None = None,
     weights: WeightFiles | None = None,
+    fetch: FetchBytes | None = None,
 ) -> Checkpoint:
     """Open safetensors files from their headers alone, to plan with. `read` then raises CheckpointError.
 
@@ -85,6 +86,7 @@ def open_headers(
         sizes: the sizes of the whole files in bytes.
         index: the content of the index, if there is one.
         weights: the choice among the files; found from their names if left out.
+        fetch: a function that fetches bytes of the files, to compare tied tensors. It needs headers given as bytes.
 
     Raises:
         CheckpointError: as `open_checkpoint` does.
@@ -103,7 +105,7 @@ def open_headers(
             missing, len(files), origin, "the repo is incomplete at this revision: choose another one"
         )
     found = {file: _header(headers[file], sizes.get(file), origin.in_file(file)) for file in sorted(files)}
-    sources = {file: HeaderOnly(origin) for file in found}
+    sources = {file: HeaderOnly(origin, fetch) for file in found}
     in_files = {file: header.tensors for file, header in found.items()}
     tensors, notes = _all_tensors(weight_map, in_files, origin, indexed=not weights.shards)
     metadata = {key: text for header in found.values() for key, text in header.metadata.items()}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from transformers import AutoTokenizer
 
-from hubmerge.checkpoints import Alignment, Checkpoint, Selection, find_alignment, weight_matrices
+from hubmerge.checkpoints import Checkpoint, Selection, align_models, weight_matrices
 from hubmerge.checkpoints.matching.names import parameter_shapes
 from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 from hubmerge.checkpoints.planning.heads import HEADS
-from hubmerge.errors import EvaluationError
+from hubmerge.errors import CheckpointError, EvaluationError
 from hubmerge.evaluation.stoppable import stoppable
 
 _VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tokenizer.*")
@@ -45,6 +45,7 @@ class TextScorer:
         self.model: Any = _load_base(base_folder, auto_class, base.label, task).to(self.device)
         self.tokenizer: Any = _load_tokenizer(base_folder, base.label)
         self._places = _places(self.model, base)
+        self._ties: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", {}))
         self.label = base.label
 
     @property
@@ -71,14 +72,18 @@ class TextScorer:
             CheckpointError: a tensor is missing, unknown or has another shape.
         """
         tensors = self._under_base_names(weights, own=not check_frozen)
+        own_heads = self._own_heads(weights)
         self.label = f"{weights.label} (not loaded completely)"
         if self._places is None:
-            self.model = self._rebuilt(tensors)
+            self.model = self._rebuilt(tensors, own_heads)
         else:
             with torch.no_grad():
+                self._tie(apart=own_heads)
                 state = self.model.state_dict()
                 for name, stored in self._places.items():
                     state[name].copy_(self._read(tensors, stored))
+                for name, values in own_heads.items():
+                    state[name].copy_(values)
         self.label = weights.label
 
     def load_base(self) -> None:
@@ -87,25 +92,45 @@ class TextScorer:
 
     def _under_base_names(self, weights: Checkpoint, *, own: bool) -> Checkpoint:
         expected = parameter_shapes(self._base.tensors)
-        if expected == parameter_shapes(weights.tensors):
+        if expected.items() <= parameter_shapes(weights.tensors).items():
             return weights
         rule = weight_matrices(self._base.config, self._base.tensors)
-        match = partial(find_alignment, self._base, weights, ties=rule.ties, buffers=rule.buffers)
-        found = match()
-        if own and not isinstance(found, Alignment):
-            found = match(selection=Selection(exclude=HEADS))
-        if isinstance(found, Alignment):
-            return found.apply(weights)
-        raise found
+        align = partial(align_models, self._base, rule, [weights], untied=None)
+        try:
+            return align().aligned[0]
+        except CheckpointError:
+            if not own:
+                raise
+        return align(selection=Selection(exclude=HEADS)).aligned[0]
+
+    def _own_heads(self, weights: Checkpoint) -> dict[str, torch.Tensor]:
+        """Return the tensors of a model that the scorer's model ties and that have values of their own there."""
+        if not self._ties:
+            return {}
+        found = find_model_class(self._base.config, weights.tensors)
+        own_names = found.own_names if isinstance(found, ModelClass) else {}
+        stored = {own_names.get(name, name): name for name in parameter_shapes(weights.tensors)}
+        pairs = ((alias, owner) for alias, owner in self._ties.items() if alias in stored and owner in stored)
+        values = ((alias, weights.read(stored[alias]), weights.read(stored[owner])) for alias, owner in pairs)
+        return {alias: own for alias, own, other in values if not torch.equal(own, other)}
+
+    def _tie(self, apart: Collection[str]) -> None:
+        """Give the model tensors of their own under the names `apart`, and tie all other tied names."""
+        for alias, owner in self._ties.items():
+            module, _, name = alias.rpartition(".")
+            table = self.model.get_parameter(owner)
+            frozen = torch.nn.Parameter(table.detach().clone(), requires_grad=False) if alias in apart else table
+            setattr(self.model.get_submodule(module), name, frozen)
 
     def _read(self, tensors: Checkpoint, name: str) -> torch.Tensor:
         return tensors.read(name) if name in tensors.tensors else self._base.read(name)
 
-    def _rebuilt(self, tensors: Checkpoint) -> Any:
+    def _rebuilt(self, tensors: Checkpoint, own_heads: Mapping[str, torch.Tensor]) -> Any:
         """Return a new model, for classes that join or split the tensors of files on load."""
         kind, config = type(self.model), self.model.config
         self.model = None  # frees its memory before the new one is built
         state = {name: self._read(tensors, name).float() for name in parameter_shapes(self._base.tensors)}
+        state |= {name: values.float() for name, values in own_heads.items()}
         model = kind.from_pretrained(None, config=config, state_dict=state, dtype=torch.float32)
         model.requires_grad_(requires_grad=False)
         return stoppable(model.eval().to(self.device))

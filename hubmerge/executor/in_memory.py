@@ -133,6 +133,7 @@ class InMemoryModel:
         self.tensors: dict[str, TensorInfo] = dict(base.tensors)
         self._base, self._state, self._input_dtype, self._read_out = base, state, input_dtype, read_out
         self._planned = {tensor.name: tensor for tensor in plan.tensors}
+        self._tied = dict(plan.left_out)
 
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor of the merged model, rounded as it would be written.
@@ -140,7 +141,7 @@ class InMemoryModel:
         Raises:
             CheckpointError: a value does not fit into the dtype.
         """
-        planned = self._planned.get(name)
+        planned = self._planned.get(self._tied.get(name, name))
         if planned is None:
             return self._base.read(name)
         return merged_value(self._base, self._state, planned, self._input_dtype, self._read_out)

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass, replace
 
 from hubmerge.checkpoints import (
     AlignedCheckpoint,
+    AlignedModels,
     Checkpoint,
     MatrixRule,
     MergePlan,
     PublishedConfig,
-    align,
+    align_models,
     check_config,
     check_loads,
     make_plan,
@@ -79,13 +80,14 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
     _check_metrics(stream.recipe)
     steps = range(min(first_step, stream.length), stream.length + 1)
     headers = _read_headers(stream, steps, progress, as_weights=recorded is not None and recorded.adds_up_statistics)
-    aligned, base, recipe = headers.aligned, headers.base, stream.recipe
-    dtype = out_dtype(recipe)
-    merge = make_plan(base, list(aligned.values()), headers.rule, selection=selection_of(recipe), out_dtype=dtype)
-    written, original = _written_tensors(recipe, merge, base, next(iter(aligned.values())))
+    recipe, dtype = stream.recipe, out_dtype(stream.recipe)
+    models, merge = _planned_merge(headers, recipe, recorded)
+    base, aligned = models.base, dict(zip(steps, models.aligned, strict=True))
+    written, original = _written_tensors(recipe, merge, base, models.aligned[0])
     check_config(original.config, base.tensors, original.origin)
     published = published_config(original, written.tensors, dtype)
-    notes = [*headers.notes, *_statistics_notes(headers.rule, merge), *published.notes, *_kept_modules(stream.base)]
+    notes = [*headers.notes, *models.notes, *_statistics_notes(headers.rule, merge), *published.notes]
+    notes += _kept_modules(stream.base)
     return RunPlan(
         stream=stream,
         first_step=first_step,
@@ -93,12 +95,28 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
         written=written,
         config=published.content,
         quantized=published.quantized,
-        sources=tuple(_planned_sources(stream, headers, merge)),
+        sources=tuple(_planned_sources(stream, headers.sources, aligned, merge)),
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
-        ignored=tuple(ignored_lines(aligned.values())),
+        ignored=tuple(ignored_lines(models.aligned)),
         older_shards=recorded is not None and _uses_older_shards(recorded, written, base, recipe),
         loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
     )
+
+
+def _planned_merge(headers: _Headers, recipe: Recipe, recorded: RunReport | None) -> tuple[AlignedModels, MergePlan]:
+    """Align the checkpoints and plan their merge, with the decision of the recorded steps on tied tensors."""
+
+    def planned(*, untied: bool | None = None) -> tuple[AlignedModels, MergePlan]:
+        opened, selection = tuple(headers.opened.values()), selection_of(recipe)
+        models = align_models(headers.base, headers.rule, opened, selection=selection, untied=untied)
+        plan = make_plan(models.base, models.aligned, models.rule, selection=selection, out_dtype=out_dtype(recipe))
+        return models, plan
+
+    models, plan = planned()
+    if recorded is None or not recorded.steps or len(plan.merged) == recorded.steps[-1].tensors.merged:
+        return models, plan
+    other = planned(untied=not models.untied)
+    return other if len(other[1].merged) == recorded.steps[-1].tensors.merged else (models, plan)
 
 
 def _statistics_notes(rule: MatrixRule, merge: MergePlan) -> Iterator[str]:
@@ -129,17 +147,16 @@ class _Headers:
 
     base: Checkpoint
     rule: MatrixRule
-    aligned: Mapping[int, AlignedCheckpoint]
+    opened: Mapping[int, Checkpoint]
     sources: Mapping[int, Source]
 
     @property
     def notes(self) -> list[str]:
         """Sentences about unusual files of the checkpoints."""
-        return [note for checkpoint in (self.base, *self.aligned.values()) for note in checkpoint.notes]
+        return [note for checkpoint in (self.base, *self.opened.values()) for note in checkpoint.notes]
 
 
 def _read_headers(stream: Stream, steps: range, progress: Progress, *, as_weights: bool) -> _Headers:
-    selection = selection_of(stream.recipe)
     with progress.stage("read headers", len(steps) + 1) as advance:
         base = open_for_planning(stream.base)
         check_config(base.config, base.tensors, base.origin)
@@ -147,25 +164,26 @@ def _read_headers(stream: Stream, steps: range, progress: Progress, *, as_weight
         if as_weights:
             rule = replace(rule, buffers=rule.buffers.counted_as_weights(base.tensors))
         advance(1)
-        aligned, sources = {}, {}
+        opened, sources = {}, {}
         for step in steps:
             sources[step] = resolve_adapter(stream.source(step))
-            checkpoint = open_for_planning(sources[step], base)
-            aligned[step] = align(base, checkpoint, selection=selection, ties=rule.ties, buffers=rule.buffers)
+            opened[step] = open_for_planning(sources[step], base)
             advance(1)
-    return _Headers(base, rule, aligned, sources)
+    return _Headers(base, rule, opened, sources)
 
 
-def _planned_sources(stream: Stream, headers: _Headers, merge: MergePlan) -> Iterator[PlannedSource]:
+def _planned_sources(
+    stream: Stream, sources: Mapping[int, Source], aligned: Mapping[int, AlignedCheckpoint], merge: MergePlan
+) -> Iterator[PlannedSource]:
     yield _planned_source("base model", stream.base, auxiliary=True)
     for step, entry in enumerate(stream.entries, start=1):
-        source = headers.sources.get(step)
+        source = sources.get(step)
         if source is None:
             yield PlannedSource(entry.name, stream.source(step), 0, 0)
             continue
         planned = _planned_source(entry.name, source)
         by_ranges = stream.recipe.fetch == "ranges"
-        yield _merged_tensors_only(planned, headers.aligned[step], merge) if by_ranges else planned
+        yield _merged_tensors_only(planned, aligned[step], merge) if by_ranges else planned
 
 
 def _planned_source(name: str, source: Source, *, auxiliary: bool = False) -> PlannedSource:

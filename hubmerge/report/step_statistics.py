@@ -39,6 +39,11 @@ class TensorSummary:
     error: Spread | None = None  # distance of a truncated projection from the exact one; None if it is exact
     averaged: int | None = None  # statistics; None if the model has none, or if they are added up like weights
 
+    @property
+    def merged(self) -> int:
+        """Number of all merged tensors."""
+        return self.weight_matrices + self.other_tensors + (self.averaged or 0)
+
 
 @record
 @dataclass(frozen=True)

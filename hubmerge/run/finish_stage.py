@@ -12,7 +12,7 @@ from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.plan.settings import max_shard_bytes
 from hubmerge.report.report import RunReport, Scores
 from hubmerge.run import model_folder
-from hubmerge.run.measures import by_name_warnings, rounding_warnings
+from hubmerge.run.measures import by_name_warnings, rounding_warnings, untied_warnings
 from hubmerge.run.metadata_files import write_metadata_files
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
@@ -41,9 +41,8 @@ class FinishStage:
             MachineError: The folder cannot be written.
         """
         plan = self.context.plan.merge
-        report = record_steps(
-            self.context.stream, batch.steps, batch.merged_state, so_far, notes=by_name_warnings(plan)
-        )
+        notes = [*by_name_warnings(plan), *untied_warnings(plan)]
+        report = record_steps(self.context.stream, batch.steps, batch.merged_state, so_far, notes=notes)
         report = record_licenses(report, batch.steps, self.context.licenses)
         if self.context.stream.needs_model(batch.last):
             report = self._finish_model(batch, report, folder)

@@ -11,7 +11,7 @@ from hubmerge.checkpoints import MergePlan
 from hubmerge.checkpoints.planning.name_rule import DESCRIPTION
 from hubmerge.executor.stats.stats import StepStats
 from hubmerge.report.report import MatrixStats, Spread, StepSimilarity, TensorSummary
-from hubmerge.support.text import counted
+from hubmerge.support.text import counted, listed
 
 CLOSE = 0.25
 """Cosine of task vectors from which a step is reported as close to another. Unrelated tasks have cosines near 0, two
@@ -90,6 +90,14 @@ def by_name_warnings(plan: MergePlan) -> list[str]:
         return []
     count = counted(plan.counts["merge-matrix"], "weight matrix", "weight matrices")
     return [f"{count} found by name, not by the model's class ({plan.no_class}): {DESCRIPTION}"]
+
+
+def untied_warnings(plan: MergePlan) -> list[str]:
+    """Return a warning if tensors that the base model ties are tensors of their own in the merged model."""
+    if not plan.copies:
+        return []
+    pairs = [f"{name} ({stored} in the base model)" for name, stored in plan.copies.items()]
+    return [f"the base model ties embeddings and not all checkpoints do; tensors of their own: {listed(pairs, most=3)}"]
 
 
 def rounding_warnings(rounding: float | None, dtypes: Iterable[torch.dtype]) -> list[str]:

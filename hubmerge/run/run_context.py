@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubmerge.checkpoints import Checkpoint, check_ties, open_checkpoint
+from hubmerge.checkpoints import Checkpoint, check_ties, open_checkpoint, with_copies
 from hubmerge.executor import ExecutorContext, Merge, StepInput, pick_device
 from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
 from hubmerge.methods import Method, method_named
@@ -54,7 +54,8 @@ class RunContext:
     @cached_property
     def base(self) -> Checkpoint:
         """The base model, with its tied tensors checked."""
-        base = open_checkpoint(self.base_folder, self.stream.base.label)
+        opened = open_checkpoint(self.base_folder, self.stream.base.label)
+        base = with_copies(opened, self.plan.merge.copies)
         check_ties(base, self.plan.merge)
         return base
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from hubmerge.checkpoints import (
@@ -139,6 +140,7 @@ def _open_model_header(source: Source) -> Checkpoint:
         sizes={source.name_of(file): file.size for file in weights},
         index=texts.get(chosen.index) if chosen is not None and chosen.index is not None else None,
         weights=chosen,
+        fetch=partial(_read_bytes, source),
     )
 
 
@@ -149,7 +151,8 @@ def _open_adapter_header(source: Source) -> Adapter:
     header = fetch.read_header(source.reference.path, source.commit, weights[0])
     name, size = source.name_of(weights[0]), weights[0].size
     config = _read_json(source, ADAPTER_CONFIG)
-    return Adapter(open_headers({name: header}, config, source.origin, sizes={name: size}))
+    fetch_bytes = partial(_read_bytes, source)
+    return Adapter(open_headers({name: header}, config, source.origin, sizes={name: size}, fetch=fetch_bytes))
 
 
 def _read_json(source: Source, name: str) -> dict[str, object]:
@@ -159,6 +162,16 @@ def _read_json(source: Source, name: str) -> dict[str, object]:
             f"{source.label} is not an adapter: {name} not found", hint="name a LoRA adapter after the +", file=name
         )
     return read_json_object(_read_file(source, file), source.origin.in_file(name))
+
+
+def _read_bytes(source: Source, name: str, offset: int, length: int) -> bytes:
+    """Return bytes of a file on the Hub; from the cache if the whole file is there."""
+    file = next(file for file in files_of(source) if source.name_of(file) == name)
+    if cached_bytes(source, [file]) == file.size:
+        with (fetch.download(source.reference.path, source.commit, [file]) / file.path).open("rb") as stream:
+            stream.seek(offset)
+            return stream.read(length)
+    return fetch.read_range(source.reference.path, source.commit, file.path, offset, length)
 
 
 def _read_file(source: Source, file: RemoteFile) -> bytes:

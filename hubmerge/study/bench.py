@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from hubmerge.checkpoints import Checkpoint, open_checkpoint
+from hubmerge.checkpoints import Checkpoint, open_checkpoint, with_copies
 from hubmerge.executor import (
     ExecutorContext,
     InMemoryCheckpoint,
@@ -59,7 +59,8 @@ class Bench:
         self.plan = planned.merge
         with progress.stage("fetch the base model"):
             base_folder = fetch_folder(self.stream.base, auxiliary=True)
-        self.base: Checkpoint = open_checkpoint(base_folder, self.stream.base.label)
+        opened = open_checkpoint(base_folder, self.stream.base.label)
+        self.base: Checkpoint = with_copies(opened, self.plan.copies)
         self.input_dtype = input_dtype(self.recipe)
         merged = [tensor.name for tensor in self.plan.merged]
         free = SHARE_OF_MEMORY * free_memory() if memory_bytes is None else memory_bytes

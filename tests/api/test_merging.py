@@ -11,6 +11,7 @@ from huggingface_hub import snapshot_download
 from safetensors.torch import load_file
 
 import hubmerge
+from tests.checkpoints.families import make
 from tests.examples.moving_average import MovingAverage
 from tests.stage import Stage
 
@@ -124,3 +125,18 @@ def test_mistakes_in_state_dicts_are_named() -> None:
         hubmerge.merge_state_dicts(base, [base, {"layer.weight": torch.zeros(2, 2)}], method="linear")
     with pytest.raises(hubmerge.RecipeError, match=r"^parameters\.alpha: "):
         hubmerge.merge_state_dicts(base, [base], method="opcm", parameters={"alpha": 7})
+
+
+def test_tied_tensors_of_state_dicts_are_merged_under_both_names() -> None:
+    base, first, second = (make("Qwen2ForCausalLM", seed) for seed in range(3))
+    config = {**base.config.to_dict(), "architectures": ["Qwen2ForCausalLM"]}
+    states = [model.state_dict() for model in (base, first, second)]
+    merged = hubmerge.merge_state_dicts(states[0], states[1:], method="weight_average", config=config)
+    table, head = "model.embed_tokens.weight", "lm_head.weight"
+    torch.testing.assert_close(merged[table], (states[1][table] + states[2][table]) / 2)
+    assert torch.equal(merged[head], merged[table])
+    own = {**states[2], head: states[2][head] + 1.0}
+    alone = {name: value for name, value in states[0].items() if name != head}
+    for start in (states[0], alone):
+        merged = hubmerge.merge_state_dicts(start, [states[1], own], method="weight_average", config=config)
+        torch.testing.assert_close(merged[head], (states[1][head] + own[head]) / 2)

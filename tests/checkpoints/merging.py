@@ -16,7 +16,7 @@ from hubmerge.checkpoints import (
     MatrixRule,
     MergePlan,
     Selection,
-    align,
+    align_models,
     check_loads,
     check_ties,
     make_plan,
@@ -66,7 +66,8 @@ def merge(
     base = open_checkpoint(base_folder, "base")
     rule = weight_matrices(base.config, base.tensors)
     opened = [each if isinstance(each, Checkpoint) else open_checkpoint(each, each.name) for each in checkpoints]
-    aligned = [align(base, each, selection=selection, ties=rule.ties) for each in opened]
+    models = align_models(base, rule, opened, selection=selection)
+    base, rule, aligned = models.base, models.rule, models.aligned
     plan = make_plan(base, aligned, rule, selection=selection, out_dtype=out_dtype)
     for each in (base, *aligned):
         check_ties(each, plan)

@@ -156,3 +156,15 @@ def test_a_base_of_another_kind_is_refused(tmp_path: Path) -> None:
     make(tmp_path / "other", "GPT2LMHeadModel")
     with pytest.raises(EvaluationError, match="cannot be loaded for a task of the kind causal-lm"):
         KIND.open_scorer(tmp_path / "base", opened(tmp_path / "other"), identity="0" * 40)
+
+
+def test_heads_of_their_own_are_scored_beside_tied_ones(tmp_path: Path) -> None:
+    tied, tokenizer = make(tmp_path / "tied", "GPT2LMHeadModel")
+    untied = save_model(tmp_path / "untied", "GPT2LMHeadModel", 1, tie_word_embeddings=False)
+    for base in ("tied", "untied"):
+        save_tokenizer(tmp_path / base, pads=False, around=True)
+        scorer = scorer_of(tmp_path / base)
+        prepared = prepare(scorer, tmp_path / f"cache {base}")
+        for model, folder in ((untied, "untied"), (tied, "tied"), (untied, "untied")):
+            scorer.load(opened(tmp_path / folder), check_frozen=False)
+            assert prepared.score(scorer) == pytest.approx(expected(model, tokenizer, TEXTS), rel=1e-5)

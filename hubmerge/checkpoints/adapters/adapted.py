@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -22,8 +22,9 @@ class AdaptedCheckpoint(Checkpoint):
     """The tensors of a model, under its names, with the changes of an adapter.
 
     A changed weight is W + scaling * B A, computed and returned in float64 whatever the model's dtype, so that no small
-    change is rounded away before it is merged. Tensors that the adapter has whole replace the model's. All others are
-    the model's own, in their stored dtype.
+    change is rounded away before it is merged. A tensor that the model has under several names (a tied head, a shared
+    block) gets the changes of all of them, as in `merge_and_unload` of peft. Tensors that the adapter has whole replace
+    the model's. All others are the model's own, in their stored dtype.
 
     Raises:
         CheckpointError: the adapter changes a tensor that the model does not have, or one of another shape.
@@ -34,17 +35,29 @@ class AdaptedCheckpoint(Checkpoint):
         names = _Names(model, adapter)
         self._model = model
         self._adapter = adapter
-        self._whole = {names.in_model(name): info for name, info in adapter.whole.items()}
-        self._changes: dict[str, tuple[LowRank, bool]] = {}
+        self._whole = {names.of_whole(name): info for name, info in adapter.whole.items()}
+        self._changes: dict[str, list[tuple[LowRank, bool]]] = {}
         tensors = dict(model.tensors)
         for name, info in self._whole.items():
             tensors[name] = replace(info, name=name, saved_in_adapter=True)
         for change in adapter.changes:
             name, transposed = names.place(change)
             _check_fits(change, tensors.get(name), adapter, model, transposed=transposed)
-            self._changes[name] = (change, transposed)
-            tensors[name] = _as_float64(tensors[name])
+            for changed in names.tied_with(name):
+                if adapter.ties_weights and changed in self._changes:
+                    continue  # the change of the other name, saved again
+                self._changes.setdefault(changed, []).append((change, transposed))
+                tensors[changed] = _as_float64(tensors[changed])
         super().__init__(origin, tensors, model.config, {}, notes=model.notes, names=model.names)
+
+    def has_equal_values(self, first: str, second: str) -> bool:
+        """Return True if two tensors have equal values, as far as they can be read now."""
+        if self._changes.get(first) != self._changes.get(second):
+            return False
+        one, other = self._whole.get(first), self._whole.get(second)
+        if one is not None and other is not None:
+            return self._adapter.files.has_equal_values(one.name, other.name)
+        return one is other and self._model.has_equal_values(first, second)
 
     def read(self, name: str) -> torch.Tensor:
         """Return a tensor with the adapter's change: in float64 if it is changed, else in its stored dtype."""
@@ -52,9 +65,11 @@ class AdaptedCheckpoint(Checkpoint):
         tensor = self._model.read(name) if whole is None else self._adapter.read(whole)
         if name not in self._changes:
             return tensor
-        change, transposed = self._changes[name]
-        product = self._adapter.product(change)
-        return tensor.to(torch.float64).add_(product.T if transposed else product)
+        changed = tensor.to(torch.float64)
+        for change, transposed in self._changes[name]:
+            product = self._adapter.product(change)
+            changed = changed.add_(product.T if transposed else product)
+        return changed
 
     def prepare(self, names: Iterable[str]) -> None:
         """Fetch those tensors of the model that are not on this machine."""
@@ -105,19 +120,51 @@ class _Names:
         files = {name: name for name in parameter_shapes(model.tensors)}
         found = find_model_class(model.config, model.tensors)
         self._transposed: frozenset[str] | None = None
+        self._tied: dict[str, list[str]] = {}
+        tied: dict[str, str] = {}
         if isinstance(found, ModelClass):
             in_memory = names_in_memory(found, model)
             self._transposed = frozenset(in_memory[own] for own in found.transposed if own in in_memory)
             files = {**in_memory, **files}
-        self._files = files
+            tied = self._tied_names(found.ties, files, model)
+        self._files, self._with_tied = files, {**tied, **files}
+        self._changed = {f"{change.module}.weight" for change in adapter.changes}
         names = {f"{change.module}.weight": change.shape for change in adapter.changes}
         names |= {name: info.shape for name, info in adapter.whole.items()}
-        self._renaming = _renaming(names, {own: model.tensors[name].shape for own, name in files.items()}, adapter)
+        targets = {own: model.tensors[name].shape for own, name in self._with_tied.items()}
+        self._renaming = _renaming(names, targets, adapter)
 
-    def in_model(self, name: str) -> str:
-        """Return the name of a parameter in the model's files; one that the model lacks keeps its likeliest name."""
-        target = self._renaming.target(name, self._files)
-        return next(self._renaming.candidates(name)) if target is None else self._files[target]
+    def _tied_names(self, ties: Mapping[str, str], files: Mapping[str, str], model: Checkpoint) -> dict[str, str]:
+        """Return the names of tied parameters that the files lack, mapped to those that the files have instead."""
+        groups: dict[str, list[str]] = {}
+        for alias, owner in ties.items():
+            groups.setdefault(owner, [owner]).append(alias)
+        found: dict[str, str] = {}
+        for group in groups.values():
+            stored = list(dict.fromkeys(files[own] for own in group if own in files))
+            if stored and all(model.has_equal_values(stored[0], other) for other in stored[1:]):
+                self._tied |= dict.fromkeys(stored, stored)
+                found |= {own: stored[0] for own in group if own not in files}
+        return found
+
+    def tied_with(self, name: str) -> list[str]:
+        """Return a tensor of the model's files and all others that are tied to it."""
+        return self._tied.get(name, [name])
+
+    def in_model(self, name: str, *, tied: bool = True) -> str:
+        """Return the name of a parameter in the model's files; one that the model lacks keeps its likeliest name.
+
+        Args:
+            name: the adapter's name of the parameter.
+            tied: return the name of a tied parameter that the files have instead of it.
+        """
+        files = self._with_tied if tied else self._files
+        target = self._renaming.target(name, files)
+        return next(self._renaming.candidates(name)) if target is None else files[target]
+
+    def of_whole(self, name: str) -> str:
+        """Return the name of a tensor that the adapter has whole: trained, or below a low-rank change."""
+        return self.in_model(name, tied=name in self._changed)
 
     def place(self, change: LowRank) -> tuple[str, bool]:
         """Return the name of the changed weight, and True if it is stored as (inputs, outputs)."""

@@ -85,6 +85,7 @@ class Adapter:
         changes: its low-rank changes.
         whole: the tensors that it has whole, by the name of the parameter they replace.
         fan_in_fan_out: True if the changed weights are stored as (inputs, outputs).
+        ties_weights: True if all changes of tied weights are one and the same change, saved under each name.
         model_class: the class of the model that it was trained on; empty if its config does not have it.
 
     Raises:
@@ -94,6 +95,7 @@ class Adapter:
     def __init__(self, files: Checkpoint) -> None:
         self.files = files
         self.fan_in_fan_out = files.config.get("fan_in_fan_out") is True
+        self.ties_weights = files.config.get("ensure_weight_tying") is True
         self.model_class = _model_class(files.config)
         _check_kind(files.config, files.origin)
         self.changes, self.whole = _sort_tensors(files)

@@ -38,6 +38,7 @@ class Alignment:
         absent: components of the base model that the checkpoint lacks as a whole.
         layout: the difference between the names in the checkpoint's files and the base model's, in words.
         tied: pairs of names in the checkpoint's files that must have equal values, because only one is merged.
+        tied_names: the name in the base model, or the one that it would have, of the first of each pair.
     """
 
     label: str
@@ -47,6 +48,7 @@ class Alignment:
     absent: tuple[str, ...]
     layout: str
     tied: tuple[tuple[str, str], ...] = ()
+    tied_names: tuple[str, ...] = ()
 
     def apply(self, checkpoint: Checkpoint) -> AlignedCheckpoint:
         """Return `checkpoint` under the base model's names.
@@ -123,7 +125,7 @@ class AlignedCheckpoint(Checkpoint):
 
     def prepare(self, names: Iterable[str]) -> None:
         """Fetch the values of these tensors where they are not on this machine."""
-        self._checkpoint.prepare([self._stored_names[name] for name in names])
+        self._checkpoint.prepare(dict.fromkeys(self._stored_names[name] for name in names))
 
     def check_ties(self) -> None:
         """Compare the values of tied tensors, of which only one is merged.

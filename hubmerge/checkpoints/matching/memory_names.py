@@ -31,10 +31,13 @@ def names_in_files(base: Checkpoint, checkpoint: Checkpoint) -> dict[str, str] |
     renamings = best_renamings({name: shapes[stored] for name, stored in own.items()}, targets)
     if len(renamings) > 1:
         return None
+    tied = {*of_base.ties, *of_base.ties.values()} - targets.keys()
     names: dict[str, str] = {}
     for own_name, stored in own.items():
         target = renamings[0].target(own_name, targets)
-        names[stored if target is None else in_base[target]] = stored
+        # A tied tensor that the base model's files lack has the name in memory there.
+        lacking = renamings[0].target(own_name, tied) or stored
+        names[lacking if target is None else in_base[target]] = stored
     if len(names) != len(own) or all(name == stored for name, stored in names.items()):
         return None
     buffers = {name: name for name in checkpoint.tensors if name not in shapes and name not in names}

@@ -6,6 +6,7 @@ The class is built on torch's meta device: without values, in no memory, with no
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from hubmerge.checkpoints.model_class.config_check import implausible_size
 from hubmerge.support import memo
 
 _KIND = "class"
+TYING = "tie_word_embeddings"
+"""Key of a config that ties the head to the embeddings."""
 
 _ATTENTION_WEIGHTS = {"in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"}
 
@@ -36,12 +39,13 @@ class ModelClass:
     Attributes:
         name: the class and the version of transformers.
         shapes: the shape of every parameter.
-        matrices: weights of linear layers; a 3-D one has one matrix for each expert.
+        matrices: weights of linear layers, also tied ones; a 3-D one has one matrix for each expert.
         transposed: the matrices that are stored as (inputs, outputs).
         ties: tied parameters: alias to owner.
         own_names: names in files to names in memory, where the tensor is merely renamed.
         heads: parameters whose shape depends on the number of classes.
         buffers: registered floating-point buffers; True for those that are saved with the weights.
+        reads_tying: True if the class computes its output otherwise where the config ties embeddings.
     """
 
     name: str
@@ -52,6 +56,7 @@ class ModelClass:
     own_names: Mapping[str, str]
     heads: frozenset[str]
     buffers: Mapping[str, bool]
+    reads_tying: bool
 
 
 def find_model_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass | UnknownClass:
@@ -106,25 +111,28 @@ def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> 
     except Exception as error:  # a config is free text: the errors of a class have no common type
         return UnknownClass(f"{version} cannot build {model_type!r} from its config: {type(error).__name__}")
     shapes, matrices, transposed = layers(model)
-    ties = dict(getattr(model, "all_tied_weights_keys", {}))
-    for alias, owner in ties.items():
-        if not {alias, owner} <= matrices:
-            matrices -= {alias, owner}
     return ModelClass(
         name=f"{found.__name__} in {version}",
         shapes=shapes,
         matrices=frozenset(matrices),
         transposed=frozenset(transposed),
-        ties=ties,
+        ties=dict(getattr(model, "all_tied_weights_keys", {})),
         own_names=own_names,
         heads=_heads(found, model_config, shapes),
         buffers=_buffers(model),
+        reads_tying=any(map(_reads_tying, {type(module) for module in model.modules()})),
     )
 
 
 def _build(found: Any, config: Any) -> Any:
     with torch.device("meta"):
         return found._from_config(config, attn_implementation="eager")
+
+
+def _reads_tying(module: type[torch.nn.Module]) -> bool:
+    """Return True if the module's output depends on `tie_word_embeddings` of the config, as in Switch Transformers."""
+    code = getattr(inspect.unwrap(module.forward), "__code__", None)
+    return code is not None and TYING in code.co_names
 
 
 def _buffers(model: torch.nn.Module) -> dict[str, bool]:

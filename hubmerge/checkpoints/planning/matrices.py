@@ -5,7 +5,7 @@ The joined weights of experts, one 3-D tensor of (experts, m, n), have one matri
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +45,9 @@ class MatrixRule:
         return name in self.matrices
 
 
-def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]) -> MatrixRule:
+def weight_matrices(
+    config: Mapping[str, Any], tensors: Mapping[str, TensorInfo], *, untied: Collection[str] = ()
+) -> MatrixRule:
     """Find the weight matrices of a model.
 
     Weights of `Linear` and of GPT-2's `Conv1D`, of routers and experts, and the joined projections of
@@ -55,6 +57,7 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
     Args:
         config: the content of config.json.
         tensors: the tensors in the model's files.
+        untied: tensors of their own, although the class ties them.
     """
     shapes = parameter_shapes(tensors)
     by_name = matrices_by_name(shapes, config)
@@ -79,12 +82,23 @@ def weight_matrices(config: Mapping[str, Any], tensors: Mapping[str, TensorInfo]
     stored = {name: info for name, info in tensors.items() if name in shapes}
     buffers = buffers_of_class(found, stored, places, in_file)
     unknown = set(shapes) - set(places.values()) - buffers.statistics - buffers.computed
-    matrices = {name for own in found.matrices if (name := in_file(own)) and len(shapes[name]) in (2, 3)}
     heads = {name for own in found.heads if (name := in_file(own)) is not None}
-    ties = {name_of(alias): name_of(owner) for alias, owner in found.ties.items()}
+    tied = {own: owner for own, owner in found.ties.items() if name_of(own) not in untied}
+    ties = {name_of(alias): name_of(owner) for alias, owner in tied.items()}
+    linear = _untied_matrices(found.matrices, tied)
+    matrices = {name for own in linear if (name := in_file(own)) and len(shapes[name]) in (2, 3)}
     matrices |= unknown & by_name
     description = _description(found.name, len(unknown), len(shapes))
     return MatrixRule(frozenset(matrices), description, ties, frozenset(heads), frozenset(unknown), buffers=buffers)
+
+
+def _untied_matrices(matrices: Collection[str], ties: Mapping[str, str]) -> set[str]:
+    """Return the matrices without those that are tied to a table."""
+    found = set(matrices)
+    for alias, owner in ties.items():
+        if not {alias, owner} <= found:
+            found -= {alias, owner}
+    return found
 
 
 def _description(class_name: str, unknown: int, total: int) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint
 from hubmerge.checkpoints.matching.components import component_of
+from hubmerge.checkpoints.matching.copies import CheckpointWithCopies
 from hubmerge.checkpoints.matching.mismatches import rule_for_all
 from hubmerge.checkpoints.matching.names import buffer_reason, nearest
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection, glob_hint
@@ -88,6 +89,7 @@ class MergePlan:
         no_class: the reason why weight matrices were found by name alone; None if the model's class is known.
         statistics_rule: the rule by which statistics were found, a sentence; None if no tensor in the files of the base
             model is a buffer, or if statistics are added up like weights.
+        copies: tensors that only the base model ties: name, and name in the files of the base model.
     """
 
     tensors: tuple[PlannedTensor, ...]
@@ -95,6 +97,7 @@ class MergePlan:
     matrix_rule: str
     no_class: str | None = None
     statistics_rule: str | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def merged(self) -> tuple[PlannedTensor, ...]:
@@ -181,7 +184,8 @@ def make_plan(
         if info.name not in dropped
     )
     check_heads([tensor.name for tensor in tensors if tensor.merged], base, checkpoints, rule, selection)
-    plan = MergePlan(tensors, left_out, rule.description, rule.no_class, _statistics_rule(base, rule))
+    copies = base.copies if isinstance(base, CheckpointWithCopies) else {}
+    plan = MergePlan(tensors, left_out, rule.description, rule.no_class, _statistics_rule(base, rule), copies)
     if not plan.merged:
         raise base.origin.error(
             "nothing to merge: no checkpoint has a tensor that `tensors` in the recipe covers",

@@ -23,6 +23,7 @@ class JointModel:
         self.tensors: dict[str, TensorInfo] = dict(joint.base.tensors)
         self._joint, self._context = joint, context
         self._planned = {tensor.name: tensor for tensor in joint.plan.tensors}
+        self._tied = dict(joint.plan.left_out)
 
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor of the merged model, rounded as it would be written.
@@ -30,7 +31,7 @@ class JointModel:
         Raises:
             CheckpointError: a value is not finite, or does not fit into its dtype.
         """
-        planned = self._planned.get(name)
+        planned = self._planned.get(self._tied.get(name, name))
         if planned is None or planned.copied:
             return self._joint.base.read(name)
         pieces = merged_pieces(self._joint, planned, self._context)

@@ -147,14 +147,16 @@ def _pair(folders: dict[str, Path]) -> tuple[Path, list[Path]]:
     return folders["base"], [folders["checkpoint"]]
 
 
-def test_an_untied_head_under_a_tied_base_is_refused(tmp_path: Path) -> None:
+def test_an_untied_head_under_a_tied_base_is_merged_as_a_tensor_of_its_own(tmp_path: Path) -> None:
     model = tuned("Qwen2ForCausalLM", 1)
     state = {name: value.clone() for name, value in model.state_dict().items()}
     state["lm_head.weight"] += 1.0
     folder = save_state_dict(model, tmp_path / "untied")
     torch.save(state, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"untied: tensors 'lm_head\.weight' and 'model\.embed_tokens\.weight'"):
-        merge(tmp_path, save(base("Qwen2ForCausalLM"), tmp_path / "base"), [folder])
+    merged = merge(tmp_path, save(base("Qwen2ForCausalLM"), tmp_path / "base"), [folder])
+    values = merged.values()
+    for name in ("lm_head.weight", "model.embed_tokens.weight"):
+        torch.testing.assert_close(values[name], state[name])
 
 
 def test_transposed_matrices_give_transposed_results() -> None:
