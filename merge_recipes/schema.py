@@ -28,7 +28,16 @@ from merge_recipes.references import (
     path_problem,
     revision_problem,
 )
-from merge_recipes.schema_types import DType, Name, Parameters, Prompt, Reference, parse_size, without_default
+from merge_recipes.schema_types import (
+    DType,
+    Name,
+    Parameters,
+    Prompt,
+    Reference,
+    parse_size,
+    without_default,
+)
+from merge_recipes.signing import SigningOption
 
 
 class StreamEntry(Record):
@@ -169,6 +178,8 @@ class Publish(Record):
     """Additional tags of the model card."""
     max_shard_size: Text = "5GB"
     """The largest size of a weight file: a number with KB, MB, GB or TB (powers of 1000), or KiB, MiB, GiB or TiB."""
+    sign: SigningOption = None
+    """keyless: sign each published step with the identity of the CI job; {key: FILE}: with a private key."""
 
     @field_validator("repo")
     @classmethod

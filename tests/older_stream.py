@@ -20,6 +20,7 @@ from hubmerge.localhub import LocalHub
 ARCHIVE = Path(__file__).resolve().parent / "fixtures" / "stream-0.1.0.tar.xz"
 METHODS = ("opcm", "ties", "task_arithmetic")
 NAMED_AFTER_THE_REPO = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", ".gitattributes"}
+ADDED = {"hubmerge.intoto.json", "hubmerge.cdx.json"}  # files that version 0.1.0 did not write
 VARIES = {"recipe_digest", "versions", "seconds", "digest", "version", "all_files", "seal"}
 PICTURE = "accuracy_matrix.png"  # its bytes depend on the version of matplotlib
 
@@ -45,10 +46,10 @@ class OlderHub:
         return Path(self.api.hf_hub_download(repo, name, cache_dir=self.folder / "reports")).read_text(encoding="utf-8")
 
     def files(self, repo: str, revision: str) -> dict[str, str]:
-        """Return the content digests of a revision's files, but for those that hold the repo's own name."""
+        """Return the content digests of a revision's files, without those that name the repo or are new."""
         found = {}
         for entry in self.api.list_repo_tree(repo, revision=revision, recursive=True):
-            if isinstance(entry, RepoFile) and entry.path not in NAMED_AFTER_THE_REPO | {PICTURE}:
+            if isinstance(entry, RepoFile) and entry.path not in NAMED_AFTER_THE_REPO | ADDED | {PICTURE}:
                 found[entry.path] = entry.lfs.sha256 if entry.lfs else entry.blob_id
         return found
 

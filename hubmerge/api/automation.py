@@ -46,18 +46,21 @@ def watch(
         watch_recipe(Path(recipe), work, every, listen, open_progress(progress))
 
 
-def install_requirement(given: str | None = None) -> str:
+def install_requirement(given: str | None = None, recipe: LoadedRecipe | None = None) -> str:
     """Return what another machine has to install to get this hubmerge.
 
     Args:
-        given: the requirement that the user named; it is returned as it is.
+        given: the requirement that the user named.
+        recipe: the recipe that is run there; if it asks for signatures, the requirement gets the extra `sign`.
 
     Raises:
-        UsageError: hubmerge was installed from a folder of this machine, and `given` is None.
+        UsageError: hubmerge was installed from a folder of this machine and `given` is None, or `given` takes no extra.
     """
-    from hubmerge.support.requirement import requirement
+    from hubmerge.support.requirement import requirement, with_extra
 
-    return requirement(given)
+    publish = recipe.recipe.publish if recipe is not None else None
+    found = requirement(given)
+    return found if publish is None or publish.sign is None else with_extra(found, "sign")
 
 
 def init_github(
@@ -88,7 +91,8 @@ def init_github(
     """
     from hubmerge.automation.github import write_workflow
 
-    return write_workflow(_from_file(recipe), cron, install_requirement(requirement), oidc=oidc, force=force)
+    loaded = _from_file(recipe)
+    return write_workflow(loaded, cron, install_requirement(requirement, loaded), oidc=oidc, force=force)
 
 
 def plan_hub_job(

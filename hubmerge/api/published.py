@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
+from hubmerge.errors import MachineError, UsageError
 from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 
@@ -21,6 +22,9 @@ def verify(
     published: str,
     *,
     quick: bool = False,
+    key: str | os.PathLike[str] | None = None,
+    identity: str | None = None,
+    identity_provider: str | None = None,
     work_dir: str | os.PathLike[str] | None = None,
     progress: ProgressOption = "auto",
 ) -> Verdict:
@@ -28,7 +32,10 @@ def verify(
 
     Args:
         published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`.
-        quick: check files, digests, chain, lock and card only; nothing is merged.
+        quick: check signature, statement, files, digests, chain, lock and card only; nothing is merged.
+        key: the file of the public key that the signature must be by.
+        identity: the identity that a keyless signature must be by, such as the address of a GitHub workflow.
+        identity_provider: the address of the OIDC provider that vouches for the identity.
         work_dir: folder for states and caches; in the user's cache folder by default. Each verification uses a new
             folder in it.
         progress: see `hubmerge.run`; an object also receives each finding as soon as it is known.
@@ -39,16 +46,65 @@ def verify(
 
     Raises:
         HubError: the repo cannot be read, or holds no published step.
+        MachineError: the key cannot be used, or the packages of the extra `sign` are not installed.
     """
+    from hubmerge.provenance.signing import TrustedSigner
     from hubmerge.verify import verify_step
     from merge_recipes import ModelReference
 
     reference = ModelReference.parse(published)
     work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
+    trusted = TrustedSigner(None if key is None else Path(key), identity, identity_provider)
     with interrupts.handled():
         return verify_step(
-            reference.path, reference.revision, work / "verify", open_progress(progress), recompute=not quick
+            reference.path,
+            reference.revision,
+            work / "verify",
+            open_progress(progress),
+            recompute=not quick,
+            trusted=trusted,
         )
+
+
+def sign(
+    published: str | os.PathLike[str],
+    *,
+    key: str | os.PathLike[str] | None = None,
+    keyless: bool = False,
+    progress: ProgressOption = "auto",
+) -> str:
+    """Sign a step that exists: the newest one of a repo, by a commit that adds `model.sig`, or the one in a folder.
+
+    Verify a step before you sign it: the signature says that its files are those that you mean.
+
+    Args:
+        published: the repo, `owner/name`, or a folder that `run(out=...)` wrote.
+        key: the file of an elliptic-curve private key; its passphrase is in HUBMERGE_SIGNING_PASSPHRASE.
+        keyless: sign with the identity of the CI job that this process runs in.
+        progress: see `hubmerge.run`.
+
+    Returns:
+        The commit that adds the signature, or the path of the signature in the folder.
+
+    Raises:
+        HubError: the repo cannot be read or written, or its files are not those of the step.
+        MachineError: the key or the folder cannot be used, or the packages of the extra `sign` are not installed.
+        UsageError: neither or both of `key` and `keyless` are given.
+    """
+    from hubmerge.provenance.signing import Signer
+    from hubmerge.verify.sign_step import sign_folder, sign_published
+    from merge_recipes import ModelReference
+
+    if (key is None) != keyless:
+        raise UsageError("a step is signed with a key or with an identity", hint="add --key FILE, or --keyless")
+    signer, reports = Signer(None if key is None else Path(key)), open_progress(progress)
+    with interrupts.handled():
+        if Path(published).is_dir():
+            return str(sign_folder(Path(published), signer, reports))
+        reference = ModelReference.parse(os.fspath(published))
+        if reference.is_local:
+            raise MachineError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
+        return sign_published(reference.path, reference.revision, signer, reports)
 
 
 def rollback(repo: str, step: int) -> str:

@@ -46,13 +46,14 @@ def workflow_text(loaded: LoadedRecipe, recipe: str, cron: str, requirement: str
         raise RecipeError(Problem(message, "add `publish: {repo: owner/name}`", str(loaded.path)))
     if _CRON.fullmatch(cron) is None:
         raise MachineError(f"{cron!r} is not a schedule: expected five cron fields", hint="--every '17 */6 * * *'")
+    keyless = publish.sign is not None and publish.sign.is_keyless
     values = {
         "TARGET": publish.repo,
         "NAME": f"hubmerge {loaded.path.stem}" if loaded.path.stem.isascii() else "hubmerge",
         "CRON": cron,
         "RECIPE": json.dumps(recipe),
         "REQUIREMENT": json.dumps(requirement),
-        "PERMISSIONS": "{contents: read, id-token: write}" if oidc else "{contents: read}",
+        "PERMISSIONS": "{contents: read, id-token: write}" if oidc or keyless else "{contents: read}",
         "TOKEN": "HF_OIDC_RESOURCE" if oidc else "HF_TOKEN",
         "VALUE": json.dumps(publish.repo) if oidc else "${{ secrets.HF_TOKEN }}",
     }

@@ -53,7 +53,7 @@ def plan_job(
         author_type: returns the kind of an author, `user` or `org`.
 
     Raises:
-        RecipeError: the recipe publishes nothing, or names local folders.
+        RecipeError: the recipe publishes nothing, asks for signatures, or names local folders.
         MachineError: the schedule or the timeout cannot be read.
     """
     target = _checked_target(loaded, schedule, timeout)
@@ -76,6 +76,10 @@ def _checked_target(loaded: LoadedRecipe, schedule: str | None, timeout: str) ->
     if publish is None:
         message = "automatic merging needs a recipe that publishes its steps: the key `publish` is missing"
         raise RecipeError(Problem(message, "add `publish: {repo: owner/name}`", str(loaded.path)))
+    if publish.sign is not None:
+        message = "a job on the Hub cannot sign: it has neither a file with a key nor an identity that Sigstore knows"
+        hint = f"remove `sign`, and sign what was published: hubmerge sign {publish.repo} --key FILE"
+        raise RecipeError(Problem(message, hint, str(loaded.path)))
     for name in _local(loaded):
         message = f"{name} is a local folder: a job on the Hub cannot read it"
         raise RecipeError(Problem(message, "upload it to a repo on the Hub and write owner/name", str(loaded.path)))

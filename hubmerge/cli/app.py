@@ -18,6 +18,7 @@ from hubmerge.cli.commands.plan import plan
 from hubmerge.cli.commands.rollback import rollback
 from hubmerge.cli.commands.run import run
 from hubmerge.cli.commands.schema import schema
+from hubmerge.cli.commands.sign import sign
 from hubmerge.cli.commands.study import study
 from hubmerge.cli.commands.verify import verify
 from hubmerge.cli.commands.watch import watch
@@ -44,6 +45,7 @@ app.command(rich_help_panel=CHECK)(verify)
 app.command(rich_help_panel=CHECK)(outdated)
 app.command(rich_help_panel=PUBLISH)(lock)
 app.command(rich_help_panel=PUBLISH)(rollback)
+app.command(rich_help_panel=PUBLISH)(sign)
 app.command(rich_help_panel=AUTOMATE)(watch)
 app.command(rich_help_panel=AUTOMATE)(init)
 app.add_typer(deploy, name="deploy", rich_help_panel=AUTOMATE)

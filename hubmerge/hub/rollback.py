@@ -13,6 +13,7 @@ from hubmerge.errors import TargetError
 from hubmerge.hub.checked_files import list_entries
 from hubmerge.hub.failures import status_of
 from hubmerge.hub.fetch import resolve_commit
+from hubmerge.hub.own_files import signature_of
 from hubmerge.hub.publish import delete_tag
 from hubmerge.hub.published import (
     download_file,
@@ -102,12 +103,13 @@ class _Files:
         steps = report.get("steps")
         last = steps[-1].get("step") if isinstance(steps, list) and steps and isinstance(steps[-1], dict) else None
         files = report.get("all_files")
+        signature = signature_of(repo, commit, entries)
         if isinstance(files, dict) and files:
             same = (path for path, file in files.items() if path in entries and _has(repo, commit, entries[path], file))
-            return cls(repo, commit, entries, frozenset({REPORT_FILE, *same}), last)
+            return cls(repo, commit, entries, frozenset({REPORT_FILE, *same, *signature}), last)
         known = entry_digests(list_entries(repo, tagged))
         same = (path for path, entry in entries.items() if known.get(path) == entry_digest(entry))
-        return cls(repo, commit, entries, frozenset(same), last)
+        return cls(repo, commit, entries, frozenset({*same, *signature}), last)
 
     @property
     def digests(self) -> dict[str, str]:

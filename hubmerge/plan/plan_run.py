@@ -29,6 +29,7 @@ from hubmerge.plan.ignored_text import ignored_lines
 from hubmerge.plan.licenses import plan_licenses
 from hubmerge.plan.run_plan import PlannedSource, RunPlan
 from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
+from hubmerge.plan.signing import checked_signer
 from hubmerge.plan.target_files import check_target_files
 from hubmerge.report.report import RunReport
 from hubmerge.stream.open_source import fetched_sources, is_fetched_partially, open_for_planning, resolve_adapter
@@ -58,6 +59,7 @@ def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
     first = len(published.steps) + 1 if published is not None else 1
     if first <= stream.length:
         check_target_files(stream)
+        checked_signer(loaded)
     with progress.stage("read licenses"):
         licenses = plan_licenses(stream, published, refuse=first <= stream.length)
     return replace(plan_steps(stream, first, progress, recorded=published), licenses=licenses)

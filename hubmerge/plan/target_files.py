@@ -13,7 +13,17 @@ from hubmerge.errors import TargetError
 from hubmerge.hub.own_files import own_files
 from hubmerge.stream.sources import files_of
 from hubmerge.stream.stream import Stream
-from hubmerge.support.names import CARD_FILE, LOCK_FILE, NOTICE_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
+from hubmerge.support.names import (
+    BOM_FILE,
+    CARD_FILE,
+    LOCK_FILE,
+    NOTICE_FILE,
+    PICTURE_FILE,
+    RECIPE_FILE,
+    REPORT_FILE,
+    SIGNATURE_FILE,
+    STATEMENT_FILE,
+)
 from hubmerge.support.text import listed
 
 _NOT_COPIED = (".safetensors", ".bin", ".pth")
@@ -44,7 +54,9 @@ def check_target_files(stream: Stream) -> TargetFiles:
     if target is None or target.head is None:
         return TargetFiles()
     own = own_files(target)
-    written = {REPORT_FILE, RECIPE_FILE, LOCK_FILE, PICTURE_FILE, CONFIG_FILE}
+    written = {REPORT_FILE, RECIPE_FILE, LOCK_FILE, STATEMENT_FILE, BOM_FILE, PICTURE_FILE, CONFIG_FILE}
+    if stream.recipe.publish is not None and stream.recipe.publish.sign is not None:
+        written.add(SIGNATURE_FILE)
     present = {stream.base.name_of(file) for file in files_of(stream.base, auxiliary=True)}
     written |= {name for name in present if not (name.endswith(_NOT_COPIED) or is_index(name))} - {CARD_FILE}
     weights = find_weights(present, stream.base.origin).names

@@ -17,6 +17,7 @@ from hubmerge.report.file_list import list_step_files
 from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport
 from hubmerge.run.notice import write_notice
+from hubmerge.run.provenance_files import write_provenance_files
 from hubmerge.run.run_context import RunContext
 from hubmerge.stream.licenses import read_license
 from hubmerge.stream.stream import Stream
@@ -67,7 +68,7 @@ def architecture_of(config: Mapping[str, Any]) -> str | None:
 
 
 def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -> RunReport:
-    """Write recipe, lock, report, card, notices and the picture of the card into the folder of a merged model.
+    """Write recipe, lock, report, card with its picture, notices and provenance into the folder of a merged model.
 
     Args:
         folder: Folder of the merged model.
@@ -77,7 +78,12 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
     Returns:
         The report as written, with the list of all files.
     """
-    from hubmerge.cards import accuracy_picture, merged_card, needs_notice  # matplotlib takes a second to import
+    from hubmerge.cards import (  # matplotlib takes a second to import
+        accuracy_picture,
+        license_of,
+        merged_card,
+        needs_notice,
+    )
 
     stream, publish = context.stream, context.stream.recipe.publish
     merged = license_of_step(report, stream)
@@ -96,6 +102,8 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
         (folder / PICTURE_FILE).write_bytes(accuracy_picture(matrix, base=base, own=own, names=names))
     (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8")
     (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
+    stated = license_of((folder / CARD_FILE).read_text(encoding="utf-8"))
+    write_provenance_files(folder, report, stream, stated, files.model_class)
     report = replace(report, all_files=list_step_files(folder))
     (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
     return report

@@ -11,8 +11,10 @@ from hubmerge.executor.state import MergeState
 from hubmerge.hub import publish, states
 from hubmerge.hub.rollback import roll_back
 from hubmerge.hub.step_commits import step_commits
+from hubmerge.provenance.signing import Signer
 from hubmerge.report.report import RunReport
 from hubmerge.run.kept_states import check_state, kept_state, report_damage, write_digests
+from hubmerge.run.provenance_files import sign_folder
 from hubmerge.stream.stream import Stream
 from hubmerge.support.files import remove_folder
 from hubmerge.support.names import REPORT_FILE, STATE_BRANCH, parse_step_tag, step_tag
@@ -30,6 +32,7 @@ class Publisher:
         progress: Receiver of stages and notes.
         published: Report at the head of the target repo, None if there is none.
         own: Files at the head that are as hubmerge published them, and that the next step replaces.
+        signer: Signer of the steps, None if the recipe asks for no signatures.
     """
 
     stream: Stream
@@ -42,6 +45,7 @@ class Publisher:
         self.published = self.stream.published_report()
         self._head = target.head if target is not None else None
         self.own: frozenset[str] = frozenset()
+        self.signer: Signer | None = None
         self._tags = dict(target.tags) if target is not None else {}
         self._damaged_states: set[str] = set()
 
@@ -60,6 +64,7 @@ class Publisher:
 
         Raises:
             TargetMovedError: Another writer committed to the target repo.
+            MachineError: The step cannot be signed.
         """
         target = self.stream.recipe.publish
         if target is None or not self.stream.publishes(step):
@@ -69,6 +74,8 @@ class Publisher:
                 self._create(target.repo, private=target.private)
             needed = self._push_states(step, folder, state)
             name = self.stream.entries[step - 1].name
+            if self.signer is not None:
+                sign_folder(folder, f"{target.repo}@{step_tag(step)}", self.signer)
             self._head = publish.publish_step(
                 target.repo, folder, step=step, name=name, parent=self._head, present=self.own
             )

@@ -14,6 +14,7 @@ from hubmerge.hub import client, fetch, publish
 from hubmerge.plan.disk import check_room
 from hubmerge.plan.licenses import plan_licenses
 from hubmerge.plan.plan_run import plan_steps
+from hubmerge.plan.signing import checked_signer
 from hubmerge.plan.target_files import check_target_files
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.run.batches import batches_from
@@ -186,6 +187,7 @@ class Run:
         check_history(self.stream.target, self._publisher.published)
         if self.stream.recipe.publish is not None:
             publish.check_token(self.stream.recipe.publish.repo)
+        self._publisher.signer = checked_signer(self.stream.loaded, self._shared_folders())
         kept = check_target_files(self.stream)
         self._publisher.own = kept.own
         with self._progress.stage("read licenses"):
@@ -223,6 +225,11 @@ class Run:
             FinishStage(context),
             PublishStage(self._publisher, self.workspace, self._out, first=first),
         )
+
+    def _shared_folders(self) -> dict[str, Path]:
+        """Return the folders of this run in which no private key may be."""
+        folders = {"the work folder": self.workspace.folder}
+        return folders if self._out is None else {**folders, "--out": self._out.folder}
 
     def _newest_state(self, first: int) -> MergeState | None:
         """Return the newest state from which every needed state of the steps from `first` on can still be made."""

@@ -30,11 +30,20 @@ MANIFEST_FILE = "state.json"
 STATE_BRANCH = "hubmerge-state"
 """The branch of a target repo with the saved states."""
 
+STATEMENT_FILE = "hubmerge.intoto.json"
+"""The provenance statement: an in-toto Statement with a SLSA provenance."""
+
+BOM_FILE = "hubmerge.cdx.json"
+"""The bill of materials in the format of CycloneDX."""
+
+SIGNATURE_FILE = "model.sig"
+"""The signature of a step, under the name that model-signing gives it. It covers the report, which cannot list it."""
+
 GIT_ATTRIBUTES = ".gitattributes"
 """The file that tells git which files are stored as LFS. The Hub writes it."""
 
-UNLISTED_FILES = frozenset({REPORT_FILE, GIT_ATTRIBUTES})
-"""Files at the top of a published step that the report does not list: the report itself, and what git needs."""
+UNLISTED_FILES = frozenset({REPORT_FILE, SIGNATURE_FILE, GIT_ATTRIBUTES})
+"""Files at the top of a step that the report does not list: the report itself, its signature, and what git needs."""
 
 _STEP_TAG = re.compile(r"step-([0-9]{2,9})")
 _STEP_FOLDER = re.compile(r"\.?([^.]+)(\.(partial|outdated))?")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib.metadata import PackageNotFoundError, distribution
 from typing import Any
 
@@ -41,6 +42,25 @@ def installed_requirement() -> str | None:
     except PackageNotFoundError:
         return None
     return f"hubmerge=={VERSION}" if recorded is None else direct_requirement(json.loads(recorded))
+
+
+def with_extra(text: str, extra: str) -> str:
+    """Return a requirement of hubmerge with an extra.
+
+    >>> with_extra("hubmerge @ git+https://a.b/c@12ab", "sign"), with_extra("hubmerge[demo]==1.0", "sign")
+    ('hubmerge[sign] @ git+https://a.b/c@12ab', 'hubmerge[demo,sign]==1.0')
+
+    Raises:
+        UsageError: the requirement does not begin with the name, so that no extra can be added to it.
+    """
+    named = re.fullmatch(r"hubmerge\s*(?:\[([^\]]*)\])?(\s*[@=<>!~;].*|)", text)
+    if named is None:
+        raise UsageError(
+            f"{text!r} does not name hubmerge, and the recipe needs its extra `{extra}`",
+            hint=f"--requirement 'hubmerge[{extra}] @ git+https://HOST/OWNER/REPO@COMMIT'",
+        )
+    extras = dict.fromkeys([*filter(None, re.split(r"[,\s]+", named[1] or "")), extra])
+    return f"hubmerge[{','.join(extras)}]{named[2]}"
 
 
 def direct_requirement(origin: dict[str, Any]) -> str | None:

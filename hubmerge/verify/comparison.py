@@ -11,12 +11,14 @@ from hubmerge.checkpoints.formats.layout import CONFIG_FILE, read_json_object
 from hubmerge.hub.published import download_published_step
 from hubmerge.linalg import difference
 from hubmerge.support.names import (
+    BOM_FILE,
     CARD_FILE,
     LOCK_FILE,
     NOTICE_FILE,
     PICTURE_FILE,
     RECIPE_FILE,
     REPORT_FILE,
+    STATEMENT_FILE,
     UNLISTED_FILES,
 )
 from hubmerge.verify.finding import Finding
@@ -31,7 +33,7 @@ def compare_recomputed(published: Published, recomputed: Recomputed) -> Iterator
     folder = download_published_step(published.files)
     made = recomputed.folder
     names = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
-    names -= {RECIPE_FILE, LOCK_FILE, REPORT_FILE}
+    names -= {RECIPE_FILE, LOCK_FILE, REPORT_FILE, STATEMENT_FILE, BOM_FILE}
     weights = {name for name in names if name.endswith(".safetensors") and "/" not in name}
     if all(_same_bytes(made / name, folder / name) for name in weights):
         yield Finding("weights", "same", "recomputed: the same bytes")
@@ -41,7 +43,7 @@ def compare_recomputed(published: Published, recomputed: Recomputed) -> Iterator
         yield from _compare_headers(made, folder, weights)
     yield from compare_reports(published.report, recomputed.report)
     yield from compare_picture(made / PICTURE_FILE, folder / PICTURE_FILE)
-    known = {*names, *UNLISTED_FILES, RECIPE_FILE, LOCK_FILE, PICTURE_FILE}
+    known = {*names, *UNLISTED_FILES, RECIPE_FILE, LOCK_FILE, STATEMENT_FILE, BOM_FILE, PICTURE_FILE}
     for name in sorted(set(published.files.files) - known):
         yield Finding("files", "differs", f"{name} is not a file of this step")
     for name in sorted(names - weights - {CARD_FILE, PICTURE_FILE}):

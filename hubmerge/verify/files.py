@@ -11,6 +11,7 @@ from hubmerge.errors import HubmergeError
 from hubmerge.hub.published import has_content, read_small_file
 from hubmerge.stream.sources import Source, files_of
 from hubmerge.support.names import (
+    BOM_FILE,
     CARD_FILE,
     GIT_ATTRIBUTES,
     LOCK_FILE,
@@ -18,13 +19,17 @@ from hubmerge.support.names import (
     PICTURE_FILE,
     RECIPE_FILE,
     REPORT_FILE,
+    SIGNATURE_FILE,
+    STATEMENT_FILE,
     UNLISTED_FILES,
 )
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
 
-METADATA_FILES = frozenset({CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE})
+METADATA_FILES = frozenset(
+    {BOM_FILE, CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, SIGNATURE_FILE, STATEMENT_FILE}
+)
 """Files that hubmerge writes beside the model."""
 
 _WRITTEN = frozenset({"config.json", "open_clip_config.json", "params.json"})

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from hubmerge.errors import HubmergeError, MachineError
+from hubmerge.provenance.signing import TrustedSigner
 from hubmerge.support.progress import Progress
 from hubmerge.verify.card import compare_card
 from hubmerge.verify.comparison import compare_recomputed
@@ -20,13 +21,26 @@ from hubmerge.verify.finding import Finding, Verdict, title
 from hubmerge.verify.history import check_history
 from hubmerge.verify.licenses import check_licenses
 from hubmerge.verify.metadata import check_digests, check_recipe_and_lock
+from hubmerge.verify.provenance import check_bom, check_provenance
 from hubmerge.verify.published import Published, UnreadableReport, read_published
 from hubmerge.verify.recomputation import Recomputed, recompute_step
+from hubmerge.verify.signature import check_signature
 from hubmerge.verify.sources import check_published
 from hubmerge.verify.states import check_state_digests, check_state_values
 
+NOBODY = TrustedSigner()
+"""No key and no identity is trusted: it is not checked who made a signature."""
 
-def verify_step(repo: str, revision: str | None, work: Path, progress: Progress, *, recompute: bool = True) -> Verdict:
+
+def verify_step(
+    repo: str,
+    revision: str | None,
+    work: Path,
+    progress: Progress,
+    *,
+    recompute: bool = True,
+    trusted: TrustedSigner = NOBODY,
+) -> Verdict:
     """Verify a published step.
 
     Each finding is passed to `progress` as soon as it is known.
@@ -37,17 +51,20 @@ def verify_step(repo: str, revision: str | None, work: Path, progress: Progress,
         work: a folder; each verification uses a new folder in it, and removes it at the end.
         progress: the receiver of notes, events and stages.
         recompute: False to check the metadata only.
+        trusted: the key or the identity that the signature must be by.
 
     Raises:
         HubError: the repo or the revision is missing, or hubmerge did not publish it.
     """
+    trusted.check()
     published = read_published(repo, revision)
     if isinstance(published, UnreadableReport):
         progress.note(title(repo, 0, published.files.commit))
         finding = _announced(Finding("report", "differs", published.cause), progress)
         return Verdict(repo, 0, published.files.commit, (finding,), recomputed=False)
     progress.note(title(repo, published.step, published.files.commit))
-    findings = [_announced(finding, progress) for finding in check_metadata(published, recompute=recompute)]
+    checks = check_metadata(published, trusted, recompute=recompute)
+    findings = [_announced(finding, progress) for finding in checks]
     broken_chain = any(finding.subject == "chain" and finding.verdict == "differs" for finding in findings)
     recomputed = False
     if recompute and published.stream is not None and not broken_chain:
@@ -60,13 +77,16 @@ def verify_step(repo: str, revision: str | None, work: Path, progress: Progress,
     return Verdict(repo, published.step, published.files.commit, tuple(findings), recomputed)
 
 
-def check_metadata(published: Published, *, recompute: bool) -> Iterator[Finding]:
-    """Check digests, recipe, lock, files, card, earlier reports and states; nothing is recomputed.
+def check_metadata(published: Published, trusted: TrustedSigner, *, recompute: bool) -> Iterator[Finding]:
+    """Check signature, statement, digests, recipe, lock, files, card, earlier reports and states; merge nothing.
 
     Args:
         published: the published step.
+        trusted: the key or the identity that the signature must be by.
         recompute: whether the states are recomputed afterwards, so that one that is not published is no finding.
     """
+    yield from check_signature(published, trusted)
+    yield from check_provenance(published)
     yield check_digests(published)
     yield from check_recipe_and_lock(published)
     yield from check_files(published)
@@ -80,6 +100,7 @@ def check_metadata(published: Published, *, recompute: bool) -> Iterator[Finding
             raise
         except HubmergeError as error:
             yield Finding("card", "differs", f"the card cannot be compared: {error.message}")
+        yield from check_bom(published)
     yield from check_history(published)
     yield from check_state_digests(published, missing=not recompute)
 

@@ -75,6 +75,26 @@ def test_written_workflows_are_valid_and_clean(written: Callable[..., Path], opt
     assert set(workflow[True]) == {"schedule", "repository_dispatch", "workflow_dispatch", "release"}
 
 
+@pytest.mark.parametrize("sign", ["keyless", {"key": "/keys/key.pem"}], ids=["keyless", "key"])
+def test_a_workflow_that_signs_gets_an_identity_and_the_packages(
+    sources: Sources, hubmerge: Command, sign: object
+) -> None:
+    (sources.folder / ".git").mkdir(exist_ok=True)
+    recipe = sources.recipe(publish={"repo": sources.target, "sign": sign})
+    status, _, errors = hubmerge("init", recipe, "--github", "--force", "--requirement", REQUIREMENT)
+    assert status == 0, errors
+    path = sources.folder / ".github" / "workflows" / "hubmerge-recipe.yml"
+    checked("zizmor", "--offline", "--quiet", path)
+    job = yaml.safe_load(path.read_text())["jobs"]["merge"]
+    identity = {"id-token": "write"} if sign == "keyless" else {}
+    assert job["permissions"] == {"contents": "read", **identity}
+    named = [step["env"]["REQUIREMENT"] for step in job["steps"] if "REQUIREMENT" in step.get("env", {})]
+    assert named == 2 * [REQUIREMENT.replace("hubmerge @", "hubmerge[sign] @")]
+    status, _, errors = hubmerge("init", recipe, "--github", "--force", "--requirement", "./hubmerge.whl")
+    assert status == 2
+    assert "--requirement 'hubmerge[sign] @ git+https://HOST/OWNER/REPO@COMMIT'" in errors
+
+
 def test_actions_are_pinned_and_expressions_stay_out_of_scripts() -> None:
     template = ROOT / "hubmerge" / "automation" / "workflow.yml"
     for path in (*WORKFLOWS, ROOT / "action.yml", template):

@@ -177,6 +177,7 @@ def test_a_refused_job_is_an_error(deploy: Callable[..., tuple[int, str]], jobs_
     [
         ({"publish": None}, (), 2, "publish"),
         ({"models": [{"model": "./mine"}]}, (), 2, "./mine is a local folder"),
+        ({"publish": {"repo": "me/merged", "sign": "keyless"}}, (), 2, "hubmerge sign me/merged --key FILE"),
         ({"models": [{"collection": "me/all-0123"}]}, ("--on-update",), 2, "--schedule"),
         ({}, ("--schedule", "often"), 5, "not a schedule"),
         ({}, ("--timeout", "6"), 5, "not a time"),

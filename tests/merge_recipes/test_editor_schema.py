@@ -95,12 +95,17 @@ WRONG = [
     ("alpha: 0.5", "alpha: [{fliter: x, value: 1}]"),
     ("publish:\n  repo", "publish:\n  repos"),
     ("base_model: openai/clip-vit-base-patch32", "base_model: 3"),
+    ("steps: every", "sign: ./key.pem"),
+    ("steps: every", "sign: {}"),
+    ("steps: every", "sign: {key: a, more: b}"),
 ]
 
 
 def test_the_sample_matches() -> None:
     assert matches(RECIPE, json_schema())
     assert matches(RECIPE, json_schema(CATALOG))
+    assert matches(sample(("steps: every", "sign: keyless")), json_schema())
+    assert matches(sample(("steps: every", "sign: {key: ~/key.pem}")), json_schema())
     assert matches(sample(("alpha: 0.5", "alpha: [{filter: attn, value: 0.7}, {value: 0.5}]")), json_schema(CATALOG))
 
 

@@ -34,6 +34,20 @@ def test_the_sample() -> None:
     assert (recipe.fetch, recipe.on_update, recipe.publish.state) == ("cache", "ignore", "last")
 
 
+def test_signing_is_keyless_or_by_the_file_of_a_key() -> None:
+    text = "{merge_method: x, base_model: a/b, models: [{model: c/d}], publish: {repo: me/m%s}}"
+    signs = [parse_recipe(text % sign).recipe.publish for sign in ("", ", sign: keyless", ", sign: {key: k/a.pem}")]
+    assert signs[0] is not None
+    assert signs[0].sign is None
+    for publish, written, file in zip(
+        signs[1:], ("keyless", {"key": "k/a.pem"}), (None, Path("/r/k/a.pem")), strict=True
+    ):
+        assert publish is not None
+        assert publish.sign is not None
+        assert publish.model_dump(mode="json", exclude_defaults=True) == {"repo": "me/m", "sign": written}
+        assert publish.sign.key_file(Path("/r")) == file
+
+
 def test_the_smallest_recipe() -> None:
     recipe = parse_recipe("{merge_method: x, base_model: a/b, models: [{model: c/d}]}").recipe
     assert recipe.parameters == {}

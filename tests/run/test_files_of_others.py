@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import CommitOperationAdd, HfApi, ModelCard, hf_hub_download
@@ -28,7 +29,7 @@ def content(repo: str, name: str, revision: str = "main") -> bytes:
     return Path(hf_hub_download(repo, name, revision=revision)).read_bytes()
 
 
-def recipe(stage: Stage, folder: Path, repo: str, entries: int, **publish: str) -> Path:
+def recipe(stage: Stage, folder: Path, repo: str, entries: int, **publish: Any) -> Path:
     names = tuple(stage.towers)[:entries]
     return stage.write(folder, stage.recipe(repo, entries=names, evaluate=None, publish={"repo": repo, **publish}))
 

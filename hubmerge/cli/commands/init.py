@@ -29,7 +29,7 @@ def init(
     loaded = recipes.load(recipe, progress=progress)
     path = automation.init_github(loaded, cron=every, oidc=oidc, force=force, requirement=requirement)
     target = loaded.recipe.publish.repo if loaded.recipe.publish is not None else ""
-    progress.note(f"{path}: written; it installs {automation.install_requirement(requirement)}")
+    progress.note(f"{path}: written; it installs {automation.install_requirement(requirement, loaded)}")
     if oidc:
         progress.note(f"next: name this GitHub repository as a trusted publisher in the settings of {target}")
     else:

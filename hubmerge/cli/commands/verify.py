@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -23,15 +24,31 @@ def verify(
     ],
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Check files, digests, chain, lock and card only; merge nothing.")
+        bool, typer.Option("--quick", help="Check signature, files, digests, chain, lock and card only; merge nothing.")
     ] = False,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", help="Public key that the signature must be by.")] = None,
+    identity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Identity that a keyless signature must be by, such as a workflow's address."
+        ),
+    ] = None,
+    identity_provider: Annotated[str | None, typer.Option(metavar="URL", help="OIDC provider of the identity.")] = None,
     work_dir: WorkDir = WORK_DIR,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
     """Merge all steps up to a published one again and compare everything."""
     progress = command_context(context, quiet=quiet, json=json).progress()
-    verdict = published.verify(release, quick=quick, work_dir=work_dir, progress=progress)
+    verdict = published.verify(
+        release,
+        quick=quick,
+        key=key,
+        identity=identity,
+        identity_provider=identity_provider,
+        work_dir=work_dir,
+        progress=progress,
+    )
     progress.note(verdict.summary)
     counts = {"differences": len(verdict.differences), "unknown": len(verdict.unknown)}
     progress.event("done", {"verified": verdict.verified, **counts})

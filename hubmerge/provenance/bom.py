@@ -1,0 +1,172 @@
+"""Bill of materials of a step in the format of CycloneDX 1.6: the merged model, its inputs and their licenses.
+
+It has no time and no random number, so that everybody can write it again.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from hubmerge.provenance.pinned_inputs import PinnedInput, pinned_inputs
+from hubmerge.report.licenses import NO_LICENSE, License
+from hubmerge.report.report import RunReport
+from hubmerge.support.names import step_tag
+from merge_recipes import Lock
+from merge_recipes.canonical import canonical_document, canonical_json
+from merge_recipes.licenses import OTHER
+
+MERGED = "merged-model"
+"""Name of the merged model within the document."""
+
+_SPDX = {
+    name.lower(): name
+    for name in (
+        *("AFL-3.0", "AGPL-3.0", "Apache-2.0", "Artistic-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSD-3-Clause-Clear"),
+        *("BSL-1.0", "CC-BY-2.0", "CC-BY-2.5", "CC-BY-3.0", "CC-BY-4.0", "CC-BY-NC-2.0", "CC-BY-NC-3.0"),
+        *("CC-BY-NC-4.0", "CC-BY-NC-ND-3.0", "CC-BY-NC-ND-4.0", "CC-BY-NC-SA-2.0", "CC-BY-NC-SA-3.0"),
+        *("CC-BY-NC-SA-4.0", "CC-BY-ND-4.0", "CC-BY-SA-3.0", "CC-BY-SA-4.0", "CC0-1.0", "CDLA-Permissive-1.0"),
+        *("CDLA-Permissive-2.0", "CDLA-Sharing-1.0", "ECL-2.0", "EPL-1.0", "EPL-2.0", "EUPL-1.1", "EUPL-1.2"),
+        *("GFDL-1.3", "GPL-2.0", "GPL-3.0", "ISC", "LGPL-2.1", "LGPL-3.0", "LPPL-1.3c", "MIT", "MPL-2.0", "MS-PL"),
+        *("NCSA", "ODbL-1.0", "OFL-1.1", "OSL-3.0", "PDDL-1.0", "PostgreSQL", "Unlicense", "WTFPL", "Zlib"),
+    )
+}
+"""Identifiers of SPDX by their names on the Hub. All other licenses are written by name."""
+
+
+@dataclass(frozen=True)
+class BomDetails:
+    """Facts for the bill of materials that are not in the report.
+
+    Attributes:
+        repo: Target repo, None if nothing is published.
+        merged: License of the merged model, as its card states it.
+        model_class: transformers class of the model, None if the config names none.
+    """
+
+    repo: str | None = None
+    merged: License = NO_LICENSE
+    model_class: str | None = None
+
+
+def bom_text(report: RunReport, lock: Lock, details: BomDetails) -> str:
+    """Return the text of the bill of materials of the last step of a report."""
+    return canonical_document(bom(report, lock, details), indent=1, ascii_only=False)
+
+
+def bom(report: RunReport, lock: Lock, details: BomDetails) -> dict[str, Any]:
+    """Return the bill of materials as plain JSON values."""
+    inputs = pinned_inputs(lock, report)
+    parts = [_component(one, _license_of(one, report)) for one in inputs]
+    content: dict[str, Any] = {
+        "bomFormat": "CycloneDX",
+        "specVersion": "1.6",
+        "version": 1,
+        "metadata": {
+            "tools": {"components": [*_tools(report)]},
+            "component": _merged(report, details, inputs),
+        },
+        "components": parts,
+        "dependencies": [
+            {"ref": MERGED, "dependsOn": [part["bom-ref"] for part in parts]},
+            *({"ref": part["bom-ref"]} for part in parts),
+        ],
+    }
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, canonical_json(content))
+    return {**content, "serialNumber": f"urn:uuid:{serial}"}
+
+
+def _tools(report: RunReport) -> Iterator[dict[str, Any]]:
+    for name, version in sorted(report.versions.items()):
+        yield {"type": "application" if name == "hubmerge" else "library", "name": name, "version": version}
+
+
+def _merged(report: RunReport, details: BomDetails, inputs: tuple[PinnedInput, ...]) -> dict[str, Any]:
+    """Return the merged model with its weight files, its model card and its license."""
+    last = report.steps[-1]
+    files = [
+        {"type": "file", "bom-ref": f"file:{name}", "name": name, "hashes": [{"alg": "SHA-256", "content": digest}]}
+        for name, digest in sorted(last.files.items())
+    ]
+    card: dict[str, Any] = {"modelParameters": _parameters(report, details, inputs)}
+    metrics = [*_metrics(report)]
+    if metrics:
+        card["quantitativeAnalysis"] = {"performanceMetrics": metrics}
+    content: dict[str, Any] = {
+        "type": "machine-learning-model",
+        "bom-ref": MERGED,
+        "name": details.repo or "merged model",
+        "version": step_tag(last.step),
+        "modelCard": card,
+        "properties": [{"name": "hubmerge:merge_method", "value": report.merge_method}],
+        "components": files,
+    }
+    return content | _licenses(details.merged)
+
+
+def _parameters(report: RunReport, details: BomDetails, inputs: tuple[PinnedInput, ...]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    kinds = sorted({task.kind for task in report.tasks})
+    if kinds:
+        content["task"] = ", ".join(kinds)
+    if details.model_class is not None:
+        content["modelArchitecture"] = details.model_class
+    datasets = [{"ref": _name_in_document(one)} for one in inputs if one.role == "data set"]
+    if datasets:
+        content["datasets"] = datasets
+    return content
+
+
+def _metrics(report: RunReport) -> Iterator[dict[str, str]]:
+    for task, scores in sorted(report.steps[-1].scores.items()):
+        for metric, value in sorted(scores.items()):
+            if isinstance(value, (int, float)):
+                yield {"type": metric, "value": repr(value), "slice": task}
+
+
+def _component(one: PinnedInput, stated: License) -> dict[str, Any]:
+    data = one.role == "data set"
+    content: dict[str, Any] = {
+        "type": "data" if data else "machine-learning-model",
+        "bom-ref": _name_in_document(one),
+        "name": one.repo or one.reference,
+        "version": one.commit,
+        "properties": [{"name": "hubmerge:role", "value": one.role}],
+    }
+    if one.step is not None:
+        content["properties"].append({"name": "hubmerge:step", "value": str(one.step)})
+    if one.folder:
+        content["properties"].append({"name": "hubmerge:folder", "value": one.folder})
+    if data:
+        content["data"] = [{"type": "dataset", "name": one.reference}]
+    elif one.repo is not None:
+        content["purl"] = f"pkg:huggingface/{one.repo}@{one.commit}" + (f"#{one.folder}" if one.folder else "")
+    return content | _licenses(stated)
+
+
+def _name_in_document(one: PinnedInput) -> str:
+    """Return the name of an input within the document: two steps can merge one checkpoint."""
+    step = "" if one.step is None else f" {one.step}"
+    return f"{one.role}{step}: {one.address or one.commit}"
+
+
+def _license_of(one: PinnedInput, report: RunReport) -> License:
+    """Return the license of an input in the report, which has none of data sets."""
+    found = report.base_model.licenses if one.step is None else report.steps[one.step - 1].licenses
+    place = {"base model": 0, "checkpoint": 0, "adapter": 1}.get(one.role, len(found))
+    return found[place] if place < len(found) else NO_LICENSE
+
+
+def _licenses(stated: License) -> dict[str, Any]:
+    """Return the licenses of a component, nothing if none is stated."""
+    choices: list[dict[str, Any]] = []
+    for identifier in stated.identifiers:
+        known = _SPDX.get(identifier)
+        own_name = stated.name if identifier == OTHER else None
+        choice = {"name": own_name or identifier} if known is None else {"id": known}
+        if stated.link is not None and stated.link.startswith("https://"):
+            choice["url"] = stated.link
+        choices.append({"license": choice})
+    return {"licenses": choices} if choices else {}

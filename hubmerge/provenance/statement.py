@@ -1,0 +1,72 @@
+"""Provenance statement of a step: an in-toto Statement (v1) with a SLSA provenance (v1).
+
+Its subjects are the files of the step. The recipe is its external parameters, the lock its resolved dependencies. It
+has no time and no random number, so that everybody can write it again from recipe, lock and report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from hubmerge.provenance.pinned_inputs import PinnedInput, pinned_inputs
+from hubmerge.report.report import RunReport
+from hubmerge.support.names import CARD_FILE, STATEMENT_FILE
+from merge_recipes import Lock
+from merge_recipes.canonical import canonical_document
+
+STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
+PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
+
+BUILD_TYPE = "urn:hubmerge:merge-step:v1"
+"""The kind of build, which docs/security.md describes; a new form of the statement gets a new number."""
+
+BUILDER = "urn:hubmerge:run"
+
+WITHOUT = frozenset({CARD_FILE, STATEMENT_FILE})
+"""Files of a step that are no subjects: people may write in the card, and a statement cannot have its own digest."""
+
+
+def statement_text(report: RunReport, lock: Lock, recipe: Mapping[str, Any]) -> str:
+    """Return the text of the statement about the last step of a report.
+
+    Args:
+        report: The report, with the list of the files of the step.
+        lock: The lock of the stream.
+        recipe: The keys and values of the recipe, as written.
+    """
+    return canonical_document(statement(report, lock, recipe), indent=2, ascii_only=False)
+
+
+def statement(report: RunReport, lock: Lock, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the statement as plain JSON values; the arguments are those of `statement_text`."""
+    last = report.steps[-1]
+    return {
+        "_type": STATEMENT_TYPE,
+        "subject": [
+            {"name": name, "digest": {"sha256": file.sha256}}
+            for name, file in sorted(report.all_files.items())
+            if name not in WITHOUT
+        ],
+        "predicateType": PREDICATE_TYPE,
+        "predicate": {
+            "buildDefinition": {
+                "buildType": BUILD_TYPE,
+                "externalParameters": {"recipe": dict(recipe), "step": last.step},
+                "internalParameters": {"recipe": report.recipe_digest, "chain": last.chain_digest},
+                "resolvedDependencies": [_dependency(one) for one in pinned_inputs(lock, report)],
+            },
+            "runDetails": {"builder": {"id": BUILDER, "version": dict(report.versions)}},
+        },
+    }
+
+
+def _dependency(one: PinnedInput) -> dict[str, Any]:
+    """Return an input as a resource descriptor of in-toto."""
+    annotations = {"role": one.role, "reference": one.reference}
+    content: dict[str, Any] = {"name": one.name, "digest": one.digest, "annotations": annotations}
+    if one.step is not None:
+        annotations["step"] = str(one.step)
+    if one.address is not None:
+        content["uri"] = one.address
+    return content
