@@ -14,6 +14,8 @@ from hubmerge.errors import CheckpointError
 from hubmerge.methods.joint import JointMethod, JointParameters
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
+_EMBEDDING = re.compile(r"emb(?:ed|\.|$)|(?:^|\.)(?:wte|wpe|conv1|pre_layrnorm|pre_layernorm|ln_pre|shared)(?:\.|$)")
+"""Part of the name of a tensor that comes before the layers."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class JointMerge:
             tensor.action == "merge-matrix",
             layer_number(tensor.name),
             self._layers,
+            _EMBEDDING.search(tensor.name) is not None,
             seed=self.seed,
         )
 

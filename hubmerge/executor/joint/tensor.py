@@ -30,6 +30,8 @@ class JointTensor:
         self._models = [model.checkpoint for model in joint.models]
         self._whole: dict[int, torch.Tensor] = {}
         self._checked: set[int] = set()
+        self._parameters = joint.parameters(tensor)
+        self._method = joint.method.variant_for(self._parameters.whole)
 
     @property
     def count(self) -> int:
@@ -63,8 +65,7 @@ class JointTensor:
         Raises:
             CheckpointError: a value of a model is not finite.
         """
-        method = self._joint.method
-        parameters = self._joint.parameters(self._tensor)
+        method, parameters = self._method, self._parameters
         if method.blocks == "tensor":
             base = self._read(self._joint.base) if self._joint.has_origin else None
             yield method.merge(base, _Tensors(self), parameters).reshape(-1)
@@ -91,7 +92,7 @@ class JointTensor:
     @property
     def _block_shape(self) -> tuple[int, ...]:
         """The shape of a block; its first dimension is as large as the block."""
-        if self._joint.method.blocks != "rows":
+        if self._method.blocks != "rows":
             return (-1,)
         return (-1, self._tensor.shape[-1] if self._tensor.shape else 1)
 

@@ -34,6 +34,7 @@ class JointParameters(Generic[ParametersT_co]):
         is_matrix: True if the tensor is a weight matrix, or has the weight matrices of several experts.
         layer: number of the layer that the tensor belongs to, from 0; None outside the layers.
         layers: number of layers of the model.
+        before_layers: True for a tensor outside the layers that comes before them in the model, such as an embedding.
         start: number of elements of the tensor before this block.
         survey: result of `JointMethod.survey` for this tensor.
         seed: seed of random methods.
@@ -45,6 +46,7 @@ class JointParameters(Generic[ParametersT_co]):
     is_matrix: bool = False
     layer: int | None = None
     layers: int = 0
+    before_layers: bool = False
     start: int = 0
     survey: Any = None
     seed: int = 0
@@ -116,6 +118,10 @@ class JointMethod(ABC):
     most: int | None = None
     blocks: Blocks = "tensor"
     copies: int = 0
+
+    def variant_for(self, parameters: Any) -> JointMethod:
+        """Return the variant of the method that the parameters of a tensor select; by default itself."""
+        return self
 
     def survey(self, view: TensorView, parameters: JointParameters[Any]) -> Any:
         """Return facts about a whole tensor, such as norms or thresholds, that `merge` needs for its blocks."""

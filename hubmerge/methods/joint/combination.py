@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from hubmerge.methods.base import MethodParameters
-from hubmerge.methods.joint.base import JointMethod, JointParameters, TensorView
+from hubmerge.methods.joint.base import Blocks, JointMethod, JointParameters, TensorView
 from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
 
@@ -57,7 +57,7 @@ def combined(base: torch.Tensor | None, tensors: Sequence[torch.Tensor], coeffic
 class Combination(JointMethod):
     """Base of methods that are linear combinations: subclasses return the coefficients."""
 
-    blocks = "elements"
+    blocks: Blocks = "elements"
 
     def survey(self, view: TensorView, parameters: JointParameters[Any]) -> Sequence[float]:
         """Return the coefficients of the models."""

@@ -87,10 +87,7 @@ def cuts(numbers: Numbers, kept: Sequence[int], total: int) -> list[Cut]:
         total: how many numbers there are.
     """
     searches = [_Search(total - max(count, 1)) if count < total else None for count in kept]
-    active = [search for search in searches if search is not None]
-    bits = 0
-    while active and (not bits or active[0].known < bits):
-        bits = _next_digit(numbers, active)
+    bits = _find([search for search in searches if search is not None], numbers)
     found = []
     for search, count in zip(searches, kept, strict=True):
         if search is None:
@@ -100,6 +97,21 @@ def cuts(numbers: Numbers, kept: Sequence[int], total: int) -> list[Cut]:
         place = total if wanted == search.equal else _end_of_equals(numbers, value, wanted)
         found.append(Cut(value, place))
     return found
+
+
+def order_statistics(numbers: Numbers, places: Sequence[int]) -> list[float]:
+    """Return the numbers at these places of the ascending order, from 0."""
+    searches = [_Search(place) for place in places]
+    bits = _find(searches, numbers)
+    return [_value(search.prefix, bits) for search in searches]
+
+
+def _find(searches: Sequence[_Search], numbers: Numbers) -> int:
+    """Find all digits of the searches; return the number of bits of the numbers."""
+    bits = 0
+    while searches and (not bits or searches[0].known < bits):
+        bits = _next_digit(numbers, searches)
+    return bits
 
 
 def _next_digit(numbers: Numbers, searches: Sequence[_Search]) -> int:

@@ -18,8 +18,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from hubmerge.methods.base import MethodParameters
-from hubmerge.methods.joint.base import JointMethod, JointParameters, TensorView
-from hubmerge.methods.joint.selection import EVERYTHING, Cut, cuts
+from hubmerge.methods.joint.base import Blocks, JointMethod, JointParameters, TensorView
+from hubmerge.methods.joint.selection import EVERYTHING, Cut, Numbers, cuts
 from hubmerge.methods.weighted_mean import SMALLEST_DIVISOR
 from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
@@ -46,19 +46,23 @@ class SparseParameters(SumParameters):
     rescale: Annotated[bool, Whole] = Field(False, description="restore the L1 norm of each task vector")
 
 
-class RescaledParameters(SparseParameters):
-    """Parameters of a sum of sparse task vectors that are rescaled by default."""
-
-    rescale: Annotated[bool, Whole] = Field(True, description="restore the L1 norm of each task vector")
-
-
 @dataclass(frozen=True)
 class Kept:
-    """Elements of one task vector that are kept: those between two cuts of their magnitudes, times a factor."""
+    """Elements of one task vector that are kept, times a factor.
+
+    Attributes:
+        low: the cut of their magnitudes below which none is kept.
+        high: the cut above which none is kept, None if there is none.
+        factor: the factor.
+        everything: True if all are kept.
+        mask: the mask of the whole tensor, flat, for methods that find it once.
+    """
 
     low: Cut = EVERYTHING
     high: Cut | None = None
     factor: float = 1.0
+    everything: bool = False
+    mask: torch.Tensor | None = None
 
 
 class TaskVectorSum(JointMethod):
@@ -68,7 +72,7 @@ class TaskVectorSum(JointMethod):
         elects: elect a sign for each element, as TIES does.
     """
 
-    blocks = "elements"
+    blocks: Blocks = "elements"
     elects = False
 
     def survey(self, view: TensorView, parameters: JointParameters[Any]) -> list[Any]:
@@ -77,7 +81,7 @@ class TaskVectorSum(JointMethod):
 
     def _surveyed(self, view: TensorView, model: int, parameters: JointParameters[Any]) -> Kept:
         kept = self.survey_model(view, model, parameters)
-        if not getattr(parameters.whole, "rescale", False) or getattr(parameters.models[model], "density", 1.0) >= 1.0:
+        if kept.everything or not getattr(parameters.whole, "rescale", False):
             return kept
         before: list[float] = []
         after: list[float] = []
@@ -87,7 +91,7 @@ class TaskVectorSum(JointMethod):
             magnitudes = delta.abs()
             before.append(float(magnitudes.sum(dtype=torch.float64)))
             mask = self.mask(delta, model, kept, here)
-            after.append(before[-1] if mask is None else float((magnitudes * mask).sum(dtype=torch.float64)))
+            after.append(float((magnitudes * mask).sum(dtype=torch.float64)))
             start += delta.numel()
         lengths = math.fsum(before), math.fsum(after)
         factor = lengths[0] / lengths[1] if min(lengths) >= SMALLEST_NORM else 1.0
@@ -95,13 +99,11 @@ class TaskVectorSum(JointMethod):
 
     def survey_model(self, view: TensorView, model: int, parameters: JointParameters[Any]) -> Kept:
         """Return what the mask of one model depends on."""
-        return Kept()
+        return Kept(everything=True)
 
-    def mask(
-        self, delta: torch.Tensor, model: int, kept: Kept, parameters: JointParameters[Any]
-    ) -> torch.Tensor | None:
-        """Return the mask of the kept elements of a block; None if all are kept."""
-        return None
+    def mask(self, delta: torch.Tensor, model: int, kept: Kept, parameters: JointParameters[Any]) -> torch.Tensor:
+        """Return the mask of the kept elements of a block; not called if all are kept."""
+        raise NotImplementedError
 
     def terms(
         self, base: torch.Tensor, tensors: Sequence[torch.Tensor], parameters: JointParameters[Any]
@@ -109,9 +111,8 @@ class TaskVectorSum(JointMethod):
         """Yield the sparse task vectors of a block, each times its weight."""
         for model, (tensor, kept) in enumerate(zip(tensors, parameters.survey, strict=True)):
             delta = tensor - base
-            mask = self.mask(delta, model, kept, parameters)
-            if mask is not None:
-                delta.mul_(mask)
+            if not kept.everything:
+                delta.mul_(self.mask(delta, model, kept, parameters))
             yield delta.mul_(kept.factor * parameters.models[model].weight)
 
     def merge(
@@ -169,20 +170,21 @@ class LargestElements(TaskVectorSum):
         """Return the cut below the elements that are kept."""
         density = parameters.models[model].density
         if density >= 1.0:
-            return Kept()
+            return Kept(everything=True)
         count = max(1, int(density * view.elements)) if density > 0.0 else 0
-        (low,) = cuts(lambda: (delta.abs_() for delta in view.deltas(model)), [count], view.elements)
+        (low,) = cuts(magnitudes_of(view, model), [count], view.elements)
         return Kept(low)
 
     def mask(
         self, delta: torch.Tensor, model: int, kept: Kept, parameters: JointParameters[SparseParameters]
-    ) -> torch.Tensor | None:
-        """Return the mask of the magnitudes above the cut, and below the other one if there is one."""
-        if kept.low is EVERYTHING and kept.high is None:
-            return None
-        magnitudes = delta.abs()
-        mask = kept.low.above(magnitudes, parameters.start)
-        return mask if kept.high is None else mask & ~kept.high.above(magnitudes, parameters.start)
+    ) -> torch.Tensor:
+        """Return the mask of the magnitudes above the cut."""
+        return kept.low.above(delta.abs(), parameters.start)
+
+
+def magnitudes_of(view: TensorView, model: int) -> Numbers:
+    """Return a function that gives the magnitudes of a task vector block by block."""
+    return lambda: (delta.abs_() for delta in view.deltas(model))
 
 
 class TiesParameters(SparseParameters):

@@ -1,0 +1,52 @@
+"""Arcee Fusion: take from the other model what matters most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hubmerge.methods.joint.base import JointMethod, JointParameters, TensorView
+from hubmerge.methods.joint.selection import order_statistics
+from hubmerge.support.lazy import torch
+
+
+class ArceeFusion(JointMethod):
+    """Arcee Fusion. θ = θ^(1) where importance is at least q_2 + 1.5 (q_3 - q_1), and θ_0 elsewhere.
+
+    The importance of an element is |θ^(1) - θ_0| times the Kullback-Leibler divergence of its row,
+    Σ p log(p / q) with p = softmax(row of θ^(1)) and q = softmax(row of θ_0), each plus 1e-8. q_1, q_2, q_3 are the
+    quartiles of the importance over the whole tensor, element int((n - 1) / 4) in ascending order and so on.
+    """
+
+    name = "arcee_fusion"
+    summary = "the other model's most important changes, chosen by divergence and size"
+    source = "arcee.ai, as in mergekit's documentation of arcee_fusion"
+    blocks = "rows"
+    most = 1
+
+    SMALLEST = 1e-8
+
+    def survey(self, view: TensorView, parameters: JointParameters[Any]) -> float:
+        """Return the smallest importance that is taken."""
+
+        def numbers() -> Iterator[torch.Tensor]:
+            return (self.importance(base, tensors[0]) for base, tensors in view.blocks())
+
+        places = [int(share * (view.elements - 1)) for share in (0.25, 0.5, 0.75)]
+        first, median, third = order_statistics(numbers, places)
+        return median + 1.5 * (third - first)
+
+    def importance(self, base: torch.Tensor | None, other: torch.Tensor) -> torch.Tensor:
+        """Return the importance of each element of some rows; it is not negative."""
+        assert base is not None  # noqa: S101 - the method requires a base model
+        p = torch.softmax(other, -1).add_(self.SMALLEST)
+        q = torch.softmax(base, -1).add_(self.SMALLEST)
+        divergence = (p / q).log_().mul_(p).sum(-1, keepdim=True)
+        return (other - base).abs_().mul_(divergence).clamp_(min=0.0)
+
+    def merge(
+        self, base: torch.Tensor | None, tensors: Sequence[torch.Tensor], parameters: JointParameters[Any]
+    ) -> torch.Tensor:
+        """Return the rows with the important elements of the other model."""
+        assert base is not None  # noqa: S101 - the method requires a base model
+        return torch.where(self.importance(base, tensors[0]) >= parameters.survey, tensors[0], base)
