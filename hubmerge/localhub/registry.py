@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from hubmerge.localhub.durable import TemporaryFolder, locked
 from hubmerge.localhub.moves import Moves
 from hubmerge.localhub.objects import ObjectStore
+from hubmerge.localhub.operations import check_folders
 from hubmerge.localhub.records import FileEntry, now
 from hubmerge.localhub.refnames import HEADS
 from hubmerge.localhub.refusals import BadRequest, Conflict, RepositoryMissing
@@ -94,24 +95,27 @@ class Registry:
         private: bool = False,
         gated: str | bool = False,
         sdk: str | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> Repository:
-        """Create a repo with a first commit that adds `.gitattributes`.
+        """Create a repo with a first commit that adds `.gitattributes` and other files.
 
         Raises:
-            BadRequest: the id is invalid or reserved.
+            BadRequest: the id is invalid or reserved, or a path would be both a file and a folder.
             Conflict: the repo already exists.
         """
         repository = self._free(kind, repo_id)
         attributes = "".join(f"{pattern} filter=lfs diff=lfs merge=lfs -text\n" for pattern in LARGE_PATTERNS).encode()
-        entry = FileEntry(self._store.add_blob(attributes), len(attributes))
+        contents = {".gitattributes": attributes, **(files or {})}
+        tree = {path: FileEntry(self._store.add_blob(content), len(content)) for path, content in contents.items()}
+        check_folders(tree)
         draft = self._temporary.new_path()
         draft.mkdir()
         building = Repository(draft, draft, self._temporary)
         building.write_settings(Settings(kind, repo_id, now(), private=private, gated=gated, sdk=sdk))
         first = building.write_commit(
-            {".gitattributes": entry},
+            tree,
             parents=(),
-            changed=[".gitattributes"],
+            changed=list(tree),
             title="initial commit",
             message="",
             author=author,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import tempfile
 from collections.abc import Callable, Iterable
 from typing import Any, TypedDict
@@ -18,7 +16,7 @@ from hubmerge.localhub.records import FileEntry
 from hubmerge.localhub.refusals import BadRequest, TooLarge
 from hubmerge.localhub.web.bodies import body_chunks
 from hubmerge.localhub.web.calls import REPO, Call, repo_url, streaming_route
-from hubmerge.localhub.web.parsing import parse_json, parse_number
+from hubmerge.localhub.web.parsing import parse_json, parse_number, read_content
 from hubmerge.localhub.web.upload import find_for_commit, known_files
 
 COMMIT_LIMIT_BYTES = 1 << 30
@@ -184,16 +182,6 @@ def read_operation(
             )
         return Put(path, FileEntry.large(sha256, size))
     raise BadRequest(f"Unknown operation {key!r}.")
-
-
-def read_content(path: str, value: dict[str, Any]) -> bytes:
-    """Return the content of a regular file: text, or base64 if `encoding` says so."""
-    if value.get("encoding") != "base64":
-        return str(value["content"]).encode()
-    try:
-        return base64.b64decode(value["content"], validate=True)
-    except binascii.Error as error:
-        raise BadRequest(f"The content of {path} is not base64: {error}.") from error
 
 
 ROUTES = [streaming_route("POST", REPO + "/commit/{revision}", commit)]

@@ -97,7 +97,7 @@ def resolve(call: Call) -> Response:
     headers = file_headers(call, commit_id, path, entry.content_hash)
     if entry.sha256:
         headers |= {"X-Linked-ETag": f'"{entry.sha256}"', "X-Linked-Size": str(entry.size)}
-    return send_stored(call, entry, headers, content_type(path, entry))
+    return send(call, stored_path(call, entry), entry.size, headers, content_type(path, entry))
 
 
 def raw(call: Call) -> Response:
@@ -105,27 +105,38 @@ def raw(call: Call) -> Response:
     commit_id, path, entry = find_file(call)
     headers = file_headers(call, commit_id, path, entry.oid)
     if not entry.sha256:
-        return send_stored(call, entry, headers, content_type(path, entry))
-    return Response(lfs_pointer(entry.sha256, entry.size), headers=headers, media_type="text/plain; charset=utf-8")
+        return send(call, stored_path(call, entry), entry.size, headers, content_type(path, entry))
+    pointer = lfs_pointer(entry.sha256, entry.size)
+    return send(call, pointer, len(pointer), headers, "text/plain; charset=utf-8")
 
 
-def send_stored(call: Call, entry: FileEntry, headers: dict[str, str], media_type: str) -> Response:
-    """Send the requested range of a stored file, or only the headers."""
-    store = call.site.store
-    location = store.lfs_path(entry.sha256) if entry.sha256 else store.blob_path(entry.oid)
-    status, start, length = 200, 0, entry.size
+def stored_path(call: Call, entry: FileEntry) -> Path:
+    """Return the path of the stored file."""
+    return call.site.store.lfs_path(entry.sha256) if entry.sha256 else call.site.store.blob_path(entry.oid)
+
+
+def send(call: Call, source: Path | bytes, size: int, headers: dict[str, str], media_type: str) -> Response:
+    """Send the requested range of a file, or only the headers."""
+    status, start, length = 200, 0, size
+    wanted = call.request.headers.get("range")
+    if wanted and not size:
+        # An empty file has no range. A client that asks for its first byte reads its size here.
+        headers["Content-Range"] = "bytes */0"
+        wanted = None
     try:
-        span = byte_range(call.request.headers.get("range"), entry.size)
+        span = byte_range(wanted, size)
     except ValueError:
-        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{entry.size}"})
+        return Response(status_code=416, headers={**headers, "Content-Range": f"bytes */{size}"})
     if span is not None:
         status, start, length = 206, span[0], span[1] - span[0] + 1
-        headers["Content-Range"] = f"bytes {span[0]}-{span[1]}/{entry.size}"
+        headers["Content-Range"] = f"bytes {span[0]}-{span[1]}/{size}"
     headers["Content-Length"] = str(length)
     if call.request.method == "HEAD":
         return Response(status_code=status, headers=headers, media_type=media_type)
+    if isinstance(source, bytes):
+        return Response(source[start : start + length], status_code=status, headers=headers, media_type=media_type)
     return StreamingResponse(
-        file_chunks(location, start, length), status_code=status, headers=headers, media_type=media_type
+        file_chunks(source, start, length), status_code=status, headers=headers, media_type=media_type
     )
 
 

@@ -16,6 +16,10 @@ COSTLY_FIELDS = {"siblings", "cardData"}
 """Fields that a list has only with `full` or `expand`."""
 
 
+FIELDS_OF_FILES = {"safetensors", "config", "usedStorage"}
+"""Fields that are read from the files of a repo."""
+
+
 def requested_fields(call: Call) -> set[str]:
     """Return the optional fields that the query asks for."""
     query = call.request.query_params
@@ -44,13 +48,12 @@ def matches_filters(call: Call, described: dict[str, Any]) -> bool:
 def list_repos(call: Call, kind: str) -> Any:
     """List the repos that the caller may see."""
     found = []
+    whole = call.flag("config") or bool(FIELDS_OF_FILES & requested_fields(call))
     for repository, settings in call.site.registry.all(kind):
         if not may_see(call.user, settings):
             continue
         with contextlib.suppress(Refusal, FileNotFoundError):  # deleted in the meantime
-            described = describe_repo(
-                call.site.store, repository, settings, repository.resolve("main"), whole=call.flag("config")
-            )
+            described = describe_repo(call.site.store, repository, settings, repository.resolve("main"), whole=whole)
             if matches_filters(call, described):
                 found.append(described)
     sort = call.request.query_params.get("sort", "createdAt")

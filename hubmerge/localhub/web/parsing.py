@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
@@ -65,3 +66,13 @@ def optional_text(data: dict[str, Any], name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise BadRequest(f"Expected `{name}` to be text.")
     return value
+
+
+def read_content(path: str, value: dict[str, Any]) -> bytes:
+    """Return the content of a regular file: text, or base64 if `encoding` says so."""
+    if value.get("encoding") != "base64":
+        return str(value["content"]).encode()
+    try:
+        return base64.b64decode(value["content"], validate=True)
+    except (TypeError, ValueError) as error:
+        raise BadRequest(f"The content of {path} is not base64: {error}.") from error

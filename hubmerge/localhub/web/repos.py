@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -21,7 +22,8 @@ from hubmerge.localhub.web.describe import (
     describe_tree,
 )
 from hubmerge.localhub.web.paging import page
-from hubmerge.localhub.web.parsing import optional_text
+from hubmerge.localhub.web.parsing import object_list, optional_text, read_content
+from hubmerge.support.names import CARD_FILE
 
 TREE_PAGE = 1000
 COMMITS_PAGE = 50
@@ -45,6 +47,18 @@ def read_repo_id(call: Call, data: dict[str, Any]) -> tuple[str, str]:
     return kind, name if "/" in name else f"{namespace}/{name}"
 
 
+def first_files(data: dict[str, Any]) -> dict[str, bytes]:
+    """Return the first files of a new repo: those in the body, and a card with the license that the body names."""
+    files = {}
+    for file in object_list({**data, "files": data.get("files") or []}, "files"):
+        path = check_path(file.get("path"))
+        files[path] = read_content(path, {"content": "", **file})
+    license_name = optional_text(data, "license")
+    if license_name:
+        files.setdefault(CARD_FILE, f"---\nlicense: {json.dumps(license_name)}\n---\n".encode())
+    return files
+
+
 def create(call: Call) -> Any:
     """Create a repo."""
     call.login()
@@ -54,7 +68,12 @@ def create(call: Call) -> Any:
     user = require_write(call, repo_id.partition("/")[0])
     try:
         call.site.registry.create(
-            kind, repo_id, author=user.name, private=read_privacy(data, default=False), sdk=optional_text(data, "sdk")
+            kind,
+            repo_id,
+            author=user.name,
+            private=read_privacy(data, default=False),
+            sdk=optional_text(data, "sdk"),
+            files=first_files(data),
         )
     except Conflict as conflict:
         conflict.extra["url"] = url
