@@ -15,6 +15,7 @@ from merge_recipes.joint_form import joint_form, joint_problems, no_joint_form
 from merge_recipes.license_rules import license_problems
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.mergekit import OTHER_METHODS
+from merge_recipes.near_names import KIND_SYNONYMS, METRIC_SYNONYMS, other_name, suggestion
 from merge_recipes.parameters import (
     is_per_entry,
     is_per_tensor,
@@ -105,7 +106,9 @@ def _task_kinds(document: Document, catalog: Catalog) -> Iterator[Problem]:
     for path, task in items_at(document, "evaluate", "tasks"):
         kind = task.get("kind")
         if isinstance(kind, str) and kind and kind not in catalog.task_kinds:
-            message = f"there is no kind of task {format_value(kind)}{did_you_mean(kind, catalog.task_kinds)}"
+            message = (
+                f"there is no kind of task {format_value(kind)}{suggestion(kind, catalog.task_kinds, KIND_SYNONYMS)}"
+            )
             yield document.problem((*path, "kind"), message)
 
 
@@ -236,7 +239,7 @@ def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
     found = [*_repeated_checkpoints(loaded), *_unreachable_filters(document)]
     for path, task in items_at(document, "evaluate", "tasks"):
         for index, metric in enumerate(task.get("metrics", [])):
-            match = nearest(metric, catalog.metrics)
+            match = other_name(metric, catalog.metrics, METRIC_SYNONYMS) or nearest(metric, catalog.metrics)
             if metric not in catalog.metrics and match is not None:
                 message = f"{format_value(metric)} is looked up in the evaluate library; did you mean {match}?"
                 found.append(document.problem((*path, "metrics", index), message))

@@ -20,14 +20,14 @@ from transformers import AutoModelForCausalLM
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.classes import check_finite, dataset_errors, task_place
+from hubmerge.evaluation.classes import check_finite, dataset_errors
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
+from hubmerge.evaluation.task_keys import check_no_classes, check_prompts, check_text_metrics, task_place
 from hubmerge.evaluation.text_model import TextScorer
-from hubmerge.evaluation.texts import Tokens, batches, check_prompts, padded, read_texts, tokenized
+from hubmerge.evaluation.texts import Tokens, batches, padded, read_texts, tokenized
 from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 
-METRICS = ("accuracy", "perplexity")
 MOST_VALUES = 1 << 27
 """Largest number of values in the output of a batch, texts x tokens x vocabulary: 512 MiB of float32."""
 
@@ -118,7 +118,9 @@ class CausalLM:
             EvaluationError: the task does not fit its dataset, or has other metrics than these two.
         """
         where = task_place(task)
-        _check_keys(task, where)
+        check_prompts(task)
+        check_text_metrics(task)
+        check_no_classes(task)
         with dataset_errors(task, dataset_commit):
             texts = read_texts(rows, task.dataset, where)[: task.dataset.max_examples]
             pieces = tuple(_pieces(tokenized(scorer.tokenizer, texts, None), scorer.max_tokens))
@@ -143,15 +145,3 @@ def _pieces(texts: Sequence[Tokens], limit: int) -> Iterator[Tokens]:
             piece = text[begin : begin + limit]
             if len(piece) > 1:
                 yield piece
-
-
-def _check_keys(task: Task, where: str) -> None:
-    """Refuse keys that this kind of task does not use, and unknown metrics."""
-    check_prompts(task)
-    unknown = next((name for name in task.metrics if name not in METRICS), None)
-    if unknown is not None:
-        raise EvaluationError(
-            f"{where}: {task.kind} has no metric {unknown!r}", hint=f"set `metrics` to {' or '.join(METRICS)}"
-        )
-    if task.class_names is not None:
-        raise EvaluationError(f"{where}: {task.kind} has no classes", hint="remove the key `class_names`")

@@ -14,14 +14,10 @@ import torch
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.labels import read_labels
 from hubmerge.evaluation.metrics import compute_metric
+from hubmerge.evaluation.task_keys import task_place
 from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 from merge_recipes.references import is_local_path
-
-
-def task_place(task: Task) -> str:
-    """Return the name of a task and its dataset for messages."""
-    return f"task {task.name}, {task.dataset.path}, split {task.dataset.split}"
 
 
 @contextmanager

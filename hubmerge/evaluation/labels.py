@@ -9,7 +9,10 @@ import datasets
 import numpy as np
 
 from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.columns import check_labels, holds_words
 from hubmerge.support.text import counted
+
+OUTSIDE_HINT = "choose a split with labels, or add the missing names to `class_names`"
 
 
 def read_labels(
@@ -33,23 +36,53 @@ def read_labels(
     Raises:
         EvaluationError: the column is missing, a label has no class, or the number of names is wrong.
     """
-    check_column(rows, column, "label", where)
-    feature = rows.features[column]
-    kind = getattr(feature, "dtype", "")
+    names = declared_names(rows.features, column, class_names, where)
     values = _values(rows, column, where)
-    if isinstance(feature, datasets.ClassLabel):
-        names = _renamed(feature, class_names, where)
-    elif kind in {"string", "large_string"}:
-        return _from_words(values, class_names, column, where)
-    elif kind == "bool" or kind.startswith(("int", "uint")):
-        names = _given_names(class_names, column, where, boolean=kind == "bool")
-    else:
-        raise EvaluationError(
-            f"{where}: column {column!r} holds {feature}, not classes",
-            hint="set `dataset: {label: COLUMN}` of the task to a column of class labels, whole numbers, booleans or "
-            "words",
-        )
+    if holds_words(rows.features[column]):
+        return _from_words(values, names, column, where)
+    assert names is not None  # noqa: S101 - only words have no declared names
     return names, _checked(values, names, column, where)
+
+
+def declared_names(
+    features: datasets.Features, column: str, class_names: Sequence[str] | None, where: str
+) -> tuple[str, ...] | None:
+    """Return the class names that the dataset or the recipe gives, None if they are the words in the column.
+
+    Raises:
+        EvaluationError: the column is missing or holds no classes, or the number of names is wrong.
+    """
+    check_labels(features, column, where)
+    feature = features[column]
+    if isinstance(feature, datasets.ClassLabel):
+        return _renamed(feature, class_names, where)
+    if holds_words(feature):
+        return None if class_names is None else tuple(class_names)
+    return _given_names(class_names, column, where, boolean=feature.dtype == "bool")
+
+
+def check_label_values(values: Sequence[Any], names: Sequence[str] | None, column: str, where: str) -> None:
+    """Check that every label of a column has a class.
+
+    Args:
+        values: the labels, each of them at least once.
+        names: the names of the classes, None if they are the words in the column.
+        column: the name of the column.
+        where: the task and its dataset, for messages.
+
+    Raises:
+        EvaluationError: a label has no class.
+    """
+    if names is None:
+        return
+    if values and isinstance(values[0], str):
+        _from_words(values, names, column, where)
+        return
+    wrong = next((value for value in values if not 0 <= value < len(names)), None)
+    if wrong is not None:
+        raise EvaluationError(
+            f"{where}: label {wrong} in column {column!r}, outside 0..{len(names) - 1}", hint=OUTSIDE_HINT
+        )
 
 
 def _values(rows: datasets.Dataset, column: str, where: str) -> list[Any]:
@@ -74,25 +107,6 @@ def _given_names(class_names: Sequence[str] | None, column: str, where: str, *, 
             hint="set `class_names` of the task to two names: for false, then for true",
         )
     return tuple(class_names)
-
-
-def check_column(rows: datasets.Dataset, column: str, role: str, where: str) -> None:
-    """Check that a dataset has a column.
-
-    Args:
-        rows: the dataset.
-        column: the name of the column.
-        role: the key of the column in the recipe: "label", "image" or "text".
-        where: the task and its dataset, for messages.
-
-    Raises:
-        EvaluationError: the column is missing.
-    """
-    if column not in rows.column_names:
-        raise EvaluationError(
-            f"{where}: no {role} column {column!r} in the dataset; its columns: {', '.join(rows.column_names)}",
-            hint=f"set `dataset: {{{role}: COLUMN}}` of the task to one of them",
-        )
 
 
 def _renamed(feature: datasets.ClassLabel, class_names: Sequence[str] | None, where: str) -> tuple[str, ...]:
@@ -135,7 +149,7 @@ def _checked(values: Sequence[Any], names: Sequence[str], column: str, where: st
         row = int(wrong[0])
         raise EvaluationError(
             f"{where}: row {row} has label {numbers[row]} in column {column!r}, outside 0..{len(names) - 1}",
-            hint="choose a split with labels, or add the missing names to `class_names`",
+            hint=OUTSIDE_HINT,
         )
     return numbers
 

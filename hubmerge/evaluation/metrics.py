@@ -212,3 +212,14 @@ def compute_metric(
     if len(numbers) == 1:
         return {name: next(iter(numbers.values()))}
     return {key if key == name else f"{name}.{key}": value for key, value in numbers.items()}
+
+
+def check_class_metric(metric: evaluate.Metric, name: str, classes: int) -> None:
+    """Check that a metric can be computed for so many classes, with a right and a wrong prediction for each class.
+
+    Raises:
+        EvaluationError: the metric cannot be computed.
+    """
+    right = np.eye(max(classes, 2), dtype=np.float32)
+    references = np.tile(np.arange(len(right)), 2)
+    compute_metric(metric, name, np.concatenate([right, np.roll(right, 1, axis=1)]), references)

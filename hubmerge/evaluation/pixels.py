@@ -24,7 +24,7 @@ from transformers import AutoImageProcessor
 
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.cache import cached_file, is_cached
-from hubmerge.evaluation.labels import check_column
+from hubmerge.evaluation.columns import check_images
 from hubmerge.support import interrupts
 
 CHUNK_IMAGES = 128
@@ -98,12 +98,7 @@ def cached_pixels(
         EvaluationError: the column is missing or has no images, an image cannot be decoded, or sizes differ.
         MachineError: the cache folder cannot be written.
     """
-    check_column(rows, column, "image", where)
-    if not isinstance(rows.features[column], datasets.Image):
-        raise EvaluationError(
-            f"{where}: column {column!r} holds {rows.features[column]}, not images",
-            hint="set `dataset: {image: COLUMN}` of the task to a column of images",
-        )
+    check_images(rows.features, column, where)
     digest = sha256(f"{identity}\n{column}\n{len(rows)}\n{preprocessor.digest_text}".encode()).hexdigest()
     file = cache_folder / "pixels" / f"{digest[:32]}.npy"
     if not is_cached(file):

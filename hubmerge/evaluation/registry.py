@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubmerge.errors import EvaluationError
 from hubmerge.support.plugins import Plugin, find_plugin, installed_plugins
+from merge_recipes.near_names import KIND_SYNONYMS, suggestion
 
 if TYPE_CHECKING:
     from hubmerge.evaluation.kinds import TaskKind
@@ -56,7 +57,8 @@ def task_kind_named(name: str) -> TaskKind:
         return kind
     plugin = task_kind_plugin(name)
     if plugin is None:
-        raise EvaluationError(f"unknown task kind {name!r}", hint=f"one of {', '.join(task_kind_names())}")
+        near = suggestion(name, task_kind_names(), KIND_SYNONYMS)
+        raise EvaluationError(f"unknown task kind {name!r}{near}", hint=f"one of {', '.join(task_kind_names())}")
     return _loaded(plugin)
 
 

@@ -6,7 +6,6 @@ then only these are compared.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,14 +17,13 @@ from transformers import AutoModelForSequenceClassification
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.checkpoints.planning.class_names import class_names as classes_of
-from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.classes import check_finite, dataset_errors, read_classes, score_classes, task_place
-from hubmerge.evaluation.labels import letters
+from hubmerge.evaluation.classes import check_finite, dataset_errors, read_classes, score_classes
+from hubmerge.evaluation.head_rows import find_head_rows
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
+from hubmerge.evaluation.task_keys import check_prompts, task_place
 from hubmerge.evaluation.text_model import TextScorer
-from hubmerge.evaluation.texts import Tokens, batches, check_prompts, padded, read_texts, tokenized
+from hubmerge.evaluation.texts import Tokens, batches, padded, read_texts, tokenized
 from hubmerge.report.report import MetricValue
-from hubmerge.support.text import listed
 from merge_recipes import Task
 
 
@@ -123,37 +121,3 @@ class TextClassification:
             metrics=metrics,
             batch_size=batch_size,
         )
-
-
-def find_head_rows(head: Sequence[str] | None, count: int, names: Sequence[str], where: str) -> tuple[int, ...]:
-    """Return the row of the head for every class of a task.
-
-    Args:
-        head: the names of the head's classes, None if the config has none. Then the task must have as many classes as
-            the head, in the same order. Case, blanks and punctuation are ignored.
-        count: the number of the head's classes.
-        names: the names of the task's classes.
-        where: the task and its dataset, for messages.
-
-    Raises:
-        EvaluationError: the head lacks a class.
-    """
-    if head is None:
-        if count != len(names):
-            raise EvaluationError(
-                f"{where}: the task has {len(names)} classes, the base model's head has {count} classes without names",
-                hint="name the classes of the head in `id2label` of the base model's config.json",
-            )
-        return tuple(range(count))
-    rows: dict[str, list[int]] = {}
-    for row, name in enumerate(head):
-        rows.setdefault(letters(name), []).append(row)
-    for name in names:
-        if len(rows.get(letters(name), ())) != 1:
-            number = len(rows.get(letters(name), ()))
-            found = "no class" if number == 0 else f"{number} classes named"
-            raise EvaluationError(
-                f"{where}: the base model's head has {found} {name!r}; its classes: {listed(head, 8)}",
-                hint="set `class_names` to the names of the head, in the order of the dataset's labels",
-            )
-    return tuple(rows[letters(name)][0] for name in names)

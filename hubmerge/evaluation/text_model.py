@@ -15,9 +15,9 @@ from hubmerge.checkpoints.matching.names import parameter_shapes
 from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 from hubmerge.checkpoints.planning.heads import HEADS
 from hubmerge.errors import CheckpointError, EvaluationError
+from hubmerge.evaluation.base_files import VOCABULARIES
 from hubmerge.evaluation.stoppable import stoppable
 
-_VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tokenizer.*")
 MOST_TOKENS = 1024
 """Length of a text in tokens if neither tokenizer nor model has a limit."""
 
@@ -160,10 +160,10 @@ def _load_base(folder: Path, auto_class: Any, label: str, task: str) -> Any:
 
 def _load_tokenizer(folder: Path, label: str) -> Any:
     # Without any of these files, transformers returns a tokenizer with an empty vocabulary.
-    if not any(path.is_file() for pattern in _VOCABULARIES for path in folder.glob(pattern)):
+    if not any(path.is_file() for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise EvaluationError(
             f"{label}: the base model's repo has no tokenizer",
-            hint=f"choose a base model with one of the files {', '.join(_VOCABULARIES)}",
+            hint=f"choose a base model with one of the files {', '.join(VOCABULARIES)}",
             file=str(folder),
         )
     try:

@@ -9,11 +9,9 @@ import datasets
 import torch
 
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.classes import task_place
-from hubmerge.evaluation.labels import check_column
-from merge_recipes import DatasetReference, Task
+from hubmerge.evaluation.columns import check_texts, text_column
+from merge_recipes import DatasetReference
 
-DEFAULT_COLUMN = "text"
 Tokens = list[int]
 
 
@@ -23,14 +21,8 @@ def read_texts(rows: datasets.Dataset, source: DatasetReference, where: str) -> 
     Raises:
         EvaluationError: the column is missing or does not contain texts, or there are no rows.
     """
-    column = source.text or DEFAULT_COLUMN
-    check_column(rows, column, "text", where)
-    kind = getattr(rows.features[column], "dtype", "")
-    if kind not in {"string", "large_string"}:
-        raise EvaluationError(
-            f"{where}: column {column!r} holds {rows.features[column]}, not texts",
-            hint="set `dataset: {text: COLUMN}` of the task to a column of texts",
-        )
+    column = text_column(source)
+    check_texts(rows.features, column, where)
     texts = rows.with_format(None)[column][:]
     missing = next((row for row, text in enumerate(texts) if text is None), None)
     if missing is not None:
@@ -38,16 +30,6 @@ def read_texts(rows: datasets.Dataset, source: DatasetReference, where: str) -> 
     if not texts:
         raise EvaluationError(f"{where}: no examples", hint="set `split` of the dataset to a split with examples")
     return list(texts)
-
-
-def check_prompts(task: Task) -> None:
-    """Refuse prompts, which a task of texts does not use.
-
-    Raises:
-        EvaluationError: the task has prompts.
-    """
-    if task.prompts != Task.model_fields["prompts"].default:
-        raise EvaluationError(f"{task_place(task)}: {task.kind} has no prompts", hint="remove the key `prompts`")
 
 
 def tokenized(tokenizer: Any, texts: Sequence[str], limit: int | None) -> list[Tokens]:

@@ -18,11 +18,12 @@ import numpy as np
 import torch
 
 from hubmerge.evaluation.cache import cached_file, is_cached
-from hubmerge.evaluation.classes import check_rows, dataset_errors, read_classes, score_classes, task_place
+from hubmerge.evaluation.classes import check_rows, dataset_errors, read_classes, score_classes
 from hubmerge.evaluation.clip import ClipScorer
 from hubmerge.evaluation.kinds import Weights
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.pixels import Preprocessor, cached_pixels
+from hubmerge.evaluation.task_keys import task_place
 from hubmerge.report.report import MetricValue
 from merge_recipes import DatasetReference, Task
 

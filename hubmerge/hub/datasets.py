@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import evaluate
@@ -15,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from hubmerge.errors import DatasetError, EvaluationError, HubError, MachineError
 from hubmerge.evaluation.external_metrics import check_external_metrics
+from hubmerge.evaluation.metrics import CLASS_METRIC_NAMES
 from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import causes
 from hubmerge.hub.fetch import remove_unfinished_downloads
@@ -23,7 +25,13 @@ from hubmerge.hub.retry import call
 from hubmerge.support.redaction import without_token
 from hubmerge.support.text import short_commit
 from merge_recipes import DatasetReference
+from merge_recipes.errors import did_you_mean, nearest
+from merge_recipes.near_names import METRIC_SYNONYMS, other_name
 from merge_recipes.references import is_commit
+
+Result = TypeVar("Result")
+
+_QUOTED = re.compile(r"'([^']*)'|\"([^\"]*)\"")
 
 
 def load_rows(
@@ -45,19 +53,45 @@ def load_rows(
         DatasetError: the dataset, the subset or the split is missing, not accessible or not readable.
         MachineError: a download cannot be written to disk.
     """
+
+    def load(path: str, options: dict[str, Any]) -> datasets.Dataset:
+        if cache is not None:
+            options = {**options, "cache_dir": str(cache)}
+        rows: datasets.Dataset = datasets.load_dataset(path, dataset.name, split=dataset.split, **options)
+        return rows
+
+    return read_dataset(dataset, commit, load, sleep=sleep)
+
+
+def read_dataset(
+    dataset: DatasetReference,
+    commit: str | None,
+    read: Callable[[str, dict[str, Any]], Result],
+    *,
+    sleep: Callable[[float], None] | None = None,
+) -> Result:
+    """Read from a dataset with a function of the datasets library, with retries and errors for users.
+
+    Args:
+        dataset: the dataset of a task.
+        commit: the commit to read, as for `load_rows`.
+        read: the function; it gets the path of the dataset and options of the library.
+        sleep: the function that waits between retries, by default `interrupts.wait`.
+
+    Raises:
+        DatasetError: the dataset, the subset or the split is missing, not accessible or not readable.
+        MachineError: a download cannot be written to disk.
+    """
     path, local = dataset.path, dataset.is_local
     subject = f"dataset {path}" if local or commit is None else f"dataset {path}@{short_commit(commit)}"
-    place = {} if local else {"repo": path, "commit": commit}
+    place: dict[str, Any] = {} if local else {"repo": path, "commit": commit}
     if local:
         path = str(Path(path).expanduser())
     _check_folder(path, subject, local=local)
     options = _local_options(commit) if local else _hub_options(path, commit)
-    if cache is not None:
-        options = {**options, "cache_dir": str(cache)}
     try:
-        rows = partial(datasets.load_dataset, path, dataset.name, split=dataset.split, **options)
-        return call(subject, rows, sleep=sleep, repo=place.get("repo"), commit=place.get("commit"))
-    except MachineError:
+        return call(subject, partial(read, path, options), sleep=sleep, repo=place.get("repo"), commit=commit)
+    except (MachineError, DatasetError):
         raise
     except HubError as error:
         raise DatasetError(error.message, hint=error.hint, **place) from error
@@ -97,34 +131,44 @@ def _local_options(digest: str | None) -> dict[str, Any]:
     return {"cache_dir": str(Path(datasets.config.HF_DATASETS_CACHE) / "local" / digest.removeprefix("sha256:")[:32])}
 
 
-def _dataset_error(
-    error: Exception, subject: str, dataset: DatasetReference, place: dict[str, str | None]
-) -> DatasetError:
+def _dataset_error(error: Exception, subject: str, dataset: DatasetReference, place: dict[str, Any]) -> DatasetError:
     """Turn an exception of the datasets library into an error for users."""
     failure = next((link for link in causes(error) if isinstance(link, (HfHubHTTPError, OfflineModeIsEnabled))), None)
     if failure is not None:
         explained = explain(failure, subject, **place)
         return DatasetError(explained.message, hint=explained.hint, **place)
     text = without_token(str(error).strip() or type(error).__name__)
-    cause, hint = _config_problem(error, text, dataset) or _access_problem(error, text) or _other_problem(error, text)
-    return DatasetError(f"{subject}: {cause}", hint=hint, **place)
+    if (wrong := _config_problem(error, text, dataset)) is not None:
+        key, cause, hint = wrong
+    else:
+        key, (cause, hint) = "path", _access_problem(error, text) or _other_problem(error, text)
+    return DatasetError(f"{subject}: {cause}", hint=hint, key=key, **place)
 
 
-def _config_problem(error: Exception, text: str, dataset: DatasetReference) -> tuple[str, str] | None:
-    """Return the cause and the hint if the subset or the split is wrong."""
+def _config_problem(error: Exception, text: str, dataset: DatasetReference) -> tuple[str, str, str] | None:
+    """Return the key, the cause and the hint if the subset or the split is wrong."""
     if not isinstance(error, ValueError):
         return None
     if "BuilderConfig" in text:
-        known = text.split("Available:")[-1].strip() if "Available:" in text else text
-        return f"no subset {dataset.name!r}; expected one of: {known}", "set `dataset: {name: ...}`"
+        names = _quoted(text.split("Available:")[-1])
+        cause = f"no subset {dataset.name!r}{did_you_mean(dataset.name or '', names)}"
+        return "name", cause, f"set `dataset: {{name: ...}}` to one of {', '.join(names)}"
     if "Config name is missing" in text:
-        known = text.split("Please pick one among the available configs:")[-1].split("\n")[0].strip()
-        cause = f"the dataset has several subsets and the recipe names none; expected one of: {known}"
-        return cause, "set `dataset: {name: ...}`"
+        names = _quoted(text.split("Please pick one among the available configs:")[-1].split("\n")[0])
+        cause = f"the dataset has several subsets and the recipe names none; expected one of: {', '.join(names)}"
+        return "name", cause, f"set `dataset: {{name: {names[0] if names else '...'}}}`"
     if "nknown split" in text:
-        known = text.split("Should be one of")[-1].strip(" .")
-        return f"no split {dataset.split!r}; expected one of: {known}", "set `dataset: {split: ...}`"
+        names = _quoted(text.split("Should be one of")[-1])
+        cause = f"no split {dataset.split!r}{did_you_mean(dataset.split, names)}"
+        return "split", cause, f"set `dataset: {{split: ...}}` to one of {', '.join(names)}"
+    if "nstruction" in text or "slice" in text or "is out of range" in text:
+        return "split", f"split {dataset.split!r}: {text.splitlines()[0]}", "write a split such as test[:50%]"
     return None
+
+
+def _quoted(text: str) -> list[str]:
+    """Return the words in quotes, or the words between commas if there are none in quotes."""
+    return [one or other for one, other in _QUOTED.findall(text)] or [word.strip(" .[]") for word in text.split(",")]
 
 
 def _access_problem(error: Exception, text: str) -> tuple[str, str] | None:
@@ -186,5 +230,12 @@ def load_metric(name: str, cache_folder: Path) -> evaluate.Metric:
         lines = without_token(str(error)).strip().splitlines() or [type(error).__name__]
         raise EvaluationError(
             f"metric {name!r}: cannot be loaded: {lines[0]}",
-            hint="use accuracy, f1, top-5 or confusion, which need no network; others come from Spaces of evaluate",
+            hint=_metric_hint(name),
         ) from error
+
+
+def _metric_hint(name: str) -> str:
+    near = other_name(name, CLASS_METRIC_NAMES, METRIC_SYNONYMS) or nearest(name, CLASS_METRIC_NAMES)
+    if near is not None:
+        return f"did you mean {near}? Other names than those of hubmerge come from Spaces of evaluate"
+    return f"use {', '.join(CLASS_METRIC_NAMES)}, which need no network; others come from Spaces of evaluate"

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
+    GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     OIDCError,
+    RepositoryNotFoundError,
 )
 
 from hubmerge.errors import DISK_FULL, MachineError
@@ -89,6 +91,22 @@ def is_transient(failure: Exception) -> bool:
         status = status_of(failure)
         return status is None or status in TRANSIENT_STATUS
     return not isinstance(failure, (OfflineModeIsEnabled, OIDCError, HFValidationError, LocalEntryNotFoundError))
+
+
+def is_outage(error: Exception) -> bool:
+    """Return True if an error is that of a Hub that cannot be reached or does not work, whatever was requested."""
+    chain = list(causes(error))
+    answers = [link for link in chain if isinstance(link, HfHubHTTPError)]
+    if answers:
+        return any(is_transient(link) for link in answers)
+    return any(isinstance(link, (TRANSPORT_ERROR, ConnectionError, TimeoutError)) for link in chain)
+
+
+def is_missing_repo(error: Exception) -> bool:
+    """Return True if the Hub has no repo of the requested name, or none that the token can see."""
+    return any(
+        isinstance(link, RepositoryNotFoundError) and not isinstance(link, GatedRepoError) for link in causes(error)
+    )
 
 
 def is_anonymous(failure: Exception) -> bool:

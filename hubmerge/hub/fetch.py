@@ -19,7 +19,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
 
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG
 from hubmerge.checkpoints.origin import Origin
-from hubmerge.errors import HubError
+from hubmerge.errors import DatasetError, HubError
 from hubmerge.hub.checked_files import RemoteFile, download_checked
 from hubmerge.hub.client import api, endpoint
 from hubmerge.hub.explain import NO_COMMIT, NO_REVISION
@@ -61,7 +61,8 @@ def resolve_commit(kind: str, path: str, revision: str | None) -> str:
     if commit is None:
         explanation = NO_COMMIT if is_commit(revision) else NO_REVISION
         message = f"{kind} {path} at revision {revision or 'main'}: {explanation.cause}"
-        raise HubError(message, hint=explanation.hint, repo=path, commit=revision if is_commit(revision) else None)
+        place = {"hint": explanation.hint, "repo": path, "commit": revision if is_commit(revision) else None}
+        raise DatasetError(message, key="revision", **place) if kind == "dataset" else HubError(message, **place)
     return commit
 
 

@@ -5,7 +5,6 @@ A commit names its parent, so two runs cannot overwrite each other. A repeated r
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +15,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, Revi
 
 from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub.checked_files import list_entries
-from hubmerge.hub.client import api, endpoint, has_token
+from hubmerge.hub.client import api, endpoint
 from hubmerge.hub.failures import TransientError, is_anonymous, status_of
 from hubmerge.hub.fetch import download, list_files, read_checked, remove_unfinished_downloads
 from hubmerge.hub.published import entry_digests
@@ -166,30 +165,6 @@ def create_target(repo: str, *, private: bool) -> str | None:
         publishes=True,
     )
     return call(subject, lambda: api().model_info(repo).sha, repo=repo)
-
-
-def check_token(repo: str) -> None:
-    """Check before a run that the access token can publish to a repo, as far as that is known.
-
-    Raises:
-        HubError: there is no token, the Hub rejects it, or it is read-only.
-    """
-    if not has_token():
-        raise HubError(
-            f"publishing to {repo} on {endpoint()} needs a token with write access",
-            hint="run `hf auth login`, or set HF_TOKEN",
-            repo=repo,
-        )
-    if os.environ.get("HF_OIDC_RESOURCE"):
-        return  # a token of trusted publishing belongs to one repo and to no account
-    account = call(f"permission to publish to {repo}", lambda: api().whoami(), repo=repo)
-    role = account.get("auth", {}).get("accessToken", {}).get("role")
-    if role == "read":
-        raise HubError(
-            f"publishing to {repo}: this token is read-only",
-            hint="set HF_TOKEN to a token with write access",
-            repo=repo,
-        )
 
 
 def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str | None, present: frozenset[str]) -> str:

@@ -3,7 +3,11 @@
     {"signing_key": "...", "users": [{"name": "local", "token": "hf_...", "role": "write", "admin": true, "orgs": []}]}
 
 A user with the role `write` may write to the namespace of that name and to those of its `orgs`; an administrator may
-write to any namespace and read any repo. A user with the role `read` writes nowhere.
+write to any namespace and read any repo. A user with the role `read` writes nowhere. An organization is its name, or a
+name with a role of the Hub in it: `{"name": "team", "role": "read"}`; with the role `read`, a member writes nothing
+there. A user with the role `fineGrained` has a token for some accounts and repos only:
+
+    {"name": "ci", "token": "hf_...", "role": "fineGrained", "scopes": {"ci/merged": ["repo.write"]}}
 """
 
 from __future__ import annotations
@@ -12,31 +16,68 @@ import hashlib
 import hmac
 import json
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from hubmerge.errors import MachineError
 from hubmerge.localhub.durable import TemporaryFolder, locked
 from hubmerge.localhub.refusals import BadCredentials
 
+READ_SCOPES = frozenset({"repo.content.read", "repo.write"})
+WRITE_SCOPES = frozenset({"repo.write"})
+
 
 @dataclass(frozen=True)
 class User:
-    """Account with a token."""
+    """Account with a token.
+
+    Attributes:
+        name: the name of the account.
+        token: the token.
+        role: the role of the token: read, write or fineGrained.
+        admin: True if the account may write everywhere.
+        orgs: the role of the account in each of its organizations.
+        scopes: the permissions of a fine-grained token, by the name of an account or a repo.
+    """
 
     name: str
     token: str
     role: str = "write"
     admin: bool = False
-    orgs: tuple[str, ...] = ()
+    orgs: Mapping[str, str] = field(default_factory=dict)
+    scopes: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-    def owns(self, namespace: str) -> bool:
-        """Return True if this user may read private repos of `namespace`."""
-        return self.admin or namespace == self.name or namespace in self.orgs
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> User:
+        """Return the user of an entry in the file of users."""
+        orgs = [{"name": org} if isinstance(org, str) else dict(org) for org in entry.get("orgs", ())]
+        return cls(
+            name=str(entry["name"]),
+            token=str(entry["token"]),
+            role=str(entry.get("role", "write")),
+            admin=bool(entry.get("admin", False)),
+            orgs={str(org["name"]): str(org.get("role", "write")) for org in orgs},
+            scopes={str(name): frozenset(map(str, given)) for name, given in entry.get("scopes", {}).items()},
+        )
 
-    def may_write(self, namespace: str) -> bool:
-        """Return True if this user may create and change repos of `namespace`."""
-        return self.role in ("write", "admin") and self.owns(namespace)
+    def owns(self, namespace: str, repo_id: str | None = None) -> bool:
+        """Return True if this user may read private repos of `namespace`, or the private repo `repo_id` there."""
+        belongs = self.admin or namespace == self.name or namespace in self.orgs
+        return belongs and (self.role != "fineGrained" or self._is_granted(READ_SCOPES, namespace, repo_id))
+
+    def may_write(self, namespace: str, repo_id: str | None = None) -> bool:
+        """Return True if this user may create and change repos of `namespace`, or change the repo `repo_id` there."""
+        if not (self.admin or namespace == self.name or self.orgs.get(namespace, "read") != "read"):
+            return False
+        if self.role == "fineGrained":
+            return self._is_granted(WRITE_SCOPES, namespace, repo_id)
+        return self.role in ("write", "admin")
+
+    def _is_granted(self, scopes: frozenset[str], namespace: str, repo_id: str | None) -> bool:
+        granted = self.scopes.get(namespace, frozenset()) | self.scopes.get(repo_id or "", frozenset())
+        return bool(granted & scopes)
 
 
 class Users:
@@ -51,19 +92,10 @@ class Users:
                 temporary.write_json(path, content, mode=0o600)
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            self.users = tuple(
-                User(
-                    name=str(entry["name"]),
-                    token=str(entry["token"]),
-                    role=str(entry.get("role", "write")),
-                    admin=bool(entry.get("admin", False)),
-                    orgs=tuple(str(name) for name in entry.get("orgs", ())),
-                )
-                for entry in content["users"]
-            )
+            self.users = tuple(map(User.of, content["users"]))
             self._signing_key = bytes.fromhex(content["signing_key"])
             self.first = self.users[0]
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise MachineError(
                 f"{path} has no valid list of users: {error!r}",
                 hint=f"correct the file, or let the next start write a new one: mv {path} {path}.old",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 from hubmerge.checkpoints import (
     AlignedCheckpoint,
@@ -27,15 +28,15 @@ from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.plan.ignored_text import ignored_lines
 from hubmerge.plan.licenses import plan_licenses
+from hubmerge.plan.preflight import check_before_merge, resolve_checked
 from hubmerge.plan.run_plan import PlannedSource, RunPlan
 from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
 from hubmerge.plan.signing import checked_signer
-from hubmerge.plan.target_files import check_target_files
 from hubmerge.report.report import RunReport
 from hubmerge.stream.open_source import fetched_sources, is_fetched_partially, open_for_planning, resolve_adapter
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import Source, cached_bytes, files_of
-from hubmerge.stream.stream import Stream, resolve_stream
+from hubmerge.stream.stream import Stream
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import listed
 from merge_recipes import LoadedRecipe, Recipe
@@ -51,18 +52,23 @@ def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
         progress: Receiver of stages.
 
     Raises:
-        HubmergeError: A source or the target repo cannot be used, or a checkpoint does not fit the base model.
+        HubmergeError: A source or the target repo cannot be used, a checkpoint does not fit the base model, or tasks
+            do not fit their datasets.
     """
     with progress.stage("resolve commits"):
-        stream = resolve_stream(loaded, PinnedCommits.gather(loaded))
+        stream = resolve_checked(loaded, PinnedCommits.gather(loaded))
     published = stream.published_report()
     first = len(published.steps) + 1 if published is not None else 1
+    plan = partial(plan_steps, stream, first, progress, recorded=published)
     if first <= stream.length:
-        check_target_files(stream)
         checked_signer(loaded)
+        checked = check_before_merge(
+            stream, progress, plan, partial(plan_licenses, stream, published), needs_token=False
+        )
+        return replace(plan(), tasks=checked.tasks, licenses=checked.licenses)
     with progress.stage("read licenses"):
-        licenses = plan_licenses(stream, published, refuse=first <= stream.length)
-    return replace(plan_steps(stream, first, progress, recorded=published), licenses=licenses)
+        licenses = plan_licenses(stream, published, refuse=False)
+    return replace(plan(), licenses=licenses)
 
 
 def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded: RunReport | None = None) -> RunPlan:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from hubmerge.checkpoints import MergePlan
@@ -11,6 +11,7 @@ from hubmerge.checkpoints.matching.alignment import Alignment
 from hubmerge.plan import budget
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
+from hubmerge.plan.task_checks import CheckedTask
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 
@@ -57,6 +58,7 @@ class RunPlan:
         loading: Notes on how the merged model loads.
         older_shards: True if the weight files are those that version 0.1.0 wrote, see `plan_shards`.
         licenses: Licenses of the inputs and of the merged model.
+        tasks: The tasks with their datasets, as far as they were opened.
     """
 
     stream: Stream
@@ -71,6 +73,7 @@ class RunPlan:
     loading: tuple[str, ...]
     older_shards: bool = False
     licenses: PlannedLicenses = NO_LICENSES
+    tasks: tuple[CheckedTask, ...] = ()
 
     @property
     def layouts(self) -> dict[str, str]:
@@ -163,6 +166,7 @@ class RunPlan:
             "layouts": self.layouts,
             "loading": list(self.loading),
             "licenses": self.licenses.to_dict(),
+            "tasks": [asdict(task) for task in self.tasks],
             "how_matrices_were_told": self.merge.matrix_rule,
             "estimated_seconds": round(self.estimated_seconds, 1),
         }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.checkpoints.matching.components import patterns_for
+from hubmerge.plan.task_checks import tasks_text
 from hubmerge.support.text import counted, readable, short_commit
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ GROUPS_SHOWN = 3
 
 def plan_text(plan: RunPlan) -> str:
     """Return a plan as text: the steps, then one or more lines per topic."""
-    return "\n".join([*_steps(plan), *_tensors(plan), *_files(plan), *plan.licenses.lines(), *_costs(plan)])
+    evaluation = [*plan.licenses.lines(), *tasks_text(plan.tasks)]
+    return "\n".join([*_steps(plan), *_tensors(plan), *_files(plan), *evaluation, *_costs(plan)])
 
 
 def _steps(plan: RunPlan) -> Iterator[str]:

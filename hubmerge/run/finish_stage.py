@@ -23,9 +23,16 @@ from hubmerge.support.files import partial_path, replace_folder
 
 @dataclass(frozen=True)
 class FinishStage:
-    """Writing and scoring of merged models."""
+    """Writing and scoring of merged models.
+
+    Attributes:
+        context: The run.
+        prepares_all: True to prepare all tasks of the recipe before the first score, so that a mistake in the rows of a
+            later task is found before anything is published.
+    """
 
     context: RunContext
+    prepares_all: bool = False
 
     def finish(self, batch: StepBatch, so_far: RunReport, folder: Path) -> StepBatch:
         """Record the steps of a merged batch, and write and score the model after the last one if it is needed.
@@ -97,6 +104,8 @@ class FinishStage:
         if self.context.stream.recipe.evaluate is None:
             return report, {}
         step, board = batch.last, self.context.scoreboard
+        if self.prepares_all:
+            board.prepare_all()
         with open_checkpoint(folder, f"the merged model of step {step}") as merged:
             scores = board.score(step, merged)
         base_scores = {**report.base_scores, **board.score_base(step, report.base_scores)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from hubmerge.errors import MachineError, TargetMovedError
@@ -14,8 +15,8 @@ from hubmerge.hub import client, fetch, publish
 from hubmerge.plan.disk import check_room
 from hubmerge.plan.licenses import plan_licenses
 from hubmerge.plan.plan_run import plan_steps
+from hubmerge.plan.preflight import check_before_merge, resolve_checked
 from hubmerge.plan.signing import checked_signer
-from hubmerge.plan.target_files import check_target_files
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.run.batches import batches_from
 from hubmerge.run.fetch_stage import FetchStage
@@ -33,7 +34,7 @@ from hubmerge.run.run_context import RunContext
 from hubmerge.run.step_report import read_stats, recorded_report
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import fetch_folder
-from hubmerge.stream.stream import Stream, resolve_stream
+from hubmerge.stream.stream import Stream
 from hubmerge.stream.work_files import write_work_lock
 from hubmerge.support.folder_lock import locked_folder
 from hubmerge.support.progress import Progress
@@ -102,7 +103,7 @@ class Run:
         with _checked_output(out), open_workspace(work_dir, workspace_name(identity, label)) as workspace:
             with progress.stage("resolve commits"):
                 pinned = PinnedCommits.from_lock(loaded) if locked else PinnedCommits.gather(loaded, workspace)
-                stream = resolve_stream(loaded, pinned, replay=replay, hash_folders=True)
+                stream = resolve_checked(loaded, pinned, replay=replay, hash_folders=True)
             write_work_lock(workspace, stream.lock)
             if out is not None and out.every_step:
                 stream = replace(stream, every_model=True)
@@ -185,13 +186,12 @@ class Run:
         if first > self.stream.length:
             return
         check_history(self.stream.target, self._publisher.published)
-        if self.stream.recipe.publish is not None:
-            publish.check_token(self.stream.recipe.publish.repo)
         self._publisher.signer = checked_signer(self.stream.loaded, self._shared_folders())
-        kept = check_target_files(self.stream)
+        plan = partial(plan_steps, self.stream, first, self._progress, recorded=self.report)
+        read_licenses = partial(plan_licenses, self.stream, self.report)
+        checked = check_before_merge(self.stream, self._progress, plan, read_licenses, needs_token=True)
+        kept, licenses = checked.kept, checked.licenses
         self._publisher.own = kept.own
-        with self._progress.stage("read licenses"):
-            licenses = plan_licenses(self.stream, self.report)
         for line in licenses.notes:
             self._progress.note(line)
         state = self._newest_state(first)
@@ -222,7 +222,7 @@ class Run:
         return Stages(
             FetchStage(context, self.workspace.partial_downloads),
             MergeStage(context),
-            FinishStage(context),
+            FinishStage(context, prepares_all=True),
             PublishStage(self._publisher, self.workspace, self._out, first=first),
         )
 

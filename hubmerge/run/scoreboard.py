@@ -6,10 +6,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
+from hubmerge.errors import DatasetError, ErrorCollector, EvaluationError
 from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.kinds import PreparedTask, Scorer, Weights
+from hubmerge.hub.failures import is_outage
 from hubmerge.report.report import Scores, TaskReport
+from hubmerge.stream.located import located
 from hubmerge.stream.stream import Stream
+from hubmerge.stream.task_datasets import TASKS
 from hubmerge.support import interrupts
 from hubmerge.support.progress import Progress
 from merge_recipes import Task, task_entries
@@ -59,6 +63,19 @@ class Scoreboard:
     def new(self, step: int) -> tuple[Task, ...]:
         """Return the tasks whose first score is after a step."""
         return tuple(task for task in self.tasks if self._first_steps[task.name] == step)
+
+    def prepare_all(self) -> None:
+        """Prepare all tasks of the recipe, so that mistakes in their rows are found before the first score.
+
+        Raises:
+            HubmergeError: One task cannot be prepared, or a `CombinedError` of several.
+        """
+        collector = ErrorCollector(is_outage)
+        for task in self.tasks:
+            interrupts.check()
+            with collector.collect():
+                self._prepare(task)
+        collector.check()
 
     def score(self, step: int, weights: Weights) -> Scores:
         """Score the merged model of a step on all tasks up to that step."""
@@ -134,22 +151,29 @@ class Scoreboard:
         return self._scorers[task.kind]
 
     def _prepare(self, task: Task) -> PreparedTask:
+        if task.name not in self._prepared:
+            with self._progress.stage(f"prepare task {task.name}"):
+                try:
+                    self._prepared[task.name] = self._prepare_rows(task)
+                except (DatasetError, EvaluationError) as error:
+                    key = error.key if isinstance(error, DatasetError) else "path"
+                    place = (*TASKS, self.tasks.index(task), "dataset", key)
+                    raise located(error, self._stream.loaded, place) from error
+        return self._prepared[task.name]
+
+    def _prepare_rows(self, task: Task) -> PreparedTask:
         from hubmerge.hub.datasets import load_metric, load_rows  # only tasks need what these import
 
-        if task.name not in self._prepared:
-            commit = self._commit(task)
-            with self._progress.stage(f"prepare task {task.name}"):
-                rows = load_rows(task.dataset, commit, cache=self._rows)
-                self._prepared[task.name] = task_kind_named(task.kind).prepare(
-                    task,
-                    rows,
-                    self._scorer(task),
-                    self._cache,
-                    dataset_commit=commit,
-                    batch_size=self._batch_size,
-                    load_metric=load_metric,
-                )
-        return self._prepared[task.name]
+        commit = self._commit(task)
+        return task_kind_named(task.kind).prepare(
+            task,
+            load_rows(task.dataset, commit, cache=self._rows),
+            self._scorer(task),
+            self._cache,
+            dataset_commit=commit,
+            batch_size=self._batch_size,
+            load_metric=load_metric,
+        )
 
 
 def first_steps(stream: Stream) -> dict[str, int]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hubmerge.errors import HubError, HubmergeError, TargetError
+from hubmerge.errors import ErrorCollector, HubError, HubmergeError, TargetError
+from hubmerge.hub.failures import is_outage
 from hubmerge.hub.listing import find_models, newest_commits
 from hubmerge.hub.publish import RESTORE_REPORT, Target
 from hubmerge.report.report import RunReport, StepReport
@@ -15,6 +16,7 @@ from hubmerge.stream.expansion import Expansion, expand
 from hubmerge.stream.lockfile import lock_path
 from hubmerge.stream.pinned import PinnedCommits, check_same
 from hubmerge.stream.sources import Source, SourceResolver
+from hubmerge.stream.task_datasets import Commits, resolve_datasets
 from hubmerge.support.names import REPORT_FILE, step_tag
 from hubmerge.support.text import counted, short_commit
 from merge_recipes import (
@@ -25,6 +27,9 @@ from merge_recipes import (
     chain_digests,
     lock_recipe,
 )
+
+TaskCheck = Callable[[LoadedRecipe, Commits, ErrorCollector], None]
+"""Function that collects the mistakes of the tasks whose datasets have commits."""
 
 STEPS_AT_ONCE = 16
 """Number of steps that are merged together at most. A state is saved after them even if no step needs it, which bounds
@@ -183,7 +188,12 @@ def _sealed_report(target: Target, values: Mapping[str, Any]) -> RunReport:
 
 
 def resolve_stream(
-    loaded: LoadedRecipe, pinned: PinnedCommits, *, replay: bool = False, hash_folders: bool = False
+    loaded: LoadedRecipe,
+    pinned: PinnedCommits,
+    *,
+    replay: bool = False,
+    hash_folders: bool = False,
+    check_tasks: TaskCheck | None = None,
 ) -> Stream:
     """Resolve every reference of a recipe to a commit.
 
@@ -196,22 +206,32 @@ def resolve_stream(
         pinned: Commits pinned by earlier locks.
         replay: Follow the order of the recipe, even where it differs from what is merged.
         hash_folders: Hash local folders on all CPUs and import model classes meanwhile, for a run that needs both.
+        check_tasks: Function that collects other mistakes of the tasks if something cannot be resolved.
 
     Raises:
         HubError: A repo or revision is missing, private or gated, or the queries find nothing.
+        CombinedError: Several datasets cannot be resolved, or tasks have mistakes too.
         RecipeError: A lock does not match the recipe.
     """
     replay = replay or (loaded.recipe.on_update == "replay" and not pinned.exact)
-    if pinned.exact:
-        expansion, lock = _resolve_exactly(loaded, pinned)
-    else:
-        expansion, lock = _resolve(loaded, pinned, replay=replay, hash_folders=hash_folders)
+    collector = ErrorCollector(is_outage)
+    resolver = SourceResolver(pinned.locks, models=loaded.recipe.on_update != "replay" or pinned.exact)
+    commits = resolve_datasets(loaded, resolver.resolve, collector)
+    if not collector.errors:
+        with collector.collect():
+            if pinned.exact:
+                expansion, lock = _resolve_exactly(loaded, pinned, resolver)
+            else:
+                expansion, lock = _resolve(loaded, pinned, resolver, replay=replay, hash_folders=hash_folders)
+    if collector.errors and check_tasks is not None:
+        check_tasks(loaded, commits, collector)
+    collector.check()
     resolved = replace(loaded, recipe=loaded.recipe.with_stream(expansion.entries))
     return Stream(resolved, lock, chain_digests(resolved.recipe, lock), pinned.target, replay)
 
 
 def _resolve(
-    loaded: LoadedRecipe, pinned: PinnedCommits, *, replay: bool, hash_folders: bool
+    loaded: LoadedRecipe, pinned: PinnedCommits, resolver: SourceResolver, *, replay: bool, hash_folders: bool
 ) -> tuple[Expansion, Lock]:
     recipe = loaded.recipe
     known, merged = ((), 0) if replay else (pinned.models, pinned.merged)
@@ -222,18 +242,16 @@ def _resolve(
             hint="check author, name and tags of the queries",
             file=str(loaded.path),
         )
-    resolver = SourceResolver(pinned.locks, models=recipe.on_update != "replay")
     if hash_folders:
         new = [entry.model for entry in expansion.entries if entry.name not in expansion.pinned]
         resolver.hash_folders(recipe.base_model, new, classes=recipe.evaluate is not None)
     return expansion, lock_recipe(loaded, resolver, entries=expansion.entries, pinned=expansion.pinned)
 
 
-def _resolve_exactly(loaded: LoadedRecipe, pinned: PinnedCommits) -> tuple[Expansion, Lock]:
+def _resolve_exactly(loaded: LoadedRecipe, pinned: PinnedCommits, resolver: SourceResolver) -> tuple[Expansion, Lock]:
     """Resolve a recipe from the lock beside it alone, without queries."""
     (lock,) = pinned.locks
     expansion = expand(loaded.recipe, lock.models, len(lock.models), lambda _: (), None)
-    resolver = SourceResolver(pinned.locks)
     resolved = lock_recipe(loaded, resolver, entries=expansion.entries, pinned=expansion.pinned)
     check_same(resolved, lock, str(lock_path(loaded.path)))
     return expansion, resolved

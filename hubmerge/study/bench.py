@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,13 +27,13 @@ from hubmerge.executor.stats.similarity import layer_of
 from hubmerge.linalg import group_cosines, sketch
 from hubmerge.methods import Method
 from hubmerge.plan.plan_run import plan_steps
+from hubmerge.plan.preflight import check_before_merge, resolve_checked
 from hubmerge.plan.settings import input_dtype
 from hubmerge.report.report import Scores, main_metric
 from hubmerge.run.scoreboard import Scoreboard
 from hubmerge.stream.open_source import open_source
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import fetch_folder
-from hubmerge.stream.stream import resolve_stream
 from hubmerge.study.cells import task_content
 from hubmerge.study.results import References
 from hubmerge.study.schema import LoadedStudy
@@ -51,11 +52,13 @@ class Bench:
         recipe = loaded.recipe.recipe.model_copy(update={"publish": None})
         with progress.stage("resolve commits"):
             unpublished = replace(loaded.recipe, recipe=recipe)
-            self.stream = resolve_stream(unpublished, PinnedCommits.gather(unpublished))
+            self.stream = resolve_checked(unpublished, PinnedCommits.gather(unpublished))
         self.recipe: Recipe = self.stream.recipe
         self.progress = progress
         self.device = pick_device()
-        planned = plan_steps(self.stream, 1, progress)
+        plan = partial(plan_steps, self.stream, 1, progress)
+        check_before_merge(self.stream, progress, plan, needs_token=False)
+        planned = plan()
         self.plan = planned.merge
         with progress.stage("fetch the base model"):
             base_folder = fetch_folder(self.stream.base, auxiliary=True)

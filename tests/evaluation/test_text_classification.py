@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from hubmerge.errors import CheckpointError, EvaluationError
 from hubmerge.evaluation import task_kind_named
-from hubmerge.evaluation.text_classification import find_head_rows
+from hubmerge.evaluation.head_rows import find_head_rows
 from merge_recipes import Task
 from tests.evaluation.small_text import LABELS, NAMES, opened, rows_of, save_model, save_tokenizer
 

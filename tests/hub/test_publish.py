@@ -11,6 +11,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub import publish, published, rollback
+from hubmerge.hub.permission import check_permission
 from tests.conftest import READER_TOKEN
 from tests.hub.conftest import Repo
 from tests.reliability.conftest import RequestHook
@@ -161,17 +162,17 @@ def test_tags(two_steps: tuple[str, list[str]]) -> None:
 
 
 def test_tokens_that_cannot_publish(monkeypatch: pytest.MonkeyPatch) -> None:
-    publish.check_token("local/x")
+    check_permission("local/x", exists=False)
     monkeypatch.setenv("HF_TOKEN", READER_TOKEN)
     with pytest.raises(HubError, match="publishing to local/x: this token is read-only"):
-        publish.check_token("local/x")
+        check_permission("local/x", exists=False)
     monkeypatch.setenv("HF_TOKEN", "hf_nobodyhasthistoken")
     with pytest.raises(HubError, match="permission to publish to local/x: the Hub rejected the token") as raised:
-        publish.check_token("local/x")
+        check_permission("local/x", exists=False)
     assert "hf_nobodyhasthistoken" not in str(raised.value)
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(HubError, match=r"publishing to local/x on http.* needs a token"):
-        publish.check_token("local/x")
+        check_permission("local/x", exists=False)
 
 
 def test_a_published_step_has_metadata_files_and_digests(two_steps: tuple[str, list[str]]) -> None:

@@ -17,6 +17,7 @@ from hubmerge.localhub.refusals import Refusal, WrongMethod
 from hubmerge.localhub.site import Site
 from hubmerge.localhub.web import (
     access,
+    accounts,
     collections,
     commits,
     discussions,
@@ -105,6 +106,7 @@ def build_app(site: Site) -> ASGIApp:
         *collections.ROUTES,
         *access.ROUTES,
         *discussions.ROUTES,
+        *accounts.ROUTES,
         *repos.ROUTES,
         *upload.ROUTES,
         *commits.ROUTES,

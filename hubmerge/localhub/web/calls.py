@@ -144,7 +144,7 @@ class Call:
             Forbidden: the caller may not write to it.
         """
         repository, settings = self.readable()
-        return repository, settings, require_write(self, settings.namespace)
+        return repository, settings, require_write(self, settings.namespace, settings.id)
 
 
 def readable(site: Site, user: User | None, kind: str, repo_id: str) -> tuple[Repository, Settings]:
@@ -164,25 +164,25 @@ def readable(site: Site, user: User | None, kind: str, repo_id: str) -> tuple[Re
 
 def may_see(user: User | None, settings: Settings) -> bool:
     """Return True if `user` may see that the repo exists."""
-    return not settings.private or (user is not None and user.owns(settings.namespace))
+    return not settings.private or (user is not None and user.owns(settings.namespace, settings.id))
 
 
 def may_read_gated(user: User | None, settings: Settings) -> bool:
     """Return True if `user` may read the files of a gated repo."""
     if user is None:
         return False
-    return user.owns(settings.namespace) or settings.access.get(user.name, {}).get("status") == "accepted"
+    return user.owns(settings.namespace, settings.id) or settings.access.get(user.name, {}).get("status") == "accepted"
 
 
-def require_write(call: Call, namespace: str) -> User:
-    """Return the caller if they may write to `namespace`.
+def require_write(call: Call, namespace: str, repo_id: str | None = None) -> User:
+    """Return the caller if they may write to `namespace`, or to the existing repo `repo_id` there.
 
     Raises:
         LoginNeeded: the caller is anonymous.
         Forbidden: the caller may not write there.
     """
     user = require_write_token(call)
-    if not user.may_write(namespace):
+    if not user.may_write(namespace, repo_id):
         raise Forbidden(f"You don't have the rights to write to the namespace {namespace!r}.")
     return user
 

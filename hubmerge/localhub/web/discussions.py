@@ -51,7 +51,7 @@ def find_for_change(call: Call) -> tuple[Repository, Settings, Discussion, User]
 def find_for_merge(call: Call) -> None:
     """Raise the refusal of a caller who may not merge the pull request of the address."""
     _, settings, _ = find_readable(call)
-    require_write(call, settings.namespace)
+    require_write(call, settings.namespace, settings.id)
 
 
 def describe(settings: Settings, discussion: Discussion) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def change_title(call: Call) -> Any:
 def merge(call: Call) -> Any:
     """Merge a pull request."""
     repository, settings, discussion = find_readable(call)
-    user = require_write(call, settings.namespace)
+    user = require_write(call, settings.namespace, settings.id)
     merged = pulls.merge(repository, discussion.number, user.name)
     return {"mergeCommitId": merged.merge_commit, "newStatus": describe_event(merged.events[-1])}
 

@@ -86,7 +86,7 @@ def delete(call: Call) -> Any:
     user = call.login()
     kind, repo_id = read_repo_id(call, call.json())
     repository, settings = readable(call.site, user, kind, repo_id)
-    require_write(call, settings.namespace)
+    require_write(call, settings.namespace, settings.id)
     call.site.registry.delete(repository)
     return {}
 
@@ -98,7 +98,7 @@ def move(call: Call) -> Any:
     kind = str(data.get("type") or "model")
     repository, settings = readable(call.site, user, kind, str(data.get("fromRepo")))
     target = str(data.get("toRepo"))
-    require_write(call, settings.namespace)
+    require_write(call, settings.namespace, settings.id)
     require_write(call, target.partition("/")[0])
     moved = call.site.registry.move(repository, target)
     return {"url": repo_url(call, moved.settings())}
@@ -250,20 +250,6 @@ def paths_info(call: Call) -> Any:
     return items
 
 
-def whoami(call: Call) -> Any:
-    """Return the account of the caller."""
-    user = call.login()
-    return {
-        "type": "user",
-        "id": user.name,
-        "name": user.name,
-        "fullname": user.name,
-        "isPro": False,
-        "orgs": [{"type": "org", "name": name, "roleInOrg": "write"} for name in user.orgs],
-        "auth": {"type": "access_token", "accessToken": {"displayName": user.name, "role": user.role}},
-    }
-
-
 def validate_yaml(call: Call) -> Any:
     """Check the metadata block of a card."""
     try:
@@ -277,7 +263,6 @@ def validate_yaml(call: Call) -> Any:
 
 
 ROUTES = [
-    route("GET", "/api/whoami-v2", whoami),
     route("POST", "/api/repos/create", create),
     route("DELETE", "/api/repos/delete", delete),
     route("POST", "/api/repos/move", move),

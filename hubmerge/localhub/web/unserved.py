@@ -21,7 +21,7 @@ API = {
     "jobs": "jobs",
     "kernels": "kernels",
     "notifications": "notifications",
-    "organizations": "organizations",
+    "organizations": "members and other details of organizations",
     "papers": "papers",
     "recent-activity": "the activity of users",
     "resolve-cache": "a cache of files",
@@ -31,7 +31,7 @@ API = {
     "sql-console": "the SQL console",
     "telemetry": "telemetry",
     "trending": "trends",
-    "users": "profiles of users",
+    "users": "followers and other details of users",
 }
 """What the addresses under `/api/` are about, by their next part."""
 API_REPO = {
@@ -86,7 +86,7 @@ PAGES = {
     "spaces": "the page of all Spaces; they are listed at /",
     "new": "forms",
     "oauth": "OAuth",
-    "organizations": "organizations",
+    "organizations": "members and other details of organizations",
     "papers": "papers",
     "settings": "settings of an account",
     "uploads": "uploads outside of repos",

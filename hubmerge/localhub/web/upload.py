@@ -53,7 +53,7 @@ def find_for_commit(call: Call) -> tuple[Repository, Settings, User]:
         user = require_write_token(call)
         call.readable_files()
         return repository, settings, user
-    return repository, settings, require_write(call, settings.namespace)
+    return repository, settings, require_write(call, settings.namespace, settings.id)
 
 
 def is_own_pull_request(call: Call, repository: Repository) -> bool:

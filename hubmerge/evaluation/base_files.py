@@ -1,0 +1,84 @@
+"""Base model of a task, as its config and the names of its files describe it. No weight is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+from hubmerge.errors import EvaluationError
+
+VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tokenizer.*")
+"""Patterns of the files of a tokenizer. Without any of them, transformers returns one with an empty vocabulary."""
+
+
+@dataclass(frozen=True)
+class BaseFiles:
+    """Config and file names of a base model.
+
+    Attributes:
+        label: the name of the base model in messages.
+        config: its config.json.
+        names: the names of its files.
+    """
+
+    label: str
+    config: Mapping[str, Any]
+    names: frozenset[str]
+
+
+def check_clip(base: BaseFiles) -> None:
+    """Check that the base model is a CLIP model with both towers.
+
+    Raises:
+        EvaluationError: its type is another one.
+    """
+    kind = base.config.get("model_type")
+    if kind != "clip":
+        raise EvaluationError(
+            f"{base.label}: the base model is of type {kind!r}, zero-shot image classification needs a full 'clip' "
+            "model",
+            hint="choose a base model with both towers, such as openai/clip-vit-base-patch32",
+        )
+
+
+def check_image_processor(base: BaseFiles) -> None:
+    """Check that the base model has the settings of an image processor.
+
+    Raises:
+        EvaluationError: it has none.
+    """
+    if not any(name.endswith("processor_config.json") for name in base.names):
+        raise EvaluationError(
+            f"{base.label}: the base model's repo has no image processor",
+            hint="choose a base model with a preprocessor_config.json",
+        )
+
+
+def check_tokenizer(base: BaseFiles) -> None:
+    """Check that the base model has a tokenizer.
+
+    Raises:
+        EvaluationError: it has none.
+    """
+    if not any(fnmatchcase(name, pattern) for name in base.names for pattern in VOCABULARIES):
+        raise EvaluationError(
+            f"{base.label}: the base model's repo has no tokenizer",
+            hint=f"choose a base model with one of the files {', '.join(VOCABULARIES)}",
+        )
+
+
+def check_classification_head(base: BaseFiles) -> None:
+    """Check that the base model has a classification head, as far as its config says so.
+
+    Raises:
+        EvaluationError: it is a model of another architecture.
+    """
+    names = base.config.get("architectures")
+    known = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    if known and not any(name.endswith("ForSequenceClassification") for name in known):
+        raise EvaluationError(
+            f"{base.label}: the base model is a {known[0]}, text classification needs a classification head",
+            hint="choose a base model with a head for the task, like its checkpoints",
+        )

@@ -1,0 +1,43 @@
+"""Rows of a classification head for the classes of a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.labels import letters
+from hubmerge.support.text import listed
+
+
+def find_head_rows(head: Sequence[str] | None, count: int, names: Sequence[str], where: str) -> tuple[int, ...]:
+    """Return the row of the head for every class of a task.
+
+    Args:
+        head: the names of the head's classes, None if the config has none. Then the task must have as many classes as
+            the head, in the same order. Case, blanks and punctuation are ignored.
+        count: the number of the head's classes.
+        names: the names of the task's classes.
+        where: the task and its dataset, for messages.
+
+    Raises:
+        EvaluationError: the head lacks a class.
+    """
+    if head is None:
+        if count != len(names):
+            raise EvaluationError(
+                f"{where}: the task has {len(names)} classes, the base model's head has {count} classes without names",
+                hint="name the classes of the head in `id2label` of the base model's config.json",
+            )
+        return tuple(range(count))
+    rows: dict[str, list[int]] = {}
+    for row, name in enumerate(head):
+        rows.setdefault(letters(name), []).append(row)
+    for name in names:
+        if len(rows.get(letters(name), ())) != 1:
+            number = len(rows.get(letters(name), ()))
+            found = "no class" if number == 0 else f"{number} classes named"
+            raise EvaluationError(
+                f"{where}: the base model's head has {found} {name!r}; its classes: {listed(head, 8)}",
+                hint="set `class_names` to the names of the head, in the order of the dataset's labels",
+            )
+    return tuple(rows[letters(name)][0] for name in names)

@@ -1,0 +1,48 @@
+"""Names of tasks in messages, and keys that some kinds of task do not use. Importing it does not import torch."""
+
+from __future__ import annotations
+
+from hubmerge.errors import EvaluationError
+from merge_recipes import Task
+
+TEXT_METRICS = ("accuracy", "perplexity")
+"""Metrics of a task that predicts the tokens of texts."""
+
+
+def task_place(task: Task) -> str:
+    """Return the name of a task and its dataset for messages."""
+    return f"task {task.name}, {task.dataset.path}, split {task.dataset.split}"
+
+
+def check_prompts(task: Task) -> None:
+    """Refuse prompts, which a task of texts does not use.
+
+    Raises:
+        EvaluationError: the task has prompts.
+    """
+    if task.prompts != Task.model_fields["prompts"].default:
+        raise EvaluationError(f"{task_place(task)}: {task.kind} has no prompts", hint="remove the key `prompts`")
+
+
+def check_text_metrics(task: Task) -> None:
+    """Refuse metrics of classes, which a task that predicts tokens does not have.
+
+    Raises:
+        EvaluationError: the task has another metric.
+    """
+    unknown = next((name for name in task.metrics if name not in TEXT_METRICS), None)
+    if unknown is not None:
+        raise EvaluationError(
+            f"{task_place(task)}: {task.kind} has no metric {unknown!r}",
+            hint=f"set `metrics` to {' or '.join(TEXT_METRICS)}",
+        )
+
+
+def check_no_classes(task: Task) -> None:
+    """Refuse names of classes, which a task that predicts tokens does not use.
+
+    Raises:
+        EvaluationError: the task has names of classes.
+    """
+    if task.class_names is not None:
+        raise EvaluationError(f"{task_place(task)}: {task.kind} has no classes", hint="remove the key `class_names`")

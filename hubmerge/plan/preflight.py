@@ -1,0 +1,106 @@
+"""Checks before a merge: the tasks, the permission to publish and the files of the target repo, all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hubmerge.errors import ErrorCollector, HubError
+from hubmerge.hub.client import has_token
+from hubmerge.hub.failures import is_outage
+from hubmerge.hub.offline import is_offline
+from hubmerge.hub.permission import check_permission
+from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
+from hubmerge.plan.target_files import TargetFiles, check_target_files
+from hubmerge.plan.task_checks import CheckedTask, check_tasks
+from hubmerge.stream.located import located
+from hubmerge.stream.pinned import PinnedCommits
+from hubmerge.stream.stream import Stream, resolve_stream
+from hubmerge.stream.task_datasets import Commits
+from hubmerge.support.progress import Progress
+from merge_recipes import LoadedRecipe
+
+
+@dataclass(frozen=True)
+class Preflight:
+    """What the checks found.
+
+    Attributes:
+        kept: the files of the target repo that a run may replace, and its card.
+        tasks: the tasks with their datasets.
+        licenses: the licenses of the inputs and of the merged model.
+    """
+
+    kept: TargetFiles
+    tasks: tuple[CheckedTask, ...] = ()
+    licenses: PlannedLicenses = NO_LICENSES
+
+
+def resolve_checked(
+    loaded: LoadedRecipe, pinned: PinnedCommits, *, replay: bool = False, hash_folders: bool = False
+) -> Stream:
+    """Resolve a recipe; if a dataset cannot be resolved, raise this with all other mistakes of the tasks.
+
+    Args and errors are those of `resolve_stream`.
+    """
+    return resolve_stream(loaded, pinned, replay=replay, hash_folders=hash_folders, check_tasks=_check_others)
+
+
+def _check_others(loaded: LoadedRecipe, commits: Commits, collector: ErrorCollector) -> None:
+    check_tasks(loaded, commits, collector)
+
+
+def check_before_merge(
+    stream: Stream,
+    progress: Progress,
+    plan: Callable[[], object],
+    read_licenses: Callable[[], PlannedLicenses] = lambda: NO_LICENSES,
+    *,
+    needs_token: bool,
+) -> Preflight:
+    """Check the tasks, the permission to publish, the target's files and the licenses; raise all mistakes at once.
+
+    Args:
+        stream: The stream.
+        progress: Receiver of stages.
+        plan: Function that plans the merge. It is called if there are mistakes, to report its error with them.
+        read_licenses: Function that reads the licenses and checks that they go together.
+        needs_token: True for a run. A plan checks the permission only if there is a token.
+
+    Raises:
+        HubmergeError: There is one mistake, or a `CombinedError` of several.
+    """
+    collector = ErrorCollector(is_outage)
+    kept, licenses = TargetFiles(), NO_LICENSES
+    with progress.stage("read licenses"), collector.collect():
+        licenses = read_licenses()
+    with progress.stage("check tasks and target"):
+        with collector.collect():
+            _check_permission(stream, needs_token=needs_token)
+        with collector.collect():
+            kept = check_target_files(stream)
+        commits = dict(enumerate(_dataset_commits(stream)))
+        tasks = check_tasks(stream.loaded, commits, collector, base=stream.base)
+    if collector.errors:
+        with collector.collect():
+            plan()
+    collector.check()
+    return Preflight(kept, tasks, licenses)
+
+
+def _check_permission(stream: Stream, *, needs_token: bool) -> None:
+    publish, target = stream.recipe.publish, stream.target
+    if publish is None or is_offline() or not (needs_token or has_token()):
+        return
+    try:
+        check_permission(publish.repo, exists=target is not None and target.head is not None)
+    except HubError as error:
+        if is_outage(error):
+            raise
+        raise located(error, stream.loaded, ("publish", "repo")) from error
+
+
+def _dataset_commits(stream: Stream) -> list[str]:
+    evaluate = stream.recipe.evaluate
+    datasets = [task.dataset for task in (evaluate.tasks if evaluate is not None else ())]
+    return [stream.lock.dataset_commit(data.written_path, data.name, data.revision) for data in datasets]

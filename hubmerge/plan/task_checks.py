@@ -1,0 +1,174 @@
+"""Checks of all tasks before any weight is read: every dataset is opened, and every mistake is collected."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hubmerge.errors import CheckpointError, DatasetError, ErrorCollector, EvaluationError, HubError
+from hubmerge.evaluation import METRIC_NAMES
+from hubmerge.evaluation.base_files import BaseFiles
+from hubmerge.evaluation.external_metrics import check_external_metrics
+from hubmerge.hub import fetch
+from hubmerge.stream.located import located
+from hubmerge.stream.sources import Source, files_of
+from hubmerge.stream.task_datasets import TASKS, Commits
+from hubmerge.support import interrupts
+from hubmerge.support.text import counted
+from merge_recipes import LoadedRecipe, Task
+
+if TYPE_CHECKING:
+    from hubmerge.evaluation.preview import DatasetPreview
+
+CONFIG = "config.json"
+
+
+@dataclass(frozen=True)
+class CheckedTask:
+    """A task whose dataset was opened.
+
+    Attributes:
+        name: the name of the task.
+        examples: the number of examples that are scored, None if only a download tells it.
+        rows: the number of rows of the split, None if only a download tells it.
+        classes: the number of classes, None if there are none or only a download tells it.
+        unchecked: what only a download tells, in words.
+    """
+
+    name: str
+    examples: int | None
+    rows: int | None
+    classes: int | None
+    unchecked: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{self.name}: {self._examples()}"]
+        parts += [counted(self.classes, "class", "classes")] if self.classes is not None else []
+        parts += [f"known after the download: {', '.join(self.unchecked)}"] if self.unchecked else []
+        return "; ".join(parts)
+
+    def _examples(self) -> str:
+        if self.rows is None:
+            return "all examples" if self.examples is None else f"at most {counted(self.examples, 'example')}"
+        if self.examples is None or self.examples >= self.rows:
+            more = "" if self.examples in {None, self.rows} else f", fewer than max_examples: {self.examples}"
+            return f"all {counted(self.rows, 'example')}{more}"
+        return f"{self.examples} of {counted(self.rows, 'example')}"
+
+
+def check_tasks(
+    loaded: LoadedRecipe, commits: Commits, collector: ErrorCollector, *, base: Source | None = None
+) -> tuple[CheckedTask, ...]:
+    """Open the dataset of every task and collect all mistakes, each with its line in the recipe.
+
+    Args:
+        loaded: the recipe.
+        commits: the commits of the datasets; a task without one is not opened.
+        collector: receives the errors.
+        base: the base model, None if it is not resolved yet.
+
+    Raises:
+        HubError: the Hub does not respond.
+    """
+    tasks = loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ()
+    if not tasks:
+        return ()
+    files = None if base is None else _base_files(base)
+    checked: list[CheckedTask] = []
+    for index, task in enumerate(tasks):
+        interrupts.check()
+        preview = None
+        if index in commits:
+            with collector.collect():
+                preview = _preview(loaded, index, task, commits[index])
+        classes = None if preview is None else _check_preview(loaded, index, preview, collector, files)
+        for number, error in _metric_errors(task, classes):
+            collector.errors.append(located(error, loaded, (*TASKS, index, "metrics", number)))
+        if preview is not None:
+            checked.append(_checked(task, preview, classes))
+    return tuple(checked)
+
+
+def _preview(loaded: LoadedRecipe, index: int, task: Task, commit: str) -> DatasetPreview:
+    from hubmerge.hub.dataset_preview import preview_dataset  # its libraries take seconds to import
+
+    try:
+        return preview_dataset(task.dataset, commit)
+    except DatasetError as error:
+        raise located(error, loaded, (*TASKS, index, "dataset", error.key)) from error
+
+
+def _check_preview(
+    loaded: LoadedRecipe, index: int, preview: DatasetPreview, collector: ErrorCollector, base: BaseFiles | None
+) -> int | None:
+    """Collect the mistakes of a task against its dataset, and return the number of its classes."""
+    from hubmerge.evaluation.task_checks import check_task, class_count
+
+    assert loaded.recipe.evaluate is not None  # noqa: S101 - it has tasks
+    task = loaded.recipe.evaluate.tasks[index]
+    for key, error in check_task(task, preview, base):
+        collector.errors.append(located(error, loaded, (*TASKS, index, *key)))
+    return class_count(task, preview)
+
+
+def _checked(task: Task, preview: DatasetPreview, classes: int | None) -> CheckedTask:
+    unchecked = ["the number of examples"] if preview.rows is None else []
+    if task.dataset.label in preview.features and task.kind != "causal-lm" and preview.labels is None:
+        unchecked.append("the labels")
+    return CheckedTask(task.name, task.dataset.max_examples, preview.rows, classes, tuple(unchecked))
+
+
+def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[int, EvaluationError]]:
+    """Yield the metrics of a task that cannot be loaded or computed, by their number in the list."""
+    if task.kind == "causal-lm":
+        return
+    for number, name in enumerate(task.metrics):
+        try:
+            check_external_metrics([name] if name not in METRIC_NAMES else [])
+            if name not in {"accuracy", "f1", "top-5", "confusion"} and _is_class_kind(task):
+                _check_metric(name, 3 if classes is None else classes)
+        except EvaluationError as error:
+            yield number, error
+
+
+def _is_class_kind(task: Task) -> bool:
+    return task.kind in {"zero-shot-image-classification", "text-classification"}
+
+
+def _check_metric(name: str, classes: int) -> None:
+    from hubmerge.evaluation.metrics import check_class_metric, metric_named
+    from hubmerge.hub.datasets import load_metric
+
+    with tempfile.TemporaryDirectory(prefix="hubmerge-metric-") as folder:
+        check_class_metric(metric_named(name, Path(folder), load_metric), name, classes)
+
+
+def _base_files(base: Source) -> BaseFiles | None:
+    """Return config and file names of the base model, None if they cannot be read: the plan of the merge says why."""
+    try:
+        names = frozenset(base.name_of(file) for file in files_of(base, auxiliary=True))
+        content = _config(base)
+    except (HubError, CheckpointError, OSError):
+        return None
+    try:
+        config = json.loads(content)
+    except ValueError:
+        return None
+    return BaseFiles(base.label, config, names) if isinstance(config, dict) else None
+
+
+def _config(base: Source) -> bytes:
+    if base.is_local:
+        return (Path(base.reference.path) / CONFIG).read_bytes()
+    path = "/".join(filter(None, (base.subfolder, CONFIG)))
+    return fetch.read_checked(base.reference.path, base.commit, path) or b""
+
+
+def tasks_text(tasks: Sequence[CheckedTask]) -> Iterator[str]:
+    """Yield the lines of a plan about tasks."""
+    for number, task in enumerate(tasks):
+        yield f"{'evaluate' if number == 0 else '        '} {task}"
