@@ -50,7 +50,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
         ("GET", "/api/kernels/eve/own/tree/main"),
         ("GET", "/api/daily_papers"),
         ("GET", "/api/papers/2401.00001"),
-        ("GET", "/api/users/eve/overview"),
+        ("GET", "/api/users/eve/followers"),
         ("GET", "/api/users/eve/likes"),
         ("GET", "/api/organizations/team/members"),
         ("PUT", "/api/organizations/team/settings/repositories"),
