@@ -103,7 +103,7 @@ def test_the_client_passes_the_sentence_on(hub: LocalHub) -> None:
         lambda: eve.get_space_runtime("eve/own"),
         lambda: eve.list_webhooks(),
         lambda: list(eve.list_daily_papers()),
-        lambda: eve.get_user_overview("eve"),
+        lambda: list(eve.list_user_followers("eve")),
     ]
     for call in calls:
         with pytest.raises(HfHubHTTPError, match="This Hub does not serve") as caught:
