@@ -10,7 +10,7 @@ from hubmerge.cards import has_marks
 from hubmerge.errors import HubmergeError, MachineError, TargetError, UsageError
 from hubmerge.hub.fetch import resolve_commit
 from hubmerge.hub.own_files import signature_of
-from hubmerge.hub.publish import check_token
+from hubmerge.hub.permission import check_permission
 from hubmerge.hub.signature import publish_signature
 from hubmerge.provenance.bundle import is_signed
 from hubmerge.provenance.signing import Signer
@@ -43,7 +43,7 @@ def sign_published(repo: str, revision: str | None, signer: Signer, progress: Pr
         MachineError: this machine cannot sign.
     """
     signer.check()
-    check_token(repo)
+    check_permission(repo, exists=True)
     published = read_published(repo, revision)
     commit = published.files.commit
     place = {"repo": repo, "commit": commit}
