@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import dataclass
 
 from huggingface_hub.errors import (
@@ -16,8 +18,9 @@ from huggingface_hub.errors import (
 )
 
 from hubmerge.errors import HubError
+from hubmerge.hub.answers import hub_sentences
 from hubmerge.hub.client import endpoint
-from hubmerge.hub.failures import is_anonymous, requested_wait, status_of
+from hubmerge.hub.failures import REFUSED_INSIDE, is_anonymous, requested_wait, status_of
 from hubmerge.support.redaction import without_token
 
 
@@ -80,8 +83,19 @@ _BY_STATUS = {
         "set HF_TOKEN to a valid token and run again; finished steps are kept",
     ),
     403: Explanation("this token has no permission for this request", "use a token with write access to the repo"),
+    402: Explanation("the Hub asks for payment (HTTP 402)", "look at the storage and the plan of the account"),
+    404: Explanation("the Hub found nothing there (HTTP 404)", "check the spelling of HF_ENDPOINT, repo and revision"),
+    409: Explanation("the Hub reports a conflict (HTTP 409)", "run again"),
     412: Explanation("another writer committed to the repo in the meantime", "run again"),
+    413: Explanation("too large for the Hub (HTTP 413)", "set `publish: {max_shard_size: 2GB}` in the recipe"),
 }
+_USUAL = re.compile(r"Repository not found\.?|Invalid username or password\.?|Invalid rev id: \S+")
+"""Sentences of the Hub for a missing repo or revision, which add nothing to the cause."""
+
+BAD_CARD = Explanation(
+    "the Hub refused the metadata of README.md",
+    "change `publish:` in the recipe, or the metadata at the top of README.md in the target repo",
+)
 
 
 def explain(
@@ -92,7 +106,7 @@ def explain(
     commit: str | None = None,
     file: str | None = None,
 ) -> HubError:
-    """Turn a failure of the Hub or of the connection into an error for users.
+    """Turn a failure of the Hub or of the connection into an error for users, with what the Hub wrote about it.
 
     Args:
         failure: an error of the client, see `hub_failure`.
@@ -103,13 +117,23 @@ def explain(
     """
     explanation = _explanation(failure, pinned=commit is not None)
     address = endpoint()
+    cause = explanation.cause.replace("{endpoint}", address)
     return HubError(
-        f"{subject}: {explanation.cause.replace('{endpoint}', address)}",
+        with_sentences(f"{subject}: {cause}", failure),
         hint=explanation.hint.replace("{endpoint}", address),
         repo=repo,
         commit=commit,
         file=file,
     )
+
+
+def with_sentences(message: str, failure: Exception) -> str:
+    """Return a message with what the Hub wrote about the failure, unless it is a usual phrase for "not found"."""
+    sentences = hub_sentences(failure)
+    missing = isinstance(failure, (RepositoryNotFoundError, RevisionNotFoundError))
+    if not sentences or sentences in message or (missing and _USUAL.fullmatch(sentences)):
+        return message
+    return f"{message}; the Hub says: {sentences}"
 
 
 def _explanation(failure: Exception, *, pinned: bool) -> Explanation:
@@ -124,10 +148,28 @@ def _explanation(failure: Exception, *, pinned: bool) -> Explanation:
     if status == 429:
         seconds = requested_wait(failure)
         return Explanation(RATE_LIMITED, f"run again {'later' if seconds is None else f'in {seconds:.0f} seconds'}")
-    return _BY_STATUS[status] if status in _BY_STATUS else _unknown(failure)
+    if status == 400 and _url_of(failure).endswith("/api/validate-yaml"):
+        return BAD_CARD
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    return _unknown(failure) if status is None else _by_status(status)
+
+
+def _by_status(status: int) -> Explanation:
+    if status < 500:
+        return Explanation(f"the Hub refused the request (HTTP {status})", "change what the Hub names, and run again")
+    return Explanation(f"the request to {{endpoint}} failed: HTTP {status}", "run again later")
+
+
+def _url_of(failure: Exception) -> str:
+    return str(getattr(getattr(failure, "response", None), "url", ""))
 
 
 def _unknown(failure: Exception) -> Explanation:
+    if isinstance(failure, ValueError) and REFUSED_INSIDE.search(str(failure)):
+        return Explanation("the Hub refused the request", "change what the Hub names, and run again")
+    if isinstance(failure, json.JSONDecodeError):
+        return Explanation("the answer of {endpoint} is not JSON", "check HF_ENDPOINT, or run again later")
     lines = str(failure).strip().splitlines() or [type(failure).__name__]
     return Explanation(
         f"the request to {{endpoint}} failed: {without_token(lines[0])}", "check the network, or run again later"

@@ -28,6 +28,9 @@ TRANSPORT_ERROR: type[Exception] = HfHubHTTPError.__bases__[0]
 TRANSIENT_STATUS = frozenset({408, 429, 500, 502, 503, 504})
 """HTTP statuses after which a retry can succeed."""
 
+REFUSED_INSIDE = re.compile(r"LFS batch API returned errors|improperly formatted|Malformed response from")
+"""Text of the client's errors for an answer with status 200 that refuses or cannot be read."""
+
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _RATE_LIMIT = re.compile(r"\br=0\s*;\s*t=(\d+)")
 
@@ -51,12 +54,17 @@ def hub_failure(error: Exception) -> Exception | None:
     """Return the failure of the Hub or of the connection behind an error, or None if it has another cause.
 
     Libraries wrap these failures in errors of their own. A response of the Hub comes before a broken connection,
-    because it says more.
+    because it says more. The client itself fails on some bodies of refusals; the response is then an error's context.
     """
-    if isinstance(error, (json.JSONDecodeError, TransientError)):
+    if isinstance(error, TransientError):
         return error
     chain = [link for link in causes(error) if not isinstance(link, LocalEntryNotFoundError)]
     responses = [link for link in chain if isinstance(link, HfHubHTTPError)]
+    responses += [link for link in chain if status_of(link) is not None]
+    if not responses and isinstance(error, json.JSONDecodeError):
+        return error
+    if not responses and isinstance(error, ValueError) and REFUSED_INSIDE.search(str(error)):
+        return error
     known = (TRANSPORT_ERROR, OfflineModeIsEnabled, OIDCError, HFValidationError, ConnectionError, TimeoutError)
     others = [link for link in chain if isinstance(link, known) or _is_short_download(link)]
     # The download functions raise LocalEntryNotFoundError for "no connection and not in the cache".
@@ -87,9 +95,11 @@ def disk_error(error: Exception, subject: str) -> MachineError | None:
 
 def is_transient(failure: Exception) -> bool:
     """Return True if a retry can succeed."""
-    if isinstance(failure, HfHubHTTPError):
-        status = status_of(failure)
+    status = status_of(failure)
+    if isinstance(failure, HfHubHTTPError) or status is not None:
         return status is None or status in TRANSIENT_STATUS
+    if isinstance(failure, ValueError) and REFUSED_INSIDE.search(str(failure)):
+        return False
     return not isinstance(failure, (OfflineModeIsEnabled, OIDCError, HFValidationError, LocalEntryNotFoundError))
 
 

@@ -22,7 +22,7 @@ from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import DatasetError, HubError
 from hubmerge.hub.checked_files import RemoteFile, download_checked
 from hubmerge.hub.client import api, endpoint
-from hubmerge.hub.explain import NO_COMMIT, NO_REVISION
+from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import TransientError
 from hubmerge.hub.offline import cached_files, is_offline, refuse_unpinned
 from hubmerge.hub.retry import call
@@ -57,13 +57,14 @@ def resolve_commit(kind: str, path: str, revision: str | None) -> str:
         if revision is not None and is_commit(revision):
             return revision
         raise refuse_unpinned(kind, path, revision)
-    commit = find_commit(kind, path, revision)
-    if commit is None:
-        explanation = NO_COMMIT if is_commit(revision) else NO_REVISION
-        message = f"{kind} {path} at revision {revision or 'main'}: {explanation.cause}"
-        place = {"hint": explanation.hint, "repo": path, "commit": revision if is_commit(revision) else None}
-        raise DatasetError(message, key="revision", **place) if kind == "dataset" else HubError(message, **place)
-    return commit
+    found = _ask_commit(kind, path, revision)
+    if isinstance(found, RevisionNotFoundError):
+        pinned = revision if is_commit(revision) else None
+        error = explain(found, _revision(kind, path, revision), repo=path, commit=pinned)
+        if kind == "dataset":
+            error = DatasetError(error.message, hint=error.hint, key="revision", repo=path, commit=pinned)
+        raise error from found
+    return found
 
 
 def find_commit(kind: str, path: str, revision: str | None) -> str | None:
@@ -72,19 +73,29 @@ def find_commit(kind: str, path: str, revision: str | None) -> str | None:
     Raises:
         HubError: the repo is missing, private, gated or empty, or the Hub does not respond.
     """
-    subject = f"{kind} {path} at revision {revision or 'main'}"
+    found = _ask_commit(kind, path, revision)
+    return None if isinstance(found, RevisionNotFoundError) else found
+
+
+def _revision(kind: str, path: str, revision: str | None) -> str:
+    return f"{kind} {path} at revision {revision or 'main'}"
+
+
+def _ask_commit(kind: str, path: str, revision: str | None) -> str | RevisionNotFoundError:
+    """Return the commit of a revision, or the answer that the revision does not exist."""
+    subject = _revision(kind, path, revision)
     describe = api().dataset_info if kind == "dataset" else api().model_info
 
-    def ask() -> tuple[bool, str | None]:
+    def ask() -> str | RevisionNotFoundError | None:
         try:
-            return True, describe(path, revision=revision).sha
-        except RevisionNotFoundError:
-            return False, None
+            return describe(path, revision=revision).sha
+        except RevisionNotFoundError as error:
+            return error
 
-    found, commit = call(subject, ask, repo=path)
-    if found and commit is None:
+    found = call(subject, ask, repo=path)
+    if found is None:
         raise HubError(f"{subject}: the Hub names no commit", hint="add a first commit to the repo", repo=path)
-    return commit
+    return found
 
 
 @functools.lru_cache(maxsize=1024)

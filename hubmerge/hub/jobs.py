@@ -9,10 +9,10 @@ from typing import Any
 from huggingface_hub import get_token
 from huggingface_hub.errors import HfHubHTTPError
 
-from hubmerge.errors import HubError
+from hubmerge.errors import HubError, HubmergeError
 from hubmerge.hub.client import api
 from hubmerge.hub.explain import explain
-from hubmerge.hub.failures import TRANSPORT_ERROR, status_of
+from hubmerge.hub.failures import hub_failure, status_of
 from hubmerge.hub.retry import Result, call
 
 TARGET_VARIABLE = "HUBMERGE_TARGET"
@@ -104,5 +104,10 @@ def _call_once(function: Callable[[], Result]) -> Result:
     """Call a function that creates something, without retries: after a lost response a retry would create two."""
     try:
         return function()
-    except (HfHubHTTPError, TRANSPORT_ERROR, ConnectionError, TimeoutError) as error:
-        raise explain(error, "creating a job on the Hub") from error
+    except HubmergeError:
+        raise
+    except Exception as error:  # the client itself fails on some bodies of refusals
+        failure = hub_failure(error)
+        if failure is None:
+            raise
+        raise explain(failure, "creating a job on the Hub") from error

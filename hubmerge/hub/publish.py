@@ -16,6 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, Revi
 from hubmerge.errors import HubError, TargetError, TargetMovedError
 from hubmerge.hub.checked_files import list_entries
 from hubmerge.hub.client import api, endpoint
+from hubmerge.hub.explain import with_sentences
 from hubmerge.hub.failures import TransientError, is_anonymous, status_of
 from hubmerge.hub.fetch import download, list_files, read_checked, remove_unfinished_downloads
 from hubmerge.hub.published import entry_digests
@@ -95,7 +96,7 @@ def _head(repo: str) -> str | None:
     except RepositoryNotFoundError as error:
         if is_anonymous(error):
             raise HubError(
-                f"target repo {repo}: not visible on {endpoint()} without an access token",
+                with_sentences(f"target repo {repo}: not visible on {endpoint()} without an access token", error),
                 hint="run `hf auth login`, or set HF_TOKEN; with write access, a run creates a missing repo",
                 repo=repo,
             ) from error

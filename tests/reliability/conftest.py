@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from starlette.responses import JSONResponse
+from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hubmerge.localhub import LocalHub, faults
@@ -36,6 +36,7 @@ class RequestHook:
         self.seen: list[str] = []
         self._action: Callable[[], object] | None = None
         self._loses, self._refusal = False, 0
+        self._answer: tuple[bytes, dict[str, str]] = (b"", {})
 
     def set(self, pattern: str, action: Callable[[], object], number: int = 1) -> None:
         """Run `action` before the `number`-th request that starts with a regular expression is answered."""
@@ -48,10 +49,19 @@ class RequestHook:
         self.set(pattern, lambda: None, number)
         self._loses = True
 
-    def refuse(self, pattern: str, number: int = 1, status: int = 403) -> None:
+    def refuse(
+        self,
+        pattern: str,
+        number: int = 1,
+        status: int = 403,
+        *,
+        body: bytes = b'{"error": "Not now"}',
+        headers: dict[str, str] | None = None,
+    ) -> None:
         """Answer the request with an error status, without processing it."""
         self.set(pattern, lambda: None, number)
         self._refusal = status
+        self._answer = (body, {"content-type": "application/json", **(headers or {})})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, after the action if it is the chosen one."""
@@ -63,7 +73,8 @@ class RequestHook:
                 action, self._action = self._action, None
                 await asyncio.to_thread(action)
                 if self._refusal:
-                    await JSONResponse({"error": "Not now"}, self._refusal)(scope, receive, send)
+                    body, headers = self._answer
+                    await Response(body, self._refusal, headers)(scope, receive, send)
                     return
                 if self._loses:
                     send = HalfAnswer(send, honest=True)
