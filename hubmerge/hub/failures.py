@@ -59,7 +59,7 @@ def hub_failure(error: Exception) -> Exception | None:
     if isinstance(error, TransientError):
         return error
     chain = [link for link in causes(error) if not isinstance(link, LocalEntryNotFoundError)]
-    responses = [link for link in chain if isinstance(link, HfHubHTTPError)]
+    responses: list[Exception] = [link for link in chain if isinstance(link, HfHubHTTPError)]
     responses += [link for link in chain if status_of(link) is not None]
     if not responses and isinstance(error, json.JSONDecodeError):
         return error
