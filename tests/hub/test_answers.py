@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hubmerge.errors import HubError
-from hubmerge.hub import checked_files, fetch, folders, jobs, listing, publish, published, retry, states
+from hubmerge.hub import checked_files, fetch, folders, jobs, listing, permission, publish, published, retry, states
 from hubmerge.hub.answers import MAX_CHARACTERS
 from hubmerge.hub.client import api
 from merge_recipes import ModelCollection, ModelQuery
@@ -54,7 +54,8 @@ def large_file(place: Place) -> checked_files.RemoteFile:
 
 
 CALLS: dict[str, tuple[str, Callable[[Place], object]]] = {
-    "whoami": ("GET /api/whoami-v2", lambda place: publish.check_token(place.repo)),
+    "whoami": ("GET /api/whoami-v2", lambda place: permission.check_permission(place.repo, exists=True)),
+    "permission": ("GET /api/models/.*/auth-check", lambda place: permission.check_permission(place.repo, exists=True)),
     "create repo": ("POST /api/repos/create", lambda place: publish.create_target(f"{place.repo}-new", private=False)),
     "create repo of a folder": (
         "POST /api/repos/create",
