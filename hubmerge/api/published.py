@@ -1,10 +1,10 @@
-"""Published steps: verify one, roll back to one, find what changed on the Hub since then."""
+"""Published steps: verify one, roll back to one, load its heads, find what changed on the Hub since then."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
@@ -161,3 +161,30 @@ def call_for_run(recipe: LoadedRecipe, changes: Changes) -> bool:
     from hubmerge.automation.outdated import call_for_run as call
 
     return call(recipe, changes)
+
+
+def load_head(model: str | os.PathLike[str], entry: str, *, revision: str | None = None) -> Any:
+    """Load a merged model with the head of one of its checkpoints, for the task that the checkpoint was trained for.
+
+    Args:
+        model: a repo that a recipe publishes to, or the folder of a merged model.
+        entry: the name of the checkpoint's entry in the recipe.
+        revision: a branch, tag or commit of the repo, such as `step-03`; None for main.
+
+    Returns:
+        A model of transformers or timm, in evaluation mode.
+
+    Raises:
+        CheckpointError: the model has no head of this name, or its files are damaged.
+        HubError: the repo cannot be read, or holds no published step.
+
+    Example:
+        model = hubmerge.load_head("owner/merged", "sst2")
+    """
+    from hubmerge.evaluation.task_heads import load_with_head
+    from hubmerge.hub.published import download_published_step, read_published_step
+
+    folder = Path(model)
+    if not folder.is_dir():
+        folder = download_published_step(read_published_step(str(model), revision))
+    return load_with_head(folder, entry)

@@ -12,6 +12,7 @@ from hubmerge.cards.loading import ZERO_SHOT, Loading, loading_text
 from hubmerge.cards.markup import block, code, details, plain, repo_link, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
 from hubmerge.cards.norms import norms
+from hubmerge.cards.parts import HeadFacts, ModuleFacts, heads_text, modules_text
 from hubmerge.report.accuracy import (
     AVERAGE_ACCURACY_DEFINITION,
     BACKWARD_TRANSFER_DEFINITION,
@@ -41,6 +42,8 @@ class CardDetails:
         tags: more tags for the Hub.
         library: the library that loads the model; None if there are several.
         variant: the variant in the names of the weight files, such as "fp16".
+        heads: the heads of the checkpoints.
+        modules: the modules of sentence-transformers.
         model_class: the class of the model.
         processor_class: the transformers class of its processor; None for a tokenizer or nothing.
         pipeline_tag: the kind of task of the model, None to take it from the scored tasks.
@@ -59,6 +62,8 @@ class CardDetails:
     tags: tuple[str, ...] = ()
     library: str | None = "transformers"
     variant: str | None = None
+    heads: tuple[HeadFacts, ...] = ()
+    modules: tuple[ModuleFacts, ...] = ()
     model_class: str = "AutoModel"
     processor_class: str | None = "AutoProcessor"
     pipeline_tag: str | None = None
@@ -75,6 +80,8 @@ class CardDetails:
         found = self
         if found.pipeline_tag in found.distributions:  # the Hub does not know the kinds of plug-ins
             found = replace(found, pipeline_tag=None)
+        if found.pipeline_tag is None and found.library == "sentence-transformers":
+            found = replace(found, pipeline_tag="sentence-similarity")
         if found.pipeline_tag is None and kinds == {ZERO_SHOT}:
             found = replace(found, pipeline_tag=ZERO_SHOT)
         if found.processor_class is None and kinds and kinds <= TEXT_KINDS:
@@ -108,7 +115,9 @@ def card_text(report: RunReport, card: CardDetails) -> str:
         _summary(report, card),
         "## How to load it",
         _loading(report, card),
+        *modules_text(card.modules),
         *([f"Weight files: {plain(card.layout)}."] if card.layout else []),
+        *heads_text(card.heads, card.repo, step_tag(report.steps[-1].step)),
         "## Merged checkpoints",
         _merged(report, card),
         *([] if older else license_section(report, card.license, notice=card.notice)),

@@ -106,6 +106,15 @@ def _diffusers(facts: Loading) -> str:
     )
 
 
+def _sentence_transformers(facts: Loading) -> str:
+    return _python(
+        "from sentence_transformers import SentenceTransformer",
+        "",
+        f"model = SentenceTransformer({facts.where})",
+        'embeddings = model.encode(["a sentence", "another sentence"])',
+    )
+
+
 def _timm(facts: Loading) -> str:
     where = f"hf-hub:{facts.repo}@{facts.tag}" if facts.repo else "local-dir:path/to/this/folder"
     return _python("import timm", "", f'model = timm.create_model("{where}", pretrained=True)')
@@ -146,6 +155,7 @@ def _parsed(reference: str) -> ModelReference | None:
 _WRITERS: dict[str | None, Callable[[Loading], str]] = {
     "transformers": _transformers,
     "diffusers": _diffusers,
+    "sentence-transformers": _sentence_transformers,
     "timm": _timm,
     "open_clip": _open_clip,
 }

@@ -23,6 +23,7 @@ from hubmerge.checkpoints import (
     written_names,
 )
 from hubmerge.checkpoints.planning.other_libraries import check_loads_in
+from hubmerge.checkpoints.planning.task_heads import find_head
 from hubmerge.errors import CheckpointError
 from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.external_metrics import check_external_metrics
@@ -107,6 +108,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
         ignored=tuple(ignored_lines(models.aligned)),
         older_shards=recorded is not None and _uses_older_shards(recorded, written, base, recipe),
+        heads={step: names for step, names in headers.heads.items() if names},
         loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
     )
 
@@ -157,6 +159,7 @@ class _Headers:
     rule: MatrixRule
     opened: Mapping[int, Checkpoint]
     sources: Mapping[int, Source]
+    heads: Mapping[int, tuple[str, ...]]
 
     @property
     def notes(self) -> list[str]:
@@ -172,12 +175,13 @@ def _read_headers(stream: Stream, steps: range, progress: Progress, *, as_weight
         if as_weights:
             rule = replace(rule, buffers=rule.buffers.counted_as_weights(base.tensors))
         advance(1)
-        opened, sources = {}, {}
+        opened, sources, heads = {}, {}, {}
         for step in steps:
             sources[step] = resolve_adapter(stream.source(step))
             opened[step] = open_for_planning(sources[step], base)
+            heads[step] = find_head(base, opened[step], selection_of(stream.recipe))
             advance(1)
-    return _Headers(base, rule, opened, sources)
+    return _Headers(base, rule, opened, sources, heads)
 
 
 def _planned_sources(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from hubmerge.checkpoints import MergePlan
@@ -59,6 +59,7 @@ class RunPlan:
         older_shards: True if the weight files are those that version 0.1.0 wrote, see `plan_shards`.
         licenses: Licenses of the inputs and of the merged model.
         tasks: The tasks with their datasets, as far as they were opened.
+        heads: By missing step, the tensors of the checkpoint's own head, which are kept beside the merged model.
     """
 
     stream: Stream
@@ -74,6 +75,7 @@ class RunPlan:
     older_shards: bool = False
     licenses: PlannedLicenses = NO_LICENSES
     tasks: tuple[CheckedTask, ...] = ()
+    heads: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @property
     def layouts(self) -> dict[str, str]:

@@ -23,6 +23,7 @@ from hubmerge.support.names import (
     REPORT_FILE,
     SIGNATURE_FILE,
     STATEMENT_FILE,
+    head_files,
 )
 from hubmerge.support.text import listed
 
@@ -59,6 +60,7 @@ def check_target_files(stream: Stream) -> TargetFiles:
         written.add(SIGNATURE_FILE)
     present = {stream.base.name_of(file) for file in files_of(stream.base, auxiliary=True)}
     written |= {name for name in present if not (name.endswith(_NOT_COPIED) or is_index(name))} - {CARD_FILE}
+    written |= {name for entry in stream.entries for name in head_files(entry.name)}
     weights = find_weights(present, stream.base.origin).names
     in_the_way = sorted(
         path

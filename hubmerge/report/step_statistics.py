@@ -68,6 +68,8 @@ class StepSimilarity:
 
 
 def omit_unused(step: MutableMapping[str, Any]) -> None:
-    """Remove the number of averaged statistics from a plain step report if there is none, as in earlier reports."""
+    """Remove from a plain step report what earlier reports do not have, if it is None."""
     if step["tensors"]["averaged"] is None:
         del step["tensors"]["averaged"]
+    if step["head"] is None:
+        del step["head"]

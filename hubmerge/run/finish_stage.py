@@ -12,6 +12,7 @@ from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.plan.settings import max_shard_bytes
 from hubmerge.report.report import RunReport, Scores
 from hubmerge.run import model_folder
+from hubmerge.run.heads import Heads
 from hubmerge.run.measures import by_name_warnings, rounding_warnings, untied_warnings
 from hubmerge.run.metadata_files import write_metadata_files
 from hubmerge.run.run_context import RunContext, count_tensors
@@ -47,9 +48,10 @@ class FinishStage:
             EvaluationError: A task does not fit the dataset or the model.
             MachineError: The folder cannot be written.
         """
-        plan = self.context.plan.merge
+        plan, heads = self.context.plan.merge, Heads(self.context)
+        kept = {step: heads.keep(step, one) for step, one in zip(batch.steps, batch.checkpoints, strict=True)}
         notes = [*by_name_warnings(plan), *untied_warnings(plan)]
-        report = record_steps(self.context.stream, batch.steps, batch.merged_state, so_far, notes=notes)
+        report = record_steps(self.context.stream, batch.steps, batch.merged_state, so_far, notes=notes, heads=kept)
         report = record_licenses(report, batch.steps, self.context.licenses)
         if self.context.stream.needs_model(batch.last):
             report = self._finish_model(batch, report, folder)
@@ -68,6 +70,7 @@ class FinishStage:
         dtypes = {tensor.out_dtype for tensor in context.plan.written.merged}
         finished = with_written_model(report.steps[-1], partial, scores, written, dtypes)
         report = report.with_step(finished).until(step)
+        Heads(context).write(report, partial)
         report = write_metadata_files(partial, report, context)
         replace_folder(partial, folder)
         return report

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hubmerge.cards.parts import HeadFacts, ModuleFacts
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
 from hubmerge.evaluation import task_kind_plugin
 from hubmerge.methods import find_method, method_named
@@ -16,6 +17,7 @@ from hubmerge.plan.settings import selection_of
 from hubmerge.report.file_list import list_step_files
 from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport
+from hubmerge.run.card_facts import heads_in, modules_in
 from hubmerge.run.notice import write_notice
 from hubmerge.run.provenance_files import write_provenance_files
 from hubmerge.run.run_context import RunContext
@@ -36,6 +38,8 @@ class ModelFiles:
         notice: True if NOTICE lists the licenses of the inputs.
         library: Library that loads the model, None if there are several.
         variant: Variant in the names of the weight files, None if they have none.
+        heads: Heads of the checkpoints beside the merged model.
+        modules: Modules of sentence-transformers.
     """
 
     names: Collection[str]
@@ -45,18 +49,24 @@ class ModelFiles:
     notice: bool = False
     library: str | None = "transformers"
     variant: str | None = None
+    heads: tuple[HeadFacts, ...] = ()
+    modules: tuple[ModuleFacts, ...] = ()
 
     @classmethod
-    def of(cls, written: Checkpoint, stream: Stream, *, names: Collection[str], model_license: License) -> ModelFiles:
-        """Describe the files of a merged model."""
-        layout = written_layout(written.config, written.tensors, selection_of(stream.recipe))
+    def of(
+        cls, written: Checkpoint, stream: Stream, folder: Path, *, names: Collection[str], model_license: License
+    ) -> ModelFiles:
+        """Describe the files of a merged model, which are in `folder`."""
+        library, modules = written.names.library, modules_in(folder)
         return cls(
             names,
-            layout,
+            written_layout(written.config, written.tensors, selection_of(stream.recipe)),
             architecture_of(written.config),
             model_license,
-            library=written.names.library,
+            library="sentence-transformers" if modules and library == "transformers" else library,
             variant=written.names.variant,
+            heads=heads_in(folder, [entry.name for entry in stream.entries]),
+            modules=modules,
         )
 
 
@@ -90,7 +100,8 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
     if context.writes_notice and needs_notice(report, merged):
         write_notice(folder / NOTICE_FILE, report, merged, context.licenses)
     with open_checkpoint(folder) as written:
-        files = ModelFiles.of(written, stream, names={path.name for path in folder.iterdir()}, model_license=merged)
+        present = {path.name for path in folder.iterdir()}
+        files = ModelFiles.of(written, stream, folder, names=present, model_license=merged)
     files = replace(files, notice=context.writes_notice and needs_notice(report, merged))
     generated = card_for(report, stream, stream.loaded.text, files)
     sets_license = publish is not None and bool(publish.license)
@@ -134,6 +145,8 @@ def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFi
         tags=tuple(publish.tags) if publish is not None else (),
         library=files.library,
         variant=files.variant,
+        heads=files.heads,
+        modules=files.modules,
         model_class=files.model_class or "AutoModel",
         layout=files.layout,
         processor_class="AutoProcessor" if "preprocessor_config.json" in files.names else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,7 +66,13 @@ def read_stats(folder: Path) -> dict[int, StepStats]:
 
 
 def record_steps(
-    stream: Stream, steps: range, state: MergeState, so_far: RunReport, *, notes: Sequence[str] = ()
+    stream: Stream,
+    steps: range,
+    state: MergeState,
+    so_far: RunReport,
+    *,
+    notes: Sequence[str] = (),
+    heads: Mapping[int, str | None] | None = None,
 ) -> RunReport:
     """Return a report with merged steps added.
 
@@ -76,6 +82,7 @@ def record_steps(
         state: State after the last of them, with the statistics of all.
         so_far: Report up to the step before them.
         notes: Warnings about the plan of the steps. A warning that an earlier step has is not repeated.
+        heads: By step, the digest of the description of the checkpoint's own head.
     """
     stats = read_stats(state.folder)
     report = so_far
@@ -83,6 +90,7 @@ def record_steps(
         kept = step == state.step and stream.needs_state(step)
         known = {warning for earlier in report.steps for warning in earlier.warnings}
         merged = _merged_report(stream, stats[step], state.digest if kept else None)
+        merged = replace(merged, head=(heads or {}).get(step))
         merged = replace(merged, warnings=(*(note for note in notes if note not in known), *merged.warnings))
         report = report.with_step(merged).until(step)
     return report

@@ -24,6 +24,9 @@ NOTICE_FILE = "NOTICE"
 PICTURE_FILE = "accuracy_matrix.png"
 """The picture of the accuracy matrix that the card shows."""
 
+HEADS_FOLDER = "heads"
+"""The folder with the heads of the checkpoints, if the base model has none."""
+
 MANIFEST_FILE = "state.json"
 """The manifest of a saved state."""
 
@@ -56,6 +59,15 @@ def step_tag(step: int) -> str:
     'step-03'
     """
     return f"step-{step:02d}"
+
+
+def head_files(entry: str) -> tuple[str, str]:
+    """Return the files with the head of an entry: its tensors, and what is known about it.
+
+    >>> head_files("sst2")
+    ('heads/sst2.safetensors', 'heads/sst2.json')
+    """
+    return f"{HEADS_FOLDER}/{entry}.safetensors", f"{HEADS_FOLDER}/{entry}.json"
 
 
 def parse_step_tag(tag: str) -> int | None:

@@ -67,11 +67,12 @@ def _compare_text(expected: str, found: str) -> Finding:
 
 
 def _expected_card(release: PublishedStep, report: RunReport, stream: Stream, model_license: License, form: int) -> str:
-    with open_checkpoint(download_published_step(release), release.repo) as published:
-        files = ModelFiles.of(published, stream, names=set(release.files), model_license=model_license)
+    folder = download_published_step(release)
+    with open_checkpoint(folder, release.repo) as published:
+        files = ModelFiles.of(published, stream, folder, names=set(release.files), model_license=model_license)
     files = replace(files, notice=NOTICE_FILE in report.all_files)
     if form < 2:  # form 1 knows no other library
-        files = replace(files, library="transformers")
+        files = replace(files, library="transformers", modules=())
     return card_for(report, stream, release.metadata_files[RECIPE_FILE], files, form=min(form, CARD_FORM))
 
 

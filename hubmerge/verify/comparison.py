@@ -21,6 +21,7 @@ from hubmerge.support.names import (
     STATEMENT_FILE,
     UNLISTED_FILES,
 )
+from hubmerge.verify.files import heads_of
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.picture import compare_picture
 from hubmerge.verify.published import Published
@@ -48,7 +49,8 @@ def compare_recomputed(published: Published, recomputed: Recomputed) -> Iterator
         yield Finding("files", "differs", f"{name} is not a file of this step")
     for name in sorted(names - weights - {CARD_FILE, PICTURE_FILE}):
         if not (_same_bytes(made / name, folder / name) or _same_config(made / name, folder / name)):
-            what = "the recomputed one" if name == NOTICE_FILE else "the file of the base model"
+            computed = name == NOTICE_FILE or name in heads_of(published.report)
+            what = "the recomputed one" if computed else "the file of the base model"
             yield Finding("files", "differs", f"{name} is not {what}")
 
 

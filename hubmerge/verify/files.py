@@ -9,6 +9,7 @@ from hubmerge.cards import has_marks
 from hubmerge.checkpoints.weight_names import is_index
 from hubmerge.errors import HubmergeError
 from hubmerge.hub.published import has_content, read_small_file
+from hubmerge.report.report import RunReport
 from hubmerge.stream.sources import Source, files_of
 from hubmerge.support.names import (
     BOM_FILE,
@@ -22,6 +23,7 @@ from hubmerge.support.names import (
     SIGNATURE_FILE,
     STATEMENT_FILE,
     UNLISTED_FILES,
+    head_files,
 )
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
@@ -45,6 +47,7 @@ def check_files(published: Published) -> Iterator[Finding]:
     yield from _check_attributes(published)
     if published.report.version > 1:
         yield from _check_list(published)
+    yield from _check_heads(published)
     if published.stream is not None:
         yield from _check_base_files(published, published.stream.base)
 
@@ -81,6 +84,26 @@ def _check_list(published: Published) -> Iterator[Finding]:
         yield Finding("report", "same", f"its list has the published files: {counted(len(listed), 'file')}")
 
 
+def heads_of(report: RunReport) -> set[str]:
+    """Return the files of the heads in a report."""
+    return {name for step in report.steps if step.head is not None for name in head_files(step.name)}
+
+
+def _check_heads(published: Published) -> Iterator[Finding]:
+    """Compare the description of each head with the digest in the report of its step."""
+    for step in published.report.steps:
+        if step.head is None:
+            continue
+        for name in head_files(step.name):
+            digest = published.files.files.get(name)
+            if digest is None:
+                yield Finding("files", "differs", f"{name}, the head of step {step.step}, is missing")
+            elif name.endswith(".json"):
+                repo, commit = published.repo, published.files.commit
+                if not has_content(repo, commit, name, digest, step.head):
+                    yield Finding("files", "differs", f"{name} does not match the report of step {step.step}")
+
+
 def _matches(published: Published, name: str) -> bool:
     listed, digest = published.report.all_files[name], published.files.files[name]
     if listed.size != published.files.sizes[name]:
@@ -109,6 +132,7 @@ def _check_base_files(published: Published, base: Source) -> Iterator[Finding]:
         return
     found = published.files.files
     written = {NOTICE_FILE} if published.report.base_model.licenses else set()
+    written |= heads_of(published.report)
     own = {*METADATA_FILES, *written, *_WRITTEN, *published.report.steps[-1].files, GIT_ATTRIBUTES}
     for name in sorted(name for name in {*expected, *found} - own if not is_index(name)):
         if name not in found:

@@ -47,7 +47,7 @@ def compare_reports(published: RunReport, recomputed: RunReport) -> Iterator[Fin
 
 def compare_step_statistics(published: StepReport, recomputed: StepReport) -> Iterator[Finding]:
     """Compare the norms, ranks and similarities of a step; files, rounding, scores, licenses are not compared here."""
-    other = dict.fromkeys(("scores", "files", "rounding", "warnings", "licenses"))
+    other = dict.fromkeys(("scores", "files", "rounding", "warnings", "licenses", "head"))
     if recomputed.drift is None:  # known only once the model is written
         other["drift"] = None
     theirs, ours = ({**report.to_dict(), **other} for report in (published, recomputed))

@@ -65,7 +65,7 @@ def selection_in(error: CheckpointError) -> Selection:
     found = re.search(r"tensors: \{.*?\}", error.hint or "")
     assert found is not None, error.hint
     rules = yaml.safe_load(found[0])["tensors"]
-    return Selection(**{key: tuple(globs) for key, globs in rules.items()})
+    return Selection(tuple(rules.get("include", ())), tuple(rules.get("exclude", ())))
 
 
 def names_in(folder: Path) -> list[str]:

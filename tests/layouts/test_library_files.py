@@ -81,7 +81,7 @@ def test_plan_says_how_loading_was_checked(hubmerge: Command, tmp_path: Path, ma
         assert lines == []
     else:
         reason = "no single library" if made.library_name is None else f"{made.library} is not installed"
-        assert any("names and shapes of the base model's files" in line and reason in line for line in lines)
+        assert any("names and shapes are those of the base model's files" in line and reason in line for line in lines)
 
 
 def test_a_config_that_does_not_fit_a_model_of_diffusers_is_refused(hubmerge: Command, tmp_path: Path) -> None:

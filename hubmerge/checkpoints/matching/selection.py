@@ -17,10 +17,16 @@ class Selection:
     """Globs (`vision_model.*`, `*.bias`) on the base model's names.
 
     A tensor is merged if it matches one of `include`, or `include` is empty, and it matches none of `exclude`.
+
+    Attributes:
+        include: globs of tensors to merge; empty for all.
+        exclude: globs of tensors that are not merged.
+        heads: names of tensors that are not merged because they are the head of one checkpoint; no part of the rule.
     """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    heads: frozenset[str] = frozenset()
 
     def covers(self, name: str) -> bool:
         """Return True if the tensor with this name is to be merged."""
@@ -28,6 +34,8 @@ class Selection:
 
     def reason_against(self, name: str) -> str | None:
         """Return the reason why the tensor is not to be merged, in words; None if it is to be merged."""
+        if name in self.heads:
+            return "the checkpoint's own head: kept beside the merged model, in heads/"
         for pattern in self.exclude:
             if fnmatchcase(name, pattern):
                 return f"excluded by {pattern!r}"

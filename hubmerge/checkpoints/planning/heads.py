@@ -16,7 +16,7 @@ from hubmerge.checkpoints.planning.name_rule import is_lookup_table
 from hubmerge.errors import CheckpointError
 from hubmerge.support.text import counted, listed
 
-_UNKNOWN_HEADS = ("head.*", "head_dist.*", "fc.*", "last_linear.*", "classif.*", "output_layer.*")
+UNKNOWN_HEADS = ("head.*", "head_dist.*", "fc.*", "last_linear.*", "classif.*", "output_layer.*")
 """Names of heads in models that transformers does not know, if their configs do not say how many classes they have."""
 
 HEADS = ("classifier", "classifier.*", "*_classifier.*", "score.*", "classification_head.*", "logits_proj.*")
@@ -110,7 +110,7 @@ def _is_head(name: str, base: Checkpoint, rule: MatrixRule, known: _Known) -> bo
     shape = base.tensors[name].shape
     if name not in rule.unknown or not shape or is_lookup_table(name):
         return False
-    usual = any(fnmatchcase(plain, glob) for glob in _UNKNOWN_HEADS)
+    usual = any(fnmatchcase(plain, glob) for glob in UNKNOWN_HEADS)
     if known.modules:
         named = any(plain.startswith(f"{module}.") for module in known.modules)
         return named or (usual and shape[0] in known.counts)

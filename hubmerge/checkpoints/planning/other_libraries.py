@@ -64,12 +64,13 @@ def check_loads_in(
         CheckpointError: a weight has another shape in the files than by the config, or none is found.
     """
     origin = Origin.of(place)
-    alone = "the merged model has the names and shapes of the base model's files; that is all that is checked"
+    unchecked = "loading of the merged model is not checked: "
+    alone = "; names and shapes are those of the base model's files"
     if library is None:
-        return (f"{alone}: the files are those of no single library",)
+        return (f"{unchecked}the files are those of no single library{alone}",)
     found = _structure(library, config)
     if isinstance(found, UnknownClass):
-        return (f"{alone}: {found.reason}",)
+        return (f"{unchecked}{found.reason}{alone}",)
     _check_shapes(found, written, origin.in_file(config_file))
     notes = []
     if missing := [name for name in found.shapes if name not in written]:

@@ -19,6 +19,7 @@ from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
 from hubmerge.checkpoints.model_class.model_class import TYING, ModelClass, find_model_class
 from hubmerge.checkpoints.model_class.untied_config import embedding_settings, untied_config
 from hubmerge.checkpoints.planning.matrices import MatrixRule, weight_matrices
+from hubmerge.checkpoints.planning.task_heads import find_head
 from hubmerge.errors import CheckpointError
 from hubmerge.support.text import listed
 
@@ -112,13 +113,14 @@ class _Stream:
             checkpoint: the checkpoint.
             possible: the ties of a tied model of this class, if the base model or a copy of it is one.
         """
-        found = find_alignment(base, checkpoint, selection=self.selection, ties=rule.ties, buffers=rule.buffers)
+        selection = replace(self.selection, heads=frozenset(find_head(base, checkpoint, self.selection)))
+        found = find_alignment(base, checkpoint, selection=selection, ties=rule.ties, buffers=rule.buffers)
         if isinstance(found, Alignment) and not found.absent:
             return found.apply(checkpoint)
         if _ties_its_own(checkpoint, as_base=bool(possible)):
             possible = possible or _ties_if_tied(base)
             ties = {**possible, **rule.ties}
-            tied = find_alignment(base, checkpoint, selection=self.selection, ties=ties, buffers=rule.buffers)
+            tied = find_alignment(base, checkpoint, selection=selection, ties=ties, buffers=rule.buffers)
             if isinstance(tied, Alignment):
                 filled = [name for name in tied.stored_names if not _has(found, name)]
                 if filled:
