@@ -25,6 +25,9 @@ def checked_signer(loaded: LoadedRecipe, folders: Mapping[str, Path] | None = No
     folder = loaded.folder.absolute()
     signer = Signer(publish.sign.key_file(folder))
     shared = dict(folders or {})
+    if loaded.recipe.base_model.is_local:
+        # Its tokenizer, texts and other small files are published with the merged model.
+        shared["the base model"] = Path(loaded.recipe.base_model.path)
     repository = next((place for place in (folder, *folder.parents) if (place / ".git").exists()), None)
     if repository is not None:
         shared["the git repository of the recipe"] = repository

@@ -11,6 +11,7 @@ from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.checkpoints.matching.components import patterns_for
 from hubmerge.plan.task_checks import tasks_text
 from hubmerge.support.text import counted, readable, short_commit
+from merge_recipes.signing import Signing
 
 if TYPE_CHECKING:
     from hubmerge.plan.run_plan import RunPlan
@@ -70,7 +71,8 @@ def _costs(plan: RunPlan) -> Iterator[str]:
         yield f"missing  no step: all {plan.stream.length} are done"
     publish = plan.stream.recipe.publish
     if publish is not None:
-        yield f"publish  {'every step' if publish.steps == 'every' else 'the last step'} to {publish.repo}"
+        signed = "" if publish.sign is None else f", signed {_signer(publish.sign)}"
+        yield f"publish  {'every step' if publish.steps == 'every' else 'the last step'} to {publish.repo}{signed}"
 
 
 def _kept(merge: MergePlan) -> Iterator[str]:
@@ -95,3 +97,7 @@ def _kept(merge: MergePlan) -> Iterator[str]:
         more = len(tensors) - sum(len(names) for _, names in shown)
         if more:
             yield f"               and {more} more (--json lists all)"
+
+
+def _signer(sign: Signing) -> str:
+    return "with the identity of this CI job" if sign.is_keyless else f"with the key {sign.key}"

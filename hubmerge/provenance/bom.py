@@ -6,16 +6,18 @@ It has no time and no random number, so that everybody can write it again.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
+from urllib.parse import quote
 
 from hubmerge.provenance.pinned_inputs import PinnedInput, pinned_inputs
 from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport
 from hubmerge.support.names import step_tag
 from merge_recipes import Lock
-from merge_recipes.canonical import canonical_document, canonical_json
+from merge_recipes.canonical import canonical_json
 from merge_recipes.licenses import OTHER
 
 MERGED = "merged-model"
@@ -53,20 +55,20 @@ class BomDetails:
 
 def bom_text(report: RunReport, lock: Lock, details: BomDetails) -> str:
     """Return the text of the bill of materials of the last step of a report."""
-    return canonical_document(bom(report, lock, details), indent=1, ascii_only=False)
+    return canonical_json(bom(report, lock, details)) + "\n"
 
 
 def bom(report: RunReport, lock: Lock, details: BomDetails) -> dict[str, Any]:
     """Return the bill of materials as plain JSON values."""
     inputs = pinned_inputs(lock, report)
-    parts = [_component(one, _license_of(one, report)) for one in inputs]
+    parts = [_component(one, name, _license_of(one, report)) for one, name in zip(inputs, _names(inputs), strict=True)]
     content: dict[str, Any] = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {
             "tools": {"components": [*_tools(report)]},
-            "component": _merged(report, details, inputs),
+            "component": _merged(report, details, parts),
         },
         "components": parts,
         "dependencies": [
@@ -83,7 +85,7 @@ def _tools(report: RunReport) -> Iterator[dict[str, Any]]:
         yield {"type": "application" if name == "hubmerge" else "library", "name": name, "version": version}
 
 
-def _merged(report: RunReport, details: BomDetails, inputs: tuple[PinnedInput, ...]) -> dict[str, Any]:
+def _merged(report: RunReport, details: BomDetails, inputs: list[dict[str, Any]]) -> dict[str, Any]:
     """Return the merged model with its weight files, its model card and its license."""
     last = report.steps[-1]
     files = [
@@ -106,14 +108,14 @@ def _merged(report: RunReport, details: BomDetails, inputs: tuple[PinnedInput, .
     return content | _licenses(details.merged)
 
 
-def _parameters(report: RunReport, details: BomDetails, inputs: tuple[PinnedInput, ...]) -> dict[str, Any]:
+def _parameters(report: RunReport, details: BomDetails, inputs: list[dict[str, Any]]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     kinds = sorted({task.kind for task in report.tasks})
     if kinds:
         content["task"] = ", ".join(kinds)
     if details.model_class is not None:
         content["modelArchitecture"] = details.model_class
-    datasets = [{"ref": _name_in_document(one)} for one in inputs if one.role == "data set"]
+    datasets = [{"ref": one["bom-ref"]} for one in inputs if one["type"] == "data"]
     if datasets:
         content["datasets"] = datasets
     return content
@@ -126,30 +128,27 @@ def _metrics(report: RunReport) -> Iterator[dict[str, str]]:
                 yield {"type": metric, "value": repr(value), "slice": task}
 
 
-def _component(one: PinnedInput, stated: License) -> dict[str, Any]:
+def _component(one: PinnedInput, name: str, stated: License) -> dict[str, Any]:
     data = one.role == "data set"
     content: dict[str, Any] = {
         "type": "data" if data else "machine-learning-model",
-        "bom-ref": _name_in_document(one),
+        "bom-ref": name,
         "name": one.repo or one.reference,
         "version": one.commit,
-        "properties": [{"name": "hubmerge:role", "value": one.role}],
     }
-    if one.step is not None:
-        content["properties"].append({"name": "hubmerge:step", "value": str(one.step)})
-    if one.folder:
-        content["properties"].append({"name": "hubmerge:folder", "value": one.folder})
     if data:
         content["data"] = [{"type": "dataset", "name": one.reference}]
     elif one.repo is not None:
-        content["purl"] = f"pkg:huggingface/{one.repo}@{one.commit}" + (f"#{one.folder}" if one.folder else "")
+        content["purl"] = f"pkg:huggingface/{one.repo}@{one.commit}" + (f"#{quote(one.folder)}" if one.folder else "")
     return content | _licenses(stated)
 
 
-def _name_in_document(one: PinnedInput) -> str:
-    """Return the name of an input within the document: two steps can merge one checkpoint."""
-    step = "" if one.step is None else f" {one.step}"
-    return f"{one.role}{step}: {one.address or one.commit}"
+def _names(inputs: Iterable[PinnedInput]) -> Iterator[str]:
+    """Yield the name of each input within the document: base-model, checkpoint-2, adapter-2, data-set-1."""
+    datasets = count(1)
+    for one in inputs:
+        number = next(datasets) if one.role == "data set" else one.step
+        yield one.role.replace(" ", "-") + ("" if number is None else f"-{number}")
 
 
 def _license_of(one: PinnedInput, report: RunReport) -> License:

@@ -17,6 +17,9 @@ from hubmerge.support.strict_json import StrictJSONError, read_strict_json
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"
 
+MAX_BYTES = 1 << 24
+"""Largest size of a signature, a statement or a bill of materials that is read."""
+
 _GIT_FILES = frozenset({".gitattributes", ".gitignore"})
 _GIT_FOLDERS = (".git/", ".github/")
 _SHA256 = re.compile(r"[0-9a-f]{64}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+from urllib.parse import quote
 
 from hubmerge.report.report import RunReport
 from merge_recipes import Lock, LockedModel, ModelReference
@@ -46,7 +47,7 @@ class PinnedInput:
         if self.repo is None:
             return None
         place = f"datasets/{self.repo}" if self.kind == "dataset" else self.repo
-        return f"hf://{place}@{self.commit}" + (f"/{self.folder}" if self.folder else "")
+        return f"hf://{place}@{self.commit}" + (f"/{quote(self.folder)}" if self.folder else "")
 
     @property
     def digest(self) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hubmerge.errors import MachineError, UsageError
+from hubmerge.errors import DISK_FULL, MachineError, UsageError
 from hubmerge.provenance.bundle import SignatureError
 from hubmerge.support.names import SIGNATURE_FILE
 
@@ -86,12 +86,12 @@ class Signer:
         try:
             packages.sign_files(name, files, temporary, self.key, passphrase)
             temporary.replace(place)
-        except OSError:
-            raise
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise
             raise MachineError(
                 f"signing {name} failed: {type(error).__name__}: {error}",
-                hint="run the same command again; the merged model is kept",
+                hint="run the same command again to continue",
             ) from error
         finally:
             temporary.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from hubmerge.provenance.pinned_inputs import PinnedInput, pinned_inputs
 from hubmerge.report.report import RunReport
 from hubmerge.support.names import CARD_FILE, STATEMENT_FILE
 from merge_recipes import Lock
-from merge_recipes.canonical import canonical_document
+from merge_recipes.canonical import canonical_json
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -35,7 +35,7 @@ def statement_text(report: RunReport, lock: Lock, recipe: Mapping[str, Any]) -> 
         lock: The lock of the stream.
         recipe: The keys and values of the recipe, as written.
     """
-    return canonical_document(statement(report, lock, recipe), indent=2, ascii_only=False)
+    return canonical_json(statement(report, lock, recipe)) + "\n"
 
 
 def statement(report: RunReport, lock: Lock, recipe: Mapping[str, Any]) -> dict[str, Any]:

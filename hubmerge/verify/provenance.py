@@ -10,6 +10,7 @@ from hubmerge.cards import license_of
 from hubmerge.errors import HubmergeError
 from hubmerge.hub.published import read_small_file
 from hubmerge.provenance.bom import BomDetails, bom
+from hubmerge.provenance.bundle import MAX_BYTES
 from hubmerge.provenance.statement import BUILD_TYPE, PREDICATE_TYPE, STATEMENT_TYPE, statement
 from hubmerge.run.metadata_files import architecture_of
 from hubmerge.support.names import BOM_FILE, CARD_FILE, LOCK_FILE, RECIPE_FILE, REPORT_FILE, STATEMENT_FILE
@@ -72,6 +73,8 @@ def _read(published: Published, name: str) -> Mapping[str, Any] | Finding | None
     if name not in published.files.files:
         older = published.report.version == 1
         return None if older else Finding("provenance", "differs", f"{name} is missing")
+    if published.files.sizes[name] > MAX_BYTES:
+        return Finding("provenance", "differs", f"{name} is larger than {MAX_BYTES} bytes")
     try:
         content = read_strict_json(read_small_file(published.files, name))
     except StrictJSONError as error:

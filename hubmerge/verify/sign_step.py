@@ -122,6 +122,8 @@ def _problem(report: RunReport, found: Mapping[str, str], card: str) -> str | No
     """Return why a step is not as hubmerge wrote it, None if it is."""
     if report.broken_digest() is not None or report.has_broken_seal:
         return f"{REPORT_FILE} was changed after it was written"
+    if report.version > 1 and not report.all_files:
+        return f"{REPORT_FILE} lists no files"
     listed_files = {name: file.sha256 for name, file in report.all_files.items()} or report.steps[-1].files
     for name, digest in sorted(listed_files.items()):
         if name not in found:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from hubmerge.errors import HubmergeError, MachineError
 from hubmerge.hub.checked_files import is_sha256
 from hubmerge.hub.published import download_file, read_small_file
-from hubmerge.provenance.bundle import SignatureError, SignedFiles, is_signed, read_bundle
+from hubmerge.provenance.bundle import MAX_BYTES, SignatureError, SignedFiles, is_signed, read_bundle
 from hubmerge.provenance.signing import TrustedSigner
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.names import RECIPE_FILE, SIGNATURE_FILE, step_tag
@@ -27,6 +27,9 @@ def check_signature(published: Published, trusted: TrustedSigner) -> Iterator[Fi
     """
     if SIGNATURE_FILE not in published.files.files:
         yield from _missing(published, trusted)
+        return
+    if published.files.sizes[SIGNATURE_FILE] > MAX_BYTES:
+        yield _differs(f"it is larger than {MAX_BYTES} bytes")
         return
     content = read_small_file(published.files, SIGNATURE_FILE)
     try:

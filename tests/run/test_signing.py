@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download
 
 from hubmerge.cards.merge_cards import BEGIN
 from hubmerge.support.names import SIGNATURE_FILE
@@ -41,6 +41,8 @@ def test_a_stream_is_signed_from_some_step_on_and_rolled_back(
     assert hubmerge("run", recipe(stage, tmp_path, repo, 1))[0] == 0
     assert SIGNATURE_FILE not in files(repo)
     before = tags(repo)["step-01"]
+    # A signature by another key is replaced.
+    assert hubmerge("sign", repo, "--key", make_key(tmp_path, "other").private)[0] == 0
     status, output, errors = hubmerge("sign", repo, "--key", key.private)
     assert status == 0, errors
     assert f"{repo}@step-01: 11 files signed" in output
@@ -52,11 +54,14 @@ def test_a_stream_is_signed_from_some_step_on_and_rolled_back(
     assert SIGNATURE_FILE not in files(repo, "step-02")
     assert hubmerge("verify", f"{repo}@step-01", *options)[0] == 0
 
-    status, _, errors = hubmerge("run", recipe(stage, tmp_path, repo, 3, sign={"key": str(key.private)}))
+    signing = recipe(stage, tmp_path, repo, 3, sign={"key": str(key.private)})
+    assert f"publish  every step to {repo}, signed with the key {key.private}" in hubmerge("plan", signing)[1]
+    status, _, errors = hubmerge("run", signing, "--out", tmp_path / "out")
     assert status == 0, errors
     assert hubmerge("verify", repo, *options)[0] == 0
     signature = content(repo, SIGNATURE_FILE)
-    assert hubmerge("run", recipe(stage, tmp_path, repo, 3, sign={"key": str(key.private)}))[0] == 0
+    assert (tmp_path / "out" / SIGNATURE_FILE).read_bytes() == signature
+    assert hubmerge("run", signing)[0] == 0
     assert content(repo, SIGNATURE_FILE) == signature
 
     assert hubmerge("rollback", repo, "--to", "step-01")[0] == 0
@@ -188,10 +193,11 @@ def test_a_machine_that_cannot_sign_is_found_before_the_merge(
     assert hubmerge("verify", repo, "--quick", "--key", encrypted.public)[0] == 0
 
 
-def test_a_key_in_the_output_folder_is_refused(
+def test_a_key_in_the_output_folder_or_the_base_model_is_refused(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
 ) -> None:
-    out = tmp_path / "out"
+    """Small files of the base model, such as `key.txt`, are published with the merged model."""
+    base, out = tmp_path / "base", tmp_path / "out"
     path = stage.write(tmp_path, stage.recipe(None, entries=tuple(stage.towers)[:1], evaluate=None))
     assert hubmerge("run", path, "--out", out)[0] == 0
     pair = make_key(out)
@@ -201,3 +207,10 @@ def test_a_key_in_the_output_folder_is_refused(
     assert status == 5
     assert f"signing key {pair.private}: it is inside --out, {out}" in errors
     assert json.loads((out / "hubmerge.json").read_text())["steps"]
+    snapshot_download(stage.base, local_dir=base)
+    secret = shutil.copy(pair.private, base / "key.txt")
+    publish = {"repo": repo_name("target"), "sign": {"key": str(secret)}}
+    local = stage.recipe(None, entries=tuple(stage.towers)[:1], evaluate=None, base_model=str(base), publish=publish)
+    status, _, errors = hubmerge("run", stage.write(tmp_path, local))
+    assert status == 5
+    assert f"signing key {secret}: it is inside the base model, {base}" in errors

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from hubmerge.support.names import BOM_FILE, SIGNATURE_FILE, STATEMENT_FILE
 from hubmerge.verify.provenance import statement_differences
 from tests.provenance.keys import Key, make_key
 from tests.stage import Stage
-from tests.verify.published import Copy, Verify, published
+from tests.verify.published import Command, Copy, Names, Verify, published
 
 Change = Callable[[dict[str, Any]], Any]
 
@@ -271,3 +272,32 @@ def test_options_that_do_not_go_together_are_refused(original: str, verify: Veri
         status, _, errors = verify(original, "--quick", "--key", file)
         assert status == 5
         assert message in errors
+
+
+def test_local_sources_are_named_by_their_digests(
+    stage: Stage, hubmerge: Command, verify: Verify, tmp_path: Path, repo_name: Names
+) -> None:
+    """The included task is part of the parameters."""
+    repo, name = repo_name("target"), next(iter(stage.towers))
+    snapshot_download(stage.towers[name], local_dir=tmp_path / "tower")
+    snapshot_download(stage.datasets[name], repo_type="dataset", local_dir=tmp_path / "data")
+    for folder in ("tower", "data"):
+        shutil.rmtree(tmp_path / folder / ".cache")
+    task = {"name": name, "kind": "zero-shot-image-classification", "dataset": {"path": "./data", "max_examples": 4}}
+    (tmp_path / "task.yaml").write_text(json.dumps(task))
+    recipe = stage.recipe(repo, models=[{"model": "./tower", "name": name}], evaluate=None)
+    recipe["evaluate"] = {"tasks": [{"include": "task.yaml"}]}
+    status, _, errors = hubmerge("run", stage.write(tmp_path, recipe))
+    assert status == 0, errors
+    build = _build(json.loads(published(repo, STATEMENT_FILE)))
+    assert build["externalParameters"]["recipe"]["evaluate"]["tasks"] == [task]
+    found = {one["annotations"]["reference"]: one["digest"] for one in build["resolvedDependencies"]}
+    assert {reference: list(digest) for reference, digest in found.items()} == {
+        stage.base: ["gitCommit"],
+        "./tower": ["sha256"],
+        "./data": ["sha256"],
+    }
+    _, output, _ = verify(repo, "--quick")
+    assert "same     provenance: the statement has the recipe, the lock (3 dependencies)" in output
+    assert f"same     provenance: {BOM_FILE} agrees" in output
+    assert "differs" not in output
