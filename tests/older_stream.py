@@ -16,12 +16,13 @@ from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.localhub import LocalHub
+from hubmerge.support.names import parse_history_file
 
 ARCHIVE = Path(__file__).resolve().parent / "fixtures" / "stream-0.1.0.tar.xz"
 METHODS = ("opcm", "ties", "task_arithmetic")
 NAMED_AFTER_THE_REPO = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", ".gitattributes"}
 ADDED = {"hubmerge.intoto.json", "hubmerge.cdx.json"}  # files that version 0.1.0 did not write
-VARIES = {"recipe_digest", "versions", "seconds", "digest", "version", "all_files", "seal"}
+VARIES = {"recipe_digest", "versions", "seconds", "digest", "version", "all_files", "seal", "older_steps"}
 PICTURE = "accuracy_matrix.png"  # its bytes depend on the version of matplotlib
 
 
@@ -49,7 +50,8 @@ class OlderHub:
         """Return the content digests of a revision's files, without those that name the repo or are new."""
         found = {}
         for entry in self.api.list_repo_tree(repo, revision=revision, recursive=True):
-            if isinstance(entry, RepoFile) and entry.path not in NAMED_AFTER_THE_REPO | ADDED | {PICTURE}:
+            new = entry.path in ADDED or parse_history_file(entry.path) is not None
+            if isinstance(entry, RepoFile) and not new and entry.path not in NAMED_AFTER_THE_REPO | {PICTURE}:
                 found[entry.path] = entry.lfs.sha256 if entry.lfs else entry.blob_id
         return found
 

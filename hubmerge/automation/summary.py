@@ -8,6 +8,7 @@ from pathlib import Path
 from hubmerge.cards.markup import code, plain, table
 from hubmerge.report.accuracy import AccuracyMatrix, percent
 from hubmerge.report.report import RunReport, StepReport
+from hubmerge.report.shown import shown
 from hubmerge.support.names import step_tag
 from hubmerge.support.text import counted, short_commit
 
@@ -35,15 +36,21 @@ def summary_text(report: RunReport, done: Sequence[StepReport], addresses: Seque
 
 
 def accuracy_table(matrix: AccuracyMatrix, names: Mapping[int, str]) -> str:
-    """Return the accuracy matrix as a Markdown table: a row for each step, a column for each task."""
-    header = ["step", *map(plain, matrix.tasks), "average"]
+    """Return the accuracy matrix as a Markdown table: a row for each step, a column for each task.
+
+    Of many steps or tasks, the first and the last ones are shown.
+    """
+    tasks = [task for part in shown(matrix.tasks) for task in part]
+    header = ["step", *map(plain, tasks), "average"]
     rows = [
-        [
+        ["…", *[""] * (len(tasks) + 1)]
+        if step is None
+        else [
             f"{step} {plain(names.get(step, ''))}".rstrip(),
-            *(percent(matrix.value(step, task)) for task in matrix.tasks),
+            *(percent(matrix.value(step, task)) for task in tasks),
             percent(matrix.average(step)),
         ]
-        for step in matrix.steps
+        for step in matrix.shown_steps
     ]
     return table(header, rows, "l" + "r" * (len(header) - 1))
 

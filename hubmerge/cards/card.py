@@ -9,25 +9,24 @@ from dataclasses import dataclass, field, replace
 from hubmerge.cards.data import CARD_FORM, LISTED_DATASETS, form_comment
 from hubmerge.cards.licenses import license_section
 from hubmerge.cards.loading import ZERO_SHOT, Loading, loading_text
-from hubmerge.cards.markup import block, code, details, plain, repo_link, table
+from hubmerge.cards.markup import block, code, details, plain, repo_link, shown_rows, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
 from hubmerge.cards.norms import norms
 from hubmerge.cards.parts import HeadFacts, ModuleFacts, heads_text, modules_text
-from hubmerge.report.accuracy import (
-    AVERAGE_ACCURACY_DEFINITION,
-    BACKWARD_TRANSFER_DEFINITION,
-    FORGETTING_DEFINITION,
-    SHARE_OF_OWN_DEFINITION,
-    mean_or_none,
-    percent,
-)
+from hubmerge.cards.scores import score_parts
 from hubmerge.report.licenses import NO_LICENSE, License
-from hubmerge.report.report import RunReport, TaskReport
-from hubmerge.support.names import LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, step_tag
+from hubmerge.report.report import RunReport, StepReport, TaskReport
+from hubmerge.report.shown import FIRST_SHOWN, LAST_SHOWN
+from hubmerge.support.names import HISTORY_FOLDER, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, step_tag
 from hubmerge.support.text import short_commit
-from merge_recipes.references import is_commit
 
 TEXT_KINDS = frozenset({"text-classification", "causal-lm"})
+
+ABRIDGED = 3
+"""First form of cards that show the first and last steps of long streams alone."""
+
+LONGEST_RECIPE = 16_000
+"""Number of characters up to which a card contains the recipe."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +73,11 @@ class CardDetails:
     distributions: Mapping[str, str] = field(default_factory=dict)
     form: int = CARD_FORM
 
+    @property
+    def whole(self) -> bool:
+        """True for all steps and tasks, as in cards before form 3, however many there are."""
+        return self.form < ABRIDGED
+
     def for_tasks(self, tasks: list[TaskReport]) -> CardDetails:
         """Return the details with the pipeline tag and the tokenizer that the scored tasks imply."""
         kinds = {task.kind for task in tasks}
@@ -97,6 +101,7 @@ def card_text(report: RunReport, card: CardDetails) -> str:
     """
     if not report.steps:
         raise ValueError("a card needs a report with at least one step")
+    report = report if card.whole else report.abridged()
     tasks = scored_tasks(report)
     card = card.for_tasks(tasks)
     name = (card.repo or f"{report.base_model.reference}-{report.merge_method}").split("/")[-1]
@@ -109,6 +114,7 @@ def card_text(report: RunReport, card: CardDetails) -> str:
         pipeline_tag=card.pipeline_tag,
         library_name=card.library,
         lists_datasets=older,
+        whole=card.whole,
     )
     sections = [
         f"# {plain(name)}",
@@ -122,11 +128,13 @@ def card_text(report: RunReport, card: CardDetails) -> str:
         _merged(report, card),
         *([] if older else license_section(report, card.license, notice=card.notice)),
         "## Statistics of the steps",
-        norms(report),
+        norms(report, whole=card.whole),
     ]
     if tasks:
-        sections += ["## Scores", *_scores(report, tasks, card)]
-    sections += ["## Recipe", _recipe(card.recipe_text), "## How to reproduce it", _reproduction(report, card)]
+        kinds = _kinds(report, tasks, card)
+        parts = score_parts(report, tasks, picture=card.picture, kinds=kinds, whole=card.whole)
+        sections += ["## Scores", *parts]
+    sections += ["## Recipe", _recipe(card), "## How to reproduce it", _reproduction(report, card)]
     return f"---\n{form_comment()}\n{head}\n---\n\n" + "\n\n".join(sections) + "\n"
 
 
@@ -181,53 +189,24 @@ def _loading(report: RunReport, card: CardDetails) -> str:
 
 
 def _merged(report: RunReport, card: CardDetails) -> str:
-    rows = []
-    for step in report.steps:
+
+    def row(step: StepReport) -> list[str]:
         tag = code(step_tag(step.step))
         if card.every_step and card.repo:
             tag = f"[{tag}](/{card.repo}/tree/{step_tag(step.step)})"
-        rows.append([str(step.step), _model_link(step.reference, step.commit), code(short_commit(step.commit)), tag])
+        return [str(step.step), _model_link(step.reference, step.commit), code(short_commit(step.commit)), tag]
+
+    rows = shown_rows(report.steps, row, whole=card.whole)
     base = report.base_model
     start = ["", _model_link(base.reference, base.commit), code(short_commit(base.commit)), "base model"]
     text = "The checkpoints in merge order, each with its commit:\n\n"
+    if len(rows) < len(report.steps):
+        text = f"The first and the last checkpoints in merge order; `{LOCK_FILE}` has all of them:\n\n"
     text += table(["step", "checkpoint", "commit", "tag"], [start, *rows], "rlll")
     if report.parameters:
         values = ", ".join(f"{code(key)} = {code(value)}" for key, value in sorted(report.parameters.items()))
         text += f"\n\nParameters of {code(report.merge_method)}: {values}."
     return text
-
-
-def _scores(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> list[str]:
-    matrix, last = report.accuracy_matrix(), report.steps[-1]
-    base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
-    merged = report.main_scores(last.scores)
-    rows = []
-    for task in tasks:
-        values = [percent(scores.get(task.name)) for scores in (base, own, merged)]
-        examples = "" if task.examples is None else f"{task.examples:,}"
-        rows.append([plain(task.name), _dataset(task), examples, plain(task.main_metric), *values])
-    averages = [_average([scores.get(task.name) for task in tasks]) for scores in (base, own, merged)]
-    rows.append(["**average**", "", "", "", *(f"**{value}**" for value in averages)])
-    header = ["task", "dataset", "examples", "metric", "base model", "own checkpoint", "this model"]
-    parts = [
-        "All values are in percent. *Own checkpoint* is the fine-tuned checkpoint of the task before it was merged.",
-        table(header, rows, "llrlrrr"),
-    ]
-    measures = [
-        ("Average accuracy", percent(matrix.average(last.step)), AVERAGE_ACCURACY_DEFINITION),
-        ("Backward transfer", percent(matrix.backward_transfer(), "+"), BACKWARD_TRANSFER_DEFINITION),
-        ("Forgetting", percent(matrix.forgetting()), FORGETTING_DEFINITION),
-        ("Share kept", percent(matrix.share_of_own(own)), SHARE_OF_OWN_DEFINITION),
-    ]
-    parts += [sentence] if (sentence := _kinds(report, tasks, card)) else []
-    parts.append("`R[t][j]` is the accuracy on task j after step t. T is the last step.")
-    parts.append(table(["measure", "value", "definition"], [[a, b, code(c)] for a, b, c in measures], "lrl"))
-    if card.picture is not None:
-        parts.append(f"![Accuracy on every task after every step]({card.picture})")
-    if len(matrix.steps) > 1:
-        parts.append(_matrix(report))
-    parts += _other_metrics(report)
-    return parts
 
 
 def _kinds(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> str:
@@ -236,29 +215,10 @@ def _kinds(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> str
     return " ".join(f"The task kind {code(kind)} is that{_origin(kind, report, card)}." for kind in kinds)
 
 
-def _matrix(report: RunReport) -> str:
-    matrix = report.accuracy_matrix()
-    tasks = matrix.seen(matrix.steps[-1])
-    rows = [
-        [str(step), *(percent(matrix.value(step, task)) for task in tasks), percent(matrix.average(step))]
-        for step in matrix.steps
-    ]
-    content = table(["step", *map(plain, tasks), "average"], rows, "r" * (len(tasks) + 2))
-    return details("Accuracy matrix (row: after step t, column: task)", content)
-
-
-def _other_metrics(report: RunReport) -> list[str]:
-    """Return a table of the metrics outside of the accuracy matrix, nothing if there are none."""
-    rows = [
-        [plain(task), plain(metric), *("-" if value is None else f"{value:.4f}" for value in values)]
-        for task, metric, values in report.other_metrics()
-    ]
-    header = ["task", "metric", "base model", "own checkpoint", "this model"]
-    return [details("Other metrics", table(header, rows, "llrrr"))] if rows else []
-
-
-def _recipe(recipe_text: str) -> str:
-    return details(f"<code>{RECIPE_FILE}</code>", block(recipe_text, "yaml"))
+def _recipe(card: CardDetails) -> str:
+    if len(card.recipe_text) > LONGEST_RECIPE and not card.whole:
+        return f"The recipe is in [`{RECIPE_FILE}`]({RECIPE_FILE})."
+    return details(f"<code>{RECIPE_FILE}</code>", block(card.recipe_text, "yaml"))
 
 
 def _reproduction(report: RunReport, card: CardDetails) -> str:
@@ -273,11 +233,13 @@ def _reproduction(report: RunReport, card: CardDetails) -> str:
             "Before the last command, change `publish: {repo: ...}` in the recipe to a repo of your own, or remove it."
         )
     lines.append(f"hubmerge run {RECIPE_FILE} --out merged")
+    hidden = len(report.steps) > FIRST_SHOWN + LAST_SHOWN and not card.whole
+    contained = f"the last steps, `{HISTORY_FOLDER}/` those of every step" if hidden else "every step"
     versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in sorted(report.versions.items()))
     return (
         f"Install {install} from where its authors publish it: a package index may have another package of that name. "
         f"{before}\n\n{block(chr(10).join(lines), 'bash')}\n\n`{LOCK_FILE}` pins the commit of every model and "
-        f"dataset. `{REPORT_FILE}` contains the statistics and scores of every step."
+        f"dataset. `{REPORT_FILE}` contains the statistics and scores of {contained}."
         + (f" This model was made with {versions}." if versions else "")
     )
 
@@ -290,16 +252,3 @@ def _plugins(report: RunReport, card: CardDetails) -> list[str]:
 def _model_link(reference: str, commit: str) -> str:
     repos = repos_of(reference)
     return repo_link(reference, repos[0], commit) if repos else code(reference)
-
-
-def _dataset(task: TaskReport) -> str:
-    parts = [repo_link(task.dataset, task.dataset, task.commit, kind="dataset")]
-    parts.append(code(task.split if task.subset is None else f"{task.subset}/{task.split}"))
-    if is_commit(task.commit):
-        parts.append(f"at {code(short_commit(str(task.commit)))}")
-    return " ".join(parts)
-
-
-def _average(values: list[float | None]) -> str:
-    mean = mean_or_none(values)
-    return "-" if mean is None else percent(mean)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 from urllib.parse import quote
 
+from hubmerge.report.shown import shown
 from merge_recipes.references import is_commit
+
+T = TypeVar("T")
 
 _REPO = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)?")
 _SPECIAL = re.compile(r"([\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9]))")
@@ -70,6 +74,22 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], align: str) -> s
     rule = {"l": ":---", "r": "---:", "c": ":---:"}
     lines = [header, [rule[letter] for letter in align], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def shown_rows(items: Sequence[T], row: Callable[[T], list[str]], *, whole: bool) -> list[list[str]]:
+    """Return the rows of a table: of all items, or of the first and last ones with a row for those between.
+
+    Args:
+        items: the items.
+        row: returns the cells of one item.
+        whole: True for all items, however many there are.
+    """
+    first, last = (items, []) if whole else shown(items)
+    rows = [row(item) for item in first]
+    if last:
+        hidden = len(items) - len(first) - len(last)
+        rows.append(["…", f"{hidden:,} more", *[""] * (len(rows[0]) - 2)])
+    return [*rows, *(row(item) for item in last)]
 
 
 def details(summary: str, content: str) -> str:

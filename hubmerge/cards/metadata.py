@@ -14,6 +14,9 @@ from merge_recipes import InvalidReferenceError, ModelReference
 from merge_recipes.references import is_commit
 
 OWN_TAGS = ("merge", "hubmerge")
+MOST_RESULTS = 100
+"""Number of tasks up to which the metadata contain the scores."""
+
 _HUB_TASKS = {"causal-lm": "text-generation"}
 
 
@@ -26,6 +29,7 @@ def front_matter(
     pipeline_tag: str | None = None,
     library_name: str | None = "transformers",
     lists_datasets: bool = False,
+    whole: bool = False,
 ) -> str:
     """Return the YAML of a card's metadata, without the lines of dashes around it.
 
@@ -40,10 +44,12 @@ def front_matter(
         library_name: the library that loads the model.
         lists_datasets: name the datasets of the scores under `datasets`, which is for training data. Cards of forms 1
             and 2 do.
+        whole: True for the scores of all tasks, however many there are.
     """
     tasks = scored_tasks(report)
     models = base_models(report)
-    results = [result for task in tasks for result in _results(task, report.steps[-1])]
+    scored = tasks if whole else tasks[:MOST_RESULTS]
+    results = [result for task in scored for result in _results(task, report.steps[-1])]
     data = ModelCardData(
         **_license_keys(model_license),
         library_name=library_name,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from hubmerge.cards.markup import details, plain, table
+from hubmerge.cards.markup import details, plain, shown_rows, table
 from hubmerge.report.report import RunReport, Spread, StepReport
+from hubmerge.report.shown import shown
 from hubmerge.support.text import counted
 
 _FORMULA = "The merged model after step t is base + A / λ. Norms are Frobenius norms over all merged tensors. Columns:"
@@ -29,22 +31,30 @@ _ROUNDING = (
 )
 
 
-def norms(report: RunReport) -> str:
-    """Return the table of all steps, with the meaning of its columns, warnings and cosines."""
-    truncated = any(step.tensors.error is not None for step in report.steps)
-    rounded = any(step.rounding is not None for step in report.steps)
+def norms(report: RunReport, *, whole: bool = False) -> str:
+    """Return the table of the steps, with the meaning of its columns, warnings and cosines.
+
+    Args:
+        report: the report.
+        whole: True for all steps, however many there are.
+    """
+    steps = report.steps if whole else [step for part in shown(report.steps) for step in part]
+    truncated = any(step.tensors.error is not None for step in steps)
+    rounded = any(step.rounding is not None for step in steps)
     columns = dict(_COLUMNS)
     read = _is_read(report)
     columns |= {"drift": "distance of the merged model from the base model, for written models"} if read else {}
     columns |= {"truncated": _TRUNCATED} if truncated else {}
     columns |= {"rounding": _ROUNDING} if rounded else {}
-    rows = [_row(step, read=read, truncated=truncated, rounded=rounded) for step in report.steps]
+    rows = shown_rows(
+        report.steps, lambda step: _row(step, read=read, truncated=truncated, rounded=rounded), whole=whole
+    )
     header = ["step", "name", *columns]
     meanings = "\n".join(f"- {name}: {meaning}" for name, meaning in columns.items())
-    warnings = "".join(f"\n\nStep {step.step}: {plain(text)}." for step in report.steps for text in step.warnings)
+    warnings = "".join(f"\n\nStep {step.step}: {plain(text)}." for step in steps for text in step.warnings)
     content = table(header, rows, "rl" + "r" * len(columns))
     formula = _READ_FORMULA if read else _FORMULA
-    return f"{formula}\n\n{meanings}\n\n{content}{_statistics(report)}{warnings}{_similarities(report)}"
+    return f"{formula}\n\n{meanings}\n\n{content}{_statistics(report)}{warnings}{_similarities(steps)}"
 
 
 def _statistics(report: RunReport) -> str:
@@ -90,17 +100,17 @@ def _row(step: StepReport, *, read: bool, truncated: bool, rounded: bool) -> lis
     ]
 
 
-def _similarities(report: RunReport) -> str:
-    """Return the cosines between the task vectors of all steps, an empty text if there are none."""
-    if not any(step.similarities for step in report.steps):
+def _similarities(steps: Sequence[StepReport]) -> str:
+    """Return the cosines between the task vectors of the steps, an empty text if there are none."""
+    if not any(step.similarities for step in steps):
         return ""
     rows = []
-    for step in report.steps[1:]:
+    for step in steps[1:]:
         known = {earlier.step: earlier.cosine for earlier in step.similarities}
-        values = [known.get(earlier.step) for earlier in report.steps[:-1]]
+        values = [known.get(earlier.step) for earlier in steps[:-1]]
         shown = ["" if value is None else f"{value:.2f}" for value in values]
         rows.append([str(step.step), plain(step.name), *shown])
-    header = ["step", "name", *(str(step.step) for step in report.steps[:-1])]
+    header = ["step", "name", *(str(step.step) for step in steps[:-1])]
     content = table(header, rows, "rl" + "r" * (len(header) - 2))
     return "\n\n" + details("Cosines between the task vectors of the steps, estimated from sketches (± 0.04)", content)
 

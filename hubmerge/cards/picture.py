@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hubmerge.report.accuracy import AccuracyMatrix, mean_or_none, percent
+from hubmerge.report.shown import shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
 COLORS = "YlGnBu"  # even lightness: readable for color-blind readers and in gray
 DOTS_PER_INCH = 160
+FEWER_DOTS = 100  # of long streams: the picture stays small
 NAME_CHARACTERS = 26
 INK, FAINT = "#1f2328", "#656d76"
 
@@ -27,8 +29,11 @@ def accuracy_picture(
     own: Mapping[str, float] | None = None,
     names: Mapping[int, str] | None = None,
     title: str = "Accuracy on every task after every step (%)",
+    whole: bool = False,
 ) -> bytes:
     """Return a PNG of the matrix. The same matrix gives the same bytes with the same version of matplotlib.
+
+    Of many steps or tasks, the first and the last ones are drawn.
 
     Args:
         matrix: the accuracies, between 0 and 1.
@@ -36,6 +41,7 @@ def accuracy_picture(
         own: the accuracy of each task's own checkpoint, shown below the matrix.
         names: the labels of the steps.
         title: the line above the picture.
+        whole: True to draw all steps and tasks, however many there are.
 
     Raises:
         ValueError: the matrix has no row.
@@ -43,8 +49,13 @@ def accuracy_picture(
     if not matrix.rows:
         raise ValueError("cannot draw an accuracy matrix without rows")
     tasks = matrix.seen(matrix.steps[-1])
-    rows = _rows(matrix, tasks, base, own, names or {})
-    figure, axes = _empty_figure(rows, tasks, title)
+    rows = _rows(matrix, tasks, base, own, names or {}, matrix.steps if whole else matrix.shown_steps)
+    if not whole:
+        columns = [column for part in shown(range(len(tasks))) for column in part]
+        tasks = tuple(tasks[column] for column in columns)
+        rows = [row.with_columns([*columns, -1]) for row in rows]
+    small = not whole and (None in matrix.shown_steps or len(matrix.tasks) > len(tasks))
+    figure, axes = _empty_figure(rows, tasks, title, FEWER_DOTS if small else DOTS_PER_INCH)
     for row in rows:
         _draw_row(axes, row, len(tasks))
     _draw_column_names(axes, tasks)
@@ -53,7 +64,7 @@ def accuracy_picture(
     return buffer.getvalue()
 
 
-def _empty_figure(rows: Sequence[_Row], tasks: Sequence[str], title: str) -> tuple[Figure, Axes]:
+def _empty_figure(rows: Sequence[_Row], tasks: Sequence[str], title: str, dots: int) -> tuple[Figure, Axes]:
     """Return a figure with its title that has room for the rows, and axes whose unit is a cell."""
     # Imported here because runs without scores draw nothing.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,7 +78,7 @@ def _empty_figure(rows: Sequence[_Row], tasks: Sequence[str], title: str) -> tup
     above = 0.72 + 0.046 * max(len(_shortened(task)) for task in tasks)
     width = max(left + columns * cell + 0.45, 4.6)
     height = above + lowest * cell * 0.8 + 0.3
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH, facecolor="white")
+    figure = Figure(figsize=(width, height), dpi=dots, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((left / width, 0.3 / height, columns * cell / width, 1 - (above + 0.3) / height))
     axes.set_xlim(0, columns)
@@ -94,6 +105,11 @@ class _Row:
     def __init__(self, label: str, values: Sequence[float | None], top: float, *, reference: bool) -> None:
         self.label, self.values, self.top, self.reference = label, values, top, reference
 
+    def with_columns(self, columns: Sequence[int]) -> _Row:
+        """Return the row with some of its values; a row without values stands for a gap."""
+        values = [self.values[column] for column in columns] if self.values else []
+        return _Row(self.label, values, self.top, reference=self.reference)
+
 
 def _rows(
     matrix: AccuracyMatrix,
@@ -101,6 +117,7 @@ def _rows(
     base: Mapping[str, float] | None,
     own: Mapping[str, float] | None,
     names: Mapping[int, str],
+    steps: Sequence[int | None],
 ) -> list[_Row]:
     """Return the rows: base model, steps, own checkpoints, with a gap of a quarter of a cell between them."""
     rows: list[_Row] = []
@@ -108,7 +125,11 @@ def _rows(
     if base:
         rows.append(_Row("base model", _with_average([base.get(task) for task in tasks]), top, reference=True))
         top += 1.25
-    for step in matrix.steps:
+    for step in steps:
+        if step is None:
+            rows.append(_Row("...", [], top, reference=True))
+            top += 1
+            continue
         values = [matrix.value(step, task) for task in tasks]
         label = f"{step}  {_shortened(names[step])}" if step in names else f"step {step}"
         rows.append(_Row(label, [*values, matrix.average(step)], top, reference=False))

@@ -38,7 +38,7 @@ def _published(target: Target, content: dict[str, Any]) -> frozenset[str]:
     report = RunReport.from_dict(content)
     if report.all_files:
         same = {path for path, file in report.all_files.items() if _has_content(target, path, file.sha256)}
-        return frozenset({REPORT_FILE, *same})
+        return frozenset({REPORT_FILE, *same, *(report.history_files.keys() & target.files)})
     tagged = target.tags.get(step_tag(report.steps[-1].step)) if report.steps else None
     if tagged is not None:
         earlier = entry_digests(list_entries(target.repo, tagged))

@@ -5,7 +5,9 @@ A commit names its parent, so two runs cannot overwrite each other. A repeated r
 
 from __future__ import annotations
 
+import hashlib
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +16,15 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
 from hubmerge.errors import HubError, TargetError, TargetMovedError
-from hubmerge.hub.checked_files import list_entries
+from hubmerge.hub.checked_files import RemoteFile, list_entries
 from hubmerge.hub.client import api, endpoint
 from hubmerge.hub.explain import with_sentences
 from hubmerge.hub.failures import TransientError, is_anonymous, status_of
 from hubmerge.hub.fetch import download, list_files, read_checked, remove_unfinished_downloads
 from hubmerge.hub.published import entry_digests
 from hubmerge.hub.retry import call, create_commit
-from hubmerge.support.names import CARD_FILE, GIT_ATTRIBUTES, LOCK_FILE, REPORT_FILE, step_tag
+from hubmerge.support.hashing import git_blob_id
+from hubmerge.support.names import CARD_FILE, GIT_ATTRIBUTES, LOCK_FILE, REPORT_FILE, parse_history_file, step_tag
 from hubmerge.support.paths import is_inside
 from hubmerge.support.strict_json import StrictJSONError, read_strict_json
 from hubmerge.support.text import listed
@@ -168,10 +171,19 @@ def create_target(repo: str, *, private: bool) -> str | None:
     return call(subject, lambda: api().model_info(repo).sha, repo=repo)
 
 
-def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str | None, present: frozenset[str]) -> str:
+def publish_step(
+    repo: str,
+    folder: Path,
+    *,
+    step: int,
+    name: str,
+    parent: str | None,
+    present: frozenset[str],
+    history: Mapping[str, Path] | None = None,
+) -> str:
     """Publish the files of a folder as one commit on main, and return the commit.
 
-    Files of the step before that the folder lacks are deleted in this commit.
+    Files of the step before that are not in the folder are deleted in this commit, except the reports of earlier steps.
 
     Args:
         repo: the target repo.
@@ -180,26 +192,23 @@ def publish_step(repo: str, folder: Path, *, step: int, name: str, parent: str |
         name: the name of the merged checkpoint, for the title of the commit.
         parent: the expected newest commit of the repo.
         present: the files at that commit that hubmerge published; others are neither replaced nor deleted.
+        history: further files by their paths in the repo: the reports of single steps that the repo lacks.
 
     Raises:
         TargetMovedError: another writer committed to the repo in the meantime.
         HubError: the Hub refuses or does not respond.
     """
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    operations: list[Any] = [CommitOperationAdd(name, folder / name) for name in names]
-    operations += [CommitOperationDelete(old) for old in sorted(present - {*names, GIT_ATTRIBUTES})]
+    files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()} | dict(history or {})
+    operations: list[Any] = [CommitOperationAdd(path, local) for path, local in sorted(files.items())]
+    kept = {GIT_ATTRIBUTES, *files, *(path for path in present if (parse_history_file(path) or step + 1) <= step)}
+    operations += [CommitOperationDelete(old) for old in sorted(present - kept)]
     title = f"{step_tag(step)}: merge {name}"
-    report = (folder / REPORT_FILE).read_bytes()
+    report = files[REPORT_FILE].read_bytes()
     subject = f"publishing {step_tag(step)} to {repo}"
 
-    def is_ours(commit: str) -> bool:
-        # A commit without changes is not created: the client then returns the newest commit of the repo.
-        history = api().list_repo_commits(repo, revision=commit)
-        found = [entry.commit_id for entry in history[:2]] == [commit, parent] and history[0].title == title
-        return found or _has_report(repo, commit, report)
-
+    # A commit without changes is not created: the client then returns the newest commit of the repo.
     commit = call(subject, lambda: _commit_step(repo, operations, title, parent), repo=repo)
-    if call(subject, lambda: is_ours(commit), repo=repo, commit=commit):
+    if call(subject, lambda: _has_report(repo, commit, report), repo=repo, commit=commit):
         return commit
     raise TargetMovedError(
         f"target repo {repo} changed during step {step}: expected the newest commit {parent}, found {commit}",
@@ -223,8 +232,9 @@ def _commit_step(repo: str, operations: list[Any], title: str, parent: str | Non
 
 
 def _has_report(repo: str, commit: str, report: bytes) -> bool:
-    """Return True if a commit has exactly this report, so that it is the commit whose response was lost."""
-    return read_checked(repo, commit, REPORT_FILE) == report
+    """Return True if a commit has exactly this report, so that it is the commit of the step."""
+    found = [RemoteFile.of(entry) for entry in api().get_paths_info(repo, [REPORT_FILE], revision=commit)]
+    return [file.digest for file in found] in ([hashlib.sha256(report).hexdigest()], [git_blob_id(report)])
 
 
 def tag_step(repo: str, step: int, commit: str) -> None:

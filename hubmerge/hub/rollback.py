@@ -24,7 +24,7 @@ from hubmerge.hub.published import (
     published_tags,
 )
 from hubmerge.hub.retry import call, create_commit
-from hubmerge.support.names import CARD_FILE, GIT_ATTRIBUTES, REPORT_FILE, step_tag
+from hubmerge.support.names import CARD_FILE, GIT_ATTRIBUTES, REPORT_FILE, parse_history_file, step_tag
 from hubmerge.support.strict_json import StrictJSONError, read_strict_json
 from hubmerge.support.text import listed
 
@@ -96,7 +96,8 @@ class _Files:
     def at(cls, repo: str, commit: str, tagged: str) -> _Files:
         """Read the files at a commit.
 
-        The list in the report names those of hubmerge. Without a list it is the files at the commit `tagged`.
+        The list in the report names those of hubmerge. Without a list it is the files at the commit `tagged`; so it is
+        for the reports of single steps.
         """
         entries = list_entries(repo, commit)
         report = _read_report(repo, commit) if REPORT_FILE in entries else {}
@@ -104,12 +105,13 @@ class _Files:
         last = steps[-1].get("step") if isinstance(steps, list) and steps and isinstance(steps[-1], dict) else None
         files = report.get("all_files")
         signature = signature_of(repo, commit, entries)
-        if isinstance(files, dict) and files:
-            same = (path for path, file in files.items() if path in entries and _has(repo, commit, entries[path], file))
-            return cls(repo, commit, entries, frozenset({REPORT_FILE, *same, *signature}), last)
         known = entry_digests(list_entries(repo, tagged))
-        same = (path for path, entry in entries.items() if known.get(path) == entry_digest(entry))
-        return cls(repo, commit, entries, frozenset({*same, *signature}), last)
+        as_tagged = {path for path, entry in entries.items() if known.get(path) == entry_digest(entry)}
+        if isinstance(files, dict) and files:
+            same = {path for path, file in files.items() if path in entries and _has(repo, commit, entries[path], file)}
+            history = {path for path in as_tagged if parse_history_file(path)}
+            return cls(repo, commit, entries, frozenset({REPORT_FILE, *same, *history, *signature}), last)
+        return cls(repo, commit, entries, frozenset({*as_tagged, *signature}), last)
 
     @property
     def digests(self) -> dict[str, str]:

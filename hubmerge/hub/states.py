@@ -43,15 +43,17 @@ def publish_state(repo: str, folder: Path, digest: str, *, replace: bool = False
     """
     branch = f"the state branch of {repo}"
     name = _folder_name(digest)
-    if not replace and name in _published_states(repo):
+    published = call(branch, lambda: _find_states(repo), repo=repo)
+    if not replace and name in (published or ()):
         return
-    first = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo))[-1].commit_id, repo=repo)
-    call(
-        branch,
-        lambda: api().create_branch(repo, branch=STATE_BRANCH, revision=first, exist_ok=True),
-        repo=repo,
-        publishes=True,
-    )
+    if published is None:
+        first = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo))[-1].commit_id, repo=repo)
+        call(
+            branch,
+            lambda: api().create_branch(repo, branch=STATE_BRANCH, revision=first, exist_ok=True),
+            repo=repo,
+            publishes=True,
+        )
     operations = [
         CommitOperationAdd(f"{name}/{path.name}", path) for path in sorted(folder.iterdir()) if path.is_file()
     ]
@@ -164,10 +166,15 @@ def _published_states(repo: str) -> set[str]:
 
 
 def _state_folders(repo: str) -> set[str]:
+    return _find_states(repo) or set()
+
+
+def _find_states(repo: str) -> set[str] | None:
+    """Return the folders of the published states, None without a state branch."""
     try:
         entries = list(api().list_repo_tree(repo, revision=STATE_BRANCH))
     except RevisionNotFoundError:
-        return set()
+        return None
     return {entry.path for entry in entries if not hasattr(entry, "size")}
 
 

@@ -7,7 +7,7 @@ from hubmerge.linalg.directions import NULL_CUT, Directions, Eigenpairs, leading
 from hubmerge.linalg.norms import cosine, cosine_of_parts, difference, frobenius_norm, power_of_two_near, total_norm
 from hubmerge.linalg.projection import Projection, batched_eigenpairs, project
 from hubmerge.linalg.rank import RankRule, break_even_rank, protected_rank
-from hubmerge.linalg.sketch import PIECE, Signs, Sketcher, group_cosines, sketch, sketch_cosine
+from hubmerge.linalg.sketch import PIECE, Signs, Sketcher, group_cosines, join_sketches, sketch, sketch_cosine
 from hubmerge.linalg.sketch import SIZE as SKETCH_SIZE
 from hubmerge.linalg.triangle import add_to_triangle, pack_triangle, packed_length, unpack_triangle
 
@@ -30,6 +30,7 @@ __all__ = [
     "difference",
     "frobenius_norm",
     "group_cosines",
+    "join_sketches",
     "leading_directions",
     "pack_triangle",
     "packed_length",

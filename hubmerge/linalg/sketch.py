@@ -8,6 +8,7 @@ sketch: its cosines are exact.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
@@ -97,6 +98,36 @@ def sketch(name: str, tensor: torch.Tensor) -> torch.Tensor:
         signs.next(piece.numel())
         sketcher.add(piece, signs)
     return sketcher.sketch()
+
+
+def join_sketches(sketches: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+    """Return one sketch of all tensors together, as if they were one tensor.
+
+    Args:
+        sketches: the sketches, (tensors, SIZE).
+        names: the names of the tensors; joined sketches can be compared only if they have the same names.
+
+    Returns:
+        (SIZE,) float32.
+    """
+    signs, places = _joining(tuple(names))
+    return (sketches.to(torch.float64) * signs).gather(1, places).sum(dim=0).to(torch.float32)
+
+
+@functools.lru_cache(maxsize=4)
+def _joining(names: tuple[str, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return random signs for each sum of each sketch, and a rotation of each sketch as the places of its sums.
+
+    Small tensors are their own sketches, without signs and in the first sums alone.
+    """
+    rows, places = [], []
+    for name in names:
+        signs = Signs(f"joined {name}", torch.device("cpu"))
+        signs.next(SIZE)
+        rows.append(signs.applied(torch.ones(SIZE, dtype=torch.float64)).reshape(-1).clone())
+        first = int.from_bytes(hashlib.sha256(f"place {name}".encode()).digest()[:8], "little") % SIZE
+        places.append((torch.arange(SIZE) + first) % SIZE)
+    return torch.stack(rows), torch.stack(places)
 
 
 def sketch_cosine(first: torch.Tensor, second: torch.Tensor, first_norm: float, second_norm: float) -> float | None:

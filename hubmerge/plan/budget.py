@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.executor.parallel.scheduling import SPARE_ELEMENTS, available_cpus
 from hubmerge.executor.parts import state_parts
-from hubmerge.executor.stats.similarity import sketch_specs
+from hubmerge.executor.stats.similarity import largest_sketches
 from hubmerge.methods import Method, method_named
 from hubmerge.stream.stream import STEPS_AT_ONCE, Stream
 from merge_recipes import TensorParameters
@@ -42,11 +42,11 @@ def method_of(stream: Stream, merge: MergePlan) -> Method:
 
 
 def state_bytes(stream: Stream, merge: MergePlan) -> int:
-    """Return the size of the last state: accumulated delta, state parts of the method, sketches of all steps."""
+    """Return the size of the last state: accumulated delta, state parts of the method, sketches of task vectors."""
     method = method_of(stream, merge)
     parts = [shape for tensor in merge.merged for shape in _parts(method, tensor)]
-    sketches = sketch_specs(range(1, stream.length + 1), len(merge.merged))
-    return merge.state_bytes + _ITEM_BYTES * sum(map(math.prod, parts)) + sum(spec.nbytes for spec in sketches)
+    sketches = largest_sketches(stream.length, len(merge.merged))
+    return merge.state_bytes + _ITEM_BYTES * sum(map(math.prod, parts)) + sketches
 
 
 def work_bytes(

@@ -24,6 +24,7 @@ from hubmerge.support.names import (
     SIGNATURE_FILE,
     STATEMENT_FILE,
     head_files,
+    history_file,
 )
 from hubmerge.support.text import listed
 
@@ -61,6 +62,8 @@ def check_target_files(stream: Stream) -> TargetFiles:
     present = {stream.base.name_of(file) for file in files_of(stream.base, auxiliary=True)}
     written |= {name for name in present if not (name.endswith(_NOT_COPIED) or is_index(name))} - {CARD_FILE}
     written |= {name for entry in stream.entries for name in head_files(entry.name)}
+    published = len(target.report.get("steps", ())) if target.report is not None else 0
+    written |= {history_file(step) for step in range(published + 1, stream.length + 1)}
     weights = find_weights(present, stream.base.origin).names
     in_the_way = sorted(
         path

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hubmerge.report.shown import FIRST_SHOWN, is_shown, shown
+
 AVERAGE_ACCURACY_DEFINITION = "ACC_t = mean of R[t][j] over the tasks j seen up to step t"
 BACKWARD_TRANSFER_DEFINITION = "BWT = mean over the tasks j first seen at a step s < T of (R[T][j] - R[s][j])"
 FORGETTING_DEFINITION = "forgetting = mean over the same tasks of (max over t of R[t][j], s <= t <= T, - R[T][j])"
@@ -55,6 +57,23 @@ class AccuracyMatrix:
     def steps(self) -> tuple[int, ...]:
         """Steps with a row, in order."""
         return tuple(sorted(self.rows))
+
+    @property
+    def shown_steps(self) -> list[int | None]:
+        """The steps with a row that tables show; None stands for a gap."""
+        rows = [step for step in self.steps if is_shown(step, self._last())]
+        gap = len(rows) < len(self.steps)
+        early = [step for step in rows if step <= FIRST_SHOWN]
+        return [*early, None, *rows[len(early) :]] if gap else [*rows]
+
+    def extremes(self, task: str) -> tuple[float, int, float, int] | None:
+        """Return the best score of a task and its step, and the worst one; None if the task has no score."""
+        scores = [(value, step) for step in self.steps if (value := self.value(step, task)) is not None]
+        if not scores:
+            return None
+        best = max(scores, key=lambda score: (score[0], -score[1]))
+        worst = min(scores)
+        return (*best, *worst)
 
     def seen(self, step: int) -> tuple[str, ...]:
         """Return the tasks first seen at `step` or before, in the order of the columns."""
@@ -111,10 +130,14 @@ class AccuracyMatrix:
 
     def to_text(self) -> str:
         """Return a table in percent for a terminal, with the measures and their definitions below it."""
-        width = max([7, *(len(task) for task in self.tasks)])
-        lines = [f"{'step':>4}  " + "  ".join(f"{task:>{width}}" for task in (*self.tasks, "average"))]
-        for step in self.steps:
-            values = [*(self.value(step, task) for task in self.tasks), self.average(step)]
+        tasks = [task for part in shown(self.tasks) for task in part]
+        width = max([7, *(len(task) for task in tasks)])
+        lines = [f"{'step':>4}  " + "  ".join(f"{task:>{width}}" for task in (*tasks, "average"))]
+        for step in self.shown_steps:
+            if step is None:
+                lines.append(f"{'...':>4}")
+                continue
+            values = [*(self.value(step, task) for task in tasks), self.average(step)]
             lines.append(f"{step:>4}  " + "  ".join(f"{percent(value):>{width}}" for value in values))
         lines.append("")
         lines.extend(f"{value:>7}  {name}" for name, value in self.measures())

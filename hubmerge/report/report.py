@@ -1,7 +1,7 @@
-"""Report of a run, the content of `hubmerge.json`: one `StepReport` for each step.
+"""Report of a run, the content of `hubmerge.json`: one `StepReport` for each step, in a short form for earlier steps.
 
 The classes are frozen dataclasses that are written as JSON and read back without loss. Keys are sorted and floats are
-written with `repr`, so that equal reports give equal bytes.
+written with `repr`, so that equal reports give equal bytes. The whole report of each step is in a file of its own.
 """
 
 from __future__ import annotations
@@ -11,20 +11,22 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any
 
 from pydantic import TypeAdapter
 
 from hubmerge.errors import HubmergeError
+from hubmerge.report.abridged import WHOLE_STEPS, abridge, row_values
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.report.file_list import FileList, FileRecord
 from hubmerge.report.inputs import ModelReport, TaskReport, main_metric
 from hubmerge.report.licenses import License, omit_unused_licenses
-from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary, omit_unused
-from hubmerge.support.names import REPORT_FILE
-from hubmerge.support.records import Number, RecordError, read_record, record
+from hubmerge.report.step import MetricValue, Scores, StepReport, read_as
+from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary
+from hubmerge.support.names import REPORT_FILE, history_file
+from hubmerge.support.records import record
 from hubmerge.support.strict_json import StrictJSONError, read_strict_json
-from merge_recipes.canonical import canonical_document, canonical_report_json, text_digest
+from merge_recipes.canonical import canonical_report_json, text_digest
 
 __all__ = [
     "FileList",
@@ -43,73 +45,14 @@ __all__ = [
     "main_metric",
 ]
 
-REPORT_VERSION = 2
-"""Version of the form that is written. Version 1, of hubmerge 0.1.0, has no list of all files and no seal."""
+REPORT_VERSION = 3
+"""Version of the form that is written.
 
-READABLE_VERSIONS = (1, 2)
+Version 1, of hubmerge 0.1.0, has no list of all files and no seal. In versions 1 and 2 all steps are whole.
+"""
+
+READABLE_VERSIONS = (1, 2, 3)
 """Versions of the form that can be read."""
-
-MetricValue = Number | list[list[int]]
-"""Value of a metric: a number, or the counts of a confusion matrix (row: true class, column: predicted class)."""
-
-Scores = dict[str, dict[str, MetricValue]]
-"""Metric values by task and metric."""
-
-T = TypeVar("T")
-
-
-@record
-@dataclass(frozen=True)
-class StepReport:
-    """Report of one step: the merged checkpoint, statistics of the merge, and scores of the merged model.
-
-    Norms are Frobenius norms over all merged tensors together.
-    """
-
-    step: int  # 1-based
-    name: str
-    reference: str
-    commit: str
-    scale: Number  # lambda: merged model = base model + accumulated delta / scale
-    accumulated_norm: Number
-    task_vector_norm: Number
-    tensors: TensorSummary = field(default_factory=TensorSummary)
-    similarity: Number | None = None  # cosine between the task vector and the accumulated delta before this step
-    scores: Scores = field(default_factory=dict)
-    rounding: Number | None = None  # norm of the rounding error of the written weights / norm of the merged delta
-    seconds: Number | None = None
-    chain_digest: str | None = None  # of all inputs of this step
-    files: dict[str, str] = field(default_factory=dict)  # weight file -> sha256
-    state_digest: str | None = None  # sha256 of the manifest of the state after this step, if kept
-    digest: str | None = None  # of this report and the digest of the step before
-    drift: Number | None = None  # distance of the merged model from the base model: accumulated_norm / scale
-    removed_share: Number | None = None  # of the whole task vector's squared norm
-    matrices: tuple[MatrixStats, ...] = ()
-    similarities: tuple[StepSimilarity, ...] = ()  # to the task vectors of all earlier steps
-    warnings: tuple[str, ...] = ()
-    licenses: tuple[License, ...] = ()  # of the checkpoint, then of its adapter; empty in streams of version 0.1.0
-    head: str | None = None  # sha256 of heads/NAME.json, if the checkpoint has a head of its own
-
-    def with_digest(self, previous: str | None) -> StepReport:
-        """Return the report with its digest, given the digest of the step before (None for step 1)."""
-        content = {**self.to_dict(), "digest": None, "previous": previous}
-        return dataclasses.replace(self, digest=_digest(content))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain JSON values."""
-        content = dataclasses.asdict(self)
-        omit_unused(content)
-        omit_unused_licenses(content)
-        return content
-
-    @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> StepReport:
-        """Return the report that `to_dict` made plain.
-
-        Raises:
-            HubmergeError: the values are not a step report.
-        """
-        return _read(_step_adapter(), json.dumps(data), "step report")
 
 
 @record
@@ -132,17 +75,22 @@ class RunReport:
     all_files: FileList = field(default_factory=dict)  # of the last step, except this report; empty in version 1
     version: int = field(default=REPORT_VERSION, compare=False)
     seal: str | None = field(default=None, compare=False)  # digest of everything else in the report
+    older_steps: int = 0  # merged before version 3: their states have the sketches of all steps
 
     def with_step(self, step: StepReport) -> RunReport:
-        """Return the report with a step added or replaced, and the digests computed anew."""
+        """Return the report with a step added or replaced; the digests from this step on are computed anew."""
         steps = {report.step: report for report in self.steps} | {step.step: step}
-        chained = _with_digests([steps[number] for number in sorted(steps)])
+        chained = _with_digests([steps[number] for number in sorted(steps)], step.step)
         kept = self.all_files if self.steps and self.steps[-1].step == chained[-1].step else {}
         return dataclasses.replace(self, steps=chained, all_files=kept)
 
     def broken_digest(self) -> int | None:
-        """Return the first step whose digest does not match its content, None if all match."""
-        for report, expected in zip(self.steps, _with_digests(self.steps), strict=True):
+        """Return the first step whose digest does not match its content, None if all match.
+
+        From version 3 on, only the last steps have their content here. The seal covers the digests of the others.
+        """
+        first = 1 if self.version < 3 else len(self.steps) - WHOLE_STEPS + 1
+        for report, expected in zip(self.steps, _with_digests(self.steps, first), strict=True):
             if report.digest != expected.digest:
                 return report.step
         return None
@@ -153,7 +101,18 @@ class RunReport:
         return self.version > 1 and self.seal != self._digest()
 
     def _digest(self) -> str:
-        return _digest({**self.to_dict(), "seal": None})
+        if self.version < 3:
+            return text_digest(canonical_report_json({**self.to_dict(), "seal": None}))
+        return text_digest(self._text(None))
+
+    @property
+    def history_files(self) -> dict[str, str]:
+        """The digest of the file in `history/` of each step, by path; none before version 3."""
+        return {} if self.version < 3 else {history_file(step.step): str(step.digest) for step in self.steps}
+
+    def abridged(self) -> RunReport:
+        """Return the report as `hubmerge.json` has it: with short forms of earlier steps."""
+        return dataclasses.replace(self, steps=abridge(self.steps, {one.name: one.main_metric for one in self.tasks}))
 
     def until(self, step: int) -> RunReport:
         """Return the report as it was after `step`, without later steps and their tasks."""
@@ -166,6 +125,7 @@ class RunReport:
             steps=tuple(report for report in self.steps if report.step <= step),
             own_scores={name: scores for name, scores in self.own_scores.items() if name in seen},
             all_files=files,
+            older_steps=min(self.older_steps, step),
         )
 
     def accuracy_matrix(self) -> AccuracyMatrix:
@@ -212,11 +172,15 @@ class RunReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
-        content = dataclasses.asdict(self)
-        for step in content["steps"]:
-            omit_unused(step)
-            omit_unused_licenses(step)
+        content = self._values_beside_steps()
+        content["steps"] = [step.to_dict() for step in self.steps]
+        return content
+
+    def _values_beside_steps(self) -> dict[str, Any]:
+        content = dataclasses.asdict(dataclasses.replace(self, steps=()))
         omit_unused_licenses(content["base_model"])
+        if self.version < 3:
+            del content["older_steps"]
         return content
 
     @property
@@ -225,10 +189,16 @@ class RunReport:
         return bool(self.steps) and self.steps[0].tensors.averaged is None
 
     def to_json(self) -> str:
-        """Return the text of `hubmerge.json`, sealed: sorted keys, two spaces, a newline at the end."""
+        """Return the text of `hubmerge.json`, sealed: sorted keys, each step in one line, a newline at the end."""
         newest = dataclasses.replace(self, version=REPORT_VERSION)
-        sealed = {**newest.to_dict(), "seal": newest._digest()}
-        return canonical_document(sealed, indent=2, ascii_only=False)
+        return newest._text(newest._digest())
+
+    def _text(self, seal: str | None) -> str:
+        content = {**self._values_beside_steps(), "seal": seal}
+        steps = self.abridged().steps
+        content["steps"] = [row_values(step, len(steps)) for step in steps]
+        lines = (f"{json.dumps(key)}: {_lines(content[key])}" for key in sorted(content))
+        return "{\n  " + ",\n  ".join(lines) + "\n}\n"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunReport:
@@ -258,9 +228,11 @@ class RunReport:
                 hint="update hubmerge, or publish to a new repo",
                 file=REPORT_FILE,
             )
-        if version == 1 and data.keys() & {"all_files", "seal"}:
-            raise HubmergeError(f"{REPORT_FILE}: a report of version 1 has no seal", file=REPORT_FILE)
-        report = _read(_run_adapter(), text, REPORT_FILE)
+        later = {"all_files", "seal"} if version == 1 else set()
+        if version < 3 and data.keys() & (later | {"older_steps"}):
+            what = "seal" if data.keys() & later else "older steps"
+            raise HubmergeError(f"{REPORT_FILE}: a report of version {version} has no {what}", file=REPORT_FILE)
+        report = read_as(_run_adapter(), text, REPORT_FILE)
         numbers = [step.step for step in report.steps]
         if numbers != list(range(1, len(numbers) + 1)):
             raise HubmergeError(
@@ -272,34 +244,30 @@ class RunReport:
 
 
 @cache
-def _step_adapter() -> TypeAdapter[StepReport]:
-    return TypeAdapter(StepReport)
-
-
-@cache
 def _run_adapter() -> TypeAdapter[RunReport]:
     return TypeAdapter(RunReport)
 
 
-def _read(adapter: TypeAdapter[T], text: str, where: str) -> T:
-    try:
-        return read_record(adapter, text)
-    except RecordError as error:
-        hint = "update hubmerge" if error.unknown_key else None
-        raise HubmergeError(f"{where}: {error}", hint=hint, file=where) from error
+def _lines(value: Any) -> str:
+    """Return the JSON of a value, with the items of a list or a mapping in lines of their own."""
+    if not isinstance(value, (list, tuple, dict)) or not value:
+        return canonical_report_json(value)
+    if isinstance(value, dict):
+        items = [f"{canonical_report_json(key)}: {canonical_report_json(value[key])}" for key in sorted(value)]
+    else:
+        items = [canonical_report_json(item) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n    " + ",\n    ".join(items) + f"\n  {closing}"
 
 
 def _number(value: MetricValue | None) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
 
 
-def _with_digests(steps: Sequence[StepReport]) -> tuple[StepReport, ...]:
-    """Return the reports with their digests, each of which includes the one before."""
+def _with_digests(steps: Sequence[StepReport], first: int) -> tuple[StepReport, ...]:
+    """Return the reports with new digests from step `first` on, each of which includes the one before."""
     chained: list[StepReport] = []
     for step in steps:
-        chained.append(step.with_digest(chained[-1].digest if chained else None))
+        known = step.step < first and step.digest is not None
+        chained.append(step if known else step.with_digest(chained[-1].digest if chained else None))
     return tuple(chained)
-
-
-def _digest(content: Any) -> str:
-    return text_digest(canonical_report_json(content))

@@ -18,6 +18,7 @@ from hubmerge.run.metadata_files import write_metadata_files
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.run.step_report import record_licenses, record_steps, with_written_model
+from hubmerge.stream.step_history import write_history
 from hubmerge.support import interrupts
 from hubmerge.support.files import partial_path, replace_folder
 
@@ -55,6 +56,8 @@ class FinishStage:
         report = record_licenses(report, batch.steps, self.context.licenses)
         if self.context.stream.needs_model(batch.last):
             report = self._finish_model(batch, report, folder)
+        if self.context.history is not None:
+            write_history(self.context.history, report, batch.steps)
         return replace(batch, report=report)
 
     def _finish_model(self, batch: StepBatch, report: RunReport, folder: Path) -> RunReport:

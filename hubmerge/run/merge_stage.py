@@ -45,6 +45,7 @@ class MergeStage:
                 previous,
                 folder,
                 chain=context.stream.chain[batch.last],
+                older_steps=context.older_steps,
             )
         write_stats(stats, state)
         self._warn(stats)

@@ -106,11 +106,13 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
     generated = card_for(report, stream, stream.loaded.text, files)
     sets_license = publish is not None and bool(publish.license)
     (folder / CARD_FILE).write_text(merged_card(generated, context.card, sets_license=sets_license), encoding="utf-8")
-    matrix = report.accuracy_matrix()
+    whole = report.version < 3
+    matrix = (report if whole else report.abridged()).accuracy_matrix()
     if matrix.steps:
         base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
         names = {step.step: step.name for step in report.steps}
-        (folder / PICTURE_FILE).write_bytes(accuracy_picture(matrix, base=base, own=own, names=names))
+        picture = accuracy_picture(matrix, base=base, own=own, names=names, whole=whole)
+        (folder / PICTURE_FILE).write_bytes(picture)
     (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8")
     (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
     stated = license_of((folder / CARD_FILE).read_text(encoding="utf-8"))

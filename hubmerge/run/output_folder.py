@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hubmerge.errors import MachineError
+from hubmerge.report.history import ReadHistory
 from hubmerge.support.files import partial_path, remove_folder, replace_folder
-from hubmerge.support.names import REPORT_FILE, is_step_folder, step_tag
+from hubmerge.support.names import REPORT_FILE, history_file, is_step_folder, step_tag
 
 
 @dataclass(frozen=True)
@@ -50,10 +51,17 @@ class OutputFolder:
         """Return the folder of the merged model of a step."""
         return self.folder / step_tag(step) if self.every_step else self.folder
 
-    def move(self, folder: Path, step: int) -> None:
-        """Move the merged model of a step into the output folder; do nothing if `folder` does not exist."""
+    def move(self, folder: Path, step: int, read: ReadHistory | None = None) -> None:
+        """Move the merged model of a step into the output folder; do nothing if `folder` does not exist.
+
+        Args:
+            folder: Folder of the model.
+            step: The step.
+            read: Reads the whole reports of the steps, which the output folder then has too.
+        """
         if not folder.is_dir():
             return
+        _add_history(folder, step, read)
         place = self.place(step)
         place.parent.mkdir(parents=True, exist_ok=True)
         remove_folder(place)
@@ -63,13 +71,26 @@ class OutputFolder:
             if error.errno != errno.EXDEV:
                 raise
             # The output folder is on another disk.
-            self.copy(folder, step)
+            self.copy(folder, step, read)
             remove_folder(folder)
 
-    def copy(self, folder: Path, step: int) -> None:
-        """Copy the merged model of a step into the output folder."""
+    def copy(self, folder: Path, step: int, read: ReadHistory | None = None) -> None:
+        """Copy the merged model of a step into the output folder; the arguments are those of `move`."""
         place = self.place(step)
         partial = partial_path(place)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(folder, partial)
+        _add_history(partial, step, read)
         replace_folder(partial, place)
+
+
+def _add_history(folder: Path, step: int, read: ReadHistory | None) -> None:
+    """Write the whole reports of the steps up to `step` into the folder of a merged model, unless they are there."""
+    if read is None:
+        return
+    for earlier in range(1, step + 1):
+        path = folder / history_file(earlier)
+        content = None if path.exists() else read(earlier)
+        if content is not None:
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content)

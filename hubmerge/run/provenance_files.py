@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -38,18 +39,20 @@ def write_provenance_files(
     )
 
 
-def sign_folder(folder: Path, name: str, signer: Signer) -> Path:
+def sign_folder(folder: Path, name: str, signer: Signer, history: Mapping[str, str]) -> Path:
     """Write the signature over all files of a step into its folder and return its path.
 
     Args:
         folder: Folder of the merged model, with the report.
         name: Name of the model in the signature.
         signer: The signer.
+        history: Digests of the files in `history/`, which are published beside the folder.
 
     Raises:
         MachineError: The key cannot be used, or the services of Sigstore do not respond.
     """
     files = {path: file.sha256 for path, file in list_step_files(folder).items() if is_signed(path)}
     files[REPORT_FILE] = file_digest(folder / REPORT_FILE)
+    files |= {path: digest.removeprefix("sha256:") for path, digest in history.items()}
     signer.sign(name, files, folder / SIGNATURE_FILE)
     return folder / SIGNATURE_FILE

@@ -15,9 +15,10 @@ from hubmerge.provenance.signing import Signer
 from hubmerge.report.report import RunReport
 from hubmerge.run.kept_states import check_state, kept_state, report_damage, write_digests
 from hubmerge.run.provenance_files import sign_folder
+from hubmerge.stream.step_history import history_path
 from hubmerge.stream.stream import Stream
 from hubmerge.support.files import remove_folder
-from hubmerge.support.names import REPORT_FILE, STATE_BRANCH, parse_step_tag, step_tag
+from hubmerge.support.names import STATE_BRANCH, history_file, parse_step_tag, step_tag
 from hubmerge.support.progress import Progress
 from hubmerge.support.workspace import Workspace
 
@@ -46,6 +47,9 @@ class Publisher:
         self._head = target.head if target is not None else None
         self.own: frozenset[str] = frozenset()
         self.signer: Signer | None = None
+        files = target.files if target is not None else frozenset()
+        steps = range(1, self.published_steps + 1)
+        self._history = next((step - 1 for step in steps if history_file(step) not in files), self.published_steps)
         self._tags = dict(target.tags) if target is not None else {}
         self._damaged_states: set[str] = set()
 
@@ -54,13 +58,14 @@ class Publisher:
         """Number of steps of this stream in the target repo."""
         return len(self.published.steps) if self.published is not None else 0
 
-    def publish(self, step: int, folder: Path, state: MergeState) -> None:
+    def publish(self, step: int, folder: Path, state: MergeState, report: RunReport) -> None:
         """Upload the state, commit and tag the step, then remove published states that are no longer needed.
 
         Args:
             step: The step.
             folder: Folder of the merged model.
             state: State after the step.
+            report: Report up to the step.
 
         Raises:
             TargetMovedError: Another writer committed to the target repo.
@@ -72,14 +77,21 @@ class Publisher:
         with self.progress.stage(f"step {step}: publish to {target.repo}"):
             if self._head is None:
                 self._create(target.repo, private=target.private)
-            needed = self._push_states(step, folder, state)
-            name = self.stream.entries[step - 1].name
+            needed = self._push_states(step, state, report)
+            name = self.stream.lock.models[step - 1].name
             if self.signer is not None:
-                sign_folder(folder, f"{target.repo}@{step_tag(step)}", self.signer)
+                sign_folder(folder, f"{target.repo}@{step_tag(step)}", self.signer, report.history_files)
             self._head = publish.publish_step(
-                target.repo, folder, step=step, name=name, parent=self._head, present=self.own
+                target.repo,
+                folder,
+                step=step,
+                name=name,
+                parent=self._head,
+                present=self.own,
+                history=self._new_history(step),
             )
             self.own = frozenset(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+            self._history = step
             self._tag(step)
             if target.state == "last":
                 states.prune_states(target.repo, needed)
@@ -164,12 +176,16 @@ class Publisher:
                 repo=repo,
             )
 
-    def _push_states(self, step: int, folder: Path, state: MergeState) -> set[str]:
+    def _new_history(self, step: int) -> dict[str, Path]:
+        """Return the whole reports of the steps that the target repo does not have."""
+        steps = range(self._history + 1, step + 1)
+        return {history_file(one): history_path(self.workspace.history, one) for one in steps}
+
+    def _push_states(self, step: int, state: MergeState, report: RunReport) -> set[str]:
         """Upload the state after a step and the state before it, which verification needs; return their digests."""
         target = self.stream.recipe.publish
         if target is None or target.state == "none":
             return set()
-        report = RunReport.from_json((folder / REPORT_FILE).read_text(encoding="utf-8"))
         digests = {report.step: report.state_digest for report in report.steps[-2:] if report.state_digest}
         before = self.workspace.state_folder(self.stream.chain[step - 1])
         for number, state_folder in ((step - 1, before), (step, state.folder)):

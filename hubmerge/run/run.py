@@ -17,6 +17,7 @@ from hubmerge.plan.licenses import plan_licenses
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.preflight import check_before_merge, resolve_checked
 from hubmerge.plan.signing import checked_signer
+from hubmerge.report.history import ReadHistory, report_until
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.run.batches import batches_from
 from hubmerge.run.fetch_stage import FetchStage
@@ -34,6 +35,7 @@ from hubmerge.run.run_context import RunContext
 from hubmerge.run.step_report import read_stats, recorded_report
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import fetch_folder
+from hubmerge.stream.step_history import history_reader
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.work_files import write_work_lock
 from hubmerge.support.folder_lock import locked_folder
@@ -161,7 +163,7 @@ class Run:
                     file=str(folder),
                 )
             folder = publish.download_head(self.stream.target)
-        self._out.copy(folder, self.stream.length)
+        self._out.copy(folder, self.stream.length, self._read_history(self.report))
         self._progress.note(f"merged model: {self._out.place(self.stream.length)}")
         missing = [step for step in range(1, self.stream.length) if not self._out.place(step).is_dir()]
         if missing:
@@ -201,7 +203,7 @@ class Run:
         if state is not None and state.step >= begin:
             # Merged by an earlier run, but not finished.
             batches = iter([range(begin, state.step + 1), *batches_from(context, state.step + 1)])
-        report = self.report.until(first - 1)
+        report = report_until(self.report, first - 1, self._read_history(self.report))
         stages = self._stages(context, first)
         pipeline = Pipeline(context, stages, self.workspace, first=first, state=state, report=report)
         for batch in pipeline.run(batches):
@@ -216,7 +218,11 @@ class Run:
         check_room(plan, self.workspace.folder, fetch.hub_cache())
         with self._progress.stage("fetch the base model", unit="bytes"):
             base_folder = fetch_folder(self.stream.base, auxiliary=True)
-        return RunContext(self.stream, plan, base_folder, self.workspace.cache, self._progress, self._processes)
+        context = RunContext(self.stream, plan, base_folder, self.workspace.cache, self._progress, self._processes)
+        return replace(context, older_steps=self.report.older_steps, history=self.workspace.history)
+
+    def _read_history(self, report: RunReport) -> ReadHistory:
+        return history_reader(report, self.workspace.history, self.stream.target)
 
     def _stages(self, context: RunContext, first: int) -> Stages:
         return Stages(

@@ -38,6 +38,8 @@ class RunContext:
         licenses: Licenses of the inputs and of the merged model.
         writes_notice: False if the target repo has a file NOTICE of other people.
         fresh_datasets: True to prepare data sets in `cache`, without what earlier runs prepared.
+        older_steps: Last step that an earlier form of reports has, see `RunReport.older_steps`.
+        history: Folder for the whole reports of the steps, None to write none.
     """
 
     stream: Stream
@@ -50,6 +52,8 @@ class RunContext:
     card: str | None = None
     licenses: PlannedLicenses = NO_LICENSES
     writes_notice: bool = True
+    older_steps: int = 0
+    history: Path | None = None
 
     @cached_property
     def base(self) -> Checkpoint:

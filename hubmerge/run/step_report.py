@@ -9,13 +9,16 @@ from pathlib import Path
 
 import torch
 
+from hubmerge.errors import HubmergeError
 from hubmerge.executor import StepStats, WrittenModel
 from hubmerge.executor.state import MergeState
 from hubmerge.plan.licenses import PlannedLicenses
-from hubmerge.report.report import ModelReport, RunReport, Scores, StepReport
+from hubmerge.report.history import report_until
+from hubmerge.report.report import REPORT_VERSION, ModelReport, RunReport, Scores, StepReport
 from hubmerge.run.kept_states import STATS_FILE, write_digests
 from hubmerge.run.measures import measures, rounding_warnings
 from hubmerge.run.metadata_files import plugin_distributions
+from hubmerge.stream.step_history import history_reader, is_written, write_history
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.work_files import read_work_report
 from hubmerge.support.files import write_text_atomic
@@ -26,7 +29,10 @@ from merge_recipes.canonical import canonical_document
 
 
 def recorded_report(stream: Stream, published: RunReport | None, workspace: Workspace) -> RunReport:
-    """Return the longest report of a stream in the target repo and the work folder, or an empty one."""
+    """Return the longest report of a stream in the target repo and the work folder, or an empty one.
+
+    The steps of a report of an older form get files in the folder `history` of the work folder.
+    """
     tasks = stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ()
     plugins = plugin_distributions(stream.recipe.merge_method, (task.kind for task in tasks))
     fresh = RunReport(
@@ -36,17 +42,29 @@ def recorded_report(stream: Stream, published: RunReport | None, workspace: Work
         parameters=dict(stream.recipe.parameters),
         versions=installed_versions((*LIBRARIES, *sorted(set(plugins.values())))),
     )
-    known = [report for report in (published, _local_report(stream, workspace)) if report is not None]
+    known = [report for report in (published, _local_report(stream, workspace, published)) if report is not None]
     longest = max(known, key=lambda report: len(report.steps), default=fresh)
+    if longest.version < REPORT_VERSION:
+        write_history(workspace.history, longest, range(1, len(longest.steps) + 1))
+        longest = replace(longest, older_steps=len(longest.steps), version=REPORT_VERSION)
     return replace(longest, recipe_digest=fresh.recipe_digest, versions=fresh.versions)
 
 
-def _local_report(stream: Stream, workspace: Workspace) -> RunReport | None:
+def _local_report(stream: Stream, workspace: Workspace, published: RunReport | None) -> RunReport | None:
+    """Return the report in the work folder, without steps whose whole report is neither there nor published."""
     report = read_work_report(workspace)
     if report is None:
         return None
     same = stream.common_steps(report)
-    return report.until(same) if same else None
+    if report.version >= REPORT_VERSION:
+        steps = range(len(published.steps) + 1 if published is not None else 1, same + 1)
+        missing = (step for step in steps if not is_written(workspace.history, report, step))
+        same = min(same, next(missing, same + 1) - 1)
+    try:
+        read = history_reader(report, workspace.history, stream.target)
+        return report_until(report, same, read) if same else None
+    except HubmergeError:
+        return None
 
 
 def write_stats(stats: Sequence[StepStats], state: MergeState) -> None:
@@ -87,6 +105,7 @@ def record_steps(
     stats = read_stats(state.folder)
     report = so_far
     for step in steps:
+        report = report.abridged()  # as a run reads it that continues after the last step
         kept = step == state.step and stream.needs_state(step)
         known = {warning for earlier in report.steps for warning in earlier.warnings}
         merged = _merged_report(stream, stats[step], state.digest if kept else None)

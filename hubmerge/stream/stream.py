@@ -11,11 +11,13 @@ from hubmerge.errors import ErrorCollector, HubError, HubmergeError, TargetError
 from hubmerge.hub.failures import is_outage
 from hubmerge.hub.listing import find_models, newest_commits
 from hubmerge.hub.publish import RESTORE_REPORT, Target
+from hubmerge.report.history import report_until
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.stream.expansion import Expansion, expand
 from hubmerge.stream.lockfile import lock_path
 from hubmerge.stream.pinned import PinnedCommits, check_same
 from hubmerge.stream.sources import Source, SourceResolver
+from hubmerge.stream.step_history import history_reader
 from hubmerge.stream.task_datasets import Commits, resolve_datasets
 from hubmerge.support.names import REPORT_FILE, step_tag
 from hubmerge.support.text import counted, short_commit
@@ -110,7 +112,7 @@ class Stream:
         if same == len(report.steps):
             return report
         if self.replay:
-            return report.until(same) if same else None
+            return self._until(report, same) if same else None
         other = report.steps[same]
         repo, tag = self.target.repo, step_tag(other.step)
         if other.step > self.length:
@@ -126,6 +128,14 @@ class Stream:
             "--replay to re-merge from the first step that no longer matches",
             repo=repo,
         )
+
+    def _until(self, report: RunReport, step: int) -> RunReport:
+        """Return the published report as it was after a step."""
+        try:
+            return report_until(report, step, history_reader(report, None, self.target))
+        except HubmergeError as error:
+            repo = self.target.repo if self.target is not None else None
+            raise TargetError(f"target repo {repo}: {error.message}", hint=RESTORE_REPORT, repo=repo) from error
 
     def _difference(self, report: RunReport, other: StepReport) -> str:
         """Describe the difference between a published step and the step of that number in the recipe."""

@@ -36,6 +36,11 @@ def git_blob_digest(path: Path) -> str:
     return _content_digest(_File(_stamp(path), path), "sha1")
 
 
+def git_blob_id(content: bytes) -> str:
+    """Return the digest by which git identifies a file of this content, 40 hex digits."""
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
 def read_digest(path: Path, size: int, algorithm: Algorithm) -> str:
     """Read a file and return its digest in hex digits; nothing is remembered.
 

@@ -48,6 +48,9 @@ GIT_ATTRIBUTES = ".gitattributes"
 UNLISTED_FILES = frozenset({REPORT_FILE, SIGNATURE_FILE, GIT_ATTRIBUTES})
 """Files at the top of a step that the report does not list: the report itself, its signature, and what git needs."""
 
+HISTORY_FOLDER = "history"
+"""The folder with a file for each step: its whole report. Each is published once, with its step."""
+
 _STEP_TAG = re.compile(r"step-([0-9]{2,9})")
 _STEP_FOLDER = re.compile(r"\.?([^.]+)(\.(partial|outdated))?")
 
@@ -79,6 +82,22 @@ def parse_step_tag(tag: str) -> int | None:
     match = _STEP_TAG.fullmatch(tag)
     step = 0 if match is None else int(match[1])
     return step if step and step_tag(step) == tag else None
+
+
+def history_file(step: int) -> str:
+    """Return the path of the file with the whole report of a step.
+
+    >>> history_file(3)
+    'history/step-03.json'
+    """
+    return f"{HISTORY_FOLDER}/{step_tag(step)}.json"
+
+
+def parse_history_file(path: str) -> int | None:
+    """Return the step of a path that `history_file` returns, None for another path."""
+    folder, _, name = path.partition("/")
+    stem, dot, ending = name.partition(".")
+    return parse_step_tag(stem) if (folder, dot, ending) == (HISTORY_FOLDER, ".", "json") else None
 
 
 def is_step_folder(name: str) -> bool:

@@ -3,7 +3,8 @@
     WORK/NAME/
       run.lock            locked while a run uses the folder
       lock.yaml           the lock of the stream, once every reference is resolved
-      report.json         the reports of the finished steps
+      report.json         the report of the finished steps
+      history/            the whole report of each finished step
       states/<digest>/    accumulated deltas: the newest step's, and the one before until that step is finished
       states/<digest>.sha256   digests of the small files of a state
       step-03/            the files of a step, until they are published
@@ -27,7 +28,7 @@ from filelock import FileLock, Timeout
 from hubmerge.errors import MachineError
 from hubmerge.support.damage import SUFFIX, remove, set_aside, set_aside_files_among
 from hubmerge.support.files import remove_folder
-from hubmerge.support.names import step_tag
+from hubmerge.support.names import HISTORY_FOLDER, step_tag
 
 
 class Workspace:
@@ -45,6 +46,11 @@ class Workspace:
     def report_file(self) -> Path:
         """Report of the finished steps."""
         return self.folder / "report.json"
+
+    @property
+    def history(self) -> Path:
+        """Folder of the whole reports of the finished steps, one file for each."""
+        return self.folder / HISTORY_FOLDER
 
     @property
     def cache(self) -> Path:
@@ -86,14 +92,20 @@ class Workspace:
 
     def remove_leftovers(self) -> None:
         """Remove the unfinished files and folders of an interrupted run."""
-        leftovers = [*self.folder.glob(".*"), *self.states.glob(".*"), *self.cache.rglob(".*")]
+        leftovers = [
+            *self.folder.glob(".*"),
+            *self.states.glob(".*"),
+            *self.history.glob(".*"),
+            *self.cache.rglob(".*"),
+        ]
         for path in leftovers:
             remove(path)
 
     def set_aside_wrong_types(self) -> None:
         """Set aside files under the names of folders, and folders under the names of files."""
         steps = (path for path in self.folder.glob("step-*") if path.suffix != SUFFIX)
-        set_aside_files_among([self.folder, self.states, self.cache, self.partial_downloads, *steps])
+        folders = [self.folder, self.states, self.cache, self.partial_downloads, self.history]
+        set_aside_files_among([*folders, *steps])
         if (self.folder / "run.lock").is_dir():
             set_aside(self.folder / "run.lock", "a file is expected")
 

@@ -18,7 +18,7 @@ from hubmerge.stream.stream import Stream
 from hubmerge.support.names import CARD_FILE, NOTICE_FILE, RECIPE_FILE
 from hubmerge.verify.finding import Finding
 
-OLDEST_FORM = {1: 1, 2: 2}
+OLDEST_FORM = {1: 1, 2: 2, 3: 3}
 """The oldest form of cards that versions with a form of reports write, by the version of the report's form."""
 
 

@@ -45,6 +45,7 @@ def compare_recomputed(published: Published, recomputed: Recomputed) -> Iterator
     yield from compare_reports(published.report, recomputed.report)
     yield from compare_picture(made / PICTURE_FILE, folder / PICTURE_FILE)
     known = {*names, *UNLISTED_FILES, RECIPE_FILE, LOCK_FILE, STATEMENT_FILE, BOM_FILE, PICTURE_FILE}
+    known |= published.report.history_files.keys()
     for name in sorted(set(published.files.files) - known):
         yield Finding("files", "differs", f"{name} is not a file of this step")
     for name in sorted(names - weights - {CARD_FILE, PICTURE_FILE}):

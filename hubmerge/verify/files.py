@@ -66,12 +66,15 @@ def check_weight_files(published: Published) -> Finding:
 def _check_list(published: Published) -> Iterator[Finding]:
     """Compare the files of the step with the list that its report seals."""
     listed, found = published.report.all_files, published.files
+    history = published.report.history_files  # their content is compared when they are read
     different = False
-    for name in sorted({*listed, *found.files} - UNLISTED_FILES):
+    for name in sorted({*listed, *history, *found.files} - UNLISTED_FILES):
         if name not in found.files:
             problem = "is missing: the report lists it"
         elif name == CARD_FILE and has_marks(published.files.metadata_files[CARD_FILE]):
             continue  # its generated part is compared with the report
+        elif name in history:
+            continue
         elif name not in listed:
             problem = "is not in the list of files in the report"
         elif not _matches(published, name):
@@ -134,6 +137,7 @@ def _check_base_files(published: Published, base: Source) -> Iterator[Finding]:
     written = {NOTICE_FILE} if published.report.base_model.licenses else set()
     written |= heads_of(published.report)
     own = {*METADATA_FILES, *written, *_WRITTEN, *published.report.steps[-1].files, GIT_ATTRIBUTES}
+    own |= published.report.history_files.keys()
     for name in sorted(name for name in {*expected, *found} - own if not is_index(name)):
         if name not in found:
             yield Finding("files", "differs", f"{name} of the base model is missing")

@@ -76,7 +76,11 @@ def _check_earlier(published: Published, step: int) -> Iterator[Finding]:
 
 
 def _untagged(published: Published, tagged: list[int]) -> list[int]:
-    """Return the earlier steps that have scores and no tag."""
+    """Return the earlier steps that have scores, were published, and have no tag.
+
+    With `publish: {steps: last}` the steps between were never published: no tag is missing, and nothing but this
+    report says anything about them.
+    """
     return [step.step for step in published.report.steps[:-1] if step.scores and step.step not in tagged]
 
 

@@ -14,11 +14,13 @@ from merge_recipes import RecipeError, recipe_digest
 
 def check_digests(published: Published) -> Finding:
     """Check the digest of every step in the report."""
-    broken = published.report.broken_digest()
+    broken = published.sealed.broken_digest()
     if broken is not None:
         return Finding("report", "differs", f"the digest of {step_tag(broken)} does not match its content")
-    if published.report.has_broken_seal:
+    if published.sealed.has_broken_seal:
         return Finding("report", "differs", f"the seal of {REPORT_FILE} does not match its content")
+    if published.history_problem is not None:
+        return Finding("report", "differs", published.history_problem)
     return Finding("report", "same", f"the digests of {counted(published.step, 'step')} form a chain")
 
 

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
-from hubmerge.errors import HubmergeError
-from hubmerge.hub.published import PublishedStep, read_published_step
+from hubmerge.errors import HubError, HubmergeError
+from hubmerge.hub.published import PublishedStep, read_published_step, read_small_file
+from hubmerge.report.history import ReadHistory, completed
 from hubmerge.report.report import RunReport
 from hubmerge.run.scoreboard import first_steps
 from hubmerge.stream.expansion import expand
 from hubmerge.stream.stream import Stream
-from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE
+from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE, history_file
 from merge_recipes import LoadedRecipe, Lock, RecipeError, chain_digests, parse_recipe
+
+DOWNLOADS = 8
+"""Number of small files that are downloaded at once."""
 
 
 @dataclass(frozen=True)
 class Published:
-    """A published step and its report."""
+    """A published step and its report.
+
+    Attributes:
+        files: the files of the step.
+        report: its report, with every step whole unless there is a problem.
+        sealed: the report as it was read.
+        history_problem: why the report could not be completed from the files in `history/`, None if it could.
+    """
 
     files: PublishedStep
     report: RunReport
+    sealed: RunReport
+    history_problem: str | None = None
 
     @property
     def repo(self) -> str:
@@ -106,4 +120,17 @@ def read_published(repo: str, revision: str | None) -> Published | UnreadableRep
         return UnreadableReport(files, error.message)
     if not report.steps:
         return UnreadableReport(files, f"{REPORT_FILE} contains no step")
-    return Published(files, report)
+    try:
+        return Published(files, completed(report, _history_reader(files, report)), report)
+    except HubError:
+        raise
+    except HubmergeError as error:
+        return Published(files, report, report, error.message)
+
+
+def _history_reader(files: PublishedStep, report: RunReport) -> ReadHistory:
+    """Return a function that reads the whole reports of the steps, which are downloaded at once."""
+    names = [name for name in report.history_files if name in files.files]
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        contents = dict(zip(names, pool.map(partial(read_small_file, files), names), strict=True))
+    return lambda step: contents.get(history_file(step))

@@ -18,7 +18,7 @@ from hubmerge.executor.state import MergeState
 from hubmerge.plan.licenses import PlannedLicenses
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.run_plan import RunPlan
-from hubmerge.report.report import RunReport, Scores
+from hubmerge.report.report import REPORT_VERSION, RunReport, Scores
 from hubmerge.run.finish_stage import FinishStage
 from hubmerge.run.merge_stage import MergeStage
 from hubmerge.run.run_context import RunContext
@@ -162,6 +162,8 @@ def recompute_step(
     context = RunContext(stream, plan, base, work / "cache", progress, fresh_datasets=True)
     if published.report.base_model.licenses:
         context = replace(context, licenses=PlannedLicenses(read_licenses(stream, published.report)))
+    older = published.report.older_steps if published.report.version >= REPORT_VERSION else published.step
+    context = replace(context, older_steps=older)
     chain = Chain(published, context, work)
     for step in range(plan.first_step, published.step):
         batch = yield from chain.merge(step)

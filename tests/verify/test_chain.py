@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import HfApi, constants
+from huggingface_hub import CommitOperationAdd, HfApi, constants
 from safetensors.torch import load_file, save_file
 
 from hubmerge.report.report import RunReport
@@ -18,7 +18,7 @@ from hubmerge.support.names import STATE_BRANCH
 from hubmerge.support.progress import SilentProgress
 from hubmerge.verify import verify_step
 from tests.stage import Stage
-from tests.verify.published import Command, Copy, Names, Verify, published
+from tests.verify.published import Command, Copy, Names, Verify, published, report_files
 
 
 def forge_state(repo: str, step: int, folder: Path, *, size: float) -> RunReport:
@@ -41,7 +41,8 @@ def forge_state(repo: str, step: int, folder: Path, *, size: float) -> RunReport
     api.delete_folder(old, repo_id=repo, revision=STATE_BRANCH)
     forged = report.with_step(dataclasses.replace(report.steps[step - 1], state_digest=f"sha256:{new}"))
     forged = dataclasses.replace(forged, all_files=report.all_files)
-    commit = api.upload_file(repo_id=repo, path_in_repo="hubmerge.json", path_or_fileobj=forged.to_json().encode())
+    operations = [CommitOperationAdd(name, content) for name, content in report_files(forged).items()]
+    commit = api.create_commit(repo, operations, commit_message="Forge")
     tag = f"step-{len(report.steps):02d}"
     api.delete_tag(repo, tag=tag)
     api.create_tag(repo, tag=tag, revision=commit.oid)
@@ -102,8 +103,9 @@ def test_a_state_that_cannot_be_compared_is_unknown(two_steps: str, verify: Veri
 def test_statistics_of_earlier_steps_are_recomputed(original: str, verify: Verify, copy: Copy) -> None:
     report = RunReport.from_json(published(original, "hubmerge.json").decode())
     changed = report.with_step(dataclasses.replace(report.steps[0], task_vector_norm=9.0))
-    status, output, _ = verify(copy({"hubmerge.json": changed.to_json().encode()}))
+    status, output, _ = verify(copy(report_files(changed)))
     assert status == 6
+    assert "differs  report" not in output
     assert "differs  statistics: recomputed: steps[0].task_vector_norm differs" in output
 
 

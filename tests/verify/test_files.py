@@ -15,7 +15,7 @@ from hubmerge.report.file_list import FileRecord
 from hubmerge.report.report import RunReport
 from hubmerge.support.hashing import file_digest
 from tests.run.test_runs import MERGED
-from tests.verify.published import Copy, Verify, published
+from tests.verify.published import Copy, Verify, published, report_files
 
 EXTRA = (
     "pytorch_model.bin",
@@ -118,7 +118,7 @@ def test_changed_metadata_of_a_weight_file_is_found(original: str, verify: Verif
     report = RunReport.from_json(sealed_again(original, {MERGED: weights.read_bytes()}).decode())
     files = {**report.steps[-1].files, MERGED: file_digest(weights)}
     report = dataclasses.replace(report.with_step(dataclasses.replace(report.steps[-1], files=files)))
-    status, output, _ = verify(copy({MERGED: weights.read_bytes(), "hubmerge.json": report.to_json().encode()}))
+    status, output, _ = verify(copy({MERGED: weights.read_bytes(), **report_files(report)}))
     assert status == 6
     assert f"{MERGED}: the metadata in its header is not the recomputed one" in output
 
@@ -138,7 +138,7 @@ def test_a_small_change_of_a_kept_tensor_is_found(original: str, verify: Verify,
     report = RunReport.from_json(sealed_again(original, {file: content}).decode())
     files = {**report.steps[-1].files, file: file_digest(tmp_path / "weights")}
     report = report.with_step(dataclasses.replace(report.steps[-1], files=files))
-    status, output, _ = verify(copy({file: content, "hubmerge.json": report.to_json().encode()}))
+    status, output, _ = verify(copy({file: content, **report_files(report)}))
     assert status == 6
     assert f"tensor {name!r} is not that of the base model, which is kept" in output
 
@@ -154,7 +154,7 @@ def test_a_dropped_task_is_found(original: str, verify: Verify, copy: Copy) -> N
     for step in steps:
         report = report.with_step(step)
     report = dataclasses.replace(report, tasks=report.tasks[1:])
-    status, output, _ = verify(copy({"hubmerge.json": report.to_json().encode()}), "--quick")
+    status, output, _ = verify(copy(report_files(report)), "--quick")
     assert status == 6
     assert f"differs  recipe: task {dropped} of hubmerge.yaml is not in the report" in output
 

@@ -21,6 +21,7 @@ from hubmerge.executor.parts import AVERAGE, part_key, state_parts
 from hubmerge.executor.reading import read_task_vector
 from hubmerge.executor.state import State
 from hubmerge.executor.state_writer import AnyStateWriter
+from hubmerge.executor.stats.similarity import Sketches
 from hubmerge.methods import Method
 
 
@@ -35,6 +36,7 @@ class StepBatch:
         previous: the state before the first step; None if that is step 1.
         sketches: whether sketches of the task vectors are made.
         context: device, threads and processes.
+        older_steps: last step that version 0.1.0 merged, see `Sketches`.
     """
 
     merge: Merge
@@ -43,12 +45,17 @@ class StepBatch:
     previous: State | None
     sketches: bool
     context: ExecutorContext
+    older_steps: int = 0
 
     @property
     def steps(self) -> range:
         """Numbers of the steps."""
         first = 1 if self.previous is None else self.previous.step + 1
         return range(first, first + len(self.inputs))
+
+    def sketches_before(self) -> Sketches:
+        """Return the sketches of the state before the first step; none if no sketches are made."""
+        return Sketches.of(self.previous if self.sketches else None, self.older_steps)
 
     def with_methods(self, methods: Sequence[Method]) -> StepBatch:
         """Return the batch with other methods."""

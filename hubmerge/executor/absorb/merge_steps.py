@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
@@ -33,7 +34,7 @@ from hubmerge.executor.parallel.processes import (
 from hubmerge.executor.parts import part_key, saved_name, state_parts
 from hubmerge.executor.state import MergeState, State, load_state
 from hubmerge.executor.state_writer import AnyStateWriter, StateSummary, StateWriter
-from hubmerge.executor.stats.similarity import SKETCH_PREFIX, earlier_sketches, sketch_key, sketch_specs
+from hubmerge.executor.stats.similarity import SKETCH_PREFIX
 from hubmerge.executor.stats.stats import StepStats
 from hubmerge.methods import Norms
 
@@ -52,6 +53,7 @@ def merge_steps(
     *,
     chain: str = ...,
     sketches: bool = ...,
+    older_steps: int = ...,
     context: ExecutorContext = ...,
 ) -> tuple[MergeState, tuple[StepStats, ...]]: ...
 
@@ -65,6 +67,7 @@ def merge_steps(
     *,
     chain: str = ...,
     sketches: bool = ...,
+    older_steps: int = ...,
     context: ExecutorContext = ...,
 ) -> tuple[InMemoryState, tuple[StepStats, ...]]: ...
 
@@ -78,6 +81,7 @@ def merge_steps(
     *,
     chain: str = ...,
     sketches: bool = ...,
+    older_steps: int = ...,
     context: ExecutorContext = ...,
 ) -> tuple[State, tuple[StepStats, ...]]: ...
 
@@ -90,6 +94,7 @@ def merge_steps(
     *,
     chain: str = "",
     sketches: bool = True,
+    older_steps: int = 0,
     context: ExecutorContext = DEFAULT_CONTEXT,
 ) -> tuple[State, tuple[StepStats, ...]]:
     """Merge checkpoints, one after another, and save the state after the last one.
@@ -104,7 +109,8 @@ def merge_steps(
         previous: the state of the step before; None at step 1.
         folder: the folder of the new state, on a file system that all processes share; None keeps it in memory.
         chain: digest of all inputs, saved in the state.
-        sketches: save sketches of the task vectors, so that later ones can be compared with all earlier ones.
+        sketches: save sketches of the task vectors, so that later ones can be compared with earlier ones.
+        older_steps: last step that version 0.1.0 merged; up to it, the sketches of all steps are saved.
         context: device, threads and processes. All processes make the same call.
 
     Returns:
@@ -116,6 +122,7 @@ def merge_steps(
     """
     stop = Path() if folder is None else stop_file(folder, context.processes)
     batch = _begin(merge, inputs, previous, sketches=sketches, context=context)
+    batch = replace(batch, older_steps=older_steps)
     if batch.methods[0].surveys_model:
         batch = survey(batch, stop)
     with _state_writer(batch, folder) as writer:
@@ -185,8 +192,8 @@ def _finish(batch: StepBatch, summary: BatchSummary, writer: AnyStateWriter, fol
 
 def _complete(batch: StepBatch, summary: BatchSummary, writer: AnyStateWriter, chain: str) -> State:
     """Write the sketches, and complete the state."""
-    for number, rows in summary.sketches.items():
-        writer.write_part(sketch_key(number), rows)
+    for key, rows in summary.sketches.parts().items():
+        writer.write_part(key, rows)
     last = summary.stats[-1]
     return writer.finish(
         StateSummary(
@@ -210,7 +217,7 @@ def _state_writer(batch: StepBatch, folder: Path | None) -> Iterator[AnyStateWri
         return
     specs = _part_specs(batch, 0)
     if batch.sketches:
-        specs += sketch_specs([*earlier_sketches(batch.previous), *batch.steps], len(shapes))
+        specs += batch.sketches_before().specs_after(batch.steps, len(shapes))
     attach = processes.rank > 0
     if attach:
         barrier(processes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,7 +10,7 @@ import torch
 from hubmerge.executor.absorb.batch_work import StepBatch
 from hubmerge.executor.absorb.step_input import TensorStep
 from hubmerge.executor.parts import AVERAGE
-from hubmerge.executor.stats.similarity import compare_sketches, earlier_sketches
+from hubmerge.executor.stats.similarity import Sketches, compare_sketches
 from hubmerge.executor.stats.stats import Similarity, StepStats, overall_cosine, overall_share
 from hubmerge.linalg import total_norm
 from hubmerge.methods import Norms
@@ -18,10 +18,10 @@ from hubmerge.methods import Norms
 
 @dataclass(frozen=True)
 class BatchSummary:
-    """Statistics of every step, sketches of all task vectors so far by step, and norms of all task vectors so far."""
+    """Statistics of every step, sketches of the task vectors to keep, and norms of all task vectors so far."""
 
     stats: tuple[StepStats, ...]
-    sketches: Mapping[int, torch.Tensor]
+    sketches: Sketches
     task_vector_norms: tuple[float, ...]
 
 
@@ -31,14 +31,15 @@ def summarize(batch: StepBatch, results: Sequence[Sequence[TensorStep]]) -> Batc
     before = {} if previous is None else previous.manifest.tensors
     accumulated = [before[tensor.name].accumulated_norm if before else 0.0 for tensor in batch.merge.plan.merged]
     norms = () if previous is None else previous.manifest.task_vector_norms
-    sketches = earlier_sketches(previous) if batch.sketches else {}
+    sketches = batch.sketches_before()
     found: list[StepStats] = []
     for index in range(len(batch.inputs)):
         similarities: tuple[Similarity, ...] = ()
         if batch.sketches:
             rows = torch.stack([steps[index].sketch for steps in results])
             similarities = compare_sketches(rows, sketches, [steps[index].stats for steps in results])
-            sketches[batch.steps[index]] = rows
+            names = [tensor.name for tensor in batch.merge.plan.merged]
+            sketches = sketches.added(batch.steps[index], rows, names)
         stats = _step_stats(batch, index, results, accumulated, norms)
         found.append(replace(stats, similarities=similarities))
         norms = (*norms, stats.task_vector_norm)

@@ -1,0 +1,120 @@
+"""Short forms of the reports of earlier steps: `hubmerge.json` stays small, however long the stream is.
+
+The last `WHOLE_STEPS` steps are whole. The steps that the card shows have what it shows of them. The other steps have
+what a run needs to extend the stream, and the scores that the measures need. The whole report of every step is in
+`history/`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from hubmerge.report.shown import FIRST_SHOWN, LAST_SHOWN, is_shown, shown
+from hubmerge.report.step import Scores, StepReport
+
+WHOLE_STEPS = 4
+"""Number of last steps that `hubmerge.json` has whole."""
+
+
+def abridge(steps: Sequence[StepReport], metrics: Mapping[str, str]) -> tuple[StepReport, ...]:
+    """Return the steps as `hubmerge.json` has them; abridged steps stay as they are.
+
+    Args:
+        steps: all steps, in order.
+        metrics: the main metric of each task.
+    """
+    last = len(steps)
+    weights = next((step.step for step in reversed(steps) if step.files), 0)
+    long = max(last, len(metrics)) > FIRST_SHOWN + LAST_SHOWN
+    kept = _kept_cells(steps, metrics) if long else {}
+    tables = {task: metrics[task] for part in shown(list(metrics)) for task in part}
+    found = []
+    for step in steps:
+        if step.step > last - WHOLE_STEPS:
+            found.append(step)
+        elif is_shown(step.step, last):
+            scores = {**kept.get(step.step, {}), **_main(step.scores, tables)}
+            found.append(_shown_step(step, last, scores))
+        else:
+            found.append(_hidden_step(step, kept.get(step.step, {}), with_files=step.step == weights))
+    return tuple(found)
+
+
+def row_values(step: StepReport, last: int) -> dict[str, Any]:
+    """Return the plain JSON values of a step in `hubmerge.json`; without unused keys if no table shows the step."""
+    if is_shown(step.step, last):
+        return step.to_dict()
+    values = {
+        "accumulated_norm": step.accumulated_norm,
+        "chain_digest": step.chain_digest,
+        "commit": step.commit,
+        "digest": step.digest,
+        "name": step.name,
+        "reference": step.reference,
+        "scale": step.scale,
+        "step": step.step,
+        "task_vector_norm": step.task_vector_norm,
+    }
+    used = {"scores": step.scores, "files": step.files, "licenses": step.plain_licenses, "head": step.head}
+    return {**values, **{key: value for key, value in used.items() if value}}
+
+
+def _shown_step(step: StepReport, last: int, scores: Scores) -> StepReport:
+    similarities = tuple(
+        dataclasses.replace(one, layers={}) if one.layers else one
+        for one in step.similarities
+        if is_shown(one.step, last)
+    )
+    return dataclasses.replace(step, matrices=(), similarities=similarities, scores=scores)
+
+
+def _hidden_step(step: StepReport, scores: Scores, *, with_files: bool) -> StepReport:
+    return StepReport(
+        step=step.step,
+        name=step.name,
+        reference=step.reference,
+        commit=step.commit,
+        scale=step.scale,
+        accumulated_norm=step.accumulated_norm,
+        task_vector_norm=step.task_vector_norm,
+        scores=scores,
+        chain_digest=step.chain_digest,
+        files=step.files if with_files else {},
+        digest=step.digest,
+        licenses=step.licenses,
+        head=step.head,
+    )
+
+
+def _main(scores: Scores, metrics: Mapping[str, str]) -> Scores:
+    """Return the main metrics in the scores of a step."""
+    return {
+        task: {metric: scores[task][metric]}
+        for task, metric in metrics.items()
+        if task in scores and metric in scores[task]
+    }
+
+
+def _kept_cells(steps: Iterable[StepReport], metrics: Mapping[str, str]) -> dict[int, Scores]:
+    """Return by step the scores that the measures need: of each task the first, the best and the worst one."""
+    kept: dict[int, Scores] = {}
+    best: dict[str, tuple[float, int]] = {}
+    worst: dict[str, tuple[float, int]] = {}
+    first: dict[str, int] = {}
+    by_step = {step.step: step.scores for step in steps}
+    for number, scores in by_step.items():
+        for task, values in _main(scores, metrics).items():
+            value = values[metrics[task]]
+            if isinstance(value, list):
+                continue
+            first.setdefault(task, number)
+            if task not in best or value > best[task][0]:
+                best[task] = value, number
+            if task not in worst or value < worst[task][0]:
+                worst[task] = value, number
+    for task in first:
+        for number in (first[task], best[task][1], worst[task][1]):
+            kept.setdefault(number, {})[task] = {metrics[task]: by_step[number][task][metrics[task]]}
+    return kept
