@@ -114,7 +114,7 @@ def _sign(
 
 def _of_step(report: RunReport, found: Iterable[str]) -> list[str]:
     """Return the files of a step; a report of version 1 lists none, so that they are all files there."""
-    known = {*report.all_files, REPORT_FILE}
+    known = {*report.all_files, *report.history_files, REPORT_FILE}
     return sorted(name for name in found if report.version == 1 or name in known)
 
 
@@ -125,6 +125,7 @@ def _problem(report: RunReport, found: Mapping[str, str], card: str) -> str | No
     if report.version > 1 and not report.all_files:
         return f"{REPORT_FILE} lists no files"
     listed_files = {name: file.sha256 for name, file in report.all_files.items()} or report.steps[-1].files
+    listed_files |= {name: digest.removeprefix("sha256:") for name, digest in report.history_files.items()}
     for name, digest in sorted(listed_files.items()):
         if name not in found:
             return f"{name} is missing"

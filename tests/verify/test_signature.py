@@ -56,7 +56,7 @@ def test_signed_steps_verify(original: str, verify: Verify, key: Key, tmp_path: 
     status, output, _ = verify(original, "--key", key.public)
     assert status == 0, output
     lines = output.splitlines()
-    assert lines[1].startswith("  same     signature: 12 files signed by the key ")
+    assert lines[1].startswith("  same     signature: 14 files signed by the key ")
     assert lines[2].startswith("  same     provenance: the statement has the recipe, the lock (4 dependencies)")
     status, output, _ = verify(f"{original}@step-01", "--key", key.public, "--quick")
     assert status == 0, output
