@@ -44,7 +44,7 @@ def test_the_first_and_last_steps_are_shown() -> None:
     assert "The recipe is in [`hubmerge.yaml`](hubmerge.yaml)." in text
     assert "`history/` those of every step" in text
     assert "Best and worst step of each task" in text
-    assert len(ModelCard(text).data.eval_results or ()) == 100
+    assert len(ModelCard(text).data.to_dict()["model-index"][0]["results"]) == 100
 
 
 @pytest.mark.parametrize("steps", [1, 2, 20, 24])

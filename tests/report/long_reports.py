@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import cache
 
-from hubmerge.report.history import ReadHistory
-from hubmerge.report.report import ModelReport, RunReport, StepReport, TaskReport
+from hubmerge.report.report import ModelReport, RunReport, Scores, StepReport, TaskReport
 from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary
+from hubmerge.support.records import Number
 
 KIND = "zero-shot-image-classification"
 
@@ -21,7 +22,7 @@ def long_report(steps: int, tasks: int = 0) -> RunReport:
     """
     base = ModelReport("local/base", "0" * 40)
     found = tuple(TaskReport(f"task-{number}", KIND, number, f"local/data-{number}") for number in range(1, tasks + 1))
-    own = {task.name: {"accuracy": 0.9} for task in found}
+    own: Scores = {task.name: {"accuracy": 0.9} for task in found}
     report = RunReport(base, "opcm", "sha256:" + "e" * 64, tasks=found, base_scores=own, own_scores=own)
     chained: list[StepReport] = []
     for number in range(1, steps + 1):
@@ -34,7 +35,7 @@ def long_report(steps: int, tasks: int = 0) -> RunReport:
     return dataclasses.replace(report, steps=tuple(chained))
 
 
-def reader(report: RunReport) -> ReadHistory:
+def reader(report: RunReport) -> Callable[[int], bytes]:
     """Return a function that reads the files in `history/` of a whole report."""
 
     def read(step: int) -> bytes:
@@ -46,7 +47,7 @@ def reader(report: RunReport) -> ReadHistory:
 
 def _step(number: int, tasks: int, *, tensors: int, full: bool) -> StepReport:
     scored = range(1, min(number, tasks) + 1) if full else range(number, min(number, tasks) + 1)
-    layers = {f"layers.{layer}": 0.25 for layer in range(12)}
+    layers: dict[str, Number | None] = {f"layers.{layer}": 0.25 for layer in range(12)}
     earlier = range(max(1, number - 64), number) if full else range(0)
     return StepReport(
         number, f"m{number}", f"local/m{number}", f"{number:040x}",

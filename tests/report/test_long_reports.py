@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from typing import Any
 
 import pytest
 
@@ -95,9 +96,15 @@ def test_short_forms_that_differ_from_the_files_are_found() -> None:
     """Someone may change a short form and seal the report again."""
     whole = long_report(60, 5)
     short = RunReport.from_json(whole.to_json())
-    for step, change in ((10, {"scale": 9.0}), (50, {"similarity": 0.5}), (2, {"scores": {}}), (60, {"scale": 9.0})):
+    changes: tuple[tuple[int, dict[str, Any]], ...] = (
+        (10, {"scale": 9.0}),
+        (50, {"similarity": 0.5}),
+        (2, {"scores": {}}),
+        (60, {"scale": 9.0}),
+    )
+    for step, change in changes:
         steps = list(short.steps)
-        steps[step - 1] = dataclasses.replace(steps[step - 1], **change)  # type: ignore[arg-type]
+        steps[step - 1] = dataclasses.replace(steps[step - 1], **change)
         forged = RunReport.from_json(dataclasses.replace(short, steps=tuple(steps)).to_json())
         assert not forged.has_broken_seal
         with pytest.raises(HubmergeError, match=rf"history/step-{step:02d}\.json does not agree with hubmerge\.json"):
