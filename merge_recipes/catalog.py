@@ -250,7 +250,7 @@ def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
 def _repeated_checkpoints(loaded: LoadedRecipe) -> Iterator[Problem]:
     seen: dict[tuple[str, ...], int] = {}
     for index, entry in enumerate(loaded.recipe.models):
-        if not isinstance(entry, StreamEntry):
+        if not isinstance(entry, StreamEntry) or entry.revoke is not None:
             continue
         earlier = seen.setdefault(checkpoint_key(entry.model), index)
         if earlier != index:

@@ -25,8 +25,8 @@ def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
     """Return digests that identify the merged weights of step 0 (the base model), 1, 2, ... by their inputs.
 
     Digest 0 covers the base model's commit, the method, its top-level parameters, dtypes and tensor rules. Digest t
-    covers digest t-1, the commits of entry t and its parameters. Later entries, tasks and the target change no digest,
-    so a stream that is extended keeps its digests.
+    covers digest t-1, the commits of entry t, its parameters, and whether it is taken out. Later entries, tasks and
+    the target change no digest, so a stream that is extended keeps its digests.
 
     Args:
         recipe: a recipe whose stream has the models of the lock, in this order.
@@ -52,6 +52,7 @@ def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
             "previous": digests[-1],
             "model": _identity(locked),
             "parameters": entry.parameters,
+            **({"revoke": True} if entry.revoke is not None else {}),
         }
         digests.append(content_digest(inputs))
     return tuple(digests)

@@ -88,6 +88,9 @@ def lock_recipe(
     for entry in recipe.stream() if entries is None else entries:
         key: KeyPath = ("models", places[entry.name], "model") if entry.name in places else ("models",)
         known = (pinned or {}).get(entry.name)
+        if known is None and entry.revoke is not None:
+            known = next((one for one in models if one.name == entry.revoke), None)
+            known = None if known is None else known.model_copy(update={"name": entry.name})
         models.append(known if known is not None else commits.model(entry.name, entry.model, key))
         if _is_base(models[-1], base, entry, recipe):
             raise RecipeError(loaded.document.problem(key, f"this is the base model: both have commit {base.commit}"))

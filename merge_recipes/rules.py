@@ -14,6 +14,7 @@ from merge_recipes.mergekit import GRADIENT, JOINT_METHODS, RANDOM_METHODS
 from merge_recipes.queries import ENTRY, kind_of_item
 from merge_recipes.read_yaml import Document
 from merge_recipes.references import ModelReference, checkpoint_key
+from merge_recipes.schema import REVOKED
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ def raw_entries(document: Document) -> list[RawEntry]:
     entries = []
     for path, data in items_at(document, "models"):
         reference = reference_in(data.get("model"))
-        name = data.get("name", reference.short_name if reference else None)
+        revoked = data.get("revoke")
+        default = revoked + REVOKED if isinstance(revoked, str) else reference.short_name if reference else None
+        name = data.get("name", default)
         entries.append(RawEntry(path, data, reference, name if isinstance(name, str) else None))
     return entries
 
@@ -67,6 +70,7 @@ def rule_problems(document: Document) -> list[Problem]:
         *_adapted_base(document),
         *([] if merges_at_once(mapping_at(document)) else bases_in_the_stream(document)),
         *_duplicate_entries(document, entries),
+        *_revoked_entries(document, entries),
         *_tasks(document, entries),
         *_target(document, entries),
         *_parameter_shapes(document, entries),
@@ -137,6 +141,34 @@ def _duplicate_entries(document: Document, entries: list[RawEntry]) -> Iterator[
             message = f"the name {format_value(entry.name)} is taken by the entry in line {line}"
             yield document.problem((*entry.path, "name"), message, "give the entry another `name:`")
         seen.setdefault(entry.name, entry)
+
+
+def _revoked_entries(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
+    """Yield the problems of entries that take another one out of the merge."""
+    merged: dict[str, RawEntry] = {}
+    shuffled = mapping_at(document).get("order") == "shuffled"
+    for entry in entries:
+        revoked = entry.data.get("revoke")
+        if not isinstance(revoked, str):
+            if entry.name is not None:
+                merged[entry.name] = entry
+            continue
+        place = (*entry.path, "revoke")
+        if shuffled:
+            yield document.problem(place, "a shuffled stream cannot revoke an entry", "write `order: listed`")
+        if entry.data.get("parameters"):
+            message = "an entry is revoked with the parameters it was merged with"
+            yield document.problem((*entry.path, "parameters"), message, "remove `parameters`")
+        origin = merged.pop(revoked, None)
+        if origin is None:
+            if not has_queries(document):
+                message = f"no earlier entry {format_value(revoked)} is merged here{did_you_mean(revoked, [*merged])}"
+                yield document.problem(place, message)
+        elif origin.reference != entry.reference and origin.reference is not None:
+            message = f"the entry {format_value(revoked)} has the model {origin.reference}"
+            yield document.problem((*entry.path, "model"), message, f"write `model: {origin.reference}`")
+        if not merged and not has_queries(document):
+            yield document.problem(place, "no entry would be left", "remove the repo, or merge another model first")
 
 
 def _tasks(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:

@@ -39,6 +39,9 @@ from merge_recipes.schema_types import (
 )
 from merge_recipes.signing import SigningOption
 
+REVOKED = "-revoked"
+"""Ending of the name of a step that takes an entry out of the merge."""
+
 
 class StreamEntry(Record):
     """One checkpoint of the stream."""
@@ -49,13 +52,17 @@ class StreamEntry(Record):
     """The name of the step; by default the last part of the model's path."""
     parameters: Parameters = Field(default_factory=dict)
     """Parameters for this entry only; they override the top-level parameters."""
+    revoke: Name | None = None
+    """The name of an earlier entry of this model, which this step takes out of the merge."""
 
     @model_validator(mode="before")
     @classmethod
     def _default_name(cls, data: Any) -> Any:
         if not isinstance(data, dict) or "name" in data:
             return data
-        model = data.get("model")
+        model, revoked = data.get("model"), data.get("revoke")
+        if isinstance(revoked, str):
+            return {**data, "name": revoked + REVOKED}
         reference = ModelReference.try_parse(model) if isinstance(model, str) else model
         return {**data, "name": reference.short_name} if isinstance(reference, ModelReference) else data
 
@@ -297,6 +304,10 @@ class Recipe(Record):
     def has_queries(self) -> bool:
         """True if `models` has queries or collections."""
         return len(self.entries) < len(self.models)
+
+    def revoked_by(self, entry: StreamEntry) -> StreamEntry:
+        """Return the entry that another one takes out of the merge."""
+        return next(one for one in self.entries if one.name == entry.revoke)
 
     def with_stream(self, entries: Iterable[StreamEntry]) -> Recipe:
         """Return the recipe with exactly these entries, in this order."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
-from hubmerge.errors import MachineError, UsageError
+from hubmerge.errors import HubError, MachineError, UsageError
 from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 
 if TYPE_CHECKING:
+    from hubmerge.api.merging import StepRun
     from hubmerge.automation.outdated import Changes
     from hubmerge.verify import Verdict
     from merge_recipes import LoadedRecipe
@@ -127,6 +129,42 @@ def rollback(repo: str, step: int) -> str:
 
     with interrupts.handled():
         return roll_back(repo, step, restored_card)
+
+
+def revoke(
+    repo: str,
+    entries: Sequence[str],
+    *,
+    work_dir: str | os.PathLike[str] | None = None,
+    progress: ProgressOption = "auto",
+) -> StepRun:
+    """Publish a step in which entries of a stream were never merged, from its state and their checkpoints alone.
+
+    The recipe in the repo gets an entry `{model: ..., revoke: NAME}` for each. Add them to your own copy of the recipe
+    too. Nothing happens before the first step is asked for, as with `hubmerge.run`.
+
+    Args:
+        repo: the published repo.
+        entries: names of the entries to take out.
+        work_dir: folder for states and caches; in the user's cache folder by default.
+        progress: see `hubmerge.run`.
+
+    Raises:
+        HubError: the repo cannot be read, or has no such entry.
+        RecipeError: the method cannot take an entry out, or it is out already.
+
+    Example:
+        hubmerge.revoke("me/merged", ["cats"]).finish()
+    """
+    from hubmerge.api.merging import StepRun
+    from hubmerge.stream.revocation import revoking_recipe
+    from hubmerge.verify.published import UnreadableReport, read_published
+
+    published = read_published(repo, None)
+    if isinstance(published, UnreadableReport):
+        raise HubError(f"{repo}: {published.cause}", hint=f"run `hubmerge verify {repo}`", repo=repo)
+    keys = revoking_recipe(published.recipe(), published.lock(), entries, repo)
+    return StepRun(keys, work_dir=work_dir, progress=progress)
 
 
 def outdated(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Changes:

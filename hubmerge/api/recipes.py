@@ -57,6 +57,7 @@ def load(recipe: RecipeLike, *, progress: ProgressOption = None) -> LoadedRecipe
 
 def _load_mapping(recipe: Mapping[str, Any], progress: Progress) -> LoadedRecipe:
     from hubmerge.stream.catalog import installed_catalog
+    from hubmerge.stream.revocation import check_revocable
     from merge_recipes import RecipeError, check_recipe, parse_recipe
 
     catalog = installed_catalog()
@@ -69,6 +70,7 @@ def _load_mapping(recipe: Mapping[str, Any], progress: Progress) -> LoadedRecipe
         raise RecipeError([_without_position(problem) for problem in error.problems]) from None
     for remark in check_recipe(loaded, catalog):
         progress.note(f"note: {remark}")
+    check_revocable(loaded)
     return loaded
 
 

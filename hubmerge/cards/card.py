@@ -139,7 +139,8 @@ def card_text(report: RunReport, card: CardDetails) -> str:
 
 
 def _summary(report: RunReport, card: CardDetails) -> str:
-    count, base = len(report.steps), _model_link(report.base_model.reference, report.base_model.commit)
+    revoked = sum(step.revokes is not None for step in report.steps)
+    count, base = len(report.steps) - 2 * revoked, _model_link(report.base_model.reference, report.base_model.commit)
     method = f"the method {code(report.merge_method)}{_origin(report.merge_method, report, card)}"
     if card.method_source:
         method += f" ({_linked_papers(card.method_source)})"
@@ -153,6 +154,9 @@ def _summary(report: RunReport, card: CardDetails) -> str:
             f"This model merges {count} fine-tuned checkpoints of {base} into one model of the same size, without "
             f"training. They were merged one after another by hubmerge with {method}."
         )
+    if revoked:
+        names = " and ".join(code(step.revokes) for step in report.steps if step.revokes is not None)
+        text += f" {names} {'was' if revoked == 1 else 'were'} taken out again: no trace is left in the weights."
     return text if card.repo is None else f"{text} The tag of this step is {code(step_tag(report.steps[-1].step))}."
 
 
@@ -194,7 +198,10 @@ def _merged(report: RunReport, card: CardDetails) -> str:
         tag = code(step_tag(step.step))
         if card.every_step and card.repo:
             tag = f"[{tag}](/{card.repo}/tree/{step_tag(step.step)})"
-        return [str(step.step), _model_link(step.reference, step.commit), code(short_commit(step.commit)), tag]
+        link = _model_link(step.reference, step.commit)
+        if step.revokes is not None:
+            link += " (taken out)"
+        return [str(step.step), link, code(short_commit(step.commit)), tag]
 
     rows = shown_rows(report.steps, row, whole=card.whole)
     base = report.base_model

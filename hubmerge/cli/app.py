@@ -15,6 +15,7 @@ from hubmerge.cli.commands.lock import lock
 from hubmerge.cli.commands.methods import methods
 from hubmerge.cli.commands.outdated import outdated
 from hubmerge.cli.commands.plan import plan
+from hubmerge.cli.commands.revoke import revoke
 from hubmerge.cli.commands.rollback import rollback
 from hubmerge.cli.commands.run import run
 from hubmerge.cli.commands.schema import schema
@@ -46,6 +47,7 @@ app.command(rich_help_panel=CHECK)(outdated)
 app.command(rich_help_panel=PUBLISH)(lock)
 app.command(rich_help_panel=PUBLISH)(rollback)
 app.command(rich_help_panel=PUBLISH)(sign)
+app.command(rich_help_panel=PUBLISH)(revoke)
 app.command(rich_help_panel=AUTOMATE)(watch)
 app.command(rich_help_panel=AUTOMATE)(init)
 app.add_typer(deploy, name="deploy", rich_help_panel=AUTOMATE)

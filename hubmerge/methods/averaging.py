@@ -15,10 +15,11 @@ class SumOfTaskVectors(Method):
     """Base of methods whose accumulated delta is the plain sum. A_t = A_{t-1} + τ_t."""
 
     elementwise = True
+    revokes = True
 
     def absorb(self, tensor: TensorInput[Any]) -> Absorbed:
         """Add the task vector."""
-        return Absorbed(tensor.accumulated + tensor.task_vector)
+        return Absorbed(torch.add(tensor.accumulated, tensor.task_vector, alpha=tensor.sign))
 
 
 class WeightAverage(SumOfTaskVectors):
@@ -30,7 +31,7 @@ class WeightAverage(SumOfTaskVectors):
 
     def scale(self, norms: Norms, parameters: NoParameters) -> float:
         """Return the number of checkpoints so far."""
-        return float(len(norms.task_vectors))
+        return float(max(1, norms.count))
 
 
 class AdaptiveScaleParameters(MethodParameters):
@@ -62,7 +63,7 @@ class _AdaptiveScaleWithOthers(AdaptiveScale):
     reads_state = True
 
     def read(self, tensor: ReadInput[AdaptiveScaleParameters]) -> torch.Tensor:
-        return read_other(tensor, tensor.parameters.others, float(len(tensor.norms.task_vectors)))
+        return read_other(tensor, tensor.parameters.others, float(tensor.norms.count))
 
     def read_matrix(self, tensor: ReadInput[AdaptiveScaleParameters]) -> torch.Tensor:
         return tensor.accumulated / adaptive_scale(tensor.norms)

@@ -7,6 +7,7 @@ A method is arithmetic on tensors. Files, devices, shards, resuming and publishi
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -49,6 +50,8 @@ class TensorInput(Generic[ParametersT_co]):
     """State parts after the step before, by name, see `state_parts` and `matrix_parts`; zeros at step 1."""
     decomposition: Any = None
     """Result of `Method.decompose` for this matrix; None if the method must compute its own."""
+    sign: int = 1
+    """-1 if the checkpoint is taken out of the merge, see `Method.revokes`."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,18 @@ class Absorbed:
 
 @dataclass(frozen=True)
 class Norms:
-    """Frobenius norms over all merged tensors together: of the accumulated delta, and of every task vector so far."""
+    """Frobenius norms over all merged tensors together: of the accumulated delta, and of every task vector so far.
+
+    The norm of a task vector that was taken out has a minus sign, so that sums and counts leave it out.
+    """
 
     accumulated: float
     task_vectors: tuple[float, ...]
+
+    @property
+    def count(self) -> int:
+        """Number of task vectors that are merged."""
+        return sum(1 if math.copysign(1.0, norm) > 0.0 else -1 for norm in self.task_vectors)
 
 
 class Sweep(Protocol):
@@ -116,6 +127,8 @@ class Method(ABC):
         decomposes: the method has `decompose`.
         reads_state: the method has `read`: the merged delta is computed from the accumulated delta and the state parts,
             and is not the accumulated delta over a scale.
+        revokes: a checkpoint can be taken out again: with `sign` -1, `absorb` and `absorb_matrix` undo what they did
+            with 1, whatever was merged meanwhile.
         state_name: name of the method in states; methods with one name save equal states and can read each other's.
             Empty for the method's own name.
         matrix_copies: float64 copies of a weight matrix in memory while it is absorbed, for the memory estimate.
@@ -139,6 +152,7 @@ class Method(ABC):
     surveys_model: bool = False
     decomposes: bool = False
     reads_state: bool = False
+    revokes: bool = False
     state_name: str = ""
     matrix_copies: int = 7
     square_copies: int = 0

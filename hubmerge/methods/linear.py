@@ -31,6 +31,7 @@ class Linear(Method):
     source = "arXiv:2203.05482, Eq. of the uniform soup, with weights as in mergekit 0.1 `linear`"
     Parameters = LinearParameters
     elementwise = True
+    revokes = True
 
     def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """Return the sum of the weights so far, which may differ between tensors."""
@@ -38,4 +39,4 @@ class Linear(Method):
 
     def absorb(self, tensor: TensorInput[LinearParameters]) -> Absorbed:
         """Add the task vector to the weighted mean."""
-        return weighted_mean(tensor, tensor.task_vector, tensor.parameters.weight)
+        return weighted_mean(tensor, tensor.task_vector, tensor.sign * tensor.parameters.weight)

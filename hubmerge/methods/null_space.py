@@ -87,7 +87,7 @@ class _Dividing(Method):
     reads_state = True
 
     def read(self, tensor: ReadInput[NullSpaceParameters]) -> torch.Tensor:
-        return read_other(tensor, tensor.parameters.others, float(len(tensor.norms.task_vectors)))
+        return read_other(tensor, tensor.parameters.others, float(tensor.norms.count))
 
     def read_matrix(self, tensor: ReadInput[NullSpaceParameters]) -> torch.Tensor:
         return tensor.accumulated / self.scale(tensor.norms, tensor.parameters)

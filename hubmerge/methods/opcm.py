@@ -107,7 +107,7 @@ class _OpcmWithOthers(Opcm):
     reads_state = True
 
     def read(self, tensor: ReadInput[OpcmParameters]) -> torch.Tensor:
-        return read_other(tensor, tensor.parameters.others, float(len(tensor.norms.task_vectors)))
+        return read_other(tensor, tensor.parameters.others, float(tensor.norms.count))
 
     def read_matrix(self, tensor: ReadInput[OpcmParameters]) -> torch.Tensor:
         return tensor.accumulated / adaptive_scale(tensor.norms)

@@ -37,5 +37,4 @@ def adaptive_scale(norms: Norms) -> float:
     """Return λ_t = ||A_t|| / mean_{i<=t} ||τ_i||: 1 for the first task vector, and 1 if nothing changed at all."""
     if len(norms.task_vectors) == 1 or norms.accumulated == 0.0:
         return 1.0
-    mean = sum(norms.task_vectors) / len(norms.task_vectors)
-    return norms.accumulated / mean
+    return norms.accumulated / (sum(norms.task_vectors) / max(1, norms.count))

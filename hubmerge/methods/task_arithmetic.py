@@ -60,6 +60,7 @@ class TaskArithmetic(Method):
     source = "arXiv:2212.04089, Section 2 (addition); one at a time as in arXiv:2501.09522, Section 5"
     Parameters = TaskArithmeticParameters
     elementwise = True
+    revokes = True
 
     def statistic_weight(self, parameters: TaskArithmeticParameters) -> float:
         """Return the weight of an entry, or its factor."""
@@ -73,7 +74,7 @@ class TaskArithmetic(Method):
         """Add the task vector times its factor."""
         parameters = tensor.parameters
         factor = parameters.scaling if parameters.weight is None else parameters.lambda_ * parameters.weight
-        return Absorbed(tensor.accumulated + factor * tensor.task_vector)
+        return Absorbed(tensor.accumulated + tensor.sign * factor * tensor.task_vector)
 
 
 class _WeightedMean(TaskArithmetic):
@@ -86,4 +87,4 @@ class _WeightedMean(TaskArithmetic):
         parameters = tensor.parameters
         if parameters.weight is None:
             raise ValueError("a weight is missing")
-        return weighted_mean(tensor, parameters.lambda_ * tensor.task_vector, parameters.weight)
+        return weighted_mean(tensor, parameters.lambda_ * tensor.task_vector, tensor.sign * parameters.weight)

@@ -58,6 +58,7 @@ def row_values(step: StepReport, last: int) -> dict[str, Any]:
         "task_vector_norm": step.task_vector_norm,
     }
     used = {"scores": step.scores, "files": step.files, "licenses": step.plain_licenses, "head": step.head}
+    used["revokes"] = step.revokes
     return {**values, **{key: value for key, value in used.items() if value}}
 
 
@@ -76,6 +77,7 @@ def _hidden_step(step: StepReport, scores: Scores, *, with_files: bool) -> StepR
         name=step.name,
         reference=step.reference,
         commit=step.commit,
+        revokes=step.revokes,
         scale=step.scale,
         accumulated_norm=step.accumulated_norm,
         task_vector_norm=step.task_vector_norm,

@@ -60,6 +60,7 @@ class StepReport:
     warnings: tuple[str, ...] = ()
     licenses: tuple[License, ...] = ()  # of the checkpoint, then of its adapter; empty in streams of version 0.1.0
     head: str | None = None  # sha256 of heads/NAME.json, if the checkpoint has a head of its own
+    revokes: str | None = None  # name of the entry that this step takes out of the merge
 
     def with_digest(self, previous: str | None) -> StepReport:
         """Return the report with its digest, given the digest of the step before (None for step 1)."""

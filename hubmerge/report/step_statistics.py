@@ -71,5 +71,6 @@ def omit_unused(step: MutableMapping[str, Any]) -> None:
     """Remove from a plain step report what earlier reports do not have, if it is None."""
     if step["tensors"]["averaged"] is None:
         del step["tensors"]["averaged"]
-    if step["head"] is None:
-        del step["head"]
+    for key in ("head", "revokes"):
+        if step[key] is None:
+            del step[key]

@@ -67,6 +67,8 @@ def similarity_warnings(stats: StepStats, names: Sequence[str]) -> list[str]:
         stats: Statistics of the step.
         names: Names of all steps so far, in order.
     """
+    if stats.revoked:
+        return []
     close = [
         f"{names[earlier.step - 1]} (step {earlier.step}, cosine about {earlier.cosine:.2f})"
         for earlier in stats.similarities

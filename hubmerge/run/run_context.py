@@ -93,8 +93,10 @@ class RunContext:
 
     def step_input(self, step: int, checkpoint: Checkpoint) -> StepInput:
         """Return a checkpoint with the parameters of a step."""
-        entry = self.stream.entries[step - 1]
-        return StepInput(checkpoint, TensorParameters(self.method.Parameters, self.stream.recipe, entry))
+        entry, recipe = self.stream.entries[step - 1], self.stream.recipe
+        merged = entry if entry.revoke is None else recipe.revoked_by(entry)
+        parameters = TensorParameters(self.method.Parameters, recipe, merged)
+        return StepInput(checkpoint, parameters, 1 if entry.revoke is None else -1)
 
     def title(self, steps: range, action: str) -> str:
         """Return the title of a stage: "step 2: merge NAME" or "steps 1-3: merge 3 checkpoints"."""

@@ -138,6 +138,7 @@ def _merged_report(stream: Stream, stats: StepStats, state_digest: str | None) -
         commit=locked.commit,
         **measures(stats, [entry.name for entry in stream.entries]),
         chain_digest=stream.chain[stats.step],
+        revokes=stream.entries[stats.step - 1].revoke,
         state_digest=state_digest,
     )
 

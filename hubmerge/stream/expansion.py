@@ -79,7 +79,7 @@ def _written_entries(recipe: Recipe, locked: Sequence[LockedModel], merged: int,
 
 def _found_entries(recipe: Recipe, locked: Sequence[LockedModel], find: Find) -> list[StreamEntry]:
     """Return the listed entries, and for each query a new entry per repo that has none."""
-    taken = {entry.model.path for entry in recipe.entries} | {recipe.base_model.path}
+    taken = {entry.model.path for entry in recipe.entries if entry.revoke is None} | {recipe.base_model.path}
     if recipe.publish is not None:
         taken.add(recipe.publish.repo)
     names = {model.name for model in locked} | {entry.name for entry in recipe.entries}
@@ -149,8 +149,9 @@ def _new_commits(
 ) -> Iterator[tuple[StreamEntry, LockedModel]]:
     names = {entry.name for entry in entries}
     originals = {str(model.reference): model.name for model in reversed(merged)}
+    revoked = {entry.revoke for entry in entries}
     for entry in entries:
-        if originals.get(str(entry.model)) != entry.name or not can_move(entry.model):
+        if entry.name in revoked or originals.get(str(entry.model)) != entry.name or not can_move(entry.model):
             continue
         known = {(one.commit, one.adapter_commit) for one in merged if str(one.reference) == str(entry.model)}
         now = look(entry.model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hubmerge.stream.catalog import installed_catalog
+from hubmerge.stream.revocation import check_revocable
 from hubmerge.support.progress import Progress
 from merge_recipes import LoadedRecipe, check_recipe, load_recipe
 
@@ -19,4 +20,5 @@ def load(recipe: Path, progress: Progress) -> LoadedRecipe:
     loaded = load_recipe(recipe, catalog)
     for remark in check_recipe(loaded, catalog):
         progress.note(f"note: {remark}")
+    check_revocable(loaded)
     return loaded

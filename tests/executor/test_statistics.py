@@ -239,3 +239,26 @@ def test_state_dicts_are_averaged_in_memory_without_a_class(method: str) -> None
     merged = merge_state_dicts({**start, **counted}, [{**tuned, **counted}, {**start, **counted}], method=method)
     torch.testing.assert_close(merged[VARIANCE], (start[VARIANCE] + tuned[VARIANCE]) / 2)
     assert int(merged["bn.num_batches_tracked"]) == 7
+
+
+def test_statistics_of_a_revoked_checkpoint_have_no_part(tmp_path: Path) -> None:
+    base, others = models(3)
+    stream, method = opened(tmp_path / "models", base, others), method_named("task_arithmetic")
+    weights = [0.5, 0.1, 0.3]
+    inputs = [
+        StepInput(checkpoint, constant(method.Parameters.model_validate({"scaling": weight})))
+        for checkpoint, weight in zip(stream.checkpoints, weights, strict=True)
+    ]
+    inputs.append(StepInput(stream.checkpoints[0], inputs[0].parameters_for, -1))
+    merge = Merge(stream.base, method, stream.plan)
+    state, _ = merge_steps(merge, inputs, None, tmp_path / "state")
+    merged = merged_values(stream, state, tmp_path / "merged")
+    for name in (MEAN, VARIANCE):
+        expected = np.average([others[1][name], others[2][name]], axis=0, weights=weights[1:])
+        np.testing.assert_allclose(merged[name], expected, rtol=1e-12)
+    for number in (1, 2):
+        inputs.append(StepInput(stream.checkpoints[number], inputs[number].parameters_for, -1))
+    state, _ = merge_steps(merge, inputs, None, tmp_path / "nothing")
+    merged = merged_values(stream, state, tmp_path / "base")
+    for name in (MEAN, VARIANCE):
+        np.testing.assert_allclose(merged[name], base[name], rtol=1e-12)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -192,3 +193,35 @@ def test_sizes(size: str, size_bytes: int) -> None:
 def test_recipe_text_names_the_file_in_messages() -> None:
     with pytest.raises(RecipeError, match=r"^other\.yaml:1:1: zzz: unknown key"):
         parse_recipe("zzz: 1\n" + RECIPE, path="other.yaml")
+
+
+REVOKING = """\
+merge_method: projection
+base_model: me/base
+models:
+  - {model: me/a}
+  - {model: me/b}
+"""
+
+
+@pytest.mark.parametrize(
+    ("added", "message"),
+    [
+        ("  - {model: me/a, revoke: c}", 'no earlier entry "c" is merged here'),
+        ("  - {model: me/b, revoke: a}", 'the entry "a" has the model me/a'),
+        ("  - {model: me/a, revoke: a}\n  - {model: me/a, revoke: a, name: again}", 'no earlier entry "a"'),
+        ("  - {model: me/a, revoke: a}\n  - {model: me/b, revoke: b}", "no entry would be left"),
+        ("  - {model: me/a, revoke: a, parameters: {alpha: 0.3}}", "with the parameters it was merged with"),
+        ("  - {model: me/a, revoke: a}\norder: shuffled\nseed: 1", "a shuffled stream cannot revoke"),
+    ],
+)
+def test_entries_that_cannot_be_revoked(added: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(message)):
+        parse_recipe(REVOKING + added + "\n")
+
+
+def test_a_revoked_entry_keeps_its_name_and_gets_the_commit_of_its_origin() -> None:
+    loaded = parse_recipe(REVOKING + "  - {model: me/a, revoke: a}\n")
+    entry = loaded.recipe.entries[-1]
+    assert (entry.name, loaded.recipe.revoked_by(entry).name) == ("a-revoked", "a")
+    assert check_recipe(loaded, CATALOG) == []

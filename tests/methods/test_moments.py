@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from hubmerge.executor import ReadOut
+from hubmerge.executor import Merge, ReadOut, StepInput, merge_steps
 from hubmerge.executor.state import MergeState
 from hubmerge.linalg import pack_triangle, packed_length, unpack_triangle
-from hubmerge.methods import method_named
+from hubmerge.methods import METHODS, method_named
 from hubmerge.methods.others import adaptive_scale
 from tests.executor.streams import StateDict, Stream, constant, make_base, make_checkpoint, merged_values, open_stream
 
@@ -197,3 +198,31 @@ def test_other_tensors_of_folds(tmp_path: Path, name: str, others: str) -> None:
     divided = {"sum": own_scale if name == "null_space_filter" else 1.0, "mean": 2.0, "adaptive": adaptive}
     wanted = 0.0 * total if others == "keep" else total / divided[others]
     assert np.allclose(written["norm.weight"] - base["norm.weight"], wanted, atol=1e-12)
+
+
+REVOKING = [method.name for method in METHODS if method.revokes]
+
+
+@pytest.mark.parametrize("name", REVOKING)
+def test_a_revoked_checkpoint_was_never_there(tmp_path: Path, name: str) -> None:
+    stream, base, _ = random_stream(tmp_path / "a", (0, 1, 2))
+    without, _, _ = random_stream(tmp_path / "b", (0, 2))
+    method = method_named(name)
+    parameters = constant(method.Parameters())
+    merge = Merge(stream.base, method, stream.plan)
+    inputs = [StepInput(one, parameters) for one in stream.checkpoints]
+    inputs.append(StepInput(stream.checkpoints[1], parameters, -1))
+    state, stats = merge_steps(merge, inputs, None, tmp_path / "state")
+    expected = without.merge(tmp_path / "states", method)[-1][0]
+    assert stats[-1].revoked
+    assert state.manifest.norms.count == 2
+    assert math.isclose(state.scale, expected.scale, rel_tol=1e-10)
+    found = merged_values(stream, state, tmp_path / "found", read_out=merge.read_out(inputs[0]))
+    wanted = merged_values(without, expected, tmp_path / "wanted", read_out=merge.read_out(inputs[0]))
+    for tensor, values in wanted.items():
+        delta = np.linalg.norm(values - base[tensor])
+        assert np.linalg.norm(found[tensor] - values) <= 1e-10 * float(np.maximum(delta, 1e-6)), tensor
+
+
+def test_methods_that_project_do_not_revoke() -> None:
+    assert {"opcm", "magmax", "ties", "dop", "nufilt", "null_space_filter"}.isdisjoint(REVOKING)

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from huggingface_hub import hf_hub_download
+from safetensors.torch import load_file
 
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
+Names = Callable[[str], str]
 
 
 @pytest.mark.parametrize("method", ["wudi", "iso_c"])
@@ -36,3 +39,44 @@ def test_a_stream_is_published_extended_and_verified(
     card = Path(hf_hub_download(repo, "README.md")).read_text(encoding="utf-8")
     assert f"merge_method: {method}" in card
     assert "read out of sums over all task vectors" in card
+
+
+def merged_weights(repo: str) -> dict[str, torch.Tensor]:
+    return load_file(hf_hub_download(repo, "model.safetensors"))
+
+
+def test_an_entry_is_revoked(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
+    repo, other = repo_name("merged"), repo_name("never")
+    first, second, third = stage.towers
+    recipe = stage.recipe(repo, merge_method="wudi", parameters={"others": "adaptive"})
+    assert hubmerge("run", stage.write(tmp_path, recipe))[0] == 0
+    status, output, errors = hubmerge("revoke", repo, second, "--work-dir", str(tmp_path / "elsewhere"))
+    assert status == 0, output + errors
+    never = stage.recipe(other, entries=(first, third), merge_method="wudi", parameters={"others": "adaptive"})
+    assert hubmerge("run", stage.write(tmp_path, never))[0] == 0
+    found, expected = merged_weights(repo), merged_weights(other)
+    assert all(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
+    status, output, errors = hubmerge("verify", repo)
+    assert status == 0, output + errors
+    report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text(encoding="utf-8"))
+    assert [step.get("revokes") for step in report["steps"]] == [None, None, None, second]
+    assert "(taken out)" in Path(hf_hub_download(repo, "README.md")).read_text(encoding="utf-8")
+    status, _, errors = hubmerge("revoke", repo, second)
+    assert status != 0
+    assert "no earlier entry" in errors
+    status, _, errors = hubmerge("revoke", repo, "nobody")
+    assert status != 0
+    assert first in errors
+
+
+def test_a_method_that_projects_refuses_to_revoke(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
+    repo = repo_name("merged")
+    first, second, _ = stage.towers
+    recipe = stage.recipe(repo, entries=(first, second), evaluate=None)
+    assert hubmerge("run", stage.write(tmp_path, recipe))[0] == 0
+    status, _, errors = hubmerge("revoke", repo, first)
+    assert status == 2
+    assert "opcm cannot take an entry out again" in errors
+    assert "wudi" in errors

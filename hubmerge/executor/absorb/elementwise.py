@@ -125,7 +125,10 @@ class _Pass:
         self, accumulated: torch.Tensor, parts: Mapping[str, torch.Tensor], task_vector: torch.Tensor
     ) -> Absorbed:
         """Do the step on one piece."""
-        return self._method.absorb(TensorInput(accumulated, task_vector, self._parameters, self.number, parts))
+        sign = self.step_input.sign
+        return self._method.absorb(
+            TensorInput(accumulated, task_vector, self._parameters, self.number, parts, sign=sign)
+        )
 
     def measure(self, accumulated: torch.Tensor, norm: float, task_vector: torch.Tensor, signs: Signs | None) -> bool:
         """Measure the next piece of the task vector; return False if a value is not finite."""

@@ -22,6 +22,9 @@ from hubmerge.executor.stats.stats import TensorStats
 from hubmerge.linalg import SKETCH_SIZE, cast_once, difference, frobenius_norm
 from hubmerge.methods import Method
 
+SMALLEST_TOTAL = 1e-12
+"""Sums of weights that are smaller, relative to the sum before an entry was taken out, are zero up to rounding."""
+
 
 class AveragedTensor:
     """One statistic in a batch of steps."""
@@ -59,12 +62,22 @@ class AveragedTensor:
             values = self._values(one.checkpoint, base)
             weight = method.statistic_weight(one.parameters_for(name))
             if weight > 0.0:
-                total += weight
-                mean = _moved(mean, values, weight / total)
+                before, total = total, total + one.sign * weight
+                if one.sign > 0:
+                    mean = _moved(mean, values, weight / total)
+                else:
+                    mean = base if total <= SMALLEST_TOTAL * before else self._without(mean, values, weight / total)
             results.append(self._result(difference(values, base), difference(mean, base)))
         writer.write(name, mean)
         writer.write_part(part_key(SUM_OF_WEIGHTS, name), torch.tensor(total, dtype=torch.float64))
         return results
+
+    def _without(self, mean: torch.Tensor, values: torch.Tensor, share: float) -> torch.Tensor:
+        """Return the mean without values that have this weight, relative to that of all others."""
+        finite = mean + (mean - values) * share
+        if self._tensor.never_negative:
+            finite = finite.clamp(min=0.0)
+        return torch.where(mean.isinf(), mean, torch.where(values.isinf(), values, finite))
 
     def _before(self, base: torch.Tensor) -> tuple[torch.Tensor, float]:
         """Return the mean and the sum of the weights before the first step."""

@@ -49,10 +49,14 @@ class Merge:
 
 @dataclass(frozen=True)
 class StepInput:
-    """A checkpoint aligned with the base model, and the method's parameters for each tensor."""
+    """A checkpoint aligned with the base model, and the method's parameters for each tensor.
+
+    `sign` is -1 if the checkpoint is taken out of the merge.
+    """
 
     checkpoint: Checkpoint
     parameters_for: Callable[[str], BaseModel]
+    sign: int = 1
 
 
 @dataclass(frozen=True)

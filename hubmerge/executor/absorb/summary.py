@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -42,7 +43,7 @@ def summarize(batch: StepBatch, results: Sequence[Sequence[TensorStep]]) -> Batc
             sketches = sketches.added(batch.steps[index], rows, names)
         stats = _step_stats(batch, index, results, accumulated, norms)
         found.append(replace(stats, similarities=similarities))
-        norms = (*norms, stats.task_vector_norm)
+        norms = (*norms, math.copysign(stats.task_vector_norm, batch.inputs[index].sign))
         accumulated = [tensor.accumulated_norm for tensor in stats.tensors]
     return BatchSummary(tuple(found), sketches, norms)
 
@@ -62,7 +63,7 @@ def _step_stats(
     own = [tensor for tensor, _ in weights]
     task_vector_norm = total_norm(tensor.task_vector_norm for tensor in own)
     accumulated_norm = total_norm(tensor.accumulated_norm for tensor in own)
-    norms = Norms(accumulated_norm, (*norms_before, task_vector_norm))
+    norms = Norms(accumulated_norm, (*norms_before, math.copysign(task_vector_norm, step_input.sign)))
     return StepStats(
         step=batch.steps[index],
         checkpoint=step_input.checkpoint.label,
@@ -74,5 +75,6 @@ def _step_stats(
         removed_share=overall_share(own),
         tensors=tensors,
         reads_state=method.reads_state,
+        revoked=step_input.sign < 0,
         averaged=len(plan.averaged) if plan.statistics_rule is not None else None,
     )

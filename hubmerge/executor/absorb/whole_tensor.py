@@ -95,9 +95,11 @@ class WholeTensor:
         decompositions: Sequence[Any],
         step: int,
     ) -> Absorbed:
-        parameters = step_input.parameters_for(self.tensor.name)
+        parameters, sign = step_input.parameters_for(self.tensor.name), step_input.sign
         if self.tensor.action != "merge-matrix" or not method.has_matrix_form:
-            absorbed = method.absorb(TensorInput(self.accumulated, task_vector, parameters, step, self.parts))
+            absorbed = method.absorb(
+                TensorInput(self.accumulated, task_vector, parameters, step, self.parts, sign=sign)
+            )
             self.parts = absorbed.parts
             return absorbed
         remaining = iter(decompositions)
@@ -105,7 +107,7 @@ class WholeTensor:
         def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor, parts: Mapping[str, torch.Tensor]) -> Absorbed:
             decomposition = next(remaining, None)
             return method.absorb_matrix(
-                TensorInput(accumulated, task_vector, parameters, step, parts, decomposition=decomposition)
+                TensorInput(accumulated, task_vector, parameters, step, parts, decomposition, sign)
             )
 
         try:

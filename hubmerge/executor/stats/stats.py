@@ -63,7 +63,8 @@ class StepStats:
     """One step. Norms, `cosine` and `removed_share` are over all merged tensors together; `tensors` are in plan order.
 
     `averaged` is the number of statistics; None if the model has none, or if they are added up like weights.
-    `reads_state` is set if the method reads the merged delta out of the state.
+    `reads_state` is set if the method reads the merged delta out of the state, `revoked` if the checkpoint was taken
+    out of the merge.
     `similarities` compare the task vector with every earlier one that has a sketch in the state.
     """
 
@@ -79,6 +80,7 @@ class StepStats:
     similarities: tuple[Similarity, ...] = ()
     averaged: int | None = None
     reads_state: bool = False
+    revoked: bool = False
 
     @property
     def drift(self) -> float | None:

@@ -59,6 +59,7 @@ class MomentMethod(Method):
     Parameters: type[MethodParameters] = MomentParameters
     state_name = STATE
     reads_state = True
+    revokes = True
     matrix_copies = 7
     square_copies = 3
 
@@ -81,7 +82,7 @@ class MomentMethod(Method):
 
     def absorb(self, tensor: TensorInput[MomentParameters]) -> Absorbed:
         """Add the task vector to S."""
-        weight = tensor.parameters.weight
+        weight = tensor.sign * tensor.parameters.weight
         total = torch.add(tensor.accumulated, tensor.task_vector, alpha=weight)
         return Absorbed(total, {WEIGHT: tensor.parts[WEIGHT] + weight})
 
@@ -91,7 +92,7 @@ class MomentMethod(Method):
         norm = frobenius_norm(tensor.task_vector)
         products, gram = parts[PRODUCTS], parts[GRAM]
         if norm > 0.0:
-            weight, unit = tensor.parameters.weight, tensor.task_vector / norm
+            weight, unit = tensor.sign * tensor.parameters.weight, tensor.task_vector / norm
             square = unit.T @ unit
             gram = add_to_triangle(gram, square, weight)
             rows, columns = unit.shape
