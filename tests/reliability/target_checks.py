@@ -13,8 +13,11 @@ from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.support.names import STATE_BRANCH
 
-PAPERS = {"README.md", "config.json", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json"}
-NAMED_AFTER_THE_REPO = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", ".gitattributes"}
+NAMED_AFTER_THE_REPO = {
+    *("README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", "hubmerge.intoto.json", "hubmerge.cdx.json"),
+    ".gitattributes",
+}
+PAPERS = {*NAMED_AFTER_THE_REPO, "config.json"} - {".gitattributes"}
 
 
 def files_at(repo: str, revision: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from hubmerge.plan import plan_run
 from hubmerge.stream.sources import folder_digest
 from hubmerge.support.text import short_commit
 from merge_recipes import Lock
-from tests.reliability.target_checks import files_at
+from tests.reliability.target_checks import NAMED_AFTER_THE_REPO, files_at
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -67,7 +67,7 @@ def test_every_step_is_a_tagged_commit_that_loads(
     steps = [files_at(repo, tag) for tag in tags]
     assert all("model.safetensors.index.json" not in step for step in steps), "a small model is one file"
     assert len({step[MERGED] for step in steps}) == 3
-    wanted = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", "preprocessor_config.json"}
+    wanted = {*NAMED_AFTER_THE_REPO, "preprocessor_config.json"}
     assert wanted <= set(steps[0])
 
     check_loads(stage, repo)

@@ -19,7 +19,7 @@ from hubmerge.checkpoints import weight_matrices
 from hubmerge.checkpoints.formats import shards
 from hubmerge.plan import plan_run
 from tests.checkpoints.small_buffers import batch_norm, m2m100
-from tests.reliability.target_checks import files_at
+from tests.reliability.target_checks import NAMED_AFTER_THE_REPO, files_at
 
 Command = Callable[..., tuple[int, str, str]]
 Names = Callable[..., str]
@@ -120,7 +120,7 @@ def test_a_stream_that_version_0_1_0_began_keeps_its_rules(
     assert "statistics such as running_var are added up like weights" in text
     status, _, errors = hubmerge("run", recipe)
     assert status == 0, errors
-    shared = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", ".gitattributes"}
+    shared = {*NAMED_AFTER_THE_REPO}
     extended, expected = (files_at(one, "step-03") for one in (repo, whole))
     assert {name: extended[name] for name in extended.keys() - shared} == {
         name: expected[name] for name in expected.keys() - shared
