@@ -53,7 +53,7 @@ def with_extra(text: str, extra: str) -> str:
     Raises:
         UsageError: the requirement does not begin with the name, so that no extra can be added to it.
     """
-    named = re.fullmatch(r"hubmerge\s*(?:\[([^\]]*)\])?(\s*[@=<>!~;].*|)", text)
+    named = re.fullmatch(r"hubmerge(?:\s*\[([^\]]*)\])?(\s*[@=<>!~;].*|)", text)
     if named is None:
         raise UsageError(
             f"{text!r} does not name hubmerge, and the recipe needs its extra `{extra}`",

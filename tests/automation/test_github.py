@@ -81,8 +81,9 @@ def test_a_workflow_that_signs_gets_an_identity_and_the_packages(
 ) -> None:
     (sources.folder / ".git").mkdir(exist_ok=True)
     recipe = sources.recipe(publish={"repo": sources.target, "sign": sign})
-    status, _, errors = hubmerge("init", recipe, "--github", "--force", "--requirement", REQUIREMENT)
+    status, output, errors = hubmerge("init", recipe, "--github", "--force", "--requirement", REQUIREMENT)
     assert status == 0, errors
+    assert ("let the job write the signing key to /keys/key.pem" in output) == (sign != "keyless")
     path = sources.folder / ".github" / "workflows" / "hubmerge-recipe.yml"
     checked("zizmor", "--offline", "--quiet", path)
     job = yaml.safe_load(path.read_text())["jobs"]["merge"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.older_stream import METHODS, OlderHub, older_hub
+from tests.provenance.keys import make_key
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +24,24 @@ def test_older_steps_verify(older: OlderHub, method: str, step: int, tmp_path: P
     output = older.hubmerge("verify", release, "--work-dir", tmp_path)
     assert "differs" not in output
     assert "unknown" not in output
+
+
+@pytest.mark.slow
+def test_an_older_step_is_signed_and_extends(tmp_path: Path) -> None:
+    """All its files are signed; the signature goes with the next step."""
+    with older_hub(tmp_path / "older") as older:
+        sign_and_extend(older, tmp_path)
+
+
+def sign_and_extend(older: OlderHub, tmp_path: Path) -> None:
+    key, name = make_key(tmp_path), "local/ties-2"
+    older.hubmerge("sign", name, "--key", key.private)
+    before = older.hubmerge("verify", f"{name}@step-02", "--quick", "--key", key.public, "--work-dir", tmp_path)
+    assert "same     signature: " in before
+    assert "provenance" not in before
+    older.hubmerge("run", older.folder / "recipes" / "ties.yaml", "--work-dir", tmp_path / "work")
+    assert "model.sig" not in older.files(name, "step-03")
+    assert older.files(name, "step-03") == older.files("local/ties-3", "step-03")
 
 
 @pytest.mark.parametrize("method", METHODS)

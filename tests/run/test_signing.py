@@ -64,6 +64,8 @@ def test_a_stream_is_signed_from_some_step_on_and_rolled_back(
     assert hubmerge("run", signing)[0] == 0
     assert content(repo, SIGNATURE_FILE) == signature
 
+    assert hubmerge("rollback", repo, "--to", "step-02")[0] == 0
+    assert SIGNATURE_FILE not in files(repo)
     assert hubmerge("rollback", repo, "--to", "step-01")[0] == 0
     assert content(repo, SIGNATURE_FILE) == content(repo, SIGNATURE_FILE, "step-01")
     status, output, _ = hubmerge("verify", repo, *options)

@@ -34,5 +34,10 @@ def init(
         progress.note(f"next: name this GitHub repository as a trusted publisher in the settings of {target}")
     else:
         progress.note(f"next: add a secret HF_TOKEN to the repository, a token that may write to {target}")
+    sign = loaded.recipe.publish.sign if loaded.recipe.publish is not None else None
+    if sign is not None and not sign.is_keyless:
+        progress.note(
+            f"next: let the job write the signing key to {sign.key}, outside of the repository, before the run"
+        )
     progress.event("workflow", {"path": str(path)})
     return 0
