@@ -162,6 +162,7 @@ class RunPlan:
             "other_tensors": self.merge.counts["merge-other"],
             "averaged": [tensor.name for tensor in self.merge.averaged],
             "statistics_rule": self.merge.statistics_rule,
+            "part": self.merge.part,
             "kept": {tensor.name: tensor.reason for tensor in self.merge.kept},
             "ignored": list(self.ignored),
             "layout_written": self.layout_written,

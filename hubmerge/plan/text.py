@@ -46,6 +46,8 @@ def _tensors(plan: RunPlan) -> Iterator[str]:
     yield f"merged   {matrices}, {counted(counts['merge-other'], 'other tensor')}"
     yield f"         {plan.merge.elements / 1e6:.2f} million parameters; largest tensor: {largest.name}"
     yield f"         {plan.merge.matrix_rule}"
+    if plan.merge.part is not None:
+        yield f"         {plan.merge.part}"
     if plan.merge.averaged:
         yield f"averaged {counted(counts['average'], 'tensor')}, such as {plan.merge.averaged[0].name}"
         yield f"         {plan.merge.statistics_rule}"

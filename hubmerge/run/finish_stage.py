@@ -13,7 +13,7 @@ from hubmerge.plan.settings import max_shard_bytes
 from hubmerge.report.report import RunReport, Scores
 from hubmerge.run import model_folder
 from hubmerge.run.heads import Heads
-from hubmerge.run.measures import by_name_warnings, rounding_warnings, untied_warnings
+from hubmerge.run.measures import by_name_warnings, part_warnings, rounding_warnings, untied_warnings
 from hubmerge.run.metadata_files import write_metadata_files
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
@@ -51,7 +51,7 @@ class FinishStage:
         """
         plan, heads = self.context.plan.merge, Heads(self.context)
         kept = {step: heads.keep(step, one) for step, one in zip(batch.steps, batch.checkpoints, strict=True)}
-        notes = [*by_name_warnings(plan), *untied_warnings(plan)]
+        notes = [*by_name_warnings(plan), *untied_warnings(plan), *part_warnings(plan)]
         report = record_steps(self.context.stream, batch.steps, batch.merged_state, so_far, notes=notes, heads=kept)
         report = record_licenses(report, batch.steps, self.context.licenses)
         if self.context.stream.needs_model(batch.last):

@@ -94,6 +94,11 @@ def by_name_warnings(plan: MergePlan) -> list[str]:
     return [f"{count} found by name, not by the model's class ({plan.no_class}): {DESCRIPTION}"]
 
 
+def part_warnings(plan: MergePlan) -> list[str]:
+    """Return which models inside of the base model are merged, if not all are."""
+    return [] if plan.part is None else [plan.part[0].lower() + plan.part[1:]]
+
+
 def untied_warnings(plan: MergePlan) -> list[str]:
     """Return a warning if tensors that the base model ties are tensors of their own in the merged model."""
     if not plan.copies:

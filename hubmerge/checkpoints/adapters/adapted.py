@@ -132,7 +132,8 @@ class _Names:
         names = {f"{change.module}.weight": change.shape for change in adapter.changes}
         names |= {name: info.shape for name, info in adapter.whole.items()}
         targets = {own: model.tensors[name].shape for own, name in self._with_tied.items()}
-        self._renaming = _renaming(names, targets, adapter)
+        parts = found.models if isinstance(found, ModelClass) else ()
+        self._renaming = _renaming(names, targets, adapter, parts, self._with_tied)
 
     def _tied_names(self, ties: Mapping[str, str], files: Mapping[str, str], model: Checkpoint) -> dict[str, str]:
         """Return the names of tied parameters that the files lack, mapped to those that the files have instead."""
@@ -174,9 +175,12 @@ class _Names:
         return name, self._fan_in_fan_out if self._transposed is None else name in self._transposed
 
 
-def _renaming(names: Shapes, targets: Shapes, adapter: Adapter) -> Renaming:
-    best = best_renamings(names, targets)
-    if len(best) == 1:
+def _renaming(
+    names: Shapes, targets: Shapes, adapter: Adapter, parts: Iterable[str], files: Mapping[str, str]
+) -> Renaming:
+    best = best_renamings(names, targets, parts)
+    found = [[None if (own := one.target(name, files)) is None else files[own] for name in names] for one in best]
+    if all(stored == found[0] for stored in found):  # names in memory and in files of the same tensors
         return best[0]
     # The towers of a model may have the same changed layers: the class then decides.
     tower = next((prefix for kind, prefix in _TOWERS.items() if kind in adapter.model_class), None)

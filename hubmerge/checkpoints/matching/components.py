@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
 # Top-level modules that a checkpoint may reasonably lack: a tower, a projection, a head.
@@ -22,6 +23,7 @@ _SEPARATE = (
 )
 
 BODY = "the model's body"
+_TOWERS = ("vision_model", "text_model", "audio_model")
 
 _NUMBER = re.compile(r"(?<![^.])[0-9]+(?![^.])")
 
@@ -34,6 +36,41 @@ def component_of(name: str) -> str:
     """
     top = name.split(".", 1)[0]
     return top if any(fnmatchcase(top, pattern) for pattern in _SEPARATE) else BODY
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Models inside of a model, such as the language model and the vision tower of a VLM.
+
+    Attributes:
+        models: the prefix of the names in files of each, and its `model_type`.
+    """
+
+    models: Mapping[str, str] = field(default_factory=dict)
+
+    def component_of(self, name: str) -> str:
+        """Return the component that a tensor belongs to: the innermost model inside, else that of `component_of`."""
+        inside = [prefix for prefix in self.models if name.startswith(f"{prefix}.")]
+        return max(inside, key=len, default=None) or component_of(name)
+
+    def described(self, merged: Collection[str]) -> str | None:
+        """Return which of the models inside are merged, and which are kept, in words; None if it is all or none.
+
+        The towers of models such as CLIP do not count.
+        """
+        inner = {prefix: kind for prefix, kind in self.models.items() if prefix not in _TOWERS}
+        found = {prefix for prefix in inner if any(name.startswith(f"{prefix}.") for name in merged)}
+        if not found or len(found) == len(inner):
+            return None
+        own, kept = (
+            ", ".join(f"{prefix}.* ({kind})" for prefix, kind in inner.items() if (prefix in found) is is_merged)
+            for is_merged in (True, False)
+        )
+        return f"Merged part: {own}; kept from the base model: {kept}"
+
+
+NO_PARTS = Parts()
+"""A model without models inside."""
 
 
 def pattern_for(name: str) -> str:
@@ -49,22 +86,29 @@ def pattern_for(name: str) -> str:
 def patterns_for(names: Collection[str], spared: Collection[str]) -> list[str]:
     """Return few globs that together match all of `names` and none of `spared`.
 
-    For each name, the widest of three globs that spares the others is taken: its top-level module, the tensor in all
-    layers, its own name.
+    For each name, of the globs that spare the others the one that matches most of `names` is taken: for a module around
+    it, for the tensor in all layers, or its own name.
 
     >>> patterns_for(["head.weight", "layers.0.q.bias", "layers.1.q.bias"], ["layers.0.q.weight"])
     ['head.*', 'layers.*.q.bias']
+    >>> patterns_for(["model.visual.0.bias", "model.visual.norm.bias"], ["model.norm.bias"])
+    ['model.visual.*']
     """
-    takes_spared: dict[str, bool] = {}
     found: dict[str, None] = {}
-    for name in names:
-        for pattern in (pattern_for(name), _NUMBER.sub("*", name), name):
-            if pattern not in takes_spared:
-                takes_spared[pattern] = pattern != name and any(fnmatchcase(one, pattern) for one in spared)
-            if not takes_spared[pattern]:
-                found[pattern] = None
-                break
+    left = list(names)
+    while left:
+        valid = [glob for glob in _patterns(left[0]) if not any(fnmatchcase(one, glob) for one in spared)] or left[:1]
+        glob = max(valid, key=lambda glob: sum(fnmatchcase(name, glob) for name in left))
+        found[glob] = None
+        left = [name for name in left[1:] if not fnmatchcase(name, glob)]
     return list(found)
+
+
+def _patterns(name: str) -> Iterator[str]:
+    """Yield globs that match a tensor, the plainest first."""
+    modules = name.split(".")[:-1]
+    yield from (pattern_for(name), _NUMBER.sub("*", name), name)
+    yield from (f"{'.'.join(modules[:depth])}.*" for depth in range(2, len(modules) + 1))
 
 
 def layers_of(name: str) -> Iterator[str]:

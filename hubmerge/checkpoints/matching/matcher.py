@@ -12,10 +12,12 @@ from dataclasses import replace
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment
 from hubmerge.checkpoints.matching.buffers import NO_BUFFERS, Buffers
+from hubmerge.checkpoints.matching.components import NO_PARTS, Parts
 from hubmerge.checkpoints.matching.memory_names import names_in_files
 from hubmerge.checkpoints.matching.names import ambiguous_names, best_renamings, parameter_shapes
 from hubmerge.checkpoints.matching.placement import Kinds, Placement
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
+from hubmerge.checkpoints.matching.spare import NO_SPARE, Spare
 from hubmerge.errors import CheckpointError
 
 
@@ -26,6 +28,8 @@ def match(
     selection: Selection = ALL_TENSORS,
     ties: Mapping[str, str] | None = None,
     buffers: Buffers = NO_BUFFERS,
+    spare: Spare = NO_SPARE,
+    parts: Parts = NO_PARTS,
 ) -> Alignment:
     """Find the place of each of the checkpoint's tensors in the base model, without reading a value.
 
@@ -41,12 +45,14 @@ def match(
         selection: the tensors to merge, by their names in the base model.
         ties: tied tensors of the base model's class: alias to owner.
         buffers: tensors of the base model's class that are no weights.
+        spare: tensors in files that the class does not use: a checkpoint may lack them.
+        parts: models inside of the base model: a checkpoint may be one of them alone.
 
     Raises:
         CheckpointError: a tensor is unknown to the base model, is missing inside a component that the checkpoint has,
             or has another shape; or `selection` covers no tensor of the base model.
     """
-    found = find_alignment(base, checkpoint, selection=selection, ties=ties, buffers=buffers)
+    found = find_alignment(base, checkpoint, selection=selection, ties=ties, buffers=buffers, spare=spare, parts=parts)
     if isinstance(found, Alignment):
         return found
     raise found
@@ -59,6 +65,8 @@ def find_alignment(
     selection: Selection = ALL_TENSORS,
     ties: Mapping[str, str] | None = None,
     buffers: Buffers = NO_BUFFERS,
+    spare: Spare = NO_SPARE,
+    parts: Parts = NO_PARTS,
 ) -> Alignment | CheckpointError:
     """Return the result of `match`, or the error that it would raise, for callers that have another way.
 
@@ -66,7 +74,7 @@ def find_alignment(
         CheckpointError: `selection` covers no tensor of the base model.
     """
     selection.check(parameter_shapes(base.tensors), base.origin)
-    kinds = Kinds(ties or {}, buffers)
+    kinds = Kinds(ties or {}, buffers, spare, parts)
     found = _match_names(base, checkpoint, selection, kinds)
     names = None if isinstance(found, Alignment) else names_in_files(base, checkpoint)
     return found if names is None else _match_memory_names(base, checkpoint, selection, kinds, names)
@@ -79,19 +87,24 @@ def align(
     selection: Selection = ALL_TENSORS,
     ties: Mapping[str, str] | None = None,
     buffers: Buffers = NO_BUFFERS,
+    spare: Spare = NO_SPARE,
+    parts: Parts = NO_PARTS,
 ) -> AlignedCheckpoint:
     """Match a checkpoint with the base model and return it under the base model's names.
 
     Args and errors are those of `match`.
     """
-    return match(base, checkpoint, selection=selection, ties=ties, buffers=buffers).apply(checkpoint)
+    return match(base, checkpoint, selection=selection, ties=ties, buffers=buffers, spare=spare, parts=parts).apply(
+        checkpoint
+    )
 
 
 def _match_names(
     base: Checkpoint, checkpoint: Checkpoint, selection: Selection, kinds: Kinds
 ) -> Alignment | CheckpointError:
     """Match by names up to a prefix; return the error to raise if that is not possible."""
-    renamings = best_renamings(parameter_shapes(checkpoint.tensors), parameter_shapes(base.tensors))
+    shapes, parts = parameter_shapes(checkpoint.tensors), kinds.parts.models
+    renamings = best_renamings(shapes, parameter_shapes(base.tensors), parts)
     if len(renamings) > 1:
         return ambiguous_names(checkpoint.origin, renamings)
     return Placement(base, checkpoint, selection, kinds, renamings[0]).result()

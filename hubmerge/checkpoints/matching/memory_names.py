@@ -28,7 +28,7 @@ def names_in_files(base: Checkpoint, checkpoint: Checkpoint) -> dict[str, str] |
     in_base = names_in_memory(of_base, base)
     own = names_in_memory(of_checkpoint, checkpoint)
     targets = {own_name: base.tensors[name].shape for own_name, name in in_base.items()}
-    renamings = best_renamings({name: shapes[stored] for name, stored in own.items()}, targets)
+    renamings = best_renamings({name: shapes[stored] for name, stored in own.items()}, targets, of_base.models)
     if len(renamings) > 1:
         return None
     tied = {*of_base.ties, *of_base.ties.values()} - targets.keys()

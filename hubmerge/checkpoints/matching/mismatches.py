@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
-from hubmerge.checkpoints.matching.components import component_of, layers_of, patterns_for, stack_of
+from hubmerge.checkpoints.matching.components import Parts, layers_of, patterns_for, stack_of
 from hubmerge.checkpoints.matching.experts import experts_mismatch
 from hubmerge.checkpoints.matching.names import Renaming, nearest, parameter_shapes
 from hubmerge.checkpoints.matching.quantized_names import is_quantized_part
@@ -27,6 +27,7 @@ class Mismatches:
         checkpoint: the checkpoint that was matched with it.
         selection: the tensors to be merged.
         renaming: the best renaming of the checkpoint's names.
+        parts: models inside of the base model.
         matched: tensors that match: name in the base model to name in the checkpoint.
         mismatched: tensors of another shape: name in the base model to name in the checkpoint.
         unexpected: names in the checkpoint that the base model does not have.
@@ -37,6 +38,7 @@ class Mismatches:
     checkpoint: Checkpoint
     selection: Selection
     renaming: Renaming
+    parts: Parts
     matched: Mapping[str, str]
     mismatched: Mapping[str, str]
     unexpected: Sequence[str]
@@ -90,7 +92,7 @@ class Mismatches:
             hint = f" (nearest name: {similar!r})" if similar else ""
             yield f"{_tensors(self.unexpected)} not in {base}{hint}"
         if self.missing:
-            component = component_of(self.missing[0])
+            component = self.parts.component_of(self.missing[0])
             yield f"{_tensors(self.missing)} missing, expected all tensors that {base} has in {component}"
 
     def _quantized(self) -> CheckpointError | None:

@@ -26,17 +26,18 @@ _BUFFERS = ("position_ids", "token_type_ids", "inv_freq", "original_inv_freq", "
 
 @dataclass(frozen=True)
 class Renaming:
-    """Change that turns the names of one file into those of another: a prefix removed, a prefix added, or none."""
+    """Change that turns the names of one file into those of another: a prefix removed, added or replaced, or none."""
 
     strip: str = ""
     add: str = ""
 
     def candidates(self, name: str) -> Iterator[str]:
         """Yield the names that `name` may have in the other file, the likeliest first."""
+        added = f"{self.add}." if self.add else ""
         if self.strip and name.startswith(f"{self.strip}."):
-            yield from _spellings(name[len(self.strip) + 1 :])
-        if self.add:
-            yield from _spellings(f"{self.add}.{name}")
+            yield from _spellings(f"{added}{name[len(self.strip) + 1 :]}")
+        elif self.add and not self.strip:
+            yield from _spellings(f"{added}{name}")
         yield from _spellings(name)
 
     def target(self, name: str, targets: Collection[str]) -> str | None:
@@ -44,17 +45,20 @@ class Renaming:
         return next((candidate for candidate in self.candidates(name) if candidate in targets), None)
 
     def __str__(self) -> str:
+        if self.strip and self.add:
+            return f"`{self.strip}.` replaced by `{self.add}.` in the names"
         if self.strip:
             return f"`{self.strip}.` removed from the names"
         return f"`{self.add}.` added to the names" if self.add else "names as they are"
 
 
-def best_renamings(names: Shapes, targets: Shapes) -> list[Renaming]:
+def best_renamings(names: Shapes, targets: Shapes, parts: Iterable[str] = ()) -> list[Renaming]:
     """Return the renamings under which most of `names` are found, with equal shapes, among `targets`.
 
     Args:
         names: names and shapes of a checkpoint's parameters.
         targets: names and shapes of the base model's parameters.
+        parts: prefixes of models inside of the base model, which may have prefixes of their own in a checkpoint.
 
     Returns:
         One renaming, or several that do equally well with different results. No renaming is preferred to any.
@@ -63,7 +67,7 @@ def best_renamings(names: Shapes, targets: Shapes) -> list[Renaming]:
     best_score, best = _score(unchanged, names, targets), [unchanged]
     if best_score[0] == len(names):
         return best
-    for renaming in _renamings(names, targets):
+    for renaming in _renamings(names, targets, parts):
         score = _score(renaming, names, targets)
         if score > best_score:
             best_score, best = score, [renaming]
@@ -108,11 +112,14 @@ def parameter_shapes(tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[int, 
     return {name: info.shape for name, info in tensors.items() if buffer_reason(info) is None}
 
 
-def _renamings(names: Shapes, targets: Shapes) -> Iterator[Renaming]:
-    for prefix in _prefixes(names):
+def _renamings(names: Shapes, targets: Shapes, parts: Iterable[str]) -> Iterator[Renaming]:
+    own = _prefixes(names)
+    for prefix in own:
         yield Renaming(strip=prefix)
-    for prefix in _prefixes(targets):
+    for prefix in dict.fromkeys([*_prefixes(targets), *parts]):
         yield Renaming(add=prefix)
+    for part in parts:
+        yield from (Renaming(strip=prefix, add=part) for prefix in own)
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.alignment import Alignment, Ignored
 from hubmerge.checkpoints.matching.buffers import Buffers
-from hubmerge.checkpoints.matching.components import component_of
+from hubmerge.checkpoints.matching.components import Parts
 from hubmerge.checkpoints.matching.mismatches import Mismatches, matched_twice, not_floating
 from hubmerge.checkpoints.matching.names import Renaming, buffer_reason, parameter_shapes
 from hubmerge.checkpoints.matching.selection import Selection
+from hubmerge.checkpoints.matching.spare import Spare
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.errors import CheckpointError
 
 
 @dataclass(frozen=True)
 class Kinds:
-    """Tied tensors of the base model's class (alias to owner), and those that are no weights."""
+    """Facts about the base model's class.
+
+    Attributes:
+        ties: tied tensors: alias to owner.
+        buffers: tensors that are no weights.
+        spare: tensors that the class does not use.
+        parts: models inside of the model.
+    """
 
     ties: Mapping[str, str]
     buffers: Buffers
+    spare: Spare
+    parts: Parts
 
     def partners(self, name: str) -> list[str]:
         """Return the names tied to `name`."""
@@ -71,7 +81,9 @@ class Placement:
             return error
         self._use_tied_tensors(selected)
         missing = [name for name in selected if name not in self.stored_names and name not in self.mismatched]
-        missing = [name for name in missing if name not in self.buffers.statistics]
+        missing = [
+            name for name in missing if name not in self.buffers.statistics and not self.kinds.spare.reason(name)
+        ]
         error = self._mismatch_error(selected, missing)
         if error is not None:
             return error
@@ -81,7 +93,7 @@ class Placement:
             specs={name: info.spec for name, info in self.checkpoint.tensors.items()},
             stored_names={name: self.stored_names[name] for name in self.base.tensors if name in self.stored_names},
             ignored=tuple(self.ignored),
-            absent=tuple(dict.fromkeys(component_of(name) for name in missing)),
+            absent=tuple(dict.fromkeys(map(self.kinds.parts.component_of, missing))),
             layout=str(self.renaming),
             tied=tuple(tied),
             tied_names=tuple(tied.values()),
@@ -104,7 +116,7 @@ class Placement:
         if target is None:
             names = (info.name, *self.renaming.candidates(info.name))
             reason = buffer_reason(info) or next(filter(None, map(self.buffers.reason, names)), None)
-            reason = reason or self._reason_for_unexpected(info.name)
+            reason = reason or self._reason_for_unexpected(info.name) or self._spare_reason(names)
         elif target in self.targets:
             reason = self.selection.reason_against(target)
             if reason is None:
@@ -124,6 +136,8 @@ class Placement:
         if info.shape != expected.shape:
             if target in self.buffers.statistics:
                 self.ignored.append(Ignored(info.name, "a buffer of another shape"))
+            elif (reason := self.kinds.spare.reason(target)) is not None:
+                self.ignored.append(Ignored(info.name, f"{reason}, of another shape"))
             else:
                 self.mismatched[target] = info.name
         elif not info.dtype.is_floating_point:
@@ -142,6 +156,10 @@ class Placement:
                     self.tied[name] = candidate, partner
                     return f"tied to {partner}"
         return None
+
+    def _spare_reason(self, names: Iterable[str]) -> str | None:
+        reason = next(filter(None, map(self.kinds.spare.reason, names)), None)
+        return None if reason is None else f"{reason}, and the base model lacks it"
 
     def _saved_along_error(self) -> CheckpointError | None:
         """Return the error of an adapter that saved only some of a group of tied tensors.
@@ -178,12 +196,14 @@ class Placement:
         yield from (stored for stored, (_, partner) in self.tied.items() if partner == name)
 
     def _mismatch_error(self, selected: list[str], missing: list[str]) -> CheckpointError | None:
+        component_of = self.kinds.parts.component_of
         present = {component_of(name) for name in selected if name in self.stored_names}
         mismatches = Mismatches(
             self.base,
             self.checkpoint,
             self.selection,
             self.renaming,
+            self.kinds.parts,
             matched=self.stored_names,
             mismatched=self.mismatched,
             unexpected=self.unexpected,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import inspect
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,6 +46,9 @@ class ModelClass:
         heads: parameters whose shape depends on the number of classes.
         buffers: registered floating-point buffers; True for those that are saved with the weights.
         reads_tying: True if the class computes its output otherwise where the config ties embeddings.
+        converted: names in files of tensors of the class that are joined or split on load.
+        ignored: regular expressions for names in files that the class ignores.
+        models: models inside of the model, with a config of another type: path to `model_type`.
     """
 
     name: str
@@ -57,6 +60,9 @@ class ModelClass:
     heads: frozenset[str]
     buffers: Mapping[str, bool]
     reads_tying: bool
+    converted: frozenset[str]
+    ignored: tuple[str, ...]
+    models: Mapping[str, str]
 
 
 def find_model_class(config: Mapping[str, Any], names: Collection[str]) -> ModelClass | UnknownClass:
@@ -107,7 +113,7 @@ def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> 
         if found is None:
             return UnknownClass(f"{version} has no class for the model_type {model_type!r}")
         model = _build(found, model_config)
-        own_names = _own_names(model, names)
+        own_names, converted = _own_names(model, names)
     except Exception as error:  # a config is free text: the errors of a class have no common type
         return UnknownClass(f"{version} cannot build {model_type!r} from its config: {type(error).__name__}")
     shapes, matrices, transposed = layers(model)
@@ -121,6 +127,9 @@ def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> 
         heads=_heads(found, model_config, shapes),
         buffers=_buffers(model),
         reads_tying=any(map(_reads_tying, {type(module) for module in model.modules()})),
+        converted=converted,
+        ignored=tuple(sorted(getattr(model, "_keys_to_ignore_on_load_unexpected", None) or ())),
+        models=dict(_models(model)),
     )
 
 
@@ -133,6 +142,20 @@ def _reads_tying(module: type[torch.nn.Module]) -> bool:
     """Return True if the module's output depends on `tie_word_embeddings` of the config, as in Switch Transformers."""
     code = getattr(inspect.unwrap(module.forward), "__code__", None)
     return code is not None and TYING in code.co_names
+
+
+def _models(model: Any) -> Iterator[tuple[str, str]]:
+    """Yield path and `model_type` of each model inside of a model that has a config of another type."""
+    from transformers import PreTrainedModel
+
+    kinds: dict[str, type] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        if not isinstance(module, PreTrainedModel):
+            continue
+        around = [kind for outer, kind in kinds.items() if not outer or path.startswith(f"{outer}.")]
+        kinds[path] = type(module.config)
+        if around and type(module.config) is not around[-1]:
+            yield path, str(getattr(module.config, "model_type", ""))
 
 
 def _buffers(model: torch.nn.Module) -> dict[str, bool]:
@@ -187,8 +210,8 @@ def _is_matrix(module: torch.nn.Module, own_name: str, dimensions: int) -> bool:
     return dimensions == 2 and (joined or (linear and own_name == "weight"))
 
 
-def _own_names(model: Any, names: Collection[str]) -> dict[str, str]:
-    """Return the names in memory of tensors in files, where transformers only renames them on load."""
+def _own_names(model: Any, names: Collection[str]) -> tuple[dict[str, str], frozenset[str]]:
+    """Return the names in memory of tensors in files that are only renamed on load, and those that are converted."""
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -197,4 +220,8 @@ def _own_names(model: Any, names: Collection[str]) -> dict[str, str]:
     converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
     found = {name: rename_source_key(name, renamings, converters) for name in names}
     # A converter joins or splits tensors: the result has another shape, so it is no mere renaming.
-    return {name: own for name, (own, converter) in found.items() if converter is None}
+    renamed = {name: own for name, (own, converter) in found.items() if converter is None}
+    own_names, prefix = model.state_dict(keep_vars=True).keys(), model.base_model_prefix
+    known = {*own_names, *(f"{prefix}.{name}" for name in own_names)}
+    known |= {name.removeprefix(f"{prefix}.") for name in own_names}
+    return renamed, frozenset(name for name, (own, converter) in found.items() if converter and own in known)

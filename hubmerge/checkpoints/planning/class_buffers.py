@@ -57,6 +57,14 @@ def _buffers(statistics: frozenset[str], computed: frozenset[str], rest: Iterabl
     return Buffers(statistics, computed, frozenset(variances), source, names_count=True)
 
 
+def stored_prefix(path: str, places: Mapping[str, str]) -> str:
+    """Return the prefix in the files of a module in memory, given names in memory and in the files."""
+    prefixes: dict[str, str] = {}
+    for own, stored in places.items():
+        _add_prefixes(prefixes, own, stored)
+    return prefixes[path] if path in prefixes else _stored_name(path, prefixes)
+
+
 def _add_prefixes(prefixes: dict[str, str], own: str, stored: str) -> None:
     """Add the modules around a parameter: name in memory to name in the files."""
     mine, other = own.split("."), stored.split(".")

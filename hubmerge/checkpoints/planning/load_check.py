@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from hubmerge.checkpoints.matching.names import Shapes
+from hubmerge.checkpoints.matching.spare import is_for_prediction, prediction_layers
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.planning.trial_load import LoadResult, Mismatch, load_without_values
 from hubmerge.checkpoints.tensors import describe_shape
@@ -49,8 +50,9 @@ def check_loads(config: Mapping[str, Any], written: Shapes, original: Shapes, pl
 def _notes(result: LoadResult, origin: Origin) -> Iterator[str]:
     if result.missing:
         yield f"{origin} lacks {_some(result.missing)}, which {result.class_name} initializes randomly on load"
-    if result.unexpected:
-        unused = _some(result.unexpected)
+    unused_names = (*result.unexpected_layers, *result.unexpected)
+    if unused_names:
+        unused = _some(unused_names)
         yield f"{result.class_name} does not use {unused} of {origin}; they are written like all others"
 
 
@@ -68,14 +70,15 @@ def _check_missing(result: LoadResult, missing_in_original: Collection[str], ori
 
 def _check_match(result: LoadResult, config: Mapping[str, Any], shapes: Shapes, origin: Origin) -> None:
     """Refuse weights that the class does not find, or that have other shapes or layers than config.json gives."""
+    spare = prediction_layers(config)
     if not result.finds_any:
         raise _nothing_found(result, config, shapes, origin)
     if result.mismatched:
         problem = f"does not match the weights: {_some([_described(one) for one in result.mismatched])}"
     elif result.missing_layers:
         problem = f"describes layers that the weights do not have: {_some(result.missing_layers)}"
-    elif result.unexpected_layers:
-        problem = f"the weights have layers that it does not describe: {_some(result.unexpected_layers)}"
+    elif further := [layer for layer in result.unexpected_layers if not is_for_prediction(layer, spare)]:
+        problem = f"the weights have layers that it does not describe: {_some(further)}"
     else:
         return
     raise origin.in_file("config.json").error(problem, hint=_RESTORE)

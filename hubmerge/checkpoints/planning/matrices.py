@@ -10,10 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.checkpoints.matching.buffers import NO_BUFFERS, Buffers
+from hubmerge.checkpoints.matching.components import NO_PARTS, Parts
 from hubmerge.checkpoints.matching.names import best_renamings, parameter_shapes
+from hubmerge.checkpoints.matching.spare import NO_SPARE, Spare, prediction_layers
 from hubmerge.checkpoints.model_class.class_lookup import UnknownClass
 from hubmerge.checkpoints.model_class.model_class import find_model_class
-from hubmerge.checkpoints.planning.class_buffers import buffers_by_name, buffers_of_class
+from hubmerge.checkpoints.planning.class_buffers import buffers_by_name, buffers_of_class, stored_prefix
 from hubmerge.checkpoints.planning.name_rule import DESCRIPTION, matrices_by_name
 from hubmerge.checkpoints.tensors import TensorInfo
 
@@ -30,6 +32,8 @@ class MatrixRule:
         unknown: tensors that the class does not have.
         no_class: the reason why there is no class, and all tensors were sorted by name; None if there is a class.
         buffers: tensors that are no weights.
+        spare: tensors that the class does not use.
+        parts: models inside of the model.
     """
 
     matrices: frozenset[str]
@@ -39,6 +43,8 @@ class MatrixRule:
     unknown: frozenset[str] = frozenset()
     no_class: str | None = None
     buffers: Buffers = NO_BUFFERS
+    spare: Spare = NO_SPARE
+    parts: Parts = NO_PARTS
 
     def is_matrix(self, name: str) -> bool:
         """Return True if the tensor is the weight of a linear layer, or the joined weights of several experts."""
@@ -63,11 +69,11 @@ def weight_matrices(
     by_name = matrices_by_name(shapes, config)
     found = find_model_class(config, shapes)
     if isinstance(found, UnknownClass):
-        return _rule_by_name(by_name, tensors, found.reason)
+        return _rule_by_name(by_name, tensors, config, found.reason)
     in_model = {found.own_names.get(name, name): name for name in shapes}
     renaming, *ambiguous = best_renamings(found.shapes, {own: shapes[name] for own, name in in_model.items()})
     if ambiguous:
-        return _rule_by_name(by_name, tensors, f"the names of {found.name} match in more than one way")
+        return _rule_by_name(by_name, tensors, config, f"the names of {found.name} match in more than one way")
 
     def in_file(name: str) -> str | None:
         target = renaming.target(name, in_model)
@@ -78,7 +84,7 @@ def weight_matrices(
 
     places = {own: name for own in found.shapes if (name := in_file(own)) is not None}
     if not places:
-        return _rule_by_name(by_name, tensors, f"{found.name} has none of its tensors")
+        return _rule_by_name(by_name, tensors, config, f"{found.name} has none of its tensors")
     stored = {name: info for name, info in tensors.items() if name in shapes}
     buffers = buffers_of_class(found, stored, places, in_file)
     unknown = set(shapes) - set(places.values()) - buffers.statistics - buffers.computed
@@ -89,7 +95,22 @@ def weight_matrices(
     matrices = {name for own in linear if (name := in_file(own)) and len(shapes[name]) in (2, 3)}
     matrices |= unknown & by_name
     description = _description(found.name, len(unknown), len(shapes))
-    return MatrixRule(frozenset(matrices), description, ties, frozenset(heads), frozenset(unknown), buffers=buffers)
+    spare = Spare(
+        unused=frozenset(unknown) - found.converted,
+        known=frozenset({*found.shapes, *places.values(), *found.converted}),
+        patterns=found.ignored,
+        layers=prediction_layers(config),
+    )
+    return MatrixRule(
+        frozenset(matrices),
+        description,
+        ties,
+        frozenset(heads),
+        frozenset(unknown),
+        buffers=buffers,
+        spare=spare,
+        parts=Parts({stored_prefix(path, places): kind for path, kind in found.models.items()}),
+    )
 
 
 def _untied_matrices(matrices: Collection[str], ties: Mapping[str, str]) -> set[str]:
@@ -106,9 +127,14 @@ def _description(class_name: str, unknown: int, total: int) -> str:
     return f"Weight matrices: the linear layers of {class_name}{by_name}."
 
 
-def _rule_by_name(by_name: set[str], tensors: Mapping[str, TensorInfo], reason: str) -> MatrixRule:
+def _rule_by_name(
+    by_name: set[str], tensors: Mapping[str, TensorInfo], config: Mapping[str, Any], reason: str
+) -> MatrixRule:
     shapes = parameter_shapes(tensors)
     buffers = buffers_by_name({name: tensors[name] for name in shapes})
     unknown = frozenset(shapes) - buffers.statistics
     description = f"Weight matrices: {DESCRIPTION} ({reason})."
-    return MatrixRule(frozenset(by_name), description, {}, unknown=unknown, no_class=reason, buffers=buffers)
+    spare = Spare(layers=prediction_layers(config))
+    return MatrixRule(
+        frozenset(by_name), description, {}, unknown=unknown, no_class=reason, buffers=buffers, spare=spare
+    )

@@ -12,14 +12,13 @@ import torch
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint
-from hubmerge.checkpoints.matching.components import component_of
 from hubmerge.checkpoints.matching.copies import CheckpointWithCopies
-from hubmerge.checkpoints.matching.mismatches import rule_for_all
 from hubmerge.checkpoints.matching.names import buffer_reason, nearest
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection, glob_hint
 from hubmerge.checkpoints.planning.heads import check_heads
 from hubmerge.checkpoints.planning.matrices import MatrixRule
-from hubmerge.checkpoints.planning.quantized import is_quantized, quantization_method
+from hubmerge.checkpoints.planning.quantized import is_quantized
+from hubmerge.checkpoints.planning.refusals import missing_component, quantized_tensor
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 from hubmerge.errors import CheckpointError
 
@@ -90,6 +89,7 @@ class MergePlan:
         statistics_rule: the rule by which statistics were found, a sentence; None if no tensor in the files of the base
             model is a buffer, or if statistics are added up like weights.
         copies: tensors that only the base model ties: name, and name in the files of the base model.
+        part: which models inside of the base model are merged, and which are kept, in words; None if all are merged.
     """
 
     tensors: tuple[PlannedTensor, ...]
@@ -98,6 +98,7 @@ class MergePlan:
     no_class: str | None = None
     statistics_rule: str | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
+    part: str | None = None
 
     @property
     def merged(self) -> tuple[PlannedTensor, ...]:
@@ -185,7 +186,15 @@ def make_plan(
     )
     check_heads([tensor.name for tensor in tensors if tensor.merged], base, checkpoints, rule, selection)
     copies = base.copies if isinstance(base, CheckpointWithCopies) else {}
-    plan = MergePlan(tensors, left_out, rule.description, rule.no_class, _statistics_rule(base, rule), copies)
+    plan = MergePlan(
+        tensors,
+        left_out,
+        rule.description,
+        rule.no_class,
+        _statistics_rule(base, rule),
+        copies,
+        rule.parts.described([tensor.name for tensor in tensors if tensor.merged]),
+    )
     if not plan.merged:
         raise base.origin.error(
             "nothing to merge: no checkpoint has a tensor that `tensors` in the recipe covers",
@@ -207,7 +216,7 @@ def _planned(
     written = out_dtype if out_dtype is not None and cast else info.dtype
     reason = selection.reason_against(info.name)
     if reason is None and quantized and not info.dtype.is_floating_point:
-        raise _quantized(info, base)
+        raise quantized_tensor(info, base)
     reason = reason or buffer_reason(info)
     statistic = info.name in rule.buffers.statistics
     if reason is None and rule.buffers.is_computed(info.name):
@@ -218,7 +227,7 @@ def _planned(
         return PlannedTensor(info.name, info.shape, info.dtype, written, "keep", reason)
     for owner in (base, *checkpoints):
         if is_quantized(owner, info.name):
-            raise _quantized(owner.tensors[info.name], owner)
+            raise quantized_tensor(owner.tensors[info.name], owner)
     action: Action
     if statistic:
         action, reason = "average", "a statistic, not a weight"
@@ -241,46 +250,18 @@ def _absent(
         return None
     if name in rule.buffers.statistics:
         return rule.buffers.reason(name)
+    spare = rule.spare.reason(name)
+    if spare is not None:
+        return f"{spare}, not in every checkpoint" if having else f"{spare}, in no checkpoint"
     if having:
-        raise _only_some(name, base, checkpoints, having, selection)
-    return f"no checkpoint has {component_of(name)}"
+        raise missing_component(name, base, checkpoints, having, selection, rule.parts)
+    return f"no checkpoint has {rule.parts.component_of(name)}"
 
 
 def _statistics_rule(base: Checkpoint, rule: MatrixRule) -> str | None:
     if not any(rule.buffers.reason(name) for name in base.tensors):
         return None
     return f"Statistics: {rule.buffers.source}; averaged over the checkpoints, weighted as the entries are."
-
-
-def _quantized(info: TensorInfo, owner: Checkpoint) -> CheckpointError:
-    method = quantization_method(owner.config)
-    named = "" if method is None else f" ({method})"
-    if info.dtype.is_floating_point and info.dtype.itemsize > 1:
-        cause = f"belongs to a quantized format{named}, which cannot be merged"
-    else:
-        dtype = str(info.dtype).removeprefix("torch.")
-        cause = f"is stored as {dtype}, in a quantized format{named} that cannot be merged"
-    return owner.origin.error(
-        f"tensor {info.name!r} {cause}",
-        hint="merge an unquantized version of this model",
-        tensor=info.name,
-    )
-
-
-def _only_some(
-    name: str,
-    base: Checkpoint,
-    checkpoints: Sequence[AlignedCheckpoint],
-    having: Sequence[AlignedCheckpoint],
-    selection: Selection,
-) -> CheckpointError:
-    lacking = next(checkpoint for checkpoint in checkpoints if checkpoint not in having)
-    component = component_of(name)
-    return lacking.origin.error(
-        f"{component} is missing, which {having[0].label} has (for example {name!r})",
-        hint=f"keep the base model's: {rule_for_all(list(base.tensors), checkpoints, selection)}",
-        tensor=name,
-    )
 
 
 def _check_selection(base: Checkpoint, checkpoints: Sequence[AlignedCheckpoint], selection: Selection) -> None:

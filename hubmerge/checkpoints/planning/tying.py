@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.formats.layout import CONFIG_FILE
@@ -114,13 +115,22 @@ class _Stream:
             possible: the ties of a tied model of this class, if the base model or a copy of it is one.
         """
         selection = replace(self.selection, heads=frozenset(find_head(base, checkpoint, self.selection)))
-        found = find_alignment(base, checkpoint, selection=selection, ties=rule.ties, buffers=rule.buffers)
+        match = partial(
+            find_alignment,
+            base,
+            checkpoint,
+            selection=selection,
+            buffers=rule.buffers,
+            spare=rule.spare,
+            parts=rule.parts,
+        )
+        found = match(ties=rule.ties)
         if isinstance(found, Alignment) and not found.absent:
             return found.apply(checkpoint)
         if _ties_its_own(checkpoint, as_base=bool(possible)):
             possible = possible or _ties_if_tied(base)
             ties = {**possible, **rule.ties}
-            tied = find_alignment(base, checkpoint, selection=selection, ties=ties, buffers=rule.buffers)
+            tied = match(ties=ties)
             if isinstance(tied, Alignment):
                 filled = [name for name in tied.stored_names if not _has(found, name)]
                 if filled:
