@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from typer.main import get_command
 
 from hubmerge.cli.app import app
@@ -48,6 +49,17 @@ def test_links_lead_somewhere(document: Path) -> None:
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
         if "://" not in target and not target.startswith("/"):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_the_attacks_of_the_table_are_tests() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    kinds = yaml.safe_load((ROOT / "benchmarks" / "attacks.yaml").read_text(encoding="utf-8"))
+    assert kinds
+    for kind in kinds:
+        assert f"| {kind['kind']} | {kind['tried']} | {kind['found']} | {kind['now']} |" in page
+        for target in kind["tests"]:
+            file, _, name = target.partition("::")
+            assert f"def {name}" in (ROOT / file).read_text(encoding="utf-8"), target
 
 
 def test_every_command_is_in_the_readme() -> None:
