@@ -67,9 +67,9 @@ def open_discussion(repository: Repository, title: str, text: str, author: str, 
             draft = replace(draft, base=DEFAULT_BRANCH, start=start)
         if text.strip():
             draft = draft.with_comment(author, text)
-        repository.discussions.write(draft)
         if draft.start is not None:
             repository.write_ref(PULLS, str(number), draft.start)
+        repository.discussions.write(draft)
     return draft
 
 
@@ -104,8 +104,10 @@ def propose(
         base = base if repository.ref(HEADS, base) is not None else DEFAULT_BRANCH
         shown = check_text("title", title[:LONGEST_TITLE], LONGEST_TITLE)
         record = Discussion(number, shown, author, now(), OPEN, base=base, start=start)
-        repository.discussions.write(record.with_comment(author, message) if message.strip() else record)
+        record = record.with_comment(author, message) if message.strip() else record
+        # A pull request that has a ref and no record is shown with the title of its commit.
         repository.write_ref(PULLS, str(number), commit_id)
+        repository.discussions.write(record)
     return number, commit_id
 
 

@@ -31,14 +31,23 @@ LARGE_PATTERNS = (*(f"*.{extension}" for extension in LARGE_EXTENSIONS), "*tfeve
 """Name patterns of files that are always stored as large files, as in the `.gitattributes` of a new repo."""
 
 
+def is_repo_id(repo_id: str) -> bool:
+    """Return True if `repo_id` is a valid `namespace/name`; it is then safe as a path."""
+    part = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
+    return (
+        re.fullmatch(f"{part}/{part}", repo_id) is not None
+        and not any(text in repo_id for text in ("..", "--"))
+        and not repo_id.endswith(".git")
+    )
+
+
 def check_repo_id(repo_id: str) -> str:
     """Return `repo_id` if it is a valid `namespace/name`.
 
     Raises:
         BadRequest: it is not valid.
     """
-    part = r"[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?"
-    if not re.fullmatch(f"{part}/{part}", repo_id) or ".." in repo_id or "--" in repo_id or repo_id.endswith(".git"):
+    if not is_repo_id(repo_id):
         raise BadRequest(
             f"Invalid repo id {repo_id!r}: expected namespace/name of letters, digits, '-', '_' and '.', "
             "96 characters each at most, without '--', '..' or '.git' at the end."
@@ -161,6 +170,8 @@ class Registry:
 
     def new_id(self, kind: str, repo_id: str) -> str | None:
         """Return the present id of a repo that was moved from `repo_id`, or None."""
+        if not is_repo_id(repo_id):
+            return None
         new_id = self._moves.find(PLURALS[kind], repo_id, lambda found: self.find(kind, found) is not None)
         return new_id if new_id is not None and self.find(kind, new_id) is not None else None
 

@@ -13,6 +13,7 @@ import sys
 from itertools import count
 from pathlib import Path
 
+from hubmerge.localhub import pulls
 from hubmerge.localhub.operations import Delete, Put
 from hubmerge.localhub.records import FileEntry
 from hubmerge.localhub.refnames import HEADS, TAGS
@@ -50,6 +51,7 @@ def work(root: Path) -> None:
         author="local",
     )
     old.create_ref(TAGS, "v1", old.resolve("main"))
+    pulls.propose(old, "main", [Delete("a.txt", False)], title="proposed", message="", author="local", parent=None)
     old.change_settings(private=True)
     site.registry.create("model", "local/fresh", author="local")
     site.registry.move(old, "local/moved")
@@ -83,6 +85,12 @@ def check(root: Path) -> None:
             committed = repository.commit(head).title == "all of it"
             expected = {"a.txt", "w.bin"} if committed else {"a.txt", "b.txt"}
             assert set(repository.tree(head)) == {".gitattributes"} | expected
+            for number in pulls.numbers(repository):
+                found = pulls.find(repository, number)
+                assert (found.title, found.author) == ("proposed", "local")
+                assert [commit.title for _, commit in pulls.commits(repository, found)] == ["proposed"]
+    old_name = site.registry.find("model", "local/old")
+    assert site.registry.new_id("model", "local/old") == (None if old_name is not None else "local/moved")
     site.close()
     assert list((root / "tmp").iterdir()) == []
 

@@ -17,6 +17,7 @@ from tests.localhub.hostile import HEADER, ask, lines, serve_users
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
     with serve_users(tmp_path_factory.mktemp("hub")) as hub:
+        HfApi(hub.endpoint, token="hf_eve").create_discussion("eve/own", title="a discussion")
         yield hub
 
 
@@ -50,6 +51,12 @@ def test_odd_json_is_refused(hub: LocalHub, text: bytes) -> None:
         f"{repo}/paths-info/main",
         f"{repo}/tag/main",
         f"{repo}/super-squash/main",
+        f"{repo}/branch/dev",
+        f"{repo}/discussions",
+        f"{repo}/discussions/1/comment",
+        f"{repo}/discussions/1/title",
+        f"{repo}/discussions/1/status",
+        f"{repo}/discussions/1/merge",
         "/eve/own.git/info/lfs/objects/batch",
         "/eve/own.git/info/lfs/verify",
     ):
@@ -131,6 +138,15 @@ def test_null_fields_leave_a_collection_readable(hub: LocalHub) -> None:
         (f"/api/models?limit={'9' * 5000}&cursor={'9' * 5000}", 200),
         ("/api/models?search=%00&author=%00", 200),
         ("/api/collections/eve/%0a", 404),
+        ("/api/models/..%2F../users.json", 404),
+        ("/api/models/%2e%2e%2F%2e%2e/users.json/tree/main", 404),
+        ("/..%2F../users.json/resolve/main/a", 404),
+        ("/api/models/eve/own/discussions?p=%C2%B2&type=%00&status=%ff", 200),
+        ("/api/models/eve/own/discussions/%0a", 404),
+        ("/eve/own/raw/main/%00", 400),
+        ("/eve/own/raw/main/%ed%a0%80", 400),
+        ("/api/nothing/%1b%5b31m/%0d%0a", 501),
+        ("/api/nothing/%ff", 501),
     ],
 )
 def test_odd_addresses_are_answered(hub: LocalHub, address: str, status: int) -> None:
