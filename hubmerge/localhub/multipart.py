@@ -137,6 +137,11 @@ class Multiparts:
             self._uploads[key] = PartialUpload(user, sha256, size, part_bytes, path)
             return key, self._uploads[key]
 
+    def pending_bytes(self, user: str) -> int:
+        """Return the size of all unfinished uploads of a user."""
+        with self._lock:
+            return sum(upload.size for upload in self._uploads.values() if upload.user == user)
+
     def _drop_idle(self, own: dict[str, PartialUpload]) -> None:
         """Drop the upload of a user of which no part has arrived for the longest time.
 
@@ -176,15 +181,15 @@ class Multiparts:
         if key not in self._completed:
             self.find(key)
 
-    def complete(self, key: str, sha256: str, etags: dict[int, str]) -> str:
-        """Check the parts, store the file, and return the name of the uploader. A repeated call succeeds.
+    def complete(self, key: str, sha256: str, etags: dict[int, str]) -> PartialUpload:
+        """Check the parts, store the file, and return the upload. A repeated call succeeds.
 
         Raises:
             BadRequest: parts are missing, or the bytes do not have the announced size and SHA-256.
         """
         completed = self._completed.get(key)
         if completed is not None and completed.sha256 == sha256:
-            return completed.user
+            return completed
         upload = self.find(key)
         if sha256 != upload.sha256:
             raise BadRequest(f"This upload is for sha256 {upload.sha256}, not {sha256}.")
@@ -201,4 +206,4 @@ class Multiparts:
             upload.arrived.clear()
             if len(self._completed) > MOST_COMPLETED:
                 del self._completed[next(iter(self._completed))]
-        return upload.user
+        return upload

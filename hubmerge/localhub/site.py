@@ -12,6 +12,7 @@ from hubmerge.localhub.objects import ObjectStore
 from hubmerge.localhub.possession import Possession
 from hubmerge.localhub.registry import Registry
 from hubmerge.localhub.slots import Slots
+from hubmerge.localhub.usage import Usage
 from hubmerge.localhub.users import Users
 from hubmerge.localhub.xet.rebuild import Xorbs
 from hubmerge.support.files import make_folder
@@ -51,7 +52,8 @@ class Site:
         self.store = ObjectStore(root, self.temporary)
         self.multiparts = Multiparts(self.store, self.temporary, part_bytes)
         self.possession = Possession(root, self.temporary)
-        self.xorbs = Xorbs(root, self.store, self.possession, self.temporary)
+        self.usage = Usage(root, self.temporary)
+        self.xorbs = Xorbs(root, self.store, self.possession, self.usage, self.temporary)
         self.collections = Collections(root, self.temporary)
         self.registry = Registry(root, self.store, self.temporary)
 

@@ -8,6 +8,8 @@ name with a role of the Hub in it: `{"name": "team", "role": "read"}`; with the 
 there. A user with the role `fineGrained` has a token for some accounts and repos only:
 
     {"name": "ci", "token": "hf_...", "role": "fineGrained", "scopes": {"ci/merged": ["repo.write"]}}
+
+`"quota_gb": 10` limits the bytes that a user can send, in units of 1,000,000,000 bytes.
 """
 
 from __future__ import annotations
@@ -27,6 +29,8 @@ from hubmerge.localhub.refusals import BadCredentials
 
 READ_SCOPES = frozenset({"repo.content.read", "repo.write"})
 WRITE_SCOPES = frozenset({"repo.write"})
+CHANGE_SCOPES = WRITE_SCOPES | {"discussion.write"}
+MOST_GIGABYTES = 1e9
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class User:
         admin: True if the account may write everywhere.
         orgs: the role of the account in each of its organizations.
         scopes: the permissions of a fine-grained token, by the name of an account or a repo.
+        quota_bytes: how many bytes the account can send; None for no limit.
     """
 
     name: str
@@ -48,6 +53,7 @@ class User:
     admin: bool = False
     orgs: Mapping[str, str] = field(default_factory=dict)
     scopes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    quota_bytes: int | None = None
 
     @classmethod
     def of(cls, entry: Mapping[str, Any]) -> User:
@@ -60,12 +66,20 @@ class User:
             admin=bool(entry.get("admin", False)),
             orgs={str(org["name"]): str(org.get("role", "write")) for org in orgs},
             scopes={str(name): frozenset(map(str, given)) for name, given in entry.get("scopes", {}).items()},
+            quota_bytes=read_quota(entry),
         )
 
     def owns(self, namespace: str, repo_id: str | None = None) -> bool:
         """Return True if this user may read private repos of `namespace`, or the private repo `repo_id` there."""
         belongs = self.admin or namespace == self.name or namespace in self.orgs
         return belongs and (self.role != "fineGrained" or self._is_granted(READ_SCOPES, namespace, repo_id))
+
+    @property
+    def changes_something(self) -> bool:
+        """True if the token allows changes somewhere."""
+        if self.role == "fineGrained":
+            return any(CHANGE_SCOPES & granted for granted in self.scopes.values())
+        return self.role in ("write", "admin")
 
     def may_write(self, namespace: str, repo_id: str | None = None) -> bool:
         """Return True if this user may create and change repos of `namespace`, or change the repo `repo_id` there."""
@@ -78,6 +92,20 @@ class User:
     def _is_granted(self, scopes: frozenset[str], namespace: str, repo_id: str | None) -> bool:
         granted = self.scopes.get(namespace, frozenset()) | self.scopes.get(repo_id or "", frozenset())
         return bool(granted & scopes)
+
+
+def read_quota(entry: Mapping[str, Any]) -> int | None:
+    """Return the quota of a user in bytes, or None for none.
+
+    Raises:
+        ValueError: it is not a number from 0 on.
+    """
+    quota = entry.get("quota_gb")
+    if quota is None:
+        return None
+    if isinstance(quota, bool) or not isinstance(quota, (int, float)) or not 0 <= quota < MOST_GIGABYTES:
+        raise ValueError(f"quota_gb is {quota!r}, expected a number from 0 on")
+    return int(quota * 1e9)
 
 
 class Users:

@@ -22,6 +22,8 @@ USERS = [
     {"name": "bob", "token": "hf_bob", "orgs": ["team"]},
     {"name": "eve", "token": "hf_eve"},
     {"name": "reader", "token": "hf_reader", "role": "read", "orgs": ["ann"]},
+    {"name": "looks", "token": "hf_looks", "role": "fineGrained", "scopes": {"ann": ["repo.content.read"]}},
+    {"name": "talks", "token": "hf_talks", "role": "fineGrained", "scopes": {"talks": ["discussion.write"]}},
 ]
 SECRET = Random(7).randbytes(2000)
 SHA256 = hashlib.sha256(SECRET).hexdigest()

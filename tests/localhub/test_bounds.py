@@ -6,8 +6,12 @@ import asyncio
 import contextlib
 import errno
 import io
+import json
 import socket
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from random import Random
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +20,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+from hubmerge.errors import MachineError
 from hubmerge.localhub import LocalHub, collections, discussions, moves, multipart, objects, operations, registry
 from hubmerge.localhub import repository as repositories
 from hubmerge.localhub.objects import ObjectStore
@@ -233,3 +238,39 @@ def test_xorbs_and_shards_have_few_entries(monkeypatch: pytest.MonkeyPatch) -> N
     file = b"f" * 32 + bytes(4) + (3).to_bytes(4, "little") + bytes(8)
     with pytest.raises(BadRequest, match="too many terms"):
         list(formats.read_shard(head + file + bytes(48 * 3) + b"\xff" * 48))
+
+
+def test_a_quota_limits_all_that_a_user_sends(tmp_path: Path) -> None:
+    users = [{"name": "ann", "token": "hf_ann"}, {"name": "eve", "token": "hf_eve", "quota_gb": 0.00001}]
+    (tmp_path / "users.json").write_text(json.dumps({"signing_key": "00", "users": users}))
+    with LocalHub(tmp_path, part_bytes=1000) as hub:
+        ann, eve = HfApi(hub.endpoint, token="hf_ann"), HfApi(hub.endpoint, token="hf_eve")
+        repo = ann.create_repo("ann/open").repo_id
+        eve.upload_file(path_or_fileobj=bytes(900), path_in_repo="a.bin", repo_id=repo, create_pr=True)
+        eve.upload_file(path_or_fileobj=bytes(5000), path_in_repo="b.bin", repo_id=repo, create_pr=True)
+        eve.upload_file(path_or_fileobj=b"x" * 1500, path_in_repo="c.txt", repo_id=repo, create_pr=True)
+        used = hub.site.usage.of(hub.site.users.users[1])
+        assert 7900 < used < 9900
+        for name, content in (("d.bin", bytes(2200)), ("e.txt", b"x" * 3000)):
+            with pytest.raises(HfHubHTTPError, match="storage quota") as caught:
+                eve.upload_file(path_or_fileobj=content, path_in_repo=name, repo_id=repo, create_pr=True)
+            assert caught.value.response.status_code == 403
+        token = ask(hub, "GET", f"/api/models/{repo}/xet-write-token/main?create_pr=1")[1]["accessToken"]
+        request = urllib.request.Request(f"{hub.endpoint}/v1/xorbs/default/{'0' * 64}", b"x" * 3000, method="POST")
+        request.add_header("Authorization", f"Bearer {token}")
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            urllib.request.urlopen(request, timeout=10)
+        with refused.value:
+            assert refused.value.code == 403
+        assert hub.site.usage.of(hub.site.users.users[1]) == used
+        ann.upload_file(path_or_fileobj=bytes(20_000), path_in_repo="f.bin", repo_id=repo)
+        pulls = ann.list_repo_refs(repo, include_pull_requests=True).pull_requests or []
+        assert len(pulls) == 3
+
+
+@pytest.mark.parametrize("quota", ["many", -1, True, [1], 1e30])
+def test_an_odd_quota_is_named_at_the_start(tmp_path: Path, quota: object) -> None:
+    users = [{"name": "ann", "token": "hf_ann", "quota_gb": quota}]
+    (tmp_path / "users.json").write_text(json.dumps({"signing_key": "00", "users": users}))
+    with pytest.raises(MachineError, match="quota_gb"):
+        LocalHub(tmp_path)

@@ -66,3 +66,31 @@ def test_an_upload_address_serves_one_user(hub: LocalHub) -> None:
     address = urlsplit(answer["actions"]["upload"]["href"]).path
     assert ask(hub, "PUT", address, b"right")[0] == 400
     assert ask(hub, "PUT", address.replace("/eve/", "/ann/"), b"right")[0] == 403
+
+
+def test_files_of_a_readable_repo_are_copied_to_another_one(hub: LocalHub, tmp_path: Path) -> None:
+    ann, eve = HfApi(hub.endpoint, token="hf_ann"), HfApi(hub.endpoint, token="hf_eve")
+    content = Random(9).randbytes(500)
+    ann.create_commit(
+        "ann/public",
+        [CommitOperationAdd("large.bin", content), CommitOperationAdd("small.txt", b"small")],
+        commit_message="add",
+    )
+    copies = [
+        CommitOperationCopy(path, f"copy/{path}", src_repo_id="ann/public", src_repo_type="model")
+        for path in ("large.bin", "small.txt")
+    ]
+    eve.create_commit("eve/own", copies, commit_message="copy")
+    assert Path(eve.hf_hub_download("eve/own", "copy/large.bin", cache_dir=tmp_path)).read_bytes() == content
+    for source, status in (("ann/private", 404), ("ann/gated", 403), ("eve/own", 200)):
+        body = {"target": {"type": "model", "name": "eve/own"}, "files": [{"sha256": SHA256, "filename": "w.bin"}]}
+        found, answer = ask(hub, "POST", f"/api/models/{source}/lfs-files/duplicate", body)
+        assert found == status
+        if status == 200:
+            assert [failure["sha256"] for failure in answer["failed"]] == [SHA256]
+    assert "actions" in batch(hub, "eve/own", "eve")
+    targets: list[object] = [{"type": "model", "name": "ann/public"}, {"type": "kernel", "name": "eve/own"}, None]
+    for target in targets:
+        refused = {"target": target, "files": []}
+        assert ask(hub, "POST", "/api/models/eve/own/lfs-files/duplicate", refused)[0] in (400, 403)
+    assert ask(hub, "POST", "/api/models/ann/public/lfs-files/duplicate", {}, user=None)[0] == 401

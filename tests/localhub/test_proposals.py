@@ -70,14 +70,17 @@ def test_a_large_file_is_proposed_without_write_permission(
 
 UPLOAD = """
 import sys
-from huggingface_hub import HfApi, constants
+from huggingface_hub import CommitOperationAdd, HfApi, constants
 assert not constants.HF_HUB_DISABLE_XET
+large = [CommitOperationAdd("large.bin", bytes(range(256)) * 1000), CommitOperationAdd("small.txt", b"small")]
+done = HfApi().create_commit(sys.argv[1], large, commit_message="several", create_pr=True)
+print(done.pr_revision, done.oid)
 done = HfApi().upload_folder(repo_id=sys.argv[1], folder_path=sys.argv[2], create_pr=True, commit_message="folder")
 print(done.pr_revision, done.oid)
 """
 
 
-def test_a_folder_is_proposed_through_xet(hub: LocalHub, people: People, repo: str, tmp_path: Path) -> None:
+def test_files_and_a_folder_are_proposed_through_xet(hub: LocalHub, people: People, repo: str, tmp_path: Path) -> None:
     files = {"w.bin": Random(1).randbytes(300_000), "b.txt": b"text", "deep/er/c.safetensors": bytes(90_000)}
     for path, content in files.items():
         (tmp_path / "up" / path).parent.mkdir(parents=True, exist_ok=True)
@@ -92,11 +95,15 @@ def test_a_folder_is_proposed_through_xet(hub: LocalHub, people: People, repo: s
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split()[-2:] == ["refs/pr/1", people.ann.model_info(repo, revision="refs/pr/1").sha]
+    for number, said in ((1, done.stdout.split()[:2]), (2, done.stdout.split()[2:])):
+        revision = f"refs/pr/{number}"
+        assert said == [revision, people.ann.model_info(repo, revision=revision).sha]
+    large = people.bob.hf_hub_download(repo, "large.bin", revision="refs/pr/1", cache_dir=tmp_path / "down")
+    assert Path(large).read_bytes() == bytes(range(256)) * 1000
     for path, content in files.items():
-        found = people.bob.hf_hub_download(repo, path, revision="refs/pr/1", cache_dir=tmp_path / "down")
+        found = people.bob.hf_hub_download(repo, path, revision="refs/pr/2", cache_dir=tmp_path / "down")
         assert Path(found).read_bytes() == content
-    pull = people.ann.get_discussion_details(repo, 1)
+    pull = people.ann.get_discussion_details(repo, 2)
     assert (pull.title, pull.author, pull.status) == ("folder", "eve", "draft")
 
 
@@ -142,9 +149,13 @@ def test_gated_and_read_only_callers_propose_nothing(hub: LocalHub, people: Peop
         people.eve.create_commit("ann/gated", add, commit_message="x", create_pr=True)
     with pytest.raises(GatedRepoError):
         people.eve.create_pull_request("ann/gated", title="a title")
-    with pytest.raises(HfHubHTTPError) as caught:
-        people.reader.create_commit("ann/public", add, commit_message="x", create_pr=True)
-    assert status_of(caught) == 403
+    for token in ("hf_reader", "hf_looks"):
+        with pytest.raises(HfHubHTTPError) as caught:
+            HfApi(hub.endpoint, token=token).create_commit("ann/public", add, commit_message="x", create_pr=True)
+        assert status_of(caught) == 403
+    talks = HfApi(hub.endpoint, token="hf_talks")
+    assert talks.create_pull_request("ann/public", title="a title").author == "talks"
+    assert ask(hub, "POST", "/api/models/ann/public/commit/main", lines(HEADER), user="talks")[0] == 403
     assert ask(hub, "POST", "/api/models/ann/public/discussions", {"title": "abc"}, user=None)[0] == 401
     assert ask(hub, "GET", "/api/models/ann/gated/discussions", user=None)[0] == 401
 

@@ -28,7 +28,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
     ("method", "address"),
     [
         *(("GET", f"{REPO}/{part}") for part in ("likers", "lfs-files", "leaderboard", "xet-read-token/main")),
-        *(("POST", f"{REPO}/{part}") for part in ("duplicate", "like", "lfs-files/duplicate", "lfs-files/batch")),
+        *(("POST", f"{REPO}/{part}") for part in ("duplicate", "like", "lfs-files/batch")),
         *(("GET", f"/api/spaces/eve/own/{part}") for part in ("runtime", "variables", "secrets", "logs/run")),
         *(("POST", f"/api/spaces/eve/own/{part}") for part in ("hardware", "pause", "restart", "sleeptime")),
         ("GET", "/api/models/never/made/likers"),

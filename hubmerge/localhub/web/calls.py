@@ -195,7 +195,7 @@ def require_write_token(call: Call) -> User:
         Forbidden: the token has only read access.
     """
     user = call.login()
-    if user.role == "read":
+    if not user.changes_something:
         raise Forbidden("This token has only read access. A token with write access is needed.")
     return user
 

@@ -40,15 +40,20 @@ def check_commit(call: Call) -> None:
 async def commit(call: Call) -> Response:
     """Receive a commit that the caller may make, then apply it."""
     await run_in_threadpool(check_commit, call)
-    call.site.store.check_room(parse_number(call.request.headers.get("content-length")) or 0)
-    async with call.site.commit_slots.take(call.login().name):
+    size, user = parse_number(call.request.headers.get("content-length")) or 0, call.login()
+    call.site.store.check_room(size)
+    call.site.usage.check(user, size)
+    async with call.site.commit_slots.take(user.name):
         with tempfile.SpooledTemporaryFile(max_size=SPOOL_BYTES, dir=str(call.site.temporary.folder)) as spool:
             lines = LineLimits()
             async for chunk in body_chunks(call.request, COMMIT_LIMIT_BYTES):
                 lines.check(chunk)
                 spool.write(chunk)
+            size = spool.tell()
             spool.seek(0)
-            return JSONResponse(await run_in_threadpool(apply_commit, call, spool))
+            answer = await run_in_threadpool(apply_commit, call, spool)
+            await run_in_threadpool(call.site.usage.add, user, size)
+            return JSONResponse(answer)
 
 
 class LineLimits:

@@ -43,7 +43,7 @@ def find_for_change(call: Call) -> tuple[Repository, Settings, Discussion, User]
     """
     repository, settings, discussion = find_readable(call)
     user = require_write_token(call)
-    if user.name != discussion.author and not user.may_write(settings.namespace):
+    if user.name != discussion.author and not user.may_write(settings.namespace, settings.id):
         raise Forbidden("Only its author and those who may write to the repo may change a discussion.")
     return repository, settings, discussion, user
 

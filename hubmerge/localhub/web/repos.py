@@ -242,7 +242,9 @@ def paths_info(call: Call) -> Any:
     items = []
     for path in dict.fromkeys(path.strip("/") for path in paths):
         if path in files:
-            items.append(describe_file(check_path(path), files[path]))
+            # The clients need some hash of Xet here to copy a large file to another repo; it is passed back unchanged.
+            xet = {"xetHash": files[path].sha256} if files[path].sha256 else {}
+            items.append({**describe_file(check_path(path), files[path]), **xet})
         elif path in folders:
             items.append(folders[path])
     if expand:

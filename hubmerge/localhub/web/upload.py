@@ -133,6 +133,7 @@ def lfs_batch(call: Call) -> Any:
     transfers = data.get("transfers")
     multipart = isinstance(transfers, list) and "multipart" in transfers
     objects: list[dict[str, Any]] = []
+    pending = call.site.multiparts.pending_bytes(user.name)
     requested = object_list(data, "objects")
     if len(requested) > MAX_OBJECTS:
         raise TooLarge(f"Too many files at once: expected at most {MAX_OBJECTS}.")
@@ -145,6 +146,8 @@ def lfs_batch(call: Call) -> Any:
         answer: dict[str, Any] = {"oid": sha256, "size": size}
         if size_of(sha256) is None:
             call.site.store.check_room(size)
+            pending += size
+            call.site.usage.check(user, pending)
             answer["actions"] = {
                 "upload": upload_action(call, user, sha256, size, multipart=multipart),
                 "verify": {
@@ -183,6 +186,7 @@ async def put_whole(call: Call) -> Response:
     if not hmac.compare_digest(signature.encode(), call.params["signature"].encode()):
         raise Forbidden("This upload address was not made by this server.")
     call.site.store.check_room(int(size))
+    call.site.usage.check(call.site.users.find(user), int(size))
     async with call.site.upload_slots.take(user):
         received = call.site.store.receive()
         try:
@@ -193,6 +197,7 @@ async def put_whole(call: Call) -> Response:
             await run_in_threadpool(call.site.store.keep, received, sha256, int(size))
         finally:
             received.discard()
+    await run_in_threadpool(call.site.usage.add, call.site.users.find(user), int(size))
     await run_in_threadpool(call.site.possession.record, user, sha256)
     return Response(headers={"ETag": f'"{sha256}"'})
 
@@ -221,8 +226,9 @@ def complete(call: Call) -> Any:
         sha256 = str(data["oid"])
     except (KeyError, TypeError, ValueError) as error:
         raise BadRequest(f"Expected `oid` and `parts`: {error!r}.") from error
-    user = call.site.multiparts.complete(call.params["key"], sha256, etags)
-    call.site.possession.record(user, sha256)
+    upload = call.site.multiparts.complete(call.params["key"], sha256, etags)
+    call.site.usage.add(call.site.users.find(upload.user), upload.size)
+    call.site.possession.record(upload.user, sha256)
     return {}
 
 

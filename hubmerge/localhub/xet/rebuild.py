@@ -17,6 +17,7 @@ from hubmerge.localhub.durable import TemporaryFolder, move_into_place
 from hubmerge.localhub.objects import ObjectStore, ReceivedFile
 from hubmerge.localhub.possession import Possession
 from hubmerge.localhub.refusals import BadRequest
+from hubmerge.localhub.usage import Usage
 from hubmerge.localhub.users import User
 from hubmerge.localhub.xet.formats import Chunk, ShardFile, Term, read_chunks, read_shard, unpack
 
@@ -27,10 +28,13 @@ MOST_OPEN_XORBS = 64
 class Xorbs:
     """Store of the received xorbs."""
 
-    def __init__(self, root: Path, store: ObjectStore, possession: Possession, temporary: TemporaryFolder) -> None:
+    def __init__(
+        self, root: Path, store: ObjectStore, possession: Possession, usage: Usage, temporary: TemporaryFolder
+    ) -> None:
         self._folder = root / "xorbs"
         self._store = store
         self._possession = possession
+        self._usage = usage
         self._temporary = temporary
 
     def path(self, user: User, name: str) -> Path:
@@ -56,6 +60,7 @@ class Xorbs:
         temporary, _ = received.finish()
         with temporary.open("rb") as file:
             read_chunks(file, received.size)
+        self._usage.add(user, received.size)
         move_into_place(temporary, self.path(user, name))
 
     def keep_files(self, shard: bytes | bytearray, user: User) -> None:
@@ -63,6 +68,7 @@ class Xorbs:
 
         Raises:
             DiskFull: a file is too large for the disk.
+            Forbidden: a file is too large for the user's quota.
             BadRequest: a xorb is missing, or a file does not have the announced size and SHA-256.
         """
         for described in read_shard(shard):
@@ -71,6 +77,7 @@ class Xorbs:
             if self._is_uploaded(user, described.sha256):
                 continue
             self._store.check_room(described.size)
+            self._usage.check(user, described.size)
             received = self._store.receive()
             try:
                 for content in self.contents(described, user):
@@ -78,6 +85,7 @@ class Xorbs:
                 self._store.keep(received, described.sha256, described.size)
             finally:
                 received.discard()
+            self._usage.add(user, described.size)
             self._possession.record(user.name, described.sha256)
 
     def _is_uploaded(self, user: User, sha256: str) -> bool:
