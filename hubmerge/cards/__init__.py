@@ -6,6 +6,7 @@ from hubmerge.cards.card import CardDetails, card_text
 from hubmerge.cards.data import CARD_FORM, card_data, card_form, data_differences, license_of
 from hubmerge.cards.licenses import needs_notice, notice_files, notice_text, stated_licenses
 from hubmerge.cards.merge_cards import has_marks, merged_card, own_part, restored_card
+from hubmerge.cards.metadata import planned_card
 from hubmerge.cards.picture import accuracy_picture
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "notice_files",
     "notice_text",
     "own_part",
+    "planned_card",
     "restored_card",
     "stated_licenses",
 ]

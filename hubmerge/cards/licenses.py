@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hubmerge.cards.markup import code, one_line, plain, table
+from hubmerge.cards.markup import one_line, plain, table
 from hubmerge.report.licenses import License
 from hubmerge.report.report import RunReport
 from hubmerge.support.text import listed
@@ -60,13 +60,13 @@ def license_section(report: RunReport, merged: License, *, notice: bool) -> list
         groups.setdefault(one.license.key, []).append(one)
     rows = [
         [
-            code(group[0].license.text),
+            plain(group[0].license.text),
             group[0].license.family.value,
             plain(listed([one.name for one in group], NAMES_SHOWN)),
         ]
         for group in groups.values()
     ]
-    text = f"This model: {code(merged.text)}. Its inputs, as their cards state it at the pinned commits:\n\n"
+    text = f"This model: {plain(merged.text)}. Its inputs, as their cards state it at the pinned commits:\n\n"
     text += table(["license", "kind", "inputs"], rows, "lll")
     if notice:
         text += "\n\nThe file [NOTICE](NOTICE) lists them one by one."

@@ -7,7 +7,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
 
-from hubmerge.cards.markup import is_repo, one_line
+from hubmerge.cards.data import form_comment
+from hubmerge.cards.markup import is_repo, one_line, plain
 from hubmerge.report.licenses import License
 from hubmerge.report.report import RunReport, StepReport, TaskReport
 from merge_recipes import InvalidReferenceError, ModelReference
@@ -63,6 +64,27 @@ def front_matter(
         eval_results=results or None,
     )
     return data.to_yaml(line_break="\n")
+
+
+def planned_card(report: RunReport, *, name: str, merged: License, tags: Iterable[str] = ()) -> str:
+    """Return a card with the metadata of a step that is not merged yet, and nothing but its title.
+
+    Args:
+        report: the report with made-up scores.
+        name: the target repo.
+        merged: the license of the merged model.
+        tags: more tags.
+    """
+    kinds = {task.kind for task in report.tasks}
+    title = name.split("/")[-1]
+    head = front_matter(
+        report,
+        model_name=title,
+        model_license=merged,
+        tags=tags,
+        pipeline_tag=kinds.pop() if len(kinds) == 1 else None,
+    )
+    return f"---\n{form_comment()}\n{head}\n---\n\n# {plain(title)}\n"
 
 
 def hub_task(kind: str) -> str:

@@ -19,7 +19,7 @@ from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 from hubmerge.support.text import listed
 from merge_recipes import Publish
-from merge_recipes.licenses import LICENSE_FILES, OTHER, Family
+from merge_recipes.licenses import HUB_LICENSES, LICENSE_FILES, OTHER, Family
 
 INPUTS_SHOWN = 3
 """Number of inputs that a sentence names for each license."""
@@ -109,7 +109,7 @@ def plan_licenses(stream: Stream, recorded: RunReport | None = None, *, refuse: 
     if not found and publish is not None and publish.license and _is_looser(merged, inputs):
         others = _named((one for one in inputs if one.license.family not in _FREE), models=False)
         notes.append(f"warning: the recipe states {merged.text} for the merged model; inputs have {others}")
-    unknown = [one.model for one in inputs if one.license.family is Family.UNKNOWN]
+    unknown = [_unknown(one) for one in inputs if one.license.family is Family.UNKNOWN]
     if unknown and len(unknown) < len(inputs):
         notes.append(f"warning: license unknown: {listed(unknown, INPUTS_SHOWN)}")
     return PlannedLicenses(inputs, merged, tuple(notes))
@@ -132,7 +132,12 @@ def merged_license(publish: Publish | None, base: License, source: Source) -> Li
 
 
 def _with_reachable_link(base: License, source: Source) -> License:
-    """Return the license of the base model without its files; a link names a file that is copied, or an address."""
+    """Return the license of the base model without its files; a link names a file that is copied, or an address.
+
+    The Hub refuses a card with an identifier that it does not list, so that such a license is not carried on.
+    """
+    if not set(base.identifiers) <= HUB_LICENSES.keys():
+        return NO_LICENSE
     link = base.link
     if link in LICENSE_FILES and (link not in base.files or source.subfolder):
         address = f"{endpoint()}/{source.reference.path}/blob/{source.commit}/{link}"
@@ -171,6 +176,12 @@ def _groups(inputs: Iterable[InputLicense]) -> list[list[InputLicense]]:
     for one in inputs:
         groups.setdefault(one.license.key, []).append(one)
     return sorted(groups.values(), key=lambda group: -group[0].license.family.strictness)
+
+
+def _unknown(one: InputLicense) -> str:
+    """Return the model of an input with an unknown license, and what its card states."""
+    stated = set(one.license.identifiers) - {Family.UNKNOWN.value}
+    return f"{one.model} (its card states {one.license.text})" if stated else one.model
 
 
 def _strictest(inputs: Sequence[InputLicense]) -> str:

@@ -10,6 +10,7 @@ from hubmerge.hub.client import has_token
 from hubmerge.hub.failures import is_outage
 from hubmerge.hub.offline import is_offline
 from hubmerge.hub.permission import check_permission
+from hubmerge.plan.card_check import check_card
 from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
 from hubmerge.plan.target_files import TargetFiles, check_target_files
 from hubmerge.plan.task_checks import CheckedTask, check_tasks
@@ -79,6 +80,8 @@ def check_before_merge(
             _check_permission(stream, needs_token=needs_token)
         with collector.collect():
             kept = check_target_files(stream)
+        with collector.collect():
+            check_card(stream, licenses, kept)
         commits = dict(enumerate(_dataset_commits(stream)))
         tasks = check_tasks(stream.loaded, commits, collector, base=stream.base)
     if collector.errors:

@@ -89,15 +89,16 @@ def _expected_license(release: PublishedStep, report: RunReport, stream: Stream,
     if publish is not None and publish.license:
         return License((publish.license,))
     if base.is_local:
-        return _one_identifier(license_of(release.metadata_files[CARD_FILE]))
+        return _older_license(release.metadata_files[CARD_FILE])
     repo = base.reference.path
     files = {base.name_of(file): file for file in fetch.list_files(repo, base.commit, base.subfolder)}
     if CARD_FILE not in files:
         return License()
     content = fetch.read_file(repo, base.commit, files[CARD_FILE])
-    return _one_identifier(license_of(content.decode("utf-8", errors="replace")))
+    return _older_license(content.decode("utf-8", errors="replace"))
 
 
-def _one_identifier(stated: License) -> License:
-    """Return the license as cards of forms 1 and 2 state it: one identifier, without a name and a link."""
-    return License(stated.identifiers) if len(stated.identifiers) == 1 else License()
+def _older_license(card: str) -> License:
+    """Return the license as versions with forms 1 and 2 read it: one text, as it is written."""
+    named = front_matter(card).get("license")
+    return License((named,)) if isinstance(named, str) else License()

@@ -86,7 +86,9 @@ def test_the_hub_accepts_it() -> None:
 @pytest.mark.usefixtures("local_hub")
 def test_the_hub_accepts_hostile_names_too() -> None:
     for name in HOSTILE:
-        ModelCard(hostile_card(name)).validate()
+        ModelCard(hostile_card(name, stated=License(("mit",)))).validate()
+        with pytest.raises(ValueError, match="must be one of"):
+            ModelCard(hostile_card(name)).validate()
 
 
 def test_numbers_of_the_score_table() -> None:
@@ -162,15 +164,15 @@ def test_the_recipe_is_unchanged_with_any_content() -> None:
     assert f"`````yaml\n{recipe.rstrip()}\n`````" in body
 
 
-def hostile_card(name: str, dataset: str = "me/things") -> str:
-    """Return a card in which every text of others is `name`."""
+def hostile_card(name: str, dataset: str = "me/things", stated: License | None = None) -> str:
+    """Return a card in which every text of others is `name`, but for a stated license."""
     task = TaskReport(name, name, 1, dataset, name, name, name, (name,), 1, 1)
     step = StepReport(1, name, name, name, 1.0, 1.0, 1.0, scores={name: {name: 0.5, name + "2": 0.25}})
     report = RunReport(
         ModelReport(name, name), name, name, {name: name}, (task,), (step,), {name: {name: 0.5}},
         {name: {name: 0.5}}, {name: name},
     )  # fmt: skip
-    return card_text(report, CardDetails(recipe_text=name, license=License((name,)), tags=(name,)))
+    return card_text(report, CardDetails(recipe_text=name, license=stated or License((name,)), tags=(name,)))
 
 
 @pytest.mark.parametrize("dataset", ["me/things", None])

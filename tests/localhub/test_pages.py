@@ -15,6 +15,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from hubmerge.localhub import LocalHub
 from hubmerge.localhub.operations import Put
 from hubmerge.localhub.records import FileEntry
+from tests.localhub.planting import plant
 
 Names = Callable[..., str]
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
@@ -277,8 +278,9 @@ def test_pages_of_every_kind_link_to_each_other(local_hub: LocalHub, api: HfApi,
 
 def test_html_and_scripts_of_a_card_are_escaped(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
     name = api.create_repo(repo_name()).repo_id
-    files = [CommitOperationAdd("README.md", HOSTILE.encode()), CommitOperationAdd("<script>'\"&.txt", b"x")]
-    api.create_commit(name, files, commit_message="<script>alert('title')</script>")
+    plant(local_hub, name, "README.md", HOSTILE.encode())
+    file = CommitOperationAdd("<script>'\"&.txt", b"x")
+    api.create_commit(name, [file], commit_message="<script>alert('title')</script>")
     text = page(local_hub, f"/{name}")
     assert "<script" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from hubmerge.localhub import LocalHub
+from tests.localhub.planting import plant
 from tests.reliability.target_checks import everything
 from tests.stage import Stage
 
@@ -22,7 +23,9 @@ Command = Callable[..., tuple[int, str, str]]
 Names = Callable[..., str]
 
 
-def test_card_escapes_its_texts(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
+def test_card_escapes_its_texts(
+    local_hub: LocalHub, stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
     script = "<script>alert(1)</script>"
     folder = tmp_path / "base"
     shutil.copytree(stage.folder / "base", folder)
@@ -34,8 +37,7 @@ def test_card_escapes_its_texts(stage: Stage, hubmerge: Command, tmp_path: Path,
     for name, content in operations:
         if name != "README.md":
             HfApi().upload_file(repo_id=base, path_in_repo=name, path_or_fileobj=content)
-    # The Hub would reject this card.
-    commit_unchecked(base, "README.md", card.encode())
+    plant(local_hub, base, "README.md", card.encode())  # the Hub would refuse it
     recipe = stage.recipe(target, base_model=base, entries=tuple(stage.towers)[:1], evaluate=None)
     path = stage.write(tmp_path, recipe)
     path.write_text(
@@ -49,25 +51,6 @@ def test_card_escapes_its_texts(stage: Stage, hubmerge: Command, tmp_path: Path,
     assert script in body, "the recipe is shown as it is written"
     assert "<script" not in outside_fences(body)
     assert "onerror" not in body
-
-
-def commit_unchecked(repo: str, name: str, content: bytes) -> None:
-    """Commit a file without the validation of its front matter by the Hub."""
-    from base64 import b64encode
-
-    from huggingface_hub import get_session
-    from huggingface_hub.utils._headers import build_hf_headers
-
-    lines = [
-        {"key": "header", "value": {"summary": "card", "description": ""}},
-        {"key": "file", "value": {"path": name, "content": b64encode(content).decode(), "encoding": "base64"}},
-    ]
-    answer = get_session().post(
-        f"{HfApi().endpoint}/api/models/{repo}/commit/main",
-        content="\n".join(map(json.dumps, lines)).encode(),
-        headers={**build_hf_headers(), "Content-Type": "application/x-ndjson"},
-    )
-    assert answer.status_code == 200, answer.text
 
 
 def outside_fences(markdown: str) -> str:

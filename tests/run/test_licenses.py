@@ -166,8 +166,8 @@ def test_a_published_license_with_its_notices_verifies(
     assert f"license unknown: {models['dots']}" in output
     card = published(repo, "README.md")
     assert {key: value for key, value in metadata(card).items() if key.startswith("license")} == stated
-    assert "| `other (tiny-license)` | own terms | base model |" in card
-    assert "| `unknown` | unknown | dots |" in card
+    assert "| other (tiny-license) | own terms | base model |" in card
+    assert "| unknown | unknown | dots |" in card
     notice = published(repo, "NOTICE")
     assert f"base model: {base} at " in notice
     assert ": other (tiny-license), LICENSE; see LICENSE, NOTICE there\n" in notice

@@ -49,6 +49,7 @@ def check_metadata(stage: Stage, repo: str, recipe: Path) -> None:
     card.validate()
     assert card.data.base_model[0] == stage.base
     assert card.data.license == "apache-2.0"
+    assert card.data.datasets is None, "the data of scores are no training data"
 
 
 def test_every_step_is_a_tagged_commit_that_loads(

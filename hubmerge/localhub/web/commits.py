@@ -16,6 +16,7 @@ from hubmerge.localhub.records import FileEntry
 from hubmerge.localhub.refusals import BadRequest, TooLarge
 from hubmerge.localhub.web.bodies import body_chunks
 from hubmerge.localhub.web.calls import REPO, Call, repo_url, streaming_route
+from hubmerge.localhub.web.card_check import check_committed_card
 from hubmerge.localhub.web.parsing import parse_json, parse_number, read_content
 from hubmerge.localhub.web.upload import find_for_commit, known_files
 
@@ -89,6 +90,7 @@ def apply_commit(call: Call, lines: Iterable[bytes]) -> dict[str, Any]:
     revision = call.params["revision"]
     header, operations = read_commit(call.site.store, known_files(call, repository), lines)
     said = read_header(header)
+    check_committed_card(call.site.store, settings.kind, operations)
     pull_request = None
     if call.flag("create_pr"):
         number, commit_id = pulls.propose(repository, revision, operations, author=user.name, **said)

@@ -12,10 +12,10 @@ from hubmerge.localhub.operations import check_path
 from hubmerge.localhub.refnames import CONVERTS, DEFAULT_BRANCH, HEADS, PULLS, TAGS
 from hubmerge.localhub.refusals import BadRequest, Conflict, EntryMissing, TooLarge
 from hubmerge.localhub.web.calls import PREFIXES, REPO, Call, readable, repo_url, require_write, route
+from hubmerge.localhub.web.card_check import card_errors
 from hubmerge.localhub.web.describe import (
     CARD_LIMIT_BYTES,
     add_last_commits,
-    card_data,
     describe_commit,
     describe_file,
     describe_repo,
@@ -254,14 +254,12 @@ def paths_info(call: Call) -> Any:
 
 def validate_yaml(call: Call) -> Any:
     """Check the metadata block of a card."""
-    try:
-        content = str(call.json().get("content", ""))
-        if len(content) > CARD_LIMIT_BYTES:
-            raise TooLarge(f"The card is too large: expected at most {CARD_LIMIT_BYTES} characters.")
-        card_data(content)
-    except ValueError as error:
-        return JSONResponse({"errors": [{"message": str(error)}], "warnings": []}, status_code=400)
-    return {"errors": [], "warnings": []}
+    data = call.json()
+    content = str(data.get("content", ""))
+    if len(content) > CARD_LIMIT_BYTES:
+        raise TooLarge(f"The card is too large: expected at most {CARD_LIMIT_BYTES} characters.")
+    errors = [{"message": error} for error in card_errors(content, str(data.get("repoType") or "model"))]
+    return JSONResponse({"errors": errors, "warnings": []}, status_code=400 if errors else 200)
 
 
 ROUTES = [
