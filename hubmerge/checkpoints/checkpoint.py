@@ -182,6 +182,12 @@ class Checkpoint:
             yield values[begin : begin + CHUNK_BYTES]
 
     @property
+    def trained_class(self) -> str | None:
+        """The class of the model that was trained, None if the config does not name it."""
+        named = next(iter(self.config.get("architectures") or []), None)
+        return named if isinstance(named, str) else None
+
+    @property
     def files(self) -> tuple[str, ...]:
         """Names of the files that contain the tensors."""
         return tuple(self._sources)

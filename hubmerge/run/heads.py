@@ -70,7 +70,7 @@ class Heads:
             "entry": locked.name,
             "model": str(locked.reference),
             "commit": locked.commit,
-            **describe_head(checkpoint, self.context.plan.config),
+            **describe_head(checkpoint, names, self.context.plan.config),
             "tensors": sorted(names),
             "sha256": file_digest(tensors),
         }

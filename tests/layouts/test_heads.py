@@ -233,3 +233,26 @@ def test_heads_of_timm_are_found_by_their_module(tmp_path: Path) -> None:
     one = write_folder(tmp_path / "one", random_tensors({**body, **head}, 1), config)
     with open_checkpoint(base) as opened, open_checkpoint(one) as checkpoint:
         assert find_head(opened, checkpoint) == tuple(head)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_heads_that_adapters_saved_are_published(hubmerge: Command, tmp_path: Path, models: Pair) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    base, _, _ = models(BERT)
+    rows = {"one": 3, "two": 2}
+    for seed, (name, count) in enumerate(rows.items(), start=1):
+        tuned = make_model(BERT, LANGUAGE, seed, [str(number) for number in range(count)])
+        adapted = get_peft_model(tuned, LoraConfig(r=2, target_modules=["query"], task_type="SEQ_CLS"))
+        adapted.save_pretrained(str(tmp_path / f"lora-{name}"))
+    recipe = write(tmp_path, base, merge_method="weight_average")
+    entries = [{"model": f"{base}+{tmp_path}/lora-{name}", "name": name} for name in rows]
+    recipe.write_text(json.dumps({"merge_method": "weight_average", "base_model": str(base), "models": entries}))
+    status, text, errors = hubmerge("run", recipe, "--out", tmp_path / "out")
+    assert status == 0, errors + text
+    for name, count in rows.items():
+        loaded = package.load_head(tmp_path / "out", name)
+        assert type(loaded).__name__ == BERT
+        assert loaded.classifier.weight.shape == (count, 16)
+        saved = load_file(tmp_path / f"lora-{name}" / "adapter_model.safetensors")
+        torch.testing.assert_close(loaded.classifier.bias.data, saved["base_model.model.classifier.bias"])

@@ -11,6 +11,7 @@ from hubmerge.checkpoints.adapters.adapter import Adapter, LowRank
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.memory_names import names_in_memory
 from hubmerge.checkpoints.matching.names import Renaming, Shapes, ambiguous_names, best_renamings, parameter_shapes
+from hubmerge.checkpoints.model_class.class_lookup import class_for_task
 from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 from hubmerge.checkpoints.tensors import TensorInfo, describe_shape
 
@@ -79,6 +80,11 @@ class AdaptedCheckpoint(Checkpoint):
     def changed(self) -> tuple[str, ...]:
         """Names of the tensors that differ from the model's."""
         return tuple(dict.fromkeys([*self._whole, *self._changes]))
+
+    @property
+    def trained_class(self) -> str | None:
+        """The class of the model that the adapter was trained on, None if it is not known."""
+        return self._adapter.model_class or class_for_task(self.config, self._adapter.task_type)
 
     @property
     def files(self) -> tuple[str, ...]:

@@ -87,6 +87,7 @@ class Adapter:
         fan_in_fan_out: True if the changed weights are stored as (inputs, outputs).
         ties_weights: True if all changes of tied weights are one and the same change, saved under each name.
         model_class: the class of the model that it was trained on; empty if its config does not have it.
+        task_type: the kind of task in its config, such as SEQ_CLS; None if there is none.
 
     Raises:
         CheckpointError: the adapter is of a kind that cannot be merged.
@@ -97,6 +98,7 @@ class Adapter:
         self.fan_in_fan_out = files.config.get("fan_in_fan_out") is True
         self.ties_weights = files.config.get("ensure_weight_tying") is True
         self.model_class = _model_class(files.config)
+        self.task_type = files.config.get("task_type")
         _check_kind(files.config, files.origin)
         self.changes, self.whole = _sort_tensors(files)
 

@@ -31,6 +31,11 @@ _NOT_STRUCTURE = {
 # transformers 5 writes floats that JSON does not have as {"__float__": "Infinity"}.
 _FLOAT_KEY = "__float__"
 _FLOATS = ("Infinity", "-Infinity", "NaN")
+_PEFT_TASKS = {
+    "SEQ_CLS": "SEQUENCE_CLASSIFICATION",
+    "TOKEN_CLS": "TOKEN_CLASSIFICATION",
+    "QUESTION_ANS": "QUESTION_ANSWERING",
+}
 _NOT_LOADED = _NOT_STRUCTURE - {"quantization_config", "torch_dtype", "dtype"}
 
 
@@ -93,6 +98,24 @@ def bare_class(model_type: str) -> Any:
         return None
     found = MODEL_MAPPING[CONFIG_MAPPING[model_type]]
     return found[0] if isinstance(found, tuple) else found
+
+
+def class_for_task(config: Mapping[str, Any], task_type: object) -> str | None:
+    """Return the class of transformers for a kind of task of peft, None if there is none for this `model_type`.
+
+    Args:
+        config: the config of the model.
+        task_type: the kind of task in the config of an adapter: SEQ_CLS, TOKEN_CLS or QUESTION_ANS.
+    """
+    from transformers.models.auto import modeling_auto
+
+    kind = _PEFT_TASKS.get(task_type) if isinstance(task_type, str) else None
+    found = (
+        None
+        if kind is None
+        else getattr(modeling_auto, f"MODEL_FOR_{kind}_MAPPING_NAMES").get(config.get("model_type"))
+    )
+    return found if isinstance(found, str) else None
 
 
 def structure_only(config: Mapping[str, Any]) -> dict[str, Any]:

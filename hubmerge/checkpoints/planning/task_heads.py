@@ -17,6 +17,7 @@ from hubmerge.checkpoints.planning.heads import HEADS, UNKNOWN_HEADS
 from hubmerge.checkpoints.planning.matrices import weight_matrices
 
 _TASK_CLASS = re.compile(r"For(?!CausalLM|ConditionalGeneration)[A-Z]\w*")
+_ADAPTED_HEADS = ("qa_outputs.*",)
 _POOLERS = frozenset({"pooler", "sequence_summary"})
 _SAME_ANYWHERE = frozenset(
     {
@@ -59,22 +60,21 @@ def find_head(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = A
 
 def _of_a_task(checkpoint: Checkpoint, names: list[str]) -> list[str]:
     """Return the tensors that belong to the class of a task, or are named like a head if the class is not known."""
+    saved = [name for name in names if checkpoint.tensors[name].saved_in_adapter]
+    if saved:
+        return [name for name in saved if any(fnmatchcase(name, glob) for glob in (*HEADS, *_ADAPTED_HEADS))]
     rule = weight_matrices(checkpoint.config, checkpoint.tensors)
     if rule.no_class is None:
-        return [name for name in names if name not in rule.unknown] if task_class(checkpoint.config) else []
+        return [name for name in names if name not in rule.unknown] if task_class(checkpoint) else []
     modules = head_modules(checkpoint.config)
     globs = [f"{module}.*" for module in modules] or [*HEADS, *UNKNOWN_HEADS]
     return [name for name in names if any(fnmatchcase(name, glob) for glob in globs)]
 
 
-def task_class(config: Mapping[str, Any]) -> str | None:
-    """Return the class of a model for a task, None if the config names another one.
-
-    >>> task_class({"architectures": ["BertForSequenceClassification"]}), task_class({"architectures": ["BertModel"]})
-    ('BertForSequenceClassification', None)
-    """
-    named = next(iter(config.get("architectures") or []), None)
-    return named if isinstance(named, str) and _TASK_CLASS.search(named) else None
+def task_class(checkpoint: Checkpoint) -> str | None:
+    """Return the class of a model for a task, None if it is not known or no class for a task."""
+    named = checkpoint.trained_class
+    return named if named is not None and _TASK_CLASS.search(named) else None
 
 
 def write_head(checkpoint: Checkpoint, names: tuple[str, ...], file: Path) -> None:
@@ -90,17 +90,25 @@ def write_head(checkpoint: Checkpoint, names: tuple[str, ...], file: Path) -> No
         writer.commit()
 
 
-def describe_head(checkpoint: Checkpoint, merged_config: Mapping[str, Any]) -> dict[str, Any]:
+def describe_head(checkpoint: Checkpoint, names: tuple[str, ...], merged_config: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is known about a head: class, labels, problem type, and the values of its config.
+
+    An adapter names no classes: they are counted in its tensors.
 
     Args:
         checkpoint: the model with the head.
+        names: the tensors of the head.
         merged_config: the config of the merged model; only values that differ from it are returned.
     """
-    config = checkpoint.config
+    config = dict(checkpoint.config)
+    saved = [checkpoint.tensors[name] for name in names if checkpoint.tensors[name].saved_in_adapter]
+    if saved:
+        count = min((info.shape[0] for info in saved if info.shape), default=0)
+        config |= {"id2label": {str(number): f"LABEL_{number}" for number in range(count)}}
+        config |= {"label2id": {name: int(number) for number, name in config["id2label"].items()}}
     labels = class_names(config)
     return {
-        "architecture": task_class(config),
+        "architecture": task_class(checkpoint),
         "labels": None if labels is None else list(labels),
         "num_labels": class_count(config),
         "problem_type": config.get("problem_type"),
