@@ -183,9 +183,17 @@ def _tasks(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
                     (*path, "name"), f"the name {format_value(name)} is taken by the task in {place}"
                 )
             seen.setdefault(name, path)
+        yield from _sample(document, path, task)
         if isinstance(model, str) and model not in names and not has_queries(document):
             message = f"the stream has no entry {format_value(model)}{did_you_mean(model, names)}"
             yield document.problem((*path, "model"), message)
+
+
+def _sample(document: Document, path: KeyPath, task: Mapping[str, Any]) -> Iterator[Problem]:
+    source = task.get("dataset")
+    if isinstance(source, dict) and source.get("sample") == "first" and "seed" in source:
+        key, hint = (*path, "dataset", "seed"), "remove `seed`, or write `sample: balanced`"
+        yield document.problem(key, "a seed has no effect with `sample: first`", hint, at_key=True)
 
 
 def _target(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:

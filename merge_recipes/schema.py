@@ -85,7 +85,11 @@ class DatasetReference(Record):
     text: Text | None = None
     """The column with the texts, for kinds of task with texts."""
     max_examples: int | None = Field(default=None, ge=1)
-    """The number of examples to score, taken from the start of the split; by default all."""
+    """The number of examples to score, see `sample`; by default all."""
+    sample: Literal["balanced", "first"] = "balanced"
+    """balanced: draw max_examples by the seed, equally many of each class; first: take the start of the split."""
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    """The seed of the sample."""
 
     _written_path: str | None = PrivateAttr(default=None)
 

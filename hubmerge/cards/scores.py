@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hubmerge.cards.markup import code, details, plain, repo_link, shown_rows, table
+from hubmerge.cards.samples import samples_sentence
 from hubmerge.report.accuracy import (
     AVERAGE_ACCURACY_DEFINITION,
     BACKWARD_TRANSFER_DEFINITION,
@@ -53,7 +54,7 @@ def score_parts(
         ("Forgetting", percent(matrix.forgetting()), FORGETTING_DEFINITION),
         ("Share kept", percent(matrix.share_of_own(own)), SHARE_OF_OWN_DEFINITION),
     ]
-    parts += [kinds] if kinds else []
+    parts += filter(None, (samples_sentence(tasks), kinds))
     parts.append("`R[t][j]` is the accuracy on task j after step t. T is the last step.")
     parts.append(table(["measure", "value", "definition"], [[a, b, code(c)] for a, b, c in measures], "lrl"))
     if picture is not None:

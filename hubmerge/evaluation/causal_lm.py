@@ -22,6 +22,7 @@ from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.classes import check_finite, dataset_errors
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
+from hubmerge.evaluation.sampling import choose_rows
 from hubmerge.evaluation.task_keys import check_no_classes, check_prompts, check_text_metrics, task_place
 from hubmerge.evaluation.text_model import TextScorer
 from hubmerge.evaluation.texts import Tokens, batches, padded, read_texts, tokenized
@@ -122,7 +123,9 @@ class CausalLM:
         check_text_metrics(task)
         check_no_classes(task)
         with dataset_errors(task, dataset_commit):
-            texts = read_texts(rows, task.dataset, where)[: task.dataset.max_examples]
+            texts = read_texts(rows, task.dataset, where)
+            chosen = choose_rows(len(texts), task.dataset)
+            texts = texts if chosen is None else [texts[row] for row in chosen]
             pieces = tuple(_pieces(tokenized(scorer.tokenizer, texts, None), scorer.max_tokens))
             if not pieces:
                 raise EvaluationError(

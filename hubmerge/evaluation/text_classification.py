@@ -20,6 +20,7 @@ from hubmerge.checkpoints.planning.class_names import class_names as classes_of
 from hubmerge.evaluation.classes import check_finite, dataset_errors, read_classes, score_classes
 from hubmerge.evaluation.head_rows import find_head_rows
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
+from hubmerge.evaluation.sampling import choose_rows
 from hubmerge.evaluation.task_keys import check_prompts, task_place
 from hubmerge.evaluation.text_model import TextScorer
 from hubmerge.evaluation.texts import Tokens, batches, padded, read_texts, tokenized
@@ -111,12 +112,14 @@ class TextClassification:
             head_rows = find_head_rows(
                 classes_of(scorer.model.config.to_dict()), scorer.model.config.num_labels, names, where
             )
-        count = task.dataset.max_examples
+        chosen = choose_rows(len(labels), task.dataset, labels)
+        if chosen is not None:
+            texts, labels = [texts[row] for row in chosen], labels[chosen]
         return PreparedTextClassification(
             name=task.name,
             class_names=names,
-            labels=labels[:count],
-            texts=tuple(tokenized(scorer.tokenizer, texts[:count], scorer.max_tokens)),
+            labels=labels,
+            texts=tuple(tokenized(scorer.tokenizer, texts, scorer.max_tokens)),
             head_rows=head_rows,
             metrics=metrics,
             batch_size=batch_size,

@@ -63,9 +63,8 @@ def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
     plan = partial(plan_steps, stream, first, progress, recorded=published)
     if first <= stream.length:
         checked_signer(loaded)
-        checked = check_before_merge(
-            stream, progress, plan, partial(plan_licenses, stream, published), needs_token=False
-        )
+        read_licenses = partial(plan_licenses, stream, published)
+        checked = check_before_merge(stream, progress, plan, read_licenses, recorded=published, needs_token=False)
         return replace(plan(), tasks=checked.tasks, licenses=checked.licenses)
     with progress.stage("read licenses"):
         licenses = plan_licenses(stream, published, refuse=False)

@@ -14,6 +14,7 @@ from hubmerge.plan.card_check import check_card
 from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
 from hubmerge.plan.target_files import TargetFiles, check_target_files
 from hubmerge.plan.task_checks import CheckedTask, check_tasks
+from hubmerge.report.report import RunReport
 from hubmerge.stream.located import located
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.stream import Stream, resolve_stream
@@ -57,6 +58,7 @@ def check_before_merge(
     plan: Callable[[], object],
     read_licenses: Callable[[], PlannedLicenses] = lambda: NO_LICENSES,
     *,
+    recorded: RunReport | None = None,
     needs_token: bool,
 ) -> Preflight:
     """Check the tasks, the permission to publish, the target's files and the licenses; raise all mistakes at once.
@@ -66,6 +68,7 @@ def check_before_merge(
         progress: Receiver of stages.
         plan: Function that plans the merge. It is called if there are mistakes, to report its error with them.
         read_licenses: Function that reads the licenses and checks that they go together.
+        recorded: Report of the steps that are published or on disk.
         needs_token: True for a run. A plan checks the permission only if there is a token.
 
     Raises:
@@ -83,7 +86,8 @@ def check_before_merge(
         with collector.collect():
             check_card(stream, licenses, kept)
         commits = dict(enumerate(_dataset_commits(stream)))
-        tasks = check_tasks(stream.loaded, commits, collector, base=stream.base)
+        done = () if recorded is None else recorded.tasks
+        tasks = check_tasks(stream.loaded, commits, collector, base=stream.base, recorded=done)
     if collector.errors:
         with collector.collect():
             plan()

@@ -14,6 +14,8 @@ from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.base_files import BaseFiles
 from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.hub import fetch
+from hubmerge.plan.samples import as_recorded, check_sample
+from hubmerge.report.report import TaskReport
 from hubmerge.stream.located import located
 from hubmerge.stream.sources import Source, files_of
 from hubmerge.stream.task_datasets import TASKS, Commits
@@ -37,6 +39,7 @@ class CheckedTask:
         rows: the number of rows of the split, None if only a download tells it.
         classes: the number of classes, None if there are none or only a download tells it.
         unchecked: what only a download tells, in words.
+        sample: how the examples are drawn: balanced, with the seed, or first.
     """
 
     name: str
@@ -44,6 +47,7 @@ class CheckedTask:
     rows: int | None
     classes: int | None
     unchecked: tuple[str, ...] = ()
+    sample: str = ""
 
     def __str__(self) -> str:
         parts = [f"{self.name}: {self._examples()}"]
@@ -53,15 +57,21 @@ class CheckedTask:
 
     def _examples(self) -> str:
         if self.rows is None:
-            return "all examples" if self.examples is None else f"at most {counted(self.examples, 'example')}"
+            most = "all examples" if self.examples is None else f"at most {counted(self.examples, 'example')}"
+            return most if self.examples is None else f"{most} ({self.sample})"
         if self.examples is None or self.examples >= self.rows:
             more = "" if self.examples in {None, self.rows} else f", fewer than max_examples: {self.examples}"
             return f"all {counted(self.rows, 'example')}{more}"
-        return f"{self.examples} of {counted(self.rows, 'example')}"
+        return f"{self.examples} of {counted(self.rows, 'example')} ({self.sample})"
 
 
 def check_tasks(
-    loaded: LoadedRecipe, commits: Commits, collector: ErrorCollector, *, base: Source | None = None
+    loaded: LoadedRecipe,
+    commits: Commits,
+    collector: ErrorCollector,
+    *,
+    base: Source | None = None,
+    recorded: Sequence[TaskReport] = (),
 ) -> tuple[CheckedTask, ...]:
     """Open the dataset of every task and collect all mistakes, each with its line in the recipe.
 
@@ -70,6 +80,7 @@ def check_tasks(
         commits: the commits of the datasets; a task without one is not opened.
         collector: receives the errors.
         base: the base model, None if it is not resolved yet.
+        recorded: the tasks of the steps that are published or on disk.
 
     Raises:
         HubError: the Hub does not respond.
@@ -88,8 +99,10 @@ def check_tasks(
         classes = None if preview is None else _check_preview(loaded, index, preview, collector, files)
         for number, error in _metric_errors(task, classes):
             collector.errors.append(located(error, loaded, (*TASKS, index, "metrics", number)))
+        for error in _sample_errors(task, recorded):
+            collector.errors.append(located(error, loaded, (*TASKS, index, "dataset", "max_examples")))
         if preview is not None:
-            checked.append(_checked(task, preview, classes))
+            checked.append(_checked(as_recorded(task, recorded), preview, classes))
     return tuple(checked)
 
 
@@ -119,7 +132,17 @@ def _checked(task: Task, preview: DatasetPreview, classes: int | None) -> Checke
     unchecked = ["the number of examples"] if preview.rows is None else []
     if task.dataset.label in preview.features and task.kind != "causal-lm" and preview.labels is None:
         unchecked.append("the labels")
-    return CheckedTask(task.name, task.dataset.max_examples, preview.rows, classes, tuple(unchecked))
+    source = task.dataset
+    how = f"balanced sample, seed {source.seed}" if task.kind != "causal-lm" else f"sample, seed {source.seed}"
+    sample = "from the start of the split" if source.sample == "first" else how
+    return CheckedTask(task.name, source.max_examples, preview.rows, classes, tuple(unchecked), sample)
+
+
+def _sample_errors(task: Task, recorded: Sequence[TaskReport]) -> Iterator[EvaluationError]:
+    try:
+        check_sample(task, recorded)
+    except EvaluationError as error:
+        yield error
 
 
 def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[int, EvaluationError]]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
+from typing import Any, Literal
 
-from hubmerge.report.licenses import License
+from hubmerge.report.licenses import License, omit_unused_licenses
 from hubmerge.support.records import record
 
 NOT_IN_MATRIX = frozenset({"confusion", "perplexity"})
@@ -24,6 +25,34 @@ class ModelReport:
 
 @record
 @dataclass(frozen=True)
+class SampleReport:
+    """Examples of a split that a task was scored on."""
+
+    rule: Literal["all", "balanced", "first"]
+    max_examples: int | None = None
+    seed: int | None = None  # of a balanced sample
+
+    @property
+    def text(self) -> str:
+        """The sample in words."""
+        if self.rule == "all":
+            return "all examples"
+        count = "example" if self.max_examples == 1 else "examples"
+        if self.rule == "first":
+            return f"the first {self.max_examples} {count}"
+        return f"a balanced sample of {self.max_examples} {count} (seed {self.seed})"
+
+    @property
+    def keys(self) -> str:
+        """Keys of a dataset in a recipe that give this sample."""
+        if self.rule == "all":
+            return "max_examples: null"
+        how = "sample: first" if self.rule == "first" else f"seed: {self.seed}"
+        return f"max_examples: {self.max_examples}, {how}"
+
+
+@record
+@dataclass(frozen=True)
 class TaskReport:
     """A task that the run scores: its dataset and the step that merged its checkpoint."""
 
@@ -37,6 +66,7 @@ class TaskReport:
     metrics: tuple[str, ...] = ("accuracy",)
     examples: int | None = None  # how many examples were scored
     classes: int | None = None
+    sampling: SampleReport | None = None  # None in reports of version 0.1.0: the first examples of the split
 
     @property
     def main_metric(self) -> str:
@@ -47,3 +77,11 @@ class TaskReport:
 def main_metric(metrics: Sequence[str]) -> str:
     """Return the metric of the accuracy matrix: the first one of which more is better."""
     return next((metric for metric in metrics if metric not in NOT_IN_MATRIX), "accuracy")
+
+
+def omit_unused_inputs(report: MutableMapping[str, Any]) -> None:
+    """Remove empty licenses and samples that are not named from a plain report, as in reports of version 0.1.0."""
+    omit_unused_licenses(report["base_model"])
+    for task in report["tasks"]:
+        if task["sampling"] is None:
+            del task["sampling"]

@@ -19,8 +19,8 @@ from hubmerge.errors import HubmergeError
 from hubmerge.report.abridged import WHOLE_STEPS, abridge, row_values
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.report.file_list import FileList, FileRecord
-from hubmerge.report.inputs import ModelReport, TaskReport, main_metric
-from hubmerge.report.licenses import License, omit_unused_licenses
+from hubmerge.report.inputs import ModelReport, TaskReport, main_metric, omit_unused_inputs
+from hubmerge.report.licenses import License
 from hubmerge.report.step import MetricValue, Scores, StepReport, read_as
 from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary
 from hubmerge.support.names import REPORT_FILE, history_file
@@ -178,7 +178,7 @@ class RunReport:
 
     def _values_beside_steps(self) -> dict[str, Any]:
         content = dataclasses.asdict(dataclasses.replace(self, steps=()))
-        omit_unused_licenses(content["base_model"])
+        omit_unused_inputs(content)
         if self.version < 3:
             del content["older_steps"]
         return content

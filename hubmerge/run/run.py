@@ -191,7 +191,9 @@ class Run:
         self._publisher.signer = checked_signer(self.stream.loaded, self._shared_folders())
         plan = partial(plan_steps, self.stream, first, self._progress, recorded=self.report)
         read_licenses = partial(plan_licenses, self.stream, self.report)
-        checked = check_before_merge(self.stream, self._progress, plan, read_licenses, needs_token=True)
+        checked = check_before_merge(
+            self.stream, self._progress, plan, read_licenses, recorded=self.report, needs_token=True
+        )
         kept, licenses = checked.kept, checked.licenses
         self._publisher.own = kept.own
         for line in licenses.notes:
@@ -199,6 +201,7 @@ class Run:
         state = self._newest_state(first)
         begin = 1 if state is None else min(state.step + 1, first)
         context = replace(self._prepare(begin), card=kept.card, writes_notice=kept.writes_notice, licenses=licenses)
+        context = replace(context, recorded=self.report.tasks)
         batches = batches_from(context, begin)
         if state is not None and state.step >= begin:
             # Merged by an earlier run, but not finished.

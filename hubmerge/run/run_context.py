@@ -15,6 +15,7 @@ from hubmerge.methods import Method, method_named
 from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
 from hubmerge.plan.run_plan import RunPlan
 from hubmerge.plan.settings import input_dtype
+from hubmerge.report.report import TaskReport
 from hubmerge.stream.stream import Stream
 from hubmerge.support.progress import Advance, Progress
 from merge_recipes import TensorParameters
@@ -37,6 +38,7 @@ class RunContext:
         processes: Processes that share the work on tensors. All other work is done in the first one.
         licenses: Licenses of the inputs and of the merged model.
         writes_notice: False if the target repo has a file NOTICE of other people.
+        recorded: Tasks of the steps that are published or on disk, which draw their examples as before.
         fresh_datasets: True to prepare data sets in `cache`, without what earlier runs prepared.
         older_steps: Last step that an earlier form of reports has, see `RunReport.older_steps`.
         history: Folder for the whole reports of the steps, None to write none.
@@ -52,6 +54,7 @@ class RunContext:
     card: str | None = None
     licenses: PlannedLicenses = NO_LICENSES
     writes_notice: bool = True
+    recorded: tuple[TaskReport, ...] = ()
     older_steps: int = 0
     history: Path | None = None
 
@@ -69,7 +72,15 @@ class RunContext:
         from hubmerge.run.scoreboard import Scoreboard  # its libraries take seconds to import
 
         rows = self.cache / "datasets" if self.fresh_datasets else None
-        return Scoreboard(self.stream, self.base_folder, self.cache, str(pick_device()), self.progress, rows=rows)
+        return Scoreboard(
+            self.stream,
+            self.base_folder,
+            self.cache,
+            str(pick_device()),
+            self.progress,
+            rows=rows,
+            recorded=self.recorded,
+        )
 
     @property
     def method(self) -> Method:

@@ -10,6 +10,7 @@ from hubmerge.errors import DatasetError, ErrorCollector, EvaluationError
 from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.kinds import PreparedTask, Scorer, Weights
 from hubmerge.hub.failures import is_outage
+from hubmerge.plan.samples import as_recorded, sample_report
 from hubmerge.report.report import Scores, TaskReport
 from hubmerge.stream.located import located
 from hubmerge.stream.stream import Stream
@@ -31,6 +32,7 @@ class Scoreboard:
         progress: Progress,
         *,
         rows: Path | None = None,
+        recorded: Sequence[TaskReport] = (),
     ) -> None:
         """Prepare to score.
 
@@ -41,9 +43,13 @@ class Scoreboard:
             device: Device of the models.
             progress: Receiver of stages.
             rows: Folder for the rows of data sets, None for the cache of the datasets library.
+            recorded: Tasks of the steps that are published or on disk, which draw their examples as before.
         """
         evaluate = stream.recipe.evaluate
-        self.tasks: tuple[Task, ...] = evaluate.tasks if evaluate is not None else ()
+        self._recorded = tuple(recorded)
+        asked = evaluate.tasks if evaluate is not None else ()
+        self._samples = {task.name: sample_report(task.dataset, self._recorded) for task in asked}
+        self.tasks: tuple[Task, ...] = tuple(as_recorded(task, self._recorded) for task in asked)
         self._batch_size = evaluate.batch_size if evaluate is not None else 1
         self._first_steps = first_steps(stream)
         self._stream = stream
@@ -122,6 +128,7 @@ class Scoreboard:
                     metrics=task.metrics,
                     examples=prepared.examples if prepared else None,
                     classes=(len(prepared.class_names) or None) if prepared else None,
+                    sampling=self._samples[task.name],
                 )
             )
         return tuple(reports)

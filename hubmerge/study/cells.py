@@ -68,6 +68,8 @@ def ordered(recipe: Recipe, tasks: int, seed: int | None) -> tuple[StreamEntry, 
 def task_content(task: Task, commit: str | None) -> dict[str, Any]:
     """Return the inputs of a task's scores; with a known commit, the place of the dataset is left out."""
     content = task.model_dump(mode="json")
+    if task.dataset.max_examples is None:
+        del content["dataset"]["sample"], content["dataset"]["seed"]  # not in the results of version 0.1.0
     if commit is not None:
         dataset = content["dataset"]
         content["dataset"] = {**dataset, "path": None, "revision": None, "commit": commit}

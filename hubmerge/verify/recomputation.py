@@ -159,7 +159,9 @@ def recompute_step(
     fetch_checked(stream.base, progress)
     check_datasets(stream, progress)
     base = fetch_folder(stream.base, auxiliary=True)
-    context = RunContext(stream, plan, base, work / "cache", progress, fresh_datasets=True)
+    context = RunContext(
+        stream, plan, base, work / "cache", progress, fresh_datasets=True, recorded=published.report.tasks
+    )
     if published.report.base_model.licenses:
         context = replace(context, licenses=PlannedLicenses(read_licenses(stream, published.report)))
     older = published.report.older_steps if published.report.version >= REPORT_VERSION else published.step

@@ -79,13 +79,16 @@ def test_a_task_has_some_of_the_head_s_classes_in_an_order_of_its_own(tmp_path: 
     assert renamed.head_rows == prepared.head_rows
 
 
-def test_long_texts_are_cut_and_the_cap_takes_the_first(tmp_path: Path) -> None:
+def test_long_texts_are_cut_and_the_cap_takes_a_sample(tmp_path: Path) -> None:
     model, tokenizer = make(tmp_path / "base")
     long = datasets.Dataset.from_dict({"text": ["the cat " * 30, "bad dog"], "label": ["cat", "dog"]})
     scorer = scorer_of(tmp_path / "base")
     prepared = prepare(scorer, tmp_path, long)
     np.testing.assert_allclose(prepared.logits(scorer), expected(model, tokenizer, long["text"])[:, [3, 2]], atol=1e-5)
-    assert prepare(scorer, tmp_path, dataset={"max_examples": 3}).examples == 3
+    whole, capped = prepare(scorer, tmp_path), prepare(scorer, tmp_path, dataset={"max_examples": 3})
+    assert (capped.examples, len(set(capped.labels))) == (3, 3)
+    first = prepare(scorer, tmp_path, dataset={"max_examples": 3, "sample": "first"})
+    assert (first.texts, first.labels.tolist()) == (whole.texts[:3], whole.labels[:3].tolist())
 
 
 def test_all_metrics_are_computed(tmp_path: Path) -> None:

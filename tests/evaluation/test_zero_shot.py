@@ -16,6 +16,7 @@ from hubmerge.errors import EvaluationError
 from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES, task_kind_named
 from hubmerge.evaluation.metrics import CLASS_METRIC_NAMES, SHIPPED_METRIC_NAMES
 from hubmerge.evaluation.pixels import Preprocessor
+from hubmerge.evaluation.sampling import choose_rows
 from tests.evaluation.small_task import CLASS_NAMES, PROMPTS, make_task
 
 KIND = task_kind_named("zero-shot-image-classification")
@@ -115,11 +116,18 @@ def test_without_a_commit_images_are_never_taken_from_the_cache(
     np.testing.assert_array_equal(first.pixels[0], again.pixels[-1])
 
 
-def test_a_cap_takes_the_first_examples_and_all_classes(scorer: Any, rows: Any, tmp_path: Path) -> None:
+def test_a_cap_takes_a_balanced_sample_and_all_classes(scorer: Any, rows: Any, tmp_path: Path) -> None:
     whole = prepare(scorer, rows, tmp_path)
-    capped = prepare(scorer, rows, tmp_path, make_task(dataset={"max_examples": 4}))
-    assert (capped.examples, capped.class_names) == (4, tuple(CLASS_NAMES))
-    np.testing.assert_allclose(capped.logits(scorer), whole.logits(scorer)[:4], rtol=1e-5, atol=1e-5)
+    first = prepare(scorer, rows, tmp_path, make_task(dataset={"max_examples": 4, "sample": "first"}))
+    assert (first.examples, first.class_names) == (4, tuple(CLASS_NAMES))
+    np.testing.assert_allclose(first.logits(scorer), whole.logits(scorer)[:4], rtol=1e-5, atol=1e-5)
+    for seed in (0, 1):
+        source = {"max_examples": 4, "seed": seed}
+        capped = prepare(scorer, rows, tmp_path, make_task(dataset=source))
+        chosen = choose_rows(len(rows), make_task(dataset=source).dataset, whole.labels)
+        assert len(set(capped.labels)) == 4
+        np.testing.assert_array_equal(capped.labels, whole.labels[chosen])
+        np.testing.assert_allclose(capped.logits(scorer), whole.logits(scorer)[chosen], rtol=1e-5, atol=1e-5)
 
 
 def test_swapping_back_gives_the_base_again(

@@ -122,7 +122,7 @@ def test_a_good_task_is_described(tmp_path: Path, planned: Callable[..., Any]) -
         {"dataset": {"path": path, "max_examples": 9, "split": "test[:50%]"}},
     )
     assert status == 0
-    assert "evaluate t0: 3 of 4 examples; 2 classes" in output
+    assert "evaluate t0: 3 of 4 examples (balanced sample, seed 0); 2 classes" in output
     assert "         t1: all 2 examples, fewer than max_examples: 9; 2 classes" in output
 
 
