@@ -6,6 +6,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
+from hubmerge.checkpoints.matching.causes import (
+    DEPTHS,
+    EXPERTS,
+    PARTS,
+    VOCABULARY,
+    WIDTHS,
+    different_settings,
+    missing_layers,
+    other_prefix,
+    own_head,
+)
 from hubmerge.checkpoints.matching.components import Parts, layers_of, patterns_for, stack_of
 from hubmerge.checkpoints.matching.experts import experts_mismatch
 from hubmerge.checkpoints.matching.names import Renaming, nearest, parameter_shapes
@@ -53,24 +64,79 @@ class Mismatches:
         error = experts_mismatch(self.base, self.checkpoint) or self._quantized()
         if error is not None:
             return error
-        origin, base, details = self.checkpoint.origin, self.base.label, "; ".join(self._details())
-        if self._mostly_mismatched():
-            return origin.error(
-                f"most of its tensors do not match the base model {base}{self._types()}: {details}",
-                hint=f"{_OTHER_BASE}, or remove the checkpoint from `models`",
-                tensor=self._first,
-            )
-        if self._has_other_depth():
-            return origin.error(
-                f"its layers are not those of the base model {base}: {details}",
-                hint=f"{_OTHER_BASE}; or, if the checkpoint is incomplete, save it again with save_pretrained()",
-                tensor=self._first,
-            )
+        cause, hint = next(filter(None, self._causes()))
+        details = "; ".join(self._details())
+        return self.checkpoint.origin.error(f"{cause}: {details}" if cause else details, hint=hint, tensor=self._first)
+
+    def _causes(self) -> Iterator[tuple[str, str] | None]:
+        """Yield causes with hints, the most general last; one that does not apply is None."""
+        yield self._other_prefix()
+        yield self._own_head()
+        yield self._other_vocabulary()
+        yield self._other_model()
+        yield self._other_depth()
         way_out = _OTHER_BASE if self.mismatched or self.unexpected else "save the complete checkpoint again"
-        return origin.error(
-            details,
-            hint=f"{way_out}, or exclude the mismatched tensors: {self._rule()}",
-            tensor=self._first,
+        yield "", f"{way_out}, or exclude the mismatched tensors: {self._rule()}"
+
+    def _other_prefix(self) -> tuple[str, str] | None:
+        own = {name: self.checkpoint.tensors[name].shape for name in self.unexpected}
+        others = {name: info.shape for name, info in self.base.tensors.items() if name not in self.matched}
+        found = other_prefix(own, others) if own else None
+        if found is None:
+            return None
+        strip, add = (repr(prefix) if prefix else "no prefix" for prefix in found)
+        return (
+            f"its tensor names begin with {strip}, expected {add} as in the base model {self.base.label}",
+            "save the model inside its wrapper with save_pretrained(), or rename the tensors",
+        )
+
+    def _own_head(self) -> tuple[str, str] | None:
+        only_unexpected = self.unexpected and not (self.mismatched or self.missing)
+        if not only_unexpected or not own_head(self.checkpoint, self.base, self.unexpected):
+            return None
+        return (
+            f"it does not tie its head to the embeddings, as the base model {self.base.label} does",
+            f"leave it out of the merge: {self._rule()}",
+        )
+
+    def _other_vocabulary(self) -> tuple[str, str] | None:
+        """Return the cause if all mismatched tensors have another number of rows, and the vocabularies differ."""
+        pairs = [
+            (self.base.tensors[name].shape, self.checkpoint.tensors[own].shape) for name, own in self.mismatched.items()
+        ]
+        only_rows = all(one[1:] == other[1:] for one, other in pairs)
+        found = different_settings(self.checkpoint, self.base, VOCABULARY)
+        if not pairs or not only_rows or found is None or self.unexpected or self.missing:
+            return None
+        hint = (
+            "give the base model the same tokens with resize_token_embeddings() and name the result, or leave out what "
+        )
+        return (
+            f"its vocabulary is not that of the base model {self.base.label} ({found})",
+            f"{hint}has a row for each token: {self._rule()}",
+        )
+
+    def _other_model(self) -> tuple[str, str] | None:
+        if not self._mostly_mismatched():
+            return None
+        return (
+            f"most of its tensors do not match the base model {self.base.label}{self._types()}",
+            f"{_OTHER_BASE}, or remove the checkpoint from `models`",
+        )
+
+    def _other_depth(self) -> tuple[str, str] | None:
+        if not self._has_other_depth():
+            return None
+        settings = different_settings(self.checkpoint, self.base, DEPTHS)
+        lacking = missing_layers(self.missing, [*self.matched, *self.mismatched])
+        if settings is None and lacking is not None and self.checkpoint.config and not self.unexpected:
+            return (
+                f"it is incomplete, without {lacking}",
+                "fetch the checkpoint again, or save it again with save_pretrained()",
+            )
+        return (
+            f"its layers are not those of the base model {self.base.label}{f' ({settings})' if settings else ''}",
+            f"{_OTHER_BASE}; or, if the checkpoint is incomplete, save it again with save_pretrained()",
         )
 
     @property
@@ -129,8 +195,12 @@ class Mismatches:
         )
 
     def _types(self) -> str:
+        """Return why two models do not match, in words: another type, or other sizes."""
         found, expected = (owner.config.get("model_type") for owner in (self.checkpoint, self.base))
-        return f" ({found}, expected {expected})" if found and expected and found != expected else ""
+        if found and expected and found != expected:
+            return f" ({found}, expected {expected})"
+        sizes = different_settings(self.checkpoint, self.base, (*WIDTHS, *PARTS, *DEPTHS, *EXPERTS))
+        return f" ({sizes})" if sizes else ""
 
     def _rule(self) -> str:
         names = [*self.mismatched, *self.unexpected, *self.missing]

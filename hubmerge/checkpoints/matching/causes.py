@@ -1,0 +1,82 @@
+"""Causes of mismatches that configs and names show, such as another vocabulary or another prefix of the names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from hubmerge.checkpoints.checkpoint import Checkpoint
+from hubmerge.checkpoints.matching.components import component_of, layers_of
+from hubmerge.checkpoints.matching.names import Shapes
+from hubmerge.support.text import listed
+
+WIDTHS = ("hidden_size", "d_model", "n_embd", "dim", "embed_dim", "hidden_dim", "hidden_sizes")
+PARTS = ("intermediate_size", "d_ff", "num_attention_heads", "num_heads", "num_key_value_heads", "head_dim")
+DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "depth", "depths", "encoder_layers", "decoder_layers")
+EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
+VOCABULARY = ("vocab_size",)
+_TYING = "tie_word_embeddings"
+_ENOUGH = 0.9
+"""Share of the unexpected tensors that another prefix has to explain."""
+
+
+def different_settings(checkpoint: Checkpoint, base: Checkpoint, keys: Sequence[str]) -> str | None:
+    """Return the settings of two configs that differ, in words; None if none of `keys` does.
+
+    A setting may be in a nested config, such as the `text_config` of a VLM.
+    """
+    found = []
+    for key in keys:
+        own, expected = (list(dict.fromkeys(_values(one.config, key))) for one in (checkpoint, base))
+        other = [value for value in own if value not in expected]
+        if other and expected:
+            found.append(f"{key} is {' and '.join(other)}, expected {' or '.join(expected)}")
+    return "; ".join(found) or None
+
+
+def other_prefix(unexpected: Shapes, targets: Shapes) -> tuple[str, str] | None:
+    """Return the prefix of the names in a checkpoint and the one in the base model, if nothing else differs.
+
+    Args:
+        unexpected: names and shapes of tensors that the base model does not have.
+        targets: names and shapes of the base model's tensors.
+    """
+    for strip, add in _prefixes(next(iter(unexpected), ""), unexpected, targets):
+        renamed = {f"{add}{name[len(strip) :]}": shape for name, shape in unexpected.items() if name.startswith(strip)}
+        matched = sum(targets.get(name) == shape for name, shape in renamed.items())
+        if matched > 1 and matched >= _ENOUGH * len(unexpected):
+            return strip, add
+    return None
+
+
+def own_head(checkpoint: Checkpoint, base: Checkpoint, unexpected: Sequence[str]) -> bool:
+    """Return True if all unexpected tensors are in a head that the base model's config ties to the embeddings."""
+    tied = base.config.get(_TYING) is True and checkpoint.config.get(_TYING) is not True
+    return tied and all("head" in component_of(name) for name in unexpected)
+
+
+def missing_layers(missing: Sequence[str], present: Sequence[str]) -> str | None:
+    """Return the layers of which a checkpoint has no tensor, in words; None if it has some of each."""
+    known = {layer for name in present for layer in layers_of(name)}
+    outermost = (next((layer for layer in layers_of(name) if layer not in known), None) for name in missing)
+    layers = list(dict.fromkeys(layer for layer in outermost if layer is not None))
+    return listed(layers, most=4) if layers else None
+
+
+def _prefixes(name: str, unexpected: Shapes, targets: Shapes) -> Iterator[tuple[str, str]]:
+    """Yield prefixes that could be exchanged so that one tensor is found among the targets."""
+    parts = name.split(".")
+    for cut in range(len(parts)):
+        strip, rest = "".join(f"{part}." for part in parts[:cut]), ".".join(parts[cut:])
+        for target, shape in targets.items():
+            if shape == unexpected[name] and (target == rest or target.endswith(f".{rest}")):
+                yield strip, target[: len(target) - len(rest)]
+
+
+def _values(config: Mapping[str, Any], key: str) -> Iterator[str]:
+    """Yield the values of a key in a config and in the configs inside of it."""
+    for own, value in config.items():
+        if own == key and not isinstance(value, Mapping) and value is not None:
+            yield str(value)
+        elif isinstance(value, Mapping) and (own.endswith("_config") or "model_type" in value):
+            yield from _values(value, key)
