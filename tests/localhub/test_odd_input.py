@@ -207,3 +207,10 @@ def test_repos_with_odd_files_are_described(hub: LocalHub, path: str, content: s
     assert ask(hub, "GET", f"/api/models/{repo}")[0] == 200
     assert ask(hub, "GET", "/api/models?full=1&config=1")[0] == 200
     eve.delete_repo(repo)
+
+
+def test_messages_have_no_control_characters(hub: LocalHub) -> None:
+    for address in ("/api/%1b%5b31m", "/x/y/z/%1b%5b31m%c2%9b", "/api/models/eve/own/revision/%1b%5b2J"):
+        said = ask(hub, "GET", address)[1]["error"]
+        assert "?" in said
+        assert said.isprintable()

@@ -58,9 +58,9 @@ def error_answer(
     status: int, message: str, code: str | None, headers: dict[str, str], extra: dict[str, object]
 ) -> Response:
     """Return an error answer: JSON with the message, and headers for clients and for HEAD."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
-    line = line.encode("latin-1", errors="replace").decode("latin-1")
-    message = message.encode(errors="replace").decode()
+    # The clients print messages to terminals.
+    message = "".join(letter if letter.isprintable() else "?" for letter in " ".join(message.split()))
+    line = message.encode("latin-1", errors="replace").decode("latin-1")
     headers = {**headers, "X-Error-Message": line}
     if code is not None:
         headers["X-Error-Code"] = code
@@ -103,6 +103,7 @@ async def answer_internal_error(request: Request, error: Exception) -> Response:
 def build_app(site: Site) -> ASGIApp:
     """Return the application that serves `site`."""
     routes: Sequence[BaseRoute] = [
+        *unserved.ROUTES,
         *listing.ROUTES,
         *collections.ROUTES,
         *access.ROUTES,

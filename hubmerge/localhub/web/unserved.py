@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 from urllib.parse import unquote
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import BaseRoute, Match, Route
 from starlette.types import Scope
 
@@ -111,6 +113,13 @@ PAGES_REPO = {
     "viewer": "previews of datasets",
 }
 """What the pages of a repo are about, by the part after its id."""
+NOT_REPOS = {
+    "/api/spaces/hardware": "running Spaces",
+    "/api/spaces/semantic-search": "searches for Spaces by meaning",
+    "/api/spaces/templates": "templates of Spaces",
+    "/api/spaces/zero-gpu/quota": "running Spaces",
+}
+"""Addresses that look like those of repos, and what they are about."""
 MODEL_APIS = ("chat", "completions", "embeddings", "images", "messages", "models", "responses")
 """Parts after `/v1/` of addresses for inference. Other ones belong to Xet, whose clients need status 404."""
 OF_REPOS = frozenset(
@@ -179,9 +188,18 @@ def refusal_for(routes: Sequence[BaseRoute], scope: Scope, *, anonymous: bool) -
     return NotFound(f"Nothing is served at {unquote(path)}.")
 
 
+async def refuse_not_repo(request: Request) -> Response:
+    """Raise the refusal of an address that looks like that of a repo."""
+    path: str = request.scope["path"]
+    raise NotServed(sentence(request.method, path, NOT_REPOS[path]))
+
+
 def sentence(method: str, path: str, subject: str) -> str:
     """Return the message for an address that is not served."""
     what, _, instead = subject.partition("; ")
     place = re.sub(r"\s", " ", unquote(path, errors="replace"))
     hint = f" {instead[0].upper()}{instead[1:]}." if instead else ""
     return f"This Hub does not serve {what} ({method} {place[:200]}).{hint}"
+
+
+ROUTES = [Route(path, refuse_not_repo, methods=["GET", "POST", "PUT", "PATCH", "DELETE"]) for path in NOT_REPOS]
