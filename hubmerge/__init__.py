@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hubmerge.api.automation import deploy_hub_job, init_github, plan_hub_job, watch
     from hubmerge.api.merging import StepRun, merge, run
     from hubmerge.api.planning import Plan, PlannedStep, plan
-    from hubmerge.api.published import load_head, outdated, revoke, rollback, sign, verify
+    from hubmerge.api.published import load_head, outdated, read, revoke, rollback, sign, verify
     from hubmerge.api.recipes import CheckedRecipe, WrittenLock, check, load, lock, schema
     from hubmerge.api.state_dicts import merge_state_dicts
     from hubmerge.api.tools import MethodInfo, StudyResult, demo, methods, serve_hub, study
@@ -61,7 +61,7 @@ _NAMES = {
     "hubmerge.api.automation": ("deploy_hub_job", "init_github", "plan_hub_job", "watch"),
     "hubmerge.api.merging": ("StepRun", "merge", "run"),
     "hubmerge.api.planning": ("Plan", "PlannedStep", "plan"),
-    "hubmerge.api.published": ("load_head", "outdated", "revoke", "rollback", "sign", "verify"),
+    "hubmerge.api.published": ("load_head", "outdated", "read", "revoke", "rollback", "sign", "verify"),
     "hubmerge.api.recipes": ("CheckedRecipe", "WrittenLock", "check", "load", "lock", "schema"),
     "hubmerge.api.state_dicts": ("merge_state_dicts",),
     "hubmerge.api.tools": ("MethodInfo", "StudyResult", "demo", "methods", "serve_hub", "study"),
@@ -153,6 +153,7 @@ __all__ = [
     "outdated",
     "plan",
     "plan_hub_job",
+    "read",
     "revoke",
     "rollback",
     "run",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +166,57 @@ def revoke(
         raise HubError(f"{repo}: {published.cause}", hint=f"run `hubmerge verify {repo}`", repo=repo)
     keys = revoking_recipe(published.recipe(), published.lock(), entries, repo)
     return StepRun(keys, work_dir=work_dir, progress=progress)
+
+
+def read(
+    published: str,
+    method: str,
+    *,
+    out: str | os.PathLike[str],
+    parameters: Mapping[str, Any] | None = None,
+    work_dir: str | os.PathLike[str] | None = None,
+    progress: ProgressOption = "auto",
+) -> Path:
+    """Write the merged model that another method reads out of the state of a published step.
+
+    The base model and the state are downloaded, no checkpoint. Nothing is published.
+
+    Args:
+        published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`.
+        method: a method that reads the states of the one that merged the stream.
+        out: the folder to write, which must be new or empty, or a merged model that is replaced.
+        parameters: parameters of the method.
+        work_dir: folder for the state; in the user's cache folder by default.
+        progress: see `hubmerge.run`.
+
+    Returns:
+        The folder `out`.
+
+    Raises:
+        UsageError: the method cannot read the state.
+        RecipeError: a parameter is wrong.
+        HubError: the repo cannot be read, or has no state for this step.
+
+    Example:
+        hubmerge.read("me/merged", "iso_c", parameters={"scaling": 1.2}, out="iso")
+    """
+    from hubmerge.api.merging import recipe_keys
+    from hubmerge.run.output_folder import OutputFolder
+    from hubmerge.verify.published import UnreadableReport, read_published
+    from hubmerge.verify.read_state import read_published_state
+    from merge_recipes import ModelReference
+
+    checked = load(recipe_keys("me/base", ["me/model"], method, parameters)).recipe.parameters
+    reference, folder = ModelReference.parse(published), Path(out)
+    OutputFolder(folder).check()
+    found = read_published(reference.path, reference.revision)
+    if isinstance(found, UnreadableReport):
+        raise HubError(f"{published}: {found.cause}", hint=f"run `hubmerge verify {published}`", repo=reference.path)
+    work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
+    work.mkdir(parents=True, exist_ok=True)
+    with interrupts.handled(), tempfile.TemporaryDirectory(prefix="read-", dir=work) as own:
+        read_published_state(found, method, checked, folder, Path(own), open_progress(progress))
+    return folder
 
 
 def outdated(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Changes:

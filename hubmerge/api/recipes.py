@@ -175,6 +175,21 @@ def schema() -> dict[str, Any]:
     return json_schema(installed_catalog())
 
 
+def plain_value(text: str) -> Any:
+    """Return a text as the value that a recipe has if it is written without quotes.
+
+    Example:
+        >>> plain_value("1.5"), plain_value("keep")
+        (1.5, 'keep')
+
+    Raises:
+        ValueError: YAML reads the text as something that recipes do not have.
+    """
+    from merge_recipes.yaml_scalars import resolve_plain
+
+    return resolve_plain(text)
+
+
 def _yaml_text(recipe: Mapping[str, Any]) -> str:
     """Return a dict as the YAML text of a recipe; text is quoted where YAML would read another type."""
     import yaml

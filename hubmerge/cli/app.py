@@ -15,6 +15,7 @@ from hubmerge.cli.commands.lock import lock
 from hubmerge.cli.commands.methods import methods
 from hubmerge.cli.commands.outdated import outdated
 from hubmerge.cli.commands.plan import plan
+from hubmerge.cli.commands.read import read
 from hubmerge.cli.commands.revoke import revoke
 from hubmerge.cli.commands.rollback import rollback
 from hubmerge.cli.commands.run import run
@@ -41,6 +42,7 @@ app = typer.Typer(
 )
 app.command(rich_help_panel=MERGE)(run)
 app.command(rich_help_panel=MERGE)(plan)
+app.command(rich_help_panel=MERGE)(read)
 app.command(rich_help_panel=CHECK)(check)
 app.command(rich_help_panel=CHECK)(verify)
 app.command(rich_help_panel=CHECK)(outdated)

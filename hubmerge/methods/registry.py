@@ -21,6 +21,7 @@ from hubmerge.methods.linear import Linear
 from hubmerge.methods.magmax import MagMax
 from hubmerge.methods.moments.ace import Ace
 from hubmerge.methods.moments.spectra import IsoC, Spectrum, SubspaceBoost
+from hubmerge.methods.moments.sums import Sums
 from hubmerge.methods.moments.wudi import Wudi
 from hubmerge.methods.null_space import Nufilt, NullSpaceFilter
 from hubmerge.methods.opcm import Opcm
@@ -47,6 +48,7 @@ METHODS: tuple[Method, ...] = (
     SubspaceBoost(),
     Spectrum(),
     Ace(),
+    Sums(),
 )
 """The folds of this package, the default first."""
 

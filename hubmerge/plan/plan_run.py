@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from types import MappingProxyType
 
 from hubmerge.checkpoints import (
     AlignedCheckpoint,
@@ -71,7 +72,14 @@ def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
     return replace(plan(), licenses=licenses)
 
 
-def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded: RunReport | None = None) -> RunPlan:
+def plan_steps(
+    stream: Stream,
+    first_step: int,
+    progress: Progress,
+    *,
+    recorded: RunReport | None = None,
+    opened: Mapping[int, Checkpoint] = MappingProxyType({}),
+) -> RunPlan:
     """Read the headers of the base model and of the missing checkpoints, and plan their merge.
 
     Args:
@@ -79,6 +87,7 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
         first_step: First missing step. If no step is missing, the plan describes the last one.
         progress: Receiver of stages.
         recorded: Report of the steps that are published or on disk. Its rules for statistics and shards are kept.
+        opened: Checkpoints by step whose sources are not asked for.
 
     Raises:
         CheckpointError: Tensor names or shapes of a checkpoint do not fit the base model.
@@ -87,7 +96,8 @@ def plan_steps(stream: Stream, first_step: int, progress: Progress, *, recorded:
     """
     _check_metrics(stream.recipe)
     steps = range(min(first_step, stream.length), stream.length + 1)
-    headers = _read_headers(stream, steps, progress, as_weights=recorded is not None and recorded.adds_up_statistics)
+    as_weights = recorded is not None and recorded.adds_up_statistics
+    headers = _read_headers(stream, steps, progress, opened, as_weights=as_weights)
     recipe, dtype = stream.recipe, out_dtype(stream.recipe)
     models, merge = _planned_merge(headers, recipe, recorded)
     base, aligned = models.base, dict(zip(steps, models.aligned, strict=True))
@@ -166,7 +176,9 @@ class _Headers:
         return [note for checkpoint in (self.base, *self.opened.values()) for note in checkpoint.notes]
 
 
-def _read_headers(stream: Stream, steps: range, progress: Progress, *, as_weights: bool) -> _Headers:
+def _read_headers(
+    stream: Stream, steps: range, progress: Progress, known: Mapping[int, Checkpoint], *, as_weights: bool
+) -> _Headers:
     with progress.stage("read headers", len(steps) + 1) as advance:
         base = open_for_planning(stream.base)
         check_config(base.config, base.tensors, base.origin)
@@ -174,8 +186,12 @@ def _read_headers(stream: Stream, steps: range, progress: Progress, *, as_weight
         if as_weights:
             rule = replace(rule, buffers=rule.buffers.counted_as_weights(base.tensors))
         advance(1)
-        opened, sources, heads = {}, {}, {}
+        opened, sources = {}, {}
+        heads: dict[int, tuple[str, ...]] = {}
         for step in steps:
+            if step in known:
+                opened[step], heads[step] = known[step], ()
+                continue
             sources[step] = resolve_adapter(stream.source(step))
             opened[step] = open_for_planning(sources[step], base)
             heads[step] = find_head(base, opened[step], selection_of(stream.recipe))

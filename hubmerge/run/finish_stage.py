@@ -9,6 +9,7 @@ from pathlib import Path
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.executor import WrittenModel, write_merged
 from hubmerge.executor.parallel.tasks import run_on_all
+from hubmerge.executor.state import State
 from hubmerge.plan.settings import max_shard_bytes
 from hubmerge.report.report import RunReport, Scores
 from hubmerge.run import model_folder
@@ -66,7 +67,7 @@ class FinishStage:
         for outdated in (partial, folder):
             shutil.rmtree(outdated, ignore_errors=True)
         partial.mkdir(parents=True)
-        written = self._write(batch, partial)
+        written = self.write(step, batch.merged_state, partial)
         interrupts.check()
         report, scores = self._score(batch, report, partial)
         interrupts.check()
@@ -78,24 +79,24 @@ class FinishStage:
         replace_folder(partial, folder)
         return report
 
-    def _write(self, batch: StepBatch, folder: Path) -> WrittenModel:
-        """Write weights, config and the other files of the base model, and check the weights."""
+    def write(self, step: int, state: State, folder: Path) -> WrittenModel:
+        """Write weights, config and the other files of the base model after a step, and check the weights."""
         context, recipe = self.context, self.context.stream.recipe
         plan = context.plan.written
-        with context.progress.stage(f"step {batch.last}: write the merged model", len(plan.tensors)) as advance:
+        with context.progress.stage(f"step {step}: write the merged model", len(plan.tensors)) as advance:
             written = run_on_all(
                 context.executor(count_tensors(advance)),
                 write_merged,
                 context.base,
-                batch.merged_state,
+                state,
                 plan,
                 folder,
-                read_out=context.merge.read_out(context.step_input(batch.last, batch.checkpoints[-1])),
+                read_out=context.merge.read_out(context.step_input(step, context.base)),
                 max_shard_bytes=max_shard_bytes(recipe),
                 older_shards=context.plan.older_shards,
             )
         for warning in rounding_warnings(written.rounding, {tensor.out_dtype for tensor in plan.merged}):
-            context.progress.note(f"warning: step {batch.last}: {warning}")
+            context.progress.note(f"warning: step {step}: {warning}")
         model_folder.copy_auxiliary_files(context.base_folder, folder, quantized=context.plan.quantized)
         if context.base.names.library == "transformers":
             model_folder.write_config(context.plan.config, folder)

@@ -19,7 +19,7 @@ from hubmerge.methods.others import adaptive_scale
 from tests.executor.streams import StateDict, Stream, constant, make_base, make_checkpoint, merged_values, open_stream
 
 Vectors = Sequence[np.ndarray]
-READERS = ("wudi", "iso_c", "subspace_boost", "spectrum", "ace")
+READERS = ("wudi", "iso_c", "subspace_boost", "spectrum", "ace", "sums")
 WEIGHTS = (1.0, 0.5, 2.0, 1.0)
 
 
@@ -87,6 +87,8 @@ ORACLES: Mapping[str, tuple[str, dict[str, Any], Callable[[Vectors], np.ndarray]
     "iso_c": ("iso_c", {}, spectral(lambda s: 1.5 * np.full_like(s, s.mean()))),
     "spectrum": ("spectrum", {"scaling": 1.0}, spectral(lambda s: s**0.5 * s.mean() / (s**0.5).mean())),
     "spectrum, 1": ("spectrum", {"scaling": 1.0, "power": 1.0}, lambda vectors: np.sum(vectors, axis=0)),
+    "sums": ("sums", {"scaling": 0.5}, lambda vectors: 0.5 * np.mean(vectors, axis=0)),
+    "sums, sum": ("sums", {"matrices": "sum"}, lambda vectors: np.sum(vectors, axis=0)),
     "subspace_boost": ("subspace_boost", {"beta": 0.1, "scaling": 0.7}, spectral(boosted)),
 }
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file
+from transformers import CLIPModel
 
 from tests.stage import Stage
 
@@ -80,3 +81,32 @@ def test_a_method_that_projects_refuses_to_revoke(
     assert status == 2
     assert "opcm cannot take an entry out again" in errors
     assert "wudi" in errors
+
+
+def test_a_state_is_read_by_another_method(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
+    repo, other = repo_name("merged"), repo_name("other")
+    names = tuple(stage.towers)[:2]
+    assert (
+        hubmerge("run", stage.write(tmp_path, stage.recipe(repo, entries=names, merge_method="wudi", evaluate=None)))[0]
+        == 0
+    )
+    direct = stage.recipe(other, entries=names, merge_method="iso_c", parameters={"scaling": 1.25}, evaluate=None)
+    assert hubmerge("run", stage.write(tmp_path, direct))[0] == 0
+    out = tmp_path / "read"
+    work = ("--work-dir", str(tmp_path / "reading"))
+    right = ("--method", "iso_c", "-p", "scaling=1.25", "--out", str(out), *work)
+    status, output, errors = hubmerge("read", repo, *right)
+    assert status == 0, output + errors
+    found, expected = load_file(out / "model.safetensors"), merged_weights(other)
+    assert all(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
+    assert CLIPModel.from_pretrained(out).config == CLIPModel.from_pretrained(other).config
+    wrong: tuple[tuple[tuple[str, ...], str], ...] = (
+        (("--method", "opcm"), "opcm cannot read the state"),
+        (("--method", "iso_c", "-p", "scaling=-1"), "expected a number > 0"),
+        (("--method", "iso_c", "-p", "scaling"), "NAME=VALUE"),
+    )
+    for options, message in wrong:
+        status, _, errors = hubmerge("read", repo, *options, "--out", str(tmp_path / "none"), *work)
+        assert status != 0
+        assert message in errors
+        assert not (tmp_path / "none").exists()

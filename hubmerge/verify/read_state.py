@@ -1,0 +1,122 @@
+"""A published state read by another method than the one that merged it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hubmerge.checkpoints import Checkpoint, Origin, TensorInfo
+from hubmerge.errors import HubError, UsageError
+from hubmerge.executor.parts import saved_name
+from hubmerge.executor.state import MergeState, State
+from hubmerge.methods import METHODS, method_named
+from hubmerge.plan.plan_run import plan_steps
+from hubmerge.run.finish_stage import FinishStage
+from hubmerge.run.run_context import RunContext
+from hubmerge.stream.open_source import open_for_planning
+from hubmerge.stream.sources import fetch_folder
+from hubmerge.stream.stream import Stream
+from hubmerge.support.files import partial_path, remove_folder, replace_folder
+from hubmerge.support.names import step_tag
+from hubmerge.support.progress import Progress
+from hubmerge.verify.finding import Finding
+from hubmerge.verify.published import Published
+from hubmerge.verify.states import fetch_checked_state
+
+
+def read_published_state(
+    published: Published,
+    method: str,
+    parameters: Mapping[str, Any],
+    out: Path,
+    work: Path,
+    progress: Progress,
+) -> None:
+    """Write the merged model that a method reads out of a published state; no checkpoint is read.
+
+    Args:
+        published: the published step.
+        method: the name of the method.
+        parameters: its parameters, checked.
+        out: the folder to write. It appears complete or not at all.
+        work: an empty folder.
+        progress: the receiver of stages.
+
+    Raises:
+        UsageError: the method cannot read the state.
+        HubError: the step has no state, or it is damaged.
+    """
+    stream = _stream(published, method, parameters)
+    with progress.stage(f"download the state after step {published.step}"):
+        state = _state(published, work / "state")
+    _check_readable(method, state, published)
+    step = published.step
+    opened = {step: _as_checkpoint(state, open_for_planning(stream.base))}
+    plan = plan_steps(stream, step, progress, recorded=published.report, opened=opened)
+    base = fetch_folder(stream.base, auxiliary=True)
+    context = RunContext(stream, plan, base, work / "cache", progress)
+    partial = partial_path(out)
+    remove_folder(partial)
+    partial.mkdir(parents=True)
+    try:
+        FinishStage(context).write(step, state, partial)
+        replace_folder(partial, out)
+    finally:
+        remove_folder(partial)
+
+
+def _stream(published: Published, method: str, parameters: Mapping[str, Any]) -> Stream:
+    """Return the stream of a published step with another method."""
+    stream = published.stream
+    if stream is None:
+        raise HubError(
+            f"{published.repo}: recipe and lock do not fit together",
+            hint=f"run `hubmerge verify {published.repo}`",
+            repo=published.repo,
+        )
+    entries = tuple(entry.model_copy(update={"parameters": {}}) for entry in stream.recipe.entries)
+    changes = {"merge_method": method, "parameters": dict(parameters), "models": entries, "evaluate": None}
+    return replace(stream, loaded=replace(stream.loaded, recipe=stream.recipe.model_copy(update=changes)))
+
+
+def _state(published: Published, folder: Path) -> MergeState:
+    tag = step_tag(published.step)
+    found = fetch_checked_state(published, published.step, folder)
+    if isinstance(found, Finding):
+        raise HubError(
+            f"{published.repo} at {tag}: {found.detail}",
+            hint=f"run `hubmerge verify {published.repo}@{tag}`",
+            repo=published.repo,
+        )
+    if found is None:
+        raise HubError(
+            f"{published.repo} has no state after {tag}",
+            hint="read the newest step, or publish with `publish: {state: every}`",
+            repo=published.repo,
+        )
+    return found
+
+
+def _check_readable(method: str, state: State, published: Published) -> None:
+    chosen, name = method_named(method), state.manifest.method
+    if chosen.reads_state and saved_name(chosen) == name:
+        return
+    readers = [one.name for one in METHODS if one.reads_state and saved_name(one) == name]
+    tag = step_tag(published.step)
+    if readers:
+        hint = f"use one of {', '.join(readers)}"
+    else:
+        hint = "merge the stream with one of the methods over moments, such as wudi"
+    raise UsageError(f"{method} cannot read the state of {published.repo} at {tag}, which is one of {name}", hint=hint)
+
+
+def _as_checkpoint(state: State, base: Checkpoint) -> Checkpoint:
+    """Return a checkpoint with the merged tensors of a state, for planning."""
+    infos = {
+        name: TensorInfo(name, shape, base.tensors[name].dtype, "state", 0, 0)
+        for name, shape in state.shapes().items()
+        if name in base.tensors
+    }
+    return Checkpoint(Origin(state.label), infos, base.config, {})
