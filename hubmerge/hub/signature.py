@@ -8,18 +8,19 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.errors import TargetMovedError
+from hubmerge.hub.checked_files import list_entries
 from hubmerge.hub.failures import status_of
 from hubmerge.hub.fetch import read_checked, resolve_commit
 from hubmerge.hub.publish import delete_tag, tag_step
-from hubmerge.hub.published import published_tags
+from hubmerge.hub.published import entry_digests, published_tags
 from hubmerge.hub.retry import call, create_commit
 from hubmerge.support.names import SIGNATURE_FILE, step_tag
 
 
-def publish_signature(repo: str, signature: Path, *, step: int, parent: str) -> str:
-    """Add the signature to the newest commit of a repo and return the new commit.
+def publish_signature(repo: str, signature: Path, *, step: int, parent: str) -> tuple[str, bool]:
+    """Add the signature to the newest commit of a repo; return the new commit, and True if the step's tag names it.
 
-    The tag of the step moves to it, if it named the signed commit or is missing.
+    The tag moves unless the commit that it names has other files than the signed one.
 
     Args:
         repo: the target repo.
@@ -43,11 +44,18 @@ def publish_signature(repo: str, signature: Path, *, step: int, parent: str) -> 
             commit=commit,
         )
     tagged = published_tags(repo).get(step)
-    if tagged in (None, parent):
-        if tagged is not None:
-            delete_tag(repo, tag)
-        tag_step(repo, step, commit)
-    return commit
+    if tagged is not None and _unsigned_files(repo, tagged) != _unsigned_files(repo, parent):
+        return commit, False
+    if tagged is not None:
+        delete_tag(repo, tag)
+    tag_step(repo, step, commit)
+    return commit, True
+
+
+def _unsigned_files(repo: str, commit: str) -> dict[str, str]:
+    """Return the digest of each file of a commit except the signature."""
+    digests = entry_digests(list_entries(repo, commit))
+    return {name: digest for name, digest in digests.items() if name != SIGNATURE_FILE}
 
 
 def _commit(repo: str, operations: list[CommitOperationAdd], title: str, parent: str) -> str:

@@ -36,10 +36,12 @@ class SignedFiles:
     Attributes:
         files: SHA-256 of each file, by path.
         keyless: True if it was made with a certificate for an identity, False if with a key.
+        name: Name of the model that the signer gave.
     """
 
     files: Mapping[str, str]
     keyless: bool
+    name: str
 
 
 def is_signed(name: str) -> bool:
@@ -79,7 +81,9 @@ def read_bundle(content: bytes) -> SignedFiles:
         if resource.get("algorithm") != "sha256" or _SHA256.fullmatch(digest) is None or name in files:
             raise SignatureError("it does not list each file once with its SHA-256")
         files[name] = digest
-    return SignedFiles(files, "publicKey" not in _mapping(bundle, "verificationMaterial"))
+    subjects = payload.get("subject")
+    name = _text(subjects[0], "name") if isinstance(subjects, list) and len(subjects) == 1 else ""
+    return SignedFiles(files, "publicKey" not in _mapping(bundle, "verificationMaterial"), name)
 
 
 def signs_report(content: bytes, report_sha256: str) -> bool:

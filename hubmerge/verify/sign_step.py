@@ -67,7 +67,10 @@ def sign_published(repo: str, revision: str | None, signer: Signer, progress: Pr
     with tempfile.TemporaryDirectory() as folder:
         signature = Path(folder) / SIGNATURE_FILE
         _sign(published.report, found, f"{repo}@{tag}", signer, signature, progress)
-        return publish_signature(repo, signature, step=published.step, parent=commit)
+        signed, tagged = publish_signature(repo, signature, step=published.step, parent=commit)
+    if not tagged:
+        progress.note(f"tag {tag} names an earlier commit with other files, which has no signature")
+    return signed
 
 
 def sign_folder(folder: Path, signer: Signer, progress: Progress) -> Path:

@@ -63,7 +63,8 @@ def _check_signer(
         return _differs(str(error))
     except MachineError as error:
         return Finding("signature", "unknown", error.message)
-    return Finding("signature", "same", f"{counted(len(found), 'file')} signed by {trusted.label}")
+    other = "" if signed.name == name else f" as {signed.name!r:.200}"
+    return Finding("signature", "same", f"{counted(len(found), 'file')} signed by {trusted.label}{other}")
 
 
 def _missing(published: Published, trusted: TrustedSigner) -> Iterator[Finding]:

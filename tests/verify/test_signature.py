@@ -56,8 +56,10 @@ def test_signed_steps_verify(original: str, verify: Verify, key: Key, tmp_path: 
     status, output, _ = verify(original, "--key", key.public)
     assert status == 0, output
     lines = output.splitlines()
-    assert lines[1].startswith("  same     signature: 14 files signed by the key ")
+    number = len(set(HfApi().list_repo_files(original)) - {SIGNATURE_FILE, ".gitattributes"})
+    assert lines[1].startswith(f"  same     signature: {number} files signed by the key ")
     assert lines[2].startswith("  same     provenance: the statement has the recipe, the lock (4 dependencies)")
+    assert lines[1].endswith(key.public.name)
     status, output, _ = verify(f"{original}@step-01", "--key", key.public, "--quick")
     assert status == 0, output
     status, output, _ = verify(original, "--quick")
@@ -108,6 +110,14 @@ def test_a_forger_cannot_sign_what_he_sealed_again(
     status, output, _ = verify(repo, "--quick", "--key", key.public)
     assert status == 6
     assert "differs  signature: model.sig is missing: expected a signature by the key" in output
+
+
+def test_a_copy_under_another_name_is_named(verify: Verify, copy: Copy, key: Key) -> None:
+    """A fork has the signature of the original, which is valid: it says whose files these are."""
+    _, output, _ = verify(copy({}), "--quick", "--key", key.public)
+    (line,) = [line for line in output.splitlines() if " signature: " in line]
+    assert line.startswith("  same     signature: ")
+    assert line.endswith(" as 'local/signed@step-02'")
 
 
 def test_a_signature_of_another_step_is_found(original: str, verify: Verify, copy: Copy, key: Key) -> None:
