@@ -12,7 +12,7 @@
 """
 
 from merge_recipes.catalog import Catalog, check_recipe
-from merge_recipes.digests import chain_digests, recipe_digest
+from merge_recipes.digests import chain_digests, joint_digest, recipe_digest
 from merge_recipes.editor_schema import json_schema
 from merge_recipes.errors import (
     HubmergeError,
@@ -70,6 +70,7 @@ __all__ = [
     "chain_digests",
     "check_lock",
     "check_recipe",
+    "joint_digest",
     "json_schema",
     "load_recipe",
     "lock_recipe",

@@ -11,7 +11,8 @@ CHAIN_FORMAT = 1
 
 def recipe_digest(recipe: Recipe) -> str:
     """Return the digest of a recipe's content; comments, the order of keys and written defaults do not change it."""
-    return content_digest(recipe.model_dump(mode="json", exclude_defaults=True))
+    content = recipe.model_dump(mode="json", exclude_defaults=True)
+    return content_digest(content if recipe.names_base else {**content, "base_model": None})
 
 
 def _identity(model: LockedModel) -> list[str | None]:
@@ -56,3 +57,30 @@ def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
         }
         digests.append(content_digest(inputs))
     return tuple(digests)
+
+
+def joint_digest(recipe: Recipe, lock: Lock) -> str:
+    """Return the digest that identifies the merged weights of a recipe that merges all its models at once.
+
+    Args:
+        recipe: a recipe whose stream has the models of the lock, in this order.
+        lock: the lock of the recipe.
+    """
+    return content_digest(
+        {
+            "format": CHAIN_FORMAT,
+            "form": "joint",
+            "base_model": _identity(lock.base_model),
+            "names_base": recipe.names_base,
+            "merge_method": recipe.merge_method,
+            "parameters": recipe.parameters,
+            "dtype": recipe.dtype,
+            "out_dtype": recipe.out_dtype,
+            "tensors": recipe.tensors.model_dump(mode="json"),
+            "seed": recipe.seed or 0,
+            "models": [
+                {"model": _identity(locked), "parameters": entry.parameters}
+                for entry, locked in zip(recipe.stream(), lock.models, strict=True)
+            ],
+        }
+    )

@@ -92,7 +92,7 @@ def lock_recipe(
             known = next((one for one in models if one.name == entry.revoke), None)
             known = None if known is None else known.model_copy(update={"name": entry.name})
         models.append(known if known is not None else commits.model(entry.name, entry.model, key))
-        if _is_base(models[-1], base, entry, recipe):
+        if not recipe.is_base(entry) and _is_base(models[-1], base, entry, recipe):
             raise RecipeError(loaded.document.problem(key, f"this is the base model: both have commit {base.commit}"))
     datasets = _lock_datasets(recipe, commits)
     return Lock(recipe=recipe_digest(recipe), base_model=base, models=tuple(models), datasets=datasets)

@@ -76,7 +76,7 @@ class Plan:
                 reference=one["reference"],
                 commit=one["commit"],
                 done=one["step"] < plan.first_step,
-                download_bytes=plan.sources[one["step"]].missing_bytes,
+                download_bytes=plan.missing_bytes_of(one["step"]) if one["step"] >= plan.first_step else 0,
             )
             for one in data["steps"]
         )

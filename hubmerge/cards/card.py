@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from hubmerge.cards.data import CARD_FORM, LISTED_DATASETS, form_comment
+from hubmerge.cards.joint import joint_notes, joint_summary
 from hubmerge.cards.licenses import license_section
 from hubmerge.cards.loading import ZERO_SHOT, Loading, loading_text
 from hubmerge.cards.markup import block, code, details, plain, repo_link, shown_rows, table
@@ -127,8 +128,8 @@ def card_text(report: RunReport, card: CardDetails) -> str:
         "## Merged checkpoints",
         _merged(report, card),
         *([] if older else license_section(report, card.license, notice=card.notice)),
-        "## Statistics of the steps",
-        norms(report, whole=card.whole),
+        *joint_notes(report),
+        *([] if report.is_joint else ["## Statistics of the steps", norms(report, whole=card.whole)]),
     ]
     if tasks:
         kinds = _kinds(report, tasks, card)
@@ -144,7 +145,9 @@ def _summary(report: RunReport, card: CardDetails) -> str:
     method = f"the method {code(report.merge_method)}{_origin(report.merge_method, report, card)}"
     if card.method_source:
         method += f" ({_linked_papers(card.method_source)})"
-    if count == 1:
+    if report.is_joint:
+        text = joint_summary(report, base, method)
+    elif count == 1:
         text = (
             f"This model was made from 1 fine-tuned checkpoint of {base} by hubmerge with {method}. It is the first "
             "step of a stream: later steps merge more checkpoints into it."
@@ -204,6 +207,10 @@ def _merged(report: RunReport, card: CardDetails) -> str:
         return [str(step.step), link, code(short_commit(step.commit)), tag]
 
     rows = shown_rows(report.steps, row, whole=card.whole)
+    if report.is_joint:
+        tag = row(report.steps[-1])[-1]
+        models = [(_model_link(one.reference, one.commit), code(short_commit(one.commit))) for one in report.models]
+        rows = [[str(report.steps[-1].step), *model, tag] for model in models]
     base = report.base_model
     start = ["", _model_link(base.reference, base.commit), code(short_commit(base.commit)), "base model"]
     text = "The checkpoints in merge order, each with its commit:\n\n"

@@ -192,7 +192,8 @@ def _tokens(cell: str, names: frozenset[str]) -> Iterator[str]:
 def _names(report: RunReport) -> frozenset[str]:
     """Return the names of steps, tasks and metrics, as they stand in the cells of a table."""
     metrics = {metric for scores in _all_scores(report) for values in scores.values() for metric in values}
-    names = {step.name for step in report.steps} | {task.name for task in report.tasks} | metrics
+    names = {step.name for step in report.steps} | {model.name for model in report.models}
+    names |= {task.name for task in report.tasks} | metrics
     names |= {metric for task in report.tasks for metric in task.metrics}
     return frozenset(map(plain, names))
 

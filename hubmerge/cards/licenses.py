@@ -30,11 +30,11 @@ def stated_licenses(report: RunReport) -> list[StatedLicense]:
     """Return the licenses of base model, checkpoints and adapters; empty for streams of version 0.1.0."""
     base = report.base_model
     found = [StatedLicense("base model", f"{base.reference} at {base.commit}", stated) for stated in base.licenses]
-    for step in report.steps:
-        names = (step.name, f"adapter of {step.name}")
+    for model in report.models:
+        names = (model.name, f"adapter of {model.name}")
         found += [
-            StatedLicense(name, f"{step.reference} at {step.commit}", stated)
-            for name, stated in zip(names, step.licenses, strict=False)
+            StatedLicense(name, f"{model.reference} at {model.commit}", stated)
+            for name, stated in zip(names, model.licenses, strict=False)
         ]
     return found
 

@@ -95,7 +95,7 @@ def hub_task(kind: str) -> str:
 def base_models(report: RunReport) -> list[str]:
     """Return the repos of the base model and of the checkpoints in merge order, each once."""
     repos: list[str] = []
-    for reference in (report.base_model.reference, *(step.reference for step in report.steps)):
+    for reference in (report.base_model.reference, *(model.reference for model in report.models)):
         repos.extend(repos_of(reference))
     return list(dict.fromkeys(repos))
 

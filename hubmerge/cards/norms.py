@@ -73,15 +73,21 @@ def _statistics(report: RunReport) -> str:
 def _is_read(report: RunReport) -> bool:
     """Return True if the merged delta of a written model is not A / λ."""
     return any(
-        step.drift is not None and not math.isclose(step.drift, step.accumulated_norm / step.scale, rel_tol=1e-6)
-        for step in report.steps
+        step.drift is not None and not math.isclose(step.drift, _distance(step), rel_tol=1e-6) for step in report.steps
     )
 
 
 def _drift(step: StepReport, *, read: bool) -> str:
     if step.drift is not None:
         return _number(step.drift)
-    return "-" if read else _number(step.accumulated_norm / step.scale)
+    return "-" if read else _number(_distance(step))
+
+
+def _distance(step: StepReport) -> float:
+    """Return ‖A‖ / λ; NaN for a step whose norms are not measured."""
+    if step.accumulated_norm is None or step.scale is None:
+        return math.nan
+    return step.accumulated_norm / step.scale
 
 
 def _row(step: StepReport, *, read: bool, truncated: bool, rounded: bool) -> list[str]:
@@ -115,9 +121,9 @@ def _similarities(steps: Sequence[StepReport]) -> str:
     return "\n\n" + details("Cosines between the task vectors of the steps, estimated from sketches (± 0.04)", content)
 
 
-def _number(value: float) -> str:
-    """Return four significant digits."""
-    return f"{value:.4g}"
+def _number(value: float | None) -> str:
+    """Return four significant digits, a dash for what is not measured."""
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _share(value: float | None) -> str:

@@ -49,12 +49,12 @@ class WrittenModel:
 
     `rounding` is the norm of the rounding error over the norm of the merged delta, both over all merged tensors
     together; None if nothing changed. From about 1 on, the dtype is too coarse for the merged delta. `drift` is the
-    norm of the merged delta.
+    norm of the merged delta, None if it was not measured.
     """
 
     files: tuple[WrittenFile, ...]
     rounding: float | None
-    drift: float
+    drift: float | None
 
 
 def write_merged(

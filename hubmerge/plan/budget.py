@@ -9,9 +9,11 @@ from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.executor.parallel.scheduling import SPARE_ELEMENTS, available_cpus
 from hubmerge.executor.parts import state_parts
 from hubmerge.executor.stats.similarity import largest_sketches
-from hubmerge.methods import Method, method_named
+from hubmerge.linalg import PIECE
+from hubmerge.methods import JointMethod, Method, method_named
+from hubmerge.methods import method_of as method_of_recipe
 from hubmerge.stream.stream import STEPS_AT_ONCE, Stream
-from merge_recipes import TensorParameters
+from merge_recipes import Recipe, TensorParameters
 
 STATES_AT_ONCE = 4
 """The state that is merged now, those of two unpublished batches, and the one before these."""
@@ -64,6 +66,8 @@ def work_bytes(
     """
     if not steps:
         return 0
+    if stream.is_joint:
+        return model + METADATA_BYTES
     before = steps.start > 1
     single = downloads or stream.recipe.fetch == "ranges" or method_of(stream, merge).surveys_model
     ends = sum(single or stream.needs_state(step) for step in steps) + len(steps) // STEPS_AT_ONCE
@@ -90,10 +94,30 @@ def merging_bytes(merge: MergePlan, method: Method, workers: int | None = None) 
 
 def memory_bytes(stream: Stream, merge: MergePlan) -> int:
     """Return the peak memory of a process in bytes, including one model in float32 if the recipe evaluates."""
-    total = PROCESS_BYTES + merging_bytes(merge, method_of(stream, merge))
+    own = joint_bytes(stream, merge) if stream.is_joint else merging_bytes(merge, method_of(stream, merge))
+    total = PROCESS_BYTES + own
     if stream.recipe.evaluate is None:
         return total
     return total + EVALUATION_BYTES + 4 * sum(tensor.elements for tensor in merge.tensors)
+
+
+def joint_bytes(stream: Stream, merge: MergePlan, workers: int | None = None) -> int:
+    """Return the peak memory of a joint merge in bytes, without that of the process itself."""
+    method = joint_method(stream.recipe)
+    entry = stream.entries[0]
+    largest = merge.largest
+    variant = method.variant_for(TensorParameters(method.Parameters, stream.recipe, entry)(largest.name))
+    copies = variant.copies + (OTHER_COPIES if variant.blocks == "tensor" else 0)
+    blocks = (workers or available_cpus()) * (2 * len(stream.entries) + OTHER_COPIES) * PIECE
+    return BUFFERS_BYTES + _ITEM_BYTES * (blocks + copies * (largest.elements + SPARE_ELEMENTS))
+
+
+def joint_method(recipe: Recipe) -> JointMethod:
+    """Return the method of a recipe that merges all models at once."""
+    method = method_of_recipe(recipe)
+    if not isinstance(method, JointMethod):
+        raise TypeError(f"{method.name} merges one checkpoint after another")
+    return method
 
 
 def _parts(method: Method, tensor: PlannedTensor) -> Sequence[tuple[int, ...]]:

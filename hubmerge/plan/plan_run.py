@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -96,11 +96,12 @@ def plan_steps(
     """
     _check_metrics(stream.recipe)
     steps = range(min(first_step, stream.length), stream.length + 1)
+    entries = stream.planned_entries(steps)
     as_weights = recorded is not None and recorded.adds_up_statistics
-    headers = _read_headers(stream, steps, progress, opened, as_weights=as_weights)
+    headers = _read_headers(stream, entries, progress, opened, as_weights=as_weights)
     recipe, dtype = stream.recipe, out_dtype(stream.recipe)
     models, merge = _planned_merge(headers, recipe, recorded)
-    base, aligned = models.base, dict(zip(steps, models.aligned, strict=True))
+    base, aligned = models.base, dict(zip(entries, models.aligned, strict=True))
     written, original = _written_tensors(recipe, merge, base, models.aligned[0])
     check_config(original.config, base.tensors, original.origin)
     published = published_config(original, written.tensors, dtype)
@@ -162,7 +163,7 @@ def _check_metrics(recipe: Recipe) -> None:
 
 @dataclass(frozen=True)
 class _Headers:
-    """The base model and, by step, the missing checkpoints, opened from headers."""
+    """The base model and, by number of their entries, the missing checkpoints, opened from headers."""
 
     base: Checkpoint
     rule: MatrixRule
@@ -177,9 +178,9 @@ class _Headers:
 
 
 def _read_headers(
-    stream: Stream, steps: range, progress: Progress, known: Mapping[int, Checkpoint], *, as_weights: bool
+    stream: Stream, entries: Sequence[int], progress: Progress, known: Mapping[int, Checkpoint], *, as_weights: bool
 ) -> _Headers:
-    with progress.stage("read headers", len(steps) + 1) as advance:
+    with progress.stage("read headers", len(entries) + 1) as advance:
         base = open_for_planning(stream.base)
         check_config(base.config, base.tensors, base.origin)
         rule = weight_matrices(base.config, base.tensors)
@@ -188,13 +189,13 @@ def _read_headers(
         advance(1)
         opened, sources = {}, {}
         heads: dict[int, tuple[str, ...]] = {}
-        for step in steps:
-            if step in known:
-                opened[step], heads[step] = known[step], ()
+        for entry in entries:
+            if entry in known:
+                opened[entry], heads[entry] = known[entry], ()
                 continue
-            sources[step] = resolve_adapter(stream.source(step))
-            opened[step] = open_for_planning(sources[step], base)
-            heads[step] = find_head(base, opened[step], selection_of(stream.recipe))
+            sources[entry] = resolve_adapter(stream.source(entry))
+            opened[entry] = open_for_planning(sources[entry], base)
+            heads[entry] = find_head(base, opened[entry], selection_of(stream.recipe))
             advance(1)
     return _Headers(base, rule, opened, sources, heads)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -52,8 +52,8 @@ class RunPlan:
         written: The tensors of `merge` that the files of the merged model contain.
         config: The config.json of the merged model, as it is written.
         quantized: True if the merged model keeps quantized tensors of the base model.
-        sources: The base model, then the checkpoint of every step.
-        alignments: Places of the tensors of each checkpoint in the base model, by missing step.
+        sources: The base model, then the checkpoint of every entry.
+        alignments: Places of the tensors of each missing checkpoint in the base model, by number of its entry.
         ignored: Tensors of the checkpoints that are not merged, with reasons.
         loading: Notes on how the merged model loads.
         older_shards: True if the weight files are those that version 0.1.0 wrote, see `plan_shards`.
@@ -108,8 +108,8 @@ class RunPlan:
 
     @property
     def state_bytes(self) -> int:
-        """Size of the last state."""
-        return budget.state_bytes(self.stream, self.merge)
+        """Size of the last state, 0 for a merge without one."""
+        return 0 if self.stream.is_joint else budget.state_bytes(self.stream, self.merge)
 
     @property
     def memory_bytes(self) -> int:
@@ -141,18 +141,36 @@ class RunPlan:
         passes_bytes = 4 * self.merge.state_bytes
         return len(self.steps) * (self.merge.flops_per_step / FLOPS_PER_SECOND + passes_bytes / 1e9)
 
+    def _models(self, entries: Iterable[int]) -> list[dict[str, Any]]:
+        pairs = [(self.stream.entries[entry - 1], self.stream.lock.models[entry - 1]) for entry in entries]
+        return [
+            {"step": step, "name": entry.name, "reference": str(entry.model), "commit": locked.commit}
+            for step, (entry, locked) in enumerate(pairs, start=1)
+        ]
+
+    def _joint_steps(self) -> list[dict[str, Any]]:
+        """Return one mapping for each step, with all its models."""
+        found = []
+        for step in range(1, self.stream.length + 1):
+            models = [
+                {key: value for key, value in model.items() if key != "step"}
+                for model in self._models(self.stream.entries_of(step))
+            ]
+            last = models[-1]
+            found.append({**last, "step": step, "name": self.stream.step_name(step), "models": models})
+        return found
+
+    def missing_bytes_of(self, step: int) -> int:
+        """Return the size of the files of a step's models that have to be downloaded."""
+        return sum(self.sources[entry].missing_bytes for entry in self.stream.entries_of(step))
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
         return {
             "base_model": {"reference": str(self.stream.base.reference), "commit": self.stream.base.commit},
             "merge_method": self.stream.recipe.merge_method,
             "first_step": self.first_step,
-            "steps": [
-                {"step": step, "name": entry.name, "reference": str(entry.model), "commit": locked.commit}
-                for step, (entry, locked) in enumerate(
-                    zip(self.stream.entries, self.stream.lock.models, strict=True), start=1
-                )
-            ],
+            "steps": self._joint_steps() if self.stream.is_joint else self._models(range(1, self.stream.length + 1)),
             "download_bytes": self.download_bytes,
             "work_bytes": self.work_bytes,
             "memory_bytes": self.memory_bytes,

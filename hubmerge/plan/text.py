@@ -30,6 +30,9 @@ def _steps(plan: RunPlan) -> Iterator[str]:
     base = plan.stream.base
     yield f"{plan.stream.recipe.merge_method} on {base.reference} ({short_commit(base.commit)})"
     yield ""
+    if plan.stream.is_joint:
+        yield from _joint_steps(plan)
+        return
     for step, source in enumerate(plan.sources[1:], start=1):
         line = f"{source.name}  {short_commit(source.source.commit)}"
         if step < plan.first_step:
@@ -37,6 +40,23 @@ def _steps(plan: RunPlan) -> Iterator[str]:
         else:
             size = f"{readable(source.missing_bytes)} to download" if source.missing_bytes else "on disk"
             yield f"  step {step:>2}  merge  {line}  ({size})"
+    yield ""
+
+
+def _joint_steps(plan: RunPlan) -> Iterator[str]:
+    """Yield the steps of a merge of all models at once, and the models of the one that is missing."""
+    for step in range(1, plan.stream.length + 1):
+        entries = plan.stream.entries_of(step)
+        what = f"{counted(len(entries), 'model')} at once"
+        if step < plan.first_step:
+            yield f"  step {step:>2}  done   {what}"
+            continue
+        anew = f", recomputed from all inputs, without step {step - 1}" if step > 1 else ""
+        yield f"  step {step:>2}  merge  {what}{anew}"
+        for entry in entries:
+            source = plan.sources[entry]
+            size = f"{readable(source.missing_bytes)} to download" if source.missing_bytes else "on disk"
+            yield f"                  {source.name}  {short_commit(source.source.commit)}  ({size})"
     yield ""
 
 

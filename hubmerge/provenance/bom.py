@@ -153,7 +153,7 @@ def _names(inputs: Iterable[PinnedInput]) -> Iterator[str]:
 
 def _license_of(one: PinnedInput, report: RunReport) -> License:
     """Return the license of an input in the report, which has none of data sets."""
-    found = report.base_model.licenses if one.step is None else report.steps[one.step - 1].licenses
+    found = report.base_model.licenses if one.step is None else report.models[one.step - 1].licenses
     place = {"base model": 0, "checkpoint": 0, "adapter": 1}.get(one.role, len(found))
     return found[place] if place < len(found) else NO_LICENSE
 

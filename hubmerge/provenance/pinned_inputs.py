@@ -65,7 +65,7 @@ def pinned_inputs(lock: Lock, report: RunReport) -> tuple[PinnedInput, ...]:
         report: The report of the step.
     """
     models = [*_of_model(lock.base_model, "base model", None)]
-    for step, locked in enumerate(lock.models[: len(report.steps)], start=1):
+    for step, locked in enumerate(lock.models[: len(report.models)], start=1):
         models += _of_model(locked, "checkpoint", step)
     scored = {(task.dataset, task.subset, task.commit) for task in report.tasks}
     datasets: dict[tuple[str, str], PinnedInput] = {}

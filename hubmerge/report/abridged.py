@@ -59,6 +59,7 @@ def row_values(step: StepReport, last: int) -> dict[str, Any]:
     }
     used = {"scores": step.scores, "files": step.files, "licenses": step.plain_licenses, "head": step.head}
     used["revokes"] = step.revokes
+    used["inputs"] = step.to_dict().get("inputs")
     return {**values, **{key: value for key, value in used.items() if value}}
 
 
@@ -87,6 +88,7 @@ def _hidden_step(step: StepReport, scores: Scores, *, with_files: bool) -> StepR
         digest=step.digest,
         licenses=step.licenses,
         head=step.head,
+        inputs=step.inputs,
     )
 
 

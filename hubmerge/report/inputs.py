@@ -53,6 +53,17 @@ class SampleReport:
 
 @record
 @dataclass(frozen=True)
+class MergedModel:
+    """A model that was merged: its name in the recipe, its reference there and its pinned commit."""
+
+    name: str
+    reference: str
+    commit: str
+    licenses: tuple[License, ...] = ()  # of the model, then of its adapter
+
+
+@record
+@dataclass(frozen=True)
 class TaskReport:
     """A task that the run scores: its dataset and the step that merged its checkpoint."""
 

@@ -19,7 +19,7 @@ from hubmerge.errors import HubmergeError
 from hubmerge.report.abridged import WHOLE_STEPS, abridge, row_values
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.report.file_list import FileList, FileRecord
-from hubmerge.report.inputs import ModelReport, TaskReport, main_metric, omit_unused_inputs
+from hubmerge.report.inputs import MergedModel, ModelReport, TaskReport, main_metric, omit_unused_inputs
 from hubmerge.report.licenses import License
 from hubmerge.report.step import MetricValue, Scores, StepReport, read_as
 from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary
@@ -33,6 +33,7 @@ __all__ = [
     "FileRecord",
     "License",
     "MatrixStats",
+    "MergedModel",
     "MetricValue",
     "ModelReport",
     "RunReport",
@@ -182,6 +183,18 @@ class RunReport:
         if self.version < 3:
             del content["older_steps"]
         return content
+
+    @property
+    def is_joint(self) -> bool:
+        """True if the last step merged several models at once."""
+        return bool(self.steps) and bool(self.steps[-1].inputs)
+
+    @property
+    def models(self) -> tuple[MergedModel, ...]:
+        """The models in the merged model of the last step, in merge order."""
+        if self.is_joint:
+            return self.steps[-1].inputs
+        return tuple(MergedModel(one.name, one.reference, one.commit, one.licenses) for one in self.steps)
 
     @property
     def adds_up_statistics(self) -> bool:

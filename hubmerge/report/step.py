@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from hubmerge.errors import HubmergeError
+from hubmerge.report.inputs import MergedModel
 from hubmerge.report.licenses import License, omit_unused_licenses
 from hubmerge.report.step_statistics import MatrixStats, StepSimilarity, TensorSummary, omit_unused
 from hubmerge.support.names import REPORT_FILE, history_file
@@ -41,9 +42,9 @@ class StepReport:
     name: str
     reference: str
     commit: str
-    scale: Number  # lambda: merged model = base model + accumulated delta / scale
-    accumulated_norm: Number
-    task_vector_norm: Number
+    scale: Number | None  # lambda: merged model = base model + accumulated delta / scale; None if not measured
+    accumulated_norm: Number | None
+    task_vector_norm: Number | None
     tensors: TensorSummary = field(default_factory=TensorSummary)
     similarity: Number | None = None  # cosine between the task vector and the accumulated delta before this step
     scores: Scores = field(default_factory=dict)
@@ -61,6 +62,7 @@ class StepReport:
     licenses: tuple[License, ...] = ()  # of the checkpoint, then of its adapter; empty in streams of version 0.1.0
     head: str | None = None  # sha256 of heads/NAME.json, if the checkpoint has a head of its own
     revokes: str | None = None  # name of the entry that this step takes out of the merge
+    inputs: tuple[MergedModel, ...] = ()  # all models of a joint step; the last one has name, reference and commit
 
     def with_digest(self, previous: str | None) -> StepReport:
         """Return the report with its digest, given the digest of the step before (None for step 1)."""
@@ -102,6 +104,8 @@ class StepReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain JSON values."""
         content = dataclasses.asdict(self)
+        for model in content["inputs"]:
+            omit_unused_licenses(model)
         omit_unused(content)
         omit_unused_licenses(content)
         return content

@@ -74,3 +74,5 @@ def omit_unused(step: MutableMapping[str, Any]) -> None:
     for key in ("head", "revokes"):
         if step[key] is None:
             del step[key]
+    if not step["inputs"]:
+        del step["inputs"]

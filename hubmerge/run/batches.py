@@ -12,11 +12,16 @@ from hubmerge.stream.stream import STEPS_AT_ONCE
 def batches_from(context: RunContext, first: int) -> Iterator[range]:
     """Yield the steps from `first` on in batches of at most `STEPS_AT_ONCE`.
 
+    A joint step is merged without the steps before it, so only the last one is a batch.
+
     A batch ends at a step whose state is kept. A step is a batch of its own if its checkpoint has to be downloaded, so
     that the next download runs during its merge; if disk is to be saved (`fetch: ranges`); and if the method reads the
     whole model before it merges the first tensor.
     """
     stream = context.stream
+    if stream.is_joint:
+        yield range(stream.length, stream.length + 1)
+        return
     single = stream.recipe.fetch == "ranges" or any(
         needs_single_steps(context.merge, context.step_input(step, context.base))
         for step in range(first, stream.length + 1)

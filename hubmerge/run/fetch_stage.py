@@ -27,21 +27,24 @@ class FetchStage:
     def fetch(self, batch: StepBatch) -> StepBatch:
         """Open the checkpoints of a batch, up to the first one that fails; the batch then ends before it."""
         checkpoints: list[Checkpoint] = []
-        for step in batch.steps:
+        entries = [entry for step in batch.steps for entry in self.context.stream.entries_of(step)]
+        for entry in entries:
             try:
-                checkpoints.append(self._open(step))
+                checkpoints.append(self._open(entry))
             except HubmergeError as error:
+                if self.context.stream.is_joint:
+                    return replace(batch, steps=batch.steps[:0], failure=error)
                 return replace(
                     batch, steps=batch.steps[: len(checkpoints)], checkpoints=tuple(checkpoints), failure=error
                 )
         return replace(batch, checkpoints=tuple(checkpoints))
 
-    def _open(self, step: int) -> Checkpoint:
+    def _open(self, entry: int) -> Checkpoint:
         """Open a checkpoint after fetching it whole into the Hub cache, or its merged tensors into the work folder."""
         plan = self.context.plan
-        source = plan.sources[step].source
-        if self.context.stream.recipe.fetch == "cache":
+        source = plan.sources[entry].source
+        if self.context.stream.recipe.fetch == "cache" or entry not in plan.alignments:
             return open_source(source)
         checkpoint = open_source(source, self.partial_downloads)
-        plan.alignments[step].apply(checkpoint).prepare([tensor.name for tensor in plan.merge.merged])
+        plan.alignments[entry].apply(checkpoint).prepare([tensor.name for tensor in plan.merge.merged])
         return checkpoint

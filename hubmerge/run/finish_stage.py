@@ -14,6 +14,7 @@ from hubmerge.plan.settings import max_shard_bytes
 from hubmerge.report.report import RunReport, Scores
 from hubmerge.run import model_folder
 from hubmerge.run.heads import Heads
+from hubmerge.run.joint_step import record_joint_step, write_joint_step
 from hubmerge.run.measures import by_name_warnings, part_warnings, rounding_warnings, untied_warnings
 from hubmerge.run.metadata_files import write_metadata_files
 from hubmerge.run.run_context import RunContext, count_tensors
@@ -50,16 +51,22 @@ class FinishStage:
             EvaluationError: A task does not fit the dataset or the model.
             MachineError: The folder cannot be written.
         """
-        plan, heads = self.context.plan.merge, Heads(self.context)
-        kept = {step: heads.keep(step, one) for step, one in zip(batch.steps, batch.checkpoints, strict=True)}
-        notes = [*by_name_warnings(plan), *untied_warnings(plan), *part_warnings(plan)]
-        report = record_steps(self.context.stream, batch.steps, batch.merged_state, so_far, notes=notes, heads=kept)
-        report = record_licenses(report, batch.steps, self.context.licenses)
+        report = self._record(batch, so_far)
         if self.context.stream.needs_model(batch.last):
             report = self._finish_model(batch, report, folder)
         if self.context.history is not None:
             write_history(self.context.history, report, batch.steps)
         return replace(batch, report=report)
+
+    def _record(self, batch: StepBatch, so_far: RunReport) -> RunReport:
+        """Return the report with the steps of a batch, without their models."""
+        plan, heads = self.context.plan.merge, Heads(self.context)
+        notes = [*by_name_warnings(plan), *untied_warnings(plan), *part_warnings(plan)]
+        if self.context.stream.is_joint:
+            return record_joint_step(self.context, batch.last, so_far, notes=notes)
+        kept = {step: heads.keep(step, one) for step, one in zip(batch.steps, batch.checkpoints, strict=True)}
+        report = record_steps(self.context.stream, batch.steps, batch.merged_state, so_far, notes=notes, heads=kept)
+        return record_licenses(report, batch.steps, self.context.licenses)
 
     def _finish_model(self, batch: StepBatch, report: RunReport, folder: Path) -> RunReport:
         context, step = self.context, batch.last
@@ -67,7 +74,11 @@ class FinishStage:
         for outdated in (partial, folder):
             shutil.rmtree(outdated, ignore_errors=True)
         partial.mkdir(parents=True)
-        written = self.write(step, batch.merged_state, partial)
+        if context.stream.is_joint:
+            written = write_joint_step(context, step, batch.checkpoints, partial)
+            self._write_other_files(partial)
+        else:
+            written = self.write(step, batch.merged_state, partial)
         interrupts.check()
         report, scores = self._score(batch, report, partial)
         interrupts.check()
@@ -97,14 +108,19 @@ class FinishStage:
             )
         for warning in rounding_warnings(written.rounding, {tensor.out_dtype for tensor in plan.merged}):
             context.progress.note(f"warning: step {step}: {warning}")
+        self._write_other_files(folder)
+        return written
+
+    def _write_other_files(self, folder: Path) -> None:
+        """Write the files beside the weights, and check the weights."""
+        context = self.context
         model_folder.copy_auxiliary_files(context.base_folder, folder, quantized=context.plan.quantized)
         if context.base.names.library == "transformers":
             model_folder.write_config(context.plan.config, folder)
         else:
             names = context.base.names
             model_folder.write_library_config(context.plan.config, folder, context.base_folder, names)
-        model_folder.check_written(folder, plan.specs)
-        return written
+        model_folder.check_written(folder, context.plan.written.specs)
 
     def _score(self, batch: StepBatch, report: RunReport, folder: Path) -> tuple[RunReport, Scores]:
         """Return the report with the scores of base model and checkpoint, and the scores of the merged model."""
@@ -116,6 +132,16 @@ class FinishStage:
         with open_checkpoint(folder, f"the merged model of step {step}") as merged:
             scores = board.score(step, merged)
         base_scores = {**report.base_scores, **board.score_base(step, report.base_scores)}
-        own_scores = {**report.own_scores, **board.score_own(step, batch.checkpoints[-1])}
+        own_scores = {**report.own_scores, **self._own_scores(batch, report.own_scores)}
         report = replace(report, base_scores=base_scores, own_scores=own_scores, tasks=board.task_reports())
         return report, scores
+
+    def _own_scores(self, batch: StepBatch, known: Scores) -> Scores:
+        """Return the scores of the checkpoint of a step alone, or of each checkpoint of a joint step."""
+        stream, step, board = self.context.stream, batch.last, self.context.scoreboard
+        if not stream.is_joint:
+            return board.score_own(step, batch.checkpoints[-1])
+        found: Scores = {}
+        for entry, checkpoint in zip(stream.entries_of(step), batch.checkpoints, strict=True):
+            found |= board.score_own(step, checkpoint, entry, known=known)
+        return found

@@ -35,6 +35,8 @@ class MergeStage:
             MachineError: The state cannot be written.
         """
         context = self.context
+        if context.stream.is_joint:
+            return batch  # merged while the model is written: there is no state
         inputs = self._inputs(batch)
         with context.progress.stage(context.title(batch.steps, "merge"), len(context.plan.merge.merged)) as advance:
             state, stats = run_on_all(

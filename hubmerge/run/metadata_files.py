@@ -10,7 +10,7 @@ from typing import Any
 from hubmerge.cards.parts import HeadFacts, ModuleFacts
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
 from hubmerge.evaluation import task_kind_plugin
-from hubmerge.methods import find_method, method_named
+from hubmerge.methods import find_method, method_of
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.licenses import merged_license
 from hubmerge.plan.settings import selection_of
@@ -155,7 +155,7 @@ def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFi
         pipeline_tag=kinds.pop() if whole and len(kinds) == 1 else None,
         picture=PICTURE_FILE if report.accuracy_matrix().steps else None,
         every_step=publish is None or publish.steps == "every",
-        method_source=method_named(report.merge_method).source,
+        method_source=method_of(stream.recipe).source,
         distributions=plugin_distributions(report.merge_method, (task.kind for task in report.tasks)),
         form=form or CARD_FORM,
     )

@@ -33,7 +33,7 @@ def write_notice(path: Path, report: RunReport, merged: License, licenses: Plann
     """
     from hubmerge.cards import notice_text  # matplotlib takes a second to import
 
-    last = len(report.steps)
+    last = len(report.models)
     inputs = [one for one in licenses.inputs if one.step <= last]
     path.write_text(notice_text(report, merged, list(_texts(inputs, last))), encoding="utf-8")
 

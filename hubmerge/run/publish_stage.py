@@ -43,7 +43,7 @@ class PublishStage:
         if first != self._next:
             raise HubmergeError(f"step {first} cannot be published before step {self._next}")
         report = batch.finished_report
-        self._publisher.publish(last, self._workspace.step_folder(last), batch.merged_state, report)
+        self._publisher.publish(last, self._workspace.step_folder(last), batch.state, report)
         write_text_atomic(self._workspace.report_file, report.to_json())
         for earlier in range(self._oldest, last):
             self._move_model(earlier, batch.finished_report)

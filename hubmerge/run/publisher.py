@@ -58,13 +58,13 @@ class Publisher:
         """Number of steps of this stream in the target repo."""
         return len(self.published.steps) if self.published is not None else 0
 
-    def publish(self, step: int, folder: Path, state: MergeState, report: RunReport) -> None:
+    def publish(self, step: int, folder: Path, state: MergeState | None, report: RunReport) -> None:
         """Upload the state, commit and tag the step, then remove published states that are no longer needed.
 
         Args:
             step: The step.
             folder: Folder of the merged model.
-            state: State after the step.
+            state: State after the step, None for a joint step.
             report: Report up to the step.
 
         Raises:
@@ -78,7 +78,7 @@ class Publisher:
             if self._head is None:
                 self._create(target.repo, private=target.private)
             needed = self._push_states(step, state, report)
-            name = self.stream.lock.models[step - 1].name
+            name = self.stream.step_name(step)
             if self.signer is not None:
                 sign_folder(folder, f"{target.repo}@{step_tag(step)}", self.signer, report.history_files)
             self._head = publish.publish_step(
@@ -181,10 +181,10 @@ class Publisher:
         steps = range(self._history + 1, step + 1)
         return {history_file(one): history_path(self.workspace.history, one) for one in steps}
 
-    def _push_states(self, step: int, state: MergeState, report: RunReport) -> set[str]:
+    def _push_states(self, step: int, state: MergeState | None, report: RunReport) -> set[str]:
         """Upload the state after a step and the state before it, which verification needs; return their digests."""
         target = self.stream.recipe.publish
-        if target is None or target.state == "none":
+        if state is None or target is None or target.state == "none":
             return set()
         digests = {report.step: report.state_digest for report in report.steps[-2:] if report.state_digest}
         before = self.workspace.state_folder(self.stream.chain[step - 1])

@@ -104,7 +104,8 @@ class Run:
         identity = f"{client.endpoint()} {target.repo}" if target is not None else str(loaded.path.absolute())
         with _checked_output(out), open_workspace(work_dir, workspace_name(identity, label)) as workspace:
             with progress.stage("resolve commits"):
-                pinned = PinnedCommits.from_lock(loaded) if locked else PinnedCommits.gather(loaded, workspace)
+                gather = PinnedCommits.from_lock if locked else PinnedCommits.gather
+                pinned = gather(loaded, workspace)
                 stream = resolve_checked(loaded, pinned, replay=replay, hash_folders=True)
             write_work_lock(workspace, stream.lock)
             if out is not None and out.every_step:
@@ -200,6 +201,8 @@ class Run:
             self._progress.note(line)
         state = self._newest_state(first)
         begin = 1 if state is None else min(state.step + 1, first)
+        if self.stream.is_joint:
+            begin = first
         context = replace(self._prepare(begin), card=kept.card, writes_notice=kept.writes_notice, licenses=licenses)
         context = replace(context, recorded=self.report.tasks)
         batches = batches_from(context, begin)
@@ -242,6 +245,8 @@ class Run:
 
     def _newest_state(self, first: int) -> MergeState | None:
         """Return the newest state from which every needed state of the steps from `first` on can still be made."""
+        if self.stream.is_joint:
+            return None
         for step in range(self.stream.length, 0, -1):
             if any(self.stream.needs_state(missing) for missing in range(first, step)):
                 continue

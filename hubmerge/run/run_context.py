@@ -111,6 +111,8 @@ class RunContext:
 
     def title(self, steps: range, action: str) -> str:
         """Return the title of a stage: "step 2: merge NAME" or "steps 1-3: merge 3 checkpoints"."""
+        if self.stream.is_joint:
+            return f"step {steps[0]}: {action} {len(self.stream.entries_of(steps[0]))} models"
         if len(steps) == 1:
             return f"step {steps[0]}: {action} {self.names[steps[0] - 1]}"
         return f"steps {steps[0]}-{steps[-1]}: {action} {len(steps)} checkpoints"

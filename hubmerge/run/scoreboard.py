@@ -88,11 +88,21 @@ class Scoreboard:
         tasks = self.seen(step)
         return self._score(f"step {step}: evaluate", tasks, weights) if tasks else {}
 
-    def score_own(self, step: int, checkpoint: Checkpoint) -> Scores:
-        """Score the unmerged checkpoint of a step on its own tasks."""
+    def score_own(
+        self, step: int, checkpoint: Checkpoint, entry: int | None = None, *, known: Collection[str] = ()
+    ) -> Scores:
+        """Score an unmerged checkpoint of a step on its own tasks.
+
+        Args:
+            step: The step.
+            checkpoint: The checkpoint.
+            entry: Number of its entry, from 1; by default that of the step.
+            known: Tasks of earlier steps that have such a score, for a step that merges several checkpoints at once.
+        """
         owners = task_entries(self._stream.recipe)
-        name = self._stream.entries[step - 1].name
-        tasks = tuple(task for task in self.new(step) if owners[task.name] == name)
+        name = self._stream.entries[(step if entry is None else entry) - 1].name
+        scored = self.new(step) if entry is None else self.seen(step)
+        tasks = tuple(task for task in scored if owners[task.name] == name and task.name not in known)
         return self._score(f"step {step}: evaluate the checkpoint alone", tasks, checkpoint, own=True) if tasks else {}
 
     def score_base(self, step: int, known: Collection[str]) -> Scores:
@@ -185,5 +195,9 @@ class Scoreboard:
 
 def first_steps(stream: Stream) -> dict[str, int]:
     """Return for each task the step of its first score: the step of its entry, 1 if it has no entry."""
-    steps = {entry.name: number for number, entry in enumerate(stream.entries, start=1)}
+    steps = {
+        stream.entries[entry - 1].name: step
+        for step in range(stream.length, 0, -1)
+        for entry in stream.entries_of(step)
+    }
     return {task: steps.get(entry, 1) if entry else 1 for task, entry in task_entries(stream.recipe).items()}

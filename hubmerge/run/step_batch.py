@@ -16,7 +16,7 @@ class StepBatch:
 
     Attributes:
         steps: The steps, in order.
-        checkpoints: The opened checkpoints, one per step, from the fetch stage.
+        checkpoints: The opened checkpoints, one per step, or all of a joint step, from the fetch stage.
         failure: Error of the checkpoint after `steps`, which could not be fetched, None if all were.
         state: State after the last step, from the merge stage.
         report: Report of the run up to the last step, from the finish stage.

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hubmerge.errors import TargetError
+from hubmerge.errors import HubmergeError, TargetError
 from hubmerge.hub.offline import is_offline
 from hubmerge.hub.publish import Target, read_target
+from hubmerge.report.report import RunReport
 from hubmerge.stream.lockfile import lock_path, read_lock, require_lock
 from hubmerge.stream.work_files import read_work_lock, read_work_report
 from hubmerge.support.names import LOCK_FILE
@@ -25,12 +26,14 @@ class PinnedCommits:
         merged: Number of models that are merged already.
         target: Content of the target repo, None if the recipe publishes nothing.
         exact: True if every commit must come from the lock beside the recipe, the only one in `locks`.
+        recorded: Report of the finished steps, None if there are none. Damage in it is found later.
     """
 
     locks: tuple[Lock, ...]
     merged: int
     target: Target | None = None
     exact: bool = False
+    recorded: RunReport | None = None
 
     @classmethod
     def gather(cls, loaded: LoadedRecipe, workspace: Workspace | None = None, *, update: bool = False) -> PinnedCommits:
@@ -46,7 +49,7 @@ class PinnedCommits:
             LockError: A lock cannot be read.
         """
         if is_offline() and read_lock(loaded) is not None:
-            return cls.from_lock(loaded)
+            return cls.from_lock(loaded, workspace)
         target = _read_target(loaded)
         merged = published_steps(target)
         locks = []
@@ -57,14 +60,14 @@ class PinnedCommits:
         if workspace is not None and kept is not None:
             locks.append(kept)
             report = read_work_report(workspace)
-            merged = merged if report is None else max(merged, len(report.steps))
+            merged = merged if report is None else max(merged, len(report.models))
         beside = None if update else read_lock(loaded)
         if beside is not None:
             locks.append(beside)
-        return cls(tuple(locks), merged, target)
+        return cls(tuple(locks), merged, target, recorded=_recorded(loaded, target, workspace))
 
     @classmethod
-    def from_lock(cls, loaded: LoadedRecipe) -> PinnedCommits:
+    def from_lock(cls, loaded: LoadedRecipe, workspace: Workspace | None = None) -> PinnedCommits:
         """Read the lock beside the recipe, from which every commit must then come.
 
         Raises:
@@ -74,7 +77,8 @@ class PinnedCommits:
         target = _read_target(loaded)
         lock = require_lock(loaded)
         check_published(lock, target, str(lock_path(loaded.path)))
-        return cls((lock,), len(lock.models), target, exact=True)
+        recorded = _recorded(loaded, target, workspace)
+        return cls((lock,), len(lock.models), target, exact=True, recorded=recorded)
 
     @property
     def models(self) -> tuple[LockedModel, ...]:
@@ -84,6 +88,18 @@ class PinnedCommits:
             for model in lock.models:
                 found.setdefault(model.name, model)
         return tuple(found.values())
+
+
+def _recorded(loaded: LoadedRecipe, target: Target | None, workspace: Workspace | None) -> RunReport | None:
+    """Return the published report, or for a recipe that publishes nothing that of the work folder."""
+    if loaded.recipe.publish is None:
+        return None if workspace is None else read_work_report(workspace)
+    if target is None or target.report is None:
+        return None
+    try:
+        return RunReport.from_dict(target.report)
+    except HubmergeError:
+        return None
 
 
 def _read_target(loaded: LoadedRecipe) -> Target | None:
@@ -99,8 +115,10 @@ def published_lock(target: Target | None) -> Lock | None:
 
 
 def published_steps(target: Target | None) -> int:
-    """Return the number of steps in the target repo."""
-    return len(target.report.get("steps", ())) if target is not None and target.report is not None else 0
+    """Return the number of models that the steps in the target repo merged."""
+    steps = target.report.get("steps", ()) if target is not None and target.report is not None else ()
+    joint = steps[-1].get("inputs", ()) if steps else ()
+    return len(joint or steps)
 
 
 def check_published(lock: Lock, target: Target | None, file: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from hubmerge.errors import HubError
-from hubmerge.methods import METHODS, method_named
+from hubmerge.methods import METHODS, Method, method_of
 from merge_recipes import LoadedRecipe, Lock, RecipeError, StreamEntry
 from merge_recipes.errors import did_you_mean
 
@@ -18,7 +18,8 @@ def check_revocable(loaded: LoadedRecipe) -> None:
         RecipeError: It cannot.
     """
     places = [index for index, item in enumerate(loaded.recipe.models) if isinstance(item, StreamEntry) and item.revoke]
-    if not places or method_named(loaded.recipe.merge_method).revokes:
+    method = method_of(loaded.recipe)
+    if not places or (isinstance(method, Method) and method.revokes):
         return
     able = ", ".join(method.name for method in METHODS if method.revokes)
     message = (

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 from hubmerge.errors import ErrorCollector, HubError, HubmergeError, TargetError
 from hubmerge.hub.failures import is_outage
 from hubmerge.hub.listing import find_models, newest_commits
 from hubmerge.hub.publish import RESTORE_REPORT, Target
+from hubmerge.methods import is_joint
 from hubmerge.report.history import report_until
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.stream.expansion import Expansion, expand
+from hubmerge.stream.joint_steps import joint_steps, missing_inputs
 from hubmerge.stream.lockfile import lock_path
 from hubmerge.stream.pinned import PinnedCommits, check_same
+from hubmerge.stream.sealed_report import sealed_report
 from hubmerge.stream.sources import Source, SourceResolver
 from hubmerge.stream.step_history import history_reader
 from hubmerge.stream.task_datasets import Commits, resolve_datasets
-from hubmerge.support.names import REPORT_FILE, step_tag
+from hubmerge.support.names import step_tag
 from hubmerge.support.text import counted, short_commit
 from merge_recipes import (
     LoadedRecipe,
@@ -32,6 +34,9 @@ from merge_recipes import (
 
 TaskCheck = Callable[[LoadedRecipe, Commits, ErrorCollector], None]
 """Function that collects the mistakes of the tasks whose datasets have commits."""
+
+NAMES_SHOWN = 3
+"""Number of names in the name of a joint step."""
 
 STEPS_AT_ONCE = 16
 """Number of steps that are merged together at most. A state is saved after them even if no step needs it, which bounds
@@ -49,6 +54,7 @@ class Stream:
         target: Content of the target repo, None if the recipe publishes nothing.
         replay: True if published steps that no longer match the recipe are merged again; they are an error otherwise.
         every_model: True if the merged model of every step is needed, whatever the recipe says.
+        inputs: If the recipe merges all models at once, the numbers of the entries of each step, from 1; else empty.
     """
 
     loaded: LoadedRecipe
@@ -57,6 +63,7 @@ class Stream:
     target: Target | None
     replay: bool = False
     every_model: bool = False
+    inputs: tuple[tuple[int, ...], ...] = ()
 
     @property
     def recipe(self) -> Recipe:
@@ -70,17 +77,44 @@ class Stream:
 
     @property
     def entries(self) -> tuple[StreamEntry, ...]:
-        """The entries in merge order; step t merges `entries[t - 1]`."""
+        """The entries in merge order; step t merges `entries[t - 1]`, or those of `entries_of(t)`."""
         return self.recipe.stream()
 
-    def source(self, step: int) -> Source:
-        """Return the checkpoint of a step."""
-        return Source.of(self.lock.models[step - 1], self.base)
+    def source(self, entry: int) -> Source:
+        """Return the checkpoint of an entry, by its number from 1, which is that of its step in a stream of folds."""
+        return Source.of(self.lock.models[entry - 1], self.base)
+
+    @property
+    def is_joint(self) -> bool:
+        """True if each step merges all its models at once, without the step before it."""
+        return bool(self.inputs)
+
+    def entries_of(self, step: int) -> tuple[int, ...]:
+        """Return the numbers of the entries that a step merges, from 1."""
+        return self.inputs[step - 1] if self.inputs else (step,)
+
+    def planned_entries(self, steps: range) -> tuple[int, ...]:
+        """Return the numbers of the entries of these steps, from 1; of joint steps the last's, without the base."""
+        if not self.inputs:
+            return tuple(steps)
+        entries = self.entries_of(steps[-1])
+        others = tuple(entry for entry in entries if not self.is_base(entry))
+        return others or entries
+
+    def is_base(self, entry: int) -> bool:
+        """Return True if an entry of a joint merge is the base model, which the recipe lists."""
+        return self.is_joint and self.recipe.names_base and self.recipe.is_base(self.entries[entry - 1])
+
+    def step_name(self, step: int) -> str:
+        """Return the name of a step: that of its entry, or the names of the entries that a joint step adds."""
+        before = self.entries_of(step - 1) if self.inputs and step > 1 else ()
+        names = [self.lock.models[entry - 1].name for entry in self.entries_of(step) if entry not in before]
+        return ", ".join(names) if len(names) <= NAMES_SHOWN else f"{names[0]} and {len(names) - 1} more"
 
     @property
     def length(self) -> int:
         """Number of steps."""
-        return len(self.lock.models)
+        return len(self.inputs or self.lock.models)
 
     def publishes(self, step: int) -> bool:
         """Return True if a step is published."""
@@ -93,6 +127,8 @@ class Stream:
 
     def needs_state(self, step: int) -> bool:
         """Return True if the state after a step is kept: to write its model, or to verify the next step."""
+        if self.is_joint:
+            return False
         publish = self.recipe.publish
         verifies_next = (
             publish is not None and publish.state != "none" and step < self.length and self.publishes(step + 1)
@@ -107,7 +143,7 @@ class Stream:
         """
         if self.target is None or self.target.report is None:
             return None
-        report = _sealed_report(self.target, self.target.report)
+        report = sealed_report(self.target, self.target.report)
         same = self.common_steps(report)
         if same == len(report.steps):
             return report
@@ -118,7 +154,7 @@ class Stream:
         if other.step > self.length:
             raise TargetError(
                 f"target repo {repo} is at {tag} ({other.name}), but the recipe has only "
-                f"{counted(self.length, 'entry', 'entries')}: an entry was removed from the recipe",
+                f"{counted(len(self.entries), 'entry', 'entries')}: an entry was removed from the recipe",
                 hint="put the entry back, or add --replay to re-merge from the first step that no longer matches",
                 repo=repo,
             )
@@ -140,7 +176,11 @@ class Stream:
     def _difference(self, report: RunReport, other: StepReport) -> str:
         """Describe the difference between a published step and the step of that number in the recipe."""
         tag, ours, base = step_tag(other.step), self.lock.models[other.step - 1], self.lock.base_model
-        if (other.reference, other.commit) != (str(ours.reference), ours.commit):
+        if bool(other.inputs) != self.is_joint:
+            return f"{tag} merged {'all models at once' if other.inputs else 'one checkpoint after another'}"
+        if self.is_joint and (missing := missing_inputs(other, self.lock)):
+            return f"{tag} merged {missing[0]}, which is not in the recipe"
+        if not self.is_joint and (other.reference, other.commit) != (str(ours.reference), ours.commit):
             return (
                 f"{tag} merged {other.reference} at {short_commit(other.commit)}; step {other.step} of the recipe is "
                 f"{ours.reference} at {short_commit(ours.commit)}"
@@ -172,29 +212,6 @@ class Stream:
                 break
             same = step.step
         return same
-
-
-def _sealed_report(target: Target, values: Mapping[str, Any]) -> RunReport:
-    """Return the report of a target after checking its digests and its seal, which a run would renew.
-
-    Raises:
-        TargetError: It is not a report, or it was changed after it was written.
-    """
-    place = {"repo": target.repo, "commit": target.head, "file": REPORT_FILE}
-    try:
-        report = RunReport.from_dict(values)
-    except HubmergeError as error:
-        raise TargetError(f"target repo {target.repo}: {error.message}", hint=RESTORE_REPORT, **place) from error
-    broken = report.broken_digest()
-    if broken is None and not report.has_broken_seal:
-        return report
-    what = "seal" if broken is None else f"digest of {step_tag(broken)}"
-    raise TargetError(
-        f"target repo {target.repo}: {REPORT_FILE} was changed after it was published: its {what} does not match its "
-        "content",
-        hint=f"run `hubmerge verify {target.repo}`, then {RESTORE_REPORT}",
-        **place,
-    )
 
 
 def resolve_stream(
@@ -237,6 +254,9 @@ def resolve_stream(
         check_tasks(loaded, commits, collector)
     collector.check()
     resolved = replace(loaded, recipe=loaded.recipe.with_stream(expansion.entries))
+    if is_joint(resolved.recipe):
+        chain, inputs = joint_steps(resolved.recipe, lock, pinned.recorded)
+        return Stream(resolved, lock, chain, pinned.target, replay, inputs=inputs)
     return Stream(resolved, lock, chain_digests(resolved.recipe, lock), pinned.target, replay)
 
 

@@ -9,7 +9,7 @@ from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE, step_tag
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
-from merge_recipes import RecipeError, recipe_digest
+from merge_recipes import RecipeError, joint_digest, recipe_digest
 
 
 def check_digests(published: Published) -> Finding:
@@ -46,6 +46,8 @@ def check_recipe_and_lock(published: Published) -> Iterator[Finding]:
 
 def _check_steps(published: Published, stream: Stream) -> Generator[Finding, None, bool]:
     """Check entries and chain digests; return True if a chain digest differs."""
+    if published.report.is_joint:
+        return (yield from _check_joint_steps(published, stream))
     for step in published.report.steps:
         locked = stream.lock.models[step.step - 1] if step.step <= stream.length else None
         entry = None if locked is None else (locked.name, str(locked.reference), locked.commit)
@@ -55,6 +57,18 @@ def _check_steps(published: Published, stream: Stream) -> Generator[Finding, Non
             detail = f"the chain digest of step {step.step} does not follow from recipe and lock"
             yield Finding("chain", "differs", detail)
             return True
+    return False
+
+
+def _check_joint_steps(published: Published, stream: Stream) -> Generator[Finding, None, bool]:
+    """Check the models of the last step, and its digest; the steps before have recipes and locks of their own."""
+    last = published.report.steps[-1]
+    locked = [(one.name, str(one.reference), one.commit) for one in stream.lock.models]
+    if locked != [(one.name, one.reference, one.commit) for one in last.inputs]:
+        yield Finding("lock", "differs", f"{LOCK_FILE} does not list the models of step {last.step} in the report")
+    if last.chain_digest != joint_digest(stream.recipe, stream.lock):
+        yield Finding("chain", "differs", f"the chain digest of step {last.step} does not follow from recipe and lock")
+        return True
     return False
 
 

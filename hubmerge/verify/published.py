@@ -12,6 +12,7 @@ from hubmerge.report.history import ReadHistory, completed
 from hubmerge.report.report import RunReport
 from hubmerge.run.scoreboard import first_steps
 from hubmerge.stream.expansion import expand
+from hubmerge.stream.joint_steps import joint_steps
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE, history_file
 from merge_recipes import LoadedRecipe, Lock, RecipeError, chain_digests, parse_recipe
@@ -77,8 +78,13 @@ class Published:
             entries = expand(loaded.recipe, lock.models, len(lock.models), lambda _: (), None).entries
         except HubmergeError:
             return None
-        if [entry.name for entry in entries] != [model.name for model in lock.models] or len(entries) < self.step:
+        count = len(self.report.models)
+        if [entry.name for entry in entries] != [model.name for model in lock.models] or len(entries) < count:
             return None
+        if self.report.is_joint:
+            recipe = loaded.recipe.with_stream(entries)
+            chain, inputs = joint_steps(recipe, lock, self.report)
+            return Stream(replace(loaded, recipe=recipe), lock, chain, None, inputs=inputs)
         recipe = loaded.recipe.with_stream(entries[: self.step])
         if recipe.evaluate is not None:
             first = first_steps(Stream(replace(loaded, recipe=loaded.recipe.with_stream(entries)), lock, (), None))

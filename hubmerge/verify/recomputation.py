@@ -166,6 +166,8 @@ def recompute_step(
         context = replace(context, licenses=PlannedLicenses(read_licenses(stream, published.report)))
     older = published.report.older_steps if published.report.version >= REPORT_VERSION else published.step
     context = replace(context, older_steps=older)
+    if stream.is_joint:
+        return _recompute_joint(published, context, work)
     chain = Chain(published, context, work)
     for step in range(plan.first_step, published.step):
         batch = yield from chain.merge(step)
@@ -187,10 +189,25 @@ def recompute_step(
     return Recomputed(work / "step", batch.finished_report, context.base)
 
 
+def _recompute_joint(published: Published, context: RunContext, work: Path) -> Recomputed:
+    """Merge all models of a joint step again."""
+    stream, step = context.stream, published.step
+    sources = [context.plan.sources[entry].source for entry in stream.entries_of(step)]
+    for source in sources:
+        fetch_checked(source, context.progress)
+    batch = StepBatch(range(step, step + 1), tuple(open_source(source) for source in sources))
+    # Without the scores of the base model and of the checkpoints alone, so that they are all computed again.
+    so_far = replace(published.report.until(step - 1), base_scores={}, own_scores={})
+    batch = FinishStage(context).finish(batch, so_far, work / "step")
+    batch.close()
+    check_datasets(stream, context.progress)
+    return Recomputed(work / "step", batch.finished_report, context.base)
+
+
 def _plan(published: Published, stream: Stream, progress: Progress) -> Generator[Finding, None, RunPlan | None]:
     """Plan all steps, or the last one alone if a checkpoint of an earlier one cannot be read any more."""
     step = published.step
-    for first in dict.fromkeys((1, step)):
+    for first in dict.fromkeys((step,) if stream.is_joint else (1, step)):
         try:
             return plan_steps(stream, first, progress, recorded=published.report)
         except (MachineError, RunInterruptedError):

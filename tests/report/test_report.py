@@ -94,7 +94,9 @@ def test_digests_chain_the_steps_and_break_with_any_change() -> None:
     assert RunReport.from_json(report.to_json()).broken_digest() is None
     for step, number in ((0, 1), (1, 2)):
         steps = list(report.steps)
-        steps[step] = dataclasses.replace(steps[step], scale=steps[step].scale + 1e-9)
+        scale = steps[step].scale
+        assert scale is not None
+        steps[step] = dataclasses.replace(steps[step], scale=scale + 1e-9)
         assert dataclasses.replace(report, steps=tuple(steps)).broken_digest() == number
     changed = dataclasses.replace(report.steps[0], scale=9.0).with_digest(None)
     assert dataclasses.replace(report, steps=(changed, report.steps[1])).broken_digest() == 2

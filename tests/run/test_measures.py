@@ -36,6 +36,10 @@ def test_measures_survive_json(tmp_path: Path) -> None:
     first, second, twin = run.steps
     assert first.similarities == ()
     assert [(earlier.step, earlier.name) for earlier in twin.similarities] == [(1, "first"), (2, "second")]
+    assert second.accumulated_norm is not None
+    assert second.scale is not None
+    assert first.task_vector_norm is not None
+    assert second.task_vector_norm is not None
     assert second.drift == pytest.approx(second.accumulated_norm / second.scale)
     assert second.drift == pytest.approx((first.task_vector_norm + second.task_vector_norm) / 2)
     assert {matrix.name for matrix in twin.matrices} == {t.name for t in figures.tensors if t.rank is not None}

@@ -186,6 +186,7 @@ class Karcher(Combination):
     source = "Karcher, Comm. Pure Appl. Math. 1977; as in arXiv:2603.04972"
     Parameters = KarcherParameters
     base = "model"
+    base_joins = True
 
     def coefficients(self, products: Products, parameters: JointParameters[KarcherParameters]) -> Sequence[float]:
         """Return those of the mean."""

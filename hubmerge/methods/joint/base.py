@@ -90,6 +90,7 @@ class JointMethod(ABC):
         base: the part of the base model. `required`: the origin of task vectors; it is not among the tensors, even if
             the recipe lists it. `optional`: so, if the recipe names one. `model`: none; it is merged like any other
             model where the recipe lists it.
+        base_joins: the base model is merged like any other model where the recipe names it, listed or not.
         fewest: smallest number of models besides the origin.
         most: largest number of models besides the origin, None for any.
         blocks: what `merge` receives at one time. `elements`: flat pieces of a tensor, for methods that treat each
@@ -114,6 +115,7 @@ class JointMethod(ABC):
     summary: str
     Parameters: type[MethodParameters] = NoParameters
     base: BasePolicy = "required"
+    base_joins: bool = False
     fewest: int = 1
     most: int | None = None
     blocks: Blocks = "tensor"
