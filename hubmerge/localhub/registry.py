@@ -61,6 +61,7 @@ RESERVED = frozenset(
     {
         "api", "buckets", "chat", "collections", "datasets", "docs", "jobs", "join", "kernels", "lfs", "login",
         "logout", "models", "new", "oauth", "organizations", "papers", "settings", "spaces", "uploads", "v1", "v2",
+        "xet",
     }
 )  # fmt: skip
 """First parts of the addresses of a Hub that are not the name of a user or an organization."""

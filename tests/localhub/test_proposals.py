@@ -77,6 +77,8 @@ done = HfApi().create_commit(sys.argv[1], large, commit_message="several", creat
 print(done.pr_revision, done.oid)
 done = HfApi().upload_folder(repo_id=sys.argv[1], folder_path=sys.argv[2], create_pr=True, commit_message="folder")
 print(done.pr_revision, done.oid)
+other = HfApi(token="hf_bob")
+other.upload_folder(repo_id=other.create_repo("bob/too").repo_id, folder_path=sys.argv[2])
 """
 
 

@@ -129,7 +129,7 @@ OF_REPOS = frozenset(
     }
 )  # fmt: skip
 """Parts after the id of a repo that are served."""
-PROGRAMS = ("api", "v1", "v2", "lfs")
+PROGRAMS = ("api", "v1", "v2", "lfs", "xet")
 """First parts of addresses for programs, served or not."""
 
 

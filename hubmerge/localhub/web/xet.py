@@ -38,10 +38,12 @@ def write_token(call: Call) -> Any:
     expires = int(time.time()) + TOKEN_SECONDS
     signed = f"xet.{user.name}.{expires}"
     token = f"{signed}.{call.site.users.sign(signed)}"
+    # A client remembers for each address which chunks it has sent. Users do not share xorbs, so each has an address.
+    address = f"{call.endpoint}/xet/{call.site.users.sign(f'xet address {user.name}')[:16]}"
     return JSONResponse(
-        {"casUrl": call.endpoint, "accessToken": token, "exp": expires},
+        {"casUrl": address, "accessToken": token, "exp": expires},
         headers={
-            "X-Xet-Cas-Url": call.endpoint,
+            "X-Xet-Cas-Url": address,
             "X-Xet-Access-Token": token,
             "X-Xet-Token-Expiration": str(expires),
         },
@@ -102,6 +104,6 @@ async def put_shard(request: Request) -> Response:
 
 ROUTES = [
     route("GET", REPO + "/xet-write-token/{revision}", write_token),
-    Route("/v1/xorbs/default/{xorb}", put_xorb, methods=["POST"]),
-    Route("/v1/shards", put_shard, methods=["POST"]),
+    *(Route(prefix + "/v1/xorbs/default/{xorb}", put_xorb, methods=["POST"]) for prefix in ("", "/xet/{user}")),
+    *(Route(prefix + "/v1/shards", put_shard, methods=["POST"]) for prefix in ("", "/xet/{user}")),
 ]
