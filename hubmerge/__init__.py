@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from hubmerge.automation.outdated import Change, Changes
     from hubmerge.errors import (
         CheckpointError,
+        CombinedError,
         DatasetError,
         EvaluationError,
         HubError,
@@ -69,6 +70,7 @@ _NAMES = {
     "hubmerge.automation.outdated": ("Change", "Changes"),
     "hubmerge.errors": (
         "CheckpointError",
+        "CombinedError",
         "DatasetError",
         "EvaluationError",
         "HubError",
@@ -105,6 +107,7 @@ __all__ = [
     "Changes",
     "CheckedRecipe",
     "CheckpointError",
+    "CombinedError",
     "CreatedJob",
     "DatasetError",
     "EvaluationError",

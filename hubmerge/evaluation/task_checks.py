@@ -52,6 +52,8 @@ def check_task(task: Task, preview: DatasetPreview, base: BaseFiles | None) -> F
 
 def class_count(task: Task, preview: DatasetPreview) -> int | None:
     """Return the number of classes of a task, None if it has none or they are not known."""
+    if _labels not in _PREVIEW_CHECKS.get(task.kind, ()):
+        return None
     try:
         names = known_names(task, preview)
     except EvaluationError:

@@ -11,9 +11,10 @@ from hubmerge.hub.failures import is_outage
 from hubmerge.hub.offline import is_offline
 from hubmerge.hub.permission import check_permission
 from hubmerge.plan.card_check import check_card
+from hubmerge.plan.checked_task import CheckedTask
 from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
 from hubmerge.plan.target_files import TargetFiles, check_target_files
-from hubmerge.plan.task_checks import CheckedTask, check_tasks
+from hubmerge.plan.task_checks import check_tasks
 from hubmerge.report.report import RunReport
 from hubmerge.stream.located import located
 from hubmerge.stream.pinned import PinnedCommits

@@ -9,9 +9,9 @@ from typing import Any
 from hubmerge.checkpoints import MergePlan
 from hubmerge.checkpoints.matching.alignment import Alignment
 from hubmerge.plan import budget
+from hubmerge.plan.checked_task import CheckedTask
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
-from hubmerge.plan.task_checks import CheckedTask
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,55 +13,19 @@ from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.base_files import BaseFiles
 from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.hub import fetch
+from hubmerge.plan.checked_task import CheckedTask, describe_task
 from hubmerge.plan.samples import as_recorded, check_sample
 from hubmerge.report.report import TaskReport
 from hubmerge.stream.located import located
 from hubmerge.stream.sources import Source, files_of
 from hubmerge.stream.task_datasets import TASKS, Commits
 from hubmerge.support import interrupts
-from hubmerge.support.text import counted
 from merge_recipes import LoadedRecipe, Task
 
 if TYPE_CHECKING:
     from hubmerge.evaluation.preview import DatasetPreview
 
 CONFIG = "config.json"
-
-
-@dataclass(frozen=True)
-class CheckedTask:
-    """A task whose dataset was opened.
-
-    Attributes:
-        name: the name of the task.
-        examples: the number of examples that are scored, None if only a download tells it.
-        rows: the number of rows of the split, None if only a download tells it.
-        classes: the number of classes, None if there are none or only a download tells it.
-        unchecked: what only a download tells, in words.
-        sample: how the examples are drawn: balanced, with the seed, or first.
-    """
-
-    name: str
-    examples: int | None
-    rows: int | None
-    classes: int | None
-    unchecked: tuple[str, ...] = ()
-    sample: str = ""
-
-    def __str__(self) -> str:
-        parts = [f"{self.name}: {self._examples()}"]
-        parts += [counted(self.classes, "class", "classes")] if self.classes is not None else []
-        parts += [f"known after the download: {', '.join(self.unchecked)}"] if self.unchecked else []
-        return "; ".join(parts)
-
-    def _examples(self) -> str:
-        if self.rows is None:
-            most = "all examples" if self.examples is None else f"at most {counted(self.examples, 'example')}"
-            return most if self.examples is None else f"{most} ({self.sample})"
-        if self.examples is None or self.examples >= self.rows:
-            more = "" if self.examples in {None, self.rows} else f", fewer than max_examples: {self.examples}"
-            return f"all {counted(self.rows, 'example')}{more}"
-        return f"{self.examples} of {counted(self.rows, 'example')} ({self.sample})"
 
 
 def check_tasks(
@@ -102,7 +65,8 @@ def check_tasks(
         for error in _sample_errors(task, recorded):
             collector.errors.append(located(error, loaded, (*TASKS, index, "dataset", "max_examples")))
         if preview is not None:
-            checked.append(_checked(as_recorded(task, recorded), preview, classes))
+            drawn = as_recorded(task, recorded)
+            checked.append(describe_task(drawn, preview, classes, [entry.name for entry in loaded.recipe.entries]))
     return tuple(checked)
 
 
@@ -126,16 +90,6 @@ def _check_preview(
     for key, error in check_task(task, preview, base):
         collector.errors.append(located(error, loaded, (*TASKS, index, *key)))
     return class_count(task, preview)
-
-
-def _checked(task: Task, preview: DatasetPreview, classes: int | None) -> CheckedTask:
-    unchecked = ["the number of examples"] if preview.rows is None else []
-    if task.dataset.label in preview.features and task.kind != "causal-lm" and preview.labels is None:
-        unchecked.append("the labels")
-    source = task.dataset
-    how = f"balanced sample, seed {source.seed}" if task.kind != "causal-lm" else f"sample, seed {source.seed}"
-    sample = "from the start of the split" if source.sample == "first" else how
-    return CheckedTask(task.name, source.max_examples, preview.rows, classes, tuple(unchecked), sample)
 
 
 def _sample_errors(task: Task, recorded: Sequence[TaskReport]) -> Iterator[EvaluationError]:
@@ -189,9 +143,3 @@ def _config(base: Source) -> bytes:
         return (Path(base.reference.path) / CONFIG).read_bytes()
     path = "/".join(filter(None, (base.subfolder, CONFIG)))
     return fetch.read_checked(base.reference.path, base.commit, path) or b""
-
-
-def tasks_text(tasks: Sequence[CheckedTask]) -> Iterator[str]:
-    """Yield the lines of a plan about tasks."""
-    for number, task in enumerate(tasks):
-        yield f"{'evaluate' if number == 0 else '        '} {task}"

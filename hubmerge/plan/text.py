@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.checkpoints.matching.components import patterns_for
-from hubmerge.plan.task_checks import tasks_text
+from hubmerge.plan.checked_task import tasks_text
 from hubmerge.support.text import counted, readable, short_commit
 from merge_recipes.signing import Signing
 

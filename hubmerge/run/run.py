@@ -197,7 +197,8 @@ class Run:
         )
         kept, licenses = checked.kept, checked.licenses
         self._publisher.own = kept.own
-        for line in licenses.notes:
+        notes = (f"note: {note}" for task in checked.tasks for note in task.notes)
+        for line in (*licenses.notes, *notes):
             self._progress.note(line)
         state = self._newest_state(first)
         begin = 1 if state is None else min(state.step + 1, first)

@@ -53,7 +53,32 @@ def planned(stage: Stage, hubmerge: Command, tmp_path: Path) -> Callable[..., tu
     return plan
 
 
-def test_all_mistakes_of_all_tasks_at_once(tmp_path: Path, planned: Callable[..., Any]) -> None:
+METRIC = """
+import datasets
+import evaluate
+
+
+class Binary(evaluate.Metric):
+    def _info(self):
+        features = datasets.Features(dict.fromkeys(("predictions", "references"), datasets.Value("int64")))
+        return evaluate.MetricInfo(description="", citation="", inputs_description="", features=features)
+
+    def _compute(self, predictions, references):
+        raise ValueError("choose an average")
+"""
+
+
+def write_metric(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Write a metric that can be loaded and not computed, allow it and return its name."""
+    folder.mkdir()
+    (folder / f"{folder.name}.py").write_text(METRIC)
+    monkeypatch.setenv("HUBMERGE_TRUSTED_METRICS", str(folder))
+    return str(folder)
+
+
+def test_all_mistakes_of_all_tasks_at_once(
+    tmp_path: Path, planned: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = write(tmp_path / "good", LABEL, [0, 1, 1, 0])
     write(tmp_path / "empty", LABEL, [0, 1])
     tasks: dict[str, tuple[dict[str, Any], str, str]] = {
@@ -90,6 +115,10 @@ def test_all_mistakes_of_all_tasks_at_once(tmp_path: Path, planned: Callable[...
         "single": ({"dataset": {"path": write(tmp_path / "one", WORD, ["cat"])}}, "dataset.label", "1 class"),
         "metric": ({"dataset": {"path": good}, "metrics": ["accuracy", "top5"]}, "metrics[1]", "did you mean top-5?"),
         "code": ({"dataset": {"path": good}, "metrics": ["me/metric"]}, "metrics[0]", "is code that would run"),
+        "average": (
+            {"dataset": {"path": good}, "metrics": [write_metric(tmp_path / "binary", monkeypatch)]},
+            *("metrics[0]", "could not be computed: choose an average"),
+        ),
         "perplexity": (
             {"dataset": {"path": good}, "metrics": ["perplexity"]},
             "metrics[0]",
@@ -123,7 +152,8 @@ def test_a_good_task_is_described(tmp_path: Path, planned: Callable[..., Any]) -
     )
     assert status == 0
     assert "evaluate t0: 3 of 4 examples (balanced sample, seed 0); 2 classes" in output
-    assert "         t1: all 2 examples, fewer than max_examples: 9; 2 classes" in output
+    assert "         t1: all 2 examples; 2 classes" in output
+    assert "         note: task t1: max_examples is 9, but the split has 2 examples" in output
 
 
 def test_rows_that_are_not_parquet(tmp_path: Path) -> None:
@@ -205,6 +235,45 @@ def test_access_is_checked_although_the_preview_is_remembered(published: str, mo
     monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
     with pytest.raises(DatasetError, match="no repo of this name"):
         preview_dataset(source, commit)
+
+
+def test_a_second_plan_asks_for_access_alone(
+    published: str, stage: Stage, tmp_path: Path, planned: Callable[..., Any], request_hook: Any
+) -> None:
+    dataset = {"path": published, "name": "small"}
+    assert planned({"dataset": dataset})[0] == 0
+    request_hook.seen.clear()
+    assert planned({"dataset": dataset})[0] == 0
+    asked = [request for request in request_hook.seen if published in request]
+    # The commit of main, because no lock pins it, and the access.
+    assert asked == [f"GET /api/datasets/{published}", f"GET /api/datasets/{published}/auth-check"]
+
+
+def test_a_full_cache_is_enough_without_the_hub(
+    published: str, stage: Stage, monkeypatch: pytest.MonkeyPatch, empty_cache: None
+) -> None:
+    from hubmerge.hub import dataset_preview
+    from hubmerge.hub import datasets as hub_datasets
+
+    source, commit = DatasetReference(path=published, name="small"), str(HfApi().dataset_info(published).sha)
+    hub_datasets.load_rows(source, commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    offline = preview_dataset(source, commit)
+    assert (offline.rows, offline.labels, offline.columns["label"].names) == (4, [0, 1], ["a", "b"])
+    with pytest.raises(DatasetError):
+        preview_dataset(DatasetReference(path=published, name="large"), commit)
+    monkeypatch.undo()
+    assert dataset_preview.preview_dataset(source, commit) == offline
+
+
+def test_the_model_of_a_task_that_no_query_finds(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    recipe = stage.recipe(None)
+    recipe["models"] = [{"query": f"{next(iter(stage.towers.values()))}*"}]
+    recipe["evaluate"]["tasks"] = [{**recipe["evaluate"]["tasks"][0], "model": "later"}]
+    status, output, errors = hubmerge("plan", stage.write(tmp_path, recipe))
+    assert status == 0, errors
+    assert "the stream has no entry later yet; the task is scored from step 1 on" in output
 
 
 def test_nothing_is_published_before_every_task_is_prepared(

@@ -1,0 +1,90 @@
+"""Tasks whose datasets were opened, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hubmerge.support.text import counted
+from merge_recipes import Task
+
+if TYPE_CHECKING:
+    from hubmerge.evaluation.preview import DatasetPreview
+
+
+@dataclass(frozen=True)
+class CheckedTask:
+    """A task whose dataset was opened.
+
+    Attributes:
+        name: the name of the task.
+        rows: the number of rows of the split, None if only a download tells it.
+        classes: the number of classes, None if there are none or only a download tells it.
+        max_examples: the number of examples to score, None for all.
+        sample: how the examples are drawn.
+        unchecked: what only a download tells.
+        notes: what is allowed, but perhaps a mistake.
+    """
+
+    name: str
+    rows: int | None
+    classes: int | None
+    max_examples: int | None
+    sample: str
+    unchecked: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        parts = [f"{self.name}: {self._examples()}"]
+        parts += [counted(self.classes, "class", "classes")] if self.classes is not None else []
+        parts += [f"known after the download: {', '.join(self.unchecked)}"] if self.unchecked else []
+        return "; ".join(parts)
+
+    def _examples(self) -> str:
+        wanted = self.max_examples
+        if self.rows is None:
+            return "all examples" if wanted is None else f"at most {counted(wanted, 'example')} ({self.sample})"
+        if wanted is None or wanted >= self.rows:
+            return f"all {counted(self.rows, 'example')}"
+        return f"{wanted} of {counted(self.rows, 'example')} ({self.sample})"
+
+
+def describe_task(task: Task, preview: DatasetPreview, classes: int | None, entries: Collection[str]) -> CheckedTask:
+    """Return a task with what the preview of its dataset tells.
+
+    Args:
+        task: the task, with its sample as the steps so far drew it.
+        preview: the preview of its dataset.
+        classes: the number of its classes, None if there are none or they are not known.
+        entries: the names of the entries of the stream.
+    """
+    source = task.dataset
+    unchecked = ["the number of examples"] if preview.rows is None else []
+    if source.label in preview.features and task.kind != "causal-lm" and preview.labels is None:
+        unchecked.append("the labels")
+    drawn = f"balanced sample, seed {source.seed}" if task.kind != "causal-lm" else f"sample, seed {source.seed}"
+    return CheckedTask(
+        name=task.name,
+        rows=preview.rows,
+        classes=classes,
+        max_examples=source.max_examples,
+        sample="from the start of the split" if source.sample == "first" else drawn,
+        unchecked=tuple(unchecked),
+        notes=tuple(_notes(task, preview, entries)),
+    )
+
+
+def _notes(task: Task, preview: DatasetPreview, entries: Collection[str]) -> Iterator[str]:
+    wanted = task.dataset.max_examples
+    if wanted is not None and preview.rows is not None and preview.rows < wanted:
+        yield f"task {task.name}: max_examples is {wanted}, but the split has {counted(preview.rows, 'example')}"
+    if task.model is not None and task.model not in entries:
+        yield f"task {task.name}: the stream has no entry {task.model} yet; the task is scored from step 1 on"
+
+
+def tasks_text(tasks: Sequence[CheckedTask]) -> Iterator[str]:
+    """Yield the lines of a plan about tasks."""
+    for number, task in enumerate(tasks):
+        yield f"{'evaluate' if number == 0 else '        '} {task}"
+        yield from (f"         note: {note}" for note in task.notes)
