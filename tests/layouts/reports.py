@@ -50,6 +50,24 @@ REPORTS = (
         f"{PLANNING}/test_tying.py::test_every_mix_of_tied_and_untied_models_is_merged_as_transformers_loads_them",
     ),
     Report(
+        "VLM_Merging, mergekit, unsloth-zoo",
+        "a text model is merged into the language model inside a vision-language model, whose names have a prefix",
+        "matched through the class of the base model; the other parts are kept",
+        "tests/checkpoints/matching/test_parts.py::test_text_models_are_merged_into_the_language_model_inside",
+    ),
+    Report(
+        "Qwen3-VL",
+        "a LoRA of a text model is applied to the vision-language model that holds it",
+        "changes the language model inside",
+        "tests/checkpoints/matching/test_parts.py::test_adapters_of_a_text_model_change_the_language_model_inside",
+    ),
+    Report(
+        "mergekit",
+        "the files have a layer for multi-token prediction that the config does not count",
+        "kept from the base model if a checkpoint lacks it, with a line in plan",
+        f"{PLANNING}/test_spare_tensors.py::test_layers_for_prediction_may_be_in_some_files_only",
+    ),
+    Report(
         "peft",
         "LoRA on one of two tied tensors changes both, or only one",
         "as peft applies it",
