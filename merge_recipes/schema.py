@@ -320,11 +320,18 @@ class Recipe(Record):
 
     def stream(self) -> tuple[StreamEntry, ...]:
         """Return the entries that `models` lists, in merge order."""
-        entries = list(self.entries)
+        entries = self.entries
         if self.order == "shuffled":
-            # random() gives equal numbers in every Python version; shuffle() does not guarantee that.
-            draw = random.Random(self.seed).random  # noqa: S311 - an order, not a secret
-            for last in range(len(entries) - 1, 0, -1):
-                chosen = int(draw() * (last + 1))
-                entries[last], entries[chosen] = entries[chosen], entries[last]
-        return tuple(entries)
+            return tuple(entries[place] for place in shuffled_places(len(entries), self.seed))
+        return entries
+
+
+def shuffled_places(count: int, seed: int | None) -> tuple[int, ...]:
+    """Return the places 0 to count - 1 in the order of `order: shuffled` with a seed."""
+    places = list(range(count))
+    # random() gives equal numbers in every Python version; shuffle() does not guarantee that.
+    draw = random.Random(seed).random  # noqa: S311 - an order, not a secret
+    for last in range(count - 1, 0, -1):
+        chosen = int(draw() * (last + 1))
+        places[last], places[chosen] = places[chosen], places[last]
+    return tuple(places)

@@ -51,7 +51,7 @@ def cells(study: Study, length: int) -> Iterator[Cell]:
     for variant in study.methods:
         for point in variant.points():
             for tasks in study.tasks or (length,):
-                for seed in study.seeds:
+                for seed in study.seeds(tasks):
                     for perturb in variant.perturb or (None,):
                         parameters = {**variant.fixed, **point}
                         yield Cell(

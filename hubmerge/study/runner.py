@@ -46,7 +46,7 @@ def run_study(
         commits, datasets = bench.commits, bench.datasets
         planned = list(cells(loaded.study, bench.stream.length))
         digests = [cell_digest(cell, bench.recipe, commits, datasets, loaded.study.score) for cell in planned]
-        # Short streams have fewer orders than seeds: cells with the same digest are computed once.
+        # Cells with equal digests, such as two names of one variant, are computed once.
         missing = {digest: cell for cell, digest in zip(planned, digests, strict=True) if digest not in file.cells}
         progress.note(f"{counted(len(planned), 'cell')}, {len(missing)} not computed yet")
         for number, (digest, cell) in enumerate(missing.items(), start=1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from merge_recipes.errors import did_you_mean
 from merge_recipes.parameters import parameter_fields, parameters_from
 from merge_recipes.read_yaml import Document, read_document, read_text
 from merge_recipes.record import Record, Text
+from merge_recipes.schema import shuffled_places
 from merge_recipes.schema_types import Parameters
 from merge_recipes.validate import number_or_word, validate, value_message
 
@@ -72,16 +74,22 @@ class Study(Record):
     tasks: tuple[int, ...] = ()
     """Numbers of entries to merge, the first ones as listed; all entries if not given."""
     orders: int = Field(default=0, ge=0, le=10_000)
-    """Number of shuffled orders; 0 for the order of the recipe alone."""
+    """Number of different shuffled orders; 0 for the order of the recipe alone. Short streams have fewer."""
     first_seed: int = Field(default=0, ge=0)
     """Seed of the first shuffled order; the next ones follow."""
     score: Literal["every", "last"] = "every"
     """Steps after which the merged model is scored; backward transfer needs `every`."""
 
-    @property
-    def seeds(self) -> tuple[int | None, ...]:
-        """Seeds of the orders; None for the order of the recipe."""
-        return tuple(range(self.first_seed, self.first_seed + self.orders)) if self.orders else (None,)
+    def seeds(self, tasks: int) -> tuple[int | None, ...]:
+        """Return the seeds of the orders of so many entries, each order once; None for the order of the recipe."""
+        if not self.orders:
+            return (None,)
+        found: dict[tuple[int, ...], int] = {}
+        wanted, seed = min(self.orders, math.factorial(tasks)), self.first_seed
+        while len(found) < wanted:
+            found.setdefault(shuffled_places(tasks, seed), seed)
+            seed += 1
+        return tuple(found.values())
 
 
 @dataclass(frozen=True)
