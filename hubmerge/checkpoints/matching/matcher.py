@@ -6,7 +6,7 @@ refused.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
@@ -14,7 +14,7 @@ from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment
 from hubmerge.checkpoints.matching.buffers import NO_BUFFERS, Buffers
 from hubmerge.checkpoints.matching.components import NO_PARTS, Parts
 from hubmerge.checkpoints.matching.memory_names import names_in_files
-from hubmerge.checkpoints.matching.names import ambiguous_names, best_renamings, parameter_shapes
+from hubmerge.checkpoints.matching.names import Renaming, ambiguous_names, best_renamings, parameter_shapes
 from hubmerge.checkpoints.matching.placement import Kinds, Placement
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
 from hubmerge.checkpoints.matching.spare import NO_SPARE, Spare
@@ -104,10 +104,40 @@ def _match_names(
 ) -> Alignment | CheckpointError:
     """Match by names up to a prefix; return the error to raise if that is not possible."""
     shapes, parts = parameter_shapes(checkpoint.tensors), kinds.parts.models
-    renamings = best_renamings(shapes, parameter_shapes(base.tensors), parts)
+    targets = parameter_shapes(base.tensors)
+    renamings = best_renamings(shapes, targets, parts)
     if len(renamings) > 1:
-        return ambiguous_names(checkpoint.origin, renamings)
+        renamings = _chosen(renamings, checkpoint, targets, selection, parts)
+    if len(renamings) > 1:
+        return ambiguous_names(checkpoint.origin, renamings, hint=_choice(renamings, selection, parts))
     return Placement(base, checkpoint, selection, kinds, renamings[0]).result()
+
+
+def _chosen(
+    renamings: list[Renaming],
+    checkpoint: Checkpoint,
+    targets: Collection[str],
+    selection: Selection,
+    parts: Mapping[str, str],
+) -> list[Renaming]:
+    """Return those renamings that lead to tensors to be merged, and of these the one for the type of the checkpoint."""
+    names = checkpoint.tensors
+    found = [[one.target(name, targets) for name in names] for one in renamings]
+    left = [
+        one
+        for one, places in zip(renamings, found, strict=True)
+        if any(place is not None and selection.covers(place) for place in places)
+    ]
+    of_type = [one for one in left if parts.get(one.add) == checkpoint.config.get("model_type")]
+    return of_type if len(of_type) == 1 else left or renamings
+
+
+def _choice(renamings: Sequence[Renaming], selection: Selection, parts: Mapping[str, str]) -> str | None:
+    """Return the hint that leaves one of several parts, None if the renamings are of another kind."""
+    if not all(one.add in parts for one in renamings):
+        return None
+    others = [f"{one.add}.*" for one in renamings[1:]]
+    return f"choose one of them by leaving out the others: {selection.excluding(others)}"
 
 
 def _match_memory_names(

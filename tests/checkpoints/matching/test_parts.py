@@ -12,8 +12,9 @@ from hubmerge.checkpoints import AdaptedCheckpoint, open_adapter, open_checkpoin
 from hubmerge.checkpoints.matching.components import patterns_for
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.adapters.making import train
-from tests.checkpoints.composite import COMPOSITES, composite, text_model
+from tests.checkpoints.composite import COMPOSITES, TEXT, VISION, composite, text_model
 from tests.checkpoints.families import save
+from tests.checkpoints.files import selection_in
 from tests.checkpoints.merging import Merged, merge
 
 FORMS = [(name, original) for name in COMPOSITES for original in (True, False)]
@@ -130,3 +131,42 @@ def test_the_class_names_the_models_inside(tmp_path: Path, name: str) -> None:
         assert len(parts.models) >= 2
         inside = {parts.component_of(tensor) for tensor in opened.tensors}
         assert parts.models.keys() <= inside | {prefix.rpartition(".")[0] for prefix in inside}
+
+
+def two_towers(folder: Path) -> Path:
+    import transformers
+
+    vision = {**VISION, "model_type": "clip_vision_model", "projection_dim": 8}
+    text = {**TEXT, "model_type": "llama"}
+    config = transformers.VideoLlavaConfig(vision_config=vision, text_config=text, image_token_index=30)
+    return save(transformers.VideoLlavaForConditionalGeneration(config), folder)
+
+
+def test_one_of_two_equal_towers_is_chosen_by_a_rule(tmp_path: Path) -> None:
+    base = two_towers(tmp_path / "base")
+    tower = save(load(base).model.image_tower, tmp_path / "tower")
+    with pytest.raises(CheckpointError, match="match the base model in more than one way") as caught:
+        merge(tmp_path / "both", base, [tower])
+    rule = selection_in(caught.value)
+    merged = merge(tmp_path, base, [tower], selection=rule, method="weight_average")
+    chosen = {tensor.name.split("tower.")[0] for tensor in merged.plan.merged}
+    assert len(chosen) == 1
+    assert not any(chosen.pop() in glob for glob in rule.exclude)
+
+
+def test_the_type_of_a_checkpoint_decides_between_two_parts(tmp_path: Path) -> None:
+    import transformers
+
+    part = {"num_layers": 1, "num_heads": 2, "hidden_size": 16, "block_size": 8, "bias": True}
+    part |= {"input_vocab_size": 20, "output_vocab_size": 20}
+    config = transformers.BarkConfig(
+        semantic_config=part, coarse_acoustics_config=part, fine_acoustics_config=part, codec_config={"hidden_size": 16}
+    )
+    base = save(transformers.BarkModel(config), tmp_path / "base")
+    for seed, name in enumerate(("semantic", "coarse_acoustics")):
+        model = load(base).get_submodule(name)
+        torch.manual_seed(seed)
+        place = tmp_path / name
+        place.mkdir()
+        merged = merge(place, base, [save(model, place / "tuned")], method="weight_average")
+        assert all(tensor.name.startswith(f"{name}.") for tensor in merged.plan.merged)
