@@ -10,10 +10,22 @@ from pathlib import Path
 import pytest
 
 from hubmerge.errors import HubError
-from hubmerge.hub import checked_files, fetch, folders, jobs, listing, permission, publish, published, retry, states
+from hubmerge.hub import (
+    checked_files,
+    datasets,
+    fetch,
+    folders,
+    jobs,
+    listing,
+    permission,
+    publish,
+    published,
+    retry,
+    states,
+)
 from hubmerge.hub.answers import MAX_CHARACTERS
 from hubmerge.hub.client import api
-from merge_recipes import ModelCollection, ModelQuery
+from merge_recipes import DatasetReference, ModelCollection, ModelQuery
 from tests.hub.conftest import Repo
 from tests.reliability.conftest import RequestHook
 
@@ -43,6 +55,12 @@ def place(make_repo: MakeRepo, tmp_path: Path) -> Place:
     return Place(repo.name, repo.commit, folder)
 
 
+def rows_beside(place: Place) -> str:
+    """Create a dataset with the name of the repo."""
+    api().create_repo(place.repo, repo_type="dataset", exist_ok=True)
+    return place.repo
+
+
 def publish_it(place: Place) -> object:
     return publish.publish_step(
         place.repo, place.folder, step=1, name="a", parent=place.commit, present=frozenset({"weights.bin"})
@@ -54,6 +72,10 @@ def large_file(place: Place) -> checked_files.RemoteFile:
 
 
 CALLS: dict[str, tuple[str, Callable[[Place], object]]] = {
+    "rows of a dataset": (
+        "GET /api/datasets/",
+        lambda place: datasets.load_rows(DatasetReference(path=rows_beside(place)), "0" * 40),
+    ),
     "whoami": ("GET /api/whoami-v2", lambda place: permission.check_permission(place.repo, exists=True)),
     "permission": ("GET /api/models/.*/auth-check", lambda place: permission.check_permission(place.repo, exists=True)),
     "create repo": ("POST /api/repos/create", lambda place: publish.create_target(f"{place.repo}-new", private=False)),
