@@ -25,11 +25,13 @@ class Possession:
     def _path(self, name: str, sha256: str) -> Path:
         return self._folder / hashlib.sha256(name.encode()).hexdigest() / sha256[:2] / sha256
 
-    def record(self, name: str, sha256: str) -> None:
-        """Record that the user of a name has uploaded a large file."""
+    def record(self, name: str, sha256: str) -> bool:
+        """Record that the user of a name has uploaded a large file; return False if that was recorded before."""
         path = self._path(name, sha256)
-        if not path.exists():
-            self._temporary.write(path, b"")
+        if path.exists():
+            return False
+        self._temporary.write(path, b"")
+        return True
 
     def has(self, user: User, sha256: str) -> bool:
         """Return True if a user has uploaded a large file; administrators may read all files."""

@@ -197,9 +197,14 @@ async def put_whole(call: Call) -> Response:
             await run_in_threadpool(call.site.store.keep, received, sha256, int(size))
         finally:
             received.discard()
-    await run_in_threadpool(call.site.usage.add, call.site.users.find(user), int(size))
-    await run_in_threadpool(call.site.possession.record, user, sha256)
+    await run_in_threadpool(record_upload, call, user, sha256, int(size))
     return Response(headers={"ETag": f'"{sha256}"'})
+
+
+def record_upload(call: Call, user: str, sha256: str, size: int) -> None:
+    """Record that a user has uploaded a large file; it counts once in the user's quota."""
+    if call.site.possession.record(user, sha256):
+        call.site.usage.add(call.site.users.find(user), size)
 
 
 async def put_part(call: Call) -> Response:
@@ -227,8 +232,7 @@ def complete(call: Call) -> Any:
     except (KeyError, TypeError, ValueError) as error:
         raise BadRequest(f"Expected `oid` and `parts`: {error!r}.") from error
     upload = call.site.multiparts.complete(call.params["key"], sha256, etags)
-    call.site.usage.add(call.site.users.find(upload.user), upload.size)
-    call.site.possession.record(upload.user, sha256)
+    record_upload(call, upload.user, sha256, upload.size)
     return {}
 
 

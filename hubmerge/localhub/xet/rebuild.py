@@ -85,8 +85,8 @@ class Xorbs:
                 self._store.keep(received, described.sha256, described.size)
             finally:
                 received.discard()
-            self._usage.add(user, described.size)
-            self._possession.record(user.name, described.sha256)
+            if self._possession.record(user.name, described.sha256):
+                self._usage.add(user, described.size)
 
     def _is_uploaded(self, user: User, sha256: str) -> bool:
         return self._store.lfs_size(sha256) is not None and self._possession.has(user, sha256)
