@@ -56,9 +56,12 @@ def place(make_repo: MakeRepo, tmp_path: Path) -> Place:
 
 
 def rows_beside(place: Place) -> str:
-    """Create a dataset with the name of the repo."""
+    """Create a dataset with the name of the repo, and return its commit."""
     api().create_repo(place.repo, repo_type="dataset", exist_ok=True)
-    return place.repo
+    rows = api().upload_file(
+        repo_id=place.repo, repo_type="dataset", path_in_repo="test.csv", path_or_fileobj=b"label\n1\n"
+    )
+    return rows.oid
 
 
 def publish_it(place: Place) -> object:
@@ -73,8 +76,8 @@ def large_file(place: Place) -> checked_files.RemoteFile:
 
 CALLS: dict[str, tuple[str, Callable[[Place], object]]] = {
     "rows of a dataset": (
-        "GET /api/datasets/",
-        lambda place: datasets.load_rows(DatasetReference(path=rows_beside(place)), "0" * 40),
+        "GET /api/datasets/.*/revision/",
+        lambda place: datasets.load_rows(DatasetReference(path=place.repo), rows_beside(place)),
     ),
     "whoami": ("GET /api/whoami-v2", lambda place: permission.check_permission(place.repo, exists=True)),
     "permission": ("GET /api/models/.*/auth-check", lambda place: permission.check_permission(place.repo, exists=True)),
