@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hubmerge.api.merging import StepRun
     from hubmerge.automation.outdated import Changes
     from hubmerge.verify import Verdict
+    from hubmerge.verify.published import Published
     from merge_recipes import LoadedRecipe
 
 
@@ -44,8 +45,7 @@ def verify(
         progress: see `hubmerge.run`; an object also receives each finding as soon as it is known.
 
     Returns:
-        The verdict: `.verified` (True if every check was possible and nothing differs), `.differences`, `.unknown`
-        (checks that were not possible) and all `.findings`.
+        The verdict: `.verified` (True if all was checked and nothing differs), `.differences`, `.unknown`, `.findings`.
 
     Raises:
         HubError: the repo cannot be read, or holds no published step.
@@ -58,15 +58,11 @@ def verify(
     reference = ModelReference.parse(published)
     work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
     trusted = TrustedSigner(None if key is None else Path(key), identity, identity_provider)
+    reports, folder = open_progress(progress), work / "verify"
     with interrupts.handled():
         return verify_step(
-            reference.path,
-            reference.revision,
-            work / "verify",
-            open_progress(progress),
-            recompute=not quick,
-            trusted=trusted,
-        )
+            reference.path, reference.revision, folder, reports, recompute=not quick, trusted=trusted
+        )  # fmt: skip
 
 
 def sign(
@@ -159,11 +155,8 @@ def revoke(
     """
     from hubmerge.api.merging import StepRun
     from hubmerge.stream.revocation import revoking_recipe
-    from hubmerge.verify.published import UnreadableReport, read_published
 
-    published = read_published(repo, None)
-    if isinstance(published, UnreadableReport):
-        raise HubError(f"{repo}: {published.cause}", hint=f"run `hubmerge verify {repo}`", repo=repo)
+    published = _readable(repo, None)
     keys = revoking_recipe(published.recipe(), published.lock(), entries, repo)
     return StepRun(keys, work_dir=work_dir, progress=progress)
 
@@ -202,21 +195,27 @@ def read(
     """
     from hubmerge.api.merging import recipe_keys
     from hubmerge.run.output_folder import OutputFolder
-    from hubmerge.verify.published import UnreadableReport, read_published
     from hubmerge.verify.read_state import read_published_state
     from merge_recipes import ModelReference
 
     checked = load(recipe_keys("me/base", ["me/model"], method, parameters)).recipe.parameters
     reference, folder = ModelReference.parse(published), Path(out)
     OutputFolder(folder).check()
-    found = read_published(reference.path, reference.revision)
-    if isinstance(found, UnreadableReport):
-        raise HubError(f"{published}: {found.cause}", hint=f"run `hubmerge verify {published}`", repo=reference.path)
+    found = _readable(reference.path, reference.revision)
     work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
     work.mkdir(parents=True, exist_ok=True)
     with interrupts.handled(), tempfile.TemporaryDirectory(prefix="read-", dir=work) as own:
         read_published_state(found, method, checked, folder, Path(own), open_progress(progress))
     return folder
+
+
+def _readable(repo: str, revision: str | None) -> Published:
+    from hubmerge.verify.published import UnreadableReport, read_published
+
+    found = read_published(repo, revision)
+    if isinstance(found, UnreadableReport):
+        raise HubError(f"{repo}: {found.cause}", hint=f"run `hubmerge verify {repo}`", repo=repo)
+    return found
 
 
 def outdated(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Changes:

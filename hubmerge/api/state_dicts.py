@@ -66,16 +66,12 @@ def merge_state_dicts(
     """
     named = {f"models[{number}]": model for number, model in enumerate(models)}
     _check_tensors({**({} if base is None else {"base": base}), **named})
-    if own_parameters is not None and len(own_parameters) != len(models):
-        raise UsageError(
-            f"own_parameters has {len(own_parameters)} mappings for {counted(len(models), 'model')}",
-            hint="give one for each model, {} for none",
-        )
+    own = _own_parameters(own_parameters, len(models))
     places = [f"./model-{number}" for number in range(1, len(models) + 1)]
     with named_method(method) as name:
         keys = {**(recipe or {}), **recipe_keys("./base", places, name, parameters)}
-        entries = zip(keys["models"], own_parameters or [{}] * len(models), strict=True)
-        keys["models"] = [{**entry, "parameters": dict(own)} for entry, own in entries]
+        entries = zip(keys["models"], own, strict=True)
+        keys["models"] = [{**entry, "parameters": dict(values)} for entry, values in entries]
         if base is None:
             del keys["base_model"]
         start = models[0] if base is None else base
@@ -97,6 +93,18 @@ def _planned(
     opened = [StateDict(label, tensors, config) for label, tensors in models.items()]
     found = align_models(whole, rule, opened)
     return found.base, list(found.aligned), make_plan(found.base, found.aligned, found.rule)
+
+
+def _own_parameters(values: Sequence[Mapping[str, Any]] | None, count: int) -> Sequence[Mapping[str, Any]]:
+    """Return the parameters of each model alone."""
+    if values is None:
+        return [{}] * count
+    if len(values) != count:
+        raise UsageError(
+            f"own_parameters has {len(values)} mappings for {counted(count, 'model')}",
+            hint="give one for each model, {} for none",
+        )
+    return values
 
 
 def _check_tensors(state_dicts: Mapping[str, Mapping[str, Any]]) -> None:

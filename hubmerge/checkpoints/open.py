@@ -66,6 +66,13 @@ def open_checkpoint(folder: Path, origin: Origin | str | None = None, *, fetch: 
     return Checkpoint(origin, tensors, config, sources, notes=notes, names=weights.names, metadata=metadata)
 
 
+def _check_shards(files: set[str], headers: Collection[str], origin: Origin) -> None:
+    missing = sorted(files - set(headers))
+    if missing:
+        hint = "the repo is incomplete at this revision: choose another one"
+        raise _missing_shards(missing, len(files), origin, hint)
+
+
 def open_headers(
     headers: Mapping[str, bytes | Mapping[str, Any]],
     config: Mapping[str, Any],
@@ -99,11 +106,7 @@ def open_headers(
     weight_map = None if index is None or single else read_index(index, SAFETENSORS, origin.in_file(index_name))
     # A repo may contain its weights twice; the copy that `open_checkpoint` would open counts.
     files = single or (set(headers) if weight_map is None else set(weight_map.values()))
-    missing = sorted(files - set(headers))
-    if missing:
-        raise _missing_shards(
-            missing, len(files), origin, "the repo is incomplete at this revision: choose another one"
-        )
+    _check_shards(files, headers, origin)
     found = {file: _header(headers[file], sizes.get(file), origin.in_file(file)) for file in sorted(files)}
     sources = {file: HeaderOnly(origin, fetch) for file in found}
     in_files = {file: header.tensors for file, header in found.items()}

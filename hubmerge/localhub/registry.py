@@ -123,13 +123,8 @@ class Registry:
         building = Repository(draft, draft, self._temporary)
         building.write_settings(Settings(kind, repo_id, now(), private=private, gated=gated, sdk=sdk))
         first = building.write_commit(
-            tree,
-            parents=(),
-            changed=list(tree),
-            title="initial commit",
-            message="",
-            author=author,
-        )
+            tree, parents=(), changed=list(tree), title="initial commit", message="", author=author
+        )  # fmt: skip
         building.write_ref(HEADS, "main", first)
         try:
             self._place(draft, repository)

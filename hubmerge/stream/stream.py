@@ -253,6 +253,10 @@ def resolve_stream(
     if collector.errors and check_tasks is not None:
         check_tasks(loaded, commits, collector)
     collector.check()
+    return _stream(loaded, expansion, lock, pinned, replay=replay)
+
+
+def _stream(loaded: LoadedRecipe, expansion: Expansion, lock: Lock, pinned: PinnedCommits, *, replay: bool) -> Stream:
     resolved = replace(loaded, recipe=loaded.recipe.with_stream(expansion.entries))
     if is_joint(resolved.recipe):
         chain, inputs = joint_steps(resolved.recipe, lock, pinned.recorded)

@@ -158,14 +158,7 @@ def recompute_step(
         return None
     fetch_checked(stream.base, progress)
     check_datasets(stream, progress)
-    base = fetch_folder(stream.base, auxiliary=True)
-    context = RunContext(
-        stream, plan, base, work / "cache", progress, fresh_datasets=True, recorded=published.report.tasks
-    )
-    if published.report.base_model.licenses:
-        context = replace(context, licenses=PlannedLicenses(read_licenses(stream, published.report)))
-    older = published.report.older_steps if published.report.version >= REPORT_VERSION else published.step
-    context = replace(context, older_steps=older)
+    context = _context(published, stream, plan, work / "cache", progress)
     if stream.is_joint:
         return _recompute_joint(published, context, work)
     chain = Chain(published, context, work)
@@ -202,6 +195,15 @@ def _recompute_joint(published: Published, context: RunContext, work: Path) -> R
     batch.close()
     check_datasets(stream, context.progress)
     return Recomputed(work / "step", batch.finished_report, context.base)
+
+
+def _context(published: Published, stream: Stream, plan: RunPlan, cache: Path, progress: Progress) -> RunContext:
+    """Return the context of a run that writes the step as it was published."""
+    report, base = published.report, fetch_folder(stream.base, auxiliary=True)
+    context = RunContext(stream, plan, base, cache, progress, fresh_datasets=True, recorded=report.tasks)
+    if report.base_model.licenses:
+        context = replace(context, licenses=PlannedLicenses(read_licenses(stream, report)))
+    return replace(context, older_steps=report.older_steps if report.version >= REPORT_VERSION else published.step)
 
 
 def _plan(published: Published, stream: Stream, progress: Progress) -> Generator[Finding, None, RunPlan | None]:

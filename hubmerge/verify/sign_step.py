@@ -20,11 +20,20 @@ from hubmerge.support.hashing import file_digest
 from hubmerge.support.names import CARD_FILE, REPORT_FILE, SIGNATURE_FILE, step_tag
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import counted, listed
-from hubmerge.verify.published import UnreadableReport, read_published
+from hubmerge.verify.published import Published, UnreadableReport, read_published
 from hubmerge.verify.signature import file_digests
 
 _CLIENT_FOLDERS = (".cache/", ".git/")
 """Folders that `hf download` and git keep beside the files of a model."""
+
+
+def _published_problem(published: Published, found: dict[str, str]) -> str | None:
+    """Return why a published step cannot be signed, None if it can."""
+    problem = _problem(published.report, found, published.files.metadata_files[CARD_FILE])
+    files = published.files
+    if problem is None and SIGNATURE_FILE in files.files and not signature_of(files.repo, files.commit, files.files):
+        return f"{SIGNATURE_FILE} is there and is not a signature of this step"
+    return problem
 
 
 def sign_published(repo: str, revision: str | None, signer: Signer, progress: Progress) -> str:
@@ -56,11 +65,7 @@ def sign_published(repo: str, revision: str | None, signer: Signer, progress: Pr
             **place,
         )
     found = file_digests(published)
-    card = published.files.metadata_files[CARD_FILE]
-    problem = _problem(published.report, found, card)
-    names = published.files.files
-    if problem is None and SIGNATURE_FILE in names and not signature_of(repo, commit, names):
-        problem = f"{SIGNATURE_FILE} is there and is not a signature of this step"
+    problem = _published_problem(published, found)
     if problem is not None:
         raise TargetError(f"{repo}: {problem}", hint=f"hubmerge verify {repo}", **place)
     tag = step_tag(published.step)

@@ -77,11 +77,10 @@ def plan_shards(
     if max_shard_bytes <= 0:
         raise ValueError(f"expected a positive limit for shards, found {max_shard_bytes} bytes")
     kept = set(kept)
+    parts = [list(specs)]
     unchanged = [spec for spec in specs if spec.name in kept]
     if older or sum(spec.nbytes for spec in unchanged) >= KEPT_SHARD_BYTES:
         parts = [unchanged, [spec for spec in specs if spec.name not in kept]]
-    else:
-        parts = [list(specs)]
     groups = [group for part in parts for group in _fill(part, max_shard_bytes, join=not older)]
     groups = groups if names.sharded or older else [list(specs)]
     if len(groups) == 1:

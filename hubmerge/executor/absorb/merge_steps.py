@@ -100,8 +100,8 @@ def merge_steps(
     """Merge checkpoints, one after another, and save the state after the last one.
 
     Each tensor goes through all steps before the next one is begun, so base model and state are read and the state is
-    written once. The bytes of the state do not depend on the number of steps in a batch, on threads and processes, or
-    on interruptions. Each process needs a few float64 copies of the tensors at work (see `for_each_tensor`).
+    written once. The bytes of the state do not depend on batches, threads, processes or interruptions. Each process
+    needs a few float64 copies of the tensors at work.
 
     Args:
         merge: base model, method and plan.
@@ -121,8 +121,7 @@ def merge_steps(
         MachineError: the state cannot be written.
     """
     stop = Path() if folder is None else stop_file(folder, context.processes)
-    batch = _begin(merge, inputs, previous, sketches=sketches, context=context)
-    batch = replace(batch, older_steps=older_steps)
+    batch = replace(_begin(merge, inputs, previous, sketches=sketches, context=context), older_steps=older_steps)
     if batch.methods[0].surveys_model:
         batch = survey(batch, stop)
     with _state_writer(batch, folder) as writer:
