@@ -49,13 +49,15 @@ def preview_dataset(dataset: DatasetReference, commit: str | None) -> DatasetPre
     Raises:
         DatasetError: the dataset, the subset or the split is missing, not accessible or not readable.
     """
-    if not dataset.is_local and not is_offline():
+    if not dataset.is_local:
+        if is_offline():  # a run reads the rows from the cache
+            return _preview_of_rows(load_rows(dataset, commit), dataset)
         _check_access(dataset, commit)
     key = _key(dataset, commit)
     known = memo.get("dataset-preview", key, DatasetPreview) if commit is not None else None
     if known is not None:
         return known
-    found = _preview_of_rows(load_rows(dataset, commit), dataset) if is_offline() else _read(dataset, commit)
+    found = _read(dataset, commit)
     if commit is not None:
         memo.put("dataset-preview", key, found)
     return found

@@ -20,7 +20,7 @@ from hubmerge.evaluation.metrics import CLASS_METRIC_NAMES
 from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import causes
 from hubmerge.hub.fetch import remove_unfinished_downloads
-from hubmerge.hub.offline import set_aside_damaged_files
+from hubmerge.hub.offline import is_offline, set_aside_damaged_files
 from hubmerge.hub.retry import call
 from hubmerge.support.redaction import without_token
 from hubmerge.support.text import short_commit
@@ -94,7 +94,8 @@ def read_dataset(
     except (MachineError, DatasetError):
         raise
     except HubError as error:
-        raise DatasetError(error.message, hint=error.hint, **place) from error
+        hint = "run the recipe once while the Hub can be reached" if is_offline() else error.hint
+        raise DatasetError(error.message, hint=hint, **place) from error
     except Exception as error:  # datasets raises a dozen classes, from ValueError to pyarrow's own
         raise _dataset_error(error, subject, dataset, place) from error
 

@@ -69,7 +69,10 @@ def hub_failure(error: Exception) -> Exception | None:
     others = [link for link in chain if isinstance(link, known) or _is_short_download(link)]
     # The download functions raise LocalEntryNotFoundError for "no connection and not in the cache".
     missing = [error] if isinstance(error, LocalEntryNotFoundError) else []
-    return next(iter([*responses, *others, *missing]), None)
+    failure = next(iter([*responses, *others, *missing]), None)
+    if constants.HF_HUB_OFFLINE and isinstance(failure, ConnectionError) and not isinstance(failure, HfHubHTTPError):
+        return OfflineModeIsEnabled(str(failure))  # the datasets library raises its own class
+    return failure
 
 
 def _is_short_download(error: Exception) -> bool:
@@ -109,6 +112,8 @@ def is_outage(error: Exception) -> bool:
     answers = [link for link in chain if isinstance(link, HfHubHTTPError)]
     if answers:
         return any(is_transient(link) for link in answers)
+    if constants.HF_HUB_OFFLINE:
+        return False
     return any(isinstance(link, (TRANSPORT_ERROR, ConnectionError, TimeoutError)) for link in chain)
 
 

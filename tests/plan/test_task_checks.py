@@ -325,3 +325,21 @@ def test_several_errors_in_python_and_json(
 def hubmerge_plan(recipe: dict[str, Any]) -> hubmerge.Plan:
     """Plan a dict; the fixture of the command line has the name of the package."""
     return hubmerge.plan(recipe, progress=None)
+
+
+def test_all_datasets_that_the_cache_lacks_are_named(
+    stage: Stage, hubmerge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_cache: None
+) -> None:
+    recipe = stage.write(tmp_path, stage.recipe(None))
+    stage.fetch()
+    assert hubmerge("lock", recipe)[0] == 0
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "empty")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    status, _, errors = hubmerge("plan", recipe)
+    assert status == 3, errors
+    for number, repo in enumerate(stage.datasets.values()):
+        assert f"evaluate.tasks[{number}].dataset.path: dataset {repo}@" in errors
+    assert errors.count("HF_HUB_OFFLINE is set and the response is not in the cache") == 3
+    assert errors.count("hint: run the recipe once while the Hub can be reached") == 3
