@@ -133,11 +133,11 @@ class AlignedCheckpoint(Checkpoint):
         Raises:
             CheckpointError: the values of a pair differ.
         """
-        for alias, owner in self.alignment.tied:
+        for (alias, owner), name in zip(self.alignment.tied, self.alignment.tied_names, strict=True):
             if not torch.equal(self._checkpoint.read(alias), self._checkpoint.read(owner)):
                 raise self.origin.error(
                     f"tensors {alias!r} and {owner!r} differ, though the base model's config ties them",
-                    hint="merge a checkpoint with tied embeddings, or exclude both tensors from the merge",
+                    hint=f'leave one of them out of the merge: tensors: {{exclude: ["{name}"]}}',
                     tensor=alias,
                 )
 

@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.formats.layout import CONFIG_FILE
@@ -170,11 +171,20 @@ class _Stream:
             f"{listed(labels, most=3)}: {listed(names, most=3)} is tied there, but not in the merged model"
             for names, labels in tied.items()
         )
+        lacking = [placed.label for placed in aligned if rule.ties and _lacks_own_head(placed)]
+        if lacking:
+            text = "config.json does not tie the head, which is not in the files: it is tied in the merged model"
+            notes = (*notes, f"{listed(lacking, most=3)}: {text}")
         return AlignedModels(base, rule, tuple(aligned), notes=notes)
 
     def _notes(self, base: CheckpointWithCopies, names: Collection[str]) -> list[str]:
-        written = f"; its config.json has {TYING}: false" if base.config != self.base.config else ""
-        own = listed(sorted(names), most=3)
+        if base.config != self.base.config:
+            written = f"; its config.json has {TYING}: false"
+        elif base.config.get(TYING) is False:
+            written = ""
+        else:
+            written = "; its config.json ties it, and transformers 5 does not because the values differ"
+        own = listed(sorted(names or base.copies), most=3)
         if self.differing_in_base().issuperset(names):
             cause = f"{own} of {base.label} has values of its own, though its config.json ties it"
         else:
@@ -219,6 +229,17 @@ class _Stream:
         return (
             f"keep the base model's: {self.selection.excluding(sorted(names))}; or remove the checkpoint from `models`"
         )
+
+
+def _lacks_own_head(placed: AlignedCheckpoint) -> bool:
+    """Return True if a checkpoint says that it ties nothing, and has only one of several tied tensors."""
+    return placed.config.get(TYING) is False and not placed.alignment.tied and _has_language_head(placed.config)
+
+
+def _has_language_head(config: Mapping[str, Any]) -> bool:
+    """Return True if a config names a class with a head for tokens."""
+    named = next(iter(config.get("architectures") or []), None)
+    return isinstance(named, str) and named.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
 
 
 def _tied_inside(alignment: Alignment, ties: Ties) -> Iterator[str]:

@@ -119,6 +119,16 @@ def test_a_tied_class_default_counts_like_a_config_that_ties(tmp_path: Path) -> 
     }
 
 
+def test_a_checkpoint_without_the_head_of_its_config_is_named(tmp_path: Path) -> None:
+    base, folder = (tuned("Qwen2ForCausalLM", seed, tmp_path / str(seed), tied=True) for seed in (0, 1))
+    assert not aligned(base, folder).notes
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**settings, "tie_word_embeddings": False}))
+    assert aligned(base, folder).notes == (
+        "1: config.json does not tie the head, which is not in the files: it is tied in the merged model",
+    )
+
+
 def test_a_body_alone_leaves_the_head_to_an_untied_base_model(tmp_path: Path) -> None:
     import transformers
 
@@ -151,6 +161,7 @@ def test_heads_of_t5_are_merged_where_both_scale_their_input_alike(tmp_path: Pat
     merged = merge(tmp_path, first, [second], method="weight_average")
     check_average(merged, [second])
     assert merged.actions()["lm_head.weight"] == "merge-matrix"
+    assert "ties it, and transformers 5 does not because the values differ" in aligned(first, second).notes[0]
     tied, scaled = save(make(family), tmp_path / "tied"), save(untie(make(family, 2)), tmp_path / "scaled")
     check_average(merge(scaled, tied, [scaled], method="weight_average"), [scaled])
     with pytest.raises(CheckpointError, match="scale_decoder_outputs is false, expected true as in the base") as caught:
