@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
@@ -159,6 +159,11 @@ class Checkpoint:
             source = self._sources.get(file)
             if isinstance(source, RemoteSource):
                 source.prepare(infos)
+
+    def changed_from(self, origin: Origin) -> Collection[str]:
+        """Return the names of the tensors that may differ from those of the model at `origin`."""
+        del origin
+        return self.tensors.keys()
 
     def has_equal_values(self, first: str, second: str) -> bool:
         """Return True if two tensors have equal values. Where only headers were fetched, 64 KiB of each are compared.

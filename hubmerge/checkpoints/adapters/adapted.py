@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -13,6 +13,7 @@ from hubmerge.checkpoints.matching.memory_names import names_in_memory
 from hubmerge.checkpoints.matching.names import Renaming, Shapes, ambiguous_names, best_renamings, parameter_shapes
 from hubmerge.checkpoints.model_class.class_lookup import class_for_task
 from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
+from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo, describe_shape
 
 _TOWERS = {"VisionModel": "vision_model", "TextModel": "text_model", "AudioModel": "audio_model"}
@@ -75,6 +76,10 @@ class AdaptedCheckpoint(Checkpoint):
     def prepare(self, names: Iterable[str]) -> None:
         """Fetch those tensors of the model that are not on this machine."""
         self._model.prepare([name for name in names if name not in self._whole])
+
+    def changed_from(self, origin: Origin) -> Collection[str]:
+        """Return the names of the tensors that may differ from those of the model at `origin`."""
+        return self.changed if origin == self._model.origin else self.tensors.keys()
 
     @property
     def changed(self) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -122,6 +122,11 @@ class AlignedCheckpoint(Checkpoint):
     def can_read_pieces(self, name: str) -> bool:
         """Return True if reading in pieces never needs the whole tensor in memory."""
         return self._checkpoint.can_read_pieces(self._stored_names.get(name, name))
+
+    def changed_from(self, origin: Origin) -> Collection[str]:
+        """Return the names of the tensors that may differ from those of the model at `origin`."""
+        changed = frozenset(self._checkpoint.changed_from(origin))
+        return [name for name, stored in self._stored_names.items() if stored in changed]
 
     def prepare(self, names: Iterable[str]) -> None:
         """Fetch the values of these tensors where they are not on this machine."""

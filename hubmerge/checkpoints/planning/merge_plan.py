@@ -185,6 +185,7 @@ def make_plan(
         if info.name not in dropped
     )
     check_heads([tensor.name for tensor in tensors if tensor.merged], base, checkpoints, rule, selection)
+    changed = {name for checkpoint in checkpoints for name in checkpoint.changed_from(base.origin)}
     copies = base.copies if isinstance(base, CheckpointWithCopies) else {}
     plan = MergePlan(
         tensors,
@@ -193,7 +194,7 @@ def make_plan(
         rule.no_class,
         _statistics_rule(base, rule),
         copies,
-        rule.parts.described([tensor.name for tensor in tensors if tensor.merged]),
+        rule.parts.described([tensor.name for tensor in tensors if tensor.merged and tensor.name in changed]),
     )
     if not plan.merged:
         raise base.origin.error(

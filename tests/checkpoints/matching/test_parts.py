@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from hubmerge.checkpoints import AdaptedCheckpoint, open_adapter, open_checkpoint, weight_matrices
+from hubmerge.checkpoints import (
+    AdaptedCheckpoint,
+    MatrixRule,
+    align,
+    make_plan,
+    open_adapter,
+    open_checkpoint,
+    weight_matrices,
+)
 from hubmerge.checkpoints.matching.components import patterns_for
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.adapters.making import train
@@ -25,6 +33,11 @@ def load(folder: Path) -> Any:
 
     config = transformers.AutoConfig.from_pretrained(folder)
     return getattr(transformers, config.architectures[0]).from_pretrained(folder)
+
+
+def language_prefix(rule: MatrixRule) -> str:
+    """Return the prefix in the files of the language model inside."""
+    return next(prefix for prefix, kind in rule.parts.models.items() if "vis" not in kind and "audio" not in kind)
 
 
 def check_part(merged: Merged, base: Path, path: str, parts: list[Any]) -> None:
@@ -111,6 +124,10 @@ def test_adapters_of_a_text_model_change_the_language_model_inside(tmp_path: Pat
             assert len(found) == 1, key
             torch.testing.assert_close(found[0], difference, rtol=0.0, atol=1e-9)
     assert len(differences) == len(expected.keys() - text.all_tied_weights_keys.keys())
+    rule = weight_matrices(start.config, start.tensors)
+    part = make_plan(start, [align(start, AdaptedCheckpoint(start, open_adapter(tmp_path / "adapter")))], rule).part
+    assert (part or "").startswith("Merged part: ")
+    assert language_prefix(rule) in (part or "").split(";")[0]
 
 
 def test_a_rule_has_one_glob_for_each_part(tmp_path: Path) -> None:
