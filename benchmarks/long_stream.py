@@ -1,8 +1,8 @@
 """Sizes and times of a long stream: what step 500 adds to the target repo, against step 5.
 
 Publishes a stream of small models with 150 tensors to an embedded Hub, step by step. Prints the sizes of what a step
-publishes beside its weights, the median time of ten steps of one run, and the CPU seconds of a run that adds one step
-from an empty work folder and an empty cache:
+publishes beside its weights, the CPU seconds of a step in the middle of a run (median of ten steps), and those of a run
+that adds one step from an empty work folder and an empty cache:
 
     python benchmarks/long_stream.py [--steps 5 50 500] [--width 8]
 """
@@ -61,13 +61,20 @@ def write_recipe(folder: Path, steps: int) -> Path:
     return path
 
 
-def step_times(recipe: Path, work: Path) -> list[float]:
-    """Run a recipe and return the seconds between its steps."""
+def measured_run(recipe: str, work: str) -> None:
+    """Run a recipe and print the CPU seconds between its steps."""
     import hubmerge
 
-    begin = time.perf_counter()
-    times = [begin, *(time.perf_counter() for _ in hubmerge.run(recipe, work_dir=work, progress=None))]
-    return [after - before for before, after in itertools.pairwise(times)]
+    times = [time.process_time() for _ in hubmerge.run(recipe, work_dir=work, progress=None)]
+    print(json.dumps([after - before for before, after in itertools.pairwise(times)]))
+
+
+def step_times(recipe: Path, work: Path) -> list[float]:
+    """Run a recipe in a new process and return the CPU seconds between its steps."""
+    command = [sys.executable, __file__, "--run", str(recipe), str(work)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def add_one(recipe: Path, root: Path) -> float:
@@ -117,13 +124,16 @@ def main() -> None:
             times += step_times(write_recipe(root, step - 1), root / "work")
             spent = add_one(write_recipe(root, step), root)
             sizes = published_sizes(step)
-            window = statistics.median(times[2:][-WINDOW:])
-            rows.append([str(step), f"{window:.2f}", f"{spent:.1f}", *(f"{size / 1e3:.0f}" for size in sizes.values())])
+            window = statistics.median(times[-WINDOW:])
+            rows.append([str(step), f"{window:.3f}", f"{spent:.1f}", *(f"{size / 1e3:.0f}" for size in sizes.values())])
             print(rows[-1], file=sys.stderr, flush=True)
-        header = ["step", "s per step", "CPU s to add one", *(f"{name}, kB" for name in sizes)]
+        header = ["step", "CPU s per step", "CPU s to add one", *(f"{name}, kB" for name in sizes)]
         print(markdown(header, rows))
         print(f"\n{machine()}")
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--run"]:
+        measured_run(*sys.argv[2:])
+    else:
+        main()

@@ -35,7 +35,8 @@ def verify(
     """Check a published step: its files, digests, lock and card, then merge all steps again and compare everything.
 
     Args:
-        published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`.
+        published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`; or the folder of
+            a step, such as `run(out=...)` wrote.
         quick: check signature, statement, files, digests, chain, lock and card only; nothing is merged.
         key: the file of the public key that the signature must be by.
         identity: the identity that a keyless signature must be by, such as the address of a GitHub workflow.
@@ -53,16 +54,27 @@ def verify(
     """
     from hubmerge.provenance.signing import TrustedSigner
     from hubmerge.verify import verify_step
-    from merge_recipes import ModelReference
 
-    reference = ModelReference.parse(published)
+    place, revision = _place_of(published)
     work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
     trusted = TrustedSigner(None if key is None else Path(key), identity, identity_provider)
     reports, folder = open_progress(progress), work / "verify"
     with interrupts.handled():
         return verify_step(
-            reference.path, reference.revision, folder, reports, recompute=not quick, trusted=trusted
+            place, revision, folder, reports, recompute=not quick, trusted=trusted
         )  # fmt: skip
+
+
+def _place_of(published: str) -> tuple[str | Path, str | None]:
+    """Return the repo and the revision that a text names, or the folder and no revision."""
+    from merge_recipes import ModelReference
+
+    if os.path.isdir(published):  # noqa: PTH112 - Path.is_dir raises for long names
+        return Path(published), None
+    reference = ModelReference.parse(published)
+    if reference.is_local:
+        raise MachineError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
+    return reference.path, reference.revision
 
 
 def sign(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hubmerge.cards.card import CardDetails, card_text
 from hubmerge.cards.data import CARD_FORM, card_data, card_form, data_differences, license_of
 from hubmerge.cards.licenses import needs_notice, notice_files, notice_text, stated_licenses
-from hubmerge.cards.merge_cards import has_marks, merged_card, own_part, restored_card
+from hubmerge.cards.merge_cards import added_metadata, has_marks, merged_card, own_part, restored_card
 from hubmerge.cards.metadata import planned_card
 from hubmerge.cards.picture import accuracy_picture
 
@@ -13,6 +13,7 @@ __all__ = [
     "CARD_FORM",
     "CardDetails",
     "accuracy_picture",
+    "added_metadata",
     "card_data",
     "card_form",
     "card_text",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import yaml
@@ -55,6 +56,23 @@ def merged_card(generated: str, existing: str | None, *, sets_license: bool = Fa
         dumped = yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True, width=10**6)
         head = f"{form_comment()}\n{dumped.rstrip()}"
     return f"---\n{head}\n---\n\n{text}"
+
+
+def added_metadata(generated: str, merged: str) -> dict[str, Any]:
+    """Return the metadata that people added to a card, as plain JSON values.
+
+    Args:
+        generated: the card that hubmerge writes from the report.
+        merged: the card with what people wrote.
+    """
+    ours, theirs = (plain_metadata(front_matter(card)) for card in (generated, merged))
+    return {key: value for key, value in theirs.items() if ours.get(key) != value}
+
+
+def plain_metadata(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Return metadata as plain JSON values: YAML has dates, and keys that are no text."""
+    found: dict[str, Any] = json.loads(json.dumps({str(key): value for key, value in metadata.items()}, default=str))
+    return found
 
 
 def restored_card(earlier: str, newest: str) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from huggingface_hub import EvalResult, ModelCardData
@@ -100,14 +101,15 @@ def base_models(report: RunReport) -> list[str]:
     return list(dict.fromkeys(repos))
 
 
-def repos_of(reference: str) -> list[str]:
+@lru_cache(maxsize=1 << 12)
+def repos_of(reference: str) -> tuple[str, ...]:
     """Return the repos of a model and its adapter, nothing for a local folder."""
     try:
         parsed = ModelReference.parse(reference)
     except InvalidReferenceError:
-        return []
+        return ()
     parts = [parsed] if parsed.adapter is None else [parsed, parsed.adapter]
-    return [part.path for part in parts if not part.is_local and is_repo(part.path)]
+    return tuple(part.path for part in parts if not part.is_local and is_repo(part.path))
 
 
 def scored_tasks(report: RunReport) -> list[TaskReport]:

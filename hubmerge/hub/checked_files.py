@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from huggingface_hub import constants, hf_hub_download
-from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub import hf_hub_download
 from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]
 
 from hubmerge.errors import HubError
+from hubmerge.hub.cached_files import cached_files, is_offline
 from hubmerge.hub.client import api
+from hubmerge.hub.remote_file import Kind, RemoteFile, snapshot_folder
 from hubmerge.hub.retry import call
 from hubmerge.support import interrupts
 from hubmerge.support.damage import SUFFIX, set_aside, set_aside_files_among
 from hubmerge.support.hashing import Algorithm, file_digest, git_blob_digest, read_digest
 
-Kind = Literal["model", "dataset"]
+__all__ = [
+    "Kind",
+    "RemoteFile",
+    "StoppableBar",
+    "check_blob",
+    "check_cached_files",
+    "difference",
+    "download_checked",
+    "is_sha256",
+    "list_entries",
+    "snapshot_folder",
+    "stored_file",
+]
 
 _SHA256_LENGTH = 64
 
@@ -31,35 +43,6 @@ class StoppableBar(tqdm):
         """Count received bytes."""
         interrupts.check()
         return super().update(n)
-
-
-@dataclass(frozen=True)
-class RemoteFile:
-    """One file of a repo at one commit.
-
-    Attributes:
-        path: the path in the repo.
-        size: the size in bytes.
-        sha256: the digest of an LFS file, None for other files.
-        blob_id: git's digest of a file that is not LFS, None if it is not known.
-    """
-
-    path: str
-    size: int
-    sha256: str | None = field(default=None, compare=False)
-    blob_id: str | None = field(default=None, compare=False)
-
-    @property
-    def digest(self) -> str:
-        """The digest that the Hub lists, empty if it is not known: SHA-256 of an LFS file, else git's SHA-1."""
-        return self.sha256 or self.blob_id or ""
-
-    @classmethod
-    def of(cls, entry: Any) -> RemoteFile:
-        """Return the file of an entry in a listing of the Hub."""
-        if entry.lfs is not None:
-            return cls(entry.path, int(entry.size), sha256=str(entry.lfs.sha256))
-        return cls(entry.path, int(entry.size), blob_id=entry.blob_id)
 
 
 def difference(path: Path, file: RemoteFile) -> str | None:
@@ -171,11 +154,13 @@ def check_cached_files(kind: Kind, repo: str, commit: str) -> tuple[str, ...]:
 
 
 def list_entries(repo: str, commit: str, kind: Kind = "model") -> dict[str, Any]:
-    """Return the entry of each file of a repo at a commit, as the Hub lists it.
+    """Return the entry of each file of a repo at a commit, as the Hub lists it; offline, those in the Hub cache.
 
     Raises:
         HubError: the Hub refuses or does not respond.
     """
+    if is_offline():
+        return {file.path: file for file in cached_files(repo, commit, kind=kind)}
     entries = call(
         f"files of {kind} {repo} at {commit}",
         lambda: list(api().list_repo_tree(repo, revision=commit, recursive=True, repo_type=kind)),
@@ -183,11 +168,6 @@ def list_entries(repo: str, commit: str, kind: Kind = "model") -> dict[str, Any]
         commit=commit,
     )
     return {entry.path: entry for entry in entries if hasattr(entry, "size")}
-
-
-def snapshot_folder(repo: str, commit: str, kind: Kind) -> Path:
-    """Return the folder of a commit in the Hub cache."""
-    return Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=repo, repo_type=kind) / "snapshots" / commit
 
 
 def _cache_folders(repo: str, commit: str, file: RemoteFile, kind: Kind) -> Iterator[Path]:

@@ -20,7 +20,8 @@ from hubmerge.evaluation.metrics import CLASS_METRIC_NAMES
 from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import causes
 from hubmerge.hub.fetch import remove_unfinished_downloads
-from hubmerge.hub.offline import is_offline, set_aside_damaged_files
+from hubmerge.hub.offline import cached_files, is_offline, set_aside_damaged_files
+from hubmerge.hub.remote_file import snapshot_folder
 from hubmerge.hub.retry import call
 from hubmerge.support.redaction import without_token
 from hubmerge.support.text import short_commit
@@ -57,10 +58,22 @@ def load_rows(
     def load(path: str, options: dict[str, Any]) -> datasets.Dataset:
         if cache is not None:
             options = {**options, "cache_dir": str(cache)}
+            if is_offline() and not dataset.is_local and is_commit(commit):
+                path, options = _cached_folder(dataset.path, str(commit)), {"cache_dir": str(cache)}
         rows: datasets.Dataset = datasets.load_dataset(path, dataset.name, split=dataset.split, **options)
         return rows
 
     return read_dataset(dataset, commit, load, sleep=sleep)
+
+
+def _cached_folder(repo: str, commit: str) -> str:
+    """Return the folder of a dataset in the Hub cache: offline, the library reads nothing but what it prepared itself.
+
+    Raises:
+        HubError: the cache has no file of the commit.
+    """
+    cached_files(repo, commit, kind="dataset")
+    return str(snapshot_folder(repo, commit, "dataset"))
 
 
 def read_dataset(

@@ -24,7 +24,7 @@ from hubmerge.hub.checked_files import RemoteFile, download_checked
 from hubmerge.hub.client import api, endpoint
 from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import TransientError
-from hubmerge.hub.offline import cached_files, is_offline, refuse_unpinned
+from hubmerge.hub.offline import cached_commit, cached_files, is_offline, refuse_unpinned
 from hubmerge.hub.retry import call
 from hubmerge.support import interrupts
 from hubmerge.support.paths import is_inside
@@ -73,6 +73,8 @@ def find_commit(kind: str, path: str, revision: str | None) -> str | None:
     Raises:
         HubError: the repo is missing, private, gated or empty, or the Hub does not respond.
     """
+    if is_offline():
+        return cached_commit(path, revision or "main")
     found = _ask_commit(kind, path, revision)
     return None if isinstance(found, RevisionNotFoundError) else found
 

@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-from huggingface_hub import constants
-
 from hubmerge.errors import HubError
-from hubmerge.hub.checked_files import Kind, RemoteFile, difference, snapshot_folder, stored_file
+from hubmerge.hub.cached_files import cached_file, cached_files, files_below, is_offline
+from hubmerge.hub.checked_files import difference, stored_file
+from hubmerge.hub.remote_file import Kind, snapshot_folder
 from hubmerge.support.damage import set_aside
+from hubmerge.support.files import write_text_atomic
+from hubmerge.support.names import parse_step_tag
+from merge_recipes.references import is_commit
 
-_SHA256 = re.compile(r"[0-9a-f]{64}")
-_BLOB_ID = re.compile(r"[0-9a-f]{40}")
-
-
-def is_offline() -> bool:
-    """Return True if HF_HUB_OFFLINE forbids requests to the Hub."""
-    return bool(constants.HF_HUB_OFFLINE)
-
-
-def cached_files(repo: str, commit: str, subfolder: str = "") -> tuple[RemoteFile, ...]:
-    """Return the files of a model repo at a commit that are in the Hub cache, sorted by path.
-
-    The cache names each file after the digest that the Hub listed for it, so that its content can be checked.
-
-    Args:
-        repo: the repo, owner/name.
-        commit: the commit, 40 hex digits.
-        subfolder: a folder in the repo; empty for the whole repo.
-
-    Raises:
-        HubError: the cache has no file of the commit.
-    """
-    snapshot = snapshot_folder(repo, commit, "model")
-    paths = _files_below(snapshot / subfolder)
-    if not paths:
-        raise HubError(
-            f"files of model {repo} at {commit}: HF_HUB_OFFLINE is set, and the Hub cache has no file of this commit",
-            hint=f"HF_HUB_OFFLINE=0 hf download {repo} --revision {commit}",
-            repo=repo,
-            commit=commit,
-        )
-    return tuple(_cached_file(path, path.relative_to(snapshot).as_posix()) for path in paths)
+__all__ = ["cached_commit", "cached_files", "cached_tags", "is_offline", "record_commit", "refuse_unpinned"]
 
 
 def set_aside_damaged_files(repo: str, commit: str, kind: Kind) -> None:
@@ -51,20 +22,10 @@ def set_aside_damaged_files(repo: str, commit: str, kind: Kind) -> None:
     A library that reads the cache downloads them again.
     """
     snapshot = snapshot_folder(repo, commit, kind)
-    for path in _files_below(snapshot):
-        problem = difference(path, _cached_file(path, path.relative_to(snapshot).as_posix()))
+    for path in files_below(snapshot):
+        problem = difference(path, cached_file(path, path.relative_to(snapshot).as_posix()))
         if problem is not None:
             set_aside(stored_file(path), problem)
-
-
-def _files_below(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file()]
-
-
-def _cached_file(path: Path, name: str) -> RemoteFile:
-    digest = path.resolve().name
-    sha256 = digest if _SHA256.fullmatch(digest) else None
-    return RemoteFile(name, path.stat().st_size, sha256, digest if _BLOB_ID.fullmatch(digest) else None)
 
 
 def refuse_unpinned(kind: str, path: str, revision: str | None) -> HubError:
@@ -74,3 +35,40 @@ def refuse_unpinned(kind: str, path: str, revision: str | None) -> HubError:
         hint="make a lock beside the recipe while the Hub can be reached: HF_HUB_OFFLINE=0 hubmerge lock RECIPE",
         repo=path,
     )
+
+
+def record_commit(repo: str, revision: str, commit: str) -> None:
+    """Record in the Hub cache which commit a branch or a tag of a model repo names, as the client does."""
+    if not is_commit(revision):
+        path = _refs(repo) / revision
+        if not path.is_file() or path.read_text(encoding="utf-8") != commit:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_text_atomic(path, commit)
+
+
+def cached_commit(repo: str, revision: str) -> str:
+    """Return the commit of a model repo that a revision named when it was last read.
+
+    Raises:
+        HubError: the Hub cache does not know it.
+    """
+    path = _refs(repo) / revision
+    commit = revision if is_commit(revision) else path.read_text(encoding="utf-8") if path.is_file() else ""
+    if is_commit(commit) and snapshot_folder(repo, commit, "model").is_dir():
+        return commit
+    raise HubError(
+        f"model {repo} at revision {revision}: HF_HUB_OFFLINE is set, and the Hub cache does not have this revision",
+        hint=f"HF_HUB_OFFLINE=0 hf download {repo} --revision {revision}",
+        repo=repo,
+    )
+
+
+def cached_tags(repo: str) -> dict[int, str]:
+    """Return the commit of each step of a model repo whose tag the Hub cache knows."""
+    refs = _refs(repo)
+    found = {number: path for path in refs.glob("step-*") if (number := parse_step_tag(path.name)) is not None}
+    return {number: found[number].read_text(encoding="utf-8") for number in sorted(found)}
+
+
+def _refs(repo: str) -> Path:
+    return snapshot_folder(repo, "", "model").parent / "refs"

@@ -17,6 +17,7 @@ from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 from hubmerge.errors import HubError
+from hubmerge.hub.cached_files import is_offline
 from hubmerge.hub.checked_files import RemoteFile, StoppableBar, difference, download_checked
 from hubmerge.hub.client import api
 from hubmerge.hub.failures import status_of
@@ -170,7 +171,9 @@ def _state_folders(repo: str) -> set[str]:
 
 
 def _find_states(repo: str) -> set[str] | None:
-    """Return the folders of the published states, None without a state branch."""
+    """Return the folders of the published states, None without a state branch or offline."""
+    if is_offline():
+        return None
     try:
         entries = list(api().list_repo_tree(repo, revision=STATE_BRANCH))
     except RevisionNotFoundError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from hubmerge.cards import has_marks
 from hubmerge.cards.data import front_matter
@@ -16,6 +17,7 @@ from hubmerge.stream.stream import Stream
 from hubmerge.support.names import (
     BOM_FILE,
     CARD_FILE,
+    GIT_ATTRIBUTES,
     LOCK_FILE,
     NOTICE_FILE,
     PICTURE_FILE,
@@ -39,11 +41,13 @@ class TargetFiles:
         own: the files at the head that are as hubmerge published them.
         card: the card at the head if people may have written in it, None otherwise.
         writes_notice: False if the repo has a file NOTICE of other people, which stays.
+        others: the files of other people at the head with their digests, as the Hub lists them.
     """
 
     own: frozenset[str] = frozenset()
     card: str | None = None
     writes_notice: bool = True
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 def check_target_files(stream: Stream) -> TargetFiles:
@@ -79,7 +83,9 @@ def check_target_files(stream: Stream) -> TargetFiles:
             commit=target.head,
             file=in_the_way[0],
         )
-    return TargetFiles(own, _kept_card(stream, own), NOTICE_FILE not in target.files - own)
+    others = target.files - own - {CARD_FILE, GIT_ATTRIBUTES}
+    digests = {path: target.digests[path] for path in sorted(others)}
+    return TargetFiles(own, _kept_card(stream, own), NOTICE_FILE not in others, digests)
 
 
 def _kept_card(stream: Stream, own: frozenset[str]) -> str | None:

@@ -13,6 +13,10 @@ from typing import Any
 
 from hubmerge.report.shown import FIRST_SHOWN, LAST_SHOWN, is_shown, shown
 from hubmerge.report.step import Scores, StepReport
+from merge_recipes.canonical import canonical_report_json
+
+_TEXT = "_text"
+"""Attribute of a hidden step: its text, which a run keeps from step to step."""
 
 WHOLE_STEPS = 4
 """Number of last steps that `hubmerge.json` has whole."""
@@ -42,10 +46,13 @@ def abridge(steps: Sequence[StepReport], metrics: Mapping[str, str]) -> tuple[St
     return tuple(found)
 
 
-def row_values(step: StepReport, last: int) -> dict[str, Any]:
-    """Return the plain JSON values of a step in `hubmerge.json`; without unused keys if no table shows the step."""
-    if is_shown(step.step, last):
-        return step.to_dict()
+def row_text(step: StepReport) -> str:
+    """Return the text of a step in `hubmerge.json`; without unused keys if no table shows the step."""
+    text: str | None = vars(step).get(_TEXT)
+    return canonical_report_json(step.to_dict()) if text is None else text
+
+
+def _row_values(step: StepReport) -> dict[str, Any]:
     values = {
         "accumulated_norm": step.accumulated_norm,
         "chain_digest": step.chain_digest,
@@ -73,7 +80,9 @@ def _shown_step(step: StepReport, last: int, scores: Scores) -> StepReport:
 
 
 def _hidden_step(step: StepReport, scores: Scores, *, with_files: bool) -> StepReport:
-    return StepReport(
+    if _TEXT in vars(step) and step.scores == scores and bool(step.files) == with_files:
+        return step
+    hidden = StepReport(
         step=step.step,
         name=step.name,
         reference=step.reference,
@@ -90,6 +99,8 @@ def _hidden_step(step: StepReport, scores: Scores, *, with_files: bool) -> StepR
         head=step.head,
         inputs=step.inputs,
     )
+    vars(hidden)[_TEXT] = canonical_report_json(_row_values(hidden))
+    return hidden
 
 
 def _main(scores: Scores, metrics: Mapping[str, str]) -> Scores:

@@ -16,7 +16,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from hubmerge.errors import HubmergeError
-from hubmerge.report.abridged import WHOLE_STEPS, abridge, row_values
+from hubmerge.report.abridged import WHOLE_STEPS, abridge, row_text
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.report.file_list import FileList, FileRecord
 from hubmerge.report.inputs import MergedModel, ModelReport, TaskReport, main_metric, omit_unused_inputs
@@ -55,6 +55,11 @@ Version 1, of hubmerge 0.1.0, has no list of all files and no seal. In versions 
 READABLE_VERSIONS = (1, 2, 3)
 """Versions of the form that can be read."""
 
+_NO_SEAL = '\n  "seal": null,\n'
+
+NEW_KEYS = frozenset({"kept_files", "kept_metadata", "older_steps"})
+"""Keys that versions 1 and 2 do not have."""
+
 
 @record
 @dataclass(frozen=True)
@@ -76,14 +81,16 @@ class RunReport:
     all_files: FileList = field(default_factory=dict)  # of the last step, except this report; empty in version 1
     version: int = field(default=REPORT_VERSION, compare=False)
     seal: str | None = field(default=None, compare=False)  # digest of everything else in the report
+    kept_files: dict[str, str] = field(default_factory=dict)  # of other people: path -> digest as the Hub lists it
+    kept_metadata: dict[str, Any] = field(default_factory=dict)  # of other people in the card
     older_steps: int = 0  # merged before version 3: their states have the sketches of all steps
 
     def with_step(self, step: StepReport) -> RunReport:
         """Return the report with a step added or replaced; the digests from this step on are computed anew."""
         steps = {report.step: report for report in self.steps} | {step.step: step}
         chained = _with_digests([steps[number] for number in sorted(steps)], step.step)
-        kept = self.all_files if self.steps and self.steps[-1].step == chained[-1].step else {}
-        return dataclasses.replace(self, steps=chained, all_files=kept)
+        report = dataclasses.replace(self, steps=chained)
+        return report if self.steps and self.steps[-1].step == chained[-1].step else report._without_files()
 
     def broken_digest(self) -> int | None:
         """Return the first step whose digest does not match its content, None if all match.
@@ -104,7 +111,7 @@ class RunReport:
     def _digest(self) -> str:
         if self.version < 3:
             return text_digest(canonical_report_json({**self.to_dict(), "seal": None}))
-        return text_digest(self._text(None))
+        return text_digest(self._unsealed_text())
 
     @property
     def history_files(self) -> dict[str, str]:
@@ -117,17 +124,20 @@ class RunReport:
 
     def until(self, step: int) -> RunReport:
         """Return the report as it was after `step`, without later steps and their tasks."""
-        files = {} if self.steps and self.steps[-1].step > step else self.all_files
+        kept = self._without_files() if self.steps and self.steps[-1].step > step else self
         seen = {task.name for task in self.tasks if task.step <= step}
         return dataclasses.replace(
-            self,
+            kept,
             tasks=tuple(task for task in self.tasks if task.step <= step),
             base_scores={name: scores for name, scores in self.base_scores.items() if name in seen},
             steps=tuple(report for report in self.steps if report.step <= step),
             own_scores={name: scores for name, scores in self.own_scores.items() if name in seen},
-            all_files=files,
             older_steps=min(self.older_steps, step),
         )
+
+    def _without_files(self) -> RunReport:
+        """Return the report without what belongs to the files of its last step."""
+        return dataclasses.replace(self, all_files={}, kept_files={}, kept_metadata={})
 
     def accuracy_matrix(self) -> AccuracyMatrix:
         """Return R[t][j], the main metric of every task j after every step t."""
@@ -181,7 +191,8 @@ class RunReport:
         content = dataclasses.asdict(dataclasses.replace(self, steps=()))
         omit_unused_inputs(content)
         if self.version < 3:
-            del content["older_steps"]
+            for key in NEW_KEYS:
+                del content[key]
         return content
 
     @property
@@ -203,15 +214,16 @@ class RunReport:
 
     def to_json(self) -> str:
         """Return the text of `hubmerge.json`, sealed: sorted keys, each step in one line, a newline at the end."""
-        newest = dataclasses.replace(self, version=REPORT_VERSION)
-        return newest._text(newest._digest())
+        unsealed = dataclasses.replace(self, version=REPORT_VERSION)._unsealed_text()
+        return unsealed.replace(_NO_SEAL, f'\n  "seal": {json.dumps(text_digest(unsealed))},\n', 1)
 
-    def _text(self, seal: str | None) -> str:
-        content = {**self._values_beside_steps(), "seal": seal}
-        steps = self.abridged().steps
-        content["steps"] = [row_values(step, len(steps)) for step in steps]
-        lines = (f"{json.dumps(key)}: {_lines(content[key])}" for key in sorted(content))
-        return "{\n  " + ",\n  ".join(lines) + "\n}\n"
+    def _unsealed_text(self) -> str:
+        """Return the text of `hubmerge.json` with null in place of the seal."""
+        values = {**self._values_beside_steps(), "seal": None}
+        texts = {key: _lines(value) for key, value in values.items()}
+        rows = [row_text(step) for step in self.abridged().steps]
+        texts["steps"] = "[\n    " + ",\n    ".join(rows) + "\n  ]" if rows else "[]"
+        return "{\n  " + ",\n  ".join(f"{json.dumps(key)}: {texts[key]}" for key in sorted(texts)) + "\n}\n"
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> RunReport:
@@ -242,8 +254,8 @@ class RunReport:
                 file=REPORT_FILE,
             )
         later = {"all_files", "seal"} if version == 1 else set()
-        if version < 3 and data.keys() & (later | {"older_steps"}):
-            what = "seal" if data.keys() & later else "older steps"
+        if version < 3 and data.keys() & (later | NEW_KEYS):
+            what = "seal" if data.keys() & later else min(data.keys() & NEW_KEYS)
             raise HubmergeError(f"{REPORT_FILE}: a report of version {version} has no {what}", file=REPORT_FILE)
         report = read_as(_run_adapter(), text, REPORT_FILE)
         numbers = [step.step for step in report.steps]

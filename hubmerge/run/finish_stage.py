@@ -68,6 +68,16 @@ class FinishStage:
         report = record_steps(self.context.stream, batch.steps, batch.merged_state, so_far, notes=notes, heads=kept)
         return record_licenses(report, batch.steps, self.context.licenses)
 
+    def score_model(self, batch: StepBatch, folder: Path) -> Scores:
+        """Write the model after the last step of a merged batch into a new folder, score it, and remove the folder."""
+        folder.mkdir(parents=True)
+        try:
+            self._write(batch, folder)
+            with open_checkpoint(folder, f"the merged model of step {batch.last}") as merged:
+                return self.context.scoreboard.score(batch.last, merged)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
     def _finish_model(self, batch: StepBatch, report: RunReport, folder: Path) -> RunReport:
         context, step = self.context, batch.last
         partial = partial_path(folder)

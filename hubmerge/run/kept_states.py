@@ -8,7 +8,7 @@ from hubmerge.errors import HubmergeError
 from hubmerge.executor.state import ACCUMULATED_FILE, PARTS_FILE, MergeState, load_state
 from hubmerge.support.damage import LOGGER, set_aside
 from hubmerge.support.files import write_text_atomic
-from hubmerge.support.hashing import check_once, file_digest
+from hubmerge.support.hashing import check_once, file_digest, trust_written
 from hubmerge.support.names import MANIFEST_FILE
 
 STATS_FILE = "figures.json"
@@ -58,12 +58,20 @@ def check_state(folder: Path) -> MergeState:
         CheckpointError: the state is damaged.
     """
     state = load_state(folder)
-    files = [folder / name for name in (MANIFEST_FILE, ACCUMULATED_FILE, PARTS_FILE) if (folder / name).is_file()]
     try:
-        check_once("state", files, state.verify)
+        check_once("state", _checked_files(folder), state.verify)
     finally:
         state.close()
     return state
+
+
+def trust_written_state(folder: Path) -> None:
+    """Do not read a state again that this process has just written, as long as its files are unchanged."""
+    trust_written("state", _checked_files(folder))
+
+
+def _checked_files(folder: Path) -> list[Path]:
+    return [folder / name for name in (MANIFEST_FILE, ACCUMULATED_FILE, PARTS_FILE) if (folder / name).is_file()]
 
 
 def _problem(folder: Path, chain_digest: str) -> str | None:

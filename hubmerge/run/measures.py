@@ -17,6 +17,9 @@ CLOSE = 0.25
 """Cosine of task vectors from which a step is reported as close to another. Unrelated tasks have cosines near 0, two
 halves of one dataset 0.4 and more."""
 
+CLOSE_NAMED = 3
+"""Number of close steps that a warning names; those with the largest cosines."""
+
 COARSE = 0.1
 """Rounding error, relative to the length of the merged delta, from which it is reported. Float32 has about 1e-5."""
 LOST = 0.9
@@ -69,11 +72,11 @@ def similarity_warnings(stats: StepStats, names: Sequence[str]) -> list[str]:
     """
     if stats.revoked:
         return []
-    close = [
-        f"{names[earlier.step - 1]} (step {earlier.step}, cosine about {earlier.cosine:.2f})"
-        for earlier in stats.similarities
-        if earlier.cosine is not None and earlier.cosine >= CLOSE
-    ]
+    cosines = {one.step: one.cosine for one in stats.similarities if one.cosine is not None and one.cosine >= CLOSE}
+    named = sorted(sorted(cosines, key=lambda step: (-cosines[step], step))[:CLOSE_NAMED])
+    close = [f"{names[step - 1]} (step {step}, cosine about {cosines[step]:.2f})" for step in named]
+    if len(cosines) > CLOSE_NAMED:
+        close.append(f"{len(cosines) - CLOSE_NAMED} more")
     if not close and stats.cosine is not None and stats.cosine >= CLOSE:
         close = [f"the steps merged so far (cosine {stats.cosine:.2f})"]
     if not close:

@@ -90,6 +90,7 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
     """
     from hubmerge.cards import (  # matplotlib takes a second to import
         accuracy_picture,
+        added_metadata,
         license_of,
         merged_card,
         needs_notice,
@@ -117,7 +118,8 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
     (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
     stated = license_of((folder / CARD_FILE).read_text(encoding="utf-8"))
     write_provenance_files(folder, report, stream, stated, files.model_class)
-    report = replace(report, all_files=list_step_files(folder))
+    report = replace(report, all_files=list_step_files(folder), kept_files=dict(context.others))
+    report = replace(report, kept_metadata=added_metadata(generated, (folder / CARD_FILE).read_text(encoding="utf-8")))
     (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
     return report
 

@@ -205,7 +205,7 @@ class Run:
         if self.stream.is_joint:
             begin = first
         context = replace(self._prepare(begin), card=kept.card, writes_notice=kept.writes_notice, licenses=licenses)
-        context = replace(context, recorded=self.report.tasks)
+        context = replace(context, recorded=self.report.tasks, others=kept.others)
         batches = batches_from(context, begin)
         if state is not None and state.step >= begin:
             # Merged by an earlier run, but not finished.

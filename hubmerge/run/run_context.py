@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ class RunContext:
         licenses: Licenses of the inputs and of the merged model.
         writes_notice: False if the target repo has a file NOTICE of other people.
         recorded: Tasks of the steps that are published or on disk, which draw their examples as before.
+        others: Files of other people in the target repo, with their digests.
         fresh_datasets: True to prepare data sets in `cache`, without what earlier runs prepared.
         older_steps: Last step that an earlier form of reports has, see `RunReport.older_steps`.
         history: Folder for the whole reports of the steps, None to write none.
@@ -55,6 +56,7 @@ class RunContext:
     licenses: PlannedLicenses = NO_LICENSES
     writes_notice: bool = True
     recorded: tuple[TaskReport, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
     older_steps: int = 0
     history: Path | None = None
 

@@ -15,7 +15,7 @@ from hubmerge.executor.state import MergeState
 from hubmerge.plan.licenses import PlannedLicenses
 from hubmerge.report.history import report_until
 from hubmerge.report.report import REPORT_VERSION, ModelReport, RunReport, Scores, StepReport
-from hubmerge.run.kept_states import STATS_FILE, write_digests
+from hubmerge.run.kept_states import STATS_FILE, trust_written_state, write_digests
 from hubmerge.run.measures import measures, rounding_warnings
 from hubmerge.run.metadata_files import plugin_distributions
 from hubmerge.stream.step_history import history_reader, is_written, write_history
@@ -72,6 +72,7 @@ def write_stats(stats: Sequence[StepStats], state: MergeState) -> None:
     values = [step.to_dict() for step in stats]
     write_text_atomic(state.folder / STATS_FILE, canonical_document(values, indent=1, ascii_only=True))
     write_digests(state.folder)
+    trust_written_state(state.folder)
 
 
 def read_stats(folder: Path) -> dict[int, StepStats]:

@@ -118,6 +118,12 @@ def read_license(source: Source) -> License:
     return stated
 
 
+def has_card(source: Source) -> bool:
+    """Return True if the repo of an input has a card, as far as this machine knows."""
+    files = fetch.list_files(source.reference.path, source.commit)
+    return any(file.path in {CARD_FILE, f"{source.subfolder}/{CARD_FILE}"} for file in files)
+
+
 def read_text(source: Source, name: str, most: int) -> str | None:
     """Return the text of a license file of an input, None if it is larger than `most` bytes.
 

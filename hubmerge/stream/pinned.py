@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from hubmerge.errors import HubmergeError, TargetError
+from hubmerge.errors import HubError, HubmergeError, TargetError
 from hubmerge.hub.offline import is_offline
 from hubmerge.hub.publish import Target, read_target
 from hubmerge.report.report import RunReport
@@ -49,8 +49,8 @@ class PinnedCommits:
             LockError: A lock cannot be read.
         """
         if is_offline() and read_lock(loaded) is not None:
-            return cls.from_lock(loaded, workspace)
-        target = _read_target(loaded)
+            return cls.from_lock(loaded, workspace, writes=workspace is not None)
+        target = _read_target(loaded, writes=workspace is not None)
         merged = published_steps(target)
         locks = []
         published = published_lock(target)
@@ -67,14 +67,21 @@ class PinnedCommits:
         return cls(tuple(locks), merged, target, recorded=_recorded(loaded, target, workspace))
 
     @classmethod
-    def from_lock(cls, loaded: LoadedRecipe, workspace: Workspace | None = None) -> PinnedCommits:
+    def from_lock(
+        cls, loaded: LoadedRecipe, workspace: Workspace | None = None, *, writes: bool = True
+    ) -> PinnedCommits:
         """Read the lock beside the recipe, from which every commit must then come.
+
+        Args:
+            loaded: The recipe.
+            workspace: Work folder of the run, None if there is none.
+            writes: True for a run, which publishes to the target repo.
 
         Raises:
             HubError: The target repo cannot be read, or it was published with other commits.
             RecipeError: The lock is missing, is not a lock, or was made from another recipe.
         """
-        target = _read_target(loaded)
+        target = _read_target(loaded, writes=writes)
         lock = require_lock(loaded)
         check_published(lock, target, str(lock_path(loaded.path)))
         recorded = _recorded(loaded, target, workspace)
@@ -102,9 +109,18 @@ def _recorded(loaded: LoadedRecipe, target: Target | None, workspace: Workspace 
         return None
 
 
-def _read_target(loaded: LoadedRecipe) -> Target | None:
+def _read_target(loaded: LoadedRecipe, *, writes: bool) -> Target | None:
+    """Return the target repo; offline, None for a plan, which then has all steps."""
     publish = loaded.recipe.publish
-    return read_target(publish.repo) if publish is not None else None
+    if publish is None or (is_offline() and not writes):
+        return None
+    if is_offline():
+        raise HubError(
+            f"publishing to {publish.repo} needs the Hub, and HF_HUB_OFFLINE is set",
+            hint="set HF_HUB_OFFLINE=0, or remove `publish` from a copy of the recipe and run it with --out DIR",
+            repo=publish.repo,
+        )
+    return read_target(publish.repo)
 
 
 def published_lock(target: Target | None) -> Lock | None:

@@ -17,6 +17,7 @@ from hubmerge.run.metadata_files import ModelFiles, card_for, license_of_step
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import CARD_FILE, NOTICE_FILE, RECIPE_FILE
 from hubmerge.verify.finding import Finding
+from hubmerge.verify.kept import without_kept_metadata
 
 OLDEST_FORM = {1: 1, 2: 2, 3: 3}
 """The oldest form of cards that versions with a form of reports write, by the version of the report's form."""
@@ -36,6 +37,8 @@ def compare_card(release: PublishedStep, report: RunReport, stream: Stream) -> I
         yield Finding("card", "unknown", f"the license cannot be checked: {error.message}")
     expected = _expected_card(release, report, stream, model_license, form)
     found, additions = own_part(found)
+    found, keys = without_kept_metadata(found, expected, report.kept_metadata)
+    additions += [f"metadata {', '.join(keys)}"] if keys else []
     if additions:
         yield Finding("card", "same", f"people added: {', '.join(additions)}")
     if form == CARD_FORM:

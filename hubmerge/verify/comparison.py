@@ -23,6 +23,7 @@ from hubmerge.support.names import (
 )
 from hubmerge.verify.files import heads_of
 from hubmerge.verify.finding import Finding
+from hubmerge.verify.kept import kept_files
 from hubmerge.verify.picture import compare_picture
 from hubmerge.verify.published import Published
 from hubmerge.verify.recomputation import Recomputed
@@ -45,7 +46,7 @@ def compare_recomputed(published: Published, recomputed: Recomputed) -> Iterator
     yield from compare_reports(published.report, recomputed.report)
     yield from compare_picture(made / PICTURE_FILE, folder / PICTURE_FILE)
     known = {*names, *UNLISTED_FILES, RECIPE_FILE, LOCK_FILE, STATEMENT_FILE, BOM_FILE, PICTURE_FILE}
-    known |= published.report.history_files.keys()
+    known |= published.report.history_files.keys() | kept_files(published)
     for name in sorted(set(published.files.files) - known):
         yield Finding("files", "differs", f"{name} is not a file of this step")
     for name in sorted(names - weights - {CARD_FILE, PICTURE_FILE}):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from hubmerge.cards import has_marks
 from hubmerge.checkpoints.weight_names import is_index
 from hubmerge.errors import HubmergeError
-from hubmerge.hub.published import has_content, read_small_file
+from hubmerge.hub.published import read_small_file, step_has_content
 from hubmerge.report.report import RunReport
 from hubmerge.stream.sources import Source, files_of
 from hubmerge.support.names import (
@@ -27,6 +27,7 @@ from hubmerge.support.names import (
 )
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
+from hubmerge.verify.kept import check_kept, kept_files
 from hubmerge.verify.published import Published
 
 METADATA_FILES = frozenset(
@@ -47,6 +48,7 @@ def check_files(published: Published) -> Iterator[Finding]:
     yield from _check_attributes(published)
     if published.report.version > 1:
         yield from _check_list(published)
+    yield from check_kept(published)
     yield from _check_heads(published)
     if published.stream is not None:
         yield from _check_base_files(published, published.stream.base)
@@ -67,13 +69,14 @@ def _check_list(published: Published) -> Iterator[Finding]:
     """Compare the files of the step with the list that its report seals."""
     listed, found = published.report.all_files, published.files
     history = published.report.history_files  # their content is compared when they are read
+    kept = kept_files(published)
     different = False
     for name in sorted({*listed, *history, *found.files} - UNLISTED_FILES):
         if name not in found.files:
             problem = "is missing: the report lists it"
         elif name == CARD_FILE and has_marks(published.files.metadata_files[CARD_FILE]):
             continue  # its generated part is compared with the report
-        elif name in history:
+        elif name in history or name in kept:
             continue
         elif name not in listed:
             problem = "is not in the list of files in the report"
@@ -101,17 +104,13 @@ def _check_heads(published: Published) -> Iterator[Finding]:
             digest = published.files.files.get(name)
             if digest is None:
                 yield Finding("files", "differs", f"{name}, the head of step {step.step}, is missing")
-            elif name.endswith(".json"):
-                repo, commit = published.repo, published.files.commit
-                if not has_content(repo, commit, name, digest, step.head):
-                    yield Finding("files", "differs", f"{name} does not match the report of step {step.step}")
+            elif name.endswith(".json") and not step_has_content(published.files, name, step.head):
+                yield Finding("files", "differs", f"{name} does not match the report of step {step.step}")
 
 
 def _matches(published: Published, name: str) -> bool:
-    listed, digest = published.report.all_files[name], published.files.files[name]
-    if listed.size != published.files.sizes[name]:
-        return False
-    return has_content(published.repo, published.files.commit, name, digest, listed.sha256)
+    listed = published.report.all_files[name]
+    return listed.size == published.files.sizes[name] and step_has_content(published.files, name, listed.sha256)
 
 
 def _check_attributes(published: Published) -> Iterator[Finding]:
@@ -137,7 +136,7 @@ def _check_base_files(published: Published, base: Source) -> Iterator[Finding]:
     written = {NOTICE_FILE} if published.report.base_model.licenses else set()
     written |= heads_of(published.report)
     own = {*METADATA_FILES, *written, *_WRITTEN, *published.report.steps[-1].files, GIT_ATTRIBUTES}
-    own |= published.report.history_files.keys()
+    own |= published.report.history_files.keys() | kept_files(published)
     for name in sorted(name for name in {*expected, *found} - own if not is_index(name)):
         if name not in found:
             yield Finding("files", "differs", f"{name} of the base model is missing")

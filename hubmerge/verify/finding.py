@@ -80,5 +80,7 @@ class Verdict:
 
 def title(repo: str, step: int, commit: str) -> str:
     """Return the line that names the step that is verified."""
+    if not commit:
+        return f"{repo}: step {step}" if step else repo
     what = f"step {step} at commit" if step else "commit"
     return f"{repo}: {what} {short_commit(commit)}"

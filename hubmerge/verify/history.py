@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from hubmerge.errors import HubmergeError
 from hubmerge.hub.published import published_tags, read_published_step
@@ -16,9 +16,17 @@ from hubmerge.verify.published import Published
 _LIKE_A_TAG = re.compile(r"step-0*([1-9][0-9]{0,8})")
 
 
-def check_history(published: Published) -> Iterator[Finding]:
-    """Check that tags name their steps, and that the report of every earlier tag is the beginning of this report."""
-    tags = published_tags(published.repo)
+def check_history(published: Published, *, rescored: bool) -> Iterator[Finding]:
+    """Check that tags name their steps, and that the report of every earlier tag is the beginning of this report.
+
+    Args:
+        published: the published step.
+        rescored: whether earlier merged models without a tag are scored again afterwards.
+    """
+    tags = step_tags(published)
+    if published.files.is_alone:
+        yield from _unchecked_scores(published, tags, rescored=rescored)
+        return
     yield from _check_own_tag(published, tags)
     earlier = [step for step in tags if step < published.step]
     different = False
@@ -28,11 +36,9 @@ def check_history(published: Published) -> Iterator[Finding]:
             yield finding
     if different:
         return
-    missing = _untagged(published, earlier)
-    if missing:
-        steps = ", ".join(map(str, missing))
-        detail = f"the scores of step {steps} cannot be checked: there is no tag {step_tag(missing[0])}"
-        yield Finding("history", "unknown", detail)
+    unchecked = list(_unchecked_scores(published, tags, rescored=rescored))
+    yield from unchecked
+    if unchecked:
         return
     agrees = "agrees" if len(earlier) == 1 else "agree"
     yield Finding("history", "same", f"{counted(len(earlier), 'earlier tag')} {agrees} with this report")
@@ -75,13 +81,25 @@ def _check_earlier(published: Published, step: int) -> Iterator[Finding]:
         yield Finding("history", "differs", f"the report at {tag} has another value for {score}")
 
 
-def _untagged(published: Published, tagged: list[int]) -> list[int]:
-    """Return the earlier steps that have scores, were published, and have no tag.
+def step_tags(published: Published) -> dict[int, str]:
+    """Return the commit of each tagged step; none if the tags cannot be read."""
+    return {} if published.files.is_alone else published_tags(published.repo)
 
-    With `publish: {steps: last}` the steps between were never published: no tag is missing, and nothing but this
-    report says anything about them.
+
+def untagged_scores(published: Published, tags: Collection[int]) -> list[int]:
+    """Return the earlier steps that have scores and no tag.
+
+    With `publish: {steps: last}` the steps between were never published, so that only scoring them again proves them.
     """
-    return [step.step for step in published.report.steps[:-1] if step.scores and step.step not in tagged]
+    return [step.step for step in published.report.steps[:-1] if step.scores and step.step not in tags]
+
+
+def _unchecked_scores(published: Published, tags: Collection[int], *, rescored: bool) -> Iterator[Finding]:
+    missing = [] if rescored else untagged_scores(published, tags)
+    if missing:
+        steps = ", ".join(map(str, missing))
+        why = "tags cannot be read" if published.files.is_alone else f"there is no tag {step_tag(missing[0])}"
+        yield Finding("history", "unknown", f"the scores of step {steps} cannot be checked: {why}")
 
 
 def _different_score(earlier: RunReport, report: RunReport) -> str | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hubmerge.errors import HubmergeError
-from hubmerge.stream.licenses import InputLicense, read_license, read_licenses
+from hubmerge.hub.offline import is_offline
+from hubmerge.stream.licenses import InputLicense, has_card, read_license, read_licenses
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
@@ -34,5 +35,7 @@ def _check(one: InputLicense) -> Finding | None:
         return Finding("report", "unknown", f"the license of {one.model} cannot be checked: {error.message}")
     if found == one.license:
         return None
+    if is_offline() and not has_card(one.source):
+        return Finding("report", "unknown", f"the license of {one.model} cannot be checked: its card is not cached")
     detail = f"its license of {one.model} is {one.license.text}, but the card there states {found.text}"
     return Finding("report", "differs", detail)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from pathlib import Path
 
 from hubmerge.errors import HubError, HubmergeError
-from hubmerge.hub.published import PublishedStep, read_published_step, read_small_file
+from hubmerge.hub.offline import is_offline
+from hubmerge.hub.published import PublishedStep, read_published_step, read_small_file, read_step_folder
 from hubmerge.report.history import ReadHistory, completed
 from hubmerge.report.report import RunReport
 from hubmerge.run.scoreboard import first_steps
@@ -15,6 +17,7 @@ from hubmerge.stream.expansion import expand
 from hubmerge.stream.joint_steps import joint_steps
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE, history_file
+from hubmerge.support.text import listed
 from merge_recipes import LoadedRecipe, Lock, RecipeError, chain_digests, parse_recipe
 
 DOWNLOADS = 8
@@ -109,29 +112,48 @@ class UnreadableReport:
     cause: str
 
 
-def read_published(repo: str, revision: str | None) -> Published | UnreadableReport:
-    """Read a published step and its report from the Hub.
+def read_published(repo: str | Path, revision: str | None) -> Published | UnreadableReport:
+    """Read a published step and its report from the Hub or from a folder.
 
     Args:
-        repo: owner/name.
+        repo: owner/name, or the folder of a step.
         revision: a tag such as step-03, a branch or a commit; None for main.
 
     Raises:
-        HubError: the repo or the revision is missing, or hubmerge did not publish it.
+        HubError: the repo or the revision is missing, or hubmerge did not publish it; or files are missing offline.
+        MachineError: the folder is not that of a step.
     """
-    files = read_published_step(repo, revision)
+    files = read_step_folder(repo) if isinstance(repo, Path) else read_published_step(repo, revision)
     try:
         report = RunReport.from_json(files.metadata_files[REPORT_FILE])
     except HubmergeError as error:
         return UnreadableReport(files, error.message)
     if not report.steps:
         return UnreadableReport(files, f"{REPORT_FILE} contains no step")
+    _check_cached(files, report)
     try:
         return Published(files, completed(report, _history_reader(files, report)), report)
     except HubError:
         raise
     except HubmergeError as error:
         return Published(files, report, report, error.message)
+
+
+def _check_cached(files: PublishedStep, report: RunReport) -> None:
+    """Check that the Hub cache has every file of the report, if it is all that can be read.
+
+    Raises:
+        HubError: a file is missing, which may be in the repo.
+    """
+    missing = sorted({*report.all_files, *report.history_files} - set(files.files))
+    if files.folder is None and is_offline() and missing:
+        raise HubError(
+            f"{files.repo} at {files.commit}: HF_HUB_OFFLINE is set, and the Hub cache lacks {listed(missing)}",
+            hint=f"HF_HUB_OFFLINE=0 hf download {files.repo} --revision {files.commit}",
+            repo=files.repo,
+            commit=files.commit,
+            file=missing[0],
+        )
 
 
 def _history_reader(files: PublishedStep, report: RunReport) -> ReadHistory:

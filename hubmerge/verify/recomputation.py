@@ -29,11 +29,14 @@ from hubmerge.stream.open_source import open_source
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream
 from hubmerge.support.files import remove_folder
+from hubmerge.support.names import NOTICE_FILE
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
+from hubmerge.verify.history import step_tags, untagged_scores
+from hubmerge.verify.kept import kept_files
 from hubmerge.verify.published import Published
-from hubmerge.verify.reports import compare_step_statistics
+from hubmerge.verify.reports import compare_scores, compare_step_statistics
 from hubmerge.verify.sources import check_datasets, fetch_checked
 from hubmerge.verify.states import Comparison, compare_with_published, fetch_checked_state
 
@@ -162,11 +165,17 @@ def recompute_step(
     if stream.is_joint:
         return _recompute_joint(published, context, work)
     chain = Chain(published, context, work)
+    unproven = untagged_scores(published, step_tags(published)) if stream.recipe.evaluate is not None else []
     for step in range(plan.first_step, published.step):
         batch = yield from chain.merge(step)
         if batch is not None:
             chain.own_scores |= _own_scores(context, batch)
+            if step in unproven:
+                found = FinishStage(context).score_model(batch, work / "scored" / str(step))
+                yield from compare_scores(published.report.steps[step - 1], found)
             batch.close()
+        elif step in unproven:
+            yield Finding("scores", "unknown", f"the scores of step {step} cannot be computed: it cannot be merged")
     batch = yield from chain.merge(published.step)
     if batch is None:
         return None
@@ -203,7 +212,8 @@ def _context(published: Published, stream: Stream, plan: RunPlan, cache: Path, p
     context = RunContext(stream, plan, base, cache, progress, fresh_datasets=True, recorded=report.tasks)
     if report.base_model.licenses:
         context = replace(context, licenses=PlannedLicenses(read_licenses(stream, report)))
-    return replace(context, older_steps=report.older_steps if report.version >= REPORT_VERSION else published.step)
+    older = report.older_steps if report.version >= REPORT_VERSION else published.step
+    return replace(context, older_steps=older, writes_notice=NOTICE_FILE not in kept_files(published))
 
 
 def _plan(published: Published, stream: Stream, progress: Progress) -> Generator[Finding, None, RunPlan | None]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hubmerge.report.report import RunReport, StepReport
+from hubmerge.report.report import REPORT_VERSION, RunReport, Scores, StepReport
 from hubmerge.support.text import counted
 from hubmerge.support.version import VERSION
 from hubmerge.verify.finding import Finding
@@ -19,7 +19,10 @@ TOLERANCE = 1e-6
 For weights it is relative to the norm of the merged delta. Another machine rounds differently, by about 1e-12 a step.
 """
 
-IGNORED_KEYS = ("digest", "state_digest", "files", "all_files", "seal", "version", "versions", "seconds")
+IGNORED_KEYS = (
+    "digest", "state_digest", "files", "all_files", "kept_files", "kept_metadata", "seal", "version", "versions",
+    "seconds",
+)  # fmt: skip
 """Keys of the report that are not compared: digests differ wherever bytes differ, versions and times vary.
 
 Files and states are compared on their own.
@@ -28,7 +31,8 @@ Files and states are compared on their own.
 
 def compare_reports(published: RunReport, recomputed: RunReport) -> Iterator[Finding]:
     """Compare the scores and the statistics of two reports."""
-    if published.versions.get("hubmerge") != VERSION:  # other versions warn of other things
+    # Other versions, and this one in other forms of reports, warn of other things.
+    if published.versions.get("hubmerge") != VERSION or published.version < REPORT_VERSION:
         published, recomputed = (_without_warnings(report) for report in (published, recomputed))
     paths = list(_differing_paths(published.to_dict(), recomputed.to_dict(), ""))
     scores = [path for path in paths if "scores" in path]
@@ -54,6 +58,16 @@ def compare_step_statistics(published: StepReport, recomputed: StepReport) -> It
     path = next(_differing_paths(theirs, ours, f"steps[{published.step - 1}]"), None)
     if path is not None:
         yield Finding("statistics", "differs", f"recomputed: {path} differs")
+
+
+def compare_scores(published: StepReport, recomputed: Scores) -> Iterator[Finding]:
+    """Compare the scores of an earlier merged model, which no tag proves."""
+    path = next(_differing_paths(published.scores, recomputed, f"steps[{published.step - 1}].scores"), None)
+    if path is None:
+        number = counted(sum(len(values) for values in recomputed.values()), "score")
+        yield Finding("scores", "same", f"recomputed: {number} of step {published.step}, which has no tag")
+    else:
+        yield Finding("scores", "differs", f"recomputed: {path} differs")
 
 
 def _without_warnings(report: RunReport) -> RunReport:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 from hubmerge.errors import HubmergeError, MachineError
 from hubmerge.hub.checked_files import is_sha256
-from hubmerge.hub.published import download_file, read_small_file
+from hubmerge.hub.published import read_small_file, step_file
 from hubmerge.provenance.bundle import MAX_BYTES, SignatureError, SignedFiles, is_signed, read_bundle
 from hubmerge.provenance.signing import TrustedSigner
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.names import RECIPE_FILE, SIGNATURE_FILE, step_tag
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
+from hubmerge.verify.kept import kept_files
 from hubmerge.verify.published import Published
 
 
@@ -42,29 +44,48 @@ def check_signature(published: Published, trusted: TrustedSigner) -> Iterator[Fi
     if difference is not None:
         yield _differs(difference)
         return
-    name = f"{published.repo}@{step_tag(published.step)}"
+    names = _names(published)
     if not trusted.is_given:
         option = "--identity NAME --identity-provider URL" if signed.keyless else "--key FILE"
         detail = f"{SIGNATURE_FILE} lists the published files; who made it is not checked: add {option}"
         yield Finding("signature", "unknown", detail)
         return
-    yield _check_signer(content, name, found, signed, trusted)
+    yield _check_signer(content, names, found, signed, trusted)
+
+
+def _names(published: Published) -> list[str]:
+    """Return the names that a signature may give to the step: in a folder, that of the folder or of the target repo."""
+    tag = step_tag(published.step)
+    if published.files.folder is None:
+        return [f"{published.repo}@{tag}"]
+    publish = published.stream.recipe.publish if published.stream is not None else None
+    targets = [] if publish is None else [publish.repo]
+    return [f"{name}@{tag}" for name in (published.files.folder.resolve().name, *targets)]
 
 
 def _check_signer(
-    content: bytes, name: str, found: dict[str, str], signed: SignedFiles, trusted: TrustedSigner
+    content: bytes, names: list[str], found: dict[str, str], signed: SignedFiles, trusted: TrustedSigner
 ) -> Finding:
     if signed.keyless != (trusted.key is None):
         made = "with the certificate of an identity" if signed.keyless else "with a key"
         return _differs(f"it was made {made}, not by {trusted.label}")
     try:
-        trusted.check_signature(content, name, found)
+        _check_names(content, names, found, trusted)
     except SignatureError as error:
         return _differs(str(error))
     except MachineError as error:
         return Finding("signature", "unknown", error.message)
     other = "" if signed.name == name else f" as {signed.name!r:.200}"
     return Finding("signature", "same", f"{counted(len(found), 'file')} signed by {trusted.label}{other}")
+
+
+def _check_names(content: bytes, names: list[str], found: dict[str, str], trusted: TrustedSigner) -> None:
+    """Check the signature with each name until one fits; the last error counts."""
+    for name in names[:-1]:
+        with suppress(SignatureError):
+            trusted.check_signature(content, name, found)
+            return
+    trusted.check_signature(content, names[-1], found)
 
 
 def _missing(published: Published, trusted: TrustedSigner) -> Iterator[Finding]:
@@ -81,11 +102,11 @@ def _missing(published: Published, trusted: TrustedSigner) -> Iterator[Finding]:
 
 def file_digests(published: Published) -> dict[str, str]:
     """Return the SHA-256 of every file that a signature must cover. The Hub lists it for large files only."""
-    release = published.files
+    release, kept = published.files, kept_files(published)
     return {
-        name: digest if is_sha256(digest) else file_digest(download_file(release.repo, release.commit, name))
+        name: digest if is_sha256(digest) else file_digest(step_file(release, name))
         for name, digest in sorted(release.files.items())
-        if is_signed(name)
+        if is_signed(name) and name not in kept
     }
 
 

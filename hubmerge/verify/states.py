@@ -43,6 +43,10 @@ def check_state_digests(published: Published, *, missing: bool) -> Iterator[Find
         digest = published.state_digest(number) if number else None
         if digest is None:
             continue
+        if published.files.is_alone:
+            if missing:
+                yield Finding("state", "unknown", f"the state after step {number} cannot be read without the Hub")
+            continue
         found = states.manifest_digest(published.repo, digest)
         if found is None:
             if missing:
@@ -65,7 +69,7 @@ def fetch_checked_state(published: Published, number: int, folder: Path) -> Merg
         The state, a finding if it differs, or None if it is not published.
     """
     digest = published.state_digest(number)
-    if digest is None:
+    if digest is None or published.files.is_alone:
         return None
     folder.parent.mkdir(parents=True, exist_ok=True)
     if not states.fetch_state(published.repo, digest, folder):

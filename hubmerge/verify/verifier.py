@@ -33,7 +33,7 @@ NOBODY = TrustedSigner()
 
 
 def verify_step(
-    repo: str,
+    repo: str | Path,
     revision: str | None,
     work: Path,
     progress: Progress,
@@ -46,7 +46,7 @@ def verify_step(
     Each finding is passed to `progress` as soon as it is known.
 
     Args:
-        repo: the repo, owner/name.
+        repo: the repo, owner/name, or the folder of a step.
         revision: a tag such as step-03, a branch or a commit; None for main.
         work: a folder; each verification uses a new folder in it, and removes it at the end.
         progress: the receiver of notes, events and stages.
@@ -59,10 +59,12 @@ def verify_step(
     trusted.check()
     published = read_published(repo, revision)
     if isinstance(published, UnreadableReport):
-        progress.note(title(repo, 0, published.files.commit))
+        progress.note(title(str(repo), 0, published.files.commit))
         finding = _announced(Finding("report", "differs", published.cause), progress)
-        return Verdict(repo, 0, published.files.commit, (finding,), recomputed=False)
-    progress.note(title(repo, published.step, published.files.commit))
+        return Verdict(str(repo), 0, published.files.commit, (finding,), recomputed=False)
+    progress.note(title(str(repo), published.step, published.files.commit))
+    if published.files.is_alone:
+        progress.note("  not compared, because they are on the Hub: tags, earlier commits and published states")
     checks = check_metadata(published, trusted, recompute=recompute)
     findings = [_announced(finding, progress) for finding in checks]
     broken_chain = any(finding.subject == "chain" and finding.verdict == "differs" for finding in findings)
@@ -74,7 +76,7 @@ def verify_step(
                     recomputed = True
                 else:
                     findings.append(_announced(item, progress))
-    return Verdict(repo, published.step, published.files.commit, tuple(findings), recomputed)
+    return Verdict(str(repo), published.step, published.files.commit, tuple(findings), recomputed)
 
 
 def check_metadata(published: Published, trusted: TrustedSigner, *, recompute: bool) -> Iterator[Finding]:
@@ -101,7 +103,7 @@ def check_metadata(published: Published, trusted: TrustedSigner, *, recompute: b
         except HubmergeError as error:
             yield Finding("card", "differs", f"the card cannot be compared: {error.message}")
         yield from check_bom(published)
-    yield from check_history(published)
+    yield from check_history(published, rescored=recompute and published.stream is not None)
     yield from check_state_digests(published, missing=not recompute)
 
 
@@ -113,7 +115,8 @@ def _recompute(published: Published, folder: Path, progress: Progress) -> Iterat
     yield from check_state_values(published, folder / "check")
     if made is not None:
         yield made
-        check_published(published.repo, published.files.commit, progress)
+        if published.files.folder is None:
+            check_published(published.repo, published.files.commit, progress)
         yield from compare_recomputed(published, made)
 
 

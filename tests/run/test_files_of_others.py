@@ -50,9 +50,14 @@ def test_a_first_run_keeps_what_is_there(stage: Stage, hubmerge: Command, tmp_pa
     assert (card["license"], card["language"]) == ("mit", "en")
     assert {"merge", "hubmerge", "opcm", "mine"} <= set(card["tags"])
     _, output, _ = hubmerge("verify", repo, "--quick", "--work-dir", tmp_path / "verify")
-    assert "same     card: people added: text above the generated part" in output
-    assert "README.md does not agree with the report: its metadata differ in language, license, tags" in output
+    assert "card: people added: text above the generated part, metadata language, license, tags" in output
+    assert "same     files: of other people, as they were at this step: LICENSE, NOTES.md, onnx/model.onnx" in output
+    assert "differs" not in output
+    put(repo, {"LICENSE": b"BSD\n", "added.md": b"added\n", "README.md": text.replace("mit", "bsd").encode()})
+    _, output, _ = hubmerge("verify", repo, "--quick", "--work-dir", tmp_path / "verify")
     assert "differs  files: LICENSE is not in the list of files in the report" in output
+    assert "differs  files: added.md is not in the list of files in the report" in output
+    assert "README.md does not agree with the report: its metadata differ in language, license, tags" in output
 
 
 def test_a_later_step_keeps_what_people_added(
@@ -71,8 +76,8 @@ def test_a_later_step_keeps_what_people_added(
     assert after.endswith("\nMy last words.\n")
     assert ModelCard(after).data.to_dict()["language"] == "de"
     _, output, _ = hubmerge("verify", repo, "--quick", "--work-dir", tmp_path / "verify")
-    assert "card: people added: text above the generated part, text below the generated part" in output
-    assert "its metadata differ in language" in output
+    assert "text above the generated part, text below the generated part, metadata language" in output
+    assert "differs" not in output
     for name in ("LICENSE", "NOTES.md", "onnx/model.onnx"):
         assert content(repo, name, "step-02") == content(repo, name, "main")
     before = HfApi().list_repo_commits(repo)[0].commit_id

@@ -13,7 +13,7 @@ import torch
 from huggingface_hub import CommitOperationAdd, HfApi, constants
 from safetensors.torch import load_file, save_file
 
-from hubmerge.report.report import RunReport
+from hubmerge.report.report import RunReport, Scores
 from hubmerge.support.names import STATE_BRANCH
 from hubmerge.support.progress import SilentProgress
 from hubmerge.verify import verify_step
@@ -109,12 +109,27 @@ def test_statistics_of_earlier_steps_are_recomputed(original: str, verify: Verif
     assert "differs  statistics: recomputed: steps[0].task_vector_norm differs" in output
 
 
-def test_scores_of_earlier_steps_without_a_tag_are_unknown(original: str, verify: Verify, copy: Copy) -> None:
-    status, output, _ = verify(copy({}))
+def test_scores_of_earlier_steps_without_a_tag_are_computed_again(original: str, verify: Verify, copy: Copy) -> None:
+    """With `publish: {steps: last}`, these steps never had a tag."""
+    repo = copy({})
+    status, output, errors = verify(repo)
+    assert status == 0, output + errors
+    assert "same     scores: recomputed: 1 score of step 1, which has no tag" in output
+    assert "same     scores: recomputed: 2 scores of step 2, which has no tag" in output
+    assert "verified (recomputed and compared): 0 differences, 0 checks not possible" in output
+    status, output, _ = verify(repo, "--quick")
     assert status == 7
     assert "unknown  history: the scores of step 1, 2 cannot be checked: there is no tag step-01" in output
     assert "same     history" not in output
-    assert "partly verified (recomputed and compared): 0 differences, 1 check not possible" in output
+
+
+def test_a_changed_score_of_an_earlier_step_without_a_tag_is_found(original: str, verify: Verify, copy: Copy) -> None:
+    report = RunReport.from_json(published(original, "hubmerge.json").decode())
+    first = report.steps[0]
+    scores: Scores = {next(iter(first.scores)): {"accuracy": 0.777}}
+    status, output, _ = verify(copy(report_files(report.with_step(dataclasses.replace(first, scores=scores)))))
+    assert status == 6
+    assert "differs  scores: recomputed: steps[0].scores." in output
 
 
 def test_scores_of_earlier_checkpoints_are_recomputed(original: str, verify: Verify, copy: Copy) -> None:

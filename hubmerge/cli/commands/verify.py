@@ -20,7 +20,10 @@ PARTLY_VERIFIED = 7
 def verify(
     context: typer.Context,
     release: Annotated[
-        str, typer.Argument(metavar="REPO[@step-03]", help="Published repo, and a step unless it is the newest.")
+        str,
+        typer.Argument(
+            metavar="REPO[@step-03]|DIR", help="Published repo, and a step unless it is the newest; or a folder."
+        ),
     ],
     *,
     quick: Annotated[
