@@ -117,15 +117,16 @@ def main() -> None:
         root = Path(name)
         os.environ |= {"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, "HF_HUB_DISABLE_XET": "1"}
         os.environ |= {"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HOME": str(root / "seeding")}
-        write_models(root, max(options.steps), options.width)
+        write_models(root, max(options.steps) + WINDOW + 4, options.width)
         rows = []
-        times: list[float] = []
         for step in options.steps:
-            times += step_times(write_recipe(root, step - 1), root / "work")
+            step_times(write_recipe(root, step - 1), root / "work")
             spent = add_one(write_recipe(root, step), root)
             sizes = published_sizes(step)
-            window = statistics.median(times[-WINDOW:])
-            rows.append([str(step), f"{window:.3f}", f"{spent:.1f}", *(f"{size / 1e3:.0f}" for size in sizes.values())])
+            # The first and the last steps of a run are not typical: stages work on several steps at once.
+            times = step_times(write_recipe(root, step + WINDOW + 4), root / "work")[2:-2]
+            rows.append([str(step), f"{statistics.median(times):.2f}", f"{spent:.1f}"])
+            rows[-1] += [f"{size / 1e3:.0f}" for size in sizes.values()]
             print(rows[-1], file=sys.stderr, flush=True)
         header = ["step", "CPU s per step", "CPU s to add one", *(f"{name}, kB" for name in sizes)]
         print(markdown(header, rows))

@@ -9,7 +9,7 @@ from hubmerge.hub.cached_files import cached_file, cached_files, files_below, is
 from hubmerge.hub.checked_files import difference, stored_file
 from hubmerge.hub.remote_file import Kind, snapshot_folder
 from hubmerge.support.damage import set_aside
-from hubmerge.support.files import write_text_atomic
+from hubmerge.support.files import unique_partial_path, write_text_atomic
 from hubmerge.support.names import parse_step_tag
 from merge_recipes.references import is_commit
 
@@ -43,7 +43,7 @@ def record_commit(repo: str, revision: str, commit: str) -> None:
         path = _refs(repo) / revision
         if not path.is_file() or path.read_text(encoding="utf-8") != commit:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_text_atomic(path, commit)
+            write_text_atomic(path, commit, temporary=unique_partial_path(path))
 
 
 def cached_commit(repo: str, revision: str) -> str:

@@ -19,6 +19,13 @@ _NOT_LOADED = re.compile(
 )
 """Files that no library loads together with the weights: texts, pictures, and other formats in folders."""
 
+_LOADED = re.compile(
+    r"[^/]+|(.+/)?\.git[^/]*|(additional_chat_templates|custom_generate|heads|history|\d+_[^/]+)/.*"
+    r"|.*\.(py|jinja|pkl|pickle|pt|pth|bin)",
+    re.IGNORECASE,
+)
+"""Files that a library may load without being told: at the top of the repo, in folders that it knows, and code."""
+
 
 def kept_files(published: Published) -> frozenset[str]:
     """Return the files of other people that were there when the step was published, and are unchanged."""
@@ -27,15 +34,22 @@ def kept_files(published: Published) -> frozenset[str]:
 
 
 def check_kept(published: Published) -> Iterator[Finding]:
-    """Name the files and the metadata of other people. Files that a library may load cannot be verified."""
-    names = sorted(kept_files(published))
-    loaded = [name for name in names if not _NOT_LOADED.fullmatch(name)]
-    others = [name for name in names if name not in loaded]
-    if others:
-        yield Finding("files", "same", f"of other people, as they were at this step: {listed(others)}")
-    if loaded:
-        detail = f"of other people, and a library may load them with the model: {listed(loaded)}"
-        yield Finding("files", "unknown", detail)
+    """Name the files of other people.
+
+    A file that a library loads with the model is a difference; one that it may load from a folder cannot be verified.
+    """
+    harmless, unknown = [], []
+    for name in sorted(kept_files(published)):
+        if _NOT_LOADED.fullmatch(name):
+            harmless.append(name)
+        elif _LOADED.fullmatch(name):
+            yield Finding("files", "differs", f"{name} of other people may be loaded with the model")
+        else:
+            unknown.append(name)
+    if harmless:
+        yield Finding("files", "same", f"of other people, as they were at this step: {listed(harmless)}")
+    if unknown:
+        yield Finding("files", "unknown", f"of other people, which nothing here proves: {listed(unknown)}")
 
 
 def without_kept_metadata(card: str, expected: str, kept: Mapping[str, Any]) -> tuple[str, list[str]]:
