@@ -72,7 +72,7 @@ class FinishStage:
         """Write the model after the last step of a merged batch into a new folder, score it, and remove the folder."""
         folder.mkdir(parents=True)
         try:
-            self._write(batch, folder)
+            self.write(batch.last, batch.merged_state, folder)
             with open_checkpoint(folder, f"the merged model of step {batch.last}") as merged:
                 return self.context.scoreboard.score(batch.last, merged)
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
 
 from hubmerge.errors import HubmergeError, MachineError
 from hubmerge.hub.checked_files import is_sha256
@@ -44,48 +43,30 @@ def check_signature(published: Published, trusted: TrustedSigner) -> Iterator[Fi
     if difference is not None:
         yield _differs(difference)
         return
-    names = _names(published)
+    folder = published.files.folder
+    name = f"{published.repo if folder is None else folder.resolve().name}@{step_tag(published.step)}"
     if not trusted.is_given:
         option = "--identity NAME --identity-provider URL" if signed.keyless else "--key FILE"
         detail = f"{SIGNATURE_FILE} lists the published files; who made it is not checked: add {option}"
         yield Finding("signature", "unknown", detail)
         return
-    yield _check_signer(content, names, found, signed, trusted)
-
-
-def _names(published: Published) -> list[str]:
-    """Return the names that a signature may give to the step: in a folder, that of the folder or of the target repo."""
-    tag = step_tag(published.step)
-    if published.files.folder is None:
-        return [f"{published.repo}@{tag}"]
-    publish = published.stream.recipe.publish if published.stream is not None else None
-    targets = [] if publish is None else [publish.repo]
-    return [f"{name}@{tag}" for name in (published.files.folder.resolve().name, *targets)]
+    yield _check_signer(content, name, found, signed, trusted)
 
 
 def _check_signer(
-    content: bytes, names: list[str], found: dict[str, str], signed: SignedFiles, trusted: TrustedSigner
+    content: bytes, name: str, found: dict[str, str], signed: SignedFiles, trusted: TrustedSigner
 ) -> Finding:
     if signed.keyless != (trusted.key is None):
         made = "with the certificate of an identity" if signed.keyless else "with a key"
         return _differs(f"it was made {made}, not by {trusted.label}")
     try:
-        _check_names(content, names, found, trusted)
+        trusted.check_signature(content, name, found)
     except SignatureError as error:
         return _differs(str(error))
     except MachineError as error:
         return Finding("signature", "unknown", error.message)
     other = "" if signed.name == name else f" as {signed.name!r:.200}"
     return Finding("signature", "same", f"{counted(len(found), 'file')} signed by {trusted.label}{other}")
-
-
-def _check_names(content: bytes, names: list[str], found: dict[str, str], trusted: TrustedSigner) -> None:
-    """Check the signature with each name until one fits; the last error counts."""
-    for name in names[:-1]:
-        with suppress(SignatureError):
-            trusted.check_signature(content, name, found)
-            return
-    trusted.check_signature(content, names[-1], found)
 
 
 def _missing(published: Published, trusted: TrustedSigner) -> Iterator[Finding]:
