@@ -181,7 +181,14 @@ class Checkpoint:
         return all(torch.equal(byte_tensor(mine), byte_tensor(its)) for mine, its in zip(*pieces, strict=True))
 
     def raw_chunks(self, name: str) -> Iterator[memoryview]:
-        """Yield a tensor's stored bytes in chunks of at most 8 MiB, for a byte-identical copy."""
+        """Yield a tensor's stored bytes in chunks of at most 8 MiB, for a byte-identical copy.
+
+        A chunk may reuse the memory of the chunk before it.
+        """
+        if self.can_read_pieces(name) and self.tensors[name].nbytes:
+            for piece in self.read_pieces(name, CHUNK_BYTES // self.tensors[name].dtype.itemsize):
+                yield byte_view(piece)
+            return
         values = byte_view(self.read(name))
         for begin in range(0, len(values), CHUNK_BYTES):
             yield values[begin : begin + CHUNK_BYTES]

@@ -30,6 +30,8 @@ OTHER_COPIES = 4
 """Float64 copies of a tensor that is not a weight matrix."""
 PIECEWISE_COPIES = 2
 """Float64 copies of a tensor that is merged piece by piece, if its file cannot be read in pieces."""
+PIECE_COPIES = 3 * STEPS_AT_ONCE
+"""Float64 copies of a piece for each worker: of up to 16 steps the values, the task vectors and the results."""
 EVALUATION_BYTES = 600_000_000
 """Libraries of the evaluation and one batch."""
 
@@ -77,24 +79,38 @@ def work_bytes(
     )
 
 
-def merging_bytes(merge: MergePlan, method: Method, workers: int | None = None) -> int:
+def merging_bytes(merge: MergePlan, method: Method, workers: int | None = None, *, in_pieces: bool = False) -> int:
     """Return the peak memory of a merge in bytes, without that of the process itself.
 
     Args:
         merge: The plan of the tensors.
         method: The merge method.
         workers: Number of threads, None for one per CPU.
+        in_pieces: True if all files can be read in pieces: a method that merges piece by piece then has no whole tensor
+            in memory but its state parts.
     """
-    costs = sorted((_worked_on_bytes(method, tensor) for tensor in merge.merged), reverse=True)
+    in_pieces = in_pieces and _goes_in_pieces(method)
+    costs = sorted((_worked_on_bytes(method, tensor, in_pieces=in_pieces) for tensor in merge.merged), reverse=True)
     together = sum(costs[: workers or available_cpus()])
+    if in_pieces:
+        return BUFFERS_BYTES + together
     # Tensors that are merged at one time share a budget, see `iterate_completed`.
     spare = _ITEM_BYTES * SPARE_ELEMENTS * _copies(method)
     return BUFFERS_BYTES + min(together, costs[0] + spare)
 
 
-def memory_bytes(stream: Stream, merge: MergePlan) -> int:
-    """Return the peak memory of a process in bytes, including one model in float32 if the recipe evaluates."""
-    own = joint_bytes(stream, merge) if stream.is_joint else merging_bytes(merge, method_of(stream, merge))
+def memory_bytes(stream: Stream, merge: MergePlan, *, in_pieces: bool = False) -> int:
+    """Return the peak memory of a process in bytes, including one model in float32 if the recipe evaluates.
+
+    Args:
+        stream: The stream.
+        merge: The plan of its tensors.
+        in_pieces: True if all files can be read in pieces.
+    """
+    if stream.is_joint:
+        own = joint_bytes(stream, merge)
+    else:
+        own = merging_bytes(merge, method_of(stream, merge), in_pieces=in_pieces)
     total = PROCESS_BYTES + own
     if stream.recipe.evaluate is None:
         return total
@@ -132,10 +148,12 @@ def _goes_in_pieces(method: Method) -> bool:
     return method.elementwise and not method.surveys_model
 
 
-def _worked_on_bytes(method: Method, tensor: PlannedTensor) -> int:
+def _worked_on_bytes(method: Method, tensor: PlannedTensor, *, in_pieces: bool = False) -> int:
     """Return the memory of one tensor during its merge, in bytes."""
     elements = tensor.elements
     parts = sum(map(math.prod, _parts(method, tensor)))
+    if in_pieces:
+        elements = min(elements, PIECE_COPIES * PIECE)
     if _goes_in_pieces(method):
         return _ITEM_BYTES * (PIECEWISE_COPIES * elements + 2 * parts)
     if method.surveys_model:

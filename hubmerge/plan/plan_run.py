@@ -8,6 +8,7 @@ from functools import partial
 from types import MappingProxyType
 
 from hubmerge.checkpoints import (
+    AdaptedCheckpoint,
     AlignedCheckpoint,
     AlignedModels,
     Checkpoint,
@@ -118,6 +119,7 @@ def plan_steps(
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
         ignored=tuple(ignored_lines(models.aligned)),
         older_shards=recorded is not None and _uses_older_shards(recorded, written, base, recipe),
+        in_pieces=all(map(_reads_in_pieces, (headers.base, *headers.opened.values()))),
         heads={step: names for step, names in headers.heads.items() if names},
         loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
     )
@@ -128,7 +130,7 @@ def _planned_merge(headers: _Headers, recipe: Recipe, recorded: RunReport | None
 
     def planned(*, untied: bool | None = None) -> tuple[AlignedModels, MergePlan]:
         opened, selection = tuple(headers.opened.values()), selection_of(recipe)
-        models = align_models(headers.base, headers.rule, opened, selection=selection, untied=untied)
+        models = align_models(headers.base, headers.rule, opened, selection=selection, untied=untied, own_heads=True)
         plan = make_plan(models.base, models.aligned, models.rule, selection=selection, out_dtype=out_dtype(recipe))
         return models, plan
 
@@ -137,6 +139,11 @@ def _planned_merge(headers: _Headers, recipe: Recipe, recorded: RunReport | None
         return models, plan
     other = planned(untied=not models.untied)
     return other if len(other[1].merged) == recorded.steps[-1].tensors.merged else (models, plan)
+
+
+def _reads_in_pieces(model: Checkpoint) -> bool:
+    """Return True for safetensors without an adapter, whose tensors are never in memory whole."""
+    return not isinstance(model, AdaptedCheckpoint) and all(file.endswith(".safetensors") for file in model.files)
 
 
 def _statistics_notes(rule: MatrixRule, merge: MergePlan) -> Iterator[str]:

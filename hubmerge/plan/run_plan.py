@@ -60,6 +60,7 @@ class RunPlan:
         licenses: Licenses of the inputs and of the merged model.
         tasks: The tasks with their datasets, as far as they were opened.
         heads: By missing step, the tensors of the checkpoint's own head, which are kept beside the merged model.
+        in_pieces: True if the files of the base model and of all missing checkpoints can be read in pieces.
     """
 
     stream: Stream
@@ -76,6 +77,7 @@ class RunPlan:
     licenses: PlannedLicenses = NO_LICENSES
     tasks: tuple[CheckedTask, ...] = ()
     heads: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    in_pieces: bool = False
 
     @property
     def layouts(self) -> dict[str, str]:
@@ -114,7 +116,7 @@ class RunPlan:
     @property
     def memory_bytes(self) -> int:
         """Approximate peak memory of the run, 0 if no step is missing."""
-        return budget.memory_bytes(self.stream, self.merge) if self.steps else 0
+        return budget.memory_bytes(self.stream, self.merge, in_pieces=self.in_pieces) if self.steps else 0
 
     @property
     def cache_bytes(self) -> int:

@@ -41,5 +41,7 @@ def test_the_plan_asks_for_no_less(tmp_path: Path, method: str, workers: int) ->
     _, _, plan = planned(tmp_path, layers=4)
     measured = measure(method, models=2, layers=4, workers=workers)
     estimate = merging_bytes(plan, method_named(method), workers)
+    in_pieces = merging_bytes(plan, method_named(method), workers, in_pieces=True)
+    assert measured["growth"] <= in_pieces <= estimate
     assert measured["growth"] <= estimate <= 3 * measured["growth"] + SLACK
     assert measured["before"] <= PROCESS_BYTES

@@ -256,3 +256,12 @@ def test_heads_that_adapters_saved_are_published(hubmerge: Command, tmp_path: Pa
         assert loaded.classifier.weight.shape == (count, 16)
         saved = load_file(tmp_path / f"lora-{name}" / "adapter_model.safetensors")
         torch.testing.assert_close(loaded.classifier.bias.data, saved["base_model.model.classifier.bias"])
+
+
+def test_state_dicts_with_heads_of_their_own_are_refused(models: Pair) -> None:
+    base, one, _ = models(BERT)
+    config = json.loads((base / "config.json").read_text())
+    with pytest.raises(CheckpointError, match=r"'classifier\.bias' and 1 more are not in the base model"):
+        package.merge_state_dicts(
+            load_file(base / "model.safetensors"), [load_file(one / "model.safetensors")], config=config
+        )

@@ -55,6 +55,7 @@ def align_models(
     *,
     selection: Selection = ALL_TENSORS,
     untied: bool | None = None,
+    own_heads: bool = False,
 ) -> AlignedModels:
     """Align all checkpoints of a stream with the base model.
 
@@ -64,12 +65,13 @@ def align_models(
         checkpoints: the checkpoints of the stream.
         selection: the tensors to merge.
         untied: the decision of earlier steps; None to decide.
+        own_heads: True if the caller keeps the heads that checkpoints have and the base model lacks, see `find_head`.
 
     Raises:
         CheckpointError: a checkpoint does not match the base model, or does not tie the tensors that the base model
             ties, and the merged model would compute something else without the tie.
     """
-    stream = _Stream(base, rule, tuple(checkpoints), selection)
+    stream = _Stream(base, rule, tuple(checkpoints), selection, own_heads)
     own = stream.differing_in_base()
     if not own:
         aligned = [stream.align(base, rule, checkpoint, rule.ties) for checkpoint in checkpoints]
@@ -89,6 +91,7 @@ class _Stream:
     rule: MatrixRule
     checkpoints: tuple[Checkpoint, ...]
     selection: Selection
+    own_heads: bool
 
     def differing_in_base(self) -> frozenset[str]:
         """Return the aliases that the base model has with values of their own, although its class ties them."""
@@ -115,7 +118,8 @@ class _Stream:
             checkpoint: the checkpoint.
             possible: the ties of a tied model of this class, if the base model or a copy of it is one.
         """
-        selection = replace(self.selection, heads=frozenset(find_head(base, checkpoint, self.selection)))
+        head = find_head(base, checkpoint, self.selection) if self.own_heads else ()
+        selection = replace(self.selection, heads=frozenset(head))
         match = partial(
             find_alignment,
             base,
