@@ -16,10 +16,11 @@ from pydantic import BaseModel
 from hubmerge.errors import MachineError
 from hubmerge.executor import InMemoryState, Merge, StepInput, StepStats, merge_steps
 from hubmerge.executor.state import State
-from hubmerge.methods import Method, method_named
+from hubmerge.methods import JointMethod, Method, method_named, method_of
 from hubmerge.report.accuracy import AccuracyMatrix
-from hubmerge.study.bench import Bench
+from hubmerge.study.bench import Bench, main_scores
 from hubmerge.study.cells import Cell
+from hubmerge.study.joint_cell import joint_models, joint_step_result
 from hubmerge.study.results import CellResult, References, StepResult
 from merge_recipes import StreamEntry, TensorParameters
 
@@ -75,6 +76,15 @@ def merge_cell(bench: Bench, cell: Cell, digest: str, references: References, *,
     first = bench.first_steps(order)
     matrix = AccuracyMatrix(tuple(task.name for task in tasks), tuple(first[task.name] for task in tasks))
     steps = []
+    method = method_of(recipe)
+    if isinstance(method, JointMethod):
+        for step, model in joint_models(bench, cell, method, digest):
+            steps.append(joint_step_result(order[step - 1]))
+            if tasks and model is not None and (score == "every" or step == len(order)):
+                seen = [task for task in tasks if first[task.name] <= step]
+                found = bench.scores.score_on(f"{cell.label}, step {step}", seen, model)
+                matrix = matrix.record(step, main_scores(seen, found))
+        return _result(cell, digest, order, steps, matrix, began, references)
     with _state_folders(bench, work) as folder_of:
         for step, state, stats in _merged_cell(bench, cell, folder_of):
             steps.append(step_result(order[step - 1], stats))
@@ -83,6 +93,18 @@ def merge_cell(bench: Bench, cell: Cell, digest: str, references: References, *,
                 read_out = bench.read_out(method_named(cell.method), recipe.stream()[step - 1], recipe)
                 scores = bench.score_state(state, seen, f"{cell.label}, step {step}", digest, read_out)
                 matrix = matrix.record(step, scores)
+    return _result(cell, digest, order, steps, matrix, began, references)
+
+
+def _result(
+    cell: Cell,
+    digest: str,
+    order: tuple[str, ...],
+    steps: Sequence[StepResult],
+    matrix: AccuracyMatrix,
+    began: float,
+    references: References,
+) -> CellResult:
     return CellResult(
         **asdict(cell),
         label=cell.label,

@@ -79,7 +79,7 @@ def drift(results: Sequence[CellResult]) -> bytes:
         steps = range(1, len(group[0].steps) + 1)
         relative = [
             [
-                (np.nan if step.drift is None else step.drift) / np.mean([s.task_vector_norm for s in result.steps[:n]])
+                _measured(step.drift) / np.mean([_measured(s.task_vector_norm) for s in result.steps[:n]])
                 for n, step in enumerate(result.steps, 1)
             ]
             for result in group
@@ -91,6 +91,10 @@ def drift(results: Sequence[CellResult]) -> bytes:
         )  # fmt: skip
     _finish(axes, "step", "distance from the base / mean task vector", "Drift from the base model")
     return _png(figure)
+
+
+def _measured(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 def similarity_map(references: References) -> bytes:

@@ -24,15 +24,15 @@ RESULTS_FILE = "results.jsonl"
 @record
 @dataclass(frozen=True)
 class StepResult:
-    """Statistics of one step of a cell: scale, norms, and means over the weight matrices."""
+    """Statistics of one step of a cell: scale, norms, and means over the weight matrices; None if not measured."""
 
     name: str
-    scale: Number
-    accumulated_norm: Number
-    task_vector_norm: Number
+    scale: Number | None
+    accumulated_norm: Number | None
+    task_vector_norm: Number | None
     drift: Number | None
     cosine: Number | None
-    removed_share: Number
+    removed_share: Number | None
     rank: Number | None
 
 

@@ -146,3 +146,16 @@ def test_an_out_that_cannot_be_made(tmp_path: Path, write_study: Write) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(MachineError, match="cannot create the folder"):
         run(write_study(methods=[{"method": "opcm"}]), tmp_path / "file" / "out")
+
+
+def test_joint_methods_are_merged_anew_at_every_step(tmp_path: Path, write_study: Write) -> None:
+    methods = [
+        {"method": "weight_average"},
+        {"method": "tsv_m"},
+        {"method": "slerp", "parameters": {"t": 0.5}},
+    ]
+    cells = {cell.method: cell for cell in run(write_study(methods=methods, tasks=[2]), tmp_path / "out")}
+    assert cells["weight_average"].steps[0].scale == 1.0
+    assert [step.scale for step in cells["tsv_m"].steps] == [None, None]
+    assert len(cells["tsv_m"].matrix["rows"]) == 2
+    assert len(cells["slerp"].matrix["rows"]) == 1

@@ -103,7 +103,12 @@ class Linear(JointMethod):
         """Return the weighted sum, divided by the sum of the weights."""
         weights = [model.weight for model in parameters.models]
         result = combined(None, tensors, weights)
-        return result.div_(math.fsum(weights)) if parameters.whole.normalize else result
+        if not parameters.whole.normalize:
+            return result
+        total = math.fsum(weights)
+        if total == 0.0:
+            raise ValueError("the weights sum to 0, and cannot be divided by their sum")
+        return result.div_(total)
 
     def prefers_joint(self, parameters: dict[str, Any]) -> bool:
         """Return True for `normalize: false`, which no stream can have."""

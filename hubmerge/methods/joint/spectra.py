@@ -135,11 +135,12 @@ class IsoCts(SpectralMethod):
         u, s, v = svd(total)
         own = min(len(s) // count, round((len(s) - int(len(s) * parameters.common)) / count))
         common = len(s) - own * count
-        spaces = [(u[:, :common], s[:common], v[:common])]
+        shared = u[:, :common]
+        spaces = [(shared, s[:common], v[:common])]
         for model in range(count if own else 0):
             delta = deltas(model)
-            parts = svd(delta - spaces[0][0] @ (spaces[0][0].T @ delta))
-            spaces.insert(model, (parts[0][:, :own], parts[1][:own], parts[2][:own]))
+            parts = svd(delta - shared @ (shared.T @ delta))
+            spaces.append((parts[0][:, :own], parts[1][:own], parts[2][:own]))
         left = torch.cat([space[0] for space in spaces], 1)
         values = torch.cat([space[1] for space in spaces])
         right = torch.cat([space[2] for space in spaces])
