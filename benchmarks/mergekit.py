@@ -8,6 +8,8 @@ it found. Both read all models and write one; hubmerge also hashes what it reads
 can be extended, and checks that transformers loads the model. mergekit finds no tensor whose name begins with
 `vision_model.`, the layout of most published towers, so both read copies without that prefix.
 
+`benchmarks/mergekit_joint.py` does so for the methods that merge all models at once, over models of a Llama shape.
+
 "difference" is the largest one of any element, in units of the largest
 float32 step at elements of that size: 1 is one rounding. "apart" counts the elements that differ by more than FEW of
 these: where `ties` elects a sign from a sum near zero, or trims at a magnitude that two elements share, the last digit

@@ -12,7 +12,7 @@ from measuring import REPOSITORY
 # The pins are what was measured; without them pip goes back through many releases for minutes.
 PEERS: Mapping[str, Sequence[str]] = {
     "fusion_bench": ("fusion_bench==0.2.33", "transformers<5"),
-    "mergekit": ("mergekit==0.1.4",),
+    "mergekit": ("mergekit==0.1.5",),
 }
 
 

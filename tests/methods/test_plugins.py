@@ -8,16 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from hubmerge import RecipeError, load
 from hubmerge.errors import HubmergeError, MachineError
 from hubmerge.methods import (
     Absorbed,
     FaultyMethod,
     InstalledMethod,
+    JointMethod,
     Method,
     TensorInput,
     find_method,
     given_method,
     installed_methods,
+    is_joint,
     method_named,
     method_names,
 )
@@ -113,3 +116,28 @@ def test_a_method_object_cannot_take_a_name_that_is_taken() -> None:
     taken.name = "opcm"
     with pytest.raises(HubmergeError, match="taken by an installed method"), given_method(taken):
         pass
+
+
+JOINT = """
+from hubmerge.methods import JointMethod
+
+class Mine(JointMethod):
+    name, source, summary = "mine", "by definition", "the first model"
+    base = "model"
+    def merge(self, base, tensors, parameters):
+        return tensors[0]
+
+method = Mine
+"""
+
+
+def test_a_plugin_can_be_a_joint_method(faulty: Path) -> None:
+    distribution(faulty, "joint_one", "hubmerge.methods", "mine = joint_one:method", JOINT)
+    keys = {"merge_method": "mine", "base_model": "me/base", "models": [{"model": "me/base"}, {"model": "me/a"}]}
+    recipe = load({**keys, "form": "joint"}).recipe
+    assert is_joint(recipe)
+    found = find_method("mine")
+    assert isinstance(found.method, JointMethod)
+    assert found.distribution == "joint_one"
+    with pytest.raises(RecipeError, match="this is the base model"):
+        load(keys)

@@ -13,10 +13,11 @@ import yaml
 from typer.main import get_command
 
 from hubmerge.cli.app import app
-from hubmerge.methods import Norms, TensorInput
+from hubmerge.methods import JointParameters, NoParameters, Norms, TensorInput
 from hubmerge.stream.catalog import installed_catalog
 from merge_recipes import load_recipe
 from tests.cli.parsing import parse
+from tests.examples.median import Median
 from tests.examples.moving_average import MovingAverage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -75,6 +76,11 @@ def test_the_method_in_contributing_is_the_tested_one() -> None:
     code = (ROOT / "tests" / "examples" / "moving_average.py").read_text(encoding="utf-8")
     assert code.endswith("\n\n" + shown)
     assert len([line for line in shown.splitlines() if line.strip()]) <= 22
+
+
+def test_the_example_of_a_joint_method_is_a_median() -> None:
+    values = [torch.tensor([value]) for value in (1.0, 5.0, 2.0)]
+    assert Median().merge(None, values, JointParameters(NoParameters(), (NoParameters(),) * 3)).tolist() == [2.0]
 
 
 def test_the_example_method_is_a_moving_average() -> None:
