@@ -78,13 +78,14 @@ _ADDRESS = re.compile(r"https?://[^\s/?#@]+([/?#]\S*)?")
 def family_of(identifiers: Iterable[str]) -> Family:
     """Return the family of a license, or of several that a card states together: the most restrictive one.
 
+    A permissive license beside one that is not known makes the family unknown.
+
     >>> family_of(["mit"]), family_of(["mit", "cc-by-nc-4.0"]), family_of([])
     (<Family.PERMISSIVE: 'permissive'>, <Family.NON_COMMERCIAL: 'non-commercial'>, <Family.UNKNOWN: 'unknown'>)
     """
-    families = [HUB_LICENSES.get(identifier, Family.UNKNOWN) for identifier in identifiers]
-    if not families or Family.UNKNOWN in families:
-        return Family.UNKNOWN
-    return max(families, key=lambda family: family.strictness)
+    families = {HUB_LICENSES.get(identifier, Family.UNKNOWN) for identifier in identifiers}
+    strictest = max(families, key=lambda family: family.strictness, default=Family.UNKNOWN)
+    return Family.UNKNOWN if strictest is Family.PERMISSIVE and Family.UNKNOWN in families else strictest
 
 
 def nearest_license(text: str) -> str | None:

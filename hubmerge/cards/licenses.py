@@ -27,10 +27,17 @@ class StatedLicense:
 
 
 def stated_licenses(report: RunReport) -> list[StatedLicense]:
-    """Return the licenses of base model, checkpoints and adapters; empty for streams of version 0.1.0."""
+    """Return the licenses of base model, checkpoints and adapters, without revoked ones.
+
+    Reports of streams that version 0.1.0 began have none.
+    """
     base = report.base_model
     found = [StatedLicense("base model", f"{base.reference} at {base.commit}", stated) for stated in base.licenses]
+    revoking = [step for step in report.steps if step.revokes is not None]
+    revoked = {step.revokes for step in revoking} | {step.name for step in revoking}
     for model in report.models:
+        if model.name in revoked:
+            continue
         names = (model.name, f"adapter of {model.name}")
         found += [
             StatedLicense(name, f"{model.reference} at {model.commit}", stated)
@@ -82,7 +89,7 @@ def notice_text(report: RunReport, merged: License, texts: Sequence[tuple[str, s
         texts: title and text of each notice.
     """
     lines = [
-        f"This model was merged from the models below. Its license: {merged.text}.",
+        one_line(f"This model was merged from the models below. Its license: {merged.text}."),
         "The licenses of the models, as their cards state them at these commits:",
         "",
         *_lines(report),

@@ -19,7 +19,7 @@ from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 from hubmerge.support.text import listed
 from merge_recipes import Publish
-from merge_recipes.licenses import HUB_LICENSES, LICENSE_FILES, OTHER, Family
+from merge_recipes.licenses import HUB_LICENSES, LICENSE_FILES, OTHER, Family, family_of
 
 INPUTS_SHOWN = 3
 """Number of inputs that a sentence names for each license."""
@@ -49,7 +49,7 @@ class PlannedLicenses:
         if not self.inputs:
             return
         yield f"license  {self.merged.text} for the merged model"
-        for group in _groups(self.inputs):
+        for group in _groups(one for one in self.inputs if not one.revoked):
             names = listed([one.name for one in group], INPUTS_LISTED)
             yield f"         {group[0].license.text} ({group[0].license.family.value}): {names}"
         yield from (f"         {note}" for note in self.notes)
@@ -72,7 +72,7 @@ class PlannedLicenses:
         }
 
     def of_step(self, step: int) -> tuple[License, ...]:
-        """Return the licenses of the checkpoint of a step and of its adapter; those of the base model for step 0."""
+        """Return the licenses of the checkpoint of an entry and of its adapter; those of the base model for 0."""
         return tuple(one.license for one in self.inputs if one.step == step)
 
 
@@ -93,7 +93,8 @@ def plan_licenses(stream: Stream, recorded: RunReport | None = None, *, refuse: 
             lists every conflict.
         HubError: A card cannot be read.
     """
-    inputs = read_licenses(stream, recorded)
+    everything = read_licenses(stream, recorded)
+    inputs = [one for one in everything if not one.revoked]
     publish = stream.recipe.publish
     merged = merged_license(publish, inputs[0].license, stream.base)
     found = list(conflicts(inputs))
@@ -112,7 +113,7 @@ def plan_licenses(stream: Stream, recorded: RunReport | None = None, *, refuse: 
     unknown = [_unknown(one) for one in inputs if one.license.family is Family.UNKNOWN]
     if unknown and len(unknown) < len(inputs):
         notes.append(f"warning: license unknown: {listed(unknown, INPUTS_SHOWN)}")
-    return PlannedLicenses(inputs, merged, tuple(notes))
+    return PlannedLicenses(everything, merged, tuple(notes))
 
 
 def merged_license(publish: Publish | None, base: License, source: Source) -> License:
@@ -188,7 +189,7 @@ def _strictest(inputs: Sequence[InputLicense]) -> str:
     """Return the identifier of the most restrictive license, with its name and link, as keys of a recipe."""
     strictest = max((one.license for one in inputs), key=lambda stated: stated.family.strictness)
     if OTHER not in strictest.identifiers:
-        return strictest.identifiers[0]
+        return max(strictest.identifiers, key=lambda identifier: family_of([identifier]).strictness)
     name, link = strictest.name or "my-license", strictest.link or "LICENSE"
     return f"{OTHER}, license_name: {name}, license_link: {link}"
 

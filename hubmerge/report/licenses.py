@@ -62,12 +62,12 @@ class License:
     @property
     def key(self) -> tuple[object, ...]:
         """Value that is equal for equal licenses."""
-        return (self.identifiers, self.name if OTHER in self.identifiers else None)
+        return (tuple(sorted(self.identifiers)), self.name if OTHER in self.identifiers else None)
 
     @property
     def text(self) -> str:
-        """License in words: "mit", "mit or apache-2.0", "other (my-license)", "unknown"."""
-        stated = " or ".join(self.identifiers) or Family.UNKNOWN.value
+        """License in words: "mit", "mit, apache-2.0", "other (my-license)", "unknown"."""
+        stated = ", ".join(self.identifiers) or Family.UNKNOWN.value
         return f"{stated} ({self.name})" if self.name else stated
 
     def to_metadata(self) -> dict[str, Any]:

@@ -31,22 +31,22 @@ def write_notice(path: Path, report: RunReport, merged: License, licenses: Plann
     Raises:
         HubError: A notice of the last step cannot be read.
     """
-    from hubmerge.cards import notice_text  # matplotlib takes a second to import
+    from hubmerge.cards import notice_text, stated_licenses  # matplotlib takes a second to import
 
-    last = len(report.models)
-    inputs = [one for one in licenses.inputs if one.step <= last]
-    path.write_text(notice_text(report, merged, list(_texts(inputs, last))), encoding="utf-8")
+    names = {one.name for one in stated_licenses(report)}
+    inputs = [one for one in licenses.inputs if one.name in names]
+    path.write_text(notice_text(report, merged, list(_texts(inputs, report.models[-1].name))), encoding="utf-8")
 
 
-def _texts(inputs: list[InputLicense], last: int) -> Iterator[tuple[str, str]]:
-    """Yield title and text of each notice of the inputs; equal texts once."""
+def _texts(inputs: list[InputLicense], newest: str) -> Iterator[tuple[str, str]]:
+    """Yield title and text of each notice of the inputs, equal texts once; that of the newest entry has to exist."""
     from hubmerge.cards import notice_files
 
     seen: set[str] = set()
     left = MAX_ALL_BYTES
     for one in inputs:
         for name in notice_files(one.license):
-            text = _text(one, name, min(left, MAX_TEXT_BYTES), required=one.step == last)
+            text = _text(one, name, min(left, MAX_TEXT_BYTES), required=one.entry == newest)
             if text in seen:
                 continue
             seen.add(text)

@@ -11,7 +11,7 @@ from pathlib import Path
 from hubmerge.errors import HubError
 from hubmerge.hub import fetch
 from hubmerge.hub.checked_files import RemoteFile
-from hubmerge.report.licenses import License
+from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
@@ -36,15 +36,22 @@ class InputLicense:
 
     Attributes:
         name: "base model", the name of an entry, or "adapter of NAME".
-        step: Step that merges the input, 0 for the base model.
+        step: Number of the entry, which is that of its step in a stream of folds; 0 for the base model.
         source: The model or the adapter, at its locked commit.
         license: Its license; without identifiers if its card states none.
+        revoked: True if a later entry takes the input out of the merge, or if it is such an entry.
     """
 
     name: str
     step: int
     source: Source
-    license: License
+    license: License = NO_LICENSE
+    revoked: bool = False
+
+    @property
+    def entry(self) -> str:
+        """Name of the entry, or "base model"."""
+        return self.name.removeprefix(_ADAPTER)
 
     @property
     def model(self) -> str:
@@ -54,9 +61,10 @@ class InputLicense:
 
 
 def read_licenses(stream: Stream, recorded: RunReport | None = None) -> tuple[InputLicense, ...]:
-    """Return the licenses of the base model, of every checkpoint and of every adapter, in the order of the steps.
+    """Return the licenses of the base model, of every checkpoint and of every adapter, in the order of the entries.
 
-    Steps in `recorded` with licenses keep them. Cards of earlier steps that can no longer be read count as unknown.
+    Models that `recorded` has with their licenses keep them. Cards of earlier models that can no longer be read count
+    as unknown.
 
     Args:
         stream: The stream.
@@ -65,37 +73,45 @@ def read_licenses(stream: Stream, recorded: RunReport | None = None) -> tuple[In
     Raises:
         HubError: The card of the base model or of a missing step cannot be read.
     """
-    steps = {step.step: step for step in recorded.steps} if recorded is not None else {}
-    inputs = list(_inputs(stream))
-    known: dict[int, tuple[License, ...]] = {number: step.licenses for number, step in steps.items() if step.licenses}
-    if recorded is not None and recorded.base_model.licenses:
-        known[0] = recorded.base_model.licenses
+    known = _recorded(recorded)
 
-    def read(position: int) -> License:
-        name, step, source = inputs[position]
-        earlier = known.get(step, ())
-        place = 1 if name.startswith(_ADAPTER) else 0
-        if place < len(earlier):
+    def read(one: InputLicense) -> License:
+        commit = stream.lock.models[one.step - 1].commit if one.step else ""
+        earlier = known.get((one.entry, commit))
+        place = 1 if one.name.startswith(_ADAPTER) else 0
+        if earlier is not None and place < len(earlier):
             return earlier[place]
         try:
-            return read_license(source)
+            return read_license(one.source)
         except HubError:
-            if step in steps and step:
-                return License()
-            raise
+            if earlier is None or not one.step:
+                raise
+            return NO_LICENSE
 
+    inputs = list(_inputs(stream))
     with ThreadPoolExecutor(CARDS_AT_ONCE) as pool:
-        licenses = list(pool.map(read, range(len(inputs))))
-    return tuple(InputLicense(*one, stated) for one, stated in zip(inputs, licenses, strict=True))
+        licenses = list(pool.map(read, inputs))
+    return tuple(replace(one, license=stated) for one, stated in zip(inputs, licenses, strict=True))
 
 
-def _inputs(stream: Stream) -> Iterator[tuple[str, int, Source]]:
-    yield BASE_MODEL, 0, stream.base
-    for step, entry in enumerate(stream.entries, start=1):
-        source = stream.source(step)
-        yield entry.name, step, replace(source, adapter=None, base=None)
+def _recorded(report: RunReport | None) -> dict[tuple[str, str], tuple[License, ...]]:
+    """Return the licenses in a report by name and commit of the model; those of the base model by its name."""
+    if report is None:
+        return {}
+    models = {(model.name, model.commit): model.licenses for model in report.models}
+    return {(BASE_MODEL, ""): report.base_model.licenses, **models}
+
+
+def _inputs(stream: Stream) -> Iterator[InputLicense]:
+    """Yield the inputs without their licenses."""
+    yield InputLicense(BASE_MODEL, 0, stream.base)
+    revoked = {entry.revoke for entry in stream.entries}
+    for number, entry in enumerate(stream.entries, start=1):
+        source = stream.source(number)
+        taken_out = entry.revoke is not None or entry.name in revoked
+        yield InputLicense(entry.name, number, replace(source, adapter=None, base=None), revoked=taken_out)
         if source.adapter is not None:
-            yield f"{_ADAPTER}{entry.name}", step, source.adapter
+            yield InputLicense(f"{_ADAPTER}{entry.name}", number, source.adapter, revoked=taken_out)
 
 
 def read_license(source: Source) -> License:

@@ -49,6 +49,7 @@ def test_the_most_restrictive_of_several_counts() -> None:
     assert family_of(["mit", "gpl-3.0"]) is Family.STRONG_COPYLEFT
     assert family_of(["gpl-3.0", "cc-by-nc-4.0", "mit"]) is Family.NON_COMMERCIAL
     assert family_of(["mit", "my-own"]) is Family.UNKNOWN
+    assert family_of(["cc-by-nc-4.0", "my-own"]) is Family.NON_COMMERCIAL
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from huggingface_hub import CommitOperationAdd, HfApi
 from hubmerge.errors import HubError
 from hubmerge.hub import fetch
 from hubmerge.localhub import LocalHub
+from hubmerge.plan.licenses import plan_licenses
 from hubmerge.report.licenses import License
 from hubmerge.report.report import ModelReport, RunReport, StepReport
-from hubmerge.stream.catalog import installed_catalog
 from hubmerge.stream.licenses import read_license, read_licenses, read_text
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
@@ -109,7 +109,11 @@ def test_the_locked_commit_decides(make: Make, local_hub: LocalHub) -> None:
 
 def stream_of(base: str, *entries: str) -> Stream:
     models = "".join(f"  - {{model: {entry}, name: n{number}}}\n" for number, entry in enumerate(entries, 1))
-    loaded = parse_recipe(f"merge_method: opcm\nbase_model: {base}\nmodels:\n{models}", catalog=installed_catalog())
+    return stream_from(f"merge_method: opcm\nbase_model: {base}\nmodels:\n{models}")
+
+
+def stream_from(text: str) -> Stream:
+    loaded = parse_recipe(text)
 
     def locked(reference: ModelReference, name: str) -> LockedModel:
         adapter = None if reference.adapter is None else commit_of(reference.adapter.path)
@@ -133,15 +137,34 @@ def test_base_model_checkpoints_and_adapters_are_inputs(make: Make) -> None:
     ]
 
 
+def test_revoked_entries_are_marked(make: Make) -> None:
+    base, tower = make({"README.md": MIT}), make({"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n"})
+    text = f"{{model: {tower}, name: a}}", f"{{model: {base}@main, name: b}}", f"{{model: {tower}, revoke: a}}"
+    recipe = f"merge_method: task_arithmetic\nbase_model: {base}\nmodels: [{', '.join(text)}]\n"
+    stream = stream_from(recipe)
+    assert [(one.name, one.revoked) for one in read_licenses(stream)] == [
+        ("base model", False),
+        ("a", True),
+        ("b", False),
+        (stream.entries[2].name, True),
+    ]
+    assert plan_licenses(stream).notes == ()
+
+
 def test_finished_steps_keep_their_licenses_and_need_no_card(make: Make) -> None:
     base, gone, new = (make({"README.md": MIT}) for _ in range(3))
     stream = stream_of(base, gone, new)
     HfApi().delete_repo(gone)
     fetch.list_files.cache_clear()
-    step = StepReport(1, "n1", gone, "0" * 40, 1.0, 1.0, 1.0, licenses=(License(("isc",)),))
+    step = StepReport(1, "n1", gone, stream.lock.models[0].commit, 1.0, 1.0, 1.0, licenses=(License(("isc",)),))
     report = RunReport(ModelReport(base, "0" * 40, (License(("ncsa",)),)), "opcm", "x", steps=(step,))
     assert [one.license.text for one in read_licenses(stream, report)] == ["ncsa", "isc", "mit"]
-    older = RunReport(ModelReport(base, "0" * 40), "opcm", "x", steps=(StepReport(1, "n1", gone, "0" * 40, 1, 1, 1),))
+    older = RunReport(
+        ModelReport(base, "0" * 40),
+        "opcm",
+        "x",
+        steps=(StepReport(1, "n1", gone, stream.lock.models[0].commit, 1, 1, 1),),
+    )
     assert [one.license.text for one in read_licenses(stream, older)] == ["mit", "unknown", "mit"]
     with pytest.raises(HubError, match=gone):
         read_licenses(stream)
