@@ -23,6 +23,7 @@ from merge_recipes.errors import (
     RecipeFileError,
     RecipeSyntaxError,
 )
+from merge_recipes.gradients import LayerPositions
 from merge_recipes.load import load_recipe, parse_recipe
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.lock import Lock, LockedDataset, LockedModel
@@ -47,6 +48,7 @@ __all__ = [
     "Evaluate",
     "HubmergeError",
     "InvalidReferenceError",
+    "LayerPositions",
     "LoadedRecipe",
     "Lock",
     "LockError",

@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from merge_recipes.canonical import canonical_json
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, format_value, nearest
+from merge_recipes.gradients import is_gradient, single_values
 from merge_recipes.joint_form import joint_form, joint_problems, no_joint_form
 from merge_recipes.license_rules import license_problems
 from merge_recipes.loaded import LoadedRecipe
@@ -153,7 +154,7 @@ class _ParameterCheck:
         elif isinstance(value, list) and not is_per_tensor(field):
             yield self._document.problem(path, "this parameter has one value for all tensors, got a list")
         elif not any(value_shape(self._document, path, value)):
-            for place, single in _values(path, value):
+            for place, single in single_values(path, value):
                 yield from self._value_problems(place, name, single)
 
     def _value_problems(self, path: KeyPath, name: str, value: Any) -> Iterator[Problem]:
@@ -212,25 +213,16 @@ def _combinations(*levels: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for name, value in level.items():
             if name in plain:
                 continue
-            if not isinstance(value, list):
-                plain[name] = value
-                continue
-            for item in value:
+            for item in value if isinstance(value, list) and not is_gradient(value) else [{"value": value}]:
+                single = [number for _, number in single_values((), item["value"])]
                 if selects_every_tensor(item):
-                    plain[name] = item["value"]
+                    plain[name] = single[0]
+                    filtered += [(name, number) for number in single[1:]]
                     break
-                filtered.append((name, item["value"]))
+                filtered += [(name, number) for number in single]
     yield plain
     for name, value in filtered:
         yield {**plain, name: value}
-
-
-def _values(path: KeyPath, value: Any) -> Iterator[tuple[KeyPath, Any]]:
-    if not isinstance(value, list):
-        yield path, value
-        return
-    for index, item in enumerate(value):
-        yield (*path, index, "value"), item["value"]
 
 
 def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
@@ -263,8 +255,8 @@ def _unreachable_filters(document: Document) -> Iterator[Problem]:
     levels = [((), mapping_at(document)), *((entry.path, entry.data) for entry in raw_entries(document))]
     for path, data in levels:
         for name, value in (data.get("parameters") or {}).items():
-            last = len(value) - 1 if isinstance(value, list) else 0
-            for index in range(last):
+            filters = isinstance(value, list) and not is_gradient(value)
+            for index in range(len(value) - 1 if filters else 0):
                 if selects_every_tensor(value[index]):
                     place = (*path, "parameters", name, index)
                     yield document.problem(place, "this item selects every tensor: the items after it have no effect")

@@ -85,5 +85,13 @@ def _closed(properties: Mapping[str, Any]) -> dict[str, Any]:
 def _or_filter_list(value: Mapping[str, Any]) -> dict[str, Any]:
     description = {key: text for key, text in value.items() if key in {"description", "default"}}
     single = {key: rule for key, rule in value.items() if key not in description}
-    item = {"type": "object", "properties": {"value": single, "filter": {"type": "string"}}, "required": ["value"]}
-    return {**description, "anyOf": [single, {"type": "array", "items": item}]}
+    # A number can change over the layers: a list of numbers is a gradient.
+    kinds = [single, *([{"type": "array", "minItems": 1, "items": single}] if _has_number(single) else [])]
+    values = {"anyOf": kinds} if len(kinds) > 1 else single
+    item = {"type": "object", "properties": {"value": values, "filter": {"type": "string"}}, "required": ["value"]}
+    return {**description, "anyOf": [*kinds, {"type": "array", "items": item}]}
+
+
+def _has_number(rule: Mapping[str, Any]) -> bool:
+    kinds = [rule, *rule.get("anyOf", []), *rule.get("oneOf", [])]
+    return any(kind.get("type") in {"number", "integer"} for kind in kinds)

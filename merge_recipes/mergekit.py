@@ -58,8 +58,3 @@ WITHOUT_BASE = frozenset({"karcher", "linear", "multislerp", "nuslerp", "passthr
 
 RANDOM_METHODS = frozenset({"dare_linear", "dare_ties", "della", "della_linear"})
 """Methods that draw random numbers."""
-
-GRADIENT = (
-    "a list of numbers is mergekit's gradient over the layers, which is not supported; expected one value, or a list "
-    "of {value, filter}"
-)

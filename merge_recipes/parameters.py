@@ -9,13 +9,13 @@ tensor and on the entry of the stream:
     parameters:
       alpha:
         - {filter: attn, value: 0.7}
-        - {value: 0.5}
+        - {value: [0.2, 0.8]}        # 0.2 in the first layer, 0.8 in the last one
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from merge_recipes.errors import Problem, RecipeError, key_text
+from merge_recipes.gradients import interpolated, is_gradient
 from merge_recipes.schema import Recipe, StreamEntry
 
 ParametersT = TypeVar("ParametersT", bound=BaseModel)
@@ -60,8 +61,11 @@ def selects_every_tensor(item: Mapping[str, Any]) -> bool:
 
 
 def selected(value: Any, tensor_name: str) -> tuple[bool, Any]:
-    """Return whether a value applies to a tensor, and the value of the first item whose filter is in the name."""
-    if not isinstance(value, list):
+    """Return whether a value applies to a tensor, and the value of the first item whose filter is in the name.
+
+    The value can be a gradient.
+    """
+    if not isinstance(value, list) or is_gradient(value):
         return True, value
     for item in value:
         if selects_every_tensor(item) or item["filter"] in tensor_name:
@@ -84,26 +88,49 @@ class TensorParameters(Generic[ParametersT]):
     The entry's parameters have precedence over the recipe's, and these over the defaults of the class. In a filter
     list the first matching item is used; if none matches, the next level is used. Tensors with equal values share one
     instance of the parameters class.
+
+    Args:
+        parameters_class: the parameters class of the merge method.
+        recipe: the recipe.
+        entry: the entry of the stream; None for the parameters of the whole merge.
+        positions: returns the position of a tensor in the layers, see `LayerPositions`. Gradients need it.
     """
 
-    def __init__(self, parameters_class: type[ParametersT], recipe: Recipe, entry: StreamEntry | None = None) -> None:
+    def __init__(
+        self,
+        parameters_class: type[ParametersT],
+        recipe: Recipe,
+        entry: StreamEntry | None = None,
+        positions: Callable[[str], float] | None = None,
+    ) -> None:
         self._class = parameters_class
+        self._positions = positions
         self._levels = [recipe.parameters] if entry is None else [entry.parameters, recipe.parameters]
         self._instances: dict[str, ParametersT] = {}
 
     def __call__(self, tensor_name: str) -> ParametersT:
-        """Return the parameters for a tensor."""
+        """Return the parameters for a tensor.
+
+        Raises:
+            RecipeError: a value has the wrong type or is out of range.
+            ValueError: a value is a gradient, and there are no positions.
+        """
         values: dict[str, Any] = {}
         for level in self._levels:
             for key, value in level.items():
                 if key not in values:
                     found, chosen = selected(value, tensor_name)
                     if found:
-                        values[key] = chosen
+                        values[key] = self._at_layer(chosen, tensor_name) if is_gradient(chosen) else chosen
         text = json.dumps(values, sort_keys=True)
         if text not in self._instances:
             self._instances[text] = self._make(values, tensor_name)
         return self._instances[text]
+
+    def _at_layer(self, gradient: list[float], tensor_name: str) -> float:
+        if self._positions is None and tensor_name:
+            raise ValueError(f"the parameters of {tensor_name} change over the layers: positions are needed")
+        return interpolated(gradient, 0.0 if self._positions is None else self._positions(tensor_name))
 
     def _make(self, values: Mapping[str, Any], tensor_name: str) -> ParametersT:
         try:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value
-from merge_recipes.mergekit import GRADIENT, JOINT_METHODS, RANDOM_METHODS
+from merge_recipes.gradients import is_gradient
+from merge_recipes.mergekit import JOINT_METHODS, RANDOM_METHODS
 from merge_recipes.queries import ENTRY, kind_of_item
 from merge_recipes.read_yaml import Document
 from merge_recipes.references import ModelReference, checkpoint_key
@@ -213,10 +214,14 @@ def _parameter_shapes(document: Document, entries: list[RawEntry]) -> Iterator[P
                 yield from value_shape(document, (*path, "parameters", name), value)
 
 
+SHAPES = "one value, a list of numbers (a gradient over the layers), or a list of {value, filter}"
+"""The values that a parameter can have, for messages."""
+
+
 def value_shape(document: Document, path: KeyPath, value: object) -> Iterator[Problem]:
-    """Yield a problem unless a parameter's value is one value or a filter list."""
+    """Yield a problem unless a parameter's value is one value, a gradient or a filter list."""
     if isinstance(value, dict):
-        yield document.problem(path, "expected one value, or a list of {value, filter}; got a mapping")
+        yield document.problem(path, f"expected {SHAPES}; got a mapping")
     elif value is None:
         yield document.problem(path, "expected a value, got nothing (the value is empty)")
     elif isinstance(value, list):
@@ -225,10 +230,8 @@ def value_shape(document: Document, path: KeyPath, value: object) -> Iterator[Pr
 
 def _filter_list(document: Document, path: KeyPath, items: list[object]) -> Iterator[Problem]:
     if not items:
-        yield document.problem(path, "the list is empty: expected one value, or a list of {value, filter}")
-    elif all(isinstance(item, int | float) for item in items):
-        yield document.problem(path, GRADIENT)
-    else:
+        yield document.problem(path, f"the list is empty: expected {SHAPES}")
+    elif not is_gradient(items):
         for index, item in enumerate(items):
             yield from _filter_item(document, (*path, index), item)
 
@@ -245,10 +248,9 @@ def _filter_item(document: Document, path: KeyPath, item: object) -> Iterator[Pr
         yield document.problem(
             (*path, "value"), "this key is required: the value for the tensors that the filter selects"
         )
-    elif isinstance(item["value"], list):
-        yield document.problem((*path, "value"), GRADIENT)
-    elif item["value"] is None or isinstance(item["value"], dict):
-        yield document.problem((*path, "value"), f"expected one value, got {format_value(item['value'])}")
+    elif item["value"] is None or (isinstance(item["value"], dict | list) and not is_gradient(item["value"])):
+        message = f"expected one value, or a list of numbers; got {format_value(item['value'])}"
+        yield document.problem((*path, "value"), message)
     name = item.get("filter", "*")
     if not isinstance(name, str) or not name:
         yield document.problem((*path, "filter"), f"expected part of a tensor's name, or *; got {format_value(name)}")

@@ -63,18 +63,28 @@ Prompt = Annotated[Text, AfterValidator(_prompt)]
 DType = Literal["float32", "float16", "bfloat16", "float64"]
 
 _NUMBER = {"type": ["number", "boolean", "string"]}
+_GRADIENT = {
+    "type": "array",
+    "minItems": 1,
+    "items": {"type": "number"},
+    "description": "A gradient: numbers spread evenly from the first layer to the last one.",
+}
 _PARAMETERS_SCHEMA: dict[str, Any] = {
     "type": ["object", "null"],
     "additionalProperties": {
         "anyOf": [
             _NUMBER,
+            _GRADIENT,
             {
                 "type": "array",
                 "minItems": 1,
                 "items": {
                     "type": "object",
                     "properties": {
-                        "value": {**_NUMBER, "description": "The value for the tensors that the filter selects."},
+                        "value": {
+                            "anyOf": [_NUMBER, _GRADIENT],
+                            "description": "The value for the tensors that the filter selects.",
+                        },
                         "filter": {
                             "type": "string",
                             "minLength": 1,

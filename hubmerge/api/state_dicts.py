@@ -136,7 +136,10 @@ class _StateDicts:
         from merge_recipes import TensorParameters
 
         method = method_of(self.recipe)
-        parameters = [TensorParameters(method.Parameters, self.recipe, entry) for entry in self.recipe.entries]
+        positions = self.plan.positions
+        parameters = [
+            TensorParameters(method.Parameters, self.recipe, entry, positions) for entry in self.recipe.entries
+        ]
         if isinstance(method, Method):
             return self._after_all_steps(method, parameters)
         inputs = [JointInput(*pair) for pair in zip(self.models, parameters, strict=True)]

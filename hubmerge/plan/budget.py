@@ -41,7 +41,7 @@ _ITEM_BYTES = 8
 def method_of(stream: Stream, merge: MergePlan) -> Method:
     """Return the merge method of a stream, in the variant that its parameters select."""
     method = method_named(stream.recipe.merge_method)
-    parameters_for = TensorParameters(method.Parameters, stream.recipe, stream.entries[0])
+    parameters_for = TensorParameters(method.Parameters, stream.recipe, stream.entries[0], merge.positions)
     return method.variant_for(parameters_for(merge.merged[0].name))
 
 
@@ -122,7 +122,8 @@ def joint_bytes(stream: Stream, merge: MergePlan, workers: int | None = None) ->
     method = joint_method(stream.recipe)
     entry = stream.entries[0]
     largest = merge.largest
-    variant = method.variant_for(TensorParameters(method.Parameters, stream.recipe, entry)(largest.name))
+    parameters_for = TensorParameters(method.Parameters, stream.recipe, entry, merge.positions)
+    variant = method.variant_for(parameters_for(largest.name))
     copies = variant.copies + (OTHER_COPIES if variant.blocks == "tensor" else 0)
     blocks = (workers or available_cpus()) * (2 * len(stream.entries) + OTHER_COPIES) * PIECE
     return BUFFERS_BYTES + _ITEM_BYTES * (blocks + copies * (largest.elements + SPARE_ELEMENTS))

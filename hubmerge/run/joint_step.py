@@ -30,16 +30,16 @@ def joint_merge(context: RunContext, step: int, checkpoints: Sequence[Checkpoint
     """
     stream, plan, recipe = context.stream, context.plan, context.stream.recipe
     method = joint_method(recipe)
-    models = []
+    models, positions = [], plan.merge.positions
     if method.base_joins and recipe.names_base and not recipe.lists_base:
-        models.append(JointInput(context.base, TensorParameters(method.Parameters, recipe)))
+        models.append(JointInput(context.base, TensorParameters(method.Parameters, recipe, None, positions)))
     for number, checkpoint in zip(stream.entries_of(step), checkpoints, strict=True):
         entry = stream.entries[number - 1]
         if stream.is_base(number) and method.base != "model":
             continue
         aligned = context.base if stream.is_base(number) else plan.alignments[number].apply(checkpoint)
         check_ties(aligned, plan.merge)
-        models.append(JointInput(aligned, TensorParameters(method.Parameters, recipe, entry)))
+        models.append(JointInput(aligned, TensorParameters(method.Parameters, recipe, entry, positions)))
     has_origin = method.base != "model" and recipe.names_base
     return JointMerge(context.base, method, plan.merge, models, has_origin=has_origin, seed=recipe.seed or 0)
 

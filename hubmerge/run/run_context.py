@@ -108,7 +108,7 @@ class RunContext:
         """Return a checkpoint with the parameters of a step."""
         entry, recipe = self.stream.entries[step - 1], self.stream.recipe
         merged = entry if entry.revoke is None else recipe.revoked_by(entry)
-        parameters = TensorParameters(self.method.Parameters, recipe, merged)
+        parameters = TensorParameters(self.method.Parameters, recipe, merged, self.plan.merge.positions)
         return StepInput(checkpoint, parameters, 1 if entry.revoke is None else -1)
 
     def title(self, steps: range, action: str) -> str:

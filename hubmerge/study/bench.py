@@ -172,7 +172,9 @@ class Bench:
 
     def read_out(self, method: Method, entry: StreamEntry, recipe: Recipe) -> ReadOut | None:
         """Return the read-out of a method after an entry; None if it does not read states."""
-        step_input = StepInput(self.checkpoints[entry.name], TensorParameters(method.Parameters, recipe, entry))
+        step_input = StepInput(
+            self.checkpoints[entry.name], TensorParameters(method.Parameters, recipe, entry, self.plan.positions)
+        )
         return Merge(self.base, method, self.plan).read_out(step_input)
 
     def _similarities(

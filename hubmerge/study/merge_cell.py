@@ -125,7 +125,7 @@ def _merged_cell(
     method = method_named(cell.method)
 
     def parameters(entry: StreamEntry) -> Callable[[str], BaseModel]:
-        return TensorParameters(method.Parameters, recipe, entry)
+        return TensorParameters(method.Parameters, recipe, entry, bench.plan.positions)
 
     def change(state: State, step: int) -> State:
         return changed_state(state, cell, step)

@@ -91,7 +91,7 @@ WRONG = [
     ("steps: every", "steps: some"),
     ("dtype: float32", "dtpe: float32"),
     ("dtype: float32", "slices: []"),
-    ("alpha: 0.5", "alpha: [0, 1]"),
+    ("alpha: 0.5", "alpha: [0, {value: 1}]"),
     ("alpha: 0.5", "alpha: [{fliter: x, value: 1}]"),
     ("publish:\n  repo", "publish:\n  repos"),
     ("base_model: openai/clip-vit-base-patch32", "base_model: 3"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from merge_recipes import RecipeError, TensorParameters, parameters_for, parse_recipe
+from merge_recipes import LayerPositions, RecipeError, TensorParameters, parameters_for, parse_recipe
 from tests.merge_recipes.samples import Projection, Scaled, load, sample
 
 ENTRY = "  - model: tanganke/clip-vit-base-patch32_sun397\n"
@@ -62,3 +62,28 @@ def test_values_of_an_unchecked_recipe_are_refused_when_used(value: str) -> None
     recipe = parse_recipe(sample(("alpha: 0.5", f"alpha: {value}"))).recipe
     with pytest.raises(RecipeError, match=r"^parameters\.alpha: .*, for tensor x\.weight$"):
         parameters_for(Projection, recipe, recipe.entries[0], "x.weight")
+
+
+LAYERS = [f"{stack}.layers.{number}.w" for stack, count in (("text", 5), ("vision", 3)) for number in range(count)]
+
+
+def test_a_gradient_is_spread_over_the_layers_of_each_stack() -> None:
+    recipe = load((TOP, "  alpha: [0, 0.5, 1]\n")).recipe
+    at = TensorParameters(Projection, recipe, None, LayerPositions([*LAYERS, "one.layers.0.w", "lm_head.weight"]))
+    assert [at(name).alpha for name in LAYERS] == [0, 0.25, 0.5, 0.75, 1, 0, 0.5, 1]
+    assert (at("lm_head.weight").alpha, at("one.layers.0.w").alpha) == (0, 1)
+
+
+def test_a_gradient_in_a_filter_list_of_an_entry_has_the_precedence_of_its_level() -> None:
+    own = "    parameters: {alpha: [{filter: .w, value: [0.2, 0.4]}, {filter: q, value: 0.9}]}\n"
+    recipe = load((ENTRY, ENTRY + own), (TOP, "  alpha: [{filter: '*', value: [1, 0]}]\n")).recipe
+    at = TensorParameters(Projection, recipe, recipe.entries[0], LayerPositions(LAYERS))
+    names = ["text.layers.2.w", "text.layers.4.q", "text.layers.4.v", "vision.layers.2.w"]
+    assert [at(name).alpha for name in names] == pytest.approx([0.3, 0.9, 0.0, 0.4])
+
+
+def test_a_gradient_without_positions_is_refused_and_the_whole_merge_has_its_first_value() -> None:
+    recipe = load((TOP, "  alpha: [0.25, 1]\n")).recipe
+    assert parameters_for(Projection, recipe).alpha == 0.25
+    with pytest.raises(ValueError, match="positions are needed"):
+        parameters_for(Projection, recipe, None, "x.weight")

@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ from hubmerge.checkpoints.planning.quantized import is_quantized
 from hubmerge.checkpoints.planning.refusals import missing_component, quantized_tensor
 from hubmerge.checkpoints.tensors import TensorInfo, TensorSpec
 from hubmerge.errors import CheckpointError
+from merge_recipes import LayerPositions
 
 Action = Literal["merge-matrix", "merge-other", "average", "keep"]
 _STATE_ITEM_BYTES = torch.float64.itemsize
@@ -99,6 +101,11 @@ class MergePlan:
     statistics_rule: str | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
     part: str | None = None
+
+    @cached_property
+    def positions(self) -> LayerPositions:
+        """Positions of the tensors in the layers, for parameters that change over the layers."""
+        return LayerPositions(tensor.name for tensor in self.tensors)
 
     @property
     def merged(self) -> tuple[PlannedTensor, ...]:
