@@ -10,10 +10,12 @@ from typing import Any
 from hubmerge.hub.failures import REFUSED_INSIDE, causes
 from hubmerge.support.redaction import shown
 
-MAX_CHARACTERS = 400
-"""Length of the text that is shown of one answer."""
+MAX_CHARACTERS = 300
+"""Length of a sentence that is shown."""
 
-MAX_SENTENCES = 10
+MAX_SENTENCES = 5
+"""Number of sentences that are shown of one answer."""
+
 MAX_BODY_BYTES = 1 << 20
 """Size of the largest body that is searched for sentences."""
 
@@ -33,12 +35,12 @@ def hub_sentences(failure: Exception) -> str:
     sentences: list[str] = []
     for sentence in _sentences(failure):
         line = shown(" ".join(sentence[: 4 * MAX_CHARACTERS].split()))
+        line = line if len(line) <= MAX_CHARACTERS else f"{line[: MAX_CHARACTERS - 3]}..."
         if line and not any(line.casefold() in known.casefold() for known in sentences):
             sentences.append(line)
         if len(sentences) == MAX_SENTENCES:
             break
-    text = "; ".join(sentences)
-    return text if len(text) <= MAX_CHARACTERS else f"{text[: MAX_CHARACTERS - 3]}..."
+    return "; ".join(sentences)
 
 
 def _sentences(failure: Exception) -> Iterator[str]:

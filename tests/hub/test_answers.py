@@ -210,6 +210,13 @@ def test_the_text_is_one_short_line_without_secrets(
     assert error.message.isprintable()
 
 
+def test_a_long_sentence_hides_no_other(place: Place, request_hook: RequestHook) -> None:
+    sentences = ["x" * 5000, *(f"Sentence {number}." for number in range(20))]
+    body = json.dumps({"errors": [{"message": sentence} for sentence in sentences]}).encode()
+    error = refused(request_hook, place, "refs", 403, body)
+    assert error.message.endswith("xxx...; Sentence 0.; Sentence 1.; Sentence 2.; Sentence 3.")
+
+
 def test_header_and_body_are_both_shown_and_nothing_twice(place: Place, request_hook: RequestHook) -> None:
     body = json.dumps({"error": "Body.", "message": "header."}).encode()
     error = refused(request_hook, place, "refs", 403, body, "Header.")
