@@ -131,10 +131,7 @@ def card_text(report: RunReport, card: CardDetails) -> str:
         *joint_notes(report),
         *([] if report.is_joint else ["## Statistics of the steps", norms(report, whole=card.whole)]),
     ]
-    if tasks:
-        kinds = _kinds(report, tasks, card)
-        parts = score_parts(report, tasks, picture=card.picture, kinds=kinds, whole=card.whole)
-        sections += ["## Scores", *parts]
+    sections += _scores(report, tasks, card) if tasks else []
     sections += ["## Recipe", _recipe(card), "## How to reproduce it", _reproduction(report, card)]
     return f"---\n{form_comment()}\n{head}\n---\n\n" + "\n\n".join(sections) + "\n"
 
@@ -221,6 +218,11 @@ def _merged(report: RunReport, card: CardDetails) -> str:
         values = ", ".join(f"{code(key)} = {code(value)}" for key, value in sorted(report.parameters.items()))
         text += f"\n\nParameters of {code(report.merge_method)}: {values}."
     return text
+
+
+def _scores(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> list[str]:
+    kinds = _kinds(report, tasks, card)
+    return ["## Scores", *score_parts(report, tasks, picture=card.picture, kinds=kinds, whole=card.whole)]
 
 
 def _kinds(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> str:

@@ -31,9 +31,27 @@ def score_parts(
         kinds: sentences about task kinds that are plug-ins.
         whole: True for all steps and tasks, however many there are.
     """
-    matrix, last = report.accuracy_matrix(), report.steps[-1]
+    matrix = report.accuracy_matrix()
+    parts = [
+        "All values are in percent. *Own checkpoint* is the fine-tuned checkpoint of the task before it was merged.",
+        _task_table(report, tasks, whole=whole),
+    ]
+    parts += filter(None, (samples_sentence(tasks), kinds))
+    parts.append("`R[t][j]` is the accuracy on task j after step t. T is the last step.")
+    parts.append(_measures(report, matrix))
+    if picture is not None:
+        parts.append(f"![Accuracy on every task after every step]({picture})")
+    if len(matrix.steps) > 1:
+        parts.append(_matrix(matrix, whole=whole))
+    if not whole and None in matrix.shown_steps:
+        parts.append(_extremes(matrix))
+    parts += _other_metrics(report, whole=whole)
+    return parts
+
+
+def _task_table(report: RunReport, tasks: list[TaskReport], *, whole: bool) -> str:
     base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
-    merged = report.main_scores(last.scores)
+    merged = report.main_scores(report.steps[-1].scores)
 
     def row(task: TaskReport) -> list[str]:
         values = [percent(scores.get(task.name)) for scores in (base, own, merged)]
@@ -44,27 +62,18 @@ def score_parts(
     averages = [_average([scores.get(task.name) for task in tasks]) for scores in (base, own, merged)]
     rows.append(["**average**", "", "", "", *(f"**{value}**" for value in averages)])
     header = ["task", "dataset", "examples", "metric", "base model", "own checkpoint", "this model"]
-    parts = [
-        "All values are in percent. *Own checkpoint* is the fine-tuned checkpoint of the task before it was merged.",
-        table(header, rows, "llrlrrr"),
-    ]
+    return table(header, rows, "llrlrrr")
+
+
+def _measures(report: RunReport, matrix: AccuracyMatrix) -> str:
+    own = report.main_scores(report.own_scores)
     measures = [
-        ("Average accuracy", percent(matrix.average(last.step)), AVERAGE_ACCURACY_DEFINITION),
+        ("Average accuracy", percent(matrix.average(report.steps[-1].step)), AVERAGE_ACCURACY_DEFINITION),
         ("Backward transfer", percent(matrix.backward_transfer(), "+"), BACKWARD_TRANSFER_DEFINITION),
         ("Forgetting", percent(matrix.forgetting()), FORGETTING_DEFINITION),
         ("Share kept", percent(matrix.share_of_own(own)), SHARE_OF_OWN_DEFINITION),
     ]
-    parts += filter(None, (samples_sentence(tasks), kinds))
-    parts.append("`R[t][j]` is the accuracy on task j after step t. T is the last step.")
-    parts.append(table(["measure", "value", "definition"], [[a, b, code(c)] for a, b, c in measures], "lrl"))
-    if picture is not None:
-        parts.append(f"![Accuracy on every task after every step]({picture})")
-    if len(matrix.steps) > 1:
-        parts.append(_matrix(matrix, whole=whole))
-    if not whole and None in matrix.shown_steps:
-        parts.append(_extremes(matrix))
-    parts += _other_metrics(report, whole=whole)
-    return parts
+    return table(["measure", "value", "definition"], [[a, b, code(c)] for a, b, c in measures], "lrl")
 
 
 def _matrix(matrix: AccuracyMatrix, *, whole: bool) -> str:

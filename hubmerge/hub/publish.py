@@ -192,20 +192,17 @@ def publish_step(
         name: the name of the merged checkpoint, for the title of the commit.
         parent: the expected newest commit of the repo.
         present: the files at that commit that hubmerge published; others are neither replaced nor deleted.
-        history: further files by their paths in the repo: the reports of single steps that the repo lacks.
+        history: reports of single steps that the repo lacks, by their paths in the repo.
 
     Raises:
         TargetMovedError: another writer committed to the repo in the meantime.
         HubError: the Hub refuses or does not respond.
     """
     files = {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()} | dict(history or {})
-    operations: list[Any] = [CommitOperationAdd(path, local) for path, local in sorted(files.items())]
-    kept = {GIT_ATTRIBUTES, *files, *(path for path in present if (parse_history_file(path) or step + 1) <= step)}
-    operations += [CommitOperationDelete(old) for old in sorted(present - kept)]
+    operations = _operations(files, present, step)
     title = f"{step_tag(step)}: merge {name}"
     report = files[REPORT_FILE].read_bytes()
     subject = f"publishing {step_tag(step)} to {repo}"
-
     # A commit without changes is not created: the client then returns the newest commit of the repo.
     commit = call(subject, lambda: _commit_step(repo, operations, title, parent), repo=repo)
     if call(subject, lambda: _has_report(repo, commit, report), repo=repo, commit=commit):
@@ -216,6 +213,13 @@ def publish_step(
         repo=repo,
         commit=commit,
     )
+
+
+def _operations(files: Mapping[str, Path], present: frozenset[str], step: int) -> list[Any]:
+    """Return the operations that add the files of a step and delete those that it no longer has."""
+    kept = {GIT_ATTRIBUTES, *files, *(path for path in present if (parse_history_file(path) or step + 1) <= step)}
+    added = [CommitOperationAdd(path, local) for path, local in sorted(files.items())]
+    return [*added, *(CommitOperationDelete(old) for old in sorted(present - kept))]
 
 
 def _commit_step(repo: str, operations: list[Any], title: str, parent: str | None) -> str:

@@ -88,13 +88,7 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
     Returns:
         The report as written, with the list of all files.
     """
-    from hubmerge.cards import (  # matplotlib takes a second to import
-        accuracy_picture,
-        added_metadata,
-        license_of,
-        merged_card,
-        needs_notice,
-    )
+    from hubmerge.cards import added_metadata, license_of, merged_card, needs_notice  # they import matplotlib
 
     stream, publish = context.stream, context.stream.recipe.publish
     merged = license_of_step(report, stream)
@@ -107,13 +101,7 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
     generated = card_for(report, stream, stream.loaded.text, files)
     sets_license = publish is not None and bool(publish.license)
     (folder / CARD_FILE).write_text(merged_card(generated, context.card, sets_license=sets_license), encoding="utf-8")
-    whole = report.version < 3
-    matrix = (report if whole else report.abridged()).accuracy_matrix()
-    if matrix.steps:
-        base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
-        names = {step.step: step.name for step in report.steps}
-        picture = accuracy_picture(matrix, base=base, own=own, names=names, whole=whole)
-        (folder / PICTURE_FILE).write_bytes(picture)
+    _write_picture(folder, report)
     (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8")
     (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
     stated = license_of((folder / CARD_FILE).read_text(encoding="utf-8"))
@@ -122,6 +110,19 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
     report = replace(report, kept_metadata=added_metadata(generated, (folder / CARD_FILE).read_text(encoding="utf-8")))
     (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
     return report
+
+
+def _write_picture(folder: Path, report: RunReport) -> None:
+    """Write the picture of the accuracy matrix, if there are scores; before form 3 it has all steps and tasks."""
+    from hubmerge.cards import accuracy_picture
+
+    whole = report.version < 3
+    matrix = (report if whole else report.abridged()).accuracy_matrix()
+    if matrix.steps:
+        base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
+        names = {step.step: step.name for step in report.steps}
+        picture = accuracy_picture(matrix, base=base, own=own, names=names, whole=whole)
+        (folder / PICTURE_FILE).write_bytes(picture)
 
 
 def license_of_step(report: RunReport, stream: Stream) -> License:

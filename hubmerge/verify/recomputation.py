@@ -8,7 +8,7 @@ starts from the published one: OPCM multiplies a rounding difference by about fi
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -165,17 +165,7 @@ def recompute_step(
     if stream.is_joint:
         return _recompute_joint(published, context, work)
     chain = Chain(published, context, work)
-    unproven = untagged_scores(published, step_tags(published)) if stream.recipe.evaluate is not None else []
-    for step in range(plan.first_step, published.step):
-        batch = yield from chain.merge(step)
-        if batch is not None:
-            chain.own_scores |= _own_scores(context, batch)
-            if step in unproven:
-                found = FinishStage(context).score_model(batch, work / "scored" / str(step))
-                yield from compare_scores(published.report.steps[step - 1], found)
-            batch.close()
-        elif step in unproven:
-            yield Finding("scores", "unknown", f"the scores of step {step} cannot be computed: it cannot be merged")
+    yield from _merge_earlier_steps(published, chain)
     batch = yield from chain.merge(published.step)
     if batch is None:
         return None
@@ -204,6 +194,23 @@ def _recompute_joint(published: Published, context: RunContext, work: Path) -> R
     batch.close()
     check_datasets(stream, context.progress)
     return Recomputed(work / "step", batch.finished_report, context.base)
+
+
+def _merge_earlier_steps(published: Published, chain: Chain) -> Iterator[Finding]:
+    """Merge the steps before the published one, and score the models of those without a tag."""
+    context = chain.context
+    scored = context.stream.recipe.evaluate is not None
+    unproven = untagged_scores(published, step_tags(published)) if scored else []
+    for step in range(context.plan.first_step, published.step):
+        batch = yield from chain.merge(step)
+        if batch is not None:
+            chain.own_scores |= _own_scores(context, batch)
+            if step in unproven:
+                found = FinishStage(context).score_model(batch, chain.work / "scored" / str(step))
+                yield from compare_scores(published.report.steps[step - 1], found)
+            batch.close()
+        elif step in unproven:
+            yield Finding("scores", "unknown", f"the scores of step {step} cannot be computed: it cannot be merged")
 
 
 def _context(published: Published, stream: Stream, plan: RunPlan, cache: Path, progress: Progress) -> RunContext:

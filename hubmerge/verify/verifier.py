@@ -59,14 +59,11 @@ def verify_step(
     trusted.check()
     published = read_published(repo, revision)
     if isinstance(published, UnreadableReport):
-        progress.note(title(str(repo), 0, published.files.commit))
-        finding = _announced(Finding("report", "differs", published.cause), progress)
-        return Verdict(str(repo), 0, published.files.commit, (finding,), recomputed=False)
+        return _unreadable(str(repo), published, progress)
     progress.note(title(str(repo), published.step, published.files.commit))
     if published.files.is_alone:
         progress.note("  not compared, because they are on the Hub: tags, earlier commits and published states")
-    checks = check_metadata(published, trusted, recompute=recompute)
-    findings = [_announced(finding, progress) for finding in checks]
+    findings = [_announced(one, progress) for one in check_metadata(published, trusted, recompute=recompute)]
     broken_chain = any(finding.subject == "chain" and finding.verdict == "differs" for finding in findings)
     recomputed = False
     if recompute and published.stream is not None and not broken_chain:
@@ -77,6 +74,12 @@ def verify_step(
                 else:
                     findings.append(_announced(item, progress))
     return Verdict(str(repo), published.step, published.files.commit, tuple(findings), recomputed)
+
+
+def _unreadable(repo: str, published: UnreadableReport, progress: Progress) -> Verdict:
+    progress.note(title(repo, 0, published.files.commit))
+    finding = _announced(Finding("report", "differs", published.cause), progress)
+    return Verdict(repo, 0, published.files.commit, (finding,), recomputed=False)
 
 
 def check_metadata(published: Published, trusted: TrustedSigner, *, recompute: bool) -> Iterator[Finding]:
