@@ -154,7 +154,7 @@ def _worked_on_bytes(method: Method, tensor: PlannedTensor, *, in_pieces: bool =
     elements = tensor.elements
     parts = sum(map(math.prod, _parts(method, tensor)))
     if in_pieces:
-        elements = min(elements, PIECE_COPIES * PIECE)
+        return _ITEM_BYTES * (min(PIECEWISE_COPIES * elements, PIECE_COPIES * PIECE) + 2 * parts)
     if _goes_in_pieces(method):
         return _ITEM_BYTES * (PIECEWISE_COPIES * elements + 2 * parts)
     if method.surveys_model:
