@@ -91,20 +91,24 @@ def _read(dataset: DatasetReference, commit: str | None) -> DatasetPreview:
         splits = [str(name) for name in files] or list(builder.info.splits or ())
         if not splits:
             splits = list(builder.as_streaming_dataset())
-        _check_split(dataset.split, splits)
-        parts = [_read_split(builder, name, files, dataset.label) for name in splits if _names(dataset.split, name)]
-        return _sliced(parts, dataset)
+        spec = "+".join(splits) if dataset.split == "all" else dataset.split
+        _check_split(spec, splits)
+        parts = [_read_split(builder, name, files, dataset.label) for name in splits if _names(spec, name)]
+        return _sliced(parts, spec, dataset.label)
 
     return read_dataset(dataset, commit, read)
 
 
 def _check_split(spec: str, splits: Sequence[str]) -> None:
+    """Refuse what the library refuses when it loads the rows: names of other splits, and blanks around names."""
+    if any(part != part.strip() for part in spec.split("+")):
+        raise ValueError(f"Unrecognized instruction format: {spec}")
     datasets.ReadInstruction.from_spec(spec).to_absolute(dict.fromkeys(splits, 1 << 30))
 
 
 def _names(spec: str, split: str) -> bool:
     """Return True if a specification such as `test[:50%]+train` reads from a split."""
-    return any(part.partition("[")[0].partition("(")[0].strip() in {split, "all"} for part in spec.split("+"))
+    return any(part.partition("[")[0].partition("(")[0] == split for part in spec.split("+"))
 
 
 @dataclass(frozen=True)
@@ -118,23 +122,23 @@ class _Split:
     empty: dict[str, int] = field(default_factory=dict)
 
 
-def _sliced(splits: Sequence[_Split], dataset: DatasetReference) -> DatasetPreview:
+def _sliced(splits: Sequence[_Split], spec: str, label: str) -> DatasetPreview:
     """Return the preview of the rows that a specification selects from splits."""
     features = splits[0].features.to_dict()
     sizes = {split.name: split.rows for split in splits}
     if any(rows is None for rows in sizes.values()):
         return DatasetPreview(features)
-    selected = datasets.ReadInstruction.from_spec(dataset.split).to_absolute(sizes)
+    selected = datasets.ReadInstruction.from_spec(spec).to_absolute(sizes)
     rows = sum(part.to - part.from_ for part in selected)
     by_name = {split.name: split for split in splits}
     whole = rows == sum(size or 0 for size in sizes.values())
     empty = {name: count for split in splits for name, count in split.empty.items()} if whole else {}
     if any(split.labels is None for split in splits):
         return DatasetPreview(features, rows, empty=empty)
-    labels = [label for part in selected for label in (by_name[part.splitname].labels or ())[part.from_ : part.to]]
+    labels = [value for part in selected for value in (by_name[part.splitname].labels or ())[part.from_ : part.to]]
     missing = labels.count(None)
     if missing:
-        empty = {**empty, dataset.label: missing}
+        empty = {**empty, label: missing}
     return DatasetPreview(features, rows, _distinct(labels), empty)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
@@ -132,7 +133,7 @@ def _owner(namespace: str) -> str:
         ("another account", api().get_user_overview),
     ):
         try:
-            call(f"account {namespace}", lambda describe=describe: describe(namespace))  # type: ignore[misc]
+            call(f"account {namespace}", partial(describe, namespace))
         except HubError as error:
             if not isinstance(error.__cause__, HfHubHTTPError) or status_of(error.__cause__) not in _NO_ROUTE:
                 return "it belongs to somebody else"

@@ -221,6 +221,19 @@ CASES = {
         "{path: ./b, revision: v1}",
         *(13, 16, "evaluate.tasks[0].dataset", "a local dataset has no revision"),
     ),
+    "seed of no sample": (
+        DATASET,
+        "{path: a/b, max_examples: 3, sample: first, seed: 1}",
+        *(13, 60, "evaluate.tasks[0].dataset.seed", "a seed has no effect with `sample: first`"),
+    ),
+    "sample": (
+        DATASET,
+        "{path: a/b, sample: balance}",
+        13,
+        36,
+        "evaluate.tasks[0].dataset.sample",
+        "did you mean balanced?",
+    ),
     "max_examples": (DATASET, "{path: a/b, max_examples: 0}", 13, 42, "evaluate.tasks[0].dataset.max_examples", ">= 1"),
     "publish without owner": (REPO, "repo: clip", 17, 9, "publish.repo", "expected owner/name"),
     "publish over an input": (
