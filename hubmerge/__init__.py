@@ -22,7 +22,17 @@ if TYPE_CHECKING:
     from hubmerge.api.merging import StepRun, merge, run
     from hubmerge.api.planning import Plan, PlannedStep, plan
     from hubmerge.api.published import load_head, outdated, read, revoke, rollback, sign, verify
-    from hubmerge.api.recipes import CheckedRecipe, WrittenLock, check, load, lock, schema
+    from hubmerge.api.recipes import (
+        CheckedRecipe,
+        FolderCheck,
+        WrittenLock,
+        check,
+        check_folder,
+        convert,
+        load,
+        lock,
+        schema,
+    )
     from hubmerge.api.state_dicts import merge_state_dicts
     from hubmerge.api.tools import MethodInfo, StudyResult, demo, methods, serve_hub, study
     from hubmerge.automation.hub_job import PlannedJob
@@ -63,7 +73,17 @@ _NAMES = {
     "hubmerge.api.merging": ("StepRun", "merge", "run"),
     "hubmerge.api.planning": ("Plan", "PlannedStep", "plan"),
     "hubmerge.api.published": ("load_head", "outdated", "read", "revoke", "rollback", "sign", "verify"),
-    "hubmerge.api.recipes": ("CheckedRecipe", "WrittenLock", "check", "load", "lock", "schema"),
+    "hubmerge.api.recipes": (
+        "CheckedRecipe",
+        "FolderCheck",
+        "WrittenLock",
+        "check",
+        "check_folder",
+        "convert",
+        "load",
+        "lock",
+        "schema",
+    ),
     "hubmerge.api.state_dicts": ("merge_state_dicts",),
     "hubmerge.api.tools": ("MethodInfo", "StudyResult", "demo", "methods", "serve_hub", "study"),
     "hubmerge.automation.hub_job": ("PlannedJob",),
@@ -112,6 +132,7 @@ __all__ = [
     "DatasetError",
     "EvaluationError",
     "Finding",
+    "FolderCheck",
     "HubError",
     "HubmergeError",
     "JointMethod",
@@ -144,6 +165,8 @@ __all__ = [
     "WrittenLock",
     "__version__",
     "check",
+    "check_folder",
+    "convert",
     "demo",
     "deploy_hub_job",
     "init_github",

@@ -12,6 +12,7 @@
 """
 
 from merge_recipes.catalog import Catalog, check_recipe
+from merge_recipes.convert import converted
 from merge_recipes.digests import chain_digests, joint_digest, recipe_digest
 from merge_recipes.editor_schema import json_schema
 from merge_recipes.errors import (
@@ -72,6 +73,7 @@ __all__ = [
     "chain_digests",
     "check_lock",
     "check_recipe",
+    "converted",
     "joint_digest",
     "json_schema",
     "load_recipe",

@@ -12,7 +12,7 @@ from pydantic.fields import FieldInfo
 from merge_recipes.canonical import canonical_json
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, format_value, nearest
 from merge_recipes.gradients import is_gradient, single_values
-from merge_recipes.joint_form import joint_form, joint_problems, no_joint_form
+from merge_recipes.joint_form import JointForm, joint_form, joint_problems, no_joint_form
 from merge_recipes.license_rules import license_problems
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.mergekit import OTHER_METHODS
@@ -37,6 +37,7 @@ from merge_recipes.rules import (
 from merge_recipes.schema import StreamEntry
 from merge_recipes.tasks import candidates
 from merge_recipes.validate import number_or_word, value_message
+from merge_recipes.weights import weight_notes, weight_problems
 
 _TOP: KeyPath = ("parameters",)
 _MAX_COMBINATIONS = 5_000
@@ -87,10 +88,12 @@ def catalog_problems(document: Document, catalog: Catalog) -> list[Problem]:
             problems.append(_unknown_method(document, method, catalog))
         elif form is not None:
             problems += joint_problems(document, method, form)
+            problems += weight_problems(document, method, form, form.Parameters)
             problems += _ParameterCheck(document, method, form.Parameters, base_counts=form.base == "model").problems()
         else:
             problems += [*no_joint_form(document, method, catalog), *bases_in_the_stream(document)]
             problems += _ParameterCheck(document, method, parameters_class).problems()
+            problems += weight_problems(document, method, None, parameters_class)
     return problems
 
 
@@ -228,7 +231,11 @@ def _combinations(*levels: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
     """Return notes on what is allowed, but perhaps a mistake."""
     document = loaded.document
-    found = [*_repeated_checkpoints(loaded), *_unreachable_filters(document)]
+    found = [*loaded.notes, *_repeated_checkpoints(loaded), *_unreachable_filters(document)]
+    method = loaded.recipe.merge_method
+    form = joint_form(document, method, catalog)
+    parameters_class = catalog.methods[method] if form is None else form.Parameters
+    found += [*weight_notes(document, method, form, parameters_class), *_parameters_of_base(document, form)]
     for path, task in items_at(document, "evaluate", "tasks"):
         for index, metric in enumerate(task.get("metrics", [])):
             match = other_name(metric, catalog.metrics, METRIC_SYNONYMS) or nearest(metric, catalog.metrics)
@@ -249,6 +256,14 @@ def _repeated_checkpoints(loaded: LoadedRecipe) -> Iterator[Problem]:
             line = loaded.marks.value(("models", earlier))[0]
             message = f"this checkpoint is merged twice: it is also in line {line}"
             yield loaded.document.problem(("models", index, "model"), message)
+
+
+def _parameters_of_base(document: Document, form: JointForm | None) -> Iterator[Problem]:
+    if form is not None and form.base != "model":
+        for entry in raw_entries(document):
+            if entry.data.get("parameters") and is_base(document, entry):
+                message = "parameters of the base model have no effect: task vectors start from it"
+                yield document.problem((*entry.path, "parameters"), message, at_key=True)
 
 
 def _unreachable_filters(document: Document) -> Iterator[Problem]:

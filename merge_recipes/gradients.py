@@ -67,9 +67,9 @@ class LayerPositions:
         return number / last if last else 1.0
 
     @property
-    def most_layers(self) -> int:
-        """The number of layers of the largest stack, 0 for a model without layers."""
-        return 1 + max(self._last.values(), default=-1)
+    def counts(self) -> tuple[int, ...]:
+        """The numbers of layers of the stacks, each once, the largest first."""
+        return tuple(sorted({last + 1 for last in self._last.values()}, reverse=True))
 
 
 def single_values(path: tuple[str | int, ...], value: Any) -> list[tuple[tuple[str | int, ...], Any]]:

@@ -10,6 +10,7 @@ from merge_recipes.errors import Problem, RecipeError
 from merge_recipes.include import Inclusion, insert_included
 from merge_recipes.joint_form import lent_base
 from merge_recipes.loaded import LoadedRecipe
+from merge_recipes.mergekit_document import read_mergekit
 from merge_recipes.read_yaml import read_document, read_text
 from merge_recipes.rules import rule_problems
 from merge_recipes.schema import Recipe
@@ -47,18 +48,20 @@ def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalo
 
 
 def _check(inclusion: Inclusion, path: Path, catalog: Catalog | None) -> LoadedRecipe:
-    document = inclusion.document
+    reading = read_mergekit(inclusion.document)
+    document = reading.document
     lent = lent_base(document.data)
     recipe, problems = validate(Recipe, document, {} if lent is None else {"base_model": lent})
     if isinstance(document.data, dict):
         problems += rule_problems(document)
         if catalog is not None:
             problems += catalog_problems(document, catalog)
+    problems += reading.problems
     problems = [problem for problem in problems if not inclusion.hides(problem)]
     if problems or document.problems or recipe is None:
         raise RecipeError(_without_repeats(document.problems, problems))
     recipe = recipe if lent is None else recipe.without_base()
-    return LoadedRecipe(recipe.within(path.parent.absolute()), document, path)
+    return LoadedRecipe(recipe.within(path.parent.absolute()), document, path, reading.notes, reading.layers)
 
 
 def _without_repeats(unread: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:

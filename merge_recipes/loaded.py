@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from merge_recipes.errors import Problem
 from merge_recipes.read_yaml import Document, Marks
 from merge_recipes.schema import Recipe
 
@@ -16,6 +17,10 @@ class LoadedRecipe:
     recipe: Recipe
     document: Document
     path: Path
+    notes: tuple[Problem, ...] = ()
+    """Remarks on keys that have no effect."""
+    layers: int | None = None
+    """The number of layers that all models must have, because the recipe has a `layer_range`; None for any."""
 
     @property
     def text(self) -> str:

@@ -1,20 +1,22 @@
-"""Keys and methods of mergekit's recipes that hubmerge does not support, each key with a message."""
+"""Keys, methods and parameters of mergekit's recipes; the keys that hubmerge does not support, with a message."""
 
 from __future__ import annotations
 
-_LAYERS = "hubmerge merges whole models, one checkpoint after another: list them under models"
-_TOKENIZER = "the merged model keeps the base model's tokenizer and processor: remove the key"
+from dataclasses import dataclass
+
+_LAYERS = "expected a list with one slice, {sources: [...]}, whose sources have all layers of their models"
+_TOKENIZER = "no tokenizer is built: the merged model has the base model's. If that is right, remove the key"
 
 OTHER_KEYS: dict[str, str] = {
-    "slices": f"mergekit's slices are not supported; {_LAYERS}",
-    "modules": f"mergekit's modules are not supported; {_LAYERS}",
-    "layer_range": f"mergekit's layer ranges are not supported; {_LAYERS}",
-    "sources": f"mergekit's slices are not supported; {_LAYERS}",
+    "slices": f"mergekit's slices are read if they are whole models; {_LAYERS}",
+    "modules": "mergekit's modules are read if there is one, {NAME: {models: [...]}}, or {NAME: {slices: [...]}}",
+    "layer_range": f"mergekit's layer ranges belong under slices; {_LAYERS}",
+    "sources": f"the sources of mergekit's slices belong under slices; {_LAYERS}",
     "input_models": "input_models is not supported; write models, as in current mergekit recipes",
-    "tokenizer_source": f"mergekit's tokenizer_source is not supported; {_TOKENIZER}",
-    "tokenizer": f"mergekit's tokenizer is not supported; {_TOKENIZER}",
-    "chat_template": "mergekit's chat_template is not supported; the merged model keeps the base model's: "
-    "remove the key",
+    "tokenizer_source": f"mergekit's tokenizer_source is supported for the base model alone; {_TOKENIZER}",
+    "tokenizer": f"mergekit's tokenizer is supported for `source: base` alone; {_TOKENIZER}",
+    "chat_template": "mergekit's chat_template is not supported; the merged model has the base model's. "
+    "If that is right, remove the key",
     "experts": "mergekit's mixture-of-experts recipes are not supported",
     "gate_mode": "mergekit's mixture-of-experts recipes are not supported",
     "_target_": "a recipe cannot name code: choose a merge method with merge_method",
@@ -58,3 +60,90 @@ WITHOUT_BASE = frozenset({"karcher", "linear", "multislerp", "nuslerp", "passthr
 
 RANDOM_METHODS = frozenset({"dare_linear", "dare_ties", "della", "della_linear"})
 """Methods that draw random numbers."""
+
+NO_EFFECT = frozenset(
+    {
+        "allow_crimes",
+        "clone_tensors",
+        "copy_tokenizer",
+        "cuda",
+        "int8_mask",
+        "lazy_unpickle",
+        "lora_merge_cache",
+        "low_cpu_memory",
+        "model_name",
+        "model_type",
+        "name",
+        "normalize",
+        "out_shard_size",
+        "random_seed",
+        "trust_remote_code",
+        "write_model_card",
+    }
+)
+"""Top-level keys of mergekit recipes that mergekit ignores: names, and options of its command line."""
+
+
+@dataclass(frozen=True)
+class MethodParameters:
+    """The parameters of one of mergekit's methods that change its result.
+
+    Attributes:
+        whole: parameters with one value for the whole merge.
+        model: parameters of which each model can have its own value.
+    """
+
+    whole: frozenset[str] = frozenset()
+    model: frozenset[str] = frozenset()
+
+    def no_effect(self, name: str, *, of_model: bool) -> str | None:
+        """Return why a parameter has no effect, None if it has one or is unknown."""
+        if name in self.model or (name in self.whole and not of_model):
+            return None
+        if name in self.whole:
+            return "at a single model, only under the top-level parameters"
+        if name == "int8_mask":
+            return "on the merged model"
+        return "with this method" if name in _KNOWN else None
+
+
+def _parameters(whole: str = "", model: str = "") -> MethodParameters:
+    return MethodParameters(frozenset(whole.split()), frozenset(model.split()))
+
+
+_SUM = "normalize lambda"
+_SPARSE = "normalize lambda rescale"
+
+PARAMETERS: dict[str, MethodParameters] = {
+    "arcee_fusion": _parameters(),
+    "breadcrumbs": _parameters(_SPARSE, "weight density gamma"),
+    "breadcrumbs_ties": _parameters(_SPARSE, "weight density gamma"),
+    "dare_linear": _parameters(_SPARSE, "weight density"),
+    "dare_ties": _parameters(_SPARSE, "weight density"),
+    "della": _parameters(_SPARSE, "weight density epsilon"),
+    "della_linear": _parameters(_SPARSE, "weight density epsilon"),
+    "karcher": _parameters("max_iter tol"),
+    "linear": _parameters("normalize", "weight"),
+    "model_stock": _parameters("filter_wise"),
+    "multislerp": _parameters("normalize_weights eps", "weight"),
+    "nearswap": _parameters("t"),
+    "nuslerp": _parameters("nuslerp_flatten nuslerp_row_wise", "weight"),
+    "passthrough": _parameters("", "scale"),
+    "ram": _parameters("epsilon"),
+    "ramplus_tl": _parameters("epsilon r alpha"),
+    "sce": _parameters("select_topk"),
+    "slerp": _parameters("t"),
+    "task_arithmetic": _parameters(_SUM, "weight"),
+    "ties": _parameters(_SPARSE, "weight density"),
+}
+"""The parameters of mergekit's methods."""
+
+SWITCHES = frozenset(
+    {"filter_wise", "normalize", "normalize_weights", "nuslerp_flatten", "nuslerp_row_wise", "rescale"}
+)
+"""Parameters that are true or false. mergekit also reads 1 and 0."""
+
+_KNOWN = frozenset({"int8_mask"}).union(*(one.whole | one.model for one in PARAMETERS.values()))
+
+WITH_TWO_FORMS = frozenset({"task_arithmetic", "ties"})
+"""Methods that are also folds of hubmerge, which have `scaling` in place of weights."""

@@ -58,6 +58,7 @@ class Document:
         marks: the positions of keys and values.
         problems: mistakes that did not prevent reading.
         files: the file of each section that was included from another file.
+        origins: the key paths in the file of values that were moved to other key paths.
     """
 
     file: str
@@ -66,11 +67,18 @@ class Document:
     marks: Marks
     problems: tuple[Problem, ...]
     files: Mapping[KeyPath, str] = field(default_factory=dict)
+    origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
 
     def problem(self, path: KeyPath, message: str, hint: str | None = None, *, at_key: bool = False) -> Problem:
         """Return a problem at the position of a value, or of its key."""
         line, column = self.marks.key(path) if at_key else self.marks.value(path)
-        return Problem(message, hint, self.file_of(path), line, column, key_text(path))
+        return Problem(message, hint, self.file_of(path), line, column, key_text(self.written_path(path)))
+
+    def written_path(self, path: KeyPath) -> KeyPath:
+        """Return the key path that a value has in the file."""
+        moved = (length for length in range(len(path), 0, -1) if path[:length] in self.origins)
+        length = next(moved, 0)
+        return (*self.origins[path[:length]], *path[length:]) if length else path
 
     def file_of(self, path: KeyPath) -> str:
         """Return the file that contains a key path."""

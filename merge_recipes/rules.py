@@ -111,7 +111,7 @@ def _queries(document: Document) -> Iterator[Problem]:
 
 def _adapted_base(document: Document) -> Iterator[Problem]:
     base = reference_in(mapping_at(document).get("base_model"))
-    if base is not None and base.adapter is not None:
+    if base is not None and base.adapter is not None and not merges_at_once(mapping_at(document)):
         hint = "merge the adapter into its model and write the result here, or list the adapter under models"
         yield document.problem(("base_model",), "the base model cannot have an adapter", hint)
 

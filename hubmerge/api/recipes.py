@@ -16,7 +16,7 @@ from hubmerge.support.text import counted
 
 if TYPE_CHECKING:
     from hubmerge.support.progress import Progress
-    from merge_recipes import LoadedRecipe, Lock, ModelReference, Problem
+    from merge_recipes import LoadedRecipe, Lock, ModelReference, Problem, RecipeError
 
 RecipeLike: TypeAlias = "LoadedRecipe | str | os.PathLike[str] | Mapping[str, Any]"
 """A recipe that was loaded, the path of its file, or a dict with the keys of a recipe."""
@@ -119,6 +119,90 @@ def check(recipe: RecipeLike, *, progress: ProgressOption = None) -> CheckedReci
     if missing:
         raise RecipeError(missing)
     return CheckedRecipe(loaded)
+
+
+@dataclass(frozen=True)
+class FolderCheck:
+    """Recipes of a folder; `str()` of it is a table with a line for each, and a summary."""
+
+    results: Mapping[Path, CheckedRecipe | RecipeError]
+    """For each file its recipe, or what is wrong with it."""
+
+    @property
+    def valid(self) -> int:
+        """Number of recipes without problems."""
+        return sum(isinstance(result, CheckedRecipe) for result in self.results.values())
+
+    def __str__(self) -> str:
+        width = max(len(str(path)) for path in self.results)
+        lines = [f"{str(path).ljust(width)}  {_in_a_line(result)}" for path, result in self.results.items()]
+        return "\n".join([*lines, f"{self.valid} of {counted(len(self.results), 'recipe')} valid"])
+
+
+def _in_a_line(result: CheckedRecipe | RecipeError) -> str:
+    if isinstance(result, CheckedRecipe):
+        return str(result)
+    first, *others = result.problems
+    place = f"line {first.line}: " if first.line is not None else ""
+    more = f" (and {counted(len(others), 'more problem')})" if others else ""
+    return f"{place}{first.key}{': ' if first.key else ''}{first.message}{more}"
+
+
+def check_folder(folder: str | os.PathLike[str]) -> FolderCheck:
+    """Check all recipes in a folder and the folders in it: files that end in .yaml or .yml, without locks.
+
+    Raises:
+        UsageError: there is no recipe in the folder.
+    """
+    from merge_recipes import RecipeError
+
+    top = Path(folder)
+    found = [path for path in sorted(top.rglob("*")) if path.suffix in {".yaml", ".yml"} and path.is_file()]
+    files = [path for path in found if not path.name.endswith((".lock.yaml", ".lock.yml"))]
+    if not files:
+        raise UsageError(f"no recipe in {top}", hint="name a folder with files that end in .yaml or .yml")
+    results: dict[Path, CheckedRecipe | RecipeError] = {}
+    for path in files:
+        try:
+            results[path.relative_to(top)] = check(path)
+        except RecipeError as error:
+            results[path.relative_to(top)] = error
+    return FolderCheck(results)
+
+
+def convert(recipe: RecipeLike) -> str:
+    """Return what a recipe means, as the text of a recipe with all defaults filled in.
+
+    The first lines are comments: base model, layers, tokenizer and dtypes of the merge, and remarks.
+
+    Raises:
+        RecipeError: the recipe has problems; all are listed.
+
+    Example:
+        >>> import hubmerge
+        >>> print(hubmerge.convert({"merge_method": "linear", "models": [{"model": "me/a"}, {"model": "me/b"}]}))
+        # order: 2 models are merged at once
+        # base model: none; the first model lends config, tokenizer and names of tensors, and is merged like the others
+        # layers: all layers of every model
+        # tokenizer, chat template and config: copied from me/a; none is built
+        # dtype: weights are read as they are stored; the merged model is written in the dtype of me/a
+        merge_method: linear
+        form: joint
+        models:
+        - model: me/a
+          name: a
+        - model: me/b
+          name: b
+        parameters:
+          weight: 1.0
+          normalize: true
+        <BLANKLINE>
+    """
+    from hubmerge.stream.catalog import installed_catalog
+    from merge_recipes import converted
+
+    comments, keys = converted(load(recipe), installed_catalog())
+    return "".join(f"# {comment}\n" for comment in comments) + _yaml_text(keys)
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,7 @@ class TensorInfo:
         offset: the first byte of the values in the file; 0 in a pickle, whose header has no offsets.
         nbytes: the size of the values in bytes.
         saved_in_adapter: True for a tensor that an adapter has whole, not as a change of the model's tensor.
+        model_dtype: the dtype in the model's file of a tensor that an adapter changes, whose `dtype` is float64.
     """
 
     name: str
@@ -64,6 +65,7 @@ class TensorInfo:
     offset: int
     nbytes: int
     saved_in_adapter: bool = False
+    model_dtype: torch.dtype | None = None
 
     @property
     def spec(self) -> TensorSpec:

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hubmerge.cli.commands.check import check
+from hubmerge.cli.commands.convert import convert
 from hubmerge.cli.commands.demo import demo
 from hubmerge.cli.commands.deploy import deploy
 from hubmerge.cli.commands.hub import hub
@@ -44,6 +45,7 @@ app.command(rich_help_panel=MERGE)(run)
 app.command(rich_help_panel=MERGE)(plan)
 app.command(rich_help_panel=MERGE)(read)
 app.command(rich_help_panel=CHECK)(check)
+app.command(rich_help_panel=CHECK)(convert)
 app.command(rich_help_panel=CHECK)(verify)
 app.command(rich_help_panel=CHECK)(outdated)
 app.command(rich_help_panel=PUBLISH)(lock)

@@ -106,7 +106,7 @@ def _planned_report(stream: Stream) -> RunReport:
     tasks = evaluate.tasks if evaluate is not None else ()
     scores: dict[str, Any] = {task.name: dict.fromkeys(task.metrics, 0.0) for task in tasks}
     return RunReport(
-        base_model=ModelReport(str(stream.base.reference), stream.base.commit),
+        base_model=ModelReport(str(stream.lock.base_model.reference), stream.base.commit),
         merge_method=stream.recipe.merge_method,
         recipe_digest=stream.lock.recipe,
         tasks=tuple(

@@ -42,7 +42,7 @@ from hubmerge.stream.sources import Source, cached_bytes, files_of
 from hubmerge.stream.stream import Stream
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import listed
-from merge_recipes import LoadedRecipe, Recipe
+from merge_recipes import LoadedRecipe, Recipe, RecipeError
 
 _WEIGHTS = (".safetensors", ".bin", ".pth")
 
@@ -102,6 +102,7 @@ def plan_steps(
     headers = _read_headers(stream, entries, progress, opened, as_weights=as_weights)
     recipe, dtype = stream.recipe, out_dtype(stream.recipe)
     models, merge = _planned_merge(headers, recipe, recorded)
+    _check_layers(stream.loaded, merge)
     base, aligned = models.base, dict(zip(entries, models.aligned, strict=True))
     written, original = _written_tensors(recipe, merge, base, models.aligned[0])
     check_config(original.config, base.tensors, original.origin)
@@ -144,6 +145,16 @@ def _planned_merge(headers: _Headers, recipe: Recipe, recorded: RunReport | None
 def _reads_in_pieces(model: Checkpoint) -> bool:
     """Return True for safetensors without an adapter, whose tensors are never in memory whole."""
     return not isinstance(model, AdaptedCheckpoint) and all(file.endswith(".safetensors") for file in model.files)
+
+
+def _check_layers(loaded: LoadedRecipe, merge: MergePlan) -> None:
+    """Check that a `layer_range` of the recipe has all layers of the models."""
+    counts, layers = merge.positions.counts, loaded.layers
+    if layers is not None and layers not in counts:
+        found = " or ".join(map(str, counts)) or "no"
+        message = f"layers 0 to {layers} are not all layers of the models, which have {found}"
+        hint = f"write `layer_range: [0, {counts[0]}]`; hubmerge does not cut layers" if counts else None
+        raise RecipeError(loaded.document.problem(("models", 0, "layer_range"), message, hint))
 
 
 def _statistics_notes(rule: MatrixRule, merge: MergePlan) -> Iterator[str]:

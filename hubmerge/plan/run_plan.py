@@ -169,7 +169,7 @@ class RunPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
         return {
-            "base_model": {"reference": str(self.stream.base.reference), "commit": self.stream.base.commit},
+            "base_model": {"reference": str(self.stream.lock.base_model.reference), "commit": self.stream.base.commit},
             "merge_method": self.stream.recipe.merge_method,
             "first_step": self.first_step,
             "steps": self._joint_steps() if self.stream.is_joint else self._models(range(1, self.stream.length + 1)),

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubmerge.checkpoints import Checkpoint, check_ties, open_checkpoint, with_copies
+from hubmerge.checkpoints import Checkpoint, check_ties, with_copies
 from hubmerge.executor import ExecutorContext, Merge, StepInput, pick_device
 from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
 from hubmerge.methods import Method, method_named
@@ -16,6 +16,7 @@ from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
 from hubmerge.plan.run_plan import RunPlan
 from hubmerge.plan.settings import input_dtype
 from hubmerge.report.report import TaskReport
+from hubmerge.stream.open_source import open_base
 from hubmerge.stream.stream import Stream
 from hubmerge.support.progress import Advance, Progress
 from merge_recipes import TensorParameters
@@ -63,7 +64,7 @@ class RunContext:
     @cached_property
     def base(self) -> Checkpoint:
         """The base model, with its tied tensors checked."""
-        opened = open_checkpoint(self.base_folder, self.stream.base.label)
+        opened = open_base(self.stream.base, self.base_folder)
         base = with_copies(opened, self.plan.merge.copies)
         check_ties(base, self.plan.merge)
         return base

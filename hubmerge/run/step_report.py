@@ -36,7 +36,7 @@ def recorded_report(stream: Stream, published: RunReport | None, workspace: Work
     tasks = stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ()
     plugins = plugin_distributions(stream.recipe.merge_method, (task.kind for task in tasks))
     fresh = RunReport(
-        base_model=ModelReport(str(stream.base.reference), stream.base.commit),
+        base_model=ModelReport(str(stream.lock.base_model.reference), stream.base.commit),
         merge_method=stream.recipe.merge_method,
         recipe_digest=stream.lock.recipe,
         parameters=dict(stream.recipe.parameters),

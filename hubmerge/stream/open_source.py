@@ -65,6 +65,18 @@ def open_source(source: Source, partial_downloads: Path | None = None) -> Checkp
     return AdaptedCheckpoint(model, open_adapter(fetch_folder(source.adapter), source.adapter.origin))
 
 
+def open_base(source: Source, folder: Path) -> Checkpoint:
+    """Open the base model, whose files are in `folder`, with its adapter if it has one.
+
+    Raises:
+        CheckpointError: The files are not a model, or the adapter does not fit it.
+    """
+    model = open_checkpoint(folder, replace(source, adapter=None).label)
+    if source.adapter is None:
+        return model
+    return AdaptedCheckpoint(model, open_adapter(fetch_folder(source.adapter), source.adapter.origin))
+
+
 def partial_folder(source: Source, partial_downloads: Path) -> Path:
     """Return the folder of a model that is not downloaded whole."""
     return partial_downloads / f"{source.commit}-{hashlib.sha256(source.label.encode()).hexdigest()[:8]}"

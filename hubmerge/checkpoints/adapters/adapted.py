@@ -204,4 +204,5 @@ def _renaming(
 def _as_float64(info: TensorInfo) -> TensorInfo:
     # An adapter may have the tensor of a changed embedding whole, but it is the model's own.
     nbytes = info.nbytes // info.dtype.itemsize * torch.float64.itemsize
-    return replace(info, dtype=torch.float64, nbytes=nbytes, saved_in_adapter=False)
+    stored = info.model_dtype or info.dtype
+    return replace(info, dtype=torch.float64, nbytes=nbytes, saved_in_adapter=False, model_dtype=stored)

@@ -221,7 +221,7 @@ def _planned(
 ) -> PlannedTensor:
     quantized = is_quantized(base, info.name)
     cast = out_dtype is not None and info.dtype.is_floating_point and not quantized
-    written = out_dtype if out_dtype is not None and cast else info.dtype
+    written = out_dtype if out_dtype is not None and cast else info.model_dtype or info.dtype
     reason = selection.reason_against(info.name)
     if reason is None and quantized and not info.dtype.is_floating_point:
         raise quantized_tensor(info, base)

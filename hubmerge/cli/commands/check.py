@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
 import typer
 
 from hubmerge.api import recipes
-from hubmerge.cli.options import Json, Quiet, Recipe, command_context
+from hubmerge.cli.options import Json, Quiet, command_context
+from hubmerge.cli.output import CommandContext
 
 
 def check(
     context: typer.Context,
-    recipe: Recipe,
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file of a recipe, or a folder of recipes.")],
     *,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
-    """Check a recipe without network access."""
-    progress = command_context(context, quiet=quiet, json=json).progress()
+    """Check a recipe, or all recipes in a folder, without network access."""
+    command = command_context(context, quiet=quiet, json=json)
+    progress = command.progress()
+    if recipe.is_dir():
+        return _check_folder(recipe, command)
     progress.note(f"{recipe}: {recipes.check(recipe, progress=progress)}")
     return 0
+
+
+def _check_folder(folder: Path, command: CommandContext) -> int:
+    """Check the recipes of a folder and return 2 if one has a problem."""
+    checked, progress = recipes.check_folder(folder), command.progress()
+    for path, result in checked.results.items():
+        valid = isinstance(result, recipes.CheckedRecipe)
+        problems = [] if valid else [str(problem) for problem in getattr(result, "problems", ())]
+        progress.event("checked", {"recipe": str(path), "valid": valid, "problems": problems})
+    progress.event("summary", {"recipes": len(checked.results), "valid": checked.valid})
+    if command.output_format == "text":
+        print(checked)
+    return 0 if checked.valid == len(checked.results) else 2

@@ -97,6 +97,10 @@ class TaskVectorSum(JointMethod):
         factor = lengths[0] / lengths[1] if min(lengths) >= SMALLEST_NORM else 1.0
         return replace(kept, factor=factor)
 
+    def prefers_joint(self, parameters: dict[str, Any]) -> bool:
+        """Return True for `rescale`, which no stream can have."""
+        return "rescale" in parameters
+
     def survey_model(self, view: TensorView, model: int, parameters: JointParameters[Any]) -> Kept:
         """Return what the mask of one model depends on."""
         return Kept(everything=True)

@@ -1,0 +1,100 @@
+"""What a recipe means: the recipe with all defaults filled in, and what it leaves unsaid, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from merge_recipes.catalog import Catalog, notes
+from merge_recipes.gradients import is_gradient
+from merge_recipes.joint_form import JointCatalog, JointForm, joint_form
+from merge_recipes.loaded import LoadedRecipe
+from merge_recipes.mergekit import RANDOM_METHODS
+from merge_recipes.parameters import parameter_fields, parameters_from, selects_every_tensor
+from merge_recipes.schema import Recipe
+
+_UNSAID = "int8_mask"
+
+
+def converted(loaded: LoadedRecipe, catalog: Catalog) -> tuple[list[str], dict[str, Any]]:
+    """Return sentences about a recipe, and its keys with all defaults filled in.
+
+    A recipe with these keys merges to the model that the given one merges to.
+
+    Args:
+        loaded: a recipe without problems.
+        catalog: the installed methods.
+    """
+    recipe, method = loaded.recipe, loaded.recipe.merge_method
+    form = joint_form(loaded.document, method, catalog)
+    parameters_class = catalog.methods[method] if form is None else form.Parameters
+    data = recipe.model_dump(mode="json", exclude_defaults=True)
+    if not recipe.names_base:
+        del data["base_model"]
+    first: dict[str, Any] = {key: data.pop(key) for key in ("merge_method", "base_model") if key in data}
+    if isinstance(catalog, JointCatalog) and method in catalog.joint and method in catalog.streams:
+        first["form"] = "stream" if form is None else "joint"
+    parameters = with_defaults(parameters_class, data.pop("parameters", {}))
+    models = {"models": data.pop("models"), **({"parameters": parameters} if parameters else {})}
+    if method in RANDOM_METHODS:
+        data.setdefault("seed", 0)
+    return list(_sentences(loaded, catalog, form)), {**first, **models, **data}
+
+
+def with_defaults(parameters_class: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
+    """Return top-level parameters with the defaults of a method, where it has no other parameter in their place."""
+    fields = {name: field for name, field in parameter_fields(parameters_class).items() if name != _UNSAID}
+    found = {name: _completed(value, fields.get(name)) for name, value in given.items()}
+    missing = {name: field.default for name, field in fields.items() if name not in found and _has_default(field)}
+    plain = {name: value for name, value in found.items() if not isinstance(value, list)}
+    try:
+        parameters_from(parameters_class, {**plain, **missing})
+    except ValidationError as error:
+        # A required parameter may be that of each model.
+        if any(details["type"] != "missing" for details in error.errors(include_url=False)):
+            return found
+    return {**found, **missing}
+
+
+def _has_default(field: FieldInfo) -> bool:
+    return not field.is_required() and isinstance(field.default, bool | int | float | str)
+
+
+def _completed(value: Any, field: FieldInfo | None) -> Any:
+    """Return a filter list with the default for all other tensors as its last item."""
+    if field is None or not isinstance(value, list) or is_gradient(value) or not _has_default(field):
+        return value
+    return value if any(map(selects_every_tensor, value)) else [*value, {"value": field.default}]
+
+
+def _sentences(loaded: LoadedRecipe, catalog: Catalog, form: JointForm | None) -> Iterator[str]:
+    recipe = loaded.recipe
+    lender = recipe.base_model
+    count = len(recipe.entries)
+    if form is None:
+        yield f"order: {count} checkpoints are merged one after another, in this order"
+    else:
+        yield f"order: {count} models are merged at once"
+    yield f"base model: {_base(recipe, form)}"
+    if loaded.layers is not None:
+        yield f"layers: all {loaded.layers} layers of every model; `hubmerge plan` checks the number"
+    else:
+        yield "layers: all layers of every model"
+    yield f"tokenizer, chat template and config: copied from {lender}; none is built"
+    result = recipe.out_dtype or recipe.dtype or f"the dtype of {lender}"
+    before = f"rounded to {recipe.dtype} before the arithmetic" if recipe.dtype else "as they are stored"
+    yield f"dtype: weights are read {before}; the merged model is written in {result}"
+    for note in notes(loaded, catalog):
+        yield f"note, line {note.line}: {note.message}"
+
+
+def _base(recipe: Recipe, form: JointForm | None) -> str:
+    if not recipe.names_base:
+        return "none; the first model lends config, tokenizer and names of tensors, and is merged like the others"
+    name = recipe.base_model
+    if form is not None and form.base == "model":
+        return f"{name}; it is merged like any other model" if recipe.lists_base else f"{name}; it is not merged"
+    return f"{name}; task vectors start from it"

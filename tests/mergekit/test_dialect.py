@@ -1,0 +1,274 @@
+"""Recipes in mergekit's form: its examples and recipes as people publish them, and what each key means here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import hubmerge
+from hubmerge.cli.main import main
+from hubmerge.stream.catalog import installed_catalog
+from merge_recipes import LayerPositions, LoadedRecipe, RecipeError, TensorParameters, check_recipe, parse_recipe
+from merge_recipes.joint_form import joint_form
+
+FOLDER = Path(__file__).parent / "recipes"
+FILES = sorted(FOLDER.rglob("*.y*ml"))
+REFUSED = {
+    "mega.yml": (13, "a second document starts here"),
+    "orcamini-platy-44layer.yml": (5, "2 slices are stacked here"),
+    "11-dare-linear-tokenizer-union.yaml": (8, "no tokenizer is built"),
+    "14-stack-passthrough.yaml": (5, "3 slices are stacked here"),
+    "16-slerp-in-pieces.yaml": (8, "2 slices are stacked here"),
+    "18-nuslerp.yaml": (10, "chat_template is not supported"),
+    "28-two-modules.yaml": (3, "several modules are merged differently here: text_decoder, vision_tower"),
+    "29-della-tokenizer-tokens.yaml": (8, "no tokenizer is built"),
+    "30-chat-template.yaml": (8, "chat_template is not supported"),
+    "31-stages.yaml": (9, "a second document starts here"),
+}
+"""The recipes that hubmerge refuses, with the line and the reason."""
+
+NAMES = [f"model.layers.{layer}.{part}.weight" for layer in range(4) for part in ("self_attn.q_proj", "mlp.up_proj")]
+BASE = "merge_method: {}\nbase_model: me/base\n"
+
+
+def parse(text: str) -> LoadedRecipe:
+    return parse_recipe(text, path="r.yaml", catalog=installed_catalog())
+
+
+def remarks(loaded: LoadedRecipe) -> list[str]:
+    return check_recipe(loaded, installed_catalog())
+
+
+def problems(text: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        parse(text)
+    return str(caught.value)
+
+
+def parameters(loaded: LoadedRecipe, **changes: Any) -> list[list[Any]]:
+    """Return the parameters of each model at each tensor."""
+    catalog, method = installed_catalog(), loaded.recipe.merge_method
+    form = joint_form(loaded.document, method, catalog)
+    chosen = catalog.methods[method] if form is None else form.Parameters
+    positions = LayerPositions(NAMES)
+    made = [TensorParameters(chosen, loaded.recipe, entry, positions) for entry in loaded.recipe.entries]
+    found = [
+        [one(name) for name in (*NAMES, "lm_head.weight")]
+        for one, entry in zip(made, loaded.recipe.entries, strict=True)
+        if form is None or form.base == "model" or not loaded.recipe.is_base(entry)
+    ]
+    return [[{**one.model_dump(), **changes} for one in row] for row in found]
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_a_recipe_is_read_or_refused_with_its_line(file: Path) -> None:
+    if file.name not in REFUSED:
+        assert hubmerge.check(file).checkpoints > 0
+        return
+    line, reason = REFUSED[file.name]
+    with pytest.raises(RecipeError) as caught:
+        hubmerge.check(file)
+    first = caught.value.problems[0]
+    assert (first.line, reason in first.message) == (line, True), first
+
+
+def test_the_readme_and_the_docs_name_how_many_are_read() -> None:
+    published = [file for file in FILES if file.parent.name == "published"]
+    examples = [file for file in FILES if file.parent.name == "examples"]
+    assert len(published) >= 30
+    read = [sum(file.name not in REFUSED for file in files) for files in (published, examples)]
+    sentence = (
+        f"{read[0]} of {len(published)} recipes in the form that people publish, and {read[1]} of {len(examples)}"
+    )
+    for page in ("README.md", "docs/mergekit.md"):
+        text = (FOLDER.parents[2] / page).read_text(encoding="utf-8")
+        assert sentence in " ".join(text.split()), (page, sentence)
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if file.name not in REFUSED], ids=lambda file: file.name)
+def test_the_converted_recipe_means_the_same(file: Path) -> None:
+    loaded = hubmerge.load(file)
+    text = hubmerge.convert(file)
+    again = parse(text)
+    assert [str(entry.model) for entry in again.recipe.entries] == [str(entry.model) for entry in loaded.recipe.entries]
+    for name in ("base_model", "names_base", "dtype", "out_dtype", "merge_method"):
+        assert getattr(again.recipe, name) == getattr(loaded.recipe, name), name
+    assert parameters(again) == parameters(loaded)
+    assert hubmerge.convert(yaml.safe_load(text)).partition("merge_method")[2] == text.partition("merge_method")[2]
+
+
+def test_slices_of_whole_models_are_models_and_levels_have_mergekits_precedence() -> None:
+    loaded = parse(
+        BASE.format("della")
+        + """\
+parameters: {weight: 0.1, density: 0.2, epsilon: 0.05, lambda: 2.0}
+modules:
+  default:
+    parameters: {density: 0.3, epsilon: [{filter: q_proj, value: 0.01}]}
+    slices:
+      - sources:
+          - {model: me/base, layer_range: [0, 4]}
+          - {model: me/a, layer_range: [0, 4], parameters: {weight: [{filter: mlp, value: [0, 0.6]}]}}
+          - {model: me/b, layer_range: [0, 4]}
+        parameters: {weight: [{filter: self_attn, value: 0.7}], density: 0.4}
+"""
+    )
+    assert (loaded.layers, [entry.name for entry in loaded.recipe.entries]) == (4, ["base", "a", "b"])
+    first, second = parameters(loaded)
+    assert [one["weight"] for one in first[:4]] == pytest.approx([0.7, 0.0, 0.7, 0.2])
+    assert [one["weight"] for one in second[:2]] == [0.7, 0.1]
+    assert {one["density"] for one in first} == {0.4}
+    assert [one["epsilon"] for one in first[:2]] == [0.01, 0.05]
+    assert {one["lambda_"] for one in second} == {2.0}
+
+
+SOURCES = (
+    "slices:\n  - sources:\n      - {{model: me/base, layer_range: {}}}\n      - {{model: me/a, layer_range: {}}}\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (SOURCES.format("[8, 24]", "[8, 24]"), "r.yaml:6:39: slices[0].sources[0].layer_range: layers 8 to 24 are cut"),
+        (SOURCES.format("[0, 24]", "[0, 32]"), "r.yaml:7:36: slices[0].sources[1].layer_range: 32 layers of this"),
+        (SOURCES.format("all", "[0, 32]"), "slices[0].sources[0].layer_range: expected the first and the last layer"),
+        (SOURCES.format("[0, 4]", "[0, 4]") + "    base_model: me/a\n", "slices[0].base_model: the slice and the"),
+        (SOURCES.format("[0, 4]", "[0, 4]") + "    parameter: {}\n", "slices[0].parameter: unknown key"),
+        (
+            SOURCES.format("[0, 4]", "[0, 4]") + "    parameters: {t: 7, tt: 1}\n",
+            "parameters.tt: the method slerp has no",
+        ),
+        ("slices: 3\n", "slices: mergekit's slices are read if they are whole models"),
+        ("modules: {a: {models: [{model: me/a}], x: 1}}\n", "modules.a.x: unknown key; expected models, slices"),
+        ("modules: []\n", "mergekit's modules are read if there is one"),
+        ("models: [{model: me/a}]\nslices: []\n", "r.yaml:5:1: slices:"),
+        ("models: [{model: me/a}]\ntokenizer_source: union\n", "r.yaml:5:1: tokenizer_source:"),
+        ("models: [{model: me/a, layer_range: [0, 4]}]\n", "models[0].layer_range: mergekit's layer ranges belong"),
+        ("models: [{model: me/a}]\nmerge_metod: x\n", "unknown key; did you mean merge_method?"),
+    ],
+)
+def test_what_is_refused_names_the_line_and_the_key_of_the_file(text: str, expected: str) -> None:
+    found = problems(BASE.format("slerp") + "parameters: {t: 0.5}\n" + text)
+    assert expected in found, found
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "expected"),
+    [
+        ("linear", "parameters: {weight: 0}", "the weights 0, 0 sum to zero"),
+        ("linear", "form: joint", None),
+        (
+            "dare_linear",
+            "parameters: {weight: [1, 0], normalize: true}",
+            "the weights 0, 0 sum to zero in the last layer",
+        ),
+        (
+            "della",
+            "parameters: {weight: [{filter: mlp, value: 0}, {value: 1}]}",
+            "for tensors with 'mlp' in their name",
+        ),
+        ("dare_linear", "parameters: {weight: 0, normalize: false}", None),
+        ("nuslerp", "parameters: {weight: 0}", "sum to zero"),
+        ("multislerp", "parameters: {weight: 0, normalize_weights: false}", None),
+    ],
+)
+def test_weights_that_sum_to_zero_are_refused_where_the_merge_divides_by_them(
+    method: str, text: str, expected: str | None
+) -> None:
+    recipe = BASE.format(method) + f"models: [{{model: me/a}}, {{model: me/b}}]\n{text}\n"
+    if expected is None:
+        parse(recipe)
+    else:
+        assert expected in problems(recipe)
+
+
+def test_opposite_weights_are_refused_for_sums_and_remarked_on_for_elections() -> None:
+    models = "models:\n  - {model: me/a, parameters: {weight: 1}}\n  - {model: me/b, parameters: {weight: -1}}\n"
+    normalize = "parameters: {normalize: true}\n"
+    assert "r.yaml:4:40: models[0].parameters.weight: the weights 1, -1 sum to zero, and" in problems(
+        BASE.format("breadcrumbs") + models + normalize
+    )
+    (remark,) = remarks(parse(BASE.format("dare_ties") + models + normalize))
+    assert "a weight is negative: the merge divides by the sum of the weights, 0, signs included" in remark
+
+
+@pytest.mark.parametrize(
+    ("method", "text", "expected"),
+    [
+        ("slerp", "name: x\nparameters: {t: 0.5}\n", "r.yaml:4:1: name: name has no effect on the merged model"),
+        ("slerp", "parameters: {t: 0.5, int8_mask: true}\n", "int8_mask has no effect on the merged model"),
+        ("slerp", "parameters: {t: 0.5, weight: 1}\n", "weight has no effect with this method"),
+        ("slerp", "parameters: {t: 0.5}\ntokenizer_source: base\n", "has the tokenizer of me/base"),
+        ("slerp", "parameters: {t: 0.5}\ntokenizer: {source: base}\n", "has the tokenizer of me/base"),
+        ("ties", "parameters: {density: 0.5}\n", "no weights: mergekit stops here"),
+    ],
+)
+def test_keys_without_effect_are_remarked_on(method: str, text: str, expected: str) -> None:
+    (remark,) = remarks(parse(BASE.format(method) + "models: [{model: me/a}]\n" + text))
+    assert expected in remark
+
+
+def test_parameters_of_the_base_model_and_of_the_whole_merge_at_one_model_are_remarked_on() -> None:
+    models = "models:\n  - {model: me/base, parameters: {weight: 1}}\n"
+    models += "  - {model: me/a, parameters: {weight: 1, normalize: false}}\n"
+    first, second = remarks(parse(BASE.format("ties") + models))
+    assert "r.yaml:4:22: models[0].parameters: parameters of the base model have no effect" in first
+    assert "models[1].parameters.normalize: normalize has no effect at a single model" in second
+
+
+def test_a_base_model_with_an_adapter_is_read_for_joint_methods_alone() -> None:
+    text = "base_model: me/base+me/lora\nmodels: [{model: me/a}, {model: me/b}]\n"
+    assert str(parse("merge_method: model_stock\n" + text).recipe.base_model) == "me/base+me/lora"
+    for method in ("opcm", "task_arithmetic\nform: stream"):
+        assert "cannot have an adapter" in problems(f"merge_method: {method}\n{text}")
+
+
+def test_a_folder_of_recipes_is_checked_with_a_table_and_a_summary(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in").mkdir()
+    recipe = BASE.format("slerp") + "models: [{model: me/a}]\nparameters: {t: 1}\n"
+    (tmp_path / "in" / "a.yml").write_text(recipe, encoding="utf-8")
+    (tmp_path / "b.lock.yaml").write_text("version: 1\n", encoding="utf-8")
+    assert main(["check", str(tmp_path)]) == 0
+    (tmp_path / "b.yaml").write_text(recipe.replace("model: me/a", "model: 3"), encoding="utf-8")
+    assert main(["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().out.splitlines()[2:] == [
+        "b.yaml    line 3: models[0].model: expected text, got the number 3",
+        "in/a.yml  OK: slerp, 1 checkpoint",
+        "1 of 2 recipes valid",
+    ]
+    assert main(["check", str(tmp_path), "--json"]) == 2
+    assert '{"event": "summary", "recipes": 2, "valid": 1}' in capsys.readouterr().out
+    (tmp_path / "none").mkdir()
+    with pytest.raises(hubmerge.UsageError, match="no recipe in"):
+        hubmerge.check_folder(tmp_path / "none")
+
+
+def test_convert_prints_what_a_recipe_leaves_unsaid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    text = (
+        BASE.format("dare_ties") + SOURCES.format("[0, 4]", "[0, 4]") + "parameters: {weight: 0.5}\ndtype: bfloat16\n"
+    )
+    recipe.write_text(text, encoding="utf-8")
+    assert main(["convert", str(recipe)]) == 0
+    comments, _, keys = capsys.readouterr().out.partition("merge_method")
+    assert comments.splitlines() == [
+        "# order: 2 models are merged at once",
+        "# base model: me/base; task vectors start from it",
+        "# layers: all 4 layers of every model; `hubmerge plan` checks the number",
+        "# tokenizer, chat template and config: copied from me/base; none is built",
+        "# dtype: weights are read rounded to bfloat16 before the arithmetic; the merged model is written in bfloat16",
+    ]
+    assert yaml.safe_load("merge_method" + keys) == {
+        "merge_method": "dare_ties",
+        "base_model": "me/base",
+        "models": [{"model": "me/base", "name": "base"}, {"model": "me/a", "name": "a"}],
+        "parameters": {"weight": 0.5, "normalize": False, "lambda": 1.0, "density": 1.0, "rescale": True},
+        "dtype": "bfloat16",
+        "seed": 0,
+    }
