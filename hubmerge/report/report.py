@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -200,7 +200,7 @@ class RunReport:
         """True if the last step merged several models at once."""
         return bool(self.steps) and bool(self.steps[-1].inputs)
 
-    @property
+    @cached_property
     def models(self) -> tuple[MergedModel, ...]:
         """The models in the merged model of the last step, in merge order."""
         if self.is_joint:
