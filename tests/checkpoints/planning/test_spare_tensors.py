@@ -90,6 +90,17 @@ def test_layers_for_prediction_may_be_in_some_files_only(tmp_path: Path, new: st
                 check_loads({**opened.config, "num_nextn_predict_layers": 0}, shapes, shapes, "base")
 
 
+@pytest.mark.parametrize("new", ["model.layers.2.", "model.mtp_layers.0."])
+def test_layers_for_prediction_of_an_unknown_class(tmp_path: Path, new: str) -> None:
+    tuned = save(deepseek(), tmp_path / "tuned")
+    unknown: dict[str, Any] = {"model_type": "own", "architectures": ["OwnForCausalLM"], "num_nextn_predict_layers": 1}
+    folder = with_more(tuned, tmp_path / "unknown", {}, **unknown)
+    more = further_layer(tuned, "model.layers.1.", new)
+    plan, _ = planned(with_more(tuned, tmp_path / "more", more, **unknown), folder)
+    assert reasons(plan)[f"{LAYER}, in no checkpoint"] == set(more)
+    assert plan.no_class is not None
+
+
 def test_a_layer_that_the_class_uses_is_not_spare(tmp_path: Path) -> None:
     base = save(deepseek(), tmp_path / "base")
     tensors = load_file(base / "model.safetensors")
