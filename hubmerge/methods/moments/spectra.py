@@ -20,9 +20,10 @@ class ScaledParameters(MomentParameters):
     scaling: float = Field(1.5, gt=0.0, description="factor of the merged weight matrices")
 
 
-class SpectrumParameters(ScaledParameters):
+class SpectrumParameters(MomentParameters):
     """Parameters of `spectrum`."""
 
+    scaling: float = Field(0.5, gt=0.0, description="factor of the merged weight matrices")
     power: float = Field(0.5, ge=0.0, description="exponent of the singular values; 0 makes them equal, 1 keeps them")
 
 
