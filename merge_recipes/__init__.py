@@ -13,6 +13,7 @@
 
 from merge_recipes.catalog import Catalog, check_recipe
 from merge_recipes.convert import converted
+from merge_recipes.dataset import DatasetReference
 from merge_recipes.digests import chain_digests, joint_digest, recipe_digest
 from merge_recipes.editor_schema import json_schema
 from merge_recipes.errors import (
@@ -33,7 +34,6 @@ from merge_recipes.parameters import PerTensor, TensorParameters, parameters_for
 from merge_recipes.queries import ModelCollection, ModelQuery
 from merge_recipes.references import ModelReference
 from merge_recipes.schema import (
-    DatasetReference,
     Evaluate,
     Publish,
     Recipe,

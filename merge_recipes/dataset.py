@@ -1,0 +1,83 @@
+"""The dataset of a task in a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, PrivateAttr, field_serializer, field_validator, model_validator
+
+from merge_recipes.errors import InvalidReferenceError
+from merge_recipes.record import Record, Text
+from merge_recipes.references import absolute_path, is_local_path, path_problem, revision_problem
+
+
+class DatasetReference(Record):
+    """The examples of a task."""
+
+    path: Text
+    """A dataset repo on the Hub (owner/name), or a local folder that starts with ./, ../, / or ~."""
+    name: Text | None = None
+    """The configuration (subset) of the dataset; by default the dataset's default."""
+    split: Text = "test"
+    """The split to score."""
+    revision: Text | None = None
+    """A branch, tag or commit of the dataset; the lock pins its commit."""
+    image: Text = "image"
+    """The column with the images, for kinds of task with images."""
+    label: Text = "label"
+    """The column with the labels."""
+    text: Text | None = None
+    """The column with the texts, for kinds of task with texts."""
+    max_examples: int | None = Field(default=None, ge=1)
+    """The number of examples to score, see `sample`; by default all."""
+    sample: Literal["balanced", "first"] = "balanced"
+    """balanced: draw max_examples by the seed, equally many of each class; first: take the start of the split."""
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    """The seed of the sample."""
+
+    _written_path: str | None = PrivateAttr(default=None)
+
+    @field_serializer("path")
+    def _print_path(self, path: str) -> str:
+        return self._written_path or path
+
+    def within(self, folder: Path) -> DatasetReference:
+        """Return the reference with an absolute local path; a relative one starts in `folder`."""
+        if not self.is_local:
+            return self
+        reference = self.model_copy(update={"path": absolute_path(self.path, folder)})
+        reference._written_path = self.written_path
+        return reference
+
+    @property
+    def written_path(self) -> str:
+        """The path in the recipe, also after `path` was made absolute."""
+        return self._written_path or self.path
+
+    @field_validator("path")
+    @classmethod
+    def _check_path(cls, path: str) -> str:
+        if "@" in path and not is_local_path(path):
+            raise InvalidReferenceError("a dataset's path has no @revision", "write `revision: ...` beside the path")
+        if (problem := path_problem(path)) is not None:
+            raise InvalidReferenceError(problem)
+        return path
+
+    @field_validator("revision")
+    @classmethod
+    def _check_revision(cls, revision: str | None) -> str | None:
+        if revision is not None and (problem := revision_problem(revision)) is not None:
+            raise InvalidReferenceError(problem)
+        return revision
+
+    @model_validator(mode="after")
+    def _check_local(self) -> DatasetReference:
+        if self.is_local and self.revision is not None:
+            raise InvalidReferenceError("a local dataset has no revision", "remove the key revision")
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """True for a folder on this machine."""
+        return is_local_path(self.path)
