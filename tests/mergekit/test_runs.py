@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hubmerge
+from tests.mergekit.test_recorded import MERGEKIT
 
 LAYERS = 3
 
@@ -109,3 +111,46 @@ def test_a_first_model_with_an_adapter_lends_its_files(models: Path, tmp_path: P
     own, other = tensors(models, "base", adapted=True), tensors(models, "a")
     assert {value.dtype for value in result.values()} == {torch.float32}
     assert all(torch.allclose(value, (own[name] + other[name]) / 2, atol=1e-5) for name, value in result.items())
+
+
+BESIDE_MERGEKIT = {
+    "gradients in filters": SLICES.replace("t: [0, 0.5, 1]", "t: [{filter: mlp, value: [1, 0.2]}, {value: [0.1, 1]}]"),
+    "levels": """\
+merge_method: task_arithmetic
+base_model: DIR/base
+slices:
+  - sources:
+      - {model: DIR/base, layer_range: [0, 3]}
+      - {model: DIR/a, layer_range: [0, 3], parameters: {weight: [{filter: mlp, value: [0, 0.6, 0.1]}]}}
+      - {model: DIR/b, layer_range: [0, 3]}
+    parameters: {weight: [{filter: self_attn, value: [0.7, 0.2]}]}
+parameters: {weight: [0.3, 0.9], normalize: 1, int8_mask: true}
+""",
+    "one filter": """\
+merge_method: linear
+models:
+  - {model: DIR/a, parameters: {weight: [1, 0.5, 0.25]}}
+  - {model: DIR/b, parameters: {weight: {value: [0.5, 1], filter: proj}}}
+parameters: {weight: 0.2}
+""",
+    "switches": """\
+merge_method: ties
+base_model: DIR/base
+models:
+  - {model: DIR/a, parameters: {weight: 0.5, density: [1, 0.5]}}
+  - {model: DIR/b, parameters: {weight: [0.1, 0.5, 0.1], density: 0.5}}
+parameters: {normalize: 0, rescale: 1, lambda: 0.9}
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
+@pytest.mark.parametrize("text", BESIDE_MERGEKIT.values(), ids=BESIDE_MERGEKIT)
+def test_gradients_levels_and_slices_give_what_mergekit_gives(models: Path, tmp_path: Path, text: str) -> None:
+    ours = merged(models, tmp_path, text + "dtype: float32\n")
+    program = Path(str(MERGEKIT)).parent / "mergekit-yaml"
+    subprocess.run([program, tmp_path / "recipe.yaml", tmp_path / "theirs", "--no-copy-tokenizer"], check=True)
+    theirs = load_file(tmp_path / "theirs" / "model.safetensors")
+    assert set(ours) == set(theirs)
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 3e-6
