@@ -5,7 +5,7 @@ The rules read plain data and skip values of an unexpected type, so that one mis
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,12 +90,18 @@ def _order(document: Document) -> Iterator[Problem]:
 
 def _draws(data: Mapping[str, Any]) -> bool:
     """Return True if the method may draw random numbers."""
-    return data.get("form") == "joint" or data.get("merge_method") in RANDOM_METHODS
+    return data.get("form") == "joint" or _is_method_of(data, RANDOM_METHODS)
 
 
 def merges_at_once(data: Mapping[str, Any]) -> bool:
     """Return True if the method can merge all models at once, so that the base model can be one of them."""
-    return data.get("form") == "joint" or (data.get("form") is None and data.get("merge_method") in JOINT_METHODS)
+    return data.get("form") == "joint" or (data.get("form") is None and _is_method_of(data, JOINT_METHODS))
+
+
+def _is_method_of(data: Mapping[str, Any], names: Collection[str]) -> bool:
+    """Return True if the recipe names one of these methods; its value can have any type."""
+    method = data.get("merge_method")
+    return isinstance(method, str) and method in names
 
 
 def has_queries(document: Document) -> bool:

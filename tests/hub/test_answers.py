@@ -22,6 +22,7 @@ from hubmerge.hub import (
     published,
     retry,
     states,
+    step_commits,
 )
 from hubmerge.hub.answers import MAX_CHARACTERS
 from hubmerge.hub.client import api
@@ -108,7 +109,8 @@ CALLS: dict[str, tuple[str, Callable[[Place], object]]] = {
     "upload": ("PUT /lfs/", publish_it),
     "verify of an upload": ("POST /.*/info/lfs/verify", publish_it),
     "commit": ("POST /api/models/.*/commit/", publish_it),
-    "history": ("GET /api/models/.*/commits/", publish_it),
+    "report of a commit": ("POST /api/models/.*/paths-info/", publish_it),
+    "history": ("GET /api/models/.*/commits/", lambda place: step_commits.step_commits(place.repo, [1], [None])),
     "tag": ("POST /api/models/.*/tag/", lambda place: publish.tag_step(place.repo, 1, place.commit)),
     "delete tag": ("DELETE /api/models/.*/tag/", lambda place: publish.delete_tag(place.repo, "step-01")),
     "branch": (
