@@ -21,6 +21,7 @@ from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import causes
 from hubmerge.hub.fetch import remove_unfinished_downloads
 from hubmerge.hub.offline import cached_files, is_offline, set_aside_damaged_files
+from hubmerge.hub.prepared_rows import checked_rows
 from hubmerge.hub.remote_file import snapshot_folder
 from hubmerge.hub.retry import call
 from hubmerge.support.redaction import without_token
@@ -60,8 +61,13 @@ def load_rows(
             options = {**options, "cache_dir": str(cache)}
             if is_offline() and not dataset.is_local and is_commit(commit):
                 path, options = _cached_folder(dataset.path, str(commit)), {"cache_dir": str(cache)}
-        rows: datasets.Dataset = datasets.load_dataset(path, dataset.name, split=dataset.split, **options)
-        return rows
+
+        def prepare(mode: datasets.DownloadMode | None) -> datasets.Dataset:
+            chosen = options if mode is None else {**options, "download_mode": mode}
+            rows: datasets.Dataset = datasets.load_dataset(path, dataset.name, split=dataset.split, **chosen)
+            return rows
+
+        return checked_rows(prepare)
 
     return read_dataset(dataset, commit, load, sleep=sleep)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,3 +137,34 @@ def test_a_gated_dataset(published: tuple[str, str], monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(DatasetError, match="gated"):
         load(repo, "small", "test", commit)
+
+
+def test_damaged_prepared_rows_are_prepared_again(published: tuple[str, str], caplog: pytest.LogCaptureFixture) -> None:
+    repo, commit = published
+    first = load(repo, "small", "test", commit)
+    expected = [row["label"] for row in first]
+    file = Path(first.cache_files[0]["filename"])
+    content = file.read_bytes()
+    assert not caplog.records
+    del first
+    for damaged in (content[:200] + bytes([content[200] ^ 1]) + content[201:], b"", content[:-40]):
+        file.unlink()
+        file.write_bytes(damaged)
+        os.utime(file, (1, 1))
+        assert [row["label"] for row in load(repo, "small", "test", commit)] == expected
+        assert "the rows are prepared again" in caplog.text
+        caplog.clear()
+    load(repo, "small", "test", commit)
+    assert not caplog.records
+
+
+def test_rows_that_another_program_prepared_are_not_read(
+    published: tuple[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    repo, commit = published
+    other = datasets.load_dataset(repo, "small", split="test", revision=commit)
+    file = Path(other.cache_files[0]["filename"])
+    os.utime(file, (1, 1))
+    del other
+    load(repo, "small", "test", commit)
+    assert "was prepared by another program" in caplog.text
