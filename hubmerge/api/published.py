@@ -17,6 +17,7 @@ from hubmerge.support.paths import user_cache_folder
 if TYPE_CHECKING:
     from hubmerge.api.merging import StepRun
     from hubmerge.automation.outdated import Changes
+    from hubmerge.support.progress import Progress
     from hubmerge.verify import Verdict
     from hubmerge.verify.published import Published
     from merge_recipes import LoadedRecipe
@@ -56,13 +57,10 @@ def verify(
     from hubmerge.verify import verify_step
 
     place, revision = _place_of(published)
-    work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
     trusted = TrustedSigner(None if key is None else Path(key), identity, identity_provider)
-    reports, folder = open_progress(progress), work / "verify"
+    reports, folder = open_progress(progress), _work_folder(work_dir) / "verify"
     with interrupts.handled():
-        return verify_step(
-            place, revision, folder, reports, recompute=not quick, trusted=trusted
-        )  # fmt: skip
+        return verify_step(place, revision, folder, reports, recompute=not quick, trusted=trusted)
 
 
 def _place_of(published: str) -> tuple[str | Path, str | None]:
@@ -182,9 +180,7 @@ def read(
     work_dir: str | os.PathLike[str] | None = None,
     progress: ProgressOption = "auto",
 ) -> Path:
-    """Write the merged model that another method reads out of the state of a published step.
-
-    The base model and the state are downloaded, no checkpoint. Nothing is published.
+    """Write the merged model that another method reads out of a published state; no checkpoint is downloaded.
 
     Args:
         published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`.
@@ -207,18 +203,29 @@ def read(
     """
     from hubmerge.api.merging import recipe_keys
     from hubmerge.run.output_folder import OutputFolder
-    from hubmerge.verify.read_state import read_published_state
     from merge_recipes import ModelReference
 
     checked = load(recipe_keys("me/base", ["me/model"], method, parameters)).recipe.parameters
     reference, folder = ModelReference.parse(published), Path(out)
     OutputFolder(folder).check()
     found = _readable(reference.path, reference.revision)
-    work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
+    _write_read_model(found, method, checked, folder, _work_folder(work_dir), open_progress(progress))
+    return folder
+
+
+def _work_folder(work_dir: str | os.PathLike[str] | None) -> Path:
+    return user_cache_folder("runs") if work_dir is None else Path(work_dir)
+
+
+def _write_read_model(
+    published: Published, method: str, parameters: Mapping[str, Any], folder: Path, work: Path, progress: Progress
+) -> None:
+    """Write the model that a method reads out of the state, which lies in a temporary folder meanwhile."""
+    from hubmerge.verify.read_state import read_published_state
+
     work.mkdir(parents=True, exist_ok=True)
     with interrupts.handled(), tempfile.TemporaryDirectory(prefix="read-", dir=work) as own:
-        read_published_state(found, method, checked, folder, Path(own), open_progress(progress))
-    return folder
+        read_published_state(published, method, parameters, folder, Path(own), progress)
 
 
 def _readable(repo: str, revision: str | None) -> Published:

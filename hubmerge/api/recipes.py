@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hubmerge.api.missing_folders import missing_folders, without_position
 from hubmerge.api.progress import ProgressOption, open_progress
+from hubmerge.api.yaml_text import yaml_text
 from hubmerge.errors import UsageError
 from hubmerge.support.text import counted
 
 if TYPE_CHECKING:
     from hubmerge.support.progress import Progress
-    from merge_recipes import LoadedRecipe, Lock, ModelReference, Problem, RecipeError
+    from merge_recipes import LoadedRecipe, Lock, RecipeError
 
 RecipeLike: TypeAlias = "LoadedRecipe | str | os.PathLike[str] | Mapping[str, Any]"
 """A recipe that was loaded, the path of its file, or a dict with the keys of a recipe."""
@@ -61,13 +62,13 @@ def _load_mapping(recipe: Mapping[str, Any], progress: Progress) -> LoadedRecipe
     from merge_recipes import RecipeError, check_recipe, parse_recipe
 
     catalog = installed_catalog()
-    text = _yaml_text(recipe)
+    text = yaml_text(recipe)
     name = f"recipe-{hashlib.sha256(text.encode()).hexdigest()[:12]}.yaml"
     try:
         loaded = parse_recipe(text, path=name, catalog=catalog)
     except RecipeError as error:
         # Lines of the generated text mean nothing to the caller; the key path is the place.
-        raise RecipeError([_without_position(problem) for problem in error.problems]) from None
+        raise RecipeError([without_position(problem) for problem in error.problems]) from None
     for remark in check_recipe(loaded, catalog):
         progress.note(f"note: {remark}")
     check_revocable(loaded)
@@ -115,7 +116,7 @@ def check(recipe: RecipeLike, *, progress: ProgressOption = None) -> CheckedReci
     from merge_recipes import RecipeError
 
     loaded = load(recipe, progress=progress)
-    missing = list(_missing_folders(loaded))
+    missing = list(missing_folders(loaded))
     if missing:
         raise RecipeError(missing)
     return CheckedRecipe(loaded)
@@ -202,7 +203,7 @@ def convert(recipe: RecipeLike) -> str:
     from merge_recipes import converted
 
     comments, keys = converted(load(recipe), installed_catalog())
-    return "".join(f"# {comment}\n" for comment in comments) + _yaml_text(keys)
+    return "".join(f"# {comment}\n" for comment in comments) + yaml_text(keys)
 
 
 @dataclass(frozen=True)
@@ -272,58 +273,3 @@ def plain_value(text: str) -> Any:
     from merge_recipes.yaml_scalars import resolve_plain
 
     return resolve_plain(text)
-
-
-def _yaml_text(recipe: Mapping[str, Any]) -> str:
-    """Return a dict as the YAML text of a recipe; text is quoted where YAML would read another type."""
-    import yaml
-
-    from merge_recipes.yaml_scalars import resolve_plain
-
-    class Dumper(yaml.SafeDumper):
-        pass
-
-    def represent_text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-        try:
-            plain = value.isascii() and resolve_plain(value) == value
-        except ValueError:
-            plain = False
-        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=None if plain else '"')
-
-    Dumper.add_representer(str, represent_text)
-    try:
-        values = json.loads(json.dumps(dict(recipe), default=os.fspath, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise UsageError(
-            f"the recipe holds a value that YAML cannot hold: {error}",
-            hint="use text, numbers, true/false, lists, dicts",
-        ) from None
-    return yaml.dump(values, Dumper=Dumper, sort_keys=False, allow_unicode=True)
-
-
-def _without_position(problem: Problem) -> Problem:
-    return replace(problem, file=None, line=None, column=None)
-
-
-def _missing_folders(loaded: LoadedRecipe) -> Iterator[Problem]:
-    """Yield the local models and datasets of a recipe whose folders do not exist."""
-    from merge_recipes import StreamEntry
-
-    recipe = loaded.recipe
-    models: list[tuple[tuple[str | int, ...], ModelReference]] = [(("base_model",), recipe.base_model)]
-    for index, entry in enumerate(recipe.models):
-        if isinstance(entry, StreamEntry):
-            references = (entry.model, entry.model.adapter)
-            models += [(("models", index, "model"), one) for one in references if one is not None]
-    tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
-    datasets = [(("evaluate", "tasks", index, "dataset", "path"), task.dataset) for index, task in enumerate(tasks)]
-    needed = [
-        *((place, one.path, "model") for place, one in models if one.is_local),
-        *((place, dataset.path, "dataset") for place, dataset in datasets if dataset.is_local),
-    ]
-    contents = {"model": "config.json and weights", "dataset": "data files"}
-    for place, folder, kind in needed:
-        if not os.path.isdir(folder):  # noqa: PTH112 - Path.is_dir raises for names that are too long
-            hint = f"a local {kind} is a folder with {contents[kind]}; relative paths start from the recipe's folder"
-            problem = loaded.document.problem(place, f"folder {folder} does not exist", hint)
-            yield problem if loaded.path.is_file() else _without_position(problem)

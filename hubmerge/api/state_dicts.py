@@ -1,4 +1,11 @@
-"""Merging state dicts in memory, without files, recipes or the Hub."""
+"""Merging state dicts in memory, without files, recipes or the Hub.
+
+Components that a model lacks as a whole, such as a head, keep the values of the base model. Statistics, such as the
+variances of batch normalization, are averaged whatever the method. Without a config, a 2-D `*.weight` is a weight
+matrix unless it is named as an embedding; `running_mean` and `running_var` are statistics. Tensors that the class of
+the config ties have equal values, unless a model has them with different ones: then the merged model has both. No
+memory is shared with the arguments.
+"""
 
 from __future__ import annotations
 
@@ -31,26 +38,19 @@ def merge_state_dicts(
     recipe: Mapping[str, Any] | None = None,
     config: Mapping[str, Any] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """Merge state dicts in memory; the arithmetic and the checks are those of a run.
+    """Merge state dicts in memory; the arithmetic and the checks are those of a run. Statistics are averaged.
 
     Args:
-        base: tensors of the base model, by name; None for a method that needs no base model. The first model then lends
-            names and dtypes.
-        models: tensors of the fine-tuned models, in merge order, with the names and shapes of `base`. Components
-            that a model lacks as a whole, such as a head, keep the values of the base model. Statistics, such as the
-            variances of batch normalization, are averaged whatever the method.
-        method: the name of a merge method, or an object of a class derived from `hubmerge.Method` or
-            `hubmerge.JointMethod`.
+        base: tensors of the base model; None for a method that needs none: the first model lends names and dtypes.
+        models: tensors of the fine-tuned models in merge order, named as in `base`. A missing head keeps base values.
+        method: the name of a merge method, or an object of a class derived from `Method` or `JointMethod`.
         parameters: parameters of the method.
         own_parameters: for each model, the parameters that it has alone, such as `{"weight": 0.5}`.
         recipe: further keys of a recipe: `{"form": "joint"}`, or `{"seed": 1}` for a method that draws random numbers.
-        config: config.json of the base model, which names its linear layers and buffers. Without it, a 2-D `*.weight`
-            is a weight matrix unless it is named as an embedding; `running_mean` and `running_var` are statistics.
+        config: config.json of the base model, with the kinds and ties of its tensors. Without it, names decide.
 
     Returns:
-        All tensors of `base`, in its order, dtypes and devices. No memory is shared with the arguments. Tensors that
-        the class of `config` ties have equal values, unless a model has them with different ones: then the merged
-        model has both, and `base` may lack one.
+        All tensors of `base` in its order, dtypes and devices, and tied ones that a model has with other values.
 
     Raises:
         CheckpointError: names or shapes do not fit together, or a value is not finite.
@@ -59,24 +59,44 @@ def merge_state_dicts(
 
     Example:
         >>> import hubmerge, torch
-        >>> base = {"layer.weight": torch.zeros(1, 2)}
-        >>> tuned = {"layer.weight": torch.tensor([[1.0, 2.0]])}
+        >>> base, tuned = {"layer.weight": torch.zeros(1, 2)}, {"layer.weight": torch.tensor([[1.0, 2.0]])}
         >>> hubmerge.merge_state_dicts(base, [tuned], method="task_arithmetic", parameters={"scaling": 0.5})
         {'layer.weight': tensor([[0.5000, 1.0000]])}
     """
-    named = {f"models[{number}]": model for number, model in enumerate(models)}
-    _check_tensors({**({} if base is None else {"base": base}), **named})
+    named = _checked_tensors(base, models)
     own = _own_parameters(own_parameters, len(models))
-    places = [f"./model-{number}" for number in range(1, len(models) + 1)]
     with named_method(method) as name:
-        keys = {**(recipe or {}), **recipe_keys("./base", places, name, parameters)}
-        entries = zip(keys["models"], own, strict=True)
-        keys["models"] = [{**entry, "parameters": dict(values)} for entry, values in entries]
-        if base is None:
-            del keys["base_model"]
-        start = models[0] if base is None else base
-        merge = _StateDicts(load(keys).recipe, *_planned(start, named, config or {}))
-        merged = merge.model()
+        keys = _recipe_keys(name, parameters, own, recipe or {}, names_base=base is not None)
+        return _merged(models[0] if base is None else base, named, load(keys).recipe, config or {})
+
+
+def _recipe_keys(
+    method: str,
+    parameters: Mapping[str, Any] | None,
+    own: Sequence[Mapping[str, Any]],
+    further: Mapping[str, Any],
+    *,
+    names_base: bool,
+) -> dict[str, Any]:
+    """Return the keys of a recipe that merges one model for each mapping of own parameters."""
+    places = [f"./model-{number}" for number in range(1, len(own) + 1)]
+    keys = {**further, **recipe_keys("./base", places, method, parameters)}
+    entries = zip(keys["models"], own, strict=True)
+    keys["models"] = [{**entry, "parameters": dict(values)} for entry, values in entries]
+    if not names_base:
+        del keys["base_model"]
+    return keys
+
+
+def _merged(
+    start: Mapping[str, torch.Tensor],
+    models: Mapping[str, Mapping[str, torch.Tensor]],
+    recipe: Recipe,
+    config: Mapping[str, Any],
+) -> dict[str, torch.Tensor]:
+    """Return the merged tensors on the devices of those that the merge starts from."""
+    merge = _StateDicts(recipe, *_planned(start, models, config))
+    merged = merge.model()
     sources = {name: name for name in start} | dict(merge.plan.copies)
     return {name: merged.read(name).to(start[source].device) for name, source in sources.items()}
 
@@ -107,17 +127,22 @@ def _own_parameters(values: Sequence[Mapping[str, Any]] | None, count: int) -> S
     return values
 
 
-def _check_tensors(state_dicts: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check that there is a model beside the base, and that all values are tensors."""
+def _checked_tensors(
+    base: Mapping[str, torch.Tensor] | None, models: Sequence[Mapping[str, torch.Tensor]]
+) -> dict[str, Mapping[str, torch.Tensor]]:
+    """Return the models by label, after a check that there is one and that all values are tensors."""
     import torch
 
-    if set(state_dicts) <= {"base"}:
+    named = {f"models[{number}]": model for number, model in enumerate(models)}
+    state_dicts = named if base is None else {"base": base, **named}
+    if not named:
         raise UsageError("there is no model to merge into the base", hint="give at least one state dict in `models`")
     for label, tensors in state_dicts.items():
         for key, value in tensors.items():
             if not isinstance(value, torch.Tensor):
                 kind = type(value).__name__
                 raise UsageError(f"{label}[{key!r}] is not a tensor but {kind}", hint="leave it out of the state dict")
+    return named
 
 
 @dataclass(frozen=True)

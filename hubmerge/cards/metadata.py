@@ -44,14 +44,11 @@ def front_matter(
         tags: more tags.
         pipeline_tag: the kind of task.
         library_name: the library that loads the model.
-        lists_datasets: name the datasets of the scores under `datasets`, which is for training data. Cards of forms 1
-            and 2 do.
+        lists_datasets: name the datasets of the scores under `datasets`, as cards of forms 1 and 2 do.
         whole: True for the scores of all tasks, however many there are.
     """
-    tasks = scored_tasks(report)
-    models = base_models(report)
-    scored = tasks if whole else tasks[:MOST_RESULTS]
-    results = [result for task in scored for result in _results(task, report.steps[-1])]
+    tasks, models = scored_tasks(report), base_models(report)
+    results = [one for task in (tasks if whole else tasks[:MOST_RESULTS]) for one in _results(task, report.steps[-1])]
     data = ModelCardData(
         **_license_keys(model_license),
         library_name=library_name,

@@ -98,8 +98,7 @@ def open_headers(
     Raises:
         CheckpointError: as `open_checkpoint` does.
     """
-    origin = Origin.of(origin)
-    sizes = {} if sizes is None else sizes
+    origin, sizes = Origin.of(origin), sizes or {}
     weights = weights or _chosen_headers(headers, indexed=index is not None)
     single = set(filter(None, [weights.single])) & set(headers)
     index_name = weights.index or weights.names.index()

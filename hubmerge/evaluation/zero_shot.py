@@ -90,8 +90,7 @@ class ZeroShotImageClassification:
     ) -> PreparedZeroShot:
         """Read the labels, decode and resize the images, and compute the head.
 
-        Images and head are kept in the cache. Without `dataset_commit` the images are prepared again, because the
-        cached ones may be out of date.
+        Images and head are cached. Without `dataset_commit`, cached images may be out of date and are not used.
 
         Raises:
             EvaluationError: the task does not fit its dataset or the base model.

@@ -207,7 +207,11 @@ def publish_step(
     commit = call(subject, lambda: _commit_step(repo, operations, title, parent), repo=repo)
     if call(subject, lambda: _has_report(repo, commit, report), repo=repo, commit=commit):
         return commit
-    raise TargetMovedError(
+    raise _moved(repo, step, parent, commit)
+
+
+def _moved(repo: str, step: int, parent: str | None, commit: str) -> TargetMovedError:
+    return TargetMovedError(
         f"target repo {repo} changed during step {step}: expected the newest commit {parent}, found {commit}",
         hint="another run or person published there; run again to continue from the new commit",
         repo=repo,

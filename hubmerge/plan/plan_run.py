@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from functools import partial
 from types import MappingProxyType
 
@@ -21,14 +21,13 @@ from hubmerge.checkpoints import (
     make_plan,
     published_config,
     uses_older_shards,
-    weight_matrices,
     written_names,
 )
 from hubmerge.checkpoints.planning.other_libraries import check_loads_in
-from hubmerge.checkpoints.planning.task_heads import find_head
 from hubmerge.errors import CheckpointError
 from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.external_metrics import check_external_metrics
+from hubmerge.plan.headers import Headers, read_headers
 from hubmerge.plan.ignored_text import ignored_lines
 from hubmerge.plan.licenses import plan_licenses
 from hubmerge.plan.preflight import check_before_merge, resolve_checked
@@ -36,7 +35,7 @@ from hubmerge.plan.run_plan import PlannedSource, RunPlan
 from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
 from hubmerge.plan.signing import checked_signer
 from hubmerge.report.report import RunReport
-from hubmerge.stream.open_source import fetched_sources, is_fetched_partially, open_for_planning, resolve_adapter
+from hubmerge.stream.open_source import fetched_sources, is_fetched_partially
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import Source, cached_bytes, files_of
 from hubmerge.stream.stream import Stream
@@ -96,14 +95,18 @@ def plan_steps(
         EvaluationError: A metric runs code that is not trusted.
     """
     _check_metrics(stream.recipe)
-    steps = range(min(first_step, stream.length), stream.length + 1)
-    entries = stream.planned_entries(steps)
+    entries = stream.planned_entries(range(min(first_step, stream.length), stream.length + 1))
     as_weights = recorded is not None and recorded.adds_up_statistics
-    headers = _read_headers(stream, entries, progress, opened, as_weights=as_weights)
+    headers = read_headers(stream, entries, progress, opened, as_weights=as_weights)
+    return _run_plan(stream, first_step, headers, recorded)
+
+
+def _run_plan(stream: Stream, first_step: int, headers: Headers, recorded: RunReport | None) -> RunPlan:
+    """Plan the merge of the opened checkpoints, its files, and how the merged model loads."""
     recipe, dtype = stream.recipe, out_dtype(stream.recipe)
     models, merge = _planned_merge(headers, recipe, recorded)
     _check_layers(stream.loaded, merge)
-    base, aligned = models.base, dict(zip(entries, models.aligned, strict=True))
+    base, aligned = models.base, dict(zip(headers.opened, models.aligned, strict=True))
     written, original = _written_tensors(recipe, merge, base, models.aligned[0])
     check_config(original.config, base.tensors, original.origin)
     published = published_config(original, written.tensors, dtype)
@@ -126,7 +129,7 @@ def plan_steps(
     )
 
 
-def _planned_merge(headers: _Headers, recipe: Recipe, recorded: RunReport | None) -> tuple[AlignedModels, MergePlan]:
+def _planned_merge(headers: Headers, recipe: Recipe, recorded: RunReport | None) -> tuple[AlignedModels, MergePlan]:
     """Align the checkpoints and plan their merge, with the decision of the recorded steps on tied tensors."""
 
     def planned(*, untied: bool | None = None) -> tuple[AlignedModels, MergePlan]:
@@ -177,45 +180,6 @@ def _uses_older_shards(recorded: RunReport, written: MergePlan, base: Checkpoint
 def _check_metrics(recipe: Recipe) -> None:
     tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
     check_external_metrics(name for task in tasks for name in task.metrics if name not in METRIC_NAMES)
-
-
-@dataclass(frozen=True)
-class _Headers:
-    """The base model and, by number of their entries, the missing checkpoints, opened from headers."""
-
-    base: Checkpoint
-    rule: MatrixRule
-    opened: Mapping[int, Checkpoint]
-    sources: Mapping[int, Source]
-    heads: Mapping[int, tuple[str, ...]]
-
-    @property
-    def notes(self) -> list[str]:
-        """Sentences about unusual files of the checkpoints."""
-        return [note for checkpoint in (self.base, *self.opened.values()) for note in checkpoint.notes]
-
-
-def _read_headers(
-    stream: Stream, entries: Sequence[int], progress: Progress, known: Mapping[int, Checkpoint], *, as_weights: bool
-) -> _Headers:
-    with progress.stage("read headers", len(entries) + 1) as advance:
-        base = open_for_planning(stream.base)
-        check_config(base.config, base.tensors, base.origin)
-        rule = weight_matrices(base.config, base.tensors)
-        if as_weights:
-            rule = replace(rule, buffers=rule.buffers.counted_as_weights(base.tensors))
-        advance(1)
-        opened, sources = {}, {}
-        heads: dict[int, tuple[str, ...]] = {}
-        for entry in entries:
-            if entry in known:
-                opened[entry], heads[entry] = known[entry], ()
-                continue
-            sources[entry] = resolve_adapter(stream.source(entry))
-            opened[entry] = open_for_planning(sources[entry], base)
-            heads[entry] = find_head(base, opened[entry], selection_of(stream.recipe))
-            advance(1)
-    return _Headers(base, rule, opened, sources, heads)
 
 
 def _planned_sources(

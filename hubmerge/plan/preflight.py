@@ -75,8 +75,7 @@ def check_before_merge(
     Raises:
         HubmergeError: There is one mistake, or a `CombinedError` of several.
     """
-    collector = ErrorCollector(is_outage)
-    kept, licenses = TargetFiles(), NO_LICENSES
+    collector, kept, licenses = ErrorCollector(is_outage), TargetFiles(), NO_LICENSES
     with progress.stage("read licenses"), collector.collect():
         licenses = read_licenses()
     with progress.stage("check tasks and target"):

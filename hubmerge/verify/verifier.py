@@ -60,9 +60,7 @@ def verify_step(
     published = read_published(repo, revision)
     if isinstance(published, UnreadableReport):
         return _unreadable(str(repo), published, progress)
-    progress.note(title(str(repo), published.step, published.files.commit))
-    if published.files.is_alone:
-        progress.note("  not compared, because they are on the Hub: tags, earlier commits and published states")
+    _announce(repo, published, progress)
     findings = [_announced(one, progress) for one in check_metadata(published, trusted, recompute=recompute)]
     broken_chain = any(finding.subject == "chain" and finding.verdict == "differs" for finding in findings)
     recomputed = False
@@ -74,6 +72,12 @@ def verify_step(
                 else:
                     findings.append(_announced(item, progress))
     return Verdict(str(repo), published.step, published.files.commit, tuple(findings), recomputed)
+
+
+def _announce(repo: str | Path, published: Published, progress: Progress) -> None:
+    progress.note(title(str(repo), published.step, published.files.commit))
+    if published.files.is_alone:
+        progress.note("  not compared, because they are on the Hub: tags, earlier commits and published states")
 
 
 def _unreadable(repo: str, published: UnreadableReport, progress: Progress) -> Verdict:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from hubmerge.checkpoints.matching.buffers import NO_BUFFERS, Buffers
 from hubmerge.checkpoints.matching.components import NO_PARTS, Parts
-from hubmerge.checkpoints.matching.names import best_renamings, parameter_shapes
+from hubmerge.checkpoints.matching.names import Renaming, best_renamings, parameter_shapes
 from hubmerge.checkpoints.matching.spare import NO_SPARE, Spare, prediction_layers
 from hubmerge.checkpoints.model_class.class_lookup import UnknownClass
-from hubmerge.checkpoints.model_class.model_class import find_model_class
+from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
 from hubmerge.checkpoints.planning.class_buffers import buffers_by_name, buffers_of_class, stored_prefix
 from hubmerge.checkpoints.planning.name_rule import DESCRIPTION, matrices_by_name
 from hubmerge.checkpoints.tensors import TensorInfo
@@ -74,37 +75,62 @@ def weight_matrices(
     renaming, *ambiguous = best_renamings(found.shapes, {own: shapes[name] for own, name in in_model.items()})
     if ambiguous:
         return _rule_by_name(by_name, tensors, config, f"the names of {found.name} match in more than one way")
-
-    def in_file(name: str) -> str | None:
-        target = renaming.target(name, in_model)
-        return None if target is None else in_model[target]
-
-    def name_of(name: str) -> str:
-        return in_file(name) or next(renaming.candidates(name))
-
-    places = {own: name for own in found.shapes if (name := in_file(own)) is not None}
-    if not places:
+    names = _ClassNames(found, renaming, in_model)
+    if not names.places:
         return _rule_by_name(by_name, tensors, config, f"{found.name} has none of its tensors")
     stored = {name: info for name, info in tensors.items() if name in shapes}
-    buffers = buffers_of_class(found, stored, places, in_file)
+    buffers = buffers_of_class(found, stored, names.places, names.in_file)
+    return _rule_of_class(names, buffers, shapes, by_name, untied, prediction_layers(config))
+
+
+@dataclass(frozen=True)
+class _ClassNames:
+    """Names in the files of the tensors of a model's class."""
+
+    model: ModelClass
+    renaming: Renaming
+    in_model: Mapping[str, str]
+
+    @cached_property
+    def places(self) -> dict[str, str]:
+        """Names in memory to names in the files, for the parameters that the files have."""
+        return {own: name for own in self.model.shapes if (name := self.in_file(own)) is not None}
+
+    def in_file(self, name: str) -> str | None:
+        """Return the name in the files of a tensor in memory, None if the files do not have it."""
+        target = self.renaming.target(name, self.in_model)
+        return None if target is None else self.in_model[target]
+
+    def name_of(self, name: str) -> str:
+        """Return the name that a tensor in memory has or would have in the files."""
+        return self.in_file(name) or next(self.renaming.candidates(name))
+
+
+def _rule_of_class(
+    names: _ClassNames,
+    buffers: Buffers,
+    shapes: Mapping[str, tuple[int, ...]],
+    by_name: set[str],
+    untied: Collection[str],
+    layers: frozenset[int],
+) -> MatrixRule:
+    """Return the rule by the model's class; tensors that the class does not have are sorted by name."""
+    found, places = names.model, names.places
     unknown = set(shapes) - set(places.values()) - buffers.statistics - buffers.computed
-    heads = {name for own in found.heads if (name := in_file(own)) is not None}
-    tied = {own: owner for own, owner in found.ties.items() if name_of(own) not in untied}
-    ties = {name_of(alias): name_of(owner) for alias, owner in tied.items()}
+    heads = {name for own in found.heads if (name := names.in_file(own)) is not None}
+    tied = {own: owner for own, owner in found.ties.items() if names.name_of(own) not in untied}
     linear = _untied_matrices(found.matrices, tied)
-    matrices = {name for own in linear if (name := in_file(own)) and len(shapes[name]) in (2, 3)}
-    matrices |= unknown & by_name
-    description = _description(found.name, len(unknown), len(shapes))
+    matrices = {name for own in linear if (name := names.in_file(own)) and len(shapes[name]) in (2, 3)}
     spare = Spare(
         unused=frozenset(unknown) - found.converted,
         known=frozenset({*found.shapes, *places.values(), *found.converted}),
         patterns=found.ignored,
-        layers=prediction_layers(config),
+        layers=layers,
     )
     return MatrixRule(
-        frozenset(matrices),
-        description,
-        ties,
+        frozenset(matrices | (unknown & by_name)),
+        _description(found.name, len(unknown), len(shapes)),
+        {names.name_of(alias): names.name_of(owner) for alias, owner in tied.items()},
         frozenset(heads),
         frozenset(unknown),
         buffers=buffers,

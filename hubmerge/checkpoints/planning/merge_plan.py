@@ -194,21 +194,19 @@ def make_plan(
     check_heads([tensor.name for tensor in tensors if tensor.merged], base, checkpoints, rule, selection)
     changed = {name for checkpoint in checkpoints for name in checkpoint.changed_from(base.origin)}
     copies = base.copies if isinstance(base, CheckpointWithCopies) else {}
-    plan = MergePlan(
-        tensors,
-        left_out,
-        rule.description,
-        rule.no_class,
-        _statistics_rule(base, rule),
-        copies,
-        rule.parts.described([tensor.name for tensor in tensors if tensor.merged and tensor.name in changed]),
-    )
+    parts = rule.parts.described([tensor.name for tensor in tensors if tensor.merged and tensor.name in changed])
+    statistics = _statistics_rule(base, rule)
+    plan = MergePlan(tensors, left_out, rule.description, rule.no_class, statistics, copies, parts)
     if not plan.merged:
-        raise base.origin.error(
-            "nothing to merge: no checkpoint has a tensor that `tensors` in the recipe covers",
-            hint="widen `tensors: {include: [...], exclude: [...]}` in the recipe, or remove it to merge all tensors",
-        )
+        raise _nothing_to_merge(base)
     return plan
+
+
+def _nothing_to_merge(base: Checkpoint) -> CheckpointError:
+    return base.origin.error(
+        "nothing to merge: no checkpoint has a tensor that `tensors` in the recipe covers",
+        hint="widen `tensors: {include: [...], exclude: [...]}` in the recipe, or remove it to merge all tensors",
+    )
 
 
 def _planned(

@@ -55,6 +55,4 @@ def verify(
     progress.note(verdict.summary)
     counts = {"differences": len(verdict.differences), "unknown": len(verdict.unknown)}
     progress.event("done", {"verified": verdict.verified, **counts})
-    if verdict.differences:
-        return DIFFERS
-    return PARTLY_VERIFIED if verdict.unknown else 0
+    return DIFFERS if verdict.differences else PARTLY_VERIFIED if verdict.unknown else 0

@@ -122,8 +122,7 @@ def merge_steps(
     """
     stop = Path() if folder is None else stop_file(folder, context.processes)
     batch = replace(_begin(merge, inputs, previous, sketches=sketches, context=context), older_steps=older_steps)
-    if batch.methods[0].surveys_model:
-        batch = survey(batch, stop)
+    batch = survey(batch, stop) if batch.methods[0].surveys_model else batch
     with _state_writer(batch, folder) as writer:
         summary = summarize(batch, _absorb(batch, writer, stop))
         return _finish(batch, summary, writer, folder, chain), summary.stats

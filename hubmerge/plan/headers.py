@@ -1,0 +1,66 @@
+"""Headers of the models of a plan: the base model and the checkpoints of the missing steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from hubmerge.checkpoints import Checkpoint, MatrixRule, check_config, weight_matrices
+from hubmerge.checkpoints.planning.task_heads import find_head
+from hubmerge.plan.settings import selection_of
+from hubmerge.stream.open_source import open_for_planning, resolve_adapter
+from hubmerge.stream.sources import Source
+from hubmerge.stream.stream import Stream
+from hubmerge.support.progress import Progress
+
+
+@dataclass(frozen=True)
+class Headers:
+    """The base model and, by number of their entries, the missing checkpoints, opened from headers."""
+
+    base: Checkpoint
+    rule: MatrixRule
+    opened: Mapping[int, Checkpoint]
+    sources: Mapping[int, Source]
+    heads: Mapping[int, tuple[str, ...]]
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences about unusual files of the checkpoints."""
+        return [note for checkpoint in (self.base, *self.opened.values()) for note in checkpoint.notes]
+
+
+def read_headers(
+    stream: Stream, entries: Sequence[int], progress: Progress, known: Mapping[int, Checkpoint], *, as_weights: bool
+) -> Headers:
+    """Open the base model and the missing checkpoints from their headers.
+
+    Args:
+        stream: the stream.
+        entries: the numbers of the missing checkpoints.
+        progress: the receiver of the stage.
+        known: checkpoints by number that are open already.
+        as_weights: True if statistics are added up like weights.
+
+    Raises:
+        CheckpointError: a header cannot be read.
+        HubError: a file is missing, or may not be read.
+    """
+    with progress.stage("read headers", len(entries) + 1) as advance:
+        base = open_for_planning(stream.base)
+        check_config(base.config, base.tensors, base.origin)
+        rule = weight_matrices(base.config, base.tensors)
+        if as_weights:
+            rule = replace(rule, buffers=rule.buffers.counted_as_weights(base.tensors))
+        advance(1)
+        opened, sources = {}, {}
+        heads: dict[int, tuple[str, ...]] = {}
+        for entry in entries:
+            if entry in known:
+                opened[entry], heads[entry] = known[entry], ()
+                continue
+            sources[entry] = resolve_adapter(stream.source(entry))
+            opened[entry] = open_for_planning(sources[entry], base)
+            heads[entry] = find_head(base, opened[entry], selection_of(stream.recipe))
+            advance(1)
+    return Headers(base, rule, opened, sources, heads)
