@@ -118,7 +118,7 @@ def open_headers(
 def _chosen_headers(headers: Collection[str], *, indexed: bool) -> WeightFiles:
     """Return the choice among files of which only the headers are known."""
     chosen = choose_weights(headers)
-    if chosen is None or (indexed and chosen.single is None):
+    if chosen is None or (indexed and (chosen.single is None or chosen.names.variant is not None)):
         return WeightFiles(SAFETENSORS, None, None)
     return chosen
 

@@ -56,7 +56,7 @@ def test_a_missing_config_is_empty_and_an_invalid_one_is_refused(tmp_path: Path)
     ("files", "expected"),
     [
         ([], "found nothing"),
-        (["open_clip_model.safetensors", "README.md"], "found open_clip_model.safetensors, README.md"),
+        (["model.onnx", "README.md"], "found .*model.onnx"),
         (["adapter_config.json", "adapter_model.safetensors"], "an adapter, not a whole model"),
     ],
 )

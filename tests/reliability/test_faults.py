@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -225,4 +226,8 @@ def test_other_writer_commits_to_the_target(
         assert hubmerge("run", recipe, "--quiet")[0] == 0
     found = published(repo)
     assert found["step-01"] == whole["step-01"]
-    assert {**found["step-02"], "LICENSE": None} == {**whole["step-02"], "LICENSE": None}
+    reports = [json.loads(steps["step-02"]["report"]) for steps in (found, whole)]
+    assert list(reports[0].pop("kept_files")) == ["LICENSE"]
+    assert reports[0] == {key: value for key, value in reports[1].items() if key != "kept_files"}
+    others = {"LICENSE": None, "report": None}
+    assert {**found["step-02"], **others} == {**whole["step-02"], **others}

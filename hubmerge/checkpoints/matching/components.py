@@ -107,8 +107,9 @@ def patterns_for(names: Collection[str], spared: Collection[str]) -> list[str]:
 def _patterns(name: str) -> Iterator[str]:
     """Yield globs that match a tensor, the plainest first."""
     modules = name.split(".")[:-1]
-    yield from (pattern_for(name), _NUMBER.sub("*", name), name)
+    yield from (pattern_for(name), name)
     yield from (f"{'.'.join(modules[:depth])}.*" for depth in range(2, len(modules) + 1))
+    yield _NUMBER.sub("*", name)
 
 
 def layers_of(name: str) -> Iterator[str]:

@@ -69,5 +69,5 @@ def _numbers(config: Mapping[str, Any]) -> Iterator[int]:
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _numbers(value)
-        elif _PREDICTION_COUNTS.fullmatch(key) and type(value) is int and type(first) is int and 0 < value < first:
+        elif type(value) is int and type(first) is int and 0 < value < first and _PREDICTION_COUNTS.fullmatch(str(key)):
             yield from range(first, first + value)
