@@ -54,7 +54,7 @@ def weight_notes(
 ) -> Iterator[Problem]:
     """Yield remarks on weights of which mergekit or a reader may think otherwise. The arguments are as above."""
     levels = [mapping_at(document), *(entry.data for entry in raw_entries(document))]
-    given = any("weight" in (level.get("parameters") or {}) for level in levels)
+    given = any("weight" in _parameters(level) for level in levels)
     if form is None and method in WITH_TWO_FORMS and not given:
         message = f"no weights: mergekit stops here; this is the form of {method} that has `scaling` in their place"
         yield document.problem(("merge_method",), message, "to merge as mergekit does, give each model a `weight`")
@@ -92,7 +92,7 @@ def _weighted(document: Document, form: JointForm | None) -> list[RawEntry]:
 
 def _place(entries: Sequence[RawEntry]) -> tuple[str | int, ...]:
     """Return the key path of the first weight of a model, or of the weights at the top level."""
-    own = (entry.path for entry in entries if "weight" in (entry.data.get("parameters") or {}))
+    own = (entry.path for entry in entries if "weight" in (_parameters(entry.data)))
     first = next(own, None)
     return ("parameters", "weight") if first is None else (*first, "parameters", "weight")
 
@@ -100,7 +100,7 @@ def _place(entries: Sequence[RawEntry]) -> tuple[str | int, ...]:
 def _places(document: Document, entries: Sequence[RawEntry]) -> Iterator[tuple[str, str, float]]:
     """Yield places of the model where weights may differ: in words, a tensor's name, the position in the layers."""
     levels = [mapping_at(document), *(entry.data for entry in entries)]
-    values = [(level.get("parameters") or {}).get("weight") for level in levels]
+    values = [_parameters(level).get("weight") for level in levels]
     filters = {
         item["filter"]: None
         for value in values
@@ -124,15 +124,23 @@ def _changes_over_layers(value: Any) -> bool:
 def _weights(document: Document, entries: Sequence[RawEntry], name: str, position: float) -> list[float]:
     """Return the weight of each model at a place; an empty list if one is not a number."""
     top = mapping_at(document, "parameters")
-    found = [_weight([entry.data.get("parameters") or {}, top], name, position) for entry in entries]
+    found = [_weight([_parameters(entry.data), top], name, position) for entry in entries]
     return [one for one in found if one is not None] if None not in found else []
 
 
 def _weight(levels: Sequence[Mapping[str, Any]], name: str, position: float) -> float | None:
     for level in levels:
+        given = level.get("weight")
+        if isinstance(given, list) and not is_gradient(given) and not all(isinstance(item, dict) for item in given):
+            return None  # a mistake that other rules report
         if "weight" in level:
-            matches, value = selected(level["weight"], name)
+            matches, value = selected(given, name)
             if matches:
                 value = interpolated(value, position) if is_gradient(value) else value
                 return float(value) if isinstance(value, int | float) else None
     return None
+
+
+def _parameters(level: Mapping[str, Any]) -> Mapping[str, Any]:
+    values = level.get("parameters")
+    return values if isinstance(values, dict) else {}

@@ -37,7 +37,7 @@ def read_all(stream: Stream, state: MergeState, name: str, **values: Any) -> dic
     return {tensor.name: read_out.delta(state, tensor).numpy() for tensor in stream.plan.merged}
 
 
-def wudi(vectors: Vectors, ridge: float = 0.3) -> np.ndarray:
+def wudi(vectors: Vectors, ridge: float = 0.1) -> np.ndarray:
     """Return the minimum of the loss with its ridge, from the normal equations over all task vectors."""
     moved = [vector for vector in vectors if vector.any()]
     if not moved:

@@ -19,7 +19,7 @@ class WudiParameters(MomentParameters):
         "exact", description="`exact` solves for the minimum; `adam` takes the steps of the authors' code"
     )
     ridge: float = Field(
-        0.3, gt=0.0, description="`exact`: pull towards the mean, relative to the mean eigenvalue of G"
+        0.1, gt=0.0, description="`exact`: pull towards the mean, relative to the mean eigenvalue of G"
     )
     steps: int = Field(300, ge=0, description="`adam`: number of steps")
     learning_rate: float = Field(1e-5, gt=0.0, description="`adam`: step size")
