@@ -79,7 +79,7 @@ def modules_text(modules: Sequence[ModuleFacts]) -> list[str]:
         return []
     described = []
     for module in modules:
-        facts = [module.settings] if module.settings else []
+        facts = [plain(module.settings)] if module.settings else []
         if not module.path:
             facts.append("merged")
         elif module.has_weights:

@@ -78,5 +78,5 @@ def _values(config: Mapping[str, Any], key: str) -> Iterator[str]:
     for own, value in config.items():
         if own == key and not isinstance(value, Mapping) and value is not None:
             yield str(value)
-        elif isinstance(value, Mapping) and (own.endswith("_config") or "model_type" in value):
+        elif isinstance(value, Mapping) and (str(own).endswith("_config") or "model_type" in value):
             yield from _values(value, key)

@@ -110,13 +110,17 @@ def _stale_dtypes(config: Mapping[str, Any], dtypes: Collection[str]) -> list[st
     """Return the dtypes that a config or a config nested in it sets, and that no weight has."""
     if not dtypes:
         return []
-    stated = {config[key] for key in _DTYPE_KEYS if isinstance(config.get(key), str)}
-    return sorted((stated | set(_nested_dtypes(config))) - set(dtypes))
+    return sorted({*_stated(config), *_nested_dtypes(config)} - set(dtypes))
+
+
+def _stated(config: Mapping[str, Any]) -> list[str]:
+    """Return the dtypes that a config sets, without those of the configs in it; other values can have any type."""
+    return [config[key] for key in _DTYPE_KEYS if isinstance(config.get(key), str)]
 
 
 def _nested_dtypes(config: Mapping[str, Any]) -> Iterator[str]:
     for value in _nested(config):
-        yield from (value[key] for key in _DTYPE_KEYS if value.get(key) in _NESTED_DTYPES)
+        yield from (dtype for dtype in _stated(value) if dtype in _NESTED_DTYPES)
         yield from _nested_dtypes(value)
 
 
@@ -141,8 +145,7 @@ def _with_dtype(
 
 
 def _is_model(key: str, config: Mapping[str, Any]) -> bool:
-    stated = any(config.get(name) in _NESTED_DTYPES for name in _DTYPE_KEYS)
-    return stated or key in _NESTED_MODELS or "model_type" in config
+    return not _NESTED_DTYPES.isdisjoint(_stated(config)) or key in _NESTED_MODELS or "model_type" in config
 
 
 def _code_files(config: Mapping[str, Any]) -> list[str]:

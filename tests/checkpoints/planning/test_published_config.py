@@ -89,6 +89,12 @@ def test_a_dtype_that_is_none_of_a_model_is_replaced(tmp_path: Path, stated: str
     assert published(tmp_path, {"torch_dtype": stated, **other}).content == {"torch_dtype": "float32", **other}
 
 
+@pytest.mark.parametrize("odd", [["float32"], {"float32": 1}, 7])
+def test_a_dtype_of_an_odd_type_in_a_nested_config_is_kept(tmp_path: Path, odd: object) -> None:
+    nested = {"dtype": odd, "torch_dtype": odd}
+    assert published(tmp_path, {"dtype": "float16", "other": nested}).content["other"] == nested
+
+
 @pytest.mark.parametrize("config", [{}, {"dtype": "bfloat16"}, {"torch_dtype": "float32"}, {"dtype": None}])
 def test_a_dtype_that_some_weights_have_stays(tmp_path: Path, config: dict[str, Any]) -> None:
     tensors = {**PLAIN, "norm.weight": PLAIN["norm.weight"].bfloat16()}
