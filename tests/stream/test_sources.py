@@ -45,6 +45,7 @@ def write_adapter(folder: Path, seed: int, made_for: str | None) -> Path:
                 if "lora_" in name:
                     parameter.add_(0.02 * torch.randn(parameter.shape))
     model.save_pretrained(str(folder))
+    (folder / "README.md").unlink()  # it names no base model, because this one has no name: the Hub refuses such a card
     config = json.loads((folder / "adapter_config.json").read_text())
     config["base_model_name_or_path"] = made_for
     (folder / "adapter_config.json").write_text(json.dumps(config))
