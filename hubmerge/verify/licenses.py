@@ -20,7 +20,11 @@ def check_licenses(published: Published) -> Iterator[Finding]:
     report, stream = published.report, published.stream
     if stream is None or not report.base_model.licenses:
         return
-    inputs = read_licenses(stream, report)
+    try:
+        inputs = read_licenses(stream, report)
+    except HubmergeError as error:  # a lock that was tampered with names commits that the report does not have
+        yield Finding("report", "unknown", f"its licenses cannot be checked: {error.message}")
+        return
     findings = [finding for one in inputs if not one.source.is_local if (finding := _check(one)) is not None]
     yield from findings
     if not findings:
