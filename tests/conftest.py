@@ -7,7 +7,9 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,8 +30,16 @@ USERS = [
 ]
 
 
+def _stop_ignoring_interrupts() -> None:
+    """React to SIGINT, which shells ignore for commands in the background: children inherit it, and tests send it."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    if ignored and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Start the Hub. The clients read HF_ENDPOINT when they are imported, so this comes before any test module."""
+    _stop_ignoring_interrupts()
     spreads_work_only = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if spreads_work_only:
         return
