@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import yaml
@@ -24,8 +25,17 @@ OWN_KEYS = frozenset({"base_model", "base_model_relation", "library_name", "metr
 
 def has_marks(card: str) -> bool:
     """Return True if a card has both comments around the part that hubmerge writes."""
-    begin = card.find(BEGIN)
-    return begin >= 0 and card.find(END, begin) > begin
+    _, begin, rest = card.partition(BEGIN)
+    return bool(begin) and _after_end(rest) is not None
+
+
+def _after_end(text: str) -> str | None:
+    """Return what follows the closing comment, which is a line of its own; None if there is none.
+
+    Inside of a line it may be quoted, for example in a comment of the recipe.
+    """
+    found = re.search(rf"^{re.escape(END)}[ \t\r]*$", text, re.MULTILINE)
+    return None if found is None else text[found.end() :]
 
 
 def merged_card(generated: str, existing: str | None, *, sets_license: bool = False) -> str:
@@ -43,7 +53,7 @@ def merged_card(generated: str, existing: str | None, *, sets_license: bool = Fa
     _, theirs = _parts(existing)
     if has_marks(theirs):
         before, _, rest = theirs.partition(BEGIN)
-        after = rest.partition(END)[2].lstrip("\n")
+        after = (_after_end(rest) or "").lstrip("\n")
     else:
         before, after = theirs, ""
     before = before.strip("\n")
@@ -114,7 +124,8 @@ def own_part(card: str) -> tuple[str, list[str]]:
     if not has_marks(body):
         return card, []
     before, _, rest = body.partition(BEGIN)
-    own, _, after = rest.partition(END)
+    after = _after_end(rest) or ""
+    own = rest[: rest.rindex(END, 0, len(rest) - len(after))]
     texts = (("above", before.strip()), ("below", after.strip()))
     added = [f"text {place} the generated part" for place, text in texts if text]
     return f"---\n{head}\n---\n\n{own.strip()}\n", added
