@@ -17,7 +17,7 @@ SLACK = 1 << 25
 """Stacks of threads, buffers of kernels, Python's own objects, free blocks that are kept: a constant."""
 
 
-@pytest.mark.parametrize("method", ["opcm", "ties"])
+@pytest.mark.parametrize("method", ["opcm", pytest.param("ties", marks=pytest.mark.slow)])
 def test_peak_is_a_few_copies_of_the_largest_tensor(method: str) -> None:
     small = measure(method, models=2, layers=2, workers=1)
     large = measure(method, models=8, layers=12, workers=1)

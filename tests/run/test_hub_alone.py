@@ -89,7 +89,10 @@ def test_tampered_state_is_not_used(stage: Stage, hubmerge: Command, tmp_path: P
     assert files_at(repo, "step-03")[MERGED] == files_at(whole, "step-03")[MERGED]
 
 
-@pytest.mark.parametrize("moment", [1, 4, 7, 9, 12, 14, 17])
+SLOW = [pytest.param(moment, marks=pytest.mark.slow) for moment in (1, 7, 12, 17)]
+
+
+@pytest.mark.parametrize("moment", [4, 9, 14, *SLOW])
 def test_run_continues_after_a_kill(
     stage: Stage, tmp_path: Path, repo_name: Names, moment: int, uninterrupted: str
 ) -> None:

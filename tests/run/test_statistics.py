@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import weight_matrices
 from hubmerge.checkpoints.formats import shards
-from hubmerge.plan import plan_run
+from hubmerge.plan import headers
 from tests.checkpoints.small_buffers import batch_norm, m2m100
 from tests.reliability.target_checks import NAMED_AFTER_THE_REPO, files_at
 
@@ -100,7 +100,7 @@ def older_version() -> Iterator[None]:
         return replace(rule, buffers=rule.buffers.counted_as_weights(arguments[1]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan_run, "weight_matrices", then)
+        patch.setattr(headers, "weight_matrices", then)
         patch.setattr(shards, "KEPT_SHARD_BYTES", 0)
         yield
 
