@@ -171,7 +171,7 @@ def _revoked_entries(document: Document, entries: list[RawEntry]) -> Iterator[Pr
             if not has_queries(document):
                 message = f"no earlier entry {format_value(revoked)} is merged here{did_you_mean(revoked, [*merged])}"
                 yield document.problem(place, message)
-        elif origin.reference != entry.reference and origin.reference is not None:
+        elif None not in (entry.reference, origin.reference) and origin.reference != entry.reference:
             message = f"the entry {format_value(revoked)} has the model {origin.reference}"
             yield document.problem((*entry.path, "model"), message, f"write `model: {origin.reference}`")
         if not merged and not has_queries(document):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -28,9 +30,6 @@ def checked_rows(load: Load) -> datasets.Dataset:
 
     Args:
         load: the function that loads the rows.
-
-    Raises:
-        OSError: a digest cannot be written.
     """
     began = time.time()
     try:
@@ -56,6 +55,9 @@ def _problem(rows: datasets.Dataset, began: float) -> str | None:
         if file.stat().st_mtime >= began - 2.0:
             _record(file)
         elif not record.is_file():
+            if not os.access(file.parent, os.W_OK):
+                LOGGER.warning("%s cannot be checked: its folder, which another program filled, is read-only", file)
+                continue
             return f"{file} was prepared by another program or version"
         else:
             expected = record.read_text(encoding="ascii", errors="replace").strip()
@@ -71,7 +73,9 @@ def _files(rows: datasets.Dataset) -> list[Path]:
 
 
 def _record(file: Path) -> None:
-    write_text_atomic(file.with_name(file.name + RECORD), file_digest(file) + "\n")
+    """Write the digest beside a file, unless the folder cannot be written, such as a cache that many people share."""
+    with suppress(OSError):
+        write_text_atomic(file.with_name(file.name + RECORD), file_digest(file) + "\n")
 
 
 def _compare(file: Path, expected: str) -> None:

@@ -13,9 +13,7 @@ import hashlib
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
-from hubmerge.support.lazy import torch
+from hubmerge.support.lazy import np, torch
 
 SIZE = 1021
 """Number of sums in a sketch; a prime, so that rows and columns of a matrix spread over all sums evenly."""

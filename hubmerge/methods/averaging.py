@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import Field
 
-from hubmerge.methods.base import Absorbed, Method, MethodParameters, NoParameters, Norms, ReadInput, TensorInput
-from hubmerge.methods.others import OTHERS, Others, adaptive_scale, read_other
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, NoParameters, Norms, TensorInput
+from hubmerge.methods.others import OTHERS, Others, ReadsOthers, adaptive_scale
 from hubmerge.support.lazy import torch
 
 
@@ -57,13 +57,5 @@ class AdaptiveScale(SumOfTaskVectors):
         return adaptive_scale(norms)
 
 
-class _AdaptiveScaleWithOthers(AdaptiveScale):
+class _AdaptiveScaleWithOthers(ReadsOthers, AdaptiveScale):
     """The scale with another treatment of other tensors; the states are equal."""
-
-    reads_state = True
-
-    def read(self, tensor: ReadInput[AdaptiveScaleParameters]) -> torch.Tensor:
-        return read_other(tensor, tensor.parameters.others, float(tensor.norms.count))
-
-    def read_matrix(self, tensor: ReadInput[AdaptiveScaleParameters]) -> torch.Tensor:
-        return tensor.accumulated / adaptive_scale(tensor.norms)

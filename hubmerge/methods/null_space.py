@@ -8,8 +8,8 @@ from pydantic import Field
 
 from hubmerge.linalg import power_of_two_near, singular_directions
 from hubmerge.methods.adam import Adam
-from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, ReadInput, TensorInput
-from hubmerge.methods.others import OTHERS, Others, adaptive_scale, read_other
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, TensorInput
+from hubmerge.methods.others import OTHERS, Others, ReadsOthers, adaptive_scale
 from hubmerge.support.lazy import torch
 
 ADAPTER_DEVIATION = 0.02
@@ -81,19 +81,7 @@ class NullSpaceFilter(Method):
         return adaptive_scale(norms) if adaptive else 1.0
 
 
-class _Dividing(Method):
-    """Reading of a state whose other tensors are sums."""
-
-    reads_state = True
-
-    def read(self, tensor: ReadInput[NullSpaceParameters]) -> torch.Tensor:
-        return read_other(tensor, tensor.parameters.others, float(tensor.norms.count))
-
-    def read_matrix(self, tensor: ReadInput[NullSpaceParameters]) -> torch.Tensor:
-        return tensor.accumulated / self.scale(tensor.norms, tensor.parameters)
-
-
-class _DividingFilter(_Dividing, NullSpaceFilter):
+class _DividingFilter(ReadsOthers, NullSpaceFilter):
     """The filter with `others: mean` or `adaptive`."""
 
 
@@ -132,7 +120,7 @@ class Nufilt(NullSpaceFilter):
         return Absorbed(tensor.accumulated + kept, rank=len(protected), removed_share=share)
 
 
-class _DividingNufilt(_Dividing, Nufilt):
+class _DividingNufilt(ReadsOthers, Nufilt):
     """NUFILT with `others: mean` or `adaptive`."""
 
 

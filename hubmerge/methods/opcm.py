@@ -9,8 +9,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from hubmerge.linalg import Eigenpairs, RankRule, batched_eigenpairs, project
 from hubmerge.linalg.projection import Diagonal, Precision
-from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, ReadInput, TensorInput
-from hubmerge.methods.others import OTHERS, Others, adaptive_scale, read_other
+from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, TensorInput
+from hubmerge.methods.others import OTHERS, Others, ReadsOthers, adaptive_scale
 from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
 
@@ -101,13 +101,5 @@ class Opcm(Method):
         return adaptive_scale(norms)
 
 
-class _OpcmWithOthers(Opcm):
+class _OpcmWithOthers(ReadsOthers, Opcm):
     """OPCM with another treatment of other tensors; the states are equal."""
-
-    reads_state = True
-
-    def read(self, tensor: ReadInput[OpcmParameters]) -> torch.Tensor:
-        return read_other(tensor, tensor.parameters.others, float(tensor.norms.count))
-
-    def read_matrix(self, tensor: ReadInput[OpcmParameters]) -> torch.Tensor:
-        return tensor.accumulated / adaptive_scale(tensor.norms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from hubmerge.methods.base import Norms, ReadInput
+from hubmerge.methods.base import Method, Norms, ReadInput
 from hubmerge.support.lazy import torch
 
 Others = Literal["mean", "sum", "keep", "adaptive"]
@@ -14,6 +14,23 @@ OTHERS = (
     "OPCM's λ"
 )
 """Description of the parameter."""
+
+
+class ReadsOthers(Method):
+    """Mixin of methods whose other tensors are sums in the state, for the values of `others` that divide them.
+
+    Weight matrices are divided by the scale, as without the mixin.
+    """
+
+    reads_state = True
+
+    def read(self, tensor: ReadInput[Any]) -> torch.Tensor:
+        """Return the merged delta of a tensor that is not a weight matrix, as `others` says."""
+        return read_other(tensor, tensor.parameters.others, float(tensor.norms.count))
+
+    def read_matrix(self, tensor: ReadInput[Any]) -> torch.Tensor:
+        """Return the accumulated delta over the scale."""
+        return tensor.accumulated / self.scale(tensor.norms, tensor.parameters)
 
 
 def read_other(tensor: ReadInput[Any], others: Others, weight: float) -> torch.Tensor:

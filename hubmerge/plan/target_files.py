@@ -15,16 +15,11 @@ from hubmerge.hub.own_files import own_files
 from hubmerge.stream.sources import files_of
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import (
-    BOM_FILE,
     CARD_FILE,
     GIT_ATTRIBUTES,
-    LOCK_FILE,
     NOTICE_FILE,
-    PICTURE_FILE,
-    RECIPE_FILE,
-    REPORT_FILE,
     SIGNATURE_FILE,
-    STATEMENT_FILE,
+    STEP_FILES,
     head_files,
     history_file,
 )
@@ -60,7 +55,7 @@ def check_target_files(stream: Stream) -> TargetFiles:
     if target is None or target.head is None:
         return TargetFiles()
     own = own_files(target)
-    written = {REPORT_FILE, RECIPE_FILE, LOCK_FILE, STATEMENT_FILE, BOM_FILE, PICTURE_FILE, CONFIG_FILE}
+    written = {*STEP_FILES, CONFIG_FILE}
     if stream.recipe.publish is not None and stream.recipe.publish.sign is not None:
         written.add(SIGNATURE_FILE)
     present = {stream.base.name_of(file) for file in files_of(stream.base, auxiliary=True)}

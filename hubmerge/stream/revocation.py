@@ -21,12 +21,17 @@ def check_revocable(loaded: LoadedRecipe) -> None:
     method = method_of(loaded.recipe)
     if not places or (isinstance(method, Method) and method.revokes):
         return
-    able = ", ".join(method.name for method in METHODS if method.revokes)
-    message = (
-        f"{loaded.recipe.merge_method} cannot take an entry out again: what it added depends on the checkpoints merged "
-        "before, and later ones depend on it"
-    )
-    hint = f"remove the entry from the recipe and run with --replay, or use one of {able}"
+    name = loaded.recipe.merge_method
+    able = ", ".join(one.name for one in METHODS if one.revokes)
+    if isinstance(method, Method):
+        message = (
+            f"{name} cannot take an entry out again: what it added depends on the checkpoints merged before, and later "
+            "ones depend on it"
+        )
+        hint = f"remove the entry from the recipe and run with --replay, or use one of {able}"
+    else:
+        message = f"{name} merges all models at once, without a state from which an entry could be taken out"
+        hint = "remove this line and the entry that it names, and run with --replay"
     raise RecipeError([loaded.document.problem(("models", index, "revoke"), message, hint) for index in places])
 
 

@@ -45,6 +45,9 @@ SIGNATURE_FILE = "model.sig"
 GIT_ATTRIBUTES = ".gitattributes"
 """The file that tells git which files are stored as LFS. The Hub writes it."""
 
+STEP_FILES = frozenset({REPORT_FILE, RECIPE_FILE, LOCK_FILE, STATEMENT_FILE, BOM_FILE, PICTURE_FILE})
+"""Files at the top of a step that hubmerge writes whole; not the card, in which people may write."""
+
 UNLISTED_FILES = frozenset({REPORT_FILE, SIGNATURE_FILE, GIT_ATTRIBUTES})
 """Files at the top of a step that the report does not list: the report itself, its signature, and what git needs."""
 

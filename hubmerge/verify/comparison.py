@@ -11,14 +11,10 @@ from hubmerge.checkpoints.formats.layout import CONFIG_FILE, read_json_object
 from hubmerge.hub.published import download_published_step
 from hubmerge.linalg import difference
 from hubmerge.support.names import (
-    BOM_FILE,
     CARD_FILE,
-    LOCK_FILE,
     NOTICE_FILE,
     PICTURE_FILE,
-    RECIPE_FILE,
-    REPORT_FILE,
-    STATEMENT_FILE,
+    STEP_FILES,
     UNLISTED_FILES,
 )
 from hubmerge.verify.files import heads_of
@@ -35,7 +31,7 @@ def compare_recomputed(published: Published, recomputed: Recomputed) -> Iterator
     folder = download_published_step(published.files)
     made = recomputed.folder
     names = {path.relative_to(made).as_posix() for path in made.rglob("*") if path.is_file()}
-    names -= {RECIPE_FILE, LOCK_FILE, REPORT_FILE, STATEMENT_FILE, BOM_FILE}
+    names -= STEP_FILES - {PICTURE_FILE}
     weights = {name for name in names if name.endswith(".safetensors") and "/" not in name}
     if all(_same_bytes(made / name, folder / name) for name in weights):
         yield Finding("weights", "same", "recomputed: the same bytes")
@@ -45,7 +41,7 @@ def compare_recomputed(published: Published, recomputed: Recomputed) -> Iterator
         yield from _compare_headers(made, folder, weights)
     yield from compare_reports(published.report, recomputed.report)
     yield from compare_picture(made / PICTURE_FILE, folder / PICTURE_FILE)
-    known = {*names, *UNLISTED_FILES, RECIPE_FILE, LOCK_FILE, STATEMENT_FILE, BOM_FILE, PICTURE_FILE}
+    known = {*names, *UNLISTED_FILES, *STEP_FILES}
     known |= published.report.history_files.keys() | kept_files(published)
     for name in sorted(set(published.files.files) - known):
         yield Finding("files", "differs", f"{name} is not a file of this step")

@@ -12,16 +12,11 @@ from hubmerge.hub.published import read_small_file, step_has_content
 from hubmerge.report.report import RunReport
 from hubmerge.stream.sources import Source, files_of
 from hubmerge.support.names import (
-    BOM_FILE,
     CARD_FILE,
     GIT_ATTRIBUTES,
-    LOCK_FILE,
     NOTICE_FILE,
-    PICTURE_FILE,
-    RECIPE_FILE,
-    REPORT_FILE,
     SIGNATURE_FILE,
-    STATEMENT_FILE,
+    STEP_FILES,
     UNLISTED_FILES,
     head_files,
 )
@@ -30,9 +25,7 @@ from hubmerge.verify.finding import Finding
 from hubmerge.verify.kept import check_kept, kept_files
 from hubmerge.verify.published import Published
 
-METADATA_FILES = frozenset(
-    {BOM_FILE, CARD_FILE, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, SIGNATURE_FILE, STATEMENT_FILE}
-)
+METADATA_FILES = STEP_FILES | {CARD_FILE, SIGNATURE_FILE}
 """Files that hubmerge writes beside the model."""
 
 _WRITTEN = frozenset({"config.json", "open_clip_config.json", "params.json"})

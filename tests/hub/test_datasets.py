@@ -16,6 +16,7 @@ from PIL import Image
 from hubmerge.errors import DatasetError, EvaluationError
 from hubmerge.evaluation.metrics import compute_metric, metric_named
 from hubmerge.hub.datasets import load_metric, load_rows
+from hubmerge.hub.prepared_rows import RECORD
 from merge_recipes import DatasetReference
 
 NEVER = pytest.fail
@@ -168,3 +169,13 @@ def test_rows_that_another_program_prepared_are_not_read(
     del other
     load(repo, "small", "test", commit)
     assert "was prepared by another program" in caplog.text
+
+
+def test_rows_are_read_where_no_digest_can_be_recorded(published: tuple[str, str]) -> None:
+    repo, commit = published
+    first = load(repo, "small", "test", commit)
+    record = Path(first.cache_files[0]["filename"] + RECORD)
+    record.unlink()
+    record.mkdir()
+    os.utime(record.with_name(record.name.removesuffix(RECORD)), (1, 1))
+    assert [row["label"] for row in load(repo, "small", "test", commit)] == [0, 1, 1]

@@ -110,3 +110,15 @@ def test_a_state_is_read_by_another_method(stage: Stage, hubmerge: Command, tmp_
         assert status != 0
         assert message in errors
         assert not (tmp_path / "none").exists()
+
+
+def test_a_joint_merge_has_nothing_to_take_out(hubmerge: Command, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "merge_method: linear\nform: joint\nbase_model: a/b\nmodels:\n"
+        "  - {model: c/x}\n  - {model: c/y}\n  - {model: c/x, revoke: x}\n",
+        encoding="utf-8",
+    )
+    status, _, errors = hubmerge("check", recipe)
+    assert status == 2
+    assert "linear merges all models at once" in errors

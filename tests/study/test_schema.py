@@ -113,3 +113,13 @@ def test_the_studies_that_are_shipped_fit(path: Path, write_study: Write) -> Non
     del keys["recipe"]
     keys["tasks"] = [count for count in keys["tasks"] if count <= 4] or [4]
     assert loaded(write_study(**keys)).study.methods
+
+
+def test_a_recipe_that_revokes_an_entry_is_refused(write_study: Write, recipe_file: Path, tmp_path: Path) -> None:
+    keys = yaml.safe_load(recipe_file.read_text(encoding="utf-8"))
+    first = keys["models"][0]
+    keys |= {"merge_method": "wudi", "models": [*keys["models"], {"model": first["model"], "revoke": first["name"]}]}
+    recipe = tmp_path / "revoking.yaml"
+    recipe.write_text(yaml.safe_dump(keys, sort_keys=False), encoding="utf-8")
+    with pytest.raises(RecipeError, match="the recipe revokes an entry"):
+        loaded(write_study(recipe=str(recipe), methods=[{"method": "wudi"}]))

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import hashlib
 
-import numpy as np
-
-from hubmerge.support.lazy import torch
+from hubmerge.support.lazy import np, torch
 
 _PER_COUNT = 8
 """Numbers of 32 bits that Philox gives for each value of its counter."""

@@ -9,9 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from hubmerge.support.lazy import torch
+from hubmerge.support.lazy import np, torch
 
 DIGIT_BITS = 16
 

@@ -12,13 +12,14 @@ from pydantic import Field
 from hubmerge.linalg import add_to_triangle, frobenius_norm, packed_length, unpack_triangle
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, ReadInput, TensorInput
 from hubmerge.methods.others import OTHERS, Others, read_other
+from hubmerge.methods.weighted_mean import SUM_OF_WEIGHTS
 from hubmerge.support.lazy import torch
 
 STATE = "moments"
 """Name of the states of all methods that read moments."""
 
-PRODUCTS, GRAM, WEIGHT = "products", "gram", "weight"
-"""Names of the state parts: N, the upper triangle of G, and c."""
+PRODUCTS, GRAM = "products", "gram"
+"""Names of the state parts N and the upper triangle of G; that of c is SUM_OF_WEIGHTS."""
 
 
 class MomentParameters(MethodParameters):
@@ -74,17 +75,17 @@ class MomentMethod(Method):
 
     def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """Return c alone."""
-        return {WEIGHT: ()}
+        return {SUM_OF_WEIGHTS: ()}
 
     def matrix_parts(self, shape: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
         """Return N, the triangle of G, and c."""
-        return {PRODUCTS: shape, GRAM: (packed_length(shape[1]),), WEIGHT: ()}
+        return {PRODUCTS: shape, GRAM: (packed_length(shape[1]),), SUM_OF_WEIGHTS: ()}
 
     def absorb(self, tensor: TensorInput[MomentParameters]) -> Absorbed:
         """Add the task vector to S."""
         weight = tensor.sign * tensor.parameters.weight
         total = torch.add(tensor.accumulated, tensor.task_vector, alpha=weight)
-        return Absorbed(total, {WEIGHT: tensor.parts[WEIGHT] + weight})
+        return Absorbed(total, {SUM_OF_WEIGHTS: tensor.parts[SUM_OF_WEIGHTS] + weight})
 
     def absorb_matrix(self, tensor: TensorInput[MomentParameters]) -> Absorbed:
         """Add the task vector to S, N and G. One that is zero changes only c."""
@@ -102,11 +103,11 @@ class MomentMethod(Method):
 
     def read(self, tensor: ReadInput[Any]) -> torch.Tensor:
         """Return the merged delta of a tensor that is not a weight matrix, as `others` says."""
-        return read_other(tensor, tensor.parameters.others, float(tensor.parts[WEIGHT]))
+        return read_other(tensor, tensor.parameters.others, float(tensor.parts[SUM_OF_WEIGHTS]))
 
     def read_matrix(self, tensor: ReadInput[Any]) -> torch.Tensor:
         """Return the merged delta of a weight matrix."""
         parts = tensor.parts
         gram = unpack_triangle(parts[GRAM], tensor.accumulated.shape[1])
-        moments = Moments(tensor.accumulated, parts[PRODUCTS], gram, float(parts[WEIGHT]))
+        moments = Moments(tensor.accumulated, parts[PRODUCTS], gram, float(parts[SUM_OF_WEIGHTS]))
         return self.read_moments(moments, tensor)
