@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -70,7 +71,7 @@ def ends(processes: list[subprocess.Popen[bytes]]) -> list[int]:
 def weights(repo: str) -> dict[str, list[dict[str, str]]]:
     """Return the digests of weights and states of all steps in the newest report."""
     report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text())
-    return {"steps": [{**step["files"], "state": step["state_digest"]} for step in report["steps"]]}
+    return {"steps": [{**step["files"], "state": step.get("state_digest")} for step in report["steps"]]}
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +85,13 @@ def expected(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     return weights("local/by-one-process")
 
 
-def test_accelerate_launch_gives_equal_bytes(
-    stage: Stage, expected: dict[str, list[dict[str, str]]], tmp_path: Path, repo_name: Callable[..., str]
-) -> None:
-    repo = repo_name("merged")
-    recipe = stage.write(tmp_path, stage.recipe(repo, evaluate=None))
+def launch(recipe: Path, work: Path) -> list[dict[str, Any]]:
+    """Run a recipe in two processes with `accelerate launch`, and return the events of the run."""
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
     launcher += ["--main_process_port", str(free_port()), "-m", "hubmerge"]
     done = subprocess.run(
-        [*launcher, "run", str(recipe), "--work-dir", str(tmp_path / "work"), "--json"],
+        [*launcher, "run", str(recipe), "--work-dir", str(work), "--json"],
         capture_output=True,
         text=True,
         timeout=PATIENCE,
@@ -101,10 +99,30 @@ def test_accelerate_launch_gives_equal_bytes(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    events = [json.loads(line) for line in done.stdout.splitlines()]
+    assert "rror" not in done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_accelerate_launch_gives_equal_bytes(
+    stage: Stage, expected: dict[str, list[dict[str, str]]], tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    repo = repo_name("merged")
+    events = launch(stage.write(tmp_path, stage.recipe(repo, evaluate=None)), tmp_path / "work")
     assert [event["step"] for event in events if event["event"] == "step"] == [1, 2, 3], "only the first speaks"
     assert weights(repo) == expected
-    assert "rror" not in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "keys", [{"merge_method": "wudi"}, {"parameters": {"others": "mean"}}, {"merge_method": "model_stock"}]
+)
+def test_methods_that_read_states_and_joint_ones_give_equal_bytes(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Callable[..., str], keys: dict[str, Any]
+) -> None:
+    one, two = repo_name("one"), repo_name("two")
+    assert hubmerge("run", stage.write(tmp_path, stage.recipe(one, evaluate=None, **keys)))[0] == 0
+    launch(stage.write(tmp_path, stage.recipe(two, evaluate=None, **keys)), tmp_path / "work-of-two")
+    assert weights(one) == weights(two)
 
 
 def test_bad_checkpoint_ends_all_processes_with_one_message(
