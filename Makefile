@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test check slow format clean
+.PHONY: help demo test check slow site format clean
 
 help:
 	@echo "make demo    merge the demo stream on an embedded Hub (installs what it needs into $(VENV))"
 	@echo "make test    lint, types and tests"
 	@echo "make slow    the tests that take minutes"
+	@echo "make site    build the documentation as a site, into site/"
 	@echo "make format  let ruff format the code"
 	@echo "make clean   remove the environment and the demo's files"
 
@@ -27,6 +28,9 @@ check: $(VENV)/.test-installed
 
 slow: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -n $(WORKERS) -m slow tests
+
+site: $(VENV)/.test-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 
 format: $(VENV)/.test-installed
 	$(BIN)/ruff check --fix .
@@ -47,4 +51,4 @@ $(VENV)/.test-installed: $(VENV)/.demo-installed
 	touch $@
 
 clean:
-	rm -rf $(VENV) .demo
+	rm -rf $(VENV) .demo site

@@ -140,7 +140,7 @@ class RunReport:
         return dataclasses.replace(self, all_files={}, kept_files={}, kept_metadata={})
 
     def accuracy_matrix(self) -> AccuracyMatrix:
-        """Return R[t][j], the main metric of every task j after every step t."""
+        """Return `R[t][j]`, the main metric of every task j after every step t."""
         matrix = AccuracyMatrix(tuple(task.name for task in self.tasks), tuple(task.step for task in self.tasks))
         for report in self.steps:
             if row := self.main_scores(report.scores):

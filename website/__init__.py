@@ -1,0 +1,1 @@
+"""The documentation as a site: hooks of MkDocs, and pages that are generated from the code."""
