@@ -11,7 +11,7 @@
 ['clip-vit-base-patch32_sun397']
 """
 
-from merge_recipes.catalog import Catalog, check_recipe
+from merge_recipes.catalog import Catalog
 from merge_recipes.convert import converted
 from merge_recipes.dataset import DatasetReference
 from merge_recipes.digests import chain_digests, joint_digest, recipe_digest
@@ -30,6 +30,7 @@ from merge_recipes.load import load_recipe, parse_recipe
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.lock import Lock, LockedDataset, LockedModel
 from merge_recipes.make_lock import Resolver, check_lock, lock_recipe
+from merge_recipes.notes import check_recipe
 from merge_recipes.parameters import PerTensor, TensorParameters, parameters_for
 from merge_recipes.queries import ModelCollection, ModelQuery
 from merge_recipes.references import ModelReference

@@ -10,13 +10,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from merge_recipes.canonical import canonical_json
-from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, format_value, nearest
+from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value, without_repeats
 from merge_recipes.gradients import is_gradient, single_values
 from merge_recipes.joint_form import JointForm, joint_form, joint_problems, no_joint_form
 from merge_recipes.license_rules import license_problems
-from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.mergekit import OTHER_METHODS
-from merge_recipes.near_names import KIND_SYNONYMS, METRIC_SYNONYMS, other_name, suggestion
+from merge_recipes.near_names import KIND_SYNONYMS, suggestion
 from merge_recipes.parameters import (
     is_per_entry,
     is_per_tensor,
@@ -25,7 +24,6 @@ from merge_recipes.parameters import (
     selects_every_tensor,
 )
 from merge_recipes.read_yaml import Document
-from merge_recipes.references import checkpoint_key
 from merge_recipes.rules import (
     bases_in_the_stream,
     is_base,
@@ -34,10 +32,9 @@ from merge_recipes.rules import (
     raw_entries,
     value_shape,
 )
-from merge_recipes.schema import StreamEntry
-from merge_recipes.tasks import candidates
+from merge_recipes.slice_rules import bases_of_slices, parts_to_check
 from merge_recipes.validate import number_or_word, value_message
-from merge_recipes.weights import weight_notes, weight_problems
+from merge_recipes.weights import weight_problems
 
 _TOP: KeyPath = ("parameters",)
 _MAX_COMBINATIONS = 5_000
@@ -62,21 +59,6 @@ class Catalog(Protocol):
         """The metrics of hubmerge. Recipes can name others, which are looked up in the evaluate library."""
 
 
-def check_recipe(loaded: LoadedRecipe, catalog: Catalog) -> list[str]:
-    """Check the names and values of a recipe against the catalog.
-
-    Returns:
-        Notes on what is allowed, but perhaps a mistake.
-
-    Raises:
-        RecipeError: the recipe has names or values that the catalog does not allow; the error lists all of them.
-    """
-    problems = catalog_problems(loaded.document, catalog)
-    if problems:
-        raise RecipeError(problems)
-    return [str(note) for note in notes(loaded, catalog)]
-
-
 def catalog_problems(document: Document, catalog: Catalog) -> list[Problem]:
     """Return one problem for each name or value that the catalog does not allow."""
     problems = [*_task_kinds(document, catalog), *license_problems(document)]
@@ -87,14 +69,26 @@ def catalog_problems(document: Document, catalog: Catalog) -> list[Problem]:
         if parameters_class is None:
             problems.append(_unknown_method(document, method, catalog))
         elif form is not None:
-            problems += joint_problems(document, method, form)
-            problems += weight_problems(document, method, form, form.Parameters)
-            problems += _ParameterCheck(document, method, form.Parameters, base_counts=form.base == "model").problems()
+            problems += without_repeats(_joint_problems(document, method, form))
         else:
-            problems += [*no_joint_form(document, method, catalog), *bases_in_the_stream(document)]
+            problems += [*no_joint_form(document, method, catalog), *_listed_bases(document)]
             problems += _ParameterCheck(document, method, parameters_class).problems()
             problems += weight_problems(document, method, None, parameters_class)
     return problems
+
+
+def _listed_bases(document: Document) -> Iterator[Problem]:
+    return bases_in_the_stream(document) if "slices" not in mapping_at(document) else iter(())
+
+
+def _joint_problems(document: Document, method: str, form: JointForm) -> Iterator[Problem]:
+    """Check the parameters and the number of models of a method that merges all at once, slice by slice."""
+    for part in parts_to_check(document):
+        yield from joint_problems(part, method, form)
+        yield from weight_problems(part, method, form, form.Parameters)
+        yield from _ParameterCheck(part, method, form.Parameters, base_counts=form.base == "model").problems()
+        if part is not document and form.base != "model":
+            yield from bases_of_slices(part, method)
 
 
 def _unknown_method(document: Document, method: str, catalog: Catalog) -> Problem:
@@ -226,69 +220,3 @@ def _combinations(*levels: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield plain
     for name, value in filtered:
         yield {**plain, name: value}
-
-
-def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
-    """Return notes on what is allowed, but perhaps a mistake."""
-    document = loaded.document
-    found = [*loaded.notes, *_repeated_checkpoints(loaded), *_unreachable_filters(document)]
-    method = loaded.recipe.merge_method
-    form = joint_form(document, method, catalog)
-    parameters_class = catalog.methods[method] if form is None else form.Parameters
-    found += [*weight_notes(document, method, form, parameters_class), *_parameters_of_base(document, form)]
-    for path, task in items_at(document, "evaluate", "tasks"):
-        for index, metric in enumerate(task.get("metrics", [])):
-            match = other_name(metric, catalog.metrics, METRIC_SYNONYMS) or nearest(metric, catalog.metrics)
-            if metric not in catalog.metrics and match is not None:
-                message = f"{format_value(metric)} is looked up in the evaluate library; did you mean {match}?"
-                found.append(document.problem((*path, "metrics", index), message))
-    found += _tasks_without_entry(loaded)
-    return sorted(found, key=lambda problem: (problem.line or 0, problem.column or 0))
-
-
-def _repeated_checkpoints(loaded: LoadedRecipe) -> Iterator[Problem]:
-    seen: dict[tuple[str, ...], int] = {}
-    for index, entry in enumerate(loaded.recipe.models):
-        if not isinstance(entry, StreamEntry) or entry.revoke is not None:
-            continue
-        earlier = seen.setdefault(checkpoint_key(entry.model), index)
-        if earlier != index:
-            line = loaded.marks.value(("models", earlier))[0]
-            message = f"this checkpoint is merged twice: it is also in line {line}"
-            yield loaded.document.problem(("models", index, "model"), message)
-
-
-def _parameters_of_base(document: Document, form: JointForm | None) -> Iterator[Problem]:
-    if form is not None and form.base != "model":
-        for entry in raw_entries(document):
-            if entry.data.get("parameters") and is_base(document, entry):
-                message = "parameters of the base model have no effect: task vectors start from it"
-                yield document.problem((*entry.path, "parameters"), message, at_key=True)
-
-
-def _unreachable_filters(document: Document) -> Iterator[Problem]:
-    levels = [((), mapping_at(document)), *((entry.path, entry.data) for entry in raw_entries(document))]
-    for path, data in levels:
-        for name, value in (data.get("parameters") or {}).items():
-            filters = isinstance(value, list) and not is_gradient(value)
-            for index in range(len(value) - 1 if filters else 0):
-                if selects_every_tensor(value[index]):
-                    place = (*path, "parameters", name, index)
-                    yield document.problem(place, "this item selects every tensor: the items after it have no effect")
-                    break
-
-
-def _tasks_without_entry(loaded: LoadedRecipe) -> Iterator[Problem]:
-    if loaded.recipe.has_queries:
-        return
-    names = [entry.name for entry in loaded.recipe.entries]
-    tasks = loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ()
-    for index, task in enumerate(tasks):
-        matches = candidates(task, names)
-        if len(matches) != 1:
-            which = f"several entries match its name: {', '.join(matches)}" if matches else "no entry matches its name"
-            yield loaded.document.problem(
-                ("evaluate", "tasks", index, "name"),
-                f"this task belongs to no entry of the stream and is scored after every step ({which})",
-                "if it belongs to an entry, add `model:` with the name of the entry",
-            )

@@ -8,11 +8,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from merge_recipes.catalog import Catalog, notes
+from merge_recipes.catalog import Catalog
 from merge_recipes.gradients import is_gradient
 from merge_recipes.joint_form import JointCatalog, JointForm, joint_form
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.mergekit import RANDOM_METHODS
+from merge_recipes.notes import notes
 from merge_recipes.parameters import parameter_fields, parameters_from, selects_every_tensor
 from merge_recipes.schema import Recipe
 
@@ -35,13 +36,25 @@ def converted(loaded: LoadedRecipe, catalog: Catalog) -> tuple[list[str], dict[s
     if not recipe.names_base:
         del data["base_model"]
     first: dict[str, Any] = {key: data.pop(key) for key in ("merge_method", "base_model") if key in data}
-    if isinstance(catalog, JointCatalog) and method in catalog.joint and method in catalog.streams:
+    stacked = form is not None and (recipe.slices or recipe.first_layers is not None)
+    if not stacked and isinstance(catalog, JointCatalog) and method in catalog.joint and method in catalog.streams:
         first["form"] = "stream" if form is None else "joint"
     parameters = with_defaults(parameters_class, data.pop("parameters", {}))
-    models = {"models": data.pop("models"), **({"parameters": parameters} if parameters else {})}
+    inputs = {"models": data.pop("models")}
+    if stacked:
+        inputs = {"slices": data.pop("slices", None) or [_only_slice(recipe)]}
+    models = {**inputs, **({"parameters": parameters} if parameters else {})}
     if method in RANDOM_METHODS:
         data.setdefault("seed", 0)
     return list(_sentences(loaded, catalog, form)), {**first, **models, **data}
+
+
+def _only_slice(recipe: Recipe) -> dict[str, Any]:
+    """Return the slice of the first layers of all models."""
+    found = [entry.model_dump(mode="json", exclude_defaults=True) for entry in recipe.entries]
+    sources = [{"model": entry["model"], "layer_range": [0, recipe.first_layers]} for entry in found]
+    given = [{"parameters": entry["parameters"]} if "parameters" in entry else {} for entry in found]
+    return {"sources": [source | own for source, own in zip(sources, given, strict=True)]}
 
 
 def with_defaults(parameters_class: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
@@ -77,10 +90,12 @@ def _sentences(loaded: LoadedRecipe, catalog: Catalog, form: JointForm | None) -
     if form is None:
         yield f"order: {count} checkpoints are merged one after another, in this order"
     else:
-        yield f"order: {count} models are merged at once"
+        yield f"order: {count} {'model is' if count == 1 else 'models are'} merged at once"
     yield f"base model: {_base(recipe, form)}"
-    if loaded.layers is not None:
-        yield f"layers: all {loaded.layers} layers of every model; `hubmerge plan` checks the number"
+    if recipe.slices:
+        yield from slice_table(recipe)
+    elif recipe.first_layers is not None:
+        yield f"layers: the first {recipe.first_layers} layers of every model; `hubmerge plan` checks the number"
     else:
         yield "layers: all layers of every model"
     yield f"tokenizer, chat template and config: copied from {lender}; none is built"
@@ -89,6 +104,15 @@ def _sentences(loaded: LoadedRecipe, catalog: Catalog, form: JointForm | None) -
     yield f"dtype: weights are read {before}; the merged model is written in {result}"
     for note in notes(loaded, catalog):
         yield f"note, line {note.line}: {note.message}"
+
+
+def slice_table(recipe: Recipe) -> Iterator[str]:
+    """Yield a line for each slice: its layers in the merged model, and the layers of each source."""
+    first = 0
+    for piece in recipe.slices:
+        sources = (f"{one.model} {one.layers[0]} to {one.layers[-1]}" for one in piece.sources)
+        yield f"layers {first} to {first + piece.length - 1}: from {', '.join(sources)}"
+        first += piece.length
 
 
 def _base(recipe: Recipe, form: JointForm | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from merge_recipes.canonical import content_digest
 from merge_recipes.lock import Lock, LockedModel
 from merge_recipes.schema import Recipe
@@ -68,6 +70,8 @@ def joint_digest(recipe: Recipe, lock: Lock) -> str:
     """
     return content_digest(
         {
+            **({"slices": _slices(recipe, lock), "stack": recipe.stack} if recipe.slices else {}),
+            **({"layers": recipe.first_layers} if recipe.first_layers is not None else {}),
             "format": CHAIN_FORMAT,
             "form": "joint",
             "base_model": _identity(lock.base_model),
@@ -84,3 +88,20 @@ def joint_digest(recipe: Recipe, lock: Lock) -> str:
             ],
         }
     )
+
+
+def _slices(recipe: Recipe, lock: Lock) -> list[dict[str, Any]]:
+    """Return the slices of a recipe as plain values, with commits in place of references."""
+    known = {str(entry.model): _identity(locked) for entry, locked in zip(recipe.stream(), lock.models, strict=True)}
+    known.setdefault(str(recipe.base_model), _identity(lock.base_model))
+    return [
+        {
+            "sources": [
+                {"model": known[str(one.model)], "layers": list(one.layer_range), "parameters": one.parameters}
+                for one in piece.sources
+            ],
+            "parameters": piece.parameters,
+            "origin": piece.place_of(recipe.base_model) if recipe.names_base or piece.base_model else None,
+        }
+        for piece in recipe.slices
+    ]

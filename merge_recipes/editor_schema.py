@@ -26,6 +26,9 @@ def json_schema(catalog: Catalog | None = None) -> dict[str, Any]:
     schema = {"$schema": _DIALECT, **schema, "title": "hubmerge recipe"}
     definitions = schema["$defs"]
     schema["required"].remove("base_model")  # some methods need none
+    schema["required"].remove("models")
+    schema["oneOf"] = [{"required": ["models"]}, {"required": ["slices"]}]
+    del schema["properties"]["slices"]["default"]
     if catalog is not None:
         schema["properties"]["merge_method"]["enum"] = sorted(catalog.methods)
         definitions["Task"]["properties"]["kind"]["enum"] = sorted(catalog.task_kinds)

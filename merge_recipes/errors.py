@@ -82,6 +82,11 @@ class Problem:
         return ": ".join(parts) + (f"\n  hint: {self.hint}" if self.hint else "")
 
 
+def without_repeats(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems without those that say the same about one place."""
+    return list({(one.file, one.line, one.column, one.message): one for one in problems}.values())
+
+
 @dataclass(frozen=True)
 class ErrorContext:
     """The place of an error. Fields that do not apply are None."""

@@ -54,7 +54,8 @@ def lent_base(data: Any) -> Any:
     if not isinstance(data, dict) or "base_model" in data:
         return None
     models, method = data.get("models"), data.get("merge_method")
-    needs_none = data.get("form") == "joint" or (isinstance(method, str) and method in WITHOUT_BASE)
+    at_once = data.get("form") == "joint" or bool(data.get("slices"))
+    needs_none = at_once or (isinstance(method, str) and method in WITHOUT_BASE)
     first = models[0] if isinstance(models, list) and models else None
     return first.get("model") if needs_none and isinstance(first, dict) else None
 
@@ -65,6 +66,8 @@ def joint_form(document: Document, method: str, catalog: object) -> JointForm | 
     if form is None or not isinstance(catalog, JointCatalog) or method not in catalog.streams:
         return form
     data = mapping_at(document)
+    if data.get("slices"):
+        return form
     if data.get("form") is not None:
         return form if data["form"] == "joint" else None
     lists_base = any(is_base(document, entry) for entry in raw_entries(document))
@@ -74,8 +77,12 @@ def joint_form(document: Document, method: str, catalog: object) -> JointForm | 
 
 
 def no_joint_form(document: Document, method: str, catalog: object) -> Iterator[Problem]:
-    """Yield a problem if a recipe asks for the joint form of a method that has none."""
-    if mapping_at(document).get("form") == "joint":
+    """Yield a problem if a recipe asks for the joint form of a method that has none, or stacks layers with it."""
+    if mapping_at(document).get("slices"):
+        message = f"the method {method} merges one checkpoint after another, and layers are stacked in one step"
+        known = ", ".join(sorted(catalog.joint)) if isinstance(catalog, JointCatalog) else "none is known"
+        yield document.problem(("slices",), message, f"choose another method: {known}")
+    elif mapping_at(document).get("form") == "joint":
         message = f"the method {method} merges one checkpoint after another, it has no joint form"
         known = ", ".join(sorted(catalog.joint)) if isinstance(catalog, JointCatalog) else "none is known"
         yield document.problem(("form",), message, f"remove the key, or choose another method: {known}")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from merge_recipes.catalog import Catalog, catalog_problems
-from merge_recipes.errors import Problem, RecipeError
+from merge_recipes.errors import Problem, RecipeError, without_repeats
 from merge_recipes.include import Inclusion, insert_included
 from merge_recipes.joint_form import lent_base
 from merge_recipes.loaded import LoadedRecipe
@@ -14,6 +14,7 @@ from merge_recipes.mergekit_document import read_mergekit
 from merge_recipes.read_yaml import read_document, read_text
 from merge_recipes.rules import rule_problems
 from merge_recipes.schema import Recipe
+from merge_recipes.slice_rules import slice_problems
 from merge_recipes.validate import validate
 
 
@@ -53,19 +54,19 @@ def _check(inclusion: Inclusion, path: Path, catalog: Catalog | None) -> LoadedR
     lent = lent_base(document.data)
     recipe, problems = validate(Recipe, document, {} if lent is None else {"base_model": lent})
     if isinstance(document.data, dict):
-        problems += rule_problems(document)
+        problems += [*rule_problems(document), *slice_problems(document)]
         if catalog is not None:
             problems += catalog_problems(document, catalog)
     problems += reading.problems
     problems = [problem for problem in problems if not inclusion.hides(problem)]
     if problems or document.problems or recipe is None:
         raise RecipeError(_without_repeats(document.problems, problems))
-    recipe = recipe if lent is None else recipe.without_base()
-    return LoadedRecipe(recipe.within(path.parent.absolute()), document, path, reading.notes, reading.layers)
+    recipe = (recipe if lent is None else recipe.without_base()).with_first_layers(reading.layers)
+    return LoadedRecipe(recipe.within(path.parent.absolute()), document, path, reading.notes)
 
 
 def _without_repeats(unread: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:
     """Return the problems without repetitions; at a place that could not be read, only the problems of reading."""
     places = {(problem.file, problem.line, problem.column) for problem in unread}
     found = [*unread, *(problem for problem in others if (problem.file, problem.line, problem.column) not in places)]
-    return list({(problem.file, problem.line, problem.column, problem.message): problem for problem in found}.values())
+    return without_repeats(found)

@@ -19,8 +19,6 @@ class LoadedRecipe:
     path: Path
     notes: tuple[Problem, ...] = ()
     """Remarks on keys that have no effect."""
-    layers: int | None = None
-    """The number of layers that all models must have, because the recipe has a `layer_range`; None for any."""
 
     @property
     def text(self) -> str:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_LAYERS = "expected a list with one slice, {sources: [...]}, whose sources have all layers of their models"
+_LAYERS = "expected a list of slices, {sources: [{model: ..., layer_range: [first, last + 1]}]}"
 _TOKENIZER = "no tokenizer is built: the merged model has the base model's. If that is right, remove the key"
 
 OTHER_KEYS: dict[str, str] = {
-    "slices": f"mergekit's slices are read if they are whole models; {_LAYERS}",
     "modules": "mergekit's modules are read if there is one, {NAME: {models: [...]}}, or {NAME: {slices: [...]}}",
     "layer_range": f"mergekit's layer ranges belong under slices; {_LAYERS}",
     "sources": f"the sources of mergekit's slices belong under slices; {_LAYERS}",
@@ -23,7 +22,7 @@ OTHER_KEYS: dict[str, str] = {
 }
 """The message for each key of mergekit or another tool that recipes do not have."""
 
-REPLACES_MODELS = frozenset({"slices", "modules", "input_models"})
+REPLACES_MODELS = frozenset({"modules", "input_models"})
 """Keys that are written in place of `models`. The missing key `models` is then not reported."""
 
 OTHER_METHODS = frozenset(

@@ -1,22 +1,20 @@
 """Recipes in mergekit's form, rewritten as recipes of hubmerge: the keys, and what has no effect.
 
-`slices` and `modules` that have all layers of every model become `models`. Keys and parameters that mergekit ignores
-are removed with a remark. Everything keeps its line in the file.
+A slice with the first layers of every model, and a single module, become `models`. Several slices stay, and name the
+`models`. Keys and parameters that mergekit ignores are removed with a remark. Everything keeps its line in the file.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
-from merge_recipes.errors import KeyPath, Problem, format_value
-from merge_recipes.gradients import is_gradient
+from merge_recipes.errors import KeyPath, Problem
 from merge_recipes.mergekit import NO_EFFECT, PARAMETERS, SWITCHES
-from merge_recipes.read_yaml import Document, Marks
-from merge_recipes.yaml_nodes import Position
-
-_CUT = "hubmerge does not cut or stack layers; expected one slice whose sources all have `layer_range: [0, N]`"
+from merge_recipes.read_yaml import Document
+from merge_recipes.rewriting import Rewriting
+from merge_recipes.slices import first_layers, free_name
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class MergekitReading:
         document: the document.
         problems: what mergekit can do and hubmerge cannot.
         notes: remarks on what has no effect.
-        layers: the number of layers that a `layer_range` names, which must be all; None without one.
+        layers: the number of layers from the first one that the only slice has; None without one.
     """
 
     document: Document
@@ -40,52 +38,19 @@ def read_mergekit(document: Document) -> MergekitReading:
     """Return a recipe in hubmerge's form. Values of an unexpected type are left to the checks of the form."""
     if not isinstance(document.data, dict):
         return MergekitReading(document)
-    rewriting = _Rewriting(document, dict(document.data))
+    rewriting = _MergekitRewriting(document, dict(document.data))
     rewriting.unfold_modules()
     rewriting.unfold_slices()
     rewriting.remove_keys()
     rewriting.read_tokenizer()
     rewriting.read_dtypes()
     rewriting.read_parameters()
-    return rewriting.reading()
+    return MergekitReading(rewriting.rewritten(), tuple(rewriting.problems), tuple(rewriting.notes), rewriting.layers)
 
 
 @dataclass
-class _Rewriting:
-    document: Document
-    data: dict[str, Any]
-    origins: dict[KeyPath, KeyPath] = field(default_factory=dict)
-    keys: dict[KeyPath, Position] = field(default_factory=dict)
-    values: dict[KeyPath, Position] = field(default_factory=dict)
-    plain: dict[KeyPath, str] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[Problem] = field(default_factory=list)
+class _MergekitRewriting(Rewriting):
     layers: int | None = None
-
-    def reading(self) -> MergekitReading:
-        marks = self.document.marks
-        moved = Marks({**marks.keys, **self.keys}, {**marks.values, **self.values}, {**marks.plain, **self.plain})
-        document = replace(self.document, data=self.data, marks=moved, origins=self.origins)
-        return MergekitReading(document, tuple(self.problems), tuple(self.notes), self.layers)
-
-    def move(self, old: KeyPath, new: KeyPath) -> None:
-        """Give the value at `new` the lines of the value that is at `old` in the file."""
-        old = self.written(old)
-        self.origins[new] = old
-        marks, size = self.document.marks, len(old)
-        self.keys |= {(*new, *path[size:]): mark for path, mark in marks.keys.items() if path[:size] == old}
-        self.values |= {(*new, *path[size:]): mark for path, mark in marks.values.items() if path[:size] == old}
-        self.plain |= {(*new, *path[size:]): text for path, text in marks.plain.items() if path[:size] == old}
-
-    def written(self, path: KeyPath) -> KeyPath:
-        """Return the key path in the file."""
-        return replace(self.document, origins=self.origins).written_path(path)
-
-    def refuse(self, path: KeyPath, message: str, hint: str | None = None) -> None:
-        self.problems.append(self.document.problem(self.written(path), message, hint))
-
-    def remark(self, path: KeyPath, message: str) -> None:
-        self.notes.append(self.document.problem(self.written(path), message, at_key=True))
 
     # Modules and slices
 
@@ -115,34 +80,45 @@ class _Rewriting:
         if not isinstance(slices, list) or not slices or not isinstance(slices[0], dict):
             return
         if "models" in self.data:
+            self.refuse(("slices",), "the recipe has models and slices, expected one of them")
+            del self.data["slices"]
             return
-        first = slices[0]
-        sources = first.get("sources")
-        if not isinstance(sources, list) or not all(isinstance(source, dict) for source in sources):
+        sources = slices[0].get("sources")
+        self.layers = first_layers(sources) if len(slices) == 1 and "stack" not in self.data else None
+        if self.layers is None or not isinstance(sources, list):
+            self.read_slices(slices)
             return
-        if len(slices) > 1:
-            self.refuse(("slices", 1), f"{len(slices)} slices are stacked here; {_CUT}")
-        else:
-            self.read_ranges(sources)
         del self.data["slices"]
         without = [{key: value for key, value in source.items() if key != "layer_range"} for source in sources]
         self.data["models"] = without
         self.move(("slices", 0, "sources"), ("models",))
-        self.read_slice(first)
+        self.read_slice(slices[0])
 
-    def read_ranges(self, sources: list[dict[str, Any]]) -> None:
-        """Read the layer ranges of the sources, which must have all layers."""
-        for index, source in enumerate(sources):
-            place: KeyPath = ("slices", 0, "sources", index, "layer_range")
-            found = source.get("layer_range")
-            if not isinstance(found, list) or [type(end) for end in found] != [int, int]:
-                self.refuse(place, f"expected the first and the last layer, [0, N]; got {format_value(found)}")
-            elif found[0] != 0 or found[1] < 1:
-                self.refuse(place, f"layers {found[0]} to {found[1]} are cut out of a model here; {_CUT}")
-            elif self.layers not in {None, found[1]}:
-                self.refuse(place, f"{found[1]} layers of this source meet {self.layers} of the first one; {_CUT}")
-            else:
-                self.layers = found[1]
+    def read_slices(self, slices: list[Any]) -> None:
+        """List the models of slices that cut or stack layers, each once; the first one that lends a base model."""
+        self.data["slices"] = [self.without_residual(number, piece) for number, piece in enumerate(slices)]
+        models: dict[str, dict[str, str]] = {}
+        for number, piece in enumerate(slices):
+            if not isinstance(piece, dict):
+                continue
+            if isinstance(piece.get("base_model"), str) and "base_model" not in self.data:
+                self.data["base_model"] = piece["base_model"]
+                self.move(("slices", number, "base_model"), ("base_model",))
+            sources = piece.get("sources")
+            for index, source in enumerate(sources if isinstance(sources, list) else []):
+                model = source.get("model") if isinstance(source, dict) else None
+                if isinstance(model, str) and model not in models:
+                    self.move(("slices", number, "sources", index), ("models", len(models)))
+                    models[model] = {"model": model, **free_name(model, models.values())}
+        if models:
+            self.data["models"] = list(models.values())
+
+    def without_residual(self, number: int, piece: Any) -> Any:
+        """Return a slice without the key that mergekit ignores."""
+        if not isinstance(piece, dict) or "residual_weight" not in piece:
+            return piece
+        self.remark(("slices", number, "residual_weight"), "residual_weight has no effect: mergekit ignores it too")
+        return {key: value for key, value in piece.items() if key != "residual_weight"}
 
     def read_slice(self, piece: Mapping[str, Any]) -> None:
         """Read the keys beside the sources of the only slice."""
@@ -157,33 +133,6 @@ class _Rewriting:
             elif key not in {"sources", "parameters"}:
                 self.refuse(place, "unknown key; expected sources, parameters or base_model")
         self.add_level(("slices", 0, "parameters"), piece.get("parameters"))
-
-    def add_level(self, place: KeyPath, inner: Any) -> None:
-        """Put the parameters of a slice or module in front of those of the top level."""
-        if not isinstance(inner, dict) or not inner:
-            return
-        outer = self.data.get("parameters") or {}
-        if not isinstance(outer, dict):
-            return
-        self.data["parameters"] = {**outer}
-        for name, value in inner.items():
-            after = [(("parameters", name), outer[name])] if name in outer else []
-            self.data["parameters"][name] = self.joined(name, [((*place, name), value), *after])
-
-    def joined(self, name: str, levels: list[tuple[KeyPath, Any]]) -> Any:
-        """Return the value of a parameter that several levels have, the inner level first."""
-        places = [(self.written(place), value) for place, value in levels]
-        if not _is_filter_list(places[0][1]) or len(places) == 1:
-            self.move(places[0][0], ("parameters", name))
-            return places[0][1]
-        items: list[Any] = []
-        for place, value in places:
-            filters = _is_filter_list(value)
-            for index, item in enumerate(value if filters else [value]):
-                at: KeyPath = ("parameters", name, len(items))
-                self.move((*place, index) if filters else place, at if filters else (*at, "value"))
-                items.append(item if filters else {"value": item})
-        return items
 
     # Keys and parameters
 
@@ -219,13 +168,26 @@ class _Rewriting:
             self.data["parameters"] = self.effective(("parameters",), self.data["parameters"], of_model=False)
         models = self.data.get("models")
         if isinstance(models, list):
-            self.data["models"] = [self.entry(index, entry) for index, entry in enumerate(models)]
+            self.data["models"] = [self.entry(("models", index), entry) for index, entry in enumerate(models)]
+        slices = self.data.get("slices")
+        if isinstance(slices, list):
+            self.data["slices"] = [self.slice_entries(number, piece) for number, piece in enumerate(slices)]
 
-    def entry(self, index: int, entry: Any) -> Any:
+    def slice_entries(self, number: int, piece: Any) -> Any:
+        """Return a slice with the parameters that have an effect."""
+        place: KeyPath = ("slices", number)
+        piece = self.entry(place, piece, of_model=False)
+        if not isinstance(piece, dict) or not isinstance(piece.get("sources"), list):
+            return piece
+        sources = [self.entry((*place, "sources", index), one) for index, one in enumerate(piece["sources"])]
+        return {**piece, "sources": sources}
+
+    def entry(self, place: KeyPath, entry: Any, *, of_model: bool = True) -> Any:
+        """Return a model, a source or a slice with the parameters that have an effect."""
         if not isinstance(entry, dict) or not isinstance(entry.get("parameters"), dict):
             return entry
-        place: KeyPath = ("models", index, "parameters")
-        return {**entry, "parameters": self.effective(place, entry["parameters"], of_model=True)}
+        parameters = self.effective((*place, "parameters"), entry["parameters"], of_model=of_model)
+        return {**entry, "parameters": parameters}
 
     def effective(self, place: KeyPath, parameters: Mapping[str, Any], *, of_model: bool) -> dict[str, Any]:
         """Return the parameters that have an effect, single filters as lists, switches as true or false."""
@@ -247,7 +209,3 @@ class _Rewriting:
 def _switch(value: Any) -> Any:
     """Return a number that mergekit reads as true or false as such."""
     return bool(value) if type(value) in {int, float} and value in {0, 1} else value
-
-
-def _is_filter_list(value: Any) -> bool:
-    return isinstance(value, list) and not is_gradient(value)

@@ -95,6 +95,8 @@ def _draws(data: Mapping[str, Any]) -> bool:
 
 def merges_at_once(data: Mapping[str, Any]) -> bool:
     """Return True if the method can merge all models at once, so that the base model can be one of them."""
+    if data.get("slices"):
+        return True
     return data.get("form") == "joint" or (data.get("form") is None and _is_method_of(data, JOINT_METHODS))
 
 

@@ -36,6 +36,7 @@ from merge_recipes.schema_types import (
     without_default,
 )
 from merge_recipes.signing import SigningOption
+from merge_recipes.slices import Slice, joined_levels
 
 REVOKED = "-revoked"
 """Ending of the name of a step that takes an entry out of the merge."""
@@ -167,6 +168,10 @@ class Recipe(Record):
     """The model that every checkpoint of the stream was fine-tuned from."""
     models: tuple[StreamItem, ...] = Field(min_length=1)
     """The stream: checkpoints that are merged one after another, or queries that find them."""
+    slices: tuple[Slice, ...] = Field(default=(), min_length=1)
+    """In place of models: runs of layers that are stacked to a new model. Each slice is merged from its sources."""
+    stack: Text | None = None
+    """The layers that slices cut, by the start of their names; by default those of the language model."""
     parameters: Parameters = Field(default_factory=dict)
     """Parameters of the merge method, for the whole stream."""
     dtype: DType | None = None
@@ -191,12 +196,36 @@ class Recipe(Record):
     """The reaction to a new commit of a checkpoint: ignore it, append it as a new step, or replay the stream."""
 
     _names_base: bool = PrivateAttr(default=True)
+    _layers: int | None = PrivateAttr(default=None)
 
     def without_base(self) -> Recipe:
         """Return the recipe as one that names no base model: `base_model` is the first model, which lends its files."""
         changed = self.model_copy()
         changed._names_base = False
         return changed
+
+    def with_first_layers(self, layers: int | None) -> Recipe:
+        """Return the recipe as one that merges the first layers of its models; None for all layers."""
+        changed = self.model_copy()
+        changed._layers = layers
+        return changed
+
+    @property
+    def first_layers(self) -> int | None:
+        """The number of layers that the only slice of the recipe has from the first one on; None without a slice."""
+        return self._layers
+
+    def of_slice(self, number: int) -> Recipe:
+        """Return a slice as a recipe of its own, whose entries are the sources of the slice."""
+        piece = self.slices[number]
+        entries = [{"model": source.model, "parameters": source.parameters} for source in piece.sources]
+        changes = {
+            "slices": (),
+            "models": tuple(StreamEntry.model_validate(entry) for entry in entries),
+            "parameters": joined_levels(piece.parameters, self.parameters),
+            "base_model": piece.base_model or self.base_model,
+        }
+        return self.model_copy(update=changes)
 
     @property
     def names_base(self) -> bool:
@@ -218,7 +247,8 @@ class Recipe(Record):
             item.model_copy(update={"model": item.model.within(folder)}) if isinstance(item, StreamEntry) else item
             for item in self.models
         )
-        changes: dict[str, Any] = {"base_model": self.base_model.within(folder), "models": models}
+        slices = tuple(piece.within(folder) for piece in self.slices)
+        changes: dict[str, Any] = {"base_model": self.base_model.within(folder), "models": models, "slices": slices}
         if self.evaluate is not None:
             tasks = tuple(
                 task.model_copy(update={"dataset": task.dataset.within(folder)}) for task in self.evaluate.tasks

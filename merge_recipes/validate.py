@@ -58,6 +58,7 @@ def validate(
     except ValidationError as error:
         found = error.errors(include_url=False)
     guesses = {_guess(details, model) for details in found if details["type"] == "extra_forbidden"}
+    guesses |= {("models",)} if "slices" in document.data else set()  # models are those of the slices
     kept = [details for details in found if not _follows_from_another(details, guesses)]
     return None, [_problem(details, model, document) for details in kept]
 

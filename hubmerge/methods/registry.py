@@ -128,6 +128,8 @@ def is_joint(recipe: Recipe) -> bool:
     something that only this form has, such as a base model among the models or no base model at all.
     """
     name = recipe.merge_method
+    if recipe.slices and name in _JOINT:
+        return True
     if recipe.form is not None and name in _FOLDS and name in _JOINT:
         return recipe.form == "joint"
     joint = _JOINT.get(name)

@@ -95,6 +95,8 @@ def plan_steps(
         EvaluationError: A metric runs code that is not trusted.
     """
     _check_metrics(stream.recipe)
+    if stream.recipe.slices:
+        raise RecipeError(stream.loaded.document.problem(("slices",), "layers cannot be stacked yet"))
     entries = stream.planned_entries(range(min(first_step, stream.length), stream.length + 1))
     as_weights = recorded is not None and recorded.adds_up_statistics
     headers = read_headers(stream, entries, progress, opened, as_weights=as_weights)
@@ -152,7 +154,7 @@ def _reads_in_pieces(model: Checkpoint) -> bool:
 
 def _check_layers(loaded: LoadedRecipe, merge: MergePlan) -> None:
     """Check that a `layer_range` of the recipe has all layers of the models."""
-    counts, layers = merge.positions.counts, loaded.layers
+    counts, layers = merge.positions.counts, loaded.recipe.first_layers
     if layers is not None and layers not in counts:
         found = " or ".join(map(str, counts)) or "no"
         message = f"layers 0 to {layers} are not all layers of the models, which have {found}"

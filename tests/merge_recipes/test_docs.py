@@ -22,6 +22,7 @@ from merge_recipes import (
     parse_recipe,
 )
 from merge_recipes.mergekit import OTHER_KEYS
+from merge_recipes.slices import LayerSource, Slice
 from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES
 
 REFERENCE = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
@@ -44,7 +45,9 @@ def test_it_has_recipes_and_a_lock() -> None:
     assert [Lock.from_yaml(block).version for block in locks] == [1]
 
 
-@pytest.mark.parametrize("part", [Recipe, StreamEntry, TensorRules, Evaluate, Task, DatasetReference, Publish])
+@pytest.mark.parametrize(
+    "part", [Recipe, StreamEntry, Slice, LayerSource, TensorRules, Evaluate, Task, DatasetReference, Publish]
+)
 def test_its_tables_have_every_key(part: type[BaseModel]) -> None:
     assert list(part.model_fields) in [list(table) for table in TABLES]
 
@@ -71,6 +74,6 @@ def test_it_names_the_limits_and_what_is_refused() -> None:
     assert f"{MAX_DEPTH} levels" in REFERENCE
     section = REFERENCE.partition("## Coming from mergekit")[2]
     mergekit = {key for key, sentence in OTHER_KEYS.items() if "mergekit's" in sentence}
-    named = {"slices", "modules", "layer_range", "tokenizer_source", "tokenizer", "chat_template"}
+    named = {"modules", "layer_range", "tokenizer_source", "tokenizer", "chat_template"}
     assert named < mergekit
-    assert all(f"`{key}`" in section for key in named)
+    assert all(f"`{key}`" in section for key in {*named, "slices"})

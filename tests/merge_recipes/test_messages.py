@@ -260,7 +260,7 @@ CASES = {
         "publish.sign",
         "keyless is not the file of a key",
     ),
-    "slices": ("dtype: float32", "slices: []", 8, 1, "slices", "mergekit's slices are read if they are whole"),
+    "slices": ("dtype: float32", "slices: []", 8, 9, "slices", "the list is empty"),
     "modules": ("dtype: float32", "modules: {}", 8, 1, "modules", "mergekit's modules are read if there is one"),
     "tokenizer": (
         "dtype: float32",
@@ -325,7 +325,8 @@ def test_a_missing_required_key_is_described() -> None:
 
 
 def test_a_missing_models_is_not_reported_beside_slices() -> None:
-    assert the_problem(sample(("models:", "slices:"))).key == "slices"
+    problems = problems_of(sample(("models:", "slices:")))
+    assert {problem.key.partition("[")[0] for problem in problems} == {"slices"}
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import pytest
 from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES
 from hubmerge.stream.catalog import installed_catalog
 from merge_recipes import RecipeError, parse_recipe
-from merge_recipes.catalog import notes
 from merge_recipes.near_names import KIND_SYNONYMS, METRIC_SYNONYMS
+from merge_recipes.notes import notes
 
 RECIPE = """merge_method: opcm
 base_model: me/base

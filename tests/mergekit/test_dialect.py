@@ -18,10 +18,7 @@ FOLDER = Path(__file__).parent / "recipes"
 FILES = sorted(FOLDER.rglob("*.y*ml"))
 REFUSED = {
     "mega.yml": (13, "a second document starts here"),
-    "orcamini-platy-44layer.yml": (5, "2 slices are stacked here"),
     "11-dare-linear-tokenizer-union.yaml": (8, "no tokenizer is built"),
-    "14-stack-passthrough.yaml": (5, "3 slices are stacked here"),
-    "16-slerp-in-pieces.yaml": (8, "2 slices are stacked here"),
     "18-nuslerp.yaml": (10, "chat_template is not supported"),
     "28-two-modules.yaml": (3, "several modules are merged differently here: text_decoder, vision_tower"),
     "29-della-tokenizer-tokens.yaml": (8, "no tokenizer is built"),
@@ -49,16 +46,17 @@ def problems(text: str) -> str:
 
 
 def parameters(loaded: LoadedRecipe, **changes: Any) -> list[list[Any]]:
-    """Return the parameters of each model at each tensor."""
-    catalog, method = installed_catalog(), loaded.recipe.merge_method
-    form = joint_form(loaded.document, method, catalog)
-    chosen = catalog.methods[method] if form is None else form.Parameters
+    """Return the parameters of each model, or of each source of each slice, at each tensor."""
+    catalog, recipe = installed_catalog(), loaded.recipe
+    form = joint_form(loaded.document, recipe.merge_method, catalog)
+    chosen = catalog.methods[recipe.merge_method] if form is None else form.Parameters
     positions = LayerPositions(NAMES)
-    made = [TensorParameters(chosen, loaded.recipe, entry, positions) for entry in loaded.recipe.entries]
+    parts = [recipe.of_slice(number) for number in range(len(recipe.slices))] or [recipe]
     found = [
-        [one(name) for name in (*NAMES, "lm_head.weight")]
-        for one, entry in zip(made, loaded.recipe.entries, strict=True)
-        if form is None or form.base == "model" or not loaded.recipe.is_base(entry)
+        [TensorParameters(chosen, part, entry, positions)(name) for name in (*NAMES, "lm_head.weight")]
+        for part in parts
+        for entry in part.entries
+        if form is None or form.base == "model" or not part.is_base(entry)
     ]
     return [[{**one.model_dump(), **changes} for one in row] for row in found]
 
@@ -116,7 +114,7 @@ modules:
         parameters: {weight: [{filter: self_attn, value: 0.7}], density: 0.4}
 """
     )
-    assert (loaded.layers, [entry.name for entry in loaded.recipe.entries]) == (4, ["base", "a", "b"])
+    assert (loaded.recipe.first_layers, [entry.name for entry in loaded.recipe.entries]) == (4, ["base", "a", "b"])
     first, second = parameters(loaded)
     assert [one["weight"] for one in first[:4]] == pytest.approx([0.7, 0.0, 0.7, 0.2])
     assert [one["weight"] for one in second[:2]] == [0.7, 0.1]
@@ -133,19 +131,20 @@ SOURCES = (
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (SOURCES.format("[8, 24]", "[8, 24]"), "r.yaml:6:39: slices[0].sources[0].layer_range: layers 8 to 24 are cut"),
         (SOURCES.format("[0, 24]", "[0, 32]"), "r.yaml:7:36: slices[0].sources[1].layer_range: 32 layers of this"),
-        (SOURCES.format("all", "[0, 32]"), "slices[0].sources[0].layer_range: expected the first and the last layer"),
+        (SOURCES.format("all", "[0, 32]"), "slices[0].sources[0].layer_range: expected a list, got"),
         (SOURCES.format("[0, 4]", "[0, 4]") + "    base_model: me/a\n", "slices[0].base_model: the slice and the"),
         (SOURCES.format("[0, 4]", "[0, 4]") + "    parameter: {}\n", "slices[0].parameter: unknown key"),
         (
             SOURCES.format("[0, 4]", "[0, 4]") + "    parameters: {t: 7, tt: 1}\n",
             "parameters.tt: the method slerp has no",
         ),
-        ("slices: 3\n", "slices: mergekit's slices are read if they are whole models"),
+        ("slices: 3\n", "slices: expected a list, got the number 3"),
         ("modules: {a: {models: [{model: me/a}], x: 1}}\n", "modules.a.x: unknown key; expected models, slices"),
         ("modules: []\n", "mergekit's modules are read if there is one"),
-        ("models: [{model: me/a}]\nslices: []\n", "r.yaml:5:1: slices:"),
+        ("models: [{model: me/a}]\nslices: []\n", "slices: the list is empty"),
+        ("models: [{model: me/a}]\nslices: [{}]\n", "r.yaml:5:9: slices: the recipe has models and slices"),
+        ("models: [{model: me/a}]\nstack: layers\n", "stack: this key names the layers that slices cut"),
         ("models: [{model: me/a}]\ntokenizer_source: union\n", "r.yaml:5:1: tokenizer_source:"),
         ("models: [{model: me/a, layer_range: [0, 4]}]\n", "models[0].layer_range: mergekit's layer ranges belong"),
         ("models: [{model: me/a}]\nmerge_metod: x\n", "unknown key; did you mean merge_method?"),
@@ -260,14 +259,14 @@ def test_convert_prints_what_a_recipe_leaves_unsaid(tmp_path: Path, capsys: pyte
     assert comments.splitlines() == [
         "# order: 2 models are merged at once",
         "# base model: me/base; task vectors start from it",
-        "# layers: all 4 layers of every model; `hubmerge plan` checks the number",
+        "# layers: the first 4 layers of every model; `hubmerge plan` checks the number",
         "# tokenizer, chat template and config: copied from me/base; none is built",
         "# dtype: weights are read rounded to bfloat16 before the arithmetic; the merged model is written in bfloat16",
     ]
     assert yaml.safe_load("merge_method" + keys) == {
         "merge_method": "dare_ties",
         "base_model": "me/base",
-        "models": [{"model": "me/base", "name": "base"}, {"model": "me/a", "name": "a"}],
+        "slices": [{"sources": [{"model": name, "layer_range": [0, 4]} for name in ("me/base", "me/a")]}],
         "parameters": {"weight": 0.5, "normalize": False, "lambda": 1.0, "density": 1.0, "rescale": True},
         "dtype": "bfloat16",
         "seed": 0,
