@@ -63,21 +63,34 @@ RANDOM_METHODS = frozenset({"dare_linear", "dare_ties", "della", "della_linear"}
 NO_EFFECT = frozenset(
     {
         "allow_crimes",
+        "async_write",
         "clone_tensors",
         "copy_tokenizer",
         "cuda",
+        "device",
+        "embed_slerp",
+        "gpu_rich",
         "int8_mask",
         "lazy_unpickle",
         "lora_merge_cache",
+        "lora_merge_dtype",
         "low_cpu_memory",
         "model_name",
         "model_type",
+        "multi_gpu",
         "name",
-        "normalize",
+        "num_threads",
         "out_shard_size",
+        "quiet",
         "random_seed",
+        "read_to_gpu",
+        "safe_serialization",
+        "transformers_cache",
         "trust_remote_code",
+        "unsafe_truncate_embeddings",
+        "verbosity",
         "write_model_card",
+        "write_threads",
     }
 )
 """Top-level keys of mergekit recipes that mergekit ignores: names, and options of its command line."""
@@ -142,7 +155,13 @@ SWITCHES = frozenset(
 )
 """Parameters that are true or false. mergekit also reads 1 and 0."""
 
+INTEGERS = frozenset({"max_iter"})
+"""Parameters that are whole numbers."""
+
 _KNOWN = frozenset({"int8_mask"}).union(*(one.whole | one.model for one in PARAMETERS.values()))
+
+MISPLACED = _KNOWN - NO_EFFECT
+"""Parameters of mergekit's methods, which have no effect at the top level of a recipe."""
 
 WITH_TWO_FORMS = frozenset({"task_arithmetic", "ties"})
 """Methods that are also folds of hubmerge, which have `scaling` in place of weights."""

@@ -10,10 +10,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from merge_recipes.entry_names import named_entries
 from merge_recipes.errors import KeyPath, Problem
-from merge_recipes.mergekit import NO_EFFECT, PARAMETERS, SWITCHES
+from merge_recipes.mergekit import MISPLACED, NO_EFFECT, OTHER_KEYS, OTHER_METHODS, PARAMETERS
+from merge_recipes.mergekit_values import convert_values
 from merge_recipes.read_yaml import Document
 from merge_recipes.rewriting import Rewriting
+from merge_recipes.schema import Recipe
 from merge_recipes.slices import first_layers, free_name
 
 
@@ -38,13 +41,17 @@ def read_mergekit(document: Document) -> MergekitReading:
     """Return a recipe in hubmerge's form. Values of an unexpected type are left to the checks of the form."""
     if not isinstance(document.data, dict):
         return MergekitReading(document)
-    rewriting = _MergekitRewriting(document, dict(document.data))
+    read = convert_values(document)
+    rewriting = _MergekitRewriting(read.document, dict(read.document.data))
+    rewriting.problems += read.problems
+    rewriting.notes += read.notes
     rewriting.unfold_modules()
     rewriting.unfold_slices()
     rewriting.remove_keys()
     rewriting.read_tokenizer()
     rewriting.read_dtypes()
     rewriting.read_parameters()
+    rewriting.name_entries()
     return MergekitReading(rewriting.rewritten(), tuple(rewriting.problems), tuple(rewriting.notes), rewriting.layers)
 
 
@@ -137,8 +144,19 @@ class _MergekitRewriting(Rewriting):
     # Keys and parameters
 
     def remove_keys(self) -> None:
-        for key in NO_EFFECT & self.data.keys():
-            self.remark((key,), f"{key} has no effect on the merged model: mergekit ignores it too")
+        """Remove the keys that mergekit ignores."""
+        method = self.data.get("merge_method")
+        is_mergekit = isinstance(method, str) and method in OTHER_METHODS
+        for key in self.data.keys() - Recipe.model_fields.keys() - OTHER_KEYS.keys():
+            if key in NO_EFFECT:
+                reason = "on the merged model"
+            elif is_mergekit and key in MISPLACED:
+                reason = "at the top level, only under `parameters`"
+            elif (key,) in self.document.anchored:
+                reason = "but to hold values that other keys repeat"
+            else:
+                continue
+            self.remark((key,), f"{key} has no effect {reason}: mergekit ignores it too")
             del self.data[key]
 
     def read_tokenizer(self) -> None:
@@ -173,6 +191,12 @@ class _MergekitRewriting(Rewriting):
         if isinstance(slices, list):
             self.data["slices"] = [self.slice_entries(number, piece) for number, piece in enumerate(slices)]
 
+    def name_entries(self) -> None:
+        """Give entries of one default name names of their own: in mergekit, models have no names."""
+        models, method = self.data.get("models"), self.data.get("merge_method")
+        if isinstance(models, list) and isinstance(method, str) and method in OTHER_METHODS:
+            self.data["models"] = named_entries(models)
+
     def slice_entries(self, number: int, piece: Any) -> Any:
         """Return a slice with the parameters that have an effect."""
         place: KeyPath = ("slices", number)
@@ -202,10 +226,7 @@ class _MergekitRewriting(Rewriting):
             if isinstance(value, dict) and "value" in value and value.keys() <= {"value", "filter"}:
                 self.move((*place, name), (*place, name, 0))
                 value = [value]
-            found[name] = _switch(value) if known is not None and name in SWITCHES else value
+            found[name] = value
         return found
 
 
-def _switch(value: Any) -> Any:
-    """Return a number that mergekit reads as true or false as such."""
-    return bool(value) if type(value) in {int, float} and value in {0, 1} else value

@@ -59,6 +59,7 @@ class Document:
         problems: mistakes that did not prevent reading.
         files: the file of each section that was included from another file.
         origins: the key paths in the file of values that were moved to other key paths.
+        anchored: the top-level keys whose values have an anchor that an alias repeats, as key paths.
     """
 
     file: str
@@ -68,6 +69,7 @@ class Document:
     problems: tuple[Problem, ...]
     files: Mapping[KeyPath, str] = field(default_factory=dict)
     origins: Mapping[KeyPath, KeyPath] = field(default_factory=dict)
+    anchored: frozenset[KeyPath] = frozenset()
 
     def problem(self, path: KeyPath, message: str, hint: str | None = None, *, at_key: bool = False) -> Problem:
         """Return a problem at the position of a value, or of its key."""
@@ -132,7 +134,8 @@ def read_document(text: str, file: str) -> Document:
     builder = _Builder(file)
     root = compose(text, file)
     data = None if root is None else builder.build(root, ())
-    return Document(file, text, data, Marks(builder.keys, builder.values, builder.plain), tuple(builder.problems))
+    marks = Marks(builder.keys, builder.values, builder.plain)
+    return Document(file, text, data, marks, tuple(builder.problems), anchored=frozenset(builder.anchored))
 
 
 class _Builder:
@@ -144,6 +147,7 @@ class _Builder:
         self.values: dict[KeyPath, Position] = {}
         self.plain: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
+        self.anchored: set[KeyPath] = set()
         self._used = 0
 
     def build(self, node: Node, path: KeyPath) -> Any:
@@ -151,6 +155,8 @@ class _Builder:
         if len(path) > MAX_DEPTH:
             raise syntax_error(self.file, node.position, f"with aliases, nested more than {MAX_DEPTH} levels deep")
         self.values[path] = node.position
+        if node.is_repeated:
+            self.anchored.add(path[:1])
         if node.kind == "scalar":
             if node.is_plain:
                 self.plain[path] = node.text

@@ -68,7 +68,6 @@ def rule_problems(document: Document) -> list[Problem]:
     return [
         *_order(document),
         *_queries(document),
-        *_adapted_base(document),
         *([] if merges_at_once(mapping_at(document)) else bases_in_the_stream(document)),
         *_duplicate_entries(document, entries),
         *_revoked_entries(document, entries),
@@ -115,13 +114,6 @@ def _queries(document: Document) -> Iterator[Problem]:
     if mapping_at(document).get("order") == "shuffled" and has_queries(document):
         message = "a stream with queries cannot be shuffled: models that are found later go to its end"
         yield document.problem(("order",), message, "remove `order` and `seed`")
-
-
-def _adapted_base(document: Document) -> Iterator[Problem]:
-    base = reference_in(mapping_at(document).get("base_model"))
-    if base is not None and base.adapter is not None and not merges_at_once(mapping_at(document)):
-        hint = "merge the adapter into its model and write the result here, or list the adapter under models"
-        yield document.problem(("base_model",), "the base model cannot have an adapter", hint)
 
 
 def is_base(document: Document, entry: RawEntry) -> bool:

@@ -31,6 +31,8 @@ class Node:
     text: str = ""
     is_plain: bool = False
     """True for a scalar without quotes."""
+    is_repeated: bool = False
+    """True if an alias repeats the node."""
     items: list[Node] = field(default_factory=list)
     """The items of a list; for a mapping, its keys and values in turn."""
 
@@ -143,4 +145,5 @@ class _Composer:
         node = anchors[anchor]
         if node in self._open:
             raise syntax_error(self.file, position, f"the alias *{anchor[:60]} is inside its own anchor")
+        node.is_repeated = True
         return node

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from transformers import AutoTokenizer, CLIPModel
 
+from hubmerge.checkpoints import AdaptedCheckpoint
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.classes import check_finite
 from hubmerge.evaluation.kinds import Weights
@@ -34,6 +35,10 @@ class ClipScorer:
         self.device = torch.device(device)
         self._base = base
         self._model = _load_base(base_folder).to(self.device)
+        if isinstance(base, AdaptedCheckpoint):
+            state = self._model.state_dict()
+            for name in base.changed:
+                state[name].copy_(base.read(name))
         self._tokenizer: Any = None
         self.label = base.label
 

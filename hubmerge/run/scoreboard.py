@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from hubmerge.checkpoints import Checkpoint, open_checkpoint
+from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import DatasetError, ErrorCollector, EvaluationError
 from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.kinds import PreparedTask, Scorer, Weights
@@ -13,6 +13,7 @@ from hubmerge.hub.failures import is_outage
 from hubmerge.plan.samples import as_recorded, sample_report
 from hubmerge.report.report import Scores, TaskReport
 from hubmerge.stream.located import located
+from hubmerge.stream.open_source import open_base
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.task_datasets import TASKS
 from hubmerge.support import interrupts
@@ -54,7 +55,7 @@ class Scoreboard:
         self._first_steps = first_steps(stream)
         self._stream = stream
         self._base_folder = base_folder
-        self.base = open_checkpoint(base_folder, stream.base.label)
+        self.base: Checkpoint = open_base(stream.base, base_folder)
         self._cache = cache
         self._rows = rows
         self._device = device
@@ -161,10 +162,12 @@ class Scoreboard:
 
     def _scorer(self, task: Task) -> Scorer:
         if task.kind not in self._scorers:
-            kind = task_kind_named(task.kind)
-            self._scorers[task.kind] = kind.open_scorer(
-                self._base_folder, self.base, identity=self._stream.base.commit, device=self._device
-            )
+            kind, base = task_kind_named(task.kind), self._stream.base
+            identity = base.commit if base.adapter is None else f"{base.commit}+{base.adapter.commit}"
+            scorer = kind.open_scorer(self._base_folder, self.base, identity=identity, device=self._device)
+            if base.adapter is not None:
+                scorer.load_base()  # the folder has the model without its adapter
+            self._scorers[task.kind] = scorer
         return self._scorers[task.kind]
 
     def _prepare(self, task: Task) -> PreparedTask:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from hubmerge.checkpoints import Checkpoint, open_checkpoint, with_copies
+from hubmerge.checkpoints import Checkpoint, with_copies
 from hubmerge.executor import (
     ExecutorContext,
     InMemoryCheckpoint,
@@ -31,7 +31,7 @@ from hubmerge.plan.preflight import check_before_merge, resolve_checked
 from hubmerge.plan.settings import input_dtype
 from hubmerge.report.report import Scores, main_metric
 from hubmerge.run.scoreboard import Scoreboard
-from hubmerge.stream.open_source import open_source
+from hubmerge.stream.open_source import open_base, open_source
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.study.cells import task_content
@@ -62,7 +62,7 @@ class Bench:
         self.plan = planned.merge
         with progress.stage("fetch the base model"):
             base_folder = fetch_folder(self.stream.base, auxiliary=True)
-        opened = open_checkpoint(base_folder, self.stream.base.label)
+        opened = open_base(self.stream.base, base_folder)
         self.base: Checkpoint = with_copies(opened, self.plan.copies)
         self.input_dtype = input_dtype(self.recipe)
         merged = [tensor.name for tensor in self.plan.merged]

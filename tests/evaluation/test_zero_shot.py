@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import CLIPModel, CLIPProcessor, pipeline
 
-from hubmerge.checkpoints import open_checkpoint
+from hubmerge.checkpoints import AdaptedCheckpoint, open_adapter, open_checkpoint
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES, task_kind_named
 from hubmerge.evaluation.metrics import CLASS_METRIC_NAMES, SHIPPED_METRIC_NAMES
@@ -251,3 +251,20 @@ def test_kinds_have_names_of_their_own() -> None:
     assert tuple(SHIPPED_METRIC_NAMES) == METRIC_NAMES
     with pytest.raises(EvaluationError, match="unknown task kind 'coloring'"):
         task_kind_named("coloring")
+
+
+def test_a_base_model_with_an_adapter_is_scored_with_its_changes(clip_folders: dict[str, Path], tmp_path: Path) -> None:
+    stored = load_file(clip_folders["base"] / "model.safetensors")
+    names = [f"{tower}.encoder.layers.0.mlp.fc1" for tower in ("vision_model", "text_model")]
+    change: dict[str, torch.Tensor] = {}
+    for name in names:
+        rows, columns = stored[f"{name}.weight"].shape
+        change[f"base_model.model.{name}.lora_A.weight"] = torch.ones(2, columns)
+        change[f"base_model.model.{name}.lora_B.weight"] = torch.ones(rows, 2)
+    save_file(change, tmp_path / "adapter_model.safetensors")
+    keys = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["fc1"], "bias": "none"}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(keys), encoding="utf-8")
+    base = AdaptedCheckpoint(open_checkpoint(clip_folders["base"], "base"), open_adapter(tmp_path, "adapter"))
+    state = KIND.open_scorer(clip_folders["base"], base, identity="base+adapter")._model.state_dict()
+    for name in names:
+        assert torch.allclose(state[f"{name}.weight"], stored[f"{name}.weight"] + 2.0)

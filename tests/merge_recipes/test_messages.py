@@ -156,11 +156,6 @@ CASES = {
         *(5, 12, "models[1].model", "is a web address"),
     ),
     "subfolder outside the repo": (SECOND, "  - model: a/b/../c\n", 5, 12, "models[1].model", "is not a folder in a"),
-    "base model with an adapter": (
-        "base_model: openai/clip-vit-base-patch32",
-        "base_model: openai/clip-vit-base-patch32+a/lora",
-        *(2, 13, "base_model", "cannot have an adapter"),
-    ),
     "reference a number": (SECOND, "  - model: 1234567\n", 5, 12, "models[1].model", "got the number 1234567"),
     "revision empty": (SECOND, "  - model: a/b@\n", 5, 12, "models[1].model", "is not a revision"),
     "local with revision": (

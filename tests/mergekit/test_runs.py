@@ -105,6 +105,40 @@ def test_an_adapter_on_the_base_model_is_part_of_it(models: Path, tmp_path: Path
     assert report["base_model"]["reference"].endswith("/adapter")
 
 
+@pytest.mark.parametrize(
+    "method", ["task_arithmetic\nform: stream\nparameters: {scaling: 0.5}", "weight_average", "opcm"]
+)
+def test_an_adapter_on_the_base_model_is_part_of_it_for_methods_that_merge_one_after_another(
+    models: Path, tmp_path: Path, method: str
+) -> None:
+    text = f"merge_method: {method}\nbase_model: DIR/base+DIR/adapter\nmodels: [{{model: DIR/a}}, {{model: DIR/b}}]\n"
+    result = merged(models, tmp_path, text + "tensors: {exclude: [lm_head.*]}\n")
+    base = tensors(models, "base", adapted=True)
+    others = [tensors(models, name) for name in ("a", "b")]
+    assert {value.dtype for value in result.values()} == {torch.float32}
+    assert torch.equal(result["lm_head.weight"], base["lm_head.weight"])
+    (tmp_path / "folder").mkdir()
+    save_file(base, tmp_path / "folder" / "model.safetensors", metadata={"format": "pt"})
+    (tmp_path / "folder" / "config.json").write_bytes((models / "base" / "config.json").read_bytes())
+    plain = merged(models, tmp_path / "folder", text.replace("DIR/base+DIR/adapter", str(tmp_path / "folder")))
+    # OPCM multiplies the rounding of the adapted tensors in `plain`.
+    tolerance = 1e-3 if method == "opcm" else 1e-5
+    for name in result.keys() - {"lm_head.weight"}:
+        assert torch.allclose(result[name], plain[name], atol=tolerance), name
+        if method != "opcm":
+            mean = base[name] + sum(other[name] - base[name] for other in others) / 2
+            assert torch.allclose(result[name], mean, atol=1e-5), name
+    report = json.loads((tmp_path / "out" / "hubmerge.json").read_text(encoding="utf-8"))
+    assert report["base_model"]["reference"].endswith("/adapter")
+
+
+def test_an_adapted_tensor_that_is_not_merged_keeps_the_change_of_the_adapter(models: Path, tmp_path: Path) -> None:
+    text = "merge_method: weight_average\nbase_model: DIR/base+DIR/adapter\nmodels: [{model: DIR/a}]\n"
+    result = merged(models, tmp_path, text + "tensors: {exclude: ['*q_proj*']}\n")
+    base = tensors(models, "base", adapted=True)
+    assert all(torch.allclose(result[name], base[name], atol=1e-6) for name in base if "q_proj" in name)
+
+
 def test_a_first_model_with_an_adapter_lends_its_files(models: Path, tmp_path: Path) -> None:
     text = "merge_method: linear\nmodels: [{model: DIR/base+DIR/adapter}, {model: DIR/a}]\n"
     result = merged(models, tmp_path, text)
