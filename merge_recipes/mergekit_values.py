@@ -66,8 +66,7 @@ class _Conversion:
 
     def recipe(self, data: dict[str, Any]) -> dict[str, Any]:
         method = data.get("merge_method")
-        is_mergekit = isinstance(method, str) and method in OTHER_METHODS
-        if is_mergekit:
+        if isinstance(method, str) and method in OTHER_METHODS:
             self.known = PARAMETERS[method].whole | PARAMETERS[method].model
             data = _without(data, _EMPTY)
         found = self.level(data, ())
