@@ -228,5 +228,3 @@ class _MergekitRewriting(Rewriting):
                 value = [value]
             found[name] = value
         return found
-
-

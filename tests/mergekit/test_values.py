@@ -31,7 +31,7 @@ def test_references_can_be_mappings(written: str, expected: str) -> None:
     assert str(loaded.recipe.base_model) == "me/base"
     source = f"{{model: {written}, layer_range: ['0', 2.0]}}"
     sliced = parse(f"merge_method: passthrough\nslices: [{{sources: [{source}], base_model: {written}}}]\n")
-    assert [str(sliced.recipe.base_model), sliced.layers] == [expected, 2]
+    assert [str(sliced.recipe.base_model), str(sliced.recipe.entries[0].model)] == [expected, expected]
 
 
 @pytest.mark.parametrize(
