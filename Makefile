@@ -45,9 +45,10 @@ $(VENV)/.demo-installed: pyproject.toml constraints.txt
 
 $(VENV)/.test-installed: $(VENV)/.demo-installed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
-# These import torchvision, which transformers would use as soon as it is installed: they lie beside the environment.
+# These import torchvision, which transformers would use as soon as it is installed: they lie beside the environment. So does
+# axe-core, which is one file in a package with many dependencies.
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt --target $(VENV)/other-libraries \
-		timm open_clip_torch torchvision ftfy wcwidth
+		timm open_clip_torch torchvision ftfy wcwidth axe-playwright-python
 	touch $@
 
 clean:

@@ -20,6 +20,7 @@ from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the 
 if TYPE_CHECKING:
     from hubmerge.api.automation import deploy_hub_job, init_github, plan_hub_job, watch
     from hubmerge.api.merging import StepRun, merge, run
+    from hubmerge.api.pages import write_report
     from hubmerge.api.planning import Plan, PlannedStep, plan
     from hubmerge.api.published import load_head, outdated, read, revoke, rollback, sign, verify
     from hubmerge.api.recipes import (
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "hubmerge.api.automation": ("deploy_hub_job", "init_github", "plan_hub_job", "watch"),
     "hubmerge.api.merging": ("StepRun", "merge", "run"),
+    "hubmerge.api.pages": ("write_report",),
     "hubmerge.api.planning": ("Plan", "PlannedStep", "plan"),
     "hubmerge.api.published": ("load_head", "outdated", "read", "revoke", "rollback", "sign", "verify"),
     "hubmerge.api.recipes": (
@@ -189,6 +191,7 @@ __all__ = [
     "study",
     "verify",
     "watch",
+    "write_report",
 ]
 
 

@@ -8,7 +8,10 @@ import hubmerge
 
 _GROUPS = (
     ("Recipes", ("hubmerge.api.recipes", "merge_recipes")),
-    ("Plan, merge, publish", ("hubmerge.api.planning", "hubmerge.api.merging", "hubmerge.api.state_dicts")),
+    (
+        "Plan, merge, publish",
+        ("hubmerge.api.planning", "hubmerge.api.merging", "hubmerge.api.pages", "hubmerge.api.state_dicts"),
+    ),
     ("Published streams", ("hubmerge.api.published", "hubmerge.verify.finding", "hubmerge.report")),
     ("Automation", ("hubmerge.api.automation", "hubmerge.automation", "hubmerge.hub.jobs")),
     ("Tools", ("hubmerge.api.tools",)),

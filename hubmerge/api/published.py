@@ -56,14 +56,14 @@ def verify(
     from hubmerge.provenance.signing import TrustedSigner
     from hubmerge.verify import verify_step
 
-    place, revision = _place_of(published)
+    place, revision = place_of(published)
     trusted = TrustedSigner(None if key is None else Path(key), identity, identity_provider)
     reports, folder = open_progress(progress), _work_folder(work_dir) / "verify"
     with interrupts.handled():
         return verify_step(place, revision, folder, reports, recompute=not quick, trusted=trusted)
 
 
-def _place_of(published: str) -> tuple[str | Path, str | None]:
+def place_of(published: str) -> tuple[str | Path, str | None]:
     """Return the repo and the revision that a text names, or the folder and no revision."""
     from merge_recipes import ModelReference
 

@@ -17,6 +17,7 @@ from hubmerge.cli.commands.methods import methods
 from hubmerge.cli.commands.outdated import outdated
 from hubmerge.cli.commands.plan import plan
 from hubmerge.cli.commands.read import read
+from hubmerge.cli.commands.report import report
 from hubmerge.cli.commands.revoke import revoke
 from hubmerge.cli.commands.rollback import rollback
 from hubmerge.cli.commands.run import run
@@ -47,6 +48,7 @@ app.command(rich_help_panel=MERGE)(read)
 app.command(rich_help_panel=CHECK)(check)
 app.command(rich_help_panel=CHECK)(convert)
 app.command(rich_help_panel=CHECK)(verify)
+app.command(rich_help_panel=CHECK)(report)
 app.command(rich_help_panel=CHECK)(outdated)
 app.command(rich_help_panel=PUBLISH)(lock)
 app.command(rich_help_panel=PUBLISH)(rollback)

@@ -1,0 +1,57 @@
+"""Reports as pages for people."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from hubmerge.errors import HubError
+from hubmerge.support import interrupts
+
+
+def write_report(published: str | os.PathLike[str], out: str | os.PathLike[str] = "report.html") -> Path:
+    """Write the report of a published step as one HTML page, with tables that sort and values on hover.
+
+    The page needs no other file and loads nothing from the network.
+
+    Args:
+        published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`; or the folder of
+            a step, such as `run(out=...)` wrote.
+        out: the file to write; an earlier page is replaced.
+
+    Returns:
+        The path of the file.
+
+    Raises:
+        HubError: the repo cannot be read, or its report is damaged.
+        MachineError: the folder is not that of a step, or the file cannot be written.
+
+    Example:
+        hubmerge.write_report("me/merged@step-03", "report.html")
+    """
+    from hubmerge.api.published import place_of
+    from hubmerge.hub.client import endpoint
+    from hubmerge.report_page import PageDetails, report_page
+    from hubmerge.support.files import write_error, write_text_atomic
+    from hubmerge.support.names import LOCK_FILE, RECIPE_FILE
+    from hubmerge.verify.published import UnreadableReport, read_published
+
+    place, revision = place_of(os.fspath(published))
+    with interrupts.handled():
+        found = read_published(place, revision)
+    problem = found.cause if isinstance(found, UnreadableReport) else found.history_problem
+    if isinstance(found, UnreadableReport) or problem is not None:
+        raise HubError(f"{place}: {problem}", hint=f"run `hubmerge verify {place}`", repo=str(place))
+    details = PageDetails(
+        title=f"{Path(place).absolute().name}, step {found.step}",
+        recipe=found.files.metadata_files[RECIPE_FILE],
+        lock=found.files.metadata_files[LOCK_FILE],
+        repo=place if isinstance(place, str) else None,
+        endpoint=endpoint(),
+    )
+    target, page = Path(out), report_page(found.report, details)
+    try:
+        write_text_atomic(target, page)
+    except OSError as error:
+        raise write_error(error, target, len(page)) from error
+    return target

@@ -1,0 +1,102 @@
+"""Sections of the page about scores: the headline, the accuracy matrix, curves, gains and losses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hubmerge.report.accuracy import AccuracyMatrix, mean_or_none, percent
+from hubmerge.report.report import RunReport
+from hubmerge.report_page.charts import Line, line_chart
+from hubmerge.report_page.markup import EMPTY, Cell, section, table, tag, text
+
+MOST_LINES = 24
+"""Number of tasks up to which each has a line of its own."""
+
+
+def headline(report: RunReport) -> str:
+    """Return the numbers at the top of the page: accuracy of base model, merged model and own checkpoints."""
+    matrix = report.accuracy_matrix()
+    if not matrix.rows:
+        return ""
+    last = matrix.steps[-1]
+    seen = matrix.seen(last)
+    base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
+    tiles = [
+        ("base model", percent(_mean(base, seen))),
+        ("merged model", percent(matrix.average(last))),
+        ("own checkpoints", percent(_mean(own, seen))),
+        ("share kept", percent(matrix.share_of_own(own))),
+        ("backward transfer", percent(matrix.backward_transfer(), "+")),
+    ]
+    shown = "".join(f"<div><dt>{text(name)}</dt><dd>{value}</dd></div>" for name, value in tiles if value != "-")
+    return tag("dl", shown, class_="tiles")
+
+
+def score_sections(report: RunReport) -> list[str]:
+    """Return the sections about scores; none if no task was scored."""
+    matrix = report.accuracy_matrix()
+    if not matrix.rows:
+        return []
+    notes = "".join(f"<dt>{text(value)}</dt><dd>{text(name)}</dd>" for name, value in matrix.measures())
+    return [
+        section("matrix", "Accuracy matrix", _matrix(report, matrix), tag("dl", notes, class_="measures")),
+        section("curves", "Accuracy after each step", line_chart(_lines(matrix), "accuracy in percent", unit=" %")),
+        section("tasks", "Gains and losses", _gains(report, matrix)),
+    ]
+
+
+def _matrix(report: RunReport, matrix: AccuracyMatrix) -> str:
+    def row(name: str, scores: dict[str, float | None], average: float | None) -> list[Cell]:
+        cells = [_score(scores.get(task), f"{name}, {task}") for task in matrix.tasks]
+        return [Cell(text(name)), *cells, _score(average, f"{name}, average")]
+
+    base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
+    rows = [row("base model", {**base}, _mean(base, matrix.tasks))] if base else []
+    names = {step.step: step.name for step in report.steps}
+    for step in matrix.steps:
+        scores = {task: matrix.value(step, task) for task in matrix.tasks}
+        rows.append(row(f"{step} {names.get(step, '')}".strip(), scores, matrix.average(step)))
+    if own:
+        rows.append(row("own checkpoints", {**own}, _mean(own, matrix.tasks)))
+    caption = "Accuracy in percent: a row for each step, a column for each task"
+    return table(["step", *matrix.tasks, "average"], rows, caption, sortable=False)
+
+
+def _score(value: float | None, where: str) -> Cell:
+    return EMPTY if value is None else Cell(percent(value), value, heat=value, tip=f"{where}: {100 * value:.2f} %")
+
+
+def _lines(matrix: AccuracyMatrix) -> list[Line]:
+    averages = [(step, matrix.average(step)) for step in matrix.steps]
+    found = [Line("average", tuple((step, 100 * value) for step, value in averages if value is not None), strong=True)]
+    if len(matrix.tasks) > MOST_LINES:
+        return found
+    for task in matrix.tasks:
+        values = [(step, matrix.value(step, task)) for step in matrix.steps]
+        found.append(Line(task, tuple((step, 100 * value) for step, value in values if value is not None)))
+    return found
+
+
+def _gains(report: RunReport, matrix: AccuracyMatrix) -> str:
+    base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
+    last = matrix.steps[-1]
+    rows = []
+    for task in matrix.seen(last):
+        merged, first, best = matrix.value(last, task), base.get(task), own.get(task)
+        gain = None if merged is None or first is None else merged - first
+        loss = None if merged is None or best is None else merged - best
+        share = None if merged is None or not best else merged / best
+        values = [_percent(value) for value in (first, best, merged)]
+        rows.append([Cell(text(task)), *values, _percent(gain, "+"), _percent(loss, "+"), _percent(share)])
+    head = ["task", "base model", "own checkpoint", "merged", "against base", "against own", "share kept"]
+    return table(
+        head, rows, "Scores of the merged model beside those of the base model and of each task's own checkpoint"
+    )
+
+
+def _percent(value: float | None, sign: str = "") -> Cell:
+    return Cell(percent(value, sign), value)
+
+
+def _mean(scores: dict[str, float], tasks: Sequence[str]) -> float | None:
+    return mean_or_none([scores.get(task) for task in tasks])
