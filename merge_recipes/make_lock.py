@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 from merge_recipes.digests import recipe_digest
-from merge_recipes.errors import KeyPath, LockError, Problem, RecipeError, format_value
+from merge_recipes.errors import KeyPath, LockError, Problem, RecipeError, did_you_mean, format_value
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.lock import LOCK_AGAIN, Lock, LockedDataset, LockedModel
 from merge_recipes.references import COMMIT_PATTERN, DIGEST_PATTERN, ModelReference
@@ -85,17 +85,34 @@ def lock_recipe(
     base = commits.model(recipe.base_model.short_name, recipe.base_model, ("base_model",))
     places = {item.name: index for index, item in enumerate(recipe.models) if isinstance(item, StreamEntry)}
     models: list[LockedModel] = []
-    for entry in recipe.stream() if entries is None else entries:
+    stream = recipe.stream() if entries is None else entries
+    revoked = {entry.revoke for entry in stream}
+    for entry in stream:
         key: KeyPath = ("models", places[entry.name], "model") if entry.name in places else ("models",)
         known = (pinned or {}).get(entry.name)
-        if known is None and entry.revoke is not None:
-            known = next((one for one in models if one.name == entry.revoke), None)
-            known = None if known is None else known.model_copy(update={"name": entry.name})
+        if entry.revoke is not None:
+            known = _revoked(loaded, entry, models, key)
         models.append(known if known is not None else commits.model(entry.name, entry.model, key))
         if not recipe.is_base(entry) and _is_base(models[-1], base, entry, recipe):
             raise RecipeError(loaded.document.problem(key, f"this is the base model: both have commit {base.commit}"))
+    if all(entry.name in revoked for entry in stream if entry.revoke is None):
+        hint = "remove the repo, or merge another model first"
+        raise RecipeError(loaded.document.problem(("models",), "no entry would be left", hint))
     datasets = _lock_datasets(recipe, commits)
     return Lock(recipe=recipe_digest(recipe), base_model=base, models=tuple(models), datasets=datasets)
+
+
+def _revoked(loaded: LoadedRecipe, entry: StreamEntry, earlier: Sequence[LockedModel], key: KeyPath) -> LockedModel:
+    """Return the model that an entry takes out of the merge, under the name of that entry."""
+    found = next((one for one in earlier if one.name == entry.revoke), None)
+    if found is None:
+        place = (*key[:-1], "revoke") if key[-1] == "model" else key
+        names = [one.name for one in earlier]
+        message = (
+            f"no earlier entry {format_value(entry.revoke)} is merged here{did_you_mean(entry.revoke or '', names)}"
+        )
+        raise RecipeError(loaded.document.problem(place, message, "remove this entry"))
+    return found.model_copy(update={"name": entry.name})
 
 
 def _is_base(model: LockedModel, base: LockedModel, entry: StreamEntry, recipe: Recipe) -> bool:

@@ -17,6 +17,9 @@ from merge_recipes.read_yaml import Document
 from merge_recipes.references import ModelReference, checkpoint_key
 from merge_recipes.schema import REVOKED
 
+ADDING = ("append", "replace")
+"""Values of `on_update` with which a run adds new commits to a stream."""
+
 
 @dataclass(frozen=True)
 class RawEntry:
@@ -147,6 +150,7 @@ def _duplicate_entries(document: Document, entries: list[RawEntry]) -> Iterator[
 def _revoked_entries(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
     """Yield the problems of entries that take another one out of the merge."""
     merged: dict[str, RawEntry] = {}
+    listed = {entry.name: entry for entry in reversed(entries) if not isinstance(entry.data.get("revoke"), str)}
     shuffled = mapping_at(document).get("order") == "shuffled"
     for entry in entries:
         revoked = entry.data.get("revoke")
@@ -161,15 +165,23 @@ def _revoked_entries(document: Document, entries: list[RawEntry]) -> Iterator[Pr
             message = "an entry is revoked with the parameters it was merged with"
             yield document.problem((*entry.path, "parameters"), message, "remove `parameters`")
         origin = merged.pop(revoked, None)
+        grows = has_queries(document) or _is_new_commit(entry, listed, revoked)
         if origin is None:
-            if not has_queries(document):
+            if not grows:
                 message = f"no earlier entry {format_value(revoked)} is merged here{did_you_mean(revoked, [*merged])}"
                 yield document.problem(place, message)
         elif None not in (entry.reference, origin.reference) and origin.reference != entry.reference:
             message = f"the entry {format_value(revoked)} has the model {origin.reference}"
             yield document.problem((*entry.path, "model"), message, f"write `model: {origin.reference}`")
-        if not merged and not has_queries(document):
+        if not merged and not grows and mapping_at(document).get("on_update") not in ADDING:
             yield document.problem(place, "no entry would be left", "remove the repo, or merge another model first")
+
+
+def _is_new_commit(entry: RawEntry, listed: Mapping[str | None, RawEntry], revoked: str) -> bool:
+    """Return True if a run may have added the revoked entry: a new commit of a listed model, as NAME-2."""
+    name, _, number = revoked.rpartition("-")
+    origin = listed.get(name)
+    return number.isdigit() and origin is not None and origin.reference == entry.reference
 
 
 def _tasks(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:

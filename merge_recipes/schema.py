@@ -192,8 +192,9 @@ class Recipe(Record):
     """The target; by default the result stays in the work folder."""
     fetch: Literal["cache", "ranges"] = "cache"
     """cache: download whole checkpoints; ranges: download only the merged tensors."""
-    on_update: Literal["ignore", "append", "replay"] = "ignore"
-    """The reaction to a new commit of a checkpoint: ignore it, append it as a new step, or replay the stream."""
+    on_update: Literal["ignore", "append", "replace", "replay"] = "ignore"
+    """The reaction to a new commit of a checkpoint: ignore it, append it as a new step, put it in the place of the old
+    commit, or replay the stream."""
 
     _names_base: bool = PrivateAttr(default=True)
     _layers: int | None = PrivateAttr(default=None)

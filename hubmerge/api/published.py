@@ -142,6 +142,7 @@ def revoke(
     repo: str,
     entries: Sequence[str],
     *,
+    only: bool = False,
     work_dir: str | os.PathLike[str] | None = None,
     progress: ProgressOption = "auto",
 ) -> StepRun:
@@ -150,9 +151,12 @@ def revoke(
     The recipe in the repo gets an entry `{model: ..., revoke: NAME}` for each. Add them to your own copy of the recipe
     too. Nothing happens before the first step is asked for, as with `hubmerge.run`.
 
+    Newer commits of the entries, which `on_update` merged as `NAME-2`, are taken out with them, and a note names them.
+
     Args:
         repo: the published repo.
         entries: names of the entries to take out.
+        only: take out the named entries alone, and leave newer commits of them in the merge.
         work_dir: folder for states and caches; in the user's cache folder by default.
         progress: see `hubmerge.run`.
 
@@ -167,8 +171,11 @@ def revoke(
     from hubmerge.stream.revocation import revoking_recipe
 
     published = _readable(repo, None)
-    keys = revoking_recipe(published.recipe(), published.lock(), entries, repo)
-    return StepRun(keys, work_dir=work_dir, progress=progress)
+    found = revoking_recipe(published.recipe(), published.lock(), entries, repo, only=only)
+    reports = open_progress(progress)
+    if found.newer:
+        reports.note(f"note: newer commits are taken out too: {', '.join(found.newer)} (to keep them, add --only)")
+    return StepRun(found.keys, work_dir=work_dir, progress=reports)
 
 
 def read(

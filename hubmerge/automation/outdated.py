@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from hubmerge.hub.listing import RepoStatus, find_models, repo_status
 from hubmerge.stream.expansion import expand
+from hubmerge.stream.new_commits import merged_commits
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.support import memo
 from hubmerge.support.names import step_tag
@@ -83,7 +84,7 @@ def find_changes(loaded: LoadedRecipe) -> Changes:
     expansion = expand(loaded.recipe, pinned.models, pinned.merged, find_models, None)
     get_status = functools.cache(repo_status)
     changes = [*_base(loaded, pinned, get_status)]
-    changes += _models(loaded, pinned, get_status, {str(entry.model) for entry in expansion.entries})
+    changes += _models(loaded, pinned, get_status, expansion.entries)
     changes += _entries(expansion.entries, pinned, get_status, publishes=publish is not None)
     return Changes((*changes, *_datasets(loaded, pinned, get_status)))
 
@@ -110,9 +111,12 @@ def _base(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus) ->
             yield from _changed("base model", base.name, base.reference, [base], get_status, KEPT)
 
 
-def _models(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus, listed: set[str]) -> Iterator[Change]:
+def _models(
+    loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus, entries: Sequence[StreamEntry]
+) -> Iterator[Change]:
     """Yield new commits of the locked checkpoints, and those whose repos can no longer be read."""
-    models = pinned.models
+    models, recipe = pinned.models, loaded.recipe
+    listed = {str(entry.model): entry for entry in reversed(entries)}
     for index, model in enumerate(models):
         same = [one for one in models if str(one.reference) == str(model.reference)]
         if same[0] is not model or str(model.reference) not in listed:
@@ -120,9 +124,16 @@ def _models(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus, 
         step = index + 1
         effect = {
             "append": "adds a step at the end",
+            "replace": "takes the place of the old commit, in a step at the end",
             "replay": f"replays the stream from {step_tag(step)}",
             "ignore": f"{NO_EFFECT}: the recipe has on_update: ignore",
-        }[loaded.recipe.on_update]
+        }[recipe.on_update]
+        if recipe.on_update in {"append", "replace"}:
+            live = merged_commits(recipe, entries, models, listed[str(model.reference)])
+            if live is None:
+                effect = f"{NO_EFFECT}: the recipe revokes the entry"
+            elif recipe.on_update == "replace":
+                same = live or same
         lost = f"{NO_EFFECT}: already merged" if index < pinned.merged else "the run fails: it cannot read the repo"
         yield from _changed("model", model.name, model.reference, same, get_status, effect, lost)
 

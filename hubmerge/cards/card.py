@@ -154,10 +154,26 @@ def _summary(report: RunReport, card: CardDetails) -> str:
             f"This model merges {count} fine-tuned checkpoints of {base} into one model of the same size, without "
             f"training. They were merged one after another by hubmerge with {method}."
         )
-    if revoked:
-        names = " and ".join(code(step.revokes) for step in report.steps if step.revokes is not None)
-        text += f" {names} {'was' if revoked == 1 else 'were'} taken out again: no trace is left in the weights."
+    text += _taken_out(report)
     return text if card.repo is None else f"{text} The tag of this step is {code(step_tag(report.steps[-1].step))}."
+
+
+def _taken_out(report: RunReport) -> str:
+    """Return the sentences about entries that were taken out again, and about newer commits in their places."""
+    replaced = {name for step in report.steps for name in step.replaces}
+    out = [step.revokes for step in report.steps if step.revokes is not None and step.revokes not in replaced]
+    text = ""
+    for step in report.steps:
+        if step.replaces:
+            names = " and ".join(map(code, step.replaces))
+            text += (
+                f" {code(step.name)}, a newer commit, took the place of {names}: no trace of the older one is left in "
+                "the weights."
+            )
+    if out:
+        names = " and ".join(map(code, out))
+        text += f" {names} {'was' if len(out) == 1 else 'were'} taken out again: no trace is left in the weights."
+    return text
 
 
 def _origin(name: str, report: RunReport, card: CardDetails) -> str:
@@ -201,6 +217,8 @@ def _merged(report: RunReport, card: CardDetails) -> str:
         link = _model_link(step.reference, step.commit)
         if step.revokes is not None:
             link += " (taken out)"
+        elif step.replaces:
+            link += f" (in place of {', '.join(map(plain, step.replaces))})"
         return [str(step.step), link, code(short_commit(step.commit)), tag]
 
     rows = shown_rows(report.steps, row, whole=card.whole)

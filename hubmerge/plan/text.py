@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.checkpoints.matching.components import patterns_for
 from hubmerge.plan.checked_task import tasks_text
+from hubmerge.stream.replacements import replaced_by
 from hubmerge.support.text import counted, readable, short_commit
 from merge_recipes.signing import Signing
 
@@ -33,13 +34,17 @@ def _steps(plan: RunPlan) -> Iterator[str]:
     if plan.stream.is_joint:
         yield from _joint_steps(plan)
         return
+    entries = plan.stream.entries
     for step, source in enumerate(plan.sources[1:], start=1):
         line = f"{source.name}  {short_commit(source.source.commit)}"
         if step < plan.first_step:
             yield f"  step {step:>2}  done   {line}"
         else:
             size = f"{readable(source.missing_bytes)} to download" if source.missing_bytes else "on disk"
-            yield f"  step {step:>2}  merge  {line}  ({size})"
+            entry, replaced = entries[step - 1], replaced_by(entries, step)
+            note = f", in place of {' and '.join(replaced)}" if replaced else ""
+            what = "merge" if entry.revoke is None else "revoke"
+            yield f"  step {step:>2}  {what}  {line}  ({size}{note})"
     yield ""
 
 

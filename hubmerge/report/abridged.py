@@ -66,6 +66,7 @@ def _row_values(step: StepReport) -> dict[str, Any]:
     }
     used = {"scores": step.scores, "files": step.files, "licenses": step.plain_licenses, "head": step.head}
     used["revokes"] = step.revokes
+    used["replaces"] = list(step.replaces)
     used["inputs"] = step.to_dict().get("inputs")
     return {**values, **{key: value for key, value in used.items() if value}}
 
@@ -88,6 +89,7 @@ def _hidden_step(step: StepReport, scores: Scores, *, with_files: bool) -> StepR
         reference=step.reference,
         commit=step.commit,
         revokes=step.revokes,
+        replaces=step.replaces,
         scale=step.scale,
         accumulated_norm=step.accumulated_norm,
         task_vector_norm=step.task_vector_norm,

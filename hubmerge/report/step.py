@@ -62,6 +62,7 @@ class StepReport:
     licenses: tuple[License, ...] = ()  # of the checkpoint, then of its adapter; empty in streams of version 0.1.0
     head: str | None = None  # sha256 of heads/NAME.json, if the checkpoint has a head of its own
     revokes: str | None = None  # name of the entry that this step takes out of the merge
+    replaces: tuple[str, ...] = ()  # names of the entries, of older commits, whose place the checkpoint takes
     inputs: tuple[MergedModel, ...] = ()  # all models of a joint step; the last one has name, reference and commit
 
     def with_digest(self, previous: str | None) -> StepReport:

@@ -74,5 +74,6 @@ def omit_unused(step: MutableMapping[str, Any]) -> None:
     for key in ("head", "revokes"):
         if step[key] is None:
             del step[key]
-    if not step["inputs"]:
-        del step["inputs"]
+    for key in ("inputs", "replaces"):
+        if not step[key]:
+            del step[key]

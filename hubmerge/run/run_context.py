@@ -117,7 +117,10 @@ class RunContext:
         if self.stream.is_joint:
             return f"step {steps[0]}: {action} {len(self.stream.entries_of(steps[0]))} models"
         if len(steps) == 1:
-            return f"step {steps[0]}: {action} {self.names[steps[0] - 1]}"
+            entry = self.stream.entries[steps[0] - 1]
+            if entry.revoke is not None and action == "merge":
+                return f"step {steps[0]}: take out {entry.revoke}"
+            return f"step {steps[0]}: {action} {entry.name}"
         return f"steps {steps[0]}-{steps[-1]}: {action} {len(steps)} checkpoints"
 
 

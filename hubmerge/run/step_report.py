@@ -18,6 +18,7 @@ from hubmerge.report.report import REPORT_VERSION, ModelReport, RunReport, Score
 from hubmerge.run.kept_states import STATS_FILE, trust_written_state, write_digests
 from hubmerge.run.measures import measures, rounding_warnings
 from hubmerge.run.metadata_files import plugin_distributions
+from hubmerge.stream.replacements import replaced_by
 from hubmerge.stream.step_history import history_reader, is_written, write_history
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.work_files import read_work_report
@@ -140,6 +141,7 @@ def _merged_report(stream: Stream, stats: StepStats, state_digest: str | None) -
         **measures(stats, [entry.name for entry in stream.entries]),
         chain_digest=stream.chain[stats.step],
         revokes=stream.entries[stats.step - 1].revoke,
+        replaces=replaced_by(stream.entries, stats.step),
         state_digest=state_digest,
     )
 

@@ -7,19 +7,16 @@ its order, then new ones in the order of the recipe. The repos of a query are or
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from hubmerge.stream.new_commits import Look, insert_new_commits, is_added, new_commits, numbered_name
 from merge_recipes import LockedModel, ModelCollection, ModelQuery, ModelReference, Recipe, StreamEntry
-from merge_recipes.references import is_commit
 
 MAX_NAME_CHARACTERS = 96
 
 Find = Callable[[ModelQuery | ModelCollection], Iterable[str]]
 """Function that returns the repos of a query in merge order."""
-
-Look = Callable[[ModelReference], tuple[str, str | None] | None]
-"""Function that returns the newest commit of a reference and of its adapter, None if it is no longer readable."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +40,18 @@ def expand(recipe: Recipe, locked: Sequence[LockedModel], merged: int, find: Fin
         locked: Models of earlier locks, in merge order.
         merged: Number of them that are merged already.
         find: Search for the repos of a query.
-        look: Search for new commits of merged entries (`on_update: append`), None to search for none.
+        look: Search for new commits of merged entries (`on_update: append` or `replace`), None to search for none.
     """
     written = _written_entries(recipe, locked, merged, find)
-    entries = _with_new_commits(recipe, written, locked[:merged])
+    entries = insert_new_commits(recipe, written, locked[:merged])
     pinned = {}
     by_name = {model.name: model for model in locked}
     for entry in entries:
         known = by_name.get(entry.name)
         if known is not None and str(known.reference) == str(entry.model):
             pinned[entry.name] = known.model_copy(update={"reference": entry.model})
-    if recipe.on_update == "append" and look is not None:
-        for entry, newest in _new_commits(entries, locked[:merged], look):
+    if look is not None:
+        for entry, newest in new_commits(recipe, entries, locked[:merged], look):
             entries.append(entry)
             pinned[entry.name] = newest
     return Expansion(tuple(entries), pinned)
@@ -69,7 +66,7 @@ def _written_entries(recipe: Recipe, locked: Sequence[LockedModel], merged: int,
     kept = []
     for index, model in enumerate(locked):
         entry = by_name.get(model.name)
-        if entry is None and index < merged and _origin(model, locked[:index]) is None:
+        if entry is None and index < merged and not is_added(model, locked[:index]):
             entry = StreamEntry(model=model.reference, name=model.name)
         if entry is not None and str(entry.model) == str(model.reference):
             kept.append(entry)
@@ -86,7 +83,7 @@ def _found_entries(recipe: Recipe, locked: Sequence[LockedModel], find: Find) ->
     known_names = {
         model.reference.path: model.name
         for index, model in enumerate(locked)
-        if _origin(model, locked[:index]) is None and model.reference.revision is None
+        if not is_added(model, locked[:index]) and model.reference.revision is None
     }
     entries: list[StreamEntry] = []
     for item in recipe.models:
@@ -107,64 +104,10 @@ def _free_name(repo: str, names: set[str]) -> str:
     """Return the name of a repo; if it is taken, prefix the owner, then append a number."""
     owner, _, name = repo.rpartition("/")
     choices = [name, f"{owner}-{name}"] if owner else [name]
-    return next((choice for choice in map(_as_name, choices) if choice not in names), _numbered(name, names))
+    return next(
+        (choice for choice in map(_as_name, choices) if choice not in names), numbered_name(_as_name(name), names)
+    )
 
 
 def _as_name(text: str) -> str:
     return re.sub(r"^[^A-Za-z0-9]+", "", text)[:MAX_NAME_CHARACTERS] or "model"
-
-
-def _numbered(name: str, names: set[str]) -> str:
-    number = 2
-    while (numbered := f"{_as_name(name)[: MAX_NAME_CHARACTERS - 8]}-{number}") in names:
-        number += 1
-    return numbered
-
-
-def _with_new_commits(recipe: Recipe, written: list[StreamEntry], merged: Sequence[LockedModel]) -> list[StreamEntry]:
-    """Return the written entries with the new commits merged earlier at their positions."""
-    listed = {entry.name for entry in recipe.entries}
-    entries: list[StreamEntry] = []
-    remaining = iter(written)
-    for index, model in enumerate(merged):
-        origin = _origin(model, merged[:index]) if model.name not in listed else None
-        same = next((entry for entry in entries if origin and str(entry.model) == str(origin.reference)), None)
-        if same is not None:
-            entries.append(same.model_copy(update={"name": model.name}))
-        elif (entry := next(remaining, None)) is not None:
-            entries.append(entry)
-    return entries + list(remaining)
-
-
-def _origin(model: LockedModel, earlier: Sequence[LockedModel]) -> LockedModel | None:
-    """Return the entry of which a model is a later commit: equal reference, and equal name except for a number."""
-    name, dash, number = model.name.rpartition("-")
-    if not dash or not number.isdigit():
-        return None
-    return next((one for one in earlier if one.name == name and str(one.reference) == str(model.reference)), None)
-
-
-def _new_commits(
-    entries: Sequence[StreamEntry], merged: Sequence[LockedModel], look: Look
-) -> Iterator[tuple[StreamEntry, LockedModel]]:
-    names = {entry.name for entry in entries}
-    originals = {str(model.reference): model.name for model in reversed(merged)}
-    revoked = {entry.revoke for entry in entries}
-    for entry in entries:
-        if entry.name in revoked or originals.get(str(entry.model)) != entry.name or not can_move(entry.model):
-            continue
-        known = {(one.commit, one.adapter_commit) for one in merged if str(one.reference) == str(entry.model)}
-        now = look(entry.model)
-        if now is not None and now not in known:
-            name = _numbered(entry.name, names)
-            names.add(name)
-            newest = LockedModel(name=name, reference=entry.model, commit=now[0], adapter_commit=now[1])
-            yield entry.model_copy(update={"name": name}), newest
-
-
-def can_move(reference: ModelReference) -> bool:
-    """Return True for a reference that may resolve to another commit later: a repo without a pinned commit."""
-    if reference.is_local:
-        return False
-    pinned = is_commit(reference.revision)
-    return not pinned or (reference.adapter is not None and can_move(reference.adapter))

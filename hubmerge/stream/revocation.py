@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.errors import HubError
 from hubmerge.methods import METHODS, Method, method_of
-from merge_recipes import LoadedRecipe, Lock, RecipeError, StreamEntry
-from merge_recipes.errors import did_you_mean
+from hubmerge.stream.expansion import expand
+from hubmerge.stream.new_commits import MAX_NAME_CHARACTERS, original_of, revoked_name
+from merge_recipes import LoadedRecipe, Lock, LockedModel, RecipeError, StreamEntry
+from merge_recipes.errors import KeyPath, did_you_mean
+from merge_recipes.schema import REVOKED
 
 
 def check_revocable(loaded: LoadedRecipe) -> None:
-    """Check that the method can take out the entries that a recipe revokes.
+    """Check that the method can take out the entries that a recipe revokes, or whose new commits replace them.
 
     Raises:
         RecipeError: It cannot.
     """
-    places = [index for index, item in enumerate(loaded.recipe.models) if isinstance(item, StreamEntry) and item.revoke]
+    places: list[KeyPath] = [
+        ("models", index, "revoke")
+        for index, item in enumerate(loaded.recipe.models)
+        if isinstance(item, StreamEntry) and item.revoke
+    ]
+    replaces = loaded.recipe.on_update == "replace"
     method = method_of(loaded.recipe)
-    if not places or (isinstance(method, Method) and method.revokes):
+    if not (places or replaces) or (isinstance(method, Method) and method.revokes):
         return
     name = loaded.recipe.merge_method
     able = ", ".join(one.name for one in METHODS if one.revokes)
@@ -28,34 +37,80 @@ def check_revocable(loaded: LoadedRecipe) -> None:
             f"{name} cannot take an entry out again: what it added depends on the checkpoints merged before, and later "
             "ones depend on it"
         )
-        hint = f"remove the entry from the recipe and run with --replay, or use one of {able}"
+        hint, instead = f"remove the entry from the recipe and run with --replay, or use one of {able}", f"use {able}"
     else:
         message = f"{name} merges all models at once, without a state from which an entry could be taken out"
-        hint = "remove this line and the entry that it names, and run with --replay"
-    raise RecipeError([loaded.document.problem(("models", index, "revoke"), message, hint) for index in places])
+        hint, instead = "remove this line and the entry that it names, and run with --replay", ""
+    problems = [loaded.document.problem(place, message, hint) for place in places]
+    if replaces:
+        hint = "write `on_update: replay`, which merges the stream again" + (f", or {instead}" if instead else "")
+        problems.append(loaded.document.problem(("on_update",), message, hint))
+    raise RecipeError(problems)
 
 
-def revoking_recipe(published: LoadedRecipe, lock: Lock, names: Sequence[str], repo: str) -> dict[str, Any]:
-    """Return the keys of a published recipe with steps added that take entries out of the merge.
+@dataclass(frozen=True)
+class Revocation:
+    """A published recipe with steps added that take entries out of the merge.
+
+    Attributes:
+        keys: The keys of the recipe.
+        newer: The names of newer commits that are taken out with the entries that were named.
+    """
+
+    keys: dict[str, Any]
+    newer: tuple[str, ...]
+
+
+def revoking_recipe(
+    published: LoadedRecipe, lock: Lock, names: Sequence[str], repo: str, *, only: bool = False
+) -> Revocation:
+    """Return a published recipe with steps added that take entries out of the merge.
+
+    A run with `on_update: append` or `replace` may have merged newer commits of an entry, as NAME-2. They are taken
+    out too.
 
     Args:
         published: The recipe.
         lock: Its lock, which has the entries that queries found.
         names: Names of the entries to take out.
         repo: The repo, for messages.
+        only: Take out the named entries alone.
 
     Raises:
         HubError: The stream has no such entry.
     """
     merged = {model.name: model for model in lock.models}
-    added = []
-    for name in names:
-        if name not in merged:
+    entries = expand(published.recipe, lock.models, len(lock.models), lambda _: (), None).entries
+    steps = {entry.name for entry in entries if entry.revoke is not None}
+    revoked = {entry.revoke for entry in entries}
+    listed = {entry.name for entry in published.recipe.entries}
+    out: list[str] = []
+    newer: list[str] = []
+    for name in dict.fromkeys(names):
+        if name not in merged or name in steps:
+            known = [one for one in merged if one not in steps]
             raise HubError(
-                f"{repo} has no entry {name!r}{did_you_mean(name, list(merged))}",
-                hint=f"its entries: {', '.join(merged)}",
+                f"{repo} has no entry {name!r}{did_you_mean(name, known)}",
+                hint=f"its entries: {', '.join(known)}",
                 repo=repo,
             )
-        added.append({"model": str(merged[name].reference), "revoke": name})
+        later = [] if only else [one for one in _newer(lock, name) if one not in listed | revoked | {*names}]
+        # An entry whose newer commit took its place is out already.
+        out += ([] if name in revoked and later else [name]) + later
+        newer += later
     keys: dict[str, Any] = published.document.data
-    return {**keys, "models": [*keys["models"], *added]}
+    return Revocation({**keys, "models": [*keys["models"], *(_item(merged[name]) for name in out)]}, tuple(newer))
+
+
+def _newer(lock: Lock, name: str) -> list[str]:
+    """Return the names of the later commits of an entry."""
+    return [
+        model.name
+        for index, model in enumerate(lock.models)
+        if (origin := original_of(model, lock.models[:index])) is not None and origin.name == name
+    ]
+
+
+def _item(model: LockedModel) -> dict[str, str]:
+    long = len(model.name + REVOKED) > MAX_NAME_CHARACTERS
+    return {"model": str(model.reference), "revoke": model.name} | ({"name": revoked_name(model.name)} if long else {})

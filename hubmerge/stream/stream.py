@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from hubmerge.errors import ErrorCollector, HubError, HubmergeError, TargetError
 from hubmerge.hub.failures import is_outage
@@ -17,6 +18,7 @@ from hubmerge.stream.expansion import Expansion, expand
 from hubmerge.stream.joint_steps import joint_steps, missing_inputs
 from hubmerge.stream.lockfile import lock_path
 from hubmerge.stream.pinned import PinnedCommits, check_same
+from hubmerge.stream.replacements import is_half
 from hubmerge.stream.sealed_report import sealed_report
 from hubmerge.stream.sources import Source, SourceResolver
 from hubmerge.stream.step_history import history_reader
@@ -75,7 +77,7 @@ class Stream:
         """The base model."""
         return Source.of(self.lock.base_model)
 
-    @property
+    @cached_property
     def entries(self) -> tuple[StreamEntry, ...]:
         """The entries in merge order; step t merges `entries[t - 1]`, or those of `entries_of(t)`."""
         return self.recipe.stream()
@@ -117,13 +119,15 @@ class Stream:
         return len(self.inputs or self.lock.models)
 
     def publishes(self, step: int) -> bool:
-        """Return True if a step is published."""
+        """Return True if a step is published; one that takes out an older commit is published with the newer one."""
         publish = self.recipe.publish
-        return publish is not None and (publish.steps == "every" or step == self.length)
+        every = publish is not None and publish.steps == "every" and not is_half(self.entries, step)
+        return publish is not None and (every or step == self.length)
 
     def needs_model(self, step: int) -> bool:
         """Return True if the merged model of a step is written: to publish or score it, or because it is the last."""
-        return self.every_model or self.recipe.evaluate is not None or self.publishes(step) or step == self.length
+        scored = self.recipe.evaluate is not None and not is_half(self.entries, step)
+        return self.every_model or scored or self.publishes(step) or step == self.length
 
     def needs_state(self, step: int) -> bool:
         """Return True if the state after a step is kept: to write its model, or to verify the next step."""
@@ -226,7 +230,8 @@ def resolve_stream(
 
     References with a pinned commit keep it: new commits in a source repo do not change a stream. With
     `on_update: append`, a new commit of a merged checkpoint becomes an entry of its own at the end; with
-    `on_update: replay`, every checkpoint is resolved to its newest commit.
+    `on_update: replace`, an entry before it takes the older commit out; with `on_update: replay`, every checkpoint is
+    resolved to its newest commit.
 
     Args:
         loaded: The recipe.

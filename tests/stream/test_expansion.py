@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hubmerge.stream.expansion import Expansion, Find, Look, can_move, expand
+from hubmerge.stream.expansion import Expansion, Find, expand
+from hubmerge.stream.new_commits import Look, can_move
+from hubmerge.stream.replacements import is_half, replaced_by
 from merge_recipes import (
     LoadedRecipe,
     Lock,
@@ -112,6 +114,71 @@ def test_new_commit_of_a_merged_model_is_appended_once() -> None:
     assert names(both) == ["a", "b", "a-2", "a-3", "b-2"]
     assert names(expand(recipe, before, 1, nothing, at({"me/a": 1, "me/b": 9}))) == ["a", "b"], "b is not merged yet"
     assert names(expand(recipe, before, 2, nothing, at({}))) == ["a", "b"], "a repo that is gone"
+
+
+def test_new_commit_takes_the_place_of_the_old_one() -> None:
+    recipe = loaded("{model: me/a, parameters: {weight: 2}}", "model: me/b", extra="on_update: replace\n").recipe
+    before = [locked("a", 1), locked("b", 2)]
+    look = at({"me/a": 7, "me/b": 2})
+    assert names(expand(recipe, before, 2, nothing, at({"me/a": 1, "me/b": 2}))) == ["a", "b"]
+    extended = expand(recipe, before, 2, nothing, look)
+    assert names(extended) == ["a", "b", "a-revoked", "a-2"]
+    assert [entry.revoke for entry in extended.entries] == [None, None, "a", None]
+    assert extended.entries[3].parameters == {"weight": 2}
+    assert extended.pinned["a-revoked"] == locked("a-revoked", 1, "me/a")
+    assert extended.pinned["a-2"] == locked("a-2", 7, "me/a")
+    assert replaced_by(extended.entries, 4) == ("a",)
+    assert [is_half(extended.entries, step) for step in range(1, 5)] == [False, False, True, False]
+    after = [*before, locked("a-revoked", 1, "me/a"), locked("a-2", 7, "me/a")]
+    again = expand(recipe, after, 4, nothing, look)
+    assert [(entry.name, entry.revoke) for entry in again.entries] == [
+        (entry.name, entry.revoke) for entry in extended.entries
+    ]
+    assert names(expand(recipe, after, 3, nothing, look)) == names(extended), "ended between the two steps"
+    moved = expand(recipe, after, 4, nothing, at({"me/a": 1, "me/b": 9}))
+    assert names(moved)[4:] == ["b-revoked", "b-2", "a-2-revoked", "a-3"] or names(moved)[4:] == [
+        *["a-2-revoked", "a-3", "b-revoked", "b-2"]
+    ]
+    assert moved.pinned["a-3"].commit == commit(1), "moved back"
+
+
+def test_a_new_commit_takes_the_place_of_all_that_were_appended() -> None:
+    recipe = loaded("model: me/a", "model: me/b", extra="on_update: replace\n").recipe
+    before = [locked("a", 1), locked("b", 2), locked("a-2", 3, "me/a")]
+    extended = expand(recipe, before, 3, nothing, at({"me/a": 7, "me/b": 2}))
+    assert names(extended)[3:] == ["a-revoked", "a-2-revoked", "a-3"]
+    assert replaced_by(extended.entries, 6) == ("a", "a-2")
+    assert [step for step in range(1, 7) if is_half(extended.entries, step)] == [4, 5]
+
+
+@pytest.mark.parametrize("on_update", ["append", "replace"])
+def test_a_revoked_entry_gets_no_new_commit(on_update: str) -> None:
+    items = ("model: me/a", "model: me/b", "{model: me/a, revoke: a}")
+    recipe = loaded(*items, extra=f"on_update: {on_update}\n").recipe
+    before = [locked("a", 1), locked("b", 2), locked("a-revoked", 1, "me/a")]
+    assert names(expand(recipe, before, 3, nothing, at({"me/a": 7, "me/b": 2}))) == ["a", "b", "a-revoked"]
+
+
+def test_new_commits_of_query_results_take_their_places() -> None:
+    recipe = loaded("query: 'me/x*'", extra="on_update: replace\n").recipe
+    before = [locked("x1", 1), locked("x2", 3)]
+    look, find = at({"me/x1": 4, "me/x2": 3, "me/x0": 9}), hub(me=["me/x0", "me/x1", "me/x2"])
+    extended = expand(recipe, before, 2, find, look)
+    assert names(extended) == ["x1", "x2", "x0", "x1-revoked", "x1-2"]
+    after = [locked("x1", 1), locked("x2", 3), locked("x0", 9), extended.pinned["x1-revoked"], extended.pinned["x1-2"]]
+    assert names(expand(recipe, after, 5, find, look)) == names(extended)
+    assert names(expand(recipe, after, 5, hub(me=[]), look)) == names(extended), "the repos are gone"
+
+
+def test_long_names_of_new_commits() -> None:
+    name = "a" * 96
+    recipe = loaded(f"{{model: me/a, name: {name}}}", "model: me/b", extra="on_update: replace\n").recipe
+    before = [locked(name, 1, "me/a"), locked("b", 2)]
+    look = at({"me/a": 7, "me/b": 2})
+    extended = expand(recipe, before, 2, nothing, look)
+    assert extended.entries[2].revoke == name
+    half = [*before, extended.pinned[extended.entries[2].name]]
+    assert expand(recipe, half, 3, nothing, look).entries[2] == extended.entries[2]
 
 
 def test_new_listed_model_follows_merged_new_commits() -> None:
