@@ -131,6 +131,35 @@ def own_part(card: str) -> tuple[str, list[str]]:
     return f"---\n{head}\n---\n\n{own.strip()}\n", added
 
 
+def replaced_edits(published: str, present: str, *, sets_license: bool = False) -> list[str]:
+    """Return a few words for each change of a published card that the next generated card replaces.
+
+    Args:
+        published: the card as hubmerge published it.
+        present: the card in the repo.
+        sets_license: as for `merged_card`.
+    """
+    edits = []
+    if has_marks(published) and _generated_text(published) != _generated_text(present):
+        edits.append("the text between the two comments")
+    before, now = (plain_metadata(front_matter(card)) for card in (published, present))
+    for key in sorted(before.keys() | (now.keys() & OWN_KEYS)):
+        if key in SHARED_KEYS:
+            replaced = not set(map(str, _as_list(before[key]))) <= set(map(str, _as_list(now.get(key, []))))
+        elif key.startswith("license"):
+            replaced = key not in now or (sets_license and before[key] != now[key])
+        else:
+            replaced = before.get(key) != now.get(key)
+        if replaced:
+            edits.append(f"metadata {key}")
+    return edits
+
+
+def _generated_text(card: str) -> str:
+    """Return the part of a card that hubmerge writes, without the metadata."""
+    return _parts(own_part(card)[0])[1].strip()
+
+
 def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [value]
 

@@ -23,15 +23,13 @@ from pydantic import ConfigDict, TypeAdapter
 from hubmerge.checkpoints import SafetensorsReader, TensorInfo
 from hubmerge.errors import CheckpointError
 from hubmerge.methods import Norms
-from hubmerge.support.names import MANIFEST_FILE
+from hubmerge.support.names import ACCUMULATED_FILE, MANIFEST_FILE, PARTS_FILE
 from hubmerge.support.text import counted
 
 FORMAT_VERSION = 2
 """Version of states with statistics. States without any have version 1, as those of hubmerge 0.1.0."""
 
 READABLE_VERSIONS = (1, 2)
-ACCUMULATED_FILE = "accumulated.safetensors"
-PARTS_FILE = "parts.safetensors"
 _REMOVE = "remove the folder and run again"
 
 

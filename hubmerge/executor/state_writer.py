@@ -14,9 +14,7 @@ import torch
 from hubmerge.checkpoints import SafetensorsWriter, TensorSpec
 from hubmerge.errors import MachineError
 from hubmerge.executor.state import (
-    ACCUMULATED_FILE,
     FORMAT_VERSION,
-    PARTS_FILE,
     MergeState,
     State,
     StateManifest,
@@ -25,7 +23,7 @@ from hubmerge.executor.state import (
 )
 from hubmerge.methods import Norms
 from hubmerge.support.files import replace_folder, write_text_atomic
-from hubmerge.support.names import MANIFEST_FILE
+from hubmerge.support.names import ACCUMULATED_FILE, MANIFEST_FILE, PARTS_FILE
 from merge_recipes.canonical import canonical_document
 
 

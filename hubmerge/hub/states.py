@@ -2,32 +2,40 @@
 
 States are on a branch of their own in the target repo. A download of the model does not include them, and old states
 can be deleted together with their history. The branch holds one folder per state, named after the digest of the
-state. A step's report contains this digest, so it identifies the right state after concurrent runs.
+state. A step's report contains this digest, so it identifies the right state after concurrent runs. Other files on the
+branch are neither read nor deleted.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import re
 import shutil
 from collections.abc import Collection
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 from hubmerge.errors import HubError
 from hubmerge.hub.cached_files import is_offline
-from hubmerge.hub.checked_files import RemoteFile, StoppableBar, difference, download_checked
+from hubmerge.hub.checked_files import RemoteFile, StoppableBar, difference, download_checked, list_entries
 from hubmerge.hub.client import api
 from hubmerge.hub.failures import status_of
-from hubmerge.hub.fetch import list_files
+from hubmerge.hub.fetch import list_files, read_checked
 from hubmerge.hub.retry import call, create_commit
 from hubmerge.support.files import replace_folder
-from hubmerge.support.names import MANIFEST_FILE, STATE_BRANCH
+from hubmerge.support.names import ACCUMULATED_FILE, GIT_ATTRIBUTES, MANIFEST_FILE, STATE_BRANCH, STATE_FILES
 
 DIGEST_CHARACTERS = 32
 """Hex digits of a digest in a folder's name."""
+
+STATISTICS_FILE = "figures.json"
+"""A file that earlier versions of hubmerge published in the folder of a state. Nothing reads it."""
+
+_PUBLISHED_FILES = frozenset({*STATE_FILES, STATISTICS_FILE})
+_FOLDER_NAME = re.compile(rf"[0-9a-f]{{{DIGEST_CHARACTERS}}}")
 
 
 def publish_state(repo: str, folder: Path, digest: str, *, replace: bool = False) -> None:
@@ -44,8 +52,8 @@ def publish_state(repo: str, folder: Path, digest: str, *, replace: bool = False
     """
     branch = f"the state branch of {repo}"
     name = _folder_name(digest)
-    published = call(branch, lambda: _find_states(repo), repo=repo)
-    if not replace and name in (published or ()):
+    published = call(branch, lambda: _is_complete(repo, name), repo=repo)
+    if published and not replace:
         return
     if published is None:
         first = call(f"history of {repo}", lambda: list(api().list_repo_commits(repo))[-1].commit_id, repo=repo)
@@ -55,9 +63,9 @@ def publish_state(repo: str, folder: Path, digest: str, *, replace: bool = False
             repo=repo,
             publishes=True,
         )
-    operations = [
-        CommitOperationAdd(f"{name}/{path.name}", path) for path in sorted(folder.iterdir()) if path.is_file()
-    ]
+    operations = [CommitOperationAdd(f"{name}/{one}", folder / one) for one in STATE_FILES if (folder / one).is_file()]
+    inherited = [] if published is not None else _inherited_files(repo)
+    operations += [CommitOperationDelete(path) for path in inherited]
     call(
         f"publishing the state to {branch}",
         lambda: create_commit(repo, operations, f"state {name}", revision=STATE_BRANCH),
@@ -65,13 +73,42 @@ def publish_state(repo: str, folder: Path, digest: str, *, replace: bool = False
     )
 
 
+def _inherited_files(repo: str) -> list[str]:
+    """Return the files of the target's first commit, with which a new state branch begins."""
+    commit = call(f"the state branch of {repo}", lambda: api().model_info(repo, revision=STATE_BRANCH).sha, repo=repo)
+    files = list_entries(repo, commit or "").keys() - {GIT_ATTRIBUTES}
+    return sorted(path for path in files if state_folder_of(path) is None)
+
+
 def is_published(repo: str, digest: str) -> bool:
     """Return True if the state branch has a state of this digest."""
-    return _folder_name(digest) in _published_states(repo)
+    return bool(call(f"the state branch of {repo}", lambda: _is_complete(repo, _folder_name(digest)), repo=repo))
+
+
+def state_folder_of(path: str) -> str | None:
+    """Return the folder of the state that a file of the state branch belongs to, None for a file of other people."""
+    folder, _, name = path.partition("/")
+    return folder if _FOLDER_NAME.fullmatch(folder) and name in _PUBLISHED_FILES else None
+
+
+def branch_files(repo: str) -> tuple[str, ...]:
+    """Return the paths of all files of the state branch; none without a state branch or offline."""
+    if is_offline():
+        return ()
+    subject = f"the state branch of {repo}"
+    commit = call(subject, lambda: _head(repo), repo=repo)
+    return () if commit is None else tuple(sorted(list_entries(repo, commit)))
+
+
+def read_attributes(repo: str) -> str:
+    """Return the text of .gitattributes on the state branch, which must exist."""
+    commit = call(f"the state branch of {repo}", lambda: _head(repo), repo=repo)
+    content = read_checked(repo, commit or "", GIT_ATTRIBUTES) or b""
+    return content.decode("utf-8", errors="replace")
 
 
 def fetch_state(repo: str, digest: str, folder: Path) -> bool:
-    """Download a state into a folder, completely or not at all.
+    """Download a state into a folder, completely or not at all. Other files beside those of the state are not read.
 
     Returns:
         False if the state is not published.
@@ -80,7 +117,7 @@ def fetch_state(repo: str, digest: str, folder: Path) -> bool:
         HubError: the Hub refuses or does not respond.
     """
     name = _folder_name(digest)
-    if name not in _published_states(repo):
+    if not is_published(repo, digest):
         return False
     subject = f"the state {name} of {repo}"
     commit = call(subject, lambda: api().model_info(repo, revision=STATE_BRANCH).sha, repo=repo)
@@ -89,7 +126,7 @@ def fetch_state(repo: str, digest: str, folder: Path) -> bool:
     partial = folder.with_name(f".{folder.name}.fetched")
     shutil.rmtree(partial, ignore_errors=True)
     for file in list_files(repo, commit, name):
-        if PurePosixPath(file.path).parent == PurePosixPath(name):
+        if file.path in {f"{name}/{one}" for one in STATE_FILES}:
             _fetch_file(repo, commit, file, partial)
     if not (partial / name).is_dir():
         return False
@@ -104,7 +141,7 @@ def manifest_digest(repo: str, digest: str) -> str | None:
     The result differs from `digest` if the manifest was changed on the Hub.
     """
     name = _folder_name(digest)
-    if name not in _published_states(repo):
+    if not is_published(repo, digest):
         return None
     commit = call(f"the state {name} of {repo}", lambda: api().model_info(repo, revision=STATE_BRANCH).sha, repo=repo)
     file = next((one for one in list_files(repo, commit or "", name) if one.path == f"{name}/{MANIFEST_FILE}"), None)
@@ -135,17 +172,20 @@ def _fetch_file(repo: str, commit: str, file: RemoteFile, folder: Path) -> None:
 
 
 def prune_states(repo: str, digests: Collection[str]) -> None:
-    """Delete all published states except the given ones, and the history of the state branch.
+    """Delete all published states except the given ones, and the history of the state branch. Other files stay.
 
     If another writer commits to the branch at the same time, nothing is deleted; the next step tries again.
     """
     kept = {_folder_name(digest) for digest in digests}
-    outdated = sorted(_published_states(repo) - kept)
-    if not outdated:
+    if not _published_states(repo) - kept:
         return
     branch = f"the state branch of {repo}"
     head = call(branch, lambda: api().model_info(repo, revision=STATE_BRANCH).sha, repo=repo)
-    operations = [CommitOperationDelete(f"{name}/", is_folder=True) for name in outdated]
+    folders = {path: state_folder_of(path) for path in sorted(list_entries(repo, head or ""))}
+    outdated = {path: folder for path, folder in folders.items() if folder is not None and folder not in kept}
+    if not outdated:
+        return
+    operations = [CommitOperationDelete(path) for path in outdated]
 
     def delete() -> bool:
         try:
@@ -154,7 +194,7 @@ def prune_states(repo: str, digests: Collection[str]) -> None:
             if status_of(error) not in {404, 412}:
                 raise
             # The response to an earlier attempt may have been lost, so the content of the branch decides.
-            return not _state_folders(repo) & set(outdated)
+            return not _state_folders(repo) & set(outdated.values())
         return True
 
     subject = f"deleting old states on {branch}"
@@ -162,23 +202,38 @@ def prune_states(repo: str, digests: Collection[str]) -> None:
         call(subject, lambda: api().super_squash_history(repo, branch=STATE_BRANCH), repo=repo, publishes=True)
 
 
+def _is_complete(repo: str, name: str) -> bool | None:
+    """Return True if the folder of a state has its manifest and its values, None without a state branch or offline."""
+    if is_offline():
+        return None
+    required = [f"{name}/{MANIFEST_FILE}", f"{name}/{ACCUMULATED_FILE}"]
+    try:
+        return len(api().get_paths_info(repo, required, revision=STATE_BRANCH)) == len(required)
+    except RevisionNotFoundError:
+        return None
+
+
+def _head(repo: str) -> str | None:
+    """Return the newest commit of the state branch, None without one."""
+    try:
+        return api().model_info(repo, revision=STATE_BRANCH).sha
+    except RevisionNotFoundError:
+        return None
+
+
 def _published_states(repo: str) -> set[str]:
     return call(f"the state branch of {repo}", lambda: _state_folders(repo), repo=repo)
 
 
 def _state_folders(repo: str) -> set[str]:
-    return _find_states(repo) or set()
-
-
-def _find_states(repo: str) -> set[str] | None:
-    """Return the folders of the published states, None without a state branch or offline."""
+    """Return the folders of the published states; none without a state branch or offline."""
     if is_offline():
-        return None
+        return set()
     try:
         entries = list(api().list_repo_tree(repo, revision=STATE_BRANCH))
     except RevisionNotFoundError:
-        return None
-    return {entry.path for entry in entries if not hasattr(entry, "size")}
+        return set()
+    return {entry.path for entry in entries if not hasattr(entry, "size") and _FOLDER_NAME.fullmatch(entry.path)}
 
 
 def _folder_name(digest: str) -> str:

@@ -40,7 +40,7 @@ from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import Source, cached_bytes, files_of
 from hubmerge.stream.stream import Stream
 from hubmerge.support.progress import Progress
-from hubmerge.support.text import listed
+from hubmerge.support.text import counted, listed
 from merge_recipes import LoadedRecipe, Recipe, RecipeError
 
 _WEIGHTS = (".safetensors", ".bin", ".pth")
@@ -66,7 +66,9 @@ def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
         checked_signer(loaded)
         read_licenses = partial(plan_licenses, stream, published)
         checked = check_before_merge(stream, progress, plan, read_licenses, recorded=published, needs_token=False)
-        return replace(plan(), tasks=checked.tasks, licenses=checked.licenses)
+        planned = plan()
+        notes = (*planned.notes, *checked.kept.notes)
+        return replace(planned, tasks=checked.tasks, licenses=checked.licenses, notes=notes)
     with progress.stage("read licenses"):
         licenses = plan_licenses(stream, published, refuse=False)
     return replace(plan(), licenses=licenses)
@@ -128,7 +130,18 @@ def _run_plan(stream: Stream, first_step: int, headers: Headers, recorded: RunRe
         in_pieces=all(map(_reads_in_pieces, (headers.base, *headers.opened.values()))),
         heads={step: names for step, names in headers.heads.items() if names},
         loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
+        notes=tuple(_unchecked_ranges(stream, headers.sources)),
     )
+
+
+def _unchecked_ranges(stream: Stream, sources: Mapping[int, Source]) -> Iterator[str]:
+    """Yield one sentence if files are not fetched whole: the Hub lists digests of whole files alone."""
+    parts = [number for number, one in sources.items() if is_fetched_partially(one, files_of(one))]
+    if stream.recipe.fetch == "ranges" and parts:
+        yield (
+            f"fetch: ranges: the files of {counted(len(parts), 'checkpoint')} are not compared with their digests on "
+            "the Hub, which cover whole files; `hubmerge verify` reads and compares them"
+        )
 
 
 def _planned_merge(headers: Headers, recipe: Recipe, recorded: RunReport | None) -> tuple[AlignedModels, MergePlan]:

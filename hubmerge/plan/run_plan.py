@@ -61,6 +61,7 @@ class RunPlan:
         tasks: The tasks with their datasets, as far as they were opened.
         heads: By missing step, the tensors of the checkpoint's own head, which are kept beside the merged model.
         in_pieces: True if the files of the base model and of all missing checkpoints can be read in pieces.
+        notes: Sentences for the user: what the run does not check, and what it replaces in the target repo.
     """
 
     stream: Stream
@@ -78,6 +79,7 @@ class RunPlan:
     tasks: tuple[CheckedTask, ...] = ()
     heads: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     in_pieces: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def layouts(self) -> dict[str, str]:
@@ -188,6 +190,7 @@ class RunPlan:
             "layout_written": self.layout_written,
             "layouts": self.layouts,
             "loading": list(self.loading),
+            "notes": list(self.notes),
             "licenses": self.licenses.to_dict(),
             "tasks": [asdict(task) for task in self.tasks],
             "how_matrices_were_told": self.merge.matrix_rule,

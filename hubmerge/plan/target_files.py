@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from hubmerge.cards import has_marks
 from hubmerge.cards.data import front_matter
-from hubmerge.cards.merge_cards import BEGIN, END
+from hubmerge.cards.merge_cards import BEGIN, END, replaced_edits
 from hubmerge.checkpoints.formats.layout import CONFIG_FILE, find_weights
 from hubmerge.checkpoints.weight_names import is_index
 from hubmerge.errors import TargetError
+from hubmerge.hub.fetch import read_checked
 from hubmerge.hub.own_files import own_files
+from hubmerge.hub.publish import Target
 from hubmerge.stream.sources import files_of
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import (
@@ -22,6 +24,7 @@ from hubmerge.support.names import (
     STEP_FILES,
     head_files,
     history_file,
+    step_tag,
 )
 from hubmerge.support.text import listed
 
@@ -37,12 +40,14 @@ class TargetFiles:
         card: the card at the head if people may have written in it, None otherwise.
         writes_notice: False if the repo has a file NOTICE of other people, which stays.
         others: the files of other people at the head with their digests, as the Hub lists them.
+        notes: sentences for the user: what people changed in the card and the next step replaces.
     """
 
     own: frozenset[str] = frozenset()
     card: str | None = None
     writes_notice: bool = True
     others: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def check_target_files(stream: Stream) -> TargetFiles:
@@ -80,7 +85,27 @@ def check_target_files(stream: Stream) -> TargetFiles:
         )
     others = target.files - own - {CARD_FILE, GIT_ATTRIBUTES}
     digests = {path: target.digests[path] for path in sorted(others)}
-    return TargetFiles(own, _kept_card(stream, own), NOTICE_FILE not in others, digests)
+    card = _kept_card(stream, own)
+    return TargetFiles(own, card, NOTICE_FILE not in others, digests, tuple(_replaced_edits(stream, target)))
+
+
+def _replaced_edits(stream: Stream, target: Target) -> Iterator[str]:
+    """Yield one sentence if people changed what hubmerge writes in the card. The card at the tag decides."""
+    steps = target.report.get("steps", ()) if target.report is not None else ()
+    commit = target.tags.get(step_tag(len(steps))) if steps else None
+    if commit is None or commit == target.head or target.card is None or not has_marks(target.card):
+        return
+    published = read_checked(target.repo, commit, CARD_FILE)
+    if published is None:
+        return
+    publish = stream.recipe.publish
+    sets_license = publish is not None and publish.license is not None
+    edits = replaced_edits(published.decode("utf-8", errors="replace"), target.card, sets_license=sets_license)
+    if edits:
+        yield (
+            f"{CARD_FILE} of {target.repo} was changed where hubmerge writes; the next step replaces "
+            f"{listed(edits)}. Text above and below the two comments is kept"
+        )
 
 
 def _kept_card(stream: Stream, own: frozenset[str]) -> str | None:

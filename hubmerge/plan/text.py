@@ -86,6 +86,7 @@ def _files(plan: RunPlan) -> Iterator[str]:
     layouts = Counter(plan.layouts.values())
     yield from (f"         {layout}: {counted(count, 'checkpoint')}" for layout, count in layouts.items())
     yield from (f"loading  {line}" for line in plan.loading)
+    yield from (f"note     {line}" for line in plan.notes)
 
 
 def _costs(plan: RunPlan) -> Iterator[str]:

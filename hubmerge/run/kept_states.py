@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from hubmerge.errors import HubmergeError
-from hubmerge.executor.state import ACCUMULATED_FILE, PARTS_FILE, MergeState, load_state
+from hubmerge.executor.state import MergeState, load_state
 from hubmerge.support.damage import LOGGER, set_aside
 from hubmerge.support.files import write_text_atomic
 from hubmerge.support.hashing import check_once, file_digest, trust_written
-from hubmerge.support.names import MANIFEST_FILE
+from hubmerge.support.names import MANIFEST_FILE, STATE_FILES
 
 STATS_FILE = "figures.json"
 
@@ -71,7 +71,7 @@ def trust_written_state(folder: Path) -> None:
 
 
 def _checked_files(folder: Path) -> list[Path]:
-    return [folder / name for name in (MANIFEST_FILE, ACCUMULATED_FILE, PARTS_FILE) if (folder / name).is_file()]
+    return [folder / name for name in STATE_FILES if (folder / name).is_file()]
 
 
 def _problem(folder: Path, chain_digest: str) -> str | None:

@@ -198,7 +198,8 @@ class Run:
         kept, licenses = checked.kept, checked.licenses
         self._publisher.own = kept.own
         notes = (f"note: {note}" for task in checked.tasks for note in task.notes)
-        for line in (*licenses.notes, *notes):
+        edits = (f"warning: {note}" for note in kept.notes)
+        for line in (*edits, *licenses.notes, *notes):
             self._progress.note(line)
         state = self._newest_state(first)
         begin = 1 if state is None else min(state.step + 1, first)
@@ -220,7 +221,8 @@ class Run:
     def _prepare(self, begin: int) -> RunContext:
         """Plan the steps from `begin` on, check the free disk space and fetch the base model."""
         plan = plan_steps(self.stream, begin, self._progress, recorded=self.report)
-        for line in (*plan.loading, *(f"warning: {warning}" for warning in by_name_warnings(plan.merge))):
+        notes = (f"note: {note}" for note in plan.notes)
+        for line in (*plan.loading, *notes, *(f"warning: {warning}" for warning in by_name_warnings(plan.merge))):
             self._progress.note(line)
         check_room(plan, self.workspace.folder, fetch.hub_cache())
         with self._progress.stage("fetch the base model", unit="bytes"):
@@ -255,7 +257,7 @@ class Run:
             folder = self.workspace.state_folder(chain)
             state = kept_state(folder, chain)
             stats = {} if state is None else read_stats(folder)
-            if stats and min(stats) <= first:
+            if state is not None and (step < first or (stats and min(stats) <= first)):
                 return state
             if step < first and self._publisher.fetch_state(step, folder):
                 return load_state(folder)

@@ -30,6 +30,15 @@ HEADS_FOLDER = "heads"
 MANIFEST_FILE = "state.json"
 """The manifest of a saved state."""
 
+ACCUMULATED_FILE = "accumulated.safetensors"
+"""The accumulated delta of a saved state."""
+
+PARTS_FILE = "parts.safetensors"
+"""The sketches and state parts of a saved state; states of some methods have none."""
+
+STATE_FILES = (MANIFEST_FILE, ACCUMULATED_FILE, PARTS_FILE)
+"""The files of a saved state. Its digest covers them."""
+
 STATE_BRANCH = "hubmerge-state"
 """The branch of a target repo with the saved states."""
 

@@ -109,11 +109,15 @@ def _matches(published: Published, name: str) -> bool:
 def _check_attributes(published: Published) -> Iterator[Finding]:
     if GIT_ATTRIBUTES not in published.files.files:
         return
-    lines = read_small_file(published.files, GIT_ATTRIBUTES).decode("utf-8", errors="replace").splitlines()
-    odd = next((line for line in lines if not _ATTRIBUTES.fullmatch(line)), None)
+    odd = odd_attribute(read_small_file(published.files, GIT_ATTRIBUTES).decode("utf-8", errors="replace"))
     if odd is not None:
         detail = f"{GIT_ATTRIBUTES} changes files when git checks them out: {odd[:60]!r}"
         yield Finding("files", "differs", detail)
+
+
+def odd_attribute(text: str) -> str | None:
+    """Return the first line of a .gitattributes that does more than store a file as LFS, None if there is none."""
+    return next((line for line in text.splitlines() if not _ATTRIBUTES.fullmatch(line)), None)
 
 
 def _check_base_files(published: Published, base: Source) -> Iterator[Finding]:

@@ -27,6 +27,11 @@ _LOADED = re.compile(
 """Files that a library may load without being told: at the top of the repo, in folders that it knows, and code."""
 
 
+def is_never_loaded(name: str) -> bool:
+    """Return True for a text, a picture or a license, and for other formats in folders."""
+    return _NOT_LOADED.fullmatch(name) is not None
+
+
 def kept_files(published: Published) -> frozenset[str]:
     """Return the files of other people that were there when the step was published, and are unchanged."""
     kept, found = published.report.kept_files, published.files.files
@@ -40,7 +45,7 @@ def check_kept(published: Published) -> Iterator[Finding]:
     """
     harmless, unknown = [], []
     for name in sorted(kept_files(published)):
-        if _NOT_LOADED.fullmatch(name):
+        if is_never_loaded(name):
             harmless.append(name)
         elif _LOADED.fullmatch(name):
             yield Finding("files", "differs", f"{name} of other people may be loaded with the model")

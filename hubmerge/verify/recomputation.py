@@ -172,6 +172,9 @@ def recompute_step(
     if chain.exact:
         number = counted(chain.exact, "state has the digest", "states have the digests")
         yield Finding("chain", "same", f"recomputed from base model and checkpoints: {number} in the report")
+    if stream.recipe.fetch == "ranges":
+        detail = "the files that the recipe fetches by ranges were read whole and have the digests on the Hub"
+        yield Finding("sources", "same", detail)
     # Without the scores of the base model and of the checkpoints alone, so that they are all computed again.
     before = published.report.until(published.step - 1)
     kept = {name: scores for name, scores in before.own_scores.items() if name not in chain.own_scores}

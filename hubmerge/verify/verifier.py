@@ -26,6 +26,7 @@ from hubmerge.verify.published import Published, UnreadableReport, read_publishe
 from hubmerge.verify.recomputation import Recomputed, recompute_step
 from hubmerge.verify.signature import check_signature
 from hubmerge.verify.sources import check_published
+from hubmerge.verify.state_branch import check_state_branch
 from hubmerge.verify.states import check_state_digests, check_state_values
 
 NOBODY = TrustedSigner()
@@ -112,6 +113,7 @@ def check_metadata(published: Published, trusted: TrustedSigner, *, recompute: b
         yield from check_bom(published)
     yield from check_history(published, rescored=recompute and published.stream is not None)
     yield from check_state_digests(published, missing=not recompute)
+    yield from check_state_branch(published)
 
 
 def _recompute(published: Published, folder: Path, progress: Progress) -> Iterator[Finding | Recomputed]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 
 from hubmerge.errors import HubError
 from hubmerge.hub import states
@@ -111,6 +111,41 @@ def test_nothing_is_deleted_when_another_writer_commits(
     assert published(repo, three_states) == [True, True, True]
     states.prune_states(repo, three_states[2:])
     assert published(repo, three_states) == [False, False, True]
+
+
+def test_files_of_other_people_are_neither_read_nor_deleted(repo: str, three_states: list[str], tmp_path: Path) -> None:
+    folder = three_states[0][7:39]
+    others = ["extra.safetensors", "notes/a.txt", f"{folder}/extra.safetensors", f"{folder}/code.py", "0123/state.json"]
+    operations = [CommitOperationAdd(path, b"theirs") for path in others]
+    HfApi().create_commit(repo, operations, commit_message="Add files", revision=STATE_BRANCH)
+    assert states.fetch_state(repo, three_states[0], tmp_path / "fetched")
+    assert {path.name for path in (tmp_path / "fetched").iterdir()} == {"accumulated.safetensors", "state.json"}
+    states.prune_states(repo, three_states[2:])
+    assert published(repo, three_states) == [False, False, True]
+    assert set(others) < set(HfApi().list_repo_files(repo, revision=STATE_BRANCH))
+    head = commits(repo)
+    states.prune_states(repo, three_states[2:])
+    assert commits(repo) == head
+
+
+def test_the_branch_begins_without_the_files_of_the_first_commit(repo: str, tmp_path: Path) -> None:
+    first = HfApi().list_repo_commits(repo)[-1].commit_id
+    assert "README.md" in HfApi().list_repo_files(repo, revision=first) or len(HfApi().list_repo_commits(repo)) > 1
+    digest = write_state(tmp_path / "one", "one")
+    states.publish_state(repo, tmp_path / "one", digest)
+    names = {path for path in HfApi().list_repo_files(repo, revision=STATE_BRANCH) if "/" not in path}
+    assert names <= {".gitattributes"}
+
+
+def test_an_incomplete_state_counts_as_missing(repo: str, tmp_path: Path) -> None:
+    digest = write_state(tmp_path / "one", "one")
+    states.publish_state(repo, tmp_path / "one", digest)
+    path = f"{digest[7:39]}/accumulated.safetensors"
+    HfApi().delete_file(path, repo, revision=STATE_BRANCH)
+    assert not states.is_published(repo, digest)
+    assert not states.fetch_state(repo, digest, tmp_path / "fetched")
+    states.publish_state(repo, tmp_path / "one", digest)
+    assert states.is_published(repo, digest)
 
 
 def test_a_refusal_names_the_branch(repo: str, tmp_path: Path, request_hook: RequestHook) -> None:

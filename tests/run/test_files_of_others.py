@@ -85,6 +85,30 @@ def test_a_later_step_keeps_what_people_added(
     assert HfApi().list_repo_commits(repo)[0].commit_id == before
 
 
+def test_changes_that_the_next_step_replaces_are_named_before_the_merge(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
+    repo = repo_name("target")
+    assert hubmerge("run", recipe(stage, tmp_path, repo, 1))[0] == 0
+    text = content(repo, "README.md").decode()
+    put(repo, {"README.md": text.replace(BEGIN, f"# Mine\n\n{BEGIN}").encode()})
+    path = recipe(stage, tmp_path, repo, 2)
+    assert "was changed where hubmerge writes" not in hubmerge("plan", path)[1]
+    edited = text.replace(f"{BEGIN}\n", f"{BEGIN}\nWords of mine.\n").replace(
+        "library_name: transformers", "library_name: x"
+    )
+    put(repo, {"README.md": edited.encode()})
+    message = f"README.md of {repo} was changed where hubmerge writes; the next step replaces the text between the two "
+    message += "comments, metadata library_name"
+    assert message in hubmerge("plan", path)[1]
+    status, output, errors = hubmerge("run", path)
+    assert status == 0, errors
+    assert output.index(message) < output.index("step 2: merge")
+    after = content(repo, "README.md").decode()
+    assert "Words of mine." not in after
+    assert ModelCard(after).data.to_dict()["library_name"] == "transformers"
+
+
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json", "accuracy_matrix.png"])
 def test_a_file_in_the_way_is_named_before_the_merge(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, name: str

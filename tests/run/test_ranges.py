@@ -142,3 +142,54 @@ def test_partial_downloads_give_equal_results(
     for model, sent in before.items():
         assert meter.of(model) - sent <= 2 * headers, "no more than its header, which the plan is made from"
     assert weights_of(again) == weights_of(cached)
+
+
+class Corruptor:
+    """Middleware that flips one bit in the last byte of every range of a model's weights beyond the header."""
+
+    def __init__(self, app: Any, repo: str) -> None:
+        self._app, self._repo = app, repo
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        asked = dict(scope.get("headers", ())).get(b"range", b"")
+        values = asked.startswith(b"bytes=") and not asked.startswith(b"bytes=0-")
+        if not values or not scope["path"].startswith(f"/{self._repo}/resolve/"):
+            await self._app(scope, receive, send)
+            return
+
+        async def flip(message: Any) -> None:
+            body = bytearray(message.get("body", b""))
+            if message["type"] == "http.response.body" and body:
+                body[-1] ^= 0x40
+                message = {**message, "body": bytes(body)}
+            await send(message)
+
+        await self._app(scope, receive, flip)
+
+
+def test_verify_finds_ranges_that_are_not_those_of_the_file(
+    stage: Stage,
+    local_hub: LocalHub,
+    whole: tuple[str, dict[str, str]],
+    hubmerge: Command,
+    tmp_path: Path,
+    repo_name: Callable[..., str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    repo, (first, *_) = repo_name("flipped"), whole[1]
+    models = [{"model": whole[1][first], "name": first}]
+    content = stage.recipe(repo, base_model=whole[0], models=models, tensors=TOWER, fetch="ranges", evaluate=None)
+    recipe = stage.write(tmp_path, content)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
+    note = "fetch: ranges: the files of 1 checkpoint are not compared with their digests on the Hub"
+    assert note in hubmerge("plan", recipe)[1]
+    with monkeypatch.context() as patch:
+        patch.setattr(local_hub.faults, "app", Corruptor(local_hub.faults.app, whole[1][first]))
+        status, output, errors = hubmerge("run", recipe)
+    assert status == 0, errors
+    assert f"note: {note}" in output
+    status, output, errors = hubmerge("verify", repo, "--work-dir", tmp_path / "verify")
+    assert status == 6, output + errors
+    assert "same     sources: the files that the recipe fetches by ranges were read whole" in output
+    assert "differs  state: the state after step 1" in output

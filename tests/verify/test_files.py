@@ -15,7 +15,8 @@ from hubmerge.report.file_list import FileRecord
 from hubmerge.report.report import RunReport
 from hubmerge.support.hashing import file_digest
 from tests.run.test_runs import MERGED
-from tests.verify.published import Copy, Verify, published, report_files
+from tests.stage import Stage
+from tests.verify.published import Command, Copy, Verify, published, report_files
 
 EXTRA = (
     "pytorch_model.bin",
@@ -178,3 +179,47 @@ def test_a_card_that_claims_another_form_is_not_excused(original: str, verify: V
     status, output, _ = verify(copy(changes), "--quick")
     assert status == 6
     assert "differs  card: " in output
+
+
+OTHERS_ON_THE_STATE_BRANCH = {
+    "weights.safetensors": b"theirs",
+    "model.pkl": b"theirs",
+    "FOLDER/extra.safetensors": b"theirs",
+    "FOLDER/loader.py": b"import os",
+    "FOLDER/deeper/state.json": b"{}",
+    "0123456789abcdef0123456789abcde/state.json": b"{}",
+    "docs/notes.md": b"theirs",
+    "chat_template.jinja": b"theirs",
+}
+
+
+def test_other_files_on_the_state_branch_are_found(
+    original: str, verify: Verify, copy: Copy, stage: Stage, hubmerge: Command, tmp_path: Path
+) -> None:
+    digest = RunReport.from_json(published(original, "hubmerge.json").decode()).steps[-1].state_digest
+    assert digest is not None
+    folder = digest.removeprefix("sha256:")[:32]
+    changes = {name.replace("FOLDER", folder): content for name, content in OTHERS_ON_THE_STATE_BRANCH.items()}
+    repo = copy({}, changes)
+    status, output, errors = verify(repo, "--quick")
+    assert status == 6, output + errors
+    line = next(line for line in output.splitlines() if "differs  state: on branch hubmerge-state: " in line)
+    assert line.endswith("and 3 more are not files of a state; runs do not read them")
+    for name in sorted(changes)[:5]:
+        assert name in line
+    more = stage.recipe(repo)
+    extra = {"model": more["models"][0]["model"], "name": "again"}
+    recipe = stage.write(tmp_path, {**more, "models": [*more["models"], extra]})
+    status, _, errors = hubmerge("run", recipe, "--work-dir", tmp_path / "work")
+    assert status == 0, errors
+    names = {path.name for path in (tmp_path / "work").rglob("*")}
+    assert not names & {name.rpartition("/")[2] for name in changes} - {"state.json"}
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE", "picture.png"])
+def test_texts_and_pictures_on_the_state_branch_are_no_difference(
+    original: str, verify: Verify, copy: Copy, name: str
+) -> None:
+    status, output, errors = verify(copy({}, {name: b"theirs"}), "--quick")
+    assert status in (0, 7), output + errors
+    assert "differs" not in output

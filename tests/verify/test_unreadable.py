@@ -117,6 +117,21 @@ def test_a_run_refuses_a_history_that_was_sealed_again(
     assert "hubmerge.json was changed after it was published: its step-02 is not the one under the tag" in errors
 
 
+def test_a_run_refuses_a_newest_step_that_is_not_the_one_in_its_file(
+    original: str, copy: Copy, stage: Stage, hubmerge: Command, tmp_path: Path
+) -> None:
+    """Digests and seal fit each other, and there is no tag, but the file in `history/` has another digest."""
+    report = RunReport.from_json(published(original, "hubmerge.json").decode())
+    forged = report.with_step(dataclasses.replace(report.steps[-1], state_digest="sha256:" + "0" * 64))
+    repo = copy({"hubmerge.json": dataclasses.replace(forged, all_files=report.all_files).to_json().encode()})
+    recipe = stage.recipe(repo)
+    extra = {"model": recipe["models"][0]["model"], "name": "again"}
+    path = stage.write(tmp_path, {**recipe, "models": [*recipe["models"], extra]})
+    status, _, errors = hubmerge("run", path, "--work-dir", tmp_path / "work")
+    assert status == 3, errors
+    assert "its newest step is not the one in history/step-03.json" in errors
+
+
 @pytest.mark.parametrize("kind", KINDS[:4])
 def test_a_run_refuses_an_unreadable_report(
     original: str, copy: Copy, stage: Stage, hubmerge: Command, tmp_path: Path, kind: str
