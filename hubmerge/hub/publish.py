@@ -122,10 +122,16 @@ def _parse_report(text: str, repo: str, commit: str) -> dict[str, Any]:
         report = read_strict_json(text)
     except StrictJSONError:
         report = None
-    if not isinstance(report, dict) or not isinstance(report.get("steps"), list):
+    steps = report.get("steps") if isinstance(report, dict) else None
+    if not isinstance(steps, list) or not all(map(_is_step, steps)):
         message = f"target repo {repo}: {REPORT_FILE} is not a report of published steps"
         raise TargetError(message, hint=RESTORE_REPORT, repo=repo, commit=commit, file=REPORT_FILE)
-    return report
+    return dict(report)
+
+
+def _is_step(value: object) -> bool:
+    """Return True if a value in the list of steps can be asked for its keys and its inputs."""
+    return isinstance(value, dict) and isinstance(value.get("inputs", []), list)
 
 
 def read_bytes(repo: str, commit: str, file: str) -> bytes:

@@ -63,7 +63,9 @@ def publish_state(repo: str, folder: Path, digest: str, *, replace: bool = False
             repo=repo,
             publishes=True,
         )
-    operations = [CommitOperationAdd(f"{name}/{one}", folder / one) for one in STATE_FILES if (folder / one).is_file()]
+    present = [one for one in STATE_FILES if (folder / one).is_file()]
+    operations: list[CommitOperationAdd | CommitOperationDelete] = []
+    operations += [CommitOperationAdd(f"{name}/{one}", folder / one) for one in present]
     inherited = [] if published is not None else _inherited_files(repo)
     operations += [CommitOperationDelete(path) for path in inherited]
     call(

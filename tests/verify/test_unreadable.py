@@ -142,6 +142,40 @@ def test_a_run_refuses_an_unreadable_report(
     assert "hubmerge.json" in errors
 
 
+ODD_STEPS = [
+    "{}",
+    "null",
+    "[1, 2]",
+    "[null]",
+    "[[]]",
+    '["x"]',
+    "[{}]",
+    '[{"inputs": 3}]',
+    '[{"inputs": [1]}]',
+    '[{"step": []}]',
+]
+
+
+def test_no_command_fails_at_odd_steps(
+    copy: Copy, stage: Stage, hubmerge: Command, verify: Verify, tmp_path: Path
+) -> None:
+    from huggingface_hub import HfApi
+
+    repo = copy({})
+    recipe = stage.write(tmp_path, stage.recipe(repo))
+    for steps in ODD_STEPS:
+        content = f'{{"version": 3, "steps": {steps}}}'.encode()
+        HfApi().upload_file(repo_id=repo, path_in_repo="hubmerge.json", path_or_fileobj=content)
+        status, output, errors = hubmerge("plan", recipe)
+        assert status == 3, (steps, output, errors)
+        assert verify(repo, "--quick")[0] == 6
+    others = (("rollback", repo, "--to", "step-01"), ("outdated", recipe), ("revoke", repo, "shapes"))
+    for command in (("run", recipe, "--work-dir", tmp_path / "work"), *others):
+        status, output, errors = hubmerge(*command)
+        assert status != 0, command
+        assert "internal error" not in output + errors, command
+
+
 def test_a_report_that_claims_version_1_is_checked_against_the_base_model(
     original: str, copy: Copy, verify: Verify
 ) -> None:
