@@ -70,7 +70,7 @@ def _values(value: Schema) -> str:
     if "$ref" in value:
         return f"[mapping](#{_anchor(value['$ref'].rsplit('/', 1)[1])})"
     if value.get("type") == "array":
-        return f"list of {_values(value['items'])}"
+        return f"list of {_values(value.get('items', {}))}"
     options = value.get("oneOf") or value.get("anyOf")
     if options:
         return ", ".join(dict.fromkeys(told for told in map(_values, options) if told != "null"))

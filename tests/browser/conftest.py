@@ -23,13 +23,11 @@ SCHEMES = ("light", "dark")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests of this folder where no browser is installed; keep them in one process, which has one browser."""
+    """Skip the tests of this folder where no browser is installed."""
     reason = "needs Debian's packages chromium and chromium-driver"
     for item in items:
-        if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("browser"))
-            if not (CHROMIUM and DRIVER and AXE.exists()):
-                item.add_marker(pytest.mark.skip(reason=reason))
+        if Path(__file__).parent in item.path.parents and not (CHROMIUM and DRIVER and AXE.exists()):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def show_commit(call: Call) -> Response:
     content = [
         *render_heading(settings),
         tag("h2", commit.title),
-        *([tag("pre", commit.message)] if commit.message.strip() else []),
+        *([tag("pre", commit.message, tabindex="0")] if commit.message.strip() else []),
         tag("p", f"{commit.author} · {format_date(commit.date)}", class_="soft"),
         table(facts),
         tag("p", link(revision_address(settings, "commits", found), "history")),
@@ -160,7 +160,7 @@ def show_content(call: Call, path: str, entry: FileEntry, address: str) -> Html:
         return tag("p", tag("img", src=address, alt=path))
     if entry.sha256 or entry.size > TEXT_LIMIT_BYTES:
         return tag("p", "Large and binary files are not shown here.", class_="soft")
-    return tag("pre", call.site.store.blob_path(entry.oid).read_text(encoding="utf-8", errors="replace"))
+    return tag("pre", call.site.store.blob_path(entry.oid).read_text(encoding="utf-8", errors="replace"), tabindex="0")
 
 
 ROUTES = [

@@ -17,8 +17,11 @@ body > * { max-width: 62rem; margin: 0 auto; padding: 0 1.25rem; }
 header { padding-top: 1rem; padding-bottom: 1rem; color: var(--soft); }
 header a { color: var(--ink); font-weight: 600; }
 footer { padding-top: 2rem; padding-bottom: 2rem; color: var(--soft); font-size: .85rem; }
-a { color: var(--link); text-decoration: none; }
-a:hover { text-decoration: underline; }
+a { color: var(--link); text-underline-offset: .15em; }
+a:hover { text-decoration-thickness: 2px; }
+header a, .refs a, .number a { text-decoration: none; }
+pre { overflow-x: auto; max-width: 100%; }
+.wide { overflow-x: auto; }
 h1, h2, h3 { line-height: 1.25; overflow-wrap: anywhere; }
 h1 { font-size: 1.7rem; margin: .5rem 0; }
 h2 { font-size: 1.2rem; margin: 2rem 0 .6rem; }
@@ -33,12 +36,19 @@ code, pre, .commit { font-family: ui-monospace, monospace; font-size: .88em; ove
 table { border-collapse: collapse; }
 th, td { padding: .35rem .7rem; border-bottom: 1px solid var(--line); text-align: left; vertical-align: top; }
 table.list { width: 100%; }
-table.list td:first-child { overflow-wrap: anywhere; }
+table.list td { overflow-wrap: anywhere; }
 .number { text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; color: var(--soft); }
 article { margin-top: 2rem; padding: 1.25rem 1.5rem; border: 1px solid var(--line); border-radius: .6rem;
   overflow-wrap: break-word; }
-article table { display: block; overflow-x: auto; margin: 1rem 0; font-size: .92rem; }
+article table { margin: 1rem 0; font-size: .92rem; }
 article table.metadata { color: var(--soft); }
+article table.metadata td { overflow-wrap: anywhere; }
+[align=center], center { text-align: center; }
+[align=right] { text-align: right; }
+div[class^="markdown-a"] { margin: 1rem 0; padding: .2rem 1rem; border-left: 4px solid var(--mark);
+  background: var(--panel); }
+p[class^="markdown-a"] { font-weight: 600; }
+.task-list-item { list-style: none; }
 article pre { padding: .8rem 1rem; background: var(--panel); border-radius: .4rem; overflow-x: auto; }
 article :not(pre) > code { padding: .1rem .3rem; background: var(--panel); border-radius: .25rem; }
 article img { max-width: 100%; height: auto; background: #ffffff; border-radius: .3rem; }

@@ -21,7 +21,8 @@ from hubmerge.localhub.web.addresses import (
     tree_address,
 )
 from hubmerge.localhub.web.calls import Call, may_read_gated
-from hubmerge.localhub.web.cards import metadata_table, render_markdown
+from hubmerge.localhub.web.card_metadata import metadata_table, score_table
+from hubmerge.localhub.web.cards import render_markdown
 from hubmerge.localhub.web.describe import CARD_LIMIT_BYTES, card_of, card_text, describe_tree
 from hubmerge.localhub.web.markup import Html, html_page, link, table, tag
 from hubmerge.localhub.web.page_routes import list_repos, not_found_page, page_route, repo_page_routes
@@ -93,8 +94,9 @@ def render_card(call: Call, settings: Settings, tree: Tree, revision: str) -> li
     if settings.gated and not may_read_gated(call.user, settings):
         return [tag("p", "Access to the files of this repo is restricted.", class_="soft")]
     text = card_text(call.site.store.blob_path(entry.oid).read_text(encoding="utf-8", errors="replace"))
-    metadata = metadata_table(card_of(call.site.store, tree))
-    return [tag("article", metadata, render_markdown(text, files_address(settings, revision)))]
+    card = card_of(call.site.store, tree)
+    rendered = render_markdown(text, files_address(settings, revision))
+    return [tag("article", metadata_table(card), rendered, score_table(card))]
 
 
 def render_heading(settings: Settings) -> list[Html]:
@@ -140,13 +142,19 @@ def show_repo(call: Call) -> Response:
         *render_heading(settings),
         tag("p", *about),
         *list_refs(repository, settings, revision),
-        *list_files(settings, tree, revision, folder),
         *([] if folder else render_card(call, settings, tree, revision)),
+        *list_files(settings, tree, revision, folder),
     ]
     return html_page(settings.id if revision == "main" else f"{settings.id} at {revision}", content)
 
 
+def show_no_icon(_call: Call) -> Response:
+    """Answer the browser's own request for an icon."""
+    return Response(status_code=204)
+
+
 ROUTES = [
     page_route("/", show_index),
+    page_route("/favicon.ico", show_no_icon),
     *repo_page_routes(show_repo, "", "/", "/tree/{address:path}"),
 ]

@@ -57,7 +57,7 @@ def list_entries(repository: Repository, settings: Settings, discussion: Discuss
     entries: list[tuple[str, str, Html]] = []
     for event in discussion.events:
         if event.type == "comment":
-            shown = tag("pre", str(event.data.get("text", "")))
+            shown = tag("pre", str(event.data.get("text", "")), tabindex="0")
         else:
             shown = tag("p", " ".join([event.type, *(f"{name}: {value}" for name, value in event.data.items())]))
         entries.append((event.created_at, event.author, shown))

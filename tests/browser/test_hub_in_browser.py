@@ -1,0 +1,51 @@
+"""The pages of the embedded Hub and of the documentation in a browser."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from huggingface_hub import HfApi
+
+from hubmerge.cards import CardDetails, card_text
+from hubmerge.localhub import LocalHub
+from tests.browser.conftest import SCHEMES, WIDTHS, Browser, check_page
+from tests.cards.samples import RECIPE, sample_report
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def repo(local_hub: LocalHub) -> str:
+    api, name = HfApi(), "local/in-browser"
+    api.create_repo(name)
+    card = card_text(sample_report(), CardDetails(RECIPE, name, picture=None))
+    api.upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=name, commit_message="Merge pets")
+    return f"{local_hub.endpoint}/{name}"
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("place", ["", "/commits/main", "/blob/main/README.md"])
+def test_pages_of_a_repo(browser: Browser, repo: str, tmp_path: Path, place: str, width: int, scheme: str) -> None:
+    check_page(browser, repo + place, width, scheme, tmp_path / "page.png")
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)]
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=True, capture_output=True)
+    return folder.as_uri()
+
+
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_documentation_opens(browser: Browser, site: str, tmp_path: Path, width: int) -> None:
+    browser.errors()
+    browser.open(f"{site}/index.html", width)
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    assert browser.driver.save_screenshot(str(tmp_path / "site.png"))
+    assert "hubmerge" in browser.driver.title
