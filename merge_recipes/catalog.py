@@ -33,6 +33,7 @@ from merge_recipes.rules import (
     value_shape,
 )
 from merge_recipes.slice_rules import bases_of_slices, parts_to_check
+from merge_recipes.tokenizer_rules import needs_joint_form
 from merge_recipes.validate import number_or_word, value_message
 from merge_recipes.weights import weight_problems
 
@@ -72,6 +73,7 @@ def catalog_problems(document: Document, catalog: Catalog) -> list[Problem]:
             problems += without_repeats(_joint_problems(document, method, form))
         else:
             problems += [*no_joint_form(document, method, catalog), *_listed_bases(document)]
+            problems += needs_joint_form(document, method)
             problems += _ParameterCheck(document, method, parameters_class).problems()
             problems += weight_problems(document, method, None, parameters_class)
     return problems

@@ -16,6 +16,7 @@ from merge_recipes.mergekit import RANDOM_METHODS
 from merge_recipes.notes import notes
 from merge_recipes.parameters import parameter_fields, parameters_from, selects_every_tensor
 from merge_recipes.schema import Recipe
+from merge_recipes.tokenizer_text import tokenizer_sentences
 
 _UNSAID = "int8_mask"
 
@@ -46,6 +47,7 @@ def converted(loaded: LoadedRecipe, catalog: Catalog) -> tuple[list[str], dict[s
     models = {**inputs, **({"parameters": parameters} if parameters else {})}
     if method in RANDOM_METHODS:
         data.setdefault("seed", 0)
+    data = {key: data[key] for key in Recipe.model_fields if key in data}
     return list(_sentences(loaded, catalog, form)), {**first, **models, **data}
 
 
@@ -85,7 +87,6 @@ def _completed(value: Any, field: FieldInfo | None) -> Any:
 
 def _sentences(loaded: LoadedRecipe, catalog: Catalog, form: JointForm | None) -> Iterator[str]:
     recipe = loaded.recipe
-    lender = recipe.base_model
     count = len(recipe.entries)
     if form is None:
         yield f"order: {count} checkpoints are merged one after another, in this order"
@@ -98,8 +99,8 @@ def _sentences(loaded: LoadedRecipe, catalog: Catalog, form: JointForm | None) -
         yield f"layers: the first {recipe.first_layers} layers of every model; `hubmerge plan` checks the number"
     else:
         yield "layers: all layers of every model"
-    yield f"tokenizer, chat template and config: copied from {lender}; none is built"
-    result = recipe.out_dtype or recipe.dtype or f"the dtype of {lender}"
+    yield from tokenizer_sentences(recipe, joint=form is not None)
+    result = recipe.out_dtype or recipe.dtype or f"the dtype of {recipe.base_model}"
     before = f"rounded to {recipe.dtype} before the arithmetic" if recipe.dtype else "as they are stored"
     yield f"dtype: weights are read {before}; the merged model is written in {result}"
     for note in notes(loaded, catalog):

@@ -61,6 +61,18 @@ def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
     return tuple(digests)
 
 
+def _tokenizer(recipe: Recipe, lock: Lock) -> dict[str, Any]:
+    """Return what a recipe says about the tokenizer; nothing if the base model's files are copied."""
+    found: dict[str, Any] = {}
+    if recipe.tokenizer_options is not None:
+        found["tokenizer"] = recipe.tokenizer_options.model_dump(mode="json", exclude_defaults=True)
+    if lock.tokenizer is not None:
+        found["tokenizer_model"] = _identity(lock.tokenizer)
+    if recipe.chat_template is not None:
+        found["chat_template"] = recipe.chat_template
+    return found
+
+
 def joint_digest(recipe: Recipe, lock: Lock) -> str:
     """Return the digest that identifies the merged weights of a recipe that merges all its models at once.
 
@@ -82,6 +94,7 @@ def joint_digest(recipe: Recipe, lock: Lock) -> str:
             "out_dtype": recipe.out_dtype,
             "tensors": recipe.tensors.model_dump(mode="json"),
             "seed": recipe.seed or 0,
+            **_tokenizer(recipe, lock),
             "models": [
                 {"model": _identity(locked), "parameters": entry.parameters}
                 for entry, locked in zip(recipe.stream(), lock.models, strict=True)

@@ -11,6 +11,7 @@ from merge_recipes.errors import Problem
 from merge_recipes.mergekit import WITHOUT_BASE
 from merge_recipes.read_yaml import Document
 from merge_recipes.rules import has_queries, is_base, mapping_at, raw_entries
+from merge_recipes.tokenizer_rules import builds_tokenizer
 
 
 class JointForm(Protocol):
@@ -73,6 +74,7 @@ def joint_form(document: Document, method: str, catalog: object) -> JointForm | 
     lists_base = any(is_base(document, entry) for entry in raw_entries(document))
     parameters = data.get("parameters")
     prefers = form.prefers_joint(parameters if isinstance(parameters, dict) else {})
+    prefers |= builds_tokenizer(data)
     return form if lists_base or "base_model" not in data or prefers else None
 
 

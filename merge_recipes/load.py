@@ -15,6 +15,7 @@ from merge_recipes.read_yaml import read_document, read_text
 from merge_recipes.rules import rule_problems
 from merge_recipes.schema import Recipe
 from merge_recipes.slice_rules import slice_problems
+from merge_recipes.tokenizer_rules import tokenizer_problems
 from merge_recipes.validate import validate
 
 
@@ -54,7 +55,7 @@ def _check(inclusion: Inclusion, path: Path, catalog: Catalog | None) -> LoadedR
     lent = lent_base(document.data)
     recipe, problems = validate(Recipe, document, {} if lent is None else {"base_model": lent})
     if isinstance(document.data, dict):
-        problems += [*rule_problems(document), *slice_problems(document)]
+        problems += [*rule_problems(document), *slice_problems(document), *tokenizer_problems(document)]
         if catalog is not None:
             problems += catalog_problems(document, catalog)
     problems += reading.problems

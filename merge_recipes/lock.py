@@ -66,6 +66,8 @@ class Lock(Record):
     """The digest of the recipe's content."""
     base_model: LockedModel
     """The base model."""
+    tokenizer: LockedModel | None = None
+    """The model whose tokenizer the merged model gets, if it is not one of the models."""
     models: tuple[LockedModel, ...] = Field(min_length=1)
     """The stream in merge order."""
     datasets: tuple[LockedDataset, ...] = ()
@@ -77,6 +79,8 @@ class Lock(Record):
         """Return the lock as YAML. Equal locks give equal text."""
         lines = [f"version: {self.version}", f"recipe: {_quoted(self.recipe)}", "base_model:"]
         lines += [f"  {line}" for line in _lines(self.base_model)]
+        if self.tokenizer is not None:
+            lines += ["tokenizer:", *(f"  {line}" for line in _lines(self.tokenizer))]
         for key, items in (("models", self.models), ("datasets", self.datasets)):
             lines.append(f"{key}:" if items else f"{key}: []")
             for item in items:
@@ -117,7 +121,9 @@ class Lock(Record):
             return model.model_copy(update={"reference": model.reference.within(folder)})
 
         models = tuple(with_absolute_path(model) for model in self.models)
-        return self.model_copy(update={"base_model": with_absolute_path(self.base_model), "models": models})
+        tokenizer = None if self.tokenizer is None else with_absolute_path(self.tokenizer)
+        changes = {"base_model": with_absolute_path(self.base_model), "models": models, "tokenizer": tokenizer}
+        return self.model_copy(update=changes)
 
     def dataset_commit(self, path: str, name: str | None, revision: str | None) -> str:
         """Return the commit of a dataset.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, Protocol
 
 from merge_recipes.digests import recipe_digest
@@ -98,8 +99,20 @@ def lock_recipe(
     if all(entry.name in revoked for entry in stream if entry.revoke is None):
         hint = "remove the repo, or merge another model first"
         raise RecipeError(loaded.document.problem(("models",), "no entry would be left", hint))
-    datasets = _lock_datasets(recipe, commits)
-    return Lock(recipe=recipe_digest(recipe), base_model=base, models=tuple(models), datasets=datasets)
+    return Lock(
+        recipe=recipe_digest(recipe),
+        base_model=base,
+        tokenizer=_tokenizer(recipe, commits),
+        models=tuple(models),
+        datasets=_lock_datasets(recipe, commits),
+    )
+
+
+def _tokenizer(recipe: Recipe, commits: _CommitCache) -> LockedModel | None:
+    """Return the model whose tokenizer the merged model gets, None if it is one of the models of the merge."""
+    source = recipe.tokenizer_model
+    place: KeyPath = ("tokenizer_source",) if recipe.tokenizer is None else ("tokenizer", "source")
+    return None if source is None else commits.model(source.short_name, replace(source, adapter=None), place)
 
 
 def _revoked(loaded: LoadedRecipe, entry: StreamEntry, earlier: Sequence[LockedModel], key: KeyPath) -> LockedModel:

@@ -5,17 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 _LAYERS = "expected a list of slices, {sources: [{model: ..., layer_range: [first, last + 1]}]}"
-_TOKENIZER = "no tokenizer is built: the merged model has the base model's. If that is right, remove the key"
 
 OTHER_KEYS: dict[str, str] = {
     "modules": "mergekit's modules are read if there is one, {NAME: {models: [...]}}, or {NAME: {slices: [...]}}",
     "layer_range": f"mergekit's layer ranges belong under slices; {_LAYERS}",
     "sources": f"the sources of mergekit's slices belong under slices; {_LAYERS}",
     "input_models": "input_models is not supported; write models, as in current mergekit recipes",
-    "tokenizer_source": f"mergekit's tokenizer_source is supported for the base model alone; {_TOKENIZER}",
-    "tokenizer": f"mergekit's tokenizer is supported for `source: base` alone; {_TOKENIZER}",
-    "chat_template": "mergekit's chat_template is not supported; the merged model has the base model's. "
-    "If that is right, remove the key",
     "experts": "mergekit's mixture-of-experts recipes are not supported",
     "gate_mode": "mergekit's mixture-of-experts recipes are not supported",
     "_target_": "a recipe cannot name code: choose a merge method with merge_method",

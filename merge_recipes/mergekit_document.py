@@ -48,7 +48,6 @@ def read_mergekit(document: Document) -> MergekitReading:
     rewriting.unfold_modules()
     rewriting.unfold_slices()
     rewriting.remove_keys()
-    rewriting.read_tokenizer()
     rewriting.read_dtypes()
     rewriting.read_parameters()
     rewriting.name_entries()
@@ -158,23 +157,6 @@ class _MergekitRewriting(Rewriting):
                 continue
             self.remark((key,), f"{key} has no effect {reason}: mergekit ignores it too")
             del self.data[key]
-
-    def read_tokenizer(self) -> None:
-        """Remove keys that ask for the tokenizer that the merged model has anyway."""
-        base = self.data.get("base_model", self.first_model())
-        source, tokenizer = self.data.get("tokenizer_source"), self.data.get("tokenizer")
-        own = ("base", base) if isinstance(base, str) else ()
-        for key, asks in (
-            ("tokenizer_source", isinstance(source, str) and source in own),
-            ("tokenizer", isinstance(tokenizer, dict) and list(tokenizer) == ["source"] and tokenizer["source"] in own),
-        ):
-            if asks:
-                self.remark((key,), f"the merged model has the tokenizer of {base}, for which no key is needed")
-                del self.data[key]
-
-    def first_model(self) -> Any:
-        models = self.data.get("models")
-        return models[0].get("model") if isinstance(models, list) and models and isinstance(models[0], dict) else None
 
     def read_dtypes(self) -> None:
         for key in ("dtype", "out_dtype"):

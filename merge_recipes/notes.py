@@ -17,6 +17,7 @@ from merge_recipes.rules import is_base, items_at, mapping_at, raw_entries
 from merge_recipes.schema import StreamEntry
 from merge_recipes.slice_rules import parts_to_check
 from merge_recipes.tasks import candidates
+from merge_recipes.tokenizer_rules import asks_for_base, unneeded_keys
 from merge_recipes.weights import weight_notes
 
 
@@ -52,6 +53,7 @@ def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
                 message = f"{format_value(metric)} is looked up in the evaluate library; did you mean {match}?"
                 found.append(document.problem((*path, "metrics", index), message))
     found += _tasks_without_entry(loaded)
+    found += unneeded_keys(document) if form is None and asks_for_base(document) else ()
     return sorted(without_repeats(found), key=lambda problem: (problem.line or 0, problem.column or 0))
 
 

@@ -37,6 +37,7 @@ from merge_recipes.schema_types import (
 )
 from merge_recipes.signing import SigningOption
 from merge_recipes.slices import Slice, joined_levels
+from merge_recipes.tokenizer_keys import ChatTemplate, TokenizerOptions, TokenizerSource
 
 REVOKED = "-revoked"
 """Ending of the name of a step that takes an entry out of the merge."""
@@ -184,6 +185,12 @@ class Recipe(Record):
     """The seed of a shuffled order, and of methods that draw random numbers (0 by default)."""
     form: Literal["stream", "joint"] | None = None
     """stream: merge one checkpoint after another; joint: all at once, in one step. By default the method's form."""
+    tokenizer_source: TokenizerSource | None = None
+    """The vocabulary of the merged model: union, base or a model. By default the base model's files are copied."""
+    tokenizer: TokenizerOptions | None = None
+    """The tokenizer of the merged model in detail, in place of `tokenizer_source`."""
+    chat_template: ChatTemplate | None = None
+    """The chat template of the merged model; by default that of its tokenizer."""
     tensors: TensorRules = TensorRules()
     """The tensors that are merged."""
     evaluate: Evaluate | None = None
@@ -242,6 +249,22 @@ class Recipe(Record):
         """Return True if an entry is the base model of the recipe."""
         return checkpoint_key(entry.model) == checkpoint_key(self.base_model)
 
+    @property
+    def tokenizer_options(self) -> TokenizerOptions | None:
+        """The tokenizer that the merged model gets; None for the files of the base model."""
+        if self.tokenizer is not None or self.tokenizer_source is None:
+            return self.tokenizer
+        return TokenizerOptions(source=self.tokenizer_source)
+
+    @property
+    def tokenizer_model(self) -> ModelReference | None:
+        """The model whose tokenizer the merged model gets, if it is not one of the models of the merge."""
+        options = self.tokenizer_options
+        if options is None or isinstance(options.source, str):
+            return None
+        known = (self.base_model, *(entry.model for entry in self.entries))
+        return options.source if checkpoint_key(options.source) not in map(checkpoint_key, known) else None
+
     def within(self, folder: Path) -> Recipe:
         """Return the recipe with absolute local paths; relative ones start in `folder`."""
         models = tuple(
@@ -250,6 +273,10 @@ class Recipe(Record):
         )
         slices = tuple(piece.within(folder) for piece in self.slices)
         changes: dict[str, Any] = {"base_model": self.base_model.within(folder), "models": models, "slices": slices}
+        if isinstance(self.tokenizer_source, ModelReference):
+            changes["tokenizer_source"] = self.tokenizer_source.within(folder)
+        if self.tokenizer is not None:
+            changes["tokenizer"] = self.tokenizer.within(folder)
         if self.evaluate is not None:
             tasks = tuple(
                 task.model_copy(update={"dataset": task.dataset.within(folder)}) for task in self.evaluate.tasks

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -125,14 +125,19 @@ def _meaning(model: type[BaseModel], location: KeyPath) -> str:
 
 def _model_at(model: type[BaseModel], location: KeyPath) -> type[BaseModel] | None:
     current: type[BaseModel] | None = model
+    in_mapping = False
     for part in location:
         if isinstance(part, int) or current is None:
+            continue
+        if in_mapping:  # a key that the user chose
+            in_mapping = False
             continue
         if part in _ITEMS:
             current = _ITEMS[part]
             continue
         field = current.model_fields.get(part)
         current = None if field is None else _model_in(field.annotation)
+        in_mapping = field is not None and _is_mapping(field.annotation)
     return current
 
 
@@ -140,6 +145,12 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _model_in(inner)) is not None), None)
+
+
+def _is_mapping(annotation: Any) -> bool:
+    """Return True for a mapping, also an optional one, whose values are mappings with known keys."""
+    found = annotation if get_origin(annotation) is dict else next(iter(get_args(annotation)), None)
+    return get_origin(found) is dict
 
 
 def _reference_hint(part: type[BaseModel] | None, value: object) -> str | None:

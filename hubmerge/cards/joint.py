@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hubmerge.cards.markup import plain
+from hubmerge.cards.markup import code, plain
+from hubmerge.report.inputs import TokenizerReport
 from hubmerge.report.report import RunReport
 from hubmerge.support.names import step_tag
 from hubmerge.support.text import counted
@@ -19,7 +20,7 @@ def joint_summary(report: RunReport, base: str, method: str) -> str:
     step, count = report.steps[-1], counted(len(report.models), "model")
     text = (
         f"This model merges {count} into one model of the same size, without training: all at once, tensor by tensor, "
-        f"by hubmerge with {method}. Names, shapes, config and tokenizer are those of {base}."
+        f"by hubmerge with {method}. {_files(step.tokenizer, base)}"
     )
     if step.step > 1:
         text += (
@@ -27,6 +28,21 @@ def joint_summary(report: RunReport, base: str, method: str) -> str:
             f"merged {counted(len(report.steps[-2].inputs), 'model')}."
         )
     return text
+
+
+def _files(tokenizer: TokenizerReport | None, base: str) -> str:
+    """Return where names, shapes, config and tokenizer come from."""
+    if tokenizer is None:
+        return f"Names, shapes, config and tokenizer are those of {base}."
+    source = {
+        "union": f"the tokens of all models, those of {base} first",
+        "base": f"the tokens of {base}",
+    }.get(tokenizer.source, f"the tokens of {code(tokenizer.source)}")
+    others = f"; {counted(tokenizer.others, 'token')} not in all models" if tokenizer.others else ""
+    return (
+        f"Names and config are those of {base}. The vocabulary has {source}: {counted(tokenizer.tokens, 'token')} in "
+        f"{counted(tokenizer.rows, 'row')}{others}."
+    )
 
 
 def joint_notes(report: RunReport) -> list[str]:

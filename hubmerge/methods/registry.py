@@ -134,7 +134,8 @@ def is_joint(recipe: Recipe) -> bool:
         return recipe.form == "joint"
     joint = _JOINT.get(name)
     if joint is not None and name in _FOLDS:
-        return recipe.lists_base or not recipe.names_base or joint.prefers_joint(recipe.parameters)
+        asks = recipe.tokenizer_options is not None or joint.prefers_joint(recipe.parameters)
+        return recipe.lists_base or not recipe.names_base or asks
     return isinstance(find_method(name).method, JointMethod)
 
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from hubmerge.checkpoints import Checkpoint, MatrixRule, check_config, weight_matrices
 from hubmerge.checkpoints.planning.task_heads import find_head
+from hubmerge.checkpoints.vocabulary.resized import VocabularyModels
 from hubmerge.plan.settings import selection_of
+from hubmerge.plan.vocabulary import PlannedVocabulary, plan_vocabulary
 from hubmerge.stream.open_source import open_for_planning, resolve_adapter
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
@@ -23,6 +25,7 @@ class Headers:
     opened: Mapping[int, Checkpoint]
     sources: Mapping[int, Source]
     heads: Mapping[int, tuple[str, ...]]
+    vocabulary: PlannedVocabulary | None = None
 
     @property
     def notes(self) -> list[str]:
@@ -63,4 +66,15 @@ def read_headers(
             opened[entry] = open_for_planning(sources[entry], base)
             heads[entry] = find_head(base, opened[entry], selection_of(stream.recipe))
             advance(1)
-    return Headers(base, rule, opened, sources, heads)
+    headers = Headers(base, rule, opened, sources, heads)
+    vocabulary = plan_vocabulary(stream, base, opened, progress)
+    return headers if vocabulary is None else _resized(headers, vocabulary)
+
+
+def _resized(headers: Headers, vocabulary: PlannedVocabulary) -> Headers:
+    """Return the headers of models that have the rows of the merged model's vocabulary."""
+    models = VocabularyModels(vocabulary.resizing)
+    opened = {entry: models.resized(vocabulary.numbers[entry], one) for entry, one in headers.opened.items()}
+    base = models.resized(0, headers.base)
+    rule = replace(weight_matrices(base.config, base.tensors), buffers=headers.rule.buffers)
+    return replace(headers, base=base, rule=rule, opened=opened, vocabulary=vocabulary)

@@ -34,6 +34,8 @@ from hubmerge.plan.preflight import check_before_merge, resolve_checked
 from hubmerge.plan.run_plan import PlannedSource, RunPlan
 from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
 from hubmerge.plan.signing import checked_signer
+from hubmerge.plan.tokenizer_files import changed_files
+from hubmerge.plan.vocabulary_check import find_other_tokens
 from hubmerge.report.report import RunReport
 from hubmerge.stream.open_source import fetched_sources, is_fetched_partially
 from hubmerge.stream.pinned import PinnedCommits
@@ -116,6 +118,8 @@ def _run_plan(stream: Stream, first_step: int, headers: Headers, recorded: RunRe
     published = published_config(original, written.tensors, dtype)
     notes = [*headers.notes, *models.notes, *_statistics_notes(headers.rule, merge), *published.notes]
     notes += _kept_modules(stream.base)
+    files, file_notes = changed_files(stream, headers.vocabulary)
+    notes += [*file_notes, *(headers.vocabulary.notes if headers.vocabulary is not None else ())]
     return RunPlan(
         stream=stream,
         first_step=first_step,
@@ -129,6 +133,9 @@ def _run_plan(stream: Stream, first_step: int, headers: Headers, recorded: RunRe
         older_shards=recorded is not None and _uses_older_shards(recorded, written, base, recipe),
         in_pieces=all(map(_reads_in_pieces, (headers.base, *headers.opened.values()))),
         heads={step: names for step, names in headers.heads.items() if names},
+        vocabulary=headers.vocabulary,
+        tokenizer_files=files,
+        other_tokens=find_other_tokens(stream, headers, merge),
         loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
         notes=tuple(_unchecked_ranges(stream, headers.sources)),
     )

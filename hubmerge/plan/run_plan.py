@@ -12,6 +12,8 @@ from hubmerge.plan import budget
 from hubmerge.plan.checked_task import CheckedTask
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
+from hubmerge.plan.vocabulary import PlannedVocabulary
+from hubmerge.plan.vocabulary_text import vocabulary_dict
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 
@@ -62,6 +64,10 @@ class RunPlan:
         heads: By missing step, the tensors of the checkpoint's own head, which are kept beside the merged model.
         in_pieces: True if the files of the base model and of all missing checkpoints can be read in pieces.
         notes: Sentences for the user: what the run does not check, and what it replaces in the target repo.
+        vocabulary: The vocabulary of the merged model, None for that of the base model.
+        tokenizer_files: Files of the merged model beside the weights that differ from those of the base model; None
+            for a file of the base model that is not copied.
+        other_tokens: By number of an entry, a warning that its rows belong to other tokens than the base model's.
     """
 
     stream: Stream
@@ -80,6 +86,9 @@ class RunPlan:
     heads: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     in_pieces: bool = False
     notes: tuple[str, ...] = ()
+    vocabulary: PlannedVocabulary | None = None
+    tokenizer_files: Mapping[str, bytes | None] = field(default_factory=dict)
+    other_tokens: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def layouts(self) -> dict[str, str]:
@@ -193,6 +202,8 @@ class RunPlan:
             "notes": list(self.notes),
             "licenses": self.licenses.to_dict(),
             "tasks": [asdict(task) for task in self.tasks],
+            "tokenizer": vocabulary_dict(self.vocabulary),
+            "other_tokens": list(self.other_tokens.values()),
             "how_matrices_were_told": self.merge.matrix_rule,
             "estimated_seconds": round(self.estimated_seconds, 1),
         }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.checkpoints.matching.components import patterns_for
 from hubmerge.plan.checked_task import tasks_text
+from hubmerge.plan.vocabulary_text import vocabulary_lines
 from hubmerge.stream.replacements import replaced_by
 from hubmerge.support.text import counted, readable, short_commit
 from merge_recipes.signing import Signing
@@ -87,6 +88,8 @@ def _files(plan: RunPlan) -> Iterator[str]:
     yield from (f"         {layout}: {counted(count, 'checkpoint')}" for layout, count in layouts.items())
     yield from (f"loading  {line}" for line in plan.loading)
     yield from (f"note     {line}" for line in plan.notes)
+    yield from vocabulary_lines(plan.vocabulary)
+    yield from (f"warning  {line}" for line in plan.other_tokens.values())
 
 
 def _costs(plan: RunPlan) -> Iterator[str]:

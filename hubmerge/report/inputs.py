@@ -64,6 +64,19 @@ class MergedModel:
 
 @record
 @dataclass(frozen=True)
+class TokenizerReport:
+    """The vocabulary of a merged model whose recipe names one."""
+
+    source: str  # union, base or a model, as in the recipe
+    tokens: int
+    rows: int  # of the embeddings
+    vocabulary: str  # sha256 of all tokens in their order
+    sources: dict[str, str]  # model -> sha256 of the files of its tokenizer
+    others: int = 0  # tokens that not all models have, or that the recipe names
+
+
+@record
+@dataclass(frozen=True)
 class TaskReport:
     """A task that the run scores: its dataset and the step that merged its checkpoint."""
 

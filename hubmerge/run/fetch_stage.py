@@ -46,5 +46,5 @@ class FetchStage:
         if self.context.stream.recipe.fetch == "cache" or entry not in plan.alignments:
             return open_source(source)
         checkpoint = open_source(source, self.partial_downloads)
-        plan.alignments[entry].apply(checkpoint).prepare([tensor.name for tensor in plan.merge.merged])
+        self.context.aligned(entry, checkpoint).prepare([tensor.name for tensor in plan.merge.merged])
         return checkpoint

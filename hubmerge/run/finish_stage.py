@@ -62,10 +62,15 @@ class FinishStage:
         """Return the report with the steps of a batch, without their models."""
         plan, heads = self.context.plan.merge, Heads(self.context)
         notes = [*by_name_warnings(plan), *untied_warnings(plan), *part_warnings(plan)]
+        others = self.context.plan.other_tokens
         if self.context.stream.is_joint:
+            notes += [others[entry] for entry in self.context.stream.entries_of(batch.last) if entry in others]
             return record_joint_step(self.context, batch.last, so_far, notes=notes)
         kept = {step: heads.keep(step, one) for step, one in zip(batch.steps, batch.checkpoints, strict=True)}
-        report = record_steps(self.context.stream, batch.steps, batch.merged_state, so_far, notes=notes, heads=kept)
+        state = batch.merged_state
+        report = record_steps(
+            self.context.stream, batch.steps, state, so_far, notes=notes, heads=kept, own_notes=others
+        )
         return record_licenses(report, batch.steps, self.context.licenses)
 
     def score_model(self, batch: StepBatch, folder: Path) -> Scores:
@@ -125,6 +130,7 @@ class FinishStage:
         """Write the files beside the weights, and check the weights."""
         context = self.context
         model_folder.copy_auxiliary_files(context.base_folder, folder, quantized=context.plan.quantized)
+        model_folder.change_files(context.plan.tokenizer_files, folder)
         if context.base.names.library == "transformers":
             model_folder.write_config(context.plan.config, folder)
         else:

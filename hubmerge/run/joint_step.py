@@ -37,7 +37,7 @@ def joint_merge(context: RunContext, step: int, checkpoints: Sequence[Checkpoint
         entry = stream.entries[number - 1]
         if stream.is_base(number) and method.base != "model":
             continue
-        aligned = context.base if stream.is_base(number) else plan.alignments[number].apply(checkpoint)
+        aligned = context.base if stream.is_base(number) else context.aligned(number, checkpoint)
         check_ties(aligned, plan.merge)
         models.append(JointInput(aligned, TensorParameters(method.Parameters, recipe, entry, positions)))
     has_origin = method.base != "model" and recipe.names_base
@@ -105,6 +105,7 @@ def record_joint_step(context: RunContext, step: int, so_far: RunReport, *, note
         chain_digest=stream.chain[step],
         warnings=tuple(note for note in notes if note not in known),
         inputs=inputs,
+        tokenizer=None if context.plan.vocabulary is None else context.plan.vocabulary.report,
     )
     so_far = replace(so_far, base_model=replace(so_far.base_model, licenses=licenses.of_step(0)))
     return so_far.with_step(report).until(step)

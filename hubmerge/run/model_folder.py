@@ -41,6 +41,22 @@ def copy_auxiliary_files(base_folder: Path, folder: Path, *, quantized: bool = T
             shutil.copyfile(base_folder / name, folder / name)
 
 
+def change_files(changed: Mapping[str, bytes | None], folder: Path) -> None:
+    """Write the files of the tokenizer that differ from those of the base model.
+
+    Args:
+        changed: The files by name; None for a file of the base model that the merged model does not have.
+        folder: Folder of the merged model.
+    """
+    for name, content in changed.items():
+        path = folder / name
+        if content is None:
+            path.unlink(missing_ok=True)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+
+
 def write_config(config: Mapping[str, Any], folder: Path) -> None:
     """Write config.json: the config of the plan, whose loading was checked, and nothing else."""
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -222,7 +222,8 @@ class Run:
         """Plan the steps from `begin` on, check the free disk space and fetch the base model."""
         plan = plan_steps(self.stream, begin, self._progress, recorded=self.report)
         notes = (f"note: {note}" for note in plan.notes)
-        for line in (*plan.loading, *notes, *(f"warning: {warning}" for warning in by_name_warnings(plan.merge))):
+        warnings = (f"warning: {text}" for text in (*by_name_warnings(plan.merge), *plan.other_tokens.values()))
+        for line in (*plan.loading, *notes, *warnings):
             self._progress.note(line)
         check_room(plan, self.workspace.folder, fetch.hub_cache())
         with self._progress.stage("fetch the base model", unit="bytes"):

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubmerge.checkpoints import Checkpoint, check_ties, with_copies
+from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint
+from hubmerge.checkpoints.vocabulary.resized import VocabularyModels
 from hubmerge.executor import ExecutorContext, Merge, StepInput, pick_device
 from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
 from hubmerge.methods import Method, method_named
@@ -64,10 +66,29 @@ class RunContext:
     @cached_property
     def base(self) -> Checkpoint:
         """The base model, with its tied tensors checked."""
-        opened = open_base(self.stream.base, self.base_folder)
+        opened = self._resized(0, open_base(self.stream.base, self.base_folder))
         base = with_copies(opened, self.plan.merge.copies)
         check_ties(base, self.plan.merge)
         return base
+
+    def aligned(self, entry: int, checkpoint: Checkpoint) -> AlignedCheckpoint:
+        """Return the checkpoint of an entry under the base model's names, with the rows of the merged model."""
+        vocabulary = self.plan.vocabulary
+        own = checkpoint if vocabulary is None else self._resized(vocabulary.numbers[entry], checkpoint)
+        return self.plan.alignments[entry].apply(own)
+
+    @cached_property
+    def _vocabulary_models(self) -> VocabularyModels | None:
+        """The models whose rows are read in the vocabulary of the merged model, None if no vocabulary changes."""
+        return None if self.plan.vocabulary is None else VocabularyModels(self.plan.vocabulary.resizing)
+
+    def _resized(self, model: int, checkpoint: Checkpoint) -> Checkpoint:
+        models = self._vocabulary_models
+        if models is None:
+            return checkpoint
+        if model > 0 or 0 not in models.bound:
+            models.bind(model, checkpoint)
+        return models.resized(model, checkpoint)
 
     @cached_property
     def scoreboard(self) -> Scoreboard:

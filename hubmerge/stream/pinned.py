@@ -185,6 +185,10 @@ def difference(first: Lock, second: Lock) -> str | None:
             return f"{one.name}: {_described(one)}; expected {other.name}: {_described(other)}"
     if len(first.models) != len(second.models):
         return f"{counted(len(first.models), 'model')}; expected {counted(len(second.models), 'model')}"
+    if first.tokenizer is not None and second.tokenizer is not None:
+        one, other = first.tokenizer, second.tokenizer
+        if _identity(one) != _identity(other):
+            return f"the tokenizer of {one.name}: {_described(one)}; expected {_described(other)}"
     expected = {(data.path, data.name, data.revision): data.commit for data in second.datasets}
     for data in first.datasets:
         commit = expected.get((data.path, data.name, data.revision), data.commit)

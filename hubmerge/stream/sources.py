@@ -144,7 +144,8 @@ class SourceResolver:
         """
         self._pinned: dict[tuple[str, str, str | None], str] = {}
         for lock in locks:
-            for model in (lock.base_model, *(lock.models if models else ())):
+            tokenizers = () if lock.tokenizer is None else (lock.tokenizer,)
+            for model in (lock.base_model, *tokenizers, *(lock.models if models else ())):
                 key = ("model", model.reference.path, model.reference.revision)
                 self._pinned.setdefault(key, model.commit)
                 if model.reference.adapter is not None and model.adapter_commit is not None:
@@ -208,7 +209,7 @@ def local_auxiliary_files(folder: Path) -> set[str]:
     Raises:
         CheckpointError: The folder does not exist.
     """
-    return select_auxiliary_files(_files_below(folder), lambda name: (folder / name).read_bytes())
+    return select_auxiliary_files(files_below(folder), lambda name: (folder / name).read_bytes())
 
 
 def folder_digest(folder: Path) -> str:
@@ -223,11 +224,11 @@ def folder_digest(folder: Path) -> str:
 def _read_files(folder: Path, *, adapter: bool) -> set[str]:
     """Return the names of the files that a merge reads from the local folder of a model or an adapter."""
     origin = Origin(str(folder), folder=folder)
-    names = _files_below(folder)
+    names = files_below(folder)
     return select_model_files(names, lambda name: (folder / name).read_bytes(), origin, adapter=adapter)
 
 
-def _files_below(folder: Path) -> set[str]:
+def files_below(folder: Path) -> set[str]:
     """Return the names of all files below a local model folder, without hidden folders."""
     if not folder.is_dir():
         raise CheckpointError(

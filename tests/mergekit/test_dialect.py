@@ -18,11 +18,7 @@ FOLDER = Path(__file__).parent / "recipes"
 FILES = sorted(FOLDER.rglob("*.y*ml"))
 REFUSED = {
     "mega.yml": (13, "a second document starts here"),
-    "11-dare-linear-tokenizer-union.yaml": (8, "no tokenizer is built"),
-    "18-nuslerp.yaml": (10, "chat_template is not supported"),
     "28-two-modules.yaml": (3, "several modules are merged differently here: text_decoder, vision_tower"),
-    "29-della-tokenizer-tokens.yaml": (8, "no tokenizer is built"),
-    "30-chat-template.yaml": (8, "chat_template is not supported"),
     "31-stages.yaml": (9, "a second document starts here"),
 }
 """The recipes that hubmerge refuses, with the line and the reason."""
@@ -91,6 +87,7 @@ def test_the_converted_recipe_means_the_same(file: Path) -> None:
     loaded = hubmerge.load(file)
     text = hubmerge.convert(file)
     again = parse(text)
+    assert again.recipe.tokenizer_options == loaded.recipe.tokenizer_options
     assert [str(entry.model) for entry in again.recipe.entries] == [str(entry.model) for entry in loaded.recipe.entries]
     for name in ("base_model", "names_base", "dtype", "out_dtype", "merge_method"):
         assert getattr(again.recipe, name) == getattr(loaded.recipe, name), name
@@ -145,7 +142,33 @@ SOURCES = (
         ("models: [{model: me/a}]\nslices: []\n", "slices: the list is empty"),
         ("models: [{model: me/a}]\nslices: [{}]\n", "r.yaml:5:9: slices: the recipe has models and slices"),
         ("models: [{model: me/a}]\nstack: layers\n", "stack: this key names the layers that slices cut"),
-        ("models: [{model: me/a}]\ntokenizer_source: union\n", "r.yaml:5:1: tokenizer_source:"),
+        (
+            "models: [{model: me/a}]\ntokenizer_source: union\ntokenizer: {source: base}\n",
+            "r.yaml:5:1: tokenizer_source: tokenizer_source and tokenizer name the tokenizer twice",
+        ),
+        (
+            "models: [{model: me/a}]\ntokenizer_source: 3\n",
+            "r.yaml:5:19: tokenizer_source: expected union, base, or a model",
+        ),
+        (
+            "models: [{model: me/a}]\ntokenizer: {tokens: {<x>: {source: me/b}}}\n",
+            'r.yaml:5:36: tokenizer.tokens.<x>.source: "me/b" is not a model of this merge',
+        ),
+        (
+            "models: [{model: me/a}]\ntokenizer: {tokens: {x: {source: {kind: model_token, model: me/b, token: t}}}}\n",
+            'tokenizer.tokens.x.source.model: "me/b" is not a model of this merge',
+        ),
+        (
+            "models: [{model: me/a}]\ntokenizer: {tokens: {<x>: {source: {kind: model_token, model: me/a}}}}\n",
+            "tokenizer.tokens.<x>.source: expected `token` or `token_id`, one of them",
+        ),
+        (
+            "models: [{model: me/a}]\ntokenizer: {tokens: {<x>: {source: {kind: zeros}}}}\n",
+            'model: ..., token: ...} or {kind: zero}; got the kind "zeros"',
+        ),
+        ("models: [{model: me/a}]\ntokenizer: {tokens: {<x>: {forse: true}}}\n", "unknown key; did you mean force?"),
+        ("models: [{model: me/a}]\ntokenizer: {pad_to_multiple_of: 0}\n", "expected a number >= 1, got the number 0"),
+        ("models: [{model: me/a}]\nchat_template: chatmll\n", "chat_template: "),
         ("models: [{model: me/a, layer_range: [0, 4]}]\n", "models[0].layer_range: mergekit's layer ranges belong"),
         ("models: [{model: me/a}]\nmerge_metod: x\n", "unknown key; did you mean merge_method?"),
     ],
@@ -201,8 +224,8 @@ def test_opposite_weights_are_refused_for_sums_and_remarked_on_for_elections() -
         ("slerp", "name: x\nparameters: {t: 0.5}\n", "r.yaml:4:1: name: name has no effect on the merged model"),
         ("slerp", "parameters: {t: 0.5, int8_mask: true}\n", "int8_mask has no effect on the merged model"),
         ("slerp", "parameters: {t: 0.5, weight: 1}\n", "weight has no effect with this method"),
-        ("slerp", "parameters: {t: 0.5}\ntokenizer_source: base\n", "has the tokenizer of me/base"),
-        ("slerp", "parameters: {t: 0.5}\ntokenizer: {source: base}\n", "has the tokenizer of me/base"),
+        ("opcm", "tokenizer_source: base\n", "has the tokenizer of me/base"),
+        ("opcm", "tokenizer: {source: me/base}\n", "has the tokenizer of me/base"),
         ("ties", "parameters: {density: 0.5}\n", "no weights: mergekit stops here"),
     ],
 )

@@ -112,7 +112,7 @@ def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> 
         found = named_class(config) or bare_class(model_type)
         if found is None:
             return UnknownClass(f"{version} has no class for the model_type {model_type!r}")
-        model = _build(found, model_config)
+        model = build(found, model_config)
         own_names, converted = _own_names(model, names)
     except Exception as error:  # a config is free text: the errors of a class have no common type
         return UnknownClass(f"{version} cannot build {model_type!r} from its config: {type(error).__name__}")
@@ -133,7 +133,8 @@ def _ask(model_type: str, config: Mapping[str, Any], names: Collection[str]) -> 
     )
 
 
-def _build(found: Any, config: Any) -> Any:
+def build(found: Any, config: Any) -> Any:
+    """Return a model of a class without values, for a config of transformers."""
     with torch.device("meta"):
         return found._from_config(config, attn_implementation="eager")
 
@@ -173,7 +174,7 @@ def _heads(found: Any, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> fr
     try:
         more = copy.deepcopy(config)
         more.num_labels = config.num_labels + 1
-        model = _build(found, more)
+        model = build(found, more)
     except Exception:  # a class may refuse a number of classes that its config does not name, with any error
         return frozenset()
     parameters = model.named_parameters(remove_duplicate=False)

@@ -1,0 +1,259 @@
+"""Vocabulary of a merge of all models at once: the tokenizers of the models, and the rows of their embeddings."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from hubmerge.checkpoints import Checkpoint
+from hubmerge.checkpoints.formats.layout import CONFIG_FILE
+from hubmerge.checkpoints.model_class.class_lookup import UnknownClass
+from hubmerge.checkpoints.model_class.embeddings import Embeddings, find_embeddings
+from hubmerge.checkpoints.vocabulary.load import load_tokenizer
+from hubmerge.checkpoints.vocabulary.resized import Resizing
+from hubmerge.checkpoints.vocabulary.row_plan import RowPlan, TokenRule, plan_rows, rule_texts
+from hubmerge.checkpoints.vocabulary.settings import Translate, translation, with_vocabulary
+from hubmerge.checkpoints.vocabulary.tokenizer import Tokenizer, is_tokenizer_file, json_object
+from hubmerge.checkpoints.vocabulary.union import Part, union, with_tokens, without_unused
+from hubmerge.errors import CheckpointError
+from hubmerge.report.inputs import TokenizerReport
+from hubmerge.stream.sources import Source
+from hubmerge.stream.stream import Stream
+from hubmerge.stream.tokenizer_files import files_digest, read_files
+from hubmerge.support.progress import Advance, Progress
+from merge_recipes import ModelReference
+from merge_recipes.references import checkpoint_key
+from merge_recipes.tokenizer_keys import UNION, ModelToken, TokenizerOptions, ZeroRow
+
+
+@dataclass(frozen=True)
+class PlannedVocabulary:
+    """The vocabulary of a merged model.
+
+    Attributes:
+        resizing: the rows of the merged model, and the tensors of each model that have them.
+        numbers: by the number of an entry, the number of its model; the base model has 0.
+        tokenizer: the tokenizer of the merged model.
+        translate: the translation of numbers of tokens from the base model to the merged model.
+        own: the config.json of the model whose tokenizer it is, if that is another model.
+        report: what the report says about it.
+        table: each token that not all models have, and where its row comes from.
+        templates: the chat template of each model.
+        notes: remarks on tokenizers.
+    """
+
+    resizing: Resizing
+    numbers: Mapping[int, int]
+    tokenizer: Tokenizer
+    translate: Translate
+    own: Source | None
+    report: TokenizerReport
+    table: tuple[tuple[str, str], ...]
+    templates: tuple[str | None, ...]
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Models:
+    """The models of a merge, the base model first, each once."""
+
+    references: tuple[ModelReference, ...]
+    sources: tuple[Source, ...]
+    checkpoints: tuple[Checkpoint, ...]
+    numbers: Mapping[int, int]
+
+    def number_of(self, reference: ModelReference) -> int:
+        return [checkpoint_key(one) for one in self.references].index(checkpoint_key(reference))
+
+
+def plan_vocabulary(
+    stream: Stream, base: Checkpoint, opened: Mapping[int, Checkpoint], progress: Progress
+) -> PlannedVocabulary | None:
+    """Return the vocabulary of the merged model; None if its tokenizer is a copy of the base model's files.
+
+    Args:
+        stream: the stream.
+        base: the base model, opened from its headers.
+        opened: the checkpoints by the number of their entries.
+        progress: the receiver of the stage.
+
+    Raises:
+        CheckpointError: the tokenizers have no union, a model has no token that the recipe names, or the class of a
+            model is not known.
+        HubError: a file cannot be read.
+    """
+    options = stream.recipe.tokenizer_options
+    if options is None or not stream.is_joint:
+        return None
+    models = _models(stream, base, opened)
+    embeddings = tuple(map(_embeddings, models.checkpoints))
+    with progress.stage("read tokenizers", len(models.sources)) as advance:
+        parts, notes = _parts(models, embeddings, advance)
+        extra = _other_tokenizer(stream)
+    source, merged = _merged(options, models, parts, extra)
+    has_base, multiple = stream.recipe.names_base, options.pad_to_multiple_of
+    plan = plan_rows(merged.tokens, parts, _rules(options, models), has_base=has_base, multiple=multiple)
+    _check_tasks(stream, plan)
+    translate = translation(parts[0].tokenizer.tokens, merged.tokens, plan.rows)
+    table = tuple(rule_texts(plan, [str(one) for one in models.references], options.tokens or ()))
+    return PlannedVocabulary(
+        resizing=Resizing(plan, embeddings, _config(base, embeddings[0], plan, translate, source)),
+        numbers=models.numbers,
+        tokenizer=merged,
+        translate=translate,
+        own=source,
+        report=_report(options, models, parts, extra, plan, len(table)),
+        table=table,
+        templates=tuple(part.tokenizer.template for part in parts),
+        notes=tuple(notes),
+    )
+
+
+def _parts(models: _Models, embeddings: Sequence[Embeddings], advance: Advance) -> tuple[list[Part], list[str]]:
+    """Return the tokenizers of the models with their numbers of rows, and remarks on them."""
+    parts: list[Part] = []
+    notes: list[str] = []
+    for checkpoint, source, facts in zip(models.checkpoints, models.sources, embeddings, strict=True):
+        found = load_tokenizer(read_files(source, is_tokenizer_file), checkpoint.config, source.origin)
+        tokenizer = _as_base(source, parts, notes) if found is None else found
+        parts.append(Part(tokenizer, _rows(checkpoint, facts)))
+        advance(1)
+    return parts, notes
+
+
+def _models(stream: Stream, base: Checkpoint, opened: Mapping[int, Checkpoint]) -> _Models:
+    references, checkpoints = [stream.recipe.base_model], [base]
+    sources = [replace(stream.base, adapter=None)]
+    numbers: dict[int, int] = {}
+    keys = [checkpoint_key(stream.recipe.base_model)]
+    for number in stream.entries_of(stream.length):
+        reference = stream.entries[number - 1].model
+        key = checkpoint_key(reference)
+        if key not in keys:
+            keys.append(key)
+            references.append(reference)
+            sources.append(stream.source(number))
+            checkpoints.append(opened[number])
+        numbers[number] = keys.index(key)
+    return _Models(tuple(references), tuple(sources), tuple(checkpoints), numbers)
+
+
+def _embeddings(checkpoint: Checkpoint) -> Embeddings:
+    found = find_embeddings(checkpoint.config, checkpoint.tensors)
+    if isinstance(found, UnknownClass):
+        raise checkpoint.origin.error(
+            f"the rows of its tokens are not known: {found.reason}",
+            hint="remove `tokenizer` and `tokenizer_source` from the recipe, or remove the model",
+        )
+    return found
+
+
+def _rows(checkpoint: Checkpoint, facts: Embeddings) -> int:
+    """Return the number of rows that all embeddings of a model have."""
+    counts = {name: checkpoint.tensors[name].shape[axis] for name, axis in facts.axes.items()}
+    if len(set(counts.values())) > 1:
+        first, *others = counts.items()
+        other = next(one for one in others if one[1] != first[1])
+        raise checkpoint.origin.error(
+            f"tensor {first[0]!r} has {first[1]} rows of tokens and {other[0]!r} has {other[1]}; expected one number",
+            hint="resize the embeddings of the model with resize_token_embeddings() and save it again",
+            tensor=first[0],
+        )
+    return next(iter(counts.values()))
+
+
+def _as_base(source: Source, parts: list[Part], notes: list[str]) -> Tokenizer:
+    if not parts:
+        raise source.origin.error(
+            "it has no files of a tokenizer, which the vocabulary of the merged model begins with",
+            hint="name a base model with a tokenizer, or remove `tokenizer` and `tokenizer_source`",
+        )
+    notes.append(f"{source.label} has no files of a tokenizer: its rows count as those of the base model's tokens")
+    return replace(parts[0].tokenizer, label=source.label)
+
+
+def _other_tokenizer(stream: Stream) -> tuple[Source, Tokenizer] | None:
+    """Return the tokenizer that the recipe names, if it is not that of a model of the merge."""
+    if stream.lock.tokenizer is None:
+        return None
+    source = Source.of(stream.lock.tokenizer)
+    config = json_object(read_files(source, CONFIG_FILE.__eq__).get(CONFIG_FILE))
+    found = load_tokenizer(read_files(source, is_tokenizer_file), config, source.origin)
+    if found is None:
+        raise source.origin.error(
+            "it has no files of a tokenizer, expected those that the merged model gets",
+            hint="name a model with a tokenizer, or write `tokenizer_source: base`",
+        )
+    return source, found
+
+
+def _merged(
+    options: TokenizerOptions, models: _Models, parts: list[Part], extra: tuple[Source, Tokenizer] | None
+) -> tuple[Source | None, Tokenizer]:
+    """Return the tokenizer of the merged model, and the model that it is from, if that is not the base model."""
+    source: Source | None = None
+    if extra is not None:
+        source, found = extra
+    elif isinstance(options.source, ModelReference) and (number := models.number_of(options.source)) > 0:
+        source, found = models.sources[number], parts[number].tokenizer
+    else:
+        found = without_unused(parts[0])
+        if options.source == UNION:
+            found = union(found, parts[1:])
+    return source, with_tokens(found, options.tokens or {}, parts)
+
+
+def _rules(options: TokenizerOptions, models: _Models) -> dict[str, TokenRule]:
+    rules = {}
+    for token, one in (options.tokens or {}).items():
+        row = one.source
+        if isinstance(row, ZeroRow):
+            rules[token] = TokenRule("zero", force=one.force)
+        elif isinstance(row, ModelToken):
+            named = row.token if row.token is not None else row.token_id or 0
+            rules[token] = TokenRule("row", models.number_of(row.model), named, one.force)
+        elif row is not None:
+            rules[token] = TokenRule("row", models.number_of(row), token, one.force)
+        else:
+            rules[token] = TokenRule(force=one.force)
+    return rules
+
+
+def _config(
+    base: Checkpoint, facts: Embeddings, plan: RowPlan, translate: Translate, source: Source | None
+) -> dict[str, Any]:
+    own = None if source is None else json_object(read_files(source, CONFIG_FILE.__eq__).get(CONFIG_FILE))
+    return with_vocabulary(base.config, facts.nested, plan.rows, translate, own)
+
+
+def _check_tasks(stream: Stream, plan: RowPlan) -> None:
+    if stream.recipe.evaluate is not None and not plan.keeps(0):
+        raise CheckpointError(
+            "the tasks of the recipe are scored with the tokenizer of the base model, and the merged model has other "
+            "tokens",
+            hint="remove `evaluate` from the recipe, or write `tokenizer_source: base`",
+        )
+
+
+def _report(
+    options: TokenizerOptions,
+    models: _Models,
+    parts: list[Part],
+    extra: tuple[Source, Tokenizer] | None,
+    plan: RowPlan,
+    others: int,
+) -> TokenizerReport:
+    tokens = sorted(plan.tokens.items(), key=lambda item: item[1])
+    digest = hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
+    sources = dict(_digests(models, parts, extra))
+    return TokenizerReport(str(options.source), len(tokens), plan.rows, f"sha256:{digest}", sources, others)
+
+
+def _digests(models: _Models, parts: list[Part], extra: tuple[Source, Tokenizer] | None) -> Iterator[tuple[str, str]]:
+    for reference, part in zip(models.references, parts, strict=True):
+        yield str(reference), files_digest(part.tokenizer.files)
+    if extra is not None:
+        yield str(extra[0].reference), files_digest(extra[1].files)
