@@ -60,6 +60,8 @@ RECIPES: dict[str, dict[str, Any]] = {
         "tokenizer_source": "a",
     },
 }
+WHERE_MERGEKIT_STOPS = {"tokens of the base model alone"}
+"""mergekit 0.1.5 adds tokens to the base model's tokenizer and then looks for their rows: KeyError."""
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +168,7 @@ def check_loads(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
 @pytest.mark.parametrize("kind", ["models", "tied"])
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if name not in WHERE_MERGEKIT_STOPS])
 def test_each_token_has_the_row_that_mergekit_gives(
     name: str, kind: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
