@@ -171,7 +171,7 @@ def test_rows_come_from_the_base_model_the_mean_or_a_named_row() -> None:
         [-1, -1, 4, 1, -1, -1],
     ]
     assert plan.donors == {0: ((0, 0),), 1: ((0, 1),), 2: ((1, 1), (2, 4)), 3: ((1, 0),), 4: (), 5: ((0, 2),)}
-    assert (plan.rows, plan.forced, plan.receives(0), plan.keeps(0)) == (8, {3}, True, False)
+    assert (plan.rows, plan.forced, plan.receives(0), plan.keeps(0)) == (8, frozenset({3}), True, False)
     assert dict(rule_texts(plan, ["me/base", "me/x", "me/y"], ["f"])) == {
         "f": "me/base, row 2",
         "c": "mean of me/x, me/y",
