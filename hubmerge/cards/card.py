@@ -3,95 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 
-from hubmerge.cards.data import CARD_FORM, LISTED_DATASETS, form_comment
+from hubmerge.cards.closing import citation, going_on, limits, recipe, reproduction, task_kinds
+from hubmerge.cards.data import LISTED_DATASETS, form_comment
+from hubmerge.cards.details import ORDERED_FOR_READERS, CardDetails
 from hubmerge.cards.joint import joint_notes, joint_summary
 from hubmerge.cards.licenses import license_section
-from hubmerge.cards.loading import ZERO_SHOT, Loading, loading_text
-from hubmerge.cards.markup import block, code, details, plain, repo_link, shown_rows, table
+from hubmerge.cards.loading import Loading, loading_text
+from hubmerge.cards.markup import code, details, plain, repo_link, shown_rows, table
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
 from hubmerge.cards.norms import norms
-from hubmerge.cards.parts import HeadFacts, ModuleFacts, heads_text, modules_text
-from hubmerge.cards.scores import score_parts
-from hubmerge.report.licenses import NO_LICENSE, License
+from hubmerge.cards.parts import heads_text, modules_text
+from hubmerge.cards.scores import folded_scores, gains, headline, score_parts
 from hubmerge.report.report import RunReport, StepReport, TaskReport
-from hubmerge.report.shown import FIRST_SHOWN, LAST_SHOWN
-from hubmerge.support.names import HISTORY_FOLDER, LOCK_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE, step_tag
+from hubmerge.support.names import LOCK_FILE, step_tag
 from hubmerge.support.text import short_commit
 
-TEXT_KINDS = frozenset({"text-classification", "causal-lm"})
-
-ABRIDGED = 3
-"""First form of cards that show the first and last steps of long streams alone."""
-
-LONGEST_RECIPE = 16_000
-"""Number of characters up to which a card contains the recipe."""
-
-
-@dataclass(frozen=True)
-class CardDetails:
-    """Facts of a card that are not in the report.
-
-    Attributes:
-        recipe_text: the text of the recipe.
-        repo: the repo that the model is published to, None for a folder on this machine.
-        license: the license of the model.
-        notice: True if the file NOTICE lists the licenses of the inputs.
-        tags: more tags for the Hub.
-        library: the library that loads the model; None if there are several.
-        variant: the variant in the names of the weight files, such as "fp16".
-        heads: the heads of the checkpoints.
-        modules: the modules of sentence-transformers.
-        model_class: the class of the model.
-        processor_class: the transformers class of its processor; None for a tokenizer or nothing.
-        pipeline_tag: the kind of task of the model, None to take it from the scored tasks.
-        layout: class, tensor names and dtypes of the weight files, in words.
-        picture: the file with the picture of the accuracy matrix, None if there is none.
-        every_step: True if earlier steps are published too.
-        method_source: the description of the method, such as "arXiv:2501.09522, Section 4".
-        distributions: the distribution of each merge method and task kind that is a plug-in, by its name.
-        form: the form of the data: an older one for comparison with a card of that form.
-    """
-
-    recipe_text: str
-    repo: str | None = None
-    license: License = NO_LICENSE
-    notice: bool = False
-    tags: tuple[str, ...] = ()
-    library: str | None = "transformers"
-    variant: str | None = None
-    heads: tuple[HeadFacts, ...] = ()
-    modules: tuple[ModuleFacts, ...] = ()
-    model_class: str = "AutoModel"
-    processor_class: str | None = "AutoProcessor"
-    pipeline_tag: str | None = None
-    layout: str | None = None
-    picture: str | None = PICTURE_FILE
-    every_step: bool = True
-    method_source: str | None = None
-    distributions: Mapping[str, str] = field(default_factory=dict)
-    form: int = CARD_FORM
-
-    @property
-    def whole(self) -> bool:
-        """True for all steps and tasks, as in cards before form 3, however many there are."""
-        return self.form < ABRIDGED
-
-    def for_tasks(self, tasks: list[TaskReport]) -> CardDetails:
-        """Return the details with the pipeline tag and the tokenizer that the scored tasks imply."""
-        kinds = {task.kind for task in tasks}
-        found = self
-        if found.pipeline_tag in found.distributions:  # the Hub does not know the kinds of plug-ins
-            found = replace(found, pipeline_tag=None)
-        if found.pipeline_tag is None and found.library == "sentence-transformers":
-            found = replace(found, pipeline_tag="sentence-similarity")
-        if found.pipeline_tag is None and kinds == {ZERO_SHOT}:
-            found = replace(found, pipeline_tag=ZERO_SHOT)
-        if found.processor_class is None and kinds and kinds <= TEXT_KINDS:
-            found = replace(found, processor_class="AutoTokenizer")
-        return found
+__all__ = ["CardDetails", "card_text"]
 
 
 def card_text(report: RunReport, card: CardDetails) -> str:
@@ -117,23 +45,60 @@ def card_text(report: RunReport, card: CardDetails) -> str:
         lists_datasets=older,
         whole=card.whole,
     )
-    sections = [
-        f"# {plain(name)}",
-        _summary(report, card),
-        "## How to load it",
-        _loading(report, card),
-        *modules_text(card.modules),
-        *([f"Weight files: {plain(card.layout)}."] if card.layout else []),
-        *heads_text(card.heads, card.repo, step_tag(report.steps[-1].step)),
-        "## Merged checkpoints",
-        _merged(report, card),
-        *([] if older else license_section(report, card.license, notice=card.notice)),
-        *joint_notes(report),
-        *([] if report.is_joint else ["## Statistics of the steps", norms(report, whole=card.whole)]),
+    write = _older_sections if card.form < ORDERED_FOR_READERS else _sections
+    parts = [f"# {plain(name)}", *write(report, tasks, card)]
+    return f"---\n{form_comment()}\n{head}\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def _sections(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> list[str]:
+    """Return the sections in the order in which people look for them; what few people read is folded."""
+    source = None if card.method_source is None else _linked_papers(card.method_source)
+    found = [_summary(report, card), *([headline(report, tasks)] if tasks else [])]
+    if tasks and card.picture is not None:
+        found.append(f"![Accuracy on every task after every step]({card.picture})")
+    found += ["## How to use it", *_use(report, card)]
+    if tasks:
+        found += ["## Gains and losses", gains(report, tasks)]
+        found += folded_scores(report, tasks, kinds=_kinds(tasks, report, card))
+    found += ["## What was merged", _merged(report, card)]
+    found += license_section(report, card.license, notice=card.notice)
+    found += ["## Limits and intended use", limits(report, tasks)]
+    found += [
+        "## Verify, extend, reproduce",
+        going_on(report, card),
+        details("Merge it again", reproduction(report, card)),
     ]
-    sections += _scores(report, tasks, card) if tasks else []
-    sections += ["## Recipe", _recipe(card), "## How to reproduce it", _reproduction(report, card)]
-    return f"---\n{form_comment()}\n{head}\n---\n\n" + "\n\n".join(sections) + "\n"
+    found += ["## Citation", citation(report, source)]
+    if not report.is_joint:
+        found += [
+            "## Statistics and recipe",
+            details("Norms, ranks and similarities of the steps", norms(report, warns=False)),
+        ]
+    return [*found, recipe(card)]
+
+
+def _older_sections(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> list[str]:
+    """Return the sections as cards before form 6 have them."""
+    older = card.form <= LISTED_DATASETS
+    found = [_summary(report, card), "## How to load it", *_use(report, card)]
+    found += ["## Merged checkpoints", _merged(report, card)]
+    found += [] if older else license_section(report, card.license, notice=card.notice)
+    found += joint_notes(report)
+    found += [] if report.is_joint else ["## Statistics of the steps", norms(report, whole=card.whole)]
+    if tasks:
+        parts = score_parts(report, tasks, picture=card.picture, kinds=_kinds(tasks, report, card), whole=card.whole)
+        found += ["## Scores", *parts]
+    return [*found, "## Recipe", recipe(card), "## How to reproduce it", reproduction(report, card)]
+
+
+def _kinds(tasks: list[TaskReport], report: RunReport, card: CardDetails) -> str:
+    return task_kinds(tasks, [(kind, _origin(kind, report, card)) for kind in sorted(card.distributions)])
+
+
+def _use(report: RunReport, card: CardDetails) -> list[str]:
+    layout = [f"Weight files: {plain(card.layout)}."] if card.layout else []
+    heads = heads_text(card.heads, card.repo, step_tag(report.steps[-1].step))
+    return [_loading(report, card), *modules_text(card.modules), *layout, *heads]
 
 
 def _summary(report: RunReport, card: CardDetails) -> str:
@@ -236,51 +201,6 @@ def _merged(report: RunReport, card: CardDetails) -> str:
         values = ", ".join(f"{code(key)} = {code(value)}" for key, value in sorted(report.parameters.items()))
         text += f"\n\nParameters of {code(report.merge_method)}: {values}."
     return text
-
-
-def _scores(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> list[str]:
-    kinds = _kinds(report, tasks, card)
-    return ["## Scores", *score_parts(report, tasks, picture=card.picture, kinds=kinds, whole=card.whole)]
-
-
-def _kinds(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> str:
-    """Return a sentence for each task kind that is a plug-in."""
-    kinds = sorted({task.kind for task in tasks} & set(card.distributions))
-    return " ".join(f"The task kind {code(kind)} is that{_origin(kind, report, card)}." for kind in kinds)
-
-
-def _recipe(card: CardDetails) -> str:
-    if len(card.recipe_text) > LONGEST_RECIPE and not card.whole:
-        return f"The recipe is in [`{RECIPE_FILE}`]({RECIPE_FILE})."
-    return details(f"<code>{RECIPE_FILE}</code>", block(card.recipe_text, "yaml"))
-
-
-def _reproduction(report: RunReport, card: CardDetails) -> str:
-    needed = ["hubmerge", *_plugins(report, card)]
-    install = " and ".join(f"{plain(name)} {plain(report.versions.get(name, ''))}".rstrip() for name in needed)
-    lines = []
-    before = "If the recipe names folders by relative paths, copy it to its original place first."
-    if card.repo is not None:
-        tag = step_tag(report.steps[-1].step)
-        lines.append(f"hf download {card.repo} {RECIPE_FILE} {LOCK_FILE} --revision {tag} --local-dir .")
-        before = (
-            "Before the last command, change `publish: {repo: ...}` in the recipe to a repo of your own, or remove it."
-        )
-    lines.append(f"hubmerge run {RECIPE_FILE} --out merged")
-    hidden = len(report.steps) > FIRST_SHOWN + LAST_SHOWN and not card.whole
-    contained = f"the last steps, `{HISTORY_FOLDER}/` those of every step" if hidden else "every step"
-    versions = ", ".join(f"{plain(name)} {plain(version)}" for name, version in sorted(report.versions.items()))
-    return (
-        f"Install {install} from where its authors publish it: a package index may have another package of that name. "
-        f"{before}\n\n{block(chr(10).join(lines), 'bash')}\n\n`{LOCK_FILE}` pins the commit of every model and "
-        f"dataset. `{REPORT_FILE}` contains the statistics and scores of {contained}."
-        + (f" This model was made with {versions}." if versions else "")
-    )
-
-
-def _plugins(report: RunReport, card: CardDetails) -> list[str]:
-    """Return the distributions of plug-ins whose version the report has."""
-    return sorted(name for name in set(card.distributions.values()) if name in report.versions)
 
 
 def _model_link(reference: str, commit: str) -> str:

@@ -31,12 +31,13 @@ _ROUNDING = (
 )
 
 
-def norms(report: RunReport, *, whole: bool = False) -> str:
+def norms(report: RunReport, *, whole: bool = False, warns: bool = True) -> str:
     """Return the table of the steps, with the meaning of its columns, warnings and cosines.
 
     Args:
         report: the report.
         whole: True for all steps, however many there are.
+        warns: True for the warnings of the steps below the table.
     """
     steps = report.steps if whole else [step for part in shown(report.steps) for step in part]
     truncated = any(step.tensors.error is not None for step in steps)
@@ -51,7 +52,7 @@ def norms(report: RunReport, *, whole: bool = False) -> str:
     )
     header = ["step", "name", *columns]
     meanings = "\n".join(f"- {name}: {meaning}" for name, meaning in columns.items())
-    warnings = "".join(f"\n\nStep {step.step}: {plain(text)}." for step in steps for text in step.warnings)
+    warnings = "".join(f"\n\nStep {step.step}: {plain(text)}." for step in steps for text in step.warnings if warns)
     content = table(header, rows, "rl" + "r" * len(columns))
     formula = _READ_FORMULA if read else _FORMULA
     return f"{formula}\n\n{meanings}\n\n{content}{_statistics(report)}{warnings}{_similarities(steps)}"

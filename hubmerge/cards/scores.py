@@ -1,4 +1,4 @@
-"""Section of a card on the scores: a table of the tasks, the measures, the accuracy matrix, other metrics."""
+"""Parts of a card on the scores: the headline, gains and losses, measures, the accuracy matrix, other metrics."""
 
 from __future__ import annotations
 
@@ -15,14 +15,86 @@ from hubmerge.report.accuracy import (
 )
 from hubmerge.report.report import RunReport, TaskReport
 from hubmerge.report.shown import shown
-from hubmerge.support.text import short_commit
+from hubmerge.support.text import counted, short_commit
 from merge_recipes.references import is_commit
+
+
+def headline(report: RunReport, tasks: list[TaskReport]) -> str:
+    """Return the average accuracy beside those of the base model and of the own checkpoints, in one line."""
+    base, own, merged = (_mean(scores, tasks) for scores in _three(report))
+    metric = "Accuracy" if {task.main_metric for task in tasks} == {"accuracy"} else "Mean score"
+    over = f"the mean of {counted(len(tasks), 'task')}" if len(tasks) > 1 else plain(tasks[0].name)
+    compared = [f"base model {base}" if base != "-" else "", f"own checkpoints {own}" if own != "-" else ""]
+    kept = percent(report.accuracy_matrix().share_of_own(report.main_scores(report.own_scores)))
+    compared.append(f"{kept} % of the own checkpoints kept" if kept != "-" else "")
+    told = ", ".join(filter(None, compared))
+    return f"**{metric} {merged} %**, {over}" + (f" ({told})." if told else ".")
+
+
+def gains(report: RunReport, tasks: list[TaskReport]) -> str:
+    """Return the table of the tasks: base model, own checkpoint, this model, and its gain and loss."""
+    base, own, merged = _three(report)
+
+    def row(task: TaskReport) -> list[str]:
+        first, best, now = (scores.get(task.name) for scores in (base, own, merged))
+        values = [*map(percent, (first, best)), f"**{percent(now)}**", _difference(now, first), _difference(now, best)]
+        return [plain(task.name), plain(task.main_metric), *values]
+
+    rows = shown_rows(tasks, row, whole=False)
+    means = [mean_or_none([scores.get(task.name) for task in tasks]) for scores in (base, own, merged)]
+    values = [*map(percent, means), _difference(means[2], means[0]), _difference(means[2], means[1])]
+    rows.append(["**mean**", "", *(f"**{value}**" for value in values)])
+    header = ["task", "metric", "base model", "own checkpoint", "this model", "against base", "against own"]
+    text = "In percent and points. *Own checkpoint* is the fine-tuned checkpoint of the task before it was merged.\n\n"
+    return text + table(header, rows, "llrrrrr")
+
+
+def folded_scores(report: RunReport, tasks: list[TaskReport], *, kinds: str) -> list[str]:
+    """Return the folded parts: data sets and examples, measures, the accuracy matrix, other metrics.
+
+    Args:
+        report: the report, as `hubmerge.json` has it.
+        tasks: the scored tasks.
+        kinds: sentences about task kinds that are plug-ins.
+    """
+    matrix = report.accuracy_matrix()
+    rows = shown_rows(tasks, lambda task: [plain(task.name), _dataset(task), _examples(task)], whole=False)
+    notes = "".join(f"\n\n{text}" for text in (samples_sentence(tasks), kinds) if text)
+    measures = f"`R[t][j]` is the accuracy on task j after step t. T is the last step.\n\n{_measures(report, matrix)}"
+    parts = [
+        details("Data sets and examples", table(["task", "dataset", "examples"], rows, "llr") + notes),
+        details("Average accuracy, backward transfer, forgetting", measures),
+    ]
+    if len(matrix.steps) > 1:
+        parts.append(_matrix(matrix, whole=False))
+    if None in matrix.shown_steps:
+        parts.append(_extremes(matrix))
+    return [*parts, *_other_metrics(report, whole=False)]
+
+
+def _three(report: RunReport) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """Return the scores of the base model, of the own checkpoints and of the merged model."""
+    scores = (report.base_scores, report.own_scores, report.steps[-1].scores)
+    base, own, merged = map(report.main_scores, scores)
+    return base, own, merged
+
+
+def _mean(scores: dict[str, float], tasks: list[TaskReport]) -> str:
+    return _average([scores.get(task.name) for task in tasks])
+
+
+def _difference(value: float | None, other: float | None) -> str:
+    return "-" if value is None or other is None else percent(value - other, "+")
+
+
+def _examples(task: TaskReport) -> str:
+    return "" if task.examples is None else f"{task.examples:,}"
 
 
 def score_parts(
     report: RunReport, tasks: list[TaskReport], *, picture: str | None, kinds: str, whole: bool
 ) -> list[str]:
-    """Return the parts of the section on scores.
+    """Return the parts of the section on scores in cards before form 6.
 
     Args:
         report: the report, as `hubmerge.json` has it.
@@ -50,13 +122,11 @@ def score_parts(
 
 
 def _task_table(report: RunReport, tasks: list[TaskReport], *, whole: bool) -> str:
-    base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
-    merged = report.main_scores(report.steps[-1].scores)
+    base, own, merged = _three(report)
 
     def row(task: TaskReport) -> list[str]:
         values = [percent(scores.get(task.name)) for scores in (base, own, merged)]
-        examples = "" if task.examples is None else f"{task.examples:,}"
-        return [plain(task.name), _dataset(task), examples, plain(task.main_metric), *values]
+        return [plain(task.name), _dataset(task), _examples(task), plain(task.main_metric), *values]
 
     rows = shown_rows(tasks, row, whole=whole)
     averages = [_average([scores.get(task.name) for task in tasks]) for scores in (base, own, merged)]

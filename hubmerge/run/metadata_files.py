@@ -159,6 +159,7 @@ def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFi
         picture=PICTURE_FILE if report.accuracy_matrix().steps else None,
         every_step=publish is None or publish.steps == "every",
         method_source=method_of(stream.recipe).source,
+        revocable=getattr(method_of(stream.recipe), "revokes", False) is True,
         distributions=plugin_distributions(report.merge_method, (task.kind for task in report.tasks)),
         form=form or CARD_FORM,
     )

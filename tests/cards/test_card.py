@@ -109,7 +109,7 @@ def test_the_method_is_named_with_its_paper() -> None:
 def test_the_card_of_a_folder_has_no_tag_and_no_repo() -> None:
     body = body_of(sample_card(repo=None))
     assert "The tag of this step" not in body
-    assert "publish:" not in body.split("## How to reproduce it")[1]
+    assert "publish:" not in body.split("## Verify, extend, reproduce")[1].split("<code>hubmerge.yaml")[0]
     assert "hubmerge run hubmerge.yaml" in body
 
 
@@ -117,7 +117,7 @@ def test_the_card_of_an_earlier_step_has_its_checkpoints_only() -> None:
     text = sample_card(sample_report().until(1))
     assert "This model was made from 1 fine-tuned checkpoint of" in text
     assert 'revision="step-01"' in text
-    assert "mnist" not in text.split("## Recipe")[0]
+    assert "mnist" not in text.split("<code>hubmerge.yaml")[0]
     assert "| Backward transfer | - |" in text
 
 
@@ -125,7 +125,8 @@ def test_without_scores_there_is_no_score_section() -> None:
     report = sample_report()
     steps = tuple(dataclasses.replace(step, scores={}) for step in report.steps)
     text = sample_card(dataclasses.replace(report, steps=steps, tasks=(), base_scores={}, own_scores={}))
-    assert "## Scores" not in text
+    assert "## Gains and losses" not in text
+    assert "nobody has measured" in text
     assert "accuracy_matrix.png" not in text
     assert metadata_of(text).eval_results is None
     assert metadata_of(text).pipeline_tag is None

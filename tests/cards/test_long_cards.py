@@ -51,7 +51,7 @@ def test_the_first_and_last_steps_are_shown() -> None:
 def test_short_streams_are_shown_whole(steps: int) -> None:
     text = card(long_report(steps, steps))
     assert "…" not in text
-    assert "more" not in text.partition("## Recipe")[0].partition("## Merged checkpoints")[2]
+    assert "more" not in text.partition("<code>hubmerge.yaml")[0].partition("## What was merged")[2]
     for step in range(1, steps + 1):
         assert f"(/local/long/tree/step-{step:02d})" in text
 
