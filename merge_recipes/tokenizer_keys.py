@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
+from merge_recipes.chat_template import syntax_problem
 from merge_recipes.errors import did_you_mean, format_value
 from merge_recipes.record import Record, Text
 from merge_recipes.references import ModelReference
@@ -201,6 +202,9 @@ def _template(value: str) -> str:
     if "{" not in value or len(value) < _LEAST_TEMPLATE:
         names = did_you_mean(value, (AUTO, *BUILT_IN_TEMPLATES))
         raise ValueError(f"{format_value(value)} is neither the name of a chat template nor one in Jinja{names}")
+    mistake = syntax_problem(value)
+    if mistake is not None:
+        raise ValueError(f"the chat template cannot be read: {mistake}")
     return value
 
 

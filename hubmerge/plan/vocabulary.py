@@ -66,7 +66,13 @@ class _Models:
     numbers: Mapping[int, int]
 
     def number_of(self, reference: ModelReference) -> int:
-        return [checkpoint_key(one) for one in self.references].index(checkpoint_key(reference))
+        keys = [checkpoint_key(one) for one in self.references]
+        if checkpoint_key(reference) not in keys:
+            raise CheckpointError(
+                f"{reference}: the recipe takes tokens of this model, which is not one of the models of this step",
+                hint="name one of the models, or the base model",
+            )
+        return keys.index(checkpoint_key(reference))
 
 
 def plan_vocabulary(

@@ -11,7 +11,7 @@ from hubmerge.report.report import RunReport
 from merge_recipes import Lock, LockedModel, ModelReference
 from merge_recipes.references import is_commit, is_local_path
 
-Role = Literal["base model", "checkpoint", "adapter", "data set"]
+Role = Literal["base model", "checkpoint", "adapter", "tokenizer", "data set"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def pinned_inputs(lock: Lock, report: RunReport) -> tuple[PinnedInput, ...]:
         report: The report of the step.
     """
     models = [*_of_model(lock.base_model, "base model", None)]
+    if lock.tokenizer is not None:
+        models += _of_model(lock.tokenizer, "tokenizer", None)
     for step, locked in enumerate(lock.models[: len(report.models)], start=1):
         models += _of_model(locked, "checkpoint", step)
     scored = {(task.dataset, task.subset, task.commit) for task in report.tasks}

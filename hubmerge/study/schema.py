@@ -133,6 +133,9 @@ def _broken_rules(study: Study, recipe: LoadedRecipe, document: Document, catalo
     if any(entry.revoke is not None for entry in recipe.recipe.entries):
         message = "the recipe revokes an entry, which a study of other orders and methods cannot do"
         yield document.problem(("recipe",), message, "use a recipe without this entry and the line that revokes it")
+    if recipe.recipe.tokenizer_options is not None:
+        message = "the recipe names a tokenizer, and a study compares models with the vocabulary of the base model"
+        yield document.problem(("recipe",), message, "use a recipe without `tokenizer` and `tokenizer_source`")
     for index, count in enumerate(study.tasks):
         entries = len(recipe.recipe.entries)
         if not recipe.recipe.has_queries and not 1 <= count <= entries:

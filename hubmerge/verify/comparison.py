@@ -17,7 +17,7 @@ from hubmerge.support.names import (
     STEP_FILES,
     UNLISTED_FILES,
 )
-from hubmerge.verify.files import heads_of
+from hubmerge.verify.files import changes_tokenizer, heads_of, is_changed_file
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.kept import kept_files
 from hubmerge.verify.picture import compare_picture
@@ -48,6 +48,9 @@ def compare_recomputed(published: Published, recomputed: Recomputed) -> Iterator
     for name in sorted(names - weights - {CARD_FILE, PICTURE_FILE}):
         if not (_same_bytes(made / name, folder / name) or _same_config(made / name, folder / name)):
             computed = name == NOTICE_FILE or name in heads_of(published.report)
+            computed |= published.stream is not None and (
+                changes_tokenizer(published.stream.recipe) and is_changed_file(name)
+            )
             what = "the recomputed one" if computed else "the file of the base model"
             yield Finding("files", "differs", f"{name} is not {what}")
 

@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 
 from hubmerge.cards import has_marks
+from hubmerge.checkpoints.vocabulary.tokenizer import is_tokenizer_file
 from hubmerge.checkpoints.weight_names import is_index
 from hubmerge.errors import HubmergeError
 from hubmerge.hub.published import read_small_file, step_has_content
+from hubmerge.plan.tokenizer_files import GENERATION_FILE
 from hubmerge.report.report import RunReport
 from hubmerge.stream.sources import Source, files_of
 from hubmerge.support.names import (
@@ -24,6 +26,7 @@ from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.kept import check_kept, kept_files
 from hubmerge.verify.published import Published
+from merge_recipes import Recipe
 
 METADATA_FILES = STEP_FILES | {CARD_FILE, SIGNATURE_FILE}
 """Files that hubmerge writes beside the model."""
@@ -134,6 +137,8 @@ def _check_base_files(published: Published, base: Source) -> Iterator[Finding]:
     written |= heads_of(published.report)
     own = {*METADATA_FILES, *written, *_WRITTEN, *published.report.steps[-1].files, GIT_ATTRIBUTES}
     own |= published.report.history_files.keys() | kept_files(published)
+    if published.stream is not None and changes_tokenizer(published.stream.recipe):
+        own |= set(filter(is_changed_file, {*expected, *found}))
     for name in sorted(name for name in {*expected, *found} - own if not is_index(name)):
         if name not in found:
             yield Finding("files", "differs", f"{name} of the base model is missing")
@@ -141,6 +146,16 @@ def _check_base_files(published: Published, base: Source) -> Iterator[Finding]:
             yield Finding("files", "differs", f"{name} is not a file of this step")
         elif len(found[name]) == len(expected[name]) and found[name] != expected[name]:
             yield Finding("files", "differs", f"{name} is not the file of the base model")
+
+
+def changes_tokenizer(recipe: Recipe) -> bool:
+    """Return True if a recipe changes files of the base model's tokenizer. The list in the report covers them."""
+    return recipe.tokenizer_options is not None or recipe.chat_template is not None
+
+
+def is_changed_file(name: str) -> bool:
+    """Return True for a file of the base model that a run changes together with the tokenizer."""
+    return is_tokenizer_file(name) or name == GENERATION_FILE
 
 
 def _base_digests(base: Source) -> dict[str, str]:

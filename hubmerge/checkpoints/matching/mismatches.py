@@ -109,7 +109,8 @@ class Mismatches:
         if not pairs or not only_rows or found is None or self.unexpected or self.missing:
             return None
         hint = (
-            "give the base model the same tokens with resize_token_embeddings() and name the result, or leave out what "
+            "merge token by token with `tokenizer_source: union` and a method that merges all models at once, give the "
+            "base model the same tokens with resize_token_embeddings(), or leave out what "
         )
         return (
             f"its vocabulary is not that of the base model {self.base.label} ({found})",

@@ -14,6 +14,7 @@ from hubmerge.checkpoints.model_class.embeddings import Embeddings
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.checkpoints.vocabulary.row_plan import RowPlan
+from hubmerge.checkpoints.vocabulary.row_reader import RowReader
 from hubmerge.errors import CheckpointError
 
 _ROWS_AT_ONCE = 4096
@@ -62,27 +63,29 @@ class VocabularyModels:
         return self._donated[role]
 
     def _read_donated(self, role: str) -> tuple[torch.Tensor, torch.Tensor]:
-        plan = self.resizing.plan
-        numbers = sorted(plan.donors)
-        given = [plan.donors[number] for number in numbers]
-        used = sorted({model for rows in given for model, _ in rows})
-        sums: torch.Tensor | None = None
-        for model in used or [0]:
-            own = self._own(model, role)
-            if sums is None:
-                sums = torch.zeros((len(numbers), *own.shape[1:]), dtype=torch.float64)
-            taken = [(place, row) for place, rows in enumerate(given) for one, row in rows if one == model]
+        """Read the mean of the donors of each row, in float32, or float64 if a model is stored so."""
+        donors = self.resizing.plan.donors
+        numbers = sorted(donors)
+        used = sorted({model for rows in donors.values() for model, _ in rows}) or [0]
+        readers = {model: self._reader(model, role) for model in used}
+        dtype = torch.float32
+        for reader in readers.values():
+            dtype = torch.promote_types(dtype, reader.dtype)
+        sums = torch.zeros((len(numbers), *readers[used[0]].row_shape), dtype=dtype)
+        for model, reader in readers.items():
+            taken = [
+                (row, place) for place, number in enumerate(numbers) for one, row in donors[number] if one == model
+            ]
+            taken.sort()
             for part in (taken[start : start + _ROWS_AT_ONCE] for start in range(0, len(taken), _ROWS_AT_ONCE)):
-                places, rows = torch.tensor(part, dtype=torch.int64).T
-                shares = torch.tensor([1.0 / len(given[place]) for place, _ in part], dtype=torch.float64)
-                values = own[rows].to(torch.float64) * shares.reshape(-1, *[1] * (own.dim() - 1))
+                rows, places = torch.tensor(part, dtype=torch.int64).T
+                shares = torch.tensor([1.0 / len(donors[numbers[place]]) for _, place in part], dtype=dtype)
+                values = reader.take(rows).to(dtype) * shares.reshape(-1, *[1] * len(reader.row_shape))
                 sums.index_add_(0, places, values)
-        if sums is None:  # there is always a model
-            raise ValueError(role)
         return torch.tensor(numbers, dtype=torch.int64), sums
 
-    def _own(self, model: int, role: str) -> torch.Tensor:
-        """Return a whole tensor of a model in its own vocabulary, with its rows first."""
+    def _reader(self, model: int, role: str) -> RowReader:
+        """Return the reader of a tensor of a model in its own vocabulary."""
         facts, checkpoint = self.resizing.embeddings[model], self.bound[model]
         name = facts.stored_name(role)
         if name is None:
@@ -90,7 +93,7 @@ class VocabularyModels:
                 f"{checkpoint.label}: it has no tensor for {role!r}, of which other models take rows",
                 hint="write `tokenizer_source: base` in the recipe, or remove the model",
             )
-        return checkpoint.read(name).movedim(facts.axes[name], 0)
+        return RowReader(checkpoint, name, facts.axes[name])
 
 
 class ResizedCheckpoint(Checkpoint):
@@ -128,51 +131,65 @@ class ResizedCheckpoint(Checkpoint):
         )
 
     def read(self, name: str) -> torch.Tensor:
-        """Return a tensor in its stored dtype, or if it was resized, in float32 or wider; in memory of its own."""
+        """Return a tensor in its stored dtype, or with rows that are not the model's own in float32 or wider."""
         axis = self._axes.get(name)
         if axis is None:
             return self._checkpoint.read(name)
-        info, plan = self.tensors[name], self._models.resizing.plan
-        own = self._checkpoint.read(name).movedim(axis, 0)
-        places = torch.tensor(plan.places[self._model], dtype=torch.int64)
-        has = (places >= 0).nonzero().reshape(-1)
-        found = torch.zeros((plan.rows, *own.shape[1:]), dtype=info.dtype)
-        for numbers in has.split(_ROWS_AT_ONCE):
-            found[numbers] = own[places[numbers]].to(info.dtype)
-        self._give(found, places, self._models.resizing.embeddings[self._model].roles[name])
-        self._fill(found)
-        return found.movedim(0, axis).contiguous()
+        return torch.cat(list(self._blocks(name))).movedim(0, axis).contiguous()
 
-    def _give(self, found: torch.Tensor, places: torch.Tensor, role: str) -> None:
-        """Write the rows that the model lacks, or that all models get."""
+    def _blocks(self, name: str) -> Iterator[torch.Tensor]:
+        """Yield the rows of the merged model block by block."""
         plan = self._models.resizing.plan
-        if not plan.donors:
-            return
+        empty = sorted(set(range(plan.rows)).difference(plan.tokens.values()))
+        mean: torch.Tensor | None = None
+        if empty:
+            blocks = (block.sum(0, dtype=torch.float64) for _, block in self._token_blocks(name))
+            mean = sum(blocks, torch.zeros((), dtype=torch.float64)) / len(plan.tokens)
+        without = torch.tensor(empty, dtype=torch.int64)
+        for start, block in self._token_blocks(name):
+            if mean is not None:
+                inside = without[(without >= start) & (without < start + len(block))] - start
+                block[inside] = mean.to(block.dtype)
+            yield block
+
+    def _token_blocks(self, name: str) -> Iterator[tuple[int, torch.Tensor]]:
+        """Yield the first number and the rows of each block; rows without a token are zero."""
+        plan, facts = self._models.resizing.plan, self._models.resizing.embeddings[self._model]
+        places = torch.tensor(plan.places[self._model], dtype=torch.int64)
+        places = torch.cat([places, places.new_full((plan.rows - len(places),), -1)])
+        reader = RowReader(self._checkpoint, name, self._axes[name], places[places >= 0])
+        given, values = self._given(places, facts.roles[name])
+        for start in range(0, plan.rows, reader.rows_at_once):
+            own = places[start : start + reader.rows_at_once]
+            block = torch.zeros((len(own), *reader.row_shape), dtype=self.tensors[name].dtype)
+            block[own >= 0] = reader.take(own[own >= 0]).to(block.dtype)
+            inside = (given >= start) & (given < start + len(own))
+            block[given[inside] - start] = values[inside].to(block.dtype)
+            yield start, block
+
+    def _given(self, places: torch.Tensor, role: str) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return numbers and values of the rows that the model lacks, or that all models get."""
+        plan = self._models.resizing.plan
+        if not plan.receives(self._model) or not plan.donors:
+            return torch.zeros(0, dtype=torch.int64), torch.zeros(0)
         numbers, values = self._models.donated(role)
         forced = torch.tensor([int(number) in plan.forced for number in numbers], dtype=torch.bool)
         taken = (places[numbers] < 0) | forced
-        found[numbers[taken]] = values[taken].to(found.dtype)
-
-    def _fill(self, found: torch.Tensor) -> None:
-        """Write the mean of the rows of all tokens into the rows without a token."""
-        plan = self._models.resizing.plan
-        empty = sorted(set(range(plan.rows)).difference(plan.tokens.values()))
-        if not empty:
-            return
-        total = torch.zeros(found.shape[1:], dtype=torch.float64)
-        for block in found.split(_ROWS_AT_ONCE):
-            total += block.sum(0, dtype=torch.float64)
-        found[torch.tensor(empty)] = (total / len(plan.tokens)).to(found.dtype)
+        return numbers[taken], values[taken]
 
     def read_pieces(self, name: str, elements: int) -> Iterator[torch.Tensor]:
         """Yield a tensor's values, flat, in pieces."""
-        if name in self._axes:
+        axis = self._axes.get(name)
+        if axis is None:
+            return self._checkpoint.read_pieces(name, elements)
+        if axis > 0:
             return iter(self.read(name).reshape(-1).split(elements))
-        return self._checkpoint.read_pieces(name, elements)
+        return _in_pieces((block.reshape(-1) for block in self._blocks(name)), elements)
 
     def can_read_pieces(self, name: str) -> bool:
-        """Return True if reading in pieces never needs the whole tensor in memory."""
-        return name not in self._axes and self._checkpoint.can_read_pieces(name)
+        """Return True if reading in pieces needs at most the model's own tensor in memory."""
+        axis = self._axes.get(name)
+        return self._checkpoint.can_read_pieces(name) if axis is None else axis == 0
 
     def has_equal_values(self, first: str, second: str) -> bool:
         """Return True if two tensors have equal values, as far as they can be read now."""
@@ -194,3 +211,19 @@ class ResizedCheckpoint(Checkpoint):
     def close(self) -> None:
         """Close all open files."""
         self._checkpoint.close()
+
+
+def _in_pieces(blocks: Iterable[torch.Tensor], elements: int) -> Iterator[torch.Tensor]:
+    """Yield the values of flat tensors in pieces of one size; the last one may be shorter."""
+    waiting: list[torch.Tensor] = []
+    count = 0
+    for block in blocks:
+        waiting.append(block)
+        count += len(block)
+        if count >= elements:
+            whole = torch.cat(waiting)
+            full = count - count % elements
+            yield from whole[:full].split(elements)
+            waiting, count = [whole[full:]], count - full
+    if count:
+        yield torch.cat(waiting)
