@@ -93,6 +93,21 @@ class StepRun:
         assert self.report is not None  # noqa: S101 - set when the iteration ends
         return self.report
 
+    def scores(self) -> dict[str, Any] | None:
+        """Return the accuracy matrix and its measures as plain JSON values, None if nothing was evaluated."""
+        if self.report is None or not self.report.accuracy_matrix().rows:
+            return None
+        matrix, own = self.report.accuracy_matrix(), self.report.main_scores(self.report.own_scores)
+        return {
+            **matrix.to_dict(),
+            "base_model": self.report.main_scores(self.report.base_scores),
+            "own_checkpoints": own,
+            "average": matrix.average(matrix.steps[-1]),
+            "backward_transfer": matrix.backward_transfer(),
+            "forgetting": matrix.forgetting(),
+            "share_of_own": matrix.share_of_own(own),
+        }
+
     def scores_text(self) -> str:
         """Return the accuracy matrix and the other metrics as text, empty if nothing was evaluated."""
         if self.report is None:

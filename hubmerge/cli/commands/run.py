@@ -62,4 +62,5 @@ def print_run(steps: StepRun, progress: Progress) -> None:
         progress.note("\n" + scores)
     for address in steps.addresses:
         progress.note(address)
-    progress.event("done", {"steps": len(steps.steps), "of": steps.length, "addresses": steps.addresses})
+    done = {"steps": len(steps.steps), "of": steps.length, "addresses": steps.addresses, "scores": steps.scores()}
+    progress.event("done", done)
