@@ -25,7 +25,7 @@ from merge_recipes.errors import (
     RecipeFileError,
     RecipeSyntaxError,
 )
-from merge_recipes.gradients import LayerPositions
+from merge_recipes.gradients import LayerPositions, layer_of
 from merge_recipes.load import load_recipe, parse_recipe
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.lock import Lock, LockedDataset, LockedModel
@@ -42,6 +42,7 @@ from merge_recipes.schema import (
     Task,
     TensorRules,
 )
+from merge_recipes.slices import Slice
 from merge_recipes.tasks import task_entries
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "RecipeFileError",
     "RecipeSyntaxError",
     "Resolver",
+    "Slice",
     "StreamEntry",
     "Task",
     "TensorParameters",
@@ -77,6 +79,7 @@ __all__ = [
     "converted",
     "joint_digest",
     "json_schema",
+    "layer_of",
     "load_recipe",
     "lock_recipe",
     "parameters_for",

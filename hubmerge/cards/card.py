@@ -7,7 +7,7 @@ import re
 from hubmerge.cards.closing import citation, going_on, limits, recipe, reproduction, task_kinds
 from hubmerge.cards.data import LISTED_DATASETS, form_comment
 from hubmerge.cards.details import ORDERED_FOR_READERS, CardDetails
-from hubmerge.cards.joint import joint_notes, joint_summary
+from hubmerge.cards.joint import joint_notes, joint_summary, layers_table
 from hubmerge.cards.licenses import license_section
 from hubmerge.cards.loading import Loading, loading_text
 from hubmerge.cards.markup import code, details, plain, repo_link, shown_rows, table
@@ -60,7 +60,7 @@ def _sections(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> 
     if tasks:
         found += ["## Gains and losses", gains(report, tasks)]
         found += folded_scores(report, tasks, kinds=_kinds(tasks, report, card))
-    found += ["## What was merged", _merged(report, card)]
+    found += ["## What was merged", _merged(report, card), *layers_table(report)]
     found += license_section(report, card.license, notice=card.notice)
     found += ["## Limits and intended use", limits(report, tasks)]
     found += [
@@ -81,7 +81,7 @@ def _older_sections(report: RunReport, tasks: list[TaskReport], card: CardDetail
     """Return the sections as cards before form 6 have them."""
     older = card.form <= LISTED_DATASETS
     found = [_summary(report, card), "## How to load it", *_use(report, card)]
-    found += ["## Merged checkpoints", _merged(report, card)]
+    found += ["## Merged checkpoints", _merged(report, card), *layers_table(report)]
     found += [] if older else license_section(report, card.license, notice=card.notice)
     found += joint_notes(report)
     found += [] if report.is_joint else ["## Statistics of the steps", norms(report, whole=card.whole)]

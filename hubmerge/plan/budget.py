@@ -120,9 +120,9 @@ def memory_bytes(stream: Stream, merge: MergePlan, *, in_pieces: bool = False) -
 def joint_bytes(stream: Stream, merge: MergePlan, workers: int | None = None) -> int:
     """Return the peak memory of a joint merge in bytes, without that of the process itself."""
     method = joint_method(stream.recipe)
-    entry = stream.entries[0]
+    recipe = stream.recipe.of_slice(0) if stream.recipe.slices else stream.recipe
     largest = merge.largest
-    parameters_for = TensorParameters(method.Parameters, stream.recipe, entry, merge.positions)
+    parameters_for = TensorParameters(method.Parameters, recipe, recipe.stream()[0], merge.positions)
     variant = method.variant_for(parameters_for(largest.name))
     copies = variant.copies + (OTHER_COPIES if variant.blocks == "tensor" else 0)
     blocks = (workers or available_cpus()) * (2 * len(stream.entries) + OTHER_COPIES) * PIECE

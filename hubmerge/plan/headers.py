@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from hubmerge.checkpoints import Checkpoint, MatrixRule, check_config, weight_matrices
 from hubmerge.checkpoints.planning.task_heads import find_head
+from hubmerge.checkpoints.stacking.assembly import Assembly
 from hubmerge.checkpoints.vocabulary.resized import VocabularyModels
 from hubmerge.plan.settings import selection_of
 from hubmerge.plan.vocabulary import PlannedVocabulary, plan_vocabulary
@@ -78,3 +79,14 @@ def _resized(headers: Headers, vocabulary: PlannedVocabulary) -> Headers:
     base = models.resized(0, headers.base)
     rule = replace(weight_matrices(base.config, base.tensors), buffers=headers.rule.buffers)
     return replace(headers, base=base, rule=rule, opened=opened, vocabulary=vocabulary)
+
+
+def stacked_headers(headers: Headers, assembly: Assembly) -> Headers:
+    """Return the models of a merge that stacks layers: the first sources of all slices, the second ones, and so on."""
+    models = {number: headers.opened.get(number, headers.base) for number in range(1, 1 + assembly.models)}
+    base = assembly.base_of(models)
+    rule = weight_matrices(base.config, base.tensors)
+    if headers.rule.buffers.as_weights:
+        rule = replace(rule, buffers=rule.buffers.counted_as_weights(base.tensors))
+    slots = dict(enumerate(assembly.slots_of(models), start=1))
+    return replace(headers, base=base, rule=rule, opened=slots, heads={})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from types import MappingProxyType
@@ -24,16 +24,18 @@ from hubmerge.checkpoints import (
     written_names,
 )
 from hubmerge.checkpoints.planning.other_libraries import check_loads_in
+from hubmerge.checkpoints.stacking.assembly import Assembly
 from hubmerge.errors import CheckpointError
 from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.external_metrics import check_external_metrics
-from hubmerge.plan.headers import Headers, read_headers
+from hubmerge.plan.headers import Headers, read_headers, stacked_headers
 from hubmerge.plan.ignored_text import ignored_lines
 from hubmerge.plan.licenses import plan_licenses
 from hubmerge.plan.preflight import check_before_merge, resolve_checked
 from hubmerge.plan.run_plan import PlannedSource, RunPlan
 from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
 from hubmerge.plan.signing import checked_signer
+from hubmerge.plan.stacking import check_kinds, stack_layers
 from hubmerge.plan.tokenizer_files import changed_files
 from hubmerge.plan.vocabulary_check import find_other_tokens
 from hubmerge.report.report import RunReport
@@ -43,7 +45,7 @@ from hubmerge.stream.sources import Source, cached_bytes, files_of
 from hubmerge.stream.stream import Stream
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import counted, listed
-from merge_recipes import LoadedRecipe, Recipe, RecipeError
+from merge_recipes import LoadedRecipe, Recipe
 
 _WEIGHTS = (".safetensors", ".bin", ".pth")
 
@@ -99,8 +101,6 @@ def plan_steps(
         EvaluationError: A metric runs code that is not trusted.
     """
     _check_metrics(stream.recipe)
-    if stream.recipe.slices:
-        raise RecipeError(stream.loaded.document.problem(("slices",), "layers cannot be stacked yet"))
     entries = stream.planned_entries(range(min(first_step, stream.length), stream.length + 1))
     as_weights = recorded is not None and recorded.adds_up_statistics
     headers = read_headers(stream, entries, progress, opened, as_weights=as_weights)
@@ -110,16 +110,21 @@ def plan_steps(
 def _run_plan(stream: Stream, first_step: int, headers: Headers, recorded: RunReport | None) -> RunPlan:
     """Plan the merge of the opened checkpoints, its files, and how the merged model loads."""
     recipe, dtype = stream.recipe, out_dtype(stream.recipe)
+    whole, assembly = headers, stack_layers(stream, headers.base, headers.opened)
+    if assembly is not None:
+        headers = stacked_headers(headers, assembly)
     models, merge = _planned_merge(headers, recipe, recorded)
-    _check_layers(stream.loaded, merge)
     base, aligned = models.base, dict(zip(headers.opened, models.aligned, strict=True))
     written, original = _written_tensors(recipe, merge, base, models.aligned[0])
     check_config(original.config, base.tensors, original.origin)
     published = published_config(original, written.tensors, dtype)
-    notes = [*headers.notes, *models.notes, *_statistics_notes(headers.rule, merge), *published.notes]
+    notes = [*whole.notes, *models.notes, *_statistics_notes(headers.rule, merge), *published.notes]
     notes += _kept_modules(stream.base)
-    files, file_notes = changed_files(stream, headers.vocabulary)
-    notes += [*file_notes, *(headers.vocabulary.notes if headers.vocabulary is not None else ())]
+    files, file_notes = changed_files(stream, whole.vocabulary)
+    notes += [*file_notes, *(whole.vocabulary.notes if whole.vocabulary is not None else ())]
+    if assembly is not None:
+        notes += assembly.notes
+        check_kinds(published.content, {one.name: one.shape for one in written.tensors}, whole.base)
     return RunPlan(
         stream=stream,
         first_step=first_step,
@@ -127,17 +132,18 @@ def _run_plan(stream: Stream, first_step: int, headers: Headers, recorded: RunRe
         written=written,
         config=published.content,
         quantized=published.quantized,
-        sources=tuple(_planned_sources(stream, headers.sources, aligned, merge)),
+        sources=tuple(_planned_sources(stream, whole, aligned, merge, assembly)),
         alignments={step: checkpoint.alignment for step, checkpoint in aligned.items()},
         ignored=tuple(ignored_lines(models.aligned)),
         older_shards=recorded is not None and _uses_older_shards(recorded, written, base, recipe),
-        in_pieces=all(map(_reads_in_pieces, (headers.base, *headers.opened.values()))),
+        in_pieces=all(map(_reads_in_pieces, (whole.base, *whole.opened.values()))),
         heads={step: names for step, names in headers.heads.items() if names},
-        vocabulary=headers.vocabulary,
+        vocabulary=whole.vocabulary,
         tokenizer_files=files,
-        other_tokens=find_other_tokens(stream, headers, merge),
+        other_tokens=find_other_tokens(stream, whole, merge),
+        assembly=assembly,
         loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
-        notes=tuple(_unchecked_ranges(stream, headers.sources)),
+        notes=tuple(_unchecked_ranges(stream, whole.sources)),
     )
 
 
@@ -172,16 +178,6 @@ def _reads_in_pieces(model: Checkpoint) -> bool:
     return not isinstance(model, AdaptedCheckpoint) and all(file.endswith(".safetensors") for file in model.files)
 
 
-def _check_layers(loaded: LoadedRecipe, merge: MergePlan) -> None:
-    """Check that a `layer_range` of the recipe has all layers of the models."""
-    counts, layers = merge.positions.counts, loaded.recipe.first_layers
-    if layers is not None and layers not in counts:
-        found = " or ".join(map(str, counts)) or "no"
-        message = f"layers 0 to {layers} are not all layers of the models, which have {found}"
-        hint = f"write `layer_range: [0, {counts[0]}]`; hubmerge does not cut layers" if counts else None
-        raise RecipeError(loaded.document.problem(("models", 0, "layer_range"), message, hint))
-
-
 def _statistics_notes(rule: MatrixRule, merge: MergePlan) -> Iterator[str]:
     """Yield a note if statistics are added up like weights, because the steps so far did."""
     if rule.buffers.as_weights and any(tensor.never_negative for tensor in merge.merged):
@@ -205,17 +201,25 @@ def _check_metrics(recipe: Recipe) -> None:
 
 
 def _planned_sources(
-    stream: Stream, sources: Mapping[int, Source], aligned: Mapping[int, AlignedCheckpoint], merge: MergePlan
+    stream: Stream,
+    headers: Headers,
+    aligned: Mapping[int, AlignedCheckpoint],
+    merge: MergePlan,
+    assembly: Assembly | None,
 ) -> Iterator[PlannedSource]:
     yield _planned_source("base model", stream.base, auxiliary=True)
     for step, entry in enumerate(stream.entries, start=1):
-        source = sources.get(step)
+        source = headers.sources.get(step)
         if source is None:
             yield PlannedSource(entry.name, stream.source(step), 0, 0)
             continue
         planned = _planned_source(entry.name, source)
-        by_ranges = stream.recipe.fetch == "ranges"
-        yield _merged_tensors_only(planned, aligned[step], merge) if by_ranges else planned
+        if stream.recipe.fetch != "ranges":
+            yield planned
+        elif assembly is not None:
+            yield _tensors_only(planned, headers.opened[step], assembly.needed(step))
+        else:
+            yield _tensors_only(planned, aligned[step], [tensor.name for tensor in merge.merged])
 
 
 def _planned_source(name: str, source: Source, *, auxiliary: bool = False) -> PlannedSource:
@@ -231,13 +235,13 @@ def _planned_source(name: str, source: Source, *, auxiliary: bool = False) -> Pl
     return PlannedSource(name, source, total, missing, auxiliary_bytes)
 
 
-def _merged_tensors_only(planned: PlannedSource, checkpoint: AlignedCheckpoint, merge: MergePlan) -> PlannedSource:
-    """Return a source of which only the merged tensors are fetched."""
+def _tensors_only(planned: PlannedSource, checkpoint: Checkpoint, names: Sequence[str]) -> PlannedSource:
+    """Return a source of which only some tensors are fetched."""
     model = fetched_sources(planned.source)[0]
     if not is_fetched_partially(model, files_of(model)):
         return planned
-    merged = sum(checkpoint.tensors[tensor.name].nbytes for tensor in merge.merged)
-    return replace(planned, missing_bytes=min(planned.missing_bytes, merged))
+    needed = sum(checkpoint.tensors[name].nbytes for name in names)
+    return replace(planned, missing_bytes=min(planned.missing_bytes, needed))
 
 
 def _written_tensors(

@@ -8,10 +8,12 @@ from typing import Any
 
 from hubmerge.checkpoints import MergePlan
 from hubmerge.checkpoints.matching.alignment import Alignment
+from hubmerge.checkpoints.stacking.assembly import Assembly
 from hubmerge.plan import budget
 from hubmerge.plan.checked_task import CheckedTask
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
+from hubmerge.plan.stacking import StackedRow, stacked_rows
 from hubmerge.plan.vocabulary import PlannedVocabulary
 from hubmerge.plan.vocabulary_text import vocabulary_dict
 from hubmerge.stream.sources import Source
@@ -68,6 +70,8 @@ class RunPlan:
         tokenizer_files: Files of the merged model beside the weights that differ from those of the base model; None
             for a file of the base model that is not copied.
         other_tokens: By number of an entry, a warning that its rows belong to other tokens than the base model's.
+        assembly: Places of the layers if the recipe stacks some; None if the models are merged whole. `alignments` are
+            then those of the first sources of all slices, of the second ones, and so on.
     """
 
     stream: Stream
@@ -89,11 +93,19 @@ class RunPlan:
     vocabulary: PlannedVocabulary | None = None
     tokenizer_files: Mapping[str, bytes | None] = field(default_factory=dict)
     other_tokens: Mapping[int, str] = field(default_factory=dict)
+    assembly: Assembly | None = None
 
     @property
     def layouts(self) -> dict[str, str]:
         """Difference between the tensor names of each missing checkpoint and the base model, in words."""
+        if self.assembly is not None:
+            return {}
         return {self.stream.entries[step - 1].name: aligned.layout for step, aligned in self.alignments.items()}
+
+    @property
+    def stacked(self) -> tuple[StackedRow, ...]:
+        """The slices of a recipe that stacks layers."""
+        return stacked_rows(self.stream, self.assembly)
 
     @property
     def layout_written(self) -> str:
@@ -196,6 +208,7 @@ class RunPlan:
             "part": self.merge.part,
             "kept": {tensor.name: tensor.reason for tensor in self.merge.kept},
             "ignored": list(self.ignored),
+            "layers": [asdict(row) for row in self.stacked],
             "layout_written": self.layout_written,
             "layouts": self.layouts,
             "loading": list(self.loading),

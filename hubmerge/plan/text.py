@@ -67,6 +67,8 @@ def _joint_steps(plan: RunPlan) -> Iterator[str]:
 
 
 def _tensors(plan: RunPlan) -> Iterator[str]:
+    for number, row in enumerate(plan.stacked):
+        yield f"{'layers  ' if number == 0 else '        '} {row}"
     counts, largest = plan.merge.counts, plan.merge.largest
     matrices = counted(counts["merge-matrix"], "weight matrix", "weight matrices")
     yield f"merged   {matrices}, {counted(counts['merge-other'], 'other tensor')}"

@@ -67,7 +67,7 @@ def _row_values(step: StepReport) -> dict[str, Any]:
     used = {"scores": step.scores, "files": step.files, "licenses": step.plain_licenses, "head": step.head}
     used["revokes"] = step.revokes
     used["replaces"] = list(step.replaces)
-    used["inputs"] = step.to_dict().get("inputs")
+    used |= {key: step.to_dict().get(key) for key in ("inputs", "layers")}
     return {**values, **{key: value for key, value in used.items() if value}}
 
 
@@ -100,6 +100,7 @@ def _hidden_step(step: StepReport, scores: Scores, *, with_files: bool) -> StepR
         licenses=step.licenses,
         head=step.head,
         inputs=step.inputs,
+        layers=step.layers,
     )
     vars(hidden)[_TEXT] = canonical_report_json(_row_values(hidden))
     return hidden

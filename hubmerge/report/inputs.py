@@ -77,6 +77,26 @@ class TokenizerReport:
 
 @record
 @dataclass(frozen=True)
+class LayerRange:
+    """Layers of a merged model: its name in the recipe, the first and the last layer."""
+
+    name: str
+    first: int
+    last: int
+
+
+@record
+@dataclass(frozen=True)
+class StackedLayers:
+    """Layers of a model with stacked layers, and the layers that they were merged from."""
+
+    first: int
+    last: int
+    sources: tuple[LayerRange, ...]
+
+
+@record
+@dataclass(frozen=True)
 class TaskReport:
     """A task that the run scores: its dataset and the step that merged its checkpoint."""
 

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from hubmerge.errors import HubmergeError
-from hubmerge.report.inputs import MergedModel, TokenizerReport
+from hubmerge.report.inputs import MergedModel, StackedLayers, TokenizerReport
 from hubmerge.report.licenses import License, omit_unused_licenses
 from hubmerge.report.step_statistics import MatrixStats, StepSimilarity, TensorSummary, omit_unused
 from hubmerge.support.names import REPORT_FILE, history_file
@@ -65,6 +65,7 @@ class StepReport:
     replaces: tuple[str, ...] = ()  # names of the entries, of older commits, whose place the checkpoint takes
     inputs: tuple[MergedModel, ...] = ()  # all models of a joint step; the last one has name, reference and commit
     tokenizer: TokenizerReport | None = None  # of a joint step that joined vocabularies
+    layers: tuple[StackedLayers, ...] = ()  # of a joint step that stacks layers
 
     def with_digest(self, previous: str | None) -> StepReport:
         """Return the report with its digest, given the digest of the step before (None for step 1)."""

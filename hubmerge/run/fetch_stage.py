@@ -43,8 +43,11 @@ class FetchStage:
         """Open a checkpoint after fetching it whole into the Hub cache, or its merged tensors into the work folder."""
         plan = self.context.plan
         source = plan.sources[entry].source
-        if self.context.stream.recipe.fetch == "cache" or entry not in plan.alignments:
+        if self.context.stream.recipe.fetch == "cache" or (plan.assembly is None and entry not in plan.alignments):
             return open_source(source)
         checkpoint = open_source(source, self.partial_downloads)
-        self.context.aligned(entry, checkpoint).prepare([tensor.name for tensor in plan.merge.merged])
+        if plan.assembly is not None:
+            self.context.own_rows(entry, checkpoint).prepare(plan.assembly.needed(entry))
+        else:
+            self.context.aligned(entry, checkpoint).prepare([tensor.name for tensor in plan.merge.merged])
         return checkpoint

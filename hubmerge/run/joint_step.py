@@ -12,8 +12,10 @@ from hubmerge.executor.joint import JointInput, JointMerge, write_joint
 from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.plan.budget import joint_method
 from hubmerge.plan.settings import max_shard_bytes
+from hubmerge.report.inputs import LayerRange, StackedLayers
 from hubmerge.report.report import MergedModel, RunReport, StepReport, TensorSummary
 from hubmerge.run.run_context import RunContext, count_tensors
+from hubmerge.run.stacked_step import stacked_merge
 from merge_recipes import TensorParameters
 
 
@@ -29,9 +31,11 @@ def joint_merge(context: RunContext, step: int, checkpoints: Sequence[Checkpoint
         CheckpointError: Tied tensors differ.
     """
     stream, plan, recipe = context.stream, context.plan, context.stream.recipe
+    if plan.assembly is not None:
+        return stacked_merge(context, plan.assembly, checkpoints)
     method = joint_method(recipe)
     models, positions = [], plan.merge.positions
-    if method.base_joins and recipe.names_base and not recipe.lists_base:
+    if method.base_joins and recipe.names_base and not recipe.lists_base and recipe.first_layers is None:
         models.append(JointInput(context.base, TensorParameters(method.Parameters, recipe, None, positions)))
     for number, checkpoint in zip(stream.entries_of(step), checkpoints, strict=True):
         entry = stream.entries[number - 1]
@@ -106,6 +110,10 @@ def record_joint_step(context: RunContext, step: int, so_far: RunReport, *, note
         warnings=tuple(note for note in notes if note not in known),
         inputs=inputs,
         tokenizer=None if context.plan.vocabulary is None else context.plan.vocabulary.report,
+        layers=tuple(
+            StackedLayers(row.first, row.last, tuple(LayerRange(*source) for source in row.sources))
+            for row in context.plan.stacked
+        ),
     )
     so_far = replace(so_far, base_model=replace(so_far.base_model, licenses=licenses.of_step(0)))
     return so_far.with_step(report).until(step)

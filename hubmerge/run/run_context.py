@@ -65,17 +65,22 @@ class RunContext:
 
     @cached_property
     def base(self) -> Checkpoint:
-        """The base model, with its tied tensors checked."""
+        """The base model, with its tied tensors checked; as it is if layers are stacked."""
         opened = self._resized(0, open_base(self.stream.base, self.base_folder))
+        if self.plan.assembly is not None:
+            return opened
         base = with_copies(opened, self.plan.merge.copies)
         check_ties(base, self.plan.merge)
         return base
 
     def aligned(self, entry: int, checkpoint: Checkpoint) -> AlignedCheckpoint:
         """Return the checkpoint of an entry under the base model's names, with the rows of the merged model."""
+        return self.plan.alignments[entry].apply(self.own_rows(entry, checkpoint))
+
+    def own_rows(self, entry: int, checkpoint: Checkpoint) -> Checkpoint:
+        """Return the checkpoint of an entry with the rows of the merged model, under its own names."""
         vocabulary = self.plan.vocabulary
-        own = checkpoint if vocabulary is None else self._resized(vocabulary.numbers[entry], checkpoint)
-        return self.plan.alignments[entry].apply(own)
+        return checkpoint if vocabulary is None else self._resized(vocabulary.numbers[entry], checkpoint)
 
     @cached_property
     def _vocabulary_models(self) -> VocabularyModels | None:

@@ -20,6 +20,7 @@ from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.run_plan import RunPlan
 from hubmerge.report.report import REPORT_VERSION, RunReport, Scores
 from hubmerge.run.finish_stage import FinishStage
+from hubmerge.run.joint_step import joint_merge
 from hubmerge.run.merge_stage import MergeStage
 from hubmerge.run.run_context import RunContext
 from hubmerge.run.step_batch import StepBatch
@@ -193,10 +194,11 @@ def _recompute_joint(published: Published, context: RunContext, work: Path) -> R
     batch = StepBatch(range(step, step + 1), tuple(open_source(source) for source in sources))
     # Without the scores of the base model and of the checkpoints alone, so that they are all computed again.
     so_far = replace(published.report.until(step - 1), base_scores={}, own_scores={})
+    base = joint_merge(context, step, batch.checkpoints).base
     batch = FinishStage(context).finish(batch, so_far, work / "step")
     batch.close()
     check_datasets(stream, context.progress)
-    return Recomputed(work / "step", batch.finished_report, context.base)
+    return Recomputed(work / "step", batch.finished_report, base)
 
 
 def _merge_earlier_steps(published: Published, chain: Chain) -> Iterator[Finding]:

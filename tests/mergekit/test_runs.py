@@ -81,17 +81,6 @@ def test_slices_of_whole_models_with_a_gradient_are_merged_layer_by_layer(models
             assert not torch.allclose(value, base[name]) or torch.equal(base[name], other[name]), name
 
 
-def test_a_layer_range_that_is_not_the_whole_model_is_refused_with_its_line(models: Path, tmp_path: Path) -> None:
-    with pytest.raises(
-        hubmerge.RecipeError, match=r"layers 0 to 2 are not all layers of the models, which have 3"
-    ) as found:
-        merged(models, tmp_path, SLICES.replace("[0, 3]", "[0, 2]"))
-    (problem,) = found.value.problems
-    assert (problem.line, problem.key) == (5, "slices[0].sources[0].layer_range")
-    assert problem.hint is not None
-    assert "[0, 3]" in problem.hint
-
-
 def test_an_adapter_on_the_base_model_is_part_of_it(models: Path, tmp_path: Path) -> None:
     lists = "models: [{model: DIR/base+DIR/adapter}, {model: DIR/a, parameters: {weight: 0.5}}]\n"
     text = f"merge_method: dare_linear\nbase_model: DIR/base+DIR/adapter\n{lists}tensors: {{exclude: [lm_head.*]}}\n"

@@ -10,7 +10,9 @@ from typing import Any
 PREDICTION = "a layer for multi-token prediction"
 
 _PREDICTION_NAME = re.compile(r"(?:^|\.)(?:mtp|nextn)(?:_\w+)?(?:\.|$)")
-_PREDICTION_COUNTS = re.compile(r"num_nextn_predict_layers|num_mtp_(?:layers|modules)|mtp_num_(?:hidden_)?layers")
+PREDICTION_COUNTS = re.compile(r"num_nextn_predict_layers|num_mtp_(?:layers|modules)|mtp_num_(?:hidden_)?layers")
+"""Keys of configs with the number of layers that predict further tokens."""
+
 _LAYER = re.compile(r"(?:^|\.)layers\.(\d+)(?:\.|$)")
 
 
@@ -69,5 +71,5 @@ def _numbers(config: Mapping[str, Any]) -> Iterator[int]:
     for key, value in config.items():
         if isinstance(value, Mapping):
             yield from _numbers(value)
-        elif type(value) is int and type(first) is int and 0 < value < first and _PREDICTION_COUNTS.fullmatch(str(key)):
+        elif type(value) is int and type(first) is int and 0 < value < first and PREDICTION_COUNTS.fullmatch(str(key)):
             yield from range(first, first + value)

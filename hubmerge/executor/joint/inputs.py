@@ -37,9 +37,8 @@ class JointMerge:
         models: the models to merge; the base model is among them only if the method treats it like any other.
         has_origin: True if task vectors start from the base model.
         seed: seed of random methods.
-
-    Raises:
-        CheckpointError: the method takes another number of models.
+        slices: the inputs of each slice, if layers are stacked.
+        slice_of: returns the number of the slice that a tensor is merged in.
     """
 
     base: Checkpoint
@@ -48,6 +47,12 @@ class JointMerge:
     models: Sequence[JointInput]
     has_origin: bool = True
     seed: int = 0
+    slices: tuple[JointMerge, ...] = ()
+    slice_of: Callable[[str], int] | None = None
+
+    def inputs_of(self, name: str) -> JointMerge:
+        """Return the inputs for one tensor: those of its slice, if layers are stacked."""
+        return self if self.slice_of is None else self.slices[self.slice_of(name)]
 
     def parameters(self, tensor: PlannedTensor) -> JointParameters[BaseModel]:
         """Return the parameters for one tensor."""

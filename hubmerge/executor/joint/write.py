@@ -53,7 +53,7 @@ def _write_tensor(writer: ShardedWriter, joint: JointMerge, context: ExecutorCon
     if tensor.copied:
         writer.write_raw(tensor.name, joint.base.raw_chunks(tensor.name))
     else:
-        writer.write_pieces(tensor.name, merged_pieces(joint, tensor, context))
+        writer.write_pieces(tensor.name, merged_pieces(joint.inputs_of(tensor.name), tensor, context))
 
 
 def merged_pieces(joint: JointMerge, tensor: PlannedTensor, context: ExecutorContext) -> Iterator[torch.Tensor]:
