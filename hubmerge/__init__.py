@@ -19,6 +19,7 @@ from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the 
 
 if TYPE_CHECKING:
     from hubmerge.api.automation import deploy_hub_job, init_github, plan_hub_job, watch
+    from hubmerge.api.combining import CombinedStream, combine, load_part
     from hubmerge.api.merging import StepRun, merge, run
     from hubmerge.api.pages import write_report
     from hubmerge.api.planning import Plan, PlannedStep, plan
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "hubmerge.api.automation": ("deploy_hub_job", "init_github", "plan_hub_job", "watch"),
+    "hubmerge.api.combining": ("CombinedStream", "combine", "load_part"),
     "hubmerge.api.merging": ("StepRun", "merge", "run"),
     "hubmerge.api.pages": ("write_report",),
     "hubmerge.api.planning": ("Plan", "PlannedStep", "plan"),
@@ -130,6 +132,7 @@ __all__ = [
     "CheckedRecipe",
     "CheckpointError",
     "CombinedError",
+    "CombinedStream",
     "CreatedJob",
     "DatasetError",
     "EvaluationError",
@@ -168,12 +171,14 @@ __all__ = [
     "__version__",
     "check",
     "check_folder",
+    "combine",
     "convert",
     "demo",
     "deploy_hub_job",
     "init_github",
     "load",
     "load_head",
+    "load_part",
     "lock",
     "merge",
     "merge_state_dicts",

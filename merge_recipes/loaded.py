@@ -19,6 +19,8 @@ class LoadedRecipe:
     path: Path
     notes: tuple[Problem, ...] = ()
     """Remarks on keys that have no effect."""
+    part: str = ""
+    """Which part of the recipe in the file it is, such as "2/8"; empty for the whole."""
 
     @property
     def text(self) -> str:
@@ -29,6 +31,11 @@ class LoadedRecipe:
     def marks(self) -> Marks:
         """The positions of all keys and values."""
         return self.document.marks
+
+    @property
+    def identity(self) -> str:
+        """A text that no other recipe has: the path of its file, and which part of it this is."""
+        return f"{self.path.absolute()}{f' part {self.part}' if self.part else ''}"
 
     @property
     def folder(self) -> Path:

@@ -29,7 +29,8 @@ FolderLike: TypeAlias = "str | os.PathLike[str]"
 class StepRun:
     """A run of a recipe. Iterate over it to do the missing steps; each yields its report when it is finished.
 
-    The first fields are the arguments of `run`; `processes` share the work on the tensors.
+    The first fields are the arguments of `run`; `processes` share the work on the tensors. With `state`, the folder
+    `out` gets the state after the last step too, so that `combine` can add it to others.
 
     Attributes:
         steps: reports of the steps that this run finished so far.
@@ -47,6 +48,7 @@ class StepRun:
     summary: FolderLike | None = None
     progress: ProgressOption = "auto"
     processes: Processes | None = None
+    state: bool = False
     steps: list[StepReport] = field(default_factory=list, init=False)
     length: int = field(default=0, init=False)
     addresses: list[str] = field(default_factory=list, init=False)
@@ -55,6 +57,8 @@ class StepRun:
     def __post_init__(self) -> None:
         if self.every_step and self.out is None:
             raise UsageError("--every-step requires --out DIR", hint="add --out DIR")
+        if self.state and self.out is None:
+            raise UsageError("--state requires --out DIR", hint="add --out DIR")
 
     def __iter__(self) -> Iterator[StepReport]:
         """Merge, evaluate and publish the missing steps, in order."""
@@ -63,16 +67,19 @@ class StepRun:
         from hubmerge.run.run import Run
 
         progress = open_progress(self.progress)
+        loaded = load(self.recipe, progress=progress)
         with (
             interrupts.handled(),
             Run.open(
-                load(self.recipe, progress=progress),
+                loaded,
                 user_cache_folder("runs") if self.work_dir is None else Path(self.work_dir),
                 progress,
-                locked=self.locked,
+                locked=self.locked and not loaded.part,
                 replay=self.replay,
                 processes=self.processes or SINGLE_PROCESS,
-                out=None if self.out is None else OutputFolder(Path(self.out), self.every_step),
+                out=None
+                if self.out is None
+                else OutputFolder(Path(self.out), self.every_step, self.state or bool(loaded.part)),
             ) as run,
         ):
             self.length = run.stream.length

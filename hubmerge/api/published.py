@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hubmerge.api.places import place_of
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
 from hubmerge.errors import HubError, MachineError, UsageError
@@ -61,18 +62,6 @@ def verify(
     reports, folder = open_progress(progress), _work_folder(work_dir) / "verify"
     with interrupts.handled():
         return verify_step(place, revision, folder, reports, recompute=not quick, trusted=trusted)
-
-
-def place_of(published: str) -> tuple[str | Path, str | None]:
-    """Return the repo and the revision that a text names, or the folder and no revision."""
-    from merge_recipes import ModelReference
-
-    if os.path.isdir(published):  # noqa: PTH112 - Path.is_dir raises for long names
-        return Path(published), None
-    reference = ModelReference.parse(published)
-    if reference.is_local:
-        raise MachineError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
-    return reference.path, reference.revision
 
 
 def sign(

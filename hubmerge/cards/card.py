@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from hubmerge.cards.closing import citation, going_on, limits, recipe, reproduction, task_kinds
+from hubmerge.cards.combined import combined_notes, has_tag
 from hubmerge.cards.data import LISTED_DATASETS, form_comment
 from hubmerge.cards.details import ORDERED_FOR_READERS, CardDetails
 from hubmerge.cards.joint import joint_notes, joint_summary, layers_table
@@ -60,7 +61,7 @@ def _sections(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> 
     if tasks:
         found += ["## Gains and losses", gains(report, tasks)]
         found += folded_scores(report, tasks, kinds=_kinds(tasks, report, card))
-    found += ["## What was merged", _merged(report, card), *layers_table(report)]
+    found += ["## What was merged", _merged(report, card), *layers_table(report), *combined_notes(report)]
     found += license_section(report, card.license, notice=card.notice)
     found += ["## Limits and intended use", limits(report, tasks)]
     found += [
@@ -177,7 +178,9 @@ def _merged(report: RunReport, card: CardDetails) -> str:
 
     def row(step: StepReport) -> list[str]:
         tag = code(step_tag(step.step))
-        if card.every_step and card.repo:
+        if not has_tag(report, step):
+            tag = "-"
+        elif card.every_step and card.repo:
             tag = f"[{tag}](/{card.repo}/tree/{step_tag(step.step)})"
         link = _model_link(step.reference, step.commit)
         if step.revokes is not None:

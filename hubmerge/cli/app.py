@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from hubmerge.cli.commands.check import check
+from hubmerge.cli.commands.combine import combine
 from hubmerge.cli.commands.convert import convert
 from hubmerge.cli.commands.demo import demo
 from hubmerge.cli.commands.deploy import deploy
@@ -45,6 +46,7 @@ app = typer.Typer(
 app.command(rich_help_panel=MERGE)(run)
 app.command(rich_help_panel=MERGE)(plan)
 app.command(rich_help_panel=MERGE)(read)
+app.command(rich_help_panel=MERGE)(combine)
 app.command(rich_help_panel=CHECK)(check)
 app.command(rich_help_panel=CHECK)(convert)
 app.command(rich_help_panel=CHECK)(verify)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hubmerge.executor.absorb.add_states import add_states
 from hubmerge.executor.absorb.merge_steps import merge_steps, needs_single_steps
 from hubmerge.executor.absorb.step_input import Merge, StepInput
 from hubmerge.executor.in_memory import InMemoryCheckpoint, InMemoryModel, InMemoryState
@@ -24,6 +25,7 @@ __all__ = [
     "StepStats",
     "TensorStats",
     "WrittenModel",
+    "add_states",
     "merge_steps",
     "needs_single_steps",
     "pick_device",

@@ -13,7 +13,15 @@ from hubmerge.hub.fetch import download, find_commit, list_files
 from hubmerge.hub.offline import cached_tags, is_offline, record_commit
 from hubmerge.hub.retry import call
 from hubmerge.support.hashing import file_digest
-from hubmerge.support.names import CARD_FILE, LOCK_FILE, RECIPE_FILE, REPORT_FILE, parse_step_tag, step_tag
+from hubmerge.support.names import (
+    CARD_FILE,
+    LOCK_FILE,
+    RECIPE_FILE,
+    REPORT_FILE,
+    STATE_FOLDER,
+    parse_step_tag,
+    step_tag,
+)
 
 METADATA_FILES = (RECIPE_FILE, LOCK_FILE, REPORT_FILE, CARD_FILE)
 """Files of a published step that describe it. Every published step has all of them."""
@@ -110,7 +118,8 @@ def read_step_folder(folder: Path) -> PublishedStep:
         MachineError: the folder is not that of a step.
     """
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
-    files = {name: path for name, path in paths.items() if not name.startswith(_CLIENT_FOLDER)}
+    beside = (_CLIENT_FOLDER, f"{STATE_FOLDER}/")
+    files = {name: path for name, path in paths.items() if not name.startswith(beside)}
     missing = [name for name in METADATA_FILES if name not in files]
     if missing:
         raise MachineError(

@@ -16,6 +16,7 @@ class SumOfTaskVectors(Method):
 
     elementwise = True
     revokes = True
+    adds = True
 
     def absorb(self, tensor: TensorInput[Any]) -> Absorbed:
         """Add the task vector."""

@@ -129,6 +129,7 @@ class Method(ABC):
             and is not the accumulated delta over a scale.
         revokes: a checkpoint can be taken out again: with `sign` -1, `absorb` and `absorb_matrix` undo what they did
             with 1, whatever was merged meanwhile.
+        adds: the states of two streams of one base model add up to that of both, see `add`.
         state_name: name of the method in states; methods with one name save equal states and can read each other's.
             Empty for the method's own name.
         matrix_copies: float64 copies of a weight matrix in memory while it is absorbed, for the memory estimate.
@@ -153,6 +154,7 @@ class Method(ABC):
     decomposes: bool = False
     reads_state: bool = False
     revokes: bool = False
+    adds: bool = False
     state_name: str = ""
     matrix_copies: int = 7
     square_copies: int = 0
@@ -204,6 +206,14 @@ class Method(ABC):
         A method without `absorb_matrix` gets the weights of several experts whole, as (experts, m, n).
         """
         return self.read(tensor)
+
+    def add(self, one: Absorbed, other: Absorbed) -> Absorbed:
+        """Return a tensor of two streams together, from its deltas and state parts in both; by default sums.
+
+        Called only if `adds` is set, for tensors of any shape.
+        """
+        parts = {name: values + other.parts[name] for name, values in one.parts.items()}
+        return Absorbed(one.accumulated + other.accumulated, parts)
 
     def prepare_step(self, sweep: Sweep, parameters: Any, *, step: int) -> Method:
         """Return the method for this one step, after as many sweeps over the model as it needs.

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, TensorInput
-from hubmerge.methods.weighted_mean import SUM_OF_WEIGHTS, weighted_mean
+from hubmerge.methods.weighted_mean import SUM_OF_WEIGHTS, mean_of_both, weighted_mean
 from merge_recipes import PerTensor
 
 
@@ -32,6 +32,7 @@ class Linear(Method):
     Parameters = LinearParameters
     elementwise = True
     revokes = True
+    adds = True
 
     def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """Return the sum of the weights so far, which may differ between tensors."""
@@ -40,3 +41,7 @@ class Linear(Method):
     def absorb(self, tensor: TensorInput[LinearParameters]) -> Absorbed:
         """Add the task vector to the weighted mean."""
         return weighted_mean(tensor, tensor.task_vector, tensor.sign * tensor.parameters.weight)
+
+    def add(self, one: Absorbed, other: Absorbed) -> Absorbed:
+        """Return the weighted mean of two weighted means."""
+        return mean_of_both(one, other)

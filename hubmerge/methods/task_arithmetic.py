@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, TensorInput
-from hubmerge.methods.weighted_mean import SUM_OF_WEIGHTS, weighted_mean
+from hubmerge.methods.weighted_mean import SUM_OF_WEIGHTS, mean_of_both, weighted_mean
 from merge_recipes import PerTensor
 
 
@@ -61,6 +61,7 @@ class TaskArithmetic(Method):
     Parameters = TaskArithmeticParameters
     elementwise = True
     revokes = True
+    adds = True
 
     def statistic_weight(self, parameters: TaskArithmeticParameters) -> float:
         """Return the weight of an entry, or its factor."""
@@ -88,3 +89,6 @@ class _WeightedMean(TaskArithmetic):
         if parameters.weight is None:
             raise ValueError("a weight is missing")
         return weighted_mean(tensor, parameters.lambda_ * tensor.task_vector, tensor.sign * parameters.weight)
+
+    def add(self, one: Absorbed, other: Absorbed) -> Absorbed:
+        return mean_of_both(one, other)

@@ -31,5 +31,20 @@ def weighted_mean(tensor: TensorInput[object], values: torch.Tensor, weight: flo
     return Absorbed(sums.div_(total) if _divides(total) else sums, kept)
 
 
+def mean_of_both(one: Absorbed, other: Absorbed) -> Absorbed:
+    """Return the weighted mean of two streams, each with its mean and its sum of weights, in the convention above."""
+    totals = [float(each.parts[SUM_OF_WEIGHTS]) for each in (one, other)]
+    total = sum(totals)
+    kept = {SUM_OF_WEIGHTS: torch.full_like(one.parts[SUM_OF_WEIGHTS], total)}
+    if all(map(_divides, (*totals, total))):
+        return Absorbed(torch.lerp(one.accumulated, other.accumulated, totals[1] / total), kept)
+    sums = [
+        each.accumulated * (weight if _divides(weight) else 1.0)
+        for each, weight in zip((one, other), totals, strict=True)
+    ]
+    added = sums[0].add_(sums[1])
+    return Absorbed(added.div_(total) if _divides(total) else added, kept)
+
+
 def _divides(total: float) -> bool:
     return abs(total) >= SMALLEST_DIVISOR

@@ -6,7 +6,7 @@ has no time and no random number, so that everybody can write it again from reci
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from hubmerge.provenance.pinned_inputs import PinnedInput, pinned_inputs
@@ -54,11 +54,24 @@ def statement(report: RunReport, lock: Lock, recipe: Mapping[str, Any]) -> dict[
                 "buildType": BUILD_TYPE,
                 "externalParameters": {"recipe": dict(recipe), "step": last.step},
                 "internalParameters": {"recipe": report.recipe_digest, "chain": last.chain_digest},
-                "resolvedDependencies": [_dependency(one) for one in pinned_inputs(lock, report)],
+                "resolvedDependencies": [
+                    *(_dependency(one) for one in pinned_inputs(lock, report)),
+                    *_combined_parts(report),
+                ],
             },
             "runDetails": {"builder": {"id": BUILDER, "version": dict(report.versions)}},
         },
     }
+
+
+def _combined_parts(report: RunReport) -> Iterator[dict[str, Any]]:
+    """Yield the streams whose states were added, as resource descriptors of in-toto."""
+    for step in report.steps:
+        for part in step.combined:
+            annotations = {"role": "state", "reference": part.place, "step": str(part.steps)}
+            digest = {"sha256": part.state_digest.removeprefix("sha256:")}
+            content: dict[str, Any] = {"name": part.place, "digest": digest, "annotations": annotations}
+            yield content if part.commit is None else {**content, "uri": f"hf://{part.place}@{part.commit}"}
 
 
 def _dependency(one: PinnedInput) -> dict[str, Any]:

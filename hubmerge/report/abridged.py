@@ -67,7 +67,7 @@ def _row_values(step: StepReport) -> dict[str, Any]:
     used = {"scores": step.scores, "files": step.files, "licenses": step.plain_licenses, "head": step.head}
     used["revokes"] = step.revokes
     used["replaces"] = list(step.replaces)
-    used |= {key: step.to_dict().get(key) for key in ("inputs", "layers")}
+    used |= {key: step.to_dict().get(key) for key in ("inputs", "layers", "combined")}
     return {**values, **{key: value for key, value in used.items() if value}}
 
 
@@ -101,6 +101,7 @@ def _hidden_step(step: StepReport, scores: Scores, *, with_files: bool) -> StepR
         head=step.head,
         inputs=step.inputs,
         layers=step.layers,
+        combined=step.combined,
     )
     vars(hidden)[_TEXT] = canonical_report_json(_row_values(hidden))
     return hidden

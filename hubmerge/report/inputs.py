@@ -97,6 +97,18 @@ class StackedLayers:
 
 @record
 @dataclass(frozen=True)
+class CombinedPart:
+    """A published stream whose state was added to those of others."""
+
+    place: str  # owner/name, or the path of a folder
+    commit: str | None  # of the repo; None for a folder
+    steps: int  # number of its steps, which are in the combined stream too
+    state_digest: str  # of its state after the last of them
+    report: str  # seal of its report
+
+
+@record
+@dataclass(frozen=True)
 class TaskReport:
     """A task that the run scores: its dataset and the step that merged its checkpoint."""
 

@@ -19,7 +19,7 @@ from hubmerge.errors import HubmergeError
 from hubmerge.report.abridged import WHOLE_STEPS, abridge, row_text
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.report.file_list import FileList, FileRecord
-from hubmerge.report.inputs import MergedModel, ModelReport, TaskReport, main_metric, omit_unused_inputs
+from hubmerge.report.inputs import CombinedPart, MergedModel, ModelReport, TaskReport, main_metric, omit_unused_inputs
 from hubmerge.report.licenses import License
 from hubmerge.report.step import MetricValue, Scores, StepReport, read_as
 from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary
@@ -29,6 +29,7 @@ from hubmerge.support.strict_json import StrictJSONError, read_strict_json
 from merge_recipes.canonical import canonical_report_json, text_digest
 
 __all__ = [
+    "CombinedPart",
     "FileList",
     "FileRecord",
     "License",
@@ -206,6 +207,12 @@ class RunReport:
         if self.is_joint:
             return self.steps[-1].inputs
         return tuple(MergedModel(one.name, one.reference, one.commit, one.licenses) for one in self.steps)
+
+    @cached_property
+    def combined_steps(self) -> range:
+        """The steps whose states were added instead of being merged one after another; from 1, perhaps none."""
+        last = max((step.step for step in self.steps if step.combined), default=0)
+        return range(1, last + 1)
 
     @property
     def adds_up_statistics(self) -> bool:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from hubmerge.errors import HubmergeError
-from hubmerge.report.inputs import MergedModel, StackedLayers, TokenizerReport
+from hubmerge.report.inputs import CombinedPart, MergedModel, StackedLayers, TokenizerReport
 from hubmerge.report.licenses import License, omit_unused_licenses
 from hubmerge.report.step_statistics import MatrixStats, StepSimilarity, TensorSummary, omit_unused
 from hubmerge.support.names import REPORT_FILE, history_file
@@ -63,6 +63,7 @@ class StepReport:
     head: str | None = None  # sha256 of heads/NAME.json, if the checkpoint has a head of its own
     revokes: str | None = None  # name of the entry that this step takes out of the merge
     replaces: tuple[str, ...] = ()  # names of the entries, of older commits, whose place the checkpoint takes
+    combined: tuple[CombinedPart, ...] = ()  # streams whose states were added; this is the last step of the last one
     inputs: tuple[MergedModel, ...] = ()  # all models of a joint step; the last one has name, reference and commit
     tokenizer: TokenizerReport | None = None  # of a joint step that joined vocabularies
     layers: tuple[StackedLayers, ...] = ()  # of a joint step that stacks layers

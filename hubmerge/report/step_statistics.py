@@ -74,6 +74,6 @@ def omit_unused(step: MutableMapping[str, Any]) -> None:
     for key in ("head", "revokes"):
         if step[key] is None:
             del step[key]
-    for key in ("inputs", "layers", "replaces", "tokenizer"):
+    for key in ("inputs", "layers", "replaces", "tokenizer", "combined"):
         if not step[key]:
             del step[key]

@@ -33,10 +33,12 @@ class FinishStage:
         context: The run.
         prepares_all: True to prepare all tasks of the recipe before the first score, so that a mistake in the rows of a
             later task is found before anything is published.
+        not_alone: Tasks whose checkpoints are not scored alone.
     """
 
     context: RunContext
     prepares_all: bool = False
+    not_alone: frozenset[str] = frozenset()
 
     def finish(self, batch: StepBatch, so_far: RunReport, folder: Path) -> StepBatch:
         """Record the steps of a merged batch, and write and score the model after the last one if it is needed.
@@ -57,6 +59,16 @@ class FinishStage:
         if self.context.history is not None:
             write_history(self.context.history, report, batch.steps)
         return replace(batch, report=report)
+
+    def finish_recorded(self, batch: StepBatch, report: RunReport, folder: Path) -> RunReport:
+        """Write and score the model after the last step of a report, without a checkpoint.
+
+        Args:
+            batch: The last step alone, with its state.
+            report: Report up to this step.
+            folder: Folder of the merged model. It appears complete or not at all.
+        """
+        return self._finish_model(batch, report, folder)
 
     def _record(self, batch: StepBatch, so_far: RunReport) -> RunReport:
         """Return the report with the steps of a batch, without their models."""
@@ -149,12 +161,15 @@ class FinishStage:
             scores = board.score(step, merged)
         base_scores = {**report.base_scores, **board.score_base(step, report.base_scores)}
         own_scores = {**report.own_scores, **self._own_scores(batch, report.own_scores)}
+        own_scores = {name: values for name, values in own_scores.items() if name not in self.not_alone}
         report = replace(report, base_scores=base_scores, own_scores=own_scores, tasks=board.task_reports())
         return report, scores
 
     def _own_scores(self, batch: StepBatch, known: Scores) -> Scores:
         """Return the scores of the checkpoint of a step alone, or of each checkpoint of a joint step."""
         stream, step, board = self.context.stream, batch.last, self.context.scoreboard
+        if not batch.checkpoints:
+            return {}
         if not stream.is_joint:
             return board.score_own(step, batch.checkpoints[-1])
         found: Scores = {}

@@ -10,7 +10,7 @@ from pathlib import Path
 from hubmerge.errors import MachineError
 from hubmerge.report.history import ReadHistory
 from hubmerge.support.files import partial_path, remove_folder, replace_folder
-from hubmerge.support.names import REPORT_FILE, history_file, is_step_folder, step_tag
+from hubmerge.support.names import REPORT_FILE, STATE_FILES, STATE_FOLDER, history_file, is_step_folder, step_tag
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,12 @@ class OutputFolder:
         folder: The folder.
         every_step: True for the models of all steps in the subfolders step-01, step-02 and so on; False for the files
             of the last model.
+        with_state: True to write the state after the last step too, in the subfolder `state`.
     """
 
     folder: Path
     every_step: bool = False
+    with_state: bool = False
 
     def check(self) -> None:
         """Check that the folder is new, empty or holds merged models.
@@ -81,6 +83,17 @@ class OutputFolder:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(folder, partial)
         _add_history(partial, step, read)
+        replace_folder(partial, place)
+
+    def copy_state(self, folder: Path, step: int) -> None:
+        """Copy the state after the last step beside its model."""
+        place = self.place(step) / STATE_FOLDER
+        partial = partial_path(place)
+        remove_folder(partial)
+        partial.mkdir(parents=True)
+        for path in folder.iterdir():
+            if path.name in STATE_FILES:
+                shutil.copyfile(path, partial / path.name)
         replace_folder(partial, place)
 
 

@@ -121,10 +121,11 @@ class Publisher:
         target = self.stream.target
         if target is None:
             return
+        combined = self.published.combined_steps[:-1] if self.published is not None else ()
         missing = [
             step
             for step in range(1, self.published_steps + 1)
-            if self.stream.publishes(step) and step_tag(step) not in self._tags
+            if self.stream.publishes(step) and step_tag(step) not in self._tags and step not in combined
         ]
         digests = [report.digest for report in self.published.steps] if self.published is not None else []
         commits = step_commits(target.repo, missing, digests) if missing else {}

@@ -101,8 +101,8 @@ class Run:
         """
         target = loaded.recipe.publish
         label = target.repo if target is not None else loaded.path.stem
-        identity = f"{client.endpoint()} {target.repo}" if target is not None else str(loaded.path.absolute())
-        with _checked_output(out), open_workspace(work_dir, workspace_name(identity, label)) as workspace:
+        identity = f"{client.endpoint()} {target.repo}" if target is not None else loaded.identity
+        with checked_output(out), open_workspace(work_dir, workspace_name(identity, label)) as workspace:
             with progress.stage("resolve commits"):
                 gather = PinnedCommits.from_lock if locked else PinnedCommits.gather
                 pinned = gather(loaded, workspace)
@@ -165,6 +165,8 @@ class Run:
                 )
             folder = publish.download_head(self.stream.target)
         self._out.copy(folder, self.stream.length, self._read_history(self.report))
+        if self._out.with_state and not self.stream.is_joint:
+            self._write_state(self._out)
         self._progress.note(f"merged model: {self._out.place(self.stream.length)}")
         missing = [step for step in range(1, self.stream.length) if not self._out.place(step).is_dir()]
         if missing:
@@ -172,6 +174,21 @@ class Run:
                 f"models not written: step {', '.join(map(str, missing))} (merged by an earlier run, which kept no "
                 "model; to write them, merge again with another --work-dir)"
             )
+
+    def _write_state(self, out: OutputFolder) -> None:
+        """Copy the state after the last step to the output folder.
+
+        Raises:
+            MachineError: The state is neither on disk nor published.
+        """
+        step = self.stream.length
+        chain = self.stream.chain[step]
+        folder = self.workspace.state_folder(chain)
+        if kept_state(folder, chain) is None and not self._publisher.fetch_state(step, folder):
+            raise MachineError(
+                f"state not found: {folder}", hint="merge again with another --work-dir", file=str(folder)
+            )
+        out.copy_state(folder, step)
 
     def addresses(self) -> list[str]:
         """Return the web addresses of the published steps."""
@@ -276,7 +293,7 @@ class Run:
 
 
 @contextmanager
-def _checked_output(out: OutputFolder | None) -> Iterator[None]:
+def checked_output(out: OutputFolder | None) -> Iterator[None]:
     """Lock the output folder until the block ends, and check what it holds."""
     if out is None:
         yield

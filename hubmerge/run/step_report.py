@@ -29,20 +29,25 @@ from hubmerge.support.workspace import Workspace
 from merge_recipes.canonical import canonical_document
 
 
-def recorded_report(stream: Stream, published: RunReport | None, workspace: Workspace) -> RunReport:
-    """Return the longest report of a stream in the target repo and the work folder, or an empty one.
-
-    The steps of a report of an older form get files in the folder `history` of the work folder.
-    """
+def fresh_report(stream: Stream) -> RunReport:
+    """Return the report of a stream without steps."""
     tasks = stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ()
     plugins = plugin_distributions(stream.recipe.merge_method, (task.kind for task in tasks))
-    fresh = RunReport(
+    return RunReport(
         base_model=ModelReport(str(stream.lock.base_model.reference), stream.base.commit),
         merge_method=stream.recipe.merge_method,
         recipe_digest=stream.lock.recipe,
         parameters=dict(stream.recipe.parameters),
         versions=installed_versions((*LIBRARIES, *sorted(set(plugins.values())))),
     )
+
+
+def recorded_report(stream: Stream, published: RunReport | None, workspace: Workspace) -> RunReport:
+    """Return the longest report of a stream in the target repo and the work folder, or an empty one.
+
+    The steps of a report of an older form get files in the folder `history` of the work folder.
+    """
+    fresh = fresh_report(stream)
     known = [report for report in (published, _local_report(stream, workspace, published)) if report is not None]
     longest = max(known, key=lambda report: len(report.steps), default=fresh)
     if longest.version < REPORT_VERSION:
@@ -112,7 +117,7 @@ def record_steps(
         report = report.abridged()  # as a run reads it that continues after the last step
         kept = step == state.step and stream.needs_state(step)
         known = {warning for earlier in report.steps for warning in earlier.warnings}
-        merged = _merged_report(stream, stats[step], state.digest if kept else None)
+        merged = merged_report(stream, stats[step], state.digest if kept else None)
         merged = replace(merged, head=(heads or {}).get(step))
         own = [own_notes[step]] if own_notes is not None and step in own_notes else []
         fresh = [note for note in (*notes, *own) if note not in known]
@@ -135,7 +140,8 @@ def record_licenses(report: RunReport, steps: range, licenses: PlannedLicenses) 
     return report
 
 
-def _merged_report(stream: Stream, stats: StepStats, state_digest: str | None) -> StepReport:
+def merged_report(stream: Stream, stats: StepStats, state_digest: str | None) -> StepReport:
+    """Return the report of a merged step, without its model."""
     locked = stream.lock.models[stats.step - 1]
     return StepReport(
         step=stats.step,

@@ -50,7 +50,7 @@ class PinnedCommits:
         """
         if is_offline() and read_lock(loaded) is not None:
             return cls.from_lock(loaded, workspace, writes=workspace is not None)
-        target = _read_target(loaded, writes=workspace is not None)
+        target = read_recipe_target(loaded, writes=workspace is not None)
         merged = published_steps(target)
         locks = []
         published = published_lock(target)
@@ -81,7 +81,7 @@ class PinnedCommits:
             HubError: The target repo cannot be read, or it was published with other commits.
             RecipeError: The lock is missing, is not a lock, or was made from another recipe.
         """
-        target = _read_target(loaded, writes=writes)
+        target = read_recipe_target(loaded, writes=writes)
         lock = require_lock(loaded)
         check_published(lock, target, str(lock_path(loaded.path)))
         recorded = _recorded(loaded, target, workspace)
@@ -109,7 +109,7 @@ def _recorded(loaded: LoadedRecipe, target: Target | None, workspace: Workspace 
         return None
 
 
-def _read_target(loaded: LoadedRecipe, *, writes: bool) -> Target | None:
+def read_recipe_target(loaded: LoadedRecipe, *, writes: bool) -> Target | None:
     """Return the target repo; offline, None for a plan, which then has all steps."""
     publish = loaded.recipe.publish
     if publish is None or (is_offline() and not writes):

@@ -39,6 +39,9 @@ PARTS_FILE = "parts.safetensors"
 STATE_FILES = (MANIFEST_FILE, ACCUMULATED_FILE, PARTS_FILE)
 """The files of a saved state. Its digest covers them."""
 
+STATE_FOLDER = "state"
+"""The folder of the state in an output folder. It is no file of the step."""
+
 STATE_BRANCH = "hubmerge-state"
 """The branch of a target repo with the saved states."""
 

@@ -10,7 +10,7 @@ from typing import Any
 from hubmerge.checkpoints import Checkpoint, Origin, TensorInfo
 from hubmerge.errors import HubError, UsageError
 from hubmerge.executor.parts import saved_name
-from hubmerge.executor.state import MergeState, State
+from hubmerge.executor.state import State
 from hubmerge.methods import METHODS, method_named
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.run.finish_stage import FinishStage
@@ -21,9 +21,8 @@ from hubmerge.stream.stream import Stream
 from hubmerge.support.files import partial_path, remove_folder, replace_folder
 from hubmerge.support.names import step_tag
 from hubmerge.support.progress import Progress
-from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
-from hubmerge.verify.states import fetch_checked_state
+from hubmerge.verify.states import require_state
 
 
 def read_published_state(
@@ -50,10 +49,10 @@ def read_published_state(
     """
     stream = _stream(published, method, parameters)
     with progress.stage(f"download the state after step {published.step}"):
-        state = _state(published, work / "state")
+        state = require_state(published, work / "state")
     _check_readable(method, state, published)
     step = published.step
-    opened = {step: _as_checkpoint(state, open_for_planning(stream.base))}
+    opened = {step: state_as_checkpoint(state, open_for_planning(stream.base))}
     plan = plan_steps(stream, step, progress, recorded=published.report, opened=opened)
     base = fetch_folder(stream.base, auxiliary=True)
     context = RunContext(stream, plan, base, work / "cache", progress)
@@ -81,24 +80,6 @@ def _stream(published: Published, method: str, parameters: Mapping[str, Any]) ->
     return replace(stream, loaded=replace(stream.loaded, recipe=stream.recipe.model_copy(update=changes)))
 
 
-def _state(published: Published, folder: Path) -> MergeState:
-    tag = step_tag(published.step)
-    found = fetch_checked_state(published, published.step, folder)
-    if isinstance(found, Finding):
-        raise HubError(
-            f"{published.repo} at {tag}: {found.detail}",
-            hint=f"run `hubmerge verify {published.repo}@{tag}`",
-            repo=published.repo,
-        )
-    if found is None:
-        raise HubError(
-            f"{published.repo} has no state after {tag}",
-            hint="read the newest step, or publish with `publish: {state: every}`",
-            repo=published.repo,
-        )
-    return found
-
-
 def _check_readable(method: str, state: State, published: Published) -> None:
     chosen, name = method_named(method), state.manifest.method
     if chosen.reads_state and saved_name(chosen) == name:
@@ -112,11 +93,11 @@ def _check_readable(method: str, state: State, published: Published) -> None:
     raise UsageError(f"{method} cannot read the state of {published.repo} at {tag}, which is one of {name}", hint=hint)
 
 
-def _as_checkpoint(state: State, base: Checkpoint) -> Checkpoint:
-    """Return a checkpoint with the merged tensors of a state, for planning."""
+def state_as_checkpoint(state: State, base: Checkpoint, config: Mapping[str, Any] | None = None) -> Checkpoint:
+    """Return a checkpoint with the merged tensors of a state, for planning; by default with the config of the base."""
     infos = {
         name: TensorInfo(name, shape, base.tensors[name].dtype, "state", 0, 0)
         for name, shape in state.shapes().items()
         if name in base.tensors
     }
-    return Checkpoint(Origin(state.label), infos, base.config, {})
+    return Checkpoint(Origin(state.label), infos, base.config if config is None else config, {})

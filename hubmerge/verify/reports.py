@@ -29,8 +29,16 @@ Files and states are compared on their own.
 """
 
 
+NOT_MEASURED = (
+    "accumulated_norm", "drift", "removed_share", "scale", "similarities", "similarity",
+)  # fmt: skip
+"""Keys of a step that need the state before it, which a combined stream does not have."""
+
+
 def compare_reports(published: RunReport, recomputed: RunReport) -> Iterator[Finding]:
     """Compare the scores and the statistics of two reports."""
+    if published.steps[-1].step in published.combined_steps:
+        recomputed = _as_combined(published, recomputed)
     # Other versions, and this one in other forms of reports, warn of other things.
     if published.versions.get("hubmerge") != VERSION or published.version < REPORT_VERSION:
         published, recomputed = (_without_warnings(report) for report in (published, recomputed))
@@ -49,8 +57,28 @@ def compare_reports(published: RunReport, recomputed: RunReport) -> Iterator[Fin
         yield Finding("statistics", "same", "recomputed: norms, scale and ranks are the same")
 
 
-def compare_step_statistics(published: StepReport, recomputed: StepReport) -> Iterator[Finding]:
-    """Compare the norms, ranks and similarities of a step; files, rounding, scores, licenses are not compared here."""
+def _as_combined(published: RunReport, recomputed: RunReport) -> RunReport:
+    """Return a recomputed report with what the published one of a combined stream cannot have measured."""
+    last = _without_unmeasured(published.steps[-1], recomputed.steps[-1])
+    return replace(recomputed, steps=(*recomputed.steps[:-1], last))
+
+
+def _without_unmeasured(published: StepReport, recomputed: StepReport) -> StepReport:
+    kept = {key: value for key in NOT_MEASURED if (value := getattr(published, key)) is None or value == ()}
+    return replace(recomputed, **{**kept, "warnings": published.warnings}, combined=published.combined)
+
+
+def compare_step_statistics(
+    published: StepReport, recomputed: StepReport, *, combined: bool = False
+) -> Iterator[Finding]:
+    """Compare the norms, ranks and similarities of a step; files, rounding, scores, licenses are not compared here.
+
+    Args:
+        published: the published report of the step.
+        recomputed: the recomputed one.
+        combined: whether the step is one of a combined stream, without what needs the state before it.
+    """
+    recomputed = _without_unmeasured(published, recomputed) if combined else recomputed
     other = dict.fromkeys(("scores", "files", "rounding", "warnings", "licenses", "head"))
     if recomputed.drift is None:  # known only once the model is written
         other["drift"] = None

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from hubmerge.errors import HubmergeError
+from hubmerge.errors import HubError, HubmergeError
 from hubmerge.executor.state import MergeState, StateManifest, find_state
 from hubmerge.hub import states
 from hubmerge.linalg import difference
+from hubmerge.support.names import STATE_FOLDER, step_tag
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
 
@@ -69,11 +70,17 @@ def fetch_checked_state(published: Published, number: int, folder: Path) -> Merg
         The state, a finding if it differs, or None if it is not published.
     """
     digest = published.state_digest(number)
-    if digest is None or published.files.is_alone:
+    if digest is None:
         return None
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    if not states.fetch_state(published.repo, digest, folder):
+    local = _state_beside(published, number)
+    if local is not None:
+        folder = local
+    elif published.files.is_alone:
         return None
+    else:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        if not states.fetch_state(published.repo, digest, folder):
+            return None
     try:
         state = find_state(folder)
         if state is None or state.digest != digest:
@@ -82,6 +89,40 @@ def fetch_checked_state(published: Published, number: int, folder: Path) -> Merg
     except HubmergeError as error:
         return Finding("state", "differs", f"the state after step {number}: {error.message}")
     return state
+
+
+def require_state(published: Published, folder: Path) -> MergeState:
+    """Download the state after the last step and check every tensor against its checksum.
+
+    Args:
+        published: the published step.
+        folder: the folder to download it to.
+
+    Raises:
+        HubError: there is none, or it is damaged.
+    """
+    tag = step_tag(published.step)
+    found = fetch_checked_state(published, published.step, folder)
+    if isinstance(found, Finding):
+        raise HubError(
+            f"{published.repo} at {tag}: {found.detail}",
+            hint=f"run `hubmerge verify {published.repo}@{tag}`",
+            repo=published.repo,
+        )
+    if found is None:
+        raise HubError(
+            f"{published.repo} has no state after {tag}",
+            hint="read the newest step, or publish with `publish: {state: every}`",
+            repo=published.repo,
+        )
+    return found
+
+
+def _state_beside(published: Published, number: int) -> Path | None:
+    """Return the state in the folder of a step on this machine, None if it has none."""
+    folder = published.files.folder
+    state = None if folder is None else folder / STATE_FOLDER
+    return state if state is not None and number == published.step and state.is_dir() else None
 
 
 def check_state_values(published: Published, folder: Path) -> Iterator[Finding]:

@@ -25,6 +25,8 @@ run: hubmerge.StepRun = hubmerge.run(loaded, out="merged", progress="auto")
 for step in run:
     report: hubmerge.StepReport = step
 finished: hubmerge.RunReport = run.finish()
+part: hubmerge.LoadedRecipe = hubmerge.load_part("recipe.yaml", "2/8")
+combined: hubmerge.CombinedStream = hubmerge.combine(["me/animals", "you/plants"], into="us/living")
 folder = hubmerge.merge("base", ["a", "b"], method="task_arithmetic", parameters={"scaling": 0.3}, out="merged")
 folder.exists()
 verdict: hubmerge.Verdict = hubmerge.verify("me/merged@step-03", quick=True)

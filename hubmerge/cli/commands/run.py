@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from hubmerge.api.combining import load_part
 from hubmerge.api.merging import StepRun
 from hubmerge.cli.options import WORK_DIR, Json, Quiet, Recipe, WorkDir, command_context
 from hubmerge.support.progress import Progress
@@ -21,6 +22,13 @@ def run(
         bool,
         typer.Option("--every-step", help="With --out: also write each intermediate model, to DIR/step-01, ..."),
     ] = False,
+    state: Annotated[
+        bool, typer.Option("--state", help="With --out: also write the state, for `hubmerge combine`.")
+    ] = False,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="2/8", help="Merge only this part of the stream; `hubmerge combine` ends it."),
+    ] = None,
     locked: Annotated[
         bool, typer.Option("--locked", help="Take every commit from RECIPE.lock.yaml and refuse any other.")
     ] = False,
@@ -38,7 +46,7 @@ def run(
     command = command_context(context, quiet=quiet, json=json)
     progress = command.progress()
     steps = StepRun(
-        recipe,
+        recipe if part is None else load_part(recipe, part, locked=locked, progress=progress),
         out=out,
         every_step=every_step,
         work_dir=work_dir,
@@ -47,6 +55,7 @@ def run(
         summary=summary,
         progress=progress,
         processes=command.processes,
+        state=state,
     )
     print_run(steps, progress)
     return 0

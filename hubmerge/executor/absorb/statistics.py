@@ -64,7 +64,7 @@ class AveragedTensor:
             if weight > 0.0:
                 before, total = total, total + one.sign * weight
                 if one.sign > 0:
-                    mean = _moved(mean, values, weight / total)
+                    mean = moved_mean(mean, values, weight / total)
                 else:
                     mean = base if total <= SMALLEST_TOTAL * before else self._without(mean, values, weight / total)
             results.append(self._result(difference(values, base), difference(mean, base)))
@@ -107,18 +107,19 @@ class AveragedTensor:
         stats = TensorStats(
             name=self._tensor.name,
             action=AVERAGE,
-            task_vector_norm=_finite_norm(task_vector),
-            accumulated_norm=_finite_norm(change),
+            task_vector_norm=finite_norm(task_vector),
+            accumulated_norm=finite_norm(change),
         )
         nothing = sketch_row(0.0, torch.zeros(SKETCH_SIZE, dtype=torch.float32))
         return TensorStep(stats, nothing if self._sketches else torch.empty(0))
 
 
-def _finite_norm(tensor: torch.Tensor) -> float:
+def finite_norm(tensor: torch.Tensor) -> float:
+    """Return the norm of the finite values of a tensor."""
     return frobenius_norm(torch.where(tensor.isfinite(), tensor, 0.0))
 
 
-def _moved(mean: torch.Tensor, values: torch.Tensor, share: float) -> torch.Tensor:
+def moved_mean(mean: torch.Tensor, values: torch.Tensor, share: float) -> torch.Tensor:
     """Return the mean with more values, which are this share of all; a limit that is infinite in one model stays so."""
     if share == 1.0:
         return values

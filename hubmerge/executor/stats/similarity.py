@@ -81,6 +81,26 @@ class Sketches:
         return sketch_specs(recent[-RECENT_STEPS:] if joins else recent, tensors, joined=joins or bool(self.earlier))
 
 
+def joined_sketches(states: Sequence[State], names: Sequence[str]) -> Sketches:
+    """Return the sketches of several streams whose steps follow one another, as if they were one stream.
+
+    Args:
+        states: the states after their last steps, in order.
+        names: the names of the merged tensors, in the order of the rows.
+    """
+    rows: dict[int, torch.Tensor] = {}
+    joined: dict[int, torch.Tensor] = {}
+    begin = 0
+    for state in states:
+        own = Sketches.of(state)
+        rows |= {begin + step: values for step, values in own.recent.items()}
+        joined |= {begin + step: values for step, values in own.earlier.items()}
+        begin += state.step
+    recent = {step: rows[step] for step in sorted(rows) if step > begin - RECENT_STEPS}
+    joined |= {step: joined_row(values, names) for step, values in rows.items() if step not in recent}
+    return Sketches(recent, {step: joined[step] for step in sorted(joined)[-EARLIER_STEPS:]})
+
+
 def sketch_key(step: int) -> str:
     """Return the key in the state of the sketches of a step's task vector."""
     return f"{SKETCH_PREFIX}{step}"

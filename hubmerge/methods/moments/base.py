@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -14,6 +14,7 @@ from hubmerge.methods.base import Absorbed, Method, MethodParameters, ReadInput,
 from hubmerge.methods.others import OTHERS, Others, read_other
 from hubmerge.methods.weighted_mean import SUM_OF_WEIGHTS
 from hubmerge.support.lazy import torch
+from merge_recipes import PerTensor
 
 STATE = "moments"
 """Name of the states of all methods that read moments."""
@@ -25,7 +26,9 @@ PRODUCTS, GRAM = "products", "gram"
 class MomentParameters(MethodParameters):
     """Parameters of every method that reads moments."""
 
-    weight: float = Field(1.0, gt=0.0, description="weight of an entry; each entry may have its own")
+    weight: Annotated[float, PerTensor(), Field(gt=0.0)] = Field(
+        1.0, description="weight of an entry; each entry may have its own"
+    )
     others: Others = Field("mean", description=OTHERS)
 
 
@@ -61,6 +64,7 @@ class MomentMethod(Method):
     state_name = STATE
     reads_state = True
     revokes = True
+    adds = True
     matrix_copies = 7
     square_copies = 3
 
