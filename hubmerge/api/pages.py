@@ -29,7 +29,7 @@ def write_report(published: str | os.PathLike[str], out: str | os.PathLike[str] 
     Example:
         hubmerge.write_report("me/merged@step-03", "report.html")
     """
-    from hubmerge.api.published import place_of
+    from hubmerge.api.places import place_of
     from hubmerge.hub.client import endpoint
     from hubmerge.report_page import PageDetails, report_page
     from hubmerge.support.files import write_error, write_text_atomic
