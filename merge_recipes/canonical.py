@@ -16,6 +16,28 @@ def canonical_json(value: Any) -> str:
     return json.dumps(_without_integral_floats(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
+class CanonicalText(str):
+    """Text that `canonical_json` wrote, kept to be inserted again without the work."""
+
+    __slots__ = ()
+
+
+def canonical_json_with(value: Any) -> str:
+    """Return what `canonical_json` returns, for a value that has parts of type `CanonicalText`.
+
+    >>> canonical_json_with({"b": [CanonicalText('{"c":1}')], "a": 1.0})
+    '{"a":1,"b":[{"c":1}]}'
+    """
+    if isinstance(value, CanonicalText):
+        return value
+    if isinstance(value, dict):
+        items = (f"{json.dumps(key)}:{canonical_json_with(value[key])}" for key in sorted(value))
+        return "{" + ",".join(items) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(canonical_json_with, value)) + "]"
+    return canonical_json(value)
+
+
 def canonical_report_json(value: Any) -> str:
     """Return JSON with sorted keys, blanks after separators, and floats and characters unchanged.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -142,9 +143,10 @@ class Lock(Record):
         raise LockError(Problem(f"the lock has no dataset {path}", LOCK_AGAIN))
 
 
-def _lines(item: Record) -> list[str]:
+@lru_cache(4096)
+def _lines(item: Record) -> tuple[str, ...]:
     values = item.model_dump(mode="json", exclude_none=True)
-    return [f"{key}: {_quoted(value)}" for key, value in values.items()]
+    return tuple(f"{key}: {_quoted(value)}" for key, value in values.items())
 
 
 def _quoted(text: str) -> str:

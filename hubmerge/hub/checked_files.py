@@ -27,6 +27,7 @@ __all__ = [
     "check_cached_files",
     "difference",
     "download_checked",
+    "find_file",
     "is_sha256",
     "list_entries",
     "snapshot_folder",
@@ -168,6 +169,24 @@ def list_entries(repo: str, commit: str, kind: Kind = "model") -> dict[str, Any]
         commit=commit,
     )
     return {entry.path: entry for entry in entries if hasattr(entry, "size")}
+
+
+def find_file(repo: str, commit: str, path: str, kind: Kind = "model") -> RemoteFile | None:
+    """Return one file of a repo at a commit as the Hub lists it, None if there is none; offline, from the Hub cache.
+
+    Raises:
+        HubError: the Hub refuses or does not respond.
+    """
+    if is_offline():
+        return next((file for file in cached_files(repo, commit, kind=kind) if file.path == path), None)
+    entries = call(
+        f"{path} of {kind} {repo} at {commit}",
+        lambda: api().get_paths_info(repo, [path], revision=commit, repo_type=kind),
+        repo=repo,
+        commit=commit,
+        file=path,
+    )
+    return next((RemoteFile.of(entry) for entry in entries if hasattr(entry, "size")), None)
 
 
 def _cache_folders(repo: str, commit: str, file: RemoteFile, kind: Kind) -> Iterator[Path]:

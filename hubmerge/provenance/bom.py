@@ -5,19 +5,21 @@ It has no time and no random number, so that everybody can write it again.
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import count
 from typing import Any
 from urllib.parse import quote
 
-from hubmerge.provenance.pinned_inputs import PinnedInput, pinned_inputs
+from hubmerge.provenance.pinned_inputs import CACHED_INPUTS, PinnedInput, pinned_inputs
 from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport
 from hubmerge.support.names import step_tag
 from merge_recipes import Lock
-from merge_recipes.canonical import canonical_json
+from merge_recipes.canonical import CanonicalText, canonical_json, canonical_json_with
 from merge_recipes.licenses import OTHER
 
 MERGED = "merged-model"
@@ -55,29 +57,38 @@ class BomDetails:
 
 def bom_text(report: RunReport, lock: Lock, details: BomDetails) -> str:
     """Return the text of the bill of materials of the last step of a report."""
-    return canonical_json(bom(report, lock, details)) + "\n"
+    content = _document(report, lock, details)
+    serial = uuid.uuid5(uuid.NAMESPACE_URL, canonical_json_with(content))
+    return canonical_json_with({**content, "serialNumber": f"urn:uuid:{serial}"}) + "\n"
 
 
 def bom(report: RunReport, lock: Lock, details: BomDetails) -> dict[str, Any]:
     """Return the bill of materials as plain JSON values."""
+    values: dict[str, Any] = json.loads(bom_text(report, lock, details))
+    return values
+
+
+def _document(report: RunReport, lock: Lock, details: BomDetails) -> dict[str, Any]:
+    """Return the bill of materials without its serial number, which is made from it."""
     inputs = pinned_inputs(lock, report)
-    parts = [_component(one, name, _license_of(one, report)) for one, name in zip(inputs, _names(inputs), strict=True)]
-    content: dict[str, Any] = {
+    names = [*_names(inputs)]
+    stated = _licenses_of_inputs(inputs, report)
+    parts = [_component(*one) for one in zip(inputs, names, stated, strict=True)]
+    data = [name for one, name in zip(inputs, names, strict=True) if one.role == "data set"]
+    return {
         "bomFormat": "CycloneDX",
         "specVersion": "1.6",
         "version": 1,
         "metadata": {
             "tools": {"components": [*_tools(report)]},
-            "component": _merged(report, details, parts),
+            "component": _merged(report, details, data),
         },
         "components": parts,
         "dependencies": [
-            {"ref": MERGED, "dependsOn": [part["bom-ref"] for part in parts]},
-            *({"ref": part["bom-ref"]} for part in parts),
+            {"ref": MERGED, "dependsOn": names},
+            *({"ref": name} for name in names),
         ],
     }
-    serial = uuid.uuid5(uuid.NAMESPACE_URL, canonical_json(content))
-    return {**content, "serialNumber": f"urn:uuid:{serial}"}
 
 
 def _tools(report: RunReport) -> Iterator[dict[str, Any]]:
@@ -85,14 +96,14 @@ def _tools(report: RunReport) -> Iterator[dict[str, Any]]:
         yield {"type": "application" if name == "hubmerge" else "library", "name": name, "version": version}
 
 
-def _merged(report: RunReport, details: BomDetails, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+def _merged(report: RunReport, details: BomDetails, datasets: list[str]) -> dict[str, Any]:
     """Return the merged model with its weight files, its model card and its license."""
     last = report.steps[-1]
     files = [
         {"type": "file", "bom-ref": f"file:{name}", "name": name, "hashes": [{"alg": "SHA-256", "content": digest}]}
         for name, digest in sorted(last.files.items())
     ]
-    card: dict[str, Any] = {"modelParameters": _parameters(report, details, inputs)}
+    card: dict[str, Any] = {"modelParameters": _parameters(report, details, datasets)}
     metrics = [*_metrics(report)]
     if metrics:
         card["quantitativeAnalysis"] = {"performanceMetrics": metrics}
@@ -108,16 +119,15 @@ def _merged(report: RunReport, details: BomDetails, inputs: list[dict[str, Any]]
     return content | _licenses(details.merged)
 
 
-def _parameters(report: RunReport, details: BomDetails, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+def _parameters(report: RunReport, details: BomDetails, datasets: list[str]) -> dict[str, Any]:
     content: dict[str, Any] = {}
     kinds = sorted({task.kind for task in report.tasks})
     if kinds:
         content["task"] = ", ".join(kinds)
     if details.model_class is not None:
         content["modelArchitecture"] = details.model_class
-    datasets = [{"ref": one["bom-ref"]} for one in inputs if one["type"] == "data"]
     if datasets:
-        content["datasets"] = datasets
+        content["datasets"] = [{"ref": name} for name in datasets]
     return content
 
 
@@ -128,7 +138,9 @@ def _metrics(report: RunReport) -> Iterator[dict[str, str]]:
                 yield {"type": metric, "value": repr(value), "slice": task}
 
 
-def _component(one: PinnedInput, name: str, stated: License) -> dict[str, Any]:
+@lru_cache(CACHED_INPUTS)
+def _component(one: PinnedInput, name: str, stated: License) -> CanonicalText:
+    """Return the text of the component of an input."""
     data = one.role == "data set"
     content: dict[str, Any] = {
         "type": "data" if data else "machine-learning-model",
@@ -140,7 +152,7 @@ def _component(one: PinnedInput, name: str, stated: License) -> dict[str, Any]:
         content["data"] = [{"type": "dataset", "name": one.reference}]
     elif one.repo is not None:
         content["purl"] = f"pkg:huggingface/{one.repo}@{one.commit}" + (f"#{quote(one.folder)}" if one.folder else "")
-    return content | _licenses(stated)
+    return CanonicalText(canonical_json(content | _licenses(stated)))
 
 
 def _names(inputs: Iterable[PinnedInput]) -> Iterator[str]:
@@ -151,11 +163,17 @@ def _names(inputs: Iterable[PinnedInput]) -> Iterator[str]:
         yield one.role.replace(" ", "-") + ("" if number is None else f"-{number}")
 
 
-def _license_of(one: PinnedInput, report: RunReport) -> License:
-    """Return the license of an input in the report, which has none of data sets."""
-    found = report.base_model.licenses if one.step is None else report.models[one.step - 1].licenses
-    place = {"base model": 0, "checkpoint": 0, "adapter": 1}.get(one.role, len(found))
-    return found[place] if place < len(found) else NO_LICENSE
+def _licenses_of_inputs(inputs: Iterable[PinnedInput], report: RunReport) -> Iterator[License]:
+    """Yield the license of each input in the report."""
+    datasets = {(task.dataset, task.commit): task.licenses for task in reversed(report.tasks) if task.licenses}
+    models = report.models
+    for one in inputs:
+        if one.role == "data set":
+            found = datasets.get((one.name, one.commit), ())
+        else:
+            found = report.base_model.licenses if one.step is None else models[one.step - 1].licenses
+        place = {"tokenizer": len(found), "adapter": 1}.get(one.role, 0)  # that of a tokenizer is not read
+        yield found[place] if place < len(found) else NO_LICENSE
 
 
 def _licenses(stated: License) -> dict[str, Any]:

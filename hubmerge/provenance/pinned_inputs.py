@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote
 
 from hubmerge.report.report import RunReport
 from merge_recipes import Lock, LockedModel, ModelReference
 from merge_recipes.references import is_commit, is_local_path
+
+CACHED_INPUTS = 4096
+"""Number of inputs whose texts are kept from step to step."""
 
 Role = Literal["base model", "checkpoint", "adapter", "tokenizer", "data set"]
 
@@ -80,12 +83,14 @@ def pinned_inputs(lock: Lock, report: RunReport) -> tuple[PinnedInput, ...]:
     return (*models, *datasets.values())
 
 
-def _of_model(locked: LockedModel, role: Role, step: int | None) -> Iterator[PinnedInput]:
-    """Yield a model and its adapter."""
+@lru_cache(CACHED_INPUTS)
+def _of_model(locked: LockedModel, role: Role, step: int | None) -> tuple[PinnedInput, ...]:
+    """Return a model and its adapter."""
     reference = locked.reference
-    yield _input(role, locked.name, reference, locked.commit, step)
-    if reference.adapter is not None and locked.adapter_commit is not None:
-        yield _input("adapter", locked.name, reference.adapter, locked.adapter_commit, step)
+    model = _input(role, locked.name, reference, locked.commit, step)
+    if reference.adapter is None or locked.adapter_commit is None:
+        return (model,)
+    return (model, _input("adapter", locked.name, reference.adapter, locked.adapter_commit, step))
 
 
 def _input(role: Role, name: str, reference: ModelReference, commit: str, step: int | None) -> PinnedInput:

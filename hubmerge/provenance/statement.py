@@ -6,14 +6,16 @@ has no time and no random number, so that everybody can write it again from reci
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 
-from hubmerge.provenance.pinned_inputs import PinnedInput, pinned_inputs
+from hubmerge.provenance.pinned_inputs import CACHED_INPUTS, PinnedInput, pinned_inputs
 from hubmerge.report.report import RunReport
 from hubmerge.support.names import CARD_FILE, STATEMENT_FILE
 from merge_recipes import Lock
-from merge_recipes.canonical import canonical_json
+from merge_recipes.canonical import CanonicalText, canonical_json, canonical_json_with
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
@@ -35,11 +37,16 @@ def statement_text(report: RunReport, lock: Lock, recipe: Mapping[str, Any]) -> 
         lock: The lock of the stream.
         recipe: The keys and values of the recipe, as written.
     """
-    return canonical_json(statement(report, lock, recipe)) + "\n"
+    return canonical_json_with(_document(report, lock, recipe)) + "\n"
 
 
 def statement(report: RunReport, lock: Lock, recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the statement as plain JSON values; the arguments are those of `statement_text`."""
+    values: dict[str, Any] = json.loads(statement_text(report, lock, recipe))
+    return values
+
+
+def _document(report: RunReport, lock: Lock, recipe: Mapping[str, Any]) -> dict[str, Any]:
     last = report.steps[-1]
     return {
         "_type": STATEMENT_TYPE,
@@ -52,7 +59,7 @@ def statement(report: RunReport, lock: Lock, recipe: Mapping[str, Any]) -> dict[
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"recipe": dict(recipe), "step": last.step},
+                "externalParameters": {"recipe": CanonicalText(canonical_json(dict(recipe))), "step": last.step},
                 "internalParameters": {"recipe": report.recipe_digest, "chain": last.chain_digest},
                 "resolvedDependencies": [
                     *(_dependency(one) for one in pinned_inputs(lock, report)),
@@ -74,12 +81,13 @@ def _combined_parts(report: RunReport) -> Iterator[dict[str, Any]]:
             yield content if part.commit is None else {**content, "uri": f"hf://{part.place}@{part.commit}"}
 
 
-def _dependency(one: PinnedInput) -> dict[str, Any]:
-    """Return an input as a resource descriptor of in-toto."""
+@lru_cache(CACHED_INPUTS)
+def _dependency(one: PinnedInput) -> CanonicalText:
+    """Return an input as the text of a resource descriptor of in-toto."""
     annotations = {"role": one.role, "reference": one.reference}
     content: dict[str, Any] = {"name": one.name, "digest": one.digest, "annotations": annotations}
     if one.step is not None:
         annotations["step"] = str(one.step)
     if one.address is not None:
         content["uri"] = one.address
-    return content
+    return CanonicalText(canonical_json(content))

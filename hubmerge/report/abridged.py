@@ -67,7 +67,8 @@ def _row_values(step: StepReport) -> dict[str, Any]:
     used = {"scores": step.scores, "files": step.files, "licenses": step.plain_licenses, "head": step.head}
     used["revokes"] = step.revokes
     used["replaces"] = list(step.replaces)
-    used |= {key: step.to_dict().get(key) for key in ("inputs", "layers", "combined")}
+    if step.inputs or step.layers or step.combined:
+        used |= {key: step.to_dict().get(key) for key in ("inputs", "layers", "combined")}
     return {**values, **{key: value for key, value in used.items() if value}}
 
 

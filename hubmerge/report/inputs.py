@@ -123,6 +123,7 @@ class TaskReport:
     examples: int | None = None  # how many examples were scored
     classes: int | None = None
     sampling: SampleReport | None = None  # None in reports of version 0.1.0: the first examples of the split
+    licenses: tuple[License, ...] = ()  # of the dataset; empty in tasks that were scored before they were read
 
     @property
     def main_metric(self) -> str:
@@ -139,5 +140,6 @@ def omit_unused_inputs(report: MutableMapping[str, Any]) -> None:
     """Remove empty licenses and samples that are not named from a plain report, as in reports of version 0.1.0."""
     omit_unused_licenses(report["base_model"])
     for task in report["tasks"]:
+        omit_unused_licenses(task)
         if task["sampling"] is None:
             del task["sampling"]

@@ -12,6 +12,7 @@ from hubmerge.evaluation.kinds import PreparedTask, Scorer, Weights
 from hubmerge.hub.failures import is_outage
 from hubmerge.plan.samples import as_recorded, sample_report
 from hubmerge.report.report import Scores, TaskReport
+from hubmerge.stream.licenses import read_dataset_license
 from hubmerge.stream.located import located
 from hubmerge.stream.open_source import open_base
 from hubmerge.stream.stream import Stream
@@ -62,6 +63,7 @@ class Scoreboard:
         self._progress = progress
         self._scorers: dict[str, Scorer] = {}
         self._prepared: dict[str, PreparedTask] = {}
+        self._licenses = {(task.name, task.commit): task.licenses for task in self._recorded}
 
     def seen(self, step: int) -> tuple[Task, ...]:
         """Return the tasks that are scored after a step."""
@@ -140,6 +142,7 @@ class Scoreboard:
                     examples=prepared.examples if prepared else None,
                     classes=(len(prepared.class_names) or None) if prepared else None,
                     sampling=self._samples[task.name],
+                    licenses=self._licenses.get((task.name, self._commit(task)), ()),
                 )
             )
         return tuple(reports)
@@ -179,6 +182,9 @@ class Scoreboard:
                     key = error.key if isinstance(error, DatasetError) else "path"
                     place = (*TASKS, self.tasks.index(task), "dataset", key)
                     raise located(error, self._stream.loaded, place) from error
+                commit = self._commit(task)
+                if (task.name, commit) not in self._licenses:
+                    self._licenses[task.name, commit] = (read_dataset_license(task.dataset.path, commit),)
         return self._prepared[task.name]
 
     def _prepare_rows(self, task: Task) -> PreparedTask:

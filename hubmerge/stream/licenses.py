@@ -10,13 +10,14 @@ from pathlib import Path
 
 from hubmerge.errors import HubError
 from hubmerge.hub import fetch
-from hubmerge.hub.checked_files import RemoteFile
+from hubmerge.hub.checked_files import RemoteFile, download_checked, find_file
 from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 from hubmerge.support.front_matter import MAX_CARD_BYTES, read_front_matter
 from hubmerge.support.names import CARD_FILE
+from merge_recipes.references import is_local_path
 
 BASE_MODEL = "base model"
 """Name of the base model among the inputs."""
@@ -132,6 +133,25 @@ def read_license(source: Source) -> License:
         if stated.identifiers:
             break
     return stated
+
+
+def read_dataset_license(dataset: str, commit: str) -> License:
+    """Return the license in the card of a data set. Files with license texts are not looked for.
+
+    Args:
+        dataset: Repo, owner/name, or a local folder.
+        commit: Commit of the repo.
+
+    Raises:
+        HubError: The repo cannot be read.
+    """
+    if is_local_path(dataset):
+        return replace(_read_local(Path(dataset)), files=())
+    card = find_file(dataset, commit, CARD_FILE, "dataset")
+    if card is None or card.size > MAX_CARD_BYTES:
+        return NO_LICENSE
+    content = download_checked(dataset, commit, card, kind="dataset").read_bytes()
+    return License.of(read_front_matter(content))
 
 
 def has_card(source: Source) -> bool:

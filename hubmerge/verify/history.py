@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
-from hubmerge.errors import HubmergeError
+from hubmerge.errors import HubError, HubmergeError, MachineError
+from hubmerge.hub.checked_files import download_checked, find_file
+from hubmerge.hub.failures import is_outage
 from hubmerge.hub.published import published_tags, read_published_step
 from hubmerge.report.report import RunReport
 from hubmerge.support.names import REPORT_FILE, step_tag
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
-from hubmerge.verify.published import Published
+from hubmerge.verify.published import DOWNLOADS, Published
 
 _LIKE_A_TAG = re.compile(r"step-0*([1-9][0-9]{0,8})")
 
@@ -28,12 +32,11 @@ def check_history(published: Published, *, rescored: bool) -> Iterator[Finding]:
         yield from _unchecked_scores(published, tags, rescored=rescored)
         return
     yield from _check_own_tag(published, tags)
-    earlier = [step for step in tags if step < published.step]
-    different = False
-    for step in earlier:
-        for finding in _check_earlier(published, step):
-            different = True
-            yield finding
+    earlier = {step: commit for step, commit in tags.items() if step < published.step}
+    with ThreadPoolExecutor(DOWNLOADS) as pool:
+        found = list(pool.map(partial(_check_earlier, published), earlier, earlier.values()))
+    different = [finding for findings in found for finding in findings]
+    yield from different
     if different:
         return
     unchecked = list(_unchecked_scores(published, tags, rescored=rescored))
@@ -57,28 +60,47 @@ def _check_own_tag(published: Published, tags: dict[int, str]) -> Iterator[Findi
     tag = step_tag(step)
     try:
         text = read_published_step(published.repo, commit).metadata_files[REPORT_FILE]
+    except MachineError:
+        raise
     except HubmergeError as error:
-        yield Finding("tag", "differs", f"{tag}: {error.message}")
+        yield Finding("tag", "unknown" if is_outage(error) else "differs", f"{tag}: {error.message}")
         return
     if text != published.files.metadata_files[REPORT_FILE]:
         yield Finding("tag", "differs", f"{tag} names another commit, whose report is not this one")
 
 
-def _check_earlier(published: Published, step: int) -> Iterator[Finding]:
+def _check_earlier(published: Published, step: int, commit: str) -> list[Finding]:
+    """Return what differs between the report under an earlier tag and this one; nothing else there is read."""
     report, tag = published.report, step_tag(step)
     try:
-        earlier = RunReport.from_json(read_published_step(published.repo, tag).metadata_files[REPORT_FILE])
+        earlier = RunReport.from_json(_report_at(published.repo, commit))
+    except MachineError:
+        raise
     except HubmergeError as error:
-        yield Finding("history", "differs", f"{tag}: {error.message}")
-        return
+        return [Finding("history", "unknown" if is_outage(error) else "differs", f"{tag}: {error.message}")]
     if len(earlier.steps) != step:
-        yield Finding("history", "differs", f"{tag} names a commit of step {len(earlier.steps)}")
+        problem = f"{tag} names a commit of step {len(earlier.steps)}"
     elif [one.digest for one in earlier.steps] != [one.digest for one in report.steps[:step]]:
-        yield Finding("history", "differs", f"the report at {tag} is not the beginning of this one")
+        problem = f"the report at {tag} is not the beginning of this one"
     elif earlier.broken_digest() is not None or earlier.has_broken_seal:
-        yield Finding("history", "differs", f"the report at {tag} was changed after it was published")
+        problem = f"the report at {tag} was changed after it was published"
     elif (score := _different_score(earlier, report)) is not None:
-        yield Finding("history", "differs", f"the report at {tag} has another value for {score}")
+        problem = f"the report at {tag} has another value for {score}"
+    else:
+        return []
+    return [Finding("history", "differs", problem)]
+
+
+def _report_at(repo: str, commit: str) -> str:
+    """Return the text of the report at a commit.
+
+    Raises:
+        HubError: there is none, or the Hub does not respond.
+    """
+    file = find_file(repo, commit, REPORT_FILE)
+    if file is None:
+        raise HubError(f"there is no {REPORT_FILE}", repo=repo, commit=commit, file=REPORT_FILE)
+    return download_checked(repo, commit, file).read_bytes().decode("utf-8", errors="replace")
 
 
 def step_tags(published: Published) -> dict[int, str]:

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 
 from hubmerge.errors import HubmergeError
 from hubmerge.hub.offline import is_offline
-from hubmerge.stream.licenses import InputLicense, has_card, read_license, read_licenses
+from hubmerge.stream.licenses import InputLicense, has_card, read_dataset_license, read_license, read_licenses
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
+from merge_recipes.references import is_local_path
 
 
 def check_licenses(published: Published) -> Iterator[Finding]:
@@ -17,6 +18,7 @@ def check_licenses(published: Published) -> Iterator[Finding]:
 
     Reports of streams that version 0.1.0 began have no licenses.
     """
+    yield from _check_datasets(published)
     report, stream = published.report, published.stream
     if stream is None or not report.base_model.licenses:
         return
@@ -29,6 +31,29 @@ def check_licenses(published: Published) -> Iterator[Finding]:
     yield from findings
     if not findings:
         number = counted(len(inputs), "input")
+        yield Finding("report", "same", f"its licenses are those in the cards of {number} at the locked commits")
+
+
+def _check_datasets(published: Published) -> Iterator[Finding]:
+    """Compare the licenses of the data sets; those of a task that was scored before they were read are not there."""
+    stated = {(task.dataset, task.commit): task.licenses for task in published.report.tasks if task.licenses}
+    checked = 0
+    for (dataset, commit), licenses in sorted(stated.items(), key=str):
+        if is_local_path(dataset) or commit is None:
+            continue
+        try:
+            found = read_dataset_license(dataset, commit)
+        except HubmergeError as error:
+            yield Finding("report", "unknown", f"the license of data set {dataset} cannot be checked: {error.message}")
+            continue
+        if (found,) != licenses:
+            texts = ", ".join(one.text for one in licenses)
+            detail = f"its license of data set {dataset} is {texts}, but the card there states {found.text}"
+            yield Finding("report", "differs", detail)
+        else:
+            checked += 1
+    if checked and checked == len(stated):
+        number = counted(checked, "data set")
         yield Finding("report", "same", f"its licenses are those in the cards of {number} at the locked commits")
 
 

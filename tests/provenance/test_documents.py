@@ -54,7 +54,7 @@ def report() -> RunReport:
 
     scores: Scores = {"a": {"accuracy": 0.5, "confusion": [[1, 0], [0, 1]]}, "b": {"accuracy": 1, "f1": 0.25}}
     tasks = (
-        TaskReport("a", "causal-lm", 1, "me/data", commit=COMMITS[4]),
+        TaskReport("a", "causal-lm", 1, "me/data", commit=COMMITS[4], licenses=(License(("cc-by-4.0", "odc-by")),)),
         TaskReport("b", "text-classification", 2, "me/data", "subset", commit=COMMITS[4]),
         TaskReport("c", "text-classification", 2, "./data", commit=LOCAL),
     )
@@ -116,6 +116,7 @@ def test_the_bill_names_each_input_once_and_is_written_alike() -> None:
     assert model["licenses"] == [{"license": {"name": "my-own", "url": "https://example.org/terms"}}]
     licenses = [part.get("licenses") for part in bill["components"]]
     assert licenses[0] == [{"license": {"id": "Apache-2.0"}}, {"license": {"name": "gemma"}}]
+    assert licenses[5:] == [[{"license": {"id": "CC-BY-4.0"}}, {"license": {"name": "odc-by"}}], None]
     assert licenses[1:4] == [[{"license": {"id": "MIT"}}], [{"license": {"id": "CC-BY-NC-4.0"}}], None]
     assert model["modelCard"]["quantitativeAnalysis"]["performanceMetrics"] == [
         {"type": "accuracy", "value": "0.5", "slice": "a"},

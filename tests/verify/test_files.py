@@ -12,6 +12,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file, save_file
 
 from hubmerge.report.file_list import FileRecord
+from hubmerge.report.licenses import License
 from hubmerge.report.report import RunReport
 from hubmerge.support.hashing import file_digest
 from tests.run.test_runs import MERGED
@@ -179,6 +180,17 @@ def test_a_card_that_claims_another_form_is_not_excused(original: str, verify: V
     status, output, _ = verify(copy(changes), "--quick")
     assert status == 6
     assert "differs  card: " in output
+
+
+def test_a_changed_license_of_a_data_set_is_found(original: str, verify: Verify, copy: Copy, stage: Stage) -> None:
+    report = RunReport.from_json(published(original, "hubmerge.json").decode())
+    assert all(task.licenses == (License(("apache-2.0",)),) for task in report.tasks)
+    for stated, text in ((License(("mit",)), "mit"), (License(), "unknown")):
+        tasks = (dataclasses.replace(report.tasks[0], licenses=(stated,)), *report.tasks[1:])
+        status, output, errors = verify(copy(report_files(dataclasses.replace(report, tasks=tasks))), "--quick")
+        assert status == 6, output + errors
+        name = stage.datasets[report.tasks[0].name]
+        assert f"its license of data set {name} is {text}, but the card there states apache-2.0" in output
 
 
 OTHERS_ON_THE_STATE_BRANCH = {

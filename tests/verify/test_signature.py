@@ -257,6 +257,7 @@ def test_the_files_have_the_forms_of_their_standards(original: str, stage: Stage
     assert (metric["type"], metric["slice"]) == ("accuracy", list(stage.towers)[1])
     (data,) = [part for part in bill["components"] if part["type"] == "data"]
     assert model["modelCard"]["modelParameters"]["datasets"] == [{"ref": data["bom-ref"]}]
+    assert data["licenses"] == [{"license": {"id": "Apache-2.0"}}]
     assert {part["version"] for part in bill["components"]} == commits
     (root, *_) = bill["dependencies"]
     assert root == {"ref": model["bom-ref"], "dependsOn": [part["bom-ref"] for part in bill["components"]]}
