@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hubmerge.api.local_vocabularies import local_warnings
 from hubmerge.api.missing_folders import missing_folders, without_position
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.yaml_text import yaml_text
@@ -105,6 +106,8 @@ class CheckedRecipe:
 def check(recipe: RecipeLike, *, progress: ProgressOption = None) -> CheckedRecipe:
     """Check a recipe without network access: its keys and values, and that local folders exist.
 
+    Tokenizers of local models are compared with that of the base model.
+
     Raises:
         RecipeError: the recipe has problems; all are listed.
 
@@ -119,6 +122,9 @@ def check(recipe: RecipeLike, *, progress: ProgressOption = None) -> CheckedReci
     missing = list(missing_folders(loaded))
     if missing:
         raise RecipeError(missing)
+    reports = open_progress(progress)
+    for warning in local_warnings(loaded):
+        reports.note(f"warning: {warning}")
     return CheckedRecipe(loaded)
 
 

@@ -139,7 +139,10 @@ class RunPlan:
     @property
     def memory_bytes(self) -> int:
         """Approximate peak memory of the run, 0 if no step is missing."""
-        return budget.memory_bytes(self.stream, self.merge, in_pieces=self.in_pieces) if self.steps else 0
+        if not self.steps:
+            return 0
+        vocabulary = 0 if self.vocabulary is None else self.vocabulary.memory_bytes
+        return vocabulary + budget.memory_bytes(self.stream, self.merge, in_pieces=self.in_pieces)
 
     @property
     def cache_bytes(self) -> int:

@@ -10,7 +10,7 @@ from hubmerge.checkpoints.vocabulary.settings import with_numbers
 from hubmerge.checkpoints.vocabulary.templates import BUILT_IN, most_common
 from hubmerge.checkpoints.vocabulary.tokenizer import Tokenizer, is_tokenizer_file, json_object
 from hubmerge.checkpoints.vocabulary.written import tokenizer_files, with_template
-from hubmerge.plan.vocabulary import PlannedVocabulary
+from hubmerge.plan.vocabulary import PlannedVocabulary, own_numbers
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.tokenizer_files import read_files
@@ -81,11 +81,7 @@ def _generation(base: Source, vocabulary: PlannedVocabulary) -> dict[str, bytes]
     """Return the settings of generation with the numbers of special tokens in the merged model, if they change."""
     files = read_files(base, GENERATION_FILE.__eq__)
     settings = json_object(files.get(GENERATION_FILE))
-    own = (
-        {}
-        if vocabulary.own is None
-        else json_object(read_files(vocabulary.own, GENERATION_FILE.__eq__).get(GENERATION_FILE))
-    )
+    own = own_numbers(vocabulary.own, vocabulary.tokenizer, GENERATION_FILE)
     changed = with_numbers(settings, vocabulary.translate, own)
     if changed == settings or not files:
         return {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -38,9 +39,10 @@ class PlannedVocabulary:
         numbers: by the number of an entry, the number of its model; the base model has 0.
         tokenizer: the tokenizer of the merged model.
         translate: the translation of numbers of tokens from the base model to the merged model.
-        own: the config.json of the model whose tokenizer it is, if that is another model.
+        own: the model whose tokenizer it is, if that is not the base model.
         report: what the report says about it.
         table: each token that not all models have, and where its row comes from.
+        memory_bytes: the memory for tensors that are read whole, and for rows that models get from others.
         templates: the chat template of each model.
         notes: remarks on tokenizers.
     """
@@ -52,6 +54,7 @@ class PlannedVocabulary:
     own: Source | None
     report: TokenizerReport
     table: tuple[tuple[str, str], ...]
+    memory_bytes: int
     templates: tuple[str | None, ...]
     notes: tuple[str, ...]
 
@@ -106,13 +109,14 @@ def plan_vocabulary(
     translate = translation(parts[0].tokenizer.tokens, merged.tokens, plan.rows)
     table = tuple(rule_texts(plan, [str(one) for one in models.references], options.tokens or ()))
     return PlannedVocabulary(
-        resizing=Resizing(plan, embeddings, _config(base, embeddings[0], plan, translate, source)),
+        resizing=Resizing(plan, embeddings, _config(base, embeddings[0], plan, translate, own_numbers(source, merged))),
         numbers=models.numbers,
         tokenizer=merged,
         translate=translate,
         own=source,
         report=_report(options, models, parts, extra, plan, len(table)),
         table=table,
+        memory_bytes=_memory_bytes(models, embeddings, plan),
         templates=tuple(part.tokenizer.template for part in parts),
         notes=tuple(notes),
     )
@@ -122,9 +126,14 @@ def _parts(models: _Models, embeddings: Sequence[Embeddings], advance: Advance) 
     """Return the tokenizers of the models with their numbers of rows, and remarks on them."""
     parts: list[Part] = []
     notes: list[str] = []
+    known: dict[str, Tokenizer | None] = {}
     for checkpoint, source, facts in zip(models.checkpoints, models.sources, embeddings, strict=True):
-        found = load_tokenizer(read_files(source, is_tokenizer_file), checkpoint.config, source.origin)
-        tokenizer = _as_base(source, parts, notes) if found is None else found
+        files = read_files(source, is_tokenizer_file)
+        digest = files_digest(files)
+        if digest not in known:
+            known[digest] = load_tokenizer(files, checkpoint.config, source.origin)
+        found = known[digest]
+        tokenizer = _as_base(source, parts, notes) if found is None else replace(found, label=source.label)
         parts.append(Part(tokenizer, _rows(checkpoint, facts)))
         advance(1)
     return parts, notes
@@ -229,10 +238,34 @@ def _rules(options: TokenizerOptions, models: _Models) -> dict[str, TokenRule]:
 
 
 def _config(
-    base: Checkpoint, facts: Embeddings, plan: RowPlan, translate: Translate, source: Source | None
+    base: Checkpoint, facts: Embeddings, plan: RowPlan, translate: Translate, own: dict[str, Any] | None
 ) -> dict[str, Any]:
-    own = None if source is None else json_object(read_files(source, CONFIG_FILE.__eq__).get(CONFIG_FILE))
     return with_vocabulary(base.config, facts.nested, plan.rows, translate, own)
+
+
+def own_numbers(source: Source | None, tokenizer: Tokenizer, file: str = CONFIG_FILE) -> dict[str, Any] | None:
+    """Return a config of the model whose tokenizer the merged model has, None for that of the base model.
+
+    Special tokens that the config does not number are those of the tokenizer.
+
+    Args:
+        source: the model, None for the base model.
+        tokenizer: the tokenizer.
+        file: the file of the config.
+    """
+    if source is None:
+        return None
+    return tokenizer.special_numbers | json_object(read_files(source, file.__eq__).get(file))
+
+
+def _memory_bytes(models: _Models, embeddings: Sequence[Embeddings], plan: RowPlan) -> int:
+    """Return the memory for the largest embeddings of models whose rows are in another order, and for donated rows."""
+    total = row = 0
+    for model, (checkpoint, facts) in enumerate(zip(models.checkpoints, embeddings, strict=True)):
+        infos = [checkpoint.tensors[name] for name in facts.axes]
+        row = max(row, *(math.prod(info.shape) // max(1, plan.own_rows[model]) for info in infos))
+        total += 0 if plan.in_order(model) else max(info.nbytes for info in infos)
+    return total + 4 * row * len(plan.donors)
 
 
 def _check_tasks(stream: Stream, plan: RowPlan) -> None:

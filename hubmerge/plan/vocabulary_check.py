@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 from hubmerge.checkpoints import Checkpoint, MergePlan
+from hubmerge.checkpoints.formats.layout import CONFIG_FILE
 from hubmerge.checkpoints.model_class.embeddings import Embeddings, find_embeddings
 from hubmerge.checkpoints.vocabulary.comparison import differing_tokens, is_vocabulary_file, plain_vocabulary
+from hubmerge.checkpoints.vocabulary.tokenizer import json_object
 from hubmerge.plan.headers import Headers
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
@@ -38,6 +43,34 @@ def find_other_tokens(stream: Stream, headers: Headers, merge: MergePlan) -> dic
     return {number: text for number, text in found.items() if text is not None}
 
 
+def difference_of_folders(base: Path, own: Path) -> str | None:
+    """Return which rows of a local model belong to other tokens than those of a local base model; None if none does.
+
+    Models with another number of rows are left to the plan.
+    """
+    configs = [json_object(_content(folder / CONFIG_FILE)) for folder in (base, own)]
+    sizes = [_size(config) for config in configs]
+    vocabularies = [
+        plain_vocabulary({path.name: path.read_bytes() for path in folder.iterdir() if is_vocabulary_file(path.name)})
+        for folder in (base, own)
+    ]
+    expected, found = vocabularies
+    if sizes[0] is None or sizes[0] != sizes[1] or expected is None or found is None:
+        return None
+    return differing_tokens(expected, found, sizes[0])
+
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.is_file() else None
+
+
+def _size(config: dict[str, Any]) -> int | None:
+    """Return the number of rows of embeddings by a config, None if it does not say."""
+    inner = config.get("text_config")
+    size = config.get("vocab_size", inner.get("vocab_size") if isinstance(inner, dict) else None)
+    return size if isinstance(size, int) else None
+
+
 def _may_differ(base: dict[str, str], own: dict[str, str]) -> bool:
     """Return True if two tokenizers may have different tokens; a model without tokenizer files has the base model's."""
     return bool(own) and (own != base or "" in own.values())
@@ -50,8 +83,8 @@ def _merged_rows(base: Checkpoint, merge: MergePlan) -> int | None:
     if isinstance(found, Embeddings):
         rows = [merged[name][axis] for name, axis in found.axes.items() if name in merged]
         return max(rows, default=None)
-    size = base.config.get("vocab_size")
-    return size if isinstance(size, int) and any(shape[:1] == (size,) for shape in merged.values()) else None
+    size = _size(base.config)
+    return size if size is not None and any(shape[:1] == (size,) for shape in merged.values()) else None
 
 
 def _difference(expected: dict[str, int] | None, source: Source, rows: int, *, joint: bool) -> str | None:

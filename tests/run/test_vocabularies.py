@@ -141,7 +141,7 @@ def test_other_tokens_under_one_number_of_rows_are_warned_of(
         f"{models / 'swapped'}: 2 rows belong to other tokens: row {first} is '{letters[last]}' and "
         f"'{letters[first]}' in the base model; row {last} is"
     )
-    for command in (["plan", file], ["run", file, "--out", str(tmp_path / "out")]):
+    for command in (["check", file], ["plan", file], ["run", file, "--out", str(tmp_path / "out")]):
         status, output, errors = hubmerge(*command)
         assert status == 0, errors
         assert (output + errors).count(text) == 1, output + errors
@@ -252,3 +252,58 @@ def test_the_chat_template_of_most_models_is_taken(models: Path, tmp_path: Path)
     assert (out / "chat_template.jinja").read_text(encoding="utf-8") == template
     assert (out / "tokenizer.json").read_bytes() == (models / "base" / "tokenizer.json").read_bytes()
     assert AutoTokenizer.from_pretrained(out).chat_template == template
+
+
+def test_numbers_of_special_tokens_are_those_of_the_model_whose_tokenizer_is_taken(
+    models: Path, tmp_path: Path
+) -> None:
+    write_model(tmp_path / "chat", 4, bytes_tokenizer("low lower", specials=("<|im_start|>", "<|im_end|>", "</s>")))
+    out = merged(linear(models / "base", tmp_path / "chat", tokenizer_source=str(tmp_path / "chat")), tmp_path / "run")
+    tokens = AutoTokenizer.from_pretrained(out)
+    for name in ("config.json", "generation_config.json"):
+        found = json.loads((out / name).read_text(encoding="utf-8"))
+        assert (found["bos_token_id"], found["eos_token_id"]) == (tokens.bos_token_id, tokens.eos_token_id) == (0, 1)
+    assert tokens.eos_token == "<|im_end|>"
+    without = tmp_path / "alone"
+    without.mkdir()
+    for path in (tmp_path / "chat").glob("tokenizer*"):
+        (without / path.name).write_bytes(path.read_bytes())
+    out = merged(linear(models / "base", models / "a", tokenizer_source=str(without)), tmp_path / "other")
+    found = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    assert (found["bos_token_id"], found["eos_token_id"]) == (0, 1)
+
+
+@pytest.mark.parametrize("kind", ["bert", "llava"])
+def test_other_classes_are_merged_token_by_token_too(kind: str, tmp_path: Path) -> None:
+    import transformers
+
+    classes: dict[str, Any] = {
+        "bert": (transformers.BertConfig, transformers.BertForMaskedLM),
+        "llava": (transformers.LlavaConfig, transformers.LlavaForConditionalGeneration),
+    }
+    small = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8}
+    tokenizers = [bytes_tokenizer("low lower"), bytes_tokenizer("wide wider", ["<image>"])]
+    config_class, model_class = classes[kind]
+    for number, made in enumerate(tokenizers):
+        torch.manual_seed(number)
+        text = {**small, "vocab_size": len(made)}
+        keys: dict[str, Any] = text
+        if kind == "llava":
+            vision = {**small, "model_type": "clip_vision_model", "image_size": 4, "patch_size": 2}
+            keys = {"text_config": {**text, "model_type": "llama"}, "vision_config": vision, "image_token_id": 1}
+        model_class(config_class(**keys)).save_pretrained(tmp_path / str(number))
+        made.save_pretrained(tmp_path / str(number))
+    out = merged(linear(tmp_path / "0", tmp_path / "1", tokenizer_source="union"), tmp_path / "run")
+    loaded = model_class.from_pretrained(out)
+    tokens = AutoTokenizer.from_pretrained(out).get_vocab()
+    assert loaded.get_input_embeddings().weight.shape[0] == loaded.config.get_text_config().vocab_size == len(tokens)
+    sources = [model_class.from_pretrained(tmp_path / str(number)).state_dict() for number in (0, 1)]
+    own = [made.get_vocab() for made in tokenizers]
+    state = loaded.state_dict()
+    counted = [name for name, one in sources[0].items() if one.shape[:1] == (len(own[0]),)]
+    assert len(counted) >= {"bert": 3, "llava": 2}[kind]
+    for name in counted:
+        for token, number in tokens.items():
+            rows = [one[name][places[token]] for one, places in zip(sources, own, strict=True) if token in places]
+            given = [*rows, rows[0]][:2]
+            assert torch.allclose(state[name][number], (given[0] + given[1]) / 2, atol=1e-6), (name, token)

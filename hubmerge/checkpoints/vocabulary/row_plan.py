@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from array import array
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,6 +57,11 @@ class RowPlan:
         places = self.places[model]
         in_order = all(place == number for number, place in enumerate(places))
         return in_order and not self.forced and self.own_rows[model] == self.rows == len(self.tokens)
+
+    def in_order(self, model: int) -> bool:
+        """Return True if the rows of a model keep their order in the merged model, so that they are read in pieces."""
+        own = [place for place in self.places[model] if place >= 0]
+        return all(one <= other for one, other in itertools.pairwise(own))
 
     def receives(self, model: int) -> bool:
         """Return True if a model gets rows that are not its own."""

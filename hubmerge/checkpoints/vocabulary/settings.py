@@ -53,7 +53,7 @@ def with_vocabulary(
     inner = config.get(nested[0])
     inner = inner if isinstance(inner, Mapping) else {}
     inner_own = (own or {}).get(nested[0])
-    found = with_vocabulary(inner, nested[1:], rows, translate, inner_own if isinstance(inner_own, Mapping) else None)
+    found = with_vocabulary(inner, nested[1:], rows, translate, inner_own if isinstance(inner_own, Mapping) else own)
     changed[nested[0]] = found
     if _SIZE in config and config[_SIZE] == inner.get(_SIZE, config[_SIZE]):
         changed[_SIZE] = rows

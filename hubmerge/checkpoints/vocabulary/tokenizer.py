@@ -82,6 +82,17 @@ class Tokenizer:
         return json_object(self.files.get(SETTINGS_FILE))
 
     @property
+    def special_numbers(self) -> dict[str, int]:
+        """The numbers of the first, last and padding token that the settings name, by their keys in a config."""
+        found = {}
+        for kind in ("bos", "eos", "pad"):
+            token = self.settings.get(f"{kind}_token")
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str) and token in self.tokens:
+                found[f"{kind}_token_id"] = self.tokens[token]
+        return found
+
+    @property
     def template(self) -> str | None:
         """The chat template, None if there is none."""
         if TEMPLATE_FILE in self.files:
