@@ -307,3 +307,20 @@ def test_other_classes_are_merged_token_by_token_too(kind: str, tmp_path: Path) 
             rows = [one[name][places[token]] for one, places in zip(sources, own, strict=True) if token in places]
             given = [*rows, rows[0]][:2]
             assert torch.allclose(state[name][number], (given[0] + given[1]) / 2, atol=1e-6), (name, token)
+
+
+def test_stacked_layers_have_the_rows_of_the_union(models: Path, tmp_path: Path) -> None:
+    ranges = [(models / "base", [0, 1]), (models / "a", [0, 2])]
+    slices = [{"sources": [{"model": str(model), "layer_range": layers}]} for model, layers in ranges]
+    recipe = {"merge_method": "passthrough", "slices": slices, "tokenizer_source": "union"}
+    out = merged(recipe, tmp_path)
+    config = json.loads((out / "config.json").read_text(encoding="utf-8"))
+    tokens = AutoTokenizer.from_pretrained(out).get_vocab()
+    found = load_file(out / "model.safetensors")
+    assert (config["num_hidden_layers"], config["vocab_size"]) == (3, len(tokens))
+    for name, own, other in ((EMBEDDINGS, "base", "a"), ("lm_head.weight", "a", "base")):
+        sources = [(folder := models / one, AutoTokenizer.from_pretrained(folder).get_vocab()) for one in (own, other)]
+        rows = [(load_file(folder / "model.safetensors")[name], places) for folder, places in sources]
+        for token, number in tokens.items():
+            values = [tensor[places[token]] for tensor, places in rows if token in places]
+            assert torch.equal(found[name][number], values[0])
