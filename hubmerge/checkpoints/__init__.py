@@ -11,7 +11,13 @@ from hubmerge.support.lazy import load_names
 
 if TYPE_CHECKING:
     from hubmerge.checkpoints.adapters.adapted import AdaptedCheckpoint
-    from hubmerge.checkpoints.adapters.adapter import Adapter, base_model_of, open_adapter, read_adapter_config
+    from hubmerge.checkpoints.adapters.adapter import Adapter
+    from hubmerge.checkpoints.adapters.open_adapter import (
+        base_model_of,
+        open_adapter,
+        read_adapter_config,
+    )
+    from hubmerge.checkpoints.adapters.pipeline_adapter import PipelineAdapter
     from hubmerge.checkpoints.checkpoint import Checkpoint, HeaderOnly, TensorSource
     from hubmerge.checkpoints.formats.header import Header, parse_header
     from hubmerge.checkpoints.formats.layout import WeightFiles, choose_weights, find_weights, read_index
@@ -43,12 +49,13 @@ if TYPE_CHECKING:
 
 _NAMES = {
     "hubmerge.checkpoints.adapters.adapted": ("AdaptedCheckpoint",),
-    "hubmerge.checkpoints.adapters.adapter": (
-        "Adapter",
+    "hubmerge.checkpoints.adapters.adapter": ("Adapter",),
+    "hubmerge.checkpoints.adapters.open_adapter": (
         "base_model_of",
         "open_adapter",
         "read_adapter_config",
     ),
+    "hubmerge.checkpoints.adapters.pipeline_adapter": ("PipelineAdapter",),
     "hubmerge.checkpoints.checkpoint": (
         "Checkpoint",
         "HeaderOnly",
@@ -148,6 +155,7 @@ __all__ = [
     "MatrixRule",
     "MergePlan",
     "Origin",
+    "PipelineAdapter",
     "PlannedTensor",
     "PublishedConfig",
     "SafetensorsReader",

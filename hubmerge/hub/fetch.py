@@ -17,7 +17,7 @@ from huggingface_hub.utils import (  # type: ignore[attr-defined]
     hf_raise_for_status,
 )
 
-from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG
+from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, LORA_FILES
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import DatasetError, HubError
 from hubmerge.hub.checked_files import RemoteFile, download_checked
@@ -129,7 +129,7 @@ def list_files(path: str, commit: str, subfolder: str = "") -> tuple[RemoteFile,
 
 def is_adapter(files: Sequence[RemoteFile]) -> bool:
     """Return True if files belong to an adapter and not to a whole model."""
-    return any(file.path.rpartition("/")[2] == ADAPTER_CONFIG for file in files)
+    return any(file.path.rpartition("/")[2] in {ADAPTER_CONFIG, *LORA_FILES} for file in files)
 
 
 def download(path: str, commit: str, files: Sequence[RemoteFile]) -> Path:

@@ -12,6 +12,7 @@ from hubmerge.checkpoints import (
     AdaptedCheckpoint,
     Adapter,
     Checkpoint,
+    PipelineAdapter,
     base_model_of,
     create_partial_file,
     is_partial_file,
@@ -19,7 +20,7 @@ from hubmerge.checkpoints import (
     open_checkpoint,
     open_headers,
 )
-from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, choose_weights, read_json_object
+from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, LORA_FILES, choose_weights, read_json_object
 from hubmerge.checkpoints.weight_names import TRANSFORMERS
 from hubmerge.errors import CheckpointError
 from hubmerge.hub import fetch
@@ -36,7 +37,7 @@ def resolve_adapter(source: Source) -> Source:
     if source.adapter is not None or source.base is None or not fetch.is_adapter(files_of(source)):
         return source
     adapter = replace(source, base=None, is_adapter=True)
-    made_for = base_model_of(_read_json(adapter, ADAPTER_CONFIG))
+    made_for = base_model_of(_adapter_config(adapter))
     base = source.base.reference
     if made_for is None or made_for.rstrip("/") not in {base.path, base.written_path}:
         raise CheckpointError(
@@ -156,15 +157,22 @@ def _open_model_header(source: Source) -> Checkpoint:
     )
 
 
-def _open_adapter_header(source: Source) -> Adapter:
+def _open_adapter_header(source: Source) -> Adapter | PipelineAdapter:
     weights = [file for file in files_of(source) if file.path.endswith(".safetensors")]
     if source.is_local or not weights:
         return open_adapter(fetch_folder(source), source.origin)
     header = fetch.read_header(source.reference.path, source.commit, weights[0])
     name, size = source.name_of(weights[0]), weights[0].size
-    config = _read_json(source, ADAPTER_CONFIG)
-    fetch_bytes = partial(_read_bytes, source)
-    return Adapter(open_headers({name: header}, config, source.origin, sizes={name: size}, fetch=fetch_bytes))
+    config, fetch_bytes = _adapter_config(source), partial(_read_bytes, source)
+    files = open_headers({name: header}, config, source.origin, sizes={name: size}, fetch=fetch_bytes)
+    return PipelineAdapter(files) if name in LORA_FILES else Adapter(files)
+
+
+def _adapter_config(source: Source) -> dict[str, object]:
+    """Return the config of an adapter of peft; empty for one of diffusers, which has none."""
+    if any(source.name_of(file) in LORA_FILES for file in files_of(source)):
+        return {}
+    return _read_json(source, ADAPTER_CONFIG)
 
 
 def _read_json(source: Source, name: str) -> dict[str, object]:

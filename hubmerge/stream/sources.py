@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, find_weights
+from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, LORA_FILES, find_weights
 from hubmerge.checkpoints.formats.select_files import select_auxiliary_files, select_model_files
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.errors import CheckpointError, DatasetError
@@ -97,7 +97,7 @@ def files_of(source: Source, *, auxiliary: bool = False) -> tuple[RemoteFile, ..
         return fetch.read_file(repo, commit, files[name])
 
     names = select_model_files(files, read, source.origin, adapter=source.is_adapter)
-    if files and not source.is_adapter and ADAPTER_CONFIG not in names:
+    if files and not source.is_adapter and names.isdisjoint((ADAPTER_CONFIG, *LORA_FILES)):
         find_weights(files, source.origin)
     if auxiliary:
         names |= select_auxiliary_files(files, read)

@@ -110,6 +110,12 @@ REPORTS = (
         "tests/layouts/test_real_libraries.py::test_timm_and_open_clip_load_merged_models",
     ),
     Report(
+        "diffusers",
+        "a LoRA of a pipeline has changes for several models, in older and newer names",
+        "the changes of the merged model are applied, as diffusers applies them",
+        "tests/layouts/test_pipeline_adapters.py::test_an_adapter_saved_by_a_pipeline",
+    ),
+    Report(
         "transformers",
         "fine-tunes of one encoder have heads of their own, and the base model has none",
         "the body is merged, each head is published beside it",

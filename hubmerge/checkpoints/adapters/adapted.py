@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from hubmerge.checkpoints.adapters.adapter import Adapter, LowRank
+from hubmerge.checkpoints.adapters.pipeline_adapter import PipelineAdapter
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.memory_names import names_in_memory
 from hubmerge.checkpoints.matching.names import Renaming, Shapes, ambiguous_names, best_renamings, parameter_shapes
@@ -32,7 +33,8 @@ class AdaptedCheckpoint(Checkpoint):
         CheckpointError: the adapter changes a tensor that the model does not have, or one of another shape.
     """
 
-    def __init__(self, model: Checkpoint, adapter: Adapter) -> None:
+    def __init__(self, model: Checkpoint, adapter: Adapter | PipelineAdapter) -> None:
+        adapter = adapter.for_model(model)
         origin = replace(model.origin, label=f"{model.label}+{adapter.label}")
         names = _Names(model, adapter)
         self._model = model
@@ -50,7 +52,7 @@ class AdaptedCheckpoint(Checkpoint):
                     continue  # the change of the other name, saved again
                 self._changes.setdefault(changed, []).append((change, transposed))
                 tensors[changed] = _as_float64(tensors[changed])
-        super().__init__(origin, tensors, model.config, {}, notes=model.notes, names=model.names)
+        super().__init__(origin, tensors, model.config, {}, notes=(*model.notes, *adapter.notes), names=model.names)
 
     def has_equal_values(self, first: str, second: str) -> bool:
         """Return True if two tensors have equal values, as far as they can be read now."""

@@ -10,14 +10,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
-from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, ADAPTER_FILES, read_json_object
-from hubmerge.checkpoints.formats.weight_file import open_weight_file
+from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
 
@@ -88,19 +86,32 @@ class Adapter:
         ties_weights: True if all changes of tied weights are one and the same change, saved under each name.
         model_class: the class of the model that it was trained on; empty if its config does not have it.
         task_type: the kind of task in its config, such as SEQ_CLS; None if there is none.
+        notes: what a user should know about it, one sentence each.
 
     Raises:
         CheckpointError: the adapter is of a kind that cannot be merged.
     """
 
-    def __init__(self, files: Checkpoint) -> None:
+    def __init__(self, files: Checkpoint, *, scaled: bool = True) -> None:
+        """Sort the tensors of an adapter.
+
+        Args:
+            files: its tensors and its config.
+            scaled: True if the config has the scales; False if every change is B A.
+        """
         self.files = files
+        self.notes: tuple[str, ...] = ()
         self.fan_in_fan_out = files.config.get("fan_in_fan_out") is True
         self.ties_weights = files.config.get("ensure_weight_tying") is True
         self.model_class = _model_class(files.config)
         self.task_type = files.config.get("task_type")
         _check_kind(files.config, files.origin)
-        self.changes, self.whole = _sort_tensors(files)
+        self.changes, self.whole = _sort_tensors(files, scaled=scaled)
+
+    def for_model(self, model: Checkpoint) -> Adapter:
+        """Return the adapter for a model: itself, because it has changes for one model only."""
+        del model
+        return self
 
     @property
     def label(self) -> str:
@@ -123,43 +134,6 @@ class Adapter:
         self.files.close()
 
 
-def base_model_of(config: Mapping[str, Any]) -> str | None:
-    """Return the repo or path of the model that an adapter was trained on, None if its config does not have it."""
-    name = config.get("base_model_name_or_path")
-    return name if isinstance(name, str) and name else None
-
-
-def read_adapter_config(folder: Path, origin: Origin) -> dict[str, Any]:
-    """Return the content of adapter_config.json.
-
-    Raises:
-        CheckpointError: there is none, or it is not valid.
-    """
-    path = folder / ADAPTER_CONFIG
-    if not path.is_file():
-        raise origin.error(f"not an adapter: no {ADAPTER_CONFIG}", hint="name a LoRA adapter")
-    return read_json_object(path.read_bytes(), origin.in_file(ADAPTER_CONFIG))
-
-
-def open_adapter(folder: Path, origin: Origin | str | None = None) -> Adapter:
-    """Open the adapter in a folder.
-
-    Args:
-        folder: a folder with adapter_config.json and the adapter's weights.
-        origin: the adapter's place, or only its name in messages; the folder if left out.
-
-    Raises:
-        CheckpointError: there is no adapter, or one of a kind that cannot be merged.
-    """
-    origin = Origin(str(folder), folder=folder) if origin is None else Origin.of(origin)
-    config = read_adapter_config(folder, origin)
-    file = next((name for name in ADAPTER_FILES if (folder / name).is_file()), None)
-    if file is None:
-        raise origin.error(f"no {' or '.join(ADAPTER_FILES)}", hint="save the adapter with save_pretrained()")
-    source, tensors, _ = open_weight_file(folder / file, origin.in_file(file))
-    return Adapter(Checkpoint(origin, tensors, config, {file: source}))
-
-
 def _model_class(config: Mapping[str, Any]) -> str:
     mapping = config.get("auto_mapping")
     name = mapping.get("base_model_class") if isinstance(mapping, Mapping) else None
@@ -180,7 +154,7 @@ def _check_kind(config: Mapping[str, Any], origin: Origin) -> None:
         )
 
 
-def _sort_tensors(files: Checkpoint) -> tuple[tuple[LowRank, ...], dict[str, TensorInfo]]:
+def _sort_tensors(files: Checkpoint, *, scaled: bool) -> tuple[tuple[LowRank, ...], dict[str, TensorInfo]]:
     factors: dict[tuple[str, bool], dict[str, TensorInfo]] = {}
     whole: dict[str, TensorInfo] = {}
     for stored, info in files.tensors.items():
@@ -194,14 +168,17 @@ def _sort_tensors(files: Checkpoint) -> tuple[tuple[LowRank, ...], dict[str, Ten
         else:
             whole[_SAVED_WHOLE.sub("", name)] = info
     changes = tuple(
-        _low_rank(module, found, files, embedding=embedding) for (module, embedding), found in factors.items()
+        _low_rank(module, found, files, embedding=embedding, scaled=scaled)
+        for (module, embedding), found in factors.items()
     )
     if not changes and not whole:
         raise files.origin.error("the adapter contains no tensors", hint="fetch it or save it again")
     return changes, whole
 
 
-def _low_rank(module: str, factors: Mapping[str, TensorInfo], files: Checkpoint, *, embedding: bool) -> LowRank:
+def _low_rank(
+    module: str, factors: Mapping[str, TensorInfo], files: Checkpoint, *, embedding: bool, scaled: bool
+) -> LowRank:
     down, up = factors.get("A"), factors.get("B")
     if down is None or up is None or len(down.shape) < 2 or len(up.shape) < 2 or up.shape[1] != down.shape[0]:
         shapes = ", ".join(f"{which}: {info.shape}" for which, info in sorted(factors.items()))
@@ -209,6 +186,8 @@ def _low_rank(module: str, factors: Mapping[str, TensorInfo], files: Checkpoint,
             f"module {module!r}: expected two matching factors A and B, found {shapes}",
             hint="the adapter is damaged or incomplete: fetch it or save it again",
         )
+    if not scaled:
+        return LowRank(module, down, up, embedding, 1.0)
     rank = down.shape[0]
     alpha = _pattern_value(files.config.get("alpha_pattern"), module, files.origin)
     alpha = files.config.get("lora_alpha") if alpha is None else alpha

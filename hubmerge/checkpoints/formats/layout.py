@@ -27,6 +27,8 @@ KINDS = (SAFETENSORS, PICKLE)
 CONFIG_FILE = TRANSFORMERS.config_file
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+LORA_FILES = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
+"""Files with the adapters of a pipeline of diffusers, which have no config beside them."""
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".gguf", ".onnx", ".npz")
 _SHARD = re.compile(r"[\w.]+-\d+-of-\d+\.(?:safetensors|bin)")
 _SLICE = re.compile(r"consolidated\.\d+\.(?:safetensors|pth|bin)")
@@ -121,7 +123,7 @@ def find_weights(names: Collection[str], origin: Origin) -> WeightFiles:
     chosen = choose_weights(names)
     if chosen is not None:
         return chosen
-    if ADAPTER_CONFIG in names:
+    if any(name in names for name in (ADAPTER_CONFIG, *LORA_FILES)):
         raise origin.error(
             "an adapter, not a whole model",
             hint="write its model in front of it: owner/model+owner/adapter; a base model must be a whole model",

@@ -10,6 +10,7 @@ from hubmerge.checkpoints.formats.layout import (
     ADAPTER_CONFIG,
     ADAPTER_FILES,
     CONFIG_FILE,
+    LORA_FILES,
     choose_weights,
     read_index,
 )
@@ -60,7 +61,8 @@ def select_model_files(names: Collection[str], read: ReadFile, origin: Origin, *
     chosen = {CONFIG_FILE}
     weights = None if adapter else choose_weights(names)
     if weights is None:
-        chosen |= {ADAPTER_CONFIG, *[name for name in ADAPTER_FILES if name in names][:1]}
+        files = ADAPTER_FILES if ADAPTER_CONFIG in names else LORA_FILES
+        chosen |= {ADAPTER_CONFIG, *[name for name in files if name in names][:1]}
     elif weights.index is None:
         chosen |= {weights.names.config_file, *weights.shards, *filter(None, [weights.single])}
     else:
