@@ -39,6 +39,7 @@ class Alignment:
         layout: the difference between the names in the checkpoint's files and the base model's, in words.
         tied: pairs of names in the checkpoint's files that must have equal values, because only one is merged.
         tied_names: the name in the base model, or the one that it would have, of the first of each pair.
+        heads: tensors of the base model that the checkpoint has in a head of its own, which is not merged.
     """
 
     label: str
@@ -49,6 +50,7 @@ class Alignment:
     layout: str
     tied: tuple[tuple[str, str], ...] = ()
     tied_names: tuple[str, ...] = ()
+    heads: frozenset[str] = frozenset()
 
     def apply(self, checkpoint: Checkpoint) -> AlignedCheckpoint:
         """Return `checkpoint` under the base model's names.

@@ -97,6 +97,7 @@ class Placement:
             layout=str(self.renaming),
             tied=tuple(tied),
             tied_names=tuple(tied.values()),
+            heads=self.selection.heads.intersection(self.targets),
         )
 
     def _tied_pairs(self) -> dict[tuple[str, str], str]:

@@ -55,7 +55,7 @@ def check_heads(
     body = [name for name in base.tensors if name not in heads]
     allowed = [glob for glob in selection.include if glob == "*" or not any(fnmatchcase(name, glob) for name in body)]
     names = [name for name in merged if name in heads and not any(fnmatchcase(name, glob) for glob in allowed)]
-    globs = list(dict.fromkeys(_glob_for(name, body) for name in names))
+    globs = list(dict.fromkeys(head_glob(name, body) for name in names))
     for name in names:
         for checkpoint, classes in zip(checkpoints, named, strict=True):
             if expected is None or classes != expected or checkpoint.tensors[name].saved_in_adapter:
@@ -120,7 +120,7 @@ def _is_head(name: str, base: Checkpoint, rule: MatrixRule, known: _Known) -> bo
     return usual and shape[0] != base.config.get("vocab_size")
 
 
-def _glob_for(name: str, body: Collection[str]) -> str:
+def head_glob(name: str, body: Collection[str]) -> str:
     """Return the widest glob for a module that contains this tensor and no tensor of the body."""
     parts = name.split(".")
     for depth in range(1, len(parts)):

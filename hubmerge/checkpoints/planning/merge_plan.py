@@ -261,6 +261,8 @@ def _absent(
         return f"{spare}, not in every checkpoint" if having else f"{spare}, in no checkpoint"
     if having:
         raise missing_component(name, base, checkpoints, having, selection, rule.parts)
+    if any(name in checkpoint.alignment.heads for checkpoint in checkpoints):
+        return "the checkpoints have heads of their own: the base model's is kept"
     return f"no checkpoint has {rule.parts.component_of(name)}"
 
 

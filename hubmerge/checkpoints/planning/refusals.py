@@ -41,8 +41,12 @@ def missing_component(
     """Return the error for a component of the base model that only the checkpoints `having` have."""
     lacking = next(checkpoint for checkpoint in checkpoints if checkpoint not in having)
     component = parts.component_of(name)
+    if name in lacking.alignment.heads:
+        cause = f"{component} has another shape than in the base model and in {having[0].label}"
+    else:
+        cause = f"{component} is missing, which {having[0].label} has"
     return lacking.origin.error(
-        f"{component} is missing, which {having[0].label} has (for example {name!r})",
+        f"{cause} (for example {name!r})",
         hint=f"keep the base model's: {rule_for_all(list(base.tensors), checkpoints, selection)}",
         tensor=name,
     )

@@ -1,4 +1,7 @@
-"""Heads of fine-tuned models whose base model has none: found in a checkpoint, and written beside the merged model."""
+"""Heads of fine-tuned models that the base model does not have, or has for another number of classes.
+
+They are found in a checkpoint, and written beside the merged model.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter
 from hubmerge.checkpoints.matching.names import best_renamings, parameter_shapes
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
 from hubmerge.checkpoints.planning.class_names import class_count, class_names, head_modules
-from hubmerge.checkpoints.planning.heads import HEADS, UNKNOWN_HEADS
+from hubmerge.checkpoints.planning.heads import HEADS, UNKNOWN_HEADS, head_glob
 from hubmerge.checkpoints.planning.matrices import weight_matrices
 
 _TASK_CLASS = re.compile(r"For(?!CausalLM|ConditionalGeneration)[A-Z]\w*")
@@ -34,10 +37,13 @@ _SAME_ANYWHERE = frozenset(
 
 
 def find_head(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = ALL_TENSORS) -> tuple[str, ...]:
-    """Return the tensors of a checkpoint's own head, which the base model does not have.
+    """Return the tensors of a checkpoint's own head, which the base model does not have, or has with another shape.
 
     A head is in modules at the top of the model, or a pooler, and belongs to the class of a task: classification,
     question answering, masked language modeling and so on. Where the class is not known, it has the usual names.
+
+    A head for another number of classes than the base model's is the checkpoint's own as well, with all tensors of its
+    module.
 
     Args:
         base: the base model.
@@ -49,13 +55,44 @@ def find_head(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = A
     """
     own = parameter_shapes(checkpoint.tensors)
     renaming, *ambiguous = best_renamings(own, parameter_shapes(base.tensors))
-    extra = [name for name in own if renaming.target(name, base.tensors) is None]
-    extra = [name for name in extra if all(selection.covers(one) for one in renaming.candidates(name))]
-    if ambiguous or not extra or 2 * len(extra) > len(own):
+    if ambiguous:
         return ()
+    places = {name: renaming.target(name, base.tensors) for name in own}
+    extra = [name for name, place in places.items() if place is None]
+    extra = [name for name in extra if all(selection.covers(one) for one in renaming.candidates(name))]
+    other = [name for name, place in places.items() if place is not None and base.tensors[place].shape != own[name]]
+    resized = _resized(checkpoint, [name for name in other if selection.covers(places[name] or name)])
+    if not extra or 2 * len(extra) > len(own):
+        return resized
     body = {_top(name) for name in own if name not in set(extra)}
     outside = [name for name in extra if _top(name) not in body or _POOLERS.intersection(name.split("."))]
-    return tuple(_of_a_task(checkpoint, outside)) if outside else ()
+    return (*(_of_a_task(checkpoint, outside) if outside else ()), *resized)
+
+
+def places_of_head(base: Checkpoint, checkpoint: Checkpoint, names: tuple[str, ...]) -> frozenset[str]:
+    """Return the names of a head in the checkpoint, and its names in the base model where it has such a head."""
+    if not names:
+        return frozenset()
+    renaming = best_renamings(parameter_shapes(checkpoint.tensors), parameter_shapes(base.tensors))[0]
+    return frozenset({*names, *filter(None, (renaming.target(name, base.tensors) for name in names))})
+
+
+def _resized(checkpoint: Checkpoint, other: list[str]) -> tuple[str, ...]:
+    """Return the heads with tensors of `other`, whose shape differs from the base model's; none if not all have one."""
+    if not other:
+        return ()
+    rule = weight_matrices(checkpoint.config, checkpoint.tensors)
+    modules = head_modules(checkpoint.config) if rule.no_class is not None else []
+    usual = () if rule.no_class is None or modules else UNKNOWN_HEADS
+    globs = [*HEADS, *usual, *(f"{module}.*" for module in modules)]
+    heads = [
+        name for name in checkpoint.tensors if name in rule.heads or any(fnmatchcase(name, glob) for glob in globs)
+    ]
+    if not set(other) <= set(heads):
+        return ()
+    body = checkpoint.tensors.keys() - set(heads)
+    found = {head_glob(name, body) for name in other}
+    return tuple(name for name in heads if any(fnmatchcase(name, glob) for glob in found))
 
 
 def _of_a_task(checkpoint: Checkpoint, names: list[str]) -> list[str]:

@@ -21,7 +21,7 @@ from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
 from hubmerge.checkpoints.model_class.model_class import TYING, ModelClass, find_model_class
 from hubmerge.checkpoints.model_class.untied_config import embedding_settings, untied_config
 from hubmerge.checkpoints.planning.matrices import MatrixRule, weight_matrices
-from hubmerge.checkpoints.planning.task_heads import find_head
+from hubmerge.checkpoints.planning.task_heads import find_head, places_of_head
 from hubmerge.errors import CheckpointError
 from hubmerge.support.text import listed
 
@@ -119,7 +119,7 @@ class _Stream:
             possible: the ties of a tied model of this class, if the base model or a copy of it is one.
         """
         head = find_head(base, checkpoint, self.selection) if self.own_heads else ()
-        selection = replace(self.selection, heads=frozenset(head))
+        selection = replace(self.selection, heads=places_of_head(base, checkpoint, head))
         match = partial(
             find_alignment,
             base,
