@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.checkpoints.families import FAMILIES
 from tests.layouts.families import MORE_FAMILIES
 from tests.layouts.formats import FORMATS
+from tests.layouts.parts import EQUAL_PARTS, FEWEST_PARTS
 from tests.layouts.reports import REPORTS
 
 ROOT = Path(__file__).parents[2]
@@ -21,17 +22,18 @@ END = "<!-- written by `python -m tests.layouts.table`: end -->"
 
 FORMAT_TEST = "tests/layouts/test_library_files.py::test_files_keep_their_names_metadata_and_config"
 ORACLE_TEST = "tests/checkpoints/matching/test_families.py::test_two_steps_agree_with_the_oracle"
+PARTS_TEST = "tests/checkpoints/matching/test_every_part.py::test_every_model_inside_of_another_finds_its_place"
 AVERAGE_TEST = "tests/layouts/test_more_families.py::test_an_average_agrees_with_torch_and_loads"
 
 
 def generated() -> str:
     """Return the part of the page that is made from the tests."""
-    return "\n\n".join([BEGIN, *_formats(), *_families(), *_reports(), END])
+    return "\n\n".join([BEGIN, *_formats(), *_families(), *_parts(), *_reports(), END])
 
 
 def held_by() -> set[str]:
     """Return the tests that hold the lines of the tables."""
-    return {FORMAT_TEST, ORACLE_TEST, AVERAGE_TEST, *(report.test for report in REPORTS)}
+    return {FORMAT_TEST, ORACLE_TEST, AVERAGE_TEST, PARTS_TEST, *(report.test for report in REPORTS)}
 
 
 def _formats() -> Iterator[str]:
@@ -50,6 +52,17 @@ def _families() -> Iterator[str]:
     )
     rows = [[f"`{name}`", "OPCM"] for name in FAMILIES] + [[f"`{name}`", "average"] for name in MORE_FAMILIES]
     yield _table(["class", "merged with"], sorted(rows))
+
+
+def _parts() -> Iterator[str]:
+    yield "### Models inside of others"
+    yield (
+        f"At least {FEWEST_PARTS} models inside of the classes of transformers, one class for each type of config, are "
+        "found in their place when they are a checkpoint alone, with the names of their own class and with the prefix "
+        f"`model.` (`{PARTS_TEST}`, a slow test). These are refused until a rule leaves out the other part, because "
+        "another part has the same type, names and shapes:"
+    )
+    yield _table(["type of the base model", "part"], [[f"`{kind}`", f"`{path}.*`"] for kind, path in EQUAL_PARTS])
 
 
 def _reports() -> Iterator[str]:

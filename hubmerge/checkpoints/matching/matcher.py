@@ -13,8 +13,8 @@ from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment
 from hubmerge.checkpoints.matching.buffers import NO_BUFFERS, Buffers
 from hubmerge.checkpoints.matching.components import NO_PARTS, Parts
-from hubmerge.checkpoints.matching.memory_names import names_in_files
-from hubmerge.checkpoints.matching.names import Renaming, ambiguous_names, best_renamings, parameter_shapes
+from hubmerge.checkpoints.matching.memory_names import models_inside, names_in_files
+from hubmerge.checkpoints.matching.names import Renaming, Shapes, ambiguous_names, best_renamings, parameter_shapes
 from hubmerge.checkpoints.matching.placement import Kinds, Placement
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
 from hubmerge.checkpoints.matching.spare import NO_SPARE, Spare
@@ -105,12 +105,21 @@ def _match_names(
     """Match by names up to a prefix; return the error to raise if that is not possible."""
     shapes, parts = parameter_shapes(checkpoint.tensors), kinds.parts.models
     targets = parameter_shapes(base.tensors)
-    renamings = best_renamings(shapes, targets, parts)
+    tied = _with_tied_names(targets, kinds.ties)
+    renamings = best_renamings(shapes, tied, parts)
+    if 2 * sum(renamings[0].target(name, targets) is not None for name in shapes) < min(len(shapes), len(targets)):
+        renamings = best_renamings(shapes, tied, parts, models_inside(checkpoint))
     if len(renamings) > 1:
         renamings = _chosen(renamings, checkpoint, targets, selection, parts)
     if len(renamings) > 1:
         return ambiguous_names(checkpoint.origin, renamings, hint=_choice(renamings, selection, parts))
     return Placement(base, checkpoint, selection, kinds, renamings[0]).result()
+
+
+def _with_tied_names(targets: Shapes, ties: Mapping[str, str]) -> Shapes:
+    """Return names and shapes of the base model's parameters, with tied names that its files do not have."""
+    tied = {one: targets[other] for pair in ties.items() for one, other in (pair, pair[::-1]) if other in targets}
+    return {**tied, **targets}
 
 
 def _chosen(

@@ -44,6 +44,17 @@ def names_in_files(base: Checkpoint, checkpoint: Checkpoint) -> dict[str, str] |
     return {**names, **buffers}
 
 
+def models_inside(checkpoint: Checkpoint) -> list[str]:
+    """Return the prefixes in a checkpoint's files of the models that its class holds, such as that of a text model."""
+    found = find_model_class(checkpoint.config, checkpoint.tensors)
+    if isinstance(found, UnknownClass):
+        return []
+    places = names_in_memory(found, checkpoint)
+    inside = ((path, own, stored) for path in found.models for own, stored in places.items())
+    tails = ((own.removeprefix(f"{path}."), stored) for path, own, stored in inside if own.startswith(f"{path}."))
+    return list(dict.fromkeys(stored.removesuffix(f".{tail}") for tail, stored in tails if stored.endswith(f".{tail}")))
+
+
 def names_in_memory(model_class: ModelClass, checkpoint: Checkpoint) -> dict[str, str]:
     """Return the name in memory of each parameter of a checkpoint, mapped to its name in files."""
     return {model_class.own_names.get(name, name): name for name in parameter_shapes(checkpoint.tensors)}

@@ -52,13 +52,16 @@ class Renaming:
         return f"`{self.add}.` added to the names" if self.add else "names as they are"
 
 
-def best_renamings(names: Shapes, targets: Shapes, parts: Iterable[str] = ()) -> list[Renaming]:
+def best_renamings(
+    names: Shapes, targets: Shapes, parts: Iterable[str] = (), inside: Iterable[str] = ()
+) -> list[Renaming]:
     """Return the renamings under which most of `names` are found, with equal shapes, among `targets`.
 
     Args:
         names: names and shapes of a checkpoint's parameters.
         targets: names and shapes of the base model's parameters.
         parts: prefixes of models inside of the base model, which may have prefixes of their own in a checkpoint.
+        inside: prefixes of models inside of the checkpoint, of which the base model may be one.
 
     Returns:
         One renaming, or several that do equally well with different results. No renaming is preferred to any.
@@ -67,7 +70,7 @@ def best_renamings(names: Shapes, targets: Shapes, parts: Iterable[str] = ()) ->
     best_score, best = _score(unchanged, names, targets), [unchanged]
     if best_score[0] == len(names):
         return best
-    for renaming in _renamings(names, targets, parts):
+    for renaming in _renamings(names, targets, parts, inside):
         score = _score(renaming, names, targets)
         if score > best_score:
             best_score, best = score, [renaming]
@@ -112,7 +115,7 @@ def parameter_shapes(tensors: Mapping[str, TensorInfo]) -> dict[str, tuple[int, 
     return {name: info.shape for name, info in tensors.items() if buffer_reason(info) is None}
 
 
-def _renamings(names: Shapes, targets: Shapes, parts: Iterable[str]) -> Iterator[Renaming]:
+def _renamings(names: Shapes, targets: Shapes, parts: Iterable[str], inside: Iterable[str]) -> Iterator[Renaming]:
     own = _prefixes(names)
     for prefix in own:
         yield Renaming(strip=prefix)
@@ -120,6 +123,8 @@ def _renamings(names: Shapes, targets: Shapes, parts: Iterable[str]) -> Iterator
         yield Renaming(add=prefix)
     for part in parts:
         yield from (Renaming(strip=prefix, add=part) for prefix in own)
+    for model in inside:
+        yield from (Renaming(strip=model, add=prefix) for prefix in ["", *_prefixes(targets)])
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:

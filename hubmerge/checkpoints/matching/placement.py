@@ -45,7 +45,7 @@ class Placement:
 
     `stored_names`, `tied` and `mismatched` grow while tensors are placed: name in the base model to name in the
     checkpoint; name in the checkpoint to its name in the base model's class and to its partner in the base model; and
-    as the first for tensors of another shape.
+    as the first for tensors of another shape. `filled` are tensors of the base model that have a tied tensor's values.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Placement:
         self.tied: dict[str, tuple[str, str]] = {}
         self.mismatched: dict[str, str] = {}
         self.unexpected: list[str] = []
+        self.filled: set[str] = set()
 
     def result(self) -> Alignment | CheckpointError:
         """Return the place of every tensor, or the error to raise."""
@@ -190,6 +191,7 @@ class Placement:
                 for stored in self._stored_under(name):
                     if self.checkpoint.tensors[stored].shape == self.targets[name]:
                         self.stored_names[name] = stored
+                        self.filled.add(name)
 
     def _stored_under(self, name: str) -> Iterator[str]:
         """Yield the tensors of the checkpoint that are tied to `name` of the base model."""
@@ -198,7 +200,8 @@ class Placement:
 
     def _mismatch_error(self, selected: list[str], missing: list[str]) -> CheckpointError | None:
         component_of = self.kinds.parts.component_of
-        present = {component_of(name) for name in selected if name in self.stored_names}
+        own = self.stored_names.keys() - self.filled
+        present = {component_of(name) for name in selected if name in own}
         mismatches = Mismatches(
             self.base,
             self.checkpoint,

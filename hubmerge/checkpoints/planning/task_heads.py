@@ -13,7 +13,7 @@ from typing import Any
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter
-from hubmerge.checkpoints.matching.names import best_renamings, parameter_shapes
+from hubmerge.checkpoints.matching.names import Renaming, Shapes, best_renamings, parameter_shapes
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS, Selection
 from hubmerge.checkpoints.planning.class_names import class_count, class_names, head_modules
 from hubmerge.checkpoints.planning.heads import HEADS, UNKNOWN_HEADS, head_glob
@@ -54,8 +54,8 @@ def find_head(base: Checkpoint, checkpoint: Checkpoint, selection: Selection = A
         Names in the checkpoint's files; none if it has no head.
     """
     own = parameter_shapes(checkpoint.tensors)
-    renaming, *ambiguous = best_renamings(own, parameter_shapes(base.tensors))
-    if ambiguous:
+    renaming = _renaming(base, own)
+    if renaming is None:
         return ()
     places = {name: renaming.target(name, base.tensors) for name in own}
     extra = [name for name, place in places.items() if place is None]
@@ -73,8 +73,17 @@ def places_of_head(base: Checkpoint, checkpoint: Checkpoint, names: tuple[str, .
     """Return the names of a head in the checkpoint, and its names in the base model where it has such a head."""
     if not names:
         return frozenset()
-    renaming = best_renamings(parameter_shapes(checkpoint.tensors), parameter_shapes(base.tensors))[0]
+    renaming = _renaming(base, parameter_shapes(checkpoint.tensors)) or Renaming()
     return frozenset({*names, *filter(None, (renaming.target(name, base.tensors) for name in names))})
+
+
+def _renaming(base: Checkpoint, own: Shapes) -> Renaming | None:
+    """Return how a checkpoint's names become the base model's, or those of a model inside; None if it is ambiguous."""
+    targets = parameter_shapes(base.tensors)
+    found = best_renamings(own, targets)
+    if 2 * sum(found[0].target(name, targets) is not None for name in own) < len(own):
+        found = best_renamings(own, targets, weight_matrices(base.config, base.tensors).parts.models)
+    return found[0] if len(found) == 1 else None
 
 
 def _resized(checkpoint: Checkpoint, other: list[str]) -> tuple[str, ...]:

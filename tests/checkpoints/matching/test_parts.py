@@ -12,6 +12,7 @@ from hubmerge.checkpoints import (
     AdaptedCheckpoint,
     MatrixRule,
     align,
+    align_models,
     make_plan,
     open_adapter,
     open_checkpoint,
@@ -187,3 +188,37 @@ def test_the_type_of_a_checkpoint_decides_between_two_parts(tmp_path: Path) -> N
         place.mkdir()
         merged = merge(place, base, [save(model, place / "tuned")], method="weight_average")
         assert all(tensor.name.startswith(f"{name}.") for tensor in merged.plan.merged)
+
+
+@pytest.mark.parametrize("name", ["Qwen3-VL", "Qwen2.5-VL", "LLaVA", "Idefics 3"])
+@pytest.mark.parametrize("original", [True, False])
+def test_a_vlm_is_merged_into_the_text_model_inside_with_one_glob_for_each_part(
+    tmp_path: Path, name: str, original: bool
+) -> None:
+    base = save(text_model(name, 0), tmp_path / "base")
+    whole = composite(name, 1)
+    folder = save(whole, tmp_path / "whole", save_original_format=original)
+    with pytest.raises(CheckpointError, match=r"(is|are) not in the base model") as caught:
+        merge(tmp_path / "all", base, [folder])
+    rule = selection_in(caught.value)
+    assert len(rule.exclude) <= 2  # the vision tower, and the module that connects it
+    merged = merge(tmp_path, base, [folder], selection=rule, method="weight_average")
+    inside = whole.get_submodule(COMPOSITES[name][2]).state_dict()
+    after = load(merged.folder).base_model.state_dict()
+    for key, value in inside.items():
+        torch.testing.assert_close(after[key], value, rtol=0.0, atol=1e-6, msg=key)
+
+
+def test_a_tower_with_a_classifier_is_merged_into_a_vlm(tmp_path: Path) -> None:
+    import transformers
+
+    config = transformers.CLIPConfig(vision_config={**VISION, "projection_dim": 8}, text_config=TEXT, num_labels=3)
+    tuned = transformers.CLIPForImageClassification(config)
+    base = save(composite("LLaVA"), tmp_path / "base")
+    with open_checkpoint(base) as opened, open_checkpoint(save(tuned, tmp_path / "tuned")) as checkpoint:
+        rule = weight_matrices(opened.config, opened.tensors)
+        models = align_models(opened, rule, [checkpoint], own_heads=True)
+        assert {one.name for one in models.aligned[0].ignored} == {"classifier.weight", "classifier.bias"}
+        plan = make_plan(opened, models.aligned, rule)
+        assert plan.merged
+        assert all("vision_tower" in tensor.name for tensor in plan.merged)
