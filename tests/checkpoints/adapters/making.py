@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from hubmerge.checkpoints import AdaptedCheckpoint, open_adapter, open_checkpoint
+from hubmerge.checkpoints import AdaptedCheckpoint, Adapter, open_adapter, open_checkpoint
 from tests.checkpoints.families import make, save
 
 # peft and transformers warn about each other.
@@ -43,6 +43,12 @@ def train(model: Any, options: Mapping[str, Any]) -> Any:
                 if "lora_" in name or parameter.requires_grad:
                     parameter.add_(torch.randn(parameter.shape, dtype=parameter.dtype), alpha=0.05)
     return adapted
+
+
+def adapter_of_peft(folder: Path) -> Adapter:
+    found = open_adapter(folder)
+    assert isinstance(found, Adapter)
+    return found
 
 
 def opened(model: Path, adapter: Path) -> AdaptedCheckpoint:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hubmerge.checkpoints import AdaptedCheckpoint, open_adapter, open_checkpoint
-from tests.checkpoints.adapters.making import IGNORED_WARNINGS, adapt, opened, train
+from tests.checkpoints.adapters.making import IGNORED_WARNINGS, adapt, adapter_of_peft, opened, train
 from tests.checkpoints.families import make, save
 
 pytestmark = IGNORED_WARNINGS
@@ -47,7 +47,7 @@ def test_changes_of_a_shared_block_are_added_up(tmp_path: Path, family: str) -> 
     save(adapted.merge_and_unload(), tmp_path / "merged")
     changed = changes_like_peft(tmp_path / "model", tmp_path / "adapter", tmp_path / "merged")
     assert len(changed) >= 2
-    assert len(open_adapter(tmp_path / "adapter").changes) > len(changed)
+    assert len(adapter_of_peft(tmp_path / "adapter").changes) > len(changed)
 
 
 def zamba(family: str) -> Any:
@@ -73,7 +73,7 @@ def test_one_change_that_is_saved_under_both_names_counts_once(tmp_path: Path) -
     """With ensure_weight_tying, both modules run with W + B A."""
     options = {"target_modules": ["embed_tokens"], "ensure_weight_tying": True}
     model, adapter, _ = adapt("Qwen2ForCausalLM", options, tmp_path)
-    ours, files = opened(model, adapter), open_adapter(adapter)
+    ours, files = opened(model, adapter), adapter_of_peft(adapter)
     assert {change.module for change in files.changes} == {"model.embed_tokens", "lm_head"}
     name = "model.embed_tokens.weight"
     change = next(change for change in files.changes if change.embedding)
