@@ -59,7 +59,7 @@ def test_a_stream_from_check_to_rollback(stage: Stage, hubmerge: Command, tmp_pa
     assert [line["steps"] for line in revoked if line["event"] == "done"] == [1]
     assert lines_of(hubmerge("read", repo, "--method", "iso_c", "--out", tmp_path / "iso", "--json")[1])
     assert lines_of(hubmerge("report", repo, "--out", tmp_path / "report.html", "--json")[1])
-    assert lines_of(hubmerge("rollback", repo, "--to", "step-02", "--yes", "--json")[1])[-1]["step"] == 2
+    assert lines_of(hubmerge("rollback", repo, "--to", "step-02", "--json")[1])[-1]["step"] == 2
 
 
 def test_errors_and_other_commands(hubmerge: Command, tmp_path: Path) -> None:
