@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hubmerge.api.merging import StepRun, merge, run
     from hubmerge.api.pages import write_report
     from hubmerge.api.planning import Plan, PlannedStep, plan
+    from hubmerge.api.proposals import propose
     from hubmerge.api.published import load_head, outdated, read, revoke, rollback, sign, verify
     from hubmerge.api.recipes import (
         CheckedRecipe,
@@ -76,6 +77,7 @@ _NAMES = {
     "hubmerge.api.merging": ("StepRun", "merge", "run"),
     "hubmerge.api.pages": ("write_report",),
     "hubmerge.api.planning": ("Plan", "PlannedStep", "plan"),
+    "hubmerge.api.proposals": ("propose",),
     "hubmerge.api.published": ("load_head", "outdated", "read", "revoke", "rollback", "sign", "verify"),
     "hubmerge.api.recipes": (
         "CheckedRecipe",
@@ -186,6 +188,7 @@ __all__ = [
     "outdated",
     "plan",
     "plan_hub_job",
+    "propose",
     "read",
     "revoke",
     "rollback",

@@ -7,7 +7,7 @@ import importlib
 import hubmerge
 
 _GROUPS = (
-    ("Recipes", ("hubmerge.api.recipes", "merge_recipes")),
+    ("Recipes", ("hubmerge.api.recipes", "hubmerge.api.proposals", "merge_recipes")),
     (
         "Plan, merge, publish",
         ("hubmerge.api.planning", "hubmerge.api.merging", "hubmerge.api.pages", "hubmerge.api.state_dicts"),

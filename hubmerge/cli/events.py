@@ -178,6 +178,13 @@ class MethodLine(Event):
     form: Literal["stream", "joint"]
 
 
+class Recipe(Event):
+    """`init`: the recipe was written. The plan follows."""
+
+    event: Literal["recipe"]
+    path: str
+
+
 class Workflow(Event):
     """`init --github`: the workflow was written."""
 
@@ -227,7 +234,7 @@ class Stopped(Event):
 
 EVENTS: tuple[type[Event], ...] = (
     Note, Stage, Error, Checked, Summary, Planned, Step, RunDone, Found, VerifyDone, Done, Locked, Outdated, MethodLine,
-    Workflow, HubJob, Made, WatchCheck, Listening, Stopped,
+    Recipe, Workflow, HubJob, Made, WatchCheck, Listening, Stopped,
 )  # fmt: skip
 
 

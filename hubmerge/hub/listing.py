@@ -118,3 +118,34 @@ def newest_commits(reference: ModelReference) -> tuple[str, str | None] | None:
     commit = repo_status("model", reference.path, reference.revision).commit
     adapter_commit = None if adapter is None else repo_status("model", adapter.path, adapter.revision).commit
     return None if commit is None or (adapter is not None and adapter_commit is None) else (commit, adapter_commit)
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """What the card of a model says: its kind of task and its data sets. Empty for a repo that cannot be read."""
+
+    task: str | None = None
+    datasets: tuple[str, ...] = ()
+
+
+def model_facts(path: str, revision: str | None) -> ModelFacts:
+    """Return what the card of a model says.
+
+    Args:
+        path: the repo, owner/name.
+        revision: a branch, tag or commit; None for main.
+
+    Raises:
+        HubError: the Hub does not respond, or rejects the token.
+    """
+
+    def ask() -> ModelFacts:
+        try:
+            info = api().model_info(path, revision=revision)
+        except (DisabledRepoError, RepositoryNotFoundError, RevisionNotFoundError):
+            return ModelFacts()
+        named = (info.card_data.to_dict() if info.card_data is not None else {}).get("datasets") or ()
+        names = [named] if isinstance(named, str) else [name for name in named if isinstance(name, str)]
+        return ModelFacts(info.pipeline_tag, tuple(names))
+
+    return call(f"model {path}", ask, repo=path)

@@ -2,30 +2,70 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hubmerge.api import automation, recipes
-from hubmerge.cli.options import Json, Quiet, Recipe, Requirement, command_context
+from hubmerge.api import automation, planning, proposals, recipes
+from hubmerge.cli.options import Json, Quiet, Requirement, command_context
+from hubmerge.support.progress import Progress
 
 
 def init(
     context: typer.Context,
-    recipe: Recipe,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="BASE MODEL...|RECIPE",
+            help="Base model, then checkpoints, queries or collections; or with --github, a recipe.",
+        ),
+    ] = None,
     *,
-    github: Annotated[bool, typer.Option("--github", help="Write a GitHub workflow (required).")] = False,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Write the recipe to this file.")] = Path("recipe.yaml"),
+    method: Annotated[str | None, typer.Option(metavar="NAME", help="Merge method.", show_default="chosen")] = None,
+    publish: Annotated[str | None, typer.Option(metavar="REPO", help="Repo to publish to.")] = None,
+    github: Annotated[bool, typer.Option("--github", help="Write a GitHub workflow that runs RECIPE.")] = False,
     oidc: Annotated[bool, typer.Option("--oidc", help="Publish without a stored token (trusted publishing).")] = False,
     every: Annotated[str, typer.Option(metavar="CRON", help="When to run: five cron fields, in UTC.")] = "17 */6 * * *",
     requirement: Requirement = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace a workflow that differs.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that differs.")] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
-    """Write the workflow that runs a recipe on a schedule."""
-    if not github:
-        raise typer.BadParameter("name the service: --github is the only one", param_hint="--github")
+    """Propose a recipe for models, or write the workflow that runs a recipe on a schedule."""
     progress = command_context(context, quiet=quiet, json=json).progress()
+    names = names or []
+    if github:
+        if len(names) != 1:
+            raise typer.BadParameter("--github needs one recipe", param_hint="RECIPE")
+        return _write_workflow(Path(names[0]), progress, every=every, oidc=oidc, force=force, requirement=requirement)
+    if not names and sys.stdin.isatty() and not (quiet or json):
+        names, publish = _ask(publish)
+    if len(names) < 2:
+        raise typer.BadParameter("name a base model and at least one checkpoint", param_hint="BASE MODEL...")
+    path = proposals.propose(names[0], names[1:], out=out, method=method, publish=publish, force=force)
+    progress.note(f"{path}: written\n")
+    progress.event("recipe", {"path": str(path)})
+    progress.note(str(planning.plan(path, progress=progress)))
+    progress.note(f"next: read {path}, then `hubmerge run {path} --out merged`")
+    return 0
+
+
+def _ask(publish: str | None) -> tuple[list[str], str | None]:
+    """Ask for the base model, the checkpoints and the target."""
+    base = typer.prompt("base model (owner/name or ./folder)")
+    models: list[str] = []
+    while model := typer.prompt("checkpoint, query or collection (empty: no more)", default="", show_default=False):
+        models.append(model)
+    publish = publish or typer.prompt("publish to (empty: not yet)", default="", show_default=False) or None
+    return [base, *models], publish
+
+
+def _write_workflow(
+    recipe: Path, progress: Progress, *, every: str, oidc: bool, force: bool, requirement: str | None
+) -> int:
     loaded = recipes.load(recipe, progress=progress)
     path = automation.init_github(loaded, cron=every, oidc=oidc, force=force, requirement=requirement)
     target = loaded.recipe.publish.repo if loaded.recipe.publish is not None else ""

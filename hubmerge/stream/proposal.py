@@ -1,0 +1,97 @@
+"""Proposal of a recipe for models that somebody wants to merge."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from hubmerge.hub.listing import ModelFacts, model_facts
+from merge_recipes import InvalidReferenceError, ModelReference
+
+_KINDS = {"zero-shot-image-classification": "image", "text-classification": "text", "image-classification": "image"}
+"""Kinds of task that a proposal writes, with the column of their inputs."""
+
+_COLLECTION = re.compile(r"[\w.-]+/[\w.-]+-[0-9a-f]{24}")
+_HEAD = """\
+# Proposed by `hubmerge init`. Next:
+#   hubmerge plan {file}     what a run would download, merge and publish
+#   hubmerge run {file} --out merged
+"""
+_PUBLISH = """
+# To publish every step with its card, lock and report:
+# publish:
+#   repo: your-name/merged
+"""
+
+
+def proposed_recipe(
+    base: str, models: Sequence[str], *, file: str, method: str | None = None, publish: str | None = None
+) -> str:
+    """Return the text of a recipe with comments. The cards of repos on the Hub are read, weights are not.
+
+    Args:
+        base: the reference of the base model.
+        models: references of checkpoints, queries such as `me/clip-*`, or slugs of collections.
+        file: the name of the file that it will be written to, for its comments.
+        method: the merge method, None to choose one.
+        publish: the target repo, None for a comment that shows how to publish.
+
+    Raises:
+        HubError: the Hub does not respond.
+    """
+    chosen, reason = (method, "as asked for") if method is not None else _method(models)
+    facts = {model: _facts(model) for model in models}
+    lines = [
+        _HEAD.format(file=file),
+        f"merge_method: {chosen}   # {reason}",
+        f"base_model: {json.dumps(base)}",
+        "models:   # merged in this order; add new ones at the end",
+        *(f"  - {_item(model)}" for model in models),
+        *_tasks(_facts(base), facts),
+        _PUBLISH if publish is None else f"publish:\n  repo: {json.dumps(publish)}\n",
+    ]
+    return "\n".join(lines)
+
+
+def _method(models: Sequence[str]) -> tuple[str, str]:
+    """Choose a method as docs/choose.md does."""
+    stems = {re.sub(r"[\d._-]*(seed|run)?[\d._-]*", "", PurePosixPath(model).name) for model in models}
+    if len(models) > 1 and len(stems) == 1:
+        return "weight_average", "the names differ by numbers alone: checkpoints of one task are averaged"
+    return "wudi", "no scale to choose, the order does not matter, entries can be revoked"
+
+
+def _item(model: str) -> str:
+    """Return an item of `models`; the check of the recipe finds what is not valid."""
+    kind = "collection" if _COLLECTION.fullmatch(model) else "query" if {"*", "?"} & set(model) else "model"
+    return f"{kind}: {json.dumps(model)}"
+
+
+def _facts(model: str) -> ModelFacts:
+    try:
+        reference = ModelReference.parse(model)
+    except InvalidReferenceError:
+        return ModelFacts()
+    if reference.is_local or _COLLECTION.fullmatch(model):
+        return ModelFacts()
+    return model_facts(reference.path, reference.revision)
+
+
+def _tasks(base: ModelFacts, models: dict[str, ModelFacts]) -> list[str]:
+    """Return tasks as comments, for the data sets that the cards of the models name: columns are not known yet."""
+    kind = base.task if base.task in _KINDS else None
+    found = [(model, dataset) for model, facts in models.items() for dataset in facts.datasets]
+    if kind is None or not found:
+        return []
+    lines = ["", "# The cards name these data sets. Check splits and columns, then take the marks away:", "# evaluate:"]
+    lines.append("#   tasks:")
+    for model, dataset in found:
+        column = _KINDS[kind]
+        lines.append(f"#     - name: {ModelReference.parse(model).short_name}")
+        lines.append(f"#       kind: {kind}")
+        lines.append(f"#       dataset: {{path: {json.dumps(dataset)}, split: test, {column}: {column}, label: label}}")
+        if kind.startswith("zero-shot"):
+            lines.append('#       prompts: ["a photo of a {}."]')
+    return lines
