@@ -84,7 +84,7 @@ def _resized(headers: Headers, vocabulary: PlannedVocabulary) -> Headers:
 def stacked_headers(headers: Headers, assembly: Assembly) -> Headers:
     """Return the models of a merge that stacks layers: the first sources of all slices, the second ones, and so on."""
     models = {number: headers.opened.get(number, headers.base) for number in range(1, 1 + assembly.models)}
-    base = assembly.base_of(models)
+    base = assembly.base_of(headers.base, models)
     rule = weight_matrices(base.config, base.tensors)
     if headers.rule.buffers.as_weights:
         rule = replace(rule, buffers=rule.buffers.counted_as_weights(base.tensors))

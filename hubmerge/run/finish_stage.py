@@ -158,7 +158,9 @@ class FinishStage:
         if self.prepares_all:
             board.prepare_all()
         with open_checkpoint(folder, f"the merged model of step {step}") as merged:
-            scores = board.score(step, merged)
+            stacked = self.context.plan.assembly is not None
+            scorer = board.of_model(folder, merged, self.context.stream.chain[step]) if stacked else board
+            scores = scorer.score(step, merged)
         base_scores = {**report.base_scores, **board.score_base(step, report.base_scores)}
         own_scores = {**report.own_scores, **self._own_scores(batch, report.own_scores)}
         own_scores = {name: values for name, values in own_scores.items() if name not in self.not_alone}
@@ -172,6 +174,8 @@ class FinishStage:
             return {}
         if not stream.is_joint:
             return board.score_own(step, batch.checkpoints[-1])
+        if self.context.plan.assembly is not None:
+            return {}  # models of another depth than the base model, or of which few layers are fetched
         found: Scores = {}
         for entry, checkpoint in zip(stream.entries_of(step), batch.checkpoints, strict=True):
             found |= board.score_own(step, checkpoint, entry, known=known)

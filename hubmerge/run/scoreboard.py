@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from hubmerge.checkpoints import Checkpoint
+from hubmerge.checkpoints import AdaptedCheckpoint, Checkpoint
 from hubmerge.errors import DatasetError, ErrorCollector, EvaluationError
 from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.kinds import PreparedTask, Scorer, Weights
@@ -15,6 +16,7 @@ from hubmerge.report.report import Scores, TaskReport
 from hubmerge.stream.licenses import read_dataset_license
 from hubmerge.stream.located import located
 from hubmerge.stream.open_source import open_base
+from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.task_datasets import TASKS
 from hubmerge.support import interrupts
@@ -57,6 +59,7 @@ class Scoreboard:
         self._stream = stream
         self._base_folder = base_folder
         self.base: Checkpoint = open_base(stream.base, base_folder)
+        self._identity = _identity(stream.base)
         self._cache = cache
         self._rows = rows
         self._device = device
@@ -64,6 +67,19 @@ class Scoreboard:
         self._scorers: dict[str, Scorer] = {}
         self._prepared: dict[str, PreparedTask] = {}
         self._licenses = {(task.name, task.commit): task.licenses for task in self._recorded}
+
+    def of_model(self, folder: Path, model: Checkpoint, identity: str) -> Scoreboard:
+        """Return a scoreboard for a model of another structure than the base model, with stacked layers.
+
+        Args:
+            folder: Folder of the model.
+            model: The model.
+            identity: Digest of what it was made from.
+        """
+        found = copy.copy(self)
+        found._base_folder, found.base, found._identity = folder, model, identity
+        found._scorers, found._prepared = {}, {}
+        return found
 
     def seen(self, step: int) -> tuple[Task, ...]:
         """Return the tasks that are scored after a step."""
@@ -165,10 +181,9 @@ class Scoreboard:
 
     def _scorer(self, task: Task) -> Scorer:
         if task.kind not in self._scorers:
-            kind, base = task_kind_named(task.kind), self._stream.base
-            identity = base.commit if base.adapter is None else f"{base.commit}+{base.adapter.commit}"
-            scorer = kind.open_scorer(self._base_folder, self.base, identity=identity, device=self._device)
-            if base.adapter is not None:
+            kind = task_kind_named(task.kind)
+            scorer = kind.open_scorer(self._base_folder, self.base, identity=self._identity, device=self._device)
+            if isinstance(self.base, AdaptedCheckpoint):
                 scorer.load_base()  # the folder has the model without its adapter
             self._scorers[task.kind] = scorer
         return self._scorers[task.kind]
@@ -200,6 +215,10 @@ class Scoreboard:
             batch_size=self._batch_size,
             load_metric=load_metric,
         )
+
+
+def _identity(base: Source) -> str:
+    return base.commit if base.adapter is None else f"{base.commit}+{base.adapter.commit}"
 
 
 def first_steps(stream: Stream) -> dict[str, int]:

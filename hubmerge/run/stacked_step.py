@@ -27,10 +27,9 @@ def stacked_merge(context: RunContext, assembly: Assembly, checkpoints: Sequence
         CheckpointError: Tied tensors differ.
     """
     plan, recipe = context.plan, context.stream.recipe
-    if plan.vocabulary is not None:
-        _ = context.base  # opened here: rows of new tokens may be read from it
+    own = context.base  # opened first: rows of new tokens may be read from it
     models = {number: context.own_rows(number, one) for number, one in enumerate(checkpoints, start=1)}
-    base = with_copies(assembly.base_of(models), plan.merge.copies)
+    base = with_copies(assembly.base_of(own, models), plan.merge.copies)
     check_ties(base, plan.merge)
     slots = [plan.alignments[number].apply(slot) for number, slot in enumerate(assembly.slots_of(models), start=1)]
     for slot in slots:

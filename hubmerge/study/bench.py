@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from hubmerge.checkpoints import Checkpoint, with_copies
+from hubmerge.errors import HubmergeError
 from hubmerge.executor import (
     ExecutorContext,
     InMemoryCheckpoint,
@@ -59,6 +60,10 @@ class Bench:
         plan = partial(plan_steps, self.stream, 1, progress)
         check_before_merge(self.stream, progress, plan, needs_token=False)
         planned = plan()
+        if planned.assembly is not None:
+            raise HubmergeError(
+                f"{loaded.recipe.path}: a study cannot stack layers", hint="write `models` in the recipe, not `slices`"
+            )
         self.plan = planned.merge
         with progress.stage("fetch the base model"):
             base_folder = fetch_folder(self.stream.base, auxiliary=True)

@@ -46,6 +46,34 @@ def test_a_stacked_model_is_published_verified_and_extended(stage: Stage, hubmer
     assert "slices" in errors
 
 
+def test_layers_of_towers_are_stacked_inside_of_the_whole_model_and_scored(
+    stage: Stage, hubmerge: Command, tmp_path: Path
+) -> None:
+    repo, names = "team/stacked-towers", list(stage.towers)[:2]
+    whole = {"base_model": stage.base, "stack": "vision_model", "evaluate": stage.recipe(None)["evaluate"]}
+    recipe = stacked(stage, repo, [(0, [0, 1]), (1, [0, 1])], **whole)
+    recipe["evaluate"]["tasks"] = [task for task in recipe["evaluate"]["tasks"] if task["name"] in names]
+    status, output, errors = hubmerge("run", stage.write(tmp_path, recipe))
+    assert status == 0, output + errors
+    report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text(encoding="utf-8"))
+    assert set(report["steps"][0]["scores"]) == set(names) == set(report["base_scores"])
+    assert report["own_scores"] == {}
+    merged = load_file(hf_hub_download(repo, "model.safetensors"))
+    base = load_file(hf_hub_download(stage.base, "model.safetensors"))
+    first, second = (
+        load_file(hf_hub_download(tower, "model.safetensors")) for tower in list(stage.towers.values())[:2]
+    )
+    for name, value in merged.items():
+        if name.startswith("vision_model.encoder.layers.1."):
+            assert (value == second[name.removeprefix("vision_model.").replace("layers.1.", "layers.0.")]).all()
+        elif name.startswith("vision_model.") and "post_layernorm" not in name:
+            assert (value == first[name.removeprefix("vision_model.")]).all()
+        elif name.startswith("text_model."):
+            assert (value == base[name]).all()
+    status, output, errors = hubmerge("verify", repo)
+    assert status == 0, output + errors
+
+
 def test_only_the_layers_that_are_stacked_are_fetched_by_ranges(
     stage: Stage, hubmerge: Command, tmp_path: Path
 ) -> None:

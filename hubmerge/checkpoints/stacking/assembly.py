@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -77,9 +77,9 @@ class Assembly:
         """The highest number of a model of the sources."""
         return max(run.model for cut in self.cuts for run in cut.sources)
 
-    def base_of(self, models: Mapping[int, Checkpoint]) -> StackedCheckpoint:
+    def base_of(self, base: Checkpoint, models: Mapping[int, Checkpoint]) -> StackedCheckpoint:
         """Return the model that lends names, shapes and kept tensors, from the opened models."""
-        return StackedCheckpoint(self.place, self.base, models, self.config, self.files)
+        return StackedCheckpoint(self.place, self.base, {0: base, **models}, self.config, self.files)
 
     def slots_of(self, models: Mapping[int, Checkpoint]) -> list[StackedCheckpoint]:
         """Return the models of the first sources, of the second ones, and so on, from the opened models."""
@@ -114,7 +114,7 @@ def assemble(
 
     Args:
         base: the model that lends config and tensor names; only its headers are needed.
-        models: the models of the sources, by number.
+        models: the models of the sources, by number from 1.
         cuts: the slices.
         stack: the start of the names of the layers that are cut; None for those of the language model.
 
@@ -137,13 +137,19 @@ def assemble(
     return Assembly(
         cuts=tuple(cuts),
         stacks=tuple(replace(one, layers=sum(cut.length for cut in cuts)) for one in lent),
-        base=places(origins),
+        base={**_of_base(base, lent, left_out), **places(origins)},
         slots=tuple(map(places, slots)),
         config=_config(base, lent, sources, origins, without=bool(left_out)),
         place=base.origin,
         files=base.names,
         notes=tuple(_notes(base, sources, left_out)),
     )
+
+
+def _of_base(base: Checkpoint, lent: Sequence[Stack], left_out: Collection[str]) -> dict[str, Place]:
+    """Return the places of the tensors outside the layers in the base model, for those that no source has."""
+    outside = (name for name in base.tensors if all(stack.layer(name) is None for stack in lent))
+    return {name: Place(0, name) for name in outside if name not in left_out}
 
 
 def _check_ranges(cuts: Sequence[Cut], sources: Mapping[int, LayerSource]) -> None:

@@ -108,6 +108,8 @@ def _lengths(model: Checkpoint) -> dict[str, int]:
 
 def _wanted(model: Checkpoint, lengths: Mapping[str, int], wanted: str) -> list[str]:
     found = [prefix for prefix in lengths if f"{prefix}.".startswith(f"{wanted.strip('.')}.")]
+    if not found and len(lengths) == 1:
+        return list(lengths)  # the tower alone, whose names have no prefix
     if not found:
         raise model.origin.error(
             f"`stack: {wanted}` of the recipe is the start of no layers, expected that of {listed(sorted(lengths))}",
