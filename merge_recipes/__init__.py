@@ -28,7 +28,7 @@ from merge_recipes.errors import (
 from merge_recipes.gradients import LayerPositions, layer_of
 from merge_recipes.load import load_recipe, parse_recipe
 from merge_recipes.loaded import LoadedRecipe
-from merge_recipes.lock import Lock, LockedDataset, LockedModel
+from merge_recipes.lock import Lock, LockedDataset, LockedModel, LockedStage
 from merge_recipes.make_lock import Resolver, check_lock, lock_recipe
 from merge_recipes.notes import check_recipe
 from merge_recipes.parameters import PerTensor, TensorParameters, parameters_for
@@ -57,6 +57,7 @@ __all__ = [
     "LockError",
     "LockedDataset",
     "LockedModel",
+    "LockedStage",
     "ModelCollection",
     "ModelQuery",
     "ModelReference",

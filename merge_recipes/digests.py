@@ -14,6 +14,8 @@ CHAIN_FORMAT = 1
 def recipe_digest(recipe: Recipe) -> str:
     """Return the digest of a recipe's content; comments, the order of keys and written defaults do not change it."""
     content = recipe.model_dump(mode="json", exclude_defaults=True)
+    if recipe.stages:
+        content["stages"] = {name: recipe_digest(stage) for name, stage in recipe.stages.items()}
     return content_digest(content if recipe.names_base else {**content, "base_model": None})
 
 

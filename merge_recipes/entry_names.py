@@ -43,22 +43,22 @@ def _reference(item: Any) -> ModelReference | None:
 
 def _names(reference: ModelReference) -> Iterator[str]:
     """Yield names for a model, the shortest first."""
-    short = _valid(reference.short_name)
+    short = valid_name(reference.short_name)
     yield short
     if reference.adapter is not None:
-        yield _valid(f"{short}-{reference.adapter.short_name}")
+        yield valid_name(f"{short}-{reference.adapter.short_name}")
     if not reference.is_local and "/" in reference.path:
-        yield _valid(f"{reference.path.partition('/')[0]}-{short}")
+        yield valid_name(f"{reference.path.partition('/')[0]}-{short}")
     number = 2
     while True:
         yield f"{short[: MAX_NAME_CHARACTERS - 6]}-{number}"
         number += 1
 
 
-def _valid(text: str) -> str:
+def valid_name(text: str) -> str:
     """Return a text as a name: other characters become dashes.
 
-    >>> _valid("my model (final)")
+    >>> valid_name("my model (final)")
     'my-model-final'
     """
     if re.fullmatch(NAME_PATTERN, text) is not None and len(text) <= MAX_NAME_CHARACTERS:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from merge_recipes.catalog import Catalog, catalog_problems
-from merge_recipes.errors import Problem, RecipeError, without_repeats
+from merge_recipes.errors import KeyPath, Problem, RecipeError, without_repeats
 from merge_recipes.include import Inclusion, insert_included
 from merge_recipes.joint_form import lent_base
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.mergekit_document import read_mergekit
-from merge_recipes.read_yaml import read_document, read_text
+from merge_recipes.mergekit_references import Stages
+from merge_recipes.read_yaml import Document, read_documents, read_text
 from merge_recipes.rules import rule_problems
 from merge_recipes.schema import Recipe
 from merge_recipes.slice_rules import slice_problems
+from merge_recipes.stage_rules import merge_order, named_documents, stage_problems, stages_of
 from merge_recipes.tokenizer_rules import tokenizer_problems
 from merge_recipes.validate import validate
 
@@ -31,7 +34,7 @@ def load_recipe(path: str | Path, catalog: Catalog | None = None) -> LoadedRecip
         RecipeError: the recipe has mistakes; the error lists all of them.
     """
     path = Path(path)
-    return _check(insert_included(read_document(read_text(path), str(path)), path), path, catalog)
+    return _load(read_documents(read_text(path), str(path)), path, catalog, is_file=True)
 
 
 def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalog | None = None) -> LoadedRecipe:
@@ -46,11 +49,44 @@ def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalo
         RecipeError: the recipe has mistakes; the error lists all of them.
     """
     path = Path(path)
-    return _check(insert_included(read_document(text, str(path)), None), path, catalog)
+    return _load(read_documents(text, str(path)), path, catalog, is_file=False)
 
 
-def _check(inclusion: Inclusion, path: Path, catalog: Catalog | None) -> LoadedRecipe:
-    reading = read_mergekit(inclusion.document)
+def _load(documents: Sequence[Document], path: Path, catalog: Catalog | None, *, is_file: bool) -> LoadedRecipe:
+    """Check the documents of a file, and return the one of the result."""
+    if len(documents) == 1:
+        return _check(insert_included(documents[0], path if is_file else None), path, catalog)[0]
+    named, problems = named_documents(documents, path.parent if is_file else None)
+    stages = stages_of(named)
+    loaded, used = [], []
+    for one in named:
+        try:
+            result, names = _check(insert_included(one.document, path if is_file else None), path, catalog, stages)
+        except RecipeError as error:
+            problems += error.problems
+        else:
+            loaded.append(result)
+            used.append(names)
+    if problems:
+        raise RecipeError(without_repeats(problems))
+    order, problems = merge_order(named, used)
+    if order is None:
+        raise RecipeError(problems)
+    problems += [problem for place in order.before for problem in stage_problems(named[place])]
+    if problems:
+        raise RecipeError(problems)
+    before = tuple(replace(loaded[place], stage=named[place].name) for place in order.before)
+    result = loaded[order.result]
+    notes = [named[place].problem("the result does not use this document: it is not merged") for place in order.unused]
+    recipe = result.recipe.with_stages({str(one.stage): one.recipe for one in before})
+    return replace(result, recipe=recipe, stages=before, notes=(*notes, *result.notes))
+
+
+def _check(
+    inclusion: Inclusion, path: Path, catalog: Catalog | None, stages: Stages | None = None
+) -> tuple[LoadedRecipe, Mapping[str, KeyPath]]:
+    """Return a document's recipe, and the stages that it refers to."""
+    reading = read_mergekit(inclusion.document, stages)
     document = reading.document
     lent = lent_base(document.data)
     recipe, problems = validate(Recipe, document, {} if lent is None else {"base_model": lent})
@@ -63,7 +99,7 @@ def _check(inclusion: Inclusion, path: Path, catalog: Catalog | None) -> LoadedR
     if problems or document.problems or recipe is None:
         raise RecipeError(_without_repeats(document.problems, problems))
     recipe = (recipe if lent is None else recipe.without_base()).with_first_layers(reading.layers)
-    return LoadedRecipe(recipe.within(path.parent.absolute()), document, path, reading.notes)
+    return LoadedRecipe(recipe.within(path.parent.absolute()), document, path, reading.notes), reading.used
 
 
 def _without_repeats(unread: Sequence[Problem], others: Sequence[Problem]) -> list[Problem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from merge_recipes.errors import Problem
 from merge_recipes.read_yaml import Document, Marks
@@ -21,11 +22,21 @@ class LoadedRecipe:
     """Remarks on keys that have no effect."""
     part: str = ""
     """Which part of the recipe in the file it is, such as "2/8"; empty for the whole."""
+    stages: tuple[LoadedRecipe, ...] = ()
+    """The other documents of the file that the recipe needs, in the order of their merges."""
+    stage: str | None = None
+    """The name of the document if it is one of the stages of another."""
 
     @property
     def text(self) -> str:
         """The text of the recipe, with included tasks inserted."""
         return self.document.text
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The keys and values of the recipe; under `stages` those of the documents that it needs, by name."""
+        stages = {str(one.stage): one.document.data for one in self.stages}
+        return {**self.document.data, **({"stages": stages} if stages else {})}
 
     @property
     def marks(self) -> Marks:

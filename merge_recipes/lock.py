@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -23,6 +23,9 @@ _HEADER = "# The pinned commits of the recipe's references. Written by hubmerge;
 
 Commit = Annotated[str, Field(pattern=f"^({COMMIT_PATTERN}|{DIGEST_PATTERN})$")]
 Digest = Annotated[str, Field(pattern=f"^{DIGEST_PATTERN}$")]
+
+
+LockT = TypeVar("LockT", "Lock", "LockedStage")
 
 
 class LockedModel(Record):
@@ -58,11 +61,31 @@ class LockedDataset(Record):
     """The commit: 40 hex digits, or `sha256:` and the digest of a local folder's content."""
 
 
+class LockedStage(Record):
+    """A document of a recipe's file whose merged model others use, with the commits of its models."""
+
+    name: Text
+    """The name of the document."""
+    digest: Digest
+    """The digest of everything that the merged model depends on. Other documents have it as the model's commit."""
+    base_model: LockedModel
+    """The base model."""
+    tokenizer: LockedModel | None = None
+    """The model that lends the tokenizer, if it is another one."""
+    models: tuple[LockedModel, ...] = Field(min_length=1)
+    """The models in merge order."""
+
+    def pinned(self, *, models: bool = True) -> tuple[LockedModel, ...]:
+        """Return base model, tokenizer and, unless `models` is false, the models."""
+        tokenizer = () if self.tokenizer is None else (self.tokenizer,)
+        return (self.base_model, *tokenizer, *(self.models if models else ()))
+
+
 class Lock(Record):
     """The pinned commits of a recipe."""
 
-    version: Literal[1] = 1
-    """The version of the format."""
+    version: Literal[1, 2] = 1
+    """The version of the format: 2 if there are stages."""
     recipe: Digest
     """The digest of the recipe's content."""
     base_model: LockedModel
@@ -73,6 +96,8 @@ class Lock(Record):
     """The stream in merge order."""
     datasets: tuple[LockedDataset, ...] = ()
     """The datasets of the tasks, in their order, each once."""
+    stages: tuple[LockedStage, ...] = ()
+    """The documents that are merged before, in this order."""
     versions: dict[str, Text] = Field(default_factory=dict)
     """The versions of hubmerge and its libraries, by package; only in a lock beside a recipe."""
 
@@ -82,7 +107,8 @@ class Lock(Record):
         lines += [f"  {line}" for line in _lines(self.base_model)]
         if self.tokenizer is not None:
             lines += ["tokenizer:", *(f"  {line}" for line in _lines(self.tokenizer))]
-        for key, items in (("models", self.models), ("datasets", self.datasets)):
+        lists: list[tuple[str, tuple[Record, ...]]] = [("models", self.models), ("datasets", self.datasets)]
+        for key, items in [*lists, *([("stages", self.stages)] if self.stages else [])]:
             lines.append(f"{key}:" if items else f"{key}: []")
             for item in items:
                 first, *rest = _lines(item)
@@ -121,10 +147,29 @@ class Lock(Record):
         def with_absolute_path(model: LockedModel) -> LockedModel:
             return model.model_copy(update={"reference": model.reference.within(folder)})
 
-        models = tuple(with_absolute_path(model) for model in self.models)
-        tokenizer = None if self.tokenizer is None else with_absolute_path(self.tokenizer)
-        changes = {"base_model": with_absolute_path(self.base_model), "models": models, "tokenizer": tokenizer}
-        return self.model_copy(update=changes)
+        def with_absolute_paths(one: LockT) -> LockT:
+            models = tuple(with_absolute_path(model) for model in one.models)
+            tokenizer = None if one.tokenizer is None else with_absolute_path(one.tokenizer)
+            changes = {"base_model": with_absolute_path(one.base_model), "models": models, "tokenizer": tokenizer}
+            return one.model_copy(update=changes)
+
+        stages = tuple(with_absolute_paths(stage) for stage in self.stages)
+        return with_absolute_paths(self).model_copy(update={"stages": stages})
+
+    def of_stage(self, name: str, recipe: str) -> Lock:
+        """Return the lock of a stage.
+
+        Args:
+            name: the name of the stage.
+            recipe: the digest of its recipe.
+
+        Raises:
+            LockError: the lock does not have the stage.
+        """
+        for stage in self.stages:
+            if stage.name == name:
+                return Lock(recipe=recipe, base_model=stage.base_model, tokenizer=stage.tokenizer, models=stage.models)
+        raise LockError(Problem(f"the lock has no stage {name}", LOCK_AGAIN))
 
     def dataset_commit(self, path: str, name: str | None, revision: str | None) -> str:
         """Return the commit of a dataset.
@@ -149,6 +194,6 @@ def _lines(item: Record) -> tuple[str, ...]:
     return tuple(f"{key}: {_quoted(value)}" for key, value in values.items())
 
 
-def _quoted(text: str) -> str:
-    # Without quotes a commit such as 12345e67... would be read as a number.
-    return json.dumps(text, ensure_ascii=False)
+def _quoted(value: object) -> str:
+    # Without quotes a commit such as 12345e67... would be read as a number. JSON of mappings and lists is YAML too.
+    return json.dumps(value, ensure_ascii=False)

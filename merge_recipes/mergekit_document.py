@@ -7,12 +7,13 @@ A slice with the first layers of every model, and a single module, become `model
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from merge_recipes.entry_names import named_entries
 from merge_recipes.errors import KeyPath, Problem
 from merge_recipes.mergekit import MISPLACED, NO_EFFECT, OTHER_KEYS, OTHER_METHODS, PARAMETERS
+from merge_recipes.mergekit_references import Stages
 from merge_recipes.mergekit_values import convert_values
 from merge_recipes.read_yaml import Document
 from merge_recipes.rewriting import Rewriting
@@ -29,19 +30,26 @@ class MergekitReading:
         problems: what mergekit can do and hubmerge cannot.
         notes: remarks on what has no effect.
         layers: the number of layers from the first one that the only slice has; None without one.
+        used: the stages that the document refers to, each with the key path of its first use.
     """
 
     document: Document
     problems: tuple[Problem, ...] = ()
     notes: tuple[Problem, ...] = ()
     layers: int | None = None
+    used: Mapping[str, KeyPath] = field(default_factory=dict)
 
 
-def read_mergekit(document: Document) -> MergekitReading:
-    """Return a recipe in hubmerge's form. Values of an unexpected type are left to the checks of the form."""
+def read_mergekit(document: Document, stages: Stages | None = None) -> MergekitReading:
+    """Return a recipe in hubmerge's form. Values of an unexpected type are left to the checks of the form.
+
+    Args:
+        document: the document.
+        stages: the documents of its file; None if it is the only one.
+    """
     if not isinstance(document.data, dict):
         return MergekitReading(document)
-    read = convert_values(document)
+    read = convert_values(document, stages)
     rewriting = _MergekitRewriting(read.document, dict(read.document.data))
     rewriting.problems += read.problems
     rewriting.notes += read.notes
@@ -51,7 +59,8 @@ def read_mergekit(document: Document) -> MergekitReading:
     rewriting.read_dtypes()
     rewriting.read_parameters()
     rewriting.name_entries()
-    return MergekitReading(rewriting.rewritten(), tuple(rewriting.problems), tuple(rewriting.notes), rewriting.layers)
+    notes = tuple(rewriting.notes)
+    return MergekitReading(rewriting.rewritten(), tuple(rewriting.problems), notes, rewriting.layers, read.used)
 
 
 @dataclass

@@ -6,7 +6,7 @@ The values keep their places in the document. A converted number has a remark.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from merge_recipes.errors import KeyPath, Problem, format_value
 from merge_recipes.mergekit import INTEGERS, OTHER_METHODS, PARAMETERS, SWITCHES
-from merge_recipes.mergekit_references import ReferenceReader
+from merge_recipes.mergekit_references import ReferenceReader, Stages
 from merge_recipes.read_yaml import Document
 
 _EMPTY = frozenset(
@@ -41,19 +41,27 @@ class ConvertedDocument:
         document: the document.
         problems: references that cannot be read.
         notes: remarks on converted values.
+        used: the stages that the document refers to, each with the key path of its first use.
     """
 
     document: Document
     problems: tuple[Problem, ...]
     notes: tuple[Problem, ...]
+    used: Mapping[str, KeyPath]
 
 
-def convert_values(document: Document) -> ConvertedDocument:
-    """Return a recipe's document with the values that mergekit converts. Its data must be a mapping."""
-    conversion = _Conversion(document, ReferenceReader(document))
+def convert_values(document: Document, stages: Stages | None = None) -> ConvertedDocument:
+    """Return a recipe's document with the values that mergekit converts.
+
+    Args:
+        document: the document, whose data must be a mapping.
+        stages: the documents of its file; None if it is the only one.
+    """
+    references = ReferenceReader(document, stages)
+    conversion = _Conversion(document, references)
     data = conversion.recipe(document.data)
-    problems = tuple(conversion.references.problems)
-    return ConvertedDocument(replace(document, data=data), problems, tuple(conversion.notes))
+    notes = tuple(conversion.notes)
+    return ConvertedDocument(replace(document, data=data), tuple(references.problems), notes, references.used)
 
 
 @dataclass
@@ -71,12 +79,36 @@ class _Conversion:
             data = _without(data, _EMPTY)
         found = self.level(data, ())
         for key in ("base_model", "tokenizer_source"):
-            if key in found:
+            if key in found and found[key] not in ("union", "base"):
                 found[key] = self.references.text(found[key], (key,))
-        if isinstance(found.get("tokenizer"), dict) and "source" in found["tokenizer"]:
-            source = self.references.text(found["tokenizer"]["source"], ("tokenizer", "source"))
-            found["tokenizer"] = {**found["tokenizer"], "source": source}
+        if isinstance(found.get("tokenizer"), dict):
+            found["tokenizer"] = self.tokenizer(found["tokenizer"])
         return found
+
+    def tokenizer(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the key `tokenizer` with references as text."""
+        found, tokens = dict(data), data.get("tokens")
+        if found.get("source", "base") not in ("union", "base"):
+            found["source"] = self.references.text(found["source"], ("tokenizer", "source"))
+        if isinstance(tokens, dict):
+            found["tokens"] = {name: self.token(value, ("tokenizer", "tokens", name)) for name, value in tokens.items()}
+        return found
+
+    def token(self, value: Any, path: KeyPath) -> Any:
+        """Return a token of the key `tokenizer` with references as text."""
+        source = value.get("source") if isinstance(value, dict) else None
+        if isinstance(source, dict) and "kind" in source:
+            model = source.get("model")
+            found = (
+                source
+                if model is None
+                else {**source, "model": self.references.text(model, (*path, "source", "model"))}
+            )
+        elif source is not None:
+            found = self.references.text(source, (*path, "source"))
+        else:
+            return value
+        return {**value, "source": found}
 
     def level(self, data: dict[str, Any], path: KeyPath) -> dict[str, Any]:
         """Return the whole recipe, a module or a slice with converted values."""

@@ -30,10 +30,11 @@ def check_recipe(loaded: LoadedRecipe, catalog: Catalog) -> list[str]:
     Raises:
         RecipeError: the recipe has names or values that the catalog does not allow; the error lists all of them.
     """
-    problems = catalog_problems(loaded.document, catalog)
+    documents = (*loaded.stages, loaded)
+    problems = [problem for one in documents for problem in catalog_problems(one.document, catalog)]
     if problems:
         raise RecipeError(problems)
-    return [str(note) for note in notes(loaded, catalog)]
+    return [str(note) for one in documents for note in notes(one, catalog)]
 
 
 def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:

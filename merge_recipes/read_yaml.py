@@ -14,10 +14,11 @@ from typing import Any
 
 from merge_recipes.errors import KeyPath, Problem, RecipeFileError, format_value, key_text
 from merge_recipes.secrets import check_no_secrets
-from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES, Node, Position, compose, syntax_error
+from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES, Node, Position, compose, compose_all, syntax_error
 from merge_recipes.yaml_scalars import Scalar, has_forbidden_character, resolve_plain
 
 MAX_FILE_BYTES = 1 << 20
+MAX_DOCUMENTS = 64
 
 _PREFIX = "tag:yaml.org,2002:"
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -131,24 +132,51 @@ def read_document(text: str, file: str) -> Document:
         RecipeError: the text contains an access token or a password.
     """
     check_no_secrets(text, file)
-    builder = _Builder(file)
     root = compose(text, file)
+    return _built(root, _Builder(file), text)
+
+
+def read_documents(text: str, file: str) -> list[Document]:
+    """Return the documents of a recipe's text, at least one. Empty documents beside others are left out.
+
+    Args:
+        text: the YAML text. All documents together have the limits of one.
+        file: its name in messages.
+
+    Raises:
+        RecipeSyntaxError: the text is not YAML, is nested too deeply, or has too many values.
+        RecipeError: the text contains an access token or a password.
+    """
+    check_no_secrets(text, file)
+    found: list[Document] = []
+    used = 0
+    roots: list[Node | None] = [*compose_all(text, file, most=MAX_DOCUMENTS)]
+    for root in roots or [None]:
+        builder = _Builder(file, used)
+        found.append(_built(root, builder, text))
+        used = builder.used
+    return [document for document in found if document.data is not None] or found[:1]
+
+
+def _built(root: Node | None, builder: _Builder, text: str) -> Document:
+    """Return a document from its tree."""
     data = None if root is None else builder.build(root, ())
     marks = Marks(builder.keys, builder.values, builder.plain)
-    return Document(file, text, data, marks, tuple(builder.problems), anchored=frozenset(builder.anchored))
+    anchored = frozenset(builder.anchored)
+    return Document(builder.file, text, data, marks, tuple(builder.problems), anchored=anchored)
 
 
 class _Builder:
     """Conversion of nodes to data and positions. It collects problems and continues."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, used: int = 0) -> None:
         self.file = file
+        self.used = used
         self.keys: dict[KeyPath, Position] = {}
         self.values: dict[KeyPath, Position] = {}
         self.plain: dict[KeyPath, str] = {}
         self.problems: list[Problem] = []
         self.anchored: set[KeyPath] = set()
-        self._used = 0
 
     def build(self, node: Node, path: KeyPath) -> Any:
         self._count(node)
@@ -168,8 +196,8 @@ class _Builder:
         return [self.build(item, (*path, index)) for index, item in enumerate(node.items)]
 
     def _count(self, node: Node) -> None:
-        self._used += 1
-        if self._used > MAX_NODES:
+        self.used += 1
+        if self.used > MAX_NODES:
             raise syntax_error(self.file, node.position, f"with its aliases, the file has more than {MAX_NODES} values")
 
     def _report(self, node: Node, path: KeyPath, message: str, hint: str | None = None) -> None:

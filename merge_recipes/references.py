@@ -19,11 +19,15 @@ COMMIT_PATTERN = "[0-9a-f]{40}"
 DIGEST_PATTERN = "sha256:[0-9a-f]{64}"
 """Regular expression of the digest of a local folder or of a recipe."""
 
+STAGE = "stage:"
+"""Beginning of a reference to the result of another document of the recipe's file."""
+
 MAX_REPO_CHARACTERS = 96
 MAX_REFERENCE_CHARACTERS = 1024
 
 _LOCAL_STARTS = ("./", "../", "/", "~")
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
+_STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _FOLDER = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._ -]*[A-Za-z0-9._-]")
 _HUB_ADDRESS = re.compile(r"(?:https?://[^/]+/|hf://)(?:models/|datasets/)?(?P<repo>[^/@+?#]+(?:/[^/@+?#]+)?)")
 _PLUS = re.compile(r"(?<!\\)\+")
@@ -40,6 +44,11 @@ def is_commit(text: str | None) -> bool:
 def is_local_path(path: str) -> bool:
     """Return True if a path is a folder on this machine and not a repo on the Hub."""
     return path in {".", ".."} or path.startswith(_LOCAL_STARTS)
+
+
+def is_stage_path(path: str) -> bool:
+    """Return True if a path is the result of another document of the recipe's file."""
+    return path.startswith(STAGE)
 
 
 def repo_problem(repo: str) -> str | None:
@@ -62,6 +71,9 @@ def path_problem(path: str) -> Problem | None:
         return Problem(f"{format_value(path)} is not a reference: expected {_FORM}")
     if is_local_path(path):
         return None
+    if is_stage_path(path):
+        name = path.removeprefix(STAGE)
+        return None if _STAGE_NAME.fullmatch(name) else Problem(f"{format_value(name)} is not the name of a document")
     address = _HUB_ADDRESS.match(path)
     if address is not None:
         return Problem(f"{format_value(path)} is a web address", f"write the repo only: {address['repo']}")
@@ -114,13 +126,18 @@ class ModelReference:
 
     @property
     def is_local(self) -> bool:
-        """True for a folder on this machine."""
-        return is_local_path(self.path)
+        """True for a folder on this machine, also that of the result of another document."""
+        return is_local_path(self.path) or self.stage is not None
+
+    @property
+    def stage(self) -> str | None:
+        """Name of the document of the recipe's file whose result the model is; None for a repo or a folder."""
+        return self.path.removeprefix(STAGE) if is_stage_path(self.path) else None
 
     @property
     def short_name(self) -> str:
         """The last part of the path or subfolder: the default name of a stream entry."""
-        return Path((self.subfolder or self.path).rstrip("/")).name or self.path
+        return self.stage or Path((self.subfolder or self.path).rstrip("/")).name or self.path
 
     @classmethod
     def parse(cls, text: str) -> ModelReference:
@@ -160,6 +177,8 @@ class ModelReference:
         if problem is not None or not revisions:
             return problem or cls(path, subfolder=subfolder)
         revision = revisions[0]
+        if is_stage_path(path):
+            return Problem(f"{format_value(text)}: the result of a document has no revision", f"write {path}")
         if is_local_path(path):
             hint = f"write {path}; write an '@' in the name of the folder as \\@"
             return Problem(f"{format_value(text)}: a local folder has no revision", hint)
@@ -168,7 +187,7 @@ class ModelReference:
     def within(self, folder: Path) -> ModelReference:
         """Return the reference with absolute local paths; relative ones start in `folder`."""
         adapter = None if self.adapter is None else self.adapter.within(folder)
-        if not self.is_local:
+        if not is_local_path(self.path):
             return replace(self, adapter=adapter)
         return replace(
             self,

@@ -206,6 +206,19 @@ class Recipe(Record):
     _names_base: bool = PrivateAttr(default=True)
     _layers: int | None = PrivateAttr(default=None)
 
+    _stages: dict[str, Recipe] = PrivateAttr(default_factory=dict)
+
+    def with_stages(self, stages: dict[str, Recipe]) -> Recipe:
+        """Return the recipe with the other documents of its file that it needs, by name."""
+        changed = self.model_copy()
+        changed._stages = dict(stages)
+        return changed
+
+    @property
+    def stages(self) -> dict[str, Recipe]:
+        """The other documents of the file that the recipe needs, by name, in the order of their merges."""
+        return self._stages
+
     def without_base(self) -> Recipe:
         """Return the recipe as one that names no base model: `base_model` is the first model, which lends its files."""
         changed = self.model_copy()

@@ -55,9 +55,24 @@ def compose(text: str, file: str) -> Node | None:
         file: its name in messages.
 
     Raises:
-        RecipeSyntaxError: the text is not YAML, is nested too deeply, or has too many values.
+        RecipeSyntaxError: the text is not YAML, is nested too deeply, has too many values, or has several documents.
     """
-    composer = _Composer(file)
+    roots = compose_all(text, file, most=1)
+    return roots[0] if roots else None
+
+
+def compose_all(text: str, file: str, *, most: int) -> list[Node]:
+    """Return the documents of a text as trees.
+
+    Args:
+        text: the YAML text.
+        file: its name in messages.
+        most: the largest number of documents.
+
+    Raises:
+        RecipeSyntaxError: the text is not YAML, is nested too deeply, or has too many values or documents.
+    """
+    composer = _Composer(file, most)
     try:
         for event in yaml.parse(text, Loader=yaml.SafeLoader):
             composer.add(event)
@@ -70,7 +85,7 @@ def compose(text: str, file: str) -> Node | None:
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         # Some conversions fail inside PyYAML, for example of an invalid \U escape or a huge %YAML version.
         raise syntax_error(file, (1, 1), f"the text is not YAML: {error}") from None
-    return composer.root
+    return composer.roots
 
 
 def _position(mark: Any) -> Position:
@@ -89,9 +104,10 @@ def _yaml_error(error: yaml.MarkedYAMLError, file: str) -> RecipeSyntaxError:
 class _Composer:
     """A tree under construction, fed with one event after another."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, most: int) -> None:
         self.file = file
-        self.root: Node | None = None
+        self.most = most
+        self.roots: list[Node] = []
         self._open: list[Node] = []
         self._anchors: dict[str, Node] = {}
         self._documents = 0
@@ -101,8 +117,11 @@ class _Composer:
         position = _position(event.start_mark)
         if isinstance(event, yaml.DocumentStartEvent):
             self._documents += 1
-            if self._documents > 1:
+            self._anchors = {}
+            if self._documents > self.most == 1:
                 raise syntax_error(self.file, position, "a second document starts here: expected one document per file")
+            if self._documents > self.most:
+                raise syntax_error(self.file, position, f"the file has more than {self.most} documents")
         elif isinstance(event, yaml.CollectionEndEvent):
             self._open.pop()
         elif isinstance(event, yaml.NodeEvent):
@@ -116,7 +135,7 @@ class _Composer:
         if self._open:
             self._open[-1].items.append(node)
         else:
-            self.root = node
+            self.roots.append(node)
         if isinstance(event, yaml.CollectionStartEvent):
             self._open.append(node)
             if len(self._open) > MAX_DEPTH:

@@ -29,7 +29,7 @@ def missing_folders(loaded: LoadedRecipe) -> Iterator[Problem]:
     tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
     datasets = [(("evaluate", "tasks", index, "dataset", "path"), task.dataset) for index, task in enumerate(tasks)]
     needed = [
-        *((place, one.path, "model") for place, one in models if one.is_local),
+        *((place, one.path, "model") for place, one in models if one.is_local and one.stage is None),
         *((place, dataset.path, "dataset") for place, dataset in datasets if dataset.is_local),
     ]
     contents = {"model": "config.json and weights", "dataset": "data files"}

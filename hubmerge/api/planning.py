@@ -116,7 +116,7 @@ def plan(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Plan:
         CheckpointError: names or shapes of the checkpoints do not fit the base model.
         HubError: a repo cannot be read.
     """
-    from hubmerge.plan.plan_run import plan_run
+    from hubmerge.plan.whole_plan import plan_run
 
     reports = open_progress(progress)
     with interrupts.handled():

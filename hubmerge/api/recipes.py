@@ -100,7 +100,8 @@ class CheckedRecipe:
     def __str__(self) -> str:
         checkpoints = [counted(self.checkpoints, "checkpoint")] if self.checkpoints else []
         queries = [counted(self.queries, "query", "queries")] if self.queries else []
-        return f"OK: {self.merge_method}, {' + '.join([*checkpoints, *queries])}"
+        stages = f"{counted(len(self.recipe.stages), 'stage')}, then " if self.recipe.stages else ""
+        return f"OK: {stages}{self.merge_method}, {' + '.join([*checkpoints, *queries])}"
 
 
 def check(recipe: RecipeLike, *, progress: ProgressOption = None) -> CheckedRecipe:
@@ -119,7 +120,7 @@ def check(recipe: RecipeLike, *, progress: ProgressOption = None) -> CheckedReci
     from merge_recipes import RecipeError
 
     loaded = load(recipe, progress=progress)
-    missing = list(missing_folders(loaded))
+    missing = [problem for one in (*loaded.stages, loaded) for problem in missing_folders(one)]
     if missing:
         raise RecipeError(missing)
     reports = open_progress(progress)
@@ -208,8 +209,13 @@ def convert(recipe: RecipeLike) -> str:
     from hubmerge.stream.catalog import installed_catalog
     from merge_recipes import converted
 
-    comments, keys = converted(load(recipe), installed_catalog())
-    return "".join(f"# {comment}\n" for comment in comments) + yaml_text(keys)
+    loaded = load(recipe)
+    documents = []
+    for one in (*loaded.stages, loaded):
+        comments, keys = converted(one, installed_catalog())
+        named = {"name": one.stage, **keys} if one.stage is not None else keys
+        documents.append("".join(f"# {comment}\n" for comment in comments) + yaml_text(named))
+    return "---\n".join(documents)
 
 
 @dataclass(frozen=True)
@@ -239,7 +245,7 @@ def lock(recipe: RecipeLike, *, update: bool = False, progress: ProgressOption =
     """
     from hubmerge.stream.lockfile import lock_path, write_lock
     from hubmerge.stream.pinned import PinnedCommits
-    from hubmerge.stream.stream import resolve_stream
+    from hubmerge.stream.resolution import resolve_stream
     from hubmerge.support.versions import EVALUATION_LIBRARIES, LIBRARIES, installed_versions
 
     reports = open_progress(progress)

@@ -95,9 +95,11 @@ def _checked_target(loaded: LoadedRecipe, schedule: str | None, timeout: str) ->
 
 def _local(loaded: LoadedRecipe) -> Iterator[str]:
     recipe = loaded.recipe
-    for reference in (recipe.base_model, *(entry.model for entry in recipe.entries)):
-        if reference.is_local or (reference.adapter is not None and reference.adapter.is_local):
-            yield str(reference)
+    for one in (*recipe.stages.values(), recipe):
+        for reference in (one.base_model, *(entry.model for entry in one.entries)):
+            is_local = reference.is_local and reference.stage is None
+            if is_local or (reference.adapter is not None and reference.adapter.is_local):
+                yield str(reference)
     for task in recipe.evaluate.tasks if recipe.evaluate is not None else ():
         if task.dataset.is_local:
             yield task.dataset.written_path

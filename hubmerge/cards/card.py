@@ -16,6 +16,7 @@ from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
 from hubmerge.cards.norms import norms
 from hubmerge.cards.parts import heads_text, modules_text
 from hubmerge.cards.scores import folded_scores, gains, headline, score_parts
+from hubmerge.cards.stages import stages_section
 from hubmerge.report.report import RunReport, StepReport, TaskReport
 from hubmerge.support.names import LOCK_FILE, step_tag
 from hubmerge.support.text import short_commit
@@ -62,6 +63,7 @@ def _sections(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> 
         found += ["## Gains and losses", gains(report, tasks)]
         found += folded_scores(report, tasks, kinds=_kinds(tasks, report, card))
     found += ["## What was merged", _merged(report, card), *layers_table(report), *combined_notes(report)]
+    found += stages_section(report, _model_link)
     found += license_section(report, card.license, notice=card.notice)
     found += ["## Limits and intended use", limits(report, tasks)]
     found += [

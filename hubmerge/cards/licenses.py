@@ -10,6 +10,8 @@ from hubmerge.report.licenses import License
 from hubmerge.report.report import RunReport
 from hubmerge.support.text import listed
 
+BASE_MODEL = "base model"
+
 NAMES_SHOWN = 5
 """Number of inputs that a row of the table names."""
 
@@ -32,7 +34,7 @@ def stated_licenses(report: RunReport) -> list[StatedLicense]:
     Reports of streams that version 0.1.0 began have none.
     """
     base = report.base_model
-    found = [StatedLicense("base model", f"{base.reference} at {base.commit}", stated) for stated in base.licenses]
+    found = [StatedLicense(BASE_MODEL, f"{base.reference} at {base.commit}", stated) for stated in base.licenses]
     revoking = [step for step in report.steps if step.revokes is not None]
     revoked = {step.revokes for step in revoking} | {step.name for step in revoking}
     for model in report.models:
@@ -42,6 +44,15 @@ def stated_licenses(report: RunReport) -> list[StatedLicense]:
         found += [
             StatedLicense(name, f"{model.reference} at {model.commit}", stated)
             for name, stated in zip(names, model.licenses, strict=False)
+        ]
+    for stage in report.stages:
+        start = stage.base_model
+        inputs = [(BASE_MODEL, start.reference, start.commit, start.licenses)]
+        inputs += [(model.name, model.reference, model.commit, model.licenses) for model in stage.models]
+        found += [
+            StatedLicense(f"{name} of {stage.name}", f"{reference} at {commit}", stated)
+            for name, reference, commit, licenses in inputs
+            for stated in licenses
         ]
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from types import MappingProxyType
 
 from hubmerge.checkpoints import (
@@ -30,52 +29,20 @@ from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.plan.headers import Headers, read_headers, stacked_headers
 from hubmerge.plan.ignored_text import ignored_lines
-from hubmerge.plan.licenses import plan_licenses
-from hubmerge.plan.preflight import check_before_merge, resolve_checked
 from hubmerge.plan.run_plan import PlannedSource, RunPlan
 from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
-from hubmerge.plan.signing import checked_signer
 from hubmerge.plan.stacking import check_kinds, stack_layers
 from hubmerge.plan.tokenizer_files import changed_files
 from hubmerge.plan.vocabulary_check import find_other_tokens
 from hubmerge.report.report import RunReport
 from hubmerge.stream.open_source import fetched_sources, is_fetched_partially
-from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import Source, cached_bytes, files_of
 from hubmerge.stream.stream import Stream
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import counted, listed
-from merge_recipes import LoadedRecipe, Recipe
+from merge_recipes import Recipe
 
 _WEIGHTS = (".safetensors", ".bin", ".pth")
-
-
-def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
-    """Resolve a recipe and plan the steps that are not published yet.
-
-    Args:
-        loaded: The recipe.
-        progress: Receiver of stages.
-
-    Raises:
-        HubmergeError: A source or the target repo cannot be used, a checkpoint does not fit the base model, or tasks
-            do not fit their datasets.
-    """
-    with progress.stage("resolve commits"):
-        stream = resolve_checked(loaded, PinnedCommits.gather(loaded))
-    published = stream.published_report()
-    first = len(published.steps) + 1 if published is not None else 1
-    plan = partial(plan_steps, stream, first, progress, recorded=published)
-    if first <= stream.length:
-        checked_signer(loaded)
-        read_licenses = partial(plan_licenses, stream, published)
-        checked = check_before_merge(stream, progress, plan, read_licenses, recorded=published, needs_token=False)
-        planned = plan()
-        notes = (*planned.notes, *checked.kept.notes)
-        return replace(planned, tasks=checked.tasks, licenses=checked.licenses, notes=notes)
-    with progress.stage("read licenses"):
-        licenses = plan_licenses(stream, published, refuse=False)
-    return replace(plan(), licenses=licenses)
 
 
 def plan_steps(

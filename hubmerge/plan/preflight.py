@@ -18,7 +18,8 @@ from hubmerge.plan.task_checks import check_tasks
 from hubmerge.report.report import RunReport
 from hubmerge.stream.located import located
 from hubmerge.stream.pinned import PinnedCommits
-from hubmerge.stream.stream import Stream, resolve_stream
+from hubmerge.stream.resolution import resolve_stream
+from hubmerge.stream.stream import Stream
 from hubmerge.stream.task_datasets import Commits
 from hubmerge.support.progress import Progress
 from merge_recipes import LoadedRecipe

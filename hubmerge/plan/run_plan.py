@@ -72,6 +72,7 @@ class RunPlan:
         other_tokens: By number of an entry, a warning that its rows belong to other tokens than the base model's.
         assembly: Places of the layers if the recipe stacks some; None if the models are merged whole. `alignments` are
             then those of the first sources of all slices, of the second ones, and so on.
+        stages: Plans of the stages, whose merged models the steps use.
     """
 
     stream: Stream
@@ -94,6 +95,7 @@ class RunPlan:
     tokenizer_files: Mapping[str, bytes | None] = field(default_factory=dict)
     other_tokens: Mapping[int, str] = field(default_factory=dict)
     assembly: Assembly | None = None
+    stages: tuple[RunPlan, ...] = ()
 
     @property
     def layouts(self) -> dict[str, str]:
@@ -117,7 +119,7 @@ class RunPlan:
         """Size of the downloads from the Hub."""
         if not self.steps:
             return 0
-        return sum(source.missing_bytes for source in self.sources)
+        return sum(source.missing_bytes for source in self.sources) + sum(one.download_bytes for one in self.stages)
 
     @property
     def work_bytes(self) -> int:
@@ -129,7 +131,7 @@ class RunPlan:
         kept = budget.work_bytes(
             self.stream, self.merge, self.steps, state=self.state_bytes, model=model, downloads=downloads
         )
-        return kept + self._partial_bytes
+        return kept + self._partial_bytes + sum(stage.work_bytes for stage in self.stages)
 
     @property
     def state_bytes(self) -> int:
@@ -142,7 +144,8 @@ class RunPlan:
         if not self.steps:
             return 0
         vocabulary = 0 if self.vocabulary is None else self.vocabulary.memory_bytes
-        return vocabulary + budget.memory_bytes(self.stream, self.merge, in_pieces=self.in_pieces)
+        own = vocabulary + budget.memory_bytes(self.stream, self.merge, in_pieces=self.in_pieces)
+        return max(own, *(stage.memory_bytes for stage in self.stages), 0)
 
     @property
     def cache_bytes(self) -> int:
@@ -167,7 +170,8 @@ class RunPlan:
     def estimated_seconds(self) -> float:
         """Rough duration of the merge on one core, without downloads and evaluation."""
         passes_bytes = 4 * self.merge.state_bytes
-        return len(self.steps) * (self.merge.flops_per_step / FLOPS_PER_SECOND + passes_bytes / 1e9)
+        own = len(self.steps) * (self.merge.flops_per_step / FLOPS_PER_SECOND + passes_bytes / 1e9)
+        return own + sum(stage.estimated_seconds for stage in self.stages)
 
     def _models(self, entries: Iterable[int]) -> list[dict[str, Any]]:
         pairs = [(self.stream.entries[entry - 1], self.stream.lock.models[entry - 1]) for entry in entries]
@@ -195,7 +199,10 @@ class RunPlan:
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain JSON values."""
         return {
-            "base_model": {"reference": str(self.stream.lock.base_model.reference), "commit": self.stream.base.commit},
+            "base_model": {
+                "reference": str(self.stream.lock.base_model.reference),
+                "commit": self.stream.lock.base_model.commit,
+            },
             "merge_method": self.stream.recipe.merge_method,
             "first_step": self.first_step,
             "steps": self._joint_steps() if self.stream.is_joint else self._models(range(1, self.stream.length + 1)),
@@ -222,4 +229,10 @@ class RunPlan:
             "other_tokens": list(self.other_tokens.values()),
             "how_matrices_were_told": self.merge.matrix_rule,
             "estimated_seconds": round(self.estimated_seconds, 1),
+            **({"stages": [self._stage(stage) for stage in self.stages]} if self.stages else {}),
         }
+
+    @staticmethod
+    def _stage(stage: RunPlan) -> dict[str, Any]:
+        """Return the plan of a stage as plain JSON values, with its name."""
+        return {"name": stage.stream.loaded.stage, "digest": stage.stream.chain[-1], **stage.to_dict()}

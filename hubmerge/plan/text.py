@@ -25,7 +25,15 @@ GROUPS_SHOWN = 3
 def plan_text(plan: RunPlan) -> str:
     """Return a plan as text: the steps, then one or more lines per topic."""
     evaluation = [*plan.licenses.lines(), *tasks_text(plan.tasks)]
-    return "\n".join([*_steps(plan), *_tensors(plan), *_files(plan), *evaluation, *_costs(plan)])
+    before = [line for stage in plan.stages for line in _stage(stage)]
+    return "\n".join([*before, *_steps(plan), *_tensors(plan), *_files(plan), *evaluation, *_costs(plan)])
+
+
+def _stage(plan: RunPlan) -> Iterator[str]:
+    """Yield the lines of a stage, which is merged before the steps."""
+    yield f"stage {plan.stream.loaded.stage} ({short_commit(plan.stream.chain[-1])}), merged before"
+    yield from (f"  {line}".rstrip() for line in (*_steps(plan), *_tensors(plan), *_files(plan)))
+    yield ""
 
 
 def _steps(plan: RunPlan) -> Iterator[str]:

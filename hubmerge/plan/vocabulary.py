@@ -194,7 +194,7 @@ def _other_tokenizer(stream: Stream) -> tuple[Source, Tokenizer] | None:
     """Return the tokenizer that the recipe names, if it is not that of a model of the merge."""
     if stream.lock.tokenizer is None:
         return None
-    source = Source.of(stream.lock.tokenizer)
+    source = stream.placed(Source.of(stream.lock.tokenizer))
     config = json_object(read_files(source, CONFIG_FILE.__eq__).get(CONFIG_FILE))
     found = load_tokenizer(read_files(source, is_tokenizer_file), config, source.origin)
     if found is None:

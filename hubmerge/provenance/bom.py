@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from hubmerge.provenance.pinned_inputs import CACHED_INPUTS, PinnedInput, pinned_inputs
 from hubmerge.report.licenses import NO_LICENSE, License
-from hubmerge.report.report import RunReport
+from hubmerge.report.report import MergedModel, RunReport
 from hubmerge.support.names import step_tag
 from merge_recipes import Lock
 from merge_recipes.canonical import CanonicalText, canonical_json, canonical_json_with
@@ -156,22 +156,27 @@ def _component(one: PinnedInput, name: str, stated: License) -> CanonicalText:
 
 
 def _names(inputs: Iterable[PinnedInput]) -> Iterator[str]:
-    """Yield the name of each input within the document: base-model, checkpoint-2, adapter-2, data-set-1."""
+    """Yield the name of each input within the document: base-model, checkpoint-2, data-set-1, stage-x-checkpoint-2."""
     datasets = count(1)
     for one in inputs:
         number = next(datasets) if one.role == "data set" else one.step
-        yield one.role.replace(" ", "-") + ("" if number is None else f"-{number}")
+        stage = "" if one.stage is None else f"stage-{one.stage}-"
+        yield stage + one.role.replace(" ", "-") + ("" if number is None else f"-{number}")
 
 
 def _licenses_of_inputs(inputs: Iterable[PinnedInput], report: RunReport) -> Iterator[License]:
     """Yield the license of each input in the report."""
     datasets = {(task.dataset, task.commit): task.licenses for task in reversed(report.tasks) if task.licenses}
-    models = report.models
+    models: dict[str | None, Sequence[MergedModel]] = {None: report.models}
+    models |= {stage.name: stage.models for stage in report.stages}
+    bases = {None: report.base_model, **{stage.name: stage.base_model for stage in report.stages}}
     for one in inputs:
         if one.role == "data set":
             found = datasets.get((one.name, one.commit), ())
+        elif one.stage not in bases:
+            found = ()
         else:
-            found = report.base_model.licenses if one.step is None else models[one.step - 1].licenses
+            found = bases[one.stage].licenses if one.step is None else models[one.stage][one.step - 1].licenses
         place = {"tokenizer": len(found), "adapter": 1}.get(one.role, 0)  # that of a tokenizer is not read
         yield found[place] if place < len(found) else NO_LICENSE
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 from urllib.parse import quote
@@ -28,7 +28,8 @@ class PinnedInput:
         repo: Repo on the Hub, owner/name; None for a local folder.
         folder: Folder in the repo, empty for the top.
         commit: Commit of 40 hex digits, or `sha256:` and the digest of a local folder.
-        step: Step that merges it; None for the base model and for data sets.
+        step: Step that merges it; None for the base model and for data sets. In a stage, the number of the model.
+        stage: Stage that merges it, before the step; None for an input of the step itself.
     """
 
     role: Role
@@ -38,6 +39,7 @@ class PinnedInput:
     folder: str
     commit: str
     step: int | None = None
+    stage: str | None = None
 
     @property
     def kind(self) -> Literal["model", "dataset"]:
@@ -72,6 +74,13 @@ def pinned_inputs(lock: Lock, report: RunReport) -> tuple[PinnedInput, ...]:
         models += _of_model(lock.tokenizer, "tokenizer", None)
     for step, locked in enumerate(lock.models[: len(report.models)], start=1):
         models += _of_model(locked, "checkpoint", step)
+    for stage in lock.stages:
+        inner = [*_of_model(stage.base_model, "base model", None)]
+        if stage.tokenizer is not None:
+            inner += _of_model(stage.tokenizer, "tokenizer", None)
+        for number, locked in enumerate(stage.models, start=1):
+            inner += _of_model(locked, "checkpoint", number)
+        models += [replace(one, stage=stage.name) for one in inner]
     scored = {(task.dataset, task.subset, task.commit) for task in report.tasks}
     datasets: dict[tuple[str, str], PinnedInput] = {}
     for data in lock.datasets:

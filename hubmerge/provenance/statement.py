@@ -87,7 +87,9 @@ def _dependency(one: PinnedInput) -> CanonicalText:
     annotations = {"role": one.role, "reference": one.reference}
     content: dict[str, Any] = {"name": one.name, "digest": one.digest, "annotations": annotations}
     if one.step is not None:
-        annotations["step"] = str(one.step)
+        annotations["step" if one.stage is None else "model"] = str(one.step)
+    if one.stage is not None:
+        annotations["stage"] = one.stage
     if one.address is not None:
         content["uri"] = one.address
     return CanonicalText(canonical_json(content))

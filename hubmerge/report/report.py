@@ -21,6 +21,7 @@ from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.report.file_list import FileList, FileRecord
 from hubmerge.report.inputs import CombinedPart, MergedModel, ModelReport, TaskReport, main_metric, omit_unused_inputs
 from hubmerge.report.licenses import License
+from hubmerge.report.stages import StageReport, omit_unused_stages
 from hubmerge.report.step import MetricValue, Scores, StepReport, read_as
 from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary
 from hubmerge.support.names import REPORT_FILE, history_file
@@ -40,6 +41,7 @@ __all__ = [
     "RunReport",
     "Scores",
     "Spread",
+    "StageReport",
     "StepReport",
     "StepSimilarity",
     "TaskReport",
@@ -53,7 +55,10 @@ REPORT_VERSION = 3
 Version 1, of hubmerge 0.1.0, has no list of all files and no seal. In versions 1 and 2 all steps are whole.
 """
 
-READABLE_VERSIONS = (1, 2, 3)
+STAGES_VERSION = 4
+"""Version of the form with the stages before the merge. It is written only if there are any."""
+
+READABLE_VERSIONS = (1, 2, 3, 4)
 """Versions of the form that can be read."""
 
 _NO_SEAL = '\n  "seal": null,\n'
@@ -85,6 +90,7 @@ class RunReport:
     kept_files: dict[str, str] = field(default_factory=dict)  # of other people: path -> digest as the Hub lists it
     kept_metadata: dict[str, Any] = field(default_factory=dict)  # of other people in the card
     older_steps: int = 0  # merged before version 3: their states have the sketches of all steps
+    stages: tuple[StageReport, ...] = ()  # merges of other documents of the recipe's file, before the last step
 
     def with_step(self, step: StepReport) -> RunReport:
         """Return the report with a step added or replaced; the digests from this step on are computed anew."""
@@ -191,6 +197,7 @@ class RunReport:
     def _values_beside_steps(self) -> dict[str, Any]:
         content = dataclasses.asdict(dataclasses.replace(self, steps=()))
         omit_unused_inputs(content)
+        omit_unused_stages(content)
         if self.version < 3:
             for key in NEW_KEYS:
                 del content[key]
@@ -221,7 +228,8 @@ class RunReport:
 
     def to_json(self) -> str:
         """Return the text of `hubmerge.json`, sealed: sorted keys, each step in one line, a newline at the end."""
-        unsealed = dataclasses.replace(self, version=REPORT_VERSION)._unsealed_text()
+        version = STAGES_VERSION if self.stages else REPORT_VERSION
+        unsealed = dataclasses.replace(self, version=version)._unsealed_text()
         return unsealed.replace(_NO_SEAL, f'\n  "seal": {json.dumps(text_digest(unsealed))},\n', 1)
 
     def _unsealed_text(self) -> str:
@@ -264,6 +272,8 @@ class RunReport:
         if version < 3 and data.keys() & (later | NEW_KEYS):
             what = "seal" if data.keys() & later else min(data.keys() & NEW_KEYS)
             raise HubmergeError(f"{REPORT_FILE}: a report of version {version} has no {what}", file=REPORT_FILE)
+        if version < STAGES_VERSION and "stages" in data:
+            raise HubmergeError(f"{REPORT_FILE}: a report of version {version} has no stages", file=REPORT_FILE)
         report = read_as(_run_adapter(), text, REPORT_FILE)
         numbers = [step.step for step in report.steps]
         if numbers != list(range(1, len(numbers) + 1)):

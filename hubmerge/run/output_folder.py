@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from hubmerge.errors import MachineError
 from hubmerge.report.history import ReadHistory
 from hubmerge.support.files import partial_path, remove_folder, replace_folder
+from hubmerge.support.folder_lock import locked_folder
 from hubmerge.support.names import REPORT_FILE, STATE_FILES, STATE_FOLDER, history_file, is_step_folder, step_tag
 
 
@@ -107,3 +110,14 @@ def _add_history(folder: Path, step: int, read: ReadHistory | None) -> None:
         if content is not None:
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
+
+
+@contextmanager
+def checked_output(out: OutputFolder | None) -> Iterator[None]:
+    """Lock the output folder until the block ends, and check what it holds."""
+    if out is None:
+        yield
+        return
+    with locked_folder(out.folder, "--out"):
+        out.check()
+        yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from hubmerge.errors import MachineError, TargetMovedError
@@ -13,10 +12,10 @@ from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
 from hubmerge.executor.state import MergeState, load_state
 from hubmerge.hub import client, fetch, publish
 from hubmerge.plan.disk import check_room
-from hubmerge.plan.licenses import plan_licenses
 from hubmerge.plan.plan_run import plan_steps
-from hubmerge.plan.preflight import check_before_merge, resolve_checked
+from hubmerge.plan.preflight import resolve_checked
 from hubmerge.plan.signing import checked_signer
+from hubmerge.plan.stage_headers import check_with_stages
 from hubmerge.report.history import ReadHistory, report_until
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.run.batches import batches_from
@@ -27,18 +26,18 @@ from hubmerge.run.kept_states import kept_state
 from hubmerge.run.measures import by_name_warnings
 from hubmerge.run.merge_stage import MergeStage
 from hubmerge.run.model_folder import is_kept_model
-from hubmerge.run.output_folder import OutputFolder
+from hubmerge.run.output_folder import OutputFolder, checked_output
 from hubmerge.run.pipeline import Pipeline, Stages
 from hubmerge.run.publish_stage import PublishStage
 from hubmerge.run.publisher import Publisher
 from hubmerge.run.run_context import RunContext
+from hubmerge.run.stage_models import merge_stages, stage_reports
 from hubmerge.run.step_report import read_stats, recorded_report
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.step_history import history_reader
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.work_files import write_work_lock
-from hubmerge.support.folder_lock import locked_folder
 from hubmerge.support.progress import Progress
 from hubmerge.support.workspace import Workspace, open_workspace, workspace_name
 from merge_recipes import LoadedRecipe
@@ -207,11 +206,8 @@ class Run:
             return
         check_history(self.stream.target, self._publisher.published)
         self._publisher.signer = checked_signer(self.stream.loaded, self._shared_folders())
-        plan = partial(plan_steps, self.stream, first, self._progress, recorded=self.report)
-        read_licenses = partial(plan_licenses, self.stream, self.report)
-        checked = check_before_merge(
-            self.stream, self._progress, plan, read_licenses, recorded=self.report, needs_token=True
-        )
+        checked = check_with_stages(self.stream, first, self.report, self._progress)
+        self.stream = merge_stages(self.stream, self.workspace, self._progress, self._run_stage)
         kept, licenses = checked.kept, checked.licenses
         self._publisher.own = kept.own
         notes = (f"note: {note}" for task in checked.tasks for note in task.notes)
@@ -229,11 +225,19 @@ class Run:
             # Merged by an earlier run, but not finished.
             batches = iter([range(begin, state.step + 1), *batches_from(context, state.step + 1)])
         report = report_until(self.report, first - 1, self._read_history(self.report))
+        report = replace(report, stages=stage_reports(self.stream))
         stages = self._stages(context, first)
         pipeline = Pipeline(context, stages, self.workspace, first=first, state=state, report=report)
         for batch in pipeline.run(batches):
             self.report = batch.finished_report
             yield from batch.step_reports
+
+    def _run_stage(self, stream: Stream, workspace: Workspace) -> RunReport:
+        """Do the missing steps of a stage, and return its report."""
+        run = Run(stream, workspace, self._progress, self._processes)
+        for step in run.steps():
+            self._progress.note(f"stage {stream.loaded.stage}: step {step.step} of {stream.length} merged")
+        return run.report
 
     def _prepare(self, begin: int) -> RunContext:
         """Plan the steps from `begin` on, check the free disk space and fetch the base model."""
@@ -290,14 +294,3 @@ class Run:
         self._publisher = Publisher(self.stream, self.workspace, self._progress)
         self.report = recorded_report(self.stream, self._publisher.published, self.workspace)
         return self._publisher.published_steps > before
-
-
-@contextmanager
-def checked_output(out: OutputFolder | None) -> Iterator[None]:
-    """Lock the output folder until the block ends, and check what it holds."""
-    if out is None:
-        yield
-        return
-    with locked_folder(out.folder, "--out"):
-        out.check()
-        yield

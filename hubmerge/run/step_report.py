@@ -34,7 +34,7 @@ def fresh_report(stream: Stream) -> RunReport:
     tasks = stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ()
     plugins = plugin_distributions(stream.recipe.merge_method, (task.kind for task in tasks))
     return RunReport(
-        base_model=ModelReport(str(stream.lock.base_model.reference), stream.base.commit),
+        base_model=ModelReport(str(stream.lock.base_model.reference), stream.lock.base_model.commit),
         merge_method=stream.recipe.merge_method,
         recipe_digest=stream.lock.recipe,
         parameters=dict(stream.recipe.parameters),

@@ -48,7 +48,7 @@ def expand(recipe: Recipe, locked: Sequence[LockedModel], merged: int, find: Fin
     by_name = {model.name: model for model in locked}
     for entry in entries:
         known = by_name.get(entry.name)
-        if known is not None and str(known.reference) == str(entry.model):
+        if entry.model.stage is None and known is not None and str(known.reference) == str(entry.model):
             pinned[entry.name] = known.model_copy(update={"reference": entry.model})
     if look is not None:
         for entry, newest in new_commits(recipe, entries, locked[:merged], look):

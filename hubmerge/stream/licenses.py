@@ -37,7 +37,8 @@ class InputLicense:
 
     Attributes:
         name: "base model", the name of an entry, or "adapter of NAME".
-        step: Number of the entry, which is that of its step in a stream of folds; 0 for the base model.
+        step: Number of the entry, which is that of its step in a stream of folds; 0 for the base model, -1 for a model
+            of a stage.
         source: The model or the adapter, at its locked commit.
         license: Its license; without identifiers if its card states none.
         revoked: True if a later entry takes the input out of the merge, or if it is such an entry.
@@ -77,7 +78,8 @@ def read_licenses(stream: Stream, recorded: RunReport | None = None) -> tuple[In
     known = _recorded(recorded)
 
     def read(one: InputLicense) -> License:
-        commit = stream.lock.models[one.step - 1].commit if one.step else ""
+        commit = stream.lock.models[one.step - 1].commit if one.step > 0 else ""
+        commit = one.source.commit if one.step < 0 else commit
         earlier = known.get((one.entry, commit))
         place = 1 if one.name.startswith(_ADAPTER) else 0
         if earlier is not None and place < len(earlier):
@@ -85,7 +87,7 @@ def read_licenses(stream: Stream, recorded: RunReport | None = None) -> tuple[In
         try:
             return read_license(one.source)
         except HubError:
-            if earlier is None or not one.step:
+            if earlier is None or one.step < 1:
                 raise
             return NO_LICENSE
 
@@ -100,6 +102,9 @@ def _recorded(report: RunReport | None) -> dict[tuple[str, str], tuple[License, 
     if report is None:
         return {}
     models = {(model.name, model.commit): model.licenses for model in report.models}
+    for stage in report.stages:
+        models[f"{BASE_MODEL} of {stage.name}", stage.base_model.commit] = stage.base_model.licenses
+        models |= {(f"{model.name} of {stage.name}", model.commit): model.licenses for model in stage.models}
     return {(BASE_MODEL, ""): report.base_model.licenses, **models}
 
 
@@ -113,6 +118,9 @@ def _inputs(stream: Stream) -> Iterator[InputLicense]:
         yield InputLicense(entry.name, number, replace(source, adapter=None, base=None), revoked=taken_out)
         if source.adapter is not None:
             yield InputLicense(f"{_ADAPTER}{entry.name}", number, source.adapter, revoked=taken_out)
+    for stage in stream.stages:
+        for one in _inputs(stream.of_stage(stage)):
+            yield replace(one, name=f"{one.name} of {stage.name}", step=-1)
 
 
 def read_license(source: Source) -> License:

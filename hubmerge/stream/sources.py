@@ -19,6 +19,7 @@ from hubmerge.hub.checked_files import RemoteFile
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.text import short_commit
 from merge_recipes import Lock, LockedModel, ModelReference
+from merge_recipes.references import STAGE
 
 
 @dataclass(frozen=True)
@@ -144,15 +145,23 @@ class SourceResolver:
         """
         self._pinned: dict[tuple[str, str, str | None], str] = {}
         for lock in locks:
-            tokenizers = () if lock.tokenizer is None else (lock.tokenizer,)
-            for model in (lock.base_model, *tokenizers, *(lock.models if models else ())):
+            tokenizers = [] if lock.tokenizer is None else [lock.tokenizer]
+            own = [lock.base_model, *tokenizers, *(lock.models if models else ())]
+            own += [one for stage in lock.stages for one in stage.pinned(models=models)]
+            for model in own:
                 key = ("model", model.reference.path, model.reference.revision)
+                if model.reference.stage is not None:
+                    continue  # the digest of its recipe and its models, which may have changed
                 self._pinned.setdefault(key, model.commit)
                 if model.reference.adapter is not None and model.adapter_commit is not None:
                     adapter = ("model", model.reference.adapter.path, model.reference.adapter.revision)
                     self._pinned.setdefault(adapter, model.adapter_commit)
             for dataset in lock.datasets:
                 self._pinned.setdefault(("dataset", dataset.path, dataset.revision), dataset.commit)
+
+    def pin_stage(self, name: str, digest: str) -> None:
+        """Pin the digest of the merged model of a stage."""
+        self._pinned["model", f"{STAGE}{name}", None] = digest
 
     def hash_folders(self, base: ModelReference, models: Iterable[ModelReference], *, classes: bool) -> None:
         """Hash the local folders of a merge on all CPUs, and import model classes meanwhile if they are needed.

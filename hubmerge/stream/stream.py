@@ -3,39 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from hubmerge.errors import ErrorCollector, HubError, HubmergeError, TargetError
-from hubmerge.hub.failures import is_outage
-from hubmerge.hub.listing import find_models, newest_commits
+from hubmerge.errors import HubmergeError, TargetError
 from hubmerge.hub.publish import RESTORE_REPORT, Target
-from hubmerge.methods import is_joint
 from hubmerge.report.history import report_until
 from hubmerge.report.report import RunReport, StepReport
-from hubmerge.stream.expansion import Expansion, expand
-from hubmerge.stream.joint_steps import joint_steps, missing_inputs
-from hubmerge.stream.lockfile import lock_path
-from hubmerge.stream.pinned import PinnedCommits, check_same
+from hubmerge.stream.joint_steps import missing_inputs
 from hubmerge.stream.replacements import is_half
 from hubmerge.stream.sealed_report import sealed_report
-from hubmerge.stream.sources import Source, SourceResolver
+from hubmerge.stream.sources import Source
+from hubmerge.stream.stages import LockedRecipe, StageModel
 from hubmerge.stream.step_history import history_reader
-from hubmerge.stream.task_datasets import Commits, resolve_datasets
 from hubmerge.support.names import step_tag
 from hubmerge.support.text import counted, short_commit
-from merge_recipes import (
-    LoadedRecipe,
-    Lock,
-    Recipe,
-    StreamEntry,
-    chain_digests,
-    lock_recipe,
-)
-
-TaskCheck = Callable[[LoadedRecipe, Commits, ErrorCollector], None]
-"""Function that collects the mistakes of the tasks whose datasets have commits."""
+from merge_recipes import LoadedRecipe, Lock, ModelReference, Recipe, StreamEntry
 
 NAMES_SHOWN = 3
 """Number of names in the name of a joint step."""
@@ -57,6 +41,8 @@ class Stream:
         replay: True if published steps that no longer match the recipe are merged again; they are an error otherwise.
         every_model: True if the merged model of every step is needed, whatever the recipe says.
         inputs: If the recipe merges all models at once, the numbers of the entries of each step, from 1; else empty.
+        stages: The other documents of the recipe's file that it needs, in the order of their merges.
+        stage_models: The merged models of the stages, by name, as far as they are there.
     """
 
     loaded: LoadedRecipe
@@ -66,6 +52,8 @@ class Stream:
     replay: bool = False
     every_model: bool = False
     inputs: tuple[tuple[int, ...], ...] = ()
+    stages: tuple[LockedRecipe, ...] = ()
+    stage_models: Mapping[str, StageModel] = field(default_factory=dict)
 
     @property
     def recipe(self) -> Recipe:
@@ -75,7 +63,7 @@ class Stream:
     @property
     def base(self) -> Source:
         """The base model."""
-        return Source.of(self.lock.base_model)
+        return self.placed(Source.of(self.lock.base_model))
 
     @cached_property
     def entries(self) -> tuple[StreamEntry, ...]:
@@ -84,7 +72,19 @@ class Stream:
 
     def source(self, entry: int) -> Source:
         """Return the checkpoint of an entry, by its number from 1, which is that of its step in a stream of folds."""
-        return Source.of(self.lock.models[entry - 1], self.base)
+        return self.placed(Source.of(self.lock.models[entry - 1], self.base))
+
+    def placed(self, source: Source) -> Source:
+        """Return a source with the folder of the merged model if it is that of a stage."""
+        model = self.stage_models.get(source.reference.stage or "")
+        if model is None:
+            return source
+        reference = ModelReference(str(model.folder), written_path=str(source.reference))
+        return replace(source, reference=reference, commit=model.commit)
+
+    def of_stage(self, stage: LockedRecipe) -> Stream:
+        """Return the stream of a stage; it has the merged models of the stages before it."""
+        return Stream(stage.loaded, stage.lock, stage.chain, None, inputs=stage.inputs, stage_models=self.stage_models)
 
     @property
     def is_joint(self) -> bool:
@@ -216,81 +216,3 @@ class Stream:
                 break
             same = step.step
         return same
-
-
-def resolve_stream(
-    loaded: LoadedRecipe,
-    pinned: PinnedCommits,
-    *,
-    replay: bool = False,
-    hash_folders: bool = False,
-    check_tasks: TaskCheck | None = None,
-) -> Stream:
-    """Resolve every reference of a recipe to a commit.
-
-    References with a pinned commit keep it: new commits in a source repo do not change a stream. With
-    `on_update: append`, a new commit of a merged checkpoint becomes an entry of its own at the end; with
-    `on_update: replace`, an entry before it takes the older commit out; with `on_update: replay`, every checkpoint is
-    resolved to its newest commit.
-
-    Args:
-        loaded: The recipe.
-        pinned: Commits pinned by earlier locks.
-        replay: Follow the order of the recipe, even where it differs from what is merged.
-        hash_folders: Hash local folders on all CPUs and import model classes meanwhile, for a run that needs both.
-        check_tasks: Function that collects other mistakes of the tasks if something cannot be resolved.
-
-    Raises:
-        HubError: A repo or revision is missing, private or gated, or the queries find nothing.
-        CombinedError: Several datasets cannot be resolved, or tasks have mistakes too.
-        RecipeError: A lock does not match the recipe.
-    """
-    replay = replay or (loaded.recipe.on_update == "replay" and not pinned.exact)
-    collector = ErrorCollector(is_outage)
-    resolver = SourceResolver(pinned.locks, models=loaded.recipe.on_update != "replay" or pinned.exact)
-    commits = resolve_datasets(loaded, resolver.resolve, collector)
-    if not collector.errors:
-        with collector.collect():
-            if pinned.exact:
-                expansion, lock = _resolve_exactly(loaded, pinned, resolver)
-            else:
-                expansion, lock = _resolve(loaded, pinned, resolver, replay=replay, hash_folders=hash_folders)
-    if collector.errors and check_tasks is not None:
-        check_tasks(loaded, commits, collector)
-    collector.check()
-    return _stream(loaded, expansion, lock, pinned, replay=replay)
-
-
-def _stream(loaded: LoadedRecipe, expansion: Expansion, lock: Lock, pinned: PinnedCommits, *, replay: bool) -> Stream:
-    resolved = replace(loaded, recipe=loaded.recipe.with_stream(expansion.entries))
-    if is_joint(resolved.recipe):
-        chain, inputs = joint_steps(resolved.recipe, lock, pinned.recorded)
-        return Stream(resolved, lock, chain, pinned.target, replay, inputs=inputs)
-    return Stream(resolved, lock, chain_digests(resolved.recipe, lock), pinned.target, replay)
-
-
-def _resolve(
-    loaded: LoadedRecipe, pinned: PinnedCommits, resolver: SourceResolver, *, replay: bool, hash_folders: bool
-) -> tuple[Expansion, Lock]:
-    recipe = loaded.recipe
-    known, merged = ((), 0) if replay else (pinned.models, pinned.merged)
-    expansion = expand(recipe, known, merged, find_models, newest_commits)
-    if not expansion.entries:
-        raise HubError(
-            f"{loaded.path}: the queries find no model on the Hub",
-            hint="check author, name and tags of the queries",
-            file=str(loaded.path),
-        )
-    if hash_folders:
-        new = [entry.model for entry in expansion.entries if entry.name not in expansion.pinned]
-        resolver.hash_folders(recipe.base_model, new, classes=recipe.evaluate is not None)
-    return expansion, lock_recipe(loaded, resolver, entries=expansion.entries, pinned=expansion.pinned)
-
-
-def _resolve_exactly(loaded: LoadedRecipe, pinned: PinnedCommits, resolver: SourceResolver) -> tuple[Expansion, Lock]:
-    """Resolve a recipe from the lock beside it alone, without queries."""
-    (lock,) = pinned.locks
-    expansion = expand(loaded.recipe, lock.models, len(lock.models), lambda _: (), None)
-    resolved = lock_recipe(loaded, resolver, entries=expansion.entries, pinned=expansion.pinned)
-    check_same(resolved, lock, str(lock_path(loaded.path)))
-    return expansion, resolved

@@ -8,6 +8,7 @@
       states/<digest>/    accumulated deltas: the newest step's, and the one before until that step is finished
       states/<digest>.sha256   digests of the small files of a state
       step-03/            the files of a step, until they are published
+      stages/NAME/        the work folders of other documents of the recipe's file, with their merged models
       parts/<commit>/     checkpoints that are not downloaded whole, until their step is finished
       cache/              inputs that evaluation prepares once
 
@@ -67,6 +68,11 @@ class Workspace:
         """Folder of the states, with a subfolder for each chain digest."""
         return self.folder / "states"
 
+    @property
+    def stages(self) -> Path:
+        """Parent of the work folders of the stages."""
+        return self.folder / "stages"
+
     def state_folder(self, chain_digest: str) -> Path:
         """Return the folder of the state with a chain digest; it need not exist."""
         return self.states / chain_digest.removeprefix("sha256:")[:32]
@@ -104,7 +110,7 @@ class Workspace:
     def set_aside_wrong_types(self) -> None:
         """Set aside files under the names of folders, and folders under the names of files."""
         steps = (path for path in self.folder.glob("step-*") if path.suffix != SUFFIX)
-        folders = [self.folder, self.states, self.cache, self.partial_downloads, self.history]
+        folders = [self.folder, self.states, self.cache, self.partial_downloads, self.history, self.stages]
         set_aside_files_among([*folders, *steps])
         if (self.folder / "run.lock").is_dir():
             set_aside(self.folder / "run.lock", "a file is expected")

@@ -9,6 +9,7 @@ from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE, step_tag
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
+from hubmerge.verify.stages import check_stages
 from merge_recipes import RecipeError, joint_digest, recipe_digest
 
 
@@ -39,6 +40,7 @@ def check_recipe_and_lock(published: Published) -> Iterator[Finding]:
         yield Finding("chain", "differs", f"{LOCK_FILE} does not list the checkpoints of {RECIPE_FILE}")
         return
     broken = yield from _check_steps(published, published.stream)
+    broken = (yield from check_stages(published, published.stream)) or broken
     if not broken:
         yield from _check_base_and_datasets(published, published.stream)
         yield Finding("chain", "same", "the chain digest of every step follows from recipe and lock")

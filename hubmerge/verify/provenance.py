@@ -36,7 +36,7 @@ def check_provenance(published: Published) -> Iterator[Finding]:
     except RecipeError:
         yield Finding("provenance", "unknown", f"{STATEMENT_FILE} cannot be checked: recipe or lock cannot be read")
         return
-    expected = statement(published.report, lock, recipe.document.data)
+    expected = statement(published.report, lock, recipe.values)
     different = False
     for cause in statement_differences(content, expected):
         different = True

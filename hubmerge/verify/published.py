@@ -15,6 +15,7 @@ from hubmerge.report.report import RunReport
 from hubmerge.run.scoreboard import first_steps
 from hubmerge.stream.expansion import expand
 from hubmerge.stream.joint_steps import joint_steps
+from hubmerge.stream.stages import read_locked_stages
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE, history_file
 from hubmerge.support.text import listed
@@ -84,10 +85,14 @@ class Published:
         count = len(self.report.models)
         if [entry.name for entry in entries] != [model.name for model in lock.models] or len(entries) < count:
             return None
+        try:
+            stages = read_locked_stages(loaded, lock)
+        except RecipeError:
+            return None
         if self.report.is_joint:
             recipe = loaded.recipe.with_stream(entries)
             chain, inputs = joint_steps(recipe, lock, self.report)
-            return Stream(replace(loaded, recipe=recipe), lock, chain, None, inputs=inputs)
+            return Stream(replace(loaded, recipe=recipe), lock, chain, None, inputs=inputs, stages=stages)
         recipe = loaded.recipe.with_stream(entries[: self.step])
         if recipe.evaluate is not None:
             first = first_steps(Stream(replace(loaded, recipe=loaded.recipe.with_stream(entries)), lock, (), None))
@@ -95,7 +100,7 @@ class Published:
             recipe = recipe.model_copy(update={"evaluate": recipe.evaluate.model_copy(update={"tasks": tasks})})
         loaded = replace(loaded, recipe=recipe)
         lock = lock.model_copy(update={"models": lock.models[: self.step]})
-        return Stream(loaded, lock, chain_digests(recipe, lock), None)
+        return Stream(loaded, lock, chain_digests(recipe, lock), None, stages=stages)
 
     @property
     def expected_tasks(self) -> frozenset[str]:

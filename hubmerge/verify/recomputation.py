@@ -42,6 +42,7 @@ from hubmerge.verify.kept import kept_files
 from hubmerge.verify.published import Published
 from hubmerge.verify.reports import compare_scores, compare_step_statistics
 from hubmerge.verify.sources import check_datasets, fetch_checked
+from hubmerge.verify.stages import recompute_stages
 from hubmerge.verify.states import Comparison, compare_with_published, fetch_checked_state
 
 
@@ -162,9 +163,11 @@ def recompute_step(
     Returns:
         The recomputed step, or None if it cannot be recomputed; a finding then says why.
     """
-    plan = yield from _plan(published, stream, progress)
-    if plan is None:
+    made = yield from recompute_stages(published, stream, work, progress)
+    plan = None if made is None else (yield from _plan(published, made, progress))
+    if made is None or plan is None:
         return None
+    stream = made
     fetch_checked(stream.base, progress)
     check_datasets(stream, progress)
     context = _context(published, stream, plan, work / "cache", progress)

@@ -15,7 +15,7 @@ import pytest
 from hubmerge.errors import MachineError
 from hubmerge.plan import budget
 from hubmerge.plan.disk import check_room
-from hubmerge.plan.plan_run import plan_run
+from hubmerge.plan.whole_plan import plan_run
 from hubmerge.run.pipeline import MAX_UNFINISHED
 from hubmerge.run.run import Run
 from hubmerge.stream.catalog import installed_catalog
