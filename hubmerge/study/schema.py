@@ -130,6 +130,9 @@ def _broken_rules(study: Study, recipe: LoadedRecipe, document: Document, catalo
             yield document.problem((*place, "method"), message)
         else:
             yield from _parameters(variant, parameters_class, document, place)
+    if recipe.stages:
+        message = f"the recipe has {len(recipe.stages) + 1} documents, a study needs a recipe of one"
+        yield document.problem(("recipe",), message, "merge the stages first, and name their folders")
     if any(entry.revoke is not None for entry in recipe.recipe.entries):
         message = "the recipe revokes an entry, which a study of other orders and methods cannot do"
         yield document.problem(("recipe",), message, "use a recipe without this entry and the line that revokes it")
