@@ -137,6 +137,8 @@ class Lock(Record):
             raise LockError(error.problems) from None
         lock, problems = validate(cls, document)
         problems += document.problems
+        if lock is not None and (lock.version == 2) != bool(lock.stages):
+            problems.append(document.problem(("version",), "expected 2 for a lock with stages, 1 for one without"))
         if problems or lock is None:
             raise LockError(problems)
         return lock

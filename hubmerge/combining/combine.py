@@ -23,9 +23,9 @@ from hubmerge.plan.preflight import Preflight, check_before_merge, resolve_check
 from hubmerge.plan.signing import checked_signer
 from hubmerge.report.report import RunReport
 from hubmerge.run.finish_stage import FinishStage
-from hubmerge.run.output_folder import OutputFolder
+from hubmerge.run.output_folder import OutputFolder, checked_output
 from hubmerge.run.publisher import Publisher
-from hubmerge.run.run import Run, checked_output
+from hubmerge.run.run import Run
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.run.step_report import merged_report, read_stats, write_stats

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from hubmerge.provenance.pinned_inputs import CACHED_INPUTS, PinnedInput, pinned_inputs
 from hubmerge.report.licenses import NO_LICENSE, License
-from hubmerge.report.report import MergedModel, RunReport
+from hubmerge.report.report import MergedModel, ModelReport, RunReport
 from hubmerge.support.names import step_tag
 from merge_recipes import Lock
 from merge_recipes.canonical import CanonicalText, canonical_json, canonical_json_with
@@ -169,7 +169,8 @@ def _licenses_of_inputs(inputs: Iterable[PinnedInput], report: RunReport) -> Ite
     datasets = {(task.dataset, task.commit): task.licenses for task in reversed(report.tasks) if task.licenses}
     models: dict[str | None, Sequence[MergedModel]] = {None: report.models}
     models |= {stage.name: stage.models for stage in report.stages}
-    bases = {None: report.base_model, **{stage.name: stage.base_model for stage in report.stages}}
+    bases: dict[str | None, ModelReport] = {None: report.base_model}
+    bases |= {stage.name: stage.base_model for stage in report.stages}
     for one in inputs:
         if one.role == "data set":
             found = datasets.get((one.name, one.commit), ())

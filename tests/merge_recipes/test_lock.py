@@ -98,6 +98,7 @@ def test_the_base_model_under_another_revision_that_is_the_same_commit() -> None
     ("old", "new", "message"),
     [
         ("version: 1", "version: 2", r"lock\.yaml:2:10: version"),
+        ("version: 1", "version: 3", r"lock\.yaml:2:10: version"),
         ("models:", "modles:", "did you mean models"),
         ("commit:", "comit:", "did you mean commit"),
         ('recipe: "sha256:', 'recipe: "md5:', "lock.yaml:3:9: recipe"),
