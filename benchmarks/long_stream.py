@@ -98,10 +98,12 @@ def published_sizes(step: int) -> dict[str, int]:
         return {entry.path: entry.size for entry in entries if hasattr(entry, "size")}
 
     files, states = sizes(f"step-{step:02d}"), sizes("hubmerge-state")
-    names = ("hubmerge.json", "README.md", "hubmerge.lock.yaml", f"history/step-{step:02d}.json")
+    names = ("hubmerge.json", "README.md", "hubmerge.lock.yaml", "hubmerge.intoto.json", "hubmerge.cdx.json")
+    names += (f"history/step-{step:02d}.json",)
     newest = max(states, key=lambda path: states[path]).partition("/")[0]
     return {
         **{name.replace(f"{step:02d}", "NN"): files[name] for name in names},
+        "all but weights": sum(size for name, size in files.items() if name in names or name == "hubmerge.yaml"),
         "state": sum(size for path, size in states.items() if path.startswith(f"{newest}/")),
     }
 

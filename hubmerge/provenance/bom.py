@@ -57,7 +57,8 @@ class BomDetails:
 
 def bom_text(report: RunReport, lock: Lock, details: BomDetails) -> str:
     """Return the text of the bill of materials of the last step of a report."""
-    content = _document(report, lock, details)
+    parts = _document(report, lock, details)
+    content = {key: CanonicalText(canonical_json_with(part)) for key, part in parts.items()}
     serial = uuid.uuid5(uuid.NAMESPACE_URL, canonical_json_with(content))
     return canonical_json_with({**content, "serialNumber": f"urn:uuid:{serial}"}) + "\n"
 
@@ -84,10 +85,9 @@ def _document(report: RunReport, lock: Lock, details: BomDetails) -> dict[str, A
             "component": _merged(report, details, data),
         },
         "components": parts,
-        "dependencies": [
-            {"ref": MERGED, "dependsOn": names},
-            *({"ref": name} for name in names),
-        ],
+        "dependencies": CanonicalText(
+            json.dumps([{"dependsOn": names, "ref": MERGED}, *({"ref": name} for name in names)], separators=(",", ":"))
+        ),
     }
 
 

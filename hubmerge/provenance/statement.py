@@ -59,7 +59,7 @@ def _document(report: RunReport, lock: Lock, recipe: Mapping[str, Any]) -> dict[
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD_TYPE,
-                "externalParameters": {"recipe": CanonicalText(canonical_json(dict(recipe))), "step": last.step},
+                "externalParameters": {"recipe": _recipe(json.dumps(dict(recipe))), "step": last.step},
                 "internalParameters": {"recipe": report.recipe_digest, "chain": last.chain_digest},
                 "resolvedDependencies": [
                     *(_dependency(one) for one in pinned_inputs(lock, report)),
@@ -79,6 +79,12 @@ def _combined_parts(report: RunReport) -> Iterator[dict[str, Any]]:
             digest = {"sha256": part.state_digest.removeprefix("sha256:")}
             content: dict[str, Any] = {"name": part.place, "digest": digest, "annotations": annotations}
             yield content if part.commit is None else {**content, "uri": f"hf://{part.place}@{part.commit}"}
+
+
+@lru_cache(1)
+def _recipe(text: str) -> CanonicalText:
+    """Return the canonical text of a recipe, which is equal at every step of a run."""
+    return CanonicalText(canonical_json(json.loads(text)))
 
 
 @lru_cache(CACHED_INPUTS)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubmerge.cards.parts import HeadFacts, ModuleFacts
-from hubmerge.support.names import head_files
+from hubmerge.support.names import HEADS_FOLDER, head_files
 from hubmerge.support.paths import is_inside
 
 MODULES_FILE = "modules.json"
@@ -19,6 +19,8 @@ _POOLING = "pooling_mode_"
 
 def heads_in(folder: Path, entries: Sequence[str]) -> tuple[HeadFacts, ...]:
     """Return the heads in a folder, in the order of the entries; descriptions that cannot be read are left out."""
+    if not (folder / HEADS_FOLDER).is_dir():
+        return ()
     return tuple(facts for entry in entries if (facts := _head(folder, entry)) is not None)
 
 
