@@ -109,6 +109,26 @@ def test_tokens_without_a_row_are_removed_with_their_merges(kind: str, tmp_path:
     assert without_unused(part(cut, rows)) is cut
 
 
+@pytest.mark.parametrize("kind", ["bert", "padded"])
+def test_special_tokens_without_a_row_are_no_tokens_of_the_union(kind: str, tmp_path: Path) -> None:
+    made = words_tokenizer("low lower") if kind == "bert" else bytes_tokenizer("low lower")
+    rows = len(made)
+    files = saved(made, tmp_path / "base")
+    settings = json.loads(files["tokenizer_config.json"])
+    settings |= {"tokenizer_class": "BertTokenizer"} if kind == "bert" else {"pad_token": "[PAD]"}
+    files["tokenizer_config.json"] = json.dumps(settings).encode()
+    base = load_tokenizer(files, {}, Origin("base"))
+    assert base is not None
+    assert len(base.tokens) > rows
+    own = without_unused(Part(base, rows))
+    assert (len(own.tokens), tokenizer_files(own)) == (rows, files)
+    other = read(KINDS["words" if kind == "bert" else "bytes"](OTHER_WORDS), tmp_path / "other")
+    joined = union(own, [part(other)])
+    found = written(joined, tmp_path / "union")
+    assert joined.tokens.items() <= found.get_vocab().items()
+    assert json.loads(tokenizer_files(joined)["tokenizer_config.json"]).get("pad_token") is None
+
+
 def test_single_tokens_are_added_with_the_settings_that_a_model_has_for_them(tmp_path: Path) -> None:
     base = read(bytes_tokenizer("low lower"), tmp_path / "base")
     other = read(bytes_tokenizer("low", specials=("<s>", "</s>", "<pad>")), tmp_path / "other")

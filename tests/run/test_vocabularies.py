@@ -85,10 +85,9 @@ def test_a_union_is_published_extended_and_verified_and_a_changed_tokenizer_is_f
     extended = written(tmp_path / "more", linear(repos["base"], repos["a"], repos["b"], **keys))
     status, output, errors = hubmerge("run", extended, "--work-dir", str(tmp_path / "work"))
     assert status == 0, output + errors
-    for revision in ("step-01", "step-02"):
-        status, output, errors = hubmerge("verify", f"words/union@{revision}")
-        assert status == 0, output + errors
-        assert "recomputed: the same bytes" in output
+    status, output, errors = hubmerge("verify", "words/union@step-02")
+    assert status == 0, output + errors
+    assert "recomputed: the same bytes" in output
     report = json.loads(Path(hf_hub_download("words/union", "hubmerge.json")).read_text(encoding="utf-8"))
     found, rows = report["steps"][-1]["tokenizer"], report["steps"][-1]["tokenizer"]["rows"]
     assert (found["source"], rows % 8, sorted(found["sources"])) == (
@@ -324,3 +323,33 @@ def test_stacked_layers_have_the_rows_of_the_union(models: Path, tmp_path: Path)
         for token, number in tokens.items():
             values = [tensor[places[token]] for tensor, places in rows if token in places]
             assert torch.equal(found[name][number], values[0])
+
+
+@pytest.mark.parametrize("entry", ["DIR/base+DIR/adapter", "DIR/adapter"])
+def test_an_adapter_has_the_tokens_of_its_model(entry: str, models: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (tmp_path / "base").symlink_to(models / "base")
+    name = "base_model.model.model.layers.1.self_attn.q_proj"
+    tensors = {f"{name}.lora_A.weight": torch.ones(2, 8), f"{name}.lora_B.weight": torch.ones(8, 2)}
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    keys = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": ["q_proj"], "bias": "none"}
+    keys["base_model_name_or_path"] = str(tmp_path / "base")
+    (adapter / "adapter_config.json").write_text(json.dumps(keys), encoding="utf-8")
+    recipe = {
+        "merge_method": "dare_linear",
+        "base_model": str(tmp_path / "base"),
+        "models": [{"model": entry.replace("DIR", str(tmp_path))}, {"model": str(models / "b")}],
+        "parameters": {"weight": 0.5},
+        "tokenizer_source": "union",
+    }
+    found = load_file(merged(recipe, tmp_path / "run") / "model.safetensors")
+    tokens = AutoTokenizer.from_pretrained(tmp_path / "run" / "out").get_vocab()
+    own = [load_file(models / one / "model.safetensors") for one in ("base", "b")]
+    places = [AutoTokenizer.from_pretrained(models / one).get_vocab() for one in ("base", "b")]
+    for token, number in tokens.items():
+        rows = [one[EMBEDDINGS][where[token]] for one, where in zip(own, places, strict=True) if token in where]
+        expected = (rows[0] + rows[-1]) / 2
+        assert torch.allclose(found[EMBEDDINGS][number], expected, atol=1e-6), token
+    layer = "model.layers.1.self_attn.q_proj.weight"
+    assert torch.allclose(found[layer], own[0][layer] + 1 + (own[1][layer] - own[0][layer]) / 2, atol=1e-5)

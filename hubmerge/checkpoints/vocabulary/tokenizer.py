@@ -45,12 +45,14 @@ class Tokenizer:
         content: the content of `tokenizer.json`.
         files: the files of the tokenizer, by name; where `content` was changed, those that it was made from.
         changed: True if `content` is not that of the files.
+        stored: the content of the file, without the special tokens that the class of the tokenizer adds to it.
     """
 
     label: str
     content: Mapping[str, Any]
     files: Mapping[str, bytes]
     changed: bool = False
+    stored: Mapping[str, Any] | None = None
 
     @cached_property
     def tokens(self) -> dict[str, int]:

@@ -42,6 +42,11 @@ class Part:
 def without_unused(part: Part) -> Tokenizer:
     """Return a tokenizer without the tokens that have no row in the embeddings of its model."""
     tokenizer = part.tokenizer
+    if tokenizer.stored is not None:
+        known = {token: number for token, number in tokenizer.tokens.items() if number < part.rows}
+        own = replace(tokenizer, content=tokenizer.stored)
+        if known == {token: number for token, number in own.tokens.items() if number < part.rows}:
+            tokenizer = own
     unused = {token for token, number in tokenizer.tokens.items() if number >= part.rows}
     if not unused:
         return tokenizer
@@ -55,7 +60,7 @@ def without_unused(part: Part) -> Tokenizer:
         model["merges"] = [one for one in model["merges"] if unused.isdisjoint(_made_of(one))]
     added = [token for token in tokenizer.content.get("added_tokens") or () if token["content"] not in unused]
     content = {**tokenizer.content, "model": model, "added_tokens": added}
-    return replace(tokenizer, content=content, changed=True)
+    return replace(tokenizer, content=content, changed=True, stored=None)
 
 
 def union(first: Tokenizer, others: Sequence[Part]) -> Tokenizer:
@@ -148,7 +153,7 @@ class _Extension:
             model["merges"] = [*old, *self.merges]
         added = [*(content.get("added_tokens") or ()), *self.added.values()]
         found = {**content, "model": model, "added_tokens": sorted(added, key=lambda token: int(token["id"]))}
-        return replace(self.tokenizer, content=found, changed=True)
+        return replace(self.tokenizer, content=found, changed=True, stored=None)
 
     def _missing(self, vocabulary: Mapping[str, int]) -> list[str]:
         everything = self.tokenizer.tokens | self.new

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from hubmerge.checkpoints.vocabulary.tokenizer import (
@@ -15,7 +15,8 @@ from hubmerge.checkpoints.vocabulary.tokenizer import (
     json_object,
 )
 
-_KEPT = frozenset({SETTINGS_FILE, TEMPLATE_FILE, PROCESSOR_TEMPLATE_FILE, "special_tokens_map.json"})
+_SPECIAL_FILE = "special_tokens_map.json"
+_KEPT = frozenset({SETTINGS_FILE, TEMPLATE_FILE, PROCESSOR_TEMPLATE_FILE, _SPECIAL_FILE})
 """Files that stay as they are where the vocabulary changes. Others have the old vocabulary."""
 
 _DECODER = "added_tokens_decoder"
@@ -26,7 +27,12 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
     if not tokenizer.changed:
         return dict(tokenizer.files)
     kept = {name: content for name, content in tokenizer.files.items() if name in _KEPT or "/" in name}
-    settings = tokenizer.settings
+    for name in (SETTINGS_FILE, _SPECIAL_FILE):
+        settings = json_object(kept.get(name))
+        known = {key: value for key, value in settings.items() if _names_tokens(key, value, tokenizer.tokens)}
+        if known != settings:
+            kept[name] = _json(known)
+    settings = json_object(kept.get(SETTINGS_FILE))
     if _DECODER in settings:
         settings[_DECODER] = {
             str(one["id"]): {key: value for key, value in one.items() if key != "id"}
@@ -34,6 +40,12 @@ def tokenizer_files(tokenizer: Tokenizer) -> dict[str, bytes]:
         }
         kept[SETTINGS_FILE] = _json(settings)
     return {**kept, TOKENIZER_FILE: _json(tokenizer.content)}
+
+
+def _names_tokens(key: str, value: Any, tokens: Collection[str]) -> bool:
+    """Return False for a special token that the tokenizer does not have; it would be added when it is loaded."""
+    token = value.get("content") if isinstance(value, Mapping) else value
+    return not (key.endswith("_token") and isinstance(token, str)) or token in tokens
 
 
 def with_template(files: Mapping[str, bytes], template: str) -> dict[str, bytes]:
