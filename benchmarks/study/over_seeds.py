@@ -1,73 +1,136 @@
 """One table of the results of studies that differ in the training seed of their streams alone.
 
     python benchmarks/study/over_seeds.py docs/study/methods-[012].jsonl
+    python benchmarks/study/over_seeds.py --to "OPCM" --by-task A-1.jsonl,B-1.jsonl A-2.jsonl,B-2.jsonl
 
-Each row: the mean over the orders for each seed; then, over all seeds, the mean and two spreads: the standard deviation
-over the orders of one seed (root mean square of those of the seeds), and the standard deviation of the seeds' means.
-Seeds differ in how hard their tasks are; so the last column but one compares with the first method seed by seed: the
-mean difference and its standard deviation over the seeds. Only cells that every file has are printed.
+An argument is the results of one stream, in one file or in several with commas between. Each row: the mean over the
+orders for each stream; then, over all streams, the mean and two spreads: the standard deviation over the orders of one
+stream (root mean square of those of the streams), and the standard deviation of the streams' means.
+
+The next columns compare with one variant, the first or that of --to. Streams differ in how hard their tasks are, so the
+comparison is made stream by stream: the mean difference with the standard deviation over the streams, and, where the
+results have the answers to each example, its 95 % interval from a paired bootstrap over the examples, and in how many
+streams the variant is ahead. Only cells that every stream has are printed. --by-task adds the accuracy on each task,
+averaged over the streams.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import statistics
-import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from hubmerge.study.results import CellResult, ResultsFile, grouped
+import numpy as np
 
-Groups = dict[tuple[str, int], list[CellResult]]
+from hubmerge.study.answers import PairedDifference, mean_answers, paired_difference
+from hubmerge.study.results import CellResult, References, ResultsFile, grouped
+
+Key = tuple[str, int]
+"""Label of a variant and number of tasks."""
 
 
-def main(paths: Sequence[Path]) -> None:
+@dataclass(frozen=True)
+class StreamResults:
+    """Cells of one stream by label and number of tasks, and its references."""
+
+    groups: dict[Key, list[CellResult]]
+    references: References
+
+    @classmethod
+    def read(cls, argument: str) -> StreamResults:
+        """Read the files of an argument."""
+        files = [ResultsFile(Path(path)) for path in argument.split(",")]
+        cells = [cell for file in files for cell in file.cells.values()]
+        return cls(grouped(cells, "label", "tasks"), next(iter(files[0].references.values())))
+
+
+def main() -> None:
     """Print the table as Markdown."""
-    files = [ResultsFile(path) for path in paths]
-    groups: list[Groups] = [grouped([*file.cells.values()], "label", "tasks") for file in files]
-    seeds = [f"seed {number}" for number in range(len(paths))]
-    print(f"| merged by | tasks | orders | {' | '.join(seeds)} | mean | orders ± | seeds ± | to the first | BWT |")
-    print("|---|---:|---:|" + "---:|" * (len(seeds) + 5))
-    for tasks in dict.fromkeys(tasks for _, tasks in groups[0]):
-        references(files, groups, tasks)
-        first: list[float] | None = None
-        for key in groups[0]:
-            if key[1] == tasks and all(key in group for group in groups):
-                cells = [group[key] for group in groups]
-                means = [mean(same) for same in cells]
-                first = means if first is None else first
-                differences = [one - other for one, other in zip(means, first, strict=True)]
-                counts = ", ".join(str(count) for count in dict.fromkeys(map(len, cells)))
-                transfers = [cell.backward_transfer for same in cells for cell in same]
-                known = [transfer for transfer in transfers if transfer is not None]
-                row = [key[0], str(tasks), counts, *percent([*means, statistics.fmean(means)])]
-                row.append(f"{100 * spread(cells):.1f}" if min(map(len, cells)) > 1 else "")
-                row.append(f"{100 * statistics.stdev(means):.1f}" if len(means) > 1 else "")
-                row.append("" if first is means else told(differences))
-                row.append(f"{100 * statistics.fmean(known):.1f}" if known else "")
-                print(f"| {' | '.join(row)} |")
+    parser = argparse.ArgumentParser()
+    parser.add_argument("results", nargs="+")
+    parser.add_argument("--to")
+    parser.add_argument("--by-task", action="store_true")
+    arguments = parser.parse_args()
+    streams = [StreamResults.read(argument) for argument in arguments.results]
+    keys = [key for key in streams[0].groups if all(key in stream.groups for stream in streams)]
+    for tasks in dict.fromkeys(tasks for _, tasks in keys):
+        same = [key for key in keys if key[1] == tasks]
+        reference = (arguments.to, tasks) if arguments.to else same[0]
+        if reference not in same:
+            parser.error(f"no variant {arguments.to!r}; there are: {', '.join(label for label, _ in same)}")
+        print_table(streams, same, reference, by_task=arguments.by_task)
 
 
-def references(files: Sequence[ResultsFile], groups: Sequence[Groups], tasks: int) -> None:
-    """Return the rows of the base model and of the checkpoints by themselves."""
+def print_table(streams: Sequence[StreamResults], keys: Sequence[Key], reference: Key, *, by_task: bool) -> None:
+    """Print the rows of one number of tasks: references, then variants from the best to the worst."""
+    all_names = sorted(streams[0].groups[keys[0]][0].accuracies.tasks)
+    names = all_names if by_task else []
+    seeds = [f"stream {number}" for number in range(1, len(streams) + 1)] if len(streams) > 1 else []
+    header = [
+        "merged by",
+        "tasks",
+        "orders",
+        *seeds,
+        "mean",
+        "orders ±",
+        "seeds ±",
+        f"to {reference[0]}",
+        "95 %",
+        "ahead",
+    ]
+    print(f"| {' | '.join([*header, *names])} |")
+    print("|---|" + "---:|" * (len(header) + len(names) - 1))
+    tasks = str(reference[1])
     for label, column in (("base model", "base"), ("own checkpoints", "own")):
-        means = []
-        for file, group in zip(files, groups, strict=True):
-            names = next(same for key, same in group.items() if key[1] == tasks)[0].accuracies.tasks
-            scores = getattr(next(iter(file.references.values())), column)
-            means.append(statistics.fmean(scores[name] for name in names))
-        print(f"| {' | '.join([label, str(tasks), '', *percent([*means, statistics.fmean(means)])])} | | | | |")
+        scores = [getattr(stream.references, column) for stream in streams]
+        means = [statistics.fmean(one[name] for name in all_names) for one in scores]
+        each = percent(means) if seeds else []
+        row = [label, tasks, "", *each, *percent([statistics.fmean(means)]), "", "", "", "", ""]
+        row += percent([statistics.fmean(one[name] for one in scores) for name in names])
+        print(f"| {' | '.join(row)} |")
+    overall = {key: statistics.fmean(mean(stream.groups[key]) for stream in streams) for key in keys}
+    for key in sorted(keys, key=lambda key: -overall[key]):
+        cells = [stream.groups[key] for stream in streams]
+        means = [mean(group) for group in cells]
+        row = [key[0], tasks, ", ".join(str(n) for n in dict.fromkeys(map(len, cells)))]
+        row += [*(percent(means) if seeds else []), *percent([overall[key]])]
+        row.append(f"{100 * spread(cells):.1f}" if min(map(len, cells)) > 1 else "")
+        row.append(f"{100 * statistics.stdev(means):.1f}" if seeds else "")
+        row += compared(streams, key, reference) if key != reference else ["", "", ""]
+        row += percent([statistics.fmean(task_mean(group, name) for group in cells) for name in names])
+        print(f"| {' | '.join(row)} |")
+
+
+def compared(streams: Sequence[StreamResults], key: Key, reference: Key) -> list[str]:
+    """Return the difference to the reference, its interval and the number of streams in which it is positive."""
+    differences = [mean(stream.groups[key]) - mean(stream.groups[reference]) for stream in streams]
+    deviation = f" ± {100 * statistics.stdev(differences):.1f}" if len(streams) > 1 else ""
+    interval = paired(streams, key, reference)
+    return [
+        f"{100 * statistics.fmean(differences):+.1f}{deviation}",
+        f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}" if interval else "",
+        f"{sum(difference > 0 for difference in differences)} of {len(streams)}",
+    ]
+
+
+def paired(streams: Sequence[StreamResults], key: Key, reference: Key) -> PairedDifference | None:
+    """Return the paired difference over the examples of all tasks of all streams."""
+    sides: list[dict[str, np.ndarray]] = []
+    for side in (key, reference):
+        answers: dict[str, np.ndarray] = {}
+        for number, stream in enumerate(streams):
+            found = mean_answers([cell.answers for cell in stream.groups[side]])
+            answers |= {f"{number} {task}": values for task, values in found.items()}
+        sides.append(answers)
+    return paired_difference(sides[0], sides[1])
 
 
 def percent(shares: Sequence[float]) -> list[str]:
-    """Shares in percent."""
+    """Return shares in percent."""
     return [f"{100 * share:.1f}" for share in shares]
-
-
-def told(differences: Sequence[float]) -> str:
-    """Mean and deviation of differences, in points."""
-    spread = f" ± {100 * statistics.stdev(differences):.1f}" if len(differences) > 1 else ""
-    return f"{100 * statistics.fmean(differences):+.1f}{spread}"
 
 
 def mean(cells: Sequence[CellResult]) -> float:
@@ -75,11 +138,16 @@ def mean(cells: Sequence[CellResult]) -> float:
     return statistics.fmean(cell.average or 0.0 for cell in cells)
 
 
+def task_mean(cells: Sequence[CellResult], task: str) -> float:
+    """Return the mean accuracy on one task after the last step."""
+    return statistics.fmean(cell.accuracies.value(cell.accuracies.steps[-1], task) or 0.0 for cell in cells)
+
+
 def spread(cells: Sequence[Sequence[CellResult]]) -> float:
-    """Return the standard deviation over orders, pooled over the seeds."""
-    variances = [statistics.variance([cell.average or 0.0 for cell in same]) for same in cells]
+    """Return the standard deviation over orders, pooled over the streams."""
+    variances = [statistics.variance([cell.average or 0.0 for cell in group]) for group in cells]
     return math.sqrt(statistics.fmean(variances))
 
 
 if __name__ == "__main__":
-    main([Path(path) for path in sys.argv[1:]])
+    main()

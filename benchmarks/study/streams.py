@@ -1,15 +1,17 @@
 """Train the streams that the studies in this folder merge, and write a recipe for each beside them.
 
-    python benchmarks/study/streams.py            seeds 0, 1 and 2: about six minutes on two cores
+    python benchmarks/study/streams.py                   seeds 0, 1 and 2: about six minutes on two cores
+    python benchmarks/study/streams.py FOLDER 3 4 5      other seeds, into another folder
     hubmerge study benchmarks/study/methods-0.yaml
 
-Seed 0 has all twenty tasks of the demo, seeds 1 and 2 the first eight. Then, for the study of similar task vectors:
-two halves of one task's images, with growing overlap.
+Seed 0 has all twenty tasks of the demo, other seeds the first eight. With seed 0, for the study of similar
+task vectors: two halves of one task's images, with growing overlap.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -30,9 +32,9 @@ OVERLAPS = (0, 25, 50, 75, 100)
 IMAGES = 1000
 
 
-def main(folder: Path = FOLDER) -> None:
+def main(folder: Path = FOLDER, seeds: Sequence[int] = (0, 1, 2)) -> None:
     """Make everything that is not there yet."""
-    for seed in (0, 1, 2):
+    for seed in seeds:
         tasks = TASKS if seed == 0 else DEMO_TASKS
         stream = make_stream(folder / f"seed{seed}", seed, [task.name for task in tasks])
         entries = [(task.name, f"./seed{seed}/towers/{task.name}", task) for task in tasks]
@@ -67,6 +69,9 @@ def write_recipe(path: Path, stream: str, entries: list[tuple[str, str, DemoTask
         },
     }
     path.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
+    without = path.with_stem(f"{path.stem}-no-fc2")  # what the authors of the null-space methods merge
+    recipe["tensors"] = {"exclude": ["*.fc2.*"]}
+    without.write_text(yaml.safe_dump(recipe, sort_keys=False), encoding="utf-8")
 
 
 def write_halves(folder: Path, stream: DemoStream, name: str) -> None:
@@ -103,4 +108,7 @@ class _Part:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    main(
+        Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER,
+        [int(seed) for seed in sys.argv[2:]] or (0, 1, 2),
+    )

@@ -6,13 +6,15 @@ A kind of this package is a class in a module of its own and one line in `hubmer
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 
 if TYPE_CHECKING:  # these libraries take seconds to import
     import datasets
+    import evaluate
+    import numpy as np
     import torch
 
     from hubmerge.checkpoints import Checkpoint
@@ -64,6 +66,25 @@ class PreparedTask(Protocol):
 
     def score(self, scorer: Any) -> dict[str, MetricValue]:
         """Return the value of each metric for the model in the scorer."""
+        ...
+
+
+@runtime_checkable
+class ClassificationTask(PreparedTask, Protocol):
+    """Prepared task whose answers are classes."""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """True class of each example, int64 (N,)."""
+        ...
+
+    @property
+    def metrics(self) -> dict[str, evaluate.Metric]:
+        """Metrics by name."""
+        ...
+
+    def logits(self, scorer: Any) -> np.ndarray:
+        """Return the outputs of the model in the scorer, float32 (N, C)."""
         ...
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hubmerge.checkpoints import AdaptedCheckpoint, Checkpoint
 from hubmerge.errors import DatasetError, ErrorCollector, EvaluationError
 from hubmerge.evaluation import task_kind_named
-from hubmerge.evaluation.kinds import PreparedTask, Scorer, Weights
+from hubmerge.evaluation.kinds import ClassificationTask, PreparedTask, Scorer, Weights
 from hubmerge.hub.failures import is_outage
 from hubmerge.plan.samples import as_recorded, sample_report
-from hubmerge.report.report import Scores, TaskReport
+from hubmerge.report.report import MetricValue, Scores, TaskReport
 from hubmerge.stream.licenses import read_dataset_license
 from hubmerge.stream.located import located
 from hubmerge.stream.open_source import open_base
@@ -22,6 +23,9 @@ from hubmerge.stream.task_datasets import TASKS
 from hubmerge.support import interrupts
 from hubmerge.support.progress import Progress
 from merge_recipes import Task, task_entries
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Scoreboard:
@@ -37,6 +41,7 @@ class Scoreboard:
         *,
         rows: Path | None = None,
         recorded: Sequence[TaskReport] = (),
+        on_answers: Callable[[str, np.ndarray], None] | None = None,
     ) -> None:
         """Prepare to score.
 
@@ -48,6 +53,8 @@ class Scoreboard:
             progress: Receiver of stages.
             rows: Folder for the rows of data sets, None for the cache of the datasets library.
             recorded: Tasks of the steps that are published or on disk, which draw their examples as before.
+            on_answers: Receiver of the name of a classification task and of one truth value for each example: True
+                for a right answer.
         """
         evaluate = stream.recipe.evaluate
         self._recorded = tuple(recorded)
@@ -64,6 +71,7 @@ class Scoreboard:
         self._rows = rows
         self._device = device
         self._progress = progress
+        self._on_answers = on_answers
         self._scorers: dict[str, Scorer] = {}
         self._prepared: dict[str, PreparedTask] = {}
         self._licenses = {(task.name, task.commit): task.licenses for task in self._recorded}
@@ -175,9 +183,18 @@ class Scoreboard:
                 interrupts.check()
                 if scorer.label != weights.label:
                     scorer.load(weights, check_frozen=not own)
-                scores[task.name] = task.score(scorer)
+                scores[task.name] = self._values(task, scorer)
                 advance(1)
         return scores
+
+    def _values(self, task: PreparedTask, scorer: Scorer) -> dict[str, MetricValue]:
+        if self._on_answers is None or not isinstance(task, ClassificationTask):
+            return task.score(scorer)
+        from hubmerge.evaluation.classes import score_classes  # only tasks need what it imports
+
+        logits = task.logits(scorer)
+        self._on_answers(task.name, logits.argmax(axis=1) == task.labels)
+        return score_classes(task.metrics, logits, task.labels)
 
     def _scorer(self, task: Task) -> Scorer:
         if task.kind not in self._scorers:

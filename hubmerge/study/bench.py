@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hubmerge.checkpoints import Checkpoint, with_copies
@@ -35,6 +36,7 @@ from hubmerge.run.scoreboard import Scoreboard
 from hubmerge.stream.open_source import open_base, open_source
 from hubmerge.stream.pinned import PinnedCommits
 from hubmerge.stream.sources import fetch_folder
+from hubmerge.study.answers import pack_answers
 from hubmerge.study.cells import task_content
 from hubmerge.study.results import References
 from hubmerge.study.schema import LoadedStudy
@@ -47,7 +49,10 @@ SHARE_OF_MEMORY = 0.5
 
 
 class Bench:
-    """Stream of a study, opened and planned; opened with `Bench.open`."""
+    """Stream of a study, opened and planned; opened with `Bench.open`.
+
+    `answers` has the packed answers of the last scored model to each classification task.
+    """
 
     def __init__(self, loaded: LoadedStudy, cache: Path, progress: Progress, memory_bytes: float | None = None) -> None:
         recipe = loaded.recipe.recipe.model_copy(update={"publish": None})
@@ -83,7 +88,13 @@ class Bench:
         self._own = {source.name: source.source for source in planned.sources[1:]}
         if self.in_memory:
             self.base = InMemoryCheckpoint(self.base, list(self.base.tensors))
-        self.scores = Scoreboard(self.stream, base_folder, cache, str(self.device), SilentProgress())
+        self.answers: dict[str, str] = {}
+        self.scores = Scoreboard(
+            self.stream, base_folder, cache, str(self.device), SilentProgress(), on_answers=self._take_answers
+        )
+
+    def _take_answers(self, task: str, right: np.ndarray) -> None:
+        self.answers[task] = pack_answers(right)
 
     @classmethod
     @contextmanager

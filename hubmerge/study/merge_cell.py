@@ -77,6 +77,7 @@ def merge_cell(bench: Bench, cell: Cell, digest: str, references: References, *,
     matrix = AccuracyMatrix(tuple(task.name for task in tasks), tuple(first[task.name] for task in tasks))
     steps = []
     method = method_of(recipe)
+    bench.answers.clear()
     if isinstance(method, JointMethod):
         for step, model in joint_models(bench, cell, method, digest):
             steps.append(joint_step_result(order[step - 1]))
@@ -84,7 +85,7 @@ def merge_cell(bench: Bench, cell: Cell, digest: str, references: References, *,
                 seen = [task for task in tasks if first[task.name] <= step]
                 found = bench.scores.score_on(f"{cell.label}, step {step}", seen, model)
                 matrix = matrix.record(step, main_scores(seen, found))
-        return _result(cell, digest, order, steps, matrix, began, references)
+        return _result(cell, digest, order, steps, matrix, began, references, bench.answers)
     with _state_folders(bench, work) as folder_of:
         for step, state, stats in _merged_cell(bench, cell, folder_of):
             steps.append(step_result(order[step - 1], stats))
@@ -93,7 +94,7 @@ def merge_cell(bench: Bench, cell: Cell, digest: str, references: References, *,
                 read_out = bench.read_out(method_named(cell.method), recipe.stream()[step - 1], recipe)
                 scores = bench.score_state(state, seen, f"{cell.label}, step {step}", digest, read_out)
                 matrix = matrix.record(step, scores)
-    return _result(cell, digest, order, steps, matrix, began, references)
+    return _result(cell, digest, order, steps, matrix, began, references, bench.answers)
 
 
 def _result(
@@ -104,6 +105,7 @@ def _result(
     matrix: AccuracyMatrix,
     began: float,
     references: References,
+    answers: dict[str, str],
 ) -> CellResult:
     return CellResult(
         **asdict(cell),
@@ -114,6 +116,7 @@ def _result(
         matrix=matrix.to_dict(),
         seconds=round(time.monotonic() - began, 3),
         share_of_own=matrix.share_of_own(references.own) if matrix.steps else None,
+        answers=dict(answers),
     )
 
 

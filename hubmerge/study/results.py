@@ -39,7 +39,11 @@ class StepResult:
 @record
 @dataclass(frozen=True)
 class CellResult:
-    """Result of one cell. `matrix` is an `AccuracyMatrix` as plain values, with the scored steps as rows."""
+    """Result of one cell.
+
+    `matrix` is an `AccuracyMatrix` as plain values, with the scored steps as rows. `answers` has the packed answers
+    after the last step, for each classification task; cells of version 0.1.0 have none.
+    """
 
     digest: str
     series: str
@@ -56,6 +60,7 @@ class CellResult:
     matrix: dict[str, Any]
     seconds: Number
     share_of_own: Number | None = None
+    answers: dict[str, str] = field(default_factory=dict)
 
     def renamed(self, cell: Cell) -> CellResult:
         """Return the result with the name and the seed of a cell that has the same digest."""

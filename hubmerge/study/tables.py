@@ -10,6 +10,7 @@ from hubmerge.report.accuracy import (
     FORGETTING_DEFINITION,
     SHARE_OF_OWN_DEFINITION,
 )
+from hubmerge.study.answers import PAIRED_DEFINITION, mean_answers, paired_difference
 from hubmerge.study.results import CellResult, References, Summary, grouped
 
 MEASURES = ("average", "backward_transfer", "forgetting", "share_of_own")
@@ -20,17 +21,23 @@ Rows = list[list[str]]
 
 def table_rows(results: Sequence[CellResult], references: References) -> tuple[list[str], Rows]:
     """Return header and rows: the references, then a row for each label, by number of tasks."""
-    header = ["merged by", "tasks", "merges", *TITLES]
+    header = ["merged by", "tasks", "merges", *TITLES, "to the first"]
     rows: Rows = []
     for (tasks,), same in grouped(results, "tasks").items():
         names = set(same[0].accuracies.tasks)
         if all(set(result.accuracies.tasks) == names for result in same):
             for label, scores in (("base model", references.base), ("own checkpoints", references.own)):
                 mean = Summary.of(scores.get(name) for name in names)
-                rows.append([label, str(tasks), "", mean_percent(mean), "", "", ""])
-        for (label,), group in grouped(same, "label").items():
+                rows.append([label, str(tasks), "", mean_percent(mean), "", "", "", ""])
+        groups = grouped(same, "label")
+        first = mean_answers([result.answers for result in next(iter(groups.values()))])
+        for number, ((label,), group) in enumerate(groups.items()):
             summaries = [Summary.of(getattr(result, measure) for result in group) for measure in MEASURES]
-            rows.append([label, str(tasks), str(len(group)), *(summary.percent() for summary in summaries)])
+            difference = (
+                paired_difference(mean_answers([result.answers for result in group]), first) if number else None
+            )
+            cells = [*(summary.percent() for summary in summaries), difference.points() if difference else ""]
+            rows.append([label, str(tasks), str(len(group)), *cells])
     return header, rows
 
 
@@ -50,6 +57,7 @@ def markdown(results: Sequence[CellResult], references: References) -> str:
         f"Backward transfer: {BACKWARD_TRANSFER_DEFINITION}.",
         f"Forgetting: {FORGETTING_DEFINITION}.",
         f"Share kept: {SHARE_OF_OWN_DEFINITION}.",
+        f"To the first: {PAIRED_DEFINITION}.",
     ]
     return "\n".join([*lines, "", *definitions]) + "\n"
 
