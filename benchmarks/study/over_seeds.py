@@ -67,39 +67,28 @@ def main() -> None:
 def print_table(streams: Sequence[StreamResults], keys: Sequence[Key], reference: Key, *, by_task: bool) -> None:
     """Print the rows of one number of tasks: references, then variants from the best to the worst."""
     all_names = sorted(streams[0].groups[keys[0]][0].accuracies.tasks)
-    names = all_names if by_task else []
-    seeds = [f"stream {number}" for number in range(1, len(streams) + 1)] if len(streams) > 1 else []
-    header = [
-        "merged by",
-        "tasks",
-        "orders",
-        *seeds,
-        "mean",
-        "orders ±",
-        "seeds ±",
-        f"to {reference[0]}",
-        "95 %",
-        "ahead",
-    ]
-    print(f"| {' | '.join([*header, *names])} |")
-    print("|---|" + "---:|" * (len(header) + len(names) - 1))
-    tasks = str(reference[1])
+    names, several = all_names if by_task else [], len(streams) > 1
+    seeds = [f"stream {number}" for number in range(1, len(streams) + 1)] if several else []
+    spreads = ["orders ±", "seeds ±"] if several else ["orders ±"]
+    compare = [f"to {reference[0]}", "95 %", *(["ahead"] if several else [])]
+    print(f"| {reference[1]} tasks, merged by | {' | '.join(['orders', *seeds, 'mean', *spreads, *compare, *names])} |")
+    print("|---|" + "---:|" * (2 + len([*seeds, *spreads, *compare, *names])))
     for label, column in (("base model", "base"), ("own checkpoints", "own")):
         scores = [getattr(stream.references, column) for stream in streams]
         means = [statistics.fmean(one[name] for name in all_names) for one in scores]
-        each = percent(means) if seeds else []
-        row = [label, tasks, "", *each, *percent([statistics.fmean(means)]), "", "", "", "", ""]
+        each = percent(means) if several else []
+        row = [label, "", *each, *percent([statistics.fmean(means)]), *("" for _ in [*spreads, *compare])]
         row += percent([statistics.fmean(one[name] for one in scores) for name in names])
         print(f"| {' | '.join(row)} |")
     overall = {key: statistics.fmean(mean(stream.groups[key]) for stream in streams) for key in keys}
     for key in sorted(keys, key=lambda key: -overall[key]):
         cells = [stream.groups[key] for stream in streams]
         means = [mean(group) for group in cells]
-        row = [key[0], tasks, ", ".join(str(n) for n in dict.fromkeys(map(len, cells)))]
-        row += [*(percent(means) if seeds else []), *percent([overall[key]])]
+        row = [key[0], ", ".join(str(n) for n in dict.fromkeys(map(len, cells)))]
+        row += [*(percent(means) if several else []), *percent([overall[key]])]
         row.append(f"{100 * spread(cells):.1f}" if min(map(len, cells)) > 1 else "")
-        row.append(f"{100 * statistics.stdev(means):.1f}" if seeds else "")
-        row += compared(streams, key, reference) if key != reference else ["", "", ""]
+        row += [f"{100 * statistics.stdev(means):.1f}"] if several else []
+        row += compared(streams, key, reference)[: len(compare)] if key != reference else ["" for _ in compare]
         row += percent([statistics.fmean(task_mean(group, name) for group in cells) for name in names])
         print(f"| {' | '.join(row)} |")
 
