@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -35,6 +34,7 @@ from merge_recipes.schema_types import (
     parse_size,
     without_default,
 )
+from merge_recipes.shuffling import shuffled_places
 from merge_recipes.signing import SigningOption
 from merge_recipes.slices import Slice, joined_levels
 from merge_recipes.tokenizer_keys import ChatTemplate, TokenizerOptions, TokenizerSource
@@ -322,14 +322,3 @@ class Recipe(Record):
         if self.order == "shuffled":
             return tuple(entries[place] for place in shuffled_places(len(entries), self.seed))
         return entries
-
-
-def shuffled_places(count: int, seed: int | None) -> tuple[int, ...]:
-    """Return the places 0 to count - 1 in the order of `order: shuffled` with a seed."""
-    places = list(range(count))
-    # random() gives equal numbers in every Python version; shuffle() does not guarantee that.
-    draw = random.Random(seed).random  # noqa: S311 - an order, not a secret
-    for last in range(count - 1, 0, -1):
-        chosen = int(draw() * (last + 1))
-        places[last], places[chosen] = places[chosen], places[last]
-    return tuple(places)

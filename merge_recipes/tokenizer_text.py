@@ -33,7 +33,7 @@ def tokenizer_sentences(recipe: Recipe, *, joint: bool) -> Iterator[str]:
             yield f"rows: filled up to a multiple of {options.pad_to_multiple_of} with the mean of all rows"
         yield f"config: copied from {base}, with the new size of the vocabulary and numbers of special tokens"
     if template is not None:
-        yield f"chat template: {_template(template)}"
+        yield f"chat template: {template_text(template)}"
 
 
 def _vocabulary(recipe: Recipe) -> str:
@@ -64,7 +64,8 @@ def row_text(options: TokenOptions) -> str:
     return "zeros" if isinstance(source, ZeroRow) else "the row by the rule above"
 
 
-def _template(template: str) -> str:
+def template_text(template: str) -> str:
+    """Return what a chat template in a recipe is, in words."""
     if template == AUTO:
         return "that which most of the models have"
-    return f"the built-in {template}" if template in BUILT_IN_TEMPLATES else f"{len(template)} characters in the recipe"
+    return f"the built-in {template}" if template in BUILT_IN_TEMPLATES else "the text in the recipe"

@@ -122,6 +122,7 @@ def _summary(report: RunReport, card: CardDetails) -> str:
             f"This model merges {count} fine-tuned checkpoints of {base} into one model of the same size, without "
             f"training. They were merged one after another by hubmerge with {method}."
         )
+    text += f" The chat template is {card.chat_template}." if card.chat_template is not None else ""
     text += _taken_out(report)
     return text if card.repo is None else f"{text} The tag of this step is {code(step_tag(report.steps[-1].step))}."
 

@@ -47,6 +47,7 @@ class CardDetails:
         method_source: the description of the method, such as "arXiv:2501.09522, Section 4".
         distributions: the distribution of each merge method and task kind that is a plug-in, by its name.
         revocable: True if the method can take checkpoints out again.
+        chat_template: the chat template that the recipe asks for, in words; None for that of the tokenizer.
         form: the form of the data: an older one for comparison with a card of that form.
     """
 
@@ -68,6 +69,7 @@ class CardDetails:
     method_source: str | None = None
     distributions: Mapping[str, str] = field(default_factory=dict)
     revocable: bool = False
+    chat_template: str | None = None
     form: int = CARD_FORM
 
     @property

@@ -143,10 +143,10 @@ def _models(stream: Stream, base: Checkpoint, opened: Mapping[int, Checkpoint]) 
     references, checkpoints = [stream.recipe.base_model], [base]
     sources = [replace(stream.base, adapter=None)]
     numbers: dict[int, int] = {}
-    keys = [checkpoint_key(stream.recipe.base_model)]
+    keys = [(checkpoint_key(stream.recipe.base_model), stream.base.commit)]
     for number in stream.entries_of(stream.length):
         reference = stream.entries[number - 1].model
-        key = checkpoint_key(reference)
+        key = (checkpoint_key(reference), stream.source(number).commit)
         if key not in keys:
             keys.append(key)
             references.append(reference)

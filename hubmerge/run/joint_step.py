@@ -33,6 +33,8 @@ def joint_merge(context: RunContext, step: int, checkpoints: Sequence[Checkpoint
     stream, plan, recipe = context.stream, context.plan, context.stream.recipe
     if plan.assembly is not None:
         return stacked_merge(context, plan.assembly, checkpoints)
+    for number, checkpoint in zip(stream.entries_of(step), checkpoints, strict=True):
+        context.own_rows(number, checkpoint)  # models read rows of new tokens from each other
     method = joint_method(recipe)
     models, positions = [], plan.merge.positions
     if method.base_joins and recipe.names_base and not recipe.lists_base and recipe.first_layers is None:

@@ -24,6 +24,7 @@ from hubmerge.run.run_context import RunContext
 from hubmerge.stream.licenses import read_license
 from hubmerge.stream.stream import Stream
 from hubmerge.support.names import CARD_FILE, LOCK_FILE, NOTICE_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
+from merge_recipes.tokenizer_text import template_text
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFi
     """Return the card of the last step of a report; with `form`, its data are those of an older form."""
     from hubmerge.cards import CARD_FORM, CardDetails, card_text
 
-    publish = stream.recipe.publish
+    publish, template = stream.recipe.publish, stream.recipe.chat_template
     kinds = {task.kind for task in report.tasks}
     whole = publish is None or publish.model == "full"
     details = CardDetails(
@@ -161,6 +162,7 @@ def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFi
         method_source=method_of(stream.recipe).source,
         revocable=getattr(method_of(stream.recipe), "revokes", False) is True,
         distributions=plugin_distributions(report.merge_method, (task.kind for task in report.tasks)),
+        chat_template=None if template is None else template_text(template),
         form=form or CARD_FORM,
     )
     return card_text(report, details)

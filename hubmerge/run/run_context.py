@@ -66,12 +66,12 @@ class RunContext:
     @cached_property
     def base(self) -> Checkpoint:
         """The base model, with its tied tensors checked; as it is if layers are stacked."""
-        opened = self._resized(0, open_base(self.stream.base, self.base_folder))
+        opened, copies = open_base(self.stream.base, self.base_folder), self.plan.merge.copies
+        resized = self._resized(0, opened)
         if self.plan.assembly is not None:
-            return opened
-        base = with_copies(opened, self.plan.merge.copies)
-        check_ties(base, self.plan.merge)
-        return base
+            return resized
+        check_ties(with_copies(opened, copies), self.plan.merge)
+        return with_copies(resized, copies)
 
     def aligned(self, entry: int, checkpoint: Checkpoint) -> AlignedCheckpoint:
         """Return the checkpoint of an entry under the base model's names, with the rows of the merged model."""

@@ -16,8 +16,8 @@ from merge_recipes.errors import did_you_mean
 from merge_recipes.parameters import parameter_fields, parameters_from
 from merge_recipes.read_yaml import Document, read_document, read_text
 from merge_recipes.record import Record, Text
-from merge_recipes.schema import shuffled_places
 from merge_recipes.schema_types import Parameters
+from merge_recipes.shuffling import shuffled_places
 from merge_recipes.validate import number_or_word, validate, value_message
 
 

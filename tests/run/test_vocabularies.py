@@ -353,3 +353,15 @@ def test_an_adapter_has_the_tokens_of_its_model(entry: str, models: Path, tmp_pa
         assert torch.allclose(found[EMBEDDINGS][number], expected, atol=1e-6), token
     layer = "model.layers.1.self_attn.q_proj.weight"
     assert torch.allclose(found[layer], own[0][layer] + 1 + (own[1][layer] - own[0][layer]) / 2, atol=1e-5)
+
+
+def test_tied_heads_that_are_stored_too_are_compared_and_merged_once(tmp_path: Path) -> None:
+    write_models(tmp_path, tie=True)
+    for name in ("base", "a", "b"):
+        file = tmp_path / name / "model.safetensors"
+        tensors = load_file(file)
+        save_file({**tensors, "lm_head.weight": tensors[EMBEDDINGS].clone()}, file, metadata={"format": "pt"})
+    names = [tmp_path / name for name in ("base", "a", "b")]
+    out = merged(linear(*names, tokenizer_source="union", chat_template="mistral"), tmp_path / "run")
+    assert "lm_head.weight" not in load_file(out / "model.safetensors")
+    assert "The chat template is the built-in mistral." in (out / "README.md").read_text(encoding="utf-8")
