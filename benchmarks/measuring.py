@@ -38,15 +38,23 @@ class Cost:
 
 
 def measure(
-    command: Sequence[str | Path], *, cpus: int = 1, environment: Mapping[str, str] | None = None, log: Path
+    command: Sequence[str | Path],
+    *,
+    cpus: int = 1,
+    environment: Mapping[str, str] | None = None,
+    log: Path,
+    skip: int = 0,
 ) -> Cost:
-    """Run a command on that many CPUs, its output in `log`. Raises RuntimeError with the end of it if it fails."""
+    """Run a command on that many CPUs, its output in `log`. Raises RuntimeError with the end of it if it fails.
+
+    Commands that run at the same time give the CPUs of the others in `skip`.
+    """
     allowed = sorted(os.sched_getaffinity(0))
-    if cpus > len(allowed):
-        raise RuntimeError(f"{cpus} CPUs are wanted, this process may use {len(allowed)}")
+    if cpus + skip > len(allowed):
+        raise RuntimeError(f"{cpus + skip} CPUs are wanted, this process may use {len(allowed)}")
     log.parent.mkdir(parents=True, exist_ok=True)
     settings = {**os.environ, "TOKENIZERS_PARALLELISM": "false", **(environment or {})}
-    chosen = ",".join(map(str, allowed[-cpus:]))
+    chosen = ",".join(map(str, allowed[len(allowed) - cpus - skip : len(allowed) - skip]))
     with log.open("w") as output:
         begin = time.perf_counter()
         process = subprocess.Popen(

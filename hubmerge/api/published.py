@@ -28,6 +28,7 @@ def verify(
     published: str,
     *,
     quick: bool = False,
+    from_parts: bool = False,
     key: str | os.PathLike[str] | None = None,
     identity: str | None = None,
     identity_provider: str | None = None,
@@ -40,6 +41,8 @@ def verify(
         published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`; or the folder of
             a step, such as `run(out=...)` wrote.
         quick: check signature, statement, files, digests, chain, lock and card only; nothing is merged.
+        from_parts: for a combined stream, add the published states of its parts instead of merging their checkpoints
+            again; the verdict is then "partly verified".
         key: the file of the public key that the signature must be by.
         identity: the identity that a keyless signature must be by, such as the address of a GitHub workflow.
         identity_provider: the address of the OIDC provider that vouches for the identity.
@@ -61,7 +64,9 @@ def verify(
     trusted = TrustedSigner(None if key is None else Path(key), identity, identity_provider)
     reports, folder = open_progress(progress), _work_folder(work_dir) / "verify"
     with interrupts.handled():
-        return verify_step(place, revision, folder, reports, recompute=not quick, trusted=trusted)
+        return verify_step(
+            place, revision, folder, reports, recompute=not quick, from_parts=from_parts, trusted=trusted
+        )
 
 
 def sign(

@@ -95,6 +95,13 @@ def check_states(parts: Sequence[Part]) -> None:
 
 def _check_method(part: Part) -> None:
     method = fold_of(part)
+    if part.report.stages:
+        raise UsageError(
+            f"{part.label} merges models that other documents of its recipe make: they have no commits that a combined "
+            "stream could name",
+            hint="publish these models first, and merge them by their repos",
+            **part.place,
+        )
     if not method.adds:
         raise UsageError(
             f"{part.label}: states of {method.name} cannot be added: what a checkpoint added depends on those merged "

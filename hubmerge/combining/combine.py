@@ -217,7 +217,8 @@ def _combine(combiner: Combiner, out: OutputFolder | None) -> Combination:
     workspace.remove_states(keep={stream.chain[batch.last]})
     run = Run(replace(stream, target=read_recipe_target(stream.loaded, writes=True)), workspace, progress, out=out)
     run.write_out()
-    return Combination(run.report, tuple(run.addresses()[-1:]), batch.last)
+    before = combiner.placed[0].part.steps if combiner.keeps_first else 0
+    return Combination(run.report, tuple(run.addresses()[-1:]), batch.last - before)
 
 
 def _resolved(loaded: LoadedRecipe, placed: Sequence[Placed]) -> Stream:

@@ -132,6 +132,12 @@ def check_adds(loaded: LoadedRecipe) -> None:
         UsageError: They do not.
     """
     method = method_of(loaded.recipe)
+    if loaded.stages:
+        raise UsageError(
+            f"{loaded.path} has several documents, which are merged one after another",
+            hint="publish the models of the first ones, and name their repos in a recipe of one document",
+            file=str(loaded.path),
+        )
     if isinstance(method, Method) and method.adds:
         return
     able = ", ".join(one.name for one in METHODS if one.adds)

@@ -27,7 +27,7 @@ from hubmerge.run.joint_step import joint_merge
 from hubmerge.run.merge_stage import MergeStage
 from hubmerge.run.run_context import RunContext
 from hubmerge.run.step_batch import StepBatch
-from hubmerge.run.step_report import record_steps
+from hubmerge.run.step_report import record_licenses, record_steps
 from hubmerge.stream.licenses import read_licenses
 from hubmerge.stream.open_source import open_source
 from hubmerge.stream.sources import fetch_folder
@@ -37,6 +37,7 @@ from hubmerge.support.names import NOTICE_FILE
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
+from hubmerge.verify.from_parts import FetchedParts, fetch_parts
 from hubmerge.verify.history import step_tags, untagged_scores
 from hubmerge.verify.kept import kept_files
 from hubmerge.verify.published import Published
@@ -107,6 +108,13 @@ class Chain:
         yield from self._compare(step, batch.merged_state)
         return batch
 
+    def start(self, parts: FetchedParts) -> Generator[Finding, None, MergeState]:
+        """Begin after the combined step, with the sum of the states of its parts; return the sum."""
+        state = parts.add(self.context, self._folder("state", parts.step))
+        yield from self._compare(parts.step, state)
+        yield parts.finding
+        return state
+
     def _fetch_previous(self, step: int) -> Generator[Finding, None, None]:
         fetched = fetch_checked_state(self.published, step - 1, self._folder("published", step - 1))
         if isinstance(fetched, Finding):
@@ -150,7 +158,7 @@ class Chain:
 
 
 def recompute_step(
-    published: Published, stream: Stream, work: Path, progress: Progress
+    published: Published, stream: Stream, work: Path, progress: Progress, *, from_parts: bool = False
 ) -> Generator[Finding, None, Recomputed | None]:
     """Compute a published step again, with all steps before it.
 
@@ -159,13 +167,16 @@ def recompute_step(
         stream: its stream.
         work: an empty folder.
         progress: the receiver of notes and stages.
+        from_parts: True to add the states of the parts of a combined stream, and to merge the steps after them alone.
 
     Returns:
         The recomputed step, or None if it cannot be recomputed; a finding then says why.
     """
     made = yield from recompute_stages(published, stream, work, progress)
-    plan = None if made is None else (yield from _plan(published, made, progress))
-    if made is None or plan is None:
+    if made is None:
+        return None
+    plan, parts = yield from _plan_or_parts(published, made, work / "parts", progress, from_parts=from_parts)
+    if plan is None:
         return None
     stream = made
     fetch_checked(stream.base, progress)
@@ -174,14 +185,24 @@ def recompute_step(
     if stream.is_joint:
         return _recompute_joint(published, context, work)
     chain = Chain(published, context, work)
+    if parts is not None:
+        state = yield from chain.start(parts)
+        if parts.step == published.step:
+            return _finish_sum(published, context, state, work)
     yield from _merge_earlier_steps(published, chain)
+    return (yield from _finish_chain(published, chain, work))
+
+
+def _finish_chain(published: Published, chain: Chain, work: Path) -> Generator[Finding, None, Recomputed | None]:
+    """Merge the published step, and write and score its model."""
+    context = chain.context
     batch = yield from chain.merge(published.step)
     if batch is None:
         return None
     if chain.exact:
         number = counted(chain.exact, "state has the digest", "states have the digests")
         yield Finding("chain", "same", f"recomputed from base model and checkpoints: {number} in the report")
-    if stream.recipe.fetch == "ranges":
+    if context.stream.recipe.fetch == "ranges":
         detail = "the files that the recipe fetches by ranges were read whole and have the digests on the Hub"
         yield Finding("sources", "same", detail)
     # Without the scores of the base model and of the checkpoints alone, so that they are all computed again.
@@ -189,8 +210,19 @@ def recompute_step(
     kept = {name: scores for name, scores in before.own_scores.items() if name not in chain.own_scores}
     so_far = replace(before, base_scores={}, own_scores={**kept, **chain.own_scores})
     batch = FinishStage(context, not_alone=_not_alone(published.report)).finish(batch, so_far, work / "step")
-    check_datasets(stream, progress)
+    check_datasets(context.stream, context.progress)
     return Recomputed(work / "step", batch.finished_report, context.base)
+
+
+def _finish_sum(published: Published, context: RunContext, state: MergeState, work: Path) -> Recomputed:
+    """Write and score the model of a combined state; what only checkpoints have is taken from the report."""
+    report, steps = published.report, range(published.step, published.step + 1)
+    so_far = replace(report.until(published.step - 1), base_scores={}, own_scores=report.own_scores)
+    made = record_steps(context.stream, steps, state, so_far, heads={published.step: report.steps[-1].head})
+    made = record_licenses(made, steps, context.licenses)
+    made = FinishStage(context).finish_recorded(StepBatch(steps, state=state), made, work / "step")
+    check_datasets(context.stream, context.progress)
+    return Recomputed(work / "step", made, context.base)
 
 
 def _not_alone(report: RunReport) -> frozenset[str]:
@@ -254,6 +286,19 @@ def _plan(published: Published, stream: Stream, progress: Progress) -> Generator
             steps = f"step {step}" if first == step else f"steps 1 to {step - 1}"
             yield Finding("recomputation", "unknown", f"{steps} cannot be recomputed: {error.message}")
     return None
+
+
+def _plan_or_parts(
+    published: Published, stream: Stream, folder: Path, progress: Progress, *, from_parts: bool
+) -> Generator[Finding, None, tuple[RunPlan | None, FetchedParts | None]]:
+    """Plan all steps, or of a combined stream those after the states of its parts, which are fetched."""
+    plan, combined = None, bool(published.report.combined_steps)
+    if not (combined and from_parts):
+        plan = yield from _plan(published, stream, progress)
+    if not combined or (plan is not None and plan.first_step == 1):
+        return plan, None
+    parts = yield from fetch_parts(published, stream, folder, progress)
+    return (plan, None) if parts is None else (parts.plan, parts)
 
 
 def _own_scores(context: RunContext, batch: StepBatch) -> Scores:

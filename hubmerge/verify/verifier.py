@@ -40,6 +40,7 @@ def verify_step(
     progress: Progress,
     *,
     recompute: bool = True,
+    from_parts: bool = False,
     trusted: TrustedSigner = NOBODY,
 ) -> Verdict:
     """Verify a published step.
@@ -52,6 +53,7 @@ def verify_step(
         work: a folder; each verification uses a new folder in it, and removes it at the end.
         progress: the receiver of notes, events and stages.
         recompute: False to check the metadata only.
+        from_parts: True to add the states of the parts of a combined stream instead of merging their checkpoints.
         trusted: the key or the identity that the signature must be by.
 
     Raises:
@@ -67,7 +69,7 @@ def verify_step(
     recomputed = False
     if recompute and published.stream is not None and not broken_chain:
         with _own_folder(work) as folder:
-            for item in _recompute(published, folder, progress):
+            for item in _recompute(published, folder, progress, from_parts=from_parts):
                 if isinstance(item, Recomputed):
                     recomputed = True
                 else:
@@ -116,11 +118,13 @@ def check_metadata(published: Published, trusted: TrustedSigner, *, recompute: b
     yield from check_state_branch(published)
 
 
-def _recompute(published: Published, folder: Path, progress: Progress) -> Iterator[Finding | Recomputed]:
+def _recompute(
+    published: Published, folder: Path, progress: Progress, *, from_parts: bool
+) -> Iterator[Finding | Recomputed]:
     stream = published.stream
     if stream is None:
         return
-    made = yield from recompute_step(published, stream, folder, progress)
+    made = yield from recompute_step(published, stream, folder, progress, from_parts=from_parts)
     yield from check_state_values(published, folder / "check")
     if made is not None:
         yield made

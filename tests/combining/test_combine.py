@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 import yaml
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors.torch import load_file, save_file
 
 import hubmerge
@@ -198,6 +200,29 @@ def test_a_stream_over_another_base_model_is_refused(streams: Streams, repo_name
     other = streams.publish(repo_name("other"), streams.third, base_model=base)
     with pytest.raises(hubmerge.UsageError, match="task vectors of two base models do not add up"):
         streams.combine("local/c-1", other, into=repo_name("none"))
+
+
+def test_parts_are_added_again_without_their_checkpoints(streams: Streams, repo_name: Names) -> None:
+    api, gone, part, both = HfApi(), repo_name("gone"), repo_name("part"), repo_name("both")
+    api.create_repo(gone)
+    api.upload_folder(repo_id=gone, folder_path=snapshot_download(streams.stage.towers[streams.second]))
+    streams.publish(part, models=[{"model": gone, "name": "gone"}])
+    streams.combine("local/c-1", part, into=both)
+    quick = hubmerge.verify(both, from_parts=True, progress=None)
+    assert (quick.differences, [one.subject for one in quick.unknown]) == ((), ["parts"])
+    assert quick.recomputed
+    assert main(["verify", both, "--from-parts", "--quiet"]) == 7
+    verified(both)
+    api.delete_repo(gone)
+    shutil.rmtree(Path(HF_HUB_CACHE) / f"models--{gone.replace('/', '--')}")
+    verdict = hubmerge.verify(both, progress=None)
+    assert not verdict.differences, str(verdict)
+    assert verdict.recomputed
+    assert {"parts", "recomputation"} <= {one.subject for one in verdict.unknown}
+    api.delete_repo(part)
+    verdict = hubmerge.verify(both, from_parts=True, progress=None)
+    assert not verdict.recomputed
+    assert "cannot be read" in str(verdict)
 
 
 def test_the_command_prints_json(streams: Streams, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import hubmerge
 from hubmerge.cli.main import main
@@ -92,6 +93,34 @@ def test_parts_in_folders_are_combined_without_the_hub(
     verified(str(tmp_path / "whole"))
 
 
+def test_a_published_stream_grows_by_other_streams(
+    stage: Stage, tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]
+) -> None:
+    repo, new = repo_name("grows"), repo_name("new")
+    first, second, third = stage.towers
+    work: dict[str, Any] = {"work_dir": tmp_path / "work", "progress": None}
+    keys: dict[str, Any] = {"merge_method": "wudi", "evaluate": None}
+    hubmerge.run(stage.recipe(repo, entries=(first, second), **keys), **work).finish()
+    before = report_of(repo)["steps"]
+    hubmerge.run(stage.recipe(new, entries=(third,), **keys), **work).finish()
+    whole = stage.recipe(repo, **keys)
+    with pytest.raises(hubmerge.TargetError, match="has 2 steps of this stream already"):
+        hubmerge.combine([repo_of_copy(stage, tmp_path, repo_name, (first, second)), new], recipe=whole, **work)
+    made = hubmerge.combine([repo, new], recipe=whole, **work)
+    assert made.added == 1
+    found = report_of(repo)["steps"]
+    assert [step["digest"] for step in found[:2]] == [step["digest"] for step in before]
+    assert len(found) == 3
+    verified(repo)
+
+
+def repo_of_copy(stage: Stage, folder: Path, repo_name: Names, entries: tuple[str, ...]) -> str:
+    repo = repo_name("copy")
+    recipe = stage.recipe(repo, entries=entries, merge_method="wudi", evaluate=None)
+    hubmerge.run(recipe, work_dir=folder / "work", progress=None).finish()
+    return repo
+
+
 def test_a_part_is_missing_or_foreign(stage: Stage, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     machines = Machines(stage, tmp_path, None)
     names = list(stage.towers)
@@ -124,5 +153,13 @@ def test_methods_and_recipes_without_parts_are_refused(stage: Stage, tmp_path: P
     taken_out = {"model": stage.towers[first], "revoke": first}
     with pytest.raises(hubmerge.UsageError, match=f"takes out {first}, which another part merges"):
         hubmerge.load_part({**keys, "models": [*keys["models"], taken_out]}, "2/2")
+    stages = tmp_path / "stages.yaml"
+    documents = [
+        {"name": "one", **keys, "models": keys["models"][:2]},
+        {**keys, "models": [{"model": "one"}, keys["models"][2]]},
+    ]
+    stages.write_text(yaml.safe_dump_all(documents, sort_keys=False), encoding="utf-8")
+    with pytest.raises(hubmerge.UsageError, match="has several documents"):
+        hubmerge.load_part(stages, "1/2")
     with pytest.raises(hubmerge.UsageError, match="has queries"):
         hubmerge.load_part({**keys, "models": [{"query": "hubmerge-demo/tiny-clip_*"}]}, "1/2")

@@ -29,6 +29,10 @@ def verify(
     quick: Annotated[
         bool, typer.Option("--quick", help="Check signature, files, digests, chain, lock and card only; merge nothing.")
     ] = False,
+    from_parts: Annotated[
+        bool,
+        typer.Option("--from-parts", help="Add the states of a combined stream's parts; do not merge checkpoints."),
+    ] = False,
     key: Annotated[Path | None, typer.Option(metavar="FILE", help="Public key that the signature must be by.")] = None,
     identity: Annotated[
         str | None,
@@ -46,6 +50,7 @@ def verify(
     verdict = published.verify(
         release,
         quick=quick,
+        from_parts=from_parts,
         key=key,
         identity=identity,
         identity_provider=identity_provider,
