@@ -19,7 +19,6 @@ from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import HubmergeError, MachineError, RunInterruptedError
 from hubmerge.executor.state import MergeState
 from hubmerge.plan.licenses import PlannedLicenses
-from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.run_plan import RunPlan
 from hubmerge.report.report import REPORT_VERSION, RunReport, Scores
 from hubmerge.run.finish_stage import FinishStage
@@ -37,9 +36,10 @@ from hubmerge.support.names import NOTICE_FILE
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import counted
 from hubmerge.verify.finding import Finding
-from hubmerge.verify.from_parts import FetchedParts, fetch_parts
+from hubmerge.verify.from_parts import FetchedParts
 from hubmerge.verify.history import step_tags, untagged_scores
 from hubmerge.verify.kept import kept_files
+from hubmerge.verify.planning import plan_or_parts
 from hubmerge.verify.published import Published
 from hubmerge.verify.reports import compare_scores, compare_step_statistics
 from hubmerge.verify.sources import check_datasets, fetch_checked
@@ -175,7 +175,7 @@ def recompute_step(
     made = yield from recompute_stages(published, stream, work, progress)
     if made is None:
         return None
-    plan, parts = yield from _plan_or_parts(published, made, work / "parts", progress, from_parts=from_parts)
+    plan, parts = yield from plan_or_parts(published, made, work / "parts", progress, from_parts=from_parts)
     if plan is None:
         return None
     stream = made
@@ -272,33 +272,6 @@ def _context(published: Published, stream: Stream, plan: RunPlan, cache: Path, p
         context = replace(context, licenses=PlannedLicenses(read_licenses(stream, report)))
     older = report.older_steps if report.version >= REPORT_VERSION else published.step
     return replace(context, older_steps=older, writes_notice=NOTICE_FILE not in kept_files(published))
-
-
-def _plan(published: Published, stream: Stream, progress: Progress) -> Generator[Finding, None, RunPlan | None]:
-    """Plan all steps, or the last one alone if a checkpoint of an earlier one cannot be read any more."""
-    step = published.step
-    for first in dict.fromkeys((step,) if stream.is_joint else (1, step)):
-        try:
-            return plan_steps(stream, first, progress, recorded=published.report)
-        except (MachineError, RunInterruptedError):
-            raise
-        except HubmergeError as error:
-            steps = f"step {step}" if first == step else f"steps 1 to {step - 1}"
-            yield Finding("recomputation", "unknown", f"{steps} cannot be recomputed: {error.message}")
-    return None
-
-
-def _plan_or_parts(
-    published: Published, stream: Stream, folder: Path, progress: Progress, *, from_parts: bool
-) -> Generator[Finding, None, tuple[RunPlan | None, FetchedParts | None]]:
-    """Plan all steps, or of a combined stream those after the states of its parts, which are fetched."""
-    plan, combined = None, bool(published.report.combined_steps)
-    if not (combined and from_parts):
-        plan = yield from _plan(published, stream, progress)
-    if not combined or (plan is not None and plan.first_step == 1):
-        return plan, None
-    parts = yield from fetch_parts(published, stream, folder, progress)
-    return (plan, None) if parts is None else (parts.plan, parts)
 
 
 def _own_scores(context: RunContext, batch: StepBatch) -> Scores:
