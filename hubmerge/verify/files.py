@@ -46,6 +46,7 @@ def check_files(published: Published) -> Iterator[Finding]:
         yield from _check_list(published)
     yield from check_kept(published)
     yield from _check_heads(published)
+    yield from _check_indexes(published)
     if published.stream is not None:
         yield from _check_base_files(published, published.stream.base)
 
@@ -139,13 +140,21 @@ def _check_base_files(published: Published, base: Source) -> Iterator[Finding]:
     own |= published.report.history_files.keys() | kept_files(published)
     if published.stream is not None and changes_tokenizer(published.stream.recipe):
         own |= set(filter(is_changed_file, {*expected, *found}))
-    for name in sorted(name for name in {*expected, *found} - own if not is_index(name)):
+    indexes = {name for name in {*expected, *found} if is_index(name)}
+    for name in sorted({*expected, *found} - own - indexes):
         if name not in found:
             yield Finding("files", "differs", f"{name} of the base model is missing")
         elif name not in expected:
             yield Finding("files", "differs", f"{name} is not a file of this step")
         elif len(found[name]) == len(expected[name]) and found[name] != expected[name]:
             yield Finding("files", "differs", f"{name} is not the file of the base model")
+
+
+def _check_indexes(published: Published) -> Iterator[Finding]:
+    """Check that a step with one weight file has no index: a reader may follow it to other files."""
+    if len(published.report.steps[-1].files) == 1:
+        for name in sorted(name for name in published.files.files if is_index(name)):
+            yield Finding("files", "differs", f"{name} is not a file of this step: it has one weight file")
 
 
 def changes_tokenizer(recipe: Recipe) -> bool:

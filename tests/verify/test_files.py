@@ -55,6 +55,18 @@ def test_extra_files_are_found(original: str, verify: Verify, copy: Copy) -> Non
         assert f"differs  files: {name} is not a file of this step" in output
 
 
+@pytest.mark.parametrize("name", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+def test_an_index_beside_a_single_weight_file_is_found(original: str, verify: Verify, copy: Copy, name: str) -> None:
+    """Somebody sealed a new list with the index in it."""
+    report = RunReport.from_json(published(original, "hubmerge.json").decode())
+    index = json.dumps({"weight_map": {"logit_scale": "other.safetensors"}}).encode()
+    listed = {**report.all_files, name: FileRecord(hashlib.sha256(index).hexdigest(), len(index))}
+    files = report_files(dataclasses.replace(report, all_files=listed))
+    status, output, errors = verify(copy({**files, name: index}), "--quick")
+    assert status == 6, output + errors
+    assert f"differs  files: {name} is not a file of this step: it has one weight file" in output
+
+
 def test_changed_and_missing_files_are_found(original: str, verify: Verify, copy: Copy) -> None:
     """The list finds them, and if it was sealed again, the listing of the base model does."""
     name = "preprocessor_config.json"
