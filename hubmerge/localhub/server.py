@@ -12,6 +12,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from hubmerge.errors import MachineError
+from hubmerge.localhub.connections import Connection
 from hubmerge.localhub.faults import Faults, Throttle
 from hubmerge.localhub.site import DEFAULT_PART_BYTES, Site
 from hubmerge.localhub.web.app import build_app
@@ -88,7 +89,7 @@ class LocalHub:
             log_level="critical" if faults > 0 else "warning",
             access_log=False,
             # This implementation limits the size of addresses and headers.
-            http="h11",
+            http=Connection,
             limit_concurrency=MOST_CONNECTIONS,
             lifespan="off",
             ws="none",
