@@ -160,6 +160,10 @@ class Checkpoint:
             if isinstance(source, RemoteSource):
                 source.prepare(infos)
 
+    def place_of(self, name: str) -> tuple[str, str]:
+        """Return the model that a tensor is read from, and its name there, for messages."""
+        return self.label, name
+
     def changed_from(self, origin: Origin) -> Collection[str]:
         """Return the names of the tensors that may differ from those of the model at `origin`."""
         del origin

@@ -125,16 +125,21 @@ def check_kinds(config: Mapping[str, Any], written: Mapping[str, tuple[int, ...]
     before = load_without_values(base.config, own, base.origin)
     if not isinstance(result, LoadResult) or not isinstance(before, LoadResult):
         return
-    lacking = _new(result.missing, before.missing)
-    unused = _new(result.unexpected, before.unexpected)
-    if lacking or unused:
-        names = listed(lacking or unused, most=3)
-        what = f"would lack {names}" if lacking else f"would not use {names}"
-        raise CheckpointError(
-            f"the layers cannot be stacked in this order: {result.class_name} {what}",
-            hint="choose layer ranges in which the kinds of the layers repeat as in the model",
-            tensor=(lacking or unused)[0],
-        )
+    shapes = [[one.name for one in found.mismatched] for found in (result, before)]
+    problems = {
+        "would lack": _new([*result.missing_layers, *result.missing], [*before.missing_layers, *before.missing]),
+        "would have another shape of": _new(*shapes),
+        "would not use": _new(
+            [*result.unexpected_layers, *result.unexpected], [*before.unexpected_layers, *before.unexpected]
+        ),
+    }
+    for what, names in problems.items():
+        if names:
+            raise CheckpointError(
+                f"the layers cannot be stacked in this order: {result.class_name} {what} {listed(names, most=3)}",
+                hint="choose layer ranges in which the kinds of the layers repeat as in the model",
+                tensor=names[0],
+            )
 
 
 def _new(names: Sequence[str], before: Sequence[str]) -> list[str]:

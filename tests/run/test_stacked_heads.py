@@ -15,6 +15,8 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
+    ViTConfig,
+    ViTForImageClassification,
 )
 
 import hubmerge
@@ -102,3 +104,40 @@ def test_layers_for_further_tokens_follow_the_last_layer_of_their_model_or_are_l
     assert (config["num_hidden_layers"], config["num_nextn_predict_layers"]) == (1, 0)
     assert not any("eh_proj" in name or "layers.1." in name for name in found)
     assert any("for multi-token prediction" in note for note in notes)
+
+
+def classifier(home: Path, name: str, seed: int, labels: tuple[str, ...]) -> Tensors:
+    sizes = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    names = {"id2label": dict(enumerate(labels)), "label2id": {label: number for number, label in enumerate(labels)}}
+    torch.manual_seed(seed)
+    ViTForImageClassification(ViTConfig(**sizes, **names, image_size=8, patch_size=4)).save_pretrained(home / name)
+    return stored(home / name)
+
+
+@pytest.mark.parametrize("labels", [("owl", "fox"), ("LABEL_0", "LABEL_1")])
+def test_a_classifier_keeps_the_classes_of_its_head(labels: tuple[str, ...], tmp_path: Path) -> None:
+    classifier(tmp_path, "a", 0, ("cat", "dog"))
+    last = classifier(tmp_path, "b", 1, labels)
+    found, config, _ = stacked(tmp_path, ("a", 0, 2), ("b", 1, 2))
+    assert torch.equal(found["classifier.weight"], last["classifier.weight"])
+    own = json.loads((tmp_path / "b" / "config.json").read_text(encoding="utf-8"))
+    assert config.get("id2label") == own.get("id2label")
+
+
+def test_heads_for_other_classes_are_not_merged_in_a_slice(tmp_path: Path) -> None:
+    for seed, (name, labels) in enumerate({"a": ("cat", "dog"), "b": ("owl", "fox")}.items()):
+        classifier(tmp_path, name, seed, labels)
+    sources = ", ".join(f"{{model: {tmp_path}/{name}, layer_range: [0, 1]}}" for name in "ab")
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"merge_method: linear\nslices:\n  - sources: [{sources}]\n", encoding="utf-8")
+    with pytest.raises(hubmerge.HubmergeError, match="classification head"):
+        hubmerge.plan(recipe, progress=None)
+
+
+def test_a_value_that_is_not_finite_is_named_in_its_own_model(tmp_path: Path) -> None:
+    llama(tmp_path, "a", 0)
+    last = llama(tmp_path, "b", 1)
+    last["model.layers.1.mlp.up_proj.weight"][0, 0] = float("nan")
+    save_file(last, tmp_path / "b" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(hubmerge.HubmergeError, match=r"/b: tensor 'model\.layers\.1\.mlp\.up_proj\.weight'"):
+        stacked(tmp_path, ("a", 0, 2), ("b", 1, 2))

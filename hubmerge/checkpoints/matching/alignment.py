@@ -125,6 +125,11 @@ class AlignedCheckpoint(Checkpoint):
         """Return True if reading in pieces never needs the whole tensor in memory."""
         return self._checkpoint.can_read_pieces(self._stored_names.get(name, name))
 
+    def place_of(self, name: str) -> tuple[str, str]:
+        """Return the model that a tensor is read from, and the name that messages have: that of the base model."""
+        label, stored = self._checkpoint.place_of(self._stored_names.get(name, name))
+        return (label, name) if label == self.label else (label, stored)
+
     def changed_from(self, origin: Origin) -> Collection[str]:
         """Return the names of the tensors that may differ from those of the model at `origin`."""
         changed = frozenset(self._checkpoint.changed_from(origin))

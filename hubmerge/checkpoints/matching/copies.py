@@ -55,6 +55,10 @@ class CheckpointWithCopies(Checkpoint):
         stored = self._stored(first), self._stored(second)
         return stored[0] == stored[1] or self._checkpoint.has_equal_values(*stored)
 
+    def place_of(self, name: str) -> tuple[str, str]:
+        """Return the model that a tensor is read from, and its name there."""
+        return self._checkpoint.place_of(self._stored(name))
+
     def prepare(self, names: Iterable[str]) -> None:
         """Fetch the values of these tensors where they are not on this machine."""
         self._checkpoint.prepare(dict.fromkeys(map(self._stored, names)))

@@ -15,6 +15,10 @@ _COUNTS = ("num_classes", "num_labels", "_num_labels")
 _TIMM = "pretrained_cfg"
 
 
+CLASS_KEYS = frozenset({"id2label", "label2id", "problem_type", *_NAMES, *_COUNTS})
+"""Keys of a config that belong to the head of a model."""
+
+
 def class_names(config: Mapping[str, Any]) -> tuple[str, ...] | None:
     """Return the classes that a config names, in order; None if it names none.
 

@@ -56,8 +56,11 @@ def check_heads(
     allowed = [glob for glob in selection.include if glob == "*" or not any(fnmatchcase(name, glob) for name in body)]
     names = [name for name in merged if name in heads and not any(fnmatchcase(name, glob) for glob in allowed)]
     globs = list(dict.fromkeys(head_glob(name, body) for name in names))
+    changed = [frozenset(checkpoint.changed_from(base.origin)) for checkpoint in checkpoints]
     for name in names:
-        for checkpoint, classes in zip(checkpoints, named, strict=True):
+        for checkpoint, classes, own in zip(checkpoints, named, changed, strict=True):
+            if name not in own:
+                continue  # the head of the base model itself
             if expected is None or classes != expected or checkpoint.tensors[name].saved_in_adapter:
                 raise _other_classes(name, base, checkpoint, selection, globs)
 

@@ -10,6 +10,7 @@ from typing import Any
 from hubmerge.checkpoints.checkpoint import Checkpoint
 from hubmerge.checkpoints.matching.spare import PREDICTION_COUNTS
 from hubmerge.checkpoints.origin import Origin
+from hubmerge.checkpoints.planning.class_names import CLASS_KEYS
 from hubmerge.checkpoints.stacking.layer_facts import LayerOrigin, layer_facts, nested, stacked_config
 from hubmerge.checkpoints.stacking.layer_source import LayerSource, check_shapes, check_stacks, is_before
 from hubmerge.checkpoints.stacking.stacked import Place, StackedCheckpoint
@@ -84,10 +85,12 @@ class Assembly:
     def slots_of(self, models: Mapping[int, Checkpoint]) -> list[StackedCheckpoint]:
         """Return the models of the first sources, of the second ones, and so on, from the opened models."""
         found = []
-        for places in self.slots:
+        for number, places in enumerate(self.slots):
             used = dict.fromkeys(place.model for place in places.values())
-            origin = Origin(", ".join(dict.fromkeys(models[number].label for number in used)))
-            found.append(StackedCheckpoint(origin, places, models, self.config, self.files))
+            origin = Origin(", ".join(dict.fromkeys(models[one].label for one in used)))
+            config = with_classes_of(models[_run(self.cuts[-1], number).model].config, self.config)
+            base = (self.place, self.base)
+            found.append(StackedCheckpoint(origin, places, models, config, self.files, base))
         return found
 
     def needed(self, model: int) -> list[str]:
@@ -132,14 +135,15 @@ def assemble(
     left_out = [] if further else sorted({name for one in sources.values() for name in one.further})
     places = partial(_places, base, lent, sources, further=further)
     origins = [cut.sources[cut.origin] for cut in cuts]
+    last = sources[origins[-1].model].model
     most = max(len(cut.sources) for cut in cuts)
-    slots = [[cut.sources[slot if slot < len(cut.sources) else 0] for cut in cuts] for slot in range(most)]
+    slots = [[_run(cut, slot) for cut in cuts] for slot in range(most)]
     return Assembly(
         cuts=tuple(cuts),
         stacks=tuple(replace(one, layers=sum(cut.length for cut in cuts)) for one in lent),
         base={**_of_base(base, lent, left_out), **places(origins)},
         slots=tuple(map(places, slots)),
-        config=_config(base, lent, sources, origins, without=bool(left_out)),
+        config=with_classes_of(last.config, _config(base, lent, sources, origins, without=bool(left_out))),
         place=base.origin,
         files=base.names,
         notes=tuple(_notes(base, sources, left_out)),
@@ -150,6 +154,17 @@ def _of_base(base: Checkpoint, lent: Sequence[Stack], left_out: Collection[str])
     """Return the places of the tensors outside the layers in the base model, for those that no source has."""
     outside = (name for name in base.tensors if all(stack.layer(name) is None for stack in lent))
     return {name: Place(0, name) for name in outside if name not in left_out}
+
+
+def _run(cut: Cut, slot: int) -> Run:
+    """Return a source of a slice; the first one if there are fewer."""
+    return cut.sources[slot if slot < len(cut.sources) else 0]
+
+
+def with_classes_of(owner: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with the classes of the model that the head is from."""
+    without = {key: value for key, value in config.items() if key not in CLASS_KEYS}
+    return {**without, **{key: value for key, value in owner.items() if key in CLASS_KEYS}}
 
 
 def _check_ranges(cuts: Sequence[Cut], sources: Mapping[int, LayerSource]) -> None:

@@ -13,13 +13,18 @@ from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.stacking.stacks import Stack
 from hubmerge.support.text import listed
 
-_PER_LAYER = re.compile(r"layer|block|pattern|per_|_types$")
+_PER_LAYER = re.compile(
+    r"layer|block|pattern|per_|_types$|^intermediate_size$|^num_\w*heads$|multipliers$|^sliding_window$"
+)
 _NUMBERS = re.compile(
     r"(?:_idxs|_indices|_index|_indexes|_ids)$|^(?:moe_layers|mlp_only_layers|cross_attention_layers)$|^global_\w*layers$"
 )
 _NO_LAYERS = re.compile(r"token|^rope|_rope_(?:theta|scaling)|^architectures$|^_|label|mtp")
 _LEADING = ("first_k_dense_replace", "num_dense_layers", "n_dense_layers")
 """Keys with the number of leading layers that are dense, where the others have experts."""
+
+_TRAILING = ("num_kv_shared_layers",)
+"""Keys with the number of last layers that use keys and values of earlier ones."""
 
 _SPARSE_STEP = "decoder_sparse_step"
 _DENSE_LAYERS = "mlp_only_layers"
@@ -34,7 +39,7 @@ class LayerFacts:
     Attributes:
         values: keys that have one value for each layer, from the config or computed by its class.
         numbers: keys that have the numbers of some layers: True for these.
-        leading: keys with a number of leading layers: True for these.
+        leading: keys with a number of leading or last layers: True for these.
         by_class: True if the class of the config could read it.
     """
 
@@ -54,6 +59,8 @@ def layer_facts(config: Mapping[str, Any], stack: Stack) -> LayerFacts:
     for key, value in _attributes(config, read, stack.path).items():
         if key in _LEADING and type(value) is int:
             leading[key] = tuple(layer < value for layer in layers)
+        elif key in _TRAILING and type(value) is int:
+            leading[key] = tuple(layer >= stack.layers - value for layer in layers)
         elif isinstance(value, list) and not _NO_LAYERS.search(key):
             if _NUMBERS.search(key) and _are_numbers(value, stack.layers):
                 numbers[key] = tuple(layer in value for layer in layers)
@@ -153,9 +160,11 @@ def stacked_config(
     wanted = {kind: _of_layers(kind, facts, layers) for kind in ("values", "numbers", "leading")}
     for key, flags in wanted["leading"].items():
         count = sum(flags)
-        if flags != tuple(layer < count for layer in range(len(layers))):
-            dense = listed([str(layer) for layer, flag in enumerate(flags) if flag])
-            raise _fixed(place, key, f"only the first layers can be dense, here they would be {dense}")
+        first = [layer < count for layer in range(len(layers))]
+        if list(flags) != (first[::-1] if key in _TRAILING else first):
+            found = listed([str(layer) for layer, flag in enumerate(flags) if flag])
+            which = "last layers" if key in _TRAILING else "first layers"
+            raise _fixed(place, key, f"only the {which} can be of this kind, here it would be {found}")
         inner[key] = count
     for key, flags in wanted["numbers"].items():
         inner[key] = [layer for layer, flag in enumerate(flags) if flag]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ class StackedCheckpoint(Checkpoint):
         models: the models, by number.
         config: the config of the stacked model.
         names: the names of its weight files.
+        base: the place of the stacked base model and the places of its tensors; None for the base model itself.
     """
 
     def __init__(
@@ -39,11 +40,13 @@ class StackedCheckpoint(Checkpoint):
         models: Mapping[int, Checkpoint],
         config: Mapping[str, Any],
         names: WeightNames,
+        base: tuple[Origin, Mapping[str, Place]] | None = None,
     ) -> None:
         found = {name: replace(models[one.model].tensors[one.name], name=name) for name, one in places.items()}
         super().__init__(origin, found, config, {}, names=names, metadata={"format": "pt"})
         self._places = dict(places)
         self._models = dict(models)
+        self._base = base
 
     def _of(self, name: str) -> tuple[Checkpoint, str]:
         place = self._places.get(name)
@@ -78,6 +81,17 @@ class StackedCheckpoint(Checkpoint):
         """Return True if two tensors of one model have equal values; False for those of two models."""
         one, other = self._places[first], self._places[second]
         return one.model == other.model and self._models[one.model].has_equal_values(one.name, other.name)
+
+    def changed_from(self, origin: Origin) -> Collection[str]:
+        """Return the names of the tensors that may differ from those of the model at `origin`."""
+        if self._base is None or self._base[0] != origin:
+            return self.tensors.keys()
+        return [name for name, place in self._places.items() if self._base[1].get(name) != place]
+
+    def place_of(self, name: str) -> tuple[str, str]:
+        """Return the model that a tensor is read from, and its name there."""
+        model, stored = self._of(name)
+        return model.place_of(stored)
 
     @property
     def files(self) -> tuple[str, ...]:

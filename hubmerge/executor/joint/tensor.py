@@ -139,16 +139,16 @@ class JointTensor:
         return self._converted(owner, owner.read(self._tensor.name))
 
     def _not_finite(self, owner: Checkpoint) -> CheckpointError:
-        name = self._tensor.name
-        stored = owner.read(name)
+        stored = owner.read(self._tensor.name)
+        label, name = owner.place_of(self._tensor.name)
         if all_finite(stored):
             return CheckpointError(
-                f"{owner.label}: tensor {name!r} has values that are too large for {self._context.input_dtype}",
+                f"{label}: tensor {name!r} has values that are too large for {self._context.input_dtype}",
                 hint="choose a wider `dtype` in the recipe, or leave it out",
                 tensor=name,
             )
         return CheckpointError(
-            f"{owner.label}: tensor {name!r}: {first_not_finite(stored)}",
+            f"{label}: tensor {name!r}: {first_not_finite(stored)}",
             hint="do not merge this model; training probably diverged, or the file is corrupt",
             tensor=name,
         )
