@@ -182,6 +182,8 @@ def test_the_changes_of_a_text_encoder(tmp_path: Path) -> None:
         ("mid_block.to_q.hada_w1_a", "an adapter of type LoHa"),
         ("unet.mid_block.to_q.lora_B.bias", "an adapter of type LoRA with biases"),
         ("lora_unet_mid_block_to_q.lora_down.weight", "does not have the name of a LoRA factor in diffusers"),
+        ("model.diffusion_model.blocks.0.lora_down.weight", "does not have the name of a LoRA factor in diffusers"),
+        ("blocks.0.diff_b", "an adapter of type whole differences"),
         ("unet.mid_block.to_q.alpha", "does not have the name of a LoRA factor in diffusers"),
     ],
 )

@@ -36,8 +36,9 @@ _OTHER_KINDS = {
     "dora_scale": "DoRA",
     ".lokr_": "LoKr",
     ".hada_": "LoHa",
-    ".diff": "whole differences",
-    ".bias": "LoRA with biases",
+    ".diff.": "whole differences",
+    ".diff_b.": "whole differences",
+    ".bias.": "LoRA with biases",
 }
 _FUSE = "load it into its pipeline with load_lora_weights(), call fuse_lora(), save the model and name the result"
 _CONVERT = (
@@ -150,7 +151,7 @@ def _in_peft(name: str, part: str) -> str:
 
 def _check_kind(name: str, origin: Origin) -> None:
     """Refuse a tensor that is no factor of a LoRA in the naming of diffusers."""
-    kind = next((kind for part, kind in _OTHER_KINDS.items() if part in name), None)
+    kind = next((kind for part, kind in _OTHER_KINDS.items() if part in f"{name}."), None)
     if kind is not None:
         raise origin.error(
             f"tensor {name!r} belongs to an adapter of type {kind}, only LoRA can be merged", hint=_FUSE, tensor=name
