@@ -36,17 +36,20 @@ METHODS: dict[str, tuple[int, dict[str, object], dict[str, object]]] = {
     "dare_linear": (2, {"weight": 0.5, "density": 0.5}, {}),
     "dare_ties": (2, {"weight": 0.5, "density": 0.5}, {}),
     "della": (2, {"weight": 0.5, "density": 0.5}, SUM),
+    "della_linear": (2, {"weight": 0.5, "density": 0.5}, {}),
     "breadcrumbs": (2, {"weight": 0.5, "density": 0.9}, {}),
+    "breadcrumbs_ties": (2, {"weight": 0.5, "density": 0.9}, {}),
     "sce": (2, {}, {"select_topk": 0.5}),
     "model_stock": (2, {}, {}),
     "nearswap": (1, {}, {"t": 0.001}),
     "arcee_fusion": (1, {}, {}),
     "ram": (2, {}, {}),
     "ramplus_tl": (2, {}, {}),
+    "passthrough": (1, {"scale": 0.5}, {}),
 }
 """Number of models besides the base model, parameters of each, and parameters of the merge."""
 
-WITHOUT_BASE = frozenset({"linear", "karcher"})
+WITHOUT_BASE = frozenset({"linear", "karcher", "passthrough"})
 
 
 def recipe(method: str, base: Path, models: Sequence[Path]) -> dict[str, object]:
@@ -133,6 +136,7 @@ def run_pair(method: str, folder: Path, program: Path, models: Sequence[Path], c
         for run in ("first", "again"):
             log = folder / "logs" / f"joint-{method}-{run}.txt"
             command = [*hubmerge(ours, work / f"runs-{run}"), "--out", work / run]
+            shutil.rmtree(work / "first", ignore_errors=True)  # the models are large
             costs.append(measure(command, cpus=cpus, log=log, environment=hubmerge_environment(work / "cache")))
         pair = [work / side / "model.safetensors" for side in ("again", "theirs")]
         done = subprocess.run(

@@ -15,6 +15,7 @@ from merge_recipes.errors import KeyPath, Problem
 from merge_recipes.mergekit import MISPLACED, NO_EFFECT, OTHER_KEYS, OTHER_METHODS, PARAMETERS
 from merge_recipes.mergekit_references import Stages
 from merge_recipes.mergekit_values import convert_values
+from merge_recipes.modules import unfold_several
 from merge_recipes.read_yaml import Document
 from merge_recipes.rewriting import Rewriting
 from merge_recipes.schema import Recipe
@@ -73,11 +74,10 @@ class _MergekitRewriting(Rewriting):
         modules = self.data.get("modules")
         if not isinstance(modules, dict) or not modules or "models" in self.data or "slices" in self.data:
             return
-        name, module = next(iter(modules.items()))
         if len(modules) > 1:
-            names = ", ".join(map(str, modules))
-            hint = "write one recipe for each part, with `tensors: {include: [...]}`"
-            self.refuse(("modules",), f"several modules are merged differently here: {names}; expected one", hint)
+            unfold_several(self, modules)
+            return
+        name, module = next(iter(modules.items()))
         if not isinstance(module, dict):
             return
         del self.data["modules"]

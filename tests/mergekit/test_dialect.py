@@ -16,9 +16,7 @@ from merge_recipes.joint_form import joint_form
 
 FOLDER = Path(__file__).parent / "recipes"
 FILES = sorted(FOLDER.rglob("*.y*ml"))
-REFUSED = {
-    "28-two-modules.yaml": (3, "several modules are merged differently here: text_decoder, vision_tower"),
-}
+REFUSED: dict[str, tuple[int, str]] = {}
 """The recipes that hubmerge refuses, with the line and the reason."""
 
 NAMES = [f"model.layers.{layer}.{part}.weight" for layer in range(4) for part in ("self_attn.q_proj", "mlp.up_proj")]

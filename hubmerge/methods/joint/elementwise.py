@@ -225,10 +225,27 @@ class Sce(JointMethod):
 
 
 def _variance(base: torch.Tensor | None, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return torch.var(task_vectors(base, tensors), dim=0, unbiased=False)
+    return variance(task_vectors(base, tensors))
+
+
+def variance(deltas: torch.Tensor) -> torch.Tensor:
+    """Return the variance of each element over the first dimension; it is exactly 0 where all values are equal.
+
+    Over a dimension of a few models this takes a small part of the time of `torch.var`.
+    """
+    first = deltas[0]
+    mean = torch.zeros_like(first)
+    for delta in deltas[1:]:
+        mean += delta - first
+    mean /= len(deltas)
+    total = mean.square()
+    for delta in deltas[1:]:
+        distance = (delta - first).sub_(mean)
+        total.addcmul_(distance, distance)
+    return total.div_(len(deltas))
 
 
 def _selected(deltas: torch.Tensor, cut: Cut, start: int) -> torch.Tensor:
     if cut is not EVERYTHING:
-        deltas *= cut.above(torch.var(deltas, dim=0, unbiased=False), start)
+        deltas *= cut.above(variance(deltas), start)
     return deltas
