@@ -1,7 +1,7 @@
 """Several modules of a recipe, such as text decoder and vision tower, as one list of models.
 
-Each parameter of a model becomes a list of filters, one or more for each module. A model that a module does not list has
-the weight 0 there, which is the same as being left out. Tensors of no module are kept.
+Each parameter of a model becomes a list of filters, one or more for each module. A model that a module does not list
+has the weight 0 there, which leaves it out. Tensors of no module are kept.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ import hubmerge
 from hubmerge import CheckpointError
 from hubmerge.errors import RecipeError
 from hubmerge.methods.joint.draws import uniform
+from hubmerge.methods.joint.elementwise import variance
 from hubmerge.methods.joint.selection import cuts, order_statistics
 from tests.methods.joint.models import SHAPES, StateDict, agrees, merged, models
 
@@ -178,6 +179,16 @@ def test_breadcrumbs(method: str, density: float, gamma: float) -> None:
 
     base, *others = models(3)
     assert agrees(merged(method, base, others, own=own(density=density, gamma=gamma)), oracle, base, others)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_the_variance_of_sce_is_that_of_torch_and_zero_where_all_values_are_equal(count: int) -> None:
+    generator = torch.Generator().manual_seed(count)
+    values = torch.randn(count, 1000, generator=generator)
+    values[:, ::3] = values[0, ::3]
+    found, expected = variance(values), torch.var(values, dim=0, unbiased=False)
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert not found[::3].any()
 
 
 @pytest.mark.parametrize("share", [1.0, 0.3, 0.0])
