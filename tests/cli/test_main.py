@@ -62,7 +62,7 @@ def test_every_argument_has_a_help_text() -> None:
         (["rollback", "me/merged", "--to", "third"], "third is not a step", "hubmerge rollback --help"),
         (["run", "recipe.yaml", "--every-step"], "--every-step requires --out DIR", "add --out DIR"),
         (["check", QUICKSTART, "-q", "--json"], "--quiet and --json exclude each other", "hubmerge check --help"),
-        (["init", "recipe.yaml"], "--github is the only one", "hubmerge init --help"),
+        (["init", "recipe.yaml"], "a recipe with --github", "hubmerge init --help"),
         (
             ["deploy", "hub-job", "recipe.yaml", "--schedule", "@daily", "--on-update"],
             "--schedule and --on-update exclude each other",

@@ -44,7 +44,8 @@ def init(
     if not names and sys.stdin.isatty() and not (quiet or json):
         names, publish = _ask(publish)
     if len(names) < 2:
-        raise typer.BadParameter("name a base model and at least one checkpoint", param_hint="BASE MODEL...")
+        message = "name a base model and at least one checkpoint, or a recipe with --github"
+        raise typer.BadParameter(message, param_hint="BASE MODEL...|RECIPE")
     path = proposals.propose(names[0], names[1:], out=out, method=method, publish=publish, force=force)
     progress.note(f"{path}: written\n")
     progress.event("recipe", {"path": str(path)})
