@@ -8,7 +8,6 @@ from merge_recipes.errors import did_you_mean
 
 KIND_SYNONYMS: Mapping[str, str] = {
     "clip": "zero-shot-image-classification",
-    "image-classification": "zero-shot-image-classification",
     "zero-shot": "zero-shot-image-classification",
     "zero-shot-classification": "zero-shot-image-classification",
     "zeroshot": "zero-shot-image-classification",
@@ -62,8 +61,8 @@ METRIC_SYNONYMS: Mapping[str, str] = {
 def other_name(word: str, names: Collection[str], synonyms: Mapping[str, str]) -> str | None:
     """Return the name that stands in a recipe for what a word means elsewhere, or None.
 
-    >>> other_name("Image_Classification", ["zero-shot-image-classification", "causal-lm"], KIND_SYNONYMS)
-    'zero-shot-image-classification'
+    >>> other_name("Sentiment", ["text-classification", "causal-lm"], KIND_SYNONYMS)
+    'text-classification'
     """
     plain = "-".join(word.lower().replace("_", " ").replace("-", " ").split())
     found = plain if plain in names else synonyms.get(plain)

@@ -70,15 +70,30 @@ def check_tokenizer(base: BaseFiles) -> None:
 
 
 def check_classification_head(base: BaseFiles) -> None:
-    """Check that the base model has a classification head, as far as its config says so.
+    """Check that the base model has a head for texts, as far as its config says so.
 
     Raises:
         EvaluationError: it is a model of another architecture.
     """
+    _check_architecture(base, "ForSequenceClassification", "text classification")
+
+
+def check_image_head(base: BaseFiles) -> None:
+    """Check that the base model has a head for images, as far as its config says so.
+
+    Raises:
+        EvaluationError: it is a model of another architecture.
+    """
+    _check_architecture(base, "ForImageClassification", "image classification")
+
+
+def _check_architecture(base: BaseFiles, ending: str, task: str) -> None:
     names = base.config.get("architectures")
     known = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
-    if known and not any(name.endswith("ForSequenceClassification") for name in known):
+    if known and not any(name.endswith(ending) for name in known):
+        hint = "choose a base model with a head for the task, like its checkpoints"
+        if base.config.get("model_type") == "clip" and task == "image classification":
+            hint = "for a CLIP model set `kind: zero-shot-image-classification`"
         raise EvaluationError(
-            f"{base.label}: the base model is a {known[0]}, text classification needs a classification head",
-            hint="choose a base model with a head for the task, like its checkpoints",
+            f"{base.label}: the base model is a {known[0]}, {task} needs a classification head", hint=hint
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,7 @@ from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.cache import cached_file, is_cached
 from hubmerge.evaluation.columns import check_images
 from hubmerge.support import interrupts
+from merge_recipes import DatasetReference
 
 CHUNK_IMAGES = 128
 MAX_IMAGE_PIXELS = 64_000_000
@@ -79,6 +81,17 @@ class Preprocessor:
         """Return pixels, uint8 (B, 3, H, W), as float32 on `device`, rescaled and normalized like the processor."""
         values = torch.from_numpy(np.array(pixels)).to(device, torch.float32)
         return (values * self.rescale - self.mean.to(device)) / self.std.to(device)
+
+
+def rows_identity(source: DatasetReference, commit: str | None, chosen: np.ndarray | None) -> str:
+    """Return a text that names the rows of a dataset, and none before or after if the commit is unknown.
+
+    The first rows are named by their number, which the text does not repeat: older caches have it so.
+    """
+    parts = [source.path, source.name or "", source.split, commit or f"unknown {uuid.uuid4()}"]
+    if chosen is not None and source.sample != "first":
+        parts.append(sha256(chosen.astype("<i8").tobytes()).hexdigest())
+    return "\n".join(parts)
 
 
 def cached_pixels(

@@ -21,6 +21,7 @@ GROUP = "hubmerge.tasks"
 
 _BUILT_IN = {
     "zero-shot-image-classification": ("hubmerge.evaluation.zero_shot", "ZeroShotImageClassification"),
+    "image-classification": ("hubmerge.evaluation.image_classification", "ImageClassification"),
     "text-classification": ("hubmerge.evaluation.text_classification", "TextClassification"),
     "causal-lm": ("hubmerge.evaluation.causal_lm", "CausalLM"),
 }

@@ -14,6 +14,7 @@ from hubmerge.evaluation.base_files import (
     BaseFiles,
     check_classification_head,
     check_clip,
+    check_image_head,
     check_image_processor,
     check_tokenizer,
 )
@@ -46,7 +47,7 @@ def check_task(task: Task, preview: DatasetPreview, base: BaseFiles | None) -> F
     if base is not None:
         for base_check in _BASE_CHECKS.get(task.kind, ()):
             yield from _failures(("kind",), base_check, base)
-        if task.kind == "text-classification":
+        if task.kind in _WITH_HEAD:
             yield from _failures(_names_key(task), _check_head, task, preview, base)
 
 
@@ -154,11 +155,15 @@ def _names_key(task: Task) -> Key:
 
 _PREVIEW_CHECKS: dict[str, tuple[Callable[[Task, DatasetPreview], Found], ...]] = {
     "zero-shot-image-classification": (_images, _labels),
+    "image-classification": (_prompts, _images, _labels),
     "text-classification": (_prompts, _texts, _labels),
     "causal-lm": (_prompts, _texts, _text_metrics),
 }
 _BASE_CHECKS: dict[str, tuple[Callable[[BaseFiles], None], ...]] = {
     "zero-shot-image-classification": (check_clip, check_image_processor, check_tokenizer),
+    "image-classification": (check_image_processor, check_image_head),
     "text-classification": (check_tokenizer, check_classification_head),
     "causal-lm": (check_tokenizer,),
 }
+_WITH_HEAD = frozenset({"image-classification", "text-classification"})
+"""Kinds whose classes are those of the base model's head."""

@@ -7,10 +7,8 @@ Section 3.1).
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 
 import datasets
@@ -23,11 +21,11 @@ from hubmerge.evaluation.classes import check_rows, dataset_errors, read_classes
 from hubmerge.evaluation.clip import ClipScorer
 from hubmerge.evaluation.kinds import Weights
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
-from hubmerge.evaluation.pixels import Preprocessor, cached_pixels
+from hubmerge.evaluation.pixels import Preprocessor, cached_pixels, rows_identity
 from hubmerge.evaluation.sampling import choose_rows
 from hubmerge.evaluation.task_keys import task_place
 from hubmerge.report.report import MetricValue
-from merge_recipes import DatasetReference, Task
+from merge_recipes import Task
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,7 @@ class ZeroShotImageClassification:
             chosen = choose_rows(len(rows), source, labels)
             if chosen is not None:
                 rows, labels = rows.select(chosen), labels[chosen]
-            identity = _identity(source, dataset_commit, chosen)
+            identity = rows_identity(source, dataset_commit, chosen)
             pixels = cached_pixels(rows, source.image, preprocessor, identity, cache_folder, task_place(task))
         return PreparedZeroShot(
             name=task.name,
@@ -117,17 +115,6 @@ class ZeroShotImageClassification:
             metrics=metrics,
             batch_size=batch_size,
         )
-
-
-def _identity(source: DatasetReference, commit: str | None, chosen: np.ndarray | None) -> str:
-    """Return a text that names the rows of a dataset, and none before or after if the commit is unknown.
-
-    The first rows are named by their number, which the text does not repeat: older caches have it so.
-    """
-    parts = [source.path, source.name or "", source.split, commit or f"unknown {uuid.uuid4()}"]
-    if chosen is not None and source.sample != "first":
-        parts.append(sha256(chosen.astype("<i8").tobytes()).hexdigest())
-    return "\n".join(parts)
 
 
 def _cached_head(

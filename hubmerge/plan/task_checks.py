@@ -113,7 +113,7 @@ def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[int, Evalu
 
 
 def _is_class_kind(task: Task) -> bool:
-    return task.kind in {"zero-shot-image-classification", "text-classification"}
+    return task.kind in {"zero-shot-image-classification", "image-classification", "text-classification"}
 
 
 def _check_metric(name: str, classes: int) -> None:

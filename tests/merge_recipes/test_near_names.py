@@ -30,8 +30,7 @@ def message(kind: str) -> str:
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("image-classification", "zero-shot-image-classification"),
-        ("Image_Classification", "zero-shot-image-classification"),
+        ("Image_Classification", "image-classification"),
         ("zero_shot_image_classification", "zero-shot-image-classification"),
         ("zeroshot", "zero-shot-image-classification"),
         ("zero-shot-image-clasification", "zero-shot-image-classification"),
