@@ -48,7 +48,7 @@ class PinnedCommits:
             HubError: The target repo cannot be read, or was not published by hubmerge.
             LockError: A lock cannot be read.
         """
-        if is_offline() and read_lock(loaded) is not None:
+        if is_offline() and not loaded.part and read_lock(loaded) is not None:
             return cls.from_lock(loaded, workspace, writes=workspace is not None)
         target = read_recipe_target(loaded, writes=workspace is not None)
         merged = published_steps(target)

@@ -144,6 +144,7 @@ def test_a_checkpoint_in_two_streams_is_counted_once(streams: Streams, repo_name
     verified(both)
 
 
+@pytest.mark.slow
 def test_streams_with_other_weights_and_methods_keep_what_their_states_have(streams: Streams, repo_name: Names) -> None:
     heavy, both, whole = repo_name("heavy"), repo_name("both"), repo_name("whole")
     streams.publish(heavy, streams.second, merge_method="iso_c", parameters={"weight": 2.0, "scaling": 1.2})
@@ -183,6 +184,7 @@ def test_what_does_not_add_up_is_refused_before_a_state_is_read(
         streams.combine(str(tmp_path / "missing"), "local/c-2", into=into)
 
 
+@pytest.mark.slow
 def test_a_stream_over_another_base_model_is_refused(streams: Streams, repo_name: Names) -> None:
     api, base, copied = HfApi(), repo_name("base"), repo_name("copied")
     folder = snapshot_download(streams.stage.base)
@@ -223,6 +225,17 @@ def test_parts_are_added_again_without_their_checkpoints(streams: Streams, repo_
     verdict = hubmerge.verify(both, from_parts=True, progress=None)
     assert not verdict.recomputed
     assert "cannot be read" in str(verdict)
+
+
+@pytest.mark.slow
+def test_towers_are_combined(streams: Streams, repo_name: Names) -> None:
+    repos = [repo_name("tower") for _ in range(3)]
+    for repo, names in zip(repos, ((streams.first,), (streams.second,), (streams.first, streams.second)), strict=True):
+        streams.publish(repo, *names, publish={"repo": repo, "model": "tower"})
+    both = repo_name("both")
+    streams.combine(*repos[:2], into=both)
+    assert same_weights(both, repos[2])
+    verified(both)
 
 
 def test_the_command_prints_json(streams: Streams, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:

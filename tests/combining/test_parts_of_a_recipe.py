@@ -93,6 +93,7 @@ def test_parts_in_folders_are_combined_without_the_hub(
     verified(str(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_a_published_stream_grows_by_other_streams(
     stage: Stage, tmp_path: Path, repo_name: Names, capsys: pytest.CaptureFixture[str]
 ) -> None:
