@@ -11,8 +11,7 @@ from typing import Any
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.checkpoints.formats.layout import CONFIG_FILE
-from hubmerge.checkpoints.model_class.class_lookup import UnknownClass
-from hubmerge.checkpoints.model_class.embeddings import Embeddings, find_embeddings
+from hubmerge.checkpoints.model_class.embeddings import Embeddings
 from hubmerge.checkpoints.vocabulary.load import load_tokenizer
 from hubmerge.checkpoints.vocabulary.resized import Resizing
 from hubmerge.checkpoints.vocabulary.row_plan import RowPlan, TokenRule, plan_rows, rule_texts
@@ -20,6 +19,8 @@ from hubmerge.checkpoints.vocabulary.settings import Translate, translation, wit
 from hubmerge.checkpoints.vocabulary.tokenizer import Tokenizer, is_tokenizer_file, json_object
 from hubmerge.checkpoints.vocabulary.union import Part, union, with_tokens, without_unused
 from hubmerge.errors import CheckpointError
+from hubmerge.plan.base_vocabulary import keeps_base_files
+from hubmerge.plan.embedding_rows import embeddings_of, rows_of
 from hubmerge.report.inputs import TokenizerReport
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
@@ -98,7 +99,9 @@ def plan_vocabulary(
     if options is None or not stream.is_joint:
         return None
     models = _models(stream, base, opened)
-    embeddings = tuple(map(_embeddings, models.checkpoints))
+    if keeps_base_files(stream.recipe, models.sources, models.checkpoints):
+        return None
+    embeddings = tuple(map(embeddings_of, models.checkpoints))
     with progress.stage("read tokenizers", len(models.sources)) as advance:
         parts, notes = _parts(models, embeddings, advance)
         extra = _other_tokenizer(stream)
@@ -134,7 +137,7 @@ def _parts(models: _Models, embeddings: Sequence[Embeddings], advance: Advance) 
             known[digest] = load_tokenizer(files, checkpoint.config, source.origin)
         found = known[digest]
         tokenizer = _as_base(source, parts, notes) if found is None else replace(found, label=source.label)
-        parts.append(Part(tokenizer, _rows(checkpoint, facts)))
+        parts.append(Part(tokenizer, rows_of(checkpoint, facts)))
         advance(1)
     return parts, notes
 
@@ -154,30 +157,6 @@ def _models(stream: Stream, base: Checkpoint, opened: Mapping[int, Checkpoint]) 
             checkpoints.append(opened[number])
         numbers[number] = keys.index(key)
     return _Models(tuple(references), tuple(sources), tuple(checkpoints), numbers)
-
-
-def _embeddings(checkpoint: Checkpoint) -> Embeddings:
-    found = find_embeddings(checkpoint.config, checkpoint.tensors)
-    if isinstance(found, UnknownClass):
-        raise checkpoint.origin.error(
-            f"the rows of its tokens are not known: {found.reason}",
-            hint="remove `tokenizer` and `tokenizer_source` from the recipe, or remove the model",
-        )
-    return found
-
-
-def _rows(checkpoint: Checkpoint, facts: Embeddings) -> int:
-    """Return the number of rows that all embeddings of a model have."""
-    counts = {name: checkpoint.tensors[name].shape[axis] for name, axis in facts.axes.items()}
-    if len(set(counts.values())) > 1:
-        first, *others = counts.items()
-        other = next(one for one in others if one[1] != first[1])
-        raise checkpoint.origin.error(
-            f"tensor {first[0]!r} has {first[1]} rows of tokens and {other[0]!r} has {other[1]}; expected one number",
-            hint="resize the embeddings of the model with resize_token_embeddings() and save it again",
-            tensor=first[0],
-        )
-    return next(iter(counts.values()))
 
 
 def _as_base(source: Source, parts: list[Part], notes: list[str]) -> Tokenizer:

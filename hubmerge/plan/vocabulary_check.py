@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,8 @@ def find_other_tokens(stream: Stream, headers: Headers, merge: MergePlan) -> dic
     rows = _merged_rows(headers.base, merge) if base and others else None
     if rows is None:
         return {}
-    expected = plain_vocabulary(read_files(stream.base, is_vocabulary_file))
-    found = {number: _difference(expected, source, rows, joint=stream.is_joint) for number, source in others.items()}
+    files = read_files(stream.base, is_vocabulary_file)
+    found = {number: _difference(files, base, source, rows, joint=stream.is_joint) for number, source in others.items()}
     return {number: text for number, text in found.items() if text is not None}
 
 
@@ -87,9 +88,15 @@ def _merged_rows(base: Checkpoint, merge: MergePlan) -> int | None:
     return size if size is not None and any(shape[:1] == (size,) for shape in merged.values()) else None
 
 
-def _difference(expected: dict[str, int] | None, source: Source, rows: int, *, joint: bool) -> str | None:
-    own = plain_vocabulary(read_files(source, is_vocabulary_file))
-    text = None if own is None or expected is None else differing_tokens(expected, own, rows)
+def _difference(
+    files: Mapping[str, bytes], digests: Mapping[str, str], source: Source, rows: int, *, joint: bool
+) -> str | None:
+    """Return a warning if a model has other tokens than the base model; equal files are not read again."""
+    listed = listed_digests(source, is_vocabulary_file)
+    equal = {name for name, digest in listed.items() if digest and digests.get(name) == digest}
+    own = read_files(source, lambda name: is_vocabulary_file(name) and name not in equal)
+    expected, found = plain_vocabulary(files), plain_vocabulary({**own, **{name: files[name] for name in equal}})
+    text = None if found is None or expected is None else differing_tokens(expected, found, rows)
     if text is None:
         return None
     way = "`tokenizer_source: base` or `union` merges token by token" if joint else "they are merged all the same"

@@ -365,3 +365,35 @@ def test_tied_heads_that_are_stored_too_are_compared_and_merged_once(tmp_path: P
     out = merged(linear(*names, tokenizer_source="union", chat_template="mistral"), tmp_path / "run")
     assert "lm_head.weight" not in load_file(out / "model.safetensors")
     assert "The chat template is the built-in mistral." in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_rows_without_a_token_are_left_out_and_tokens_without_a_row_are_no_tokens(models: Path, tmp_path: Path) -> None:
+    words = bytes_tokenizer("low lower lowest new newer newest")
+    write_model(tmp_path / "wide", 5, words, rows=len(words) + 9)
+    write_model(
+        tmp_path / "narrow", 6, bytes_tokenizer("low lower", ["<gone>"]), rows=len(bytes_tokenizer("low lower"))
+    )
+    out = merged(linear(tmp_path / "wide", tmp_path / "narrow", tokenizer_source="union"), tmp_path / "run")
+    tokens = AutoTokenizer.from_pretrained(out).get_vocab()
+    assert load_file(out / "model.safetensors")[EMBEDDINGS].shape[0] == len(tokens)
+    assert "<gone>" not in tokens
+    assert words.get_vocab().items() <= tokens.items()
+
+
+def test_the_tokenizer_of_a_base_model_that_has_none_needs_no_tokens(models: Path, tmp_path: Path) -> None:
+    for number, name in enumerate(("one", "two")):
+        write_model(tmp_path / name, number, bytes_tokenizer("low lower"))
+        for path in (tmp_path / name).glob("tokenizer*"):
+            path.unlink()
+    out = merged(linear(tmp_path / "one", tmp_path / "two", tokenizer_source="base"), tmp_path / "run")
+    assert not list(out.glob("tokenizer*"))
+    config = tmp_path / "one" / "config.json"
+    for name in ("one", "two"):
+        config = tmp_path / name / "config.json"
+        keys = {**json.loads(config.read_text(encoding="utf-8")), "model_type": "own", "architectures": ["OwnModel"]}
+        config.write_text(json.dumps(keys), encoding="utf-8")
+        bytes_tokenizer("low lower").save_pretrained(tmp_path / name)
+    out = merged(linear(tmp_path / "one", tmp_path / "two", tokenizer_source="base"), tmp_path / "other")
+    assert (out / "tokenizer.json").read_bytes() == (tmp_path / "one" / "tokenizer.json").read_bytes()
+    with pytest.raises(api.CheckpointError, match="the rows of its tokens are not known"):
+        api.plan(written(tmp_path, linear(tmp_path / "one", tmp_path / "two", tokenizer_source="union")), progress=None)
