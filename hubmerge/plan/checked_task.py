@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hubmerge.support.text import counted
+from hubmerge.support.text import counted, listed
 from merge_recipes import Task
 
 if TYPE_CHECKING:
@@ -79,8 +80,18 @@ def _notes(task: Task, preview: DatasetPreview, entries: Collection[str]) -> Ite
     wanted = task.dataset.max_examples
     if wanted is not None and preview.rows is not None and preview.rows < wanted:
         yield f"task {task.name}: max_examples is {wanted}, but the split has {counted(preview.rows, 'example')}"
+    repeated = [name for name, count in Counter(_class_names(task, preview)).items() if count > 1]
+    if repeated:
+        yield f"task {task.name}: several classes have one name, so that they cannot be told apart: {listed(repeated)}"
     if task.model is not None and task.model not in entries:
         yield f"task {task.name}: the stream has no entry {task.model} yet; the task is scored from step 1 on"
+
+
+def _class_names(task: Task, preview: DatasetPreview) -> Sequence[str]:
+    """Return the names of the classes in the recipe, else those in the features of the dataset, if it has them."""
+    if task.class_names is not None:
+        return task.class_names
+    return getattr(preview.columns.get(task.dataset.label), "names", None) or ()
 
 
 def tasks_text(tasks: Sequence[CheckedTask]) -> Iterator[str]:

@@ -150,11 +150,14 @@ def test_a_good_task_is_described(tmp_path: Path, planned: Callable[..., Any]) -
     status, output, _ = planned(
         {"dataset": {"path": path, "max_examples": 3}},
         {"dataset": {"path": path, "max_examples": 9, "split": "test[:50%]"}},
+        {"dataset": {"path": path}, "class_names": ["x", "x"]},
     )
     assert status == 0
     assert "evaluate t0: 3 of 4 examples (balanced sample, seed 0); 2 classes" in output
     assert "         t1: all 2 examples; 2 classes" in output
     assert "         note: task t1: max_examples is 9, but the split has 2 examples" in output
+    assert output.count("several classes have one name") == 1
+    assert "note: task t2: several classes have one name, so that they cannot be told apart: x" in output
 
 
 @pytest.mark.parametrize(
