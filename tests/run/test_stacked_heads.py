@@ -9,12 +9,17 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from transformers import (
     DeepseekV3Config,
     DeepseekV3ForCausalLM,
+    Gemma2Config,
+    Gemma2ForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     LlamaModel,
+    PreTrainedTokenizerFast,
     ViTConfig,
     ViTForImageClassification,
 )
@@ -141,3 +146,37 @@ def test_a_value_that_is_not_finite_is_named_in_its_own_model(tmp_path: Path) ->
     save_file(last, tmp_path / "b" / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(hubmerge.HubmergeError, match=r"/b: tensor 'model\.layers\.1\.mlp\.up_proj\.weight'"):
         stacked(tmp_path, ("a", 0, 2), ("b", 1, 2))
+
+
+def test_layers_of_different_kinds_that_are_merged_are_told(tmp_path: Path) -> None:
+    sizes = {**SIZES, "num_hidden_layers": 4, "head_dim": 4}
+    for seed, name in enumerate("ab"):
+        torch.manual_seed(seed)
+        Gemma2ForCausalLM(Gemma2Config(**sizes)).save_pretrained(tmp_path / name)
+    recipe = tmp_path / "recipe.yaml"
+    ranges = enumerate("ab")
+    sources = ", ".join(f"{{model: {tmp_path}/{name}, layer_range: [{first}, {first + 2}]}}" for first, name in ranges)
+    recipe.write_text(f"merge_method: linear\nslices:\n  - sources: [{sources}]\n", encoding="utf-8")
+    notes = hubmerge.plan(recipe, progress=None).to_dict()["loading"]
+    assert any("layers of different kinds are merged with each other (layer_types)" in note for note in notes)
+
+
+def test_rows_of_a_joined_vocabulary_are_those_of_the_first_and_the_last_slice(tmp_path: Path) -> None:
+    words = {"a": ["cat", "dog"], "b": ["dog", "owl", "fox"]}
+    models = {}
+    for seed, (name, own) in enumerate(words.items()):
+        numbers = {word: number for number, word in enumerate(["<unk>", "<s>", "</s>", *own])}
+        tokenizer = Tokenizer(WordLevel(numbers, unk_token="<unk>"))
+        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>")
+        fast.save_pretrained(tmp_path / name)
+        torch.manual_seed(seed)
+        LlamaForCausalLM(LlamaConfig(**SIZES | {"vocab_size": len(numbers)})).save_pretrained(tmp_path / name)
+        models[name] = stored(tmp_path / name)
+    found, config, _ = stacked(tmp_path, ("a", 0, 2), ("b", 1, 2), extra="tokenizer_source: union\n")
+    numbers = PreTrainedTokenizerFast.from_pretrained(tmp_path / "out").get_vocab()
+    assert (len(numbers), config["vocab_size"], config["num_hidden_layers"]) == (7, 7, 3)
+    rows, head = found["model.embed_tokens.weight"], found["lm_head.weight"]
+    assert torch.equal(rows[numbers["dog"]], models["a"]["model.embed_tokens.weight"][4])
+    assert torch.equal(rows[numbers["owl"]], models["b"]["model.embed_tokens.weight"][4])
+    assert torch.equal(head[numbers["dog"]], models["b"]["lm_head.weight"][3])
+    assert torch.equal(head[numbers["cat"]], models["a"]["lm_head.weight"][3])

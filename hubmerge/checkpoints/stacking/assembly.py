@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
-from hubmerge.checkpoints.matching.spare import PREDICTION_COUNTS
+from hubmerge.checkpoints.matching.spare import PREDICTION_COUNTS, is_for_prediction
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.planning.class_names import CLASS_KEYS
-from hubmerge.checkpoints.stacking.layer_facts import LayerOrigin, layer_facts, nested, stacked_config
+from hubmerge.checkpoints.stacking.layer_facts import LayerOrigin, differing_kinds, layer_facts, nested, stacked_config
 from hubmerge.checkpoints.stacking.layer_source import LayerSource, check_shapes, check_stacks, is_before
 from hubmerge.checkpoints.stacking.stacked import Place, StackedCheckpoint
 from hubmerge.checkpoints.stacking.stacks import Stack, find_stacks
@@ -146,14 +146,15 @@ def assemble(
         config=with_classes_of(last.config, _config(base, lent, sources, origins, without=bool(left_out))),
         place=base.origin,
         files=base.names,
-        notes=tuple(_notes(base, sources, left_out)),
+        notes=(*_notes(base, sources, left_out), *_mixed_kinds(sources, origins, slots)),
     )
 
 
 def _of_base(base: Checkpoint, lent: Sequence[Stack], left_out: Collection[str]) -> dict[str, Place]:
     """Return the places of the tensors outside the layers in the base model, for those that no source has."""
     outside = (name for name in base.tensors if all(stack.layer(name) is None for stack in lent))
-    return {name: Place(0, name) for name in outside if name not in left_out}
+    kept = (name for name in outside if name not in left_out and not is_for_prediction(name, frozenset()))
+    return {name: Place(0, name) for name in kept}
 
 
 def _run(cut: Cut, slot: int) -> Run:
@@ -203,8 +204,7 @@ def _config(
     base: Checkpoint, lent: Sequence[Stack], sources: Mapping[int, LayerSource], runs: Sequence[Run], *, without: bool
 ) -> dict[str, Any]:
     """Return the config of the base model for the stacked layers."""
-    config = dict(base.config)
-    origins = [LayerOrigin(run.model, layer) for run in runs for layer in range(run.first, run.end)]
+    config, origins = dict(base.config), _layers_of(runs)
     for index, stack in enumerate(lent):
         facts = {
             number: layer_facts(source.model.config, source.stacks[index])
@@ -216,6 +216,23 @@ def _config(
         if without:
             inner.update({key: 0 for key in inner if PREDICTION_COUNTS.fullmatch(key)})
     return config
+
+
+def _layers_of(runs: Sequence[Run]) -> list[LayerOrigin]:
+    return [LayerOrigin(run.model, layer) for run in runs for layer in range(run.first, run.end)]
+
+
+def _mixed_kinds(
+    sources: Mapping[int, LayerSource], origins: Sequence[Run], slots: Sequence[Sequence[Run]]
+) -> Iterator[str]:
+    """Yield a note on layers of different kinds that are merged with each other."""
+    if len(slots) == 1:
+        return
+    facts = {number: layer_facts(one.model.config, one.stacks[0]) for number, one in sources.items()}
+    found = [key for runs in slots for key in differing_kinds(facts, _layers_of(origins), _layers_of(runs))]
+    if found:
+        keys = listed(list(dict.fromkeys(found)))
+        yield f"layers of different kinds are merged with each other ({keys}): the config has those of the base model"
 
 
 def _notes(base: Checkpoint, sources: Mapping[int, LayerSource], left_out: Sequence[str]) -> Iterator[str]:

@@ -180,6 +180,18 @@ def replace_layers(stack: Stack, layers: int) -> Stack:
     return Stack(stack.prefix, layers, stack.path, stack.keys)
 
 
+def differing_kinds(
+    facts: Mapping[int, LayerFacts], layers: Sequence[LayerOrigin], others: Sequence[LayerOrigin]
+) -> list[str]:
+    """Return the keys in which layers that are merged with each other have different values."""
+    return [
+        key
+        for kind in ("values", "numbers", "leading")
+        for key, values in _of_layers(kind, facts, layers).items()
+        if _of_layers(kind, facts, others).get(key, values) != values
+    ]
+
+
 def _of_layers(kind: str, facts: Mapping[int, LayerFacts], layers: Sequence[LayerOrigin]) -> dict[str, tuple[Any, ...]]:
     """Return the values of the stacked layers, for the keys that all sources have."""
     tables: dict[int, Values] = {number: getattr(one, kind) for number, one in facts.items()}
@@ -192,18 +204,18 @@ def _set_computed(
     config: dict[str, Any], inner: Any, stack: Stack, wanted: Mapping[str, Values], place: Origin
 ) -> None:
     """Write the values that the class would compute otherwise, and check that it reads them."""
-    written = ""
+    written: list[str] = []
     by_class = layer_facts(config, stack).by_class
     while True:
         found = layer_facts(config, stack)
         key, values = next(_differing(found, wanted), ("", ()))
-        if written and (key == written or found.by_class != by_class):
-            shown = listed([str(value) for value in wanted["values"].get(written, values)])
+        if written and (key in written or found.by_class != by_class):
+            shown = listed([str(value) for value in wanted["values"].get(written[-1], values)])
             reason = f"its class computes them from the numbers of the layers, expected {shown}"
-            raise _fixed(place, written, reason)
+            raise _fixed(place, written[-1], reason)
         if not key:
             return
-        written = key
+        written.append(key)
         if key == "attention_layers" and "attention_types" in inner:
             inner["attention_types"] = [[list(values), 1]]
         else:
