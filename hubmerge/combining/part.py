@@ -83,7 +83,7 @@ class Part:
         """Return what the report of the combined stream says about it."""
         files, folder = self.published.files, self.published.files.folder
         return CombinedPart(
-            place=files.repo if folder is None else str(folder.absolute()),
+            place=files.repo,
             commit=files.commit if folder is None else None,
             steps=self.steps,
             state_digest=self.state_digest,

@@ -100,7 +100,7 @@ class StackedLayers:
 class CombinedPart:
     """A published stream whose state was added to those of others."""
 
-    place: str  # owner/name, or the path of a folder
+    place: str  # owner/name, or the path of a folder as it was named
     commit: str | None  # of the repo; None for a folder
     steps: int  # number of its steps, which are in the combined stream too
     state_digest: str  # of its state after the last of them
