@@ -19,7 +19,7 @@ from hubmerge.hub.checked_files import RemoteFile
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.text import short_commit
 from merge_recipes import Lock, LockedModel, ModelReference
-from merge_recipes.references import STAGE
+from merge_recipes.references import STAGE, is_stage_path
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class Source:
     def label(self) -> str:
         """Name in messages: the folder, or repo@commit."""
         if self.reference.is_local:
-            return self.reference.path
+            written = self.reference.written_path
+            return written if written is not None and is_stage_path(written) else self.reference.path
         return "/".join(filter(None, (self.reference.path, self.subfolder))) + f"@{short_commit(self.commit)}"
 
     @property
