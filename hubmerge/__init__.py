@@ -20,6 +20,7 @@ from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the 
 if TYPE_CHECKING:
     from hubmerge.api.automation import deploy_hub_job, init_github, plan_hub_job, watch
     from hubmerge.api.combining import CombinedStream, combine, load_part
+    from hubmerge.api.inspection import inspect, leave_one_out
     from hubmerge.api.merging import StepRun, merge, run
     from hubmerge.api.pages import write_report
     from hubmerge.api.planning import Plan, PlannedStep, plan
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from hubmerge.hub.jobs import CreatedJob
+    from hubmerge.inspection.entry_scores import EntryScore, LeaveOneOut
+    from hubmerge.inspection.model import Inspection, MergedEntry
     from hubmerge.methods import (
         Absorbed,
         JointMethod,
@@ -74,6 +77,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "hubmerge.api.automation": ("deploy_hub_job", "init_github", "plan_hub_job", "watch"),
     "hubmerge.api.combining": ("CombinedStream", "combine", "load_part"),
+    "hubmerge.api.inspection": ("inspect", "leave_one_out"),
     "hubmerge.api.merging": ("StepRun", "merge", "run"),
     "hubmerge.api.pages": ("write_report",),
     "hubmerge.api.planning": ("Plan", "PlannedStep", "plan"),
@@ -108,6 +112,8 @@ _NAMES = {
         "UsageError",
     ),
     "hubmerge.hub.jobs": ("CreatedJob",),
+    "hubmerge.inspection.entry_scores": ("EntryScore", "LeaveOneOut"),
+    "hubmerge.inspection.model": ("Inspection", "MergedEntry"),
     "hubmerge.methods": (
         "Absorbed",
         "JointMethod",
@@ -137,15 +143,19 @@ __all__ = [
     "CombinedStream",
     "CreatedJob",
     "DatasetError",
+    "EntryScore",
     "EvaluationError",
     "Finding",
     "FolderCheck",
     "HubError",
     "HubmergeError",
+    "Inspection",
     "JointMethod",
     "JointParameters",
+    "LeaveOneOut",
     "LoadedRecipe",
     "MachineError",
+    "MergedEntry",
     "Method",
     "MethodInfo",
     "MethodParameters",
@@ -178,6 +188,8 @@ __all__ = [
     "demo",
     "deploy_hub_job",
     "init_github",
+    "inspect",
+    "leave_one_out",
     "load",
     "load_head",
     "load_part",

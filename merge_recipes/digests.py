@@ -49,6 +49,7 @@ def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
             "dtype": recipe.dtype,
             "out_dtype": recipe.out_dtype,
             "tensors": recipe.tensors.model_dump(mode="json"),
+            **({"state_dtype": recipe.state_dtype} if recipe.state_dtype != "float64" else {}),
         }
     )
     digests = [digest]

@@ -98,6 +98,7 @@ def _check(
     problems = [problem for problem in problems if not inclusion.hides(problem)]
     if problems or document.problems or recipe is None:
         raise RecipeError(_without_repeats(document.problems, problems))
+    recipe = recipe.with_expanded_parameters()
     recipe = (recipe if lent is None else recipe.without_base()).with_first_layers(reading.layers)
     return LoadedRecipe(recipe.within(path.parent.absolute()), document, path, reading.notes), reading.used
 

@@ -98,6 +98,8 @@ class Lock(Record):
     """The datasets of the tasks, in their order, each once."""
     stages: tuple[LockedStage, ...] = ()
     """The documents that are merged before, in this order."""
+    state_dtype: Literal["float64", "float32"] = "float64"
+    """The dtype of the states, written if it is not float64."""
     versions: dict[str, Text] = Field(default_factory=dict)
     """The versions of hubmerge and its libraries, by package; only in a lock beside a recipe."""
 
@@ -107,6 +109,8 @@ class Lock(Record):
         lines += [f"  {line}" for line in _lines(self.base_model)]
         if self.tokenizer is not None:
             lines += ["tokenizer:", *(f"  {line}" for line in _lines(self.tokenizer))]
+        if self.state_dtype != "float64":
+            lines.insert(2, f"state_dtype: {_quoted(self.state_dtype)}")
         lists: list[tuple[str, tuple[Record, ...]]] = [("models", self.models), ("datasets", self.datasets)]
         for key, items in [*lists, *([("stages", self.stages)] if self.stages else [])]:
             lines.append(f"{key}:" if items else f"{key}: []")

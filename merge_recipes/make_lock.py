@@ -105,6 +105,7 @@ def lock_recipe(
         tokenizer=_tokenizer(recipe, commits),
         models=tuple(models),
         datasets=_lock_datasets(recipe, commits),
+        state_dtype=recipe.state_dtype,
     )
 
 

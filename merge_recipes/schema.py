@@ -34,6 +34,7 @@ from merge_recipes.schema_types import (
     parse_size,
     without_default,
 )
+from merge_recipes.shorthands import expanded
 from merge_recipes.shuffling import shuffled_places
 from merge_recipes.signing import SigningOption
 from merge_recipes.slices import Slice, joined_levels
@@ -179,6 +180,8 @@ class Recipe(Record):
     """The dtype to which checkpoints are cast before the arithmetic; by default they are not cast."""
     out_dtype: DType | None = None
     """The dtype of the merged model; by default dtype, or the base model's own if dtype is not set."""
+    state_dtype: Literal["float64", "float32"] = "float64"
+    """The dtype of the state between two steps: float32 halves upload and disk, and rounds after every step."""
     order: Literal["listed", "shuffled"] = "listed"
     """listed: merge in the order of the list; shuffled: merge in an order drawn from the seed."""
     seed: int | None = Field(default=None, ge=0)
@@ -296,6 +299,11 @@ class Recipe(Record):
             )
             changes["evaluate"] = self.evaluate.model_copy(update={"tasks": tasks})
         return self.model_copy(update=changes)
+
+    def with_expanded_parameters(self) -> Recipe:
+        """Return the recipe with the parameters that shorthands, such as `form` of `opcm`, stand for."""
+        parameters = expanded(self.merge_method, self.parameters)
+        return self if parameters == self.parameters else self.model_copy(update={"parameters": parameters})
 
     @property
     def entries(self) -> tuple[StreamEntry, ...]:

@@ -206,6 +206,8 @@ def _merged(report: RunReport, card: CardDetails) -> str:
     if report.parameters:
         values = ", ".join(f"{code(key)} = {code(value)}" for key, value in sorted(report.parameters.items()))
         text += f"\n\nParameters of {code(report.merge_method)}: {values}."
+    if report.state_dtype != "float64":
+        text += f"\n\nThe state is kept and published in {report.state_dtype}, rounded after every step."
     return text
 
 

@@ -13,6 +13,7 @@ from hubmerge.cli.commands.demo import demo
 from hubmerge.cli.commands.deploy import deploy
 from hubmerge.cli.commands.hub import hub
 from hubmerge.cli.commands.init import init
+from hubmerge.cli.commands.inspect import inspect
 from hubmerge.cli.commands.lock import lock
 from hubmerge.cli.commands.methods import methods
 from hubmerge.cli.commands.outdated import outdated
@@ -51,6 +52,7 @@ app.command(rich_help_panel=CHECK)(check)
 app.command(rich_help_panel=CHECK)(convert)
 app.command(rich_help_panel=CHECK)(verify)
 app.command(rich_help_panel=CHECK)(report)
+app.command(rich_help_panel=CHECK)(inspect)
 app.command(rich_help_panel=CHECK)(outdated)
 app.command(rich_help_panel=PUBLISH)(lock)
 app.command(rich_help_panel=PUBLISH)(rollback)

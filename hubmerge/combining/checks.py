@@ -148,7 +148,8 @@ def _check_base(first: Part, part: Part) -> None:
 
 def _check_settings(first: Part, part: Part) -> None:
     settings: list[Mapping[str, object]] = [
-        {"dtype": one.dtype, "tensors": one.tensors.model_dump(mode="json")} for one in (first.recipe, part.recipe)
+        {"dtype": one.dtype, "state_dtype": one.state_dtype, "tensors": one.tensors.model_dump(mode="json")}
+        for one in (first.recipe, part.recipe)
     ]
     for key, value in settings[0].items():
         if settings[1][key] != value:

@@ -60,6 +60,7 @@ def _check_method(loaded: LoadedRecipe, part: Part) -> None:
             "merge_method": recipe.merge_method,
             "parameters": dict(recipe.parameters),
             "dtype": recipe.dtype,
+            "state_dtype": recipe.state_dtype,
             "tensors": recipe.tensors,
         }
         for recipe in (loaded.recipe, part.recipe)

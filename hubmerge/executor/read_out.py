@@ -74,4 +74,4 @@ def _part(state: State, part: str, tensor: PlannedTensor, device: torch.device) 
             hint="it was merged by another method; merge the checkpoints anew, into another folder",
             tensor=tensor.name,
         )
-    return values.to(device)
+    return values.to(device).to(torch.float64)

@@ -1,7 +1,7 @@
 """State of a merge between two steps: the accumulated delta and a few numbers.
 
     FOLDER/
-      accumulated.safetensors   the accumulated delta of every merged tensor, float64
+      accumulated.safetensors   the accumulated delta of every merged tensor, float64 or float32
       parts.safetensors         sketches of the task vectors, and the state parts of a method
       state.json                step, chain digest, norms, scale, a checksum of every tensor; written last
 
@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import ConfigDict, TypeAdapter
@@ -26,10 +26,11 @@ from hubmerge.methods import Norms
 from hubmerge.support.names import ACCUMULATED_FILE, MANIFEST_FILE, PARTS_FILE
 from hubmerge.support.text import counted
 
-FORMAT_VERSION = 2
-"""Version of states with statistics. States without any have version 1, as those of hubmerge 0.1.0."""
+FORMAT_VERSION = 3
+"""Version of states in float32. Those in float64 have version 2 with statistics, 1 without any as in hubmerge 0.1.0."""
 
-READABLE_VERSIONS = (1, 2)
+STATISTICS_VERSION = 2
+READABLE_VERSIONS = (1, 2, 3)
 _REMOVE = "remove the folder and run again"
 
 
@@ -59,6 +60,7 @@ class StateManifest:
         parts: SHA-256 of further tensors: state parts of the method, and sketches of the task vectors.
         version: version of the format.
         averaged: statistics, of which the state has the mean itself, in place of an accumulated delta.
+        dtype: of the accumulated delta, and of all parts that are no single numbers.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -73,12 +75,15 @@ class StateManifest:
     parts: Mapping[str, str] = field(default_factory=dict)
     version: int = 1
     averaged: tuple[str, ...] = ()
+    dtype: Literal["float64", "float32"] = "float64"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the manifest as plain JSON values; without statistics, in the form of version 1."""
         content = asdict(self)
         if not self.averaged:
             del content["averaged"]
+        if self.dtype == "float64":
+            del content["dtype"]
         return content
 
     @property
@@ -97,6 +102,11 @@ class State(ABC):
     def step(self) -> int:
         """The step after which it was saved, from 1."""
         return self.manifest.step
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that its values are rounded to."""
+        return torch.float32 if self.manifest.dtype == "float32" else torch.float64
 
     @property
     def scale(self) -> float:
@@ -161,11 +171,11 @@ class MergeState(State):
         Raises:
             CheckpointError: the tensor is not in the state, or cannot be read.
         """
-        return self._stored.read(self._info(name))
+        return self._stored.read(self._info(name)).to(torch.float64)
 
     def read_pieces(self, name: str, elements: int) -> Iterator[torch.Tensor]:
         """Yield its values in pieces, see `State.read_pieces`; the errors are those of `read`."""
-        return self._stored.read_pieces(self._info(name), elements)
+        return (piece.to(torch.float64) for piece in self._stored.read_pieces(self._info(name), elements))
 
     def read_part(self, key: str) -> torch.Tensor | None:
         """Return a further tensor by its key, in memory of its own; None if there is none."""
@@ -183,7 +193,7 @@ class MergeState(State):
             CheckpointError: a tensor differs; the message names the first one.
         """
         for name, record in self.manifest.tensors.items():
-            self._check(ACCUMULATED_FILE, name, self.read(name), record.sha256)
+            self._check(ACCUMULATED_FILE, name, self._stored.read(self._info(name)), record.sha256)
         for key, sha256 in self.manifest.parts.items():
             self._check(PARTS_FILE, key, self.read_part(key), sha256)
 
@@ -224,7 +234,8 @@ def load_state(folder: Path) -> MergeState:
     manifest = _manifest(folder / MANIFEST_FILE)
     stored = SafetensorsReader(folder / ACCUMULATED_FILE)
     infos = stored.header.tensors
-    if set(infos) != set(manifest.tensors) or any(info.dtype != torch.float64 for info in infos.values()):
+    dtype = torch.float32 if manifest.dtype == "float32" else torch.float64
+    if set(infos) != set(manifest.tensors) or any(info.dtype != dtype for info in infos.values()):
         raise _mismatch(folder, ACCUMULATED_FILE)
     parts = SafetensorsReader(folder / PARTS_FILE) if manifest.parts else None
     if parts is not None and set(parts.header.tensors) != set(manifest.parts):

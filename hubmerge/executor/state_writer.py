@@ -15,6 +15,7 @@ from hubmerge.checkpoints import SafetensorsWriter, TensorSpec
 from hubmerge.errors import MachineError
 from hubmerge.executor.state import (
     FORMAT_VERSION,
+    STATISTICS_VERSION,
     MergeState,
     State,
     StateManifest,
@@ -39,6 +40,7 @@ class StateSummary:
         scale: divisor of the accumulated delta.
         averaged: statistics, of which the mean itself is written.
         tensor_norms: norms of each tensor's accumulated delta and last task vector.
+        dtype: the dtype of the state.
     """
 
     method: str
@@ -48,6 +50,7 @@ class StateSummary:
     scale: float
     tensor_norms: Mapping[str, tuple[float, float]]
     averaged: tuple[str, ...] = ()
+    dtype: torch.dtype = torch.float64
 
     def manifest(self, digests: Mapping[str, str], parts: Mapping[str, str]) -> StateManifest:
         """Return the manifest with the checksums of tensors and parts."""
@@ -56,7 +59,9 @@ class StateSummary:
         manifest = StateManifest(
             self.method, self.step, self.chain, norms.task_vectors, norms.accumulated, self.scale, records, dict(parts)
         )
-        return replace(manifest, averaged=self.averaged, version=FORMAT_VERSION) if self.averaged else manifest
+        if self.averaged:
+            manifest = replace(manifest, averaged=self.averaged, version=STATISTICS_VERSION)
+        return replace(manifest, dtype="float32", version=FORMAT_VERSION) if self.dtype == torch.float32 else manifest
 
 
 class AnyStateWriter(ABC):
@@ -120,29 +125,32 @@ class StateWriter(AnyStateWriter):
         parts: Sequence[TensorSpec] = (),
         *,
         attach: bool = False,
+        dtype: torch.dtype = torch.float64,
     ) -> None:
         self.folder = folder
+        self._dtype = dtype
+        self._part_dtypes = {spec.name: spec.dtype for spec in parts}
         self._attached = attach
         self._partial = partial_folder(folder)
         if not attach:
             shutil.rmtree(self._partial, ignore_errors=True)
-        specs = [TensorSpec(name, torch.float64, shape) for name, shape in shapes.items()]
+        specs = [TensorSpec(name, dtype, shape) for name, shape in shapes.items()]
         self._tensors = SafetensorsWriter(self._partial / ACCUMULATED_FILE, specs, attach=attach)
         self._parts = SafetensorsWriter(self._partial / PARTS_FILE, parts, attach=attach) if parts else None
 
     def write(self, name: str, accumulated: torch.Tensor) -> None:
-        """Write the accumulated delta of one tensor, float64."""
-        self._tensors.write(name, accumulated)
+        """Write the accumulated delta of one tensor, float64, in the dtype of the state."""
+        self._tensors.write(name, accumulated.to(self._dtype))
 
     def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
         """Write it from pieces of its values in C order; each piece is written before the next is asked for."""
-        self._tensors.write_pieces(name, pieces)
+        self._tensors.write_pieces(name, (piece.to(self._dtype) for piece in pieces))
 
     def write_part(self, key: str, tensor: torch.Tensor) -> None:
         """Write one of the further tensors that were announced."""
         if self._parts is None:
             raise ValueError(f"{key}: no parts were announced")
-        self._parts.write(key, tensor)
+        self._parts.write(key, tensor.to(self._part_dtypes[key]))
 
     def export_written(self) -> Written:
         """Flush what this process wrote to the disk, and return it for `import_written` in the first process."""

@@ -151,6 +151,15 @@ def manifest_digest(repo: str, digest: str) -> str | None:
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
+def state_bytes(repo: str, digest: str) -> int | None:
+    """Return the size of a published state in bytes, None if it is not published."""
+    name = _folder_name(digest)
+    if name not in _published_states(repo):
+        return None
+    commit = call(f"the state {name} of {repo}", lambda: api().model_info(repo, revision=STATE_BRANCH).sha, repo=repo)
+    return sum(file.size for file in list_files(repo, commit or "", name))
+
+
 def _fetch_file(repo: str, commit: str, file: RemoteFile, folder: Path) -> None:
     """Download one file of the state branch into a folder and compare it with the listing of the Hub.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
@@ -13,6 +13,7 @@ from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, Ten
 from hubmerge.methods.others import OTHERS, Others, ReadsOthers, adaptive_scale
 from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
+from merge_recipes.shorthands import OPCM_FORMS, expanded
 
 
 def _kind(value: object) -> str:
@@ -42,6 +43,21 @@ class OpcmParameters(MethodParameters):
     )
 
     others: Others = Field("adaptive", description=OTHERS)
+    form: Literal["paper", "released", "stable"] | None = Field(
+        None,
+        description="shorthand for `diagonal` and `rank_rule`: `paper` as in the paper, `released` as in the code of "
+        "its first version, `stable` keeps the diagonal with the paper's rank",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _expand_form(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("form") not in OPCM_FORMS:
+            return data
+        for name, value in OPCM_FORMS[data["form"]].items():
+            if data.get(name, value) != value:
+                raise ValueError(f"form: {data['form']} stands for {name}: {value}, not {data[name]}: give only one")
+        return expanded("opcm", data)
 
     @model_validator(mode="after")
     def _float32_needs_the_stable_form(self) -> OpcmParameters:

@@ -12,6 +12,7 @@ from hubmerge.executor.stats.similarity import largest_sketches
 from hubmerge.linalg import PIECE
 from hubmerge.methods import JointMethod, Method, method_named
 from hubmerge.methods import method_of as method_of_recipe
+from hubmerge.plan.settings import state_dtype
 from hubmerge.stream.stream import STEPS_AT_ONCE, Stream
 from merge_recipes import Recipe, TensorParameters
 
@@ -50,7 +51,8 @@ def state_bytes(stream: Stream, merge: MergePlan) -> int:
     method = method_of(stream, merge)
     parts = [shape for tensor in merge.merged for shape in _parts(method, tensor)]
     sketches = largest_sketches(stream.length, len(merge.merged))
-    return merge.state_bytes + _ITEM_BYTES * sum(map(math.prod, parts)) + sketches
+    item = state_dtype(stream.recipe).itemsize
+    return item * (merge.elements + sum(map(math.prod, parts))) + sketches
 
 
 def work_bytes(

@@ -34,6 +34,7 @@ from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
 from hubmerge.plan.stacking import check_kinds, stack_layers
 from hubmerge.plan.tokenizer_files import changed_files
 from hubmerge.plan.vocabulary_check import find_other_tokens
+from hubmerge.report.outliers import recorded_outliers
 from hubmerge.report.report import RunReport
 from hubmerge.stream.open_source import fetched_sources, is_fetched_partially
 from hubmerge.stream.sources import Source, cached_bytes, files_of
@@ -111,6 +112,7 @@ def _run_plan(stream: Stream, first_step: int, headers: Headers, recorded: RunRe
         assembly=assembly,
         loading=(*notes, *_check_loads(published, written, original, whole=original is base)),
         notes=tuple(_unchecked_ranges(stream, whole.sources)),
+        warnings=() if recorded is None else tuple(recorded_outliers(recorded)),
     )
 
 

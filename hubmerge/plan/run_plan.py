@@ -64,6 +64,7 @@ class RunPlan:
         licenses: Licenses of the inputs and of the merged model.
         tasks: The tasks with their datasets, as far as they were opened.
         heads: By missing step, the tensors of the checkpoint's own head, which are kept beside the merged model.
+        warnings: Merged entries that lie far off the others.
         in_pieces: True if the files of the base model and of all missing checkpoints can be read in pieces.
         notes: Sentences for the user: what the run does not check, and what it replaces in the target repo.
         vocabulary: The vocabulary of the merged model, None for that of the base model.
@@ -89,6 +90,7 @@ class RunPlan:
     licenses: PlannedLicenses = NO_LICENSES
     tasks: tuple[CheckedTask, ...] = ()
     heads: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
     in_pieces: bool = False
     notes: tuple[str, ...] = ()
     vocabulary: PlannedVocabulary | None = None
@@ -210,6 +212,7 @@ class RunPlan:
             "work_bytes": self.work_bytes,
             "memory_bytes": self.memory_bytes,
             "state_bytes": self.state_bytes,
+            "state_dtype": self.stream.recipe.state_dtype,
             "model_bytes": self.written.written_bytes,
             "weight_matrices": self.merge.counts["merge-matrix"],
             "other_tensors": self.merge.counts["merge-other"],
@@ -223,6 +226,7 @@ class RunPlan:
             "layouts": self.layouts,
             "loading": list(self.loading),
             "notes": list(self.notes),
+            "warnings": list(self.warnings),
             "licenses": self.licenses.to_dict(),
             "tasks": [asdict(task) for task in self.tasks],
             "tokenizer": vocabulary_dict(self.vocabulary),

@@ -28,3 +28,8 @@ def out_dtype(recipe: Recipe) -> torch.dtype | None:
 def max_shard_bytes(recipe: Recipe) -> int:
     """Return the largest size of a weight file in bytes."""
     return recipe.publish.max_shard_bytes if recipe.publish is not None else MAX_SHARD_BYTES
+
+
+def state_dtype(recipe: Recipe) -> torch.dtype:
+    """Return the dtype of the states."""
+    return torch.float32 if recipe.state_dtype == "float32" else torch.float64

@@ -100,12 +100,15 @@ def _files(plan: RunPlan) -> Iterator[str]:
     yield from (f"note     {line}" for line in plan.notes)
     yield from vocabulary_lines(plan.vocabulary)
     yield from (f"warning  {line}" for line in plan.other_tokens.values())
+    yield from (f"warning  {line}" for line in plan.warnings)
 
 
 def _costs(plan: RunPlan) -> Iterator[str]:
     if plan.steps:
         yield f"download {readable(plan.download_bytes)}"
         yield f"disk     {readable(plan.work_bytes)} in the work folder"
+        if not plan.stream.is_joint:
+            yield f"state    {readable(plan.state_bytes)} after the last step, in {plan.stream.recipe.state_dtype}"
         yield f"memory   about {readable(plan.memory_bytes)}"
         yield f"time     about {max(1, round(plan.estimated_seconds))} s to merge on one core"
     else:

@@ -137,8 +137,10 @@ def main_metric(metrics: Sequence[str]) -> str:
 
 
 def omit_unused_inputs(report: MutableMapping[str, Any]) -> None:
-    """Remove empty licenses and samples that are not named from a plain report, as in reports of version 0.1.0."""
+    """Remove what a plain report of version 0.1.0 does not have, if it says nothing."""
     omit_unused_licenses(report["base_model"])
+    if report["state_dtype"] == "float64":
+        del report["state_dtype"]
     for task in report["tasks"]:
         omit_unused_licenses(task)
         if task["sampling"] is None:

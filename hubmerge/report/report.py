@@ -89,6 +89,7 @@ class RunReport:
     seal: str | None = field(default=None, compare=False)  # digest of everything else in the report
     kept_files: dict[str, str] = field(default_factory=dict)  # of other people: path -> digest as the Hub lists it
     kept_metadata: dict[str, Any] = field(default_factory=dict)  # of other people in the card
+    state_dtype: str = "float64"  # of the states; written if it is not float64
     older_steps: int = 0  # merged before version 3: their states have the sketches of all steps
     stages: tuple[StageReport, ...] = ()  # merges of other documents of the recipe's file, before the last step
 

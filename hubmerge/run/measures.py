@@ -10,8 +10,10 @@ import torch
 from hubmerge.checkpoints import MergePlan
 from hubmerge.checkpoints.planning.name_rule import DESCRIPTION
 from hubmerge.executor.stats.stats import StepStats
+from hubmerge.report.outliers import outlier_warnings
 from hubmerge.report.report import MatrixStats, Spread, StepSimilarity, TensorSummary
 from hubmerge.support.text import counted, listed
+from merge_recipes import StreamEntry
 
 CLOSE = 0.25
 """Cosine of task vectors from which a step is reported as close to another. Unrelated tasks have cosines near 0, two
@@ -26,12 +28,13 @@ LOST = 0.9
 """Rounding error from which the written model is in effect the base model."""
 
 
-def measures(stats: StepStats, names: Sequence[str]) -> dict[str, Any]:
+def measures(stats: StepStats, names: Sequence[str], far_off: Sequence[str] = ()) -> dict[str, Any]:
     """Return the fields of a `StepReport` that come from the merge.
 
     Args:
         stats: Statistics of the step.
         names: Names of all steps so far, in order.
+        far_off: Warnings about entries far off the others.
     """
     matrices = [tensor for tensor in stats.tensors if tensor.action == "merge-matrix"]
     errors = [tensor.error for tensor in matrices if tensor.error is not None]
@@ -59,8 +62,23 @@ def measures(stats: StepStats, names: Sequence[str]) -> dict[str, Any]:
             StepSimilarity(earlier.step, names[earlier.step - 1], earlier.cosine, dict(earlier.layers))
             for earlier in stats.similarities
         ),
-        "warnings": tuple(similarity_warnings(stats, names)),
+        "warnings": (*similarity_warnings(stats, names), *far_off),
     }
+
+
+def far_off_warnings(step: int, entries: Sequence[StreamEntry], norms: Sequence[float]) -> list[str]:
+    """Return warnings about task vectors that are abnormally long or short, see `outlier_warnings`.
+
+    Args:
+        step: The number of the step.
+        entries: The entries of all steps, in order.
+        norms: Norms of the task vectors of all steps up to this one, or more.
+    """
+    merged = entries[:step]
+    if len(norms) < step:
+        return []
+    out = {entry.revoke for entry in merged if entry.revoke} | {entry.name for entry in merged if entry.revoke}
+    return outlier_warnings([entry.name for entry in merged], [abs(norm) for norm in norms[:step]], out)
 
 
 def similarity_warnings(stats: StepStats, names: Sequence[str]) -> list[str]:

@@ -10,7 +10,7 @@ from hubmerge.checkpoints import check_ties
 from hubmerge.executor import StepInput, StepStats, merge_steps
 from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.executor.state import MergeState
-from hubmerge.run.measures import similarity_warnings
+from hubmerge.run.measures import far_off_warnings, similarity_warnings
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.run.step_report import write_stats
@@ -50,7 +50,7 @@ class MergeStage:
                 older_steps=context.older_steps,
             )
         write_stats(stats, state)
-        self._warn(stats)
+        self._warn(stats, state.manifest.task_vector_norms)
         return replace(batch, state=state)
 
     def _inputs(self, batch: StepBatch) -> list[StepInput]:
@@ -65,7 +65,8 @@ class MergeStage:
             self.context.step_input(step, checkpoint) for step, checkpoint in zip(batch.steps, aligned, strict=True)
         ]
 
-    def _warn(self, stats: Sequence[StepStats]) -> None:
+    def _warn(self, stats: Sequence[StepStats], norms: Sequence[float]) -> None:
         for step in stats:
-            for warning in similarity_warnings(step, self.context.names):
+            far_off = far_off_warnings(step.step, self.context.stream.entries, norms)
+            for warning in (*similarity_warnings(step, self.context.names), *far_off):
                 self.context.progress.note(f"warning: step {step.step}: {warning}")

@@ -16,7 +16,7 @@ from hubmerge.executor.parallel.processes import SINGLE_PROCESS, Processes
 from hubmerge.methods import Method, method_named
 from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
 from hubmerge.plan.run_plan import RunPlan
-from hubmerge.plan.settings import input_dtype
+from hubmerge.plan.settings import input_dtype, state_dtype
 from hubmerge.report.report import TaskReport
 from hubmerge.stream.open_source import open_base
 from hubmerge.stream.stream import Stream
@@ -124,7 +124,7 @@ class RunContext:
     @property
     def merge(self) -> Merge:
         """Base model, method and plan of the merge."""
-        return Merge(self.base, self.method, self.plan.merge)
+        return Merge(self.base, self.method, self.plan.merge, state_dtype(self.stream.recipe))
 
     def executor(self, on_tensor: Callable[[object], None]) -> ExecutorContext:
         """Return the context of work on tensors; `on_tensor` is called with each tensor that is done."""

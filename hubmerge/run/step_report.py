@@ -16,7 +16,7 @@ from hubmerge.plan.licenses import PlannedLicenses
 from hubmerge.report.history import report_until
 from hubmerge.report.report import REPORT_VERSION, ModelReport, RunReport, Scores, StepReport
 from hubmerge.run.kept_states import STATS_FILE, trust_written_state, write_digests
-from hubmerge.run.measures import measures, rounding_warnings
+from hubmerge.run.measures import far_off_warnings, measures, rounding_warnings
 from hubmerge.run.metadata_files import plugin_distributions
 from hubmerge.stream.replacements import replaced_by
 from hubmerge.stream.step_history import history_reader, is_written, write_history
@@ -38,6 +38,7 @@ def fresh_report(stream: Stream) -> RunReport:
         merge_method=stream.recipe.merge_method,
         recipe_digest=stream.lock.recipe,
         parameters=dict(stream.recipe.parameters),
+        state_dtype=stream.recipe.state_dtype,
         versions=installed_versions((*LIBRARIES, *sorted(set(plugins.values())))),
     )
 
@@ -117,7 +118,8 @@ def record_steps(
         report = report.abridged()  # as a run reads it that continues after the last step
         kept = step == state.step and stream.needs_state(step)
         known = {warning for earlier in report.steps for warning in earlier.warnings}
-        merged = merged_report(stream, stats[step], state.digest if kept else None)
+        norms = state.manifest.task_vector_norms[:step]
+        merged = merged_report(stream, stats[step], state.digest if kept else None, norms)
         merged = replace(merged, head=(heads or {}).get(step))
         own = [own_notes[step]] if own_notes is not None and step in own_notes else []
         fresh = [note for note in (*notes, *own) if note not in known]
@@ -140,15 +142,25 @@ def record_licenses(report: RunReport, steps: range, licenses: PlannedLicenses) 
     return report
 
 
-def merged_report(stream: Stream, stats: StepStats, state_digest: str | None) -> StepReport:
-    """Return the report of a merged step, without its model."""
+def merged_report(
+    stream: Stream, stats: StepStats, state_digest: str | None, norms: Sequence[float] = ()
+) -> StepReport:
+    """Return the report of a merged step, without its model.
+
+    Args:
+        stream: The stream.
+        stats: Statistics of the step.
+        state_digest: Digest of the state after the step, None if it is not kept.
+        norms: Norms of the task vectors of all steps up to this one, to find those far off; none to look for none.
+    """
     locked = stream.lock.models[stats.step - 1]
+    far_off = far_off_warnings(stats.step, stream.entries, norms)
     return StepReport(
         step=stats.step,
         name=locked.name,
         reference=str(locked.reference),
         commit=locked.commit,
-        **measures(stats, [entry.name for entry in stream.entries]),
+        **measures(stats, [entry.name for entry in stream.entries], far_off),
         chain_digest=stream.chain[stats.step],
         revokes=stream.entries[stats.step - 1].revoke,
         replaces=replaced_by(stream.entries, stats.step),

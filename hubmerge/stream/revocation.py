@@ -16,7 +16,7 @@ from merge_recipes.schema import REVOKED
 
 
 def check_revocable(loaded: LoadedRecipe) -> None:
-    """Check that the method can take out the entries that a recipe revokes, or whose new commits replace them.
+    """Check that the method has the state that a recipe asks for, and can take out what it revokes or replaces.
 
     Raises:
         RecipeError: It cannot.
@@ -26,6 +26,9 @@ def check_revocable(loaded: LoadedRecipe) -> None:
         for index, item in enumerate(loaded.recipe.models)
         if isinstance(item, StreamEntry) and item.revoke
     ]
+    if loaded.recipe.state_dtype != "float64" and not isinstance(method_of(loaded.recipe), Method):
+        message = f"{loaded.recipe.merge_method} merges all models at once, without a state"
+        raise RecipeError(loaded.document.problem(("state_dtype",), message, "remove `state_dtype`", at_key=True))
     replaces = loaded.recipe.on_update == "replace"
     method = method_of(loaded.recipe)
     if not (places or replaces) or (isinstance(method, Method) and method.revokes):

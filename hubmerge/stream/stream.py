@@ -205,7 +205,7 @@ class Stream:
         where = "all steps" if other.step == 1 else f"the steps from {tag} on"
         return (
             f"the models match, but {where} depend on another setting: a parameter of an entry, an adapter, dtype, "
-            "out_dtype, slices, tensors or the tokenizer"
+            "out_dtype, slices, state_dtype, tensors or the tokenizer"
         )
 
     def common_steps(self, report: RunReport) -> int:

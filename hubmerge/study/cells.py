@@ -98,6 +98,7 @@ def cell_digest(cell: Cell, recipe: Recipe, commits: dict[str, str], datasets: d
             "dtype": merged.dtype,
             "out_dtype": merged.out_dtype,
             "tensors": merged.tensors.model_dump(mode="json"),
+            **({"state_dtype": merged.state_dtype} if merged.state_dtype != "float64" else {}),
             "tasks": [task_content(task, datasets.get(task.name)) for task in (evaluate.tasks if evaluate else ())],
             "round_to": cell.round_to,
             "perturb": cell.perturb,

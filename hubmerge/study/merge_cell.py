@@ -17,6 +17,7 @@ from hubmerge.errors import MachineError
 from hubmerge.executor import InMemoryState, Merge, StepInput, StepStats, merge_steps
 from hubmerge.executor.state import State
 from hubmerge.methods import JointMethod, Method, method_named, method_of
+from hubmerge.plan.settings import state_dtype
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.study.bench import Bench, main_scores
 from hubmerge.study.cells import Cell
@@ -50,7 +51,7 @@ def merged_steps(
     state: State | None = None
     for step, entry in enumerate(entries, start=1):
         step_input = StepInput(bench.checkpoints[entry.name], parameters(entry))
-        merge = Merge(bench.base, method, bench.plan)
+        merge = Merge(bench.base, method, bench.plan, state_dtype(bench.recipe))
         state, (stats,) = merge_steps(
             merge, [step_input], state, folder_of(step), sketches=False, context=bench.context
         )

@@ -21,8 +21,14 @@ STATE_TOLERANCE = 1e-10
 Two kinds of machines differ by about 1e-15 in one step.
 """
 
+FLOAT32_TOLERANCE = 1e-6
+"""The same for states in float32, whose steps round to 6e-8 of each value."""
+
 UNPROVEN_TOLERANCE = 1e-6
 """Largest distance that rounding may explain if the steps before were not compared: it grows with every step."""
+
+UNPROVEN_FLOAT32_TOLERANCE = 1e-4
+"""The same for states in float32."""
 
 
 @dataclass(frozen=True)
@@ -158,10 +164,13 @@ def compare_with_published(published: Published, state: MergeState, folder: Path
     if problem is None:
         distance, name = _distance(state, fetched)
         shown = f"{subject}: recomputed, the difference is {distance:.1e} of the accumulated delta"
-        if distance <= STATE_TOLERANCE:
-            return Comparison(Finding("state", "same", f"{shown} (at most {STATE_TOLERANCE:.0e})"), fetched)
-        verdict = "unknown" if not proven and distance <= UNPROVEN_TOLERANCE else "differs"
-        problem = f"{shown}, largest in {name!r} (at most {STATE_TOLERANCE:.0e} is accepted)"
+        single = state.manifest.dtype == "float32"
+        most, kind = (FLOAT32_TOLERANCE, " for states in float32") if single else (STATE_TOLERANCE, "")
+        if distance <= most:
+            return Comparison(Finding("state", "same", f"{shown} (at most {most:.0e}{kind})"), fetched)
+        unproven = UNPROVEN_FLOAT32_TOLERANCE if single else UNPROVEN_TOLERANCE
+        verdict = "unknown" if not proven and distance <= unproven else "differs"
+        problem = f"{shown}, largest in {name!r} (at most {most:.0e} is accepted{kind})"
         if verdict == "unknown":
             return Comparison(Finding("state", "unknown", problem), fetched)
     return Comparison(Finding("state", "differs", problem), fetched)
@@ -173,7 +182,7 @@ def _other_numbers(published: StateManifest, recomputed: StateManifest) -> str |
     if set(published.tensors) != set(recomputed.tensors) or set(published.parts) != set(recomputed.parts):
         return f"{subject} has other tensors than the recomputed one"
     theirs, ours = asdict(published), asdict(recomputed)
-    for key in ("method", "step", "chain", "averaged"):
+    for key in ("method", "step", "chain", "averaged", "dtype"):
         if theirs[key] != ours[key]:
             return f"{subject}: {key} is {theirs[key]!r}, recomputed {ours[key]!r}"
     for key in ("accumulated_norm", "scale"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from merge_recipes import LayerPositions, RecipeError, TensorParameters, parameters_for, parse_recipe
+from merge_recipes import LayerPositions, RecipeError, TensorParameters, parameters_for, parse_recipe, recipe_digest
 from tests.merge_recipes.samples import Projection, Scaled, load, sample
 
 ENTRY = "  - model: tanganke/clip-vit-base-patch32_sun397\n"
@@ -87,3 +87,17 @@ def test_a_gradient_without_positions_is_refused_and_the_whole_merge_has_its_fir
     assert parameters_for(Projection, recipe).alpha == 0.25
     with pytest.raises(ValueError, match="positions are needed"):
         parameters_for(Projection, recipe, None, "x.weight")
+
+
+@pytest.mark.parametrize(
+    ("form", "diagonal", "rank_rule"),
+    [("paper", "remove", "paper"), ("released", "keep", "fusion_bench"), ("stable", "keep", "paper")],
+)
+def test_a_form_of_opcm_is_the_parameters_that_it_stands_for(form: str, diagonal: str, rank_rule: str) -> None:
+    text = "merge_method: opcm\nbase_model: me/base\nmodels: [{model: me/a}]\nparameters: "
+    short = parse_recipe(f"{text}{{form: {form}, alpha: 0.4}}\n").recipe
+    long = parse_recipe(f"{text}{{alpha: 0.4, diagonal: {diagonal}, rank_rule: {rank_rule}}}\n").recipe
+    assert short == long
+    assert recipe_digest(short) == recipe_digest(long)
+    other = parse_recipe(f"{text}{{form: {form}}}\n".replace("opcm", "magmax")).recipe
+    assert other.parameters == {"form": form}

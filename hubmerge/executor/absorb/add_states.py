@@ -14,7 +14,15 @@ from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorb.statistics import finite_norm, moved_mean
 from hubmerge.executor.absorb.step_input import Merge, StepInput
 from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
-from hubmerge.executor.parts import AVERAGE, SUM_OF_WEIGHTS, part_key, saved_name, state_parts
+from hubmerge.executor.parts import (
+    AVERAGE,
+    SUM_OF_WEIGHTS,
+    part_dtypes,
+    part_key,
+    rounded,
+    saved_name,
+    state_parts,
+)
 from hubmerge.executor.reading import all_finite
 from hubmerge.executor.state import MergeState, State
 from hubmerge.executor.state_writer import StateSummary, StateWriter
@@ -56,12 +64,13 @@ def add_states(
     names = [tensor.name for tensor in plan.merged]
     sketches = joined_sketches(states, names)
     specs = [
-        TensorSpec(part_key(part, tensor.name), torch.float64, shape)
+        TensorSpec(part_key(part, tensor.name), dtypes[part], shape)
         for tensor in plan.merged
+        for dtypes in (part_dtypes(method, tensor, merge.state_dtype),)
         for part, shape in state_parts(method, tensor).items()
     ]
     specs += sketch_specs([*sketches.recent], len(names), joined=bool(sketches.earlier))
-    with StateWriter(folder, merge.shapes, specs) as writer:
+    with StateWriter(folder, merge.shapes, specs, dtype=merge.state_dtype) as writer:
         stats = []
         for tensor in plan.merged:
             stats.append(_add_tensor(merge, method, states, tensor, writer))
@@ -97,11 +106,11 @@ def _add_tensor(
     name = tensor.name
     found = (_read(state, tensor, method) for state in states)
     if tensor.action == AVERAGE:
-        total = reduce(_average, found)
+        total = _rounded(reduce(_average, found), method, tensor, merge.state_dtype)
         base = merge.base.read(name).to(torch.float64)
         norm = finite_norm(difference(total.accumulated, base))
     else:
-        total = reduce(method.add, found)
+        total = _rounded(reduce(method.add, found), method, tensor, merge.state_dtype)
         norm = frobenius_norm(total.accumulated)
         finite = math.isfinite(norm) or all_finite(total.accumulated)
         if not finite or not all(all_finite(part) for part in total.parts.values()):
@@ -122,8 +131,15 @@ def _read(state: State, tensor: PlannedTensor, method: Method) -> Absorbed:
     for part in state_parts(method, tensor):
         values = state.read_part(part_key(part, tensor.name))
         assert values is not None  # noqa: S101 - `check_addable` compared the keys
-        parts[part] = values
+        parts[part] = values.to(torch.float64)
     return Absorbed(state.read(tensor.name), parts)
+
+
+def _rounded(total: Absorbed, method: Method, tensor: PlannedTensor, dtype: torch.dtype) -> Absorbed:
+    """Return a sum as a state of a dtype has it."""
+    dtypes = part_dtypes(method, tensor, dtype)
+    parts = {name: rounded(values, dtypes[name]) for name, values in total.parts.items()}
+    return Absorbed(rounded(total.accumulated, dtype), parts)
 
 
 def _average(one: Absorbed, other: Absorbed) -> Absorbed:
@@ -152,7 +168,16 @@ def _finish(
     step, averaged = len(task_vectors), tuple(tensor.name for tensor in merge.plan.averaged)
     tensor_norms = {one.name: (one.accumulated_norm, one.task_vector_norm) for one in stats}
     state = writer.finish(
-        StateSummary(saved_name(merge.method), step, chain, norms, scale, tensor_norms, averaged=averaged)
+        StateSummary(
+            saved_name(merge.method),
+            step,
+            chain,
+            norms,
+            scale,
+            tensor_norms,
+            averaged=averaged,
+            dtype=merge.state_dtype,
+        )
     )
     found = StepStats(
         step=step,

@@ -113,7 +113,8 @@ class StepBatch:
     def _whole(self, tensor: PlannedTensor) -> WholeTensor:
         norm = None if self.previous is None else self.previous.manifest.tensors[tensor.name].accumulated_norm
         parts = self._parts_before(tensor)
-        return WholeTensor(tensor, self.accumulated_before(tensor), norm, parts, sketches=self.sketches)
+        before, dtype = self.accumulated_before(tensor), self.merge.state_dtype
+        return WholeTensor(tensor, before, norm, parts, sketches=self.sketches, state_dtype=dtype)
 
     def _parts_before(self, tensor: PlannedTensor) -> Mapping[str, torch.Tensor]:
         shapes = state_parts(self.methods[0], tensor)
@@ -122,7 +123,9 @@ class StepBatch:
     def _part_before(self, tensor: PlannedTensor, part: str, shape: tuple[int, ...]) -> torch.Tensor:
         device = self.context.device
         values = None if self.previous is None else self.previous.read_part(part_key(part, tensor.name))
-        return torch.zeros(shape, dtype=torch.float64, device=device) if values is None else values.to(device)
+        if values is None:
+            return torch.zeros(shape, dtype=torch.float64, device=device)
+        return values.to(device).to(torch.float64)
 
 
 def _write_parts(writer: AnyStateWriter, tensor: PlannedTensor, parts: Mapping[str, torch.Tensor]) -> None:

@@ -14,6 +14,7 @@ import torch
 from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, overflow_error, sketch_row
 from hubmerge.executor.parallel.context import CPU
+from hubmerge.executor.parts import rounded
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE, all_finite, not_finite, rounded_pieces
 from hubmerge.executor.state import State
 from hubmerge.executor.state_writer import AnyStateWriter
@@ -44,6 +45,7 @@ class ElementwiseTensor:
         self._tensor = tensor
         self._input_dtype = input_dtype
         self._sketches = sketches
+        self._state_dtype = merge.state_dtype
 
     def absorb(
         self, inputs: Sequence[StepInput], methods: Sequence[Method], steps: range, writer: AnyStateWriter
@@ -99,7 +101,7 @@ class ElementwiseTensor:
                 if not one.measure(accumulated, norm, task_vector, signs):
                     raise not_finite(self._base, one.step_input.checkpoint, name, dtype)
                 absorbed = one.absorb(accumulated, parts, task_vector)
-                accumulated, parts = absorbed.accumulated, absorbed.parts
+                accumulated, parts = rounded(absorbed.accumulated, self._state_dtype), absorbed.parts
                 norm = one.measure_result(accumulated)
             yield accumulated
         self.parts = parts

@@ -12,8 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
-import torch
-
 from hubmerge.checkpoints import PlannedTensor, TensorSpec
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorb.batch_work import StepBatch
@@ -31,7 +29,7 @@ from hubmerge.executor.parallel.processes import (
     run_share,
     stop_file,
 )
-from hubmerge.executor.parts import part_key, saved_name, state_parts
+from hubmerge.executor.parts import part_dtypes, part_key, saved_name, state_parts
 from hubmerge.executor.state import MergeState, State, load_state
 from hubmerge.executor.state_writer import AnyStateWriter, StateSummary, StateWriter
 from hubmerge.executor.stats.similarity import SKETCH_PREFIX
@@ -200,6 +198,7 @@ def _complete(batch: StepBatch, summary: BatchSummary, writer: AnyStateWriter, c
             chain=chain,
             norms=Norms(last.accumulated_norm, summary.task_vector_norms),
             scale=last.scale,
+            dtype=batch.merge.state_dtype,
             averaged=tuple(tensor.name for tensor in batch.merge.plan.averaged),
             tensor_norms={one.name: (one.accumulated_norm, one.task_vector_norm) for one in last.tensors},
         )
@@ -219,7 +218,7 @@ def _state_writer(batch: StepBatch, folder: Path | None) -> Iterator[AnyStateWri
     attach = processes.rank > 0
     if attach:
         barrier(processes)
-    with StateWriter(folder, shapes, specs, attach=attach) as writer:
+    with StateWriter(folder, shapes, specs, attach=attach, dtype=batch.merge.state_dtype) as writer:
         if not attach:
             barrier(processes)
         yield writer
@@ -228,8 +227,9 @@ def _state_writer(batch: StepBatch, folder: Path | None) -> Iterator[AnyStateWri
 def _part_specs(batch: StepBatch, index: int) -> list[TensorSpec]:
     """Return the state parts of all tensors for one step of the batch."""
     return [
-        TensorSpec(part_key(part, tensor.name), torch.float64, shape)
+        TensorSpec(part_key(part, tensor.name), dtypes[part], shape)
         for tensor in batch.merge.plan.merged
+        for dtypes in (part_dtypes(batch.methods[index], tensor, batch.merge.state_dtype),)
         for part, shape in state_parts(batch.methods[index], tensor).items()
     ]
 
@@ -258,9 +258,12 @@ def _other_variant(message: str) -> CheckpointError:
 def _check_previous(previous: State, merge: Merge) -> None:
     different = previous.first_difference(merge.shapes)
     averaged = set(previous.manifest.averaged) == {tensor.name for tensor in merge.plan.averaged}
-    if previous.manifest.method == saved_name(merge.method) and different is None and averaged:
+    same_dtype = previous.dtype == merge.state_dtype
+    if previous.manifest.method == saved_name(merge.method) and different is None and averaged and same_dtype:
         return
-    if different is None and not averaged:
+    if not same_dtype:
+        problem = f"is in {previous.manifest.dtype}, not in {str(merge.state_dtype).removeprefix('torch.')}"
+    elif different is None and not averaged:
         problem = "treats other tensors as statistics, which are averaged (an earlier version added them up)"
     elif different is None:
         problem = f"was merged by {previous.manifest.method}, not by {saved_name(merge.method)}"

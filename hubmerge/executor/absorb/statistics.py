@@ -14,7 +14,7 @@ import torch
 from hubmerge.checkpoints import Checkpoint, PlannedTensor
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep, sketch_row
-from hubmerge.executor.parts import AVERAGE, SUM_OF_WEIGHTS, part_key
+from hubmerge.executor.parts import AVERAGE, SUM_OF_WEIGHTS, part_key, rounded
 from hubmerge.executor.reading import all_finite, not_finite
 from hubmerge.executor.state import State
 from hubmerge.executor.state_writer import AnyStateWriter
@@ -43,6 +43,7 @@ class AveragedTensor:
         self._tensor = tensor
         self._input_dtype = input_dtype
         self._sketches = sketches
+        self._state_dtype = merge.state_dtype
 
     def absorb(
         self, inputs: Sequence[StepInput], methods: Sequence[Method], writer: AnyStateWriter
@@ -67,6 +68,7 @@ class AveragedTensor:
                     mean = moved_mean(mean, values, weight / total)
                 else:
                     mean = base if total <= SMALLEST_TOTAL * before else self._without(mean, values, weight / total)
+            mean = rounded(mean, self._state_dtype)
             results.append(self._result(difference(values, base), difference(mean, base)))
         writer.write(name, mean)
         writer.write_part(part_key(SUM_OF_WEIGHTS, name), torch.tensor(total, dtype=torch.float64))

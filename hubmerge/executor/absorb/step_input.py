@@ -17,11 +17,16 @@ from hubmerge.methods import Method
 
 @dataclass(frozen=True)
 class Merge:
-    """Inputs of a merge that all its steps share."""
+    """Inputs of a merge that all its steps share.
+
+    The accumulated delta and its parts are rounded to `state_dtype` after every step, whether a state is written then
+    or not. So batches and interruptions do not change the result.
+    """
 
     base: Checkpoint
     method: Method
     plan: MergePlan
+    state_dtype: torch.dtype = torch.float64
 
     def variant(self, step_input: StepInput) -> Method:
         """Return the method in the variant that the parameters of a step select."""

@@ -13,6 +13,7 @@ from hubmerge.checkpoints import PlannedTensor
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorb.experts import AbsorbedExperts, absorb_experts
 from hubmerge.executor.absorb.step_input import StepInput, TensorStep, overflow_error, sketch_row
+from hubmerge.executor.parts import part_dtypes, rounded
 from hubmerge.executor.reading import all_finite
 from hubmerge.executor.stats.stats import TensorStats
 from hubmerge.linalg import cosine, frobenius_norm, sketch
@@ -38,6 +39,7 @@ class WholeTensor:
         parts: Mapping[str, torch.Tensor],
         *,
         sketches: bool,
+        state_dtype: torch.dtype = torch.float64,
     ) -> None:
         self.tensor = tensor
         self.accumulated = accumulated
@@ -45,6 +47,7 @@ class WholeTensor:
         self.parts = parts
         self.steps: list[TensorStep] = []
         self._sketches = sketches
+        self._state_dtype = state_dtype
 
     @property
     def matrices(self) -> list[torch.Tensor]:
@@ -79,13 +82,20 @@ class WholeTensor:
         row = sketch_row(norm, sketch(self.tensor.name, task_vector)) if self._sketches else torch.empty(0)
         absorbed = self._absorbed(step_input, method, task_vector, decompositions, step)
         del task_vector
-        self.norm = frobenius_norm(absorbed.accumulated)
-        finite = math.isfinite(self.norm) or all_finite(absorbed.accumulated)
+        # In C order, as if read from a file: products of other layouts differ in the last digit.
+        accumulated = rounded(absorbed.accumulated, self._state_dtype).contiguous()
+        self._round_parts(method)
+        self.norm = frobenius_norm(accumulated)
+        finite = math.isfinite(self.norm) or all_finite(accumulated)
         if not finite or not all(all_finite(values) for values in self.parts.values()):
             raise overflow_error(step_input, self.tensor, step)
         self.steps.append(TensorStep(_stats(self.tensor, absorbed, similarity, norm, self.norm), row))
-        # In C order, as if read from a file: products of other layouts differ in the last digit.
-        self.accumulated = absorbed.accumulated.contiguous()
+        self.accumulated = accumulated
+
+    def _round_parts(self, method: Method) -> None:
+        if self._state_dtype != torch.float64:
+            dtypes = part_dtypes(method, self.tensor, self._state_dtype)
+            self.parts = {name: rounded(values, dtypes[name]) for name, values in self.parts.items()}
 
     def _absorbed(
         self,

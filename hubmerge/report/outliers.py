@@ -1,0 +1,106 @@
+"""Entries of a stream that lie far off the others, by a robust statistic: a sign of diverged or poisoned models."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from statistics import median
+
+from hubmerge.report.report import RunReport
+
+FEWEST = 5
+"""Fewest entries among which one is called an outlier."""
+
+FAR = 3.5
+"""Distance from the median, in standard deviations estimated from the median absolute deviation, that is far off."""
+
+_TO_DEVIATION = 1.4826
+"""Standard deviation of a normal distribution over its median absolute deviation."""
+
+SMALLEST_LOG_NORM = 0.1
+"""Smallest deviation of logarithms of norms that is assumed: a factor of 1.1."""
+
+SMALLEST_COSINE = 0.03
+"""Smallest deviation of cosines that is assumed, about the error of one estimated from sketches."""
+
+
+def far_off(values: Mapping[str, float], *, smallest: float) -> dict[str, float]:
+    """Return the median of the values, by name, for those that lie far off it; none of fewer than five.
+
+    Args:
+        values: a number for each entry.
+        smallest: the smallest deviation that is assumed, so that entries which hardly differ have no outlier.
+
+    Example:
+        >>> far_off({"a": 1.0, "b": 1.1, "c": 0.9, "d": 1.0, "e": 9.0}, smallest=0.1)
+        {'e': 1.0}
+    """
+    if len(values) < FEWEST:
+        return {}
+    middle = median(values.values())
+    deviation = _TO_DEVIATION * median(abs(value - middle) for value in values.values())
+    limit = FAR * max(deviation, smallest)
+    return {name: middle for name, value in values.items() if abs(value - middle) > limit}
+
+
+def norm_outliers(norms: Mapping[str, float]) -> dict[str, str]:
+    """Return for each entry whose task vector is abnormally long or short a text that says so.
+
+    Args:
+        norms: the norm of the task vector of each entry.
+    """
+    logs = {name: math.log(norm) if norm > 0.0 else -math.inf for name, norm in norms.items()}
+    zero = {name for name, norm in norms.items() if norm <= 0.0}
+    found = far_off({name: log for name, log in logs.items() if name not in zero}, smallest=SMALLEST_LOG_NORM)
+    texts = {name: _length_text(norms[name], math.exp(middle)) for name, middle in found.items()}
+    if len(norms) >= FEWEST:
+        texts |= dict.fromkeys(sorted(zero), "its task vector is zero: the checkpoint is the base model")
+    return texts
+
+
+def _length_text(norm: float, middle: float) -> str:
+    times = f"{norm / middle:.3g} times as long as" if norm > middle else f"{100 * norm / middle:.2g} % as long as"
+    return f"its task vector is {times} the median of the stream's entries"
+
+
+def cosine_outliers(cosines: Mapping[str, float]) -> dict[str, str]:
+    """Return for each entry whose task vector is abnormally similar or opposed to the others a text that says so.
+
+    Args:
+        cosines: the mean cosine between the task vector of each entry and those of the others.
+    """
+    found = far_off(cosines, smallest=SMALLEST_COSINE)
+    return {
+        name: f"the mean cosine of its task vector with the others is {cosines[name]:.2f}, their median is {middle:.2f}"
+        for name, middle in found.items()
+    }
+
+
+def recorded_outliers(report: RunReport) -> list[str]:
+    """Return warnings about the entries of a report whose task vectors are abnormally long or short."""
+    out = {step.revokes for step in report.steps} | {step.name for step in report.steps if step.revokes is not None}
+    norms = {step.name: step.task_vector_norm for step in report.steps if step.name not in out}
+    known = {name: norm for name, norm in norms.items() if norm is not None}
+    return [f"{name} lies far off the other entries: {text}" for name, text in norm_outliers(known).items()]
+
+
+def outlier_warnings(names: Sequence[str], norms: Sequence[float], out: Collection[str]) -> list[str]:
+    """Return warnings about entries far off the others, when the last of them is merged.
+
+    With the fifth entry, all entries are compared; afterwards the last one alone, so that none is named twice.
+
+    Args:
+        names: the names of the steps, in merge order.
+        norms: the norms of their task vectors.
+        out: names of steps that do not count: entries that were taken out, and the steps that did it.
+    """
+    live = {name: norm for name, norm in zip(names, norms, strict=True) if name not in out}
+    if names[-1] not in live:
+        return []
+    found = norm_outliers(live)
+    shown = [*found] if len(live) == FEWEST else [name for name in found if name == names[-1]]
+    return [
+        f"{name} lies far off the other entries: {found[name]}; its training may have diverged, or the file was "
+        "manipulated"
+        for name in shown
+    ]
