@@ -12,7 +12,16 @@ _GROUPS = (
         "Plan, merge, publish",
         ("hubmerge.api.planning", "hubmerge.api.merging", "hubmerge.api.pages", "hubmerge.api.state_dicts"),
     ),
-    ("Published streams", ("hubmerge.api.published", "hubmerge.verify.finding", "hubmerge.report")),
+    (
+        "Published streams",
+        (
+            "hubmerge.api.published",
+            "hubmerge.api.inspection",
+            "hubmerge.inspection",
+            "hubmerge.verify.finding",
+            "hubmerge.report",
+        ),
+    ),
     ("Automation", ("hubmerge.api.automation", "hubmerge.automation", "hubmerge.hub.jobs")),
     ("Tools", ("hubmerge.api.tools",)),
     ("Methods of your own", ("hubmerge.methods",)),
