@@ -26,6 +26,7 @@ from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.tokenizer_files import files_digest, read_files
 from hubmerge.support.progress import Advance, Progress
+from hubmerge.support.text import counted, listed
 from merge_recipes import ModelReference
 from merge_recipes.references import checkpoint_key
 from merge_recipes.tokenizer_keys import UNION, ModelToken, TokenizerOptions, ZeroRow
@@ -121,8 +122,16 @@ def plan_vocabulary(
         table=table,
         memory_bytes=_memory_bytes(models, embeddings, plan),
         templates=tuple(part.tokenizer.template for part in parts),
-        notes=tuple(notes),
+        notes=(*notes, *_without_donor(table, options)),
     )
+
+
+def _without_donor(table: Sequence[tuple[str, str]], options: TokenizerOptions) -> Iterator[str]:
+    """Yield a remark if no model has a row for tokens that the recipe does not name."""
+    tokens = [token for token, text in table if text == "zeros" and token not in (options.tokens or {})]
+    if tokens:
+        count = counted(len(tokens), "token has", "tokens have")
+        yield f"{count} a row in no model: zeros are taken for {listed([repr(token) for token in tokens], most=3)}"
 
 
 def _parts(models: _Models, embeddings: Sequence[Embeddings], advance: Advance) -> tuple[list[Part], list[str]]:
@@ -252,7 +261,7 @@ def _check_tasks(stream: Stream, plan: RowPlan) -> None:
         raise CheckpointError(
             "the tasks of the recipe are scored with the tokenizer of the base model, and the merged model has other "
             "tokens",
-            hint="remove `evaluate` from the recipe, or write `tokenizer_source: base`",
+            hint="remove `evaluate` from the recipe, or remove `tokenizer` and `tokenizer_source`",
         )
 
 

@@ -113,6 +113,7 @@ def test_a_tokenizer_of_a_model_that_is_not_merged_is_locked(
     recipe = written(tmp_path, linear(repos["base"], repos["b"], tokenizer_source=repos["alone"], fetch="ranges"))
     status, output, errors = hubmerge("run", recipe, "--out", str(tmp_path / "out"))
     assert status == 0, output + errors
+    assert "a row in no model: zeros are taken for " in output + errors
     lock = yaml.safe_load((tmp_path / "out" / "hubmerge.lock.yaml").read_text(encoding="utf-8"))
     assert (lock["tokenizer"]["reference"], len(lock["tokenizer"]["commit"])) == (repos["alone"], 40)
     tokens = AutoTokenizer.from_pretrained(repos["alone"]).get_vocab()

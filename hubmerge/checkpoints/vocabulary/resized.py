@@ -173,7 +173,7 @@ class ResizedCheckpoint(Checkpoint):
         if not plan.receives(self._model) or not plan.donors:
             return torch.zeros(0, dtype=torch.int64), torch.zeros(0)
         numbers, values = self._models.donated(role)
-        forced = torch.tensor([int(number) in plan.forced for number in numbers], dtype=torch.bool)
+        forced = torch.tensor([number in plan.forced for number in numbers.tolist()], dtype=torch.bool)
         taken = (places[numbers] < 0) | forced
         return numbers[taken], values[taken]
 
