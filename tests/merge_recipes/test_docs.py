@@ -27,7 +27,8 @@ from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES
 
 REFERENCE = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", REFERENCE, flags=re.MULTILINE | re.DOTALL)
-RECIPES = [block for block in BLOCKS if "merge_method:" in block]
+RECIPES = [block for block in BLOCKS if "merge_method:" in block and "\n---\n" not in block]
+STAGES = [block for block in BLOCKS if "\n---\n" in block]
 TABLES = [
     {row.split("|")[1].strip().strip("`"): row for row in table.splitlines()[2:]}
     for table in re.findall(r"^\| key \|.*?(?=\n\n)", REFERENCE, flags=re.MULTILINE | re.DOTALL)
@@ -38,6 +39,11 @@ TABLES = [
 def test_its_recipes_are_right(number: int) -> None:
     is_last = number == len(RECIPES) - 1  # the file with several documents
     assert parse_recipe(RECIPES[number]).recipe.merge_method == ("linear" if is_last else "opcm")
+
+
+def test_its_file_of_several_documents_is_right() -> None:
+    (text,) = STAGES
+    assert parse_recipe(text).recipe.merge_method == "linear"
 
 
 def test_it_has_recipes_and_a_lock() -> None:
