@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from hubmerge.methods import is_joint
 from hubmerge.report.stages import StageReport
-from merge_recipes import LoadedRecipe, Lock, LockedModel, LockedStage, chain_digests, joint_digest, recipe_digest
+from merge_recipes import LoadedRecipe, Lock, LockedStage, chain_digests, joint_digest, recipe_digest
 
 if TYPE_CHECKING:
     from hubmerge.stream.sources import SourceResolver
@@ -110,8 +110,3 @@ def with_stages(lock: Lock, stages: tuple[LockedRecipe, ...]) -> Lock:
     if not stages:
         return lock
     return lock.model_copy(update={"version": 2, "stages": tuple(stage.locked for stage in stages)})
-
-
-def not_of_stages(models: tuple[LockedModel, ...]) -> tuple[LockedModel, ...]:
-    """Return the models of a lock without merged models of stages, whose digests follow from the recipe."""
-    return tuple(model for model in models if model.reference.stage is None)
