@@ -75,6 +75,8 @@ class Scoreboard:
         self._scorers: dict[str, Scorer] = {}
         self._prepared: dict[str, PreparedTask] = {}
         self._licenses = {(task.name, task.commit): task.licenses for task in self._recorded}
+        # A stream whose earlier tasks have no licenses, as those of version 0.1.0, stays without.
+        self._reads_licenses = not self._recorded or any(self._licenses.values())
 
     def of_model(self, folder: Path, model: Checkpoint, identity: str) -> Scoreboard:
         """Return a scoreboard for a model of another structure than the base model, with stacked layers.
@@ -215,7 +217,7 @@ class Scoreboard:
                     place = (*TASKS, self.tasks.index(task), "dataset", key)
                     raise located(error, self._stream.loaded, place) from error
                 commit = self._commit(task)
-                if (task.name, commit) not in self._licenses:
+                if self._reads_licenses and (task.name, commit) not in self._licenses:
                     self._licenses[task.name, commit] = (read_dataset_license(task.dataset.path, commit),)
         return self._prepared[task.name]
 
