@@ -37,6 +37,7 @@ class StepRun:
         length: number of steps of the stream, once the run has begun.
         addresses: web addresses of the published steps, at the end of the run.
         report: report of the whole stream, at the end of the run.
+        repo: repo that the run publishes to, None for none.
     """
 
     recipe: RecipeLike
@@ -53,6 +54,7 @@ class StepRun:
     length: int = field(default=0, init=False)
     addresses: list[str] = field(default_factory=list, init=False)
     report: RunReport | None = field(default=None, init=False)
+    repo: str | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         if self.every_step and self.out is None:
@@ -83,6 +85,8 @@ class StepRun:
             ) as run,
         ):
             self.length = run.stream.length
+            publish = loaded.recipe.publish
+            self.repo = None if publish is None else publish.repo
             for step in run.steps():
                 self.steps.append(step)
                 yield step
@@ -115,12 +119,18 @@ class StepRun:
             "share_of_own": matrix.share_of_own(own),
         }
 
-    def scores_text(self) -> str:
-        """Return the accuracy matrix and the other metrics as text, empty if nothing was evaluated."""
+    def scores_text(self, *, defined: bool = False) -> str:
+        """Return the accuracy matrix and the other metrics as text, empty if nothing was evaluated.
+
+        Args:
+            defined: True for measures with their definitions.
+        """
         if self.report is None:
             return ""
         matrix = self.report.accuracy_matrix()
-        parts = [matrix.to_text() if matrix.tasks else "", self.report.other_metrics_text() or ""]
+        base, own = (self.report.main_scores(one) for one in (self.report.base_scores, self.report.own_scores))
+        table = matrix.to_text(base, own, defined=defined) if matrix.tasks else ""
+        parts = [table, self.report.other_metrics_text() or ""]
         return "\n\n".join(part for part in parts if part)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -128,20 +128,40 @@ class AccuracyMatrix:
         rows = {int(step): dict(row) for step, row in data["rows"].items()}
         return cls(tuple(data["tasks"]), tuple(data["first_steps"]), rows)
 
-    def to_text(self) -> str:
-        """Return a table in percent for a terminal, with the measures and their definitions below it."""
+    def to_text(
+        self, base: Mapping[str, float] | None = None, own: Mapping[str, float] | None = None, *, defined: bool = True
+    ) -> str:
+        """Return a table in percent for a terminal, with the measures below it.
+
+        Args:
+            base: accuracies of the base model, for a first row.
+            own: accuracies of each task's own checkpoint, for a last row.
+            defined: True for measures with their definitions.
+        """
         tasks = [task for part in shown(self.tasks) for task in part]
         width = max([7, *(len(task) for task in tasks)])
-        lines = [f"{'step':>4}  " + "  ".join(f"{task:>{width}}" for task in (*tasks, "average"))]
+        first = 4 if not (base or own) else 5
+        lines = [f"{'step':>{first}}  " + "  ".join(f"{task:>{width}}" for task in (*tasks, "average"))]
+        lines += self._scores_line("base", base, tasks, (first, width))
         for step in self.shown_steps:
             if step is None:
-                lines.append(f"{'...':>4}")
+                lines.append(f"{'...':>{first}}")
                 continue
             values = [*(self.value(step, task) for task in tasks), self.average(step)]
-            lines.append(f"{step:>4}  " + "  ".join(f"{percent(value):>{width}}" for value in values))
+            lines.append(f"{step:>{first}}  " + "  ".join(f"{percent(value):>{width}}" for value in values))
+        lines += self._scores_line("own", own, tasks, (first, width))
         lines.append("")
-        lines.extend(f"{value:>7}  {name}" for name, value in self.measures())
+        lines.extend(f"{value:>7}  {name if defined else name.partition(', ')[0]}" for name, value in self.measures())
         return "\n".join(lines)
+
+    def _scores_line(
+        self, name: str, scores: Mapping[str, float] | None, tasks: Sequence[str], widths: tuple[int, int]
+    ) -> list[str]:
+        if not scores:
+            return []
+        average = mean_or_none([scores.get(task) for task in self.tasks])
+        cells = (percent(value) for value in (*(scores.get(task) for task in tasks), average))
+        return [f"{name:>{widths[0]}}  " + "  ".join(f"{cell:>{widths[1]}}" for cell in cells)]
 
     def measures(self) -> list[tuple[str, str]]:
         """Return (definition, value in percent) of each measure after the last step."""

@@ -108,6 +108,15 @@ def test_text_shows_values_and_definitions() -> None:
     assert len({len(line) for line in lines[:4]}) == 1
 
 
+def test_text_with_base_model_and_own_checkpoints() -> None:
+    lines = full_matrix().to_text({"a": 0.5, "b": 0.25, "c": 0.75}, {"a": 1.0}, defined=False).splitlines()
+    assert lines[1].split() == ["base", "50.0", "25.0", "75.0", "50.0"]
+    assert [line.split()[0] for line in lines[2:6]] == ["1", "2", "3", "own"]
+    assert lines[5].split() == ["own", "100.0", "-", "-", "-"]
+    assert len({len(line) for line in lines[:6]}) == 1
+    assert "=" not in "".join(lines)
+
+
 @pytest.mark.parametrize(
     ("value", "sign", "text"), [(0.755, "", "75.5"), (-0.0001, "", "0.0"), (-0.0001, "+", "+0.0"), (None, "", "-")]
 )

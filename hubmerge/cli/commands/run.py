@@ -39,6 +39,7 @@ def run(
         Path | None, typer.Option(metavar="FILE", help="Append the accuracy table to a Markdown file.")
     ] = None,
     work_dir: WorkDir = WORK_DIR,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print the definitions of the measures too.")] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
@@ -57,19 +58,21 @@ def run(
         processes=command.processes,
         state=state,
     )
-    print_run(steps, progress)
+    print_run(steps, progress, verbose=verbose)
     return 0
 
 
-def print_run(steps: StepRun, progress: Progress) -> None:
+def print_run(steps: StepRun, progress: Progress, *, verbose: bool = False) -> None:
     """Do the steps of a run, and print each one, the scores and the addresses."""
     for step in steps:
         progress.event("step", step.to_dict())
     if not steps.steps:
         progress.note(f"nothing to do: all {steps.length} steps are done")
-    if scores := steps.scores_text():
+    if scores := steps.scores_text(defined=verbose):
         progress.note("\n" + scores)
     for address in steps.addresses:
         progress.note(address)
+    if steps.steps and steps.repo is not None:
+        progress.note(f"next: hubmerge verify {steps.repo}, or hubmerge report {steps.repo}")
     done = {"steps": len(steps.steps), "of": steps.length, "addresses": steps.addresses, "scores": steps.scores()}
     progress.event("done", done)
