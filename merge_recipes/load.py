@@ -16,6 +16,7 @@ from merge_recipes.mergekit_references import Stages
 from merge_recipes.read_yaml import Document, read_documents, read_text
 from merge_recipes.rules import rule_problems
 from merge_recipes.schema import Recipe
+from merge_recipes.shorthands import expanded
 from merge_recipes.slice_rules import slice_problems
 from merge_recipes.stage_rules import merge_order, named_documents, stage_problems, stages_of
 from merge_recipes.tokenizer_rules import tokenizer_problems
@@ -98,7 +99,7 @@ def _check(
     problems = [problem for problem in problems if not inclusion.hides(problem)]
     if problems or document.problems or recipe is None:
         raise RecipeError(_without_repeats(document.problems, problems))
-    recipe = recipe.with_expanded_parameters()
+    recipe = recipe.model_copy(update={"parameters": expanded(recipe.merge_method, recipe.parameters)})
     recipe = (recipe if lent is None else recipe.without_base()).with_first_layers(reading.layers)
     return LoadedRecipe(recipe.within(path.parent.absolute()), document, path, reading.notes), reading.used
 

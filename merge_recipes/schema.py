@@ -34,7 +34,6 @@ from merge_recipes.schema_types import (
     parse_size,
     without_default,
 )
-from merge_recipes.shorthands import expanded
 from merge_recipes.shuffling import shuffled_places
 from merge_recipes.signing import SigningOption
 from merge_recipes.slices import Slice, joined_levels
@@ -299,11 +298,6 @@ class Recipe(Record):
             )
             changes["evaluate"] = self.evaluate.model_copy(update={"tasks": tasks})
         return self.model_copy(update=changes)
-
-    def with_expanded_parameters(self) -> Recipe:
-        """Return the recipe with the parameters that shorthands, such as `form` of `opcm`, stand for."""
-        parameters = expanded(self.merge_method, self.parameters)
-        return self if parameters == self.parameters else self.model_copy(update={"parameters": parameters})
 
     @property
     def entries(self) -> tuple[StreamEntry, ...]:
