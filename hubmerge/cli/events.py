@@ -147,6 +147,27 @@ class Done(Event):
     event: Literal["done"]
 
 
+class Inspection(Event):
+    """`inspect`: what a checkpoint, a stream or a state is."""
+
+    model_config = ConfigDict(extra="allow")
+    event: Literal["inspection"]
+    kind: str
+    place: str
+    parameters: int
+    dtypes: dict[str, int]
+
+
+class LeaveOneOutScores(Event):
+    """`inspect --leave-one-out`: what each entry gives to the merge."""
+
+    model_config = ConfigDict(extra="allow")
+    event: Literal["leave-one-out"]
+    place: str
+    method: str
+    entries: list[dict[str, Any]]
+
+
 class Locked(Event):
     """`lock`: the lock was written."""
 
@@ -233,7 +254,7 @@ class Stopped(Event):
 
 
 EVENTS: tuple[type[Event], ...] = (
-    Note, Stage, Error, Checked, Summary, Planned, Step, RunDone, Found, VerifyDone, Done, Locked, Outdated, MethodLine,
+    Note, Stage, Error, Checked, Summary, Planned, Step, RunDone, Found, VerifyDone, Done, Inspection, LeaveOneOutScores, Locked, Outdated, MethodLine,
     Recipe, Workflow, HubJob, Made, WatchCheck, Listening, Stopped,
 )  # fmt: skip
 

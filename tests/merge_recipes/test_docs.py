@@ -37,8 +37,7 @@ TABLES = [
 
 @pytest.mark.parametrize("number", range(len(RECIPES)))
 def test_its_recipes_are_right(number: int) -> None:
-    is_last = number == len(RECIPES) - 1  # the file with several documents
-    assert parse_recipe(RECIPES[number]).recipe.merge_method == ("linear" if is_last else "opcm")
+    assert parse_recipe(RECIPES[number]).recipe.merge_method == "opcm"
 
 
 def test_its_file_of_several_documents_is_right() -> None:
@@ -48,7 +47,7 @@ def test_its_file_of_several_documents_is_right() -> None:
 
 def test_it_has_recipes_and_a_lock() -> None:
     locks = [block for block in BLOCKS if block.startswith("version:")]
-    assert len(RECIPES) == 4
+    assert len(RECIPES) == 3
     assert [Lock.from_yaml(block).version for block in locks] == [1]
 
 
