@@ -254,8 +254,9 @@ class Stopped(Event):
 
 
 EVENTS: tuple[type[Event], ...] = (
-    Note, Stage, Error, Checked, Summary, Planned, Step, RunDone, Found, VerifyDone, Done, Inspection, LeaveOneOutScores, Locked, Outdated, MethodLine,
-    Recipe, Workflow, HubJob, Made, WatchCheck, Listening, Stopped,
+    Note, Stage, Error, Checked, Summary, Planned, Step, RunDone, Found, VerifyDone, Done, Inspection,
+    LeaveOneOutScores,
+    Locked, Outdated, MethodLine, Recipe, Workflow, HubJob, Made, WatchCheck, Listening, Stopped,
 )  # fmt: skip
 
 

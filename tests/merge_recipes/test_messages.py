@@ -396,7 +396,7 @@ def test_a_filtered_value_that_does_not_go_with_another_parameter() -> None:
         ("# only a comment\n", "the file is empty"),
         ("- a\n- b\n", "got a list"),
         ("opcm", "expected a mapping with the keys"),
-        (RECIPE + "---\n" + RECIPE, "a second document starts here"),
+        (RECIPE + "---\n" + RECIPE, "a second document has no name"),
         (RECIPE + "? [a, b]\n: 1\n", "expected text as a key, got a list"),
     ],
 )
