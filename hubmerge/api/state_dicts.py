@@ -47,7 +47,8 @@ def merge_state_dicts(
         parameters: parameters of the method.
         own_parameters: for each model, the parameters that it has alone, such as `{"weight": 0.5}`.
         recipe: further keys of a recipe: `{"form": "joint"}`, or `{"seed": 1}` for a method that draws random numbers.
-        config: config.json of the base model, with the kinds and ties of its tensors. Without it, names decide.
+        config: config.json of the base model, with the kinds and ties of its tensors. Without it, names decide, and
+            the second dimension of a matrix counts as its inputs: give it for GPT-2, which stores matrices transposed.
 
     Returns:
         All tensors of `base` in its order, dtypes and devices, and tied ones that a model has with other values.

@@ -22,14 +22,19 @@ SUM_OF_WEIGHTS = "statistic_weight"
 """Name of the state part of a statistic: the sum of the weights so far, a scalar."""
 
 
+def is_turned(method: Method, tensor: PlannedTensor) -> bool:
+    """Return True if the method needs the weight matrices of a tensor transposed, to have (outputs, inputs)."""
+    return method.inputs_last and tensor.transposed and tensor.action == "merge-matrix"
+
+
 def state_parts(method: Method, tensor: PlannedTensor) -> Mapping[str, tuple[int, ...]]:
     """Return names and shapes of the state parts of a tensor; those of several experts have a leading dimension."""
     if tensor.action == AVERAGE:
         return {SUM_OF_WEIGHTS: ()}
     if tensor.action != "merge-matrix" or not method.has_matrix_form:
         return method.state_parts(tensor.shape)
-    *experts, rows, columns = tensor.shape
-    return {name: (*experts, *shape) for name, shape in method.matrix_parts((rows, columns)).items()}
+    experts = tensor.shape[:-2]
+    return {name: (*experts, *shape) for name, shape in _matrix_parts(method, tensor).items()}
 
 
 def part_dtypes(method: Method, tensor: PlannedTensor, dtype: torch.dtype) -> Mapping[str, torch.dtype]:
@@ -39,8 +44,14 @@ def part_dtypes(method: Method, tensor: PlannedTensor, dtype: torch.dtype) -> Ma
     if tensor.action != "merge-matrix" or not method.has_matrix_form:
         shapes = method.state_parts(tensor.shape)
     else:
-        shapes = method.matrix_parts((tensor.shape[-2], tensor.shape[-1]))
+        shapes = _matrix_parts(method, tensor)
     return {name: dtype if shape else torch.float64 for name, shape in shapes.items()}
+
+
+def _matrix_parts(method: Method, tensor: PlannedTensor) -> Mapping[str, tuple[int, ...]]:
+    """Return names and shapes of the state parts of one weight matrix, as the method sees it."""
+    rows, columns = tensor.shape[-2:]
+    return method.matrix_parts((columns, rows) if is_turned(method, tensor) else (rows, columns))
 
 
 def rounded(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

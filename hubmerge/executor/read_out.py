@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from pydantic import BaseModel
@@ -11,7 +12,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]
 
 from hubmerge.checkpoints import PlannedTensor
 from hubmerge.errors import CheckpointError
-from hubmerge.executor.parts import part_key, state_parts
+from hubmerge.executor.parts import is_turned, part_key, state_parts
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE
 from hubmerge.executor.state import State
 from hubmerge.methods import Method, ReadInput
@@ -39,11 +40,11 @@ class ReadOut:
             return self.method.read(ReadInput(accumulated, parts, parameters, norms)).cpu()
         try:
             if accumulated.dim() == 2 or not self.method.has_matrix_form:
-                return self.method.read_matrix(ReadInput(accumulated, parts, parameters, norms)).cpu()
+                return self._matrix(tensor, ReadInput(accumulated, parts, parameters, norms)).cpu()
             merged = torch.empty_like(accumulated)
             for number, matrix in enumerate(accumulated):
                 own = {name: values[number] for name, values in parts.items()}
-                merged[number] = self.method.read_matrix(ReadInput(matrix, own, parameters, norms))
+                merged[number] = self._matrix(tensor, ReadInput(matrix, own, parameters, norms))
             return merged.cpu()
         except LinAlgError as error:
             raise CheckpointError(
@@ -51,6 +52,12 @@ class ReadOut:
                 hint=f"give {self.method.name} a larger ridge in `parameters`, or choose another method",
                 tensor=tensor.name,
             ) from error
+
+    def _matrix(self, tensor: PlannedTensor, matrix: ReadInput[Any]) -> torch.Tensor:
+        """Return the merged delta of one weight matrix as it is stored."""
+        if not is_turned(self.method, tensor):
+            return self.method.read_matrix(matrix)
+        return self.method.read_matrix(replace(matrix, accumulated=matrix.accumulated.T)).T
 
 
 def delta_pieces(

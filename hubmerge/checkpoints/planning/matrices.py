@@ -35,6 +35,7 @@ class MatrixRule:
         buffers: tensors that are no weights.
         spare: tensors that the class does not use.
         parts: models inside of the model.
+        transposed: the weight matrices that are stored as (inputs, outputs).
     """
 
     matrices: frozenset[str]
@@ -46,6 +47,7 @@ class MatrixRule:
     buffers: Buffers = NO_BUFFERS
     spare: Spare = NO_SPARE
     parts: Parts = NO_PARTS
+    transposed: frozenset[str] = frozenset()
 
     def is_matrix(self, name: str) -> bool:
         """Return True if the tensor is the weight of a linear layer, or the joined weights of several experts."""
@@ -136,6 +138,7 @@ def _rule_of_class(
         buffers=buffers,
         spare=spare,
         parts=Parts({stored_prefix(path, places): kind for path, kind in found.models.items()}),
+        transposed=frozenset(name for own in found.transposed & linear if (name := names.in_file(own)) in matrices),
     )
 
 

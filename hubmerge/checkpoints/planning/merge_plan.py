@@ -40,6 +40,7 @@ class PlannedTensor:
         action: what the merge does to it.
         reason: the reason for the action, in words.
         never_negative: True for variances and counts, which must not become negative.
+        transposed: True for a weight matrix that is stored as (inputs, outputs), as in GPT-2.
     """
 
     name: str
@@ -49,6 +50,7 @@ class PlannedTensor:
     action: Action
     reason: str
     never_negative: bool = False
+    transposed: bool = False
 
     @property
     def merged(self) -> bool:
@@ -244,7 +246,8 @@ def _planned(
     else:
         action, reason = "merge-other", "not the weight of a linear layer"
     never_negative = info.name in rule.buffers.variances
-    return PlannedTensor(info.name, info.shape, info.dtype, written, action, reason, never_negative)
+    transposed = info.name in rule.transposed
+    return PlannedTensor(info.name, info.shape, info.dtype, written, action, reason, never_negative, transposed)
 
 
 def _absent(

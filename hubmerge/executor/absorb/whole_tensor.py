@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from hubmerge.checkpoints import PlannedTensor
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorb.experts import AbsorbedExperts, absorb_experts
 from hubmerge.executor.absorb.step_input import StepInput, TensorStep, overflow_error, sketch_row
-from hubmerge.executor.parts import part_dtypes, rounded
+from hubmerge.executor.parts import is_turned, part_dtypes, rounded
 from hubmerge.executor.reading import all_finite
 from hubmerge.executor.stats.stats import TensorStats
 from hubmerge.linalg import cosine, frobenius_norm, sketch
@@ -112,13 +113,16 @@ class WholeTensor:
             )
             self.parts = absorbed.parts
             return absorbed
-        remaining = iter(decompositions)
+        remaining, turned = iter(decompositions), is_turned(method, self.tensor)
 
         def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor, parts: Mapping[str, torch.Tensor]) -> Absorbed:
             decomposition = next(remaining, None)
-            return method.absorb_matrix(
+            if turned:
+                accumulated, task_vector = accumulated.T, task_vector.T
+            found = method.absorb_matrix(
                 TensorInput(accumulated, task_vector, parameters, step, parts, decomposition, sign)
             )
+            return replace(found, accumulated=found.accumulated.T) if turned else found
 
         try:
             if len(self.tensor.shape) == 3:
@@ -158,5 +162,6 @@ def decompose(tensors: Sequence[WholeTensor], step_input: StepInput, method: Met
     if not method.decomposes:
         return [() for _ in tensors]
     parameters = [step_input.parameters_for(one.tensor.name) for one in tensors for _ in one.matrices]
-    found = iter(method.decompose([matrix for one in tensors for matrix in one.matrices], parameters))
+    matrices = [matrix.T if is_turned(method, one.tensor) else matrix for one in tensors for matrix in one.matrices]
+    found = iter(method.decompose(matrices, parameters))
     return [[next(found) for _ in one.matrices] for one in tensors]

@@ -37,7 +37,7 @@ class MomentParameters(MethodParameters):
 
 @dataclass(frozen=True)
 class Moments:
-    """Moments of one (m, n) weight matrix, float64.
+    """Moments of one (m, n) weight matrix of m outputs and n inputs, float64.
 
     Attributes:
         sum: S, (m, n).
@@ -68,6 +68,7 @@ class MomentMethod(Method):
     reads_state = True
     revokes = True
     adds = True
+    inputs_last = True
     matrix_copies = 7
     square_copies = 3
 
