@@ -32,11 +32,11 @@ from merge_recipes.lock import Lock, LockedDataset, LockedModel, LockedStage
 from merge_recipes.make_lock import Resolver, check_lock, lock_recipe
 from merge_recipes.notes import check_recipe
 from merge_recipes.parameters import PerTensor, TensorParameters, parameters_for
+from merge_recipes.publishing import Publish
 from merge_recipes.queries import ModelCollection, ModelQuery
 from merge_recipes.references import ModelReference
 from merge_recipes.schema import (
     Evaluate,
-    Publish,
     Recipe,
     StreamEntry,
     Task,

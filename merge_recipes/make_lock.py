@@ -84,18 +84,9 @@ def lock_recipe(
     recipe = loaded.recipe
     commits = _CommitCache(loaded, resolver)
     base = commits.model(recipe.base_model.short_name, recipe.base_model, ("base_model",))
-    places = {item.name: index for index, item in enumerate(recipe.models) if isinstance(item, StreamEntry)}
-    models: list[LockedModel] = []
     stream = recipe.stream() if entries is None else entries
+    models = _locked_models(loaded, stream, base, commits, pinned or {})
     revoked = {entry.revoke for entry in stream}
-    for entry in stream:
-        key: KeyPath = ("models", places[entry.name], "model") if entry.name in places else ("models",)
-        known = (pinned or {}).get(entry.name)
-        if entry.revoke is not None:
-            known = _revoked(loaded, entry, models, key)
-        models.append(known if known is not None else commits.model(entry.name, entry.model, key))
-        if not recipe.is_base(entry) and _is_base(models[-1], base, entry, recipe):
-            raise RecipeError(loaded.document.problem(key, f"this is the base model: both have commit {base.commit}"))
     if all(entry.name in revoked for entry in stream if entry.revoke is None):
         hint = "remove the repo, or merge another model first"
         raise RecipeError(loaded.document.problem(("models",), "no entry would be left", hint))
@@ -107,6 +98,28 @@ def lock_recipe(
         datasets=_lock_datasets(recipe, commits),
         state_dtype=recipe.state_dtype,
     )
+
+
+def _locked_models(
+    loaded: LoadedRecipe,
+    stream: Sequence[StreamEntry],
+    base: LockedModel,
+    commits: _CommitCache,
+    pinned: Mapping[str, LockedModel],
+) -> list[LockedModel]:
+    """Return the commits of the entries, in merge order."""
+    recipe = loaded.recipe
+    places = {item.name: index for index, item in enumerate(recipe.models) if isinstance(item, StreamEntry)}
+    models: list[LockedModel] = []
+    for entry in stream:
+        key: KeyPath = ("models", places[entry.name], "model") if entry.name in places else ("models",)
+        known = pinned.get(entry.name)
+        if entry.revoke is not None:
+            known = _revoked(loaded, entry, models, key)
+        models.append(known if known is not None else commits.model(entry.name, entry.model, key))
+        if not recipe.is_base(entry) and _is_base(models[-1], base, entry, recipe):
+            raise RecipeError(loaded.document.problem(key, f"this is the base model: both have commit {base.commit}"))
+    return models
 
 
 def _tokenizer(recipe: Recipe, commits: _CommitCache) -> LockedModel | None:

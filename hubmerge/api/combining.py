@@ -78,24 +78,9 @@ def combine(
         hubmerge.combine(["me/animals", "you/plants"], into="us/living")
     """
     _check_arguments(into, out, recipe, state=state)
-    from hubmerge.combining.checks import check_parts, duplicates_of
-    from hubmerge.combining.combine import combine_streams
-    from hubmerge.run.output_folder import OutputFolder
-
-    reports = open_progress(progress)
-    folder = None if out is None else OutputFolder(Path(out), with_state=state)
+    reports, folder = open_progress(progress), _output_folder(out, state=state)
     work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
-    with interrupts.handled():
-        whole = None if recipe is None else load(recipe, progress=reports)
-        found = _read_parts(streams, reports)
-        check_parts(found)
-        loaded, placed = _placed(found, whole, into, reports, duplicates)
-        doubled = [(part, name) for _, _, part, name in duplicates_of(found)] if whole is None else []
-        made = combine_streams(loaded, placed, work, reports, out=None if doubled else folder)
-    if not doubled:
-        return CombinedStream(made.report, made.addresses, made.added)
-    names = tuple(_new_name(placed, part, name) for part, name in doubled)
-    return _subtract(loaded, names, made.added, folder, work, reports)
+    return _combine(streams, into, recipe, duplicates, folder, work, reports)
 
 
 def _check_arguments(into: str | None, out: FolderLike | None, recipe: RecipeLike | None, *, state: bool) -> None:
@@ -105,6 +90,38 @@ def _check_arguments(into: str | None, out: FolderLike | None, recipe: RecipeLik
         raise UsageError("a recipe names its target repo itself", hint="remove --into, or --recipe")
     if state and out is None:
         raise UsageError("--state requires --out DIR", hint="add --out DIR")
+
+
+def _output_folder(out: FolderLike | None, *, state: bool) -> OutputFolder | None:
+    from hubmerge.run.output_folder import OutputFolder
+
+    return None if out is None else OutputFolder(Path(out), with_state=state)
+
+
+def _combine(
+    streams: Sequence[str | os.PathLike[str]],
+    into: str | None,
+    recipe: RecipeLike | None,
+    duplicates: Duplicates,
+    folder: OutputFolder | None,
+    work: Path,
+    progress: Progress,
+) -> CombinedStream:
+    """Add the states of streams, then take out the entries that another stream has too."""
+    from hubmerge.combining.checks import check_parts, duplicates_of
+    from hubmerge.combining.combine import combine_streams
+
+    with interrupts.handled():
+        whole = None if recipe is None else load(recipe, progress=progress)
+        found = _read_parts(streams, progress)
+        check_parts(found)
+        loaded, placed = _placed(found, whole, into, progress, duplicates)
+        doubled = [(part, name) for _, _, part, name in duplicates_of(found)] if whole is None else []
+        made = combine_streams(loaded, placed, work, progress, out=None if doubled else folder)
+    if not doubled:
+        return CombinedStream(made.report, made.addresses, made.added)
+    names = tuple(_new_name(placed, part, name) for part, name in doubled)
+    return _subtract(loaded, names, made.added, folder, work, progress)
 
 
 def _read_parts(streams: Sequence[str | os.PathLike[str]], progress: Progress) -> list[Part]:

@@ -15,6 +15,8 @@ from hubmerge.support.paths import user_cache_folder
 if TYPE_CHECKING:
     from hubmerge.inspection.entry_scores import LeaveOneOut
     from hubmerge.inspection.model import Inspection
+    from hubmerge.verify.published import Published
+    from merge_recipes import ModelReference
 
 
 def inspect(place: str | os.PathLike[str], *, norms: bool = False, progress: ProgressOption = "auto") -> Inspection:
@@ -70,20 +72,29 @@ def leave_one_out(
         print(hubmerge.leave_one_out("me/merged"))
     """
     from hubmerge.inspection.leave_one_out import leave_one_out as score
-    from hubmerge.verify.published import UnreadableReport, read_published
-    from merge_recipes import ModelReference
 
-    reports = open_progress(progress)
-    folder = Path(published)
-    reference = None if folder.is_dir() else ModelReference.parse(os.fspath(published))
-    if reference is not None and reference.is_local:
-        raise HubError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
+    reports, reference = open_progress(progress), _reference(published)
     work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
     work.mkdir(parents=True, exist_ok=True)
     with interrupts.handled(), tempfile.TemporaryDirectory(prefix="inspect-", dir=work) as own:
-        found = (
-            read_published(folder, None) if reference is None else read_published(reference.path, reference.revision)
-        )
-        if isinstance(found, UnreadableReport):
-            raise HubError(f"{published}: {found.cause}", hint=f"run `hubmerge verify {published}`")
-        return score(found, Path(own), reports)
+        return score(_readable(published, reference), Path(own), reports)
+
+
+def _reference(published: str | os.PathLike[str]) -> ModelReference | None:
+    """Return the reference of a repo, None for a folder."""
+    from merge_recipes import ModelReference
+
+    reference = None if Path(published).is_dir() else ModelReference.parse(os.fspath(published))
+    if reference is not None and reference.is_local:
+        raise HubError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
+    return reference
+
+
+def _readable(published: str | os.PathLike[str], reference: ModelReference | None) -> Published:
+    from hubmerge.verify.published import UnreadableReport, read_published
+
+    place = (Path(published), None) if reference is None else (reference.path, reference.revision)
+    found = read_published(*place)
+    if isinstance(found, UnreadableReport):
+        raise HubError(f"{published}: {found.cause}", hint=f"run `hubmerge verify {published}`")
+    return found

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hubmerge.errors import HubError
 from hubmerge.support import interrupts
+
+if TYPE_CHECKING:
+    from hubmerge.verify.published import Published
 
 
 def write_report(published: str | os.PathLike[str], out: str | os.PathLike[str] = "report.html") -> Path:
@@ -32,16 +36,11 @@ def write_report(published: str | os.PathLike[str], out: str | os.PathLike[str] 
     from hubmerge.api.places import place_of
     from hubmerge.hub.client import endpoint
     from hubmerge.report_page import PageDetails, report_page
-    from hubmerge.support.files import write_error, write_text_atomic
+    from hubmerge.support.files import write_output
     from hubmerge.support.names import LOCK_FILE, RECIPE_FILE
-    from hubmerge.verify.published import UnreadableReport, read_published
 
     place, revision = place_of(os.fspath(published))
-    with interrupts.handled():
-        found = read_published(place, revision)
-    problem = found.cause if isinstance(found, UnreadableReport) else found.history_problem
-    if isinstance(found, UnreadableReport) or problem is not None:
-        raise HubError(f"{place}: {problem}", hint=f"run `hubmerge verify {place}`", repo=str(place))
+    found = _readable(place, revision)
     details = PageDetails(
         title=f"{Path(place).absolute().name}, step {found.step}",
         recipe=found.files.metadata_files[RECIPE_FILE],
@@ -49,9 +48,18 @@ def write_report(published: str | os.PathLike[str], out: str | os.PathLike[str] 
         repo=place if isinstance(place, str) else None,
         endpoint=endpoint(),
     )
-    target, page = Path(out), report_page(found.report, details)
-    try:
-        write_text_atomic(target, page)
-    except OSError as error:
-        raise write_error(error, target, len(page)) from error
+    target = Path(out)
+    write_output(target, report_page(found.report, details))
     return target
+
+
+def _readable(place: str | Path, revision: str | None) -> Published:
+    """Return a published step whose report and earlier reports are whole."""
+    from hubmerge.verify.published import UnreadableReport, read_published
+
+    with interrupts.handled():
+        found = read_published(place, revision)
+    problem = found.cause if isinstance(found, UnreadableReport) else found.history_problem
+    if isinstance(found, UnreadableReport) or problem is not None:
+        raise HubError(f"{place}: {problem}", hint=f"run `hubmerge verify {place}`", repo=str(place))
+    return found

@@ -40,19 +40,27 @@ def propose(
     Example:
         hubmerge.propose("openai/clip-vit-base-patch32", ["me/cats", "me/dogs"], out="recipe.yaml")
     """
-    from hubmerge.stream.catalog import installed_catalog
-    from hubmerge.stream.proposal import proposed_recipe
-    from hubmerge.support.files import write_error, write_text_atomic
-    from merge_recipes import parse_recipe
+    from hubmerge.support.files import write_output
 
     path = Path(out)
-    if path.exists() and not force:
-        raise MachineError(f"{path} exists", hint="choose another file with --out, or add --force", file=str(path))
+    if not force:
+        _check_new(path)
+    write_output(path, _checked_proposal(base, models, path, method, publish))
+    return path
+
+
+def _checked_proposal(base: str, models: Sequence[str], path: Path, method: str | None, publish: str | None) -> str:
+    """Return the text of a recipe for models, which is valid."""
+    from hubmerge.stream.catalog import installed_catalog
+    from hubmerge.stream.proposal import proposed_recipe
+    from merge_recipes import parse_recipe
+
     with interrupts.handled():
         text = proposed_recipe(base, models, file=path.name, method=method, publish=publish)
     parse_recipe(text, path=str(path), catalog=installed_catalog())
-    try:
-        write_text_atomic(path, text)
-    except OSError as error:
-        raise write_error(error, path, len(text)) from error
-    return path
+    return text
+
+
+def _check_new(path: Path) -> None:
+    if path.exists():
+        raise MachineError(f"{path} exists", hint="choose another file with --out, or add --force", file=str(path))

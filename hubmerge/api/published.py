@@ -8,16 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubmerge.api.places import place_of
+from hubmerge.api.places import place_of, readable
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
-from hubmerge.errors import HubError, MachineError, UsageError
+from hubmerge.errors import MachineError, UsageError
 from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 
 if TYPE_CHECKING:
     from hubmerge.api.merging import StepRun
     from hubmerge.automation.outdated import Changes
+    from hubmerge.provenance.signing import TrustedSigner
     from hubmerge.support.progress import Progress
     from hubmerge.verify import Verdict
     from hubmerge.verify.published import Published
@@ -57,16 +58,21 @@ def verify(
         HubError: the repo cannot be read, or holds no published step.
         MachineError: the key cannot be used, or the packages of the extra `sign` are not installed.
     """
-    from hubmerge.provenance.signing import TrustedSigner
     from hubmerge.verify import verify_step
 
     place, revision = place_of(published)
-    trusted = TrustedSigner(None if key is None else Path(key), identity, identity_provider)
+    signer = _trusted_signer(key, identity, identity_provider)
     reports, folder = open_progress(progress), _work_folder(work_dir) / "verify"
     with interrupts.handled():
-        return verify_step(
-            place, revision, folder, reports, recompute=not quick, from_parts=from_parts, trusted=trusted
-        )
+        return verify_step(place, revision, folder, reports, recompute=not quick, from_parts=from_parts, trusted=signer)
+
+
+def _trusted_signer(
+    key: str | os.PathLike[str] | None, identity: str | None, identity_provider: str | None
+) -> TrustedSigner:
+    from hubmerge.provenance.signing import TrustedSigner
+
+    return TrustedSigner(None if key is None else Path(key), identity, identity_provider)
 
 
 def sign(
@@ -164,7 +170,7 @@ def revoke(
     from hubmerge.api.merging import StepRun
     from hubmerge.stream.revocation import revoking_recipe
 
-    published = _readable(repo, None)
+    published = readable(repo, None)
     found = revoking_recipe(published.recipe(), published.lock(), entries, repo, only=only)
     reports = open_progress(progress)
     if found.newer:
@@ -209,7 +215,7 @@ def read(
     checked = load(recipe_keys("me/base", ["me/model"], method, parameters)).recipe.parameters
     reference, folder = ModelReference.parse(published), Path(out)
     OutputFolder(folder).check()
-    found = _readable(reference.path, reference.revision)
+    found = readable(reference.path, reference.revision)
     _write_read_model(found, method, checked, folder, _work_folder(work_dir), open_progress(progress))
     return folder
 
@@ -227,15 +233,6 @@ def _write_read_model(
     work.mkdir(parents=True, exist_ok=True)
     with interrupts.handled(), tempfile.TemporaryDirectory(prefix="read-", dir=work) as own:
         read_published_state(published, method, parameters, folder, Path(own), progress)
-
-
-def _readable(repo: str, revision: str | None) -> Published:
-    from hubmerge.verify.published import UnreadableReport, read_published
-
-    found = read_published(repo, revision)
-    if isinstance(found, UnreadableReport):
-        raise HubError(f"{repo}: {found.cause}", hint=f"run `hubmerge verify {repo}`", repo=repo)
-    return found
 
 
 def outdated(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Changes:

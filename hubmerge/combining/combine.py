@@ -189,14 +189,9 @@ def combine_streams(
             run = Run(stream, workspace, progress, out=out)
             run.write_out()
             return Combination(run.report, tuple(run.addresses()[-1:]), 0)
-        keeps_first = published is not None and _is_first(published, placed[0].part)
-        if published is not None and not keeps_first:
-            raise TargetError(
-                f"target repo {label} has {counted(len(published.steps), 'step')} of this stream already",
-                hint=f"name it as the first of the streams, or publish to another repo: hubmerge combine {label} ...",
-                repo=label,
-            )
-        combiner = Combiner(stream, placed, workspace, progress, keeps_first)
+        if published is not None:
+            _check_is_first(published, placed[0].part, label)
+        combiner = Combiner(stream, placed, workspace, progress, keeps_first=published is not None)
         return _combine(combiner, out)
 
 
@@ -228,9 +223,18 @@ def _resolved(loaded: LoadedRecipe, placed: Sequence[Placed]) -> Stream:
     return resolve_checked(loaded, PinnedCommits((lock,), len(lock.models), target, exact=True))
 
 
-def _is_first(published: RunReport, part: Part) -> bool:
-    """Return True if a part is what is published in the target repo."""
-    return part.published.sealed.seal == published.seal
+def _check_is_first(published: RunReport, part: Part, repo: str) -> None:
+    """Check that the first part is what is published in the target repo.
+
+    Raises:
+        TargetError: The target repo has other steps of the stream.
+    """
+    if part.published.sealed.seal != published.seal:
+        raise TargetError(
+            f"target repo {repo} has {counted(len(published.steps), 'step')} of this stream already",
+            hint=f"name it as the first of the streams, or publish to another repo: hubmerge combine {repo} ...",
+            repo=repo,
+        )
 
 
 def _renamed_heads(placed: Sequence[Placed], folder: Path) -> dict[str, str]:

@@ -109,11 +109,8 @@ class ImageClassification:
         with dataset_errors(task, dataset_commit):
             check_rows(rows, task)
             class_names, labels = read_classes(rows, task)
-            config = scorer.model.config
-            head_rows = find_head_rows(classes_of(config.to_dict()), config.num_labels, class_names, where)
-            chosen = choose_rows(len(rows), source, labels)
-            if chosen is not None:
-                rows, labels = rows.select(chosen), labels[chosen]
+            head_rows = _head_rows(scorer, class_names, where)
+            rows, labels, chosen = _sampled(rows, labels, task)
             identity = rows_identity(source, dataset_commit, chosen)
             pixels = cached_pixels(rows, source.image, preprocessor, identity, cache_folder, where)
         return PreparedImageClassification(
@@ -126,3 +123,17 @@ class ImageClassification:
             metrics=metrics,
             batch_size=batch_size,
         )
+
+
+def _head_rows(scorer: ModelScorer, class_names: tuple[str, ...], where: str) -> tuple[int, ...]:
+    """Return the rows of the base model's head for the classes of a task."""
+    config = scorer.model.config
+    return find_head_rows(classes_of(config.to_dict()), config.num_labels, class_names, where)
+
+
+def _sampled(
+    rows: datasets.Dataset, labels: np.ndarray, task: Task
+) -> tuple[datasets.Dataset, np.ndarray, np.ndarray | None]:
+    """Return the rows that a task scores with their labels, and their numbers; None if it scores all rows."""
+    chosen = choose_rows(len(rows), task.dataset, labels)
+    return (rows, labels, None) if chosen is None else (rows.select(chosen), labels[chosen], chosen)

@@ -103,13 +103,9 @@ def plan_vocabulary(
     if keeps_base_files(stream.recipe, models.sources, models.checkpoints):
         return None
     embeddings = tuple(map(embeddings_of, models.checkpoints))
-    with progress.stage("read tokenizers", len(models.sources)) as advance:
-        parts, notes = _parts(models, embeddings, advance)
-        extra = _other_tokenizer(stream)
+    parts, notes, extra = _read_tokenizers(stream, models, embeddings, progress)
     source, merged = _merged(options, models, parts, extra)
-    has_base, multiple = stream.recipe.names_base, options.pad_to_multiple_of
-    plan = plan_rows(merged.tokens, parts, _rules(options, models), has_base=has_base, multiple=multiple)
-    _check_tasks(stream, plan)
+    plan = _planned_rows(stream, options, models, parts, merged)
     translate = translation(parts[0].tokenizer.tokens, merged.tokens, plan.rows)
     table = tuple(rule_texts(plan, [str(one) for one in models.references], options.tokens or ()))
     return PlannedVocabulary(
@@ -126,12 +122,36 @@ def plan_vocabulary(
     )
 
 
+def _planned_rows(
+    stream: Stream, options: TokenizerOptions, models: _Models, parts: list[Part], merged: Tokenizer
+) -> RowPlan:
+    """Return the rows of the merged model, after a check that they suit the tasks of the recipe."""
+    has_base, multiple = stream.recipe.names_base, options.pad_to_multiple_of
+    plan = plan_rows(merged.tokens, parts, _rules(options, models), has_base=has_base, multiple=multiple)
+    if stream.recipe.evaluate is not None and not plan.keeps(0):
+        raise CheckpointError(
+            "the tasks of the recipe are scored with the tokenizer of the base model, and the merged model has other "
+            "tokens",
+            hint="remove `evaluate` from the recipe, or remove `tokenizer` and `tokenizer_source`",
+        )
+    return plan
+
+
 def _without_donor(table: Sequence[tuple[str, str]], options: TokenizerOptions) -> Iterator[str]:
     """Yield a remark if no model has a row for tokens that the recipe does not name."""
     tokens = [token for token, text in table if text == "zeros" and token not in (options.tokens or {})]
     if tokens:
         count = counted(len(tokens), "token has", "tokens have")
         yield f"{count} a row in no model: zeros are taken for {listed([repr(token) for token in tokens], most=3)}"
+
+
+def _read_tokenizers(
+    stream: Stream, models: _Models, embeddings: Sequence[Embeddings], progress: Progress
+) -> tuple[list[Part], list[str], tuple[Source, Tokenizer] | None]:
+    """Return the tokenizers of the models, remarks on them, and the other tokenizer that the recipe names."""
+    with progress.stage("read tokenizers", len(models.sources)) as advance:
+        parts, notes = _parts(models, embeddings, advance)
+        return parts, notes, _other_tokenizer(stream)
 
 
 def _parts(models: _Models, embeddings: Sequence[Embeddings], advance: Advance) -> tuple[list[Part], list[str]]:
@@ -254,15 +274,6 @@ def _memory_bytes(models: _Models, embeddings: Sequence[Embeddings], plan: RowPl
         row = max(row, *(math.prod(info.shape) // max(1, plan.own_rows[model]) for info in infos))
         total += 0 if plan.in_order(model) else max(info.nbytes for info in infos)
     return total + 4 * row * len(plan.donors)
-
-
-def _check_tasks(stream: Stream, plan: RowPlan) -> None:
-    if stream.recipe.evaluate is not None and not plan.keeps(0):
-        raise CheckpointError(
-            "the tasks of the recipe are scored with the tokenizer of the base model, and the merged model has other "
-            "tokens",
-            hint="remove `evaluate` from the recipe, or remove `tokenizer` and `tokenizer_source`",
-        )
 
 
 def _report(

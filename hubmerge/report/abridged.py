@@ -138,3 +138,15 @@ def _kept_cells(steps: Iterable[StepReport], metrics: Mapping[str, str]) -> dict
         for number in (first[task], best[task][1], worst[task][1]):
             kept.setdefault(number, {})[task] = {metrics[task]: by_step[number][task][metrics[task]]}
     return kept
+
+
+def lines_text(value: Any) -> str:
+    """Return the JSON of a value, with the items of a list or a mapping in lines of their own."""
+    if not isinstance(value, (list, tuple, dict)) or not value:
+        return canonical_report_json(value)
+    if isinstance(value, dict):
+        items = [f"{canonical_report_json(key)}: {canonical_report_json(value[key])}" for key in sorted(value)]
+    else:
+        items = [canonical_report_json(item) for item in value]
+    opening, closing = "{}" if isinstance(value, dict) else "[]"
+    return f"{opening}\n    " + ",\n    ".join(items) + f"\n  {closing}"

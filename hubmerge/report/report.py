@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Any
@@ -16,13 +16,13 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from hubmerge.errors import HubmergeError
-from hubmerge.report.abridged import WHOLE_STEPS, abridge, row_text
+from hubmerge.report.abridged import WHOLE_STEPS, abridge, lines_text, row_text
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.report.file_list import FileList, FileRecord
 from hubmerge.report.inputs import CombinedPart, MergedModel, ModelReport, TaskReport, main_metric, omit_unused_inputs
 from hubmerge.report.licenses import License
 from hubmerge.report.stages import StageReport, omit_unused_stages
-from hubmerge.report.step import MetricValue, Scores, StepReport, read_as
+from hubmerge.report.step import MetricValue, Scores, StepReport, read_as, with_digests
 from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary
 from hubmerge.support.names import REPORT_FILE, history_file
 from hubmerge.support.records import record
@@ -96,7 +96,7 @@ class RunReport:
     def with_step(self, step: StepReport) -> RunReport:
         """Return the report with a step added or replaced; the digests from this step on are computed anew."""
         steps = {report.step: report for report in self.steps} | {step.step: step}
-        chained = _with_digests([steps[number] for number in sorted(steps)], step.step)
+        chained = with_digests([steps[number] for number in sorted(steps)], step.step)
         report = dataclasses.replace(self, steps=chained)
         return report if self.steps and self.steps[-1].step == chained[-1].step else report._without_files()
 
@@ -106,7 +106,7 @@ class RunReport:
         From version 3 on, only the last steps have their content here. The seal covers the digests of the others.
         """
         first = 1 if self.version < 3 else len(self.steps) - WHOLE_STEPS + 1
-        for report, expected in zip(self.steps, _with_digests(self.steps, first), strict=True):
+        for report, expected in zip(self.steps, with_digests(self.steps, first), strict=True):
             if report.digest != expected.digest:
                 return report.step
         return None
@@ -236,7 +236,7 @@ class RunReport:
     def _unsealed_text(self) -> str:
         """Return the text of `hubmerge.json` with null in place of the seal."""
         values = {**self._values_beside_steps(), "seal": None}
-        texts = {key: _lines(value) for key, value in values.items()}
+        texts = {key: lines_text(value) for key, value in values.items()}
         rows = [row_text(step) for step in self.abridged().steps]
         texts["steps"] = "[\n    " + ",\n    ".join(rows) + "\n  ]" if rows else "[]"
         return "{\n  " + ",\n  ".join(f"{json.dumps(key)}: {texts[key]}" for key in sorted(texts)) + "\n}\n"
@@ -291,26 +291,5 @@ def _run_adapter() -> TypeAdapter[RunReport]:
     return TypeAdapter(RunReport)
 
 
-def _lines(value: Any) -> str:
-    """Return the JSON of a value, with the items of a list or a mapping in lines of their own."""
-    if not isinstance(value, (list, tuple, dict)) or not value:
-        return canonical_report_json(value)
-    if isinstance(value, dict):
-        items = [f"{canonical_report_json(key)}: {canonical_report_json(value[key])}" for key in sorted(value)]
-    else:
-        items = [canonical_report_json(item) for item in value]
-    opening, closing = "{}" if isinstance(value, dict) else "[]"
-    return f"{opening}\n    " + ",\n    ".join(items) + f"\n  {closing}"
-
-
 def _number(value: MetricValue | None) -> float | None:
     return float(value) if isinstance(value, (int, float)) else None
-
-
-def _with_digests(steps: Sequence[StepReport], first: int) -> tuple[StepReport, ...]:
-    """Return the reports with new digests from step `first` on, each of which includes the one before."""
-    chained: list[StepReport] = []
-    for step in steps:
-        known = step.step < first and step.digest is not None
-        chained.append(step if known else step.with_digest(chained[-1].digest if chained else None))
-    return tuple(chained)

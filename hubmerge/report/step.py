@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, TypeVar
@@ -148,3 +148,12 @@ def read_as(adapter: TypeAdapter[T], text: str, where: str) -> T:
 def step_adapter() -> TypeAdapter[StepReport]:
     """Return the reader of step reports."""
     return TypeAdapter(StepReport)
+
+
+def with_digests(steps: Sequence[StepReport], first: int) -> tuple[StepReport, ...]:
+    """Return the reports with new digests from step `first` on, each of which includes the one before."""
+    chained: list[StepReport] = []
+    for step in steps:
+        known = step.step < first and step.digest is not None
+        chained.append(step if known else step.with_digest(chained[-1].digest if chained else None))
+    return tuple(chained)

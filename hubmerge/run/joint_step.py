@@ -112,10 +112,15 @@ def record_joint_step(context: RunContext, step: int, so_far: RunReport, *, note
         warnings=tuple(note for note in notes if note not in known),
         inputs=inputs,
         tokenizer=None if context.plan.vocabulary is None else context.plan.vocabulary.report,
-        layers=tuple(
-            StackedLayers(row.first, row.last, tuple(LayerRange(*source) for source in row.sources))
-            for row in context.plan.stacked
-        ),
+        layers=_stacked_layers(context),
     )
     so_far = replace(so_far, base_model=replace(so_far.base_model, licenses=licenses.of_step(0)))
     return so_far.with_step(report).until(step)
+
+
+def _stacked_layers(context: RunContext) -> tuple[StackedLayers, ...]:
+    """Return where the layers of a stacked model are from, for the report."""
+    return tuple(
+        StackedLayers(row.first, row.last, tuple(LayerRange(*source) for source in row.sources))
+        for row in context.plan.stacked
+    )

@@ -13,7 +13,7 @@ from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.kinds import ClassificationTask, PreparedTask, Scorer, Weights
 from hubmerge.hub.failures import is_outage
 from hubmerge.plan.samples import as_recorded, sample_report
-from hubmerge.report.report import MetricValue, Scores, TaskReport
+from hubmerge.report.report import License, MetricValue, Scores, TaskReport
 from hubmerge.stream.licenses import read_dataset_license
 from hubmerge.stream.located import located
 from hubmerge.stream.open_source import open_base
@@ -57,26 +57,20 @@ class Scoreboard:
                 for a right answer.
         """
         evaluate = stream.recipe.evaluate
-        self._recorded = tuple(recorded)
         asked = evaluate.tasks if evaluate is not None else ()
-        self._samples = {task.name: sample_report(task.dataset, self._recorded) for task in asked}
-        self.tasks: tuple[Task, ...] = tuple(as_recorded(task, self._recorded) for task in asked)
+        self._samples = {task.name: sample_report(task.dataset, recorded) for task in asked}
+        self.tasks: tuple[Task, ...] = tuple(as_recorded(task, recorded) for task in asked)
         self._batch_size = evaluate.batch_size if evaluate is not None else 1
         self._first_steps = first_steps(stream)
-        self._stream = stream
-        self._base_folder = base_folder
+        self._stream, self._base_folder = stream, base_folder
         self.base: Checkpoint = open_base(stream.base, base_folder)
         self._identity = _identity(stream.base)
-        self._cache = cache
-        self._rows = rows
-        self._device = device
-        self._progress = progress
+        self._cache, self._rows = cache, rows
+        self._device, self._progress = device, progress
         self._on_answers = on_answers
         self._scorers: dict[str, Scorer] = {}
         self._prepared: dict[str, PreparedTask] = {}
-        self._licenses = {(task.name, task.commit): task.licenses for task in self._recorded}
-        # A stream whose earlier tasks have no licenses, as those of version 0.1.0, stays without.
-        self._reads_licenses = not self._recorded or any(self._licenses.values())
+        self._licenses, self._reads_licenses = _recorded_licenses(recorded)
 
     def of_model(self, folder: Path, model: Checkpoint, identity: str) -> Scoreboard:
         """Return a scoreboard for a model of another structure than the base model, with stacked layers.
@@ -234,6 +228,17 @@ class Scoreboard:
             batch_size=self._batch_size,
             load_metric=load_metric,
         )
+
+
+def _recorded_licenses(
+    recorded: Sequence[TaskReport],
+) -> tuple[dict[tuple[str, str | None], tuple[License, ...]], bool]:
+    """Return the licenses of earlier tasks, and whether those of new tasks are read.
+
+    A stream whose earlier tasks have no licenses, as those of version 0.1.0, stays without.
+    """
+    licenses = {(task.name, task.commit): task.licenses for task in recorded}
+    return licenses, not recorded or any(licenses.values())
 
 
 def _identity(base: Source) -> str:

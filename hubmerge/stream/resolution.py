@@ -56,10 +56,7 @@ def resolve_stream(
     commits = resolve_datasets(loaded, resolver.resolve, collector)
     if not collector.errors:
         with collector.collect():
-            if pinned.exact:
-                expansion, lock = _resolve_exactly(loaded, pinned, resolver)
-            else:
-                expansion, lock = _resolve(loaded, pinned, resolver, replay=replay, hash_folders=hash_folders)
+            expansion, lock = _resolve(loaded, pinned, resolver, replay=replay, hash_folders=hash_folders)
     if collector.errors and check_tasks is not None:
         check_tasks(loaded, commits, collector)
     collector.check()
@@ -78,6 +75,8 @@ def _stream(loaded: LoadedRecipe, expansion: Expansion, lock: Lock, pinned: Pinn
 def _resolve(
     loaded: LoadedRecipe, pinned: PinnedCommits, resolver: SourceResolver, *, replay: bool, hash_folders: bool
 ) -> tuple[Expansion, Lock]:
+    if pinned.exact:
+        return _resolve_exactly(loaded, pinned, resolver)
     recipe = loaded.recipe
     known, merged = ((), 0) if replay else (pinned.models, pinned.merged)
     stages = lock_stages(loaded, resolver, lambda stage: lock_recipe(stage, resolver))

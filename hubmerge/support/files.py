@@ -123,6 +123,18 @@ def sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def write_output(path: Path, text: str) -> None:
+    """Write a text as `write_text_atomic` does, to a file that the user named.
+
+    Raises:
+        MachineError: the file cannot be written.
+    """
+    try:
+        write_text_atomic(path, text)
+    except OSError as error:
+        raise write_error(error, path, len(text)) from error
+
+
 def write_error(error: OSError, path: Path, nbytes: int) -> MachineError:
     """Return the error to raise where a file of `nbytes` bytes cannot be written.
 

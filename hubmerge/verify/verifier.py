@@ -68,12 +68,7 @@ def verify_step(
     broken_chain = any(finding.subject == "chain" and finding.verdict == "differs" for finding in findings)
     recomputed = False
     if recompute and published.stream is not None and not broken_chain:
-        with _own_folder(work) as folder:
-            for item in _recompute(published, folder, progress, from_parts=from_parts):
-                if isinstance(item, Recomputed):
-                    recomputed = True
-                else:
-                    findings.append(_announced(item, progress))
+        recomputed = _add_recomputed(findings, published, work, progress, from_parts=from_parts)
     return Verdict(str(repo), published.step, published.files.commit, tuple(findings), recomputed)
 
 
@@ -116,6 +111,20 @@ def check_metadata(published: Published, trusted: TrustedSigner, *, recompute: b
     yield from check_history(published, rescored=recompute and published.stream is not None)
     yield from check_state_digests(published, missing=not recompute)
     yield from check_state_branch(published)
+
+
+def _add_recomputed(
+    findings: list[Finding], published: Published, work: Path, progress: Progress, *, from_parts: bool
+) -> bool:
+    """Merge the steps again and add what is found; return True if the last one was merged."""
+    recomputed = False
+    with _own_folder(work) as folder:
+        for item in _recompute(published, folder, progress, from_parts=from_parts):
+            if isinstance(item, Recomputed):
+                recomputed = True
+            else:
+                findings.append(_announced(item, progress))
+    return recomputed
 
 
 def _recompute(

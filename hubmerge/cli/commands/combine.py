@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -19,24 +19,30 @@ class Duplicates(str, Enum):
     subtract = "subtract"
 
 
+Streams: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="REPO[@step-03]|DIR...", help="Published streams, or folders with a state."),
+]
+State: TypeAlias = Annotated[
+    bool, typer.Option("--state", help="With --out: also write the state, to combine the folder again.")
+]
+WholeRecipe: TypeAlias = Annotated[
+    Path | None, typer.Option(metavar="RECIPE", help="Recipe that the streams are parts of (`run --part`).")
+]
+Parts: TypeAlias = Annotated[
+    int | None, typer.Option(metavar="COUNT", min=2, help="With --recipe: take the repos of so many parts.")
+]
+
+
 def combine(
     context: typer.Context,
-    streams: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="REPO[@step-03]|DIR...", help="Published streams, or folders with a state."),
-    ] = None,
+    streams: Streams = None,
     *,
     into: Annotated[str | None, typer.Option(metavar="REPO", help="Publish the combined stream to this repo.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the merged model to this folder.")] = None,
-    state: Annotated[
-        bool, typer.Option("--state", help="With --out: also write the state, to combine the folder again.")
-    ] = False,
-    recipe: Annotated[
-        Path | None, typer.Option(metavar="RECIPE", help="Recipe that the streams are parts of (`run --part`).")
-    ] = None,
-    parts: Annotated[
-        int | None, typer.Option(metavar="COUNT", min=2, help="With --recipe: take the repos of so many parts.")
-    ] = None,
+    state: State = False,
+    recipe: WholeRecipe = None,
+    parts: Parts = None,
     duplicates: Annotated[
         Duplicates, typer.Option(help="Refuse checkpoints that two streams have, or count each once.")
     ] = Duplicates.refuse,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -12,23 +12,25 @@ from hubmerge.api.merging import StepRun
 from hubmerge.cli.options import WORK_DIR, Json, Quiet, Recipe, WorkDir, command_context
 from hubmerge.support.progress import Progress
 
+EveryStep: TypeAlias = Annotated[
+    bool, typer.Option("--every-step", help="With --out: also write each intermediate model, to DIR/step-01, ...")
+]
+State: TypeAlias = Annotated[
+    bool, typer.Option("--state", help="With --out: also write the state, for `hubmerge combine`.")
+]
+Part: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="2/8", help="Merge only this part of the stream; `hubmerge combine` ends it.")
+]
+
 
 def run(
     context: typer.Context,
     recipe: Recipe,
     *,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the last merged model to this folder.")] = None,
-    every_step: Annotated[
-        bool,
-        typer.Option("--every-step", help="With --out: also write each intermediate model, to DIR/step-01, ..."),
-    ] = False,
-    state: Annotated[
-        bool, typer.Option("--state", help="With --out: also write the state, for `hubmerge combine`.")
-    ] = False,
-    part: Annotated[
-        str | None,
-        typer.Option(metavar="2/8", help="Merge only this part of the stream; `hubmerge combine` ends it."),
-    ] = None,
+    every_step: EveryStep = False,
+    state: State = False,
+    part: Part = None,
     locked: Annotated[
         bool, typer.Option("--locked", help="Take every commit from RECIPE.lock.yaml and refuse any other.")
     ] = False,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
@@ -17,14 +17,17 @@ PARTLY_VERIFIED = 7
 """Exit status if nothing differs, but some checks were not possible."""
 
 
+Release: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="REPO[@step-03]|DIR", help="Published repo, and a step unless it is the newest; or a folder."
+    ),
+]
+
+
 def verify(
     context: typer.Context,
-    release: Annotated[
-        str,
-        typer.Argument(
-            metavar="REPO[@step-03]|DIR", help="Published repo, and a step unless it is the newest; or a folder."
-        ),
-    ],
+    release: Release,
     *,
     quick: Annotated[
         bool, typer.Option("--quick", help="Check signature, files, digests, chain, lock and card only; merge nothing.")

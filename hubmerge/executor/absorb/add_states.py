@@ -26,7 +26,7 @@ from hubmerge.executor.parts import (
 from hubmerge.executor.reading import all_finite
 from hubmerge.executor.state import MergeState, State
 from hubmerge.executor.state_writer import StateSummary, StateWriter
-from hubmerge.executor.stats.similarity import SKETCH_PREFIX, joined_sketches, sketch_specs
+from hubmerge.executor.stats.similarity import SKETCH_PREFIX, Sketches, joined_sketches, sketch_specs
 from hubmerge.executor.stats.stats import StepStats, TensorStats
 from hubmerge.linalg import difference, frobenius_norm, total_norm
 from hubmerge.methods import Absorbed, Method, Norms
@@ -61,15 +61,8 @@ def add_states(
     method, plan = merge.variant(step_input), merge.plan
     for state in states:
         check_addable(state, merge, method)
-    names = [tensor.name for tensor in plan.merged]
-    sketches = joined_sketches(states, names)
-    specs = [
-        TensorSpec(part_key(part, tensor.name), dtypes[part], shape)
-        for tensor in plan.merged
-        for dtypes in (part_dtypes(method, tensor, merge.state_dtype),)
-        for part, shape in state_parts(method, tensor).items()
-    ]
-    specs += sketch_specs([*sketches.recent], len(names), joined=bool(sketches.earlier))
+    sketches = joined_sketches(states, [tensor.name for tensor in plan.merged])
+    specs = _part_specs(merge, method, sketches)
     with StateWriter(folder, merge.shapes, specs, dtype=merge.state_dtype) as writer:
         stats = []
         for tensor in plan.merged:
@@ -79,6 +72,18 @@ def add_states(
         for key, rows in sketches.parts().items():
             writer.write_part(key, rows)
         return _finish(merge, method, states, step_input, stats, writer, chain)
+
+
+def _part_specs(merge: Merge, method: Method, sketches: Sketches) -> list[TensorSpec]:
+    """Return the names, dtypes and shapes of the parts that a method keeps of each tensor, and of the sketches."""
+    specs = [
+        TensorSpec(part_key(part, tensor.name), dtypes[part], shape)
+        for tensor in merge.plan.merged
+        for dtypes in (part_dtypes(method, tensor, merge.state_dtype),)
+        for part, shape in state_parts(method, tensor).items()
+    ]
+    specs += sketch_specs([*sketches.recent], len(merge.plan.merged), joined=bool(sketches.earlier))
+    return specs
 
 
 def check_addable(state: State, merge: Merge, method: Method) -> None:
@@ -167,18 +172,9 @@ def _finish(
     scale = method.scale(norms, merge.model_parameters(step_input))
     step, averaged = len(task_vectors), tuple(tensor.name for tensor in merge.plan.averaged)
     tensor_norms = {one.name: (one.accumulated_norm, one.task_vector_norm) for one in stats}
-    state = writer.finish(
-        StateSummary(
-            saved_name(merge.method),
-            step,
-            chain,
-            norms,
-            scale,
-            tensor_norms,
-            averaged=averaged,
-            dtype=merge.state_dtype,
-        )
-    )
+    name, dtype = saved_name(merge.method), merge.state_dtype
+    summary = StateSummary(name, step, chain, norms, scale, tensor_norms, averaged=averaged, dtype=dtype)
+    state = writer.finish(summary)
     found = StepStats(
         step=step,
         checkpoint=step_input.checkpoint.label,
