@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import transformers
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import hubmerge
 from hubmerge.checkpoints import PlannedTensor, align_models, make_plan, weight_matrices
+from hubmerge.checkpoints.model_class.model_class import layers
 from hubmerge.executor import Merge, ReadOut, StepInput, add_states, merge_steps
 from hubmerge.executor.in_memory import StateDict
 from hubmerge.executor.parts import state_parts
@@ -25,7 +27,13 @@ from tests.methods.test_moments import wudi
 
 Tensors = dict[str, torch.Tensor]
 MOMENTS = [method.name for method in METHODS if method.state_name == "moments"]
-SYMMETRIC = ("opcm", "task_arithmetic", "dop")
+JOINT: dict[str, dict[str, Any]] = {
+    "iso_cts": {"common": 0.4},
+    "svc": {"alpha": 0.2, "weight": 0.4},
+    "svc of tsv_m": {"of": "tsv_m", "alpha": 0.2},
+    "lines of iso_cts": {"of": "iso_cts", "common": 0.4},
+}
+SYMMETRIC = ("opcm", "task_arithmetic", "dop", "tsv_m")
 CONFIG = GPT2Config(n_embd=8, n_layer=1, n_head=2, vocab_size=11, n_positions=4, architectures=["GPT2LMHeadModel"])
 
 
@@ -94,12 +102,36 @@ def assert_equal(found: Mapping[str, torch.Tensor], expected: Mapping[str, torch
         torch.testing.assert_close(found[name], values, rtol=1e-9, atol=1e-12, msg=name)
 
 
+def assert_like_linear(method: str, parameters: Mapping[str, Any]) -> None:
+    found, expected = merged(method, parameters, config=CONFIG.to_dict()), merged_as_linear(method, parameters)
+    names = set(filter(is_conv1d, found))
+    assert names
+    assert_equal({name: found[name] for name in names}, {name: expected[name] for name in names})
+
+
 def test_the_plan_knows_matrices_that_are_stored_transposed() -> None:
     tensors = {tensor.name: tensor for tensor in stream().plan.merged}
     assert {name for name, tensor in tensors.items() if tensor.transposed} == set(filter(is_conv1d, tensors))
     up = tensors["transformer.h.0.mlp.c_fc.weight"]
     assert up.shape == (8, 32)
     assert [*state_parts(method_named("wudi"), up).values()] == [(32, 8), (packed_length(8),), ()]
+
+
+@pytest.mark.parametrize(
+    ("family", "transposed"), [("GptOssForCausalLM", True), ("Llama4ForCausalLM", True), ("MixtralForCausalLM", False)]
+)
+def test_joined_experts_are_transposed_as_their_class_says(family: str, transposed: bool) -> None:
+    kind = getattr(transformers, family)
+    sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"num_key_value_heads": 1, "vocab_size": 11, "num_local_experts": 2, "head_dim": 4}
+    with torch.device("meta"):
+        model = kind(kind.config_class(**sizes))
+    shapes, matrices, found = layers(model)
+    experts = {name for name in matrices if len(shapes[name]) == 3}
+    assert len(experts) == 2
+    assert found == (experts if transposed else set())
+    inputs = {shapes[name][1 if transposed else 2] for name in experts}
+    assert inputs == {8, 12}
 
 
 def test_experts_stored_transposed_have_parts_of_their_inputs() -> None:
@@ -117,16 +149,18 @@ def test_wudi_is_the_oracle_on_transposed_matrices() -> None:
 
 @pytest.mark.parametrize("method", MOMENTS)
 def test_conv1d_is_merged_like_linear(method: str) -> None:
-    parameters = {"refined": 0.3} if method == "ace" else {}
-    found, expected = merged(method, parameters, config=CONFIG.to_dict()), merged_as_linear(method, parameters)
-    names = set(filter(is_conv1d, found))
-    assert names
-    assert_equal({name: found[name] for name in names}, {name: expected[name] for name in names})
+    assert_like_linear(method, {"refined": 0.3} if method == "ace" else {})
 
 
-@pytest.mark.parametrize("method", ["wudi", "ace"])
+@pytest.mark.parametrize("case", JOINT)
+def test_joint_methods_on_one_side_merge_conv1d_like_linear(case: str) -> None:
+    assert_like_linear(case.partition(" ")[0], JOINT[case])
+
+
+@pytest.mark.parametrize("method", ["wudi", "ace", "iso_cts", "svc"])
 def test_the_side_matters(method: str) -> None:
-    by_class, by_name = merged(method, config=CONFIG.to_dict()), merged(method)
+    parameters = JOINT.get(method)
+    by_class, by_name = merged(method, parameters, config=CONFIG.to_dict()), merged(method, parameters)
     name = "transformer.h.0.mlp.c_proj.weight"
     assert not torch.allclose(by_class[name], by_name[name], rtol=1e-6, atol=1e-7)
 

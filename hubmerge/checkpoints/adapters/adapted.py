@@ -137,7 +137,8 @@ class _Names:
         tied: dict[str, str] = {}
         if isinstance(found, ModelClass):
             in_memory = names_in_memory(found, model)
-            self._transposed = frozenset(in_memory[own] for own in found.transposed if own in in_memory)
+            conv1d = {own for own in found.transposed if len(found.shapes[own]) == 2}
+            self._transposed = frozenset(in_memory[own] for own in conv1d if own in in_memory)
             files = {**in_memory, **files}
             tied = self._tied_names(found.ties, files, model)
         self._files, self._with_tied = files, {**tied, **files}

@@ -40,7 +40,7 @@ class ModelClass:
         name: the class and the version of transformers.
         shapes: the shape of every parameter.
         matrices: weights of linear layers, also tied ones; a 3-D one has one matrix for each expert.
-        transposed: the matrices that are stored as (inputs, outputs).
+        transposed: the matrices that are stored as (inputs, outputs), or (experts, inputs, outputs).
         ties: tied parameters: alias to owner.
         own_names: names in files to names in memory, where the tensor is merely renamed.
         heads: parameters whose shape depends on the number of classes.
@@ -183,8 +183,6 @@ def _heads(found: Any, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> fr
 
 def layers(model: torch.nn.Module) -> tuple[dict[str, tuple[int, ...]], set[str], set[str]]:
     """Return the shapes of all parameters, the names of weight matrices, and those that are stored transposed."""
-    from transformers.pytorch_utils import Conv1D
-
     shapes: dict[str, tuple[int, ...]] = {}
     matrices: set[str] = set()
     transposed: set[str] = set()
@@ -194,9 +192,17 @@ def layers(model: torch.nn.Module) -> tuple[dict[str, tuple[int, ...]], set[str]
             shapes[name] = tuple(parameter.shape)
             if _is_matrix(module, own_name, parameter.dim()):
                 matrices.add(name)
-                if isinstance(module, Conv1D):
+                if _stores_transposed(module):
                     transposed.add(name)
     return shapes, matrices, transposed
+
+
+def _stores_transposed(module: torch.nn.Module) -> bool:
+    from transformers.pytorch_utils import Conv1D
+
+    # Modules of joined experts say it themselves; those of Llama 4 do not.
+    named = type(module).__name__ == "Llama4TextExperts"
+    return isinstance(module, Conv1D) or named or getattr(module, "is_transposed", False) is True
 
 
 def _is_matrix(module: torch.nn.Module, own_name: str, dimensions: int) -> bool:

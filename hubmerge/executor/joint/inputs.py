@@ -66,6 +66,7 @@ class JointMerge:
             self._layers,
             _EMBEDDING.search(tensor.name) is not None,
             seed=self.seed,
+            transposed=tensor.transposed,
         )
 
     @cached_property

@@ -38,6 +38,7 @@ class JointParameters(Generic[ParametersT_co]):
         start: number of elements of the tensor before this block.
         survey: result of `JointMethod.survey` for this tensor.
         seed: seed of random methods.
+        transposed: True if the weight matrices are stored as (inputs, outputs), as in GPT-2.
     """
 
     whole: ParametersT_co
@@ -50,6 +51,7 @@ class JointParameters(Generic[ParametersT_co]):
     start: int = 0
     survey: Any = None
     seed: int = 0
+    transposed: bool = False
 
 
 class TensorView(Protocol):

@@ -174,28 +174,45 @@ class Svc(JointMethod):
             merged = other.merge(*block, replace(inner, survey=other.survey(view, inner))).view(base.shape)
         if not parameters.is_matrix:
             return merged
+        alpha, turned = parameters.whole.alpha, parameters.transposed
         if base.dim() == 2:
-            return base + self.calibrated(merged - base, base, tensors, parameters.whole.alpha)
+            return base + self.calibrated(merged - base, base, tensors, alpha, turned=turned)
         parts = [
-            self.calibrated(merged[k] - base[k], base[k], [tensor[k] for tensor in tensors], parameters.whole.alpha)
+            self.calibrated(merged[k] - base[k], base[k], [tensor[k] for tensor in tensors], alpha, turned=turned)
             for k in range(base.shape[0])
         ]
         return base + torch.stack(parts)
 
     def calibrated(
-        self, delta: torch.Tensor, base: torch.Tensor, tensors: Sequence[torch.Tensor], alpha: float
+        self,
+        delta: torch.Tensor,
+        base: torch.Tensor,
+        tensors: Sequence[torch.Tensor],
+        alpha: float,
+        *,
+        turned: bool = False,
     ) -> torch.Tensor:
-        """Return the merged task vector of one matrix with calibrated singular values."""
-        left, values, right = svd(delta)
+        """Return the merged task vector of one matrix with calibrated singular values.
+
+        Args:
+            delta: the merged task vector.
+            base: the base model's matrix.
+            tensors: those of the models.
+            alpha: smallest response of a task that counts.
+            turned: all matrices are (inputs, outputs).
+        """
+        left, values, right = svd(delta.T if turned else delta)
         total = torch.zeros_like(values)
         for tensor in tensors:
-            responses = left.T @ (tensor - base).to(torch.float64)
+            own = (tensor - base).to(torch.float64)
+            responses = left.T @ (own.T if turned else own)
             energies = responses.square().sum(1)
             products = (responses * (values[:, None] * right)).sum(1)
             shares = torch.where(energies > 0.0, products / energies, 0.0)
             total += shares.clamp(min=alpha)
         factors = torch.where(values > NULL * values.max(), len(tensors) / total, 1.0)
-        return ((left * (values * factors)) @ right).to(delta.dtype)
+        result = ((left * (values * factors)) @ right).to(delta.dtype)
+        return result.T if turned else result
 
 
 class LinesParameters(PostParameters):

@@ -34,9 +34,14 @@ def nearest_orthogonal(matrix: torch.Tensor) -> torch.Tensor:
 
 
 class SpectralMethod(JointMethod):
-    """Base of methods that merge the task vectors of a weight matrix by their singular vectors."""
+    """Base of methods that merge the task vectors of a weight matrix by their singular vectors.
+
+    Attributes:
+        inputs_last: the method tells inputs from outputs: matrices that are stored as (inputs, outputs) are transposed.
+    """
 
     copies = 8
+    inputs_last = False
 
     @abstractmethod
     def merge_matrices(self, deltas: Callable[[int], torch.Tensor], count: int, parameters: Any) -> torch.Tensor:
@@ -54,9 +59,14 @@ class SpectralMethod(JointMethod):
                 mean += tensor - base
             return base + scaling * mean / count
         if base.dim() == 2:
-            origin = base.to(torch.float64)
-            merged = self.merge_matrices(lambda i: tensors[i].to(torch.float64) - origin, count, parameters.whole)
-            return (origin + scaling * merged).to(base.dtype)
+            origin, turned = base.to(torch.float64), self.inputs_last and parameters.transposed
+
+            def delta(model: int) -> torch.Tensor:
+                found = tensors[model].to(torch.float64) - origin
+                return found.T if turned else found
+
+            merged = self.merge_matrices(delta, count, parameters.whole)
+            return (origin + scaling * (merged.T if turned else merged)).to(base.dtype)
         experts = [_Slices(tensors, number) for number in range(base.shape[0])]
         return torch.stack([self.merge(one, part, parameters) for one, part in zip(base, experts, strict=True)])
 
@@ -126,6 +136,7 @@ class IsoCts(SpectralMethod):
     summary = "equal singular values in a common subspace and one for each task"
     source = "arXiv:2502.04959, Algorithm 2 (Iso-CTS)"
     Parameters = IsoCtsParameters
+    inputs_last = True
 
     def merge_matrices(self, deltas: Callable[[int], torch.Tensor], count: int, parameters: Any) -> torch.Tensor:
         """Return σ̄ Û V̂^T."""
