@@ -64,8 +64,7 @@ def merge_state_dicts(
         >>> hubmerge.merge_state_dicts(base, [tuned], method="task_arithmetic", parameters={"scaling": 0.5})
         {'layer.weight': tensor([[0.5000, 1.0000]])}
     """
-    named = _checked_tensors(base, models)
-    own = _own_parameters(own_parameters, len(models))
+    named, own = _checked_tensors(base, models), _own_parameters(own_parameters, len(models))
     with named_method(method) as name:
         keys = _recipe_keys(name, parameters, own, recipe or {}, names_base=base is not None)
         return _merged(models[0] if base is None else base, named, load(keys).recipe, config or {})
