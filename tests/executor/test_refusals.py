@@ -147,7 +147,7 @@ def test_damaged_states(tmp_path: Path, values: tuple[StateDict, list[StateDict]
     manifest = (folder / "state.json").read_text()
     wrong = {
         "not the manifest of a state": "{",
-        "a state of format 3": manifest.replace('"version": 1', '"version": 3'),
+        "a state of format 9": manifest.replace('"version": 1', '"version": 9'),
         "do not list the same tensors": manifest.replace("norm.weight", "norm.other"),
         "with 1 norm and": manifest.replace('"step": 1', '"step": 2'),
     }
