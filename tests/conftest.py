@@ -31,10 +31,12 @@ USERS = [
 
 
 def _stop_ignoring_interrupts() -> None:
-    """React to SIGINT, which shells ignore for commands in the background: children inherit it, and tests send it."""
-    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-    if ignored and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """React to SIGINT, which shells ignore in the background, and to SIGHUP, which nohup ignores: tests send both."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number, handler in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, handler)
 
 
 def pytest_configure(config: pytest.Config) -> None:

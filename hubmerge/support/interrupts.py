@@ -9,6 +9,7 @@ A thread listens to the signals, so that the line appears while the main thread 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import select
 import signal
@@ -52,6 +53,11 @@ class _Main:
     delayed = False
 
 
+def _is_wanted(_record: logging.LogRecord) -> bool:
+    """Drop what `concurrent.futures` logs about threads that an interrupt stops between two pieces of work."""
+    return not _requested.is_set()
+
+
 def requested() -> bool:
     """Return True if a stop was requested."""
     return _requested.is_set()
@@ -59,6 +65,7 @@ def requested() -> bool:
 
 def request() -> None:
     """Request a stop of all threads."""
+    logging.getLogger("concurrent.futures").addFilter(_is_wanted)
     _requested.set()
 
 
@@ -259,7 +266,7 @@ class _Listener:
     def _request_stop(self) -> None:
         """Let a request that changes the Hub end, then request the stop and print the line."""
         free = _publishing.acquire(timeout=_PUBLISHING_SECONDS)
-        _requested.set()
+        request()
         if free:
             _publishing.release()
         self._print(STOPPING if free else STOPPING.replace("the current tensor", "the request that is being sent"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
@@ -228,3 +229,13 @@ def test_children_do_not_get_the_signals() -> None:
         child.send_signal(number)
     child.communicate(b"\n")
     assert child.returncode == 0
+
+
+def test_threads_that_are_stopped_print_no_traceback(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("concurrent.futures")
+    logger.critical("before")
+    with interrupts.handled():
+        interrupts.request()
+        logger.critical("Exception in worker")
+    logger.critical("after")
+    assert [record.message for record in caplog.records] == ["before", "after"]
