@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubmerge.api.progress import ProgressOption, open_progress
-from hubmerge.errors import HubError
 from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 
 if TYPE_CHECKING:
     from hubmerge.inspection.entry_scores import LeaveOneOut
     from hubmerge.inspection.model import Inspection
-    from hubmerge.verify.published import Published
-    from merge_recipes import ModelReference
 
 
 def inspect(place: str | os.PathLike[str], *, norms: bool = False, progress: ProgressOption = "auto") -> Inspection:
@@ -71,30 +68,12 @@ def leave_one_out(
     Example:
         print(hubmerge.leave_one_out("me/merged"))
     """
+    from hubmerge.api.places import place_of
     from hubmerge.inspection.leave_one_out import leave_one_out as score
+    from hubmerge.verify.published import open_published
 
-    reports, reference = open_progress(progress), _reference(published)
+    reports, place = open_progress(progress), place_of(os.fspath(published))
     work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
     work.mkdir(parents=True, exist_ok=True)
     with interrupts.handled(), tempfile.TemporaryDirectory(prefix="inspect-", dir=work) as own:
-        return score(_readable(published, reference), Path(own), reports)
-
-
-def _reference(published: str | os.PathLike[str]) -> ModelReference | None:
-    """Return the reference of a repo, None for a folder."""
-    from merge_recipes import ModelReference
-
-    reference = None if Path(published).is_dir() else ModelReference.parse(os.fspath(published))
-    if reference is not None and reference.is_local:
-        raise HubError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
-    return reference
-
-
-def _readable(published: str | os.PathLike[str], reference: ModelReference | None) -> Published:
-    from hubmerge.verify.published import UnreadableReport, read_published
-
-    place = (Path(published), None) if reference is None else (reference.path, reference.revision)
-    found = read_published(*place)
-    if isinstance(found, UnreadableReport):
-        raise HubError(f"{published}: {found.cause}", hint=f"run `hubmerge verify {published}`")
-    return found
+        return score(open_published(*place), Path(own), reports)

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hubmerge.errors import HubError
 from hubmerge.support import interrupts
-
-if TYPE_CHECKING:
-    from hubmerge.verify.published import Published
 
 
 def write_report(published: str | os.PathLike[str], out: str | os.PathLike[str] = "report.html") -> Path:
@@ -38,9 +34,13 @@ def write_report(published: str | os.PathLike[str], out: str | os.PathLike[str] 
     from hubmerge.report_page import PageDetails, report_page
     from hubmerge.support.files import write_output
     from hubmerge.support.names import LOCK_FILE, RECIPE_FILE
+    from hubmerge.verify.published import open_published
 
     place, revision = place_of(os.fspath(published))
-    found = _readable(place, revision)
+    with interrupts.handled():
+        found = open_published(place, revision)
+    if found.history_problem is not None:
+        raise HubError(f"{place}: {found.history_problem}", hint=f"run `hubmerge verify {place}`", repo=found.repo)
     details = PageDetails(
         title=f"{Path(place).absolute().name}, step {found.step}",
         recipe=found.files.metadata_files[RECIPE_FILE],
@@ -51,15 +51,3 @@ def write_report(published: str | os.PathLike[str], out: str | os.PathLike[str] 
     target = Path(out)
     write_output(target, report_page(found.report, details))
     return target
-
-
-def _readable(place: str | Path, revision: str | None) -> Published:
-    """Return a published step whose report and earlier reports are whole."""
-    from hubmerge.verify.published import UnreadableReport, read_published
-
-    with interrupts.handled():
-        found = read_published(place, revision)
-    problem = found.cause if isinstance(found, UnreadableReport) else found.history_problem
-    if isinstance(found, UnreadableReport) or problem is not None:
-        raise HubError(f"{place}: {problem}", hint=f"run `hubmerge verify {place}`", repo=str(place))
-    return found

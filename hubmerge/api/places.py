@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from hubmerge.errors import HubError, MachineError
-
-if TYPE_CHECKING:
-    from hubmerge.verify.published import Published
+from hubmerge.errors import MachineError
 
 
 def place_of(published: str) -> tuple[str | Path, str | None]:
@@ -26,17 +22,3 @@ def place_of(published: str) -> tuple[str | Path, str | None]:
     if reference.is_local:
         raise MachineError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
     return reference.path, reference.revision
-
-
-def readable(repo: str, revision: str | None) -> Published:
-    """Return a published step.
-
-    Raises:
-        HubError: the repo cannot be read, or its report is damaged.
-    """
-    from hubmerge.verify.published import UnreadableReport, read_published
-
-    found = read_published(repo, revision)
-    if isinstance(found, UnreadableReport):
-        raise HubError(f"{repo}: {found.cause}", hint=f"run `hubmerge verify {repo}`", repo=repo)
-    return found

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubmerge.api.places import place_of, readable
+from hubmerge.api.places import place_of
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
 from hubmerge.errors import MachineError, UsageError
@@ -169,8 +169,9 @@ def revoke(
     """
     from hubmerge.api.merging import StepRun
     from hubmerge.stream.revocation import revoking_recipe
+    from hubmerge.verify.published import open_published
 
-    published = readable(repo, None)
+    published = open_published(repo, None)
     found = revoking_recipe(published.recipe(), published.lock(), entries, repo, only=only)
     reports = open_progress(progress)
     if found.newer:
@@ -210,12 +211,13 @@ def read(
     """
     from hubmerge.api.merging import recipe_keys
     from hubmerge.run.output_folder import OutputFolder
+    from hubmerge.verify.published import open_published
     from merge_recipes import ModelReference
 
     checked = load(recipe_keys("me/base", ["me/model"], method, parameters)).recipe.parameters
     reference, folder = ModelReference.parse(published), Path(out)
     OutputFolder(folder).check()
-    found = readable(reference.path, reference.revision)
+    found = open_published(reference.path, reference.revision)
     _write_read_model(found, method, checked, folder, _work_folder(work_dir), open_progress(progress))
     return folder
 

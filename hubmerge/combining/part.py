@@ -14,7 +14,7 @@ from hubmerge.stream.stream import Stream
 from hubmerge.support.names import STATE_FOLDER, step_tag
 from hubmerge.support.text import short_commit
 from hubmerge.verify.metadata import check_digests
-from hubmerge.verify.published import Published, UnreadableReport, read_published
+from hubmerge.verify.published import Published, open_published
 from merge_recipes import Lock, LockedModel, Recipe, RecipeError, StreamEntry
 
 
@@ -101,9 +101,7 @@ def read_part(place: str | Path, revision: str | None = None) -> Part:
     Raises:
         HubError: There is no such stream, it was changed after it was published, or its state is not there.
     """
-    published = read_published(place, revision)
-    if isinstance(published, UnreadableReport):
-        raise HubError(f"{place}: {published.cause}", hint=f"run `hubmerge verify {place}`", file=None)
+    published = open_published(place, revision)
     found = check_digests(published)
     stream = published.stream
     if found.verdict != "same" or stream is None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+from hubmerge.checkpoints.planning.class_names import class_names
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.labels import letters
 from hubmerge.support.text import listed
@@ -41,3 +43,12 @@ def find_head_rows(head: Sequence[str] | None, count: int, names: Sequence[str],
                 hint="set `class_names` to the names of the head, in the order of the dataset's labels",
             )
     return tuple(rows[letters(name)][0] for name in names)
+
+
+def rows_of_head(config: Any, names: Sequence[str], where: str) -> tuple[int, ...]:
+    """Return the row of the head of a loaded model for every class of a task, by the model's config.
+
+    Raises:
+        EvaluationError: the head lacks a class.
+    """
+    return find_head_rows(class_names(config.to_dict()), config.num_labels, names, where)

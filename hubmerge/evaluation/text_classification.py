@@ -16,9 +16,8 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from hubmerge.checkpoints import Checkpoint
-from hubmerge.checkpoints.planning.class_names import class_names as classes_of
 from hubmerge.evaluation.classes import check_finite, dataset_errors, read_classes, score_classes
-from hubmerge.evaluation.head_rows import find_head_rows
+from hubmerge.evaluation.head_rows import rows_of_head
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.sampling import choose_rows
 from hubmerge.evaluation.task_keys import check_prompts, task_place
@@ -109,9 +108,7 @@ class TextClassification:
         with dataset_errors(task, dataset_commit):
             texts = read_texts(rows, task.dataset, where)
             names, labels = read_classes(rows, task)
-            head_rows = find_head_rows(
-                classes_of(scorer.model.config.to_dict()), scorer.model.config.num_labels, names, where
-            )
+            head_rows = rows_of_head(scorer.model.config, names, where)
         chosen = choose_rows(len(labels), task.dataset, labels)
         if chosen is not None:
             texts, labels = [texts[row] for row in chosen], labels[chosen]

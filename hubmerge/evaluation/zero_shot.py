@@ -8,60 +8,34 @@ Section 3.1).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import datasets
-import evaluate
 import numpy as np
 import torch
 
 from hubmerge.evaluation.cache import cached_file, is_cached
-from hubmerge.evaluation.classes import check_rows, dataset_errors, read_classes, score_classes
+from hubmerge.evaluation.classes import dataset_errors
 from hubmerge.evaluation.clip import ClipScorer
+from hubmerge.evaluation.image_task import PreparedImages, read_images
 from hubmerge.evaluation.kinds import Weights
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
-from hubmerge.evaluation.pixels import Preprocessor, cached_pixels, rows_identity
-from hubmerge.evaluation.sampling import choose_rows
-from hubmerge.evaluation.task_keys import task_place
-from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 
 
-@dataclass(frozen=True)
-class PreparedZeroShot:
+@dataclass(frozen=True, kw_only=True)
+class PreparedZeroShot(PreparedImages):
     """Task with its pixels, true classes and head; only the vision tower is missing."""
 
-    name: str
-    class_names: tuple[str, ...]
-    labels: np.ndarray  # int64 (N,)
-    pixels: np.ndarray  # uint8 (N, 3, H, W), memory-mapped
     head: torch.Tensor  # float32 (C, D), unit rows
-    preprocessor: Preprocessor
-    metrics: dict[str, evaluate.Metric] = field(default_factory=dict)
-    batch_size: int = 64
-
-    @property
-    def examples(self) -> int:
-        """Number of scored images."""
-        return len(self.labels)
 
     def logits(self, scorer: ClipScorer) -> np.ndarray:
         """Return the outputs of the model in the scorer, float32 (N, C)."""
         head = self.head.to(scorer.device)
-        batches = []
-        for begin in range(0, self.examples, self.batch_size):
-            pixels = self.preprocessor.to_input(self.pixels[begin : begin + self.batch_size], scorer.device)
-            batches.append(scorer.logits(scorer.image_features(pixels), head))
-        return np.concatenate(batches)
-
-    def score(self, scorer: ClipScorer) -> dict[str, MetricValue]:
-        """Return the metrics of the task for the model in the scorer.
-
-        Raises:
-            EvaluationError: the model's outputs are not finite, or a metric cannot be computed.
-        """
-        return score_classes(self.metrics, self.logits(scorer), self.labels)
+        return np.concatenate(
+            [scorer.logits(scorer.image_features(pixels), head) for pixels in self.inputs(scorer.device)]
+        )
 
 
 class ZeroShotImageClassification:
@@ -94,27 +68,11 @@ class ZeroShotImageClassification:
             EvaluationError: the task does not fit its dataset or the base model.
             MachineError: the cache folder cannot be written.
         """
-        source = task.dataset
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
-        preprocessor = Preprocessor(scorer.base_folder)
         with dataset_errors(task, dataset_commit):
-            check_rows(rows, task)
-            class_names, labels = read_classes(rows, task)
-            chosen = choose_rows(len(rows), source, labels)
-            if chosen is not None:
-                rows, labels = rows.select(chosen), labels[chosen]
-            identity = rows_identity(source, dataset_commit, chosen)
-            pixels = cached_pixels(rows, source.image, preprocessor, identity, cache_folder, task_place(task))
-        return PreparedZeroShot(
-            name=task.name,
-            class_names=class_names,
-            labels=labels,
-            pixels=pixels,
-            head=_cached_head(scorer, task.prompts, class_names, cache_folder),
-            preprocessor=preprocessor,
-            metrics=metrics,
-            batch_size=batch_size,
-        )
+            images = read_images(task, rows, scorer.base_folder, cache_folder, dataset_commit)
+        head = _cached_head(scorer, task.prompts, images["class_names"], cache_folder)
+        return PreparedZeroShot(name=task.name, head=head, metrics=metrics, batch_size=batch_size, **images)
 
 
 def _cached_head(

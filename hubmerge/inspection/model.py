@@ -20,7 +20,7 @@ from hubmerge.stream.open_source import open_for_planning, open_source
 from hubmerge.stream.sources import Source
 from hubmerge.support.names import ACCUMULATED_FILE, MANIFEST_FILE, PARTS_FILE, REPORT_FILE, step_tag
 from hubmerge.support.text import counted, readable, short_commit
-from hubmerge.verify.published import Published, UnreadableReport, read_published
+from hubmerge.verify.published import Published, open_published
 from merge_recipes import ModelReference
 
 
@@ -136,7 +136,7 @@ def inspect_model(place: str, *, norms: bool = False) -> Inspection:
     if folder.is_dir():
         if (folder / MANIFEST_FILE).is_file() and (folder / ACCUMULATED_FILE).is_file():
             return _of_state(load_state(folder))
-        published = _published(folder, None) if (folder / REPORT_FILE).is_file() else None
+        published = open_published(folder, None) if (folder / REPORT_FILE).is_file() else None
         with open_checkpoint(folder) as model:
             return _of_checkpoint(model, published, norms=True)
     reference = ModelReference.parse(place)
@@ -145,16 +145,9 @@ def inspect_model(place: str, *, norms: bool = False) -> Inspection:
     commit = fetch.resolve_commit("model", reference.path, reference.revision)
     source = Source(reference, commit)
     names = {file.path for file in fetch.list_files(reference.path, commit)}
-    published = _published(reference.path, commit) if REPORT_FILE in names else None
+    published = open_published(reference.path, commit) if REPORT_FILE in names else None
     with open_source(source) if norms else open_for_planning(source) as model:
         return _of_checkpoint(model, published, norms=norms)
-
-
-def _published(place: str | Path, revision: str | None) -> Published:
-    found = read_published(place, revision)
-    if isinstance(found, UnreadableReport):
-        raise HubError(f"{place}: {found.cause}", hint=f"run `hubmerge verify {place}`")
-    return found
 
 
 def _of_checkpoint(model: Checkpoint, published: Published | None, *, norms: bool) -> Inspection:

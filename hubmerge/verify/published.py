@@ -117,6 +117,24 @@ class UnreadableReport:
     cause: str
 
 
+def open_published(place: str | Path, revision: str | None) -> Published:
+    """Return a published step whose report can be read.
+
+    Args:
+        place: owner/name, or the folder of a step.
+        revision: a tag such as step-03, a branch or a commit; None for main.
+
+    Raises:
+        HubError: the repo or the revision is missing, hubmerge did not publish it, or its report is damaged.
+        MachineError: the folder is not that of a step.
+    """
+    found = read_published(place, revision)
+    if isinstance(found, UnreadableReport):
+        repo = place if isinstance(place, str) else None
+        raise HubError(f"{place}: {found.cause}", hint=f"run `hubmerge verify {place}`", repo=repo)
+    return found
+
+
 def read_published(repo: str | Path, revision: str | None) -> Published | UnreadableReport:
     """Read a published step and its report from the Hub or from a folder.
 
