@@ -36,18 +36,16 @@ def write_report(published: str | os.PathLike[str], out: str | os.PathLike[str] 
     from hubmerge.support.names import LOCK_FILE, RECIPE_FILE
     from hubmerge.verify.published import open_published
 
-    place, revision = place_of(os.fspath(published))
     with interrupts.handled():
-        found = open_published(place, revision)
+        found = open_published(*place_of(os.fspath(published)))
     if found.history_problem is not None:
-        raise HubError(f"{place}: {found.history_problem}", hint=f"run `hubmerge verify {place}`", repo=found.repo)
+        raise HubError(f"{found.repo}: {found.history_problem}", hint=f"run `hubmerge verify {found.repo}`")
     details = PageDetails(
-        title=f"{Path(place).absolute().name}, step {found.step}",
+        title=f"{Path(found.repo).absolute().name}, step {found.step}",
         recipe=found.files.metadata_files[RECIPE_FILE],
         lock=found.files.metadata_files[LOCK_FILE],
-        repo=place if isinstance(place, str) else None,
+        repo=found.repo if found.files.folder is None else None,
         endpoint=endpoint(),
     )
-    target = Path(out)
-    write_output(target, report_page(found.report, details))
-    return target
+    write_output(Path(out), report_page(found.report, details))
+    return Path(out)

@@ -218,8 +218,7 @@ def read(
     reference, folder = ModelReference.parse(published), Path(out)
     OutputFolder(folder).check()
     found = open_published(reference.path, reference.revision)
-    _write_read_model(found, method, checked, folder, _work_folder(work_dir), open_progress(progress))
-    return folder
+    return _write_read_model(found, method, checked, folder, _work_folder(work_dir), open_progress(progress))
 
 
 def _work_folder(work_dir: str | os.PathLike[str] | None) -> Path:
@@ -228,13 +227,14 @@ def _work_folder(work_dir: str | os.PathLike[str] | None) -> Path:
 
 def _write_read_model(
     published: Published, method: str, parameters: Mapping[str, Any], folder: Path, work: Path, progress: Progress
-) -> None:
-    """Write the model that a method reads out of the state, which lies in a temporary folder meanwhile."""
+) -> Path:
+    """Write the model that a method reads out of the state, which lies in a temporary folder meanwhile; return it."""
     from hubmerge.verify.read_state import read_published_state
 
     work.mkdir(parents=True, exist_ok=True)
     with interrupts.handled(), tempfile.TemporaryDirectory(prefix="read-", dir=work) as own:
         read_published_state(published, method, parameters, folder, Path(own), progress)
+    return folder
 
 
 def outdated(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Changes:

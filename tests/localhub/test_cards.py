@@ -1,131 +1,71 @@
-"""Cards with metadata that a Hub does not accept are refused by `validate-yaml` and in commits."""
+"""Cards as HTML: the dialect, safe HTML, links and scores of the metadata."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import pytest
-import yaml
-from huggingface_hub import CommitOperationAdd, HfApi, ModelCard
-from huggingface_hub.errors import BadRequestError
 
-from hubmerge.localhub import LocalHub
-from hubmerge.support.card_rules import metadata_errors
-from tests.localhub.hostile import HEADER, ask, lines, serve_users
-
-Names = Callable[..., str]
-
-REFUSED: dict[str, tuple[Any, str]] = {
-    "a license by its name": ({"license": "Apache 2"}, '"license" must be one of [apache-2.0, mit,'),
-    "a license in capitals": ({"license": "MIT"}, '"license" must be one of ['),
-    "a license with its later versions": ({"license": "gpl-2.0-or-later"}, '"license" must be one of ['),
-    "a number as license": ({"license": 2}, '"license" must be one of ['),
-    "one license of a list": ({"license": ["mit", "mine"]}, '"license[1]" must be one of ['),
-    "a link to another file": ({"license": "other", "license_link": "terms.txt"}, '"license_link" must be one of'),
-    "a name of a license that is no text": ({"license": "other", "license_name": ["a"]}, '"license_name" must be a st'),
-    "a language in capitals": ({"language": "EN"}, '"language" must only contain lowercase characters'),
-    "a language with a region": ({"language": ["en", "pt_pt"]}, '"language[1]" with value "pt_pt" is not valid.'),
-    "a language by its name": ({"language": "english"}, '"language" with value "english" is not valid.'),
-    "no code of two letters": ({"language": "xx"}, '"language" with value "xx" is not valid.'),
-    "Norwegian without quotes": ({"language": [False]}, '"language[0]" must be a string'),
-    "tags as a text": ({"tags": "merge"}, '"tags" must be an array'),
-    "a tag that is no text": ({"tags": ["merge", 1]}, '"tags[1]" must be a string'),
-    "a widget that is no list": ({"widget": "hello"}, '"widget" must be an array'),
-    "a base model that is no id": ({"base_model": "Tiny CLIP"}, '"base_model" with value "Tiny CLIP" is not valid.'),
-    "a base model in a folder": ({"base_model": ["a/b", "../c"]}, '"base_model[1]" with value "../c" is not valid.'),
-    "a kind of task that is no text": ({"pipeline_tag": ["a"]}, '"pipeline_tag" must be a string'),
-    "a library that is no text": ({"library_name": 1}, '"library_name" must be a string'),
-    "results without a model": ({"model-index": [{"results": []}]}, '"model-index[0].name" is required'),
-    "results that are no list": ({"model-index": {"name": "a"}}, '"model-index" must be an array'),
-    "a result without a task": (
-        {"model-index": [{"name": "a", "results": [{"metrics": []}]}]},
-        '"model-index[0].results[0].task.type" is required',
-    ),
-    "a metric without a value": (
-        {"model-index": [{"name": "a", "results": [{"task": {"type": "b"}, "metrics": [{"type": "c"}]}]}]},
-        '"model-index[0].results[0].metrics[0].value" is required',
-    ),
-}
-ACCEPTED: dict[str, Any] = {
-    "nothing": {},
-    "other alone": {"license": "other"},
-    "other with its name": {"license": "other", "license_name": "Mine 1.0", "license_link": "LICENSE.md"},
-    "an address": {"license": "llama3", "license_link": "https://example.org/license?version=3"},
-    "several licenses": {"license": ["mit", "apache-2.0"]},
-    "languages": {"language": ["en", "zh", "fil", "code", "multilingual"]},
-    "base models": {"base_model": ["gpt2", "me/base-1.0_x"]},
-    "any tag": {"tags": ["a b", "ä/ö"], "pipeline_tag": "my-task", "library_name": "mine"},
-    "a result": {
-        "model-index": [
-            {
-                "name": "a",
-                "results": [
-                    {
-                        "task": {"type": "b"},
-                        "dataset": {"type": "c/d", "name": "e"},
-                        "metrics": [{"type": "f", "value": 0}],
-                    }
-                ],
-            }
-        ]
-    },
-}
+from hubmerge.localhub.web.card_metadata import metadata_table, score_table
+from hubmerge.localhub.web.cards import render_markdown
+from tests.localhub.test_pages import links
 
 
-def card(metadata: Any) -> str:
-    return f"---\n{yaml.safe_dump(metadata, allow_unicode=True)}---\n# Title\n"
+def test_safe_html_of_a_card_is_kept() -> None:
+    folded = "<details>\n<summary><code>a.yaml</code>, as it was</summary>\n\n**x**\n\n</details>\n"
+    assert folded.split("\n\n", 1)[0] in render_markdown(folded, "/files/")
+    assert "<strong>x</strong>" in render_markdown(folded, "/files/")
+    centered = render_markdown('<div align="center"><img src="a/b.png" width="90"></div>', "/files/")
+    assert centered == '<div align="center"><img src="/files/a/b.png" width="90"></div>'
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_metadata_that_a_hub_refuses(name: str) -> None:
-    metadata, sentence = REFUSED[name]
-    assert any(error.startswith(sentence) for error in metadata_errors(metadata)), metadata_errors(metadata)
+@pytest.mark.parametrize(
+    ("hostile", "never"),
+    [
+        ('<details ontoggle="x">', "ontoggle"),
+        ("<summary><b onclick=x>a</b></summary>", "onclick"),
+        ("</details><script>x</script>", "<script"),
+        ("<img src=x onerror=alert(1)>", "onerror"),
+        ('<a href="javascript:x">y</a>', "javascript"),
+        ('<a href="data:text/html,x">y</a>', "data:"),
+        ('<img src="data:image/svg+xml;base64,AA">', "data:"),
+        ('<div style="position:fixed">y</div>', "style"),
+        ("<style>body{}</style>", "<style"),
+        ("<iframe src=x></iframe>", "<iframe"),
+        ("<form action=x><input type=text></form>", "<form"),
+        ("<input type=text>", 'type="text"'),
+        ("<math><style><img src=x onerror=1></style></math>", "onerror=1>"),
+        ("$\\href{javascript:x}{y}$", 'href="javascript'),
+        ("<svg onload=x></svg>", "<svg"),
+        ("<!-- hidden -->", "hidden"),
+        ("<!-- never closed", "never closed"),
+    ],
+)
+def test_other_html_of_a_card_is_text_or_gone(hostile: str, never: str) -> None:
+    assert never not in render_markdown(f"a\n\n{hostile}\n\nb {hostile}", "/files/")
 
 
-@pytest.mark.parametrize("name", ACCEPTED)
-def test_metadata_that_a_hub_accepts(name: str) -> None:
-    assert metadata_errors(ACCEPTED[name]) == []
+def test_the_dialect_of_cards() -> None:
+    text = render_markdown(
+        "- [x] done\n\n> [!WARNING]\n> hot\n\n$a^2$\n\n$$\\frac{1}{2}$$\n\nnote[^1]\n\n[^1]: end\n", "/f/"
+    )
+    assert 'type="checkbox" aria-label="task"' in text
+    assert "Warning" in text
+    assert "<msup><mi>a</mi><mn>2</mn></msup>" in text
+    assert "<mfrac>" in text
+    assert 'href="#fn1"' in text
+    assert "<code>" in render_markdown("$" + "x" * 2000 + "$", "/f/")  # a long formula stays as it is
 
 
-def test_cards_of_datasets_have_licenses_and_languages_too() -> None:
-    assert len(metadata_errors({"license": "mine", "language": "EN", "base_model": "a b"}, "dataset")) == 2
-    assert metadata_errors({"license": "mine", "language": "EN"}, "space") == []
+def test_models_and_data_sets_of_a_card_are_links() -> None:
+    table = metadata_table({"base_model": ["a/b", "../x"], "datasets": "c/d", "license": "mit", "other": {"x": 1}})
+    assert set(links(table)) == {"/a/b", "/datasets/c/d"}
+    assert "../x" in table
+    assert "other" not in table
 
 
-@pytest.mark.usefixtures("local_hub")
-def test_the_check_of_a_card_has_the_sentences() -> None:
-    with pytest.raises(ValueError, match="must be one of") as raised:
-        ModelCard(card({"license": "Apache 2", "language": "EN"})).validate()
-    assert "must only contain lowercase characters" in str(raised.value)
-    ModelCard(card(ACCEPTED["a result"])).validate()
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
-    with serve_users(tmp_path_factory.mktemp("hub")) as served:
-        yield served
-
-
-@pytest.mark.parametrize("text", [card({"license": "Apache 2"}), "---\nlicense: [mit\n---\n", "---\n- a\n---\n"])
-@pytest.mark.parametrize("query", ["", "?create_pr=1"])
-def test_a_commit_with_such_a_card_is_refused(hub: LocalHub, text: str, query: str) -> None:
-    api, repo = HfApi(hub.endpoint, token="hf_eve"), "eve/own"
-    head = api.model_info(repo).sha
-    entry = {"key": "file", "value": {"path": "README.md", "content": text}}
-    status, answer = ask(hub, "POST", f"/api/models/{repo}/commit/main{query}", lines(HEADER, entry))
-    assert status == 400
-    assert "Your push was rejected during YAML metadata verification" in str(answer)
-    assert api.model_info(repo).sha == head
-    nested = CommitOperationAdd("docs/README.md", text.encode())
-    api.create_commit(repo, [nested], commit_message="a file of another folder is no card")
-
-
-@pytest.mark.usefixtures("local_hub")
-def test_the_client_refuses_before_the_upload(repo_name: Names) -> None:
-    api = HfApi()
-    repo = api.create_repo(repo_name()).repo_id
-    operations = [CommitOperationAdd("README.md", card({"license": "Apache 2"}).encode())]
-    with pytest.raises(ValueError, match=r"Invalid metadata in README\.md") as raised:
-        api.create_commit(repo, operations, commit_message="x")
-    assert isinstance(raised.value.__cause__, BadRequestError)
+def test_scores_of_a_card_are_a_table() -> None:
+    results = [{"task": {"type": "t"}, "dataset": {"name": "<d>"}, "metrics": [{"type": "accuracy", "value": 0.51239}]}]
+    text = score_table({"model-index": [{"name": "m", "results": results}]})
+    assert "&lt;d&gt;" in text
+    assert "0.5124" in text
+    for odd in (None, 3, [3], [{"results": 3}], [{"results": [{"metrics": [None]}]}], [{"results": [{"task": 1}]}]):
+        assert score_table({"model-index": odd}) == ""
