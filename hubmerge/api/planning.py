@@ -34,7 +34,7 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class Plan:
-    """Plan of a run of a recipe; `str(plan)` gives the text that `hubmerge plan` prints."""
+    """Plan of a run of a recipe; `str(plan)` gives the text that `hubmerge plan` prints, on one screen."""
 
     steps: tuple[PlannedStep, ...]
     """All steps of the stream in merge order."""
@@ -59,16 +59,20 @@ class Plan:
     ignored: tuple[str, ...]
     """Tensors of checkpoints that are not used, each with the reason."""
     text: str
-    """The plan as text."""
+    """The plan as text, on one screen."""
+    details: str
+    """The plan as text with all steps, tensors and notes, as in `hubmerge plan --verbose`."""
     data: Mapping[str, Any]
     """The plan as plain JSON values, as in `hubmerge plan --json`."""
 
     @classmethod
     def of(cls, plan: RunPlan) -> Plan:
         """Summarize the plan of the executor."""
+        from hubmerge.plan.screen import screen_text
         from hubmerge.plan.text import plan_text
+        from hubmerge.plan.values import plan_values
 
-        data = plan.to_dict()
+        data = plan_values(plan)
         steps = tuple(
             PlannedStep(
                 step=one["step"],
@@ -92,7 +96,8 @@ class Plan:
             averaged=tuple(data["averaged"]),
             kept=data["kept"],
             ignored=tuple(data["ignored"]),
-            text=plan_text(plan),
+            text=screen_text(plan),
+            details=plan_text(plan),
             data=data,
         )
 

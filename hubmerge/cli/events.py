@@ -82,6 +82,11 @@ class Planned(Event):
     estimated_seconds: float = Field(description="merging on one core, without downloads and evaluation")
     weight_matrices: int
     other_tensors: int
+    parameters: dict[str, str] = Field(description="parameters of the method, defaults included")
+    durations: dict[str, Any] = Field(description="estimated seconds of merges and evaluation, and what they are from")
+    publish: dict[str, Any] | None = Field(description="target repo, tags and bytes to upload; null for none")
+    warnings: list[str] = Field(description="what is or may be wrong")
+    notes: list[str]
     kept: dict[str, str] = Field(description="tensors that stay the base model's, with the reason")
 
 

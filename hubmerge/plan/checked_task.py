@@ -36,6 +36,18 @@ class CheckedTask:
     unchecked: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    @property
+    def examples(self) -> int | None:
+        """The number of examples to score, None if only a download tells it."""
+        known = [number for number in (self.rows, self.max_examples) if number is not None]
+        return None if self.rows is None and self.max_examples is None else min(known)
+
+    @property
+    def short(self) -> str:
+        """The name with the number of examples, for a list of tasks."""
+        examples = "all" if self.examples is None else str(self.examples)
+        return f"{self.name} {examples}" + (f" of {self.rows}" if self.rows not in {None, self.examples} else "")
+
     def __str__(self) -> str:
         parts = [f"{self.name}: {self._examples()}"]
         parts += [counted(self.classes, "class", "classes")] if self.classes is not None else []
@@ -98,4 +110,3 @@ def tasks_text(tasks: Sequence[CheckedTask]) -> Iterator[str]:
     """Yield the lines of a plan about tasks."""
     for number, task in enumerate(tasks):
         yield f"{'evaluate' if number == 0 else '        '} {task}"
-        yield from (f"         note: {note}" for note in task.notes)

@@ -45,14 +45,13 @@ class PlannedLicenses:
     notes: tuple[str, ...] = ()
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines of a plan: the license of the merged model, that of every input, and the notes."""
+        """Yield the lines of a plan: the license of the merged model, and that of every input."""
         if not self.inputs:
             return
         yield f"license  {self.merged.text} for the merged model"
         for group in _groups(one for one in self.inputs if not one.revoked):
             names = listed([one.name for one in group], INPUTS_LISTED)
             yield f"         {group[0].license.text} ({group[0].license.family.value}): {names}"
-        yield from (f"         {note}" for note in self.notes)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the licenses as plain JSON values."""
@@ -197,3 +196,16 @@ def _strictest(inputs: Sequence[InputLicense]) -> str:
 def _is_looser(merged: License, inputs: Sequence[InputLicense]) -> bool:
     strictest = max(one.license.family.strictness for one in inputs)
     return merged.family.strictness < strictest and strictest > Family.PERMISSIVE.strictness
+
+
+def license_lines(licenses: PlannedLicenses) -> Iterator[str]:
+    """Yield one line for the license of the merged model, and one for those of the inputs unless all have this one."""
+    if not licenses.inputs:
+        return
+    groups = _groups(one for one in licenses.inputs if not one.revoked)
+    if len(groups) == 1 and groups[0][0].license.key == licenses.merged.key:
+        yield f"license  {licenses.merged.text} for the merged model, as of all inputs"
+        return
+    yield f"license  {licenses.merged.text} for the merged model"
+    inputs = (f"{group[0].license.text} ({listed([one.name for one in group], INPUTS_SHOWN)})" for group in groups)
+    yield f"         inputs: {', '.join(inputs)}"

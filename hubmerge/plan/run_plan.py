@@ -171,9 +171,13 @@ class RunPlan:
     @property
     def estimated_seconds(self) -> float:
         """Rough duration of the merge on one core, without downloads and evaluation."""
-        passes_bytes = 4 * self.merge.state_bytes
-        own = len(self.steps) * (self.merge.flops_per_step / FLOPS_PER_SECOND + passes_bytes / 1e9)
+        own = len(self.steps) * self.counted_seconds
         return own + sum(stage.estimated_seconds for stage in self.stages)
+
+    @property
+    def counted_seconds(self) -> float:
+        """Duration of one step on one core, from the number of operations and the passes over the state."""
+        return self.merge.flops_per_step / FLOPS_PER_SECOND + 4 * self.merge.state_bytes / 1e9
 
     def _models(self, entries: Iterable[int]) -> list[dict[str, Any]]:
         pairs = [(self.stream.entries[entry - 1], self.stream.lock.models[entry - 1]) for entry in entries]

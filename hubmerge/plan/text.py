@@ -1,32 +1,31 @@
-"""Text of a plan."""
+"""The long text of a plan: all steps, tensors, files and notes."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
 
 from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.checkpoints.matching.components import patterns_for
 from hubmerge.plan.checked_task import tasks_text
+from hubmerge.plan.costs import cost_lines, settings_lines
+from hubmerge.plan.remarks import remarks
+from hubmerge.plan.run_plan import RunPlan
 from hubmerge.plan.vocabulary_text import vocabulary_lines
 from hubmerge.stream.replacements import replaced_by
 from hubmerge.support.text import counted, readable, short_commit
-from merge_recipes.signing import Signing
-
-if TYPE_CHECKING:
-    from hubmerge.plan.run_plan import RunPlan
 
 GROUPS_SHOWN = 3
 """Number of lines per reason that name kept tensors."""
 
 
 def plan_text(plan: RunPlan) -> str:
-    """Return a plan as text: the steps, then one or more lines per topic."""
+    """Return a plan as text: the steps, then one or more lines per topic, problems last."""
     evaluation = [*plan.licenses.lines(), *tasks_text(plan.tasks)]
     before = [line for stage in plan.stages for line in _stage(stage)]
-    return "\n".join([*before, *_steps(plan), *_tensors(plan), *_files(plan), *evaluation, *_costs(plan)])
+    parts = (*before, *_steps(plan), *settings_lines(plan), *_tensors(plan), *_files(plan), *evaluation)
+    return "\n".join([*parts, *cost_lines(plan), *(f"{kind:<8} {text}" for kind, text in remarks(plan))])
 
 
 def _stage(plan: RunPlan) -> Iterator[str]:
@@ -96,27 +95,7 @@ def _files(plan: RunPlan) -> Iterator[str]:
     yield f"layout   {plan.layout_written}"
     layouts = Counter(plan.layouts.values())
     yield from (f"         {layout}: {counted(count, 'checkpoint')}" for layout, count in layouts.items())
-    yield from (f"loading  {line}" for line in plan.loading)
-    yield from (f"note     {line}" for line in plan.notes)
     yield from vocabulary_lines(plan.vocabulary)
-    yield from (f"warning  {line}" for line in plan.other_tokens.values())
-    yield from (f"warning  {line}" for line in plan.warnings)
-
-
-def _costs(plan: RunPlan) -> Iterator[str]:
-    if plan.steps:
-        yield f"download {readable(plan.download_bytes)}"
-        yield f"disk     {readable(plan.work_bytes)} in the work folder"
-        if not plan.stream.is_joint:
-            yield f"state    {readable(plan.state_bytes)} after the last step, in {plan.stream.recipe.state_dtype}"
-        yield f"memory   about {readable(plan.memory_bytes)}"
-        yield f"time     about {max(1, round(plan.estimated_seconds))} s to merge on one core"
-    else:
-        yield f"missing  no step: all {plan.stream.length} are done"
-    publish = plan.stream.recipe.publish
-    if publish is not None:
-        signed = "" if publish.sign is None else f", signed {_signer(publish.sign)}"
-        yield f"publish  {'every step' if publish.steps == 'every' else 'the last step'} to {publish.repo}{signed}"
 
 
 def _kept(merge: MergePlan) -> Iterator[str]:
@@ -141,7 +120,3 @@ def _kept(merge: MergePlan) -> Iterator[str]:
         more = len(tensors) - sum(len(names) for _, names in shown)
         if more:
             yield f"               and {more} more (--json lists all)"
-
-
-def _signer(sign: Signing) -> str:
-    return "with the identity of this CI job" if sign.is_keyless else f"with the key {sign.key}"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 from hubmerge.plan.licenses import plan_licenses
+from hubmerge.plan.machine import machine_warnings
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.preflight import check_before_merge, resolve_checked
 from hubmerge.plan.run_plan import RunPlan
@@ -34,7 +35,8 @@ def plan_run(loaded: LoadedRecipe, progress: Progress) -> RunPlan:
     published = stream.published_report()
     first = len(published.steps) + 1 if published is not None else 1
     with planned_stages(stream, progress) as (stream, stages):
-        return replace(_plan_missing(stream, first, published, progress), stages=stages)
+        planned = replace(_plan_missing(stream, first, published, progress), stages=stages)
+    return replace(planned, warnings=(*planned.warnings, *machine_warnings(planned)))
 
 
 def _plan_missing(stream: Stream, first: int, published: RunReport | None, progress: Progress) -> RunPlan:

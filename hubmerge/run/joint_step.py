@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from hubmerge.executor.joint import JointInput, JointMerge, write_joint
 from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.plan.budget import joint_method
 from hubmerge.plan.settings import max_shard_bytes
+from hubmerge.plan.speeds import record_merge
 from hubmerge.report.inputs import LayerRange, StackedLayers
 from hubmerge.report.report import MergedModel, RunReport, StepReport, TensorSummary
 from hubmerge.run.run_context import RunContext, count_tensors
@@ -66,6 +68,7 @@ def write_joint_step(context: RunContext, step: int, checkpoints: Sequence[Check
     plan = context.plan.written
     if step > 1:
         context.progress.note(f"step {step}: recomputed from all {len(checkpoints)} models, not from step {step - 1}")
+    began = time.monotonic()
     with context.progress.stage(context.title(range(step, step + 1), "merge"), len(plan.tensors)) as advance:
         files = run_on_all(
             context.executor(count_tensors(advance)),
@@ -75,6 +78,7 @@ def write_joint_step(context: RunContext, step: int, checkpoints: Sequence[Check
             folder,
             max_shard_bytes=max_shard_bytes(context.stream.recipe),
         )
+    record_merge(context.stream.recipe.merge_method, context.plan.counted_seconds, time.monotonic() - began)
     return WrittenModel(files, None, None)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from hubmerge.checkpoints import check_ties
 from hubmerge.executor import StepInput, StepStats, merge_steps
 from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.executor.state import MergeState
+from hubmerge.plan.speeds import record_merge
 from hubmerge.run.measures import far_off_warnings, similarity_warnings
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.run.step_batch import StepBatch
@@ -37,7 +39,7 @@ class MergeStage:
         context = self.context
         if context.stream.is_joint:
             return batch  # merged while the model is written: there is no state
-        inputs = self._inputs(batch)
+        inputs, began = self._inputs(batch), time.monotonic()
         with context.progress.stage(context.title(batch.steps, "merge"), len(context.plan.merge.merged)) as advance:
             state, stats = run_on_all(
                 context.executor(count_tensors(advance)),
@@ -49,6 +51,8 @@ class MergeStage:
                 chain=context.stream.chain[batch.last],
                 older_steps=context.older_steps,
             )
+        seconds = (time.monotonic() - began) / len(batch.steps)
+        record_merge(context.stream.recipe.merge_method, context.plan.counted_seconds, seconds)
         write_stats(stats, state)
         self._warn(stats, state.manifest.task_vector_norms)
         return replace(batch, state=state)

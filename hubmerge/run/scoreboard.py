@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import math
+import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +15,7 @@ from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.kinds import ClassificationTask, PreparedTask, Scorer, Weights
 from hubmerge.hub.failures import is_outage
 from hubmerge.plan.samples import as_recorded, sample_report
+from hubmerge.plan.speeds import record_scores
 from hubmerge.report.report import License, MetricValue, Scores, TaskReport
 from hubmerge.stream.licenses import read_dataset_license
 from hubmerge.stream.located import located
@@ -20,6 +23,7 @@ from hubmerge.stream.open_source import open_base
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.task_datasets import TASKS
+from hubmerge.stream.task_steps import first_steps
 from hubmerge.support import interrupts
 from hubmerge.support.progress import Progress
 from merge_recipes import Task, task_entries
@@ -61,9 +65,11 @@ class Scoreboard:
         self._samples = {task.name: sample_report(task.dataset, recorded) for task in asked}
         self.tasks: tuple[Task, ...] = tuple(as_recorded(task, recorded) for task in asked)
         self._batch_size = evaluate.batch_size if evaluate is not None else 1
+        self._kinds = {task.name: task.kind for task in self.tasks}
         self._first_steps = first_steps(stream)
         self._stream, self._base_folder = stream, base_folder
         self.base: Checkpoint = open_base(stream.base, base_folder)
+        self._parameters = sum(math.prod(info.shape) for info in self.base.tensors.values())
         self._identity = _identity(stream.base)
         self._cache, self._rows = cache, rows
         self._device, self._progress = device, progress
@@ -179,7 +185,9 @@ class Scoreboard:
                 interrupts.check()
                 if scorer.label != weights.label:
                     scorer.load(weights, check_frozen=not own)
+                began = time.monotonic()
                 scores[task.name] = self._values(task, scorer)
+                record_scores(self._kinds[task.name], self._parameters, task.examples, time.monotonic() - began)
                 advance(1)
         return scores
 
@@ -243,13 +251,3 @@ def _recorded_licenses(
 
 def _identity(base: Source) -> str:
     return base.commit if base.adapter is None else f"{base.commit}+{base.adapter.commit}"
-
-
-def first_steps(stream: Stream) -> dict[str, int]:
-    """Return for each task the step of its first score: the step of its entry, 1 if it has no entry."""
-    steps = {
-        stream.entries[entry - 1].name: step
-        for step in range(stream.length, 0, -1)
-        for entry in stream.entries_of(step)
-    }
-    return {task: steps.get(entry, 1) if entry else 1 for task, entry in task_entries(stream.recipe).items()}

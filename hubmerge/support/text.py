@@ -26,6 +26,34 @@ def readable(nbytes: float) -> str:
     return f"{nbytes:.1f} TB"
 
 
+def readable_seconds(seconds: float) -> str:
+    """Return a duration with its units: "45 s", "12 min", "3 h 20 min".
+
+    >>> readable_seconds(0.2), readable_seconds(95), readable_seconds(12_000), readable_seconds(200_000)
+    ('1 s', '1 min 35 s', '3 h 20 min', '2 d 8 h')
+    """
+    whole = max(1, round(seconds))
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    first = next(index for index, (_, size) in enumerate(units) if whole >= size)
+    parts = []
+    for unit, size in units[first : first + 2]:
+        number, whole = divmod(whole, size)
+        parts += [f"{number} {unit}"] if number else []
+    return " ".join(parts)
+
+
+def elided(text: str, most: int) -> str:
+    """Return a text of at most so many characters: dots replace its middle.
+
+    >>> elided("someone/a-very-long-name", 15)
+    'someone...-name'
+    """
+    if len(text) <= most:
+        return text
+    end = (most - 3) // 2 if most > 3 else 0
+    return f"{text[: most - 3 - end]}...{text[len(text) - end :]}" if most > 3 else text[:most]
+
+
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """Return a number with its noun: "1 checkpoint", "3 checkpoints".
 

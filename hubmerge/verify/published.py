@@ -12,11 +12,11 @@ from hubmerge.hub.offline import is_offline
 from hubmerge.hub.published import PublishedStep, read_published_step, read_small_file, read_step_folder
 from hubmerge.report.history import ReadHistory, completed
 from hubmerge.report.report import RunReport
-from hubmerge.run.scoreboard import first_steps
 from hubmerge.stream.expansion import expand
 from hubmerge.stream.joint_steps import joint_steps
 from hubmerge.stream.stages import read_locked_stages
 from hubmerge.stream.stream import Stream
+from hubmerge.stream.task_steps import first_steps
 from hubmerge.support.names import LOCK_FILE, RECIPE_FILE, REPORT_FILE, history_file
 from hubmerge.support.text import listed
 from merge_recipes import LoadedRecipe, Lock, RecipeError, chain_digests, parse_recipe

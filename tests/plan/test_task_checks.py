@@ -48,7 +48,7 @@ def planned(stage: Stage, hubmerge: Command, tmp_path: Path) -> Callable[..., tu
         ]
         recipe = stage.recipe(None, evaluate={"tasks": numbered}, **changes)
         path = stage.write(tmp_path, recipe)
-        status, output, errors = hubmerge(command, path)
+        status, output, errors = hubmerge(command, path, *(["--verbose"] if command == "plan" else []))
         return status, errors if status else output, path.read_text().splitlines()
 
     return plan
@@ -155,9 +155,9 @@ def test_a_good_task_is_described(tmp_path: Path, planned: Callable[..., Any]) -
     assert status == 0
     assert "evaluate t0: 3 of 4 examples (balanced sample, seed 0); 2 classes" in output
     assert "         t1: all 2 examples; 2 classes" in output
-    assert "         note: task t1: max_examples is 9, but the split has 2 examples" in output
+    assert "note     task t1: max_examples is 9, but the split has 2 examples" in output
     assert output.count("several classes have one name") == 1
-    assert "note: task t2: several classes have one name, so that they cannot be told apart: x" in output
+    assert "note     task t2: several classes have one name, so that they cannot be told apart: x" in output
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from hubmerge.api import planning
@@ -12,6 +14,7 @@ def plan(
     context: typer.Context,
     recipe: Recipe,
     *,
+    verbose: Annotated[bool, typer.Option("--verbose", help="Print all steps, tensors, files and notes.")] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
@@ -19,5 +22,5 @@ def plan(
     progress = command_context(context, quiet=quiet, json=json).progress()
     planned = planning.plan(recipe, progress=progress)
     progress.event("plan", planned.to_dict())
-    progress.note(str(planned))
+    progress.note(planned.details if verbose else str(planned))
     return 0

@@ -1,0 +1,155 @@
+"""The text of a plan on one screen: what is merged, kept and published, what it costs, and what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from hubmerge.plan.costs import WIDTH, cost_lines, settings_lines, wrapped
+from hubmerge.plan.licenses import license_lines
+from hubmerge.plan.remarks import remarks
+from hubmerge.plan.run_plan import RunPlan
+from hubmerge.plan.vocabulary_text import vocabulary_lines
+from hubmerge.stream.replacements import replaced_by
+from hubmerge.support.text import counted, elided, readable, short_commit
+
+ROWS = 12
+"""Rows of a table at most: of steps, or of layers."""
+REMARKS = 8
+"""Remarks at most; warnings come before notes where not all fit."""
+REASONS = 3
+"""Reasons for kept tensors at most."""
+_LEAST_MODEL = 20
+
+
+def screen_text(plan: RunPlan) -> str:
+    """Return a plan as text that fits one screen; `plan_text` has all details."""
+    parts = (_stages(plan), _head(plan), _table(plan), _tensors(plan), _conditions(plan), cost_lines(plan))
+    return "\n".join([*(line for part in parts for line in part), *_remark_lines(plan)])
+
+
+def _stages(plan: RunPlan) -> Iterator[str]:
+    for stage in plan.stages:
+        count = counted(len(stage.stream.entries), "model")
+        digest = short_commit(stage.stream.chain[-1])
+        yield f"stage {stage.stream.loaded.stage} ({digest}): {stage.stream.recipe.merge_method} of {count}, before"
+
+
+def _head(plan: RunPlan) -> Iterator[str]:
+    base = plan.stream.base
+    yield f"{plan.stream.recipe.merge_method} on {base.reference} ({short_commit(base.commit)})"
+    yield from settings_lines(plan)
+    yield ""
+
+
+def _table(plan: RunPlan) -> Iterator[str]:
+    """Yield the steps in merge order, or the models of a joint step."""
+    rows = list(_joint_rows(plan) if plan.stream.is_joint else _rows(plan))
+    head = ("step", "entry", "model", "commit", "to download")
+    widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+    room = WIDTH - sum(widths) + widths[2] - 2 * len(head)
+    widths[2] = min(widths[2], max(room, _LEAST_MODEL))
+    for step, entry, model, *others in (head, *shortened(rows, ROWS)):
+        cells = (entry, elided(model, widths[2]), *others)
+        padded = (cell.ljust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        yield "  ".join(["", step.rjust(widths[0]), *padded]).rstrip()
+    yield ""
+
+
+def shortened(rows: Sequence[tuple[str, ...]], most: int) -> list[tuple[str, ...]]:
+    """Return the first and last rows of a table; a row that counts the others stands for them."""
+    if len(rows) <= most:
+        return list(rows)
+    first, last = most // 2, most - most // 2 - 1
+    left_out = len(rows) - first - last
+    blank = ("",) * (len(rows[0]) - 2)
+    return [*rows[:first], ("...", f"{left_out} more", *blank), *rows[-last:]]
+
+
+def _rows(plan: RunPlan) -> Iterator[tuple[str, ...]]:
+    entries, done = plan.stream.entries, plan.first_step - 1
+    collapsed = done if done > 1 and plan.stream.length > ROWS else 0
+    if collapsed:
+        yield f"1-{done}", counted(done, "step"), "", short_commit(plan.sources[done].source.commit), "done"
+    for step in range(collapsed + 1, plan.stream.length + 1):
+        source, entry = plan.sources[step], entries[step - 1]
+        replaced = replaced_by(entries, step)
+        note = f", in place of {' and '.join(replaced)}" if replaced else ""
+        note = note or (f", takes out {entry.revoke}" if entry.revoke is not None else "")
+        yield (
+            str(step),
+            source.name,
+            str(entry.model),
+            short_commit(source.source.commit),
+            "done" if step <= done else _size(source.missing_bytes) + note,
+        )
+
+
+def _joint_rows(plan: RunPlan) -> Iterator[tuple[str, ...]]:
+    for step in range(1, plan.stream.length + 1):
+        models = plan.stream.entries_of(step)
+        if step < plan.first_step:
+            yield str(step), counted(len(models), "model"), "", "", "done"
+            continue
+        for entry in models:
+            source = plan.sources[entry]
+            commit = short_commit(source.source.commit)
+            yield (
+                str(step),
+                source.name,
+                str(plan.stream.entries[entry - 1].model),
+                commit,
+                _size(source.missing_bytes),
+            )
+
+
+def _size(missing_bytes: int) -> str:
+    return readable(missing_bytes) if missing_bytes else "on disk"
+
+
+def _tensors(plan: RunPlan) -> Iterator[str]:
+    layers = [(str(row),) for row in plan.stacked]
+    for number, row in enumerate(layers[:ROWS]):
+        yield f"{'layers  ' if number == 0 else '        '} {row[0]}"
+    if len(layers) > ROWS:
+        yield f"         and {len(layers) - ROWS} more (--verbose)"
+    counts, millions = plan.merge.counts, plan.merge.elements / 1e6
+    matrices = counted(counts["merge-matrix"], "weight matrix", "weight matrices")
+    averaged = f", {counted(counts['average'], 'averaged tensor')}" if plan.merge.averaged else ""
+    others = counted(counts["merge-other"], "other tensor")
+    yield f"merged   {matrices}, {others}{averaged}: {millions:.2f} million parameters"
+    reasons: dict[str, int] = {}
+    for tensor in plan.merge.kept:
+        reasons[tensor.reason] = reasons.get(tensor.reason, 0) + 1
+    yield f"kept     {counted(counts['keep'], 'tensor')} of the base model"
+    largest = sorted(reasons.items(), key=lambda one: -one[1])
+    for reason, count in largest[:REASONS]:
+        yield f"         {count:>4}  {reason}"
+    if len(reasons) > REASONS:
+        left = sum(count for _, count in largest[REASONS:])
+        yield f"         {left:>4}  for {counted(len(reasons) - REASONS, 'other reason')} (--verbose)"
+
+
+def _conditions(plan: RunPlan) -> Iterator[str]:
+    """Yield the lines about the vocabulary, licenses and tasks."""
+    yield from list(vocabulary_lines(plan.vocabulary))[:2]
+    yield from license_lines(plan.licenses)
+    if plan.tasks:
+        known = [task.examples for task in plan.tasks if task.examples is not None]
+        least = "" if len(known) == len(plan.tasks) else "at least "
+        total = f"{counted(len(plan.tasks), 'task')}, {least}{counted(sum(known), 'example')}"
+        yield from wrapped("evaluate", f"{total}: {', '.join(task.short for task in plan.tasks)}", most=2)
+
+
+def _remark_lines(plan: RunPlan) -> list[str]:
+    """Return the notes and warnings; the warnings are last, where the eye is."""
+    found = remarks(plan)
+    warnings = [text for kind, text in found if kind == "warning"]
+    notes = [(kind, text) for kind, text in found if kind != "warning"]
+    room = max(1, REMARKS - min(len(warnings), REMARKS - 1))
+    lines = [f"{kind:<8} {text}" for kind, text in notes[:room]]
+    if len(notes) > room:
+        lines.append(f"note     {len(notes) - room} more: hubmerge plan --verbose")
+    lines += [f"warning  {text}" for text in warnings[:REMARKS]]
+    if len(warnings) > REMARKS:
+        lines.append(f"warning  {len(warnings) - REMARKS} more: hubmerge plan --verbose")
+    return lines or ["problems none found"]
