@@ -1,4 +1,4 @@
-"""Cost of a whole process: CPU seconds of user and system, wall seconds, highest resident memory.
+"""Cost of a whole process: CPU seconds of user and system, wall seconds, highest memory, traffic with the disk.
 
 Nothing heavy is imported here: on Linux a child's highest memory begins with what its parent had.
 """
@@ -13,28 +13,38 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+
+from process_tree import TreeMemory, traffic
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one process and those it waited for; memory is that of the largest one of them."""
+    """Of one process and those it waited for.
+
+    Attributes:
+        cpu_seconds: user and system time.
+        wall_seconds: time from start to end.
+        peak_megabytes: highest resident memory of the largest process, with pages of mapped files.
+        own_megabytes: highest memory of all processes together, without pages of mapped files.
+        read_gigabytes: what came from storage.
+        written_gigabytes: what went to storage.
+    """
 
     cpu_seconds: float
     wall_seconds: float
     peak_megabytes: float
+    own_megabytes: float = 0.0
+    read_gigabytes: float = 0.0
+    written_gigabytes: float = 0.0
 
     @classmethod
     def least(cls, costs: Sequence[Cost]) -> Cost:
         """Return the smallest value of each: other work on the machine can only add to it."""
-        return cls(
-            min(cost.cpu_seconds for cost in costs),
-            min(cost.wall_seconds for cost in costs),
-            min(cost.peak_megabytes for cost in costs),
-        )
+        return cls(**{field.name: min(getattr(cost, field.name) for cost in costs) for field in fields(cls)})
 
 
 def measure(
@@ -63,12 +73,18 @@ def measure(
             stderr=subprocess.STDOUT,
             env=settings,
         )
+        memory = TreeMemory(process.pid)
+        memory.start()
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        read, written = traffic(process.pid)
         _, status, usage = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begin
+    own = memory.stop() / 1e6
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode != 0:
         raise RuntimeError(f"{command[0]} ended with {process.returncode}:\n{log.read_text()[-2000:]}")
-    return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss * 1024 / 1e6)
+    cpu, peak = usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024 / 1e6
+    return Cost(cpu, wall, peak, own, read / 1e9, written / 1e9)
 
 
 def hubmerge(recipe: Path, work: Path, *, every_step: bool = False) -> list[str | Path]:
