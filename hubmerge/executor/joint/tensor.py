@@ -66,6 +66,9 @@ class JointTensor:
             CheckpointError: a value of a model is not finite.
         """
         method, parameters = self._method, self._parameters
+        if not self.elements:
+            yield torch.empty(0, dtype=self._dtype)
+            return
         if method.blocks == "tensor":
             base = self._read(self._joint.base) if self._joint.has_origin else None
             yield method.merge(base, _Tensors(self), parameters).reshape(-1)

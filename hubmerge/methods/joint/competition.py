@@ -61,7 +61,7 @@ class Pcb(JointMethod):
             return [_Ranges(0.0, 0.0)] * view.count
         ends = [int(total * CLIPPED), max(int(total * (1.0 - CLIPPED) - 1), 0)]
         magnitudes = [
-            _Ranges(*order_statistics(lambda model=model: (d.abs_() for d in view.deltas(model)), ends))  # type: ignore[misc]
+            _Ranges(*order_statistics(lambda model=model: (d.abs_() for d in view.deltas(model)), ends, total))  # type: ignore[misc]
             for model in range(view.count)
         ]
         place = min(int(total * (1.0 - parameters.whole.density)), total - 1)
@@ -74,7 +74,7 @@ class Pcb(JointMethod):
 
         smallest = min(float(block.min()) for block in scores() if block.numel())
         largest = max(float(block.max()) for block in scores() if block.numel())
-        (shifted,) = order_statistics(lambda: (block - smallest for block in scores()), [place])
+        (shifted,) = order_statistics(lambda: (block - smallest for block in scores()), [place], view.elements)
         return _Ranges(ranges[model].low, ranges[model].high, shifted + smallest, largest)
 
     def merge(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -11,6 +11,7 @@ from pydantic import Field
 
 from hubmerge.methods.base import MethodParameters
 from hubmerge.methods.joint.base import JointMethod, JointParameters, TensorView
+from hubmerge.methods.joint.masks import as_numbers, at_least, choose, counted, greater
 from hubmerge.methods.joint.selection import EVERYTHING, Cut, cuts
 from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
@@ -21,7 +22,10 @@ Whole = PerTensor(entries=False)
 def task_vectors(base: torch.Tensor | None, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return the task vectors of all models, stacked."""
     assert base is not None  # noqa: S101 - methods with task vectors require a base model
-    return torch.stack([tensor - base for tensor in tensors])
+    deltas = base.new_empty((len(tensors), *base.shape))
+    for delta, tensor in zip(deltas, tensors, strict=True):
+        torch.sub(tensor, base, out=delta)
+    return deltas
 
 
 class NearswapParameters(MethodParameters):
@@ -110,14 +114,14 @@ class Ram(JointMethod):
         """Return the base model plus the changes; the survey, if there is one, has a factor for each model alone."""
         assert base is not None  # noqa: S101 - the method requires a base model
         deltas = task_vectors(base, tensors)
-        changed = deltas.abs() > parameters.whole.epsilon
+        changed = as_numbers(greater(deltas.abs(), parameters.whole.epsilon), deltas)
         count = changed.sum(0)
         deltas *= changed
         result = deltas.sum(0).div_(count.clamp(min=1))
         if parameters.survey is not None:
             factors = torch.tensor(parameters.survey, dtype=deltas.dtype, device=deltas.device)
             alone = (deltas * factors.view(-1, *[1] * (deltas.dim() - 1))).sum(0)
-            result = torch.where(count == 1, alone, result)
+            result = choose(count == 1.0, alone, result)
         return result.add_(base)
 
 
@@ -143,11 +147,12 @@ class RamplusTl(Ram):
         """Return the factor of each model."""
         shared, alone = ([0] * view.count for _ in range(2))
         for base, tensors in view.blocks():
-            changed = task_vectors(base, tensors).abs_() > parameters.whole.epsilon
-            count = changed.sum(0)
+            changed = greater(task_vectors(base, tensors).abs_(), parameters.whole.epsilon)
+            several = greater(as_numbers(changed, tensors[0]).sum(0), 1.0)
             for model, mask in enumerate(changed):
-                shared[model] += int((mask & (count > 1)).sum())
-                alone[model] += int((mask & (count == 1)).sum())
+                both = counted(mask & several)
+                shared[model] += both
+                alone[model] += counted(mask) - both
         ratios = [
             both / max(float(own), parameters.whole.epsilon) if both else 0.0
             for both, own in zip(shared, alone, strict=True)
@@ -196,7 +201,7 @@ class Sce(JointMethod):
             deltas = _selected(task_vectors(base, tensors), cut, start)
             start += deltas[0].numel()
             for model, delta in enumerate(deltas):
-                energies[model] += float(delta.square().sum(dtype=torch.float64))
+                energies[model] += float(delta.square().to(torch.float64).sum())
         total = math.fsum(energies)
         uniform = total / max(view.elements, 1) < self.SMALLEST
         return _Selected(cut, [1.0 / view.count if uniform else energy / total for energy in energies])
@@ -204,8 +209,11 @@ class Sce(JointMethod):
     def _cut(self, view: TensorView, share: float) -> Cut:
         if share >= 1.0:
             return EVERYTHING
-        varying = sum(int(torch.count_nonzero(_variance(*block))) for block in view.blocks())
-        (cut,) = cuts(lambda: (_variance(*block) for block in view.blocks()), [int(varying * share)], view.elements)
+
+        def variances() -> Iterator[torch.Tensor]:
+            return (variance(task_vectors(*block)) for block in view.blocks())
+
+        (cut,) = cuts(variances, lambda varying: int(varying * share), view.elements)
         return cut
 
     def merge(
@@ -215,17 +223,16 @@ class Sce(JointMethod):
         assert base is not None  # noqa: S101 - the method requires a base model
         selected: _Selected = parameters.survey
         deltas = _selected(task_vectors(base, tensors), selected.cut, parameters.start)
-        up = deltas.sum(0) >= 0.0
-        total, divisor = torch.zeros_like(deltas[0]), torch.zeros_like(deltas[0])
+        total = deltas.sum(0)
+        sign = as_numbers(at_least(total, 0.0), total).mul_(2.0).sub_(1.0)
+        total.zero_()
+        divisor = torch.zeros_like(total)
         for delta, weight in zip(deltas, selected.weights, strict=True):
-            agrees = torch.where(up, delta > 0.0, delta < 0.0)
-            total.add_(delta.mul_(agrees), alpha=weight)
-            divisor.add_(agrees, alpha=weight)
+            delta.mul_(sign)
+            divisor.add_(as_numbers(greater(delta, 0.0), delta), alpha=weight)
+            total.add_(delta.clamp_(min=0.0), alpha=weight)
+        total.mul_(sign)
         return total.div_(divisor.clamp_(min=self.SMALLEST)).add_(base)
-
-
-def _variance(base: torch.Tensor | None, tensors: Sequence[torch.Tensor]) -> torch.Tensor:
-    return variance(task_vectors(base, tensors))
 
 
 def variance(deltas: torch.Tensor) -> torch.Tensor:
@@ -247,5 +254,5 @@ def variance(deltas: torch.Tensor) -> torch.Tensor:
 
 def _selected(deltas: torch.Tensor, cut: Cut, start: int) -> torch.Tensor:
     if cut is not EVERYTHING:
-        deltas *= cut.above(variance(deltas), start)
+        deltas *= as_numbers(cut.above(variance(deltas), start), deltas)
     return deltas

@@ -1,7 +1,8 @@
 """Order statistics of numbers that arrive in blocks, in memory that does not grow with their number.
 
-The bit pattern of a float that is not negative grows with its value. So the k-th smallest one is found digit by digit,
-16 bits at a time: count the digits of the candidates, keep the digit in which number k lies.
+A sample and one pass over the numbers find them (`brackets`). Where that fails, and on other devices than the CPU, they
+are found digit by digit: the bit pattern of a float that is not negative grows with its value, so count the digits of
+the candidates, 16 bits at a time, and keep the digit in which number k lies. The answer does not depend on the way.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from hubmerge.methods.joint.brackets import Place, Sample, search
+from hubmerge.methods.joint.masks import at_least, counted, greater
 from hubmerge.support.lazy import np, torch
 
 DIGIT_BITS = 16
@@ -32,10 +35,10 @@ class Cut:
         flat = numbers.reshape(-1)
         first = max(0, min(self.index - start, flat.numel()))
         if first == flat.numel():
-            return numbers >= self.value
-        mask = flat > self.value
+            return at_least(numbers, self.value)
+        mask = greater(flat, self.value)
         if first:
-            torch.ge(flat[:first], self.value, out=mask[:first])
+            mask[:first] = at_least(flat[:first], self.value)
         return mask.view(numbers.shape)
 
 
@@ -76,32 +79,51 @@ class _Search:
         self.known += DIGIT_BITS
 
 
-def cuts(numbers: Numbers, kept: Sequence[int], total: int) -> list[Cut]:
+def cuts(numbers: Numbers, kept: Sequence[int] | Callable[[int], int], total: int) -> list[Cut]:
     """Return for each count in `kept` the cut with so many numbers above it.
 
     Args:
-        numbers: the numbers; they are read two or three times, in float64 four or five times.
-        kept: how many numbers are to be above each cut, from 0 to `total`.
+        numbers: the numbers; they are read two or three times, seldom more.
+        kept: how many numbers are to be above each cut, from 0 to `total`; or a function that returns this for one cut,
+            given how many numbers are not zero.
         total: how many numbers there are.
     """
-    searches = [_Search(total - max(count, 1)) if count < total else None for count in kept]
-    bits = _find([search for search in searches if search is not None], numbers)
-    found = []
-    for search, count in zip(searches, kept, strict=True):
-        if search is None:
-            found.append(EVERYTHING)
-            continue
-        value, wanted = _value(search.prefix, bits), count - (total - search.below - search.equal)
-        place = total if wanted == search.equal else _end_of_equals(numbers, value, wanted)
-        found.append(Cut(value, place))
-    return found
+    sample = _sampled(numbers, total, count=callable(kept))
+    if callable(kept):
+        kept = [kept(sum(counted(block != 0.0) for block in numbers()) if sample is None else sample.varying)]
+    wanted = [count for count in kept if count < total]
+    places = iter(_places(numbers, [total - max(count, 1) for count in wanted], sample))
+    return [_cut(next(places), count, total, numbers) if count < total else EVERYTHING for count in kept]
 
 
-def order_statistics(numbers: Numbers, places: Sequence[int]) -> list[float]:
-    """Return the numbers at these places of the ascending order, from 0."""
+def _cut(place: Place, count: int, total: int, numbers: Numbers) -> Cut:
+    """Return the cut at a number with `count` numbers above it."""
+    wanted = count - (total - place.below - place.equal)
+    if wanted == place.equal:
+        return Cut(place.value, total)
+    if place.indices is not None:
+        return Cut(place.value, int(place.indices[wanted - 1]) + 1 if wanted else 0)
+    return Cut(place.value, _end_of_equals(numbers, place.value, wanted))
+
+
+def order_statistics(numbers: Numbers, places: Sequence[int], total: int) -> list[float]:
+    """Return the numbers at these places of the ascending order, from 0, of `total` numbers."""
+    return [place.value for place in _places(numbers, places, _sampled(numbers, total))]
+
+
+def _sampled(numbers: Numbers, total: int, *, count: bool = False) -> Sample | None:
+    """Return a sample of the numbers, None if there are none or if they are on a device."""
+    return Sample(total).take(numbers(), count=count) if total else None
+
+
+def _places(numbers: Numbers, places: Sequence[int], sample: Sample | None) -> list[Place]:
+    """Return the numbers at these places of the ascending order."""
+    found = search(sample.brackets(places), numbers()) if sample is not None and places else None
+    if found is not None:
+        return found
     searches = [_Search(place) for place in places]
     bits = _find(searches, numbers)
-    return [_value(search.prefix, bits) for search in searches]
+    return [Place(_value(one.prefix, bits), one.below, one.equal) for one in searches]
 
 
 def _find(searches: Sequence[_Search], numbers: Numbers) -> int:
@@ -119,10 +141,10 @@ def _next_digit(numbers: Numbers, searches: Sequence[_Search]) -> int:
     for block in numbers():
         bits = 8 * block.dtype.itemsize
         patterns = block.reshape(-1).view(torch.int64 if bits == 64 else torch.int32)
-        for search, count in zip(searches, counts, strict=True):
-            count += search.count(patterns, bits)
-    for search, count in zip(searches, counts, strict=True):
-        search.narrow(count)
+        for one, count in zip(searches, counts, strict=True):
+            count += one.count(patterns, bits)
+    for one, count in zip(searches, counts, strict=True):
+        one.narrow(count)
     return bits
 
 
@@ -132,7 +154,7 @@ def _end_of_equals(numbers: Numbers, value: float, count: int) -> int:
     if count:
         for block in numbers():
             hits = block.reshape(-1) == value
-            here = int(hits.sum())
+            here = counted(hits)
             if seen + here >= count:
                 return start + int(torch.nonzero(hits).view(-1)[count - seen - 1]) + 1
             seen += here

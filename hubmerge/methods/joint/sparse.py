@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
 from hubmerge.methods.joint.base import JointParameters, TensorView
-from hubmerge.methods.joint.draws import uniform
+from hubmerge.methods.joint.draws import BitMasks, draws, limits
+from hubmerge.methods.joint.ranks import ascending
 from hubmerge.methods.joint.selection import cuts
 from hubmerge.methods.joint.task_vectors import Kept, SparseParameters, TaskVectorSum, Whole, magnitudes_of
-from hubmerge.support.lazy import torch
+from hubmerge.support.lazy import np, torch
 from merge_recipes import PerTensor
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 
 class RescaledParameters(SparseParameters):
@@ -33,15 +37,22 @@ class DareLinear(TaskVectorSum):
     Parameters = RescaledParameters
 
     def survey_model(self, view: TensorView, model: int, parameters: JointParameters[SparseParameters]) -> Kept:
-        """Return whether all elements are kept."""
-        return Kept(everything=parameters.models[model].density >= 1.0)
+        """Return whether all elements are kept, and the place of the masks that are drawn for the norm."""
+        return Kept(everything=parameters.models[model].density >= 1.0, masks=BitMasks())
 
     def mask(
         self, delta: torch.Tensor, model: int, kept: Kept, parameters: JointParameters[SparseParameters]
     ) -> torch.Tensor:
-        """Draw the mask of a block."""
-        draws = uniform(parameters.seed, parameters.name, model, parameters.start, delta.numel())
-        return (draws < parameters.models[model].density).to(delta.device).view(delta.shape)
+        """Draw the mask of a block, or return the one that is drawn."""
+        assert kept.masks is not None  # noqa: S101 - made by the survey
+        start = parameters.start
+        if start in kept.masks.bits:
+            return kept.masks.read(start, delta)
+        numbers = draws(parameters.seed, parameters.name, model, start, delta.numel())
+        mask = torch.from_numpy(numbers < limits(parameters.models[model].density))
+        if parameters.whole.rescale:
+            kept.masks.add(start, mask)
+        return mask.to(delta.device).view(delta.shape)
 
 
 class DareTies(DareLinear):
@@ -73,7 +84,6 @@ class DellaLinear(TaskVectorSum):
     source = "arXiv:2406.11617, Section 3.1 (MAGPRUNE)"
     Parameters = DellaParameters
     blocks = "rows"
-    copies = 1
 
     def survey_model(self, view: TensorView, model: int, parameters: JointParameters[DellaParameters]) -> Kept:
         """Draw the mask of the whole tensor, because ranks take long to find."""
@@ -82,29 +92,39 @@ class DellaLinear(TaskVectorSum):
             return Kept(everything=True)
         if own.density > 0.0 and not own.epsilon < min(own.density, 1.0 - own.density):
             raise ValueError(f"density {own.density} plus and minus epsilon {own.epsilon} must be between 0 and 1")
-        masks, start = [], 0
+        masks, start = BitMasks(), 0
         for delta in view.deltas(model):
-            draws = uniform(parameters.seed, parameters.name, model, start, delta.numel())
-            chance = keeping_chance(delta.abs_(), own.density, own.epsilon)
-            masks.append((draws.to(delta.device) < chance.view(-1)) if own.density > 0.0 else chance.view(-1) < 0.0)
+            numbers = draws(parameters.seed, parameters.name, model, start, delta.numel())
+            masks.add(start, kept_by_rank(delta.abs_(), numbers, own.density, own.epsilon))
             start += delta.numel()
-        return Kept(mask=torch.cat(masks))
+        return Kept(masks=masks)
 
     def mask(
         self, delta: torch.Tensor, model: int, kept: Kept, parameters: JointParameters[DellaParameters]
     ) -> torch.Tensor:
         """Return a block of the mask."""
-        assert kept.mask is not None  # noqa: S101 - made by the survey
-        return kept.mask[parameters.start : parameters.start + delta.numel()].view(delta.shape)
+        assert kept.masks is not None  # noqa: S101 - made by the survey
+        return kept.masks.read(parameters.start, delta)
 
 
-def keeping_chance(magnitudes: torch.Tensor, density: float, epsilon: float) -> torch.Tensor:
-    """Return the probability of each element of a matrix to be kept, from its rank in its row."""
+def kept_by_rank(magnitudes: torch.Tensor, numbers: npt.NDArray[Any], density: float, epsilon: float) -> torch.Tensor:
+    """Return the mask of a matrix whose elements are kept with a probability that follows from their rank in their row.
+
+    Args:
+        magnitudes: the matrix.
+        numbers: a draw for each element.
+        density: mean of the probabilities; with 0, nothing is kept.
+        epsilon: largest difference from it.
+    """
+    if density <= 0.0:
+        return torch.zeros(magnitudes.shape, dtype=torch.bool)
     columns = magnitudes.shape[-1]
     step = 2.0 * epsilon / max(columns - 1, 1)
-    chances = torch.arange(columns, dtype=torch.float32, device=magnitudes.device).mul_(step).add_(density - epsilon)
-    order = torch.argsort(magnitudes, dim=-1, stable=True)
-    return torch.empty(magnitudes.shape, device=magnitudes.device).scatter_(-1, order, chances.expand_as(order))
+    chances = torch.arange(columns, dtype=torch.float32).mul_(step).add_(density - epsilon)
+    below = torch.from_numpy(limits(chances).astype(np.int32))
+    order = ascending(magnitudes).cpu()
+    sorted_draws = torch.from_numpy(numbers.view(np.int32)).view(magnitudes.shape).gather(-1, order)
+    return torch.empty(magnitudes.shape, dtype=torch.bool).scatter_(-1, order, sorted_draws < below)
 
 
 class DellaTiesParameters(DellaParameters):

@@ -19,6 +19,8 @@ from pydantic import Field
 
 from hubmerge.methods.base import MethodParameters
 from hubmerge.methods.joint.base import Blocks, JointMethod, JointParameters, TensorView
+from hubmerge.methods.joint.draws import BitMasks
+from hubmerge.methods.joint.masks import as_numbers, at_least, greater
 from hubmerge.methods.joint.selection import EVERYTHING, Cut, Numbers, cuts
 from hubmerge.methods.weighted_mean import SMALLEST_DIVISOR
 from hubmerge.support.lazy import torch
@@ -55,14 +57,14 @@ class Kept:
         high: the cut above which none is kept, None if there is none.
         factor: the factor.
         everything: True if all are kept.
-        mask: the mask of the whole tensor, flat, for methods that find it once.
+        masks: the masks of all blocks, for methods that draw them once.
     """
 
     low: Cut = EVERYTHING
     high: Cut | None = None
     factor: float = 1.0
     everything: bool = False
-    mask: torch.Tensor | None = None
+    masks: BitMasks | None = None
 
 
 class TaskVectorSum(JointMethod):
@@ -88,10 +90,10 @@ class TaskVectorSum(JointMethod):
         start = 0
         for delta in view.deltas(model):
             here = replace(parameters, start=start)
-            magnitudes = delta.abs()
-            before.append(float(magnitudes.sum(dtype=torch.float64)))
             mask = self.mask(delta, model, kept, here)
-            after.append(float((magnitudes * mask).sum(dtype=torch.float64)))
+            magnitudes = delta.abs_()
+            before.append(float(magnitudes.to(torch.float64).sum()))
+            after.append(float(magnitudes.mul_(as_numbers(mask, magnitudes)).to(torch.float64).sum()))
             start += delta.numel()
         lengths = math.fsum(before), math.fsum(after)
         factor = lengths[0] / lengths[1] if min(lengths) >= SMALLEST_NORM else 1.0
@@ -116,7 +118,7 @@ class TaskVectorSum(JointMethod):
         for model, (tensor, kept) in enumerate(zip(tensors, parameters.survey, strict=True)):
             delta = tensor - base
             if not kept.everything:
-                delta.mul_(self.mask(delta, model, kept, parameters))
+                delta.mul_(as_numbers(self.mask(delta, model, kept, parameters), delta))
             yield delta.mul_(kept.factor * parameters.models[model].weight)
 
     def merge(
@@ -143,17 +145,21 @@ def summed(terms: Iterator[torch.Tensor]) -> torch.Tensor:
 
 
 def elected_sum(terms: list[torch.Tensor], weights: Sequence[float], *, normalize: bool) -> torch.Tensor:
-    """Return the sum of the terms that have the elected sign; with `normalize`, divided by the sum of their weights."""
+    """Return the sum of the terms that have the elected sign; with `normalize`, divided by the sum of their weights.
+
+    The terms are changed.
+    """
     total = summed(iter([terms[0].clone(), *terms[1:]]))
-    up = total >= 0.0
+    sign = as_numbers(at_least(total, 0.0), total).mul_(2.0).sub_(1.0)
     total.zero_()
     divisor = torch.zeros_like(total) if normalize else None
     for term, weight in zip(terms, weights, strict=True):
-        agrees = torch.where(up, term > 0.0, term < 0.0)
-        total += term.mul_(agrees)
+        term.mul_(sign)
         if divisor is not None:
-            divisor.add_(agrees, alpha=weight)
-    return total if divisor is None else total.div_(divisor.masked_fill_(divisor == 0.0, 1.0))
+            divisor.add_(as_numbers(greater(term, 0.0), term), alpha=weight)
+        total += term.clamp_(min=0.0)
+    total.mul_(sign)
+    return total if divisor is None else total.div_(divisor.add_(as_numbers(divisor == 0.0, divisor)))
 
 
 class TaskArithmetic(TaskVectorSum):

@@ -15,7 +15,6 @@ from hubmerge import CheckpointError
 from hubmerge.errors import RecipeError
 from hubmerge.methods.joint.draws import uniform
 from hubmerge.methods.joint.elementwise import variance
-from hubmerge.methods.joint.selection import cuts, order_statistics
 from tests.methods.joint.models import SHAPES, StateDict, agrees, merged, models
 
 WEIGHTS = [1.0, 0.5, -0.3]
@@ -401,21 +400,6 @@ def test_weights_that_sum_to_zero_are_refused() -> None:
     for method in ("linear", "multislerp", "nuslerp"):
         with pytest.raises(RecipeError, match="sum to zero"):
             merged(method, base, others, own=own([0.5, -0.5]))
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_order_statistics_are_those_of_a_sort(dtype: torch.dtype) -> None:
-    values = torch.randn(5000, generator=torch.Generator().manual_seed(0)).abs().to(dtype)
-    values[::3] = values[0]
-    values[1] = 0.0
-    ordered = values.sort().values
-    places = [0, 1, 700, 2500, 4999]
-    assert order_statistics(lambda: values.split(900), places) == [float(ordered[place]) for place in places]
-    stable = np.argsort(-values.numpy(), kind="stable")
-    for count in (0, 1, 1000, 2400, 3000, 4999, 5000):
-        (cut,) = cuts(lambda: values.split(900), [count], 5000)
-        mask = torch.cat([cut.above(block, 900 * number) for number, block in enumerate(values.split(900))])
-        assert sorted(stable[:count].tolist()) == torch.nonzero(mask).view(-1).tolist()
 
 
 def test_other_dtypes_are_rounded_once() -> None:
