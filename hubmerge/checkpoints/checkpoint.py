@@ -200,8 +200,7 @@ class Checkpoint:
     @property
     def trained_class(self) -> str | None:
         """The class of the model that was trained, None if the config does not name it."""
-        named = next(iter(self.config.get("architectures") or []), None)
-        return named if isinstance(named, str) else None
+        return first_architecture(self.config)
 
     @property
     def files(self) -> tuple[str, ...]:
@@ -230,3 +229,14 @@ def byte_view(tensor: torch.Tensor) -> memoryview:
 def byte_tensor(tensor: torch.Tensor) -> torch.Tensor:
     """Return the bytes of a tensor in C order, without a copy if it is contiguous."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)
+
+
+def first_architecture(config: Mapping[str, Any]) -> str | None:
+    """Return the class that a config names first, None if it names none.
+
+    >>> first_architecture({"architectures": [None, "ViTModel"]}), first_architecture({"architectures": "ViTModel"})
+    ('ViTModel', 'ViTModel')
+    """
+    named = config.get("architectures")
+    names = named if isinstance(named, list) else [named]
+    return next((name for name in names if isinstance(name, str)), None)

@@ -12,6 +12,8 @@ from hubmerge.errors import CheckpointError
 from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
 from hubmerge.linalg import PIECE, cast_once, frobenius_norm, total_norm
 
+_DIVERGED = "do not merge this checkpoint; training probably diverged, or the file is corrupt"
+
 ELEMENTS_AT_ONCE = PIECE
 """Elements of a tensor that go through several conversions in a row: few enough to stay in the cache, and their copies
 stay below the size from which every block gets its own mapping (see `executor.parallel.allocation`)."""
@@ -95,7 +97,8 @@ def not_finite(base: Checkpoint, checkpoint: Checkpoint, name: str, input_dtype:
         if not all_finite(stored):
             return CheckpointError(
                 f"{owner.label}: tensor {name!r}: {first_not_finite(stored)}",
-                hint="do not merge this checkpoint; training probably diverged, or the file is corrupt",
+                hint=_DIVERGED if all_finite(base.read(name)) else f"{_in_base(base)}: {_exclude(name)}",
+                tensor=name,
             )
         if input_dtype is not None and not all_finite(cast_once(stored, input_dtype)):
             return CheckpointError(
@@ -104,5 +107,13 @@ def not_finite(base: Checkpoint, checkpoint: Checkpoint, name: str, input_dtype:
             )
     return CheckpointError(
         f"{checkpoint.label}: tensor {name!r} minus the base model overflows float64",
-        hint="do not merge this checkpoint; training probably diverged, or the file is corrupt",
+        hint=_DIVERGED,
     )
+
+
+def _in_base(base: Checkpoint) -> str:
+    return f"the base model {base.label} has such values as well; if they are meant, as in a mask, keep them"
+
+
+def _exclude(name: str) -> str:
+    return f'tensors: {{exclude: ["{name}"]}}'

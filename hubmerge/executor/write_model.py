@@ -208,8 +208,8 @@ def _rounded(source: _Source, tensor: PlannedTensor, norms: _Norms) -> Iterator[
         return
     averaged = tensor.action == AVERAGE
     for value in source.state.read_pieces(tensor.name, ELEMENTS_AT_ONCE) if averaged else _sums(source, tensor, norms):
-        if tensor.never_negative and bool((value < 0.0).any()):
-            raise _negative(source.state, tensor)
+        if tensor.never_negative and bool((value < 0.0).any()) and (averaged or not is_negative(source.base, tensor)):
+            raise negative_result(f"merged model of step {source.state.step}", tensor)
         rounded = cast_once(value, tensor.out_dtype)
         if not (all_finite(rounded) or (averaged and torch.equal(rounded.isfinite(), value.isfinite()))):
             raise _does_not_fit(source, tensor)
@@ -231,9 +231,15 @@ def _sums(source: _Source, tensor: PlannedTensor, norms: _Norms) -> Iterator[tor
         yield value
 
 
-def _negative(state: State, tensor: PlannedTensor) -> CheckpointError:
+def is_negative(base: Checkpoint, tensor: PlannedTensor) -> bool:
+    """Return True if the base model itself has a negative value in a tensor, which then is no variance."""
+    return any(bool((piece.to(torch.float32) < 0.0).any()) for piece in base.read_pieces(tensor.name, ELEMENTS_AT_ONCE))
+
+
+def negative_result(label: str, tensor: PlannedTensor) -> CheckpointError:
+    """Return the error about a merged tensor with negative values where there must be none."""
     return CheckpointError(
-        f"merged model of step {state.step}: tensor {tensor.name!r} would have negative values, expected none below 0",
+        f"{label}: tensor {tensor.name!r} would have negative values, expected none below 0",
         hint=f'keep that of the base model: tensors: {{exclude: ["{tensor.name}"]}}; or, if version 0.1.0 began this '
         "stream, merge the checkpoints anew, into another target repo, to average its statistics",
         tensor=tensor.name,

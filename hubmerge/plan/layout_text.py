@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from hubmerge.checkpoints import Selection, TensorInfo, TensorSpec
+from hubmerge.checkpoints.checkpoint import first_architecture
 from hubmerge.checkpoints.matching.components import patterns_for
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS
 from hubmerge.support.text import listed
@@ -48,7 +49,7 @@ def written_layout(
 
 def _class_name(config: Mapping[str, Any]) -> str:
     """Return the class that a config names, or what else it says about the model."""
-    named = next(iter(config.get("architectures") or []), config.get("model_type"))
+    named = first_architecture(config) or config.get("model_type")
     for key in ("_class_name", "architecture"):  # diffusers and timm
         named = named or config.get(key)
     if named is None and "model_cfg" in config:

@@ -9,6 +9,7 @@ from typing import Any
 
 from hubmerge.cards.parts import HeadFacts, ModuleFacts
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
+from hubmerge.checkpoints.checkpoint import first_architecture
 from hubmerge.evaluation import task_kind_plugin
 from hubmerge.methods import find_method, method_of
 from hubmerge.plan.layout_text import written_layout
@@ -73,8 +74,7 @@ class ModelFiles:
 
 def architecture_of(config: Mapping[str, Any]) -> str | None:
     """Return the class of transformers or diffusers that a config names, None if it names none."""
-    names = config.get("architectures")
-    first = names[0] if isinstance(names, list) and names else config.get("_class_name")
+    first = first_architecture(config) or config.get("_class_name")
     return first if isinstance(first, str) and first.isidentifier() else None
 
 

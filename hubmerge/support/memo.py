@@ -21,7 +21,7 @@ from hubmerge.support.files import unique_partial_path, write_text_atomic
 from hubmerge.support.paths import user_cache_folder
 from hubmerge.support.version import VERSION
 
-FORMAT = 6
+FORMAT = 7
 """Raised when the answer to a question changes for another reason than a new version."""
 
 T = TypeVar("T")

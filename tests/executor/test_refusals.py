@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+import hubmerge
 from hubmerge.errors import CheckpointError
 from hubmerge.executor import write_merged
 from hubmerge.executor.state import find_state, load_state
@@ -171,3 +172,17 @@ def test_a_state_that_is_not_finished_never_appears(tmp_path: Path) -> None:
     with StateWriter(tmp_path / "state", {"a": (2,)}) as writer:
         writer.write("a", torch.ones(2, dtype=torch.float64))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_infinite_values_of_the_base_model_too_may_be_kept() -> None:
+    mask = torch.full((4, 4), float("-inf")).triu(1)
+    base, tuned = ({"a.weight": torch.full((2, 2), value), "attn.causal": mask} for value in (0.0, 1.0))
+    with pytest.raises(CheckpointError, match=r"'attn.causal': 6 of 16 values are not finite") as caught:
+        hubmerge.merge_state_dicts(base, [tuned], method="task_arithmetic")
+    assert caught.value.context.tensor == "attn.causal"
+    assert "the base model base has such values as well" in str(caught.value.hint)
+    assert 'tensors: {exclude: ["attn.causal"]}' in str(caught.value.hint)
+    tuned["a.weight"][0] = torch.nan
+    with pytest.raises(CheckpointError, match=r"'a.weight': 2 of 4 values") as caught:
+        hubmerge.merge_state_dicts(base, [tuned], method="opcm")
+    assert caught.value.hint == "do not merge this checkpoint; training probably diverged, or the file is corrupt"

@@ -202,7 +202,9 @@ def _problem_of(name: str, entry: Any) -> str | None:
 def _unknown_dtype(name: str, code: Any, origin: Origin) -> CheckpointError:
     return origin.error(
         f"tensor {name!r}: unknown dtype {_short(code)}, expected one of {', '.join(TORCH_DTYPES)}",
-        hint="merge an unquantized version of this checkpoint",
+        hint="complex numbers are caches of positions, not weights: save the checkpoint without them"
+        if str(code).startswith("C")
+        else "merge an unquantized version of this checkpoint",
         tensor=name,
     )
 

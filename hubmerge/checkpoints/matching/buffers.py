@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
-from hubmerge.checkpoints.tensors import TensorInfo
-
 MEAN, VARIANCE = "running_mean", "running_var"
+VARIANCES = frozenset({"var", "variance", "variances", "std", "stddev"})
+"""Last words of the names of buffers that must not become negative."""
+
+TEMPERATURE = "temperature"
+"""A weight that divides: with another sign, every ranking is reversed."""
 
 _CACHES = frozenset(
     {
@@ -18,8 +21,7 @@ _CACHES = frozenset(
 )
 """Buffers that earlier versions of libraries saved, and that classes of today do not have under this name any more."""
 
-_VARIANCES = frozenset({"var", "variance", "variances", "std", "stddev"})
-COUNTS = frozenset({"cluster_size", "cluster_usage"})
+_COUNTS = frozenset({"cluster_size", "cluster_usage"})
 _WORD = re.compile(r"[^_]+")
 
 
@@ -30,7 +32,8 @@ class Buffers:
     Attributes:
         statistics: buffers that are saved with the weights, such as running means and variances.
         computed: buffers that are computed when the model is built, and not read from files.
-        variances: buffers that must not become negative.
+        fixed: buffers that have a meaning only as they are, such as the vectors of spectral normalization.
+        variances: tensors that must not become negative.
         source: the class or the rule by which they were found, in words.
         names_count: True if caches of earlier versions are known by their names.
         as_weights: tensors that count as weights in this stream.
@@ -38,10 +41,15 @@ class Buffers:
 
     statistics: frozenset[str] = frozenset()
     computed: frozenset[str] = frozenset()
+    fixed: frozenset[str] = frozenset()
     variances: frozenset[str] = frozenset()
     source: str = ""
     names_count: bool = False
     as_weights: frozenset[str] = frozenset()
+
+    def is_kept(self, name: str) -> bool:
+        """Return True if the merged model has the base model's values: the buffer is computed, or fixed."""
+        return name not in self.as_weights and (name in self.fixed or self.is_computed(name))
 
     def is_computed(self, name: str) -> bool:
         """Return True if the buffer is computed from the config."""
@@ -54,6 +62,8 @@ class Buffers:
         last = name.rpartition(".")[2]
         if self.is_computed(name):
             return f"{last} is a buffer that is computed from the config"
+        if self.is_kept(name):
+            return f"{last} is a buffer that belongs to other values of its module"
         return f"{last} is a buffer, and only some models have it" if name in self.statistics else None
 
     def counted_as_weights(self, names: Collection[str]) -> Buffers:
@@ -72,23 +82,14 @@ NO_BUFFERS = Buffers()
 def must_not_be_negative(name: str) -> bool:
     """Return True if a buffer holds variances, standard deviations or counts, by its own name.
 
-    >>> [must_not_be_negative(name) for name in ("bn.running_var", "codebook.cluster_size", "bn.running_mean")]
-    [True, True, False]
+    >>> [must_not_be_negative(name) for name in ("bn.running_var", "vq.ema_cluster_size", "bn.running_mean", "log_var")]
+    [True, True, False, False]
     """
     last = name.rpartition(".")[2].lower()
     words = _WORD.findall(last)
-    return last in COUNTS or (bool(words) and words[-1] in _VARIANCES)
+    return is_count(last) or (bool(words) and words[-1] in VARIANCES and "log" not in words)
 
 
-def statistics_by_name(tensors: Mapping[str, TensorInfo], names: Collection[str]) -> Iterator[str]:
-    """Yield the statistics among `names`, for models whose class is not known.
-
-    They are vectors `running_mean` and `running_var` of one module, of equal lengths.
-    """
-    for name in names:
-        module, dot, last = name.rpartition(".")
-        partner = tensors.get(f"{module}{dot}{VARIANCE if last == MEAN else MEAN}")
-        if last in (MEAN, VARIANCE) and partner is not None:
-            shape = tensors[name].shape
-            if len(shape) == 1 and shape == partner.shape:
-                yield name
+def is_count(last: str) -> bool:
+    """Return True for the own name of a buffer that counts how often each entry of a codebook is used."""
+    return any(last == count or last.endswith(f"_{count}") for count in _COUNTS)

@@ -62,7 +62,7 @@ class Placement:
         self.kinds, self.buffers = kinds, kinds.buffers
         self.renaming = renaming
         shapes = parameter_shapes(base.tensors)
-        self.targets = {name: shape for name, shape in shapes.items() if not self.buffers.is_computed(name)}
+        self.targets = {name: shape for name, shape in shapes.items() if not self.buffers.is_kept(name)}
         self.stored_names: dict[str, str] = {}
         self.ignored: list[Ignored] = []
         self.tied: dict[str, tuple[str, str]] = {}

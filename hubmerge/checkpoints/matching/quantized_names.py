@@ -22,6 +22,9 @@ _PARTS = frozenset(
 _BESIDE = frozenset({"scale", "scales", "zero", "zeros", "zero_point", "biases", "meta"})
 """Last parts that belong to a quantized format only beside a part that no other format has."""
 
+SCALED_MARK = "scaled_fp8"
+"""Tensor that says that all 8-bit floats of a file have scales, which may be 1 and left out."""
+
 _BLOCKS = "_blocks"
 """End of the codes of MXFP4: `gate_up_proj_blocks`, with the scales in `gate_up_proj_scales`."""
 
@@ -37,7 +40,7 @@ def is_quantized_part(name: str, names: Collection[str]) -> bool:
     (True, False)
     """
     module, _, last = name.rpartition(".")
-    if last in _PARTS or last.startswith("bitsandbytes__"):
+    if last in _PARTS or last.startswith("bitsandbytes__") or name == SCALED_MARK:
         return True
     if last.endswith("_scales") and f"{name.removesuffix('_scales')}{_BLOCKS}" in names:
         return True

@@ -53,7 +53,8 @@ class UnknownClass:
 def find_class(config: Mapping[str, Any]) -> Any:
     """Return the class of transformers that loads a model with this config, or an `UnknownClass`.
 
-    It is the first class in `architectures`, or without `architectures` the bare model of the `model_type`.
+    It is the first class in `architectures` that transformers has, or without `architectures` the bare model of the
+    `model_type`.
     """
     import transformers
 
@@ -68,14 +69,14 @@ def find_class(config: Mapping[str, Any]) -> Any:
 
 
 def named_class(config: Mapping[str, Any]) -> Any:
-    """Return the model class of transformers that comes first in `architectures`, None if it has none."""
+    """Return the first of `architectures` that is a model class of transformers, None if there is none."""
     import transformers
 
-    named = next(iter(_architectures(config)), None)
-    if not isinstance(named, str):
-        return None
-    found: Any = getattr(transformers, named, None) or getattr(_modeling_module(config), named, None)
-    return found if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel) else None
+    for named in _architectures(config):
+        found: Any = getattr(transformers, named, None) or getattr(_modeling_module(config), named, None)
+        if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
+            return found
+    return None
 
 
 def _modeling_module(config: Mapping[str, Any]) -> Any:
@@ -187,6 +188,8 @@ def import_classes() -> None:
             gc.enable()
 
 
-def _architectures(config: Mapping[str, Any]) -> list[Any]:
+def _architectures(config: Mapping[str, Any]) -> list[str]:
+    """Return the names of classes in a config, also if there is one that is not in a list."""
     architectures = config.get("architectures")
-    return architectures if isinstance(architectures, list) else []
+    names = architectures if isinstance(architectures, list) else [architectures]
+    return [name for name in names if isinstance(name, str)]

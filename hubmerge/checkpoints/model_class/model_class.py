@@ -44,7 +44,8 @@ class ModelClass:
         ties: tied parameters: alias to owner.
         own_names: names in files to names in memory, where the tensor is merely renamed.
         heads: parameters whose shape depends on the number of classes.
-        buffers: registered floating-point buffers; True for those that are saved with the weights.
+        buffers: registered floating-point buffers, and biases that the class does not train; True for those that are
+            saved with the weights.
         reads_tying: True if the class computes its output otherwise where the config ties embeddings.
         converted: names in files of tensors of the class that are joined or split on load.
         ignored: regular expressions for names in files that the class ignores.
@@ -160,13 +161,21 @@ def _models(model: Any) -> Iterator[tuple[str, str]]:
 
 
 def _buffers(model: torch.nn.Module) -> dict[str, bool]:
-    """Return the registered floating-point buffers; True for those that are saved with the weights."""
+    """Return the registered floating-point buffers; True for those that are saved with the weights.
+
+    Some classes have the bias that balances experts as a parameter without a gradient instead.
+    """
     saved = model.state_dict(keep_vars=True).keys()
-    return {
+    found = {
         name: name in saved
         for name, buffer in model.named_buffers(remove_duplicate=False)
         if buffer.dtype.is_floating_point
     }
+    for path, module in model.named_modules(remove_duplicate=False):
+        for own_name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
+            if own_name.endswith("_bias") and not parameter.requires_grad:
+                found[f"{path}.{own_name}" if path else own_name] = True
+    return found
 
 
 def _heads(found: Any, config: Any, shapes: Mapping[str, tuple[int, ...]]) -> frozenset[str]:

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
-from hubmerge.checkpoints.matching.buffers import (
-    COUNTS,
-    VARIANCE,
-    Buffers,
-    must_not_be_negative,
-    statistics_by_name,
-)
+from hubmerge.checkpoints.matching.buffers import TEMPERATURE, VARIANCE, Buffers, is_count, must_not_be_negative
+from hubmerge.checkpoints.matching.named_buffers import fixed_by_name, statistics_by_name
 from hubmerge.checkpoints.model_class.model_class import ModelClass
 from hubmerge.checkpoints.tensors import TensorInfo
 
-BY_NAME = "running_mean and running_var of one module"
+BY_NAME = "running_mean and running_var of one module, and others known by name"
 
 
 def buffers_by_name(tensors: Mapping[str, TensorInfo]) -> Buffers:
     """Return the buffers of a model whose class is not known."""
-    statistics = frozenset(statistics_by_name(tensors, tensors))
-    return _buffers(statistics, frozenset(), tensors, f"{BY_NAME}, because its class is not known")
+    return _buffers(set(statistics_by_name(tensors, tensors)), set(), tensors, f"{BY_NAME}; its class is not known")
 
 
 def buffers_of_class(
@@ -44,17 +38,38 @@ def buffers_of_class(
     statistics = {named[own] for own, saved in model_class.buffers.items() if saved}
     computed = {named[own] for own, saved in model_class.buffers.items() if not saved}
     known = {*named.values(), *places.values()}
-    more = set(statistics_by_name(tensors, [name for name in tensors if name not in known]))
+    rest = {name: info for name, info in tensors.items() if name not in known}
+    more = set(statistics_by_name(tensors, rest))
     source = f"buffers that {model_class.name} saves" + (f", and {BY_NAME}" if more else "")
-    rest = [name for name in tensors if name not in known]
-    return _buffers(frozenset(statistics | more), frozenset(computed), rest, source)
+    return _buffers(statistics | more, computed, tensors, source, places=places.values())
 
 
-def _buffers(statistics: frozenset[str], computed: frozenset[str], rest: Iterable[str], source: str) -> Buffers:
-    """Return buffers with their variances; `rest` are tensors that the class does not have."""
-    variances = set(filter(must_not_be_negative, statistics))
-    variances.update(name for name in rest if name.rpartition(".")[2] in {VARIANCE, *COUNTS})
-    return Buffers(statistics, computed, frozenset(variances), source, names_count=True)
+def _buffers(
+    statistics: set[str], computed: set[str], tensors: Iterable[str], source: str, *, places: Collection[str] = ()
+) -> Buffers:
+    """Return buffers with those that are fixed and those that must not become negative.
+
+    Args:
+        statistics: buffers that are saved with the weights.
+        computed: buffers that are computed from the config.
+        tensors: the tensors in the model's files.
+        source: the class or the rule.
+        places: the tensors that are parameters of the class.
+    """
+    names = {*tensors, *statistics}
+    fixed = set(fixed_by_name(names)).difference(places)
+    rest = (name for name in names.difference(statistics, places))
+    variances = {name for name in statistics - fixed if must_not_be_negative(name)}
+    variances.update(name for name in rest if name.rpartition(".")[2] == VARIANCE or is_count(name.rpartition(".")[2]))
+    variances.update(name for name in names if name.rpartition(".")[2] == TEMPERATURE)
+    return Buffers(
+        frozenset(statistics - fixed),
+        frozenset(computed),
+        frozenset(fixed),
+        frozenset(variances),
+        source,
+        names_count=True,
+    )
 
 
 def stored_prefix(path: str, places: Mapping[str, str]) -> str:

@@ -118,14 +118,14 @@ def _rule_of_class(
 ) -> MatrixRule:
     """Return the rule by the model's class; tensors that the class does not have are sorted by name."""
     found, places = names.model, names.places
-    unknown = set(shapes) - set(places.values()) - buffers.statistics - buffers.computed
+    unknown = set(shapes) - set(places.values()) - buffers.statistics - buffers.computed - buffers.fixed
     heads = {name for own in found.heads if (name := names.in_file(own)) is not None}
     tied = {own: owner for own, owner in found.ties.items() if names.name_of(own) not in untied}
     linear = _untied_matrices(found.matrices, tied)
     matrices = {name for own in linear if (name := names.in_file(own)) and len(shapes[name]) in (2, 3)}
     spare = Spare(
         unused=frozenset(unknown) - found.converted,
-        known=frozenset({*found.shapes, *places.values(), *found.converted}),
+        known=frozenset({*found.shapes, *map(names.name_of, found.shapes), *found.converted}),
         patterns=found.ignored,
         layers=layers,
     )
@@ -161,7 +161,7 @@ def _rule_by_name(
 ) -> MatrixRule:
     shapes = parameter_shapes(tensors)
     buffers = buffers_by_name({name: tensors[name] for name in shapes})
-    unknown = frozenset(shapes) - buffers.statistics
+    unknown = frozenset(shapes) - buffers.statistics - buffers.fixed
     description = f"Weight matrices: {DESCRIPTION} ({reason})."
     spare = Spare(layers=prediction_layers(config))
     return MatrixRule(

@@ -219,7 +219,7 @@ def _planned(
     selection: Selection,
     out_dtype: torch.dtype | None,
 ) -> PlannedTensor:
-    quantized = is_quantized(base, info.name)
+    quantized = is_quantized(base, info.name) or _is_integer_weight(info, rule)
     cast = out_dtype is not None and info.dtype.is_floating_point and not quantized
     written = out_dtype if out_dtype is not None and cast else info.model_dtype or info.dtype
     reason = selection.reason_against(info.name)
@@ -227,7 +227,7 @@ def _planned(
         raise quantized_tensor(info, base)
     reason = reason or buffer_reason(info)
     statistic = info.name in rule.buffers.statistics
-    if reason is None and rule.buffers.is_computed(info.name):
+    if reason is None and rule.buffers.is_kept(info.name):
         reason = rule.buffers.reason(info.name)
     if reason is None:
         reason = _absent(info.name, base, checkpoints, rule, selection)
@@ -248,6 +248,11 @@ def _planned(
     never_negative = info.name in rule.buffers.variances
     transposed = info.name in rule.transposed
     return PlannedTensor(info.name, info.shape, info.dtype, written, action, reason, never_negative, transposed)
+
+
+def _is_integer_weight(info: TensorInfo, rule: MatrixRule) -> bool:
+    """Return True for integers in place of a weight of the model's class."""
+    return not info.dtype.is_floating_point and info.name in rule.spare.known
 
 
 def _absent(

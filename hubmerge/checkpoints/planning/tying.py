@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
-from hubmerge.checkpoints.checkpoint import Checkpoint
+from hubmerge.checkpoints.checkpoint import Checkpoint, first_architecture
 from hubmerge.checkpoints.formats.layout import CONFIG_FILE
 from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint, Alignment
 from hubmerge.checkpoints.matching.copies import CheckpointWithCopies
@@ -242,8 +242,8 @@ def _lacks_own_head(placed: AlignedCheckpoint) -> bool:
 
 def _has_language_head(config: Mapping[str, Any]) -> bool:
     """Return True if a config names a class with a head for tokens."""
-    named = next(iter(config.get("architectures") or []), None)
-    return isinstance(named, str) and named.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
+    named = first_architecture(config) or ""
+    return named.endswith(("ForCausalLM", "LMHeadModel", "ForConditionalGeneration"))
 
 
 def _tied_inside(alignment: Alignment, ties: Ties) -> Iterator[str]:

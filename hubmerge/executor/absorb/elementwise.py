@@ -97,7 +97,8 @@ class ElementwiseTensor:
             norm = frobenius_norm(accumulated) if passes[0].number > 1 else 0.0
             parts = self.parts
             for one, value in zip(passes, values, strict=True):
-                task_vector = torch.sub(value, begin)
+                # torch converts all dtypes but 8-bit floats in the subtraction itself.
+                task_vector = torch.sub(value if value.dtype.itemsize > 1 else value.to(torch.float64), begin)
                 if not one.measure(accumulated, norm, task_vector, signs):
                     raise not_finite(self._base, one.step_input.checkpoint, name, dtype)
                 absorbed = one.absorb(accumulated, parts, task_vector)

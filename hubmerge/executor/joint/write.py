@@ -17,7 +17,7 @@ from hubmerge.executor.joint.tensor import JointTensor
 from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
 from hubmerge.executor.parallel.processes import gather, stop_file
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE, all_finite, first_not_finite
-from hubmerge.executor.write_model import MAX_SHARD_BYTES, shared_writer, write_tensors
+from hubmerge.executor.write_model import MAX_SHARD_BYTES, is_negative, negative_result, shared_writer, write_tensors
 from hubmerge.linalg import cast_once
 
 
@@ -74,6 +74,8 @@ def merged_pieces(joint: JointMerge, tensor: PlannedTensor, context: ExecutorCon
             rounded = cast_once(values, tensor.out_dtype).cpu()
             if not all_finite(rounded):
                 raise _does_not_fit(joint, tensor, values)
+            if tensor.never_negative and bool((values < 0.0).any()) and not is_negative(joint.base, tensor):
+                raise negative_result(joint.method.name, tensor)
             yield rounded
     except (LinAlgError, ValueError) as error:
         raise CheckpointError(

@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from hubmerge.checkpoints import check_loads, weight_matrices
+from hubmerge.checkpoints.checkpoint import first_architecture
 from hubmerge.checkpoints.model_class.class_lookup import structure_only
 from hubmerge.checkpoints.model_class.config_check import implausible_size
 from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
@@ -129,3 +130,24 @@ def test_every_class_that_transformers_builds_is_built_from_its_config() -> None
             failed[model_type] = "other shapes"
     assert failed == {}
     assert number > 600
+
+
+@pytest.mark.parametrize(
+    "architectures",
+    ["LlamaForCausalLM", ["LlamaForCausalLM"], ["OwnLlama", "LlamaForCausalLM"], [None, "LlamaForCausalLM"]],
+)
+def test_the_class_is_the_first_that_transformers_has(architectures: Any) -> None:
+    config = {"model_type": "llama", **ATTENTION, "architectures": architectures}
+    found = find_model_class(config, ["lm_head.weight"])
+    assert isinstance(found, ModelClass)
+    assert found.name.startswith("LlamaForCausalLM in transformers")
+    assert first_architecture(config) in {"LlamaForCausalLM", "OwnLlama"}
+
+
+@pytest.mark.parametrize("architectures", [None, [], [None], 3])
+def test_a_config_without_a_class(architectures: Any) -> None:
+    config = {"model_type": "llama", **ATTENTION, "architectures": architectures}
+    assert first_architecture(config) is None
+    found = find_model_class(config, ["lm_head.weight"])
+    assert isinstance(found, ModelClass)
+    assert found.name.startswith("LlamaModel in transformers")

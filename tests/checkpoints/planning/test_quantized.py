@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+import hubmerge
 from hubmerge.checkpoints import MergePlan, Selection, align, make_plan, open_checkpoint
 from hubmerge.checkpoints.matching.quantized_names import is_quantized_part
 from hubmerge.checkpoints.matching.selection import ALL_TENSORS
+from hubmerge.checkpoints.matching.spare import Spare
 from hubmerge.checkpoints.planning.matrices import MatrixRule
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import random_tensors, write_folder
@@ -44,20 +46,26 @@ FORMATS: dict[str, tuple[dict[str, torch.dtype], str]] = {
     "quanto": ({"q.weight._data": INT8, "q.weight._scale": F16}, "quanto"),
     "torchao": ({"q._weight_qdata": INT8, "q._weight_scale": F32}, "torchao"),
     "mlx": ({"q.weight": torch.uint32, "q.scales": F16, "q.biases": F16}, "mlx"),
+    "joined projections": ({"q.in_proj_weight": INT8}, "own"),
+    "experts with scales": ({"experts.gate_up_proj": INT8, "experts.gate_up_proj_scale": F16}, "own"),
+    "packed": ({"q.weight_int4pack": INT32, "q.scales_and_zeros": F16}, "own"),
+    "scaled fp8": ({"q.weight": FP8, "q.scale_weight": F32}, "own"),
+    "marked fp8": ({"q.weight": FP8, "scaled_fp8": FP8}, "own"),
 }
+WITHOUT_CONFIG = set(FORMATS) - {"fp8 without scales"}
 
 
 @pytest.fixture
 def plan_all(tmp_path: Path) -> Callable[..., MergePlan]:
     """Plan a merge of three models with the tensors and the config of one format."""
 
-    def plan(name: str, selection: Selection = ALL_TENSORS) -> MergePlan:
+    def plan(name: str, selection: Selection = ALL_TENSORS, *, described: bool = True) -> MergePlan:
         codes, method = FORMATS[name]
         tensors: Mapping[str, torch.Tensor] = {
             **OTHERS,
             **{part: torch.ones(4, 4).to(dtype) for part, dtype in codes.items()},
         }
-        config = {"quantization_config": {"quant_method": method}}
+        config = {"quantization_config": {"quant_method": method}} if described else {}
         base, *others = (
             open_checkpoint(write_folder(tmp_path / label, tensors, config), label) for label in ("base", "one", "two")
         )
@@ -77,12 +85,55 @@ def test_quantized_models_are_refused_by_name_of_the_format(name: str, plan_all:
     assert caught.value.hint == "merge an unquantized version of this model"
 
 
+@pytest.mark.parametrize("name", sorted(WITHOUT_CONFIG))
+def test_quantized_models_are_refused_without_settings(name: str, plan_all: Callable[..., MergePlan]) -> None:
+    with pytest.raises(CheckpointError, match=r"in a quantized format that|belongs to a quantized format,") as caught:
+        plan_all(name, described=False)
+    assert caught.value.context.tensor in FORMATS[name][0]
+
+
 @pytest.mark.parametrize("name", FORMATS)
 def test_excluded_codes_are_kept(name: str, plan_all: Callable[..., MergePlan]) -> None:
     codes, _ = FORMATS[name]
     plan = plan_all(name, Selection(include=("embed.*", "norm.*")))
     assert {tensor.name for tensor in plan.kept} == set(codes)
     assert all(tensor.copied for tensor in plan.kept)
+
+
+def test_selected_codes_beside_excluded_marks_are_refused(plan_all: Callable[..., MergePlan]) -> None:
+    with pytest.raises(CheckpointError, match=r"'q.weight' is stored as float8_e4m3fn, in a quantized format"):
+        plan_all("marked fp8", Selection(exclude=("scaled_fp8",)), described=False)
+
+
+def test_masks_and_tables_of_integers_are_no_codes(tmp_path: Path) -> None:
+    tensors = {
+        **OTHERS,
+        "attn.bias": torch.ones(1, 1, 4, 4, dtype=UINT8),
+        "attn.position_ids": torch.ones(1, 4, dtype=INT32),
+        "attn.relative_position_index": torch.ones(4, 4, dtype=torch.int64),
+        "attn.logit_scale": torch.ones(1),
+    }
+    base = open_checkpoint(write_folder(tmp_path / "base", tensors, {}), "base")
+    plan = make_plan(base, [align(base, base)], RULE)
+    assert {tensor.name for tensor in plan.merged} == {*OTHERS, "attn.logit_scale"}
+
+
+def test_integers_in_place_of_a_parameter_are_codes(tmp_path: Path) -> None:
+    experts = "layers.0.experts.gate_up_proj"
+    base = open_checkpoint(write_folder(tmp_path, {**OTHERS, experts: torch.ones(2, 4, 4).to(INT8)}, {}), "base")
+    known = MatrixRule(frozenset(), "By hand.", {}, spare=Spare(known=frozenset({experts})))
+    assert "integers" in next(one.reason for one in make_plan(base, [align(base, base)], RULE).kept)
+    with pytest.raises(CheckpointError, match=f"{experts}' is stored as int8, in a quantized format"):
+        make_plan(base, [align(base, base)], known)
+
+
+@pytest.mark.parametrize("method", ["task_arithmetic", "weight_average", "magmax", "ties", "opcm"])
+@pytest.mark.parametrize("dtype", [FP8, torch.float8_e5m2])
+def test_plain_8_bit_floats_are_merged(method: str, dtype: torch.dtype) -> None:
+    base, model = ({"l.weight": torch.full((4, 4), value).to(dtype)} for value in (1.0, 2.0))
+    merged = hubmerge.merge_state_dicts(base, [model], method=method)
+    assert merged["l.weight"].dtype == dtype
+    assert merged["l.weight"].to(F32).max() > 1.0
 
 
 @pytest.mark.parametrize(
