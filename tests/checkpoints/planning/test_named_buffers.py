@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -98,7 +99,7 @@ def test_a_statistic_without_a_class_stays_positive(method: str) -> None:
     assert torch.equal(merged["q.embed"], 2 * MATRIX)
 
 
-def _weights(method: str) -> dict[str, object]:
+def _weights(method: str) -> dict[str, Any]:
     if method == "linear":
         return {"recipe": {"form": "joint"}, "own_parameters": [{"weight": 1.0}] * 3}
     return {"parameters": {"scaling": 1.0}} if method == "task_arithmetic" else {}
