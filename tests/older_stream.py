@@ -22,7 +22,7 @@ from hubmerge.support.names import parse_history_file
 ARCHIVE = Path(__file__).resolve().parent / "fixtures" / "stream-0.1.0.tar.xz"
 METHODS = ("opcm", "ties", "task_arithmetic")
 NAMED_AFTER_THE_REPO = {"README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", ".gitattributes"}
-ADDED = {"hubmerge.intoto.json", "hubmerge.cdx.json"}  # files that version 0.1.0 did not write
+ADDED = {"hubmerge.intoto.json", "hubmerge.cdx.json", "report.html"}  # files that version 0.1.0 did not write
 VARIES = {"recipe_digest", "versions", "seconds", "digest", "version", "all_files", "seal", *NEW_KEYS}
 PICTURE = "accuracy_matrix.png"  # its bytes depend on the version of matplotlib
 

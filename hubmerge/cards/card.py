@@ -7,7 +7,7 @@ import re
 from hubmerge.cards.closing import citation, going_on, limits, recipe, reproduction, task_kinds
 from hubmerge.cards.combined import combined_notes, has_tag
 from hubmerge.cards.data import LISTED_DATASETS, form_comment
-from hubmerge.cards.details import ORDERED_FOR_READERS, CardDetails
+from hubmerge.cards.details import ORDERED_FOR_READERS, WITH_PAGE, CardDetails
 from hubmerge.cards.joint import joint_notes, joint_summary, layers_table
 from hubmerge.cards.licenses import license_section
 from hubmerge.cards.loading import Loading, loading_text
@@ -58,6 +58,7 @@ def _sections(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> 
     found = [_summary(report, card), *([headline(report, tasks)] if tasks else [])]
     if tasks and card.picture is not None:
         found.append(f"![Accuracy on every task after every step]({card.picture})")
+    found += _page_link(card) if card.form >= WITH_PAGE else []
     found += ["## How to use it", *_use(report, card)]
     if tasks:
         found += ["## Gains and losses", gains(report, tasks)]
@@ -78,6 +79,13 @@ def _sections(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> 
             details("Norms, ranks and similarities of the steps", norms(report, warns=False)),
         ]
     return [*found, recipe(card)]
+
+
+def _page_link(card: CardDetails) -> list[str]:
+    if card.page is None:
+        return []
+    contents = "all numbers of this step, with curves, similarities, layers, recipe and lock"
+    return [f"[`{card.page}`]({card.page}) shows {contents}. Download it and open it in a browser: it loads nothing."]
 
 
 def _older_sections(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> list[str]:

@@ -20,6 +20,9 @@ ABRIDGED = 3
 ORDERED_FOR_READERS = 6
 """First form of cards that begin with scores, picture and use, and fold what few people read."""
 
+WITH_PAGE = 7
+"""First form of cards that link the report as a page."""
+
 LONGEST_RECIPE = 16_000
 """Number of characters up to which a card contains the recipe."""
 
@@ -43,6 +46,7 @@ class CardDetails:
         pipeline_tag: the kind of task of the model, None to take it from the scored tasks.
         layout: class, tensor names and dtypes of the weight files, in words.
         picture: the file with the picture of the accuracy matrix, None if there is none.
+        page: the file with the report as a page, None if there is none.
         every_step: True if earlier steps are published too.
         method_source: the description of the method, such as "arXiv:2501.09522, Section 4".
         distributions: the distribution of each merge method and task kind that is a plug-in, by its name.
@@ -65,6 +69,7 @@ class CardDetails:
     pipeline_tag: str | None = None
     layout: str | None = None
     picture: str | None = PICTURE_FILE
+    page: str | None = None
     every_step: bool = True
     method_source: str | None = None
     distributions: Mapping[str, str] = field(default_factory=dict)

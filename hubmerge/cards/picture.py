@@ -10,12 +10,12 @@ import numpy as np
 
 from hubmerge.report.accuracy import AccuracyMatrix, mean_or_none, percent
 from hubmerge.report.shown import shown
+from hubmerge.support.chart_style import MAP, map_place
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-COLORS = "YlGnBu"  # even lightness: readable for color-blind readers and in gray
 DOTS_PER_INCH = 160
 FEWER_DOTS = 100  # of long streams: the picture stays small
 NAME_CHARACTERS = 26
@@ -152,7 +152,7 @@ def _draw_row(axes: Axes, row: _Row, tasks: int) -> None:
         if value is None:
             continue
         place = column + (0.25 if column == tasks else 0)
-        color: Any = colormaps[COLORS](0.04 + 0.84 * min(max(value, 0.0), 1.0))
+        color: Any = colormaps[MAP](map_place(value))
         axes.add_patch(
             FancyBboxPatch(
                 (place + 0.05, row.top + 0.05), 0.9, 0.9, boxstyle="round,pad=0,rounding_size=0.12",

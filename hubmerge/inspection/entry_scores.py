@@ -5,9 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
+from hubmerge.errors import MachineError
 from hubmerge.report.outliers import cosine_outliers, norm_outliers
+from hubmerge.report_page import LeftOut, LeftOutEntry
+from hubmerge.support.strict_json import read_strict_json
 from hubmerge.support.text import counted
 from merge_recipes import Recipe, task_entries
 
@@ -84,6 +90,38 @@ class LeaveOneOut:
             lines.append("the recipe has no tasks: norms and cosines only")
         lines += [f"warning: {one.name}: {flag}" for one in self.entries for flag in one.flags]
         return "\n".join(lines)
+
+
+def left_out(found: LeaveOneOut) -> LeftOut:
+    """Return the entries for the page of a report."""
+    entries = tuple(
+        LeftOutEntry(one.name, one.others, one.own, one.task_vector_norm, one.mean_cosine, one.flags)
+        for one in found.entries
+    )
+    return LeftOut(entries, how=found.how)
+
+
+def read_leave_one_out(path: Path) -> LeaveOneOut:
+    """Return the scores in the output of `hubmerge inspect --leave-one-out --json`.
+
+    Raises:
+        MachineError: the file cannot be read, or has no such scores.
+    """
+    hint = "write the file with `hubmerge inspect REPO --leave-one-out --json > FILE`"
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise MachineError(f"{path} cannot be read: {error}", hint=hint, file=str(path)) from error
+    for line in reversed(lines):
+        try:
+            values = read_strict_json(line)
+            if isinstance(values, dict) and values.get("event", "leave-one-out") == "leave-one-out":
+                return TypeAdapter(LeaveOneOut).validate_python(
+                    {key: value for key, value in values.items() if key != "event"}
+                )
+        except ValueError:
+            continue
+    raise MachineError(f"{path} has no scores of single entries", hint=hint, file=str(path))
 
 
 def with_flags(found: LeaveOneOut, examples: Mapping[str, int], recipe: Recipe) -> LeaveOneOut:

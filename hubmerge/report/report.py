@@ -157,12 +157,14 @@ class RunReport:
 
     def main_scores(self, scores: Scores) -> dict[str, float]:
         """Return each task's main metric in `scores`, for the tasks that have it."""
-        found = {}
-        for task in self.tasks:
-            value = scores.get(task.name, {}).get(task.main_metric)
-            if isinstance(value, (int, float)):
-                found[task.name] = float(value)
-        return found
+        if not scores:
+            return {}
+        values = {name: scores[name].get(metric) for name, metric in self._main_metrics.items() if name in scores}
+        return {name: float(value) for name, value in values.items() if isinstance(value, (int, float))}
+
+    @cached_property
+    def _main_metrics(self) -> dict[str, str]:
+        return {task.name: task.main_metric for task in self.tasks}
 
     def other_metrics(self) -> list[tuple[str, str, list[float | None]]]:
         """Return the metrics outside of the accuracy matrix.

@@ -1,140 +1,144 @@
-"""Charts as SVG: lines over the steps, and maps of numbers. Values appear on hover."""
+"""Charts as SVG: lines over steps or other numbers, and dots in rows. Values appear on hover."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from hubmerge.report_page.axes import BOTTOM, HEIGHT, LEFT, RIGHT, WIDTH, Scale, value_axis, whole_ticks
+from hubmerge.report_page.marks import mark_path
 from hubmerge.report_page.markup import tag, text
+from hubmerge.support.chart_style import line_style
 
-WIDTH, HEIGHT = 720, 300
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
-DASHES = ("", "6 3", "2 3", "8 3 2 3")
-COLORS = 7
-"""Number of colors of lines in page.css; lines of one color differ in their dashes."""
+ROW, NAMES = 26, 190
+"""Height of a row of dots, and width of the names beside them."""
+
+STEP = "step"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line: its name, and (step, value) of each point."""
+    """One line.
+
+    Attributes:
+        name: its name in the legend.
+        points: (step or other number, value) of each point.
+        strong: True for a thick line.
+        spread: the length of the bar above and below each point; empty for none.
+    """
 
     name: str
-    points: tuple[tuple[int, float], ...]
+    points: tuple[tuple[float, float], ...]
     strong: bool = False
+    spread: tuple[float, ...] = ()
 
 
-def line_chart(lines: Sequence[Line], label: str, *, unit: str = "") -> str:
-    """Return a chart with one line for each series over whole steps, and its legend.
+def line_chart(lines: Sequence[Line], label: str, *, unit: str = "", across: str = STEP) -> str:
+    """Return a chart with one line for each series, and its legend. The axis of steps has whole numbers.
 
     Args:
         lines: the series; those without a point are left out.
         label: what the vertical axis shows.
         unit: the unit in the texts of the points.
+        across: what the horizontal axis shows.
     """
     lines = [line for line in lines if line.points]
     if not lines:
         return ""
-    scale = _Scale.of(lines)
-    parts = [*_grid(scale, label)]
-    parts += [_drawn(line, i, scale, unit) for i, line in enumerate(lines)]
+    across_all = [place for line in lines for place, _ in line.points]
+    values = [value + sign * bar for line in lines for value, bar in _with_bars(line) for sign in (-1, 1)]
+    scale = Scale.of(across_all, values)
+    parts = [
+        *_grid(scale, label, across),
+        *(_drawn(line, i, scale, f"{across} ", unit) for i, line in enumerate(lines)),
+    ]
     names = ", ".join(line.name for line in lines)
-    drawing = tag(
-        "svg",
-        "".join(parts),
-        class_="chart",
-        viewBox=f"0 0 {WIDTH} {HEIGHT}",
-        role="img",
-        aria_label=f"{label}: {names}",
-    )
-    return tag("figure", drawing + _legend(lines))
+    return tag("figure", _drawing(parts, HEIGHT, f"{label}: {names}") + _legend(lines))
 
 
-@dataclass(frozen=True)
-class _Scale:
-    steps: tuple[int, int]
-    values: tuple[float, float]
-
-    @classmethod
-    def of(cls, lines: Sequence[Line]) -> _Scale:
-        steps = [step for line in lines for step, _ in line.points]
-        values = [value for line in lines for _, value in line.points]
-        low, high = min(values), max(values)
-        margin = 0.05 * (high - low) or abs(high) * 0.05 or 1.0
-        return cls((min(steps), max(steps)), (low - margin, high + margin))
-
-    def x(self, step: float) -> float:
-        first, last = self.steps
-        return LEFT + (WIDTH - LEFT - RIGHT) * ((step - first) / (last - first) if last > first else 0.5)
-
-    def y(self, value: float) -> float:
-        low, high = self.values
-        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+def _with_bars(line: Line) -> list[tuple[float, float]]:
+    bars = line.spread or (0.0,) * len(line.points)
+    return [(value, bar) for (_, value), bar in zip(line.points, bars, strict=True)]
 
 
-def _grid(scale: _Scale, label: str) -> list[str]:
-    found = []
-    for value in round_ticks(*scale.values):
-        y = scale.y(value)
-        found.append(f'<path class="grid" d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}"/>')
-        found.append(tag("text", f"{value:g}", class_="y", x=f"{LEFT - 6}", y=f"{y + 4:.1f}"))
-    for step in whole_ticks(*scale.steps):
-        found.append(tag("text", str(step), class_="x", x=f"{scale.x(step):.1f}", y=f"{HEIGHT - BOTTOM + 16}"))
-    found.append(tag("text", "step", class_="x", x=f"{(LEFT + WIDTH) / 2:.0f}", y=f"{HEIGHT - 3}"))
-    middle = f"{HEIGHT / 2:.0f}"
-    found.append(tag("text", text(label), class_="label", x="12", y=middle, transform=f"rotate(-90 12 {middle})"))
-    return found
+def _drawing(parts: Sequence[str], height: int, label: str) -> str:
+    return tag("svg", "".join(parts), class_="chart", viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=label)
 
 
-def _drawn(line: Line, index: int, scale: _Scale, unit: str) -> str:
+def _grid(scale: Scale, label: str, across: str) -> list[str]:
+    found = [*value_axis(scale, label)]
+    steps = whole_ticks(round(scale.across[0]), round(scale.across[1])) if across == STEP else scale.across_ticks()
+    for step in steps:
+        found.append(tag("text", f"{step:g}", class_="x", x=f"{scale.x(step):.1f}", y=f"{HEIGHT - BOTTOM + 16}"))
+    return [*found, tag("text", text(across), class_="x", x=f"{(LEFT + WIDTH) / 2:.0f}", y=f"{HEIGHT - 3}")]
+
+
+def _drawn(line: Line, index: int, scale: Scale, place: str, unit: str) -> str:
     path = "L".join(f"{scale.x(step):.1f} {scale.y(value):.1f}" for step, value in line.points)
-    drawn = f'<path d="M{path}" stroke-dasharray="{_dash(index)}"/>'
-    for step, value in line.points:
-        tip = f"<title>{text(line.name)}, step {step}: {value:.4g}{text(unit)}</title>"
-        drawn += f'<circle cx="{scale.x(step):.1f}" cy="{scale.y(value):.1f}" r="3">{tip}</circle>'
+    drawn = f'<path d="M{path}" stroke-dasharray="{_dashes(index)}"/>'
+    for (step, value), (_, bar) in zip(line.points, _with_bars(line), strict=True):
+        x = scale.x(step)
+        if bar:
+            drawn += f'<path class="bar" d="M{x:.1f} {scale.y(value + bar):.1f}V{scale.y(value - bar):.1f}"/>'
+        shown = f"{value:.4g}" + (f" ± {bar:.2g}" if bar else "")
+        tip = f"<title>{text(line.name)}, {text(place)}{step:g}: {shown}{text(unit)}</title>"
+        drawn += f'<path class="mark" d="{mark_path(line_style(index).mark, x, scale.y(value))}">{tip}</path>'
     return tag("g", drawn, class_=_style(line, index))
 
 
 def _legend(lines: Sequence[Line]) -> str:
     found = []
     for index, line in enumerate(lines):
-        sample = f'<path d="M0 5H24" stroke-dasharray="{_dash(index)}"/>'
-        drawing = tag("svg", tag("g", sample, class_=_style(line, index)), viewBox="0 0 24 10", aria_hidden="true")
+        sample = f'<path d="M0 5H30" stroke-dasharray="{_dashes(index)}"/>'
+        sample += f'<path class="mark" d="{mark_path(line_style(index).mark, 15, 5)}"/>'
+        drawing = tag("svg", tag("g", sample, class_=_style(line, index)), viewBox="0 0 30 10", aria_hidden="true")
         found.append(tag("li", drawing + text(line.name)))
     return tag("figcaption", tag("ul", "".join(found), class_="legend"))
 
 
 def _style(line: Line, index: int) -> str:
-    return f"line c{index % COLORS}" + (" strong" if line.strong else "")
+    return f"line c{line_style(index).color}" + (" strong" if line.strong else "")
 
 
-def _dash(index: int) -> str:
-    return DASHES[index // COLORS % len(DASHES)]
+def _dashes(index: int) -> str:
+    return " ".join(map(str, line_style(index).dashes))
 
 
-def whole_ticks(first: int, last: int, most: int = 12) -> list[int]:
-    """Return whole numbers for the axis of the steps: the first one, then every second, fifth, tenth ... one.
+def dot_chart(rows: Sequence[tuple[str, Sequence[float]]], label: str, *, unit: str = "") -> str:
+    """Return a chart with a row of dots for each name, and a bar at the mean of the row.
 
-    >>> whole_ticks(1, 8)
-    [1, 2, 3, 4, 5, 6, 7, 8]
-    >>> whole_ticks(1, 40)
-    [1, 5, 10, 15, 20, 25, 30, 35, 40]
+    Args:
+        rows: the name and the values of each row; rows without values are left out.
+        label: what the axis shows.
+        unit: the unit in the texts of the dots.
     """
-    width = 1
-    for width in (factor * 10**power for power in range(6) for factor in (1, 2, 5)):
-        if (last - first) / width <= most:
-            break
-    return [first, *(step for step in range(width * (first // width + 1), last + 1, width))]
+    rows = [(name, values) for name, values in rows if values]
+    if not rows:
+        return ""
+    everything = [value for _, values in rows for value in values]
+    scale, height = Scale.of(everything, everything), ROW * len(rows) + BOTTOM + 6
+    squeeze = (WIDTH - RIGHT - NAMES) / (WIDTH - RIGHT - LEFT)
+
+    def x(value: float) -> float:
+        return NAMES + (scale.x(value) - LEFT) * squeeze
+
+    parts = []
+    for tick in scale.across_ticks():
+        parts.append(f'<path class="grid" d="M{x(tick):.1f} 0V{height - BOTTOM}"/>')
+        parts.append(tag("text", f"{tick:g}", class_="x", x=f"{x(tick):.1f}", y=f"{height - BOTTOM + 16}"))
+    parts.append(tag("text", text(label), class_="x", x=f"{(NAMES + WIDTH) / 2:.0f}", y=f"{height - 3}"))
+    parts += [_dots(name, values, ROW * (i + 0.5) + 3, x, unit) for i, (name, values) in enumerate(rows)]
+    return tag("figure", _drawing(parts, height, f"{label}: {', '.join(name for name, _ in rows)}"))
 
 
-def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Return round numbers between two bounds.
-
-    >>> round_ticks(0.52, 0.91)
-    [0.6, 0.7, 0.8, 0.9]
-    """
-    rough = (high - low) / about
-    unit = 10 ** math.floor(math.log10(rough))
-    width = unit * next(factor for factor in (1, 2, 5, 10) if unit * factor >= rough)
-    first = math.ceil(low / width)
-    return [round(width * i, 12) for i in range(first, math.floor(high / width) + 1)]
+def _dots(name: str, values: Sequence[float], y: float, x: Callable[[float], float], unit: str) -> str:
+    """Return the name, the dots and the mean of a row at a height."""
+    mean, short = math.fsum(values) / len(values), name if len(name) <= 28 else f"{name[:27]}…"
+    tip = f"<title>{text(name)}: mean {mean:.4g}{text(unit)}</title>"
+    drawn = f'<path class="bar" d="M{x(mean):.1f} {y - 9:.1f}v18">{tip}</path>'
+    for value in values:
+        tip = f"<title>{text(name)}: {value:.4g}{text(unit)}</title>"
+        drawn += f'<path class="mark" d="{mark_path("o", x(value), y)}">{tip}</path>'
+    shown = tag("text", text(short), class_="y", x=f"{NAMES - 10}", y=f"{y + 4:.1f}")
+    return shown + tag("g", drawn, class_="line c0")

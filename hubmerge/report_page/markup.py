@@ -6,6 +6,8 @@ import html
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from hubmerge.support.chart_style import ink_on, map_color
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -14,14 +16,16 @@ class Cell:
     Attributes:
         body: its content, as HTML.
         value: the number it sorts by; None to sort by its text.
-        heat: the strength of its color, 0 to 1; None for no color.
+        heat: the number that its color shows, 0 to 1; None for no color.
         tip: the text that appears on hover.
+        signed: True for a color between -1 and 1.
     """
 
     body: str
     value: float | None = None
     heat: float | None = None
     tip: str = ""
+    signed: bool = False
 
 
 EMPTY = Cell("")
@@ -84,7 +88,8 @@ def _cell(cell: Cell, *, first: bool) -> str:
         attributes["data_value"] = repr(float(cell.value))
     if cell.heat is not None:
         attributes["class_"] = "heat"
-        attributes["style"] = f"--share:{100 * min(max(cell.heat, 0.0), 1.0):.0f}%"
+        color = map_color(cell.heat, signed=cell.signed)
+        attributes["style"] = f"background:{color};color:{ink_on(color)}"
     elif cell.value is not None and not first:
         attributes["class_"] = "number"
     if cell.tip:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hubmerge.report.accuracy import percent
 from hubmerge.report.report import MatrixStats, RunReport, Spread, StepReport
+from hubmerge.report.shown import LAST_SHOWN
 from hubmerge.report_page.charts import Line, line_chart
 from hubmerge.report_page.markup import EMPTY, Cell, number, section, table, text
 from hubmerge.support.text import short_commit
@@ -22,8 +23,14 @@ Link = Callable[[str, str], str]
 _LAYER = re.compile(r"(.*?\.\d+)\.")
 
 
-def merge_sections(report: RunReport, link: Link) -> list[str]:
-    """Return the sections about the merge."""
+def merge_sections(report: RunReport, link: Link, *, abridged: bool = False) -> list[str]:
+    """Return the sections about the merge.
+
+    Args:
+        report: the report.
+        link: the maker of links.
+        abridged: True if the report has the first and last steps alone, in its long form.
+    """
     steps = report.steps
     norms = [
         line_chart(_lines(steps, {"task vector": "task_vector_norm", "drift": "drift"}), "Frobenius norm"),
@@ -32,7 +39,11 @@ def merge_sections(report: RunReport, link: Link) -> list[str]:
     return [
         section("checkpoints", "Merged checkpoints", _checkpoints(report, link)),
         section("norms", "Norms and scale", *([] if report.is_joint else norms), _warnings(steps)),
-        section("similarities", "Similarity of the task vectors", _similarities(steps)),
+        section(
+            "similarities",
+            "Similarity of the task vectors",
+            _similarities(steps[-(LAST_SHOWN if abridged else MOST_SIMILARITIES) :]),
+        ),
         section("layers", "Ranks and removed shares in each layer", _layers(steps)),
     ]
 
@@ -87,8 +98,7 @@ def _warnings(steps: Sequence[StepReport]) -> str:
     return f'<ul class="warnings">{"".join(told)}</ul>' if told else ""
 
 
-def _similarities(steps: Sequence[StepReport]) -> str:
-    shown = steps[-MOST_SIMILARITIES:]
+def _similarities(shown: Sequence[StepReport]) -> str:
     if not any(step.similarities for step in shown):
         return ""
     rows = []
@@ -101,7 +111,7 @@ def _similarities(steps: Sequence[StepReport]) -> str:
 
 
 def _cosine(value: float | None, pair: str) -> Cell:
-    return EMPTY if value is None else Cell(f"{value:.2f}", value, heat=abs(value), tip=f"{pair}: {value:.4f}")
+    return EMPTY if value is None else Cell(f"{value:.2f}", value, heat=value, tip=f"{pair}: {value:.4f}", signed=True)
 
 
 def _layers(steps: Sequence[StepReport]) -> str:

@@ -23,3 +23,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
 for (const details of document.querySelectorAll("details")) {
   addEventListener("beforeprint", () => details.setAttribute("open", ""));
 }
+if (location.protocol === "file:") {
+  for (const link of document.querySelectorAll('a[href^="/"]')) {
+    link.setAttribute("href", "https://huggingface.co" + link.getAttribute("href"));
+  }
+}

@@ -1,21 +1,19 @@
-"""The page: head, sections, style and script in one HTML text."""
+"""The page of a step: its sections, from the report."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib.resources import files
 from urllib.parse import quote
 
 from hubmerge.report.report import RunReport
+from hubmerge.report.shown import FIRST_SHOWN, LAST_SHOWN
+from hubmerge.report_page.document import document
+from hubmerge.report_page.left_out import LeftOut, left_out_section
 from hubmerge.report_page.markup import section, tag, text
 from hubmerge.report_page.merging import Link, merge_sections
 from hubmerge.report_page.scores import headline, score_sections
 from hubmerge.support.text import counted
-from hubmerge.support.version import VERSION
 from merge_recipes.references import ModelReference, is_commit
-
-# Nothing is loaded, neither from another server nor from a file beside the page.
-POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,10 @@ class PageDetails:
         recipe: the text of the recipe.
         lock: the text of the lock.
         repo: the repo that the step is published in, None for a folder.
-        endpoint: the address of the Hub, for links; None for no links.
+        endpoint: the address of the Hub, for links; None for no links. With an empty text, links start at the root of
+            the Hub that serves the page; opened as a file, they lead to huggingface.co.
+        abridged: True for the first and last steps of a long stream alone, as in the card.
+        leave_one_out: what each entry gives to the merge.
     """
 
     title: str
@@ -35,6 +36,8 @@ class PageDetails:
     lock: str = ""
     repo: str | None = None
     endpoint: str | None = None
+    abridged: bool = False
+    leave_one_out: LeftOut | None = None
 
 
 def report_page(report: RunReport, details: PageDetails) -> str:
@@ -46,9 +49,12 @@ def report_page(report: RunReport, details: PageDetails) -> str:
     if not report.steps:
         raise ValueError("a page needs a report with at least one step")
     link = _linker(details.endpoint)
+    report = report.abridged() if details.abridged else report
+    matrix = report.accuracy_matrix()
     sections = [
-        *score_sections(report),
-        *merge_sections(report, link),
+        *score_sections(report, matrix, abridged=details.abridged),
+        *merge_sections(report, link, abridged=details.abridged),
+        left_out_section(details.leave_one_out),
         section(
             "recipe",
             "Recipe and lock",
@@ -57,20 +63,18 @@ def report_page(report: RunReport, details: PageDetails) -> str:
         ),
         section("versions", "Made with", _versions(report)),
     ]
-    body = tag("main", "\n".join([_summary(report, details, link), headline(report), *filter(None, sections)]))
-    return _document(details.title, tag("header", f"<h1>{text(details.title)}</h1>") + body)
+    top = [_summary(report, details, link), _gap(report, details), headline(report, matrix)]
+    return document(details.title, "\n".join(filter(None, [*top, *sections])))
 
 
-def _document(title: str, body: str) -> str:
-    folder = files("hubmerge.report_page")
-    style, script = (folder.joinpath(name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f'<meta name="color-scheme" content="light dark">\n<title>{text(title)}</title>\n'
-        f"<style>\n{style}</style>\n</head>\n<body>\n{body}\n<script>\n{script}</script>\n</body>\n</html>\n"
-    )
+def _gap(report: RunReport, details: PageDetails) -> str:
+    """Return the sentence about the steps that an abridged page leaves out."""
+    last = report.steps[-1].step
+    if not details.abridged or last <= FIRST_SHOWN + LAST_SHOWN:
+        return ""
+    place = details.repo or "path/to/this/folder"
+    told = f"Scores and similarities of steps {FIRST_SHOWN + 1} to {last - LAST_SHOWN} are left out here. "
+    return tag("p", f"{told}<code>hubmerge report {text(place)}</code> writes a page with all of them.")
 
 
 def _summary(report: RunReport, details: PageDetails, link: Link) -> str:
@@ -110,4 +114,4 @@ def _source(name: str, content: str) -> str:
 
 def _versions(report: RunReport) -> str:
     versions = ", ".join(f"{text(name)} {text(version)}" for name, version in sorted(report.versions.items()))
-    return tag("p", f"Merged with {versions or 'unknown versions'}. Page written by hubmerge {text(VERSION)}.")
+    return tag("p", f"Merged with {versions or 'unknown versions'}.")

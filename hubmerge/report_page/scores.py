@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 from hubmerge.report.accuracy import AccuracyMatrix, mean_or_none, percent
 from hubmerge.report.report import RunReport
+from hubmerge.report.shown import shown
 from hubmerge.report_page.charts import Line, line_chart
 from hubmerge.report_page.markup import EMPTY, Cell, section, table, tag, text
 
 MOST_LINES = 24
 """Number of tasks up to which each has a line of its own."""
 
+MOST_CELLS = 10_000
+"""Number of scores up to which a page shows the whole accuracy matrix."""
 
-def headline(report: RunReport) -> str:
+
+def headline(report: RunReport, matrix: AccuracyMatrix) -> str:
     """Return the numbers at the top of the page: accuracy of base model, merged model and own checkpoints."""
-    matrix = report.accuracy_matrix()
     if not matrix.rows:
         return ""
     last = matrix.steps[-1]
@@ -32,34 +35,51 @@ def headline(report: RunReport) -> str:
     return tag("dl", shown, class_="tiles")
 
 
-def score_sections(report: RunReport) -> list[str]:
-    """Return the sections about scores; none if no task was scored."""
-    matrix = report.accuracy_matrix()
+def score_sections(report: RunReport, matrix: AccuracyMatrix, *, abridged: bool = False) -> list[str]:
+    """Return the sections about scores; none if no task was scored.
+
+    Args:
+        report: the report.
+        matrix: its accuracy matrix.
+        abridged: True for the first and last steps and tasks of the matrix alone. A matrix with more cells than a page
+            can hold is always shown so.
+    """
     if not matrix.rows:
         return []
     notes = "".join(f"<dt>{text(value)}</dt><dd>{text(name)}</dd>" for name, value in matrix.measures())
     return [
-        section("matrix", "Accuracy matrix", _matrix(report, matrix), tag("dl", notes, class_="measures")),
+        section(
+            "matrix", "Accuracy matrix", _matrix(report, matrix, abridged=abridged), tag("dl", notes, class_="measures")
+        ),
         section("curves", "Accuracy after each step", line_chart(_lines(matrix), "accuracy in percent", unit=" %")),
         section("tasks", "Gains and losses", _gains(report, matrix)),
     ]
 
 
-def _matrix(report: RunReport, matrix: AccuracyMatrix) -> str:
+def _matrix(report: RunReport, matrix: AccuracyMatrix, *, abridged: bool) -> str:
+    abridged |= len(matrix.steps) * len(matrix.tasks) > MOST_CELLS
+    steps = matrix.shown_steps if abridged else list[int | None](matrix.steps)
+    tasks = [task for part in shown(matrix.tasks) for task in part] if abridged else matrix.tasks
+
     def row(name: str, scores: dict[str, float | None], average: float | None) -> list[Cell]:
-        cells = [_score(scores.get(task), f"{name}, {task}") for task in matrix.tasks]
+        cells = [_score(scores.get(task), f"{name}, {task}") for task in tasks]
         return [Cell(text(name)), *cells, _score(average, f"{name}, average")]
 
     base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
     rows = [row("base model", {**base}, _mean(base, matrix.tasks))] if base else []
     names = {step.step: step.name for step in report.steps}
-    for step in matrix.steps:
-        scores = {task: matrix.value(step, task) for task in matrix.tasks}
+    for step in steps:
+        if step is None:
+            rows.append([Cell("…"), *[EMPTY] * (len(tasks) + 1)])
+            continue
+        scores = {task: matrix.value(step, task) for task in tasks}
         rows.append(row(f"{step} {names.get(step, '')}".strip(), scores, matrix.average(step)))
     if own:
         rows.append(row("own checkpoints", {**own}, _mean(own, matrix.tasks)))
     caption = "Accuracy in percent: a row for each step, a column for each task"
-    return table(["step", *matrix.tasks, "average"], rows, caption, sortable=False)
+    if len(tasks) < len(matrix.tasks):
+        caption += f"; {len(tasks)} of {len(matrix.tasks)} tasks"
+    return table(["step", *tasks, "average"], rows, caption, sortable=False)
 
 
 def _score(value: float | None, where: str) -> Cell:

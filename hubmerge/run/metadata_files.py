@@ -20,11 +20,20 @@ from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport
 from hubmerge.run.card_facts import heads_in, modules_in
 from hubmerge.run.notice import write_notice
+from hubmerge.run.page import write_page
 from hubmerge.run.provenance_files import write_provenance_files
 from hubmerge.run.run_context import RunContext
 from hubmerge.stream.licenses import read_license
 from hubmerge.stream.stream import Stream
-from hubmerge.support.names import CARD_FILE, LOCK_FILE, NOTICE_FILE, PICTURE_FILE, RECIPE_FILE, REPORT_FILE
+from hubmerge.support.names import (
+    CARD_FILE,
+    LOCK_FILE,
+    NOTICE_FILE,
+    PAGE_FILE,
+    PICTURE_FILE,
+    RECIPE_FILE,
+    REPORT_FILE,
+)
 from merge_recipes.tokenizer_text import template_text
 
 
@@ -79,7 +88,7 @@ def architecture_of(config: Mapping[str, Any]) -> str | None:
 
 
 def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -> RunReport:
-    """Write recipe, lock, report, card with its picture, notices and provenance into the folder of a merged model.
+    """Write recipe, lock, report, page, card with picture, notices and provenance into the folder of a merged model.
 
     Args:
         folder: Folder of the merged model.
@@ -105,6 +114,7 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
     _write_picture(folder, report)
     (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8")
     (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
+    write_page(folder, report, publish.repo if publish is not None else None)
     stated = license_of((folder / CARD_FILE).read_text(encoding="utf-8"))
     write_provenance_files(folder, report, stream, stated, files.model_class)
     report = replace(report, all_files=list_step_files(folder), kept_files=dict(context.others))
@@ -158,6 +168,7 @@ def card_for(report: RunReport, stream: Stream, recipe_text: str, files: ModelFi
         processor_class="AutoProcessor" if "preprocessor_config.json" in files.names else None,
         pipeline_tag=kinds.pop() if whole and len(kinds) == 1 else None,
         picture=PICTURE_FILE if report.accuracy_matrix().steps else None,
+        page=PAGE_FILE,
         every_step=publish is None or publish.steps == "every",
         method_source=method_of(stream.recipe).source,
         revocable=getattr(method_of(stream.recipe), "revokes", False) is True,

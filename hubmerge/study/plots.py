@@ -4,31 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
-from hubmerge.study.results import CellResult, References, Summary, grouped
+from hubmerge.study.results import CellResult, References, Summary, grouped, longest
+from hubmerge.support.chart_style import COLORS, SIGNED_MAP, line_style
 
 DOTS_PER_INCH = 110
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#8c6d31", "#7b4173", "#6b6ecf")
-MARKERS = "os^vDP*X<>"
 
 
 def accuracy_per_step(results: Sequence[CellResult]) -> bytes:
     """Plot the average accuracy over the tasks seen so far by step, with a band of one deviation over the orders."""
     figure, axes = _figure(7.2, 4.2)
-    for number, ((label,), group) in enumerate(grouped(_longest(results), "label").items()):
+    for number, ((label,), group) in enumerate(grouped(longest(results), "label").items()):
         matrices = [result.accuracies for result in group]
         steps = matrices[0].steps
         summaries = [Summary.of(matrix.average(step) for matrix in matrices) for step in steps]
         means = np.array([100 * (summary.mean or 0.0) for summary in summaries])
         spread = np.array([100 * (summary.deviation or 0.0) for summary in summaries])
-        color = COLORS[number % len(COLORS)]
-        axes.plot(steps, means, color=color, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.4, label=label)
-        axes.fill_between(steps, means - spread, means + spread, color=color, alpha=0.12, lw=0)
+        style = _style(number)
+        axes.plot(steps, means, **style, label=label)
+        axes.fill_between(steps, means - spread, means + spread, color=style["color"], alpha=0.12, lw=0)
+    _whole_steps(axes)
     _finish(axes, "step", "average accuracy (%)", "Accuracy on the tasks seen so far")
     return _png(figure)
 
@@ -36,7 +38,7 @@ def accuracy_per_step(results: Sequence[CellResult]) -> bytes:
 def sweep(results: Sequence[CellResult], parameter: str) -> bytes:
     """Plot the accuracy after the last step against one swept parameter, for each series that sweeps it."""
     figure, axes = _figure(6.4, 4.0)
-    for number, ((series,), group) in enumerate(grouped(_longest(results), "series").items()):
+    for number, ((series,), group) in enumerate(grouped(longest(results), "series").items()):
         points = [result for result in group if isinstance(result.point.get(parameter), (int, float))]
         values = sorted({result.point[parameter] for result in points})
         summaries = [Summary.of(r.average for r in points if r.point[parameter] == value) for value in values]
@@ -46,10 +48,8 @@ def sweep(results: Sequence[CellResult], parameter: str) -> bytes:
             values,
             [100 * (summary.mean or 0.0) for summary in summaries],
             yerr=[100 * (summary.deviation or 0.0) for summary in summaries],
-            color=COLORS[number % len(COLORS)],
-            marker=MARKERS[number % len(MARKERS)],
+            **_style(number),
             capsize=3,
-            lw=1.4,
             label=series,
         )
     _finish(axes, parameter, "average accuracy (%)", f"Accuracy after the last step against {parameter}")
@@ -58,7 +58,7 @@ def sweep(results: Sequence[CellResult], parameter: str) -> bytes:
 
 def order_spread(results: Sequence[CellResult]) -> bytes:
     """Draw a box plot of the accuracy after the last step over the orders."""
-    groups = {label: group for (label,), group in grouped(_longest(results), "label").items()}
+    groups = {label: group for (label,), group in grouped(longest(results), "label").items()}
     figure, axes = _figure(7.2, 0.9 + 0.36 * len(groups))
     values = [[100 * r.average for r in group if r.average is not None] for group in groups.values()]
     axes.boxplot(
@@ -75,7 +75,7 @@ def order_spread(results: Sequence[CellResult]) -> bytes:
 def drift(results: Sequence[CellResult]) -> bytes:
     """Plot the distance of the merged model from the base by step, in units of the mean task vector so far."""
     figure, axes = _figure(7.2, 4.2)
-    for number, ((label,), group) in enumerate(grouped(_longest(results), "label").items()):
+    for number, ((label,), group) in enumerate(grouped(longest(results), "label").items()):
         steps = range(1, len(group[0].steps) + 1)
         relative = [
             [
@@ -84,11 +84,8 @@ def drift(results: Sequence[CellResult]) -> bytes:
             ]
             for result in group
         ]
-        color = COLORS[number % len(COLORS)]
-        axes.plot(
-            steps, np.mean(relative, axis=0), color=color, marker=MARKERS[number % len(MARKERS)], ms=4, lw=1.4,
-            label=label,
-        )  # fmt: skip
+        axes.plot(steps, np.mean(relative, axis=0), **_style(number), label=label)
+    _whole_steps(axes)
     _finish(axes, "step", "distance from the base / mean task vector", "Drift from the base model")
     return _png(figure)
 
@@ -103,7 +100,7 @@ def similarity_map(references: References) -> bytes:
     size = 1.9 + 0.42 * len(names)
     figure, axes = _figure(size + 0.6, size)
     values = np.array([[np.nan if value is None else value for value in row] for row in references.cosines])
-    image = axes.imshow(values, vmin=-1.0, vmax=1.0, cmap="RdBu_r")
+    image = axes.imshow(values, vmin=-1.0, vmax=1.0, cmap=SIGNED_MAP)
     axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=8)
     axes.set_yticks(range(len(names)), names, fontsize=8)
     for row, line in enumerate(values):
@@ -116,19 +113,15 @@ def similarity_map(references: References) -> bytes:
     return _png(figure)
 
 
-def swept_parameters(results: Sequence[CellResult]) -> list[str]:
-    """Return the parameters with two or more numbers among their values."""
-    found: dict[str, set[float]] = {}
-    for result in results:
-        for name, value in result.point.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                found.setdefault(name, set()).add(value)
-    return [name for name, values in found.items() if len(values) > 1]
+def _style(number: int) -> dict[str, Any]:
+    """Return the style of a line, which differs from the others without its color too."""
+    style = line_style(number)
+    dashes: Any = (0, style.dashes) if style.dashes else "-"
+    return {"color": COLORS[style.color], "linestyle": dashes, "marker": style.mark, "ms": 4, "lw": 1.4}
 
 
-def _longest(results: Sequence[CellResult]) -> list[CellResult]:
-    longest = max((result.tasks for result in results), default=0)
-    return [result for result in results if result.tasks == longest]
+def _whole_steps(axes: Axes) -> None:
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

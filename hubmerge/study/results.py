@@ -196,3 +196,9 @@ def grouped(results: Sequence[CellResult], *keys: str) -> dict[tuple[Any, ...], 
     for result in results:
         groups.setdefault(tuple(getattr(result, key) for key in keys), []).append(result)
     return groups
+
+
+def longest(results: Sequence[CellResult]) -> list[CellResult]:
+    """Return the results with the largest number of tasks."""
+    most = max((result.tasks for result in results), default=0)
+    return [result for result in results if result.tasks == most]

@@ -7,13 +7,17 @@ from pathlib import Path
 
 from hubmerge.cards import accuracy_picture
 from hubmerge.errors import MachineError
+from hubmerge.run.page import check_page_place
 from hubmerge.study import plots, tables
 from hubmerge.study.bench import Bench
 from hubmerge.study.cells import Cell, cell_digest, cells
 from hubmerge.study.merge_cell import merge_cell
+from hubmerge.study.page import study_page
 from hubmerge.study.results import RESULTS_FILE, CellResult, References, ResultsFile, grouped
 from hubmerge.study.schema import LoadedStudy
+from hubmerge.study.swept import swept_parameters
 from hubmerge.support.folder_lock import locked_folder
+from hubmerge.support.names import PAGE_FILE
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import counted
 
@@ -38,6 +42,7 @@ def run_study(
         MachineError: `out` cannot be written.
     """
     _create_folder(out)
+    check_page_place(out / PAGE_FILE)
     with locked_folder(out, "--out"), Bench.open(loaded, cache, progress, memory_bytes) as bench:
         file = ResultsFile(out / RESULTS_FILE)
         if bench.references_digest() not in file.references:
@@ -73,9 +78,10 @@ def _cell_text(cell: Cell) -> str:
 
 
 def write_outputs(results: Sequence[CellResult], references: References, out: Path) -> None:
-    """Write tables.md, tables.tex and the plots."""
+    """Write tables.md, tables.tex, the page and the plots."""
     (out / "tables.md").write_text(tables.markdown(results, references), encoding="utf-8")
     (out / "tables.tex").write_text(tables.latex(results, references), encoding="utf-8")
+    (out / PAGE_FILE).write_text(study_page(results, references, out.absolute().name), encoding="utf-8")
     pictures = {"drift.png": plots.drift(results)}
     if any(any(value is not None for value in row) for row in references.cosines):
         pictures["similarity.png"] = plots.similarity_map(references)
@@ -84,7 +90,7 @@ def write_outputs(results: Sequence[CellResult], references: References, out: Pa
             pictures["accuracy_per_step.png"] = plots.accuracy_per_step(results)
         if any(len(group) > 1 for group in grouped(results, "label", "tasks").values()):
             pictures["orders.png"] = plots.order_spread(results)
-        for parameter in plots.swept_parameters(results):
+        for parameter in swept_parameters(results):
             pictures[f"sweep_{parameter}.png"] = plots.sweep(results, parameter)
         for number, ((label,), group) in enumerate(grouped(results, "label").items(), start=1):
             if len(group[0].matrix["rows"]) < group[0].tasks:

@@ -16,6 +16,16 @@ from hubmerge.study.results import CellResult, References, Summary, grouped
 MEASURES = ("average", "backward_transfer", "forgetting", "share_of_own")
 TITLES = ("accuracy", "backward transfer", "forgetting", "share kept")
 
+DEFINITIONS = (
+    "All values are in percent: mean ± standard deviation (of the sample) over the merges.",
+    f"Accuracy: {AVERAGE_ACCURACY_DEFINITION}.",
+    f"Backward transfer: {BACKWARD_TRANSFER_DEFINITION}.",
+    f"Forgetting: {FORGETTING_DEFINITION}.",
+    f"Share kept: {SHARE_OF_OWN_DEFINITION}.",
+    f"To the first: {PAIRED_DEFINITION}.",
+)
+"""What the numbers of the table mean."""
+
 Rows = list[list[str]]
 
 
@@ -51,15 +61,7 @@ def markdown(results: Sequence[CellResult], references: References) -> str:
     header, rows = table_rows(results, references)
     lines = [f"| {' | '.join(header)} |", f"|{'|'.join(['---', *['---:'] * (len(header) - 1)])}|"]
     lines += [f"| {' | '.join(_cell(text) for text in row)} |" for row in rows]
-    definitions = [
-        "All values are in percent: mean ± standard deviation (of the sample) over the merges.",
-        f"Accuracy: {AVERAGE_ACCURACY_DEFINITION}.",
-        f"Backward transfer: {BACKWARD_TRANSFER_DEFINITION}.",
-        f"Forgetting: {FORGETTING_DEFINITION}.",
-        f"Share kept: {SHARE_OF_OWN_DEFINITION}.",
-        f"To the first: {PAIRED_DEFINITION}.",
-    ]
-    return "\n".join([*lines, "", *definitions]) + "\n"
+    return "\n".join([*lines, "", *DEFINITIONS]) + "\n"
 
 
 def latex(results: Sequence[CellResult], references: References) -> str:

@@ -24,6 +24,9 @@ NOTICE_FILE = "NOTICE"
 PICTURE_FILE = "accuracy_matrix.png"
 """The picture of the accuracy matrix that the card shows."""
 
+PAGE_FILE = "report.html"
+"""The report as a page, which the card links."""
+
 HEADS_FOLDER = "heads"
 """The folder with the heads of the checkpoints, if the base model has none."""
 
@@ -57,7 +60,7 @@ SIGNATURE_FILE = "model.sig"
 GIT_ATTRIBUTES = ".gitattributes"
 """The file that tells git which files are stored as LFS. The Hub writes it."""
 
-STEP_FILES = frozenset({REPORT_FILE, RECIPE_FILE, LOCK_FILE, STATEMENT_FILE, BOM_FILE, PICTURE_FILE})
+STEP_FILES = frozenset({REPORT_FILE, RECIPE_FILE, LOCK_FILE, STATEMENT_FILE, BOM_FILE, PICTURE_FILE, PAGE_FILE})
 """Files at the top of a step that hubmerge writes whole; not the card, in which people may write."""
 
 UNLISTED_FILES = frozenset({REPORT_FILE, SIGNATURE_FILE, GIT_ATTRIBUTES})

@@ -21,6 +21,7 @@ from hubmerge.verify.finding import Finding, Verdict, title
 from hubmerge.verify.history import check_history
 from hubmerge.verify.licenses import check_licenses
 from hubmerge.verify.metadata import check_digests, check_recipe_and_lock
+from hubmerge.verify.page import check_page
 from hubmerge.verify.provenance import check_bom, check_provenance
 from hubmerge.verify.published import Published, UnreadableReport, read_published
 from hubmerge.verify.recomputation import Recomputed, recompute_step
@@ -98,6 +99,7 @@ def check_metadata(published: Published, trusted: TrustedSigner, *, recompute: b
     yield from check_recipe_and_lock(published)
     yield from check_files(published)
     yield from check_licenses(published)
+    yield from check_page(published)
     if published.stream is None:
         yield Finding("card", "unknown", "the card cannot be checked: recipe and lock do not fit together")
     else:

@@ -47,7 +47,7 @@ def test_rows_sort_by_mouse_and_by_keyboard(browser: Browser, page: str) -> None
 
 def test_values_appear_on_hover(browser: Browser, page: str) -> None:
     browser.open(page)
-    tips = browser.run("return [...document.querySelectorAll('#curves circle title')].map(one => one.textContent)")
+    tips = browser.run("return [...document.querySelectorAll('#curves .mark title')].map(one => one.textContent)")
     assert "sun397, step 3: 68.53 %" in tips
     assert browser.find("#matrix td.heat").get_attribute("title")
 

@@ -39,6 +39,7 @@ def sample_card(report: RunReport | None = None, **options: Any) -> str:
         "repo": "me/clip-merged",
         "license": License(("mit",)),
         "tags": ("clip",),
+        "page": "report.html",
         "model_class": "CLIPModel",
         "layout": "CLIPModel, named as in the base model's files (logit_scale, ...), float32",
     }

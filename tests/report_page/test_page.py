@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -10,14 +11,19 @@ from pathlib import Path
 import pytest
 
 import hubmerge
+from hubmerge.inspection.entry_scores import EntryScore, LeaveOneOut, left_out, read_leave_one_out
 from hubmerge.report.report import MatrixStats, RunReport, StepSimilarity
-from hubmerge.report_page import PageDetails, report_page
-from hubmerge.report_page.charts import Line, line_chart, round_ticks, whole_ticks
+from hubmerge.report_page import PAGE_FORM, LeftOut, LeftOutEntry, PageDetails, charts, page_form, report_page
+from hubmerge.report_page.axes import round_ticks, whole_ticks
+from hubmerge.report_page.charts import Line, dot_chart, line_chart
 from hubmerge.report_page.merging import MOST_SIMILARITIES
+from hubmerge.report_page.scores import MOST_LINES
+from hubmerge.run.page import check_page_place
+from hubmerge.support.chart_style import COLORS, MAP, SIGNED_MAP, ink_on, map_color, map_place
 from tests.cards.samples import RECIPE, sample_report
 
 DETAILS = PageDetails("merged, step 3", RECIPE, "version: 1\n", "me/merged", "https://hub.example")
-VOID = {"meta", "path", "br", "input", "img", "link"}
+VOID = {"meta", "br", "input", "img", "link"}
 
 
 class Reader(HTMLParser):
@@ -127,6 +133,57 @@ def test_a_long_stream_stays_small() -> None:
     assert page.count('class="heat"') < 2 * MOST_SIMILARITIES**2 + 4000
 
 
+def many_tasks(steps: int) -> RunReport:
+    """Return a report in which every step has a task of its own, scored after every later step."""
+    report = long_report(steps)
+    tasks = tuple(dataclasses.replace(report.tasks[0], name=f"task-{i}", step=i) for i in range(1, steps + 1))
+    every = {task.name: {"accuracy": 0.5 + 0.25 / task.step} for task in tasks}
+    found = [
+        dataclasses.replace(step, scores={task.name: every[task.name] for task in tasks[: step.step]})
+        for step in report.steps
+    ]
+    return dataclasses.replace(report, tasks=tasks, steps=tuple(found), base_scores=every, own_scores=every)
+
+
+@pytest.mark.parametrize("abridged", [True, False])
+def test_500_steps_with_500_tasks_stay_under_five_megabytes(*, abridged: bool) -> None:
+    page = report_page(many_tasks(500), dataclasses.replace(DETAILS, abridged=abridged))
+    assert len(page.encode()) < 5_000_000
+    text = " ".join(read(page).words)
+    assert ("Scores and similarities of steps 5 to 480 are left out here" in text) == abridged
+    assert "24 of 500 tasks" in text
+    assert "s250" in text  # every checkpoint has its row
+
+
+def test_an_abridged_page_does_not_need_the_whole_report() -> None:
+    """The page is written again from `hubmerge.json` alone, whatever the report had that wrote it."""
+    report, details = many_tasks(40), dataclasses.replace(DETAILS, abridged=True)
+    read_back = RunReport.from_json(report.to_json())
+    assert read_back.steps[10] != report.steps[10]
+    assert report_page(read_back, details) == report_page(report, details)
+
+
+def test_links_of_a_published_page_start_at_the_root() -> None:
+    reader = read(report_page(sample_report(), dataclasses.replace(DETAILS, endpoint="")))
+    links = [value for tag, name, value in reader.attributes if (tag, name) == ("a", "href")]
+    assert f"/tanganke/clip-vit-base-patch32_sun397/tree/{'1' * 40}" in links
+    assert all(link is not None and link.startswith("/") for link in links)
+
+
+def test_the_form_of_a_page() -> None:
+    assert page_form(report_page(sample_report(), DETAILS)) == PAGE_FORM
+    assert page_form("<html></html>") is None
+
+
+def test_what_each_entry_gives_is_a_section() -> None:
+    entries = (LeftOutEntry("sun397", -0.0125, 0.25, 1.5, -0.03, ("lies far off",)), LeftOutEntry("mnist"))
+    page = report_page(sample_report(), dataclasses.replace(DETAILS, leave_one_out=LeftOut(entries, "merged again")))
+    text = " ".join(read(page).words)
+    for expected in ("What each entry gives", "merged again", "-1.2", "+25.0", "lies far off"):
+        assert expected in text
+    assert 'id="leave-one-out"' not in report_page(sample_report(), DETAILS)
+
+
 def test_a_report_without_scores_has_no_sections_for_them() -> None:
     report = dataclasses.replace(sample_report(), tasks=(), base_scores={}, own_scores={})
     report = dataclasses.replace(report, steps=tuple(dataclasses.replace(step, scores={}) for step in report.steps))
@@ -143,13 +200,98 @@ def test_steps_on_axes_are_whole() -> None:
     assert round_ticks(0.0, 1e-3)[1] == pytest.approx(2e-4)
 
 
-def test_lines_of_one_color_differ_in_their_dashes() -> None:
-    chart = line_chart([Line(f"task {i}", ((1, 0.5), (2, 0.25))) for i in range(20)], "accuracy")
-    found = re.findall(r'<g class="line (c\d)"><path d="M[\d.]+ [\d.]+L[^"]+" stroke-dasharray="([^"]*)"', chart)
-    assert len(found) == len(set(found)) == 20
+def lines(number: int) -> list[Line]:
+    return [Line(f"task {i}", ((1, 0.5), (2, 0.25))) for i in range(number)]
+
+
+def test_lines_differ_without_their_colors() -> None:
+    """Dashes and marks alone tell apart as many lines as a page draws; the legend shows them too."""
+    chart = line_chart(lines(MOST_LINES + 1), "accuracy")
+    styles = re.findall(r'stroke-dasharray="([^"]*)"/><path class="mark" d="M[\d.]+ [\d.]+([^"]+)"', chart)
+    drawn, legend = styles[: MOST_LINES + 1], styles[MOST_LINES + 1 :]
+    assert len(set(drawn)) == MOST_LINES + 1
+    assert drawn == legend
+
+
+def test_steps_of_charts_are_whole_and_other_numbers_are_not() -> None:
+    def ticks(chart: str) -> list[float]:
+        return [float(one) for one in re.findall(r'class="x"[^>]*>([\d.]+)<', chart)]
+
+    assert ticks(line_chart(lines(1), "accuracy")) == [1, 2]
+    swept = line_chart([Line("opcm", ((0.1, 50.0), (0.9, 40.0)), spread=(1.0, 0.5))], "accuracy", across="alpha")
+    assert ticks(swept) == [0.2, 0.4, 0.6, 0.8]
+    assert "opcm, alpha 0.1: 50 ± 1" in swept
+
+
+def test_a_dot_for_each_order() -> None:
+    chart = dot_chart([("a" * 40, [1.0, 2.0]), ("b", [3.0]), ("none", [])], "accuracy")
+    assert chart.count('class="mark"') == 3
+    assert "a" * 27 + "…" in chart
+    assert f"{'a' * 40}: mean 1.5" in chart
+    assert dot_chart([("none", [])], "accuracy") == line_chart([Line("a", ())], "accuracy") == ""
+    read(chart)
+
+
+def test_maps_have_the_colors_of_the_pictures() -> None:
+    from matplotlib import colormaps
+
+    for value in (-0.2, 0.0, 0.3, 0.77, 1.0, 1.5):
+        expected = colormaps[MAP](map_place(value))[:3]
+        parts = [int(map_color(value)[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        assert parts == pytest.approx(expected, abs=0.02)
+        signed = colormaps[SIGNED_MAP]((min(max(value, -1.0), 1.0) + 1) / 2)[:3]
+        parts = [int(map_color(value, signed=True)[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        assert parts == pytest.approx(signed, abs=0.02)
+
+
+def test_text_on_maps_is_readable() -> None:
+    def luminance(color: str) -> float:
+        parts = [int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    for color in [map_color(i / 50) for i in range(51)] + [map_color(i / 25 - 1, signed=True) for i in range(51)]:
+        ink = 1.0 if ink_on(color) == "#fff" else 0.0
+        dark, light = sorted((ink, luminance(color)))
+        assert (light + 0.05) / (dark + 0.05) >= 4.5, color
+
+
+def test_the_style_of_the_page_has_the_colors_of_the_pictures() -> None:
+    style = (Path(charts.__file__).parent / "page.css").read_text(encoding="utf-8")
+    light = style[: style.index("@media")]
+    assert tuple(re.findall(r"--c\d: (#\w+);", light)) == COLORS
 
 
 def test_a_folder_without_a_step_is_refused(tmp_path: Path) -> None:
     with pytest.raises(hubmerge.MachineError, match="not a step"):
         hubmerge.write_report(tmp_path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_file_of_somebody_is_not_replaced(tmp_path: Path) -> None:
+    """Other tools write a file of that name too; an earlier page is replaced, the page of a step is not."""
+    theirs = tmp_path / "report.html"
+    theirs.write_text("<html>results of my tests</html>", encoding="utf-8")
+    with pytest.raises(hubmerge.MachineError, match="is not a page that hubmerge wrote"):
+        check_page_place(theirs)
+    theirs.write_text(report_page(sample_report(), DETAILS), encoding="utf-8")
+    check_page_place(theirs)
+    check_page_place(tmp_path / "new.html")
+    (tmp_path / "hubmerge.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(hubmerge.MachineError, match="is a file of the step in this folder"):
+        check_page_place(theirs)
+
+
+def test_scores_of_single_entries_are_read_from_a_file(tmp_path: Path) -> None:
+    scores = LeaveOneOut(
+        "me/merged", "ties", "merged again", (EntryScore(1, "a", "me/a", "1" * 40, 1.5, 0.1, 0.2, -0.1),)
+    )
+    path = tmp_path / "scores.jsonl"
+    lines = [{"event": "note", "text": "x"}, {"event": "leave-one-out", **scores.to_dict()}]
+    path.write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    assert read_leave_one_out(path) == scores
+    assert left_out(scores).entries == (LeftOutEntry("a", -0.1, 0.2, 1.5, 0.1),)
+    for text in ('{"event": "note", "text": "x"}', "{", '{"event": "leave-one-out", "place": 1}', ""):
+        path.write_text(text, encoding="utf-8")
+        with pytest.raises(hubmerge.MachineError, match="no scores of single entries"):
+            read_leave_one_out(path)

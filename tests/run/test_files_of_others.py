@@ -109,7 +109,7 @@ def test_changes_that_the_next_step_replaces_are_named_before_the_merge(
     assert ModelCard(after).data.to_dict()["library_name"] == "transformers"
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "accuracy_matrix.png"])
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "accuracy_matrix.png", "report.html"])
 def test_a_file_in_the_way_is_named_before_the_merge(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, name: str
 ) -> None:
@@ -124,7 +124,7 @@ def test_a_file_in_the_way_is_named_before_the_merge(
     assert content(repo, name) == b"{}"
 
 
-@pytest.mark.parametrize("name", ["config.json", "hubmerge.yaml", MERGED])
+@pytest.mark.parametrize("name", ["config.json", "hubmerge.yaml", "report.html", MERGED])
 def test_a_published_file_that_was_changed_is_not_replaced(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names, name: str
 ) -> None:

@@ -144,6 +144,13 @@ def test_verify_finds_a_changed_value(older: OlderHub, card: str, name: str, tmp
     assert re.search(rf"differs +card: README.md: .*{re.escape(expected)}", output), output
 
 
+def test_verify_finds_a_page_in_an_older_step(older: OlderHub, tmp_path: Path) -> None:
+    """Version 0.1.0 wrote none."""
+    older.api.upload_file(repo_id="local/ties-3", path_in_repo="report.html", path_or_fileobj=b"<html></html>")
+    output = older.hubmerge("verify", "local/ties-3", "--quick", "--work-dir", tmp_path, status=6)
+    assert "differs  files: report.html is not a file of this step" in output
+
+
 def test_verify_does_not_compare_the_wording(older: OlderHub, card: str, tmp_path: Path) -> None:
     changed = replaced(card, *REWORDED["a sentence"]).encode()
     older.api.upload_file(repo_id=REPO, path_in_repo="README.md", path_or_fileobj=changed)
