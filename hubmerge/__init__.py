@@ -20,7 +20,7 @@ from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the 
 if TYPE_CHECKING:
     from hubmerge.api.automation import deploy_hub_job, init_github, plan_hub_job, watch
     from hubmerge.api.combining import CombinedStream, combine, load_part
-    from hubmerge.api.inspection import inspect, leave_one_out
+    from hubmerge.api.inspection import diff, inspect, leave_one_out
     from hubmerge.api.merging import StepRun, merge, run
     from hubmerge.api.pages import write_report
     from hubmerge.api.planning import Plan, PlannedStep, plan
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from hubmerge.hub.jobs import CreatedJob
+    from hubmerge.inspection.differences import Diff, TensorDiff
     from hubmerge.inspection.entry_scores import EntryScore, LeaveOneOut
     from hubmerge.inspection.model import Inspection, MergedEntry
     from hubmerge.methods import (
@@ -77,7 +78,7 @@ if TYPE_CHECKING:
 _NAMES = {
     "hubmerge.api.automation": ("deploy_hub_job", "init_github", "plan_hub_job", "watch"),
     "hubmerge.api.combining": ("CombinedStream", "combine", "load_part"),
-    "hubmerge.api.inspection": ("inspect", "leave_one_out"),
+    "hubmerge.api.inspection": ("diff", "inspect", "leave_one_out"),
     "hubmerge.api.merging": ("StepRun", "merge", "run"),
     "hubmerge.api.pages": ("write_report",),
     "hubmerge.api.planning": ("Plan", "PlannedStep", "plan"),
@@ -112,6 +113,7 @@ _NAMES = {
         "UsageError",
     ),
     "hubmerge.hub.jobs": ("CreatedJob",),
+    "hubmerge.inspection.differences": ("Diff", "TensorDiff"),
     "hubmerge.inspection.entry_scores": ("EntryScore", "LeaveOneOut"),
     "hubmerge.inspection.model": ("Inspection", "MergedEntry"),
     "hubmerge.methods": (
@@ -143,6 +145,7 @@ __all__ = [
     "CombinedStream",
     "CreatedJob",
     "DatasetError",
+    "Diff",
     "EntryScore",
     "EvaluationError",
     "Finding",
@@ -175,6 +178,7 @@ __all__ = [
     "Sweep",
     "TargetError",
     "TargetMovedError",
+    "TensorDiff",
     "TensorInput",
     "TensorView",
     "UsageError",
@@ -187,6 +191,7 @@ __all__ = [
     "convert",
     "demo",
     "deploy_hub_job",
+    "diff",
     "init_github",
     "inspect",
     "leave_one_out",

@@ -12,6 +12,7 @@ from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 
 if TYPE_CHECKING:
+    from hubmerge.inspection.differences import Diff
     from hubmerge.inspection.entry_scores import LeaveOneOut
     from hubmerge.inspection.model import Inspection
 
@@ -38,6 +39,34 @@ def inspect(place: str | os.PathLike[str], *, norms: bool = False, progress: Pro
     reports = open_progress(progress)
     with interrupts.handled(), reports.stage("inspect"):
         return inspect_model(os.fspath(place), norms=norms)
+
+
+def diff(one: str | os.PathLike[str], other: str | os.PathLike[str], *, progress: ProgressOption = "auto") -> Diff:
+    """Compare two models tensor by tensor: checkpoints, merged models, steps, adapters, in any layout, dtype or shards.
+
+    The values are read in pieces. Tensors of files with equal digests are equal; they are neither downloaded nor read.
+
+    Args:
+        one: the first model: a folder, or a repo: `owner/name@revision`, perhaps with `+adapter`. An adapter alone is
+            applied to the base model that its config names.
+        other: the second model, which is compared with the first one.
+        progress: see `hubmerge.run`.
+
+    Returns:
+        The difference; `.identical`, `.tensors` and `.layers` have the details, `str()` of it is a text.
+
+    Raises:
+        HubError: a repo or a revision is missing.
+        CheckpointError: the files are not a model.
+
+    Example:
+        print(hubmerge.diff("me/base", "me/merged@step-03"))
+    """
+    from hubmerge.inspection.compare import diff_models
+
+    reports = open_progress(progress)
+    with interrupts.handled():
+        return diff_models(os.fspath(one), os.fspath(other), reports)
 
 
 def leave_one_out(

@@ -11,6 +11,7 @@ from hubmerge.cli.commands.combine import combine
 from hubmerge.cli.commands.convert import convert
 from hubmerge.cli.commands.demo import demo
 from hubmerge.cli.commands.deploy import deploy
+from hubmerge.cli.commands.diff import diff
 from hubmerge.cli.commands.hub import hub
 from hubmerge.cli.commands.init import init
 from hubmerge.cli.commands.inspect import inspect
@@ -53,6 +54,7 @@ app.command(rich_help_panel=CHECK)(convert)
 app.command(rich_help_panel=CHECK)(verify)
 app.command(rich_help_panel=CHECK)(report)
 app.command(rich_help_panel=CHECK)(inspect)
+app.command(rich_help_panel=CHECK)(diff)
 app.command(rich_help_panel=CHECK)(outdated)
 app.command(rich_help_panel=PUBLISH)(lock)
 app.command(rich_help_panel=PUBLISH)(rollback)

@@ -163,6 +163,19 @@ class Inspection(Event):
     dtypes: dict[str, int]
 
 
+class Difference(Event):
+    """`diff`: the difference between two models."""
+
+    model_config = ConfigDict(extra="allow")
+    event: Literal["diff"]
+    one: str
+    other: str
+    identical: bool
+    whole: dict[str, Any] = Field(description="measures of all tensors together")
+    layers: dict[str, dict[str, Any]] = Field(description="measures of each layer")
+    tensors: list[dict[str, Any]] = Field(description="the tensors that were read, the largest difference first")
+
+
 class LeaveOneOutScores(Event):
     """`inspect --leave-one-out`: what each entry gives to the merge."""
 
@@ -260,7 +273,7 @@ class Stopped(Event):
 
 EVENTS: tuple[type[Event], ...] = (
     Note, Stage, Error, Checked, Summary, Planned, Step, RunDone, Found, VerifyDone, Done, Inspection,
-    LeaveOneOutScores,
+    Difference, LeaveOneOutScores,
     Locked, Outdated, MethodLine, Recipe, Workflow, HubJob, Made, WatchCheck, Listening, Stopped,
 )  # fmt: skip
 

@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hubmerge.cards.data import front_matter
+from hubmerge.cards.markup import one_line
 from hubmerge.checkpoints import Checkpoint, open_checkpoint
-from hubmerge.errors import HubError
 from hubmerge.executor.state import MergeState, load_state
 from hubmerge.hub import fetch, states
 from hubmerge.hub.offline import is_offline
+from hubmerge.inspection.places import ModelPlace
 from hubmerge.linalg import frobenius_norm, total_norm
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.report.report import RunReport, StepReport
-from hubmerge.stream.open_source import open_for_planning, open_source
 from hubmerge.stream.sources import Source
-from hubmerge.support.names import ACCUMULATED_FILE, MANIFEST_FILE, PARTS_FILE, REPORT_FILE, step_tag
+from hubmerge.support.names import ACCUMULATED_FILE, CARD_FILE, MANIFEST_FILE, PARTS_FILE, REPORT_FILE, step_tag
 from hubmerge.support.text import counted, readable, short_commit
 from hubmerge.verify.published import Published, open_published
-from merge_recipes import ModelReference
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ class Inspection:
         scale: what it is divided by.
         state_bytes: the size of the state of the last step; None if there is none.
         parts: the names of what a state has besides the accumulated delta.
+        made_from: the base models that the card of a checkpoint names.
+        relation: how it was made from them, as its card says: "merge", "finetune", "adapter" or "quantized".
     """
 
     kind: str
@@ -82,6 +84,8 @@ class Inspection:
     scale: float | None = None
     state_bytes: int | None = None
     parts: tuple[str, ...] = field(default=())
+    made_from: tuple[str, ...] = ()
+    relation: str | None = None
 
     @property
     def parameters(self) -> int:
@@ -103,6 +107,9 @@ class Inspection:
         yield f"parameters  {self.parameters:,} in {counted(self.tensors, 'tensor')} ({dtypes}), {readable(self.bytes)}"
         if self.norm is not None:
             yield f"norm        {self.norm:.6g}"
+        if self.made_from and self.method is None:
+            relation = "" if self.relation is None else f" ({self.relation})"
+            yield f"made from   {', '.join(self.made_from)}{relation}, says its card"
         if self.method is not None:
             base = "" if self.base_model is None else f", on {self.base_model}"
             yield f"merged      by {self.method}, {counted(self.step or 0, 'step')}{base}"
@@ -137,20 +144,33 @@ def inspect_model(place: str, *, norms: bool = False) -> Inspection:
         if (folder / MANIFEST_FILE).is_file() and (folder / ACCUMULATED_FILE).is_file():
             return _of_state(load_state(folder))
         published = open_published(folder, None) if (folder / REPORT_FILE).is_file() else None
-        with open_checkpoint(folder) as model:
-            return _of_checkpoint(model, published, norms=True)
-    reference = ModelReference.parse(place)
-    if reference.is_local:
-        raise HubError(f"folder not found: {place}", hint="name a folder, or a repo: owner/name@revision")
-    commit = fetch.resolve_commit("model", reference.path, reference.revision)
-    source = Source(reference, commit)
-    names = {file.path for file in fetch.list_files(reference.path, commit)}
-    published = open_published(reference.path, commit) if REPORT_FILE in names else None
-    with open_source(source) if norms else open_for_planning(source) as model:
-        return _of_checkpoint(model, published, norms=norms)
+        if published is not None:
+            with open_checkpoint(folder) as model:
+                return _of_checkpoint(model, published, norms=True)
+        card = folder / CARD_FILE
+        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        with ModelPlace.find(place).open(weights=True) as model:
+            return _of_checkpoint(model, None, norms=True, card=text)
+    found = ModelPlace.find(place)
+    published, card = None, ""
+    source = found.source
+    if not source.is_local and source.adapter is None:
+        names = {file.path for file in fetch.list_files(source.reference.path, source.commit, source.subfolder)}
+        published = open_published(source.reference.path, source.commit) if REPORT_FILE in names else None
+        card = _hub_card(source)
+    with found.open(weights=norms) as model:
+        return _of_checkpoint(model, published, norms=norms or found.source.is_local, card=card)
 
 
-def _of_checkpoint(model: Checkpoint, published: Published | None, *, norms: bool) -> Inspection:
+def _hub_card(source: Source) -> str:
+    """Return the card of a repo, an empty text if it has none."""
+    if source.subfolder:
+        return ""
+    content = fetch.read_checked(source.reference.path, source.commit, CARD_FILE)
+    return "" if content is None else content.decode("utf-8", errors="replace")
+
+
+def _of_checkpoint(model: Checkpoint, published: Published | None, *, norms: bool, card: str = "") -> Inspection:
     infos = model.tensors.values()
     dtypes: dict[str, int] = {}
     for info in infos:
@@ -164,8 +184,20 @@ def _of_checkpoint(model: Checkpoint, published: Published | None, *, norms: boo
         tensors=len(infos),
         bytes=sum(info.nbytes for info in infos),
         norm=_norm(model) if norms else None,
+        **_made_from(card if published is None else ""),
     )
     return described if published is None else _with_report(described, published)
+
+
+def _made_from(card: str) -> dict[str, Any]:
+    """Return what a card says about the base models and the relation to them."""
+    metadata = front_matter(card)
+    named, relation = metadata.get("base_model"), metadata.get("base_model_relation")
+    names = [named] if isinstance(named, str) else named if isinstance(named, list) else []
+    return {
+        "made_from": tuple(one_line(name) for name in names if isinstance(name, str)),
+        "relation": one_line(relation) if isinstance(relation, str) else None,
+    }
 
 
 def _norm(model: Checkpoint) -> float:
@@ -186,7 +218,7 @@ def _with_report(described: Inspection, published: Published) -> Inspection:
         method=report.merge_method,
         step=last.step,
         base_model=f"{base.reference} at {short_commit(base.commit)}",
-        entries=tuple(map(_entry, report.steps)),
+        entries=_entries(report),
         accumulated_norm=last.accumulated_norm,
         scale=last.scale,
         state_bytes=states.state_bytes(published.repo, digest) if known and digest is not None else None,
@@ -196,6 +228,13 @@ def _with_report(described: Inspection, published: Published) -> Inspection:
 def _fields(described: Inspection) -> dict[str, Any]:
     names = ("kind", "place", "layout", "dtypes", "tensors", "bytes", "norm")
     return {name: getattr(described, name) for name in names}
+
+
+def _entries(report: RunReport) -> tuple[MergedEntry, ...]:
+    if report.is_joint:
+        step = report.steps[-1].step
+        return tuple(MergedEntry(step, one.name, one.reference, one.commit) for one in report.models)
+    return tuple(map(_entry, report.steps))
 
 
 def _entry(step: StepReport) -> MergedEntry:

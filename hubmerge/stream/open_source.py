@@ -37,7 +37,7 @@ def resolve_adapter(source: Source) -> Source:
     if source.adapter is not None or source.base is None or not fetch.is_adapter(files_of(source)):
         return source
     adapter = replace(source, base=None, is_adapter=True)
-    made_for = base_model_of(_adapter_config(adapter))
+    made_for = base_model_of(adapter_config(adapter))
     base = source.base.reference
     if made_for is None or made_for.rstrip("/") not in {base.path, base.written_path}:
         raise CheckpointError(
@@ -163,12 +163,12 @@ def _open_adapter_header(source: Source) -> Adapter | PipelineAdapter:
         return open_adapter(fetch_folder(source), source.origin)
     header = fetch.read_header(source.reference.path, source.commit, weights[0])
     name, size = source.name_of(weights[0]), weights[0].size
-    config, fetch_bytes = _adapter_config(source), partial(_read_bytes, source)
+    config, fetch_bytes = adapter_config(source), partial(_read_bytes, source)
     files = open_headers({name: header}, config, source.origin, sizes={name: size}, fetch=fetch_bytes)
     return PipelineAdapter(files) if name in LORA_FILES else Adapter(files)
 
 
-def _adapter_config(source: Source) -> dict[str, object]:
+def adapter_config(source: Source) -> dict[str, object]:
     """Return the config of an adapter of peft; empty for one of diffusers, which has none."""
     if any(source.name_of(file) in LORA_FILES for file in files_of(source)):
         return {}

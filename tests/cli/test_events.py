@@ -55,6 +55,7 @@ def test_a_stream_from_check_to_rollback(stage: Stage, hubmerge: Command, tmp_pa
     assert "outdated" in events_of(hubmerge("outdated", path, "--json")[1])
     assert lines_of(hubmerge("verify", repo, "--quick", "--json")[1])[-1]["event"] == "done"
     assert "inspection" in events_of(hubmerge("inspect", repo, "--json")[1])
+    assert "diff" in events_of(hubmerge("diff", repo, f"{repo}@step-01", "--json")[1])
     work = ("--work-dir", str(tmp_path / "other"))
     revoked = lines_of(hubmerge("revoke", repo, [*stage.towers][1], *work, "--json")[1])
     assert [line["steps"] for line in revoked if line["event"] == "done"] == [1]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from huggingface_hub import hf_hub_download, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from safetensors.torch import load_file, save_file
 
 import hubmerge as api
@@ -43,6 +43,28 @@ def test_a_checkpoint_is_described(stage: Stage, hubmerge: Command) -> None:
     status, _, errors = hubmerge("inspect", "./nowhere")
     assert status != 0
     assert "folder not found" in errors
+
+
+def test_the_card_of_a_checkpoint_says_what_it_was_made_from(
+    stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
+) -> None:
+    folder = Path(shutil.copytree(snapshot_download(stage.base), tmp_path / "model"))
+    for metadata, expected in (
+        ("base_model: [me/a, me/b]\nbase_model_relation: merge", "made from   me/a, me/b (merge), says its card\n"),
+        ("base_model: me/a", "made from   me/a, says its card\n"),
+        ('base_model: "a\\e[31m"', "made from   a [31m, says its card\n"),
+        ("base_model: [1, {}]", None),
+        ("base_model: [", None),
+    ):
+        (folder / "README.md").unlink(missing_ok=True)
+        (folder / "README.md").write_text(f"---\n{metadata}\n---\n# Model\n", encoding="utf-8")
+        output = hubmerge("inspect", folder)[1]
+        assert expected in output if expected else "made from" not in output
+    repo = repo_name("model")
+    HfApi().create_repo(repo)
+    (folder / "README.md").write_text("---\nbase_model: me/a\n---\n", encoding="utf-8")
+    HfApi().upload_folder(repo_id=repo, folder_path=folder)
+    assert api.inspect(repo, progress=None).made_from == ("me/a",)
 
 
 @pytest.mark.slow
@@ -103,6 +125,8 @@ def test_joint_merges_and_single_entries_are_refused(stage: Stage, hubmerge: Com
     out, names = tmp_path / "out", tuple(stage.towers)
     joint = stage.recipe(None, entries=names[:2], merge_method="linear", form="joint", evaluate=None)
     assert hubmerge("run", stage.write(tmp_path, joint), "--out", out)[0] == 0
+    merged = [(one.step, one.name) for one in api.inspect(out, progress=None).entries]
+    assert merged == [(1, name) for name in names[:2]]
     status, _, errors = hubmerge("inspect", out, "--leave-one-out")
     assert status == 2
     assert "linear merges all models at once" in errors
