@@ -147,8 +147,8 @@ def inspect_model(place: str, *, norms: bool = False) -> Inspection:
         if published is not None:
             with open_checkpoint(folder) as model:
                 return _of_checkpoint(model, published, norms=True)
-        card = folder / CARD_FILE
-        text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
+        file = folder / CARD_FILE
+        text = file.read_text(encoding="utf-8", errors="replace") if file.is_file() else ""
         with ModelPlace.find(place).open(weights=True) as model:
             return _of_checkpoint(model, None, norms=True, card=text)
     found = ModelPlace.find(place)

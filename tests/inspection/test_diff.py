@@ -163,11 +163,8 @@ def test_adapters_are_compared_with_whole_models(base: Path, tmp_path: Path) -> 
     assert relative is not None
     assert relative < 1e-6
     described = api.inspect(adapter, progress=None)
-    assert (described.kind, described.tensors, described.norm) == (
-        "checkpoint",
-        21,
-        pytest.approx(alone.whole.other_norm),
-    )
+    assert (described.kind, described.tensors) == ("checkpoint", 21)
+    assert described.norm == pytest.approx(alone.whole.other_norm)
     assert str(adapter) in described.place
     config = json.loads((adapter / "adapter_config.json").read_text(encoding="utf-8"))
     (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": None}))

@@ -12,7 +12,7 @@ import pytest
 
 import hubmerge
 from hubmerge.inspection.entry_scores import EntryScore, LeaveOneOut, left_out, read_leave_one_out
-from hubmerge.report.report import MatrixStats, RunReport, StepSimilarity
+from hubmerge.report.report import MatrixStats, RunReport, Scores, StepSimilarity
 from hubmerge.report_page import PAGE_FORM, LeftOut, LeftOutEntry, PageDetails, charts, page_form, report_page
 from hubmerge.report_page.axes import round_ticks, whole_ticks
 from hubmerge.report_page.charts import Line, dot_chart, line_chart
@@ -137,7 +137,7 @@ def many_tasks(steps: int) -> RunReport:
     """Return a report in which every step has a task of its own, scored after every later step."""
     report = long_report(steps)
     tasks = tuple(dataclasses.replace(report.tasks[0], name=f"task-{i}", step=i) for i in range(1, steps + 1))
-    every = {task.name: {"accuracy": 0.5 + 0.25 / task.step} for task in tasks}
+    every: Scores = {task.name: {"accuracy": 0.5 + 0.25 / task.step} for task in tasks}
     found = [
         dataclasses.replace(step, scores={task.name: every[task.name] for task in tasks[: step.step]})
         for step in report.steps

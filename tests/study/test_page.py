@@ -36,7 +36,7 @@ def result(label: str, seed: int | None, score: float, **point: float) -> CellRe
 def references() -> References:
     cosines: list[list[float | None]] = [[1.0, -0.25, None], [-0.25, 1.0, 0.5], [None, 0.5, 1.0]]
     scores = dict.fromkeys(NAMES, 0.5)
-    return References("r", NAMES, scores, dict.fromkeys(NAMES, 0.9), cosines, {"layers.0": cosines})  # type: ignore[arg-type]
+    return References("r", NAMES, scores, dict.fromkeys(NAMES, 0.9), cosines, {"layers.0": cosines})
 
 
 def results() -> list[CellResult]:
