@@ -79,6 +79,8 @@ class Task(Record):
     """The metrics; the first one fills the accuracy matrix."""
     model: Name | None = None
     """The name of the stream entry that the task belongs to, if the names do not determine it."""
+    head: Name | None = None
+    """The entry whose own head scores the task, or base for the base model's; by default that of the task's entry."""
 
 
 class Evaluate(Record):

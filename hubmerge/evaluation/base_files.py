@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from hubmerge.checkpoints.weight_names import is_timm
 from hubmerge.errors import EvaluationError
 
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tokenizer.*")
@@ -49,6 +50,8 @@ def check_image_processor(base: BaseFiles) -> None:
     Raises:
         EvaluationError: it has none.
     """
+    if is_timm(base.config):
+        return  # the preprocessing is in config.json
     if not any(name.endswith("processor_config.json") for name in base.names):
         raise EvaluationError(
             f"{base.label}: the base model's repo has no image processor",

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hubmerge.checkpoints.planning.class_names import class_names
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.labels import letters
 from hubmerge.support.text import listed
 
 
-def find_head_rows(head: Sequence[str] | None, count: int, names: Sequence[str], where: str) -> tuple[int, ...]:
+def find_head_rows(
+    head: Sequence[str] | None, count: int, names: Sequence[str], where: str, *, owner: str = "the base model's head"
+) -> tuple[int, ...]:
     """Return the row of the head for every class of a task.
 
     Args:
@@ -20,6 +21,7 @@ def find_head_rows(head: Sequence[str] | None, count: int, names: Sequence[str],
         count: the number of the head's classes.
         names: the names of the task's classes.
         where: the task and its dataset, for messages.
+        owner: the name of the head in messages.
 
     Raises:
         EvaluationError: the head lacks a class.
@@ -27,8 +29,8 @@ def find_head_rows(head: Sequence[str] | None, count: int, names: Sequence[str],
     if head is None:
         if count != len(names):
             raise EvaluationError(
-                f"{where}: the task has {len(names)} classes, the base model's head has {count} classes without names",
-                hint="name the classes of the head in `id2label` of the base model's config.json",
+                f"{where}: the task has {len(names)} classes, {owner} has {count} classes without names",
+                hint="name the classes of the head in `id2label` of its model's config.json",
             )
         return tuple(range(count))
     rows: dict[str, list[int]] = {}
@@ -39,16 +41,17 @@ def find_head_rows(head: Sequence[str] | None, count: int, names: Sequence[str],
             number = len(rows.get(letters(name), ()))
             found = "no class" if number == 0 else f"{number} classes named"
             raise EvaluationError(
-                f"{where}: the base model's head has {found} {name!r}; its classes: {listed(head, 8)}",
+                f"{where}: {owner} has {found} {name!r}; its classes: {listed(head, 8)}",
                 hint="set `class_names` to the names of the head, in the order of the dataset's labels",
             )
     return tuple(rows[letters(name)][0] for name in names)
 
 
-def rows_of_head(config: Any, names: Sequence[str], where: str) -> tuple[int, ...]:
-    """Return the row of the head of a loaded model for every class of a task, by the model's config.
+def rows_of_head(scorer: Any, names: Sequence[str], where: str) -> tuple[int, ...]:
+    """Return the row of the head of a scorer's model for every class of a task.
 
     Raises:
         EvaluationError: the head lacks a class.
     """
-    return find_head_rows(class_names(config.to_dict()), config.num_labels, names, where)
+    head, count = scorer.head_classes
+    return find_head_rows(head, count, names, where, owner=scorer.owner)

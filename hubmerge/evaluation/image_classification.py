@@ -1,7 +1,7 @@
 """Image classification: the predicted class is the one with the highest output of the model's head.
 
-All tasks of a stream use one head. Its classes are those in the base model's config. A task may have some of them only;
-then only these are compared.
+The head is that of the base model, or the own head of a checkpoint. Its classes are those in the config. A task may
+have some of them only; then only these are compared.
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import torch
 from transformers import AutoModelForImageClassification
 
 from hubmerge.checkpoints import Checkpoint
+from hubmerge.checkpoints.weight_names import is_timm
 from hubmerge.evaluation.classes import check_finite, dataset_errors
 from hubmerge.evaluation.head_rows import rows_of_head
+from hubmerge.evaluation.head_scorer import HeadScorer
 from hubmerge.evaluation.image_task import PreparedImages, read_images
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.model_scorer import ModelScorer
+from hubmerge.evaluation.own_head import OwnHead
 from hubmerge.evaluation.task_keys import check_prompts, task_place
 from merge_recipes import Task
 
@@ -31,7 +34,7 @@ class PreparedImageClassification(PreparedImages):
     head_rows: tuple[int, ...]  # of every class of the task
 
     @torch.no_grad()
-    def logits(self, scorer: ModelScorer) -> np.ndarray:
+    def logits(self, scorer: ModelScorer | HeadScorer) -> np.ndarray:
         """Return the outputs of the model in the scorer, float32 (N, C).
 
         Raises:
@@ -39,30 +42,38 @@ class PreparedImageClassification(PreparedImages):
         """
         batches = []
         for pixels in self.inputs(scorer.device):
-            values = scorer.model(pixel_values=pixels).logits[:, list(self.head_rows)]
+            values = scorer.image_logits(pixels)[:, list(self.head_rows)]
             check_finite(values, scorer.label)
             batches.append(values.float().cpu().numpy())
         return np.concatenate(batches)
 
 
 class ImageClassification:
-    """Task kind `image-classification`, for base models of transformers with a classification head."""
+    """Task kind `image-classification`, for models of transformers and timm with a classification head."""
 
     name = "image-classification"
 
     def open_scorer(
         self, base_folder: Path, base: Checkpoint, *, identity: str, device: str | torch.device = "cpu"
-    ) -> ModelScorer:
+    ) -> ModelScorer | HeadScorer:
         """Return a scorer with the base model and its head, in float32 on `device`."""
+        if is_timm(base.config):
+            return HeadScorer(base_folder, base, None, identity=identity, device=device)
         return ModelScorer(
             base_folder, base, AutoModelForImageClassification, self.name, identity=identity, device=device
         )
+
+    def open_head_scorer(
+        self, base_folder: Path, base: Checkpoint, head: OwnHead, *, identity: str, device: str | torch.device = "cpu"
+    ) -> HeadScorer:
+        """Return a scorer for the head of a checkpoint, in float32 on `device`."""
+        return HeadScorer(base_folder, base, head, identity=identity, device=device)
 
     def prepare(
         self,
         task: Task,
         rows: datasets.Dataset,
-        scorer: ModelScorer,
+        scorer: ModelScorer | HeadScorer,
         cache_folder: Path,
         *,
         dataset_commit: str | None,
@@ -74,14 +85,14 @@ class ImageClassification:
         Images are cached. Without `dataset_commit`, cached images may be out of date and are not used.
 
         Raises:
-            EvaluationError: the task does not fit its dataset or the base model's head.
+            EvaluationError: the task does not fit its dataset or the head.
             MachineError: the cache folder cannot be written.
         """
         check_prompts(task)
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
         with dataset_errors(task, dataset_commit):
             images = read_images(task, rows, scorer.base_folder, cache_folder, dataset_commit)
-            head_rows = rows_of_head(scorer.model.config, images["class_names"], task_place(task))
+            head_rows = rows_of_head(scorer, images["class_names"], task_place(task))
         return PreparedImageClassification(
             name=task.name, head_rows=head_rows, metrics=metrics, batch_size=batch_size, **images
         )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ import evaluate
 import numpy as np
 import torch
 
+from hubmerge.checkpoints.weight_names import is_timm
 from hubmerge.evaluation.classes import check_rows, read_classes, score_classes
 from hubmerge.evaluation.pixels import Preprocessor, cached_pixels, rows_identity
 from hubmerge.evaluation.sampling import choose_rows
 from hubmerge.evaluation.task_keys import task_place
+from hubmerge.evaluation.timm_model import TimmPreprocessor
 from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 
@@ -60,6 +64,19 @@ class PreparedImages(ABC):
         return score_classes(self.metrics, self.logits(scorer), self.labels)
 
 
+def open_preprocessor(base_folder: Path) -> Preprocessor:
+    """Return the image processor of a base model of transformers or timm.
+
+    Raises:
+        EvaluationError: it has none, or one that cannot be read.
+    """
+    with suppress(OSError, ValueError):
+        config = json.loads((base_folder / "config.json").read_text(encoding="utf-8"))
+        if isinstance(config, dict) and is_timm(config):
+            return TimmPreprocessor(base_folder)
+    return Preprocessor(base_folder)
+
+
 def read_images(
     task: Task, rows: datasets.Dataset, base_folder: Path, cache_folder: Path, dataset_commit: str | None
 ) -> dict[str, Any]:
@@ -71,7 +88,7 @@ def read_images(
         EvaluationError: the task does not fit its dataset, or the base model has no image processor.
         MachineError: the cache folder cannot be written.
     """
-    source, preprocessor = task.dataset, Preprocessor(base_folder)
+    source, preprocessor = task.dataset, open_preprocessor(base_folder)
     check_rows(rows, task)
     class_names, labels = read_classes(rows, task)
     chosen = choose_rows(len(rows), source, labels)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # these libraries take seconds to import
 
     from hubmerge.checkpoints import Checkpoint
     from hubmerge.evaluation.metrics import MetricLoader
+    from hubmerge.evaluation.own_head import OwnHead
 
 
 class Weights(Protocol):
@@ -43,6 +44,15 @@ class Scorer(Protocol):
 
     def load_base(self) -> None:
         """Load the weights of the base model."""
+        ...
+
+
+@runtime_checkable
+class ReleasableScorer(Scorer, Protocol):
+    """Scorer that builds its model anew for all weights, and whose memory can be freed in between."""
+
+    def release(self) -> None:
+        """Free the memory of the model; the next weights build it anew."""
         ...
 
 
@@ -128,5 +138,24 @@ class TaskKind(Protocol):
 
         Raises:
             EvaluationError: the task does not fit its dataset or the base model.
+        """
+        ...
+
+
+@runtime_checkable
+class HeadKind(Protocol):
+    """Kind of task that the own head of a checkpoint can score."""
+
+    def open_head_scorer(
+        self, base_folder: Path, base: Checkpoint, head: OwnHead, *, identity: str, device: str = "cpu"
+    ) -> Any:
+        """Return a scorer for the head of a checkpoint.
+
+        Args:
+            base_folder: the folder of the base model.
+            base: its weights.
+            head: the head.
+            identity: the commit of the base model, used as a key of the cache.
+            device: the torch device.
         """
         ...

@@ -12,6 +12,7 @@ import torch
 from hubmerge.checkpoints import Checkpoint, Selection, align_models, weight_matrices
 from hubmerge.checkpoints.matching.names import parameter_shapes
 from hubmerge.checkpoints.model_class.model_class import ModelClass, find_model_class
+from hubmerge.checkpoints.planning.class_names import class_names
 from hubmerge.checkpoints.planning.heads import HEADS
 from hubmerge.errors import CheckpointError, EvaluationError
 from hubmerge.evaluation.stoppable import stoppable
@@ -36,7 +37,7 @@ class ModelScorer:
     ) -> None:
         self.base_folder, self.identity = base_folder, identity
         self.device = torch.device(device)
-        self._base = base
+        self._base, self.owner = base, "the base model's head"
         self.model: Any = _load_base(base_folder, auto_class, base.label, task).to(self.device)
         self._places = _places(self.model, base)
         self._ties: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", {}))
@@ -69,6 +70,16 @@ class ModelScorer:
     def load_base(self) -> None:
         """Load the weights of the base model."""
         self.load(self._base)
+
+    @property
+    def head_classes(self) -> tuple[tuple[str, ...] | None, int]:
+        """Names of the head's classes, None if there are none, and their number."""
+        return class_names(self.model.config.to_dict()), self.model.config.num_labels
+
+    def image_logits(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return the outputs for images, (B, C)."""
+        values: torch.Tensor = self.model(pixel_values=pixels).logits
+        return values
 
     def _under_base_names(self, weights: Checkpoint, *, own: bool) -> Checkpoint:
         expected = parameter_shapes(self._base.tensors)

@@ -59,8 +59,8 @@ class Preprocessor:
             ) from error
         _check_model_size(self.processor, base_folder)
         self.rescale = self.processor.rescale_factor if self.processor.do_rescale else 1.0
-        self.mean = _channels(self.processor.image_mean if self.processor.do_normalize else 0.0)
-        self.std = _channels(self.processor.image_std if self.processor.do_normalize else 1.0)
+        self.mean = as_channels(self.processor.image_mean if self.processor.do_normalize else 0.0)
+        self.std = as_channels(self.processor.image_std if self.processor.do_normalize else 1.0)
 
     @property
     def digest_text(self) -> str:
@@ -176,14 +176,22 @@ def _check_model_size(processor: Any, base_folder: Path) -> None:
     for name in ("size", "crop_size", "pad_size"):
         sides = dict(getattr(processor, name, None) or {})
         for key in ("shortest_edge", "height", "width"):
-            side = sides.get(key) or 0
-            if side > MAX_MODEL_SIDE:
-                raise EvaluationError(
-                    f"{base_folder}/preprocessor_config.json: {name} asks for images with {key} {side}: "
-                    f"expected at most {MAX_MODEL_SIDE}",
-                    hint="choose another base model",
-                    file="preprocessor_config.json",
-                )
+            place = f"{base_folder}/preprocessor_config.json: {name} asks for images with {key}"
+            check_side(sides.get(key) or 0, place)
+
+
+def check_side(side: int, place: str) -> None:
+    """Check the length of a side of the images that a base model asks for.
+
+    Raises:
+        EvaluationError: it is too long.
+    """
+    if side > MAX_MODEL_SIDE:
+        raise EvaluationError(
+            f"{place} {side}: expected at most {MAX_MODEL_SIDE}",
+            hint="choose another base model",
+            file="preprocessor_config.json",
+        )
 
 
 def _write_images(out: BinaryIO, images: Iterable[np.ndarray], count: int, where: str) -> None:
@@ -205,6 +213,6 @@ def _write_images(out: BinaryIO, images: Iterable[np.ndarray], count: int, where
         out.write(image.tobytes())
 
 
-def _channels(value: float | Sequence[float]) -> torch.Tensor:
+def as_channels(value: float | Sequence[float]) -> torch.Tensor:
     """Return one number for all channels, or one per channel, as float32 that broadcasts over (B, 3, H, W)."""
     return torch.as_tensor(value, dtype=torch.float32).reshape(1, -1, 1, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from hubmerge.checkpoints.planning.class_names import class_count as class_number
 from hubmerge.checkpoints.planning.class_names import class_names as classes_of
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.base_files import (
@@ -21,6 +22,7 @@ from hubmerge.evaluation.base_files import (
 from hubmerge.evaluation.columns import check_images, check_labels, check_texts, text_column
 from hubmerge.evaluation.head_rows import find_head_rows
 from hubmerge.evaluation.labels import check_label_values, declared_names
+from hubmerge.evaluation.own_head import OWN_HEAD_KINDS, HeadFacts
 from hubmerge.evaluation.preview import DatasetPreview
 from hubmerge.evaluation.task_keys import check_no_classes, check_prompts, check_text_metrics, task_place
 from merge_recipes import Task
@@ -31,7 +33,7 @@ Key = tuple[str, ...]
 Found = Iterator[tuple[Key, EvaluationError]]
 
 
-def check_task(task: Task, preview: DatasetPreview, base: BaseFiles | None) -> Found:
+def check_task(task: Task, preview: DatasetPreview, base: BaseFiles | None, head: HeadFacts | None = None) -> Found:
     """Yield the mistakes of a task, each with the key that it is about.
 
     Of a kind that is a plug-in, only the number of rows is checked.
@@ -40,15 +42,18 @@ def check_task(task: Task, preview: DatasetPreview, base: BaseFiles | None) -> F
         task: the task.
         preview: the preview of its dataset.
         base: the base model, None if its config cannot be read.
+        head: the head of a checkpoint that scores the task, None for the base model's.
     """
     yield from _failures(("dataset", "split"), _check_rows, task, preview)
     for check in _PREVIEW_CHECKS.get(task.kind, ()):
         yield from check(task, preview)
     if base is not None:
         for base_check in _BASE_CHECKS.get(task.kind, ()):
+            if head is not None and base_check in _HEAD_CHECKS:
+                continue
             yield from _failures(("kind",), base_check, base)
-        if task.kind in _WITH_HEAD:
-            yield from _failures(_names_key(task), _check_head, task, preview, base)
+        if task.kind in OWN_HEAD_KINDS:
+            yield from _failures(_names_key(task), _check_head, task, preview, base, head)
 
 
 def class_count(task: Task, preview: DatasetPreview) -> int | None:
@@ -128,16 +133,27 @@ def _check_names(task: Task, preview: DatasetPreview) -> None:
         raise EvaluationError(f"{place}: {len(known)} class, expected at least 2")
 
 
-def _check_head(task: Task, preview: DatasetPreview, base: BaseFiles) -> None:
+def _check_head(task: Task, preview: DatasetPreview, base: BaseFiles, head: HeadFacts | None) -> None:
     try:
         names = known_names(task, preview)
     except EvaluationError:
         return  # reported as a mistake of the labels
-    labels = base.config.get("id2label")
-    stated = base.config.get("num_labels")
-    count = len(labels) if isinstance(labels, dict) else stated if isinstance(stated, int) else 2
-    if names is not None:
-        find_head_rows(classes_of(base.config), count, names, task_place(task))
+    if names is None or (head is not None and not head.known):
+        return
+    if head is not None:
+        classes, count = head.classes(base.config)
+        find_head_rows(classes, count, names, task_place(task), owner=head.label)
+        return
+    classes = classes_of(base.config)
+    find_head_rows(classes, _count_of(base, classes), names, task_place(task))
+
+
+def _count_of(base: BaseFiles, classes: tuple[str, ...] | None) -> int:
+    """Return the number of classes of the base model's head; 2 is the default of transformers."""
+    labels, stated = base.config.get("id2label"), base.config.get("num_labels")
+    if isinstance(labels, dict):
+        return len(labels)
+    return stated if isinstance(stated, int) else class_number(base.config) or len(classes or ()) or 2
 
 
 def _prompts(task: Task, _: DatasetPreview) -> Found:
@@ -165,5 +181,5 @@ _BASE_CHECKS: dict[str, tuple[Callable[[BaseFiles], None], ...]] = {
     "text-classification": (check_tokenizer, check_classification_head),
     "causal-lm": (check_tokenizer,),
 }
-_WITH_HEAD = frozenset({"image-classification", "text-classification"})
-"""Kinds whose classes are those of the base model's head."""
+_HEAD_CHECKS = (check_image_head, check_classification_head)
+"""Checks that the base model has a head, which the head of a checkpoint makes needless."""

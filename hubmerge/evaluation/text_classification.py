@@ -1,7 +1,7 @@
 """Text classification: the predicted class is the one with the highest output of the model's head.
 
-All tasks of a stream use one head. Its classes are those in the base model's config. A task may have some of them only;
-then only these are compared.
+The head is that of the base model, or the own head of a checkpoint. Its classes are those in the config. A task may
+have some of them only; then only these are compared.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from transformers import AutoModelForSequenceClassification
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.evaluation.classes import check_finite, dataset_errors, read_classes, score_classes
 from hubmerge.evaluation.head_rows import rows_of_head
+from hubmerge.evaluation.head_scorer import TextHeadScorer
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
+from hubmerge.evaluation.own_head import OwnHead
 from hubmerge.evaluation.sampling import choose_rows
 from hubmerge.evaluation.task_keys import check_prompts, task_place
 from hubmerge.evaluation.text_model import TextScorer
@@ -45,7 +47,7 @@ class PreparedTextClassification:
         return len(self.labels)
 
     @torch.no_grad()
-    def logits(self, scorer: TextScorer) -> np.ndarray:
+    def logits(self, scorer: TextScorer | TextHeadScorer) -> np.ndarray:
         """Return the outputs of the model in the scorer, float32 (N, C).
 
         Raises:
@@ -62,7 +64,7 @@ class PreparedTextClassification:
             found[batch] = values.float().cpu().numpy()
         return found
 
-    def score(self, scorer: TextScorer) -> dict[str, MetricValue]:
+    def score(self, scorer: TextScorer | TextHeadScorer) -> dict[str, MetricValue]:
         """Return the metrics of the task for the model in the scorer.
 
         Raises:
@@ -72,7 +74,7 @@ class PreparedTextClassification:
 
 
 class TextClassification:
-    """Task kind `text-classification`, for base models with a classification head."""
+    """Task kind `text-classification`, for models with a classification head."""
 
     name = "text-classification"
 
@@ -84,11 +86,17 @@ class TextClassification:
             base_folder, base, AutoModelForSequenceClassification, self.name, identity=identity, device=device
         )
 
+    def open_head_scorer(
+        self, base_folder: Path, base: Checkpoint, head: OwnHead, *, identity: str, device: str | torch.device = "cpu"
+    ) -> TextHeadScorer:
+        """Return a scorer for the head of a checkpoint, in float32 on `device`."""
+        return TextHeadScorer(base_folder, base, head, identity=identity, device=device)
+
     def prepare(
         self,
         task: Task,
         rows: datasets.Dataset,
-        scorer: TextScorer,
+        scorer: TextScorer | TextHeadScorer,
         cache_folder: Path,
         *,
         dataset_commit: str | None,
@@ -100,7 +108,7 @@ class TextClassification:
         Texts that are too long for the model are cut.
 
         Raises:
-            EvaluationError: the task does not fit its dataset or the base model's head.
+            EvaluationError: the task does not fit its dataset or the head.
         """
         where = task_place(task)
         check_prompts(task)
@@ -108,7 +116,7 @@ class TextClassification:
         with dataset_errors(task, dataset_commit):
             texts = read_texts(rows, task.dataset, where)
             names, labels = read_classes(rows, task)
-            head_rows = rows_of_head(scorer.model.config, names, where)
+            head_rows = rows_of_head(scorer, names, where)
         chosen = choose_rows(len(labels), task.dataset, labels)
         if chosen is not None:
             texts, labels = [texts[row] for row in chosen], labels[chosen]

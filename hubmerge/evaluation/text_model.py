@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,24 @@ from hubmerge.evaluation.model_scorer import ModelScorer
 
 MOST_TOKENS = 1024
 """Length of a text in tokens if neither tokenizer nor model has a limit."""
+
+_OFFSET_POSITIONS = frozenset(
+    {
+        "roberta",
+        "xlm-roberta",
+        "xlm-roberta-xl",
+        "roberta-prelayernorm",
+        "camembert",
+        "data2vec-text",
+        "esm",
+        "ibert",
+        "longformer",
+        "luke",
+        "mpnet",
+        "xmod",
+    }
+)
+"""Types of models that count positions from the padding token on, so that a text has fewer tokens than positions."""
 
 
 class TextScorer(ModelScorer):
@@ -31,16 +50,12 @@ class TextScorer(ModelScorer):
         device: str | torch.device = "cpu",
     ) -> None:
         super().__init__(base_folder, base, auto_class, task, identity=identity, device=device)
-        self.tokenizer: Any = _load_tokenizer(base_folder, base.label)
+        self.tokenizer: Any = load_tokenizer(base_folder, base.label)
 
     @property
     def max_tokens(self) -> int:
         """Largest number of tokens of a text that the model accepts."""
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        known = (positions, self.tokenizer.model_max_length)
-        # A tokenizer without a limit has a huge number here.
-        limits = [limit for limit in known if isinstance(limit, int) and 0 < limit < 1 << 31]
-        return min(limits, default=MOST_TOKENS)
+        return most_tokens(self.model.config.to_dict(), self.tokenizer)
 
     @property
     def token_count(self) -> int:
@@ -48,7 +63,24 @@ class TextScorer(ModelScorer):
         return int(self.model.config.vocab_size)
 
 
-def _load_tokenizer(folder: Path, label: str) -> Any:
+def most_tokens(config: Mapping[str, Any], tokenizer: Any) -> int:
+    """Return the largest number of tokens of a text that model and tokenizer accept."""
+    positions = config.get("max_position_embeddings")
+    padding = config.get("pad_token_id")
+    if isinstance(positions, int) and isinstance(padding, int) and config.get("model_type") in _OFFSET_POSITIONS:
+        positions -= padding + 1
+    known = (positions, tokenizer.model_max_length)
+    # A tokenizer without a limit has a huge number here.
+    limits = [limit for limit in known if isinstance(limit, int) and 0 < limit < 1 << 31]
+    return min(limits, default=MOST_TOKENS)
+
+
+def load_tokenizer(folder: Path, label: str) -> Any:
+    """Return the tokenizer of a base model.
+
+    Raises:
+        EvaluationError: there is none, or it cannot be read.
+    """
     # Without any of these files, transformers returns a tokenizer with an empty vocabulary.
     if not any(path.is_file() for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise EvaluationError(

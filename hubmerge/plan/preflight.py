@@ -88,7 +88,7 @@ def check_before_merge(
             check_card(stream, licenses, kept)
         commits = dict(enumerate(_dataset_commits(stream)))
         done = () if recorded is None else recorded.tasks
-        tasks = check_tasks(stream.loaded, commits, collector, base=stream.base, recorded=done)
+        tasks = check_tasks(stream.loaded, commits, collector, stream=stream, recorded=done)
     if collector.errors:
         with collector.collect():
             plan()

@@ -12,12 +12,15 @@ from hubmerge.errors import CheckpointError, DatasetError, ErrorCollector, Evalu
 from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.base_files import BaseFiles
 from hubmerge.evaluation.external_metrics import check_external_metrics
+from hubmerge.evaluation.own_head import HeadFacts
 from hubmerge.hub import fetch
 from hubmerge.plan.checked_task import CheckedTask, describe_task
+from hubmerge.plan.own_heads import OwnHeads
 from hubmerge.plan.samples import as_recorded, check_sample
 from hubmerge.report.report import TaskReport
 from hubmerge.stream.located import located
 from hubmerge.stream.sources import Source, files_of
+from hubmerge.stream.stream import Stream
 from hubmerge.stream.task_datasets import TASKS, Commits
 from hubmerge.support import interrupts
 from merge_recipes import LoadedRecipe, Task
@@ -33,7 +36,7 @@ def check_tasks(
     commits: Commits,
     collector: ErrorCollector,
     *,
-    base: Source | None = None,
+    stream: Stream | None = None,
     recorded: Sequence[TaskReport] = (),
 ) -> tuple[CheckedTask, ...]:
     """Open the dataset of every task and collect all mistakes, each with its line in the recipe.
@@ -42,7 +45,7 @@ def check_tasks(
         loaded: the recipe.
         commits: the commits of the datasets; a task without one is not opened.
         collector: receives the errors.
-        base: the base model, None if it is not resolved yet.
+        stream: the stream, None if it is not resolved yet.
         recorded: the tasks of the steps that are published or on disk.
 
     Raises:
@@ -51,7 +54,8 @@ def check_tasks(
     tasks = loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ()
     if not tasks:
         return ()
-    files = None if base is None else _base_files(base)
+    files = None if stream is None else _base_files(stream.base)
+    heads = None if stream is None else OwnHeads(stream)
     checked: list[CheckedTask] = []
     for index, task in enumerate(tasks):
         interrupts.check()
@@ -59,7 +63,8 @@ def check_tasks(
         if index in commits:
             with collector.collect():
                 preview = _preview(loaded, index, task, commits[index])
-        classes = None if preview is None else _check_preview(loaded, index, preview, collector, files)
+        head = None if heads is None else _head(heads, loaded, index, collector, recorded)
+        classes = None if preview is None else _check_preview(loaded, index, preview, collector, files, head)
         for number, error in _metric_errors(task, classes):
             collector.errors.append(located(error, loaded, (*TASKS, index, "metrics", number)))
         for error in _sample_errors(task, recorded):
@@ -68,6 +73,23 @@ def check_tasks(
             drawn = as_recorded(task, recorded)
             checked.append(describe_task(drawn, preview, classes, [entry.name for entry in loaded.recipe.entries]))
     return tuple(checked)
+
+
+def _head(
+    heads: OwnHeads, loaded: LoadedRecipe, index: int, collector: ErrorCollector, recorded: Sequence[TaskReport]
+) -> HeadFacts | None:
+    """Return what is known of the head that scores a task; None for the base model's, or after a mistake."""
+    assert loaded.recipe.evaluate is not None  # noqa: S101 - it has tasks
+    task = loaded.recipe.evaluate.tasks[index]
+    try:
+        found = heads.of_task(task, recorded)
+    except EvaluationError as error:
+        collector.errors.append(located(error, loaded, (*TASKS, index, "head")))
+        return None
+    except (CheckpointError, HubError):
+        # Of a missing step, the plan of the merge says why.
+        return HeadFacts(task.head or task.name, None, {}, None, known=False)
+    return None if found is None else found.facts
 
 
 def _preview(loaded: LoadedRecipe, index: int, task: Task, commit: str) -> DatasetPreview:
@@ -80,14 +102,19 @@ def _preview(loaded: LoadedRecipe, index: int, task: Task, commit: str) -> Datas
 
 
 def _check_preview(
-    loaded: LoadedRecipe, index: int, preview: DatasetPreview, collector: ErrorCollector, base: BaseFiles | None
+    loaded: LoadedRecipe,
+    index: int,
+    preview: DatasetPreview,
+    collector: ErrorCollector,
+    base: BaseFiles | None,
+    head: HeadFacts | None,
 ) -> int | None:
     """Collect the mistakes of a task against its dataset, and return the number of its classes."""
     from hubmerge.evaluation.task_checks import check_task, class_count
 
     assert loaded.recipe.evaluate is not None  # noqa: S101 - it has tasks
     task = loaded.recipe.evaluate.tasks[index]
-    for key, error in check_task(task, preview, base):
+    for key, error in check_task(task, preview, base, head):
         collector.errors.append(located(error, loaded, (*TASKS, index, *key)))
     return class_count(task, preview)
 

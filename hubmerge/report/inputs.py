@@ -124,6 +124,7 @@ class TaskReport:
     classes: int | None = None
     sampling: SampleReport | None = None  # None in reports of version 0.1.0: the first examples of the split
     licenses: tuple[License, ...] = ()  # of the dataset; empty in tasks that were scored before they were read
+    head: str | None = None  # entry whose own head scores the task; None for the base model's head, or none
 
     @property
     def main_metric(self) -> str:
@@ -143,5 +144,6 @@ def omit_unused_inputs(report: MutableMapping[str, Any]) -> None:
         del report["state_dtype"]
     for task in report["tasks"]:
         omit_unused_licenses(task)
-        if task["sampling"] is None:
-            del task["sampling"]
+        for key in ("sampling", "head"):
+            if task[key] is None:
+                del task[key]

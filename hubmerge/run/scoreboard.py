@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 from hubmerge.checkpoints import AdaptedCheckpoint, Checkpoint
 from hubmerge.errors import DatasetError, ErrorCollector, EvaluationError
 from hubmerge.evaluation import task_kind_named
-from hubmerge.evaluation.kinds import ClassificationTask, PreparedTask, Scorer, Weights
+from hubmerge.evaluation.kinds import ClassificationTask, HeadKind, PreparedTask, ReleasableScorer, Scorer, Weights
+from hubmerge.evaluation.own_head import OwnHead
 from hubmerge.hub.failures import is_outage
 from hubmerge.plan.samples import as_recorded, sample_report
 from hubmerge.plan.speeds import record_scores
 from hubmerge.report.report import License, MetricValue, Scores, TaskReport
+from hubmerge.run.stored_heads import StoredHeads
 from hubmerge.stream.licenses import read_dataset_license
 from hubmerge.stream.located import located
 from hubmerge.stream.open_source import open_base
@@ -74,7 +76,9 @@ class Scoreboard:
         self._cache, self._rows = cache, rows
         self._device, self._progress = device, progress
         self._on_answers = on_answers
-        self._scorers: dict[str, Scorer] = {}
+        self._heads = StoredHeads(stream, self.base, cache, published=rows is None)
+        self._recorded = recorded
+        self._scorers: dict[tuple[str, str | None], Scorer] = {}
         self._prepared: dict[str, PreparedTask] = {}
         self._licenses, self._reads_licenses = _recorded_licenses(recorded)
 
@@ -169,6 +173,7 @@ class Scoreboard:
                     classes=(len(prepared.class_names) or None) if prepared else None,
                     sampling=self._samples[task.name],
                     licenses=self._licenses.get((task.name, self._commit(task)), ()),
+                    head=self._head_entry(task),
                 )
             )
         return tuple(reports)
@@ -180,15 +185,20 @@ class Scoreboard:
     def _score(self, title: str, tasks: tuple[Task, ...], weights: Weights, *, own: bool = False) -> Scores:
         prepared = [(self._scorer(task), self._prepare(task)) for task in tasks]
         scores: Scores = {}
+        before: Scorer | None = None
         with self._progress.stage(title, len(prepared)) as advance:
             for scorer, task in prepared:
                 interrupts.check()
+                if isinstance(before, ReleasableScorer) and before is not scorer:
+                    before.release()
                 if scorer.label != weights.label:
                     scorer.load(weights, check_frozen=not own)
                 began = time.monotonic()
-                scores[task.name] = self._values(task, scorer)
+                scores[task.name], before = self._values(task, scorer), scorer
                 record_scores(self._kinds[task.name], self._parameters, task.examples, time.monotonic() - began)
                 advance(1)
+        if isinstance(before, ReleasableScorer):
+            before.release()
         return scores
 
     def _values(self, task: PreparedTask, scorer: Scorer) -> dict[str, MetricValue]:
@@ -200,14 +210,34 @@ class Scoreboard:
         self._on_answers(task.name, logits.argmax(axis=1) == task.labels)
         return score_classes(task.metrics, logits, task.labels)
 
+    def _head(self, task: Task) -> OwnHead | None:
+        """Return the head of a checkpoint that scores a task, None for the base model's."""
+        try:
+            return self._heads.of_task(task, self._recorded)
+        except EvaluationError as error:
+            raise located(error, self._stream.loaded, (*TASKS, self.tasks.index(task), "head")) from error
+
+    def _head_entry(self, task: Task) -> str | None:
+        if task.name not in self._prepared:
+            known = next((one for one in self._recorded if one.name == task.name), None)
+            return None if known is None else known.head
+        head = self._head(task)
+        return None if head is None else head.facts.entry
+
     def _scorer(self, task: Task) -> Scorer:
-        if task.kind not in self._scorers:
+        head = self._head(task)
+        key = (task.kind, None if head is None else head.facts.entry)
+        if key not in self._scorers:
             kind = task_kind_named(task.kind)
-            scorer = kind.open_scorer(self._base_folder, self.base, identity=self._identity, device=self._device)
-            if isinstance(self.base, AdaptedCheckpoint):
-                scorer.load_base()  # the folder has the model without its adapter
-            self._scorers[task.kind] = scorer
-        return self._scorers[task.kind]
+            options: dict[str, str] = {"identity": self._identity, "device": self._device}
+            if head is not None and isinstance(kind, HeadKind):
+                scorer = kind.open_head_scorer(self._base_folder, self.base, head, **options)
+            else:
+                scorer = kind.open_scorer(self._base_folder, self.base, **options)
+                if isinstance(self.base, AdaptedCheckpoint):
+                    scorer.load_base()  # the folder has the model without its adapter
+            self._scorers[key] = scorer
+        return self._scorers[key]
 
     def _prepare(self, task: Task) -> PreparedTask:
         if task.name not in self._prepared:

@@ -70,6 +70,8 @@ def task_content(task: Task, commit: str | None) -> dict[str, Any]:
     content = task.model_dump(mode="json")
     if task.dataset.max_examples is None:
         del content["dataset"]["sample"], content["dataset"]["seed"]  # not in the results of version 0.1.0
+    if task.head is None:
+        del content["head"]  # not in earlier results
     if commit is not None:
         dataset = content["dataset"]
         content["dataset"] = {**dataset, "path": None, "revision": None, "commit": commit}
