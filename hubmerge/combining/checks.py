@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 
 from hubmerge.combining.part import Part, check_state
 from hubmerge.errors import UsageError
-from hubmerge.executor.parts import saved_name
 from hubmerge.methods import METHODS, Method, method_of
+from hubmerge.methods.readers import saved_name
 from hubmerge.stream.sources import Source, fetch_folder, files_of
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.text import listed

@@ -9,12 +9,6 @@ import torch
 from hubmerge.checkpoints import PlannedTensor
 from hubmerge.methods import Method
 
-
-def saved_name(method: Method) -> str:
-    """Return the name of a method in its states."""
-    return method.state_name or method.name
-
-
 AVERAGE = "average"
 """Action of statistics."""
 

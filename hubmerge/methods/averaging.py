@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
@@ -52,6 +53,10 @@ class AdaptiveScale(SumOfTaskVectors):
     def variant_for(self, parameters: AdaptiveScaleParameters) -> Method:
         """Return the variant that treats other tensors as `others` says."""
         return self if parameters.others == "adaptive" else _AdaptiveScaleWithOthers()
+
+    def state_parameters(self, parameters: AdaptiveScaleParameters) -> Mapping[str, Any]:
+        """Return all but the treatment of other tensors: the state is the sum."""
+        return parameters.model_dump(mode="json", exclude={"others"})
 
     def scale(self, norms: Norms, parameters: AdaptiveScaleParameters) -> float:
         """Return λ_t, see `adaptive_scale`."""

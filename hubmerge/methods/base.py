@@ -183,6 +183,15 @@ class Method(ABC):
         """Return the variant of the method that the parameters select; by default itself. The name stays."""
         return self
 
+    def state_parameters(self, parameters: Any) -> Mapping[str, Any]:
+        """Return those parameters of a step that change the state, by name; by default all.
+
+        The others matter only where the merged model is read. Steps whose parameters agree here have equal states in
+        all methods with one `state_name`, so a study merges them once.
+        """
+        values: dict[str, Any] = parameters.model_dump(mode="json")
+        return values
+
     def statistic_weight(self, parameters: Any) -> float:
         """Return the weight of an entry in the mean of statistics, such as the variances of batch normalization.
 

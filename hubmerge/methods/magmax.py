@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from pydantic import Field
 
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, Norms, TensorInput
@@ -25,6 +28,10 @@ class MagMax(Method):
     source = "arXiv:2407.06322, Section 4 (maximum magnitude selection)"
     Parameters = MagMaxParameters
     elementwise = True
+
+    def state_parameters(self, parameters: MagMaxParameters) -> Mapping[str, Any]:
+        """Return all but the factor, which is a scale."""
+        return parameters.model_dump(mode="json", exclude={"scaling"})
 
     def absorb(self, tensor: TensorInput[MagMaxParameters]) -> Absorbed:
         """Take for each element the value of larger magnitude."""

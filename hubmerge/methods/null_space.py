@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field
@@ -61,6 +62,11 @@ class NullSpaceFilter(Method):
     def dividing(self) -> Method:
         """Return the variant for `mean` and `adaptive`."""
         return _DividingFilter()
+
+    def state_parameters(self, parameters: NullSpaceParameters) -> Mapping[str, Any]:
+        """Return the parameters of the filter, and whether other tensors are kept."""
+        values = parameters.model_dump(mode="json", exclude={"scaling", "others"})
+        return {**values, "others": "keep" if parameters.others == "keep" else "sum"}
 
     def absorb(self, tensor: TensorInput[NullSpaceParameters]) -> Absorbed:
         """Add the task vector, or keep the accumulated delta, as `others` says."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
@@ -83,6 +83,10 @@ class Opcm(Method):
     def variant_for(self, parameters: OpcmParameters) -> Method:
         """Return the variant that treats other tensors as `others` says."""
         return self if parameters.others == "adaptive" else _OpcmWithOthers()
+
+    def state_parameters(self, parameters: OpcmParameters) -> Mapping[str, Any]:
+        """Return the parameters of the projection."""
+        return parameters.model_dump(mode="json", exclude={"others", "form"})
 
     def decompose(
         self, accumulated: Sequence[torch.Tensor], parameters: Sequence[OpcmParameters]

@@ -1,29 +1,28 @@
-"""Merge and score one cell of a study step by step, in memory if it fits."""
+"""Merge and score cells of a study step by step, in memory if they fit."""
 
 from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from pydantic import BaseModel
 
-from hubmerge.errors import MachineError
+from hubmerge.errors import HubmergeError, MachineError
 from hubmerge.executor import InMemoryState, Merge, StepInput, StepStats, merge_steps
 from hubmerge.executor.state import State
-from hubmerge.methods import JointMethod, Method, method_named, method_of
+from hubmerge.methods import JointMethod, Method, method_of
 from hubmerge.plan.settings import state_dtype
-from hubmerge.report.accuracy import AccuracyMatrix
-from hubmerge.study.bench import Bench, main_scores
+from hubmerge.study.bench import Bench
+from hubmerge.study.cell_scores import CellScores, Stopwatch
 from hubmerge.study.cells import Cell
-from hubmerge.study.joint_cell import joint_models, joint_step_result
-from hubmerge.study.results import CellResult, References, StepResult
-from merge_recipes import StreamEntry, TensorParameters
+from hubmerge.study.joint_cell import joint_models
+from hubmerge.study.results import CellResult, References
+from hubmerge.study.shared_state import CellMerge
+from merge_recipes import StreamEntry
 
 PERTURBATION = 1e-12
 """Relative change of each element of the first accumulated delta."""
@@ -59,82 +58,63 @@ def merged_steps(
         yield step, state, stats
 
 
-def merge_cell(bench: Bench, cell: Cell, digest: str, references: References, *, score: str, work: Path) -> CellResult:
-    """Merge and score one cell.
+def merge_cells(group: Sequence[CellMerge], references: References, *, score: str, work: Path) -> Iterator[CellResult]:
+    """Merge cells whose states are equal once, score each, and yield every result as soon as it is complete.
+
+    A cell that fails does not stop the others.
 
     Args:
-        bench: the opened stream of the study.
-        cell: the cell.
-        digest: its digest.
+        group: the cells, one of `grouped_by_state`.
         references: the scores of the base model and of the checkpoints.
         score: "every" to score every step, "last" for the last one.
         work: the folder for states that do not fit into memory.
+
+    Raises:
+        HubmergeError: the merge failed, or, after all others are complete, the first cell that could not be scored.
     """
-    began = time.monotonic()
-    recipe = cell.recipe(bench.recipe)
-    order = tuple(entry.name for entry in recipe.stream())
-    tasks = bench.tasks_of(order)
-    first = bench.first_steps(order)
-    matrix = AccuracyMatrix(tuple(task.name for task in tasks), tuple(first[task.name] for task in tasks))
-    steps = []
-    method = method_of(recipe)
-    bench.answers.clear()
+    bench, first = group[0].bench, group[0]
+    method = method_of(first.recipe)
     if isinstance(method, JointMethod):
-        for step, model in joint_models(bench, cell, method, digest):
-            steps.append(joint_step_result(order[step - 1]))
-            if tasks and model is not None and (score == "every" or step == len(order)):
-                seen = [task for task in tasks if first[task.name] <= step]
-                found = bench.scores.score_on(f"{cell.label}, step {step}", seen, model)
-                matrix = matrix.record(step, main_scores(seen, found))
-        return _result(cell, digest, order, steps, matrix, began, references, bench.answers)
+        yield _joint_cell(CellScores(first, score), method, references)
+        return
+    scored = [CellScores(merge, score) for merge in group]
+    failures: list[HubmergeError] = []
+    shared, clock = 0.0, Stopwatch()
     with _state_folders(bench, work) as folder_of:
-        for step, state, stats in _merged_cell(bench, cell, folder_of):
-            steps.append(step_result(order[step - 1], stats))
-            if tasks and (score == "every" or step == len(order)):
-                seen = [task for task in tasks if first[task.name] <= step]
-                read_out = bench.read_out(method_named(cell.method), recipe.stream()[step - 1], recipe)
-                scores = bench.score_state(state, seen, f"{cell.label}, step {step}", digest, read_out)
-                matrix = matrix.record(step, scores)
-    return _result(cell, digest, order, steps, matrix, began, references, bench.answers)
+        for step, state, stats in _merged_cell(first, folder_of):
+            shared += clock.lap()
+            for cell in tuple(scored):
+                try:
+                    cell.add(state, stats, leads=cell.merge is first)
+                except HubmergeError as error:
+                    failures.append(error)
+                    scored.remove(cell)
+                cell.seconds += clock.lap()
+                if step == len(first.order) and cell in scored:
+                    yield cell.result(references, shared / len(group))
+            if not scored:
+                break
+    if failures:
+        raise failures[0]
 
 
-def _result(
-    cell: Cell,
-    digest: str,
-    order: tuple[str, ...],
-    steps: Sequence[StepResult],
-    matrix: AccuracyMatrix,
-    began: float,
-    references: References,
-    answers: dict[str, str],
-) -> CellResult:
-    return CellResult(
-        **asdict(cell),
-        label=cell.label,
-        digest=digest,
-        order=order,
-        steps=tuple(steps),
-        matrix=matrix.to_dict(),
-        seconds=round(time.monotonic() - began, 3),
-        share_of_own=matrix.share_of_own(references.own) if matrix.steps else None,
-        answers=dict(answers),
-    )
+def _joint_cell(cell: CellScores, method: JointMethod, references: References) -> CellResult:
+    """Merge and score a cell whose method merges all models at once."""
+    clock = Stopwatch()
+    for step, model in joint_models(cell.merge.bench, cell.merge.cell, method, cell.merge.digest):
+        cell.add_joint(step, model)
+    return cell.result(references, clock.lap())
 
 
-def _merged_cell(
-    bench: Bench, cell: Cell, folder_of: Callable[[int], Path | None]
-) -> Iterator[tuple[int, State, StepStats]]:
+def _merged_cell(merge: CellMerge, folder_of: Callable[[int], Path | None]) -> Iterator[tuple[int, State, StepStats]]:
     """Merge the entries of a cell with its parameters and changes; yield as `merged_steps` does."""
-    recipe = cell.recipe(bench.recipe)
-    method = method_named(cell.method)
-
-    def parameters(entry: StreamEntry) -> Callable[[str], BaseModel]:
-        return TensorParameters(method.Parameters, recipe, entry, bench.plan.positions)
 
     def change(state: State, step: int) -> State:
-        return changed_state(state, cell, step)
+        return changed_state(state, merge.cell, step)
 
-    yield from merged_steps(bench, method, recipe.stream(), parameters, change=change, folder_of=folder_of)
+    yield from merged_steps(
+        merge.bench, merge.method, merge.entries, merge.parameters, change=change, folder_of=folder_of
+    )
 
 
 @contextmanager
@@ -151,21 +131,6 @@ def _state_folders(bench: Bench, work: Path) -> Iterator[Callable[[int], Path | 
             return Path(folder, str(step))
 
         yield folder_of
-
-
-def step_result(name: str, stats: StepStats) -> StepResult:
-    """Return the statistics of a step for the results file."""
-    ranks = [tensor.rank for tensor in stats.tensors if tensor.rank is not None]
-    return StepResult(
-        name=name,
-        scale=stats.scale,
-        accumulated_norm=stats.accumulated_norm,
-        task_vector_norm=stats.task_vector_norm,
-        drift=stats.drift,
-        cosine=stats.cosine,
-        removed_share=stats.removed_share,
-        rank=sum(ranks) / len(ranks) if ranks else None,
-    )
 
 
 def changed_state(state: State, cell: Cell, step: int) -> State:

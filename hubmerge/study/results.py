@@ -42,7 +42,8 @@ class CellResult:
     """Result of one cell.
 
     `matrix` is an `AccuracyMatrix` as plain values, with the scored steps as rows. `answers` has the packed answers
-    after the last step, for each classification task; cells of version 0.1.0 have none.
+    after the last step, for each classification task; cells of version 0.1.0 have none. `seconds` has the time of
+    scoring, and that of merging divided by the number of cells that share the merge.
     """
 
     digest: str

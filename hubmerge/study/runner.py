@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hubmerge.cards import accuracy_picture
@@ -11,15 +11,19 @@ from hubmerge.run.page import check_page_place
 from hubmerge.study import plots, tables
 from hubmerge.study.bench import Bench
 from hubmerge.study.cells import Cell, cell_digest, cells
-from hubmerge.study.merge_cell import merge_cell
+from hubmerge.study.merge_cell import merge_cells
 from hubmerge.study.page import study_page
 from hubmerge.study.results import RESULTS_FILE, CellResult, References, ResultsFile, grouped
 from hubmerge.study.schema import LoadedStudy
+from hubmerge.study.shared_state import grouped_by_state
 from hubmerge.study.swept import swept_parameters
 from hubmerge.support.folder_lock import locked_folder
 from hubmerge.support.names import PAGE_FILE
 from hubmerge.support.progress import Progress
 from hubmerge.support.text import counted
+
+NAMED = 2
+"""Cells of one merge that a title names."""
 
 
 def run_study(
@@ -54,13 +58,26 @@ def run_study(
         # Cells with equal digests, such as two names of one variant, are computed once.
         missing = {digest: cell for cell, digest in zip(planned, digests, strict=True) if digest not in file.cells}
         progress.note(f"{counted(len(planned), 'cell')}, {len(missing)} not computed yet")
-        for number, (digest, cell) in enumerate(missing.items(), start=1):
-            with progress.stage(f"{number} of {len(missing)}: {_cell_text(cell)}"):
-                result = merge_cell(bench, cell, digest, references, score=loaded.study.score, work=out / "states")
-            file.add(result)
+        _merge_missing(bench, missing, references, file, loaded.study.score)
     results = [file.cells[digest].renamed(cell) for cell, digest in zip(planned, digests, strict=True)]
     write_outputs(results, references, out)
     return results
+
+
+def _merge_missing(
+    bench: Bench, missing: Mapping[str, Cell], references: References, file: ResultsFile, score: str
+) -> None:
+    """Merge and score the missing cells; those whose states are equal are merged once."""
+    groups = grouped_by_state(bench, missing)
+    if len(groups) < len(missing):
+        bench.progress.note(f"{counted(len(groups), 'merge')}: cells whose states are equal share one")
+    done = 0
+    for group in groups:
+        numbers = f"{done + 1}" if len(group) == 1 else f"{done + 1} to {done + len(group)}"
+        with bench.progress.stage(f"{numbers} of {len(missing)}: {_group_text([merge.cell for merge in group])}"):
+            for result in merge_cells(group, references, score=score, work=file.path.parent / "states"):
+                file.add(result)
+        done += len(group)
 
 
 def _create_folder(out: Path) -> None:
@@ -72,9 +89,13 @@ def _create_folder(out: Path) -> None:
         ) from error
 
 
-def _cell_text(cell: Cell) -> str:
-    order = "" if cell.seed is None else f", order {cell.seed}"
-    return f"{cell.label}, {counted(cell.tasks, 'task')}{order}"
+def _group_text(cells: Sequence[Cell]) -> str:
+    """Return the labels of cells that are merged together, two at most, with their tasks and their order."""
+    labels = [cell.label for cell in cells[:NAMED]]
+    if len(cells) > NAMED:
+        labels.append(f"{len(cells) - NAMED} more")
+    order = "" if cells[0].seed is None else f", order {cells[0].seed}"
+    return f"{'; '.join(labels)}, {counted(cells[0].tasks, 'task')}{order}"
 
 
 def write_outputs(results: Sequence[CellResult], references: References, out: Path) -> None:

@@ -9,9 +9,9 @@ from typing import Any
 
 from hubmerge.checkpoints import Checkpoint, Origin, TensorInfo
 from hubmerge.errors import HubError, UsageError
-from hubmerge.executor.parts import saved_name
 from hubmerge.executor.state import State
 from hubmerge.methods import METHODS, method_named
+from hubmerge.methods.readers import saved_name
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.run.finish_stage import FinishStage
 from hubmerge.run.run_context import RunContext

@@ -12,11 +12,11 @@ import torch
 
 from hubmerge.errors import CheckpointError
 from hubmerge.executor import Merge, ReadOut, StepInput, add_states, merge_steps
-from hubmerge.executor.parts import saved_name
 from hubmerge.executor.read_out import delta_pieces
 from hubmerge.executor.state import MergeState
 from hubmerge.executor.stats.similarity import RECENT_STEPS, SKETCH_PREFIX
 from hubmerge.methods import METHODS, Method, method_named
+from hubmerge.methods.readers import saved_name
 from tests.executor.streams import Stream, constant, make_base, make_checkpoint, open_stream
 from tests.executor.test_statistics import models, opened
 

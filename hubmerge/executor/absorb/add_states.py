@@ -20,7 +20,6 @@ from hubmerge.executor.parts import (
     part_dtypes,
     part_key,
     rounded,
-    saved_name,
     state_parts,
 )
 from hubmerge.executor.reading import all_finite
@@ -30,6 +29,7 @@ from hubmerge.executor.stats.similarity import SKETCH_PREFIX, Sketches, joined_s
 from hubmerge.executor.stats.stats import StepStats, TensorStats
 from hubmerge.linalg import difference, frobenius_norm, total_norm
 from hubmerge.methods import Absorbed, Method, Norms
+from hubmerge.methods.readers import saved_name
 
 
 def add_states(

@@ -29,12 +29,13 @@ from hubmerge.executor.parallel.processes import (
     run_share,
     stop_file,
 )
-from hubmerge.executor.parts import part_dtypes, part_key, saved_name, state_parts
+from hubmerge.executor.parts import part_dtypes, part_key, state_parts
 from hubmerge.executor.state import MergeState, State, load_state
 from hubmerge.executor.state_writer import AnyStateWriter, StateSummary, StateWriter
 from hubmerge.executor.stats.similarity import SKETCH_PREFIX
 from hubmerge.executor.stats.stats import StepStats
 from hubmerge.methods import Norms
+from hubmerge.methods.readers import saved_name
 
 
 def needs_single_steps(merge: Merge, step_input: StepInput) -> bool:

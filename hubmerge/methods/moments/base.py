@@ -60,7 +60,9 @@ class Moments:
 class MomentMethod(Method):
     """A method that reads the merged delta out of the moments of all task vectors.
 
-    A subclass implements `read_moments`. Entries may come in any order, and be taken out again.
+    A subclass implements `read_moments`. Entries may come in any order, and be taken out again. Its own parameters
+    matter only where the merged model is read; one that absorbs differently needs another `state_name` and its own
+    `state_parameters`.
     """
 
     Parameters: type[MethodParameters] = MomentParameters
@@ -88,6 +90,10 @@ class MomentMethod(Method):
     def matrix_parts(self, shape: tuple[int, int]) -> Mapping[str, tuple[int, ...]]:
         """Return N, the triangle of G, and c."""
         return {PRODUCTS: shape, GRAM: (packed_length(shape[1]),), SUM_OF_WEIGHTS: ()}
+
+    def state_parameters(self, parameters: MomentParameters) -> Mapping[str, Any]:
+        """Return the weight and the precision of the products."""
+        return {"weight": parameters.weight, "precision": parameters.precision}
 
     def absorb(self, tensor: TensorInput[MomentParameters]) -> Absorbed:
         """Add the task vector to S."""
