@@ -71,7 +71,7 @@ def insert_included(document: Document, path: Path | None) -> Inclusion:
     for number, (key, item) in enumerate(items):
         try:
             if number >= MAX_INCLUDES:
-                raise RecipeError(_at(document, key, f"more than {MAX_INCLUDES} included files"))
+                raise RecipeError(_at(document, (*key, INCLUDE), f"more than {MAX_INCLUDES} included files"))
             tasks[int(key[-1])] = _read_task(document, path, key, item, merged)
         except RecipeError as error:
             merged.problems += error.problems
@@ -92,12 +92,12 @@ def _read_task(
     document: Document, path: Path | None, key: KeyPath, item: Mapping[str, Any], merged: _Merged
 ) -> dict[str, Any]:
     """Return the keys of an included file, replaced by the keys beside `include`."""
-    file = _located(document, path, key, item[INCLUDE])
+    file = located_file(document, path, key, item[INCLUDE])
     label = os.path.normpath(Path(document.file).parent / item[INCLUDE])
     try:
         text = read_text(file)
     except RecipeError as error:
-        raise RecipeError(_at(document, key, f"{item[INCLUDE]}: {error.problems[0].message}")) from None
+        raise RecipeError(_at(document, (*key, INCLUDE), f"{item[INCLUDE]}: {error.problems[0].message}")) from None
     inner = read_document(text, label)
     if not isinstance(inner.data, dict):
         raise RecipeError(inner.problem((), f"expected the keys of one task, got {format_value(inner.data)}"))
@@ -107,51 +107,58 @@ def _read_task(
     own = {name: value for name, value in item.items() if name != INCLUDE}
     merged.files[key] = label
     merged.files.update({(*key, name): document.file for name in own})
-    _add(merged.keys, inner.marks.keys, key, own)
-    _add(merged.values, inner.marks.values, key, own)
-    _add(merged.plain, inner.marks.plain, key, own)
+    add_marks(merged.keys, inner.marks.keys, key, own)
+    add_marks(merged.values, inner.marks.values, key, own)
+    add_marks(merged.plain, inner.marks.plain, key, own)
     merged.problems += [replace(problem, key=f"{key_text(key)}.{problem.key}") for problem in inner.problems]
     merged.included[key] = inner
     return {**inner.data, **own}
 
 
-def _add(target: dict[KeyPath, Mark], source: Mapping[KeyPath, Mark], key: KeyPath, but: Collection[str]) -> None:
+def add_marks(target: dict[KeyPath, Mark], source: Mapping[KeyPath, Mark], key: KeyPath, but: Collection[str]) -> None:
     """Add the marks of an included file, except those of the keys in `but`."""
     target.update({(*key, *path): mark for path, mark in source.items() if not path or path[0] not in but})
 
 
-def _located(document: Document, path: Path | None, key: KeyPath, value: Any) -> Path:
-    """Return the file that `include` names.
+def located_file(document: Document, path: Path | None, key: KeyPath, value: Any, name: str = INCLUDE) -> Path:
+    """Return the file that a key of a task names.
+
+    Args:
+        document: the recipe.
+        path: the recipe's file; None for a recipe without a file.
+        key: the key path of the task.
+        value: the value of the key.
+        name: the key.
 
     Raises:
         RecipeError: the value is not the path of a YAML file in an allowed folder.
     """
     if not isinstance(value, str) or not value:
-        raise RecipeError(_at(document, key, f"expected the path of a YAML file, got {format_value(value)}"))
+        raise RecipeError(_at(document, (*key, name), f"expected the path of a YAML file, got {format_value(value)}"))
     if path is None:
         message = "a recipe that is parsed from text cannot include files"
-        raise RecipeError(_at(document, key, message, "write the keys of the task in the recipe"))
+        raise RecipeError(_at(document, (*key, name), message, "write the keys of the task in the recipe"))
     shown = format_value(value)
     if not value.endswith(SUFFIXES):
-        raise RecipeError(_at(document, key, f"{shown} is not a YAML file: expected a name with .yaml or .yml"))
+        raise RecipeError(_at(document, (*key, name), f"{shown} is not a YAML file: expected a name with .yaml or .yml"))
     try:
         folder = path.absolute().parent.resolve()
         file = (folder / value).resolve()
         allowed = not Path(value).is_absolute() and file.is_relative_to(folder.parent)
         regular = file.is_file() or not file.exists()
     except (OSError, ValueError, RuntimeError) as error:
-        raise RecipeError(_at(document, key, f"{shown} cannot be found: {error}")) from None
+        raise RecipeError(_at(document, (*key, name), f"{shown} cannot be found: {error}")) from None
     if not allowed:
         message = f"{shown} is not allowed: expected a file in the recipe's folder, in its parent folder, or below"
         hint = "move the file there, and write its path relative to the recipe's folder"
-        raise RecipeError(_at(document, key, message, hint))
+        raise RecipeError(_at(document, (*key, name), message, hint))
     if not regular:
-        raise RecipeError(_at(document, key, f"{shown} is not a file"))
+        raise RecipeError(_at(document, (*key, name), f"{shown} is not a file"))
     return file
 
 
 def _at(document: Document, key: KeyPath, message: str, hint: str | None = None) -> Problem:
-    return document.problem((*key, INCLUDE), message, hint)
+    return document.problem(key, message, hint)
 
 
 def _with_text(document: Document, whole: Document, included: Mapping[KeyPath, Document]) -> Document:
@@ -164,21 +171,21 @@ def _with_text(document: Document, whole: Document, included: Mapping[KeyPath, D
         match = _LINE.fullmatch(lines[line - 1].rstrip("\r"))
         if match is None or len(match["before"]) != column - 1:
             message = "the included file cannot be inserted: `include` shares its line with other text"
-            return _with_problem(whole, _at(document, key, message, _OWN_LINE))
+            return _with_problem(whole, _at(document, (*key, INCLUDE), message, _OWN_LINE))
         lines[line - 1 : line] = _task_lines(document, key, included[key], match["before"])
     text = "\n".join(lines)
     if len(text.encode()) > MAX_FILE_BYTES:
         message = f"the recipe with its included files is larger than {MAX_FILE_BYTES} bytes"
-        return _with_problem(whole, _at(document, first, message))
+        return _with_problem(whole, _at(document, (*first, INCLUDE), message))
     try:
         equal = read_document(text, document.file).data == whole.data
     except RecipeError as error:
         message = f"the included files cannot be inserted into the recipe: {error.problems[0].message}"
-        return _with_problem(whole, _at(document, first, message))
+        return _with_problem(whole, _at(document, (*first, INCLUDE), message))
     if not equal:
         message = "the included files have another meaning inside the recipe"
         hint = "rename anchors, so that no two files use one name"
-        return _with_problem(whole, _at(document, first, message, hint))
+        return _with_problem(whole, _at(document, (*first, INCLUDE), message, hint))
     return replace(whole, text=text)
 
 
@@ -190,18 +197,18 @@ def _task_lines(document: Document, key: KeyPath, inner: Document, before: str) 
     """Return the lines that replace the line of an `include`; `before` is the text in front of the key."""
     alone = all(place[: len(key)] != key or place[len(key) :] in {(), (INCLUDE,)} for place in document.marks.keys)
     indent = " " * len(before)
-    body = list(_body(inner))
+    body = list(body_lines(inner))
     if alone:
-        return [before + body[0], *_indented(body[1:], indent)]
-    return [f"{before}<<:", *_indented(body, f"{indent}  ")]
+        return [before + body[0], *indented(body[1:], indent)]
+    return [f"{before}<<:", *indented(body, f"{indent}  ")]
 
 
-def _body(inner: Document) -> Iterator[str]:
+def body_lines(inner: Document) -> Iterator[str]:
     """Yield the lines of an included file, beginning at its first key and without its indentation."""
     line, column = inner.marks.value(())
     for text in inner.text.rstrip().split("\n")[line - 1 :]:
         yield text[column - 1 :].rstrip("\r") if not text[: column - 1].strip() else text.rstrip("\r")
 
 
-def _indented(lines: list[str], indent: str) -> list[str]:
+def indented(lines: list[str], indent: str) -> list[str]:
     return [indent + line if line else line for line in lines]

@@ -19,6 +19,7 @@ from merge_recipes.schema import Recipe
 from merge_recipes.shorthands import expanded
 from merge_recipes.slice_rules import slice_problems
 from merge_recipes.stage_rules import merge_order, named_documents, stage_problems, stages_of
+from merge_recipes.task_files import insert_definitions
 from merge_recipes.tokenizer_rules import tokenizer_problems
 from merge_recipes.validate import validate
 
@@ -56,13 +57,13 @@ def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalo
 def _load(documents: Sequence[Document], path: Path, catalog: Catalog | None, *, is_file: bool) -> LoadedRecipe:
     """Check the documents of a file, and return the one of the result."""
     if len(documents) == 1:
-        return _check(insert_included(documents[0], path if is_file else None), path, catalog)[0]
+        return _check(_with_files(documents[0], path if is_file else None), path, catalog)[0]
     named, problems = named_documents(documents, path.parent if is_file else None)
     stages = stages_of(named)
     loaded, used = [], []
     for one in named:
         try:
-            result, names = _check(insert_included(one.document, path if is_file else None), path, catalog, stages)
+            result, names = _check(_with_files(one.document, path if is_file else None), path, catalog, stages)
         except RecipeError as error:
             problems += error.problems
         else:
@@ -81,6 +82,11 @@ def _load(documents: Sequence[Document], path: Path, catalog: Catalog | None, *,
     notes = [named[place].problem("the result does not use this document: it is not merged") for place in order.unused]
     recipe = result.recipe.with_stages({str(one.stage): one.recipe for one in before})
     return replace(result, recipe=recipe, stages=before, notes=(*notes, *result.notes))
+
+
+def _with_files(document: Document, path: Path | None) -> Inclusion:
+    """Return a document with the tasks and the definitions of tasks that are in files of their own."""
+    return insert_definitions(insert_included(document, path), path)
 
 
 def _check(

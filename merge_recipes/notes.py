@@ -8,6 +8,7 @@ from merge_recipes.catalog import Catalog, catalog_problems
 from merge_recipes.errors import Problem, RecipeError, format_value, nearest, without_repeats
 from merge_recipes.gradients import is_gradient
 from merge_recipes.joint_form import JointForm, joint_form
+from merge_recipes.language_task import LANGUAGE_KINDS
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.near_names import METRIC_SYNONYMS, other_name
 from merge_recipes.parameters import selects_every_tensor
@@ -48,7 +49,8 @@ def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
         found += [*weight_notes(part, method, form, parameters_class), *_parameters_of_base(part, form)]
         found += [] if part is document else _unreachable_filters(part)
     for path, task in items_at(document, "evaluate", "tasks"):
-        for index, metric in enumerate(task.get("metrics", [])):
+        metrics = [] if task.get("kind") in LANGUAGE_KINDS else task.get("metrics", [])
+        for index, metric in enumerate(metrics):
             match = other_name(metric, catalog.metrics, METRIC_SYNONYMS) or nearest(metric, catalog.metrics)
             if metric not in catalog.metrics and match is not None:
                 message = f"{format_value(metric)} is looked up in the evaluate library; did you mean {match}?"

@@ -20,6 +20,10 @@ from merge_recipes.yaml_scalars import Scalar, has_forbidden_character, resolve_
 MAX_FILE_BYTES = 1 << 20
 MAX_DOCUMENTS = 64
 
+FUNCTION_TAG = "!function"
+"""Tag with which lm-evaluation-harness runs a function of a file beside a task."""
+
+_NO_FUNCTION = "write a template in its place, or install the function as a kind of task: see docs/methods.md#plug-ins"
 _PREFIX = "tag:yaml.org,2002:"
 _TYPES: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -190,7 +194,7 @@ class _Builder:
                 self.plain[path] = node.text
             return self._scalar(node, path)
         if node.tag not in {None, "!", _PREFIX + ("map" if node.kind == "mapping" else "seq")}:
-            self._report(node, path, f"the tag {_tag_text(node.tag)} is not allowed: it creates an object")
+            self._report_tag(node, path)
         if node.kind == "mapping":
             return self._mapping(node, path)
         return [self.build(item, (*path, index)) for index, item in enumerate(node.items)]
@@ -202,6 +206,13 @@ class _Builder:
 
     def _report(self, node: Node, path: KeyPath, message: str, hint: str | None = None) -> None:
         self.problems.append(Problem(message, hint, self.file, *node.position, key_text(path)))
+
+    def _report_tag(self, node: Node, path: KeyPath) -> None:
+        if node.tag == FUNCTION_TAG:
+            message = f"the tag {FUNCTION_TAG} is not allowed: it would run {node.text[:60] or 'code'} on this machine"
+            self._report(node, path, message, _NO_FUNCTION)
+        else:
+            self._report(node, path, f"the tag {_tag_text(node.tag)} is not allowed: it creates an object")
 
     def _mapping(self, node: Node, path: KeyPath) -> dict[str, Any]:
         pairs: dict[str, tuple[Node, Node]] = {}
@@ -259,7 +270,7 @@ class _Builder:
             return value
         types = _TYPES.get(node.tag.removeprefix(_PREFIX))
         if types is None:
-            self._report(node, path, f"the tag {_tag_text(node.tag)} is not allowed: it creates an object")
+            self._report_tag(node, path)
         elif not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             self._report(node, path, f"{format_value(node.text)} does not match its tag {_tag_text(node.tag)}")
         return value

@@ -13,6 +13,7 @@ from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value
 from merge_recipes.gradients import is_gradient
 from merge_recipes.mergekit import JOINT_METHODS, RANDOM_METHODS
 from merge_recipes.queries import ENTRY, kind_of_item
+from merge_recipes.language_rules import language_problems
 from merge_recipes.read_yaml import Document
 from merge_recipes.references import ModelReference, checkpoint_key
 from merge_recipes.schema import REVOKED
@@ -197,6 +198,7 @@ def _tasks(document: Document, entries: list[RawEntry]) -> Iterator[Problem]:
                 )
             seen.setdefault(name, path)
         yield from _sample(document, path, task)
+        yield from language_problems(document, path, task)
         if isinstance(model, str) and model not in names and not has_queries(document):
             message = f"the stream has no entry {format_value(model)}{did_you_mean(model, names)}"
             yield document.problem((*path, "model"), message)

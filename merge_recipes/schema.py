@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from merge_recipes.dataset import DatasetReference
+from merge_recipes.language_task import HARNESS_KIND, LanguageTask, with_dataset
 from merge_recipes.publishing import Publish
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery, kind_of_item
 from merge_recipes.record import Record, Text
@@ -62,8 +63,8 @@ class StreamEntry(Record):
         return {**data, "name": reference.short_name} if isinstance(reference, ModelReference) else data
 
 
-class Task(Record):
-    """A task on which merged models are scored."""
+class TaskKeys(Record):
+    """Keys of tasks of all kinds."""
 
     name: Name
     """The name of the task; the task belongs to the stream entry of this name."""
@@ -81,6 +82,15 @@ class Task(Record):
     """The name of the stream entry that the task belongs to, if the names do not determine it."""
     head: Name | None = None
     """The entry whose own head scores the task, or base for the base model's; by default that of the task's entry."""
+
+
+class Task(LanguageTask, TaskKeys):
+    """A task on which merged models are scored."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _dataset_of_definition(cls, data: Any) -> Any:
+        return with_dataset(data) if isinstance(data, dict) and data.get("kind") == HARNESS_KIND else data
 
 
 class Evaluate(Record):

@@ -24,6 +24,8 @@ _BUILT_IN = {
     "image-classification": ("hubmerge.evaluation.image_classification", "ImageClassification"),
     "text-classification": ("hubmerge.evaluation.text_classification", "TextClassification"),
     "causal-lm": ("hubmerge.evaluation.causal_lm", "CausalLM"),
+    "lm-eval": ("hubmerge.evaluation.lm_eval_task", "HarnessKind"),
+    "generation": ("hubmerge.evaluation.generation", "Generation"),
 }
 
 TASK_KIND_NAMES = tuple(_BUILT_IN)

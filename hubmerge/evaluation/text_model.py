@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,10 @@ class TextScorer(ModelScorer):
     def max_tokens(self) -> int:
         """Largest number of tokens of a text that the model accepts."""
         return most_tokens(self.model.config.to_dict(), self.tokenizer)
+
+    def own_tokenizer(self) -> Any:
+        """Return a copy of the tokenizer, for libraries that change it."""
+        return copy.deepcopy(self.tokenizer)
 
     @property
     def token_count(self) -> int:

@@ -1,0 +1,43 @@
+"""Checks of tasks of language models before any weight is read, without their datasets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.engines import check_engine
+from hubmerge.evaluation.harness_definition import check_definition
+from hubmerge.evaluation.harness_index import find_harness_task
+from hubmerge.evaluation.harness_metrics import choose_metrics, metric_names
+from hubmerge.evaluation.harness_sources import dataset_problems
+from hubmerge.evaluation.task_keys import check_no_classes, check_prompts
+from merge_recipes import Task
+
+Found = Iterator[tuple[tuple[str | int, ...], EvaluationError]]
+
+
+def check_harness(task: Task) -> Found:
+    """Yield the mistakes of a task of the kind lm-eval, each with the key that it is about.
+
+    Args:
+        task: the task.
+    """
+    for key, check in (("prompts", check_prompts), ("class_names", check_no_classes), ("engine", check_engine)):
+        try:
+            check(task)
+        except EvaluationError as error:
+            yield (key,), error
+    try:
+        found = find_harness_task(task)
+    except EvaluationError as error:
+        yield ("task",), error
+        return
+    wrong = list(check_definition(task, task.task, metric_names())) if isinstance(task.task, dict) else []
+    yield from wrong
+    if wrong:
+        return
+    yield from ((("dataset",), error) for error in dataset_problems(task, found))
+    try:
+        choose_metrics(task, found)
+    except EvaluationError as error:
+        yield ("metrics",), error

@@ -1,0 +1,161 @@
+"""Metrics of a task of lm-evaluation-harness: their names, which of them is the score, and their values in results.
+
+The harness names a value `metric,filter`. Here it is the metric alone if the filter is `none`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.harness_index import HarnessTask
+from hubmerge.evaluation.harness_quiet import quiet
+from hubmerge.report.report import MetricValue
+from merge_recipes import Task
+from merge_recipes.errors import did_you_mean
+
+PROBABILITY, BITS = "byte_probability", "bits_per_byte"
+"""Score of tasks that only have perplexities: 2^-bits_per_byte, the geometric mean of the bytes' probabilities."""
+
+IN_PERCENT = frozenset({"bleu", "chrf", "chrf++", "ter"})
+"""Metrics whose values the harness gives in percent."""
+
+DEFAULT = Task.model_fields["metrics"].default
+
+
+@dataclass(frozen=True)
+class MetricChoice:
+    """Metrics of a task that are recorded.
+
+    Attributes:
+        names: the metrics; the first one fills the accuracy matrix.
+        keys: the key of each in the results of the harness.
+    """
+
+    names: tuple[str, ...]
+    keys: Mapping[str, str]
+
+
+def metric_names() -> frozenset[str]:
+    """Return the names of the harness's own metrics."""
+    return frozenset(_registry().metric_registry)
+
+
+def choose_metrics(task: Task, found: HarnessTask) -> MetricChoice:
+    """Return the metrics of a task.
+
+    Without metrics in the recipe, it is the first one of which more is better. A metric that a recipe names is taken
+    with any filter if there is only one.
+
+    Raises:
+        EvaluationError: the task has no metric of a name, or none of which more is better.
+    """
+    known = _common([_metrics_of(leaf) for leaf in found.leaves.values()])
+    if f"{BITS},none" in known and not any(known.values()):
+        known = {PROBABILITY: True, **known}
+    shown = {_short(key): key for key in known}
+    names = [next(iter(one for one, key in shown.items() if known[key]), "")] if task.metrics == DEFAULT else []
+    for asked in task.metrics if not names else ():
+        matches = [asked] if asked in shown else [one for one in shown if one.split(",")[0] == asked]
+        if len(matches) != 1:
+            several = f"several values of the metric {asked!r}: {', '.join(matches)}"
+            problem = several if matches else f"no metric {asked!r}{did_you_mean(asked, shown)}"
+            expected = f"set `metrics` to some of {', '.join(shown)}"
+            raise EvaluationError(f"task {task.name}: {found.name} has {problem}", hint=expected)
+        names.append(matches[0])
+    main = next((one for one in names if one and known[shown[one]]), None)
+    if main is None:
+        better = [one for one, key in shown.items() if known[key]]
+        raise EvaluationError(
+            f"task {task.name}: {found.name} needs a metric of which more is better; it has {', '.join(shown)}",
+            hint=f"set `metrics: [{better[0]}]`" if better else "choose another task",
+        )
+    ordered = tuple(dict.fromkeys((main, *names)))
+    return MetricChoice(ordered, {one: shown[one] for one in ordered})
+
+
+def values_of(choice: MetricChoice, results: Mapping[str, Mapping[str, Any]], found: HarnessTask) -> Any:
+    """Return the values of the metrics, and their standard errors where the harness gives them.
+
+    The value of a group is the one that its definition aggregates, else the mean of its tasks. The score of each of its
+    tasks is added as `metric/task`.
+
+    Raises:
+        EvaluationError: the score is missing or not finite.
+    """
+    values: dict[str, MetricValue] = {}
+    leaves = [results.get(leaf, {}) for leaf in found.leaves]
+    whole = results.get(found.name, {}) if found.group is not None else leaves[0]
+    for name, key in choice.keys.items():
+        value = _value(whole, key)
+        if value is None and found.group is not None:
+            parts = [_value(one, key) for one in leaves]
+            value = None if None in parts else math.fsum(map(float, filter(None, parts))) / len(parts)
+        if value is not None:
+            values[name] = value
+        error = _value(whole, _error_key(key))
+        if error is not None:
+            values[f"{name}_stderr"] = error
+    main = choice.names[0]
+    if main not in values:
+        raise EvaluationError(f"{found.name}: lm-evaluation-harness returned no finite value of {main}")
+    if found.group is not None:
+        for leaf, one in zip(found.leaves, leaves, strict=True):
+            value = _value(one, choice.keys[main])
+            values |= {} if value is None else {f"{main}/{leaf}": value}
+    return values
+
+
+def _value(results: Mapping[str, Any], key: str) -> float | None:
+    if key == PROBABILITY:
+        bits = _value(results, f"{BITS},none")
+        return None if bits is None else 2.0**-bits
+    value = results.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        return None
+    metric = key.split(",")[0].removesuffix("_stderr")
+    return float(value) / 100 if metric in IN_PERCENT else float(value)
+
+
+def _error_key(key: str) -> str:
+    metric, _, chosen = key.partition(",")
+    return f"{metric}_stderr,{chosen}"
+
+
+def _short(key: str) -> str:
+    return key.removesuffix(",none")
+
+
+def _common(tables: Sequence[Mapping[str, bool]]) -> dict[str, bool]:
+    """Return the metrics that all tasks have, in the order of the first one."""
+    first, *others = tables
+    return {key: better for key, better in first.items() if all(key in one for one in others)}
+
+
+def _metrics_of(leaf: Mapping[str, Any]) -> dict[str, bool]:
+    """Return the metrics of one task by their keys in results, with True if more is better."""
+    registry = _registry()
+    listed = leaf.get("metric_list")
+    if listed is None:
+        output = leaf.get("output_type", "generate_until")
+        listed = [{"metric": name} for name in registry.DEFAULT_METRIC_REGISTRY.get(output, ())]
+    filters = [one["name"] for one in leaf.get("filter_list") or [{"name": "none"}]]
+    found: dict[str, bool] = {}
+    for item in listed:
+        # A function is named by its file and its name.
+        name = str(item["metric"]).rpartition("/")[2].rpartition(".")[2]
+        better = item.get("higher_is_better")
+        if better is None:
+            better = name in registry.higher_is_better_registry and registry.higher_is_better_registry.get(name)
+        found |= {f"{name},{chosen}": bool(better) for chosen in filters}
+    return found
+
+
+def _registry() -> Any:
+    with quiet():
+        importlib.import_module("lm_eval.api.metrics")
+        return importlib.import_module("lm_eval.api.registry")
