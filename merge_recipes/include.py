@@ -140,7 +140,9 @@ def located_file(document: Document, path: Path | None, key: KeyPath, value: Any
         raise RecipeError(_at(document, (*key, name), message, "write the keys of the task in the recipe"))
     shown = format_value(value)
     if not value.endswith(SUFFIXES):
-        raise RecipeError(_at(document, (*key, name), f"{shown} is not a YAML file: expected a name with .yaml or .yml"))
+        raise RecipeError(
+            _at(document, (*key, name), f"{shown} is not a YAML file: expected a name with .yaml or .yml")
+        )
     try:
         folder = path.absolute().parent.resolve()
         file = (folder / value).resolve()
@@ -211,4 +213,5 @@ def body_lines(inner: Document) -> Iterator[str]:
 
 
 def indented(lines: list[str], indent: str) -> list[str]:
+    """Return lines with an indentation; empty lines stay empty."""
     return [indent + line if line else line for line in lines]

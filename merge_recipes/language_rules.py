@@ -46,9 +46,11 @@ def _harness(document: Document, path: KeyPath, task: Mapping[str, Any]) -> Iter
         if key in source:
             message = f"{key} has no effect: a task of lm-evaluation-harness names its columns itself"
             yield document.problem((*path, "dataset", key), message, f"remove `{key}`", at_key=True)
-    if "limit" in task and ("max_examples" in source or "sample" in source):
-        key = "max_examples" if "max_examples" in source else "sample"
-        yield document.problem((*path, "dataset", key), "limit says this already", f"remove `{key}`", at_key=True)
+    if "limit" in task:
+        for key in ("max_examples", "sample"):
+            place = (*path, "dataset", key)
+            if place in document.marks.values:  # else it comes from the limit
+                yield document.problem(place, "limit says this already", f"remove `{key}`", at_key=True)
     elif "max_examples" in source and source.get("sample") != "first":
         message = "lm-evaluation-harness scores the first examples of a split: it draws no sample"
         hint = "write `limit: N` in the task in place of `max_examples`"

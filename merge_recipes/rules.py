@@ -11,9 +11,9 @@ from typing import Any
 
 from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value
 from merge_recipes.gradients import is_gradient
+from merge_recipes.language_rules import language_problems
 from merge_recipes.mergekit import JOINT_METHODS, RANDOM_METHODS
 from merge_recipes.queries import ENTRY, kind_of_item
-from merge_recipes.language_rules import language_problems
 from merge_recipes.read_yaml import Document
 from merge_recipes.references import ModelReference, checkpoint_key
 from merge_recipes.schema import REVOKED

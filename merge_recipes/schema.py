@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from merge_recipes.dataset import DatasetReference
-from merge_recipes.language_task import HARNESS_KIND, LanguageTask, with_dataset
+from merge_recipes.language_task import LanguageTask
 from merge_recipes.publishing import Publish
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery, kind_of_item
 from merge_recipes.record import Record, Text
@@ -86,11 +86,6 @@ class TaskKeys(Record):
 
 class Task(LanguageTask, TaskKeys):
     """A task on which merged models are scored."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _dataset_of_definition(cls, data: Any) -> Any:
-        return with_dataset(data) if isinstance(data, dict) and data.get("kind") == HARNESS_KIND else data
 
 
 class Evaluate(Record):

@@ -14,7 +14,7 @@ from typing import Any
 
 from merge_recipes.errors import KeyPath, RecipeError, format_value, key_text
 from merge_recipes.include import Inclusion, add_marks, body_lines, indented, located_file
-from merge_recipes.language_task import DEFINITION_SUFFIXES, HARNESS_KIND
+from merge_recipes.language_task import DEFINITION_SUFFIXES, HARNESS_KIND, with_dataset
 from merge_recipes.read_yaml import MAX_FILE_BYTES, Document, Marks, read_document, read_text
 from merge_recipes.rules import items_at
 
@@ -37,9 +37,19 @@ def insert_definitions(inclusion: Inclusion, path: Path | None) -> Inclusion:
                 document = _inserted(document, path, key, str(item[KEY]))
             except RecipeError as error:
                 document = replace(document, problems=(*document.problems, *error.problems))
-                unread.append((*key, KEY))
-                unread.append((*key, "dataset"))
-    return Inclusion(document, tuple(unread))
+                unread += [(*key, KEY), (*key, "dataset")]
+    return Inclusion(_with_datasets(document), tuple(unread))
+
+
+def _with_datasets(document: Document) -> Document:
+    """Return the document in which each task of the harness has the dataset and the limit that its keys imply."""
+    places = [int(key[2]) for key, item in items_at(document, "evaluate", "tasks") if item.get("kind") == HARNESS_KIND]
+    if not places:
+        return document
+    tasks = list(document.data["evaluate"]["tasks"])
+    for place in places:
+        tasks[place] = with_dataset(tasks[place])
+    return replace(document, data={**document.data, "evaluate": {**document.data["evaluate"], "tasks": tasks}})
 
 
 def _is_file(value: object) -> bool:

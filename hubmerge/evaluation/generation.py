@@ -113,11 +113,11 @@ class Generation:
         task: Task,
         rows: datasets.Dataset,
         scorer: TextScorer,
-        cache_folder: Path,
+        cache_folder: Path,  # noqa: ARG002
         *,
         dataset_commit: str | None,
         batch_size: int = 64,
-        load_metric: MetricLoader | None = None,
+        load_metric: MetricLoader | None = None,  # noqa: ARG002
     ) -> PreparedGeneration:
         """Read the prompts and the reference texts.
 
@@ -127,16 +127,16 @@ class Generation:
         for check in (check_prompts, check_no_classes, check_engine, check_generation_metrics):
             check(task)
         with dataset_errors(task, dataset_commit):
-            prompts, references = read_prompts(task, rows)
-            chosen = choose_rows(len(prompts), task.dataset)
-            numbers = list(range(len(prompts)) if chosen is None else chosen.tolist())
-            tokens = _tokens(task, [prompts[number] for number in numbers], scorer)
+            chosen = choose_rows(len(rows), task.dataset)
+            numbers = list(range(len(rows)) if chosen is None else chosen.tolist())
+            prompts, references = read_prompts(task, rows, numbers)
+            tokens = _tokens(task, prompts, scorer)
             _check_lengths(task, tokens, numbers, scorer.max_tokens)
         return PreparedGeneration(
             name=task.name,
             task=task,
             prompts=tuple(tokens),
-            references=tuple(tuple(references[number]) for number in numbers),
+            references=tuple(references),
             batch_size=task.batch_size or batch_size,
         )
 
@@ -168,9 +168,7 @@ def _tokens(task: Task, prompts: Sequence[str], scorer: TextScorer) -> list[Toke
             f"task {task.name}: the base model's tokenizer has no chat template", hint="remove `chat_template: true`"
         )
     texts = [
-        tokenizer.apply_chat_template(
-            [{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True
-        )
+        tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
         for prompt in prompts
     ]
     return [*tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
@@ -189,9 +187,7 @@ def _check_lengths(task: Task, prompts: Sequence[Tokens], numbers: Sequence[int]
             )
 
 
-def _padded_left(
-    texts: Sequence[Tokens], padding: int, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _padded_left(texts: Sequence[Tokens], padding: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
     """Return tokens and attention mask of one batch, int64 (B, L)."""
     length = max(map(len, texts))
     tokens = torch.full((len(texts), length), padding, dtype=torch.int64)
@@ -226,7 +222,7 @@ class _AtStop(StoppingCriteria):
     def __init__(self, tokenizer: Any, stop: Sequence[str], start: int) -> None:
         self._tokenizer, self._stop, self._start = tokenizer, stop, start
 
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
+    def __call__(self, input_ids: torch.Tensor, _scores: Any, **_: Any) -> torch.Tensor:
         """Return True for each row that can end."""
         done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         if self._stop and (input_ids.shape[1] - self._start) % CHECK_EVERY == 0:

@@ -11,9 +11,23 @@ from hubmerge.evaluation.harness_index import find_harness_task
 from hubmerge.evaluation.harness_metrics import choose_metrics, metric_names
 from hubmerge.evaluation.harness_sources import dataset_problems
 from hubmerge.evaluation.task_keys import check_no_classes, check_prompts
+from hubmerge.evaluation.text_scores import check_generation_metrics
 from merge_recipes import Task
+from merge_recipes.language_task import GENERATION_KIND, HARNESS_KIND
 
 Found = Iterator[tuple[tuple[str | int, ...], EvaluationError]]
+
+
+def check_language_task(task: Task) -> Found:
+    """Yield the mistakes of a task of the kinds lm-eval and generation, each with the key that it is about."""
+    if task.kind == HARNESS_KIND:
+        yield from check_harness(task)
+    elif task.kind == GENERATION_KIND:
+        for key, check in (("engine", check_engine), ("metrics", check_generation_metrics)):
+            try:
+                check(task)
+            except EvaluationError as error:
+                yield (key,), error
 
 
 def check_harness(task: Task) -> Found:

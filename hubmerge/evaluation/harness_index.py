@@ -113,7 +113,8 @@ def _installed_task(name: str, place: str) -> HarnessTask:
 def _names() -> Mapping[str, tuple[Path, ...]]:
     """Return the folders of every task, group and tag of the installed harness."""
     spec = importlib.util.find_spec(PACKAGE)
-    root = Path(str((spec.submodule_search_locations if spec is not None else None or [""])[0])) / "tasks"
+    places = spec.submodule_search_locations if spec is not None else None
+    root = Path(places[0] if places else "") / "tasks"
     found: dict[str, dict[Path, None]] = {}
     for file in sorted(root.rglob("*.yaml")):
         text = file.read_text(encoding="utf-8", errors="replace")

@@ -24,7 +24,7 @@ PROBABILITY, BITS = "byte_probability", "bits_per_byte"
 IN_PERCENT = frozenset({"bleu", "chrf", "chrf++", "ter"})
 """Metrics whose values the harness gives in percent."""
 
-DEFAULT = Task.model_fields["metrics"].default
+_DEFAULT = Task.model_fields["metrics"].default
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ def choose_metrics(task: Task, found: HarnessTask) -> MetricChoice:
     if f"{BITS},none" in known and not any(known.values()):
         known = {PROBABILITY: True, **known}
     shown = {_short(key): key for key in known}
-    names = [next(iter(one for one, key in shown.items() if known[key]), "")] if task.metrics == DEFAULT else []
+    names = [next(iter(one for one, key in shown.items() if known[key]), "")] if task.metrics == _DEFAULT else []
     for asked in task.metrics if not names else ():
         matches = [asked] if asked in shown else [one for one in shown if one.split(",")[0] == asked]
         if len(matches) != 1:

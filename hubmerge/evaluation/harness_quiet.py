@@ -15,7 +15,6 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from functools import partialmethod
 from typing import Any
 
 from hubmerge.support.damage import LOGGER
@@ -57,6 +56,13 @@ class _WithoutThread(io.TextIOBase):
         return str(self._stream.encoding)
 
 
+def _without_bar(construct: Callable[..., None]) -> Callable[..., None]:
+    def construct_disabled(bar: Any, *arguments: Any, **options: Any) -> None:
+        construct(bar, *arguments, **{**options, "disable": True})
+
+    return construct_disabled
+
+
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """Keep messages, warnings and progress bars of the harness from the terminal, unless debug messages are shown."""
@@ -70,7 +76,7 @@ def quiet() -> Iterator[None]:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         stack.enter_context(contextlib.redirect_stdout(_WithoutThread(sys.stdout)))
-        stack.enter_context(replaced(tqdm, "__init__", partialmethod(tqdm.__init__, disable=True)))
+        stack.enter_context(replaced(tqdm, "__init__", _without_bar(tqdm.__init__)))
         try:
             for one in loggers:
                 one.setLevel(logging.CRITICAL)
@@ -130,13 +136,13 @@ def seeded(seed: int) -> Iterator[None]:
     import numpy as np
     import torch
 
-    python, numbers = random.getstate(), np.random.get_state()  # noqa: NPY002 - the harness uses the global generator
+    python, numbers = random.getstate(), np.random.get_state()
     with torch.random.fork_rng():
         random.seed(seed)
-        np.random.seed(seed)  # noqa: NPY002
+        np.random.seed(seed)
         torch.manual_seed(seed)
         try:
             yield
         finally:
             random.setstate(python)
-            np.random.set_state(numbers)  # noqa: NPY002
+            np.random.set_state(numbers)

@@ -110,10 +110,14 @@ def dataset_problems(task: Task, found: HarnessTask) -> Iterator[EvaluationError
         given = task.dataset
         for key, own, value in (("path", source.path, given.written_path), ("split", source.split, given.split)):
             if own != value:
-                message = f"task {task.name}: {leaf} of lm-evaluation-harness has the {key} {own!r}, the recipe {value!r}"
+                message = (
+                    f"task {task.name}: {leaf} of lm-evaluation-harness has the {key} {own!r}, the recipe {value!r}"
+                )
                 yield EvaluationError(message, hint=f"set `dataset: {{{key}: {own}}}`")
                 return
     expected = next(iter(names)) if len(names) == 1 else None
     if task.dataset.name != expected:
         hint = "remove the key `name` of the dataset" if expected is None else f"set `dataset: {{name: {expected}}}`"
-        yield EvaluationError(f"task {task.name}: {found.name} does not read the subset {task.dataset.name!r}", hint=hint)
+        yield EvaluationError(
+            f"task {task.name}: {found.name} does not read the subset {task.dataset.name!r}", hint=hint
+        )

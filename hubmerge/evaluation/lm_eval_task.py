@@ -138,12 +138,12 @@ class HarnessKind:
         self,
         task: Task,
         rows: ReadRows,
-        scorer: TextScorer,
-        cache_folder: Path,
+        scorer: TextScorer,  # noqa: ARG002
+        cache_folder: Path,  # noqa: ARG002
         *,
-        dataset_commit: str | None,
+        dataset_commit: str | None,  # noqa: ARG002
         batch_size: int = 64,
-        load_metric: MetricLoader | None = None,
+        load_metric: MetricLoader | None = None,  # noqa: ARG002
     ) -> PreparedHarnessTask:
         """Let the harness build the task and read its data.
 

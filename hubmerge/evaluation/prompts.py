@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -76,8 +76,13 @@ def filled(template: str, row: Mapping[str, Any]) -> str:
     return _PLACE.sub(lambda match: match[0][0] if match[1] is None else str(row[match[1]]), template)
 
 
-def read_prompts(task: Task, rows: datasets.Dataset) -> tuple[list[str], list[list[str]]]:
-    """Return the prompt and the reference texts of every row.
+def read_prompts(task: Task, rows: datasets.Dataset, numbers: Sequence[int]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Return the prompt and the reference texts of some rows.
+
+    Args:
+        task: the task.
+        rows: the rows of its dataset.
+        numbers: the numbers of the rows.
 
     Raises:
         EvaluationError: a column is missing or empty.
@@ -87,13 +92,13 @@ def read_prompts(task: Task, rows: datasets.Dataset) -> tuple[list[str], list[li
     place, template, label = task_place(task), template_of(task), task.dataset.label
     columns = _columns(task)
     prompts, references = [], []
-    for number, row in enumerate(rows.with_format(None)):
+    for number, row in zip(numbers, rows.with_format(None).select(numbers), strict=True):
         empty = next((name for name in (*columns, label) if row[name] is None or row[name] == []), None)
         if empty is not None:
             raise EvaluationError(f"{place}: row {number} has no text in column {empty!r}")
         prompts.append(filled(template, row))
         texts = row[label] if isinstance(row[label], list) else [row[label]]
-        references.append([str(text) for text in texts])
+        references.append(tuple(map(str, texts)))
     if not prompts:
         raise EvaluationError(f"{place}: no examples", hint="set `split` of the dataset to a split with examples")
     return prompts, references

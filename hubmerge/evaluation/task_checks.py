@@ -24,6 +24,7 @@ from hubmerge.evaluation.head_rows import find_head_rows
 from hubmerge.evaluation.labels import check_label_values, declared_names
 from hubmerge.evaluation.own_head import OWN_HEAD_KINDS, HeadFacts
 from hubmerge.evaluation.preview import DatasetPreview
+from hubmerge.evaluation.prompts import check_columns
 from hubmerge.evaluation.task_keys import check_no_classes, check_prompts, check_text_metrics, task_place
 from merge_recipes import Task
 
@@ -165,6 +166,14 @@ def _text_metrics(task: Task, _: DatasetPreview) -> Found:
     yield from _failures(("class_names",), check_no_classes, task)
 
 
+def _no_classes(task: Task, _: DatasetPreview) -> Found:
+    yield from _failures(("class_names",), check_no_classes, task)
+
+
+def _columns_of_prompt(task: Task, preview: DatasetPreview) -> Found:
+    yield from check_columns(task, preview.columns)
+
+
 def _names_key(task: Task) -> Key:
     return ("dataset", "label") if task.class_names is None else ("class_names",)
 
@@ -174,12 +183,15 @@ _PREVIEW_CHECKS: dict[str, tuple[Callable[[Task, DatasetPreview], Found], ...]] 
     "image-classification": (_prompts, _images, _labels),
     "text-classification": (_prompts, _texts, _labels),
     "causal-lm": (_prompts, _texts, _text_metrics),
+    "generation": (_prompts, _columns_of_prompt, _no_classes),
 }
 _BASE_CHECKS: dict[str, tuple[Callable[[BaseFiles], None], ...]] = {
     "zero-shot-image-classification": (check_clip, check_image_processor, check_tokenizer),
     "image-classification": (check_image_processor, check_image_head),
     "text-classification": (check_tokenizer, check_classification_head),
     "causal-lm": (check_tokenizer,),
+    "lm-eval": (check_tokenizer,),
+    "generation": (check_tokenizer,),
 }
 _HEAD_CHECKS = (check_image_head, check_classification_head)
 """Checks that the base model has a head, which the head of a checkpoint makes needless."""

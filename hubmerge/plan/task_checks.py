@@ -24,6 +24,7 @@ from hubmerge.stream.stream import Stream
 from hubmerge.stream.task_datasets import TASKS, Commits
 from hubmerge.support import interrupts
 from merge_recipes import LoadedRecipe, Task
+from merge_recipes.language_task import HARNESS_KIND, LANGUAGE_KINDS
 
 if TYPE_CHECKING:
     from hubmerge.evaluation.preview import DatasetPreview
@@ -60,7 +61,9 @@ def check_tasks(
     for index, task in enumerate(tasks):
         interrupts.check()
         preview = None
-        if index in commits:
+        wrong = list(_language_errors(loaded, index, task))
+        collector.errors += wrong
+        if index in commits and not (wrong and task.kind == HARNESS_KIND):
             with collector.collect():
                 preview = _preview(loaded, index, task, commits[index])
         head = None if heads is None else _head(heads, loaded, index, collector, recorded)
@@ -93,12 +96,22 @@ def _head(
 
 
 def _preview(loaded: LoadedRecipe, index: int, task: Task, commit: str) -> DatasetPreview:
+    from hubmerge.evaluation.harness_sources import preview_source
     from hubmerge.hub.dataset_preview import preview_dataset  # its libraries take seconds to import
 
     try:
-        return preview_dataset(task.dataset, commit)
+        return preview_dataset(preview_source(task) if task.kind == HARNESS_KIND else task.dataset, commit)
     except DatasetError as error:
         raise located(error, loaded, (*TASKS, index, "dataset", error.key)) from error
+
+
+def _language_errors(loaded: LoadedRecipe, index: int, task: Task) -> Iterator[EvaluationError]:
+    """Yield the mistakes of a task of a language model that its dataset does not tell."""
+    if task.kind in LANGUAGE_KINDS:
+        from hubmerge.evaluation.harness_checks import check_language_task
+
+        for key, error in check_language_task(task):
+            yield located(error, loaded, (*TASKS, index, *key))
 
 
 def _check_preview(
@@ -128,7 +141,7 @@ def _sample_errors(task: Task, recorded: Sequence[TaskReport]) -> Iterator[Evalu
 
 def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[int, EvaluationError]]:
     """Yield the metrics of a task that cannot be loaded or computed, by their number in the list."""
-    if task.kind == "causal-lm":
+    if task.kind in {"causal-lm", *LANGUAGE_KINDS}:
         return
     for number, name in enumerate(task.metrics):
         try:

@@ -6,6 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ from hubmerge.stream.task_steps import first_steps
 from hubmerge.support import interrupts
 from hubmerge.support.progress import Progress
 from merge_recipes import Task, task_entries
+from merge_recipes.language_task import LANGUAGE_KINDS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -80,6 +82,7 @@ class Scoreboard:
         self._recorded = recorded
         self._scorers: dict[tuple[str, str | None], Scorer] = {}
         self._prepared: dict[str, PreparedTask] = {}
+        self._recorded_metrics = {task.name: task.metrics for task in recorded if task.kind in LANGUAGE_KINDS}
         self._licenses, self._reads_licenses = _recorded_licenses(recorded)
 
     def of_model(self, folder: Path, model: Checkpoint, identity: str) -> Scoreboard:
@@ -168,7 +171,7 @@ class Scoreboard:
                     subset=task.dataset.name,
                     split=task.dataset.split,
                     commit=self._commit(task),
-                    metrics=task.metrics,
+                    metrics=self._metrics(task),
                     examples=prepared.examples if prepared else None,
                     classes=(len(prepared.class_names) or None) if prepared else None,
                     sampling=self._samples[task.name],
@@ -177,6 +180,12 @@ class Scoreboard:
                 )
             )
         return tuple(reports)
+
+    def _metrics(self, task: Task) -> tuple[str, ...]:
+        """Return the metrics of a task; those of some kinds are known when the task is prepared."""
+        prepared = self._prepared.get(task.name)
+        found: tuple[str, ...] | None = getattr(prepared, "metric_names", None)
+        return found or self._recorded_metrics.get(task.name) or task.metrics
 
     def _commit(self, task: Task) -> str:
         dataset = task.dataset
@@ -257,9 +266,11 @@ class Scoreboard:
         from hubmerge.hub.datasets import load_metric, load_rows  # only tasks need what these import
 
         commit = self._commit(task)
-        return task_kind_named(task.kind).prepare(
+        kind = task_kind_named(task.kind)
+        read = partial(load_rows, commit=commit, cache=self._rows)
+        return kind.prepare(
             task,
-            load_rows(task.dataset, commit, cache=self._rows),
+            read if getattr(kind, "reads_splits", False) else read(task.dataset),
             self._scorer(task),
             self._cache,
             dataset_commit=commit,

@@ -9,6 +9,7 @@ from typing import Any
 from hubmerge.study.schema import Study
 from merge_recipes import Recipe, StreamEntry, Task
 from merge_recipes.canonical import content_digest
+from merge_recipes.language_task import LANGUAGE_KEYS, LanguageTask
 
 CELL_FORMAT = 1
 """Version of the results; raise it if the same cell gives another result."""
@@ -68,6 +69,9 @@ def ordered(recipe: Recipe, tasks: int, seed: int | None) -> tuple[StreamEntry, 
 def task_content(task: Task, commit: str | None) -> dict[str, Any]:
     """Return the inputs of a task's scores; with a known commit, the place of the dataset is left out."""
     content = task.model_dump(mode="json")
+    for key in LANGUAGE_KEYS:  # not in the results of version 0.1.0
+        if content[key] == LanguageTask.model_fields[key].default or content[key] == []:
+            del content[key]
     if task.dataset.max_examples is None:
         del content["dataset"]["sample"], content["dataset"]["seed"]  # not in the results of version 0.1.0
     if task.head is None:
