@@ -68,9 +68,9 @@ def check_definition(task: Task, definition: Definition, metrics: Collection[str
             yield error((key,), "options for loading a dataset are not supported: only its commit is pinned", hint)
         elif key not in _ALLOWED:
             yield error((key,), f"unknown key of lm-evaluation-harness {key!r}{did_you_mean(key, _ALLOWED)}")
-    for key, message in _value_problems(definition, metrics):
-        yield error(key, message)
-    yield from ((key, problem) for key, problem in _dataset_problems(task, definition))
+    for place, message in _value_problems(definition, metrics):
+        yield error(place, message)
+    yield from _dataset_problems(task, definition)
 
 
 def _value_problems(definition: Definition, metrics: Collection[str]) -> Iterator[tuple[Key, str]]:
