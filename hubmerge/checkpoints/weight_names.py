@@ -27,6 +27,7 @@ class WeightNames:
         pickled: the start of the names of `.bin` files.
         config_file: the file with the settings of the model.
         sharded: True if the library reads an index of several files.
+        index_first: True if the library reads an index before a single file.
         variant: the variant that the names have, such as "fp16" in `model.fp16.safetensors`; None for no variant.
     """
 
@@ -35,6 +36,7 @@ class WeightNames:
     pickled: str
     config_file: str = "config.json"
     sharded: bool = True
+    index_first: bool = False
     variant: str | None = None
 
     def single(self, kind: str = SAFETENSORS) -> str:
@@ -97,7 +99,7 @@ class WeightNames:
 
 
 TRANSFORMERS = WeightNames("transformers", "model", "pytorch_model")
-DIFFUSERS = WeightNames("diffusers", "diffusion_pytorch_model", "diffusion_pytorch_model")
+DIFFUSERS = WeightNames("diffusers", "diffusion_pytorch_model", "diffusion_pytorch_model", index_first=True)
 OPEN_CLIP = WeightNames(
     "open_clip", "open_clip_model", "open_clip_pytorch_model", "open_clip_config.json", sharded=False
 )

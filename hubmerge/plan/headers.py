@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from hubmerge.checkpoints import Checkpoint, MatrixRule, check_config, weight_matrices
 from hubmerge.checkpoints.planning.task_heads import find_head
@@ -14,6 +14,7 @@ from hubmerge.plan.vocabulary import PlannedVocabulary, plan_vocabulary
 from hubmerge.stream.open_source import open_for_planning, resolve_adapter
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
+from hubmerge.stream.weight_choice import WeightChoice, choice_notes, weight_choice
 from hubmerge.support.progress import Progress
 
 
@@ -27,11 +28,14 @@ class Headers:
     sources: Mapping[int, Source]
     heads: Mapping[int, tuple[str, ...]]
     vocabulary: PlannedVocabulary | None = None
+    choices: Mapping[int, WeightChoice] = field(default_factory=dict)  # of the base model by 0
 
     @property
     def notes(self) -> list[str]:
         """Sentences about unusual files of the checkpoints."""
-        return [note for checkpoint in (self.base, *self.opened.values()) for note in checkpoint.notes]
+        own = [note for checkpoint in (self.base, *self.opened.values()) for note in checkpoint.notes]
+        models = {0: self.base, **self.opened}
+        return [*own, *choice_notes((models[number].label, choice) for number, choice in self.choices.items())]
 
 
 def read_headers(
@@ -56,6 +60,7 @@ def read_headers(
         rule = weight_matrices(base.config, base.tensors)
         if as_weights:
             rule = replace(rule, buffers=rule.buffers.counted_as_weights(base.tensors))
+        choices = {0: weight_choice(stream.base, base)}
         advance(1)
         opened, sources = {}, {}
         heads: dict[int, tuple[str, ...]] = {}
@@ -65,9 +70,10 @@ def read_headers(
                 continue
             sources[entry] = resolve_adapter(stream.source(entry))
             opened[entry] = open_for_planning(sources[entry], base)
+            choices[entry] = weight_choice(sources[entry], opened[entry])
             heads[entry] = find_head(base, opened[entry], selection_of(stream.recipe))
             advance(1)
-    headers = Headers(base, rule, opened, sources, heads)
+    headers = Headers(base, rule, opened, sources, heads, choices=choices)
     vocabulary = plan_vocabulary(stream, base, opened, progress)
     return headers if vocabulary is None else _resized(headers, vocabulary)
 

@@ -106,6 +106,7 @@ def _run_plan(stream: Stream, first_step: int, headers: Headers, recorded: RunRe
         older_shards=recorded is not None and _uses_older_shards(recorded, written, base, recipe),
         in_pieces=all(map(_reads_in_pieces, (whole.base, *whole.opened.values()))),
         heads={step: names for step, names in headers.heads.items() if names},
+        weight_files={_name_of(stream, number): choice for number, choice in whole.choices.items()},
         vocabulary=whole.vocabulary,
         tokenizer_files=files,
         other_tokens=find_other_tokens(stream, whole, merge),
@@ -114,6 +115,10 @@ def _run_plan(stream: Stream, first_step: int, headers: Headers, recorded: RunRe
         notes=tuple(_unchecked_ranges(stream, whole.sources)),
         warnings=() if recorded is None else tuple(recorded_outliers(recorded)),
     )
+
+
+def _name_of(stream: Stream, number: int) -> str:
+    return stream.entries[number - 1].name if number else "base model"
 
 
 def _unchecked_ranges(stream: Stream, sources: Mapping[int, Source]) -> Iterator[str]:

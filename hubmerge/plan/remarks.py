@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from typing import Literal
 
 from hubmerge.plan.run_plan import RunPlan
+from hubmerge.plan.weight_files_text import weight_files_lines
 
-Kind = Literal["ignored", "loading", "note", "warning"]
+Kind = Literal["files", "ignored", "loading", "note", "warning"]
 
 _WARNING = "warning: "
 
@@ -19,6 +20,8 @@ def remarks(plan: RunPlan) -> list[tuple[Kind, str]]:
 
 
 def _remarks(plan: RunPlan) -> Iterator[tuple[Kind, str]]:
+    for text in weight_files_lines(plan.weight_files):
+        yield "files", text
     for text in plan.ignored:
         yield "ignored", text
     for text in plan.loading:

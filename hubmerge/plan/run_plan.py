@@ -18,6 +18,7 @@ from hubmerge.plan.vocabulary import PlannedVocabulary
 from hubmerge.plan.vocabulary_text import vocabulary_dict
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
+from hubmerge.stream.weight_choice import WeightChoice
 
 CHECKPOINTS_AT_ONCE = 4
 """Number of checkpoints on disk at most: one is fetched, one merged, two are finished."""
@@ -67,6 +68,8 @@ class RunPlan:
         warnings: Merged entries that lie far off the others.
         in_pieces: True if the files of the base model and of all missing checkpoints can be read in pieces.
         notes: Sentences for the user: what the run does not check, and what it replaces in the target repo.
+        weight_files: The weight files that are read, and those that are not, of the base model and each missing
+            checkpoint.
         vocabulary: The vocabulary of the merged model, None for that of the base model.
         tokenizer_files: Files of the merged model beside the weights that differ from those of the base model; None
             for a file of the base model that is not copied.
@@ -93,6 +96,7 @@ class RunPlan:
     warnings: tuple[str, ...] = ()
     in_pieces: bool = False
     notes: tuple[str, ...] = ()
+    weight_files: Mapping[str, WeightChoice] = field(default_factory=dict)
     vocabulary: PlannedVocabulary | None = None
     tokenizer_files: Mapping[str, bytes | None] = field(default_factory=dict)
     other_tokens: Mapping[int, str] = field(default_factory=dict)
@@ -228,6 +232,14 @@ class RunPlan:
             "layers": [asdict(row) for row in self.stacked],
             "layout_written": self.layout_written,
             "layouts": self.layouts,
+            "weight_files": [
+                {
+                    "model": name,
+                    "read": list(choice.read),
+                    "not_read": [{"name": one.name, "reason": one.reason} for one in choice.passed_over],
+                }
+                for name, choice in self.weight_files.items()
+            ],
             "loading": list(self.loading),
             "notes": list(self.notes),
             "warnings": list(self.warnings),

@@ -12,6 +12,7 @@ from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.weight_names import (
     ALL_NAMES,
     CONSOLIDATED,
+    OPEN_CLIP,
     PICKLE,
     SAFETENSORS,
     SUFFIX,
@@ -63,9 +64,10 @@ class WeightFiles:
 def choose_weights(names: Collection[str]) -> WeightFiles | None:
     """Choose the weight files of a folder or repo.
 
-    Files of transformers come first, then those of diffusers, open_clip, and the original files of Mistral and Llama.
-    Variants such as `model.fp16.safetensors` are chosen if there is nothing else. Of each, safetensors come before
-    pickles, and a single file before an index, as in transformers.
+    Files of transformers come first, then those of diffusers, open_clip, and the original files of Mistral and Llama;
+    those of open_clip come first if only its config is there. Variants such as `model.fp16.safetensors` are chosen if
+    there is nothing else. Of each, safetensors come before pickles, and a single file before an index, as in
+    transformers; diffusers reads an index before a single file.
 
     Args:
         names: all file names, from the model's folder on.
@@ -73,7 +75,8 @@ def choose_weights(names: Collection[str]) -> WeightFiles | None:
     Returns:
         The choice, None if there are no weights, or if several variants are different models.
     """
-    for of_library in ALL_NAMES:
+    own = [OPEN_CLIP] if OPEN_CLIP.config_file in names and CONFIG_FILE not in names else []
+    for of_library in (*own, *ALL_NAMES):
         chosen = _choose(of_library, names)
         if chosen is not None:
             return chosen
@@ -87,9 +90,10 @@ def choose_weights(names: Collection[str]) -> WeightFiles | None:
 def _choose(of_library: WeightNames, names: Collection[str]) -> WeightFiles | None:
     for kind in KINDS:
         single, index = of_library.single(kind), of_library.index(kind)
-        if single in names:
+        sharded = index in names and of_library.sharded
+        if single in names and not (sharded and of_library.index_first):
             return WeightFiles(kind, single, None, of_library)
-        if index in names and of_library.sharded:
+        if sharded:
             return WeightFiles(kind, None, index, of_library)
     return _choose_consolidated(names) if of_library == CONSOLIDATED else None
 

@@ -1,0 +1,138 @@
+"""Choice among the weight files of a source: which are read, which are not and why, and whether they agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hubmerge.checkpoints import Checkpoint
+from hubmerge.checkpoints.formats.header import parse_header
+from hubmerge.checkpoints.formats.passed_over import ADAPTER, PassedOver, described, passed_over
+from hubmerge.checkpoints.formats.weight_file import open_weight_file
+from hubmerge.checkpoints.matching.names import Shapes, parameter_shapes
+from hubmerge.checkpoints.tensors import TensorInfo, describe_shape
+from hubmerge.errors import HubmergeError
+from hubmerge.hub import fetch
+from hubmerge.hub.checked_files import RemoteFile
+from hubmerge.stream.open_source import fetched_sources
+from hubmerge.stream.sources import Source, files_below
+from hubmerge.support.text import listed
+
+_ADAPTER_NOTE = (
+    "the adapter beside the model is not applied, as transformers does if peft is installed; "
+    "to merge the model with it, name it twice: owner/model+owner/model"
+)
+
+MOST_FILES_COMPARED = 8
+"""Number of files that are not read up to which their headers are fetched, to compare them with those that are."""
+
+
+@dataclass(frozen=True)
+class WeightChoice:
+    """Weight files of a source.
+
+    Attributes:
+        read: the files that are read.
+        passed_over: the files that are not.
+        notes: differences between the two, one sentence each, without the name of the model.
+    """
+
+    read: tuple[str, ...]
+    passed_over: tuple[PassedOver, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """The files in words: those that are read, and those that are not, with the reasons."""
+        reasons: dict[str, list[str]] = {}
+        for one in self.passed_over:
+            reasons.setdefault(one.reason, []).append(one.name)
+        rest = "; ".join(f"{listed(names, most=3)} ({reason})" for reason, names in reasons.items())
+        return f"{described(self.read)}; not read: {rest}" if rest else described(self.read)
+
+
+def weight_choice(source: Source, checkpoint: Checkpoint) -> WeightChoice:
+    """Return which weight files of a model are read. Those of its adapter are not counted.
+
+    Args:
+        source: Source returned by `resolve_adapter`.
+        checkpoint: The model, opened from its headers.
+    """
+    model = fetched_sources(source)[0]
+    files = _files(model)
+    read = tuple(sorted(files.keys() & set(checkpoint.files)))
+    if not read:
+        return WeightChoice(())
+    found = passed_over(files, read, checkpoint.names)
+    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    notes = [note for one in found if one.is_copy for note in _differences(model, one, files, shapes, read)]
+    if any(one.reason == ADAPTER for one in found):
+        notes.append(_ADAPTER_NOTE)
+    return WeightChoice(read, found, tuple(notes))
+
+
+def _files(model: Source) -> dict[str, RemoteFile]:
+    """Return all files of a model by name."""
+    if model.is_local:
+        folder = Path(model.reference.path)
+        return {name: RemoteFile(name, (folder / name).stat().st_size) for name in files_below(folder)}
+    listing = fetch.list_files(model.reference.path, model.commit, model.subfolder)
+    return {model.name_of(file): file for file in listing}
+
+
+def _differences(
+    model: Source, other: PassedOver, files: Mapping[str, RemoteFile], shapes: Shapes, read: tuple[str, ...]
+) -> Iterator[str]:
+    """Yield a note if files that are not read have other tensors than those that are, as far as headers show it."""
+    try:
+        tensors = _tensors(model, other, files)
+    except HubmergeError:  # files that are not read may be damaged
+        return
+    if tensors is None:
+        return
+    own = parameter_shapes(tensors)
+    reshaped = [name for name in own if name in shapes and shapes[name] != own[name]]
+    missing = sorted(own.keys() - shapes.keys())
+    lacking = sorted(name for name in shapes.keys() - tensors.keys())
+    if reshaped:
+        name = reshaped[0]
+        what = f"{name!r} is {describe_shape(own[name])} there, not {describe_shape(shapes[name])}"
+        yield f"{other.name} has another model than {described(read)}, which is read: {what}"
+    elif missing or lacking:
+        parts = [f"it has {listed(missing, most=2)}"] if missing else []
+        parts += [f"it lacks {listed(lacking, most=2)}"] if lacking else []
+        yield f"{other.name} has other tensors than {described(read)}, which is read: {', '.join(parts)}"
+
+
+def _tensors(model: Source, other: PassedOver, files: Mapping[str, RemoteFile]) -> dict[str, TensorInfo] | None:
+    """Return the tensors of files from their headers; None if they have none that could be fetched alone."""
+    found: dict[str, TensorInfo] = {}
+    if len(other.files) > MOST_FILES_COMPARED:
+        return None
+    for name in other.files:
+        origin = model.origin.in_file(name)
+        if model.is_local:
+            source, tensors, _ = open_weight_file(Path(model.reference.path) / name, origin)
+            source.close()
+            found.update(tensors)
+        elif name.endswith(".safetensors"):
+            content = fetch.read_header(model.reference.path, model.commit, files[name])
+            found.update(_parsed(content, files[name].size, model, name))
+        else:
+            return None
+    return found
+
+
+def _parsed(content: bytes, size: int, model: Source, name: str) -> Mapping[str, TensorInfo]:
+    header = parse_header(lambda offset, length: content[offset : offset + length], size, model.origin.in_file(name))
+    return header.tensors
+
+
+def choice_notes(choices: Iterable[tuple[str, WeightChoice]]) -> list[str]:
+    """Return the notes of several models, equal ones once, with the names of the models in front."""
+    labels: dict[str, list[str]] = {}
+    for label, choice in choices:
+        for note in choice.notes:
+            labels.setdefault(note, []).append(label)
+    return [f"{listed(names, most=3)}: {note}" for note, names in labels.items()]

@@ -1,0 +1,95 @@
+"""A plan says which weight files are read and which are not, and where two formats of one model differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import hubmerge
+from tests.checkpoints.files import random_tensors, write_folder
+
+TENSORS = random_tensors({"layer.weight": (4, 4), "norm.bias": (4,)})
+RESHAPED = TENSORS | {"layer.weight": torch.zeros(5, 4)}
+Write = Callable[[Path], object]
+
+
+def planned(folder: Path, write: Write, *, only: int | None = None) -> hubmerge.Plan:
+    models = [write_folder(folder / name, TENSORS, {}) for name in ("base", "one", "two")]
+    for number, model in enumerate(models):
+        if only in (None, number):
+            write(model)
+    keys = {
+        "merge_method": "weight_average",
+        "base_model": str(models[0]),
+        "models": [{"model": str(one)} for one in models[1:]],
+    }
+    return hubmerge.plan(keys, progress=None)
+
+
+def lines(plan: hubmerge.Plan, kind: str) -> list[str]:
+    return [line.removeprefix(kind).strip() for line in plan.text.splitlines() if line.startswith(kind)]
+
+
+def test_equal_choices_are_one_line(tmp_path: Path) -> None:
+    plan = planned(tmp_path, lambda folder: torch.save(TENSORS, folder / "pytorch_model.bin"))
+    assert lines(plan, "files") == [
+        "3 models: model.safetensors; not read: pytorch_model.bin (safetensors are read first)"
+    ]
+    not_read = [{"name": "pytorch_model.bin", "reason": "safetensors are read first"}]
+    assert plan.data["weight_files"] == [
+        {"model": model, "read": ["model.safetensors"], "not_read": not_read} for model in ("base model", "one", "two")
+    ]
+    assert not any("pytorch_model.bin" in line for line in plan.data["loading"])
+
+
+def test_a_model_in_one_format_needs_no_line(tmp_path: Path) -> None:
+    plan = planned(tmp_path, lambda folder: (folder / "training_args.bin").write_bytes(b"x"))
+    assert lines(plan, "files") == []
+    assert [one["not_read"] for one in plan.data["weight_files"]] == [[], [], []]
+
+
+DIFFERENCES: dict[str, tuple[Write, str]] = {
+    "shape": (
+        lambda folder: torch.save(RESHAPED, folder / "pytorch_model.bin"),
+        "pytorch_model.bin has another model than model.safetensors, which is read: 'layer.weight' is 5 x 4",
+    ),
+    "more": (
+        lambda folder: torch.save(TENSORS | {"head.weight": torch.zeros(2)}, folder / "pytorch_model.bin"),
+        "pytorch_model.bin has other tensors than model.safetensors, which is read: it has head.weight",
+    ),
+    "fewer": (
+        lambda folder: save_file({"norm.bias": torch.zeros(4)}, folder / "model.fp16.safetensors"),
+        "model.fp16.safetensors has other tensors than model.safetensors, which is read: it lacks layer.weight",
+    ),
+    "adapter": (
+        lambda folder: save_file({"a.lora_A.weight": torch.zeros(2, 4)}, folder / "adapter_model.safetensors"),
+        "the adapter beside the model is not applied, as transformers does if peft is installed; to merge the model",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DIFFERENCES)
+def test_formats_with_other_tensors_are_named(tmp_path: Path, name: str) -> None:
+    write, expected = DIFFERENCES[name]
+    loading = lines(planned(tmp_path, write, only=1), "loading")
+    assert any(line.startswith(f"{tmp_path / 'one'}: {expected}") for line in loading)
+
+
+def test_one_note_for_several_models(tmp_path: Path) -> None:
+    loading = lines(planned(tmp_path, DIFFERENCES["shape"][0]), "loading")
+    (line,) = [one for one in loading if "pytorch_model.bin" in one]
+    assert all(str(tmp_path / name) in line for name in ("base", "one", "two"))
+
+
+def test_integers_and_damaged_files_that_are_not_read_do_not_matter(tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        torch.save(TENSORS | {"position_ids": torch.arange(3)}, folder / "pytorch_model.bin")
+        (folder / "model.bf16.safetensors").write_bytes(b"damaged")
+
+    plan = planned(tmp_path, write)
+    assert len(lines(plan, "files")) == 1
+    assert [line for line in lines(plan, "loading") if "not checked" not in line] == []
