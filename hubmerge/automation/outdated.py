@@ -86,6 +86,8 @@ def find_changes(loaded: LoadedRecipe) -> Changes:
     changes = [*_base(loaded, pinned, get_status)]
     changes += _models(loaded, pinned, get_status, expansion.entries)
     changes += _entries(expansion.entries, pinned, get_status, publishes=publish is not None)
+    known = {one.reference for one in changes}
+    changes += [one for one in _kept(loaded, pinned, get_status) if one.reference not in known]
     return Changes((*changes, *_datasets(loaded, pinned, get_status)))
 
 
@@ -136,6 +138,20 @@ def _models(
                 same = live or same
         lost = f"{NO_EFFECT}: already merged" if index < pinned.merged else "the run fails: it cannot read the repo"
         yield from _changed("model", model.name, model.reference, same, get_status, effect, lost)
+
+
+def _kept(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus) -> Iterator[Change]:
+    """Yield changes of models whose commits stay: those of the stages, and those that only lend a tokenizer."""
+    locks, seen = pinned.locks, set()
+    found = [(f"tokenizer of {one.tokenizer.name}", one.tokenizer) for one in locks if one.tokenizer is not None][:1]
+    for document in loaded.stages:
+        stage = next((one for lock in locks for one in lock.stages if one.name == document.stage), None)
+        if stage is not None:
+            found += [(f"{model.name} of {stage.name}", model) for model in stage.pinned()]
+    for name, model in found:
+        if str(model.reference) not in seen:
+            seen.add(str(model.reference))
+            yield from _changed("model", name, model.reference, [model], get_status, KEPT)
 
 
 def _changed(

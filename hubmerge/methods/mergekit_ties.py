@@ -21,9 +21,9 @@ class TiesParameters(MethodParameters):
 
     density: Annotated[float | None, PerTensor()] = Field(
         None,
-        gt=0.0,
+        ge=0.0,
         le=1.0,
-        description="share of elements kept, the largest ones; default 0.2, in mergekit's form 1",
+        description="share of elements kept, the largest ones; default 0.2, in mergekit's form 1; 0 in this form only",
     )
     scaling: Annotated[float, PerTensor()] = Field(
         0.3, description="factor of each merged task vector before it is added"
@@ -38,6 +38,8 @@ class TiesParameters(MethodParameters):
     @model_validator(mode="after")
     def _one_form(self) -> TiesParameters:
         check_one_form(self.model_fields_set, self.weight, {"scaling"}, {"normalize", "lambda_", "int8_mask"})
+        if self.density == 0.0 and self.weight is None:
+            raise ValueError("a density of 0 keeps nothing: expected one above 0")
         return self
 
 
@@ -86,9 +88,11 @@ class MergekitTies(Method):
 def largest_elements(tensor: torch.Tensor, density: float) -> torch.Tensor:
     """Return a copy of `tensor` with all but its int(density d) largest magnitudes of d set to zero.
 
-    At least one element is kept. Of equal magnitudes the first ones are kept.
+    At least one element is kept, with a density of 0 none. Of equal magnitudes the first ones are kept.
     """
     result = tensor.clone(memory_format=torch.contiguous_format)
+    if density == 0.0:
+        return result.zero_()
     count = result.numel()
     kept = max(1, int(density * count))
     if kept >= count:

@@ -23,6 +23,7 @@ BASE_MODEL = "base model"
 """Name of the base model among the inputs."""
 
 _ADAPTER = "adapter of "
+_TOKENIZER = "tokenizer of "
 
 CARDS_AT_ONCE = 8
 """Number of cards that are read at the same time."""
@@ -36,9 +37,9 @@ class InputLicense:
     """One input of a merge with its license.
 
     Attributes:
-        name: "base model", the name of an entry, or "adapter of NAME".
+        name: "base model", the name of an entry, "adapter of NAME" or "tokenizer of NAME".
         step: Number of the entry, which is that of its step in a stream of folds; 0 for the base model, -1 for a model
-            of a stage.
+            of a stage and for one that only lends its tokenizer.
         source: The model or the adapter, at its locked commit.
         license: Its license; without identifiers if its card states none.
         revoked: True if a later entry takes the input out of the merge, or if it is such an entry.
@@ -65,6 +66,8 @@ class InputLicense:
 def read_licenses(stream: Stream, recorded: RunReport | None = None) -> tuple[InputLicense, ...]:
     """Return the licenses of the base model, of every checkpoint and of every adapter, in the order of the entries.
 
+    Models of stages, and models that only lend their tokenizers, come last.
+
     Models that `recorded` has with their licenses keep them. Cards of earlier models that can no longer be read count
     as unknown.
 
@@ -87,7 +90,8 @@ def read_licenses(stream: Stream, recorded: RunReport | None = None) -> tuple[In
         try:
             return read_license(one.source)
         except HubError:
-            if earlier is None or one.step < 1:
+            merged = recorded is not None and recorded.steps and _TOKENIZER in one.name
+            if not merged and (earlier is None or one.step < 1):
                 raise
             return NO_LICENSE
 
@@ -118,6 +122,9 @@ def _inputs(stream: Stream) -> Iterator[InputLicense]:
         yield InputLicense(entry.name, number, replace(source, adapter=None, base=None), revoked=taken_out)
         if source.adapter is not None:
             yield InputLicense(f"{_ADAPTER}{entry.name}", number, source.adapter, revoked=taken_out)
+    if stream.lock.tokenizer is not None:
+        tokenizer = stream.placed(Source.of(stream.lock.tokenizer))
+        yield InputLicense(f"{_TOKENIZER}{stream.lock.tokenizer.name}", -1, replace(tokenizer, adapter=None, base=None))
     for stage in stream.stages:
         for one in _inputs(stream.of_stage(stage)):
             yield replace(one, name=f"{one.name} of {stage.name}", step=-1)

@@ -51,7 +51,14 @@ class LockedRecipe:
     @property
     def locked(self) -> LockedStage:
         """The stage as a lock has it."""
-        return LockedStage(name=self.name, digest=self.digest, base_model=self.lock.base_model, models=self.lock.models)
+        lock = self.lock
+        return LockedStage(
+            name=self.name,
+            digest=self.digest,
+            base_model=lock.base_model,
+            tokenizer=lock.tokenizer,
+            models=lock.models,
+        )
 
     @classmethod
     def of(cls, loaded: LoadedRecipe, lock: Lock) -> LockedRecipe:

@@ -161,6 +161,28 @@ def test_changes_of_base_model_and_dataset_are_listed(sources: Sources, hubmerge
     assert ("deleted", "first") in changes(hubmerge, recipe)[1]
 
 
+def test_changes_of_the_models_of_stages_are_listed(sources: Sources, hubmerge: Command, tmp_path: Path) -> None:
+    for name in ("first", "second", "third"):
+        sources.push(name)
+    first, second, third = (sources.repo(name) for name in ("first", "second", "third"))
+    sums = {"merge_method": "task_arithmetic", "form": "joint", "base_model": sources.stage.base}
+    sums |= {"parameters": {"weight": 0.5}}
+    inner = {"name": "pair", **sums, "models": [{"model": first}, {"model": second}]}
+    outer = {**sums, "models": [{"model": "pair"}, {"model": third}]}
+    recipe = tmp_path / "stages.yaml"
+    recipe.write_text(yaml.safe_dump_all([inner, outer], sort_keys=False), encoding="utf-8")
+    assert changes(hubmerge, recipe)[0] == 10  # nothing is locked
+    assert hubmerge("lock", recipe)[0] == 0
+    assert changes(hubmerge, recipe) == (0, [])
+    sources.push("second", 1)
+    name = f"{sources.name('second')} of pair"
+    assert changes(hubmerge, recipe) == (10, [("new commit", name)])
+    assert changes(hubmerge, recipe) == (0, [("new commit", name)])
+    assert "none: the stream keeps its pinned commit" in hubmerge("outdated", recipe)[1]
+    HfApi().delete_repo(first)
+    assert ("deleted", f"{sources.name('first')} of pair") in changes(hubmerge, recipe)[1]
+
+
 def test_deleted_and_gated_sources_are_listed(
     sources: Sources,
     hubmerge: Command,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,27 @@ def test_base_model_checkpoints_and_adapters_are_inputs(make: Make) -> None:
         ("n2", 2, base, "mit"),
         ("adapter of n2", 2, adapter, "cc-by-nc-4.0"),
     ]
+
+
+def test_a_model_that_only_lends_its_tokenizer_is_an_input(make: Make) -> None:
+    base, tower = make({"README.md": MIT}), make({"README.md": MIT})
+    lender = make({"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n"})
+    stream = stream_of(base, tower)
+    reference = ModelReference.parse(lender)
+    tokenizer = LockedModel(name="lender", reference=reference, commit=commit_of(lender))
+    stream = replace(stream, lock=stream.lock.model_copy(update={"tokenizer": tokenizer}))
+    found = read_licenses(stream)
+    assert (found[-1].name, found[-1].step, found[-1].license.text) == ("tokenizer of lender", -1, "cc-by-nc-4.0")
+    assert [one.name for one in found[:-1]] == ["base model", "n1"]
+    (note,) = plan_licenses(stream).notes
+    assert "the licenses do not go together: cc-by-nc-4.0" in note
+    HfApi().delete_repo(lender)
+    fetch.list_files.cache_clear()
+    with pytest.raises(HubError, match=lender):
+        read_licenses(stream)
+    step = StepReport(1, "n1", tower, stream.lock.models[0].commit, 1.0, 1.0, 1.0)
+    finished = RunReport(ModelReport(base, "0" * 40), "opcm", "x", steps=(step,))
+    assert read_licenses(stream, finished)[-1].license == License()
 
 
 def test_revoked_entries_are_marked(make: Make) -> None:

@@ -153,5 +153,8 @@ class JointMethod(ABC):
         return float(weight) if isinstance(weight, (int, float)) else 1.0
 
     def prefers_joint(self, parameters: dict[str, Any]) -> bool:
-        """Return True if top-level parameters of a recipe ask for this form where a fold has the name too."""
-        return False
+        """Return True if top-level parameters of a recipe ask for this form where a fold has the name too.
+
+        By default they do with a value for each tensor, which a fold has for parameters of an entry only.
+        """
+        return any(isinstance(parameters.get(name), (list, dict)) for name in ("lambda", "normalize", "rescale"))

@@ -18,6 +18,9 @@ from hubmerge.methods.joint.base import Blocks, JointMethod, JointParameters, Te
 from hubmerge.support.lazy import torch
 from merge_recipes import PerTensor
 
+OFF = frozenset({"false", "0", "no", "off", "f", "n"})
+"""Words for a switch that is off, as recipes of mergekit have them."""
+
 Products = list[list[float]]
 """Inner products of all pairs of models."""
 
@@ -112,7 +115,7 @@ class Linear(JointMethod):
 
     def prefers_joint(self, parameters: dict[str, Any]) -> bool:
         """Return True for `normalize: false`, which no stream can have."""
-        return parameters.get("normalize") is False
+        return super().prefers_joint(parameters) or str(parameters.get("normalize")).lower() in OFF
 
 
 class SlerpParameters(MethodParameters):

@@ -101,7 +101,7 @@ class TaskVectorSum(JointMethod):
 
     def prefers_joint(self, parameters: dict[str, Any]) -> bool:
         """Return True for `rescale`, which no stream can have."""
-        return "rescale" in parameters
+        return "rescale" in parameters or super().prefers_joint(parameters)
 
     def survey_model(self, view: TensorView, model: int, parameters: JointParameters[Any]) -> Kept:
         """Return what the mask of one model depends on."""
