@@ -165,7 +165,7 @@ def test_changes_of_the_models_of_stages_are_listed(sources: Sources, hubmerge: 
     for name in ("first", "second", "third"):
         sources.push(name)
     first, second, third = (sources.repo(name) for name in ("first", "second", "third"))
-    sums = {"merge_method": "task_arithmetic", "form": "joint", "base_model": sources.stage.base}
+    sums: dict[str, Any] = {"merge_method": "task_arithmetic", "form": "joint", "base_model": sources.stage.base}
     sums |= {"parameters": {"weight": 0.5}}
     inner = {"name": "pair", **sums, "models": [{"model": first}, {"model": second}]}
     outer = {**sums, "models": [{"model": "pair"}, {"model": third}]}

@@ -115,7 +115,7 @@ def theirs(recipes: list[Any], folder: Path) -> dict[str, str]:
     (folder / "recipes.json").write_text(json.dumps(recipes), encoding="utf-8")
     program = Path(__file__).with_name("run_recipes.py")
     environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
-    command = [str(MERGEKIT), program, folder / "recipes.json", folder]
+    command: list[str | Path] = [str(MERGEKIT), program, folder / "recipes.json", folder]
     subprocess.run(command, check=True, capture_output=True, env=environment)
     errors: dict[str, str] = json.loads((folder / "errors.json").read_text(encoding="utf-8"))
     return errors
