@@ -23,6 +23,7 @@ from merge_recipes.parameters import (
     parameters_from,
     selects_every_tensor,
 )
+from merge_recipes.read_rules import candidates_to_check, state_problem
 from merge_recipes.read_yaml import Document
 from merge_recipes.rules import (
     bases_in_the_stream,
@@ -76,7 +77,19 @@ def catalog_problems(document: Document, catalog: Catalog) -> list[Problem]:
             problems += needs_joint_form(document, method)
             problems += _ParameterCheck(document, method, parameters_class).problems()
             problems += weight_problems(document, method, None, parameters_class)
-    return problems
+    return [*problems, *_read_outs(document, catalog)]
+
+
+def _read_outs(document: Document, catalog: Catalog) -> Iterator[Problem]:
+    """Check the methods of `read`, their parameters, and that they read the states of the recipe's method."""
+    for path, method, candidate in candidates_to_check(document):
+        parameters_class = catalog.methods.get(method)
+        if parameters_class is None:
+            message = f"there is no merge method {format_value(method)}{did_you_mean(method, catalog.methods)}"
+            yield document.problem((*path, "method"), message)
+            continue
+        unreadable = list(state_problem(document, path, method, catalog))
+        yield from unreadable or _ParameterCheck(candidate, method, parameters_class).problems()
 
 
 def _listed_bases(document: Document) -> Iterator[Problem]:

@@ -29,7 +29,8 @@ def _identity(model: LockedModel) -> list[str | None]:
 def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
     """Return digests that identify the merged weights of step 0 (the base model), 1, 2, ... by their inputs.
 
-    Digest 0 covers the base model's commit, the method, its top-level parameters, dtypes and tensor rules. Digest t
+    Digest 0 covers the base model's commit, the method, its top-level parameters, dtypes and tensor rules, and the
+    choice of the read-out with its task, if there is one. Digest t
     covers digest t-1, the commits of entry t, its parameters, and whether it is taken out. Later entries, tasks and
     the target change no digest, so a stream that is extended keeps its digests.
 
@@ -50,6 +51,7 @@ def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
             "out_dtype": recipe.out_dtype,
             "tensors": recipe.tensors.model_dump(mode="json"),
             **({"state_dtype": recipe.state_dtype} if recipe.state_dtype != "float64" else {}),
+            **_reading(recipe),
         }
     )
     digests = [digest]
@@ -62,6 +64,15 @@ def chain_digests(recipe: Recipe, lock: Lock) -> tuple[str, ...]:
         }
         digests.append(content_digest(inputs))
     return tuple(digests)
+
+
+def _reading(recipe: Recipe) -> dict[str, Any]:
+    """Return what the choice of the read-out depends on; nothing if the recipe leaves no choice."""
+    if recipe.read is None:
+        return {}
+    task = next((task for task in recipe.all_tasks if task.name == recipe.read.on), None)
+    content = None if task is None else task.model_dump(mode="json", exclude_defaults=True)
+    return {"read": recipe.read.model_dump(mode="json", exclude_defaults=True), "read_on": content}
 
 
 def _tokenizer(recipe: Recipe, lock: Lock) -> dict[str, Any]:

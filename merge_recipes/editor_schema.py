@@ -31,6 +31,7 @@ def json_schema(catalog: Catalog | None = None) -> dict[str, Any]:
     del schema["properties"]["slices"]["default"]
     if catalog is not None:
         schema["properties"]["merge_method"]["enum"] = sorted(catalog.methods)
+        definitions["Reading"]["properties"]["method"]["enum"] = sorted(catalog.methods)
         definitions["Task"]["properties"]["kind"]["enum"] = sorted(catalog.task_kinds)
         schema["allOf"] = [
             {

@@ -13,6 +13,7 @@ from merge_recipes.joint_form import lent_base
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.mergekit_document import read_mergekit
 from merge_recipes.mergekit_references import Stages
+from merge_recipes.read_rules import read_problems
 from merge_recipes.read_yaml import Document, read_documents, read_text
 from merge_recipes.rules import rule_problems
 from merge_recipes.schema import Recipe
@@ -99,6 +100,7 @@ def _check(
     recipe, problems = validate(Recipe, document, {} if lent is None else {"base_model": lent})
     if isinstance(document.data, dict):
         problems += [*rule_problems(document), *slice_problems(document), *tokenizer_problems(document)]
+        problems += read_problems(document)
         if catalog is not None:
             problems += catalog_problems(document, catalog)
     problems += reading.problems

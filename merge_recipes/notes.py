@@ -11,6 +11,7 @@ from merge_recipes.joint_form import JointForm, joint_form
 from merge_recipes.language_task import LANGUAGE_KINDS
 from merge_recipes.loaded import LoadedRecipe
 from merge_recipes.near_names import METRIC_SYNONYMS, other_name
+from merge_recipes.overlaps import choice_overlap
 from merge_recipes.parameters import selects_every_tensor
 from merge_recipes.read_yaml import Document
 from merge_recipes.references import checkpoint_key
@@ -55,7 +56,7 @@ def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
             if metric not in catalog.metrics and match is not None:
                 message = f"{format_value(metric)} is looked up in the evaluate library; did you mean {match}?"
                 found.append(document.problem((*path, "metrics", index), message))
-    found += _tasks_without_entry(loaded)
+    found += [*_tasks_without_entry(loaded), *_chosen_on_scored(loaded)]
     found += unneeded_keys(document) if form is None and asks_for_base(document) else ()
     return sorted(without_repeats(found), key=lambda problem: (problem.line or 0, problem.column or 0))
 
@@ -92,14 +93,20 @@ def _unreachable_filters(document: Document) -> Iterator[Problem]:
                     break
 
 
+def _chosen_on_scored(loaded: LoadedRecipe) -> Iterator[Problem]:
+    overlap = choice_overlap(loaded.recipe)
+    if overlap is not None:
+        hint = "choose on another split: add a task with `validation: true`, and name it under `on`"
+        yield loaded.document.problem(("read", "on"), overlap, hint)
+
+
 def _tasks_without_entry(loaded: LoadedRecipe) -> Iterator[Problem]:
     if loaded.recipe.has_queries:
         return
     names = [entry.name for entry in loaded.recipe.entries]
-    tasks = loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ()
-    for index, task in enumerate(tasks):
+    for index, task in enumerate(loaded.recipe.all_tasks):
         matches = candidates(task, names)
-        if len(matches) != 1:
+        if not task.validation and len(matches) != 1:
             which = f"several entries match its name: {', '.join(matches)}" if matches else "no entry matches its name"
             yield loaded.document.problem(
                 ("evaluate", "tasks", index, "name"),

@@ -18,6 +18,7 @@ from merge_recipes.dataset import DatasetReference
 from merge_recipes.language_task import LanguageTask
 from merge_recipes.publishing import Publish
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery, kind_of_item
+from merge_recipes.reading import Read
 from merge_recipes.record import Record, Text
 from merge_recipes.references import (
     ModelReference,
@@ -82,6 +83,8 @@ class TaskKeys(Record):
     """The name of the stream entry that the task belongs to, if the names do not determine it."""
     head: Name | None = None
     """The entry whose own head scores the task, or base for the base model's; by default that of the task's entry."""
+    validation: bool = False
+    """true: the task only serves the choice of `read`; it belongs to no entry and is in no table of scores."""
 
 
 class Task(LanguageTask, TaskKeys):
@@ -151,6 +154,8 @@ class Recipe(Record):
     """The tensors that are merged."""
     evaluate: Evaluate | None = None
     """The tasks to score after every step; by default none."""
+    read: Read | None = None
+    """A choice of the method that reads the merged model out of the state; by default merge_method reads it."""
     publish: Publish | None = None
     """The target; by default the result stays in the work folder."""
     fetch: Literal["cache", "ranges"] = "cache"
@@ -257,6 +262,16 @@ class Recipe(Record):
     def entries(self) -> tuple[StreamEntry, ...]:
         """The entries that `models` lists, without queries."""
         return tuple(item for item in self.models if isinstance(item, StreamEntry))
+
+    @property
+    def scored_tasks(self) -> tuple[Task, ...]:
+        """The tasks that merged models are scored on, without those for validation only."""
+        return tuple(task for task in self.all_tasks if not task.validation)
+
+    @property
+    def all_tasks(self) -> tuple[Task, ...]:
+        """The tasks of `evaluate`."""
+        return () if self.evaluate is None else self.evaluate.tasks
 
     @property
     def has_queries(self) -> bool:

@@ -20,11 +20,11 @@ def task_entries(recipe: Recipe) -> dict[str, str | None]:
     """Return the name of the entry that each task belongs to, or None for a task that is scored after every step.
 
     A task belongs to the entry that its key `model` or else `head` names, else to the entry with the name of the task,
-    else to the only entry whose name ends in `_` or `-` and the name of the task.
+    else to the only entry whose name ends in `_` or `-` and the name of the task. A task for validation belongs to none.
     """
     names = [entry.name for entry in recipe.entries]
     found: dict[str, str | None] = {}
-    for task in recipe.evaluate.tasks if recipe.evaluate is not None else ():
-        matches = candidates(task, names)
+    for task in recipe.all_tasks:
+        matches = [] if task.validation else candidates(task, names)
         found[task.name] = matches[0] if len(matches) == 1 else None
     return found

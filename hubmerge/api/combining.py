@@ -185,7 +185,8 @@ def _subtract(
 def load_part(recipe: RecipeLike, part: str, *, locked: bool = False, progress: ProgressOption = None) -> LoadedRecipe:
     """Return the recipe of one part of a stream, for another machine; `combine` makes the whole of all parts.
 
-    The part has a run of the entries, in the order of the stream, and no tasks. It is published to a repo of its own,
+    The part has a run of the entries, in the order of the stream. It is not scored, which is said if the recipe has
+    tasks: `combine` scores the whole. It is published to a repo of its own,
     `owner/name-part-2-of-8`; a run with `out` writes its state there too.
 
     Args:
@@ -208,6 +209,10 @@ def load_part(recipe: RecipeLike, part: str, *, locked: bool = False, progress: 
     if locked:
         require_lock(whole)
     chosen = Partition.parse(part)
+    if whole.recipe.evaluate is not None:
+        open_progress(progress).note(
+            f"part {chosen} is not scored: `hubmerge combine --recipe {whole.path}` scores the whole on all tasks"
+        )
     return replace(load(part_keys(whole, chosen), progress=progress), path=whole.path, part=str(chosen))
 
 

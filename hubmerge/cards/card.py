@@ -214,9 +214,25 @@ def _merged(report: RunReport, card: CardDetails) -> str:
     if report.parameters:
         values = ", ".join(f"{code(key)} = {code(value)}" for key, value in sorted(report.parameters.items()))
         text += f"\n\nParameters of {code(report.merge_method)}: {values}."
+    text += _read_out(report.steps[-1])
     if report.state_dtype != "float64":
         text += f"\n\nThe state is kept and published in {report.state_dtype}, rounded after every step."
     return text
+
+
+def _read_out(step: StepReport) -> str:
+    """Return how the read-out of the merged model was chosen; an empty text if the recipe left no choice."""
+    read = step.read
+    choice = None if read is None else read.choice
+    if read is None or choice is None:
+        return ""
+    data = f"{code(read.split)} of {code(read.dataset)}"
+    note = " The task is scored too, so its score is favored by the choice." if read.scored else ""
+    values = "; ".join(f"{code(one.text)} {one.score:.4f}" for one in read.readings)
+    return (
+        f"\n\nThe merged model was read out of the state by {code(choice.text)}, the best of "
+        f"{len(read.readings)} by {plain(read.metric)} on the task {code(read.task)} ({data}): {values}.{note}"
+    )
 
 
 def _model_link(reference: str, commit: str) -> str:

@@ -13,7 +13,7 @@ from hubmerge.stream.partition import absolute_text
 from merge_recipes import StreamEntry, Task, task_entries
 from merge_recipes.parameters import is_per_entry, parameter_fields
 
-WHOLE_STREAM = frozenset({"normalize", "lambda"})
+WHOLE_STREAM = frozenset({"normalize", "lambda", "precision"})
 """Parameters that a state depends on and that all entries share. Others that they share only choose the read-out."""
 
 _NAME_CHARACTERS = 88
@@ -64,7 +64,13 @@ def combined_keys(placed: Sequence[Placed], into: str | None) -> dict[str, Any]:
         for one in placed
         for entry in one.part.entries
     ]
-    tasks = [_task(task, one) for one in placed for task in tasks_of(one.part)]
+    decides = None if first.read is None else first.read.on
+    tasks = [
+        _task(task, one)
+        for number, one in enumerate(placed)
+        for task in tasks_of(one.part)
+        if not task.validation or (number == 0 and task.name == decides)
+    ]
     if tasks:
         size = next(one.part.recipe.evaluate.batch_size for one in placed if one.part.recipe.evaluate is not None)
         keys["evaluate"] = {"tasks": tasks, "batch_size": size}
@@ -85,12 +91,14 @@ def _own_parameters(first: Part, part: Part) -> dict[str, Any]:
     fields = parameter_fields(fold_of(part).Parameters)
     own = {}
     for key in sorted({*ours, *theirs}):
-        if ours.get(key) == theirs.get(key):
+        known = fields[key].default if key in fields else None
+        one, other = ours.get(key, known), theirs.get(key, known)
+        if one == other:
             continue
         if key in WHOLE_STREAM:
             raise UsageError(
-                f"{part.label} was merged with {key} = {theirs.get(key)}, {first.label} with {ours.get(key)}: all "
-                "entries of a stream share it",
+                f"{part.label} was merged with {key} = {other}, {first.label} with {one}: all entries of a stream "
+                "share it",
                 hint=f"merge both streams with the same `{key}`",
                 **part.place,
             )

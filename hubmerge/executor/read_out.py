@@ -22,10 +22,15 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class ReadOut:
-    """A method that reads states, with its parameters for each tensor."""
+    """A method that reads states, with its parameters for each tensor.
+
+    `whole` is the tensor whose parameters are those of the whole model. A method that does not read states divides the
+    accumulated delta by its scale.
+    """
 
     method: Method
     parameters_for: Callable[[str], BaseModel]
+    whole: str = ""
 
     def delta(self, state: State, tensor: PlannedTensor, device: torch.device = CPU) -> torch.Tensor:
         """Return the merged delta of one tensor, float64, on the CPU.
@@ -34,6 +39,8 @@ class ReadOut:
             CheckpointError: a decomposition failed.
         """
         accumulated = state.read(tensor.name).to(device)
+        if not self.method.reads_state:
+            return (accumulated / self.method.scale(state.manifest.norms, self.parameters_for(self.whole))).cpu()
         parts = {name: _part(state, name, tensor, device) for name in state_parts(self.method, tensor)}
         parameters, norms = self.parameters_for(tensor.name), state.manifest.norms
         if tensor.action != "merge-matrix":

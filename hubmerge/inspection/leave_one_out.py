@@ -10,13 +10,14 @@ from pathlib import Path
 from statistics import fmean
 
 from hubmerge.errors import HubError, UsageError
-from hubmerge.executor import InMemoryModel, merge_steps
+from hubmerge.executor import InMemoryModel, ReadOut, merge_steps
 from hubmerge.executor.state import MergeState
 from hubmerge.inspection.entry_scores import EntryScore, LeaveOneOut, with_flags
 from hubmerge.methods import method_named
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.settings import input_dtype
 from hubmerge.report.report import StepReport
+from hubmerge.run.choose_reading import read_out_of
 from hubmerge.run.run_context import RunContext, count_tensors
 from hubmerge.stream.new_commits import revoked_name
 from hubmerge.stream.open_source import open_source
@@ -28,6 +29,7 @@ from hubmerge.verify.finding import Finding
 from hubmerge.verify.published import Published
 from hubmerge.verify.states import fetch_checked_state
 from merge_recipes import StreamEntry, chain_digests, task_entries
+from merge_recipes.reading import Reading
 
 _NO_STREAM = "recipe and lock do not fit together"
 
@@ -147,7 +149,7 @@ class _Merges:
         if context.stream.recipe.evaluate is None:
             return {}
         board = context.scoreboard
-        read_out = context.merge.read_out(context.step_input(step, context.base))
+        read_out = self._read_out(step)
         model = InMemoryModel(
             context.base,
             state,
@@ -157,6 +159,14 @@ class _Merges:
             read_out=read_out,
         )
         return main_scores(board.tasks, board.score_on(label, board.tasks, model))
+
+    def _read_out(self, step: int) -> ReadOut | None:
+        """Return the read-out that was chosen for the published step, or that of the recipe."""
+        read, context = self.published.report.steps[-1].read, self.context
+        choice = None if read is None else read.choice
+        if choice is not None:
+            return read_out_of(context, Reading(method=choice.method, parameters=choice.parameters))
+        return context.merge.read_out(context.step_input(step, context.base))
 
     def _entry(self, entry: StreamEntry, whole: Mapping[str, float], without: Mapping[str, float]) -> EntryScore:
         report = self.reports[entry.name]

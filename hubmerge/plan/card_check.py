@@ -102,8 +102,7 @@ def _refused_card(stream: Stream, cause: str) -> HubmergeError:
 
 def _planned_report(stream: Stream) -> RunReport:
     """Return a report of all steps as if each task had the score 0."""
-    evaluate = stream.recipe.evaluate
-    tasks = evaluate.tasks if evaluate is not None else ()
+    tasks = stream.recipe.scored_tasks
     scores: dict[str, Any] = {task.name: dict.fromkeys(task.metrics, 0.0) for task in tasks}
     return RunReport(
         base_model=ModelReport(str(stream.lock.base_model.reference), stream.base.commit),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from statistics import median
+from statistics import fmean, median
 
 from hubmerge.report.report import RunReport
 
@@ -22,6 +22,12 @@ SMALLEST_LOG_NORM = 0.1
 
 SMALLEST_COSINE = 0.03
 """Smallest deviation of cosines that is assumed, about the error of one estimated from sketches."""
+
+OPPOSED = -0.25
+"""Cosine of two task vectors up to which they are called opposed. Unrelated tasks have cosines near 0."""
+
+CAUSE = "its training may have diverged, or the file was manipulated"
+"""What an entry that lies far off may have gone through."""
 
 
 def far_off(values: Mapping[str, float], *, smallest: float) -> dict[str, float]:
@@ -99,8 +105,33 @@ def outlier_warnings(names: Sequence[str], norms: Sequence[float], out: Collecti
         return []
     found = norm_outliers(live)
     shown = [*found] if len(live) == FEWEST else [name for name in found if name == names[-1]]
-    return [
-        f"{name} lies far off the other entries: {found[name]}; its training may have diverged, or the file was "
-        "manipulated"
+    return [f"{name} lies far off the other entries: {found[name]}; {CAUSE}" for name in shown]
+
+
+def cosine_warnings(cosines: Mapping[str, Mapping[str, float]], last: str) -> list[str]:
+    """Return warnings about entries whose task vectors point away from the others, when the last of them is merged.
+
+    Two tests: a mean cosine with the others that lies far below the median of all entries, with five entries or more,
+    and a cosine with another entry of `OPPOSED` or less. Similar task vectors are reported on their own.
+
+    Args:
+        cosines: for each entry the known cosines with the others.
+        last: the name of the entry that was merged last. No other entry is named, except when it is the fifth one.
+    """
+    if last not in cosines:
+        return []
+    means = {name: fmean(row.values()) for name, row in cosines.items() if row}
+    found = {name: middle for name, middle in far_off(means, smallest=SMALLEST_COSINE).items() if means[name] < middle}
+    shown = [*found] if len(means) == FEWEST else [name for name in found if name == last]
+    warnings = [
+        f"{name} lies far off the other entries: the mean cosine of its task vector with theirs is {means[name]:.2f}, "
+        f"and the median of all entries is {found[name]:.2f}; {CAUSE}"
         for name in shown
     ]
+    opposed = sorted((cosine, name) for name, cosine in cosines[last].items() if cosine <= OPPOSED)
+    if opposed:
+        cosine, name = opposed[0]
+        more = f", and to {len(opposed) - 1} more" if len(opposed) > 1 else ""
+        text = f"the task vector of {last} is opposed to that of {name} (cosine about {cosine:.2f}){more}"
+        warnings.append(f"{text}: one of them may be manipulated, or what they learned cancels")
+    return warnings

@@ -55,10 +55,10 @@ REPORT_VERSION = 3
 Version 1, of hubmerge 0.1.0, has no list of all files and no seal. In versions 1 and 2 all steps are whole.
 """
 
-STAGES_VERSION = 4
-"""Version of the form with the stages before the merge. It is written only if there are any."""
+STAGES_VERSION, READ_VERSION = 4, 5
+"""Versions with the stages before the merge, and with a choice of the read-out; written only if there are any."""
 
-READABLE_VERSIONS = (1, 2, 3, 4)
+READABLE_VERSIONS = (1, 2, 3, 4, 5)
 """Versions of the form that can be read."""
 
 _NO_SEAL = '\n  "seal": null,\n'
@@ -232,6 +232,7 @@ class RunReport:
     def to_json(self) -> str:
         """Return the text of `hubmerge.json`, sealed: sorted keys, each step in one line, a newline at the end."""
         version = STAGES_VERSION if self.stages else REPORT_VERSION
+        version = READ_VERSION if any(step.read is not None for step in self.abridged().steps) else version
         unsealed = dataclasses.replace(self, version=version)._unsealed_text()
         return unsealed.replace(_NO_SEAL, f'\n  "seal": {json.dumps(text_digest(unsealed))},\n', 1)
 
@@ -278,6 +279,8 @@ class RunReport:
         if version < STAGES_VERSION and "stages" in data:
             raise HubmergeError(f"{REPORT_FILE}: a report of version {version} has no stages", file=REPORT_FILE)
         report = read_as(_run_adapter(), text, REPORT_FILE)
+        if version < READ_VERSION and any(step.read is not None for step in report.steps):
+            raise HubmergeError(f"{REPORT_FILE}: a report of version {version} has no choice `read`", file=REPORT_FILE)
         numbers = [step.step for step in report.steps]
         if numbers != list(range(1, len(numbers) + 1)):
             raise HubmergeError(

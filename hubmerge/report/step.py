@@ -15,6 +15,7 @@ from pydantic import TypeAdapter
 from hubmerge.errors import HubmergeError
 from hubmerge.report.inputs import CombinedPart, MergedModel, StackedLayers, TokenizerReport
 from hubmerge.report.licenses import License, omit_unused_licenses
+from hubmerge.report.reading import ReadReport
 from hubmerge.report.step_statistics import MatrixStats, StepSimilarity, TensorSummary, omit_unused
 from hubmerge.support.names import REPORT_FILE, history_file
 from hubmerge.support.records import Number, RecordError, read_record, record
@@ -67,6 +68,7 @@ class StepReport:
     inputs: tuple[MergedModel, ...] = ()  # all models of a joint step; the last one has name, reference and commit
     tokenizer: TokenizerReport | None = None  # of a joint step that joined vocabularies
     layers: tuple[StackedLayers, ...] = ()  # of a joint step that stacks layers
+    read: ReadReport | None = None  # the choice of the method that read the model out of the state
 
     def with_digest(self, previous: str | None) -> StepReport:
         """Return the report with its digest, given the digest of the step before (None for step 1)."""

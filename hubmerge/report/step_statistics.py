@@ -71,7 +71,7 @@ def omit_unused(step: MutableMapping[str, Any]) -> None:
     """Remove from a plain step report what earlier reports do not have, if it is None."""
     if step["tensors"]["averaged"] is None:
         del step["tensors"]["averaged"]
-    for key in ("head", "revokes"):
+    for key in ("head", "revokes", "read"):
         if step[key] is None:
             del step[key]
     for key in ("inputs", "layers", "replaces", "tokenizer", "combined"):

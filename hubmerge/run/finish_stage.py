@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hubmerge.checkpoints import open_checkpoint
-from hubmerge.executor import WrittenModel, write_merged
+from hubmerge.executor import ReadOut, WrittenModel, write_merged
 from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.executor.state import State
 from hubmerge.plan.settings import max_shard_bytes
+from hubmerge.report.reading import ReadReport
 from hubmerge.report.report import RunReport, Scores
 from hubmerge.run import model_folder
+from hubmerge.run.choose_reading import ChosenReading, choose_reading, overlap_warnings
 from hubmerge.run.heads import Heads
 from hubmerge.run.joint_step import record_joint_step, write_joint_step
 from hubmerge.run.measures import by_name_warnings, part_warnings, rounding_warnings, untied_warnings
@@ -34,11 +37,13 @@ class FinishStage:
         prepares_all: True to prepare all tasks of the recipe before the first score, so that a mistake in the rows of a
             later task is found before anything is published.
         not_alone: Tasks whose checkpoints are not scored alone.
+        readings: Published choices of the read-out, by step, which are kept.
     """
 
     context: RunContext
     prepares_all: bool = False
     not_alone: frozenset[str] = frozenset()
+    readings: Mapping[int, ReadReport] = field(default_factory=dict)
 
     def finish(self, batch: StepBatch, so_far: RunReport, folder: Path) -> StepBatch:
         """Record the steps of a merged batch, and write and score the model after the last one if it is needed.
@@ -73,7 +78,7 @@ class FinishStage:
     def _record(self, batch: StepBatch, so_far: RunReport) -> RunReport:
         """Return the report with the steps of a batch, without their models."""
         plan, heads = self.context.plan.merge, Heads(self.context)
-        notes = [*by_name_warnings(plan), *untied_warnings(plan), *part_warnings(plan)]
+        notes = [*by_name_warnings(plan), *untied_warnings(plan), *part_warnings(plan), *overlap_warnings(self.context)]
         others = self.context.plan.other_tokens
         if self.context.stream.is_joint:
             notes += [others[entry] for entry in self.context.stream.entries_of(batch.last) if entry in others]
@@ -89,7 +94,8 @@ class FinishStage:
         """Write the model after the last step of a merged batch into a new folder, score it, and remove the folder."""
         folder.mkdir(parents=True)
         try:
-            self.write(batch.last, batch.merged_state, folder)
+            chosen = choose_reading(self.context, batch.last, batch.merged_state, self.readings)
+            self.write(batch.last, batch.merged_state, folder, chosen)
             with open_checkpoint(folder, f"the merged model of step {batch.last}") as merged:
                 return self.context.scoreboard.score(batch.last, merged)
         finally:
@@ -101,24 +107,37 @@ class FinishStage:
         for outdated in (partial, folder):
             shutil.rmtree(outdated, ignore_errors=True)
         partial.mkdir(parents=True)
+        chosen: ChosenReading | None = None
         if context.stream.is_joint:
             written = write_joint_step(context, step, batch.checkpoints, partial)
             self._write_other_files(partial)
         else:
-            written = self.write(step, batch.merged_state, partial)
+            if self.prepares_all and context.stream.recipe.evaluate is not None:
+                context.scoreboard.prepare_all()
+            chosen = choose_reading(context, step, batch.merged_state, self.readings)
+            written = self.write(step, batch.merged_state, partial, chosen)
         interrupts.check()
         report, scores = self._score(batch, report, partial)
         interrupts.check()
         dtypes = {tensor.out_dtype for tensor in context.plan.written.merged}
         finished = with_written_model(report.steps[-1], partial, scores, written, dtypes)
+        if chosen is not None:
+            finished = replace(finished, read=chosen.report, drift=written.drift)
         report = report.with_step(finished).until(step)
         Heads(context).write(report, partial)
         report = write_metadata_files(partial, report, context)
         replace_folder(partial, folder)
         return report
 
-    def write(self, step: int, state: State, folder: Path) -> WrittenModel:
-        """Write weights, config and the other files of the base model after a step, and check the weights."""
+    def write(self, step: int, state: State, folder: Path, chosen: ChosenReading | None = None) -> WrittenModel:
+        """Write weights, config and the other files of the base model after a step, and check the weights.
+
+        Args:
+            step: The step.
+            state: The state after it.
+            folder: The folder.
+            chosen: The read-out that was chosen; by default that of the recipe's method.
+        """
         context, recipe = self.context, self.context.stream.recipe
         plan = context.plan.written
         with context.progress.stage(f"step {step}: write the merged model", len(plan.tensors)) as advance:
@@ -129,7 +148,7 @@ class FinishStage:
                 state,
                 plan,
                 folder,
-                read_out=context.merge.read_out(context.step_input(step, context.base)),
+                read_out=self._read_out(step) if chosen is None else chosen.read_out,
                 max_shard_bytes=max_shard_bytes(recipe),
                 older_shards=context.plan.older_shards,
             )
@@ -137,6 +156,9 @@ class FinishStage:
             context.progress.note(f"warning: step {step}: {warning}")
         self._write_other_files(folder)
         return written
+
+    def _read_out(self, step: int) -> ReadOut | None:
+        return self.context.merge.read_out(self.context.step_input(step, self.context.base))
 
     def _write_other_files(self, folder: Path) -> None:
         """Write the files beside the weights, and check the weights."""

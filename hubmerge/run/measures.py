@@ -10,7 +10,7 @@ import torch
 from hubmerge.checkpoints import MergePlan
 from hubmerge.checkpoints.planning.name_rule import DESCRIPTION
 from hubmerge.executor.stats.stats import StepStats
-from hubmerge.report.outliers import outlier_warnings
+from hubmerge.report.outliers import cosine_warnings, outlier_warnings
 from hubmerge.report.report import MatrixStats, Spread, StepSimilarity, TensorSummary
 from hubmerge.support.text import counted, listed
 from merge_recipes import StreamEntry
@@ -66,19 +66,24 @@ def measures(stats: StepStats, names: Sequence[str], far_off: Sequence[str] = ()
     }
 
 
-def far_off_warnings(step: int, entries: Sequence[StreamEntry], norms: Sequence[float]) -> list[str]:
-    """Return warnings about task vectors that are abnormally long or short, see `outlier_warnings`.
+def far_off_warnings(stats: StepStats, entries: Sequence[StreamEntry], norms: Sequence[float]) -> list[str]:
+    """Return warnings about task vectors of abnormal length or direction, see `hubmerge.report.outliers`.
 
     Args:
-        step: The number of the step.
+        stats: Statistics of the step.
         entries: The entries of all steps, in order.
         norms: Norms of the task vectors of all steps up to this one, or more.
     """
-    merged = entries[:step]
-    if len(norms) < step:
+    merged = entries[: stats.step]
+    if len(norms) < stats.step:
         return []
     out = {entry.revoke for entry in merged if entry.revoke} | {entry.name for entry in merged if entry.revoke}
-    return outlier_warnings([entry.name for entry in merged], [abs(norm) for norm in norms[:step]], out)
+    names = [entry.name for entry in merged]
+    live = {step: name for step, name in enumerate(names, start=1) if name not in out}
+    found = stats.cosines.between(live)
+    cosines = {live[step]: {live[other]: value for other, value in row.items()} for step, row in found.items()}
+    lengths = outlier_warnings(names, [abs(norm) for norm in norms[: stats.step]], out)
+    return [*lengths, *cosine_warnings(cosines, names[-1])]
 
 
 def similarity_warnings(stats: StepStats, names: Sequence[str]) -> list[str]:

@@ -71,6 +71,6 @@ class MergeStage:
 
     def _warn(self, stats: Sequence[StepStats], norms: Sequence[float]) -> None:
         for step in stats:
-            far_off = far_off_warnings(step.step, self.context.stream.entries, norms)
+            far_off = far_off_warnings(step, self.context.stream.entries, norms)
             for warning in (*similarity_warnings(step, self.context.names), *far_off):
                 self.context.progress.note(f"warning: step {step.step}: {warning}")

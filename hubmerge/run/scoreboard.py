@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 
 
 class Scoreboard:
-    """Tasks of a recipe. Each is prepared before its first score and kept for the rest of the run."""
+    """Tasks of a recipe. Each is prepared before its first score and kept for the rest of the run.
+
+    `tasks` are those that are scored after the steps; `all_tasks` also has those for validation.
+    """
 
     def __init__(
         self,
@@ -67,9 +70,10 @@ class Scoreboard:
         evaluate = stream.recipe.evaluate
         asked = evaluate.tasks if evaluate is not None else ()
         self._samples = {task.name: sample_report(task.dataset, recorded) for task in asked}
-        self.tasks: tuple[Task, ...] = tuple(as_recorded(task, recorded) for task in asked)
+        self.all_tasks: tuple[Task, ...] = tuple(as_recorded(task, recorded) for task in asked)
+        self.tasks = tuple(task for task in self.all_tasks if not task.validation)
         self._batch_size = evaluate.batch_size if evaluate is not None else 1
-        self._kinds = {task.name: task.kind for task in self.tasks}
+        self._kinds = {task.name: task.kind for task in self.all_tasks}
         self._first_steps = first_steps(stream)
         self._stream, self._base_folder = stream, base_folder
         self.base: Checkpoint = open_base(stream.base, base_folder)
@@ -113,7 +117,7 @@ class Scoreboard:
             HubmergeError: One task cannot be prepared, or a `CombinedError` of several.
         """
         collector = ErrorCollector(is_outage)
-        for task in self.tasks:
+        for task in self.all_tasks:
             interrupts.check()
             with collector.collect():
                 self._prepare(task)
@@ -170,24 +174,25 @@ class Scoreboard:
                     dataset=task.dataset.written_path,
                     subset=task.dataset.name,
                     split=task.dataset.split,
-                    commit=self._commit(task),
-                    metrics=self._metrics(task),
+                    commit=self.commit_of(task),
+                    metrics=self.metrics_of(task),
                     examples=prepared.examples if prepared else None,
                     classes=(len(prepared.class_names) or None) if prepared else None,
                     sampling=self._samples[task.name],
-                    licenses=self._licenses.get((task.name, self._commit(task)), ()),
+                    licenses=self._licenses.get((task.name, self.commit_of(task)), ()),
                     head=self._head_entry(task),
                 )
             )
         return tuple(reports)
 
-    def _metrics(self, task: Task) -> tuple[str, ...]:
+    def metrics_of(self, task: Task) -> tuple[str, ...]:
         """Return the metrics of a task; those of some kinds are known when the task is prepared."""
         prepared = self._prepared.get(task.name)
         found: tuple[str, ...] | None = getattr(prepared, "metric_names", None)
         return found or self._recorded_metrics.get(task.name) or task.metrics
 
-    def _commit(self, task: Task) -> str:
+    def commit_of(self, task: Task) -> str:
+        """Return the commit of the data set of a task."""
         dataset = task.dataset
         return self._stream.lock.dataset_commit(dataset.written_path, dataset.name, dataset.revision)
 
@@ -224,7 +229,7 @@ class Scoreboard:
         try:
             return self._heads.of_task(task, self._recorded)
         except EvaluationError as error:
-            raise located(error, self._stream.loaded, (*TASKS, self.tasks.index(task), "head")) from error
+            raise located(error, self._stream.loaded, (*TASKS, self.all_tasks.index(task), "head")) from error
 
     def _head_entry(self, task: Task) -> str | None:
         if task.name not in self._prepared:
@@ -255,9 +260,9 @@ class Scoreboard:
                     self._prepared[task.name] = self._prepare_rows(task)
                 except (DatasetError, EvaluationError) as error:
                     key = error.key if isinstance(error, DatasetError) else "path"
-                    place = (*TASKS, self.tasks.index(task), "dataset", key)
+                    place = (*TASKS, self.all_tasks.index(task), "dataset", key)
                     raise located(error, self._stream.loaded, place) from error
-                commit = self._commit(task)
+                commit = self.commit_of(task)
                 if self._reads_licenses and (task.name, commit) not in self._licenses:
                     self._licenses[task.name, commit] = (read_dataset_license(task.dataset.path, commit),)
         return self._prepared[task.name]
@@ -265,7 +270,7 @@ class Scoreboard:
     def _prepare_rows(self, task: Task) -> PreparedTask:
         from hubmerge.hub.datasets import load_metric, load_rows  # only tasks need what these import
 
-        commit = self._commit(task)
+        commit = self.commit_of(task)
         kind = task_kind_named(task.kind)
         read = partial(load_rows, commit=commit, cache=self._rows)
         return kind.prepare(

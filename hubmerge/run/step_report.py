@@ -154,7 +154,7 @@ def merged_report(
         norms: Norms of the task vectors of all steps up to this one, to find those far off; none to look for none.
     """
     locked = stream.lock.models[stats.step - 1]
-    far_off = far_off_warnings(stats.step, stream.entries, norms)
+    far_off = far_off_warnings(stats, stream.entries, norms)
     return StepReport(
         step=stats.step,
         name=locked.name,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import BaseModel
 
 from hubmerge.methods import JointMethod, Method, find_method, method_names
+from hubmerge.methods.readers import reading_problem
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,12 @@ class InstalledCatalog:
     streams: Collection[str]
     task_kinds: Collection[str]
     metrics: Collection[str]
+
+    def reading_problem(
+        self, merged: str, parameters: Mapping[str, Any], method: str, own: Mapping[str, Any]
+    ) -> tuple[str, str | None, str | None] | None:
+        """Return why a method cannot read the states of another one, see `merge_recipes.read_rules.StateCatalog`."""
+        return reading_problem(merged, parameters, method, own)
 
 
 class InstalledParameters(Mapping[str, type[BaseModel]]):

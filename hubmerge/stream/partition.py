@@ -112,7 +112,7 @@ def part_keys(loaded: LoadedRecipe, part: Partition) -> dict[str, Any]:
         )
     _check_revoked(chosen, part)
     recipe = loaded.recipe
-    left_out = {"models", "evaluate", "publish", "order", "seed", "on_update", "base_model"}
+    left_out = {"models", "evaluate", "read", "publish", "order", "seed", "on_update", "base_model"}
     keys = recipe.model_dump(mode="json", exclude_defaults=True, exclude=left_out)
     keys["base_model"] = absolute_text(recipe.base_model)
     keys["models"] = [

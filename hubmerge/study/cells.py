@@ -68,7 +68,7 @@ def ordered(recipe: Recipe, tasks: int, seed: int | None) -> tuple[StreamEntry, 
 
 def task_content(task: Task, commit: str | None) -> dict[str, Any]:
     """Return the inputs of a task's scores; with a known commit, the place of the dataset is left out."""
-    content = task.model_dump(mode="json")
+    content = task.model_dump(mode="json", exclude={"validation"})
     for key in LANGUAGE_KEYS:  # not in the results of version 0.1.0
         if content[key] == LanguageTask.model_fields[key].default or content[key] == []:
             del content[key]
@@ -93,7 +93,6 @@ def cell_digest(cell: Cell, recipe: Recipe, commits: dict[str, str], datasets: d
         score: the scored steps, "every" or "last".
     """
     merged = cell.recipe(recipe)
-    evaluate = merged.evaluate
     return content_digest(
         {
             "format": CELL_FORMAT,
@@ -105,7 +104,7 @@ def cell_digest(cell: Cell, recipe: Recipe, commits: dict[str, str], datasets: d
             "out_dtype": merged.out_dtype,
             "tensors": merged.tensors.model_dump(mode="json"),
             **({"state_dtype": merged.state_dtype} if merged.state_dtype != "float64" else {}),
-            "tasks": [task_content(task, datasets.get(task.name)) for task in (evaluate.tasks if evaluate else ())],
+            "tasks": [task_content(task, datasets.get(task.name)) for task in merged.scored_tasks],
             "round_to": cell.round_to,
             "perturb": cell.perturb,
             "score": score,

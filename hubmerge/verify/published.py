@@ -105,8 +105,8 @@ class Published:
     @property
     def expected_tasks(self) -> frozenset[str]:
         """Names of the tasks that the recipe scores up to this step."""
-        evaluate = self.stream.recipe.evaluate if self.stream is not None else None
-        return frozenset(task.name for task in evaluate.tasks) if evaluate is not None else frozenset()
+        tasks = self.stream.recipe.scored_tasks if self.stream is not None else ()
+        return frozenset(task.name for task in tasks)
 
 
 @dataclass(frozen=True)

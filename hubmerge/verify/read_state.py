@@ -76,7 +76,13 @@ def _stream(published: Published, method: str, parameters: Mapping[str, Any]) ->
             repo=published.repo,
         )
     entries = tuple(entry.model_copy(update={"parameters": {}}) for entry in stream.recipe.entries)
-    changes = {"merge_method": method, "parameters": dict(parameters), "models": entries, "evaluate": None}
+    changes = {
+        "merge_method": method,
+        "parameters": dict(parameters),
+        "models": entries,
+        "evaluate": None,
+        "read": None,
+    }
     return replace(stream, loaded=replace(stream.loaded, recipe=stream.recipe.model_copy(update=changes)))
 
 

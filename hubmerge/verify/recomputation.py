@@ -20,6 +20,7 @@ from hubmerge.errors import HubmergeError, MachineError, RunInterruptedError
 from hubmerge.executor.state import MergeState
 from hubmerge.plan.licenses import PlannedLicenses
 from hubmerge.plan.run_plan import RunPlan
+from hubmerge.report.reading import ReadReport
 from hubmerge.report.report import REPORT_VERSION, RunReport, Scores
 from hubmerge.run.finish_stage import FinishStage
 from hubmerge.run.joint_step import joint_merge
@@ -209,7 +210,8 @@ def _finish_chain(published: Published, chain: Chain, work: Path) -> Generator[F
     before = published.report.until(published.step - 1)
     kept = {name: scores for name, scores in before.own_scores.items() if name not in chain.own_scores}
     so_far = replace(before, base_scores={}, own_scores={**kept, **chain.own_scores})
-    batch = FinishStage(context, not_alone=_not_alone(published.report)).finish(batch, so_far, work / "step")
+    stage = FinishStage(context, not_alone=_not_alone(published.report), readings=_readings(published.report))
+    batch = stage.finish(batch, so_far, work / "step")
     check_datasets(context.stream, context.progress)
     return Recomputed(work / "step", batch.finished_report, context.base)
 
@@ -220,9 +222,15 @@ def _finish_sum(published: Published, context: RunContext, state: MergeState, wo
     so_far = replace(report.until(published.step - 1), base_scores={}, own_scores=report.own_scores)
     made = record_steps(context.stream, steps, state, so_far, heads={published.step: report.steps[-1].head})
     made = record_licenses(made, steps, context.licenses)
-    made = FinishStage(context).finish_recorded(StepBatch(steps, state=state), made, work / "step")
+    stage = FinishStage(context, readings=_readings(report))
+    made = stage.finish_recorded(StepBatch(steps, state=state), made, work / "step")
     check_datasets(context.stream, context.progress)
     return Recomputed(work / "step", made, context.base)
+
+
+def _readings(report: RunReport) -> dict[int, ReadReport]:
+    """Return the published choices of the read-out, by step."""
+    return {step.step: step.read for step in report.steps if step.read is not None}
 
 
 def _not_alone(report: RunReport) -> frozenset[str]:
@@ -257,7 +265,8 @@ def _merge_earlier_steps(published: Published, chain: Chain) -> Iterator[Finding
         if batch is not None:
             chain.own_scores |= _own_scores(context, batch)
             if step in unproven:
-                found = FinishStage(context).score_model(batch, chain.work / "scored" / str(step))
+                stage = FinishStage(context, readings=_readings(published.report))
+                found = stage.score_model(batch, chain.work / "scored" / str(step))
                 yield from compare_scores(published.report.steps[step - 1], found)
             batch.close()
         elif step in unproven:

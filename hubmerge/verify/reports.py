@@ -79,8 +79,8 @@ def compare_step_statistics(
         combined: whether the step is one of a combined stream, without what needs the state before it.
     """
     recomputed = _without_unmeasured(published, recomputed) if combined else recomputed
-    other = dict.fromkeys(("scores", "files", "rounding", "warnings", "licenses", "head"))
-    if recomputed.drift is None:  # known only once the model is written
+    other = dict.fromkeys(("scores", "files", "rounding", "warnings", "licenses", "head", "read"))
+    if recomputed.drift is None or published.read is not None:  # known only once the model is written
         other["drift"] = None
     theirs, ours = ({**report.to_dict(), **other} for report in (published, recomputed))
     path = next(_differing_paths(theirs, ours, f"steps[{published.step - 1}]"), None)

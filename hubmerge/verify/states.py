@@ -165,7 +165,10 @@ def compare_with_published(published: Published, state: MergeState, folder: Path
         distance, name = _distance(state, fetched)
         shown = f"{subject}: recomputed, the difference is {distance:.1e} of the accumulated delta"
         single = state.manifest.dtype == "float32"
-        most, kind = (FLOAT32_TOLERANCE, " for states in float32") if single else (STATE_TOLERANCE, "")
+        kind = " for states in float32" if single else ""
+        if not single and published.report.parameters.get("precision") == "float32":
+            single, kind = True, " for products in float32"
+        most = FLOAT32_TOLERANCE if single else STATE_TOLERANCE
         if distance <= most:
             return Comparison(Finding("state", "same", f"{shown} (at most {most:.0e}{kind})"), fetched)
         unproven = UNPROVEN_FLOAT32_TOLERANCE if single else UNPROVEN_TOLERANCE

@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
 import pytest
 
-from hubmerge.report.outliers import cosine_outliers, far_off, norm_outliers, outlier_warnings
+from hubmerge.report.outliers import (
+    OPPOSED,
+    cosine_outliers,
+    cosine_warnings,
+    far_off,
+    norm_outliers,
+    outlier_warnings,
+)
 
 NORMS = {"a": 1.0, "b": 1.2, "c": 0.9, "d": 1.1, "e": 1.05}
 
@@ -52,3 +63,67 @@ def test_entries_that_were_taken_out_do_not_count() -> None:
     names = ["bad", "a", "b", "c", "bad-revoked", "d"]
     assert outlier_warnings(names, [90.0, 1.0, 1.1, 0.9, 90.0, 1.0], {"bad", "bad-revoked"}) == []
     assert outlier_warnings(names[:5], [90.0, 1.0, 1.1, 0.9, 90.0], {"bad", "bad-revoked"}) == []
+
+
+def cosines_of(
+    names: Sequence[str], table: Mapping[tuple[str, str], float], usual: float
+) -> dict[str, dict[str, float]]:
+    """Return cosines between all pairs: those of the table, and the usual one."""
+    return {
+        one: {other: table.get((one, other), table.get((other, one), usual)) for other in names if other != one}
+        for one in names
+    }
+
+
+def test_an_entry_that_points_away_is_named() -> None:
+    names = ["a", "b", "c", "d", "e", "odd"]
+    away = {("odd", name): 0.0 for name in names[:5]}
+    [warning] = cosine_warnings(cosines_of(names, away, 0.3), "odd")
+    assert warning.startswith(
+        "odd lies far off the other entries: the mean cosine of its task vector with theirs is 0.00"
+    )
+    assert "the median of all entries is 0.24" in warning
+    assert cosine_warnings(cosines_of(names, away, 0.3), "e") == []  # odd was named when it was merged
+
+
+def test_the_fifth_entry_names_all() -> None:
+    names = ["odd", "a", "b", "c", "d"]
+    away = {("odd", name): -0.1 for name in names[1:]}
+    for count in (2, 3, 4):
+        assert cosine_warnings(cosines_of(names[:count], away, 0.4), names[count - 1]) == []
+    [warning] = cosine_warnings(cosines_of(names, away, 0.4), "d")
+    assert warning.startswith("odd lies far off")
+
+
+def test_an_entry_that_is_opposed_to_another_is_named_with_it() -> None:
+    names = ["a", "b", "c"]
+    [warning] = cosine_warnings(cosines_of(names, {("b", "c"): -0.9}, 0.0), "c")
+    assert warning.startswith("the task vector of c is opposed to that of b (cosine about -0.90):")
+    assert cosine_warnings(cosines_of(names, {("b", "c"): -0.9}, 0.0), "a") == []
+    assert cosine_warnings(cosines_of(names, {("b", "c"): OPPOSED + 0.01}, 0.0), "c") == []
+    both = {("b", "c"): -0.9, ("a", "c"): -0.3}
+    assert "(cosine about -0.90), and to 1 more" in cosine_warnings(cosines_of(names, both, 0.0), "c")[0]
+
+
+def test_similar_entries_are_no_outliers() -> None:
+    names = [*"abcdefgh"]
+    assert cosine_warnings(cosines_of(names, {("g", "h"): 1.0}, 0.0), "h") == []
+    assert cosine_warnings({name: {} for name in names}, "h") == []  # all task vectors are zero
+    assert cosine_warnings({}, "h") == []
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_the_trained_streams_of_the_studies_have_no_outliers(seed: int) -> None:
+    path = Path(__file__).parents[2] / "docs" / "study" / f"alpha-{seed}.jsonl"
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    references = next(row for row in rows if row["kind"] == "references")
+    norms = {step["name"]: step["task_vector_norm"] for row in rows if row["kind"] == "cell" for step in row["steps"]}
+    names, table = references["names"], references["cosines"]
+    assert len(names) >= 8
+    for count in range(1, len(names) + 1):
+        known = [(place, name) for place, name in enumerate(names[:count])]
+        cosines = {one: {other: table[i][j] for j, other in known if j != i} for i, one in known}
+        assert cosine_warnings(cosines, names[count - 1]) == []
+    merged = [name for name in names if name in norms]
+    for count in range(1, len(merged) + 1):
+        assert outlier_warnings(merged[:count], [norms[name] for name in merged[:count]], ()) == []

@@ -34,7 +34,16 @@ class Merge:
 
     def model_parameters(self, step_input: StepInput) -> BaseModel:
         """Return the parameters of a step that concern the whole model: those of the method's first tensor."""
-        return step_input.parameters_for((*self.method_tensors, *self.plan.merged)[0].name)
+        return step_input.parameters_for(self._first)
+
+    def reading(self, parameters_for: Callable[[str], BaseModel]) -> ReadOut:
+        """Return the read-out of the method with some parameters, also if it does not read states."""
+        return ReadOut(self.method.variant_for(parameters_for(self._first)), parameters_for, self._first)
+
+    @property
+    def _first(self) -> str:
+        """The tensor whose parameters are those of the whole model."""
+        return (*self.method_tensors, *self.plan.merged)[0].name
 
     def read_out(self, step_input: StepInput) -> ReadOut | None:
         """Return the read-out of a step; None if the merged delta is the accumulated delta over the scale."""

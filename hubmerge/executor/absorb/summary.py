@@ -11,8 +11,8 @@ import torch
 from hubmerge.executor.absorb.batch_work import StepBatch
 from hubmerge.executor.absorb.step_input import TensorStep
 from hubmerge.executor.parts import AVERAGE
-from hubmerge.executor.stats.similarity import Sketches, compare_sketches
-from hubmerge.executor.stats.stats import Similarity, StepStats, overall_cosine, overall_share
+from hubmerge.executor.stats.similarity import Sketches, compare_all, compare_sketches
+from hubmerge.executor.stats.stats import AllCosines, Similarity, StepStats, overall_cosine, overall_share
 from hubmerge.linalg import total_norm
 from hubmerge.methods import Norms
 
@@ -36,13 +36,15 @@ def summarize(batch: StepBatch, results: Sequence[Sequence[TensorStep]]) -> Batc
     found: list[StepStats] = []
     for index in range(len(batch.inputs)):
         similarities: tuple[Similarity, ...] = ()
+        cosines = AllCosines()
         if batch.sketches:
             rows = torch.stack([steps[index].sketch for steps in results])
             similarities = compare_sketches(rows, sketches, [steps[index].stats for steps in results])
             names = [tensor.name for tensor in batch.merge.plan.merged]
+            cosines = compare_all(rows, sketches, batch.steps[index], names)
             sketches = sketches.added(batch.steps[index], rows, names)
         stats = _step_stats(batch, index, results, accumulated, norms)
-        found.append(replace(stats, similarities=similarities))
+        found.append(replace(stats, similarities=similarities, cosines=cosines))
         norms = (*norms, math.copysign(stats.task_vector_norm, batch.inputs[index].sign))
         accumulated = [tensor.accumulated_norm for tensor in stats.tensors]
     return BatchSummary(tuple(found), sketches, norms)

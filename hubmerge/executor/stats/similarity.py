@@ -15,7 +15,7 @@ import torch
 from hubmerge.checkpoints import TensorSpec
 from hubmerge.checkpoints.matching.components import layers_of
 from hubmerge.executor.state import State
-from hubmerge.executor.stats.stats import Similarity, TensorStats
+from hubmerge.executor.stats.stats import AllCosines, Similarity, TensorStats
 from hubmerge.linalg import SKETCH_SIZE, group_cosines, join_sketches, sketch_cosine
 
 SKETCH_PREFIX = "sketch/"
@@ -142,6 +142,25 @@ def compare_sketches(rows: torch.Tensor, sketches: Sketches, tensors: Sequence[T
         whole, *each = group_cosines(rows[:, 1:], others[:, 1:], first, second, groups)
         found.append(Similarity(step, _rounded(whole), {n: _rounded(c) for n, c in zip(layers, each, strict=True)}))
     return tuple(found)
+
+
+def compare_all(rows: torch.Tensor, sketches: Sketches, step: int, names: Sequence[str]) -> AllCosines:
+    """Return the cosines between the task vectors of a step and of all earlier ones that have sketches.
+
+    Args:
+        rows: the sketches of the step.
+        sketches: those before it.
+        step: its number.
+        names: the names of the merged tensors.
+    """
+    whole = {**sketches.earlier, **{one: joined_row(values, names) for one, values in sketches.recent.items()}}
+    whole[step] = joined_row(rows, names)
+    steps = tuple(sorted(whole))
+    joined = torch.stack([whole[one] for one in steps]).to(torch.float64)
+    unit = joined[:, 1:] / joined[:, :1]
+    cosines = (unit @ unit.T).clamp(-1.0, 1.0)
+    table = [[_rounded(value) for value in line] for line in cosines.tolist()]
+    return AllCosines(steps, tuple(tuple(line[:place]) for place, line in enumerate(table)))
 
 
 def _compare_whole(rows: torch.Tensor, earlier: Mapping[int, torch.Tensor], names: Sequence[str]) -> list[Similarity]:

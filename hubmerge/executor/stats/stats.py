@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -59,13 +59,34 @@ class Similarity:
 
 
 @dataclass(frozen=True)
+class AllCosines:
+    """Estimated cosines between the task vectors of several steps; `rows` has those of a step with the ones before it.
+
+    None stands for the cosine with a task vector that is zero.
+    """
+
+    steps: tuple[int, ...] = ()
+    rows: tuple[tuple[float | None, ...], ...] = ()
+
+    def between(self, steps: Collection[int]) -> dict[int, dict[int, float]]:
+        """Return the known cosines of each of some steps with the others of them."""
+        found: dict[int, dict[int, float]] = {step: {} for step in self.steps if step in steps}
+        for one, row in zip(self.steps, self.rows, strict=True):
+            for other, cosine in zip(self.steps, row, strict=False):
+                if one in found and other in found and cosine is not None:
+                    found[one][other] = found[other][one] = cosine
+        return found
+
+
+@dataclass(frozen=True)
 class StepStats:
     """One step. Norms, `cosine` and `removed_share` are over all merged tensors together; `tensors` are in plan order.
 
     `averaged` is the number of statistics; None if the model has none, or if they are added up like weights.
     `reads_state` is set if the method reads the merged delta out of the state, `revoked` if the checkpoint was taken
     out of the merge.
-    `similarities` compare the task vector with every earlier one that has a sketch in the state.
+    `similarities` compare the task vector with every earlier one that has a sketch in the state, `cosines` all of them
+    with one another.
     """
 
     step: int
@@ -81,6 +102,7 @@ class StepStats:
     averaged: int | None = None
     reads_state: bool = False
     revoked: bool = False
+    cosines: AllCosines = AllCosines()
 
     @property
     def drift(self) -> float | None:
