@@ -20,7 +20,7 @@ def task_entries(recipe: Recipe) -> dict[str, str | None]:
     """Return the name of the entry that each task belongs to, or None for a task that is scored after every step.
 
     A task belongs to the entry that its key `model` or else `head` names, else to the entry with the name of the task,
-    else to the only entry whose name ends in `_` or `-` and the name of the task. A task for validation belongs to none.
+    else to the only entry whose name ends in `_` or `-` and the name of the task. One for validation belongs to none.
     """
     names = [entry.name for entry in recipe.entries]
     found: dict[str, str | None] = {}
