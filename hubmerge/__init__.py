@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from hubmerge.api.pages import write_report
     from hubmerge.api.planning import Plan, PlannedStep, plan
     from hubmerge.api.proposals import propose
-    from hubmerge.api.published import load_head, outdated, read, revoke, rollback, sign, verify
+    from hubmerge.api.published import load_head, outdated, revoke, rollback, sign, verify
+    from hubmerge.api.reading import read
     from hubmerge.api.recipes import (
         CheckedRecipe,
         FolderCheck,
@@ -83,7 +84,8 @@ _NAMES = {
     "hubmerge.api.pages": ("write_report",),
     "hubmerge.api.planning": ("Plan", "PlannedStep", "plan"),
     "hubmerge.api.proposals": ("propose",),
-    "hubmerge.api.published": ("load_head", "outdated", "read", "revoke", "rollback", "sign", "verify"),
+    "hubmerge.api.published": ("load_head", "outdated", "revoke", "rollback", "sign", "verify"),
+    "hubmerge.api.reading": ("read",),
     "hubmerge.api.recipes": (
         "CheckedRecipe",
         "FolderCheck",

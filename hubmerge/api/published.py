@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +18,7 @@ if TYPE_CHECKING:
     from hubmerge.api.merging import StepRun
     from hubmerge.automation.outdated import Changes
     from hubmerge.provenance.signing import TrustedSigner
-    from hubmerge.support.progress import Progress
     from hubmerge.verify import Verdict
-    from hubmerge.verify.published import Published
     from merge_recipes import LoadedRecipe
 
 
@@ -179,62 +176,8 @@ def revoke(
     return StepRun(found.keys, work_dir=work_dir, progress=reports)
 
 
-def read(
-    published: str,
-    method: str,
-    *,
-    out: str | os.PathLike[str],
-    parameters: Mapping[str, Any] | None = None,
-    work_dir: str | os.PathLike[str] | None = None,
-    progress: ProgressOption = "auto",
-) -> Path:
-    """Write the merged model that another method reads out of a published state; no checkpoint is downloaded.
-
-    Args:
-        published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`.
-        method: a method that reads the states of the one that merged the stream.
-        out: the folder to write, which must be new or empty, or a merged model that is replaced.
-        parameters: parameters of the method.
-        work_dir: folder for the state; in the user's cache folder by default.
-        progress: see `hubmerge.run`.
-
-    Returns:
-        The folder `out`.
-
-    Raises:
-        UsageError: the method cannot read the state.
-        RecipeError: a parameter is wrong.
-        HubError: the repo cannot be read, or has no state for this step.
-
-    Example:
-        hubmerge.read("me/merged", "iso_c", parameters={"scaling": 1.2}, out="iso")
-    """
-    from hubmerge.api.merging import recipe_keys
-    from hubmerge.run.output_folder import OutputFolder
-    from hubmerge.verify.published import open_published
-    from merge_recipes import ModelReference
-
-    checked = load(recipe_keys("me/base", ["me/model"], method, parameters)).recipe.parameters
-    reference, folder = ModelReference.parse(published), Path(out)
-    OutputFolder(folder).check()
-    found = open_published(reference.path, reference.revision)
-    return _write_read_model(found, method, checked, folder, _work_folder(work_dir), open_progress(progress))
-
-
 def _work_folder(work_dir: str | os.PathLike[str] | None) -> Path:
     return user_cache_folder("runs") if work_dir is None else Path(work_dir)
-
-
-def _write_read_model(
-    published: Published, method: str, parameters: Mapping[str, Any], folder: Path, work: Path, progress: Progress
-) -> Path:
-    """Write the model that a method reads out of the state, which lies in a temporary folder meanwhile; return it."""
-    from hubmerge.verify.read_state import read_published_state
-
-    work.mkdir(parents=True, exist_ok=True)
-    with interrupts.handled(), tempfile.TemporaryDirectory(prefix="read-", dir=work) as own:
-        read_published_state(published, method, parameters, folder, Path(own), progress)
-    return folder
 
 
 def outdated(recipe: RecipeLike, *, progress: ProgressOption = "auto") -> Changes:

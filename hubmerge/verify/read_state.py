@@ -13,6 +13,7 @@ from hubmerge.executor.state import State
 from hubmerge.methods import METHODS, method_named
 from hubmerge.methods.readers import saved_name
 from hubmerge.plan.plan_run import plan_steps
+from hubmerge.run.choose_reading import choose_reading
 from hubmerge.run.finish_stage import FinishStage
 from hubmerge.run.run_context import RunContext
 from hubmerge.stream.open_source import open_for_planning
@@ -23,12 +24,12 @@ from hubmerge.support.names import step_tag
 from hubmerge.support.progress import Progress
 from hubmerge.verify.published import Published
 from hubmerge.verify.states import require_state
+from merge_recipes.reading import Read, Reading
 
 
 def read_published_state(
     published: Published,
-    method: str,
-    parameters: Mapping[str, Any],
+    read: Reading | Read,
     out: Path,
     work: Path,
     progress: Progress,
@@ -37,8 +38,7 @@ def read_published_state(
 
     Args:
         published: the published step.
-        method: the name of the method.
-        parameters: its parameters, checked.
+        read: the method with its parameters, checked; or several of them, of which the best one on a task is taken.
         out: the folder to write. It appears complete or not at all.
         work: an empty folder.
         progress: the receiver of stages.
@@ -47,10 +47,11 @@ def read_published_state(
         UsageError: the method cannot read the state.
         HubError: the step has no state, or it is damaged.
     """
-    stream = _stream(published, method, parameters)
+    stream = _stream(published, read)
     with progress.stage(f"download the state after step {published.step}"):
         state = require_state(published, work / "state")
-    _check_readable(method, state, published)
+    for reading in (read,) if isinstance(read, Reading) else ():
+        _check_readable(reading.method, state, published)
     step = published.step
     opened = {step: state_as_checkpoint(state, open_for_planning(stream.base))}
     plan = plan_steps(stream, step, progress, recorded=published.report, opened=opened)
@@ -60,14 +61,14 @@ def read_published_state(
     remove_folder(partial)
     partial.mkdir(parents=True)
     try:
-        FinishStage(context).write(step, state, partial)
+        FinishStage(context).write(step, state, partial, choose_reading(context, step, state, {}))
         replace_folder(partial, out)
     finally:
         remove_folder(partial)
 
 
-def _stream(published: Published, method: str, parameters: Mapping[str, Any]) -> Stream:
-    """Return the stream of a published step with another method."""
+def _stream(published: Published, read: Reading | Read) -> Stream:
+    """Return the stream of a published step with another method, or with a choice between several."""
     stream = published.stream
     if stream is None:
         raise HubError(
@@ -75,15 +76,14 @@ def _stream(published: Published, method: str, parameters: Mapping[str, Any]) ->
             hint=f"run `hubmerge verify {published.repo}`",
             repo=published.repo,
         )
-    entries = tuple(entry.model_copy(update={"parameters": {}}) for entry in stream.recipe.entries)
-    changes = {
-        "merge_method": method,
-        "parameters": dict(parameters),
-        "models": entries,
-        "evaluate": None,
-        "read": None,
-    }
-    return replace(stream, loaded=replace(stream.loaded, recipe=stream.recipe.model_copy(update=changes)))
+    recipe = stream.recipe
+    if isinstance(read, Reading):
+        entries = tuple(entry.model_copy(update={"parameters": {}}) for entry in recipe.entries)
+        changes: dict[str, Any] = {"merge_method": read.method, "parameters": dict(read.parameters), "models": entries}
+        changes |= {"evaluate": None, "read": None}
+    else:
+        changes = {"read": read}
+    return replace(stream, loaded=replace(stream.loaded, recipe=recipe.model_copy(update=changes)))
 
 
 def _check_readable(method: str, state: State, published: Published) -> None:

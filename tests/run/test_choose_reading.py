@@ -71,6 +71,28 @@ def test_the_best_read_out_is_published_and_verified(
     assert status == 0, output + errors
     found, expected = load_file(hf_hub_download(repo, "model.safetensors")), load_file(out / "model.safetensors")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+    listed = [f"{one['method']} {name}={value}" for one in CHOOSE for name, value in one["parameters"].items()]
+    choose = [item for text in listed for item in ("--choose", text)]
+    again = tmp_path / "again"
+    where = ("--out", again, "--work-dir", tmp_path / "reading")
+    status, output, errors = hubmerge("read", repo, *choose, "--on", "held-out", *where)
+    assert status == 0, output + errors
+    assert f"read by {choice.choice.text}, accuracy on held-out" in output
+    reread = load_file(again / "model.safetensors")
+    assert all(torch.equal(found[name], reread[name]) for name in reread)
+    wrong: tuple[tuple[tuple[Any, ...], str], ...] = (
+        (("--on", "held-out"), "this key is required"),
+        ((*choose[:2], "--on", "held-out"), "a choice needs two read-outs or more"),
+        ((*choose, "--on", "nothing"), "there is no task"),
+        ((*choose, "--choose", "ties", "--on", "held-out"), "ties cannot read the states of wudi"),
+        ((*choose, "--method", "ace"), "expected either a method"),
+        ((), "expected either a method"),
+    )
+    for bad, message in wrong:
+        status, _, errors = hubmerge("read", repo, *bad, "--out", tmp_path / "none", "--work-dir", tmp_path / "reading")
+        assert status == 2
+        assert message in errors
+        assert not (tmp_path / "none").exists()
     card = Path(hf_hub_download(repo, "README.md")).read_text(encoding="utf-8")
     assert "read out of the state by" in card
     assert "the best of 3 by accuracy on the task `held-out`" in card
