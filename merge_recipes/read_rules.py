@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from merge_recipes.canonical import canonical_json
 from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value
+from merge_recipes.language_task import LANGUAGE_KINDS
 from merge_recipes.read_yaml import Document
 from merge_recipes.rewriting import Rewriting
 from merge_recipes.rules import items_at, mapping_at
@@ -80,8 +81,8 @@ def _repeated(document: Document) -> Iterator[Problem]:
 
 def _metric(document: Document, read: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Problem]:
     metrics, metric = task.get("metrics", ["accuracy"]), read.get("metric")
-    if not isinstance(metrics, list):
-        return
+    if not isinstance(metrics, list) or task.get("kind") in LANGUAGE_KINDS:
+        return  # the metrics of some tasks of these kinds are known when they are prepared
     if isinstance(metric, str) and metric not in metrics:
         message = f"the task {task['name']} has no metric {format_value(metric)}{did_you_mean(metric, metrics)}"
         yield document.problem(("read", "metric"), message, f"add it to the `metrics` of the task: {metric}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hubmerge.errors import EvaluationError
@@ -13,11 +13,11 @@ from hubmerge.executor.state import State
 from hubmerge.methods import method_named
 from hubmerge.plan.settings import input_dtype
 from hubmerge.report.reading import ReadingReport, ReadReport, best_place, reading_text
+from hubmerge.report.report import MetricValue
 from hubmerge.run.run_context import RunContext
 from merge_recipes import Task, TensorParameters
 from merge_recipes.overlaps import choice_overlap
-from merge_recipes.read_rules import NO_NUMBERS
-from merge_recipes.reading import Reading
+from merge_recipes.reading import Read, Reading
 
 
 @dataclass(frozen=True)
@@ -54,16 +54,28 @@ def choose_reading(
     if task.head not in {None, BASE_HEAD, *context.names[:step]}:
         return None
     outs = [read_out_of(context, one) for one in read.choose]
-    metric = read.metric or next(one for one in task.metrics if one not in NO_NUMBERS)
-    best = read.best or ("lowest" if metric == "perplexity" else "highest")
     models = [_model(context, step, state, one, out) for one, out in zip(read.choose, outs, strict=True)]
-    scores = [_score(context, task, metric, model) for model in models]
-    report = ReadReport(
+    report = _scored(context, read, task, models)
+    known = recorded.get(step)
+    if known is not None and known.same_readings(report) and known.chosen == known.best_place:
+        report = replace(report, chosen=known.chosen)
+    context.progress.note(f"step {step}: {choice_text(report)}")
+    return ChosenReading(outs[report.chosen - 1], report)
+
+
+def _scored(context: RunContext, read: Read, task: Task, models: Sequence[InMemoryModel]) -> ReadReport:
+    """Score the model of each read-out, and return the report of the choice."""
+    board = context.scoreboard
+    found = [board.score_on(model.label, [task], model)[task.name] for model in models]
+    metric = read.metric or _first_number(found[0], board.metrics_of(task))
+    best = read.best or ("lowest" if metric == "perplexity" else "highest")
+    scores = [_score(task, metric, model.label, values) for model, values in zip(models, found, strict=True)]
+    return ReadReport(
         task=task.name,
         dataset=task.dataset.written_path,
         subset=task.dataset.name,
         split=task.dataset.split,
-        commit=context.scoreboard.commit_of(task),
+        commit=board.commit_of(task),
         metric=metric,
         best=best,
         chosen=best_place(scores, lowest=best == "lowest"),
@@ -73,11 +85,6 @@ def choose_reading(
         ),
         scored=not task.validation,
     )
-    known = recorded.get(step)
-    if known is not None and known.same_readings(report) and known.chosen == known.best_place:
-        report = replace(report, chosen=known.chosen)
-    context.progress.note(f"step {step}: {choice_text(report)}")
-    return ChosenReading(outs[report.chosen - 1], report)
 
 
 def read_out_of(context: RunContext, reading: Reading) -> ReadOut:
@@ -115,12 +122,21 @@ def _model(context: RunContext, step: int, state: State, reading: Reading, read_
     )
 
 
-def _score(context: RunContext, task: Task, metric: str, model: InMemoryModel) -> float:
-    """Return the score of a model that decides."""
-    value = context.scoreboard.score_on(model.label, [task], model)[task.name].get(metric)
+def _first_number(values: Mapping[str, MetricValue], metrics: Sequence[str]) -> str:
+    """Return the first metric whose value is a number; the first one if there is none."""
+    return next((name for name in metrics if isinstance(values.get(name), (int, float))), metrics[0])
+
+
+def _score(task: Task, metric: str, label: str, values: Mapping[str, MetricValue]) -> float:
+    """Return the value of a metric for one of the models.
+
+    Raises:
+        EvaluationError: It is not a finite number.
+    """
+    value = values.get(metric)
     if isinstance(value, (int, float)) and math.isfinite(value):
         return float(value)
     raise EvaluationError(
-        f"task {task.name}: {model.label}: {metric} is {value}, expected a number to choose by",
+        f"task {task.name}: {label}: {metric} is {value}, expected a number to choose by",
         hint="name another metric under `read`",
     )

@@ -109,6 +109,13 @@ def test_methods_with_equal_states(method: str, parameters: dict[str, Any], choo
     assert loaded.read is not None
 
 
+def test_metrics_that_are_known_later_are_not_refused() -> None:
+    task = {"name": "held-out", "kind": "lm-eval", "task": "arc_easy", "dataset": {"path": "a/x"}, "validation": True}
+    loaded = load({**recipe(metric="acc_norm"), "evaluate": {"tasks": [SCORED, task]}}).recipe
+    assert loaded.read is not None
+    assert loaded.read.metric == "acc_norm"
+
+
 def test_a_choice_on_scored_examples_is_noted() -> None:
     own = {**RECIPE, "evaluate": {"tasks": [SCORED]}, "read": {"choose": CHOOSE, "on": "x"}}
     [note] = notes(load(own), installed_catalog())
