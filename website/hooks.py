@@ -13,7 +13,7 @@ from website import commands, python_names, recipe_keys
 ROOT = Path(__file__).resolve().parents[1]
 # Files at the top of the repository, and their pages.
 TOP_PAGES = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security-policy.md"}
-ASSETS = ("recipes/quickstart.yaml",)
+ASSETS = ("recipes/quickstart.yaml", "examples/living_merge.ipynb")
 _LINK = re.compile(r"\]\((?!\w+:|#)([^)\s#]+)((?:#[^)\s]*)?)\)")
 
 

@@ -16,7 +16,7 @@ BEGIN = "<!-- hubmerge writes from here on: text above is kept -->"
 END = "<!-- hubmerge writes up to here: text below is kept -->"
 """Last line of the part that hubmerge writes."""
 
-SHARED_KEYS = ("tags", "datasets")
+SHARED_KEYS = ("tags", "datasets", "language")
 """Metadata keys with a list to which people add values."""
 
 OWN_KEYS = frozenset({"base_model", "base_model_relation", "library_name", "metrics", "model-index"})

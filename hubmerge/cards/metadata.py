@@ -51,6 +51,7 @@ def front_matter(
     results = [one for task in (tasks if whole else tasks[:MOST_RESULTS]) for one in _results(task, report.steps[-1])]
     data = ModelCardData(
         **_license_keys(model_license),
+        language=languages_of(report) or None,
         library_name=library_name,
         pipeline_tag=None if pipeline_tag is None else hub_task(pipeline_tag),
         base_model=models or None,
@@ -118,6 +119,13 @@ def scored_tasks(report: RunReport) -> list[TaskReport]:
 def scored_datasets(tasks: Iterable[TaskReport]) -> list[str]:
     """Return the dataset repos of tasks, each once."""
     return list(dict.fromkeys(task.dataset for task in tasks if is_repo(task.dataset)))
+
+
+def languages_of(report: RunReport) -> list[str]:
+    """Return the languages that the cards of the base model and of the checkpoints name, each once."""
+    out = {step.revokes for step in report.steps}
+    models = [report.base_model, *(model for model in report.models if model.name not in out)]
+    return list(dict.fromkeys(code for model in models for one in model.licenses for code in one.languages))
 
 
 def _license_keys(stated: License) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def _of_checkpoint(model: Checkpoint, published: Published | None, *, norms: boo
     infos = model.tensors.values()
     dtypes: dict[str, int] = {}
     for info in infos:
-        name = str(info.dtype).removeprefix("torch.")
+        name = str(info.model_dtype or info.dtype).removeprefix("torch.")
         dtypes[name] = dtypes.get(name, 0) + math.prod(info.shape)
     described = Inspection(
         kind="checkpoint" if published is None else "stream",

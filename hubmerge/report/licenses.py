@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,10 @@ MAX_IDENTIFIERS = 10
 MAX_IDENTIFIER_CHARACTERS = 60
 MAX_NAME_CHARACTERS = 200
 MAX_LINK_CHARACTERS = 500
+MAX_LANGUAGES = 200
+
+_LANGUAGE = re.compile(r"[a-z]{2,3}(-[A-Za-z]{2,4})?|multilingual|code")
+"""Codes of ISO 639 with a region or a script, and two words that the Hub knows."""
 
 
 @record
@@ -26,12 +31,14 @@ class License:
         name: Name of a license that the Hub does not list.
         link: LICENSE, LICENSE.md or the web address of the license.
         files: Files with license texts and notices beside the weights, such as LICENSE and NOTICE.
+        languages: Languages of the model that the card names, as codes such as "en".
     """
 
     identifiers: tuple[str, ...] = ()
     name: str | None = None
     link: str | None = None
     files: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, metadata: Mapping[str, Any], files: tuple[str, ...] = ()) -> License:
@@ -52,6 +59,7 @@ class License:
             (_line(name, MAX_NAME_CHARACTERS) or None) if isinstance(name, str) else None,
             linked if kept else None,
             files,
+            _languages(metadata.get("language")),
         )
 
     @property
@@ -90,6 +98,11 @@ def omit_unused_licenses(model: MutableMapping[str, Any]) -> None:
             del values[key]
     if not model["licenses"]:
         del model["licenses"]
+
+
+def _languages(stated: Any) -> tuple[str, ...]:
+    texts = [one for one in (stated if isinstance(stated, list) else [stated]) if isinstance(one, str)]
+    return tuple(dict.fromkeys(one for one in texts if _LANGUAGE.fullmatch(one)))[:MAX_LANGUAGES]
 
 
 def _line(text: str, length: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from hubmerge.errors import HubmergeError
 from hubmerge.hub.offline import is_offline
@@ -62,9 +63,14 @@ def _check(one: InputLicense) -> Finding | None:
         found = read_license(one.source)
     except HubmergeError as error:
         return Finding("report", "unknown", f"the license of {one.model} cannot be checked: {error.message}")
+    if not one.license.languages:  # reports that were written before the languages were
+        found = replace(found, languages=())
     if found == one.license:
         return None
     if is_offline() and not has_card(one.source):
         return Finding("report", "unknown", f"the license of {one.model} cannot be checked: its card is not cached")
     detail = f"its license of {one.model} is {one.license.text}, but the card there states {found.text}"
+    if found.languages != one.license.languages:
+        texts = [", ".join(languages) or "none" for languages in (one.license.languages, found.languages)]
+        detail = f"its languages of {one.model} are {texts[0]}, but the card there states {texts[1]}"
     return Finding("report", "differs", detail)

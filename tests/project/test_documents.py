@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-import shlex
 from pathlib import Path
 
 import pytest
@@ -17,31 +16,27 @@ from hubmerge.methods import JointParameters, NoParameters, Norms, TensorInput
 from hubmerge.stream.catalog import installed_catalog
 from merge_recipes import load_recipe
 from tests.cli.parsing import parse
+from tests.docs.blocks import DOCUMENTS, ROOT, Line, blocks, command_lines
 from tests.examples.median import Median
 from tests.examples.moving_average import MovingAverage
 
-ROOT = Path(__file__).resolve().parents[2]
-DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")])
 
-
-def blocks(document: Path, language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+def text_of(document: str, language: str) -> str:
+    """Return the only block of a language in a document."""
+    (block,) = (block for block in blocks(language) if block.document == document)
+    return block.text
 
 
 def test_the_recipe_in_the_readme_is_one(tmp_path: Path) -> None:
-    (text,) = blocks(ROOT / "README.md", "yaml")
-    (tmp_path / "recipe.yaml").write_text(text)
+    (tmp_path / "recipe.yaml").write_text(text_of("README.md", "yaml"))
     loaded = load_recipe(tmp_path / "recipe.yaml", installed_catalog())
     assert [entry.name for entry in loaded.recipe.entries] == ["sun397", "stanford-cars", "resisc45"]
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_commands_in_documents_parse(document: Path) -> None:
-    for block in blocks(document, "bash"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = [word for word in shlex.split(line, comments=True) if word != "&"]
-            if words[:1] == ["hubmerge"] and "..." not in words:
-                parse(words[1:])
+@pytest.mark.parametrize("line", command_lines(), ids=lambda line: f"{line.place}-{line.words[0]}")
+def test_commands_in_documents_parse(line: Line) -> None:
+    if line.words[0] == "hubmerge":
+        parse(line.words[1:])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -72,7 +67,7 @@ def test_every_command_is_in_the_readme() -> None:
 
 
 def test_the_method_in_contributing_is_the_tested_one() -> None:
-    (shown,) = blocks(ROOT / "CONTRIBUTING.md", "python")
+    shown = text_of("CONTRIBUTING.md", "python")
     code = (ROOT / "tests" / "examples" / "moving_average.py").read_text(encoding="utf-8")
     assert code.endswith("\n\n" + shown)
     assert len([line for line in shown.splitlines() if line.strip()]) <= 22
