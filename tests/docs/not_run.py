@@ -19,6 +19,6 @@ NOT_RUN: dict[str, str] = {
     "hubmerge run recipes/": "tests/demo runs the recipes of the repository with stand-ins; here they are checked",
     "hubmerge plan recipes/": "tests/demo runs the recipes of the repository with stand-ins; here they are checked",
     "hubmerge study recipes/": "tests/demo runs the studies of the paper with stand-ins; here they are loaded",
-    "hubmerge study benchmarks/": "needs models that are trained in an hour; here they are loaded",
+    "hubmerge study benchmarks/": "needs models that are trained in an hour; here their keys are checked",
     "hubmerge verify your-name/merged --identity": "needs the services of Sigstore; tests/provenance has local ones",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -34,14 +35,15 @@ class World:
 
     def prepare(self, document: str, folder: Path) -> None:
         """Write the files and publish the streams that the commands of a document name."""
-        recipe = next((block for block in blocks("yaml") if _is_recipe_file(block, document)), None)
-        text = yaml.safe_dump(_RECIPES.get(document, _RECIPE)) if recipe is None else recipe.text
-        (folder / "recipe.yaml").write_text(text, encoding="utf-8")
+        (folder / "recipe.yaml").write_text(recipe_of(document), encoding="utf-8")
         getattr(self, f"_{Path(document).stem.lower()}", lambda _: None)(folder)
 
     def _mergekit(self, folder: Path) -> None:
         (folder / "my-recipes").mkdir()
         shutil.copy(folder / "recipe.yaml", folder / "my-recipes")
+
+    def _automation(self, folder: Path) -> None:
+        subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
 
     def _json(self, folder: Path) -> None:
         self._publish(folder, None, "me/letters")
@@ -76,6 +78,12 @@ class World:
         path = folder / f"{'-'.join(models).replace('/', '-')}.yaml"
         path.write_text(yaml.safe_dump(recipe), encoding="utf-8")
         _run(path, *(() if out is None else ("--out", folder / out)))
+
+
+def recipe_of(document: str) -> str:
+    """Return the recipe that a document shows as recipe.yaml, or a small one."""
+    shown = next((block for block in blocks("yaml") if _is_recipe_file(block, document)), None)
+    return yaml.safe_dump(_RECIPES.get(document, _RECIPE)) if shown is None else shown.text
 
 
 def _recipe(repo: str | None, *models: str, **keys: Any) -> dict[str, Any]:
