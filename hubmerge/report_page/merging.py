@@ -35,6 +35,7 @@ def merge_sections(report: RunReport, link: Link, *, abridged: bool = False) -> 
     norms = [
         line_chart(_lines(steps, {"task vector": "task_vector_norm", "drift": "drift"}), "Frobenius norm"),
         line_chart(_lines(steps, {"λ": "scale"}), "λ"),
+        line_chart(_lines(steps, {"removed share": "removed_share"}), "share of the task vector"),
     ]
     return [
         section("checkpoints", "Merged checkpoints", _checkpoints(report, link)),

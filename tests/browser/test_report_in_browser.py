@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
 
 from hubmerge.report_page import report_page
+from hubmerge.study.page import study_page
 from tests.browser.conftest import SCHEMES, WIDTHS, Browser, check_page
 from tests.cards.samples import sample_report
 from tests.report_page.test_page import DETAILS, long_report
+from tests.study.test_page import references, results
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +26,29 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_is_readable(browser: Browser, page: str, tmp_path: Path, width: int, scheme: str) -> None:
     check_page(browser, page, width, scheme, tmp_path / "page.png")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("page") / "study.html"
+    path.write_text(study_page(results(), references(), "study"), encoding="utf-8")
+    return path.as_uri()
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "dark"), (1200, "light")])
+def test_the_page_of_a_study_is_readable(browser: Browser, study: str, tmp_path: Path, width: int, scheme: str) -> None:
+    check_page(browser, study, width, scheme, tmp_path / "page.png")
+    browser.run("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert browser.findings() == []
+
+
+def test_a_published_page_opened_as_a_file_links_the_public_hub(browser: Browser, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(report_page(sample_report(), dataclasses.replace(DETAILS, endpoint="")), encoding="utf-8")
+    browser.open(path.as_uri())
+    links = browser.run("return [...document.querySelectorAll('a')].map(one => one.href)")
+    assert links
+    assert all(link.startswith("https://huggingface.co/") for link in links)
 
 
 def test_schemes_differ(browser: Browser, page: str) -> None:
