@@ -124,8 +124,9 @@ def scored_datasets(tasks: Iterable[TaskReport]) -> list[str]:
 def languages_of(report: RunReport) -> list[str]:
     """Return the languages that the cards of the base model and of the checkpoints name, each once."""
     out = {step.revokes for step in report.steps}
-    models = [report.base_model, *(model for model in report.models if model.name not in out)]
-    return list(dict.fromkeys(code for model in models for one in model.licenses for code in one.languages))
+    kept = [model.licenses for model in report.models if model.name not in out]
+    stated = [one for licenses in (report.base_model.licenses, *kept) for one in licenses]
+    return list(dict.fromkeys(code for one in stated for code in one.languages))
 
 
 def _license_keys(stated: License) -> dict[str, Any]:
