@@ -132,6 +132,9 @@ def test_tables_and_plots(tmp_path: Path, write_study: Write, capsys: pytest.Cap
     assert latex.count(r"\\") == len(rows)
     assert r"weight\_average" in latex
     assert r"\pm" in latex
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for anchor in ("scores", "curves", "sweeps", "orders", "similarities", "matrices"):
+        assert f'id="{anchor}"' in page
 
 
 def test_a_results_file_of_something_else(tmp_path: Path, write_study: Write) -> None:
@@ -140,6 +143,15 @@ def test_a_results_file_of_something_else(tmp_path: Path, write_study: Write) ->
     (out / "results.jsonl").write_text('{"kind": "other"}\n', encoding="utf-8")
     with pytest.raises(HubmergeError, match=r"results\.jsonl:1: not a result of a study"):
         run(write_study(methods=[{"method": "opcm"}]), out)
+
+
+def test_a_page_of_somebody_is_not_replaced(tmp_path: Path, write_study: Write) -> None:
+    """It is found before anything is merged."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.html").write_text("<html>mine</html>", encoding="utf-8")
+    with pytest.raises(MachineError, match="is not a page that hubmerge wrote"):
+        run(write_study(methods=[{"method": "opcm"}]), tmp_path / "out")
+    assert not (tmp_path / "out" / "results.jsonl").exists()
 
 
 def test_an_out_that_cannot_be_made(tmp_path: Path, write_study: Write) -> None:
