@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from merge_recipes.canonical import canonical_json
 from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value
 from merge_recipes.language_task import LANGUAGE_KINDS
 from merge_recipes.read_yaml import Document
 from merge_recipes.rewriting import Rewriting
-from merge_recipes.rules import items_at, mapping_at
+from merge_recipes.rules import items_at, mapping_at, value_shape
 
 CHOOSE = ("read", "choose")
 
@@ -56,7 +55,7 @@ def read_problems(document: Document) -> Iterator[Problem]:
     if isinstance(choose, list) and len(choose) == 1:
         message = "a choice needs two read-outs or more, got one"
         yield document.problem(CHOOSE, message, "add another one, or write it as `merge_method` and `parameters`")
-    yield from _repeated(document)
+    yield from _candidates(document)
     name = read.get("on")
     if isinstance(name, str) and name not in tasks:
         message = f"there is no task {format_value(name)}{did_you_mean(name, tasks)}"
@@ -70,10 +69,15 @@ def _has_name(task: Mapping[str, Any]) -> bool:
     return isinstance(task.get("name"), str)
 
 
-def _repeated(document: Document) -> Iterator[Problem]:
+def _candidates(document: Document) -> Iterator[Problem]:
+    """Yield the problems of read-outs that are there twice, and of values that no parameter can have."""
     seen: dict[str, KeyPath] = {}
     for path, item in items_at(document, *CHOOSE):
-        text = canonical_json({"method": item.get("method"), "parameters": item.get("parameters") or {}})
+        parameters = item.get("parameters")
+        values = parameters if isinstance(parameters, dict) else {}
+        for key, value in values.items():
+            yield from value_shape(document, (*path, "parameters", key), value)
+        text = repr((item.get("method"), sorted(values.items(), key=repr)))
         if text in seen:
             yield document.problem(path, f"this read-out is in line {document.marks.value(seen[text])[0]} already")
         seen.setdefault(text, path)
@@ -83,10 +87,11 @@ def _metric(document: Document, read: Mapping[str, Any], task: Mapping[str, Any]
     metrics, metric = task.get("metrics", ["accuracy"]), read.get("metric")
     if not isinstance(metrics, list) or task.get("kind") in LANGUAGE_KINDS:
         return  # the metrics of some tasks of these kinds are known when they are prepared
-    if isinstance(metric, str) and metric not in metrics:
-        message = f"the task {task['name']} has no metric {format_value(metric)}{did_you_mean(metric, metrics)}"
+    known = [one for one in metrics if isinstance(one, str)]
+    if isinstance(metric, str) and metric not in known:
+        message = f"the task {task['name']} has no metric {format_value(metric)}{did_you_mean(metric, known)}"
         yield document.problem(("read", "metric"), message, f"add it to the `metrics` of the task: {metric}")
-    elif metric in NO_NUMBERS or (metric is None and all(one in NO_NUMBERS for one in metrics)):
+    elif metric in NO_NUMBERS or (metric is None and known and all(one in NO_NUMBERS for one in known)):
         place = ("read", "metric") if metric is not None else ("read", "on")
         message = f"the task {task['name']} has no metric that is one number, and a choice needs one"
         if metric is not None:

@@ -21,6 +21,12 @@ STREAM: dict[str, Any] = {
     "dtype": "float32",
     "tensors": {"include": ["a"]},
     "evaluate": {"tasks": [TASK]},
+    "read": {
+        "choose": [{"method": "opcm", "parameters": {"others": "mean"}}, {"method": "opcm"}],
+        "on": "x",
+        "metric": "accuracy",
+        "best": "highest",
+    },
     "publish": {"repo": "a/z", "license": "mit", "tags": ["a"], "sign": {"key": "k"}, "max_shard_size": "5GB"},
 }
 JOINT: dict[str, Any] = {
