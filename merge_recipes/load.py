@@ -58,13 +58,13 @@ def parse_recipe(text: str, *, path: str | Path = "recipe.yaml", catalog: Catalo
 def _load(documents: Sequence[Document], path: Path, catalog: Catalog | None, *, is_file: bool) -> LoadedRecipe:
     """Check the documents of a file, and return the one of the result."""
     if len(documents) == 1:
-        return _check(_with_files(documents[0], path if is_file else None), path, catalog)[0]
+        return _check(_with_files(documents[0], path if is_file else None, catalog), path, catalog)[0]
     named, problems = named_documents(documents, path.parent if is_file else None)
     stages = stages_of(named)
     loaded, used = [], []
     for one in named:
         try:
-            result, names = _check(_with_files(one.document, path if is_file else None), path, catalog, stages)
+            result, names = _check(_with_files(one.document, path if is_file else None, catalog), path, catalog, stages)
         except RecipeError as error:
             problems += error.problems
         else:
@@ -85,9 +85,9 @@ def _load(documents: Sequence[Document], path: Path, catalog: Catalog | None, *,
     return replace(result, recipe=recipe, stages=before, notes=(*notes, *result.notes))
 
 
-def _with_files(document: Document, path: Path | None) -> Inclusion:
+def _with_files(document: Document, path: Path | None, catalog: Catalog | None) -> Inclusion:
     """Return a document with the tasks and the definitions of tasks that are in files of their own."""
-    return insert_definitions(insert_included(document, path), path)
+    return insert_definitions(insert_included(document, path), path, catalog)
 
 
 def _check(

@@ -1,18 +1,20 @@
-"""Definitions of tasks in files beside the recipe: `task: ./my_task.yaml` in a task of the kind lm-eval.
+"""What tasks of the kind lm-eval leave to other files: their definitions and their datasets.
 
-The keys of the file are inserted in place of its name, so that the text of the recipe needs no other file.
+The keys of a file beside the recipe (`task: ./my_task.yaml`) are inserted in place of its name. The dataset of a task
+that comes with lm-evaluation-harness is inserted below its name. So the text of the recipe needs no other file.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
-from merge_recipes.errors import KeyPath, RecipeError, format_value, key_text
+from merge_recipes.errors import HubmergeError, KeyPath, RecipeError, format_value, key_text
 from merge_recipes.include import Inclusion, add_marks, body_lines, indented, located_file
 from merge_recipes.language_task import DEFINITION_SUFFIXES, HARNESS_KIND, with_dataset
 from merge_recipes.read_yaml import MAX_FILE_BYTES, Document, Marks, read_document, read_text
@@ -23,18 +25,35 @@ KEY = "task"
 _LINE = re.compile(r"(?P<before>(?: |- )*)task:[ \t]+(?P<value>\S.*)")
 
 
-def insert_definitions(inclusion: Inclusion, path: Path | None) -> Inclusion:
+@runtime_checkable
+class TaskCatalog(Protocol):
+    """A catalog that knows the datasets of installed tasks."""
+
+    def task_dataset(self, name: str) -> dict[str, str]:
+        """Return the keys of the dataset of a task of lm-evaluation-harness, as a recipe has them.
+
+        Raises:
+            HubmergeError: there is no such task, or its data cannot be pinned.
+        """
+        ...
+
+
+def insert_definitions(inclusion: Inclusion, path: Path | None, catalog: object = None) -> Inclusion:
     """Return a recipe's document with the keys of every task that is defined in a file of its own.
 
     Args:
         inclusion: the recipe, with included tasks. Mistakes in the files are added to its problems.
         path: the recipe's file; None for a recipe without a file, which has no files beside it.
+        catalog: what is installed; if it is a `TaskCatalog`, datasets of tasks without one are inserted.
     """
     document, unread = inclusion.document, list(inclusion.unread)
     for key, item in [*items_at(document, "evaluate", "tasks")][::-1]:  # a file moves the lines after it
-        if item.get("kind") == HARNESS_KIND and _is_file(item.get(KEY)):
+        if item.get("kind") == HARNESS_KIND and isinstance(item.get(KEY), str):
             try:
-                document = _inserted(document, path, key, str(item[KEY]))
+                if _is_file(item[KEY]):
+                    document = _inserted(document, path, key, item[KEY])
+                elif isinstance(catalog, TaskCatalog) and "dataset" not in item:
+                    document = _with_named_dataset(document, key, item[KEY], catalog)
             except RecipeError as error:
                 document = replace(document, problems=(*document.problems, *error.problems))
                 unread += [(*key, KEY), (*key, "dataset")]
@@ -120,6 +139,30 @@ def _text(document: Document, key: KeyPath, inner: Document) -> str:
         raise RecipeError(document.problem(place, message, "write `task: FILE` on a line of its own"))
     message = "the definition has another meaning inside the recipe"
     raise RecipeError(document.problem(place, message, "write the keys of the definition under `task:`"))
+
+
+def _with_named_dataset(document: Document, key: KeyPath, name: str, catalog: TaskCatalog) -> Document:
+    """Return the document with the dataset of an installed task.
+
+    Raises:
+        RecipeError: there is no such task, or the dataset cannot be inserted.
+    """
+    try:
+        source = catalog.task_dataset(name)
+    except HubmergeError as error:
+        raise RecipeError(document.problem((*key, KEY), error.message, error.hint)) from None
+    tasks = list(document.data["evaluate"]["tasks"])
+    tasks[int(key[2])] = {**tasks[int(key[2])], "dataset": source}
+    data = {**document.data, "evaluate": {**document.data["evaluate"], "tasks": tasks}}
+    written = ", ".join(f"{word}: {json.dumps(value, ensure_ascii=False)}" for word, value in source.items())
+    lines = document.text.split("\n")
+    for row, before in _rows(document, name):
+        text = "\n".join([*lines[: row + 1], f"{' ' * len(before)}dataset: {{{written}}}", *lines[row + 1 :]])
+        with suppress(RecipeError):
+            if read_document(text, document.file).data == data:
+                return replace(document, data=data, text=text)
+    message = "this key is required: the dataset that the task reads"
+    raise RecipeError(document.problem((*key, "dataset"), message, f"write `dataset: {{{written}}}`"))
 
 
 def _rows(document: Document, name: str) -> list[tuple[int, str]]:

@@ -19,7 +19,7 @@ OWN_TAGS = ("merge", "hubmerge")
 MOST_RESULTS = 100
 """Number of tasks up to which the metadata contain the scores."""
 
-_HUB_TASKS = {"causal-lm": "text-generation"}
+_HUB_TASKS = dict.fromkeys(("causal-lm", "lm-eval", "generation"), "text-generation")
 
 
 def front_matter(
@@ -129,6 +129,11 @@ def languages_of(report: RunReport) -> list[str]:
     return list(dict.fromkeys(code for one in stated for code in one.languages))
 
 
+def is_detail(metric: str) -> bool:
+    """Return True for a standard error, and for the score of one task of a group."""
+    return metric.endswith("_stderr") or "/" in metric
+
+
 def _license_keys(stated: License) -> dict[str, Any]:
     values = stated.to_metadata()
     return {
@@ -156,5 +161,5 @@ def _results(task: TaskReport, step: StepReport) -> list[EvalResult]:
             metric_value=round(value, 6),
         )
         for metric, value in step.scores[task.name].items()
-        if isinstance(value, (int, float))
+        if isinstance(value, (int, float)) and not is_detail(metric)
     ]

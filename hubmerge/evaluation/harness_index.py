@@ -6,10 +6,11 @@ the harness itself. No function that a definition names is imported here.
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +20,6 @@ from typing import Any
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.harness_quiet import quiet
 from merge_recipes import Task
-from merge_recipes.errors import did_you_mean
 
 INSTALL = "pip install 'hubmerge[eval]'"
 PACKAGE = "lm_eval"
@@ -37,14 +37,14 @@ class HarnessTask:
 
     Attributes:
         name: its name there; the name in the recipe for a definition in the recipe.
-        spec: what the harness builds it from.
+        spec: what the harness builds it from: names, or the keys of a definition.
         leaves: the definition of each task in it, by name. Functions are named, not imported.
         group: the keys of the group, None for a single task.
         manager: the harness's task manager.
     """
 
     name: str
-    spec: Any
+    spec: list[Any]
     leaves: Mapping[str, Mapping[str, Any]]
     group: Mapping[str, Any] | None
     manager: Any
@@ -52,7 +52,7 @@ class HarnessTask:
     @property
     def is_installed(self) -> bool:
         """True for a task that comes with the harness."""
-        return isinstance(self.spec, str)
+        return not isinstance(self.spec[0], dict)
 
 
 def find_harness_task(task: Task) -> HarnessTask:
@@ -65,7 +65,7 @@ def find_harness_task(task: Task) -> HarnessTask:
     if isinstance(task.task, dict):
         source = {"dataset_path": task.dataset.written_path, "dataset_name": task.dataset.name}
         spec = {**source, **task.task, "task": task.name}
-        return HarnessTask(task.name, spec, {task.name: spec}, None, _manager(()))
+        return HarnessTask(task.name, [spec], {task.name: spec}, None, _manager(()))
     return _installed_task(str(task.task), f"task {task.name}")
 
 
@@ -86,7 +86,7 @@ def _installed_task(name: str, place: str) -> HarnessTask:
     names = _names()
     if name not in names:
         raise EvaluationError(
-            f"{place}: lm-evaluation-harness has no task {name!r}{did_you_mean(name, names)}",
+            f"{place}: lm-evaluation-harness has no task {name!r}{_near(name, names)}",
             hint="list the names with `lm-eval ls tasks`",
         )
     folders = {*names[name]}
@@ -106,7 +106,15 @@ def _installed_task(name: str, place: str) -> HarnessTask:
         raise EvaluationError(f"{place}: the group {name!r} of lm-evaluation-harness {problem}", hint=hint)
     entry = manager.task_index[name]
     group = None if set(leaves) == {name} else dict(entry.cfg or {})
-    return HarnessTask(name, name, leaves, group, manager)
+    spec = sorted(leaves) if entry.kind.name == "TAG" else [name]
+    return HarnessTask(name, spec, leaves, group, manager)
+
+
+def _near(name: str, names: Collection[str]) -> str:
+    """Return the names that are similar to one, as the end of a message."""
+    by_lower = {one.lower(): one for one in names}
+    found = difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.75)
+    return f"; did you mean {' or '.join(by_lower[one] for one in found)}?" if found else ""
 
 
 @cache
@@ -132,6 +140,13 @@ def _manager(folders: tuple[str, ...]) -> Any:
         return tasks.TaskManager(include_path=list(folders) or None, include_defaults=False)
 
 
+@cache
+def _members(tag: str) -> tuple[str, ...]:
+    """Return the tasks of a tag. A manager of several folders knows those of the last one only."""
+    indices = (_manager((str(folder),)).task_index for folder in _names()[tag])
+    return tuple(sorted({member for index in indices if tag in index for member in index[tag].tags}))
+
+
 def _leaves(
     index: Mapping[str, Any], name: str, changes: Mapping[str, Any], missing: set[str], depth: int = 0
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -142,7 +157,7 @@ def _leaves(
         return
     keys = entry.cfg or {}
     if entry.kind.name == "TAG":
-        for member in sorted(entry.tags):
+        for member in _members(name):
             yield from _leaves(index, member, changes, missing, depth + 1)
     elif entry.kind.name == "GROUP" and isinstance(keys.get("task"), list):
         for member in keys["task"]:

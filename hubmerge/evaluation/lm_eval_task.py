@@ -163,8 +163,10 @@ class HarnessKind:
 
         place = task_place(task)
         with _harness(place), seeded(task.seed), reading_with(read):
-            built = found.manager.load([found.spec])
+            built = found.manager.load([*found.spec])
             counts = [len(one.eval_docs) for one in built["tasks"].values()]
+        if len(counts) != len(found.leaves):
+            raise EvaluationError(f"{place}: the harness builds {len(counts)} tasks of {len(found.leaves)}")
         if not all(counts):
             raise EvaluationError(f"{place}: no examples", hint="choose a split with examples")
         most = task.dataset.max_examples

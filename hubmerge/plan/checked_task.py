@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hubmerge.support.text import counted, listed
 from merge_recipes import Task
+from merge_recipes.language_task import LANGUAGE_KINDS
 
 if TYPE_CHECKING:
     from hubmerge.evaluation.preview import DatasetPreview
@@ -74,9 +75,9 @@ def describe_task(task: Task, preview: DatasetPreview, classes: int | None, entr
     """
     source = task.dataset
     unchecked = ["the number of examples"] if preview.rows is None else []
-    if source.label in preview.features and task.kind != "causal-lm" and preview.labels is None:
+    if source.label in preview.features and _has_classes(task) and preview.labels is None:
         unchecked.append("the labels")
-    drawn = f"balanced sample, seed {source.seed}" if task.kind != "causal-lm" else f"sample, seed {source.seed}"
+    drawn = f"balanced sample, seed {source.seed}" if _has_classes(task) else f"sample, seed {source.seed}"
     return CheckedTask(
         name=task.name,
         rows=preview.rows,
@@ -86,6 +87,10 @@ def describe_task(task: Task, preview: DatasetPreview, classes: int | None, entr
         unchecked=tuple(unchecked),
         notes=tuple(_notes(task, preview, entries)),
     )
+
+
+def _has_classes(task: Task) -> bool:
+    return task.kind not in {"causal-lm", *LANGUAGE_KINDS}
 
 
 def _notes(task: Task, preview: DatasetPreview, entries: Collection[str]) -> Iterator[str]:

@@ -28,6 +28,16 @@ class InstalledCatalog:
         """Return why a method cannot read the states of another one, see `merge_recipes.read_rules.StateCatalog`."""
         return reading_problem(merged, parameters, method, own)
 
+    def task_dataset(self, name: str) -> dict[str, str]:
+        """Return the keys of the dataset of a task of lm-evaluation-harness, as a recipe has them.
+
+        Raises:
+            EvaluationError: there is no such task, or its data cannot be pinned.
+        """
+        from hubmerge.evaluation.harness_sources import harness_dataset
+
+        return harness_dataset(name)
+
 
 class InstalledParameters(Mapping[str, type[BaseModel]]):
     """Parameter classes of all methods by name. A plug-in is imported when its own class is asked for."""

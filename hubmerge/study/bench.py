@@ -43,6 +43,7 @@ from hubmerge.study.schema import LoadedStudy
 from hubmerge.support.progress import Progress, SilentProgress
 from merge_recipes import Recipe, StreamEntry, Task, TensorParameters, task_entries
 from merge_recipes.canonical import content_digest
+from merge_recipes.language_task import LANGUAGE_KINDS
 
 SHARE_OF_MEMORY = 0.5
 """Share of the free memory for checkpoints and states."""
@@ -224,7 +225,9 @@ def main_scores(tasks: Sequence[Task], scores: Scores) -> dict[str, float]:
     found = {}
     for task in tasks:
         values = scores.get(task.name, {})
-        value = values.get(main_metric(task.metrics))
+        # A task of a language model begins with its score, whose name may not be in the recipe.
+        name = next(iter(values), "") if task.kind in LANGUAGE_KINDS else main_metric(task.metrics)
+        value = values.get(name)
         if isinstance(value, (int, float)):
             found[task.name] = float(value)
     return found
