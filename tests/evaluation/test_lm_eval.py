@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import json
 import math
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -289,8 +289,6 @@ def test_a_package_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_package_is_imported_when_a_task_needs_it() -> None:
-    for file in Path(hubmerge.__file__).parent.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            names = [one.name for one in node.names] if isinstance(node, ast.Import) else []
-            names += [str(node.module)] if isinstance(node, ast.ImportFrom) else []
-            assert not {name.split(".")[0] for name in names} & {"lm_eval", "sacrebleu", "vllm"}, file
+    imported = re.compile(r"^\s*(?:import|from) (?:lm_eval|sacrebleu|vllm)\b", re.MULTILINE)
+    files = [*Path(hubmerge.__file__).parent.rglob("*.py")]
+    assert [file for file in files if imported.search(file.read_text(encoding="utf-8"))] == []
