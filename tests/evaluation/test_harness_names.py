@@ -90,7 +90,7 @@ def test_an_installed_task_is_scored_on_its_pinned_rows(tmp_path: Path) -> None:
     save_tokenizer(tmp_path, around=False)
     kind = task_kind_named("lm-eval")
     scorer = kind.open_scorer(tmp_path, opened(tmp_path), identity="0" * 40)
-    prepared = kind.prepare(make_task("arc_easy"), read, scorer, tmp_path, dataset_commit="1" * 40)  # type: ignore[arg-type]
+    prepared = kind.prepare(make_task("arc_easy"), read, scorer, tmp_path, dataset_commit="1" * 40)
     assert (prepared.examples, set(asked)) == (2, {("allenai/ai2_arc", "ARC-Easy", one) for one in ("train", "test")})
     values = prepared.score(scorer)
     assert set(values) == {"acc", "acc_stderr"}
