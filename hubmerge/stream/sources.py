@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 from hubmerge.checkpoints.formats.layout import ADAPTER_CONFIG, LORA_FILES, find_weights
@@ -92,6 +93,12 @@ def files_of(source: Source, *, auxiliary: bool = False) -> tuple[RemoteFile, ..
         folder = Path(source.reference.path)
         names = _read_files(folder, adapter=source.is_adapter) | (local_auxiliary_files(folder) if auxiliary else set())
         return tuple(RemoteFile(name, (folder / name).stat().st_size) for name in sorted(names))
+    return _files_on_hub(replace(source, adapter=None, base=None), auxiliary=auxiliary)
+
+
+@lru_cache(maxsize=1024)
+def _files_on_hub(source: Source, *, auxiliary: bool) -> tuple[RemoteFile, ...]:
+    """Return the files that a merge reads from a repo; the result is cached, because a commit never changes."""
     repo, commit = source.reference.path, source.commit
     files = {source.name_of(file): file for file in fetch.list_files(repo, commit, source.subfolder)}
 

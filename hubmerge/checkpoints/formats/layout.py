@@ -212,8 +212,10 @@ def read_index(text: bytes, kind: str, origin: Origin) -> dict[str, str]:
     weight_map = read_json_object(text, origin).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise origin.error("expected a `weight_map` from tensor names to files", hint="save the model again")
+    files = {file for file in weight_map.values() if isinstance(file, str)}
+    inside = {file for file in files if is_inside(file) and file.endswith(SUFFIX[kind])}
     for name, file in weight_map.items():
-        if not isinstance(file, str) or not is_inside(file) or not file.endswith(SUFFIX[kind]):
+        if not isinstance(file, str) or file not in inside:
             raise origin.error(
                 f"tensor {name!r} is listed for {file!r}, expected a {SUFFIX[kind]} file inside the folder",
                 hint="do not use this checkpoint unless you know who wrote it",
