@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from hubmerge.checkpoints import Checkpoint, MatrixRule, check_config, weight_matrices
+from hubmerge.checkpoints.matching.causes import computation_notes
 from hubmerge.checkpoints.planning.task_heads import find_head
 from hubmerge.checkpoints.stacking.assembly import Assembly
 from hubmerge.checkpoints.vocabulary.resized import VocabularyModels
@@ -35,7 +36,8 @@ class Headers:
         """Sentences about unusual files of the checkpoints."""
         own = [note for checkpoint in (self.base, *self.opened.values()) for note in checkpoint.notes]
         models = {0: self.base, **self.opened}
-        return [*own, *choice_notes((models[number].label, choice) for number, choice in self.choices.items())]
+        chosen = choice_notes((models[number].label, choice) for number, choice in self.choices.items())
+        return [*own, *chosen, *computation_notes(self.base, self.opened.values())]
 
 
 def read_headers(

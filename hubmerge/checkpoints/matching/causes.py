@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from hubmerge.checkpoints.checkpoint import Checkpoint
@@ -15,6 +15,16 @@ PARTS = ("intermediate_size", "d_ff", "num_attention_heads", "num_heads", "num_k
 DEPTHS = ("num_hidden_layers", "num_layers", "n_layer", "depth", "depths", "encoder_layers", "decoder_layers")
 EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 VOCABULARY = ("vocab_size",)
+COMPUTATION = (
+    *("num_attention_heads", "num_heads", "n_head", "num_key_value_heads", "head_dim", "patch_size", "window_size"),
+    *("hidden_act", "hidden_activation", "activation_function", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon"),
+    *("rope_theta", "rope_type", "factor", "partial_rotary_factor", "sliding_window", "position_embedding_type"),
+    *("num_experts_per_tok", "norm_topk_prob", "routed_scaling_factor", "query_pre_attn_scalar"),
+    *("final_logit_softcapping", "attn_logit_softcapping", "logits_scaling", "embedding_multiplier"),
+)
+"""Settings on which the output of a model depends, and no shape of a tensor has to."""
+
+_NESTED = ("_config", "rope_parameters", "rope_scaling")
 _TYING = "tie_word_embeddings"
 _ENOUGH = 0.9
 """Share of the unexpected tensors that another prefix has to explain."""
@@ -32,6 +42,21 @@ def different_settings(checkpoint: Checkpoint, base: Checkpoint, keys: Sequence[
         if other and expected:
             found.append(f"{key} is {' and '.join(other)}, expected {' or '.join(expected)}")
     return "; ".join(found) or None
+
+
+def computation_notes(base: Checkpoint, checkpoints: Iterable[Checkpoint]) -> list[str]:
+    """Return a sentence on the settings of checkpoints under which the base model would compute something else.
+
+    Only checkpoints of the base model's type, or of a model inside of it, are compared.
+    """
+    types = set(_values(base.config, "model_type"))
+    labels: dict[str, list[str]] = {}
+    for checkpoint in checkpoints:
+        different = different_settings(checkpoint, base, COMPUTATION)
+        if different is not None and checkpoint.config.get("model_type") in types:
+            labels.setdefault(different, []).append(checkpoint.label)
+    cause = "config.json has other settings than the base model's, which the merged model has"
+    return [f"{listed(names, most=3)}: {cause}: {text}" for text, names in labels.items()]
 
 
 def other_prefix(unexpected: Shapes, targets: Shapes) -> tuple[str, str] | None:
@@ -77,6 +102,6 @@ def _values(config: Mapping[str, Any], key: str) -> Iterator[str]:
     """Yield the values of a key in a config and in the configs inside of it."""
     for own, value in config.items():
         if own == key and not isinstance(value, Mapping) and value is not None:
-            yield str(value)
-        elif isinstance(value, Mapping) and (str(own).endswith("_config") or "model_type" in value):
+            yield str(int(value) if isinstance(value, float) and value.is_integer() else value)
+        elif isinstance(value, Mapping) and (str(own).endswith(_NESTED) or "model_type" in value):
             yield from _values(value, key)

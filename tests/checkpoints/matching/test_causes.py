@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hubmerge.checkpoints import ALL_TENSORS, Checkpoint, Selection, align, open_checkpoint
-from hubmerge.checkpoints.matching.causes import different_settings
+from hubmerge.checkpoints.matching.causes import computation_notes, different_settings
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import random_tensors, selection_in, with_prefix, without, write_folder
 
@@ -122,3 +122,31 @@ def test_settings_are_compared_in_nested_configs_too(opened: Open) -> None:
     found = different_settings(opened("other", language(), config(width=8)), vlm, ["hidden_size", "vocab_size"])
     assert found == "hidden_size is 8, expected 4 or 16"
     assert different_settings(opened("none", language()), vlm, ["hidden_size"]) is None
+
+
+NESTED = {
+    "model_type": "outer",
+    "text_config": {"model_type": "inner", "hidden_act": "silu"},
+    "vision_config": {"num_heads": 2},
+}
+
+SETTINGS: dict[str, tuple[dict[str, Any], dict[str, Any], str | None]] = {
+    "equal": ({"num_attention_heads": 2}, {"num_attention_heads": 2}, None),
+    "heads": ({"num_attention_heads": 2}, {"num_attention_heads": 4}, "num_attention_heads is 4, expected 2"),
+    "epsilon": ({"rms_norm_eps": 1e-5}, {"rms_norm_eps": 1e-6}, "rms_norm_eps is 1e-06, expected 1e-05"),
+    "rotation": ({"rope_theta": 1e4}, {"rope_parameters": {"rope_theta": 5e5}}, "rope_theta is 500000, expected 10000"),
+    "one number": ({"rope_theta": 10000}, {"rope_parameters": {"rope_theta": 1e4}}, None),
+    "only there": ({}, {"rope_theta": 5e5}, None),
+    "no computation": ({"dropout": 0.1, "dtype": "float32"}, {"dropout": 0.0, "dtype": "bfloat16"}, None),
+    "another type": ({"hidden_act": "silu"}, {"model_type": "other", "hidden_act": "gelu"}, None),
+    "a model inside": (NESTED, {"model_type": "inner", "hidden_act": "gelu"}, "hidden_act is gelu, expected silu"),
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_settings_that_no_tensor_shows_are_named(opened: Open, name: str) -> None:
+    of_base, of_checkpoint, expected = SETTINGS[name]
+    start = opened("start", language(), {"model_type": "a", **of_base})
+    tuned = [opened(label, language(), {"model_type": "a", **of_checkpoint}) for label in ("one", "two")]
+    cause = "config.json has other settings than the base model's, which the merged model has"
+    assert computation_notes(start, tuned) == ([f"one, two: {cause}: {expected}"] if expected else [])
