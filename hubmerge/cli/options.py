@@ -13,6 +13,9 @@ from hubmerge.support.paths import user_cache_folder
 MERGE, CHECK, PUBLISH, AUTOMATE, STUDY, TOOLS = "Merge", "Check", "Publish", "Automate", "Study", "Tools"
 """Panels of the help, in order."""
 
+_WAITING = frozenset({"watch", "serve", "demo"})
+"""Commands that wait for something to do, or whose work another process shows."""
+
 RECIPE_HELP = "YAML file of the recipe."
 
 
@@ -45,4 +48,6 @@ def command_context(context: typer.Context, *, quiet: bool, json: bool) -> Comma
         raise typer.BadParameter("--quiet and --json exclude each other")
     command = context.ensure_object(CommandContext)
     command.output_format = "json" if json else "quiet" if quiet else "text"
+    command.title = None if context.info_name in _WAITING else context.info_name
+    command.on_close = context.call_on_close
     return command

@@ -7,7 +7,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,6 +30,10 @@ class CommandContext:
     """`text` for people, `json` for programs, `quiet` for errors alone."""
     processes: Processes | None = None
     """Processes that share the work of `run`; None without a launcher."""
+    title: str | None = None
+    """Name of the command, which is shown between two stages; None for a command that waits."""
+    on_close: Callable[[Callable[[], None]], object] | None = None
+    """Function that registers what is called when the command ends, also after an error."""
 
     def progress(self) -> Progress:
         """Return the receiver of notes, events and stages for the output format."""
@@ -44,7 +48,11 @@ class CommandContext:
             return SilentProgress()
         from hubmerge.support.console import RichConsole
 
-        return RichConsole()
+        if self.on_close is None:
+            return RichConsole()
+        console = RichConsole(title=self.title)
+        self.on_close(console.close)
+        return console
 
 
 class _Notes(logging.Handler):

@@ -26,7 +26,7 @@ from hubmerge.run.finish_stage import FinishStage
 from hubmerge.run.output_folder import OutputFolder, checked_output
 from hubmerge.run.publisher import Publisher
 from hubmerge.run.run import Run
-from hubmerge.run.run_context import RunContext, count_tensors
+from hubmerge.run.run_context import RunContext, count_tensors, tensor_stage
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.run.step_report import merged_report, read_stats, write_stats
 from hubmerge.stream.open_source import open_for_planning
@@ -39,7 +39,8 @@ from hubmerge.stream.work_files import write_work_lock
 from hubmerge.support.files import remove_folder, write_text_atomic
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.names import head_files
-from hubmerge.support.progress import Progress
+from hubmerge.support.progress import Progress, counting
+from hubmerge.support.stages import BYTES
 from hubmerge.support.text import counted
 from hubmerge.support.workspace import Workspace, open_workspace, workspace_name
 from hubmerge.verify.read_state import state_as_checkpoint
@@ -111,7 +112,8 @@ class Combiner:
         return batch, report
 
     def _fetch(self, one: Placed, folder: Path) -> MergeState:
-        with self.progress.stage(f"fetch the state of {one.part.label}"):
+        title = f"fetch the state of {one.part.label}"
+        with self.progress.stage(title, unit=BYTES) as advance, counting(advance):
             return require_state(one.part.published, folder)
 
     def _context(self, state: MergeState, report: RunReport, checked: Preflight) -> RunContext:
@@ -119,7 +121,7 @@ class Combiner:
         known = state_as_checkpoint(state, open_for_planning(stream.base), self._tower_config())
         recorded = self.placed[0].part.report
         plan = plan_steps(stream, step, self.progress, recorded=recorded, opened={step: known})
-        with self.progress.stage("fetch the base model", unit="bytes"):
+        with self.progress.stage("fetch the base model", unit=BYTES) as advance, counting(advance):
             base = fetch_folder(stream.base, auxiliary=True)
         context = RunContext(stream, plan, base, self.workspace.cache, self.progress)
         return replace(
@@ -144,7 +146,7 @@ class Combiner:
         step = self.stream.length
         given: StepInput = context.step_input(step, context.base)
         title = f"add {counted(len(states), 'state')}"
-        with self.progress.stage(title, len(context.plan.merge.merged)) as advance:
+        with tensor_stage(self.progress, title, len(context.plan.merge.merged)) as advance:
             state, stats = add_states(
                 context.merge,
                 states,

@@ -27,6 +27,7 @@ from hubmerge.evaluation.task_keys import check_no_classes, check_prompts, check
 from hubmerge.evaluation.text_model import TextScorer
 from hubmerge.evaluation.texts import Tokens, batches, padded, read_texts, tokenized
 from hubmerge.report.report import MetricValue
+from hubmerge.support.progress import count_work
 from merge_recipes import Task
 
 MOST_VALUES = 1 << 27
@@ -71,6 +72,7 @@ class PreparedCausalLM:
             logs.append(log.double().cpu().numpy())
             guesses.append(values.argmax(dim=-1).cpu().numpy())
             truths.append(true.cpu().numpy())
+            count_work(len(batch))
         return np.concatenate(logs), np.concatenate(guesses), np.concatenate(truths)
 
     def score(self, scorer: TextScorer) -> dict[str, MetricValue]:

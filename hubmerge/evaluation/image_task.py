@@ -22,6 +22,7 @@ from hubmerge.evaluation.sampling import choose_rows
 from hubmerge.evaluation.task_keys import task_place
 from hubmerge.evaluation.timm_model import TimmPreprocessor
 from hubmerge.report.report import MetricValue
+from hubmerge.support.progress import count_work
 from merge_recipes import Task
 
 
@@ -53,7 +54,9 @@ class PreparedImages(ABC):
     def inputs(self, device: torch.device) -> Iterator[torch.Tensor]:
         """Yield the model inputs in batches, float32 (B, 3, H, W) on `device`."""
         for begin in range(0, self.examples, self.batch_size):
-            yield self.preprocessor.to_input(self.pixels[begin : begin + self.batch_size], device)
+            pixels = self.pixels[begin : begin + self.batch_size]
+            yield self.preprocessor.to_input(pixels, device)
+            count_work(len(pixels))
 
     def score(self, scorer: Any) -> dict[str, MetricValue]:
         """Return the metrics of the task for the model in the scorer.

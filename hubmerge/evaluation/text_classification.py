@@ -26,6 +26,7 @@ from hubmerge.evaluation.task_keys import check_prompts, task_place
 from hubmerge.evaluation.text_model import TextScorer
 from hubmerge.evaluation.texts import Tokens, batches, padded, read_texts, tokenized
 from hubmerge.report.report import MetricValue
+from hubmerge.support.progress import count_work
 from merge_recipes import Task
 
 
@@ -62,6 +63,7 @@ class PreparedTextClassification:
             values = model(input_ids=tokens, attention_mask=mask).logits[:, list(self.head_rows)]
             check_finite(values, scorer.label)
             found[batch] = values.float().cpu().numpy()
+            count_work(len(batch))
         return found
 
     def score(self, scorer: TextScorer | TextHeadScorer) -> dict[str, MetricValue]:

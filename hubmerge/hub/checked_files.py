@@ -18,6 +18,7 @@ from hubmerge.hub.retry import call
 from hubmerge.support import interrupts
 from hubmerge.support.damage import SUFFIX, set_aside, set_aside_files_among
 from hubmerge.support.hashing import Algorithm, file_digest, git_blob_digest, read_digest
+from hubmerge.support.progress import WorkCounter, current_counter
 
 __all__ = [
     "Kind",
@@ -25,6 +26,7 @@ __all__ = [
     "StoppableBar",
     "check_blob",
     "check_cached_files",
+    "counted_bar",
     "difference",
     "download_checked",
     "find_file",
@@ -40,10 +42,19 @@ _SHA256_LENGTH = 64
 class StoppableBar(tqdm):
     """Progress bar of a download, which ends the download after a signal."""
 
+    counter: WorkCounter | None = None
+
     def update(self, n: float | None = 1) -> bool | None:
         """Count received bytes."""
         interrupts.check()
+        if self.counter is not None:
+            self.counter.add(n or 0)
         return super().update(n)
+
+
+def counted_bar() -> type[StoppableBar]:
+    """Return a bar that counts received bytes for the stage of this thread, whichever thread receives them."""
+    return type("CountedBar", (StoppableBar,), {"counter": current_counter()})
 
 
 def difference(path: Path, file: RemoteFile) -> str | None:
@@ -86,7 +97,7 @@ def download_checked(repo: str, commit: str, file: RemoteFile, *, kind: Kind = "
         MachineError: the file cannot be written to disk.
     """
     subject = f"{file.path} of {kind} {repo} at {commit}"
-    fetch = partial(hf_hub_download, repo, file.path, revision=commit, repo_type=kind, tqdm_class=StoppableBar)
+    fetch = partial(hf_hub_download, repo, file.path, revision=commit, repo_type=kind, tqdm_class=counted_bar())
     set_aside_files_among(_cache_folders(repo, commit, file, kind))
     for attempt in range(2):
         local = Path(call(subject, fetch, repo=repo, commit=commit, file=file.path))

@@ -28,6 +28,7 @@ from hubmerge.hub.offline import cached_commit, cached_files, is_offline, refuse
 from hubmerge.hub.retry import call
 from hubmerge.support import interrupts
 from hubmerge.support.paths import is_inside
+from hubmerge.support.progress import count_work
 from hubmerge.support.text import short_commit
 from merge_recipes.references import is_commit
 
@@ -213,6 +214,7 @@ def read_range(path: str, commit: str, file: str, offset: int, length: int) -> b
             for chunk in response.iter_bytes():
                 interrupts.check()
                 received += chunk
+                count_work(len(chunk))
                 if len(received) >= length:
                     break
         if len(received) < length:

@@ -23,6 +23,7 @@ from hubmerge.hub.client import api
 from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import TransientError, disk_error, hub_failure, is_transient, requested_wait, status_of
 from hubmerge.support import interrupts
+from hubmerge.support.progress import count_work
 
 Result = TypeVar("Result")
 
@@ -31,6 +32,9 @@ FIRST_WAIT_SECONDS = 1.0
 LONGEST_WAIT_SECONDS = 30.0
 LONGEST_REQUESTED_WAIT_SECONDS = 300.0
 """Longest wait that a rate limit may ask for; above it the call fails at once."""
+
+LARGE_UPLOAD_BYTES = 64 << 20
+"""Size from which a file is uploaded alone, so that the progress of an upload is seen."""
 
 PATIENCE_SECONDS = 600.0
 """Time after which nothing is retried; the client's own retries wait too, for as long as the Hub asks."""
@@ -87,7 +91,10 @@ def create_commit(repo: str, operations: Sequence[Any], title: str, **options: A
         TransientError: the Hub is processing another commit to the repo.
     """
     additions = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
-    api().preupload_lfs_files(repo, additions, revision=options.get("revision"), free_memory=False)
+    for group in _upload_groups(additions):
+        interrupts.check()
+        api().preupload_lfs_files(repo, group, revision=options.get("revision"), free_memory=False)
+        count_work(sum(addition.upload_info.size for addition in group))
     try:
         with interrupts.publishing():
             return api().create_commit(repo, operations, commit_message=title, **options).oid
@@ -95,6 +102,13 @@ def create_commit(repo: str, operations: Sequence[Any], title: str, **options: A
         if status_of(error) == 409:
             raise TransientError("the Hub is processing another commit to the repo") from error
         raise
+
+
+def _upload_groups(additions: Sequence[CommitOperationAdd]) -> list[list[CommitOperationAdd]]:
+    """Return the files of a commit in groups, which are uploaded one after the other: each large file alone."""
+    small = [one for one in additions if one.upload_info.size < LARGE_UPLOAD_BYTES]
+    large = [[one] for one in additions if one.upload_info.size >= LARGE_UPLOAD_BYTES]
+    return [*([small] if small else []), *large]
 
 
 def _hub_failure(error: Exception, subject: str) -> Exception:

@@ -20,7 +20,7 @@ from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 from hubmerge.errors import HubError
 from hubmerge.hub.cached_files import is_offline
-from hubmerge.hub.checked_files import RemoteFile, StoppableBar, difference, download_checked, list_entries
+from hubmerge.hub.checked_files import RemoteFile, counted_bar, difference, download_checked, list_entries
 from hubmerge.hub.client import api
 from hubmerge.hub.failures import status_of
 from hubmerge.hub.fetch import list_files, read_checked
@@ -169,7 +169,7 @@ def _fetch_file(repo: str, commit: str, file: RemoteFile, folder: Path) -> None:
     """
     subject = f"{file.path} of {repo} at {commit}"
     download = functools.partial(
-        api().hf_hub_download, repo, file.path, revision=commit, local_dir=folder, tqdm_class=StoppableBar
+        api().hf_hub_download, repo, file.path, revision=commit, local_dir=folder, tqdm_class=counted_bar()
     )
     problem = difference(Path(call(subject, download, repo=repo, commit=commit, file=file.path)), file)
     if problem is not None:

@@ -18,7 +18,7 @@ from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.settings import input_dtype
 from hubmerge.report.report import StepReport
 from hubmerge.run.choose_reading import read_out_of
-from hubmerge.run.run_context import RunContext, count_tensors
+from hubmerge.run.run_context import RunContext, count_tensors, tensor_stage
 from hubmerge.stream.new_commits import revoked_name
 from hubmerge.stream.open_source import open_source
 from hubmerge.stream.sources import fetch_folder
@@ -134,7 +134,8 @@ class _Merges:
             source = context.plan.sources[step].source
             entry = context.stream.entries[step - 1]
             title = f"{'take out' if entry.revoke else 'merge'} {entry.revoke or entry.name}"
-            with context.progress.stage(title, len(context.plan.merge.merged)) as advance, open_source(source) as model:
+            total = len(context.plan.merge.merged)
+            with tensor_stage(context.progress, title, total) as advance, open_source(source) as model:
                 step_input = context.step_input(step, context.plan.alignments[step].apply(model))
                 executor = context.executor(count_tensors(advance))
                 merged, _ = merge_steps(context.merge, [step_input], state, folder, sketches=False, context=executor)

@@ -10,6 +10,8 @@ from hubmerge.errors import HubmergeError
 from hubmerge.run.run_context import RunContext
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.stream.open_source import open_source
+from hubmerge.support.progress import counting
+from hubmerge.support.stages import BYTES
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,12 @@ class FetchStage:
 
     def fetch(self, batch: StepBatch) -> StepBatch:
         """Open the checkpoints of a batch, up to the first one that fails; the batch then ends before it."""
+        missing = sum(self.context.plan.missing_bytes_of(step) for step in batch.steps)
+        title = self.context.title(batch.steps, "fetch")
+        with self.context.progress.stage(title, missing or None, BYTES) as advance, counting(advance):
+            return self._fetch(batch)
+
+    def _fetch(self, batch: StepBatch) -> StepBatch:
         checkpoints: list[Checkpoint] = []
         entries = [entry for step in batch.steps for entry in self.context.stream.entries_of(step)]
         for entry in entries:

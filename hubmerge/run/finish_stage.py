@@ -20,7 +20,7 @@ from hubmerge.run.heads import Heads
 from hubmerge.run.joint_step import record_joint_step, write_joint_step
 from hubmerge.run.measures import by_name_warnings, part_warnings, rounding_warnings, untied_warnings
 from hubmerge.run.metadata_files import write_metadata_files
-from hubmerge.run.run_context import RunContext, count_tensors
+from hubmerge.run.run_context import RunContext, count_tensors, tensor_stage
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.run.step_report import record_licenses, record_steps, with_written_model
 from hubmerge.stream.step_history import write_history
@@ -140,7 +140,7 @@ class FinishStage:
         """
         context, recipe = self.context, self.context.stream.recipe
         plan = context.plan.written
-        with context.progress.stage(f"step {step}: write the merged model", len(plan.tensors)) as advance:
+        with tensor_stage(context.progress, f"step {step}: write the merged model", len(plan.tensors)) as advance:
             written = run_on_all(
                 context.executor(count_tensors(advance)),
                 write_merged,

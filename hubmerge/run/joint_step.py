@@ -16,7 +16,7 @@ from hubmerge.plan.settings import max_shard_bytes
 from hubmerge.plan.speeds import record_merge
 from hubmerge.report.inputs import LayerRange, StackedLayers
 from hubmerge.report.report import MergedModel, RunReport, StepReport, TensorSummary
-from hubmerge.run.run_context import RunContext, count_tensors
+from hubmerge.run.run_context import RunContext, count_tensors, tensor_stage
 from hubmerge.run.stacked_step import stacked_merge
 from merge_recipes import TensorParameters
 
@@ -69,7 +69,8 @@ def write_joint_step(context: RunContext, step: int, checkpoints: Sequence[Check
     if step > 1:
         context.progress.note(f"step {step}: recomputed from all {len(checkpoints)} models, not from step {step - 1}")
     began = time.monotonic()
-    with context.progress.stage(context.title(range(step, step + 1), "merge"), len(plan.tensors)) as advance:
+    title = context.title(range(step, step + 1), "merge")
+    with tensor_stage(context.progress, title, len(plan.tensors)) as advance:
         files = run_on_all(
             context.executor(count_tensors(advance)),
             write_joint,

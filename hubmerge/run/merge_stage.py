@@ -13,7 +13,7 @@ from hubmerge.executor.parallel.tasks import run_on_all
 from hubmerge.executor.state import MergeState
 from hubmerge.plan.speeds import record_merge
 from hubmerge.run.measures import far_off_warnings, similarity_warnings
-from hubmerge.run.run_context import RunContext, count_tensors
+from hubmerge.run.run_context import RunContext, count_tensors, tensor_stage
 from hubmerge.run.step_batch import StepBatch
 from hubmerge.run.step_report import write_stats
 
@@ -40,7 +40,8 @@ class MergeStage:
         if context.stream.is_joint:
             return batch  # merged while the model is written: there is no state
         inputs, began = self._inputs(batch), time.monotonic()
-        with context.progress.stage(context.title(batch.steps, "merge"), len(context.plan.merge.merged)) as advance:
+        title, total = context.title(batch.steps, "merge"), len(context.plan.merge.merged)
+        with tensor_stage(context.progress, title, total) as advance:
             state, stats = run_on_all(
                 context.executor(count_tensors(advance)),
                 merge_steps,

@@ -87,7 +87,13 @@ class Pipeline:
             HubmergeError: A stage failed.
         """
         self._queue.extend(batches)
-        with ExitStack() as pools, _stopped_by_interrupts():
+        missing = self._context.stream.length - self._first + 1
+        title = "steps" if missing > 1 else f"step {self._first}"
+        with (
+            self._context.progress.stage(title, missing) as self._advance,
+            ExitStack() as pools,
+            _stopped_by_interrupts(),
+        ):
             # Tasks are scored during a merge, and the merge sets the number of threads of every kernel to one.
             threads = torch.get_num_threads()
             self._fetching, self._finishing, self._publishing = (
@@ -114,8 +120,7 @@ class Pipeline:
 
     def _next_fetched(self) -> StepBatch:
         steps = self._queue.popleft()
-        with self._context.progress.stage(self._context.title(steps, "fetch")):
-            batch = self._fetched.pop(steps).result()
+        batch = self._fetched.pop(steps).result()
         self._failure = batch.failure
         if self._failure is None:
             self._fetch_next()
@@ -173,7 +178,10 @@ class Pipeline:
     def _published(self, most: int) -> Iterator[StepBatch]:
         """Yield published batches until at most `most` are left, then those that are published by now."""
         while self._unpublished and (len(self._unpublished) > most or self._unpublished[0][1].done()):
-            yield self._unpublished.popleft()[1].result()
+            steps, published = self._unpublished.popleft()
+            batch = published.result()
+            self._advance(len(steps))
+            yield batch
 
     def _remove_states(self, unpublished: int) -> None:
         """Keep the states from the one before the first unpublished step up to the newest; remove all others."""

@@ -17,9 +17,10 @@ from hubmerge.run.kept_states import check_state, kept_state, report_damage, wri
 from hubmerge.run.provenance_files import sign_folder
 from hubmerge.stream.step_history import history_path
 from hubmerge.stream.stream import Stream
-from hubmerge.support.files import remove_folder
+from hubmerge.support.files import folder_bytes, remove_folder
 from hubmerge.support.names import STATE_BRANCH, history_file, parse_step_tag, step_tag
-from hubmerge.support.progress import Progress
+from hubmerge.support.progress import Progress, counting
+from hubmerge.support.stages import BYTES
 from hubmerge.support.workspace import Workspace
 
 
@@ -74,7 +75,9 @@ class Publisher:
         target = self.stream.recipe.publish
         if target is None or not self.stream.publishes(step):
             return
-        with self.progress.stage(f"step {step}: publish to {target.repo}"):
+        size = folder_bytes(folder)
+        size += 0 if state is None or target.state == "none" else folder_bytes(state.folder)
+        with self.progress.stage(f"step {step}: publish to {target.repo}", size, BYTES) as advance, counting(advance):
             if self._head is None:
                 self._create(target.repo, private=target.private)
             needed = self._push_states(step, state, report)
@@ -148,7 +151,7 @@ class Publisher:
         digest = steps[step].state_digest if step in steps else None
         if target is None or digest is None:
             return False
-        with self.progress.stage(f"fetch the state of step {step}"):
+        with self.progress.stage(f"fetch the state of step {step}", unit=BYTES) as advance, counting(advance):
             try:
                 if not states.fetch_state(target.repo, digest, folder):
                     return False

@@ -38,7 +38,8 @@ from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.step_history import history_reader
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.work_files import write_work_lock
-from hubmerge.support.progress import Progress
+from hubmerge.support.progress import Progress, counting
+from hubmerge.support.stages import BYTES
 from hubmerge.support.workspace import Workspace, open_workspace, workspace_name
 from merge_recipes import LoadedRecipe
 
@@ -163,9 +164,10 @@ class Run:
                     file=str(folder),
                 )
             folder = publish.download_head(self.stream.target)
-        self._out.copy(folder, self.stream.length, self._read_history(self.report))
-        if self._out.with_state and not self.stream.is_joint:
-            self._write_state(self._out)
+        with self._progress.stage(f"copy the merged model to {self._out.folder}"):
+            self._out.copy(folder, self.stream.length, self._read_history(self.report))
+            if self._out.with_state and not self.stream.is_joint:
+                self._write_state(self._out)
         self._progress.note(f"merged model: {self._out.place(self.stream.length)}")
         missing = [step for step in range(1, self.stream.length) if not self._out.place(step).is_dir()]
         if missing:
@@ -247,7 +249,8 @@ class Run:
         for line in (*plan.loading, *notes, *warnings):
             self._progress.note(line)
         check_room(plan, self.workspace.folder, fetch.hub_cache())
-        with self._progress.stage("fetch the base model", unit="bytes"):
+        size = plan.sources[0].missing_bytes
+        with self._progress.stage("fetch the base model", size or None, BYTES) as advance, counting(advance):
             base_folder = fetch_folder(self.stream.base, auxiliary=True)
         context = RunContext(self.stream, plan, base_folder, self.workspace.cache, self._progress, self._processes)
         return replace(context, older_steps=self.report.older_steps, history=self.workspace.history)

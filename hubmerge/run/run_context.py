@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from hubmerge.plan.settings import input_dtype, state_dtype
 from hubmerge.report.report import TaskReport
 from hubmerge.stream.open_source import open_base
 from hubmerge.stream.stream import Stream
-from hubmerge.support.progress import Advance, Progress
+from hubmerge.support.progress import Advance, Progress, counting
 from merge_recipes import TensorParameters
 
 if TYPE_CHECKING:
@@ -153,3 +154,16 @@ class RunContext:
 def count_tensors(advance: Advance) -> Callable[[object], None]:
     """Return a callback that advances a stage by one per tensor."""
     return lambda _: advance(1)
+
+
+@contextmanager
+def tensor_stage(progress: Progress, title: str, total: int) -> Iterator[Advance]:
+    """Open a stage of work on tensors, which shows the tensor that is worked on.
+
+    Args:
+        progress: the receiver.
+        title: the work, in words.
+        total: the number of tensors.
+    """
+    with progress.stage(title, total, "tensors") as advance, counting(advance):
+        yield advance

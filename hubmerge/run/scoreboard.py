@@ -28,7 +28,7 @@ from hubmerge.stream.stream import Stream
 from hubmerge.stream.task_datasets import TASKS
 from hubmerge.stream.task_steps import first_steps
 from hubmerge.support import interrupts
-from hubmerge.support.progress import Progress
+from hubmerge.support.progress import Progress, counting
 from merge_recipes import Task, task_entries
 from merge_recipes.language_task import LANGUAGE_KINDS
 
@@ -200,7 +200,7 @@ class Scoreboard:
         prepared = [(self._scorer(task), self._prepare(task)) for task in tasks]
         scores: Scores = {}
         before: Scorer | None = None
-        with self._progress.stage(title, len(prepared)) as advance:
+        with self._progress.stage(title, sum(task.examples for _, task in prepared), "examples") as advance:
             for scorer, task in prepared:
                 interrupts.check()
                 if isinstance(before, ReleasableScorer) and before is not scorer:
@@ -208,9 +208,11 @@ class Scoreboard:
                 if scorer.label != weights.label:
                     scorer.load(weights, check_frozen=not own)
                 began = time.monotonic()
-                scores[task.name], before = self._values(task, scorer), scorer
+                with counting(advance) as counter:
+                    counter.show(task.name)
+                    scores[task.name], before = self._values(task, scorer), scorer
+                    counter.add(task.examples - counter.done)
                 record_scores(self._kinds[task.name], self._parameters, task.examples, time.monotonic() - began)
-                advance(1)
         if isinstance(before, ReleasableScorer):
             before.release()
         return scores

@@ -165,3 +165,8 @@ def write_error(error: OSError, path: Path, nbytes: int) -> MachineError:
 
 def _outdated(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.outdated")
+
+
+def folder_bytes(folder: Path) -> int:
+    """Return the size of all files in a folder and its subfolders."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

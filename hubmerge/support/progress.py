@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Protocol
 
 Advance = Callable[[float], None]
-"""A function called with the amount of work that was just done, in the unit of the stage."""
+"""A function called with the amount of work that was just done, in the unit of the stage.
+
+It may have a method `show`, which receives the piece of work that begins, such as the name of a tensor.
+"""
 
 
 class Progress(Protocol):
@@ -42,6 +46,64 @@ class SilentProgress:
     def stage(self, *_args: Any, **_kwargs: Any) -> AbstractContextManager[Advance]:
         """Ignore the stage."""
         return nullcontext(_ignore)
+
+
+class WorkCounter:
+    """The stage that the work of a thread counts for, and the amount that was counted."""
+
+    def __init__(self, advance: Advance) -> None:
+        """Count for the stage that `advance` belongs to."""
+        self.done = 0.0
+        self._advance = advance
+
+    def add(self, amount: float) -> None:
+        """Count work that was just done."""
+        self.done += amount
+        self._advance(amount)
+
+    def show(self, item: str) -> None:
+        """Show the piece of work that begins, if the receiver of the progress can."""
+        show = getattr(self._advance, "show", None)
+        if show is not None:
+            show(item)
+
+
+class _Current(threading.local):
+    counter: WorkCounter | None = None
+
+
+_current = _Current()
+
+
+@contextmanager
+def counting(advance: Advance) -> Iterator[WorkCounter]:
+    """Let the functions that this thread calls in the block count their work for a stage.
+
+    They need not know of the stage: they call `count_work` and `show_item`.
+    """
+    before, counter = _current.counter, WorkCounter(advance)
+    _current.counter = counter
+    try:
+        yield counter
+    finally:
+        _current.counter = before
+
+
+def current_counter() -> WorkCounter | None:
+    """Return the counter of this thread's work, None if nothing is counted."""
+    return _current.counter
+
+
+def count_work(amount: float) -> None:
+    """Count work that was just done, in the unit of the stage that this thread works for, if there is one."""
+    if _current.counter is not None:
+        _current.counter.add(amount)
+
+
+def show_item(item: str) -> None:
+    """Show the piece of work that this thread begins, such as the name of a tensor."""
+    if _current.counter is not None:
+        _current.counter.show(item)
 
 
 def _ignore(_done: float) -> None:

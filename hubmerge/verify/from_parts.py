@@ -15,7 +15,7 @@ from hubmerge.hub.published import step_file
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.plan.run_plan import RunPlan
 from hubmerge.report.inputs import CombinedPart
-from hubmerge.run.run_context import RunContext, count_tensors
+from hubmerge.run.run_context import RunContext, count_tensors, tensor_stage
 from hubmerge.run.step_report import write_stats
 from hubmerge.stream.open_source import open_for_planning
 from hubmerge.stream.stream import Stream
@@ -46,7 +46,7 @@ class FetchedParts:
         """Add the states, and write their sum into a folder."""
         title, chain = f"add {counted(len(self.states), 'state')}", context.stream.chain[self.step]
         step_input = context.step_input(self.step, context.base)
-        with context.progress.stage(title, len(context.plan.merge.merged)) as advance:
+        with tensor_stage(context.progress, title, len(context.plan.merge.merged)) as advance:
             executor = context.executor(count_tensors(advance))
             state, stats = add_states(context.merge, self.states, step_input, folder, chain=chain, context=executor)
         write_stats([stats], state)

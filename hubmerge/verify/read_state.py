@@ -21,7 +21,8 @@ from hubmerge.stream.sources import fetch_folder
 from hubmerge.stream.stream import Stream
 from hubmerge.support.files import partial_path, remove_folder, replace_folder
 from hubmerge.support.names import step_tag
-from hubmerge.support.progress import Progress
+from hubmerge.support.progress import Progress, counting
+from hubmerge.support.stages import BYTES
 from hubmerge.verify.published import Published
 from hubmerge.verify.states import require_state
 from merge_recipes.reading import Read, Reading
@@ -48,7 +49,7 @@ def read_published_state(
         HubError: the step has no state, or it is damaged.
     """
     stream = _stream(published, read)
-    with progress.stage(f"download the state after step {published.step}"):
+    with progress.stage(f"download the state after step {published.step}", unit=BYTES) as advance, counting(advance):
         state = require_state(published, work / "state")
     for reading in (read,) if isinstance(read, Reading) else ():
         _check_readable(reading.method, state, published)

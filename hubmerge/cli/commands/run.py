@@ -68,6 +68,7 @@ def print_run(steps: StepRun, progress: Progress, *, verbose: bool = False) -> N
     """Do the steps of a run, and print each one, the scores and the addresses."""
     for step in steps:
         progress.event("step", step.to_dict())
+        progress.note(f"step {step.step} of {steps.length}: {step.name}")
     if not steps.steps:
         progress.note(f"nothing to do: all {steps.length} steps are done")
     if scores := steps.scores_text(defined=verbose):

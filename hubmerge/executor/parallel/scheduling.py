@@ -13,6 +13,7 @@ import torch
 from hubmerge.executor.parallel.allocation import return_freed_memory, trim_free_memory
 from hubmerge.executor.parallel.threads import set_kernel_threads
 from hubmerge.support import interrupts
+from hubmerge.support.progress import show_item
 
 
 class WorkItem(Protocol):
@@ -87,6 +88,7 @@ def iterate_completed(
             room = budget - sum(tensors[index].elements for index in running.values())
             while len(running) < count and (fitting := _first_that_fits(tensors, waiting, room)) is not None:
                 waiting.remove(fitting)
+                show_item(_name(tensors[fitting]))
                 running[pool.submit(work, tensors[fitting])] = fitting
                 room -= tensors[fitting].elements
             done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -98,6 +100,12 @@ def iterate_completed(
             if processed >= ELEMENTS_BETWEEN_TRIMS:
                 trim_free_memory()
                 processed = 0
+
+
+def _name(item: WorkItem) -> str:
+    """Return the name of a tensor, or of the first tensor of a batch."""
+    first = next(iter(getattr(item, "tensors", ())), item)
+    return str(getattr(first, "name", ""))
 
 
 def available_cpus() -> int:
