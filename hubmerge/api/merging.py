@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hubmerge.api.outcome import NextStep, links_of, next_steps
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
 from hubmerge.errors import UsageError
@@ -38,6 +39,7 @@ class StepRun:
         addresses: web addresses of the published steps, at the end of the run.
         report: report of the whole stream, at the end of the run.
         repo: repo that the run publishes to, None for none.
+        next_steps: what can be done after the run, with commands, at the end of the run.
     """
 
     recipe: RecipeLike
@@ -55,6 +57,7 @@ class StepRun:
     addresses: list[str] = field(default_factory=list, init=False)
     report: RunReport | None = field(default=None, init=False)
     repo: str | None = field(default=None, init=False)
+    next_steps: list[NextStep] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if self.every_step and self.out is None:
@@ -92,6 +95,9 @@ class StepRun:
                 yield step
             run.write_out()
             self.report, self.addresses = run.report, run.addresses()
+            recipe = str(loaded.path) if loaded.path.is_file() else None
+            has_state = publish is not None and publish.state != "none" and not run.stream.is_joint
+            self.next_steps = list(next_steps(run.report, self.repo, recipe, has_state=has_state))
             if self.summary is not None:
                 from hubmerge.automation.summary import append_summary, summary_text
 
@@ -118,6 +124,12 @@ class StepRun:
             "forgetting": matrix.forgetting(),
             "share_of_own": matrix.share_of_own(own),
         }
+
+    def links(self) -> dict[str, str]:
+        """Return the web addresses of the last step: repo, step, card and report; empty if nothing is published."""
+        if self.report is None or self.repo is None or not self.addresses:
+            return {}
+        return links_of(self.repo, self.length, {*self.report.all_files})
 
     def scores_text(self, *, defined: bool = False) -> str:
         """Return the accuracy matrix and the other metrics as text, empty if nothing was evaluated.

@@ -125,6 +125,8 @@ class RunDone(Event):
     of: int = Field(description="steps of the stream")
     addresses: list[str]
     scores: Scores | None = Field(description="null if no task was scored")
+    links: dict[str, str] = Field(description="addresses of repo, step, card and report; empty if nothing is published")
+    next: list[dict[str, str]] = Field(description="what can be done next: `purpose` and `command`")
 
 
 class Found(Event):

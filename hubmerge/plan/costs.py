@@ -33,6 +33,8 @@ def cost_lines(plan: RunPlan) -> Iterator[str]:
     """Yield the lines about downloads, disk, memory, time and what is published."""
     if not plan.steps:
         yield f"missing  no step: all {plan.stream.length} are done"
+        if plan.stream.recipe.publish is not None:
+            yield f"publish  {next(publication_texts(plan))}"
         return
     yield f"download {readable(plan.download_bytes)}"
     state = "" if plan.stream.is_joint else f", the last state {readable(plan.state_bytes)} of it"
@@ -40,7 +42,7 @@ def cost_lines(plan: RunPlan) -> Iterator[str]:
     yield f"memory   about {readable(plan.memory_bytes)}"
     for key, texts in (("time", estimate(plan).texts()), ("publish", publication_texts(plan))):
         for number, text in enumerate(texts):
-            yield from wrapped(key if number == 0 else "", text)
+            yield f"{key if number == 0 else '':<8} {text}"
 
 
 def wrapped(key: str, text: str, *, most: int | None = None) -> Iterator[str]:

@@ -20,7 +20,7 @@ def publication_texts(plan: RunPlan) -> Iterator[str]:
         return
     what = "every step" if publish.steps == "every" else "the last step"
     signed = "" if publish.sign is None else f", signed {_signer(publish.sign)}"
-    yield f"{what} to {publish.repo}{_new(plan)}{signed}"
+    yield f"{what} to {publish.repo}{signed}{_new(plan)}"
     tags = _tags(plan)
     if tags:
         span = tags[0] if len(tags) == 1 else f"{tags[0]} to {tags[-1]}"

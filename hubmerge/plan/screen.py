@@ -16,6 +16,8 @@ ROWS = 12
 """Rows of a table at most: of steps, or of layers."""
 REMARKS = 8
 """Remarks at most; warnings come before notes where not all fit."""
+VOCABULARY_LINES = 5
+"""Lines about the vocabulary at most."""
 REASONS = 3
 """Reasons for kept tensors at most."""
 _LEAST_MODEL = 20
@@ -90,6 +92,8 @@ def _joint_rows(plan: RunPlan) -> Iterator[tuple[str, ...]]:
         if step < plan.first_step:
             yield str(step), counted(len(models), "model"), "", "", "done"
             continue
+        anew = f"recomputed from all inputs, without step {step - 1}" if step > 1 else ""
+        yield str(step), f"{counted(len(models), 'model')} at once", anew, "", ""
         for entry in models:
             source = plan.sources[entry]
             commit = short_commit(source.source.commit)
@@ -131,13 +135,19 @@ def _tensors(plan: RunPlan) -> Iterator[str]:
 
 def _conditions(plan: RunPlan) -> Iterator[str]:
     """Yield the lines about the vocabulary, licenses and tasks."""
-    yield from list(vocabulary_lines(plan.vocabulary))[:2]
+    yield from _few(list(vocabulary_lines(plan.vocabulary)), VOCABULARY_LINES)
     yield from license_lines(plan.licenses)
     if plan.tasks:
         known = [task.examples for task in plan.tasks if task.examples is not None]
         least = "" if len(known) == len(plan.tasks) else "at least "
         total = f"{counted(len(plan.tasks), 'task')}, {least}{counted(sum(known), 'example')}"
         yield from wrapped("evaluate", f"{total}: {', '.join(task.short for task in plan.tasks)}", most=2)
+
+
+def _few(lines: Sequence[str], most: int) -> Iterator[str]:
+    yield from lines[:most]
+    if len(lines) > most:
+        yield f"           and {len(lines) - most} more (--verbose)"
 
 
 def _remark_lines(plan: RunPlan) -> list[str]:

@@ -144,4 +144,4 @@ class Stages:
             return stages[0].line(width, now)
         first = ": ".join(filter(None, (stages[0].title, stages[0].amount)))
         first = elided(for_terminal(first), width // 3)
-        return f"{first}, {stages[-1].line(width - len(first) - 2, now)}"
+        return f"{first}, {stages[-1].line(width - len(first) - 2, now)}"[:width]

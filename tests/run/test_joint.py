@@ -51,7 +51,7 @@ def test_a_joint_merge_is_one_step_and_one_more_model_makes_the_next(
     recipe = stage.write(other, whole)
     status, output, errors = hubmerge("plan", recipe)
     assert status == 0, errors
-    assert "3 models at once, recomputed from all inputs, without step 1" in output
+    assert "3 models at once  recomputed from all inputs, without step 1" in output
     status, output, errors = hubmerge("run", recipe, "--work-dir", str(other / "work"))
     assert status == 0, errors
     assert "recomputed from all 3 models, not from step 1" in output + errors

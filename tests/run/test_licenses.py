@@ -203,14 +203,14 @@ def test_a_license_that_was_changed_on_the_way_is_found(
 def test_the_plan_shows_every_license(variant: Variant, hubmerge: Command, tmp_path: Path) -> None:
     base, shapes = variant("base", license="mit"), variant("shapes", license="cc-by-nc-4.0")
     recipe = written(tmp_path, base, {"shapes": shapes, "dots": variant("dots", {"README.md": ""})})
-    status, output, _ = hubmerge("plan", recipe)
+    status, output, _ = hubmerge("plan", recipe, "--verbose")
     assert status == 0
     for line in (
         "license  mit for the merged model",
         "         cc-by-nc-4.0 (non-commercial): shapes",
         "         mit (permissive): base model",
         "         unknown (unknown): dots",
-        f"warning: the licenses do not go together: cc-by-nc-4.0 (non-commercial): {shapes}; mit (permissive): {base}",
+        f"warning  the licenses do not go together: cc-by-nc-4.0 (non-commercial): {shapes}; mit (permissive): {base}",
     ):
         assert line in output
     _, output, _ = hubmerge("plan", recipe, "--json")
@@ -262,6 +262,6 @@ def test_licenses_of_local_folders_are_read(variant: Variant, hubmerge: Command,
 
     base = snapshot_download(variant("base", license="mit"))
     shapes = snapshot_download(variant("shapes", license="cc-by-nc-4.0"))
-    status, output, _ = hubmerge("plan", written(tmp_path, base, {"shapes": shapes}))
+    status, output, _ = hubmerge("plan", written(tmp_path, base, {"shapes": shapes}), "--verbose")
     assert status == 0
     assert "         cc-by-nc-4.0 (non-commercial): shapes" in output

@@ -191,8 +191,8 @@ def test_plan_reads_headers_only(
     status, text, _ = hubmerge("plan", recipe)
     assert status == 0
     assert "weight matrices" in text
-    assert "step  1  merge " in text
-    assert f"publish  every step to {repo}" in text.splitlines()
+    assert f"     1  {next(iter(stage.towers))} " in text
+    assert f"publish  every step to {repo} (new, public)" in text.splitlines()
 
 
 def test_plan_of_a_finished_stream(
@@ -213,9 +213,8 @@ def test_plan_of_a_finished_stream(
     assert "missing  no step: all 2 are done" in text.splitlines()
     assert f"publish  the last step to {repo}" in text.splitlines()
     assert not {"download", "disk", "time"} & {line.partition(" ")[0] for line in text.splitlines()}
-    done = [line for line in text.splitlines() if line.startswith("  step")]
-    assert len(done) == 2
-    assert all(" done " in line and "(" not in line for line in done)
+    done = [line for line in text.splitlines() if line.endswith("  done")]
+    assert [line.split()[1] for line in done] == [*stage.towers][:2]
 
 
 def test_plan_shows_twelve_digits_of_commits(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
@@ -224,7 +223,7 @@ def test_plan_shows_twelve_digits_of_commits(stage: Stage, hubmerge: Command, tm
     recipe = stage.recipe(None, models=[{"model": str(folder), "name": name}], evaluate=None)
     status, text, errors = hubmerge("plan", stage.write(tmp_path, recipe))
     assert status == 0, errors
-    assert f"merge  {name}  {folder_digest(folder)[: len('sha256:') + 12]}  (" in text
+    assert f"  {folder_digest(folder)[: len('sha256:') + 12]}  on disk" in text
     assert f"on {stage.base} ({str(HfApi().model_info(stage.base).sha)[:12]})" in text
     assert short_commit("sha256:" + "3" * 64) == "sha256:" + "3" * 12
     assert short_commit("a" * 40) == "a" * 12

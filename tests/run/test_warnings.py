@@ -58,7 +58,7 @@ def test_warning_about_rounding_that_gives_the_base_model_back(hubmerge: Command
 
 def test_plan_names_kept_tensors_and_memory(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
     recipe = stage.write(tmp_path, stage.recipe(None))
-    status, text, errors = hubmerge("plan", recipe)
+    status, text, errors = hubmerge("plan", recipe, "--verbose")
     assert status == 0, errors
     lines = text.splitlines()
     reason = lines.index(next(line for line in lines if line.endswith("  no checkpoint has text_model")))
@@ -79,7 +79,9 @@ def test_plan_shows_one_line_for_buffers_of_one_name(hubmerge: Command, tmp_path
     file = base / "model.safetensors"
     values = load_file(file) | {f"extra{number}.position_ids": torch.arange(4) for number in range(5)}
     save_file(values, file, {"format": "pt"})
-    status, text, errors = hubmerge("plan", write(tmp_path, base, save(tuned(FAMILY, 1), tmp_path / "tuned")))
+    status, text, errors = hubmerge(
+        "plan", write(tmp_path, base, save(tuned(FAMILY, 1), tmp_path / "tuned")), "--verbose"
+    )
     assert status == 0, errors
     lines = text.splitlines()
     first = lines.index("            5  position_ids is a buffer, not a parameter")
@@ -91,7 +93,7 @@ def test_plan_and_card_name_a_layout_for_transformers_5_only(hubmerge: Command, 
     tower = "CLIPVisionModel"
     base, near = save(make(tower), tmp_path / "base"), save(tuned(tower, 1), tmp_path / "near")
     recipe = write(tmp_path, base, near, out_dtype="bfloat16")
-    status, text, errors = hubmerge("plan", recipe)
+    status, text, errors = hubmerge("plan", recipe, "--verbose")
     assert status == 0, errors
     [message] = [line.removeprefix("layout   ") for line in text.splitlines() if line.startswith("layout ")]
     assert message.startswith(
@@ -106,7 +108,7 @@ def test_plan_and_card_name_a_layout_for_transformers_5_only(hubmerge: Command, 
 
 def test_plan_names_a_layout_that_both_versions_read(hubmerge: Command, tmp_path: Path) -> None:
     base, near = save(make("CLIPModel"), tmp_path / "base"), save(tuned("CLIPModel", 1), tmp_path / "near")
-    status, text, errors = hubmerge("plan", write(tmp_path, base, near))
+    status, text, errors = hubmerge("plan", write(tmp_path, base, near), "--verbose")
     assert status == 0, errors
     assert "layout   CLIPModel, named as in the base model's files (logit_scale, ...), float32" in text.splitlines()
 
@@ -123,6 +125,6 @@ def test_plan_names_a_tensor_in_two_shards(hubmerge: Command, tmp_path: Path) ->
     (near / "model.safetensors.index.json").write_text(
         json.dumps({"metadata": {}, "weight_map": {**weight_map, twice: "model-00001-of-00002.safetensors"}})
     )
-    status, text, errors = hubmerge("plan", write(tmp_path, base, near))
+    status, text, errors = hubmerge("plan", write(tmp_path, base, near), "--verbose")
     assert status == 0, errors
     assert " ".join(text.split()).count(f"tensor {twice!r} is in more than one shard: read from the last one") == 1

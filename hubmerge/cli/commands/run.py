@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TypeAlias
 
@@ -10,6 +11,7 @@ import typer
 from hubmerge.api.combining import load_part
 from hubmerge.api.merging import StepRun
 from hubmerge.cli.options import WORK_DIR, Json, Quiet, Recipe, WorkDir, command_context
+from hubmerge.cli.score_table import print_scores
 from hubmerge.support.progress import Progress
 
 EveryStep: TypeAlias = Annotated[
@@ -71,11 +73,13 @@ def print_run(steps: StepRun, progress: Progress, *, verbose: bool = False) -> N
         progress.note(f"step {step.step} of {steps.length}: {step.name}")
     if not steps.steps:
         progress.note(f"nothing to do: all {steps.length} steps are done")
-    if scores := steps.scores_text(defined=verbose):
-        progress.note("\n" + scores)
-    for address in steps.addresses:
-        progress.note(address)
-    if steps.steps and steps.repo is not None:
-        progress.note(f"next: hubmerge verify {steps.repo}, or hubmerge report {steps.repo}")
-    done = {"steps": len(steps.steps), "of": steps.length, "addresses": steps.addresses, "scores": steps.scores()}
-    progress.event("done", done)
+    scores = steps.scores()
+    if text := steps.scores_text(defined=verbose):
+        print_scores(progress, text, scores)
+    links = steps.links()
+    for name, address in links.items():
+        progress.note(f"{name:<7} {address}")
+    for number, one in enumerate(steps.next_steps if steps.steps else ()):
+        progress.note(f"{'next' if number == 0 else '':<7} {one.purpose}: {one.command}")
+    done = {"steps": len(steps.steps), "of": steps.length, "addresses": steps.addresses, "scores": scores}
+    progress.event("done", {**done, "links": links, "next": [asdict(one) for one in steps.next_steps]})
