@@ -50,8 +50,8 @@ def next_steps(report: RunReport, repo: str | None, recipe: str | None, *, has_s
         recipe: the file of the recipe, None if there is none.
         has_state: True if the state is published.
     """
-    from hubmerge.executor.parts import saved_name
     from hubmerge.methods import METHODS, Method, find_method
+    from hubmerge.methods.readers import saved_name
 
     again = f"hubmerge run {recipe}" if recipe is not None else None
     if repo is None:

@@ -37,7 +37,7 @@ def print_scores(progress: Progress, text: str, scores: Mapping[str, Any] | None
 def styled_table(text: str, scores: Mapping[str, Any]) -> Text:
     """Return the table with styles, and a legend below it."""
     table = Text(for_terminal(text))
-    offset, columns = 0, {}
+    offset, columns = 0, dict[str, int]()
     for line in text.splitlines():
         cells = [(found.start(), found.end()) for found in re.finditer(r"\S+", line)]
         words = line.split()

@@ -133,6 +133,5 @@ def as_terminal(columns: int, set_variable: Callable[[str, str], None]) -> Itera
 def start_in(terminal: Terminal, arguments: Sequence[str], **environment: str) -> subprocess.Popen[bytes]:
     """Start a program whose terminal this is."""
     kept = {name: value for name, value in os.environ.items() if name not in {"CI", "NO_COLOR", "COLUMNS"}}
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), terminal.slave)
-    variables = {**kept, "TERM": "xterm-256color", **environment}
-    return subprocess.Popen([*arguments], env=variables, start_new_session=True, **streams)
+    variables, end = {**kept, "TERM": "xterm-256color", **environment}, terminal.slave
+    return subprocess.Popen([*arguments], env=variables, start_new_session=True, stdin=end, stdout=end, stderr=end)
