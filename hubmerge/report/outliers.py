@@ -83,11 +83,22 @@ def cosine_outliers(cosines: Mapping[str, float]) -> dict[str, str]:
 
 
 def recorded_outliers(report: RunReport) -> list[str]:
-    """Return warnings about the entries of a report whose task vectors are abnormally long or short."""
+    """Return warnings about the entries of a report whose task vectors have an abnormal length or direction.
+
+    Directions are compared only if the report has the cosines of all pairs: that of a long stream has fewer.
+    """
     out = {step.revokes for step in report.steps} | {step.name for step in report.steps if step.revokes is not None}
-    norms = {step.name: step.task_vector_norm for step in report.steps if step.name not in out}
-    known = {name: norm for name, norm in norms.items() if norm is not None}
-    return [f"{name} lies far off the other entries: {text}" for name, text in norm_outliers(known).items()]
+    live = [step for step in report.steps if step.name not in out]
+    known = {step.name: step.task_vector_norm for step in live if step.task_vector_norm is not None}
+    texts = [*norm_outliers(known).items()]
+    cosines: dict[str, dict[str, float]] = {step.name: {} for step in live}
+    for step in live:
+        for other in step.similarities:
+            if other.name in cosines and other.cosine is not None:
+                cosines[step.name][other.name] = cosines[other.name][step.name] = other.cosine
+    if all(len(row) == len(live) - 1 for row in cosines.values()):
+        texts += _pointing_away(cosines).items()
+    return [f"{name} lies far off the other entries: {text}" for name, text in texts]
 
 
 def outlier_warnings(names: Sequence[str], norms: Sequence[float], out: Collection[str]) -> list[str]:
@@ -120,12 +131,10 @@ def cosine_warnings(cosines: Mapping[str, Mapping[str, float]], last: str) -> li
     """
     if last not in cosines:
         return []
-    means = {name: fmean(row.values()) for name, row in cosines.items() if row}
-    found = {name: middle for name, middle in far_off(means, smallest=SMALLEST_COSINE).items() if means[name] < middle}
-    shown = [*found] if len(means) == FEWEST else [name for name in found if name == last]
+    found = _pointing_away(cosines)
+    shown = [*found] if sum(map(bool, cosines.values())) == FEWEST else [name for name in found if name == last]
     warnings = [
-        f"{name} lies far off the other entries: the mean cosine of its task vector with theirs is {means[name]:.2f}, "
-        f"and the median of all entries is {found[name]:.2f}; {CAUSE}"
+        f"{name} lies far off the other entries: {found[name]}; it may solve another kind of task, {CAUSE}"
         for name in shown
     ]
     opposed = sorted((cosine, name) for name, cosine in cosines[last].items() if cosine <= OPPOSED)
@@ -135,3 +144,14 @@ def cosine_warnings(cosines: Mapping[str, Mapping[str, float]], last: str) -> li
         text = f"the task vector of {last} is opposed to that of {name} (cosine about {cosine:.2f}){more}"
         warnings.append(f"{text}: one of them may be manipulated, or what they learned cancels")
     return warnings
+
+
+def _pointing_away(cosines: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+    """Return for each entry whose task vector points away from the others a text that says so."""
+    means = {name: fmean(row.values()) for name, row in cosines.items() if row}
+    return {
+        name: f"the mean cosine of its task vector with theirs is {means[name]:.2f}, and the median of all entries is "
+        f"{middle:.2f}"
+        for name, middle in far_off(means, smallest=SMALLEST_COSINE).items()
+        if means[name] < middle
+    }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,9 @@ from hubmerge.report.outliers import (
     far_off,
     norm_outliers,
     outlier_warnings,
+    recorded_outliers,
 )
+from hubmerge.report.report import ModelReport, RunReport, StepReport, StepSimilarity
 
 NORMS = {"a": 1.0, "b": 1.2, "c": 0.9, "d": 1.1, "e": 1.05}
 
@@ -103,6 +105,29 @@ def test_an_entry_that_is_opposed_to_another_is_named_with_it() -> None:
     assert cosine_warnings(cosines_of(names, {("b", "c"): OPPOSED + 0.01}, 0.0), "c") == []
     both = {("b", "c"): -0.9, ("a", "c"): -0.3}
     assert "(cosine about -0.90), and to 1 more" in cosine_warnings(cosines_of(names, both, 0.0), "c")[0]
+
+
+def recorded(names: Sequence[str], cosine: Callable[[str, str], float | None]) -> RunReport:
+    """Return a report of steps with task vectors of one length, and the cosines between them that are known."""
+    steps = []
+    for number, name in enumerate(names, start=1):
+        earlier = [(place, other, cosine(name, other)) for place, other in enumerate(names[: number - 1], start=1)]
+        similar = tuple(StepSimilarity(place, other, value) for place, other, value in earlier if value is not None)
+        steps.append(StepReport(number, name, f"a/{name}", "c", 1.0, 1.0, 1.0, similarities=similar))
+    return RunReport(ModelReport("a/b", "c"), "wudi", "d", steps=tuple(steps))
+
+
+def test_a_plan_names_recorded_entries_that_point_away() -> None:
+    names = [*"abcdef"]
+    [warning] = recorded_outliers(recorded(names, lambda one, other: 0.0 if "c" in {one, other} else 0.4))
+    assert warning.startswith(
+        "c lies far off the other entries: the mean cosine of its task vector with theirs is 0.00"
+    )
+    assert recorded_outliers(recorded(names, lambda *_: 0.4)) == []
+    missing = recorded(
+        names, lambda one, other: None if {one, other} == {"a", "b"} else 0.4 * ("c" not in {one, other})
+    )
+    assert recorded_outliers(missing) == []
 
 
 def test_similar_entries_are_no_outliers() -> None:
