@@ -50,7 +50,11 @@ def distances(one: MergeState, other: MergeState) -> dict[str, float]:
 
 @pytest.mark.parametrize(
     ("keys", "most"),
-    [(PRODUCTS, STATE_TOLERANCE), (STATES, FLOAT32_TOLERANCE), ({**PRODUCTS, **STATES}, FLOAT32_TOLERANCE)],
+    [
+        (PRODUCTS, STATE_TOLERANCE),
+        pytest.param(STATES, FLOAT32_TOLERANCE, marks=pytest.mark.slow),
+        ({**PRODUCTS, **STATES}, FLOAT32_TOLERANCE),
+    ],
     ids=["products", "states", "both"],
 )
 def test_combined_streams_in_float32(keys: dict[str, Any], most: float, stage: Stage, tmp_path: Path) -> None:

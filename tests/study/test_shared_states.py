@@ -28,9 +28,9 @@ MOMENTS: list[dict[str, Any]] = [
     {"method": "wudi", "parameters": {"ridge": 1.0, "others": "keep"}},
     {"method": "wudi", "name": "adam", "parameters": {"solver": "adam", "steps": 3}},
     {"method": "subspace_boost"},
-    {"method": "spectrum", "parameters": {"power": 0.3}},
+    {"method": "spectrum", "parameters": {"power": 0.3, "others": "sum"}},
     {"method": "ace"},
-    {"method": "sums", "parameters": {"matrices": ["mean", "sum", "adaptive"]}},
+    {"method": "sums", "parameters": {"matrices": ["sum", "adaptive"]}},
 ]
 SCALED: list[dict[str, Any]] = [
     {"method": "opcm", "parameters": {"others": ["adaptive", "mean", "keep"]}},
