@@ -55,7 +55,7 @@ def measure(results: Path, recipe: Path) -> None:
         loaded = load_study(path, installed_catalog())
         with Bench.open(loaded, results.parent / "cache", SilentProgress()) as bench:
             for key in planned:
-                if key not in done:
+                if key not in done and key[0] <= bench.stream.length:
                     with results.open("a", encoding="utf-8") as file:
                         file.write(json.dumps(merged(bench, *key)) + "\n")
 

