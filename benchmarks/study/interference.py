@@ -3,10 +3,11 @@
     python benchmarks/study/interference.py measure RESULTS.jsonl RECIPE.yaml    continues where it stopped
     python benchmarks/study/interference.py tell RESULTS.jsonl OUT.png
 
-Drift is the distance of the merged model from the base model over the mean length of the task vectors. Interference is
-how far the merged delta D is from acting like each checkpoint on the inputs that its task vector reads, without data:
-the mean over the entries i of sum |(D - t_i) t_i^T|^2 / sum |t_i t_i^T|^2, sums over the weight matrices. A merged
-model that acts like every checkpoint has 0, the base model 1. Both are of the weight matrices alone.
+Lengths that the stream does not have are left out. Drift is the distance of the merged model from the base model over
+the mean length of the task vectors. Interference is how far the merged delta D is from acting like each checkpoint on
+the inputs that its task vector reads, without data: the mean over the entries i of
+sum |(D - t_i) t_i^T|^2 / sum |t_i t_i^T|^2, sums over the weight matrices. A merged model that acts like every
+checkpoint has 0, the base model 1. Both are of the weight matrices alone.
 """
 
 from __future__ import annotations
@@ -116,14 +117,15 @@ def tell(results: Path, picture: Path) -> None:
     groups: dict[tuple[str, float | None, int], list[dict[str, Any]]] = defaultdict(list)
     for line in read(results):
         groups[line["method"], line["alpha"], line["tasks"]].append(line)
+    lengths = sorted({tasks for _, _, tasks in groups})
     measures = ("accuracy", "drift", "interference")
-    columns = [f"{measure}, {tasks} tasks" for measure in measures for tasks in LENGTHS]
+    columns = [f"{measure}, {tasks} tasks" for measure in measures for tasks in lengths]
     print(f"| merged by | orders | {' | '.join(columns)} |\n|---|{'---:|' * (len(columns) + 1)}")
     figure = Figure(figsize=(9.5, 3.0), layout="constrained")
     axes = figure.subplots(1, 3)
     keys = sorted({key[:2] for key in groups}, key=lambda key: (key[0] != "opcm", key[0], key[1] or 0.0))
     for method, alpha in keys:
-        cells = [groups.get((method, alpha, tasks), []) for tasks in LENGTHS]
+        cells = [groups.get((method, alpha, tasks), []) for tasks in lengths]
         row = [f"OPCM, alpha {alpha}" if alpha is not None else method, str(min(map(len, cells)))]
         for measure in measures:
             for cell in cells:
@@ -131,7 +133,7 @@ def tell(results: Path, picture: Path) -> None:
                 row.append(f"{100 * value:.1f}" if measure == "accuracy" else f"{value:.2f}")
         print(f"| {' | '.join(row)} |")
     for axis, measure in zip(axes, measures, strict=True):
-        for tasks in LENGTHS:
+        for tasks in lengths:
             points = [(alpha, groups["opcm", alpha, tasks]) for alpha in sorted(ALPHAS)]
             known = [(alpha, statistics.fmean(line[measure] for line in cell)) for alpha, cell in points if cell]
             axis.plot(*zip(*known, strict=True), "o-", markersize=3, label=f"{tasks} tasks")
