@@ -115,6 +115,7 @@ def test_layouts_and_shards_make_no_difference(base: Path, tmp_path: Path) -> No
     shutil.copytree(base, pickled, ignore=shutil.ignore_patterns("*.safetensors"))
     torch.save(load_file(base / "model.safetensors"), pickled / "pytorch_model.bin")
     assert diff(base, pickled).identical
+    assert diff(pickled, shutil.copytree(pickled, tmp_path / "again")).unread == 21
     sharded = tmp_path / "sharded"
     LlamaForCausalLM.from_pretrained(base).save_pretrained(sharded, max_shard_size="8KB")
     assert len(list(sharded.glob("*.safetensors"))) > 1
