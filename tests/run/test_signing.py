@@ -47,7 +47,7 @@ def test_a_stream_is_signed_from_some_step_on_and_rolled_back(
     HfApi().create_tag(repo, tag="step-01", revision=before)
     status, output, errors = hubmerge("sign", repo, "--key", key.private)
     assert status == 0, errors
-    assert f"{repo}@step-01: 12 files signed" in output
+    assert f"{repo}@step-01: 13 files signed" in output
     assert tags(repo)["step-01"] == HfApi().model_info(repo).sha != before
     assert hubmerge("verify", f"{repo}@step-01", *options)[0] == 0
     assert hubmerge("verify", repo, *options)[0] == 0
@@ -72,7 +72,7 @@ def test_a_stream_is_signed_from_some_step_on_and_rolled_back(
     assert content(repo, SIGNATURE_FILE) == content(repo, SIGNATURE_FILE, "step-01")
     status, output, _ = hubmerge("verify", repo, *options)
     assert status == 7, output  # the state of step 1 is gone
-    assert "same     signature: 12 files signed by the key " in output
+    assert "same     signature: 13 files signed by the key " in output
 
 
 def test_signing_changes_nothing_of_other_people(
