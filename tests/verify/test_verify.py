@@ -74,7 +74,7 @@ def test_the_verdict_is_a_value(original: str, tmp_path: Path) -> None:
     assert (verdict.repo, verdict.step, verdict.differences, verdict.unknown) == (original, 3, (), ())
     assert verdict.commit == HfApi().repo_info(original, revision="step-03").sha
     subjects = {finding.subject for finding in verdict.findings}
-    assert subjects == {"provenance", "report", "chain", "weights", "card", "history", "state"}
+    assert subjects == {"provenance", "report", "chain", "weights", "page", "card", "history", "state"}
     assert str(verdict).splitlines()[-1] == verdict.summary
 
 
