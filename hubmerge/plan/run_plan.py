@@ -18,7 +18,7 @@ from hubmerge.plan.vocabulary import PlannedVocabulary
 from hubmerge.plan.vocabulary_text import vocabulary_dict
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
-from hubmerge.stream.weight_choice import WeightChoice
+from hubmerge.stream.weight_choice import WEIGHT_FILES, WeightChoice
 
 CHECKPOINTS_AT_ONCE = 4
 """Number of checkpoints on disk at most: one is fetched, one merged, two are finished."""
@@ -109,6 +109,17 @@ class RunPlan:
         if self.assembly is not None:
             return {}
         return {self.stream.entries[step - 1].name: aligned.layout for step, aligned in self.alignments.items()}
+
+    @property
+    def warnings_by_entry(self) -> dict[int, tuple[str, ...]]:
+        """Sentences on the models for the report, by number of their entries; those of the base model by 0."""
+        found: dict[int, tuple[str, ...]] = {entry: (text,) for entry, text in self.other_tokens.items()}
+        numbers = {"base model": 0} | {entry.name: number for number, entry in enumerate(self.stream.entries, start=1)}
+        for name, choice in self.weight_files.items():
+            if choice.passed_over:
+                text = f"{WEIGHT_FILES}{choice.text}"
+                found[numbers[name]] = (*found.get(numbers[name], ()), text)
+        return found
 
     @property
     def stacked(self) -> tuple[StackedRow, ...]:

@@ -79,10 +79,13 @@ class FinishStage:
         """Return the report with the steps of a batch, without their models."""
         plan, heads = self.context.plan.merge, Heads(self.context)
         notes = [*by_name_warnings(plan), *untied_warnings(plan), *part_warnings(plan), *overlap_warnings(self.context)]
-        others = self.context.plan.other_tokens
+        others = self.context.plan.warnings_by_entry
         if self.context.stream.is_joint:
-            notes += [others[entry] for entry in self.context.stream.entries_of(batch.last) if entry in others]
+            notes += [
+                note for entry in (0, *self.context.stream.entries_of(batch.last)) for note in others.get(entry, ())
+            ]
             return record_joint_step(self.context, batch.last, so_far, notes=notes)
+        notes += others.get(0, ())
         kept = {step: heads.keep(step, one) for step, one in zip(batch.steps, batch.checkpoints, strict=True)}
         state = batch.merged_state
         report = record_steps(

@@ -114,7 +114,7 @@ def record_joint_step(context: RunContext, step: int, so_far: RunReport, *, note
             averaged=len(merge.averaged) if merge.statistics_rule is not None else None,
         ),
         chain_digest=stream.chain[step],
-        warnings=tuple(note for note in notes if note not in known),
+        warnings=tuple(note for note in dict.fromkeys(notes) if note not in known),
         inputs=inputs,
         tokenizer=None if context.plan.vocabulary is None else context.plan.vocabulary.report,
         layers=_stacked_layers(context),

@@ -99,7 +99,7 @@ def record_steps(
     *,
     notes: Sequence[str] = (),
     heads: Mapping[int, str | None] | None = None,
-    own_notes: Mapping[int, str] | None = None,
+    own_notes: Mapping[int, Sequence[str]] | None = None,
 ) -> RunReport:
     """Return a report with merged steps added.
 
@@ -110,7 +110,7 @@ def record_steps(
         so_far: Report up to the step before them.
         notes: Warnings about the plan of the steps. A warning that an earlier step has is not repeated.
         heads: By step, the digest of the description of the checkpoint's own head.
-        own_notes: By step, a warning about its checkpoint.
+        own_notes: By step, warnings about its checkpoint.
     """
     stats = read_stats(state.folder)
     report = so_far
@@ -121,8 +121,8 @@ def record_steps(
         norms = state.manifest.task_vector_norms[:step]
         merged = merged_report(stream, stats[step], state.digest if kept else None, norms)
         merged = replace(merged, head=(heads or {}).get(step))
-        own = [own_notes[step]] if own_notes is not None and step in own_notes else []
-        fresh = [note for note in (*notes, *own) if note not in known]
+        own = (own_notes or {}).get(step, ())
+        fresh = [note for note in dict.fromkeys((*notes, *own)) if note not in known]
         merged = replace(merged, warnings=(*fresh, *merged.warnings))
         report = report.with_step(merged).until(step)
     return report

@@ -19,6 +19,9 @@ from hubmerge.stream.open_source import fetched_sources
 from hubmerge.stream.sources import Source, files_below
 from hubmerge.support.text import listed
 
+WEIGHT_FILES = "weight files: "
+"""Start of the sentence of a report on a choice among weight files."""
+
 _ADAPTER_NOTE = (
     "the adapter beside the model is not applied, as transformers does if peft is installed; "
     "to merge the model with it, name it twice: owner/model+owner/model"

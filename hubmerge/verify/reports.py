@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from hubmerge.report.report import REPORT_VERSION, RunReport, Scores, StepReport
+from hubmerge.stream.weight_choice import WEIGHT_FILES
 from hubmerge.support.text import counted
 from hubmerge.support.version import VERSION
 from hubmerge.verify.finding import Finding
@@ -42,6 +43,7 @@ def compare_reports(published: RunReport, recomputed: RunReport) -> Iterator[Fin
     # Other versions, and this one in other forms of reports, warn of other things.
     if published.versions.get("hubmerge") != VERSION or published.version < REPORT_VERSION:
         published, recomputed = (_without_warnings(report) for report in (published, recomputed))
+    published, recomputed = (_without_file_choices(report) for report in (published, recomputed))
     paths = list(_differing_paths(published.to_dict(), recomputed.to_dict(), ""))
     scores = [path for path in paths if "scores" in path]
     others = [path for path in paths if "scores" not in path]
@@ -100,6 +102,13 @@ def compare_scores(published: StepReport, recomputed: Scores) -> Iterator[Findin
 
 def _without_warnings(report: RunReport) -> RunReport:
     return replace(report, steps=tuple(replace(step, warnings=()) for step in report.steps))
+
+
+def _without_file_choices(report: RunReport) -> RunReport:
+    """Return a report without the sentences on files that were not read, which may have changed since."""
+    warnings = (tuple(one for one in step.warnings if not one.startswith(WEIGHT_FILES)) for step in report.steps)
+    pairs = zip(report.steps, warnings, strict=True)
+    return replace(report, steps=tuple(replace(step, warnings=kept) for step, kept in pairs))
 
 
 def _differing_paths(one: Any, other: Any, path: str) -> Iterator[str]:

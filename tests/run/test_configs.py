@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from hubmerge.report.report import RunReport
+from hubmerge.verify.reports import compare_reports
 from tests.checkpoints.families import make, save, tuned
 from tests.checkpoints.files import random_tensors, write_folder
 from tests.run.test_warnings import write
@@ -62,6 +65,24 @@ def test_a_model_of_a_known_class_has_no_such_warning(hubmerge: Command, tmp_pat
     assert status == 0, errors
     assert "by name" not in text
     assert "by name" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_report_and_card_name_the_weight_files_that_are_not_read(hubmerge: Command, tmp_path: Path) -> None:
+    tensors = random_tensors(SHAPES, 0)
+    models = [write_folder(tmp_path / name, random_tensors(SHAPES, 0), OWN) for name in ("base", "one", "two")]
+    for model in models[:2]:
+        torch.save(tensors, model / "pytorch_model.bin")
+    recipe, out = write(tmp_path, *models), tmp_path / "out"
+    status, _, errors = hubmerge("run", recipe, "--out", out)
+    assert status == 0, errors
+    report = RunReport.from_dict(json.loads((out / "hubmerge.json").read_text()))
+    choice = "weight files: model.safetensors; not read: pytorch_model.bin (safetensors are read first)"
+    chosen = [[one for one in step.warnings if one.startswith("weight files")] for step in report.steps]
+    assert chosen == [[choice], []]
+    assert (out / "README.md").read_text().count("(safetensors are read first)") == 1
+    kept = tuple(one for one in report.steps[0].warnings if one != choice)
+    without = replace(report, steps=(replace(report.steps[0], warnings=kept), *report.steps[1:]))
+    assert {finding.verdict for finding in compare_reports(report, without)} == {"same"}
 
 
 @pytest.mark.parametrize("where", ["base", "one"])
