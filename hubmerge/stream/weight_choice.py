@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import is_zipfile
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.checkpoints.formats.header import parse_header
@@ -68,7 +69,7 @@ def weight_choice(source: Source, checkpoint: Checkpoint) -> WeightChoice:
     if not read:
         return WeightChoice(())
     found = passed_over(files, read, checkpoint.names)
-    shapes = {name: info.shape for name, info in checkpoint.tensors.items()}
+    shapes = parameter_shapes(checkpoint.tensors)
     notes = [note for one in found if one.is_copy for note in _differences(model, one, files, shapes, read)]
     if any(one.reason == ADAPTER for one in found):
         notes.append(_ADAPTER_NOTE)
@@ -115,8 +116,11 @@ def _tensors(model: Source, other: PassedOver, files: Mapping[str, RemoteFile]) 
         return None
     for name in other.files:
         origin = model.origin.in_file(name)
+        path = Path(model.reference.path) / name
+        if model.is_local and not name.endswith(".safetensors") and not is_zipfile(path):
+            return None  # written before torch 1.6, and read whole
         if model.is_local:
-            source, tensors, _ = open_weight_file(Path(model.reference.path) / name, origin)
+            source, tensors, _ = open_weight_file(path, origin)
             source.close()
             found.update(tensors)
         elif name.endswith(".safetensors"):

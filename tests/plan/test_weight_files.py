@@ -88,6 +88,7 @@ def test_one_note_for_several_models(tmp_path: Path) -> None:
 def test_integers_and_damaged_files_that_are_not_read_do_not_matter(tmp_path: Path) -> None:
     def write(folder: Path) -> None:
         torch.save(TENSORS | {"position_ids": torch.arange(3)}, folder / "pytorch_model.bin")
+        torch.save(RESHAPED, folder / "pytorch_model.fp16.bin", _use_new_zipfile_serialization=False)
         (folder / "model.bf16.safetensors").write_bytes(b"damaged")
 
     plan = planned(tmp_path, write)
