@@ -16,6 +16,7 @@ _GROUPS = (
         "Published streams",
         (
             "hubmerge.api.published",
+            "hubmerge.api.reading",
             "hubmerge.api.combining",
             "hubmerge.api.inspection",
             "hubmerge.inspection",

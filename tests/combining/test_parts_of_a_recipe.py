@@ -63,6 +63,7 @@ def test_parts_become_the_stream_of_the_whole_recipe(
     tasks = stage.recipe(None, entries=(first,))["evaluate"]
     machines = Machines(stage, tmp_path, repo, evaluate=tasks)
     assert (machines.run(2), machines.run(1)) == (0, 0)
+    assert "part 2/2 is not scored: `hubmerge combine --recipe" in "".join(capsys.readouterr())
     assert [len(report_of(f"{repo}-part-{number}-of-2")["steps"]) for number in (1, 2)] == [2, 1]
     assert machines.combine("--parts", "2") == 0
     assert last_event(capsys)["added"] == 3
