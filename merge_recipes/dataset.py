@@ -26,7 +26,7 @@ class DatasetReference(Record):
     image: Text = "image"
     """The column with the images, for kinds of task with images."""
     label: Text = "label"
-    """The column with the labels."""
+    """The column with the labels; for the kind generation the column with the answers."""
     text: Text | None = None
     """The column with the texts, for kinds of task with texts."""
     max_examples: int | None = Field(default=None, ge=1)

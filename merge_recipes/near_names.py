@@ -30,6 +30,12 @@ KIND_SYNONYMS: Mapping[str, str] = {
     "next-token-prediction": "causal-lm",
     "perplexity": "causal-lm",
     "text-generation": "causal-lm",
+    "lm-evaluation-harness": "lm-eval",
+    "lm-eval-harness": "lm-eval",
+    "harness": "lm-eval",
+    "summarization": "generation",
+    "translation": "generation",
+    "text2text-generation": "generation",
 }
 """Names of the Hub and of other tools for kinds of task, in lower case with hyphens."""
 

@@ -246,7 +246,13 @@ def lock(recipe: RecipeLike, *, update: bool = False, progress: ProgressOption =
     from hubmerge.stream.lockfile import lock_path, write_lock
     from hubmerge.stream.pinned import PinnedCommits
     from hubmerge.stream.resolution import resolve_stream
-    from hubmerge.support.versions import EVALUATION_LIBRARIES, LIBRARIES, installed_versions
+    from hubmerge.support.versions import (
+        EVALUATION_LIBRARIES,
+        KIND_LIBRARIES,
+        LIBRARIES,
+        installed_versions,
+        is_installed,
+    )
 
     reports = open_progress(progress)
     loaded = load(recipe, progress=reports)
@@ -254,7 +260,10 @@ def lock(recipe: RecipeLike, *, update: bool = False, progress: ProgressOption =
         raise UsageError("a recipe that is a dict has no file to put a lock beside", hint="write it to recipe.yaml")
     with reports.stage("resolve commits"):
         stream = resolve_stream(loaded, PinnedCommits.gather(loaded, update=update))
-    content = stream.lock.model_copy(update={"versions": installed_versions(LIBRARIES + EVALUATION_LIBRARIES)})
+    kinds = {task.kind for task in (loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ())}
+    others = {one for kind in kinds & {*KIND_LIBRARIES} for one in KIND_LIBRARIES[kind] if is_installed(one)}
+    versions = installed_versions((*LIBRARIES, *EVALUATION_LIBRARIES, *others))
+    content = stream.lock.model_copy(update={"versions": versions})
     return WrittenLock(lock_path(loaded.path), content, changed=write_lock(loaded, content))
 
 

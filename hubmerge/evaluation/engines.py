@@ -30,6 +30,18 @@ def check_engine(task: Task) -> None:
         )
 
 
+def check_chat_template(task: Task, scorer: TextScorer) -> None:
+    """Check that the tokenizer has a chat template if the task asks for it.
+
+    Raises:
+        EvaluationError: it has none.
+    """
+    if task.chat_template and not getattr(scorer.tokenizer, "chat_template", None):
+        raise EvaluationError(
+            f"task {task.name}: the base model's tokenizer has no chat template", hint="remove `chat_template: true`"
+        )
+
+
 @contextmanager
 def saved_model(scorer: TextScorer) -> Iterator[Path]:
     """Write the model in a scorer with its tokenizer to a folder of its own, which vllm reads."""

@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig, StoppingCriteri
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.classes import check_finite, dataset_errors
-from hubmerge.evaluation.engines import VLLM, check_engine, saved_model, vllm_model
+from hubmerge.evaluation.engines import VLLM, check_chat_template, check_engine, saved_model, vllm_model
 from hubmerge.evaluation.harness_quiet import replaced
 from hubmerge.evaluation.metrics import MetricLoader
 from hubmerge.evaluation.prompts import read_prompts
@@ -163,10 +163,7 @@ def _tokens(task: Task, prompts: Sequence[str], scorer: TextScorer) -> list[Toke
         found: list[Tokens] = tokenizer(list(prompts), add_special_tokens=True, verbose=False)["input_ids"]
         end = tokenizer.eos_token_id
         return [one[:-1] if len(one) > 1 and one[-1] == end else one for one in found]
-    if not getattr(tokenizer, "chat_template", None):
-        raise EvaluationError(
-            f"task {task.name}: the base model's tokenizer has no chat template", hint="remove `chat_template: true`"
-        )
+    check_chat_template(task, scorer)
     texts = [
         tokenizer.apply_chat_template([{"role": "user", "content": prompt}], tokenize=False, add_generation_prompt=True)
         for prompt in prompts

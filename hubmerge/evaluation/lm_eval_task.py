@@ -20,7 +20,7 @@ from transformers import AutoModelForCausalLM
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError, HubmergeError
 from hubmerge.evaluation.classes import check_finite
-from hubmerge.evaluation.engines import VLLM, check_engine, saved_model
+from hubmerge.evaluation.engines import VLLM, check_chat_template, check_engine, saved_model
 from hubmerge.evaluation.harness_index import HarnessTask, find_harness_task
 from hubmerge.evaluation.harness_metrics import MetricChoice, choose_metrics, values_of
 from hubmerge.evaluation.harness_quiet import one_process, quiet, reading_with, replaced, sandboxed, seeded
@@ -138,7 +138,7 @@ class HarnessKind:
         self,
         task: Task,
         rows: ReadRows,
-        scorer: TextScorer,  # noqa: ARG002
+        scorer: TextScorer,
         cache_folder: Path,  # noqa: ARG002
         *,
         dataset_commit: str | None,  # noqa: ARG002
@@ -151,6 +151,7 @@ class HarnessKind:
             EvaluationError: the task is unknown, cannot be built, or reads other data than the recipe pins.
         """
         check_engine(task)
+        check_chat_template(task, scorer)
         found = find_harness_task(task)
         for problem in dataset_problems(task, found):
             raise problem

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from hubmerge.errors import EvaluationError
@@ -16,6 +17,7 @@ from hubmerge.stream.catalog import installed_catalog
 from merge_recipes import DatasetReference, RecipeError, Task, load_recipe, parse_recipe
 from tests.evaluation.small_text import opened, save_model, save_tokenizer
 
+KIND = task_kind_named("lm-eval")
 ARC = {"path": "allenai/ai2_arc", "name": "ARC-Easy"}
 RECIPE = """\
 merge_method: opcm
@@ -74,27 +76,49 @@ def test_the_dataset_of_a_task_is_inserted_into_the_recipe(tmp_path: Path) -> No
         parse_recipe(RECIPE.replace("arc_easy", "arc_esy"), catalog=installed_catalog())
 
 
-def test_an_installed_task_is_scored_on_its_pinned_rows(tmp_path: Path) -> None:
-    import datasets
+def questions(_: DatasetReference) -> datasets.Dataset:
+    choices = [{"text": ["cat", "dog"], "label": ["A", "B"]}, {"text": ["sun", "mat"], "label": ["A", "B"]}]
+    columns = {"id": ["1", "2"], "question": ["sits", "runs"], "choices": choices, "answerKey": ["A", "B"]}
+    return datasets.Dataset.from_dict(columns)
 
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("names")
+    save_model(folder, "LlamaForCausalLM", 0, max_position_embeddings=64, tie_word_embeddings=False)
+    save_tokenizer(folder, around=False)
+    return KIND.open_scorer(folder, opened(folder), identity="0" * 40)
+
+
+def prepare(task: Task, scorer: Any, read: Any = questions) -> Any:
+    return KIND.prepare(task, read, scorer, Path(), dataset_commit="1" * 40)
+
+
+def test_an_installed_task_is_scored_on_its_pinned_rows(scorer: Any) -> None:
     asked = []
 
     def read(source: DatasetReference) -> datasets.Dataset:
         asked.append((source.path, source.name, source.split))
-        choices = [{"text": ["cat", "dog"], "label": ["A", "B"]}, {"text": ["sun", "mat"], "label": ["A", "B"]}]
-        return datasets.Dataset.from_dict(
-            {"id": ["1", "2"], "question": ["sits", "runs"], "choices": choices, "answerKey": ["A", "B"]}
-        )
+        return questions(source)
 
-    save_model(tmp_path, "LlamaForCausalLM", 0, max_position_embeddings=64, tie_word_embeddings=False)
-    save_tokenizer(tmp_path, around=False)
-    kind = task_kind_named("lm-eval")
-    scorer = kind.open_scorer(tmp_path, opened(tmp_path), identity="0" * 40)
-    prepared = kind.prepare(make_task("arc_easy"), read, scorer, tmp_path, dataset_commit="1" * 40)
+    prepared = prepare(make_task("arc_easy"), scorer, read)
     assert (prepared.examples, set(asked)) == (2, {("allenai/ai2_arc", "ARC-Easy", one) for one in ("train", "test")})
     values = prepared.score(scorer)
     assert set(values) == {"acc", "acc_stderr"}
     assert values == prepared.score(scorer)
+
+
+def test_the_score_of_a_tag_is_the_mean_of_its_tasks(scorer: Any) -> None:
+    prepared = prepare(make_task("ai2_arc", path="allenai/ai2_arc"), scorer)
+    values = prepared.score(scorer)
+    parts = [values[f"acc/{name}"] for name in ("arc_challenge", "arc_easy")]
+    assert (prepared.examples, values["acc"]) == (4, pytest.approx(sum(parts) / 2))
+
+
+def test_a_chat_template_that_is_missing_is_told(scorer: Any) -> None:
+    task = make_task("arc_easy").model_copy(update={"chat_template": True})
+    with pytest.raises(EvaluationError, match="the base model's tokenizer has no chat template"):
+        prepare(task, scorer)
 
 
 def test_a_group_is_one_task() -> None:

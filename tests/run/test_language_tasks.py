@@ -111,6 +111,10 @@ def test_a_default_metric_is_found_and_kept(repos: dict[str, str], hubmerge: Com
     assert report["tasks"][0]["metrics"] == ["acc"]
     assert set(report["steps"][-1]["scores"]["first"]) == {"acc", "acc_stderr"}
     assert "it/s" not in errors + output
+    status, _, errors = hubmerge("lock", path)
+    assert status == 0, errors
+    (lock,) = tmp_path.glob("*lock*")
+    assert {"lm_eval", "sacrebleu"} <= set(yaml.safe_load(lock.read_text(encoding="utf-8"))["versions"])
 
 
 def test_all_mistakes_are_told_with_their_lines_before_anything_is_read(
