@@ -17,6 +17,8 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.external_metrics import ALLOWED_VARIABLE
 from hubmerge.support.damage import LOGGER
 
 HARNESS_LOGGER = "lm_eval"
@@ -109,6 +111,25 @@ def sandboxed() -> Iterator[None]:
     own = ImmutableSandboxedEnvironment(undefined=utils.env.undefined, keep_trailing_newline=True)
     own.filters.update(utils.env.filters)
     with replaced(utils, "env", own):
+        yield
+
+
+@contextlib.contextmanager
+def without_hub_metrics() -> Iterator[None]:
+    """Let tasks load no metric of the Hub, which is code of no pinned commit, unless the environment allows it."""
+    library: Any = importlib.import_module("evaluate")
+    load = library.load
+
+    def load_allowed(name: str, *arguments: Any, **options: Any) -> Any:
+        allowed = {one.strip() for one in os.environ.get(ALLOWED_VARIABLE, "").split(",")}
+        if name not in allowed:
+            raise EvaluationError(
+                f"the metric {name!r} of the Hub is code of no pinned commit",
+                hint=f"read the code first; to allow it, run `export {ALLOWED_VARIABLE}={name}`",
+            )
+        return load(name, *arguments, **options)
+
+    with replaced(library, "load", load_allowed):
         yield
 
 

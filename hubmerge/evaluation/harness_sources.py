@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.external_metrics import ALLOWED_VARIABLE
 from hubmerge.evaluation.harness_index import HarnessTask, find_harness_task
 from hubmerge.support.text import listed
 from merge_recipes import DatasetReference, Task
@@ -82,6 +84,11 @@ def _reasons(keys: Mapping[str, Any]) -> Iterator[str]:
         yield f"reads its data with the option {other[0]}, which is not supported"
     if keys.get("unsafe_code"):
         yield "runs code that the model writes, which is not supported"
+    allowed = os.environ.get(ALLOWED_VARIABLE, "").split(",")
+    listed_metrics = [one for one in keys.get("metric_list") or () if isinstance(one, dict) and one.get("hf_evaluate")]
+    loaded = next((str(one["metric"]) for one in listed_metrics if str(one["metric"]) not in allowed), None)
+    if loaded is not None:
+        yield f"loads the metric {loaded} from the Hub, code of no pinned commit ({ALLOWED_VARIABLE} can allow it)"
     if keys.get("doc_to_image") or keys.get("doc_to_audio"):
         yield "has images or sounds, which is not supported"
 

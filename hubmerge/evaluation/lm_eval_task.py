@@ -21,9 +21,18 @@ from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError, HubmergeError
 from hubmerge.evaluation.classes import check_finite
 from hubmerge.evaluation.engines import VLLM, check_chat_template, check_engine, saved_model
+from hubmerge.evaluation.harness_definition import check_definition
 from hubmerge.evaluation.harness_index import HarnessTask, find_harness_task
-from hubmerge.evaluation.harness_metrics import MetricChoice, choose_metrics, values_of
-from hubmerge.evaluation.harness_quiet import one_process, quiet, reading_with, replaced, sandboxed, seeded
+from hubmerge.evaluation.harness_metrics import MetricChoice, choose_metrics, metric_names, values_of
+from hubmerge.evaluation.harness_quiet import (
+    one_process,
+    quiet,
+    reading_with,
+    replaced,
+    sandboxed,
+    seeded,
+    without_hub_metrics,
+)
 from hubmerge.evaluation.harness_sources import dataset_problems
 from hubmerge.evaluation.metrics import MetricLoader
 from hubmerge.evaluation.task_keys import task_place
@@ -153,6 +162,9 @@ class HarnessKind:
         check_engine(task)
         check_chat_template(task, scorer)
         found = find_harness_task(task)
+        if isinstance(task.task, dict):  # also of recipes that nobody checked, as those of published streams
+            for _, problem in check_definition(task, task.task, metric_names()):
+                raise problem
         for problem in dataset_problems(task, found):
             raise problem
         metrics = choose_metrics(task, found)
@@ -199,7 +211,7 @@ def _harness(place: str) -> Iterator[None]:
         EvaluationError: the harness fails.
     """
     try:
-        with quiet(), sandboxed():
+        with quiet(), sandboxed(), without_hub_metrics():
             yield
     except HubmergeError:
         raise

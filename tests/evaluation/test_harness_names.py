@@ -53,9 +53,10 @@ def test_a_task_is_found_with_its_dataset() -> None:
         (make_task("arc_easy", path="allenai/ai2_arc"), "dataset", "does not read the subset None"),
         (make_task("arc_easy", **ARC, split="train"), "dataset", "has the split 'test', the recipe 'train'"),
         (make_task("humaneval"), "dataset", "runs code that the model writes"),
+        (make_task("afrimmlu_direct_amh_prompt_1"), "dataset", "loads the metric f1 from the Hub"),
         (make_task("squadv2"), "dataset", "reads its data with code of its own"),
     ],
-    ids=["name", "path", "subset", "split", "unsafe", "class"],
+    ids=["name", "path", "subset", "split", "unsafe", "metric", "class"],
 )
 def test_mistakes_are_told(task: Task, key: str, message: str) -> None:
     found = list(check_language_task(task))

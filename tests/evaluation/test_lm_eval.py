@@ -248,6 +248,19 @@ def test_definitions_with_mistakes_are_refused(changes: dict[str, Any], key: Any
     assert message in found[0][1].message
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"generation_kwargs": {"custom_generate": "me/code", "trust_remote_code": True}},
+        {"metric_list": [{"metric": "me/metric", "hf_evaluate": True}]},
+        {"include": "/etc/passwd"},
+    ],
+)
+def test_a_definition_that_nobody_checked_is_refused_too(changes: dict[str, Any], scorer: Any) -> None:
+    with pytest.raises(EvaluationError, match="task mine: "):
+        prepare(make_task({**GENERATE, **changes}), scorer)
+
+
 def test_a_good_definition_has_no_mistakes() -> None:
     for definition in (CHOICE, ROLLING, GENERATE):
         assert not list(check_language_task(make_task(definition)))
