@@ -77,6 +77,10 @@ class Writer:
             found |= self._tokenizer()
         if method not in WITHOUT_BASE or (method != "passthrough" and pick.random() < 0.5):
             found["base_model"] = "t-base" if words else "base"
+        if method == "linear" and found.get("base_model") not in names:
+            found.pop("base_model", None)  # mergekit merges it then with the weight of the whole recipe
+        if "base_model" not in found:
+            self._first_in_union(found)
         globally = {name for name in PARAMETERS[method] if name not in OWN or pick.random() < 0.4}
         shape = pick.choices(["models", "slices", "modules"], [6, 0 if words else 3, 1])[0]
         entries = [self._entry(name, method, globally) for name in names]
@@ -90,6 +94,14 @@ class Writer:
         if parameters:
             found["parameters"] = parameters
         return found | self._dtypes()
+
+    @staticmethod
+    def _first_in_union(found: dict[str, Any]) -> None:
+        """Replace the tokenizer of the base model where there is none: mergekit takes that of any model."""
+        if found.get("tokenizer_source") == "base":
+            found["tokenizer_source"] = "union"
+        elif found.get("tokenizer", {}).get("source") == "base":
+            found["tokenizer"]["source"] = "union"
 
     def _tokenizer(self) -> dict[str, Any]:
         """Return one of the forms of a tokenizer, or none, which different vocabularies do not have."""

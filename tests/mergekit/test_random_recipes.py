@@ -52,7 +52,7 @@ class Bounds:
 
 EXACT = Bounds(2e-5, 0.0)
 NARROW = Bounds(0.02, 0.0)
-IN_BFLOAT16 = Bounds(0.02, 0.15)
+IN_BFLOAT16 = Bounds(0.02, 0.25)
 """mergekit computes in bfloat16: thresholds and signs near zero fall otherwise."""
 
 

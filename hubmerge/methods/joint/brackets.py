@@ -46,6 +46,29 @@ class Place:
     indices: npt.NDArray[Any] | None = None
 
 
+class Growing:
+    """Numbers in one array that doubles when it is full: many small arrays would keep large blocks of freed memory."""
+
+    def __init__(self) -> None:
+        self._array: npt.NDArray[Any] | None = None
+        self.size = 0
+
+    def add(self, numbers: npt.NDArray[Any]) -> None:
+        """Append numbers."""
+        end = self.size + numbers.size
+        if self._array is None or end > self._array.size:
+            larger = np.empty(max(2 * end, 1 << 12), dtype=numbers.dtype)
+            larger[: self.size] = self.numbers
+            self._array = larger
+        self._array[self.size : end] = numbers
+        self.size = end
+
+    @property
+    def numbers(self) -> npt.NDArray[Any]:
+        """All numbers."""
+        return np.empty(0) if self._array is None else self._array[: self.size]
+
+
 @dataclass
 class Bracket:
     """Search for number `place` in ascending order, from 0, between `low` and `high`."""
@@ -57,7 +80,8 @@ class Bracket:
     to_low: int = 0
     to_high: int = 0
     failed: bool = False
-    inside: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = field(default_factory=list)
+    values: Growing = field(default_factory=Growing)
+    indices: Growing = field(default_factory=Growing)
     between: int = 0
 
     def add(self, numbers: npt.NDArray[Any], start: int) -> None:
@@ -72,7 +96,8 @@ class Bracket:
         indices = np.flatnonzero(above)
         if indices.size:
             self.between += indices.size
-            self.inside.append((numbers[indices], indices + start))
+            self.values.add(numbers[indices])
+            self.indices.add(indices + start)
             self.failed = self.between > INSIDE
 
     def found(self) -> Place | None:
@@ -84,8 +109,7 @@ class Bracket:
             return Place(self.low, self.below_low, self.to_low - self.below_low)
         if self.place >= before_high:
             return Place(self.high, before_high, self.to_high - before_high)
-        values = np.concatenate([one for one, _ in self.inside])
-        indices = np.concatenate([one for _, one in self.inside])
+        values, indices = self.values.numbers, self.indices.numbers
         value = np.partition(values, self.place - self.to_low)[self.place - self.to_low]
         equal = indices[values == value]
         return Place(float(value), self.to_low + int(np.count_nonzero(values < value)), len(equal), equal)
@@ -96,7 +120,7 @@ class Sample:
     """Evenly spread numbers, and how many of all numbers are not zero."""
 
     total: int
-    parts: list[npt.NDArray[Any]] = field(default_factory=list)
+    chosen: Growing = field(default_factory=Growing)
     seen: int = 0
     varying: int = 0
 
@@ -107,14 +131,14 @@ class Sample:
             if block.device.type != "cpu":
                 return None
             numbers = block.reshape(-1).numpy()
-            self.parts.append(numbers[-self.seen % step :: step].copy())
+            self.chosen.add(numbers[-self.seen % step :: step])
             self.seen += numbers.size
             self.varying += int(np.count_nonzero(numbers)) if count else 0
         return self
 
     def brackets(self, places: Sequence[int]) -> list[Bracket]:
         """Return a bracket for each place in ascending order."""
-        numbers = np.sort(np.concatenate(self.parts))
+        numbers = np.sort(self.chosen.numbers)
         size = numbers.size
         found = []
         for place in places:

@@ -30,7 +30,13 @@ class ArceeFusion(JointMethod):
 
     def survey(self, view: TensorView, parameters: JointParameters[Any]) -> _Importance:
         """Return the divergences of the rows, and the smallest importance that is taken."""
-        divergences = torch.cat([self.divergence(base, tensors[0]) for base, tensors in view.blocks()])
+        divergences, done = torch.empty(0), 0
+        for base, tensors in view.blocks():
+            found = self.divergence(base, tensors[0])
+            if not done:
+                divergences = found.new_empty((view.elements // tensors[0].shape[-1], 1))
+            divergences[done : done + len(found)] = found
+            done += len(found)
 
         def numbers() -> Iterator[torch.Tensor]:
             row = 0
