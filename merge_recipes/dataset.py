@@ -11,6 +11,12 @@ from merge_recipes.errors import InvalidReferenceError
 from merge_recipes.record import Record, Text
 from merge_recipes.references import absolute_path, is_local_path, path_problem, revision_problem
 
+Cast = (
+    Literal["image", "string", "bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float32", "float64"]
+    | tuple[Text, ...]
+)
+"""What a column holds: images, values of a type, or classes with these names."""
+
 
 class DatasetReference(Record):
     """The examples of a task."""
@@ -29,6 +35,23 @@ class DatasetReference(Record):
     """The column with the labels; for the kind generation the column with the answers."""
     text: Text | None = None
     """The column with the texts, for kinds of task with texts."""
+    sentence1: Text = "sentence1"
+    """The column with the first sentences, for the kind sentence-similarity."""
+    sentence2: Text = "sentence2"
+    """The column with the second sentences, for the kind sentence-similarity."""
+    score: Text = "score"
+    """The column with the scores of people, for the kind sentence-similarity."""
+    query: Text = "query"
+    """The column with the queries, for the kind text-retrieval."""
+    positive: Text = "positive"
+    """The column with a document that belongs to the query, for the kind text-retrieval."""
+    corpus: Text | None = None
+    """The configuration with all documents, for the kind text-retrieval and data sets in the form of BEIR. Its split
+    has the same name. Rows of the task's split are then pairs of a query and a document, with a score."""
+    queries: Text = "queries"
+    """The configuration with all queries, used with `corpus`. Its split has the same name."""
+    cast: dict[Text, Cast] = Field(default_factory=dict)
+    """What columns hold, by their names: image, a type such as string or int64, or the names of classes in order."""
     max_examples: int | None = Field(default=None, ge=1)
     """The number of examples to score, see `sample`; by default all."""
     sample: Literal["balanced", "first"] = "balanced"

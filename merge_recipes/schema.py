@@ -6,24 +6,17 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    Discriminator,
-    Field,
-    PrivateAttr,
-    Tag,
-    model_validator,
-)
+from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
+from typing_extensions import Self
 
 from merge_recipes.dataset import DatasetReference
+from merge_recipes.kind_defaults import kind_defaults
 from merge_recipes.language_task import LanguageTask
 from merge_recipes.publishing import Publish
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery, kind_of_item
 from merge_recipes.reading import Read
 from merge_recipes.record import Record, Text
-from merge_recipes.references import (
-    ModelReference,
-    checkpoint_key,
-)
+from merge_recipes.references import ModelReference, checkpoint_key
 from merge_recipes.schema_types import (
     DType,
     Name,
@@ -89,6 +82,11 @@ class TaskKeys(Record):
 
 class Task(LanguageTask, TaskKeys):
     """A task on which merged models are scored."""
+
+    @model_validator(mode="after")
+    def _use_defaults_of_kind(self) -> Self:
+        self.__dict__.update(kind_defaults(self.kind, self.model_fields_set))
+        return self
 
 
 class Evaluate(Record):

@@ -12,8 +12,10 @@ task then scores the model in the scorer:
 from __future__ import annotations
 
 from hubmerge.evaluation.registry import TASK_KIND_NAMES, task_kind_named, task_kind_names, task_kind_plugin
+from hubmerge.evaluation.task_keys import KIND_METRICS
 
-METRIC_NAMES = ("accuracy", "f1", "top-5", "confusion", "perplexity")
+_OF_KINDS = tuple(metric for metrics in KIND_METRICS.values() for metric in metrics)
+METRIC_NAMES = ("accuracy", "f1", "top-5", "confusion", "perplexity", *_OF_KINDS)
 """The metrics of this package."""
 
 __all__ = ["METRIC_NAMES", "TASK_KIND_NAMES", "task_kind_named", "task_kind_names", "task_kind_plugin"]

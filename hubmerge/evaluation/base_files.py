@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from hubmerge.checkpoints.planning.class_names import class_names
 from hubmerge.checkpoints.weight_names import is_timm
 from hubmerge.errors import EvaluationError
 
@@ -69,6 +71,45 @@ def check_tokenizer(base: BaseFiles) -> None:
         raise EvaluationError(
             f"{base.label}: the base model's repo has no tokenizer",
             hint=f"choose a base model with one of the files {', '.join(VOCABULARIES)}",
+        )
+
+
+def entailment_row(config: Mapping[str, Any]) -> int | None:
+    """Return the class of a model for inference that says that a text entails a sentence; None for another model."""
+    names = class_names(config) or ()
+    rows = [row for row, name in enumerate(names) if name.casefold().startswith("entail")]
+    return rows[0] if len(rows) == 1 else None
+
+
+def check_entailment(base: BaseFiles) -> None:
+    """Check that the base model is one for inference, or an embedder, as far as its config says so.
+
+    Raises:
+        EvaluationError: it is a model of another architecture.
+    """
+    if entailment_row(base.config) is not None:
+        return
+    named = base.config.get("architectures")
+    known = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
+    if "modules.json" not in base.names and known and not known[0].endswith(("Model", "ForMaskedLM")):
+        raise EvaluationError(
+            f"{base.label}: the base model is a {known[0]} without a class 'entailment', zero-shot text classification "
+            "needs one for natural language inference, or an embedder",
+            hint="choose a base model whose `id2label` has entailment, or one of sentence-transformers",
+        )
+    check_embedder(base)
+
+
+def check_embedder(base: BaseFiles) -> None:
+    """Check that sentence-transformers is installed to load the base model.
+
+    Raises:
+        EvaluationError: it is not installed.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise EvaluationError(
+            f"{base.label}: sentence-transformers is not installed, which loads embedders",
+            hint='pip install "hubmerge[eval]"',
         )
 
 

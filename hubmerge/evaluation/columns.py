@@ -37,11 +37,18 @@ def check_images(features: datasets.Features, column: str, where: str) -> None:
         EvaluationError: the column is missing, or holds something else.
     """
     check_column(features, column, "image", where)
-    if not isinstance(features[column], datasets.Image):
+    if not isinstance(features[column], datasets.Image) and not holds_image_bytes(features[column]):
         raise EvaluationError(
             f"{where}: column {column!r} holds {features[column]}, not images",
             hint="set `dataset: {image: COLUMN}` of the task to a column of images",
         )
+
+
+def holds_image_bytes(feature: object) -> bool:
+    """Return True if a column holds the bytes of files: as they are, or in pairs of `bytes` and `path`."""
+    if isinstance(feature, dict):
+        return {"bytes"} <= set(feature) <= {"bytes", "path"} and holds_image_bytes(feature["bytes"])
+    return getattr(feature, "dtype", "") in {"binary", "large_binary"}
 
 
 def text_column(source: DatasetReference) -> str:
@@ -49,17 +56,32 @@ def text_column(source: DatasetReference) -> str:
     return source.text or DEFAULT_TEXT_COLUMN
 
 
-def check_texts(features: datasets.Features, column: str, where: str) -> None:
-    """Check that a column holds texts.
+def check_texts(features: datasets.Features, column: str, where: str, role: str = "text") -> None:
+    """Check that a column holds texts; `role` is its key in the recipe.
 
     Raises:
         EvaluationError: the column is missing, or holds something else.
     """
-    check_column(features, column, "text", where)
+    check_column(features, column, role, where)
     if getattr(features[column], "dtype", "") not in _TEXTS:
         raise EvaluationError(
             f"{where}: column {column!r} holds {features[column]}, not texts",
-            hint="set `dataset: {text: COLUMN}` of the task to a column of texts",
+            hint=f"set `dataset: {{{role}: COLUMN}}` of the task to a column of texts",
+        )
+
+
+def check_numbers(features: datasets.Features, column: str, role: str, where: str) -> None:
+    """Check that a column holds numbers; `role` is its key in the recipe.
+
+    Raises:
+        EvaluationError: the column is missing, or holds something else.
+    """
+    check_column(features, column, role, where)
+    kind = getattr(features[column], "dtype", "")
+    if not isinstance(kind, str) or not kind.startswith(("int", "uint", "float")):
+        raise EvaluationError(
+            f"{where}: column {column!r} holds {features[column]}, not numbers",
+            hint=f"set `dataset: {{{role}: COLUMN}}` of the task to a column of numbers",
         )
 
 

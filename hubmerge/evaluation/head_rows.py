@@ -11,7 +11,13 @@ from hubmerge.support.text import listed
 
 
 def find_head_rows(
-    head: Sequence[str] | None, count: int, names: Sequence[str], where: str, *, owner: str = "the base model's head"
+    head: Sequence[str] | None,
+    count: int,
+    names: Sequence[str],
+    where: str,
+    *,
+    owner: str = "the base model's head",
+    ordered: bool = True,
 ) -> tuple[int, ...]:
     """Return the row of the head for every class of a task.
 
@@ -22,6 +28,7 @@ def find_head_rows(
         names: the names of the task's classes.
         where: the task and its dataset, for messages.
         owner: the name of the head in messages.
+        ordered: False if the task's classes are words whose order nobody gave.
 
     Raises:
         EvaluationError: the head lacks a class.
@@ -31,6 +38,11 @@ def find_head_rows(
             raise EvaluationError(
                 f"{where}: the task has {len(names)} classes, {owner} has {count} classes without names",
                 hint="name the classes of the head in `id2label` of its model's config.json",
+            )
+        if not ordered:
+            raise EvaluationError(
+                f"{where}: the labels are words, {owner} has classes without names, and nothing gives their order",
+                hint="set `class_names` of the task to the labels, in the order of the head's classes",
             )
         return tuple(range(count))
     rows: dict[str, list[int]] = {}
@@ -47,11 +59,11 @@ def find_head_rows(
     return tuple(rows[letters(name)][0] for name in names)
 
 
-def rows_of_head(scorer: Any, names: Sequence[str], where: str) -> tuple[int, ...]:
+def rows_of_head(scorer: Any, names: Sequence[str], where: str, *, ordered: bool) -> tuple[int, ...]:
     """Return the row of the head of a scorer's model for every class of a task.
 
     Raises:
         EvaluationError: the head lacks a class.
     """
     head, count = scorer.head_classes
-    return find_head_rows(head, count, names, where, owner=scorer.owner)
+    return find_head_rows(head, count, names, where, owner=scorer.owner, ordered=ordered)

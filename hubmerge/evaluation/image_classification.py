@@ -20,6 +20,7 @@ from hubmerge.evaluation.classes import check_finite, dataset_errors
 from hubmerge.evaluation.head_rows import rows_of_head
 from hubmerge.evaluation.head_scorer import HeadScorer
 from hubmerge.evaluation.image_task import PreparedImages, read_images
+from hubmerge.evaluation.labels import have_order
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.model_scorer import ModelScorer
 from hubmerge.evaluation.own_head import OwnHead
@@ -92,7 +93,12 @@ class ImageClassification:
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
         with dataset_errors(task, dataset_commit):
             images = read_images(task, rows, scorer.base_folder, cache_folder, dataset_commit)
-            head_rows = rows_of_head(scorer, images["class_names"], task_place(task))
+            head_rows = rows_of_head(
+                scorer,
+                images["class_names"],
+                task_place(task),
+                ordered=have_order(rows.features, task.dataset.label, task.class_names),
+            )
         return PreparedImageClassification(
             name=task.name, head_rows=head_rows, metrics=metrics, batch_size=batch_size, **images
         )

@@ -61,6 +61,11 @@ def declared_names(
     return _given_names(class_names, column, where, boolean=feature.dtype == "bool")
 
 
+def have_order(features: datasets.Features, column: str, class_names: Sequence[str] | None) -> bool:
+    """Return True if the dataset or the recipe gives the order of the classes."""
+    return class_names is not None or not holds_words(features.get(column))
+
+
 def check_label_values(values: Sequence[Any], names: Sequence[str] | None, column: str, where: str) -> None:
     """Check that every label of a column has a class.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +212,21 @@ def compute_metric(
     if len(numbers) == 1:
         return {name: next(iter(numbers.values()))}
     return {key if key == name else f"{name}.{key}": value for key, value in numbers.items()}
+
+
+def finite_scores(scores: Mapping[str, float], label: str) -> dict[str, MetricValue]:
+    """Return scores as floats.
+
+    Raises:
+        EvaluationError: one is not a finite number.
+    """
+    for name, value in scores.items():
+        if not math.isfinite(value):
+            raise EvaluationError(
+                f"{label}: metric {name!r} is {value}",
+                hint="check that the scores of the dataset are not all equal, and the norms of the steps in the report",
+            )
+    return {name: float(value) for name, value in scores.items()}
 
 
 def check_class_metric(metric: evaluate.Metric, name: str, classes: int) -> None:

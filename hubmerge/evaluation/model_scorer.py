@@ -38,7 +38,7 @@ class ModelScorer:
         self.base_folder, self.identity = base_folder, identity
         self.device = torch.device(device)
         self._base, self.owner = base, "the base model's head"
-        self.model: Any = _load_base(base_folder, auto_class, base.label, task).to(self.device)
+        self.model: Any = self._open(base_folder, auto_class, base.label, task).to(self.device)
         self._places = _places(self.model, base)
         self._ties: Mapping[str, str] = dict(getattr(self.model, "all_tied_weights_keys", {}))
         self.label = base.label
@@ -80,6 +80,9 @@ class ModelScorer:
         """Return the outputs for images, (B, C)."""
         values: torch.Tensor = self.model(pixel_values=pixels).logits
         return values
+
+    def _open(self, folder: Path, auto_class: Any, label: str, task: str) -> Any:
+        return _load_base(folder, auto_class, label, task)
 
     def _under_base_names(self, weights: Checkpoint, *, own: bool) -> Checkpoint:
         expected = parameter_shapes(self._base.tensors)

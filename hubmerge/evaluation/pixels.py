@@ -123,7 +123,9 @@ def cached_pixels(
 
 def _all_pixels(rows: datasets.Dataset, column: str, preprocessor: Preprocessor, where: str) -> Iterator[np.ndarray]:
     """Yield the pixels of every row in order, computed in threads: decoding and resizing release Python's lock."""
-    stored = rows.with_format(None).cast_column(column, datasets.Image(decode=False))
+    stored = rows.with_format(None)
+    if isinstance(rows.features[column], datasets.Image):
+        stored = stored.cast_column(column, datasets.Image(decode=False))
 
     def convert(numbered: tuple[int, Any]) -> np.ndarray:
         interrupts.check()
@@ -136,9 +138,12 @@ def _all_pixels(rows: datasets.Dataset, column: str, preprocessor: Preprocessor,
             yield from pool.map(convert, enumerate(values, begin))
 
 
-def _decode(value: dict[str, Any] | None, where: str) -> PIL.Image.Image:
+def _decode(value: dict[str, Any] | bytes | None, where: str) -> PIL.Image.Image:
+    if isinstance(value, bytes):
+        value = {"bytes": value, "path": None}
     if value is None:
         raise EvaluationError(f"{where} has no image")
+    value = {"path": None, **value}
     if value["bytes"] is None and not Path(value["path"] or "").is_file():
         raise EvaluationError(f"{where}: the dataset contains only the address of the image, {value['path']!r}")
     try:

@@ -15,17 +15,33 @@ from hubmerge.evaluation.base_files import (
     BaseFiles,
     check_classification_head,
     check_clip,
+    check_embedder,
+    check_entailment,
     check_image_head,
     check_image_processor,
     check_tokenizer,
 )
-from hubmerge.evaluation.columns import check_images, check_labels, check_texts, text_column
+from hubmerge.evaluation.columns import (
+    check_column,
+    check_images,
+    check_labels,
+    check_numbers,
+    check_texts,
+    text_column,
+)
 from hubmerge.evaluation.head_rows import find_head_rows
-from hubmerge.evaluation.labels import check_label_values, declared_names
+from hubmerge.evaluation.labels import check_label_values, declared_names, have_order
 from hubmerge.evaluation.own_head import OWN_HEAD_KINDS, HeadFacts
 from hubmerge.evaluation.preview import DatasetPreview
 from hubmerge.evaluation.prompts import check_columns
-from hubmerge.evaluation.task_keys import check_no_classes, check_prompts, check_text_metrics, task_place
+from hubmerge.evaluation.retrieval_columns import DOCUMENT_IDS, QUERY_IDS
+from hubmerge.evaluation.task_keys import (
+    check_kind_metrics,
+    check_no_classes,
+    check_prompts,
+    check_text_metrics,
+    task_place,
+)
 from merge_recipes import Task
 
 Key = tuple[str, ...]
@@ -141,12 +157,13 @@ def _check_head(task: Task, preview: DatasetPreview, base: BaseFiles, head: Head
         return  # reported as a mistake of the labels
     if names is None or (head is not None and not head.known):
         return
+    ordered = have_order(preview.columns, task.dataset.label, task.class_names)
     if head is not None:
         classes, count = head.classes(base.config)
-        find_head_rows(classes, count, names, task_place(task), owner=head.label)
+        find_head_rows(classes, count, names, task_place(task), owner=head.label, ordered=ordered)
         return
     classes = classes_of(base.config)
-    find_head_rows(classes, _count_of(base, classes), names, task_place(task))
+    find_head_rows(classes, _count_of(base, classes), names, task_place(task), ordered=ordered)
 
 
 def _count_of(base: BaseFiles, classes: tuple[str, ...] | None) -> int:
@@ -178,10 +195,43 @@ def _names_key(task: Task) -> Key:
     return ("dataset", "label") if task.class_names is None else ("class_names",)
 
 
+def _similarity(task: Task, preview: DatasetPreview) -> Found:
+    source, place = task.dataset, task_place(task)
+    for key in ("sentence1", "sentence2"):
+        column = getattr(source, key)
+        yield from _failures(("dataset", key), check_texts, preview.columns, column, place, key)
+        yield from _failures(("dataset", key), _check_filled, task, preview, column, key)
+    yield from _failures(("dataset", "score"), check_numbers, preview.columns, source.score, "score", place)
+    yield from _failures(("dataset", "score"), _check_filled, task, preview, source.score, "score")
+    yield from _embedder_keys(task)
+
+
+def _retrieval(task: Task, preview: DatasetPreview) -> Found:
+    source, place = task.dataset, task_place(task)
+    yield from _embedder_keys(task)
+    if source.corpus is None:
+        for key in ("query", "positive"):
+            column = getattr(source, key)
+            yield from _failures(("dataset", key), check_texts, preview.columns, column, place, key)
+            yield from _failures(("dataset", key), _check_filled, task, preview, column, key)
+        return
+    for columns in (QUERY_IDS, DOCUMENT_IDS):
+        if not any(name in preview.columns for name in columns):
+            yield from _failures(("dataset", "path"), check_column, preview.columns, columns[0], "id", place)
+
+
+def _embedder_keys(task: Task) -> Found:
+    yield from _failures(("metrics",), check_kind_metrics, task)
+    yield from _failures(("class_names",), check_no_classes, task)
+
+
 _PREVIEW_CHECKS: dict[str, tuple[Callable[[Task, DatasetPreview], Found], ...]] = {
     "zero-shot-image-classification": (_images, _labels),
     "image-classification": (_prompts, _images, _labels),
     "text-classification": (_prompts, _texts, _labels),
+    "zero-shot-text-classification": (_texts, _labels),
+    "sentence-similarity": (_prompts, _similarity),
+    "text-retrieval": (_prompts, _retrieval),
     "causal-lm": (_prompts, _texts, _text_metrics),
     "generation": (_prompts, _columns_of_prompt, _no_classes),
 }
@@ -189,6 +239,9 @@ _BASE_CHECKS: dict[str, tuple[Callable[[BaseFiles], None], ...]] = {
     "zero-shot-image-classification": (check_clip, check_image_processor, check_tokenizer),
     "image-classification": (check_image_processor, check_image_head),
     "text-classification": (check_tokenizer, check_classification_head),
+    "zero-shot-text-classification": (check_tokenizer, check_entailment),
+    "sentence-similarity": (check_tokenizer, check_embedder),
+    "text-retrieval": (check_tokenizer, check_embedder),
     "causal-lm": (check_tokenizer,),
     "lm-eval": (check_tokenizer,),
     "generation": (check_tokenizer,),

@@ -5,6 +5,12 @@ from __future__ import annotations
 from hubmerge.errors import EvaluationError
 from merge_recipes import Task
 
+KIND_METRICS = {
+    "sentence-similarity": ("spearman", "pearson"),
+    "text-retrieval": ("ndcg@10", "mrr@10", "map@100", "recall@10", "precision@10", "accuracy@1"),
+}
+"""Metrics of kinds that compute them with evaluators of their own; the first one is the default."""
+
 TEXT_METRICS = ("accuracy", "perplexity")
 """Metrics of a task that predicts the tokens of texts."""
 
@@ -35,6 +41,21 @@ def check_text_metrics(task: Task) -> None:
         raise EvaluationError(
             f"{task_place(task)}: {task.kind} has no metric {unknown!r}",
             hint=f"set `metrics` to {' or '.join(TEXT_METRICS)}",
+        )
+
+
+def check_kind_metrics(task: Task) -> None:
+    """Refuse metrics that a kind does not compute.
+
+    Raises:
+        EvaluationError: the task has another metric.
+    """
+    known = KIND_METRICS[task.kind]
+    unknown = next((name for name in task.metrics if name not in known), None)
+    if unknown is not None:
+        raise EvaluationError(
+            f"{task_place(task)}: {task.kind} has no metric {unknown!r}",
+            hint=f"set `metrics` to some of {', '.join(known)}",
         )
 
 

@@ -19,6 +19,7 @@ from hubmerge.checkpoints import Checkpoint
 from hubmerge.evaluation.classes import check_finite, dataset_errors, read_classes, score_classes
 from hubmerge.evaluation.head_rows import rows_of_head
 from hubmerge.evaluation.head_scorer import TextHeadScorer
+from hubmerge.evaluation.labels import have_order
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.own_head import OwnHead
 from hubmerge.evaluation.sampling import choose_rows
@@ -118,7 +119,9 @@ class TextClassification:
         with dataset_errors(task, dataset_commit):
             texts = read_texts(rows, task.dataset, where)
             names, labels = read_classes(rows, task)
-            head_rows = rows_of_head(scorer, names, where)
+            head_rows = rows_of_head(
+                scorer, names, where, ordered=have_order(rows.features, task.dataset.label, task.class_names)
+            )
         chosen = choose_rows(len(labels), task.dataset, labels)
         if chosen is not None:
             texts, labels = [texts[row] for row in chosen], labels[chosen]

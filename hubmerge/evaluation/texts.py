@@ -21,15 +21,31 @@ def read_texts(rows: datasets.Dataset, source: DatasetReference, where: str) -> 
     Raises:
         EvaluationError: the column is missing or does not contain texts, or there are no rows.
     """
-    column = text_column(source)
-    check_texts(rows.features, column, where)
-    texts = rows.with_format(None)[column][:]
-    missing = next((row for row, text in enumerate(texts) if text is None), None)
+    return read_column(rows, text_column(source), "text", where)
+
+
+def read_column(rows: datasets.Dataset, column: str, role: str, where: str, *, texts: bool = True) -> list[Any]:
+    """Return the values of a column, in order.
+
+    Args:
+        rows: the dataset.
+        column: the name of the column.
+        role: its key in the recipe.
+        where: the task and its dataset, for messages.
+        texts: True to check that the column holds texts.
+
+    Raises:
+        EvaluationError: the column is missing, does not contain texts or lacks a value, or there are no rows.
+    """
+    if texts:
+        check_texts(rows.features, column, where, role)
+    values = rows.with_format(None)[column][:]
+    missing = next((row for row, value in enumerate(values) if value is None), None)
     if missing is not None:
-        raise EvaluationError(f"{where}: row {missing} has no text in column {column!r}")
-    if not texts:
+        raise EvaluationError(f"{where}: row {missing} has no {role} in column {column!r}")
+    if not values:
         raise EvaluationError(f"{where}: no examples", hint="set `split` of the dataset to a split with examples")
-    return list(texts)
+    return list(values)
 
 
 def tokenized(tokenizer: Any, texts: Sequence[str], limit: int | None) -> list[Tokens]:

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from huggingface_hub import HfFileSystem
 from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
+from hubmerge.evaluation.casting import cast_preview
 from hubmerge.evaluation.preview import DatasetPreview
 from hubmerge.hub.client import api, endpoint
 from hubmerge.hub.datasets import load_rows, read_dataset
@@ -56,11 +57,11 @@ def preview_dataset(dataset: DatasetReference, commit: str | None) -> DatasetPre
     key = _key(dataset, commit)
     known = memo.get("dataset-preview", key, DatasetPreview) if commit is not None else None
     if known is not None:
-        return known
+        return cast_preview(known, dataset)
     found = _read(dataset, commit)
     if commit is not None:
         memo.put("dataset-preview", key, found)
-    return found
+    return cast_preview(found, dataset)
 
 
 def _key(dataset: DatasetReference, commit: str | None) -> bytes:

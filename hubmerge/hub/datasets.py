@@ -15,6 +15,7 @@ from datasets.exceptions import DataFilesNotFoundError, DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
 from hubmerge.errors import DatasetError, EvaluationError, HubError, MachineError
+from hubmerge.evaluation.casting import cast_rows
 from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.evaluation.metrics import CLASS_METRIC_NAMES
 from hubmerge.hub.explain import explain
@@ -69,7 +70,7 @@ def load_rows(
 
         return checked_rows(prepare)
 
-    return read_dataset(dataset, commit, load, sleep=sleep)
+    return cast_rows(read_dataset(dataset, commit, load, sleep=sleep), dataset)
 
 
 def _cached_folder(repo: str, commit: str) -> str:

@@ -13,6 +13,7 @@ from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.base_files import BaseFiles
 from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.evaluation.own_head import HeadFacts
+from hubmerge.evaluation.task_keys import KIND_METRICS
 from hubmerge.hub import fetch
 from hubmerge.plan.checked_task import CheckedTask, describe_task
 from hubmerge.plan.own_heads import OwnHeads
@@ -97,9 +98,13 @@ def _head(
 
 def _preview(loaded: LoadedRecipe, index: int, task: Task, commit: str) -> DatasetPreview:
     from hubmerge.evaluation.harness_sources import preview_source
+    from hubmerge.evaluation.retrieval_columns import part_of
     from hubmerge.hub.dataset_preview import preview_dataset  # its libraries take seconds to import
 
     try:
+        if task.dataset.corpus is not None:
+            for part in ("corpus", "queries"):
+                preview_dataset(part_of(task.dataset, part), commit)
         return preview_dataset(preview_source(task) if task.kind == HARNESS_KIND else task.dataset, commit)
     except DatasetError as error:
         raise located(error, loaded, (*TASKS, index, "dataset", error.key)) from error
@@ -141,7 +146,7 @@ def _sample_errors(task: Task, recorded: Sequence[TaskReport]) -> Iterator[Evalu
 
 def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[int, EvaluationError]]:
     """Yield the metrics of a task that cannot be loaded or computed, by their number in the list."""
-    if task.kind in {"causal-lm", *LANGUAGE_KINDS}:
+    if task.kind in {"causal-lm", *LANGUAGE_KINDS, *KIND_METRICS}:
         return
     for number, name in enumerate(task.metrics):
         try:
@@ -153,7 +158,12 @@ def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[int, Evalu
 
 
 def _is_class_kind(task: Task) -> bool:
-    return task.kind in {"zero-shot-image-classification", "image-classification", "text-classification"}
+    return task.kind in {
+        "zero-shot-image-classification",
+        "image-classification",
+        "text-classification",
+        "zero-shot-text-classification",
+    }
 
 
 def _check_metric(name: str, classes: int) -> None:

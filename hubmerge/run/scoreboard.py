@@ -235,8 +235,7 @@ class Scoreboard:
 
     def _head_entry(self, task: Task) -> str | None:
         if task.name not in self._prepared:
-            known = next((one for one in self._recorded if one.name == task.name), None)
-            return None if known is None else known.head
+            return next((one.head for one in self._recorded if one.name == task.name), None)
         head = self._head(task)
         return None if head is None else head.facts.entry
 
