@@ -122,10 +122,17 @@ def newest_commits(reference: ModelReference) -> tuple[str, str | None] | None:
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What the card of a model says: its kind of task and its data sets. Empty for a repo that cannot be read."""
+    """What the card of a model says. Empty for a repo that cannot be read.
+
+    Attributes:
+        task: the kind of task.
+        datasets: the data sets that it names.
+        bases: the models that it was fine-tuned from.
+    """
 
     task: str | None = None
     datasets: tuple[str, ...] = ()
+    bases: tuple[str, ...] = ()
 
 
 def model_facts(path: str, revision: str | None) -> ModelFacts:
@@ -144,8 +151,13 @@ def model_facts(path: str, revision: str | None) -> ModelFacts:
             info = api().model_info(path, revision=revision)
         except (DisabledRepoError, RepositoryNotFoundError, RevisionNotFoundError):
             return ModelFacts()
-        named = (info.card_data.to_dict() if info.card_data is not None else {}).get("datasets") or ()
-        names = [named] if isinstance(named, str) else [name for name in named if isinstance(name, str)]
-        return ModelFacts(info.pipeline_tag, tuple(names))
+        card = info.card_data.to_dict() if info.card_data is not None else {}
+        return ModelFacts(info.pipeline_tag, _names(card.get("datasets")), _names(card.get("base_model")))
 
     return call(f"model {path}", ask, repo=path)
+
+
+def _names(value: object) -> tuple[str, ...]:
+    """Return the names in a value of a card: a text or a list of texts."""
+    names = [value] if isinstance(value, str) else value if isinstance(value, (list, tuple)) else []
+    return tuple(name for name in names if isinstance(name, str))

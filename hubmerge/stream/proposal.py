@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import PurePosixPath
 
-from hubmerge.hub.listing import ModelFacts, model_facts
-from merge_recipes import InvalidReferenceError, ModelReference
+from hubmerge.errors import HubError
+from hubmerge.hub.listing import ModelFacts, find_models, model_facts
+from merge_recipes import InvalidReferenceError, ModelCollection, ModelQuery, ModelReference
+
+MODELS_READ = 24
+"""Models whose cards are read at most, of those that queries and collections find."""
 
 _KINDS = {"zero-shot-image-classification": "image", "text-classification": "text", "image-classification": "image"}
 """Kinds of task that a proposal writes, with the column of their inputs."""
@@ -41,8 +46,9 @@ def proposed_recipe(
     Raises:
         HubError: the Hub does not respond.
     """
-    chosen, reason = (method, "as asked for") if method is not None else _method(models)
-    facts = {model: _facts(model) for model in models}
+    found = [one for model in models for one in _found_models(model)]
+    facts = {model: _facts(model) for model in dict.fromkeys(found[:MODELS_READ])}
+    chosen, reason = (method, "as asked for") if method is not None else _method(found, facts)
     lines = [
         _HEAD.format(file=file),
         f"merge_method: {chosen}   # {reason}",
@@ -55,11 +61,30 @@ def proposed_recipe(
     return "\n".join(lines)
 
 
-def _method(models: Sequence[str]) -> tuple[str, str]:
+def _found_models(model: str) -> Sequence[str]:
+    """Return the models that an item finds now: itself, or those of a query or a collection, the oldest first."""
+    try:
+        if _COLLECTION.fullmatch(model):
+            return find_models(ModelCollection(collection=model))
+        if {"*", "?"} & set(model):
+            return find_models(ModelQuery(query=model))
+    except (HubError, ValueError):
+        return (model,)  # the plan reports the mistake with its place in the recipe
+    return (model,)
+
+
+def _method(models: Sequence[str], facts: Mapping[str, ModelFacts]) -> tuple[str, str]:
     """Choose a method as docs/choose.md does."""
     stems = {re.sub(r"[\d._-]*(seed|run)?[\d._-]*", "", PurePosixPath(model).name) for model in models}
     if len(models) > 1 and len(stems) == 1:
         return "weight_average", "the names differ by numbers alone: checkpoints of one task are averaged"
+    if len(models) > 1 and all(
+        before.partition("@")[0] in facts.get(after, ModelFacts()).bases for before, after in pairwise(models)
+    ):
+        return "magmax", "by their cards, each model was fine-tuned from the one before it"
+    trained = {facts.get(model, ModelFacts()).datasets for model in models}
+    if len(models) > 1 and len(trained) == 1 and min(trained):
+        return "weight_average", "the cards name one data set: checkpoints of one task are averaged"
     return "wudi", "no scale to choose, the order does not matter, entries can be revoked"
 
 
@@ -74,7 +99,7 @@ def _facts(model: str) -> ModelFacts:
         reference = ModelReference.parse(model)
     except InvalidReferenceError:
         return ModelFacts()
-    if reference.is_local or _COLLECTION.fullmatch(model):
+    if reference.is_local:
         return ModelFacts()
     return model_facts(reference.path, reference.revision)
 

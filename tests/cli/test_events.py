@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+from typer.main import get_command
 
+from hubmerge.cli.app import app
 from hubmerge.cli.events import EVENTS, events_schema
 from tests.stage import Stage
 
@@ -50,6 +52,9 @@ def test_a_stream_from_check_to_rollback(stage: Stage, hubmerge: Command, tmp_pa
     assert "lock" in events_of(hubmerge("lock", path, "--json")[1])
     done = lines_of(hubmerge("run", path, "--json")[1])[-1]
     assert (done["steps"], done["of"]) == (3, 3)
+    assert set(done["links"]) == {"repo", "step", "card", "report"}
+    assert done["links"]["step"].endswith(f"{repo}/tree/step-03")
+    assert f"hubmerge verify {repo}" in [one["command"] for one in done["next"]]
     scores = done["scores"]
     assert scores["average"] == pytest.approx(sum(scores["rows"]["3"].values()) / len(scores["tasks"]))
     assert "outdated" in events_of(hubmerge("outdated", path, "--json")[1])
@@ -74,6 +79,61 @@ def test_errors_and_other_commands(hubmerge: Command, tmp_path: Path) -> None:
     assert [line["event"] for line in lines_of(hubmerge("check", tmp_path, "--json")[1])] == ["checked", "summary"]
     methods = lines_of(hubmerge("methods", "--json")[1])
     assert {line["name"] for line in methods} >= {"opcm", "wudi", "slerp"}
+
+
+def commands_with_json() -> set[str]:
+    """Return the names of all commands that have --json."""
+    found = set()
+    waiting = [((), get_command(app))]
+    while waiting:
+        path, command = waiting.pop()
+        waiting += [((*path, name), one) for name, one in getattr(command, "commands", {}).items()]
+        if any("--json" in parameter.opts for parameter in command.params):
+            found.add(" ".join(path))
+    return found
+
+
+FAILING = {
+    "check": (["missing.yaml"], 2, {"file": "missing.yaml"}),
+    "plan": (["missing.yaml"], 2, {"file": "missing.yaml"}),
+    "run": (["missing.yaml"], 2, {"file": "missing.yaml"}),
+    "lock": (["missing.yaml"], 2, {"file": "missing.yaml"}),
+    "outdated": (["missing.yaml"], 2, {"file": "missing.yaml"}),
+    "watch": (["missing.yaml", "--every", "10m"], 2, {"file": "missing.yaml"}),
+    "study": (["missing.yaml"], 2, {"file": "missing.yaml"}),
+    "deploy hub-job": (["missing.yaml"], 2, {"file": "missing.yaml"}),
+    "init": (["missing/base"], 2, {}),
+    "read": (["local/missing", "--method", "wudi", "--out", "out"], 3, {"repo": "local/missing"}),
+    "verify": (["local/missing"], 3, {"repo": "local/missing"}),
+    "report": (["local/missing"], 3, {"repo": "local/missing"}),
+    "inspect": (["local/missing"], 3, {"repo": "local/missing"}),
+    "diff": (["local/missing", "local/missing"], 3, {"repo": "local/missing"}),
+    "revoke": (["local/missing", "one"], 3, {"repo": "local/missing"}),
+    "rollback": (["local/missing", "--to", "1"], 3, {"repo": "local/missing"}),
+    "combine": (["local/missing", "local/missing-2", "--into", "local/x"], 3, {"repo": "local/missing"}),
+    "sign": (["local/missing", "--key", "missing.key"], 5, {"file": "missing.key"}),
+}
+"""Arguments of each command that fail, the exit status, and the fields of the error."""
+
+WITHOUT_ERRORS = {"methods", "demo"}
+
+
+@pytest.mark.parametrize("name", sorted(FAILING))
+def test_the_last_line_of_a_command_that_fails_is_an_error_with_its_place(
+    name: str, hubmerge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments, expected, place = FAILING[name]
+    command, *more = name.split()
+    status, output, errors = hubmerge(command, *more, *arguments, "--json")
+    line = lines_of(output)[-1]
+    assert (status, line["event"], line["exit_code"], errors) == (expected, "error", expected, "")
+    assert line["code"]
+    assert place.items() <= line.items()
+
+
+def test_every_command_with_json_is_tried() -> None:
+    assert commands_with_json() == FAILING.keys() | WITHOUT_ERRORS
 
 
 def test_every_event_in_the_code_is_in_the_schema_and_in_the_docs() -> None:

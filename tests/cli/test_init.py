@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +12,9 @@ import yaml
 from huggingface_hub import HfApi
 
 import hubmerge as library
+from hubmerge.cli.main import main
 from hubmerge.stream.proposal import proposed_recipe
+from tests.cli.terminal import as_terminal
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -43,6 +47,67 @@ def test_a_query_stays_a_query(stage: Stage, tmp_path: Path) -> None:
     text = proposed_recipe("./base", [f"{owner}/none-*", slug, "./a"], file="x.yaml")
     models = yaml.safe_load(text)["models"]
     assert models == [{"query": f"{owner}/none-*"}, {"collection": slug}, {"model": "./a"}]
+
+
+def push_card(name: str, card: str) -> str:
+    HfApi().create_repo(name)
+    HfApi().upload_file(path_or_fileobj=f"---\n{card}\n---\n".encode(), path_in_repo="README.md", repo_id=name)
+    return name
+
+
+def test_cards_of_a_query_and_of_a_collection_are_read(repo_name: Names) -> None:
+    base = push_card(repo_name("base"), "pipeline_tag: image-classification")
+    stem = repo_name("found")
+    models = [push_card(f"{stem}-{name}", f"datasets: [me/{name}]") for name in ("cats", "dogs")]
+    api = HfApi()
+    slug = api.create_collection("Found", namespace="local").slug
+    for model in models:
+        api.add_collection_item(slug, model, "model")
+    for item, key in ((f"{stem}-*", "query"), (slug, "collection")):
+        text = proposed_recipe(base, [item], file="x.yaml")
+        assert yaml.safe_load(text)["models"] == [{key: item}]
+        assert yaml.safe_load(text)["merge_method"] == "wudi"
+        for name in ("cats", "dogs"):
+            assert f'path: "me/{name}", split: test, image: image, label: label' in text
+
+
+def test_the_method_follows_the_cards(repo_name: Names) -> None:
+    base = repo_name("base")
+    first = push_card(repo_name("one"), f"base_model: {base}\ndatasets: me/same")
+    second = push_card(repo_name("two"), f"base_model: {first}\ndatasets: me/other")
+    other = push_card(repo_name("three"), f"base_model: {base}\ndatasets: [me/same]")
+
+    def method(*models: str) -> str:
+        return str(yaml.safe_load(proposed_recipe(base, models, file="x.yaml"))["merge_method"])
+
+    assert method(first, second) == "magmax"
+    assert method(second, first) == "wudi"
+    assert method(first, other) == "weight_average"
+    assert method(first, second, other) == "wudi"
+    assert method(f"{first.partition('-')[0]}-nothing-*") == "wudi"
+
+
+def test_questions_are_asked_on_a_terminal_only(
+    stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo_name: Names
+) -> None:
+    towers, path, target = [*stage.towers.values()][:2], tmp_path / "asked.yaml", repo_name("merged")
+    answers = [stage.base, *towers, "", target]
+
+    class Keyboard(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    with as_terminal(100, monkeypatch.setenv) as terminal:
+        monkeypatch.setattr(sys, "stdin", Keyboard("".join(f"{answer}\n" for answer in answers)))
+        status = main(["init", "--out", str(path)])
+    screen = terminal.close()
+    assert status == 0, screen.text
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert ([entry["model"] for entry in recipe["models"]], recipe["publish"]["repo"]) == (towers, target)
+    assert "base model (owner/name or ./folder): " in screen.text
+    assert "publish to (empty: not yet): " in screen.text
+    monkeypatch.setattr(sys, "stdin", io.StringIO("never read\n"))
+    assert main(["init", "--out", str(path)]) == 2
 
 
 def test_seeds_of_one_task_are_averaged() -> None:

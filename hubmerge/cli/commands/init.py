@@ -35,21 +35,23 @@ def init(
     json: Json = False,
 ) -> int:
     """Propose a recipe for models, or write the workflow that runs a recipe on a schedule."""
-    progress = command_context(context, quiet=quiet, json=json).progress()
-    names = names or []
+    command, names = command_context(context, quiet=quiet, json=json), names or []
+    if not names and not github and sys.stdin.isatty() and not (quiet or json):
+        names, publish = _ask(publish)
+    progress = command.progress()
     if github:
         if len(names) != 1:
             raise typer.BadParameter("--github needs one recipe", param_hint="RECIPE")
         return _write_workflow(Path(names[0]), progress, every=every, oidc=oidc, force=force, requirement=requirement)
-    if not names and sys.stdin.isatty() and not (quiet or json):
-        names, publish = _ask(publish)
     if len(names) < 2:
         message = "name a base model and at least one checkpoint, or a recipe with --github"
         raise typer.BadParameter(message, param_hint="BASE MODEL...|RECIPE")
     path = proposals.propose(names[0], names[1:], out=out, method=method, publish=publish, force=force)
     progress.note(f"{path}: written\n")
     progress.event("recipe", {"path": str(path)})
-    progress.note(str(planning.plan(path, progress=progress)))
+    planned = planning.plan(path, progress=progress)
+    progress.event("plan", planned.to_dict())
+    progress.note(str(planned))
     progress.note(f"next: read {path}, then `hubmerge run {path} --out merged`")
     return 0
 
