@@ -83,8 +83,8 @@ def test_errors_and_other_commands(hubmerge: Command, tmp_path: Path) -> None:
 
 def commands_with_json() -> set[str]:
     """Return the names of all commands that have --json."""
-    found = set()
-    waiting = [((), get_command(app))]
+    found: set[str] = set()
+    waiting: list[tuple[tuple[str, ...], Any]] = [((), get_command(app))]
     while waiting:
         path, command = waiting.pop()
         waiting += [((*path, name), one) for name, one in getattr(command, "commands", {}).items()]
