@@ -79,12 +79,20 @@ class OutputFolder:
             self.copy(folder, step, read)
             remove_folder(folder)
 
-    def copy(self, folder: Path, step: int, read: ReadHistory | None = None) -> None:
-        """Copy the merged model of a step into the output folder; the arguments are those of `move`."""
+    def copy(self, folder: Path, step: int, read: ReadHistory | None = None, *, link: bool = False) -> None:
+        """Copy the merged model of a step into the output folder; the first arguments are those of `move`.
+
+        Args:
+            folder: Folder of the model.
+            step: The step.
+            read: Reads the whole reports of the steps.
+            link: True to link weight files on the same disk, which takes neither time nor space. A program that changes
+                such a file in place changes that of `folder` too.
+        """
         place = self.place(step)
         partial = partial_path(place)
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(folder, partial)
+        shutil.copytree(folder, partial, copy_function=_link_weights if link else shutil.copy2)
         _add_history(partial, step, read)
         replace_folder(partial, place)
 
@@ -98,6 +106,18 @@ class OutputFolder:
             if path.name in STATE_FILES:
                 shutil.copyfile(path, partial / path.name)
         replace_folder(partial, place)
+
+
+def _link_weights(source: str, target: str) -> None:
+    """Link a weight file if the disk allows it; copy it and all other files otherwise."""
+    if source.endswith(".safetensors"):
+        try:
+            Path(target).hardlink_to(source)
+        except OSError:
+            pass
+        else:
+            return
+    shutil.copy2(source, target)
 
 
 def _add_history(folder: Path, step: int, read: ReadHistory | None) -> None:

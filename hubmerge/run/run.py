@@ -165,7 +165,8 @@ class Run:
                 )
             folder = publish.download_head(self.stream.target)
         with self._progress.stage(f"copy the merged model to {self._out.folder}"):
-            self._out.copy(folder, self.stream.length, self._read_history(self.report))
+            # A kept model is compared with its digests before it is used again, so linked files may be changed.
+            self._out.copy(folder, self.stream.length, self._read_history(self.report), link=kept)
             if self._out.with_state and not self.stream.is_joint:
                 self._write_state(self._out)
         self._progress.note(f"merged model: {self._out.place(self.stream.length)}")

@@ -161,6 +161,17 @@ def test_a_damaged_model_is_set_aside(
     assert not folder.exists()
 
 
+def test_an_output_folder_takes_no_space_and_may_be_changed_in_place(kept: Kept, copied: Workspace) -> None:
+    out = copied.folder.parent.parent / "out"
+    good = merge(kept.recipe, copied.folder.parent, out)
+    file = next(out.glob("*.safetensors"))
+    assert file.samefile(copied.step_folder(3) / file.name)
+    with file.open("r+b") as changed:
+        changed.seek(-1, 2)
+        changed.write(b"!")
+    assert merge(kept.recipe, copied.folder.parent, out.with_name("again")) == good == kept.expected
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["pixels.npy", "pixels.npy.sha256"])
 def test_a_damaged_file_of_the_evaluation_cache_is_set_aside(tmp_path: Path, damage: Damage, name: str) -> None:
