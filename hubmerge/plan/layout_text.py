@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hubmerge.checkpoints import Selection, TensorInfo, TensorSpec
@@ -37,14 +37,19 @@ def written_layout(
     model_class = _class_name(config)
     dtypes = sorted({str(one.dtype).removeprefix("torch.") for one in tensors.values() if one.dtype.is_floating_point})
     text = f"{model_class}, named as in the base model's files ({min(tensors)}, ...), {' and '.join(dtypes)}"
-    prefix = PREFIXES.get(str(model_class))
-    if prefix is not None and not any(name.startswith(prefix) for name in tensors):
+    if prefix := missing_prefix(config, tensors):
         text += f"; these names load in transformers 5 only, transformers 4 expects the prefix {prefix}"
     merged = [name for name in tensors if selection.covers(name)]
     kept = patterns_for([name for name in tensors if not selection.covers(name)], merged)
     if kept:
         text += f"; kept from the base model: {listed(kept, KEPT_SHOWN)}"
     return text
+
+
+def missing_prefix(config: Mapping[str, Any], names: Iterable[str]) -> str | None:
+    """Return the prefix that transformers 4 expects and tensor names lack, None if both versions load the files."""
+    prefix = PREFIXES.get(str(_class_name(config)))
+    return None if prefix is None or any(name.startswith(prefix) for name in names) else prefix
 
 
 def _class_name(config: Mapping[str, Any]) -> str:

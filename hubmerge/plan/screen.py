@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
+from hubmerge.checkpoints.matching.names import Renaming
+from hubmerge.checkpoints.planning.name_rule import DESCRIPTION
 from hubmerge.plan.costs import WIDTH, cost_lines, settings_lines, wrapped
+from hubmerge.plan.layout_text import missing_prefix
 from hubmerge.plan.licenses import license_lines
 from hubmerge.plan.remarks import remarks
 from hubmerge.plan.run_plan import RunPlan
@@ -20,6 +24,8 @@ VOCABULARY_LINES = 5
 """Lines about the vocabulary at most."""
 REASONS = 3
 """Reasons for kept tensors at most."""
+LAYOUTS = 3
+"""Differences of tensor names at most."""
 _LEAST_MODEL = 20
 
 
@@ -118,9 +124,9 @@ def _tensors(plan: RunPlan) -> Iterator[str]:
         yield f"         and {len(layers) - ROWS} more (--verbose)"
     counts, millions = plan.merge.counts, plan.merge.elements / 1e6
     matrices = counted(counts["merge-matrix"], "weight matrix", "weight matrices")
-    averaged = f", {counted(counts['average'], 'averaged tensor')}" if plan.merge.averaged else ""
     others = counted(counts["merge-other"], "other tensor")
-    yield f"merged   {matrices}, {others}{averaged}: {millions:.2f} million parameters"
+    yield f"merged   {matrices}, {others}: {millions:.2f} million parameters"
+    yield from _unusual(plan)
     reasons: dict[str, int] = {}
     for tensor in plan.merge.kept:
         reasons[tensor.reason] = reasons.get(tensor.reason, 0) + 1
@@ -131,6 +137,28 @@ def _tensors(plan: RunPlan) -> Iterator[str]:
     if len(reasons) > REASONS:
         left = sum(count for _, count in largest[REASONS:])
         yield f"         {left:>4}  for {counted(len(reasons) - REASONS, 'other reason')} (--verbose)"
+
+
+def _unusual(plan: RunPlan) -> Iterator[str]:
+    """Yield what most merges do not have.
+
+    These are matrices found by name, models inside that are kept, averaged statistics, checkpoints with other tensor
+    names than the base model, and names that only transformers 5 loads.
+    """
+    merge = plan.merge
+    if DESCRIPTION in merge.matrix_rule:
+        yield from wrapped("", merge.matrix_rule)
+    if merge.part is not None:
+        yield from wrapped("", merge.part)
+    if merge.averaged:
+        yield f"averaged {counted(merge.counts['average'], 'tensor')}, such as {merge.averaged[0].name}"
+        yield from wrapped("", merge.statistics_rule or "")
+    layouts = Counter(layout for layout in plan.layouts.values() if layout != str(Renaming()))
+    renamed = [f"{layout}: {counted(count, 'checkpoint')}" for layout, count in layouts.most_common()]
+    for number, line in enumerate(_few(renamed, LAYOUTS)):
+        yield f"{'names' if number == 0 else '':<8} {line.strip()}"
+    if missing_prefix(plan.config, [spec.name for spec in plan.written.specs]):
+        yield from wrapped("layout", plan.layout_written)
 
 
 def _conditions(plan: RunPlan) -> Iterator[str]:

@@ -15,7 +15,7 @@ from hubmerge.support.names import STATE_BRANCH
 
 NAMED_AFTER_THE_REPO = {
     *("README.md", "hubmerge.yaml", "hubmerge.lock.yaml", "hubmerge.json", "hubmerge.intoto.json", "hubmerge.cdx.json"),
-    ".gitattributes",
+    *("report.html", ".gitattributes"),
 }
 PAPERS = {*NAMED_AFTER_THE_REPO, "config.json"} - {".gitattributes"}
 

@@ -46,6 +46,9 @@ def test_plan_run_and_card_say_that_matrices_were_found_by_name(hubmerge: Comman
     assert status == 0, errors
     assert "merged   3 weight matrices, 2 other tensors" in text
     assert "has no class for the model_type 'some_moe'" in text
+    screen = " ".join(text[text.index("merged   3 ") : text.index("kept  ")].split())
+    assert "Weight matrices: 2-D tensors named `.weight` " in screen
+    assert screen.endswith("has no class for the model_type 'some_moe').")
     status, text, errors = hubmerge("run", recipe, "--out", out)
     assert status == 0, errors
     (line,) = [line for line in text.splitlines() if BY_NAME in line]
