@@ -122,4 +122,6 @@ def _base(recipe: Recipe, form: JointForm | None) -> str:
     name = recipe.base_model
     if form is not None and form.base == "model":
         return f"{name}; it is merged like any other model" if recipe.lists_base else f"{name}; it is not merged"
+    if form is not None and form.most == 1:
+        return f"{name}; the merge starts from it"
     return f"{name}; task vectors start from it"

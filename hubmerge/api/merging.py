@@ -97,7 +97,8 @@ class StepRun:
             self.report, self.addresses = run.report, run.addresses()
             recipe = str(loaded.path) if loaded.path.is_file() else None
             has_state = publish is not None and publish.state != "none" and not run.stream.is_joint
-            self.next_steps = list(next_steps(run.report, self.repo, recipe, has_state=has_state))
+            stacks = bool(loaded.recipe.slices)
+            self.next_steps = list(next_steps(run.report, self.repo, recipe, has_state=has_state, stacks=stacks))
             if self.summary is not None:
                 from hubmerge.automation.summary import append_summary, summary_text
 

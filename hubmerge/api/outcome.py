@@ -41,7 +41,9 @@ def links_of(repo: str, step: int, files: Collection[str]) -> dict[str, str]:
     }
 
 
-def next_steps(report: RunReport, repo: str | None, recipe: str | None, *, has_state: bool) -> Iterator[NextStep]:
+def next_steps(
+    report: RunReport, repo: str | None, recipe: str | None, *, has_state: bool, stacks: bool = False
+) -> Iterator[NextStep]:
     """Yield what can be done after a run, as far as the method and the target allow it.
 
     Args:
@@ -49,21 +51,24 @@ def next_steps(report: RunReport, repo: str | None, recipe: str | None, *, has_s
         repo: the target repo, None if nothing is published.
         recipe: the file of the recipe, None if there is none.
         has_state: True if the state is published.
+        stacks: True if the recipe stacks layers, which leaves no place for one more model.
     """
     from hubmerge.methods import METHODS, Method, find_method
     from hubmerge.methods.readers import saved_name
 
     again = f"hubmerge run {recipe}" if recipe is not None else None
+    method = find_method(report.merge_method, joint=report.is_joint).method
+    extends = not stacks and (isinstance(method, Method) or method.most is None)
     if repo is None:
         if again is not None:
-            yield NextStep("publish: add `publish: {repo: your-name/merged}` to the recipe", again)
-            yield NextStep("extend: add a model at the end of the recipe", again)
+            yield NextStep("publish: add `publish: {repo: your-name/merged}` to the recipe, and run it again", again)
+            if extends:
+                yield NextStep("extend: add a model at the end of the recipe, and run it again", again)
         return
     yield NextStep("verify", f"hubmerge verify {repo}")
     yield NextStep("report as a page", f"hubmerge report {repo}")
-    if again is not None:
-        yield NextStep("extend: add a model at the end of the recipe", again)
-    method = find_method(report.merge_method, joint=report.is_joint).method
+    if again is not None and extends:
+        yield NextStep("extend: add a model at the end of the recipe, and run it again", again)
     if not isinstance(method, Method) or not has_state:
         return
     readers = [one.name for one in METHODS if one.reads_state and saved_name(one) == saved_name(method)]

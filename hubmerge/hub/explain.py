@@ -38,7 +38,8 @@ NOT_VISIBLE = Explanation(
 )
 NO_REPO = Explanation(
     "no repo of this name on {endpoint}, or it is private and this token cannot read it",
-    "check the spelling; for a private repo set HF_TOKEN; a deleted target repo is created again by the next run",
+    "check the spelling (a name that is no folder here is read as a repo); for a private repo set HF_TOKEN; "
+    "a deleted target repo is created again by the next run",
 )
 NO_COMMIT = Explanation(
     "the commit no longer exists: the repo's history was rewritten after the commit was locked",

@@ -124,7 +124,9 @@ def joint_bytes(stream: Stream, merge: MergePlan, workers: int | None = None) ->
     method = joint_method(stream.recipe)
     recipe = stream.recipe.of_slice(0) if stream.recipe.slices else stream.recipe
     largest = merge.largest
-    parameters_for = TensorParameters(method.Parameters, recipe, recipe.stream()[0], merge.positions)
+    listed = method.base == "model"  # otherwise a base model in the list has no parameters
+    entry = next(one for one in recipe.stream() if listed or not recipe.is_base(one))
+    parameters_for = TensorParameters(method.Parameters, recipe, entry, merge.positions)
     variant = method.variant_for(parameters_for(largest.name))
     copies = variant.copies + (OTHER_COPIES if variant.blocks == "tensor" else 0)
     blocks = (workers or available_cpus()) * (2 * len(stream.entries) + OTHER_COPIES) * PIECE

@@ -297,3 +297,8 @@ def test_convert_prints_what_a_recipe_leaves_unsaid(tmp_path: Path, capsys: pyte
         "dtype": "bfloat16",
         "seed": 0,
     }
+    recipe.write_text(
+        BASE.format("slerp") + SOURCES.format("[0, 4]", "[0, 4]") + "parameters: {t: 0.5}\n", encoding="utf-8"
+    )
+    assert main(["convert", str(recipe)]) == 0
+    assert "# base model: me/base; the merge starts from it" in capsys.readouterr().out.splitlines()

@@ -69,6 +69,36 @@ parameters:
 """
 
 
+TIES = """\
+merge_method: ties
+base_model: DIR/base
+models:
+  - {model: DIR/base}
+  - {model: DIR/a, parameters: {weight: 0.5, density: 0.5}}
+"""
+
+
+@pytest.mark.parametrize("method", ["ties", "dare_ties", "task_arithmetic", "della_linear"])
+def test_a_listed_base_model_needs_no_weight_in_a_plan(models: Path, tmp_path: Path, method: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(TIES.replace("DIR", str(models)).replace("ties", method, 1), encoding="utf-8")
+    plan = hubmerge.plan(recipe, progress=None)
+    assert not plan.to_dict()["warnings"]
+    alone = recipe.read_text(encoding="utf-8").replace(f"  - {{model: {models}/base}}\n", "")
+    recipe.write_text(alone, encoding="utf-8")
+    assert hubmerge.plan(recipe, progress=None).to_dict()["memory_bytes"] <= plan.to_dict()["memory_bytes"]
+
+
+def test_a_run_names_as_next_only_what_the_method_can_do(models: Path, tmp_path: Path) -> None:
+    extend = "extend: add a model at the end of the recipe, and run it again"
+    for text, extends in ((TIES, True), (SLICES, False)):
+        recipe = tmp_path / "recipe.yaml"
+        recipe.write_text(text.replace("DIR", str(models)), encoding="utf-8")
+        run = hubmerge.run(recipe, work_dir=tmp_path / "work", progress=None)
+        run.finish()
+        assert (extend in [one.purpose for one in run.next_steps]) is extends
+
+
 def test_slices_of_whole_models_with_a_gradient_are_merged_layer_by_layer(models: Path, tmp_path: Path) -> None:
     result, base, other = merged(models, tmp_path, SLICES), tensors(models, "base"), tensors(models, "a")
     assert set(result) == set(base)

@@ -72,7 +72,7 @@ def print_run(steps: StepRun, progress: Progress, *, verbose: bool = False) -> N
         progress.event("step", step.to_dict())
         progress.note(f"step {step.step} of {steps.length}: {step.name}")
     if not steps.steps:
-        progress.note(f"nothing to do: all {steps.length} steps are done")
+        progress.note(f"nothing to do: all steps are done ({steps.length})")
     scores = steps.scores()
     if text := steps.scores_text(defined=verbose):
         print_scores(progress, text, scores)
