@@ -52,21 +52,31 @@ def read(
     Example:
         hubmerge.read("me/merged", "iso_c", parameters={"scaling": 1.2}, out="iso")
     """
+    if (method is None) == (choice is None) or (parameters and method is None):
+        raise _usage_error()
+    checked = None if method is None else _reading(method, parameters)
+    folder = Path(out)
+    found = _open(published, folder)
+    work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
+    return _write(found, checked or _choice(found, choice or {}), folder, work, progress)
+
+
+def _usage_error() -> UsageError:
+    return UsageError(
+        "expected either a method, perhaps with parameters, or several to choose from",
+        hint="add `--method NAME`, or `--choose NAME --choose 'NAME PARAMETER=VALUE' --on TASK`",
+    )
+
+
+def _open(published: str, folder: Path) -> Published:
+    """Return a published step after checking that the folder can be written."""
     from hubmerge.run.output_folder import OutputFolder
     from hubmerge.verify.published import open_published
     from merge_recipes import ModelReference
 
-    if (method is None) == (choice is None) or (parameters and method is None):
-        raise UsageError(
-            "expected either a method, perhaps with parameters, or several to choose from",
-            hint="add `--method NAME`, or `--choose NAME --choose 'NAME PARAMETER=VALUE' --on TASK`",
-        )
-    checked = None if method is None else _reading(method, parameters)
-    reference, folder = ModelReference.parse(published), Path(out)
+    reference = ModelReference.parse(published)
     OutputFolder(folder).check()
-    found = open_published(reference.path, reference.revision)
-    work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
-    return _write(found, checked or _choice(found, choice or {}), folder, work, progress)
+    return open_published(reference.path, reference.revision)
 
 
 def _reading(method: str, parameters: Mapping[str, Any] | None) -> Reading:

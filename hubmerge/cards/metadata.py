@@ -49,7 +49,7 @@ def front_matter(
     """
     tasks, models = scored_tasks(report), base_models(report)
     results = [one for task in (tasks if whole else tasks[:MOST_RESULTS]) for one in _results(task, report.steps[-1])]
-    data = ModelCardData(
+    return ModelCardData(
         **_license_keys(model_license),
         language=languages_of(report) or None,
         library_name=library_name,
@@ -61,8 +61,7 @@ def front_matter(
         metrics=_metrics(tasks) or None,
         model_name=one_line(model_name) if results else None,
         eval_results=results or None,
-    )
-    return data.to_yaml(line_break="\n")
+    ).to_yaml(line_break="\n")
 
 
 def planned_card(report: RunReport, *, name: str, merged: License, tags: Iterable[str] = ()) -> str:

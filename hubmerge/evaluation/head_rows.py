@@ -34,16 +34,7 @@ def find_head_rows(
         EvaluationError: the head lacks a class.
     """
     if head is None:
-        if count != len(names):
-            raise EvaluationError(
-                f"{where}: the task has {len(names)} classes, {owner} has {count} classes without names",
-                hint="name the classes of the head in `id2label` of its model's config.json",
-            )
-        if not ordered:
-            raise EvaluationError(
-                f"{where}: the labels are words, {owner} has classes without names, and nothing gives their order",
-                hint="set `class_names` of the task to the labels, in the order of the head's classes",
-            )
+        _check_order(count, names, where, owner=owner, ordered=ordered)
         return tuple(range(count))
     rows: dict[str, list[int]] = {}
     for row, name in enumerate(head):
@@ -57,6 +48,20 @@ def find_head_rows(
                 hint="set `class_names` to the names of the head, in the order of the dataset's labels",
             )
     return tuple(rows[letters(name)][0] for name in names)
+
+
+def _check_order(count: int, names: Sequence[str], where: str, *, owner: str, ordered: bool) -> None:
+    """Check that a task has the classes of a head without names, in a known order."""
+    if count != len(names):
+        raise EvaluationError(
+            f"{where}: the task has {len(names)} classes, {owner} has {count} classes without names",
+            hint="name the classes of the head in `id2label` of its model's config.json",
+        )
+    if not ordered:
+        raise EvaluationError(
+            f"{where}: the labels are words, {owner} has classes without names, and nothing gives their order",
+            hint="set `class_names` of the task to the labels, in the order of the head's classes",
+        )
 
 
 def rows_of_head(scorer: Any, names: Sequence[str], where: str, *, ordered: bool) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ a task would download is read through hubmerge instead.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -159,29 +159,19 @@ class HarnessKind:
         Raises:
             EvaluationError: the task is unknown, cannot be built, or reads other data than the recipe pins.
         """
-        check_engine(task)
         check_chat_template(task, scorer)
-        found = find_harness_task(task)
-        if isinstance(task.task, dict):  # also of recipes that nobody checked, as those of published streams
-            for _, problem in check_definition(task, task.task, metric_names()):
-                raise problem
-        for problem in dataset_problems(task, found):
-            raise problem
-        metrics = choose_metrics(task, found)
+        found = _find_checked(task)
+        metrics, place = choose_metrics(task, found), task_place(task)
 
         def read(path: str | None = None, name: str | None = None, **_: Any) -> _Splits:
             if found.is_installed and path != task.dataset.written_path:
                 raise EvaluationError(f"{place}: the harness asks for the dataset {path}, which is not pinned")
             return _Splits(rows, task.dataset.model_copy(update={"name": name or task.dataset.name}))
 
-        place = task_place(task)
         with _harness(place), seeded(task.seed), reading_with(read):
             built = found.manager.load([*found.spec])
             counts = [len(one.eval_docs) for one in built["tasks"].values()]
-        if len(counts) != len(found.leaves):
-            raise EvaluationError(f"{place}: the harness builds {len(counts)} tasks of {len(found.leaves)}")
-        if not all(counts):
-            raise EvaluationError(f"{place}: no examples", hint="choose a split with examples")
+        _check_counts(counts, found, place)
         most = task.dataset.max_examples
         return PreparedHarnessTask(
             name=task.name,
@@ -193,6 +183,26 @@ class HarnessKind:
             task=task,
             batch_size=task.batch_size or batch_size,
         )
+
+
+def _find_checked(task: Task) -> HarnessTask:
+    """Return the task of the harness after checking its engine, definition and data."""
+    check_engine(task)
+    found = find_harness_task(task)
+    if isinstance(task.task, dict):  # also of recipes that nobody checked, as those of published streams
+        for _, problem in check_definition(task, task.task, metric_names()):
+            raise problem
+    for problem in dataset_problems(task, found):
+        raise problem
+    return found
+
+
+def _check_counts(counts: Sequence[int], found: HarnessTask, place: str) -> None:
+    """Check that every task was built and has examples."""
+    if len(counts) != len(found.leaves):
+        raise EvaluationError(f"{place}: the harness builds {len(counts)} tasks of {len(found.leaves)}")
+    if not all(counts):
+        raise EvaluationError(f"{place}: no examples", hint="choose a split with examples")
 
 
 def _set_fewshot(built: Any, task: Task) -> None:

@@ -243,14 +243,7 @@ class RunPlan:
             "layers": [asdict(row) for row in self.stacked],
             "layout_written": self.layout_written,
             "layouts": self.layouts,
-            "weight_files": [
-                {
-                    "model": name,
-                    "read": list(choice.read),
-                    "not_read": [{"name": one.name, "reason": one.reason} for one in choice.passed_over],
-                }
-                for name, choice in self.weight_files.items()
-            ],
+            "weight_files": [{"model": name, **choice.to_dict()} for name, choice in self.weight_files.items()],
             "loading": list(self.loading),
             "notes": list(self.notes),
             "warnings": list(self.warnings),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from hubmerge.evaluation.preview import DatasetPreview
 
 CONFIG = "config.json"
+Key = tuple[str | int, ...]
+"""Place in a task of a recipe: keys, and numbers of items."""
 
 
 def check_tasks(
@@ -61,18 +63,14 @@ def check_tasks(
     checked: list[CheckedTask] = []
     for index, task in enumerate(tasks):
         interrupts.check()
-        preview = None
         wrong = list(_language_errors(loaded, index, task))
         collector.errors += wrong
-        if index in commits and not (wrong and task.kind == HARNESS_KIND):
-            with collector.collect():
-                preview = _preview(loaded, index, task, commits[index])
+        is_opened = index in commits and not (wrong and task.kind == HARNESS_KIND)
+        preview = _preview(loaded, index, commits[index], collector) if is_opened else None
         head = None if heads is None else _head(heads, loaded, index, collector, recorded)
         classes = None if preview is None else _check_preview(loaded, index, preview, collector, files, head)
-        for number, error in _metric_errors(task, classes):
-            collector.errors.append(located(error, loaded, (*TASKS, index, "metrics", number)))
-        for error in _sample_errors(task, recorded):
-            collector.errors.append(located(error, loaded, (*TASKS, index, "dataset", "max_examples")))
+        for key, error in (*_metric_errors(task, classes), *_sample_errors(task, recorded)):
+            collector.errors.append(located(error, loaded, (*TASKS, index, *key)))
         if preview is not None:
             drawn = as_recorded(task, recorded)
             checked.append(describe_task(drawn, preview, classes, [entry.name for entry in loaded.recipe.entries]))
@@ -96,7 +94,15 @@ def _head(
     return None if found is None else found.facts
 
 
-def _preview(loaded: LoadedRecipe, index: int, task: Task, commit: str) -> DatasetPreview:
+def _preview(loaded: LoadedRecipe, index: int, commit: str, collector: ErrorCollector) -> DatasetPreview | None:
+    """Open the dataset of a task; return None after a mistake, which is collected."""
+    assert loaded.recipe.evaluate is not None  # noqa: S101 - it has tasks
+    with collector.collect():
+        return _opened(loaded, index, loaded.recipe.evaluate.tasks[index], commit)
+    return None
+
+
+def _opened(loaded: LoadedRecipe, index: int, task: Task, commit: str) -> DatasetPreview:
     from hubmerge.evaluation.harness_sources import preview_source
     from hubmerge.evaluation.retrieval_columns import part_of
     from hubmerge.hub.dataset_preview import preview_dataset  # its libraries take seconds to import
@@ -137,15 +143,16 @@ def _check_preview(
     return class_count(task, preview)
 
 
-def _sample_errors(task: Task, recorded: Sequence[TaskReport]) -> Iterator[EvaluationError]:
+def _sample_errors(task: Task, recorded: Sequence[TaskReport]) -> Iterator[tuple[Key, EvaluationError]]:
+    """Yield the mistake in the number of examples of a task, with its place in the task."""
     try:
         check_sample(task, recorded)
     except EvaluationError as error:
-        yield error
+        yield ("dataset", "max_examples"), error
 
 
-def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[int, EvaluationError]]:
-    """Yield the metrics of a task that cannot be loaded or computed, by their number in the list."""
+def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[Key, EvaluationError]]:
+    """Yield the metrics of a task that cannot be loaded or computed, with their place in the task."""
     if task.kind in {"causal-lm", *LANGUAGE_KINDS, *KIND_METRICS}:
         return
     for number, name in enumerate(task.metrics):
@@ -154,7 +161,7 @@ def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[int, Evalu
             if name not in {"accuracy", "f1", "top-5", "confusion"} and _is_class_kind(task):
                 _check_metric(name, 3 if classes is None else classes)
         except EvaluationError as error:
-            yield number, error
+            yield ("metrics", number), error
 
 
 def _is_class_kind(task: Task) -> bool:

@@ -64,8 +64,7 @@ class Scoreboard:
             progress: Receiver of stages.
             rows: Folder for the rows of data sets, None for the cache of the datasets library.
             recorded: Tasks of the steps that are published or on disk, which draw their examples as before.
-            on_answers: Receiver of the name of a classification task and of one truth value for each example: True
-                for a right answer.
+            on_answers: Receiver of the name of a classification task and, per example, of True for a right answer.
         """
         evaluate = stream.recipe.evaluate
         asked = evaluate.tasks if evaluate is not None else ()
@@ -73,20 +72,15 @@ class Scoreboard:
         self.all_tasks: tuple[Task, ...] = tuple(as_recorded(task, recorded) for task in asked)
         self.tasks = tuple(task for task in self.all_tasks if not task.validation)
         self._batch_size = evaluate.batch_size if evaluate is not None else 1
-        self._kinds = {task.name: task.kind for task in self.all_tasks}
         self._first_steps = first_steps(stream)
         self._stream, self._base_folder = stream, base_folder
         self.base: Checkpoint = open_base(stream.base, base_folder)
-        self._parameters = sum(math.prod(info.shape) for info in self.base.tensors.values())
         self._identity = _identity(stream.base)
-        self._cache, self._rows = cache, rows
-        self._device, self._progress = device, progress
-        self._on_answers = on_answers
+        self._cache, self._rows, self._device = cache, rows, device
+        self._progress, self._on_answers, self._recorded = progress, on_answers, recorded
         self._heads = StoredHeads(stream, self.base, cache, published=rows is None)
-        self._recorded = recorded
         self._scorers: dict[tuple[str, str | None], Scorer] = {}
         self._prepared: dict[str, PreparedTask] = {}
-        self._recorded_metrics = {task.name: task.metrics for task in recorded if task.kind in LANGUAGE_KINDS}
         self._licenses, self._reads_licenses = _recorded_licenses(recorded)
 
     def of_model(self, folder: Path, model: Checkpoint, identity: str) -> Scoreboard:
@@ -189,7 +183,8 @@ class Scoreboard:
         """Return the metrics of a task; those of some kinds are known when the task is prepared."""
         prepared = self._prepared.get(task.name)
         found: tuple[str, ...] | None = getattr(prepared, "metric_names", None)
-        return found or self._recorded_metrics.get(task.name) or task.metrics
+        before = (one.metrics for one in self._recorded if one.name == task.name and one.kind in LANGUAGE_KINDS)
+        return found or next(before, None) or task.metrics
 
     def commit_of(self, task: Task) -> str:
         """Return the commit of the data set of a task."""
@@ -197,11 +192,12 @@ class Scoreboard:
         return self._stream.lock.dataset_commit(dataset.written_path, dataset.name, dataset.revision)
 
     def _score(self, title: str, tasks: tuple[Task, ...], weights: Weights, *, own: bool = False) -> Scores:
-        prepared = [(self._scorer(task), self._prepare(task)) for task in tasks]
+        prepared = [(self._scorer(task), self._prepare(task), task.kind) for task in tasks]
+        parameters = sum(math.prod(info.shape) for info in self.base.tensors.values())
         scores: Scores = {}
         before: Scorer | None = None
-        with self._progress.stage(title, sum(task.examples for _, task in prepared), "examples") as advance:
-            for scorer, task in prepared:
+        with self._progress.stage(title, sum(task.examples for _, task, _ in prepared), "examples") as advance:
+            for scorer, task, kind in prepared:
                 interrupts.check()
                 if isinstance(before, ReleasableScorer) and before is not scorer:
                     before.release()
@@ -212,7 +208,7 @@ class Scoreboard:
                     counter.show(task.name)
                     scores[task.name], before = self._values(task, scorer), scorer
                     counter.add(task.examples - counter.done)
-                record_scores(self._kinds[task.name], self._parameters, task.examples, time.monotonic() - began)
+                record_scores(kind, parameters, task.examples, time.monotonic() - began)
         if isinstance(before, ReleasableScorer):
             before.release()
         return scores

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from zipfile import is_zipfile
 
 from hubmerge.checkpoints import Checkpoint
@@ -54,6 +55,11 @@ class WeightChoice:
             reasons.setdefault(one.reason, []).append(one.name)
         rest = "; ".join(f"{listed(names, most=3)} ({reason})" for reason, names in reasons.items())
         return f"{described(self.read)}; not read: {rest}" if rest else described(self.read)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the names of the files as plain JSON values."""
+        unread = [{"name": one.name, "reason": one.reason} for one in self.passed_over]
+        return {"read": list(self.read), "not_read": unread}
 
 
 def weight_choice(source: Source, checkpoint: Checkpoint) -> WeightChoice:

@@ -46,14 +46,18 @@ def init(
     if len(names) < 2:
         message = "name a base model and at least one checkpoint, or a recipe with --github"
         raise typer.BadParameter(message, param_hint="BASE MODEL...|RECIPE")
-    path = proposals.propose(names[0], names[1:], out=out, method=method, publish=publish, force=force)
+    _show(proposals.propose(names[0], names[1:], out=out, method=method, publish=publish, force=force), progress)
+    return 0
+
+
+def _show(path: Path, progress: Progress) -> None:
+    """Print the plan of a recipe that was written."""
     progress.note(f"{path}: written\n")
     progress.event("recipe", {"path": str(path)})
     planned = planning.plan(path, progress=progress)
     progress.event("plan", planned.to_dict())
     progress.note(str(planned))
     progress.note(f"next: read {path}, then `hubmerge run {path} --out merged`")
-    return 0
 
 
 def _ask(publish: str | None) -> tuple[list[str], str | None]:

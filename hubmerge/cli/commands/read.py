@@ -74,15 +74,7 @@ def read(
     values = dict(map(parse_parameter, parameter or ()))
     options = {"choose": [parse_reading(text) for text in choose or ()], "on": on, "metric": metric}
     choice = {name: value for name, value in options.items() if value} or None
-    folder = reading.read(
-        step,
-        method,
-        out=out,
-        parameters=values,
-        choice=choice,
-        work_dir=work_dir,
-        progress=progress,
-    )
+    folder = reading.read(step, method, out=out, parameters=values, choice=choice, work_dir=work_dir, progress=progress)
     progress.note(f"merged model: {folder}")
     progress.event("done", {"folder": str(folder), "method": method})
     return 0
