@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from hubmerge.localhub import LocalHub
 
@@ -42,6 +43,9 @@ def _stop_ignoring_interrupts() -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Start the Hub. The clients read HF_ENDPOINT when they are imported, so this comes before any test module."""
     _stop_ignoring_interrupts()
+    # How long examples take depends on the load of the machine.
+    settings.register_profile("untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("untimed")
     spreads_work_only = getattr(config.option, "numprocesses", None) and not hasattr(config, "workerinput")
     if spreads_work_only:
         return
