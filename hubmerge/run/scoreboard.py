@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import copy
 import math
-import time
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hubmerge.checkpoints import AdaptedCheckpoint, Checkpoint
 from hubmerge.errors import DatasetError, ErrorCollector, EvaluationError
 from hubmerge.evaluation import task_kind_named
-from hubmerge.evaluation.kinds import ClassificationTask, HeadKind, PreparedTask, ReleasableScorer, Scorer, Weights
+from hubmerge.evaluation.kinds import HeadKind, PreparedTask, Scorer, Weights
 from hubmerge.evaluation.own_head import OwnHead
+from hubmerge.evaluation.score_inputs import digest_of, files_digest, head_digest
 from hubmerge.hub.failures import is_outage
 from hubmerge.plan.samples import as_recorded, sample_report
-from hubmerge.plan.speeds import record_scores
-from hubmerge.report.report import License, MetricValue, Scores, TaskReport
+from hubmerge.report.report import License, Scores, TaskReport
+from hubmerge.run.scoring import OnAnswers, Scoring, TaskToScore
 from hubmerge.run.stored_heads import StoredHeads
+from hubmerge.run.task_inputs import TaskInputs
 from hubmerge.stream.licenses import read_dataset_license
 from hubmerge.stream.located import located
 from hubmerge.stream.open_source import open_base
@@ -28,12 +27,9 @@ from hubmerge.stream.stream import Stream
 from hubmerge.stream.task_datasets import TASKS
 from hubmerge.stream.task_steps import first_steps
 from hubmerge.support import interrupts
-from hubmerge.support.progress import Progress, counting
+from hubmerge.support.progress import Progress
 from merge_recipes import Task, task_entries
 from merge_recipes.language_task import LANGUAGE_KINDS
-
-if TYPE_CHECKING:
-    import numpy as np
 
 
 class Scoreboard:
@@ -41,6 +37,10 @@ class Scoreboard:
 
     `tasks` are those that are scored after the steps; `all_tasks` also has those for validation.
     """
+
+    _prepared: dict[str, PreparedTask]
+    _inputs: dict[str, str | None]  # digest of all that is not in the model, by task; None if its scores are not cached
+    _structures: dict[str | None, str]  # digest of all in a model but its weights, by entry of the head
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Scoreboard:
         *,
         rows: Path | None = None,
         recorded: Sequence[TaskReport] = (),
-        on_answers: Callable[[str, np.ndarray], None] | None = None,
+        on_answers: OnAnswers | None = None,
     ) -> None:
         """Prepare to score.
 
@@ -62,7 +62,7 @@ class Scoreboard:
             cache: Folder for prepared inputs.
             device: Device of the models.
             progress: Receiver of stages.
-            rows: Folder for the rows of data sets, None for the cache of the datasets library.
+            rows: Folder for rows, to compute every score anew; None for the caches of data sets and scores.
             recorded: Tasks of the steps that are published or on disk, which draw their examples as before.
             on_answers: Receiver of the name of a classification task and, per example, of True for a right answer.
         """
@@ -73,14 +73,14 @@ class Scoreboard:
         self.tasks = tuple(task for task in self.all_tasks if not task.validation)
         self._batch_size = evaluate.batch_size if evaluate is not None else 1
         self._first_steps = first_steps(stream)
-        self._stream, self._base_folder = stream, base_folder
+        self._stream, self._base_folder, self._rows = stream, base_folder, rows
         self.base: Checkpoint = open_base(stream.base, base_folder)
-        self._identity = _identity(stream.base)
-        self._cache, self._rows, self._device = cache, rows, device
-        self._progress, self._on_answers, self._recorded = progress, on_answers, recorded
+        self._identity, self._progress, self._recorded = _identity(stream.base), progress, recorded
+        self._cache, self._device = cache, device
+        self._scoring = Scoring.with_cache(progress, cache / "scores" if rows is None else None, on_answers)
         self._heads = StoredHeads(stream, self.base, cache, published=rows is None)
         self._scorers: dict[tuple[str, str | None], Scorer] = {}
-        self._prepared: dict[str, PreparedTask] = {}
+        self._prepared, self._inputs, self._structures = {}, {}, {}
         self._licenses, self._reads_licenses = _recorded_licenses(recorded)
 
     def of_model(self, folder: Path, model: Checkpoint, identity: str) -> Scoreboard:
@@ -93,7 +93,7 @@ class Scoreboard:
         """
         found = copy.copy(self)
         found._base_folder, found.base, found._identity = folder, model, identity
-        found._scorers, found._prepared = {}, {}
+        found._scorers, found._prepared, found._inputs, found._structures = {}, {}, {}, {}
         return found
 
     def seen(self, step: int) -> tuple[Task, ...]:
@@ -192,35 +192,25 @@ class Scoreboard:
         return self._stream.lock.dataset_commit(dataset.written_path, dataset.name, dataset.revision)
 
     def _score(self, title: str, tasks: tuple[Task, ...], weights: Weights, *, own: bool = False) -> Scores:
-        prepared = [(self._scorer(task), self._prepare(task), task.kind) for task in tasks]
         parameters = sum(math.prod(info.shape) for info in self.base.tensors.values())
-        scores: Scores = {}
-        before: Scorer | None = None
-        with self._progress.stage(title, sum(task.examples for _, task, _ in prepared), "examples") as advance:
-            for scorer, task, kind in prepared:
-                interrupts.check()
-                if isinstance(before, ReleasableScorer) and before is not scorer:
-                    before.release()
-                if scorer.label != weights.label:
-                    scorer.load(weights, check_frozen=not own)
-                began = time.monotonic()
-                with counting(advance) as counter:
-                    counter.show(task.name)
-                    scores[task.name], before = self._values(task, scorer), scorer
-                    counter.add(task.examples - counter.done)
-                record_scores(kind, parameters, task.examples, time.monotonic() - began)
-        if isinstance(before, ReleasableScorer):
-            before.release()
-        return scores
+        to_score = []
+        for task in tasks:
+            scorer, prepared = self._scorer(task), self._prepare(task)
+            structure = self._structure(task) if self._inputs[task.name] and not self._is_partial(own=own) else None
+            to_score.append(TaskToScore(task.kind, scorer, prepared, structure, self._inputs[task.name]))
+        return self._scoring.score(title, to_score, weights, own=own, parameters=parameters)
 
-    def _values(self, task: PreparedTask, scorer: Scorer) -> dict[str, MetricValue]:
-        if self._on_answers is None or not isinstance(task, ClassificationTask):
-            return task.score(scorer)
-        from hubmerge.evaluation.classes import score_classes  # only tasks need what it imports
+    def _is_partial(self, *, own: bool) -> bool:
+        """Return True for checkpoints whose files are not read whole; to digest them, they would be."""
+        return own and self._stream.recipe.fetch == "ranges"
 
-        logits = task.logits(scorer)
-        self._on_answers(task.name, logits.argmax(axis=1) == task.labels)
-        return score_classes(task.metrics, logits, task.labels)
+    def _structure(self, task: Task) -> str:
+        """Return the digest of everything in a model but its weights, for the tasks with the head of one task."""
+        head = self._head(task)
+        key = None if head is None else head.facts.entry
+        if key not in self._structures:
+            self._structures[key] = digest_of([self._identity, files_digest(self._base_folder), head_digest(head)])
+        return self._structures[key]
 
     def _head(self, task: Task) -> OwnHead | None:
         """Return the head of a checkpoint that scores a task, None for the base model's."""
@@ -265,20 +255,20 @@ class Scoreboard:
         return self._prepared[task.name]
 
     def _prepare_rows(self, task: Task) -> PreparedTask:
-        from hubmerge.hub.datasets import load_metric, load_rows  # only tasks need what these import
-
         commit = self.commit_of(task)
         kind = task_kind_named(task.kind)
-        read = partial(load_rows, commit=commit, cache=self._rows)
-        return kind.prepare(
+        inputs = TaskInputs(task, commit, self._rows, digests=self._scoring.cache is not None)
+        prepared = kind.prepare(
             task,
-            read if getattr(kind, "reads_splits", False) else read(task.dataset),
+            inputs.read if getattr(kind, "reads_splits", False) else inputs.read(task.dataset),
             self._scorer(task),
             self._cache,
             dataset_commit=commit,
             batch_size=self._batch_size,
-            load_metric=load_metric,
+            load_metric=inputs.load_metric,
         )
+        self._inputs[task.name] = inputs.digest(self._batch_size, self._device)
+        return prepared
 
 
 def _recorded_licenses(

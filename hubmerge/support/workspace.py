@@ -10,7 +10,7 @@
       step-03/            the files of a step, until they are published
       stages/NAME/        the work folders of other documents of the recipe's file, with their merged models
       parts/<commit>/     checkpoints that are not downloaded whole, until their step is finished
-      cache/              inputs that evaluation prepares once
+      cache/              inputs that evaluation prepares once, and the scores that were computed
 
 A damaged file is set aside as NAME.damaged and made again; damaged states go with the outdated ones. Every folder is
 whole unless its name begins with a dot; the next run removes these leftovers.
@@ -55,7 +55,7 @@ class Workspace:
 
     @property
     def cache(self) -> Path:
-        """Folder of inputs that evaluation prepares once: decoded images, embeddings of prompts."""
+        """Folder of inputs that evaluation prepares once (decoded images, embeddings of prompts), and of scores."""
         return self.folder / "cache"
 
     @property
