@@ -7,12 +7,23 @@ from dataclasses import dataclass, field, replace
 
 from hubmerge.cards.data import CARD_FORM
 from hubmerge.cards.loading import ZERO_SHOT
+from hubmerge.cards.metadata import pipeline_tag_of
 from hubmerge.cards.parts import HeadFacts, ModuleFacts
 from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import TaskReport
 from hubmerge.support.names import PICTURE_FILE
 
-TEXT_KINDS = frozenset({"text-classification", "causal-lm"})
+OLDER_TEXT_KINDS = frozenset({"text-classification", "causal-lm"})
+"""Kinds of task with texts that cards up to form 7 know."""
+
+TEXT_KINDS = OLDER_TEXT_KINDS | {
+    "zero-shot-text-classification",
+    "sentence-similarity",
+    "text-retrieval",
+    "lm-eval",
+    "generation",
+}
+"""Kinds of task whose models have a tokenizer."""
 
 ABRIDGED = 3
 """First form of cards that show the first and last steps of long streams alone."""
@@ -22,6 +33,9 @@ ORDERED_FOR_READERS = 6
 
 WITH_PAGE = 7
 """First form of cards that link the report as a page."""
+
+WITH_ALL_TEXT_KINDS = 8
+"""First form of cards that know all kinds of task with texts."""
 
 LONGEST_RECIPE = 16_000
 """Number of characters up to which a card contains the recipe."""
@@ -85,13 +99,17 @@ class CardDetails:
     def for_tasks(self, tasks: list[TaskReport]) -> CardDetails:
         """Return the details with the pipeline tag and the tokenizer that the scored tasks imply."""
         kinds = {task.kind for task in tasks}
+        text_kinds = TEXT_KINDS if self.form >= WITH_ALL_TEXT_KINDS else OLDER_TEXT_KINDS
         found = self
+        if self.form >= WITH_ALL_TEXT_KINDS and kinds and kinds <= TEXT_KINDS:
+            embeds = self.library == "sentence-transformers"
+            found = replace(found, pipeline_tag=None if embeds else pipeline_tag_of(kinds))
         if found.pipeline_tag in found.distributions:  # the Hub does not know the kinds of plug-ins
             found = replace(found, pipeline_tag=None)
         if found.pipeline_tag is None and found.library == "sentence-transformers":
             found = replace(found, pipeline_tag="sentence-similarity")
         if found.pipeline_tag is None and kinds == {ZERO_SHOT}:
             found = replace(found, pipeline_tag=ZERO_SHOT)
-        if found.processor_class is None and kinds and kinds <= TEXT_KINDS:
+        if found.processor_class is None and kinds and kinds <= text_kinds:
             found = replace(found, processor_class="AutoTokenizer")
         return found

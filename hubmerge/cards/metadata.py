@@ -20,6 +20,8 @@ MOST_RESULTS = 100
 """Number of tasks up to which the metadata contain the scores."""
 
 _HUB_TASKS = dict.fromkeys(("causal-lm", "lm-eval", "generation"), "text-generation")
+_PIPELINES = {"zero-shot-text-classification": "zero-shot-classification", "text-retrieval": "sentence-similarity"}
+"""What the Hub calls the models of some kinds of task."""
 
 
 def front_matter(
@@ -80,7 +82,7 @@ def planned_card(report: RunReport, *, name: str, merged: License, tags: Iterabl
         model_name=title,
         model_license=merged,
         tags=tags,
-        pipeline_tag=kinds.pop() if len(kinds) == 1 else None,
+        pipeline_tag=pipeline_tag_of(kinds),
     )
     return f"---\n{form_comment()}\n{head}\n---\n\n# {plain(title)}\n"
 
@@ -88,6 +90,16 @@ def planned_card(report: RunReport, *, name: str, merged: License, tags: Iterabl
 def hub_task(kind: str) -> str:
     """Return the Hub's name for a kind of task."""
     return _HUB_TASKS.get(kind, kind)
+
+
+def pipeline_tag_of(kinds: Iterable[str]) -> str | None:
+    """Return what the Hub calls a model that does some kinds of task, None if they are different ones.
+
+    >>> pipeline_tag_of(["lm-eval", "generation"]), pipeline_tag_of(["causal-lm", "text-classification"])
+    ('text-generation', None)
+    """
+    names = {_PIPELINES.get(kind, hub_task(kind)) for kind in kinds}
+    return names.pop() if len(names) == 1 else None
 
 
 def base_models(report: RunReport) -> list[str]:
