@@ -18,6 +18,9 @@ from hubmerge.evaluation.model_scorer import ModelScorer
 MOST_TOKENS = 1024
 """Length of a text in tokens if neither tokenizer nor model has a limit."""
 
+_POSITIONS = ("max_position_embeddings", "n_positions", "max_seq_len", "context_length")
+"""Keys of a config for the number of positions: models such as GPT-2 have one of the others."""
+
 _OFFSET_POSITIONS = frozenset(
     {
         "roberta",
@@ -70,7 +73,7 @@ class TextScorer(ModelScorer):
 
 def most_tokens(config: Mapping[str, Any], tokenizer: Any) -> int:
     """Return the largest number of tokens of a text that model and tokenizer accept."""
-    positions = config.get("max_position_embeddings")
+    positions = next((config[key] for key in _POSITIONS if isinstance(config.get(key), int)), None)
     padding = config.get("pad_token_id")
     if isinstance(positions, int) and isinstance(padding, int) and config.get("model_type") in _OFFSET_POSITIONS:
         positions -= padding + 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -40,29 +41,46 @@ def test_whatever_is_not_run_is_in_the_documentation() -> None:
         assert any(" ".join(line.words).startswith(beginning) for line in lines), f"no command begins with {beginning}"
 
 
-def recipes_of(block: Block) -> list[dict[str, Any]]:
-    """Return the recipes that a block stands for: whole ones, or the keys that it shows in a small recipe."""
-    try:
-        documents = list(yaml.safe_load_all(block.text))
-        repeated = len({line.split(":")[0] for line in top_keys(block.text)}) < len(top_keys(block.text))
-    except yaml.YAMLError:
-        return []
-    if "---" in block.text.splitlines() or not repeated:
-        return [whole(document) for document in documents]
-    return [whole(yaml.safe_load(line)) for line in top_keys(block.text)]  # several choices for one key
+def recipes_of(block: Block) -> list[str]:
+    """Return the recipes that a block stands for: a whole one, or the keys that it shows in small recipes."""
+    if "merge_method" in next(iter(yaml.safe_load_all(block.text))):
+        return [block.text]
+    keys = top_keys(block.text)
+    if "---" in block.text.splitlines():
+        texts = block.text.split("---\n")
+    elif len({line.split(":")[0] for line in keys}) < len(keys):
+        texts = keys  # several choices for one key
+    else:
+        texts = [block.text]
+    return [yaml.safe_dump(others(yaml.safe_load(text))) + text for text in texts]
 
 
 def top_keys(text: str) -> list[str]:
     return [line for line in text.splitlines() if line[:1].isalpha()]
 
 
-def whole(keys: dict[str, Any]) -> dict[str, Any]:
-    if "merge_method" in keys:
-        return keys
+def others(keys: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of a small recipe that a recipe with some keys lacks."""
     base = SLERP if "t" in keys.get("parameters", {}) else RECIPE
-    if any("revoke" in model for model in keys.get("models", ())):
+    if "read" in keys or any("revoke" in model for model in keys.get("models", ())):
         base = {**RECIPE, "merge_method": "wudi"}
-    return {**base, **keys}
+    return {key: value for key, value in base.items() if key not in keys}
+
+
+def definitions() -> dict[str, Block]:
+    """Return the definitions of tasks of lm-evaluation-harness, by the names of their files in the text before."""
+    return {file_name(block): block for block in BLOCKS if is_definition(block)}
+
+
+def is_definition(block: Block) -> bool:
+    return "output_type" in next(iter(yaml.safe_load_all(block.text)))
+
+
+def file_name(block: Block) -> str:
+    """Return the name of a file in the paragraph before a block, which ends two lines above its first line."""
+    before = (ROOT / block.document).read_text(encoding="utf-8").splitlines()[: block.line - 1]
+    (name,) = re.findall(r"`(\S+\.yaml)`", before[-3])
+    return str(name)
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.place)
@@ -77,7 +95,12 @@ def test_recipes_studies_and_locks_are_valid(block: Block, tmp_path: Path) -> No
     else:
         (tmp_path / "recipes").mkdir()
         shutil.copytree(ROOT / "recipes" / "opcm" / "tasks", tmp_path / "tasks")
-        texts = [block.text] if "merge_method" in keys else list(map(yaml.safe_dump, recipes_of(block)))
+        for name, definition in definitions().items():
+            (tmp_path / "recipes" / name).write_text(definition.text, encoding="utf-8")
+        texts = recipes_of(block)
+        if is_definition(block):
+            task = {"name": "own", "kind": "lm-eval", "task": f"./{file_name(block)}"}
+            texts = [yaml.safe_dump({**RECIPE, "evaluate": {"tasks": [task]}})]
         assert texts
         for text in texts:
             path = tmp_path / "recipes" / "recipe.yaml"

@@ -41,6 +41,7 @@ class World:
     def _mergekit(self, folder: Path) -> None:
         (folder / "my-recipes").mkdir()
         shutil.copy(folder / "recipe.yaml", folder / "my-recipes")
+        shutil.copytree(self.towers[0], folder / "mergekit-out")
 
     def _automation(self, folder: Path) -> None:
         subprocess.run(["git", "init", "--quiet", str(folder)], check=True)

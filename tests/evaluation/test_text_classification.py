@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from hubmerge.errors import CheckpointError, EvaluationError
 from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.head_rows import find_head_rows
+from hubmerge.evaluation.text_model import most_tokens
 from merge_recipes import Task
 from tests.evaluation.small_text import LABELS, NAMES, opened, rows_of, save_model, save_tokenizer
 
@@ -89,6 +91,24 @@ def test_long_texts_are_cut_and_the_cap_takes_a_sample(tmp_path: Path) -> None:
     assert (capped.examples, len(set(capped.labels))) == (3, 3)
     first = prepare(scorer, tmp_path, dataset={"max_examples": 3, "sample": "first"})
     assert (first.texts, first.labels.tolist()) == (whole.texts[:3], whole.labels[:3].tolist())
+
+
+@pytest.mark.parametrize(
+    ("kind", "keys", "expected"),
+    [
+        ("GPT2Config", {"n_positions": 12}, 12),
+        ("GPTJConfig", {"n_positions": 12}, 12),
+        ("MptConfig", {"max_seq_len": 12}, 12),
+        ("LlamaConfig", {"max_position_embeddings": 12}, 12),
+        ("RobertaConfig", {"max_position_embeddings": 12, "pad_token_id": 1}, 10),
+        ("T5Config", {}, 77),
+    ],
+)
+def test_the_longest_text_has_as_many_tokens_as_the_model_has_positions(
+    kind: str, keys: dict[str, int], expected: int
+) -> None:
+    tokenizer = SimpleNamespace(model_max_length=77)
+    assert most_tokens(getattr(transformers, kind)(**keys).to_dict(), tokenizer) == expected
 
 
 def test_all_metrics_are_computed(tmp_path: Path) -> None:

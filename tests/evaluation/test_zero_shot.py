@@ -17,6 +17,7 @@ from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES, task_kind_named
 from hubmerge.evaluation.metrics import CLASS_METRIC_NAMES, SHIPPED_METRIC_NAMES
 from hubmerge.evaluation.pixels import Preprocessor
 from hubmerge.evaluation.sampling import choose_rows
+from hubmerge.evaluation.task_keys import KIND_METRICS
 from tests.evaluation.small_task import CLASS_NAMES, PROMPTS, make_task
 
 KIND = task_kind_named("zero-shot-image-classification")
@@ -248,7 +249,9 @@ def test_empty_splits_and_single_classes_are_refused(scorer: Any, rows: Any, tmp
 
 def test_kinds_have_names_of_their_own() -> None:
     assert [task_kind_named(name).name for name in TASK_KIND_NAMES] == list(TASK_KIND_NAMES)
-    assert tuple(SHIPPED_METRIC_NAMES) == METRIC_NAMES
+    of_kinds = tuple(name for names in KIND_METRICS.values() for name in names)
+    assert (*SHIPPED_METRIC_NAMES, *of_kinds) == METRIC_NAMES
+    assert set(TASK_KIND_NAMES) >= KIND_METRICS.keys()
     with pytest.raises(EvaluationError, match="unknown task kind 'coloring'"):
         task_kind_named("coloring")
 
