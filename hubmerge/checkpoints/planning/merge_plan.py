@@ -262,11 +262,11 @@ def _absent(
     having = [checkpoint for checkpoint in checkpoints if name in checkpoint.tensors]
     if len(having) == len(checkpoints):
         return None
-    if name in rule.buffers.statistics:
-        return rule.buffers.reason(name)
     spare = rule.spare.reason(name)
     if spare is not None:
         return f"{spare}, not in every checkpoint" if having else f"{spare}, in no checkpoint"
+    if name in rule.buffers.statistics:
+        return rule.buffers.reason(name)
     if having:
         raise missing_component(name, base, checkpoints, having, selection, rule.parts)
     if any(name in checkpoint.alignment.heads for checkpoint in checkpoints):
