@@ -143,6 +143,7 @@ def test_an_entry_is_revoked_with_its_newer_commits(
     assert [step.get("revokes") for step in report_of(repo)["steps"]] == [None, None, None, "moving"]
     status, output, errors = hubmerge("revoke", repo, "moving-2", *work)
     assert status == 0, output + errors
+    assert f'- {{model: "{source.repo}", revoke: "moving-2"}}' in output + errors
     assert [step.get("revokes") for step in report_of(repo)["steps"]][3:] == ["moving", "moving-2"]
     assert hubmerge("verify", repo, "--quick")[0] == 0
 

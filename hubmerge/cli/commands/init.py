@@ -78,9 +78,13 @@ def _write_workflow(
     target = loaded.recipe.publish.repo if loaded.recipe.publish is not None else ""
     progress.note(f"{path}: written; it installs {automation.install_requirement(requirement, loaded)}")
     if oidc:
-        progress.note(f"next: name this GitHub repository as a trusted publisher in the settings of {target}")
+        progress.note(
+            f"next: commit and push it; name this GitHub repository a trusted publisher in the settings of {target}"
+        )
     else:
-        progress.note(f"next: add a secret HF_TOKEN to the repository, a token that may write to {target}")
+        progress.note(
+            f"next: commit and push it; add a secret HF_TOKEN to the repository, a token that may write to {target}"
+        )
     sign = loaded.recipe.publish.sign if loaded.recipe.publish is not None else None
     if sign is not None and not sign.is_keyless:
         progress.note(

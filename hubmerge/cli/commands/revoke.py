@@ -25,6 +25,13 @@ def revoke(
 ) -> int:
     """Publish a step in which entries of a stream were never merged."""
     progress = command_context(context, quiet=quiet, json=json).progress()
-    print_run(published.revoke(repo, entries, only=only, work_dir=work_dir, progress=progress), progress)
-    progress.note("add to your copy of the recipe, at the end of `models`, the entries with `revoke` from its repo")
+    steps = published.revoke(repo, entries, only=only, work_dir=work_dir, progress=progress)
+    print_run(steps, progress)
+    added = [step for step in steps.steps if step.revokes is not None]
+    if added:
+        progress.note(
+            "lines for the end of `models` in your copy of the recipe (runs without them keep the entry out too):"
+        )
+    for step in added:
+        progress.note(f'  - {{model: "{step.reference}", revoke: "{step.revokes}"}}')
     return 0
