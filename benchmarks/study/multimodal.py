@@ -1,7 +1,7 @@
 """A stream of tiny CLIP models with both towers fine-tuned: merged, and scored with the merged text tower.
 
     python benchmarks/study/multimodal.py measure FOLDER RESULTS.jsonl STREAM     STREAM: a folder of streams.py
-    python benchmarks/study/multimodal.py tell RESULTS.jsonl
+    python benchmarks/study/multimodal.py tell RESULTS.jsonl [ROW]    ROW: differences to it, not to OPCM
 
 The base model of the stream is fine-tuned once for each task: vision tower, text tower and projections. The task kind
 `zero-shot-image-classification` embeds prompts with the base model's text tower, so the merged models are scored here:
@@ -173,8 +173,8 @@ def read(results: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
 
 
-def tell(results: Path) -> None:
-    """Print the accuracy of each model, and the paired difference to OPCM."""
+def tell(results: Path, reference: str = "both towers: OPCM") -> None:
+    """Print the accuracy of each model, and the paired difference to one of them."""
     found = {
         line["label"]: {task: unpack_answers(text) for task, text in line["answers"].items()} for line in read(results)
     }
@@ -187,17 +187,17 @@ def tell(results: Path) -> None:
     }
     rows = {"base model": found["base model"], "own checkpoints": own}
     rows |= {label: answers for label, answers in found.items() if ": " in label}
-    print("| merged by | mean | to OPCM of both towers | 95 % |\n|---|---:|---:|---:|")
+    print(f"| merged by | mean | to {reference} | 95 % |\n|---|---:|---:|---:|")
     means = {label: statistics.fmean(float(a.mean()) for a in answers.values()) for label, answers in rows.items()}
     for label in sorted(rows, key=lambda label: (label not in {"base model", "own checkpoints"}, -means[label])):
-        difference = paired_difference(rows[label], found["both towers: OPCM"])
+        difference = paired_difference(rows[label], rows[reference])
         interval = f"{100 * difference.low:+.1f} to {100 * difference.high:+.1f}" if difference else ""
-        to = f"{100 * (means[label] - means['both towers: OPCM']):+.1f}"
+        to = f"{100 * (means[label] - means[reference]):+.1f}"
         print(f"| {label} | {100 * means[label]:.1f} | {to} | {interval} |")
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "tell":
-        tell(Path(sys.argv[2]))
+        tell(Path(sys.argv[2]), *sys.argv[3:4])
     else:
         measure(*(Path(argument) for argument in sys.argv[2:5]))

@@ -75,7 +75,8 @@ def quickstart_recipe() -> Path:
         if path.is_file():
             return path
     raise MachineError(
-        "the quickstart recipe is not installed", hint="pip install --force-reinstall --no-deps hubmerge"
+        "the quickstart recipe is not installed",
+        hint="in a checkout of hubmerge: pip install --force-reinstall --no-deps .",
     )
 
 

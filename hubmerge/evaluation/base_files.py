@@ -11,6 +11,7 @@ from typing import Any
 from hubmerge.checkpoints.planning.class_names import class_names
 from hubmerge.checkpoints.weight_names import is_timm
 from hubmerge.errors import EvaluationError
+from hubmerge.support.versions import INSTALL_EVAL
 
 VOCABULARIES = ("tokenizer.json", "vocab.*", "*.model", "*.tiktoken", "tokenizer.*")
 """Patterns of the files of a tokenizer. Without any of them, transformers returns one with an empty vocabulary."""
@@ -109,7 +110,7 @@ def check_embedder(base: BaseFiles) -> None:
     if importlib.util.find_spec("sentence_transformers") is None:
         raise EvaluationError(
             f"{base.label}: sentence-transformers is not installed, which loads embedders",
-            hint='pip install "hubmerge[eval]"',
+            hint=INSTALL_EVAL,
         )
 
 

@@ -13,6 +13,7 @@ from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.base_files import BaseFiles, check_embedder
 from hubmerge.evaluation.model_scorer import ModelScorer
 from hubmerge.evaluation.stoppable import stoppable
+from hubmerge.support.versions import INSTALL_EVAL
 
 PACKAGE = "sentence_transformers"
 
@@ -29,7 +30,7 @@ def evaluators() -> Any:
             return importlib.import_module(name)
         except ModuleNotFoundError:
             continue
-    raise EvaluationError("sentence-transformers has no evaluators", hint='pip install "hubmerge[eval]"')
+    raise EvaluationError("sentence-transformers has no evaluators", hint=INSTALL_EVAL)
 
 
 class EmbeddingScorer(ModelScorer):

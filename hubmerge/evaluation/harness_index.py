@@ -19,9 +19,9 @@ from typing import Any
 
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.harness_quiet import quiet
+from hubmerge.support.versions import INSTALL_EVAL
 from merge_recipes import Task
 
-INSTALL = "pip install 'hubmerge[eval]'"
 PACKAGE = "lm_eval"
 MAX_LEAVES = 500
 MAX_DEPTH = 8
@@ -77,7 +77,7 @@ def check_installed(name: str) -> None:
     """
     if importlib.util.find_spec(PACKAGE) is None:
         raise EvaluationError(
-            f"task {name}: the kind lm-eval needs the package lm-eval, which is not installed", hint=f"run `{INSTALL}`"
+            f"task {name}: the kind lm-eval needs the package lm-eval, which is not installed", hint=INSTALL_EVAL
         )
 
 

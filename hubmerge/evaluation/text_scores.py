@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import Any
 
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.harness_index import INSTALL
+from hubmerge.support.versions import INSTALL_EVAL
 from merge_recipes import Task
 
 EXACT_MATCH = "exact_match"
@@ -45,7 +45,7 @@ def check_generation_metrics(task: Task) -> None:
             )
         if name in CORPUS_METRICS and importlib.util.find_spec("sacrebleu") is None:
             raise EvaluationError(
-                f"task {task.name}: {name} needs the package sacrebleu, which is not installed", hint=f"run `{INSTALL}`"
+                f"task {task.name}: {name} needs the package sacrebleu, which is not installed", hint=INSTALL_EVAL
             )
 
 

@@ -14,6 +14,9 @@ EVALUATION_LIBRARIES = ("datasets", "evaluate")
 KIND_LIBRARIES = {"lm-eval": ("lm_eval", "sacrebleu"), "generation": ("sacrebleu",)}
 """Further libraries of some kinds of task, by kind."""
 
+INSTALL_EVAL = "pip install 'hubmerge[eval]'"
+"""Command that adds the libraries of tasks to an installed hubmerge, wherever it was installed from."""
+
 
 def installed_versions(names: Iterable[str]) -> dict[str, str]:
     """Return the installed version of each distribution."""

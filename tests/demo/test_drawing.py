@@ -103,4 +103,5 @@ def test_missing_images_are_reported_with_a_hint() -> None:
     assert "hubmerge[demo]" in str(caught.value.hint)
     with pytest.raises(MachineError, match="has no file") as caught:
         bundled_photo("skimage", "data/no_such_image.png")
+    assert caught.value.hint == "pip install --upgrade scikit-image scikit-learn"
     assert str(caught.value.context.file).endswith("data/no_such_image.png")

@@ -179,7 +179,7 @@ def test_an_embedder_without_its_package_is_found_before_the_merge(monkeypatch: 
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
     with pytest.raises(EvaluationError, match="sentence-transformers is not installed") as caught:
         check_embedder(base)
-    assert caught.value.hint == 'pip install "hubmerge[eval]"'
+    assert caught.value.hint == "pip install 'hubmerge[eval]'"
 
 
 def recipe(root: Path, folder: Path, *tasks: dict[str, Any], **keys: Any) -> Path:

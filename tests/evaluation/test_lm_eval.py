@@ -298,7 +298,7 @@ def test_a_package_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch
     found = list(check_language_task(make_task("arc_easy")))
     assert [key for key, _ in found] == [("task",)]
     assert "needs the package lm-eval, which is not installed" in found[0][1].message
-    assert found[0][1].hint == "run `pip install 'hubmerge[eval]'`"
+    assert found[0][1].hint == "pip install 'hubmerge[eval]'"
 
 
 def test_the_package_is_imported_when_a_task_needs_it() -> None:

