@@ -11,7 +11,6 @@ import typer
 from hubmerge.api.combining import load_part
 from hubmerge.api.merging import StepRun
 from hubmerge.cli.options import WORK_DIR, Json, Quiet, Recipe, WorkDir, command_context
-from hubmerge.cli.score_table import print_scores
 from hubmerge.support.progress import Progress
 
 EveryStep: TypeAlias = Annotated[
@@ -75,6 +74,8 @@ def print_run(steps: StepRun, progress: Progress, *, verbose: bool = False) -> N
         progress.note(f"nothing to do: all steps are done ({steps.length})")
     scores = steps.scores()
     if text := steps.scores_text(defined=verbose):
+        from hubmerge.cli.score_table import print_scores  # imports rich
+
         print_scores(progress, text, scores)
     links = steps.links()
     for name, address in links.items():
