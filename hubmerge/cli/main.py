@@ -129,7 +129,8 @@ def _as_hubmerge_error(error: BaseException, words: Sequence[str], interrupted: 
     from hubmerge.errors import DISK_FULL, HubmergeError, InternalError, MachineError, RunInterruptedError
 
     # A signal that arrives inside pydantic is the cause of a serialization error. After a stop, other errors follow.
-    stopped = isinstance(error, KeyboardInterrupt) or isinstance(error.__cause__, KeyboardInterrupt)
+    # The end of the input at a question is an `Abort`.
+    stopped = isinstance(error, (KeyboardInterrupt, typer.Abort)) or isinstance(error.__cause__, KeyboardInterrupt)
     if stopped or interrupts.requested():
         return RunInterruptedError(interrupted, hint="run the same command again to continue")
     if isinstance(error, HubmergeError):

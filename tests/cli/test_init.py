@@ -87,16 +87,16 @@ def test_the_method_follows_the_cards(repo_name: Names) -> None:
     assert method(f"{first.partition('-')[0]}-nothing-*") == "wudi"
 
 
+class Keyboard(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
 def test_questions_are_asked_on_a_terminal_only(
     stage: Stage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repo_name: Names
 ) -> None:
     towers, path, target = [*stage.towers.values()][:2], tmp_path / "asked.yaml", repo_name("merged")
-    answers = [stage.base, *towers, "", target]
-
-    class Keyboard(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
+    answers = [f" {stage.base} ", f"{towers[0]} ", towers[1], " ", target]
     with as_terminal(100, monkeypatch.setenv) as terminal:
         monkeypatch.setattr(sys, "stdin", Keyboard("".join(f"{answer}\n" for answer in answers)))
         status = main(["init", "--out", str(path)])
@@ -108,6 +108,16 @@ def test_questions_are_asked_on_a_terminal_only(
     assert "publish to (empty: not yet): " in screen.text
     monkeypatch.setattr(sys, "stdin", io.StringIO("never read\n"))
     assert main(["init", "--out", str(path)]) == 2
+
+
+@pytest.mark.parametrize("answers", ["", "./base\n./one\n"])
+def test_the_end_of_the_input_ends_the_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answers: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Keyboard(answers))
+    assert main(["init", "--out", str(tmp_path / "asked.yaml")]) == 130
+    assert "hubmerge: interrupted" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
 
 
 def test_seeds_of_one_task_are_averaged() -> None:

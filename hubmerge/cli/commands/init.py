@@ -62,12 +62,15 @@ def _show(path: Path, progress: Progress) -> None:
 
 def _ask(publish: str | None) -> tuple[list[str], str | None]:
     """Ask for the base model, the checkpoints and the target."""
-    base = typer.prompt("base model (owner/name or ./folder)")
+    base = str(typer.prompt("base model (owner/name or ./folder)")).strip()
     models: list[str] = []
-    while model := typer.prompt("checkpoint, query or collection (empty: no more)", default="", show_default=False):
+    while model := _answer("checkpoint, query or collection (empty: no more)"):
         models.append(model)
-    publish = publish or typer.prompt("publish to (empty: not yet)", default="", show_default=False) or None
-    return [base, *models], publish
+    return [base, *models], publish or _answer("publish to (empty: not yet)") or None
+
+
+def _answer(question: str) -> str:
+    return str(typer.prompt(question, default="", show_default=False)).strip()
 
 
 def _write_workflow(
