@@ -23,7 +23,7 @@ REMARKS = 8
 VOCABULARY_LINES = 5
 """Lines about the vocabulary at most."""
 REASONS = 3
-"""Reasons for kept tensors at most."""
+"""Reasons for kept tensors; one more is shown if it is the only other one."""
 LAYOUTS = 3
 """Differences of tensor names at most."""
 _LEAST_MODEL = 20
@@ -117,26 +117,23 @@ def _size(missing_bytes: int) -> str:
 
 
 def _tensors(plan: RunPlan) -> Iterator[str]:
-    layers = [(str(row),) for row in plan.stacked]
-    for number, row in enumerate(layers[:ROWS]):
-        yield f"{'layers  ' if number == 0 else '        '} {row[0]}"
-    if len(layers) > ROWS:
-        yield f"         and {len(layers) - ROWS} more (--verbose)"
+    for number, row in enumerate(plan.stacked[:ROWS]):
+        yield f"{'layers' if number == 0 else '':<8} {row}"
+    if len(plan.stacked) > ROWS:
+        yield f"         and {len(plan.stacked) - ROWS} more (--verbose)"
     counts, millions = plan.merge.counts, plan.merge.elements / 1e6
     matrices = counted(counts["merge-matrix"], "weight matrix", "weight matrices")
     others = counted(counts["merge-other"], "other tensor")
     yield f"merged   {matrices}, {others}: {millions:.2f} million parameters"
     yield from _unusual(plan)
-    reasons: dict[str, int] = {}
-    for tensor in plan.merge.kept:
-        reasons[tensor.reason] = reasons.get(tensor.reason, 0) + 1
     yield f"kept     {counted(counts['keep'], 'tensor')} of the base model"
-    largest = sorted(reasons.items(), key=lambda one: -one[1])
-    for reason, count in largest[:REASONS]:
+    reasons = Counter(tensor.reason for tensor in plan.merge.kept).most_common()
+    shown = reasons if len(reasons) == REASONS + 1 else reasons[:REASONS]
+    for reason, count in shown:
         yield f"         {count:>4}  {reason}"
-    if len(reasons) > REASONS:
-        left = sum(count for _, count in largest[REASONS:])
-        yield f"         {left:>4}  for {counted(len(reasons) - REASONS, 'other reason')} (--verbose)"
+    if rest := reasons[len(shown) :]:
+        left = sum(count for _, count in rest)
+        yield f"         {left:>4}  for {len(rest)} other reasons (--verbose)"
 
 
 def _unusual(plan: RunPlan) -> Iterator[str]:

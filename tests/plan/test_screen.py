@@ -45,6 +45,7 @@ def test_a_plan_of_eight_models_is_one_screen(stage: Stage, hubmerge: Command, t
     for expected in (
         "merged   24 weight matrices",
         "kept     23 tensors of the base model",
+        "1  no checkpoint has visual_projection",
         "license  apache-2.0 for the merged model",
         "evaluate 3 tasks, 24 examples: ",
         "download ",
