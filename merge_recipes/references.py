@@ -30,6 +30,7 @@ _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _FOLDER = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._ -]*[A-Za-z0-9._-]")
 _HUB_ADDRESS = re.compile(r"(?:https?://[^/]+/|hf://)(?:models/|datasets/)?(?P<repo>[^/@+?#]+(?:/[^/@+?#]+)?)")
+_COLLECTION_ADDRESS = re.compile(r"https?://[^/]+/collections/(?P<slug>[^/?#]+/[^/?#]+)")
 _PLUS = re.compile(r"(?<!\\)\+")
 _AT = re.compile(r"(?<!\\)@")
 _ESCAPED = re.compile(r"\\([+@])")
@@ -74,6 +75,10 @@ def path_problem(path: str) -> Problem | None:
     if is_stage_path(path):
         name = path.removeprefix(STAGE)
         return None if _STAGE_NAME.fullmatch(name) else Problem(f"{format_value(name)} is not the name of a document")
+    collection = _COLLECTION_ADDRESS.match(path)
+    if collection is not None:
+        hint = f"write collection: {collection['slug']} (for `hubmerge init` without the key)"
+        return Problem(f"{format_value(path)} is the web address of a collection", hint)
     address = _HUB_ADDRESS.match(path)
     if address is not None:
         return Problem(f"{format_value(path)} is a web address", f"write the repo only: {address['repo']}")

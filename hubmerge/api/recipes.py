@@ -166,7 +166,7 @@ def check_folder(folder: str | os.PathLike[str]) -> FolderCheck:
 
     top = Path(folder)
     found = [path for path in sorted(top.rglob("*")) if path.suffix in {".yaml", ".yml"} and path.is_file()]
-    files = [path for path in found if not path.name.endswith((".lock.yaml", ".lock.yml"))]
+    files = [path for path in found if not f".{path.name}".endswith((".lock.yaml", ".lock.yml"))]
     if not files:
         raise UsageError(f"no recipe in {top}", hint="name a folder with files that end in .yaml or .yml")
     results: dict[Path, CheckedRecipe | RecipeError] = {}

@@ -38,7 +38,7 @@ NOT_VISIBLE = Explanation(
 )
 NO_REPO = Explanation(
     "no repo of this name on {endpoint}, or it is private and this token cannot read it",
-    "check the spelling (a name that is no folder here is read as a repo); for a private repo set HF_TOKEN; "
+    "check the spelling (write a folder of this machine as ./folder); for a private repo set HF_TOKEN; "
     "a deleted target repo is created again by the next run",
 )
 NO_COMMIT = Explanation(

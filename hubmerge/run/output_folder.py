@@ -35,11 +35,17 @@ class OutputFolder:
         """Check that the folder is new, empty or holds merged models.
 
         Raises:
-            MachineError: The folder holds other files.
+            MachineError: The folder holds other files, or it is a file.
         """
         if not self.folder.exists():
             return
-        found = [self.folder] if self.folder.is_file() else sorted(self.folder.iterdir())
+        if not self.folder.is_dir():
+            raise MachineError(
+                f"--out {self.folder}: this is a file, expected a folder",
+                hint="name a new or an empty folder",
+                file=str(self.folder),
+            )
+        found = sorted(self.folder.iterdir())
         ours = (
             all(is_step_folder(path.name) for path in found)
             if self.every_step

@@ -112,6 +112,13 @@ def test_the_hint_for_a_web_address_names_the_repo(address: str) -> None:
     assert caught.value.problems[0].hint == "write the repo only: a/b"
 
 
+def test_the_hint_for_the_address_of_a_collection_names_its_slug() -> None:
+    slug = f"me/clip-{'0' * 24}"
+    with pytest.raises(InvalidReferenceError, match="is the web address of a collection") as caught:
+        ModelReference.parse(f"https://huggingface.co/collections/{slug}?sort=new")
+    assert f"write collection: {slug} (" in str(caught.value.problems[0].hint)
+
+
 def test_local_paths_become_absolute_and_are_printed_as_written() -> None:
     home = str(Path("~").expanduser())
     for text, path in (("./x", "/f/x"), ("../x", "/x"), ("/y/../x", "/x"), ("~/x", f"{home}/x"), (".", "/f")):

@@ -258,7 +258,8 @@ def test_a_folder_of_recipes_is_checked_with_a_table_and_a_summary(
     (tmp_path / "in").mkdir()
     recipe = BASE.format("slerp") + "models: [{model: me/a}]\nparameters: {t: 1}\n"
     (tmp_path / "in" / "a.yml").write_text(recipe, encoding="utf-8")
-    (tmp_path / "b.lock.yaml").write_text("version: 1\n", encoding="utf-8")
+    for lock in ("b.lock.yaml", "in/lock.yaml"):
+        (tmp_path / lock).write_text("version: 1\n", encoding="utf-8")
     assert main(["check", str(tmp_path)]) == 0
     (tmp_path / "b.yaml").write_text(recipe.replace("model: me/a", "model: 3"), encoding="utf-8")
     assert main(["check", str(tmp_path)]) == 2

@@ -22,3 +22,11 @@ def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(MachineError, match="files that are not a merged model") as caught:
         OutputFolder(tmp_path, every_step=True).check()
     assert caught.value.context.file == str(tmp_path)
+
+
+@pytest.mark.parametrize("every_step", [True, False])
+def test_a_file_is_refused(tmp_path: Path, every_step: bool) -> None:
+    file = tmp_path / "step-01"
+    file.touch()
+    with pytest.raises(MachineError, match="step-01: this is a file, expected a folder"):
+        OutputFolder(file, every_step=every_step).check()
