@@ -231,12 +231,17 @@ def byte_tensor(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8)
 
 
-def first_architecture(config: Mapping[str, Any]) -> str | None:
-    """Return the class that a config names first, None if it names none.
+def architectures(config: Mapping[str, Any]) -> list[str]:
+    """Return the classes that a config names, also if there is one that is not in a list.
 
-    >>> first_architecture({"architectures": [None, "ViTModel"]}), first_architecture({"architectures": "ViTModel"})
-    ('ViTModel', 'ViTModel')
+    >>> architectures({"architectures": [None, "ViTModel"]}), architectures({"architectures": "ViTModel"})
+    (['ViTModel'], ['ViTModel'])
     """
     named = config.get("architectures")
     names = named if isinstance(named, list) else [named]
-    return next((name for name in names if isinstance(name, str)), None)
+    return [name for name in names if isinstance(name, str)]
+
+
+def first_architecture(config: Mapping[str, Any]) -> str | None:
+    """Return the class that a config names first, None if it names none."""
+    return next(iter(architectures(config)), None)

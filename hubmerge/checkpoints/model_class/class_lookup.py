@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hubmerge.checkpoints.checkpoint import architectures
+
 _CLASSES = "transformers.models.auto.modeling_auto"
 
 # Keys of a config that name code, kernels, dtypes or files elsewhere; the layers do not depend on them.
@@ -59,9 +61,9 @@ def find_class(config: Mapping[str, Any]) -> Any:
     import transformers
 
     version = f"transformers {transformers.__version__}"
-    if _architectures(config):
+    if architectures(config):
         found = named_class(config)
-        return found or UnknownClass(f"{version} has no class {_architectures(config)[0]!r}")
+        return found or UnknownClass(f"{version} has no class {architectures(config)[0]!r}")
     model_type = config.get("model_type")
     if not isinstance(model_type, str):
         return UnknownClass("config.json names no class and no model_type")
@@ -72,7 +74,7 @@ def named_class(config: Mapping[str, Any]) -> Any:
     """Return the first of `architectures` that is a model class of transformers, None if there is none."""
     import transformers
 
-    for named in _architectures(config):
+    for named in architectures(config):
         found: Any = getattr(transformers, named, None) or getattr(_modeling_module(config), named, None)
         if isinstance(found, type) and issubclass(found, transformers.PreTrainedModel):
             return found
@@ -186,10 +188,3 @@ def import_classes() -> None:
         gc.freeze()
         if collecting:
             gc.enable()
-
-
-def _architectures(config: Mapping[str, Any]) -> list[str]:
-    """Return the names of classes in a config, also if there is one that is not in a list."""
-    architectures = config.get("architectures")
-    names = architectures if isinstance(architectures, list) else [architectures]
-    return [name for name in names if isinstance(name, str)]

@@ -58,10 +58,12 @@ def _buffers(
     """
     names = {*tensors, *statistics}
     fixed = set(fixed_by_name(names)).difference(places)
-    rest = (name for name in names.difference(statistics, places))
     variances = {name for name in statistics - fixed if must_not_be_negative(name)}
-    variances.update(name for name in rest if name.rpartition(".")[2] == VARIANCE or is_count(name.rpartition(".")[2]))
-    variances.update(name for name in names if name.rpartition(".")[2] == TEMPERATURE)
+    rest = names.difference(statistics, places)
+    for name in names:
+        last = name.rpartition(".")[2]
+        if last == TEMPERATURE or (name in rest and (last == VARIANCE or is_count(last))):
+            variances.add(name)
     return Buffers(
         frozenset(statistics - fixed),
         frozenset(computed),
