@@ -12,16 +12,15 @@ checkpoint has 0, the base model 1. Both are of the weight matrices alone.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import tempfile
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
 
 import torch
 import yaml
+from json_lines import Line, append, read
 from matplotlib.figure import Figure
 
 from hubmerge.executor.read_out import ReadOut, delta_pieces
@@ -57,11 +56,10 @@ def measure(results: Path, recipe: Path) -> None:
         with Bench.open(loaded, results.parent / "cache", SilentProgress()) as bench:
             for key in planned:
                 if key not in done and key[0] <= bench.stream.length:
-                    with results.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(merged(bench, *key)) + "\n")
+                    append(results, merged(bench, *key))
 
 
-def merged(bench: Bench, tasks: int, name: str, alpha: float | None, order: int) -> dict[str, Any]:
+def merged(bench: Bench, tasks: int, name: str, alpha: float | None, order: int) -> Line:
     """Merge the first entries in one order, and return accuracy, drift and interference of the last step."""
     method = method_named(name)
     parameters = method.Parameters() if alpha is None else method.Parameters.model_validate({"alpha": alpha})
@@ -107,14 +105,9 @@ def compare(bench: Bench, names: list[str], delta: dict[str, torch.Tensor]) -> t
     return lengths, interference
 
 
-def read(results: Path) -> list[dict[str, Any]]:
-    """Return the lines of a results file, none if there is no file."""
-    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
-
-
 def tell(results: Path, picture: Path) -> None:
     """Print a table with a row for each alpha, and draw the three measures over alpha."""
-    groups: dict[tuple[str, float | None, int], list[dict[str, Any]]] = defaultdict(list)
+    groups: dict[tuple[str, float | None, int], list[Line]] = defaultdict(list)
     for line in read(results):
         groups[line["method"], line["alpha"], line["tasks"]].append(line)
     lengths = sorted({tasks for _, _, tasks in groups})

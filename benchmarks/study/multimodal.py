@@ -12,7 +12,6 @@ both projections of the base model kept.
 from __future__ import annotations
 
 import copy
-import json
 import statistics
 import sys
 import tempfile
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
+from json_lines import append, read
 from torch.nn import functional
 from transformers import AutoTokenizer, CLIPModel
 
@@ -69,9 +69,7 @@ def measure(folder: Path, results: Path, stream: Path) -> None:
     scorer = Scorer(stream)
     for label, weights in models(folder, stream, done):
         answers = scorer.answers(weights)
-        line = {"label": label, "answers": {task: pack_answers(right) for task, right in answers.items()}}
-        with results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+        append(results, {"label": label, "answers": {task: pack_answers(right) for task, right in answers.items()}})
 
 
 def fine_tune(model: CLIPModel, stream: Path, task: DemoTask) -> CLIPModel:
@@ -166,11 +164,6 @@ def merged(bench: Bench, name: str, parameters: dict[str, Any]) -> Any:
     *_, (_, state, _) = merged_steps(bench, method, entries, of)
     read_out = bench.read_out(method, entries[-1], changed)
     return InMemoryModel(bench.base, state, bench.plan, input_dtype=bench.input_dtype, read_out=read_out).read
-
-
-def read(results: Path) -> list[dict[str, Any]]:
-    """Return the lines of a results file, none if there is no file."""
-    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
 
 
 def tell(results: Path, reference: str = "both towers: OPCM") -> None:

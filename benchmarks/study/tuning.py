@@ -1,4 +1,4 @@
-"""Head and fine-tuning that the streams on real weights share.
+"""Head, fine-tuning and data sets that the streams on real weights share.
 
 The base model has one head with the classes of all tasks. It is fitted to a few examples of each class on the frozen
 body and stays frozen, so all checkpoints share it, and a score tells how well a merged body serves it.
@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 
 Batch = tuple[dict[str, torch.Tensor], torch.Tensor]
@@ -61,3 +62,14 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     partial = folder.with_name(f"{folder.name}.partial")
     write(partial)
     partial.rename(folder)
+
+
+def write_test_split(folder: Path, columns: dict[str, list[Any]], features: datasets.Features) -> None:
+    """Write a data set with the split `test`."""
+
+    def write(partial: Path) -> None:
+        (partial / "data").mkdir(parents=True, exist_ok=True)
+        file = partial / "data" / "test-00000-of-00001.parquet"
+        datasets.Dataset.from_dict(columns, features=features).to_parquet(file)
+
+    write_folder(folder, write)
