@@ -9,7 +9,8 @@ import torch
 
 import hubmerge
 
-StateDict = Mapping[str, torch.Tensor]
+Tensor = torch.Tensor
+StateDict = Mapping[str, Tensor]
 
 SHAPES = {
     "embed_tokens.weight": (11, 6),
@@ -17,6 +18,13 @@ SHAPES = {
     "layers.1.up.weight": (6, 9),
     "layers.1.norm.weight": (6,),
 }
+
+WEIGHTS = [1.0, 0.5, -0.3]
+
+
+def own(weights: Sequence[float] = WEIGHTS, **others: float) -> list[dict[str, float]]:
+    """Return the parameters of each model: its weight and the others."""
+    return [{"weight": weight, **others} for weight in weights]
 
 
 def models(count: int, *, seed: int = 0, dtype: torch.dtype = torch.float32, distance: float = 0.1) -> list[StateDict]:

@@ -9,13 +9,9 @@ import torch
 
 import hubmerge
 from hubmerge.methods import is_joint
-from tests.methods.joint.models import SHAPES, agrees, merged, models
+from tests.methods.joint.models import SHAPES, agrees, merged, models, own
 
 WEIGHTS = [[1.0, 1.0, 1.0], [0.5, 2.0, 0.1], [1.0, -0.4, 0.3]]
-
-
-def own(weights: list[float], **others: float) -> list[dict[str, float]]:
-    return [{"weight": weight, **others} for weight in weights]
 
 
 @pytest.mark.parametrize("normalize", [True, False])
