@@ -25,7 +25,8 @@ from merge_recipes.mergekit import OTHER_KEYS
 from merge_recipes.slices import LayerSource, Slice
 from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES
 
-REFERENCE = (Path(__file__).resolve().parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+REFERENCE = "\n".join((DOCS / page).read_text(encoding="utf-8") for page in ("recipes.md", "evaluation.md"))
 BLOCKS = re.findall(r"^```yaml\n(.*?)^```$", REFERENCE, flags=re.MULTILINE | re.DOTALL)
 RECIPES = [block for block in BLOCKS if "merge_method:" in block and "\n---\n" not in block]
 STAGES = [block for block in BLOCKS if "\n---\n" in block]
