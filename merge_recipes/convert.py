@@ -12,13 +12,11 @@ from merge_recipes.catalog import Catalog
 from merge_recipes.gradients import is_gradient
 from merge_recipes.joint_form import JointCatalog, JointForm, joint_form
 from merge_recipes.loaded import LoadedRecipe
-from merge_recipes.mergekit import RANDOM_METHODS
+from merge_recipes.mergekit import RANDOM_METHODS, UNUSED
 from merge_recipes.notes import notes
 from merge_recipes.parameters import parameter_fields, parameters_from, selects_every_tensor
 from merge_recipes.schema import Recipe
 from merge_recipes.tokenizer_text import tokenizer_sentences
-
-_UNSAID = "int8_mask"
 
 
 def converted(loaded: LoadedRecipe, catalog: Catalog) -> tuple[list[str], dict[str, Any]]:
@@ -61,7 +59,7 @@ def _only_slice(recipe: Recipe) -> dict[str, Any]:
 
 def with_defaults(parameters_class: type[BaseModel], given: dict[str, Any]) -> dict[str, Any]:
     """Return top-level parameters with the defaults of a method, where it has no other parameter in their place."""
-    fields = {name: field for name, field in parameter_fields(parameters_class).items() if name != _UNSAID}
+    fields = {name: field for name, field in parameter_fields(parameters_class).items() if name != UNUSED}
     found = {name: _completed(value, fields.get(name)) for name, value in given.items()}
     missing = {name: field.default for name, field in fields.items() if name not in found and _has_default(field)}
     plain = {name: value for name, value in found.items() if not isinstance(value, list)}

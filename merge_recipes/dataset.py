@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, field_serializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from merge_recipes.errors import InvalidReferenceError
 from merge_recipes.record import Record, Text
 from merge_recipes.references import absolute_path, is_local_path, path_problem, revision_problem
 
-Cast = (
-    Literal["image", "string", "bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float32", "float64"]
-    | tuple[Text, ...]
-)
+TYPE, CLASSES = "<type>", "<classes>"
+
+
+def _kind_of_cast(value: object) -> str:
+    return CLASSES if isinstance(value, list | tuple) else TYPE
+
+
+def _check_distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    again = next((name for number, name in enumerate(names) if name in names[:number]), None)
+    if again is not None:
+        raise ValueError(f"the class {again!r} is in the list twice")
+    return names
+
+
+ColumnType = Literal[
+    "image", "string", "bool", "int8", "int16", "int32", "int64", "uint8", "float16", "float32", "float64"
+]
+Classes = Annotated[tuple[Text, ...], Field(min_length=1), AfterValidator(_check_distinct)]
+# The discriminator keeps the message about a wrong value free of what would also be allowed.
+Cast = Annotated[
+    Annotated[ColumnType, Tag(TYPE)] | Annotated[Classes, Tag(CLASSES)],
+    Discriminator(_kind_of_cast),
+]
 """What a column holds: images, values of a type, or classes with these names."""
 
 

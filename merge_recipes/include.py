@@ -71,7 +71,7 @@ def insert_included(document: Document, path: Path | None) -> Inclusion:
     for number, (key, item) in enumerate(items):
         try:
             if number >= MAX_INCLUDES:
-                raise RecipeError(_at(document, (*key, INCLUDE), f"more than {MAX_INCLUDES} included files"))
+                raise RecipeError(document.problem((*key, INCLUDE), f"more than {MAX_INCLUDES} included files"))
             tasks[int(key[-1])] = _read_task(document, path, key, item, merged)
         except RecipeError as error:
             merged.problems += error.problems
@@ -97,7 +97,7 @@ def _read_task(
     try:
         text = read_text(file)
     except RecipeError as error:
-        raise RecipeError(_at(document, (*key, INCLUDE), f"{item[INCLUDE]}: {error.problems[0].message}")) from None
+        raise RecipeError(document.problem((*key, INCLUDE), f"{item[INCLUDE]}: {error.problems[0].message}")) from None
     inner = read_document(text, label)
     if not isinstance(inner.data, dict):
         raise RecipeError(inner.problem((), f"expected the keys of one task, got {format_value(inner.data)}"))
@@ -134,14 +134,16 @@ def located_file(document: Document, path: Path | None, key: KeyPath, value: Any
         RecipeError: the value is not the path of a YAML file in an allowed folder.
     """
     if not isinstance(value, str) or not value:
-        raise RecipeError(_at(document, (*key, name), f"expected the path of a YAML file, got {format_value(value)}"))
+        raise RecipeError(
+            document.problem((*key, name), f"expected the path of a YAML file, got {format_value(value)}")
+        )
     if path is None:
         message = "a recipe that is parsed from text cannot include files"
-        raise RecipeError(_at(document, (*key, name), message, "write the keys of the task in the recipe"))
+        raise RecipeError(document.problem((*key, name), message, "write the keys of the task in the recipe"))
     shown = format_value(value)
     if not value.endswith(SUFFIXES):
         raise RecipeError(
-            _at(document, (*key, name), f"{shown} is not a YAML file: expected a name with .yaml or .yml")
+            document.problem((*key, name), f"{shown} is not a YAML file: expected a name with .yaml or .yml")
         )
     try:
         folder = path.absolute().parent.resolve()
@@ -149,18 +151,14 @@ def located_file(document: Document, path: Path | None, key: KeyPath, value: Any
         allowed = not Path(value).is_absolute() and file.is_relative_to(folder.parent)
         regular = file.is_file() or not file.exists()
     except (OSError, ValueError, RuntimeError) as error:
-        raise RecipeError(_at(document, (*key, name), f"{shown} cannot be found: {error}")) from None
+        raise RecipeError(document.problem((*key, name), f"{shown} cannot be found: {error}")) from None
     if not allowed:
         message = f"{shown} is not allowed: expected a file in the recipe's folder, in its parent folder, or below"
         hint = "move the file there, and write its path relative to the recipe's folder"
-        raise RecipeError(_at(document, (*key, name), message, hint))
+        raise RecipeError(document.problem((*key, name), message, hint))
     if not regular:
-        raise RecipeError(_at(document, (*key, name), f"{shown} is not a file"))
+        raise RecipeError(document.problem((*key, name), f"{shown} is not a file"))
     return file
-
-
-def _at(document: Document, key: KeyPath, message: str, hint: str | None = None) -> Problem:
-    return document.problem(key, message, hint)
 
 
 def _with_text(document: Document, whole: Document, included: Mapping[KeyPath, Document]) -> Document:
@@ -173,21 +171,21 @@ def _with_text(document: Document, whole: Document, included: Mapping[KeyPath, D
         match = _LINE.fullmatch(lines[line - 1].rstrip("\r"))
         if match is None or len(match["before"]) != column - 1:
             message = "the included file cannot be inserted: `include` shares its line with other text"
-            return _with_problem(whole, _at(document, (*key, INCLUDE), message, _OWN_LINE))
+            return _with_problem(whole, document.problem((*key, INCLUDE), message, _OWN_LINE))
         lines[line - 1 : line] = _task_lines(document, key, included[key], match["before"])
     text = "\n".join(lines)
     if len(text.encode()) > MAX_FILE_BYTES:
         message = f"the recipe with its included files is larger than {MAX_FILE_BYTES} bytes"
-        return _with_problem(whole, _at(document, (*first, INCLUDE), message))
+        return _with_problem(whole, document.problem((*first, INCLUDE), message))
     try:
         equal = read_document(text, document.file).data == whole.data
     except RecipeError as error:
         message = f"the included files cannot be inserted into the recipe: {error.problems[0].message}"
-        return _with_problem(whole, _at(document, (*first, INCLUDE), message))
+        return _with_problem(whole, document.problem((*first, INCLUDE), message))
     if not equal:
         message = "the included files have another meaning inside the recipe"
         hint = "rename anchors, so that no two files use one name"
-        return _with_problem(whole, _at(document, (*first, INCLUDE), message, hint))
+        return _with_problem(whole, document.problem((*first, INCLUDE), message, hint))
     return replace(whole, text=text)
 
 

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from merge_recipes.language_task import GENERATION_KIND
+
 KIND_DEFAULTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "sentence-similarity": {"metrics": ("spearman",)},
     "text-retrieval": {"metrics": ("ndcg@10",)},
+    GENERATION_KIND: {"metrics": ("exact_match",)},
     "zero-shot-text-classification": {"prompts": ("This example is {}.",)},
 }
 """Values by kind and key."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Discriminator, Field, JsonValue, Tag
 
 from merge_recipes.record import Record, Text
 
@@ -18,12 +18,23 @@ DEFINITION_SUFFIXES = (".yaml", ".yml")
 """Endings of a file that defines a task."""
 
 Definition = dict[str, JsonValue]
+NAME, DEFINITION = "<name>", "<definition>"
+
+
+def _kind_of_task(value: object) -> str:
+    return DEFINITION if isinstance(value, dict) else NAME
+
+
+# The discriminator keeps the message about a wrong value free of what would also be allowed.
+NameOrDefinition = Annotated[
+    Annotated[Text, Tag(NAME)] | Annotated[Definition, Tag(DEFINITION)], Discriminator(_kind_of_task)
+]
 
 
 class LanguageTask(Record):
     """Keys of a task that only the kinds lm-eval and generation use."""
 
-    task: Text | Definition | None = None
+    task: NameOrDefinition | None = None
     """lm-eval: the name of a task or group of lm-evaluation-harness, a YAML file beside the recipe (./task.yaml), or
     the keys of such a file."""
     num_fewshot: int | None = Field(default=None, ge=0, le=1000)
@@ -63,6 +74,8 @@ def with_dataset(data: Mapping[str, Any]) -> dict[str, Any]:
         split = next((one for one in splits if isinstance(one, str)), None)
         keys = {"path": definition["dataset_path"], "name": definition.get("dataset_name"), "split": split}
         found["dataset"] = {key: value for key, value in keys.items() if value is not None}
-    if isinstance(data.get("limit"), int) and isinstance(found.get("dataset"), dict):
-        found["dataset"] = {**found["dataset"], "max_examples": data["limit"], "sample": "first"}
+    limit = data.get("limit")
+    valid = isinstance(limit, int) and not isinstance(limit, bool) and limit > 0
+    if valid and isinstance(found.get("dataset"), dict):
+        found["dataset"] = {**found["dataset"], "max_examples": limit, "sample": "first"}
     return found

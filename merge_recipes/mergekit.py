@@ -20,6 +20,9 @@ OTHER_KEYS: dict[str, str] = {
 REPLACES_MODELS = frozenset({"modules", "input_models"})
 """Keys that are written in place of `models`. The missing key `models` is then not reported."""
 
+UNUSED = "int8_mask"
+"""Parameter that saves memory in mergekit and changes no merged model."""
+
 OTHER_METHODS = frozenset(
     {
         "arcee_fusion",
@@ -109,7 +112,7 @@ class MethodParameters:
             return None
         if name in self.whole:
             return "at a single model, only under the top-level parameters"
-        if name == "int8_mask":
+        if name == UNUSED:
             return "on the merged model"
         return "with this method" if name in _KNOWN else None
 
@@ -153,7 +156,7 @@ SWITCHES = frozenset(
 INTEGERS = frozenset({"max_iter"})
 """Parameters that are whole numbers."""
 
-_KNOWN = frozenset({"int8_mask"}).union(*(one.whole | one.model for one in PARAMETERS.values()))
+_KNOWN = frozenset({UNUSED}).union(*(one.whole | one.model for one in PARAMETERS.values()))
 
 MISPLACED = _KNOWN - NO_EFFECT
 """Parameters of mergekit's methods, which have no effect at the top level of a recipe."""

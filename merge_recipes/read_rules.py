@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value
-from merge_recipes.language_task import LANGUAGE_KINDS
+from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value, nearest
+from merge_recipes.kind_defaults import kind_defaults
+from merge_recipes.language_task import HARNESS_KIND
 from merge_recipes.read_yaml import Document
 from merge_recipes.rewriting import Rewriting
 from merge_recipes.rules import items_at, mapping_at, value_shape
@@ -73,8 +74,9 @@ def _candidates(document: Document) -> Iterator[Problem]:
     """Yield the problems of read-outs that are there twice, and of values that no parameter can have."""
     seen: dict[str, KeyPath] = {}
     for path, item in items_at(document, *CHOOSE):
-        parameters = item.get("parameters")
-        values = parameters if isinstance(parameters, dict) else {}
+        values = item.get("parameters") or {}
+        if not isinstance(values, dict):
+            continue
         for key, value in values.items():
             yield from value_shape(document, (*path, "parameters", key), value)
         text = repr((item.get("method"), sorted(values.items(), key=repr)))
@@ -84,13 +86,15 @@ def _candidates(document: Document) -> Iterator[Problem]:
 
 
 def _metric(document: Document, read: Mapping[str, Any], task: Mapping[str, Any]) -> Iterator[Problem]:
-    metrics, metric = task.get("metrics", ["accuracy"]), read.get("metric")
-    if not isinstance(metrics, list) or task.get("kind") in LANGUAGE_KINDS:
-        return  # the metrics of some tasks of these kinds are known when they are prepared
+    kind, metric = str(task.get("kind")), read.get("metric")
+    metrics = {"metrics": ["accuracy"], **kind_defaults(kind, task), **task}["metrics"]
+    if not isinstance(metrics, list | tuple) or kind == HARNESS_KIND:
+        return  # the metrics of a task of this kind are known when it is prepared
     known = [one for one in metrics if isinstance(one, str)]
     if isinstance(metric, str) and metric not in known:
         message = f"the task {task['name']} has no metric {format_value(metric)}{did_you_mean(metric, known)}"
-        yield document.problem(("read", "metric"), message, f"add it to the `metrics` of the task: {metric}")
+        hint = None if nearest(metric, known) else f"add it to the `metrics` of the task: {metric}"
+        yield document.problem(("read", "metric"), message, hint)
     elif metric in NO_NUMBERS or (metric is None and known and all(one in NO_NUMBERS for one in known)):
         place = ("read", "metric") if metric is not None else ("read", "on")
         message = f"the task {task['name']} has no metric that is one number, and a choice needs one"

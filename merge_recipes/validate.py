@@ -10,7 +10,9 @@ from typing import Any, TypeVar, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from merge_recipes.dataset import CLASSES, TYPE
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, format_value, nearest
+from merge_recipes.language_task import DEFINITION, NAME
 from merge_recipes.mergekit import OTHER_KEYS, REPLACES_MODELS
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery
 from merge_recipes.read_yaml import Document
@@ -33,6 +35,9 @@ _EXPECTED = {
     "none_required": "nothing",
 }
 _ITEMS: dict[int | str, type[BaseModel]] = {QUERY: ModelQuery, COLLECTION: ModelCollection, ENTRY: StreamEntry}
+_TAGS = frozenset({*_ITEMS, TYPE, CLASSES, NAME, DEFINITION})
+"""Parts of a location that pydantic adds: they tell alternatives apart and are no keys of the document."""
+
 _REFERENCE_KEYS = ("model", "repo", "path")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
@@ -64,8 +69,8 @@ def validate(
 
 
 def _keys(location: KeyPath) -> KeyPath:
-    """Return a location without the kind of an item of `models`, which is not a key of the document."""
-    return tuple(part for part in location if part not in _ITEMS)
+    """Return a location without the tags of alternatives."""
+    return tuple(part for part in location if part not in _TAGS)
 
 
 def _guess(details: ErrorDetails, model: type[BaseModel]) -> KeyPath | None:

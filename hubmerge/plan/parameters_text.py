@@ -7,6 +7,7 @@ from typing import Any
 
 from hubmerge.methods import method_of
 from merge_recipes import Recipe
+from merge_recipes.mergekit import UNUSED
 
 
 def parameters_text(recipe: Recipe) -> dict[str, str]:
@@ -40,4 +41,5 @@ def _defaults(recipe: Recipe) -> Iterator[tuple[str, Any]]:
     """Yield the names of the parameters under which a recipe gives them, with the defaults."""
     for name, field in method_of(recipe).Parameters.model_fields.items():
         shown = field.alias or name
-        yield shown, field.get_default(call_default_factory=True) if not field.is_required() else "not given"
+        if shown != UNUSED:
+            yield shown, field.get_default(call_default_factory=True) if not field.is_required() else "not given"

@@ -112,3 +112,23 @@ def the_problem(text: str) -> Problem:
     found = problems_of(text)
     assert len(found) == 1, "\n".join(map(str, found)) or "there are no problems"
     return found[0]
+
+
+Mistake = tuple[str, str, int, int, str, str]
+"""Replaced text, new text; line, column, key; part of the message."""
+
+
+def check_mistake(mistake: Mistake, *, alone: bool = True) -> None:
+    """Check that a mistake in the small recipe is reported at its place, and that there is no other problem.
+
+    Args:
+        mistake: the mistake.
+        alone: False if other problems follow from it.
+    """
+    old, new, line, column, key, message = mistake
+    problems = problems_of(sample((old, new)))
+    found = [problem for problem in problems if message in problem.message]
+    assert found, "\n".join(map(str, problems))
+    assert (found[0].file, found[0].line, found[0].column, found[0].key) == ("sample.yaml", line, column, key)
+    assert str(found[0]).startswith(f"sample.yaml:{line}:{column}: ")
+    assert len(problems) == 1 or not alone, "\n".join(map(str, problems))

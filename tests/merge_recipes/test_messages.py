@@ -1,24 +1,21 @@
-"""Mistakes in recipes, with the place, the key, the message and the hint of the error."""
+"""Mistakes in recipes, with the place, the key, the message and the hint of the error.
+
+Mistakes in `evaluate` and `publish` are in test_section_messages.py.
+"""
 
 from __future__ import annotations
 
 import pytest
 
-from hubmerge.stream.catalog import installed_catalog
-from merge_recipes import RecipeError, parse_recipe
-from tests.merge_recipes.samples import RECIPE, problems_of, sample, the_problem
+from tests.merge_recipes.samples import RECIPE, Mistake, check_mistake, problems_of, sample, the_problem
+from tests.merge_recipes.test_section_messages import CASES as SECTION_CASES
+from tests.merge_recipes.test_section_messages import DATASET, PROMPTS, REPO
 
 FIRST = "  - model: tanganke/clip-vit-base-patch32_sun397\n"
 SECOND = "  - model: tanganke/clip-vit-base-patch32_stanford-cars@main\n"
 ALPHA = "  alpha: 0.5\n"
-DATASET = "{path: tanganke/sun397, split: test, image: image, label: label}"
-PROMPTS = '["a photo of a {}."]'
-KIND = "kind: zero-shot-image-classification"
-TASK = "      metrics: [accuracy]\n"
-REPO = "repo: me/clip-vit-base-patch32-8-tasks"
 
-CASES = {
-    # replaced text, new text; line, column, key; part of the message
+CASES: dict[str, Mistake] = {
     "misspelt parameter": (ALPHA, "  aplha: 0.5\n", 7, 3, "parameters.aplha", "did you mean alpha?"),
     "misspelt key": ("dtype:", "dtpe:", 8, 1, "dtpe", "unknown key; did you mean dtype?"),
     "misspelt required key": ("merge_method:", "merge_metod:", 1, 1, "merge_metod", "did you mean merge_method?"),
@@ -177,91 +174,6 @@ CASES = {
     "shuffled without seed": ("dtype: float32", "order: shuffled", 8, 8, "order", "needs a seed"),
     "seed without shuffled": ("dtype: float32", "seed: 3", 8, 1, "seed", "has no effect"),
     "order misspelt": ("dtype: float32", "order: shufled", 8, 8, "order", "did you mean shuffled?"),
-    "unknown kind": (KIND, KIND.replace("image", "imag"), 12, 13, "evaluate.tasks[0].kind", "did you mean zero-shot-"),
-    "task of an unknown entry": (
-        TASK,
-        TASK + "      model: clip-vit-base-patch32_sun39\n",
-        *(16, 14, "evaluate.tasks[0].model", "did you mean clip-vit-base-patch32_sun397?"),
-    ),
-    "task names repeat": (
-        TASK,
-        f"{TASK}    - {{name: sun397, {KIND}, dataset: {{path: a/b}}}}\n",
-        *(16, 14, "evaluate.tasks[1].name", "taken by the task in line 11"),
-    ),
-    "template without braces": (PROMPTS, '["a {}", "a photo"]', 14, 25, "evaluate.tasks[0].prompts[1]", "expected {}"),
-    "template with a name": (PROMPTS, '["a {label} {}"]', 14, 17, "evaluate.tasks[0].prompts[0]", "no other braces"),
-    "templates a text": (
-        PROMPTS,
-        '"a {}"',
-        14,
-        16,
-        "evaluate.tasks[0].prompts",
-        'expected a list, got the text "a {}"',
-    ),
-    "no templates": (PROMPTS, "[]", 14, 16, "evaluate.tasks[0].prompts", "the list is empty"),
-    "class names false": (
-        TASK,
-        TASK + "      class_names: [yes, no]\n",
-        16,
-        21,
-        "evaluate.tasks[0].class_names[0]",
-        "yes",
-    ),
-    "dataset with @": (DATASET, "{path: a/b@main}", 13, 23, "evaluate.tasks[0].dataset.path", "no @revision"),
-    "dataset revision a number": (
-        DATASET,
-        "{path: a/b, revision: 1234567}",
-        *(13, 38, "evaluate.tasks[0].dataset.revision", "expected text, got the number 1234567"),
-    ),
-    "dataset revision like a float": (
-        DATASET,
-        "{path: a/b, revision: 12e4567}",
-        *(13, 38, "evaluate.tasks[0].dataset.revision", "the number 12e4567 is too large"),
-    ),
-    "dataset local with revision": (
-        DATASET,
-        "{path: ./b, revision: v1}",
-        *(13, 16, "evaluate.tasks[0].dataset", "a local dataset has no revision"),
-    ),
-    "seed of no sample": (
-        DATASET,
-        "{path: a/b, max_examples: 3, sample: first, seed: 1}",
-        *(13, 60, "evaluate.tasks[0].dataset.seed", "a seed has no effect with `sample: first`"),
-    ),
-    "sample": (
-        DATASET,
-        "{path: a/b, sample: balance}",
-        13,
-        36,
-        "evaluate.tasks[0].dataset.sample",
-        "did you mean balanced?",
-    ),
-    "max_examples": (DATASET, "{path: a/b, max_examples: 0}", 13, 42, "evaluate.tasks[0].dataset.max_examples", ">= 1"),
-    "publish without owner": (REPO, "repo: clip", 17, 9, "publish.repo", "expected owner/name"),
-    "publish over an input": (
-        REPO,
-        "repo: OpenAI/clip-vit-base-patch32",
-        17,
-        9,
-        "publish.repo",
-        "is an input of the merge",
-    ),
-    "shard size": (REPO, f"{REPO}\n  max_shard_size: 5 gigs", 18, 19, "publish.max_shard_size", "is not a size"),
-    "shard size a number": (REPO, f"{REPO}\n  max_shard_size: 5", 18, 19, "publish.max_shard_size", "got the number 5"),
-    "private as text": (REPO, f"{REPO}\n  private: maybe", 18, 12, "publish.private", "expected true or false"),
-    "sign a path": (REPO, f"{REPO}\n  sign: ./k.pem", 18, 9, "publish.sign", "expected keyless, or the file of a key"),
-    "sign a list": (REPO, f"{REPO}\n  sign: [keyless]", 18, 9, "publish.sign", "expected a mapping, got a list"),
-    "sign without key": (REPO, f"{REPO}\n  sign: {{}}", 18, 9, "publish.sign.key", "this key is required"),
-    "sign with an empty key": (REPO, f"{REPO}\n  sign: {{key: }}", 18, 14, "publish.sign.key", "got nothing"),
-    "sign misspelt": (REPO, f"{REPO}\n  sign: {{kye: a}}", 18, 10, "publish.sign.kye", "did you mean key?"),
-    "keyless as a file": (
-        REPO,
-        f"{REPO}\n  sign: {{key: keyless}}",
-        18,
-        9,
-        "publish.sign",
-        "keyless is not the file of a key",
-    ),
     "slices": ("dtype: float32", "slices: []", 8, 9, "slices", "the list is empty"),
     "modules": ("dtype: float32", "modules: {}", 8, 1, "modules", "mergekit's modules are read if there is one"),
     "tokenizer": ("dtype: float32", "tokenizer: {}", 8, 1, "tokenizer", "whose vocabulary cannot change"),
@@ -291,20 +203,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_mistake_is_reported_at_its_place(name: str) -> None:
-    old, new, line, column, key, message = CASES[name]
-    found = [problem for problem in problems_of(sample((old, new))) if message in problem.message]
-    assert found, "\n".join(map(str, problems_of(sample((old, new)))))
-    assert (found[0].file, found[0].line, found[0].column, found[0].key) == ("sample.yaml", line, column, key)
-    assert str(found[0]).startswith(f"sample.yaml:{line}:{column}: ")
-
-
-SEVERAL = {"class names false", "parameter missing"}
-
-
-@pytest.mark.parametrize("name", sorted(set(CASES) - SEVERAL))
-def test_one_mistake_is_one_problem(name: str) -> None:
-    old, new, *_ = CASES[name]
-    the_problem(sample((old, new)))
+    check_mistake(CASES[name], alone=name != "parameter missing")
 
 
 def test_the_sample_has_no_mistakes() -> None:
@@ -313,7 +212,7 @@ def test_the_sample_has_no_mistakes() -> None:
 
 def test_all_mistakes_at_once_in_the_order_of_the_file() -> None:
     chosen = ("misspelt parameter", "dtype", "unknown kind", "publish without owner", "entry a text")
-    found = problems_of(sample(*(CASES[name][:2] for name in chosen)))
+    found = problems_of(sample(*((CASES | SECTION_CASES)[name][:2] for name in chosen)))
     assert [problem.line for problem in found] == [5, 7, 8, 12, 17]
 
 
@@ -387,35 +286,3 @@ def test_a_parameter_that_every_tensor_needs() -> None:
 def test_a_filtered_value_that_does_not_go_with_another_parameter() -> None:
     text = sample(("  alpha: 0.5\n", "  floor: 0.3\n  alpha: [{filter: attn, value: 0.2}, {value: 0.5}]\n"))
     assert "floor is larger than alpha" in the_problem(text).message
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "expected a mapping with the keys merge_method, base_model, models; the file is empty"),
-        ("# only a comment\n", "the file is empty"),
-        ("- a\n- b\n", "got a list"),
-        ("opcm", "expected a mapping with the keys"),
-        (RECIPE + "---\n" + RECIPE, "a second document has no name"),
-        (RECIPE + "? [a, b]\n: 1\n", "expected text as a key, got a list"),
-    ],
-)
-def test_documents_that_are_not_recipes(text: str, message: str) -> None:
-    assert message in the_problem(text).message
-
-
-def test_a_base_model_may_be_listed_where_a_recipe_of_mergekit_lists_it() -> None:
-    text = """
-        merge_method: ties
-        base_model: me/base
-        models:
-          - model: me/base
-          - {model: me/one, parameters: {weight: 0.5, density: 0.5}}
-        parameters: {int8_mask: true, normalize: true}
-        """
-    recipe = parse_recipe(text, catalog=installed_catalog()).recipe
-    assert recipe.lists_base
-    assert len(recipe.models) == 2
-    with pytest.raises(RecipeError) as caught:
-        parse_recipe(text.replace("ties", "ties\n        form: stream"), catalog=installed_catalog())
-    assert [problem.message for problem in caught.value.problems] == ["this is the base model: its task vector is zero"]

@@ -1,4 +1,4 @@
-"""Valid recipes: defaults, order, tasks and entries, sizes, notes."""
+"""Valid recipes: defaults, order, tasks and entries, sizes, notes. Texts that are not recipes."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from hubmerge.stream.catalog import installed_catalog
 from merge_recipes import RecipeError, check_recipe, load_recipe, parse_recipe, task_entries
 from merge_recipes.schema_types import parse_size
-from tests.merge_recipes.samples import CATALOG, RECIPE, load, sample
+from tests.merge_recipes.samples import CATALOG, RECIPE, load, sample, the_problem
 
 TASK = "      metrics: [accuracy]\n"
 ENTRY = "  - model: tanganke/clip-vit-base-patch32_sun397\n"
@@ -225,3 +226,35 @@ def test_a_revoked_entry_keeps_its_name_and_gets_the_commit_of_its_origin() -> N
     entry = loaded.recipe.entries[-1]
     assert (entry.name, loaded.recipe.revoked_by(entry).name) == ("a-revoked", "a")
     assert check_recipe(loaded, CATALOG) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "expected a mapping with the keys merge_method, base_model, models; the file is empty"),
+        ("# only a comment\n", "the file is empty"),
+        ("- a\n- b\n", "got a list"),
+        ("opcm", "expected a mapping with the keys"),
+        (RECIPE + "---\n" + RECIPE, "a second document has no name"),
+        (RECIPE + "? [a, b]\n: 1\n", "expected text as a key, got a list"),
+    ],
+)
+def test_documents_that_are_not_recipes(text: str, message: str) -> None:
+    assert message in the_problem(text).message
+
+
+def test_a_base_model_may_be_listed_where_a_recipe_of_mergekit_lists_it() -> None:
+    text = """
+        merge_method: ties
+        base_model: me/base
+        models:
+          - model: me/base
+          - {model: me/one, parameters: {weight: 0.5, density: 0.5}}
+        parameters: {int8_mask: true, normalize: true}
+        """
+    recipe = parse_recipe(text, catalog=installed_catalog()).recipe
+    assert recipe.lists_base
+    assert len(recipe.models) == 2
+    with pytest.raises(RecipeError) as caught:
+        parse_recipe(text.replace("ties", "ties\n        form: stream"), catalog=installed_catalog())
+    assert [problem.message for problem in caught.value.problems] == ["this is the base model: its task vector is zero"]

@@ -96,12 +96,16 @@ def test_a_published_step_is_done_and_the_next_one_is_planned(
 
 def test_a_joint_merge_lists_its_models(stage: Stage) -> None:
     plan = library.plan(
-        stage.recipe(None, merge_method="ties", form="joint", parameters={"weight": 1.0}, evaluate=None), progress=None
+        stage.recipe(
+            None, merge_method="ties", form="joint", parameters={"weight": 1.0, "int8_mask": True}, evaluate=None
+        ),
+        progress=None,
     )
     text = str(plan)
     assert all(reference in text for reference in stage.towers.values())
     assert text == plan.text != plan.details
     assert "state" not in text
+    assert "int8_mask" not in text  # it has no effect, and no default to name
 
 
 def test_a_measured_speed_replaces_the_count(

@@ -116,6 +116,18 @@ def test_metrics_that_are_known_later_are_not_refused() -> None:
     assert loaded.read.metric == "acc_norm"
 
 
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [("sentence-similarity", "spearman"), ("text-retrieval", "ndcg@10"), ("generation", "exact_match")],
+)
+def test_a_choice_knows_the_metric_that_is_the_default_of_a_kind(kind: str, metric: str) -> None:
+    task = {"name": "held-out", "kind": kind, "dataset": {"path": "a/x"}, "validation": True}
+    tasks = {"evaluate": {"tasks": [SCORED, task]}}
+    assert load({**recipe(metric=metric), **tasks}).recipe.all_tasks[1].metrics == (metric,)
+    expected = f'the task held-out has no metric "accuracy"; expected one of: {metric}'
+    assert expected in problems({**recipe(metric="accuracy"), **tasks})
+
+
 def test_a_choice_on_scored_examples_is_noted() -> None:
     own = {**RECIPE, "evaluate": {"tasks": [SCORED]}, "read": {"choose": CHOOSE, "on": "x"}}
     [note] = notes(load(own), installed_catalog())
