@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
+from hubmerge.checkpoints.checkpoint import first_architecture
 from hubmerge.checkpoints.planning.class_names import class_names
 from hubmerge.checkpoints.weight_names import is_timm
 from hubmerge.errors import EvaluationError
@@ -90,11 +91,10 @@ def check_entailment(base: BaseFiles) -> None:
     """
     if entailment_row(base.config) is not None:
         return
-    named = base.config.get("architectures")
-    known = [name for name in named if isinstance(name, str)] if isinstance(named, list) else []
-    if "modules.json" not in base.names and known and not known[0].endswith(("Model", "ForMaskedLM")):
+    known = first_architecture(base.config)
+    if "modules.json" not in base.names and known and not known.endswith(("Model", "ForMaskedLM")):
         raise EvaluationError(
-            f"{base.label}: the base model is a {known[0]} without a class 'entailment', zero-shot text classification "
+            f"{base.label}: the base model is a {known} without a class 'entailment', zero-shot text classification "
             "needs one for natural language inference, or an embedder",
             hint="choose a base model whose `id2label` has entailment, or one of sentence-transformers",
         )

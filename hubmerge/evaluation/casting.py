@@ -10,6 +10,7 @@ import datasets
 
 from hubmerge.errors import DatasetError
 from hubmerge.evaluation.columns import holds_image_bytes, holds_words
+from hubmerge.evaluation.labels import misplaced
 from hubmerge.evaluation.preview import DatasetPreview
 from hubmerge.support.text import listed
 from merge_recipes import DatasetReference
@@ -65,6 +66,9 @@ def _target(features: datasets.Features, column: str, target: Cast, source: Data
     if isinstance(target, tuple):
         if not (holds_words(feature) or kind == "bool" or kind.startswith(("int", "uint"))):
             raise _failure(source, f"column {column!r} holds {feature}, which cannot be cast to classes")
+        problem = misplaced(feature.names, target, "cast") if isinstance(feature, datasets.ClassLabel) else None
+        if problem is not None:  # a cast keeps the numbers
+            raise _failure(source, f"column {column!r}: {problem}")
         return datasets.ClassLabel(names=list(target))
     if isinstance(feature, datasets.ClassLabel) and target == "string":
         raise _failure(source, f"column {column!r} has names of classes already, and `string` would write numbers")

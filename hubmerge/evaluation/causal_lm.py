@@ -16,15 +16,13 @@ import datasets
 import evaluate
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 
-from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.classes import check_finite, dataset_errors
 from hubmerge.evaluation.metrics import MetricLoader, metric_named
 from hubmerge.evaluation.sampling import choose_rows
 from hubmerge.evaluation.task_keys import check_no_classes, check_prompts, check_text_metrics, task_place
-from hubmerge.evaluation.text_model import TextScorer
+from hubmerge.evaluation.text_model import CausalKind, TextScorer
 from hubmerge.evaluation.texts import Tokens, batches, padded, read_texts, tokenized
 from hubmerge.report.report import MetricValue
 from hubmerge.support.progress import count_work
@@ -91,16 +89,10 @@ class PreparedCausalLM:
         return values
 
 
-class CausalLM:
+class CausalLM(CausalKind):
     """Task kind `causal-lm`, for base models that generate text."""
 
     name = "causal-lm"
-
-    def open_scorer(
-        self, base_folder: Path, base: Checkpoint, *, identity: str, device: str | torch.device = "cpu"
-    ) -> TextScorer:
-        """Return a scorer with the base model and its head, in float32 on `device`."""
-        return TextScorer(base_folder, base, AutoModelForCausalLM, self.name, identity=identity, device=device)
 
     def prepare(
         self,

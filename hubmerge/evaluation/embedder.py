@@ -92,3 +92,15 @@ class EmbeddingScorer(ModelScorer):
         )
         values: torch.Tensor = found.float().cpu()
         return values
+
+
+class EmbedderKind:
+    """Kind of task for base models that sentence-transformers loads."""
+
+    name: str
+
+    def open_scorer(
+        self, base_folder: Path, base: Checkpoint, *, identity: str, device: str = "cpu"
+    ) -> EmbeddingScorer:
+        """Return a scorer with the base model, in float32 on `device`."""
+        return EmbeddingScorer(base_folder, base, self.name, identity=identity, device=device)

@@ -15,9 +15,8 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.classes import check_finite, dataset_errors
 from hubmerge.evaluation.engines import VLLM, check_chat_template, check_engine, saved_model, vllm_model
@@ -26,9 +25,9 @@ from hubmerge.evaluation.metrics import MetricLoader
 from hubmerge.evaluation.prompts import read_prompts
 from hubmerge.evaluation.sampling import choose_rows
 from hubmerge.evaluation.task_keys import check_no_classes, check_prompts, task_place
-from hubmerge.evaluation.text_model import TextScorer
-from hubmerge.evaluation.text_scores import check_generation_metrics, generation_metrics, score_texts
-from hubmerge.evaluation.texts import Tokens, batches
+from hubmerge.evaluation.text_model import CausalKind, TextScorer
+from hubmerge.evaluation.text_scores import check_generation_metrics, score_texts
+from hubmerge.evaluation.texts import Tokens, batches, padded
 from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 
@@ -59,7 +58,7 @@ class PreparedGeneration:
     @property
     def metric_names(self) -> tuple[str, ...]:
         """Metrics that are recorded; the first one fills the accuracy matrix."""
-        return generation_metrics(self.task)
+        return self.task.metrics
 
     def score(self, scorer: TextScorer) -> dict[str, MetricValue]:
         """Return the metrics of the task for the model in the scorer.
@@ -80,7 +79,8 @@ class PreparedGeneration:
         found = [""] * len(self.prompts)
         with _greedy(scorer, self.task.max_new_tokens) as padding:
             for batch in batches(self.prompts, self.batch_size):
-                tokens, mask = _padded_left([self.prompts[number] for number in batch], padding, scorer.device)
+                prompts = [self.prompts[number] for number in batch]
+                tokens, mask = padded(prompts, padding, scorer.device, left=True)
                 stop = StoppingCriteriaList([_AtStop(scorer.tokenizer, self.task.stop, tokens.shape[1])])
                 output = scorer.model.generate(input_ids=tokens, attention_mask=mask, stopping_criteria=stop)
                 for number, row in zip(batch, output[:, tokens.shape[1] :].tolist(), strict=True):
@@ -97,16 +97,10 @@ class PreparedGeneration:
         return [before_stop(one.outputs[0].text, self.task.stop) for one in outputs]
 
 
-class Generation:
+class Generation(CausalKind):
     """Task kind `generation`, for base models that generate text."""
 
     name = "generation"
-
-    def open_scorer(
-        self, base_folder: Path, base: Checkpoint, *, identity: str, device: str | torch.device = "cpu"
-    ) -> TextScorer:
-        """Return a scorer with the base model and its head, in float32 on `device`."""
-        return TextScorer(base_folder, base, AutoModelForCausalLM, self.name, identity=identity, device=device)
 
     def prepare(
         self,
@@ -182,17 +176,6 @@ def _check_lengths(task: Task, prompts: Sequence[Tokens], numbers: Sequence[int]
                 f"{task.max_new_tokens} the model has room for {max(room, 0)}",
                 hint="set a smaller `max_new_tokens`, or a shorter `prompt`",
             )
-
-
-def _padded_left(texts: Sequence[Tokens], padding: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return tokens and attention mask of one batch, int64 (B, L)."""
-    length = max(map(len, texts))
-    tokens = torch.full((len(texts), length), padding, dtype=torch.int64)
-    mask = torch.zeros((len(texts), length), dtype=torch.int64)
-    for row, text in enumerate(texts):
-        tokens[row, length - len(text) :] = torch.tensor(text, dtype=torch.int64)
-        mask[row, length - len(text) :] = 1
-    return tokens.to(device), mask.to(device)
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.engines import check_engine
@@ -21,26 +21,21 @@ Found = Iterator[tuple[tuple[str | int, ...], EvaluationError]]
 def check_language_task(task: Task) -> Found:
     """Yield the mistakes of a task of the kinds lm-eval and generation, each with the key that it is about."""
     if task.kind == HARNESS_KIND:
-        yield from check_harness(task)
+        yield from _check_harness(task)
     elif task.kind == GENERATION_KIND:
-        for key, check in (("engine", check_engine), ("metrics", check_generation_metrics)):
-            try:
-                check(task)
-            except EvaluationError as error:
-                yield (key,), error
+        yield from _failures(task, engine=check_engine, metrics=check_generation_metrics)
 
 
-def check_harness(task: Task) -> Found:
-    """Yield the mistakes of a task of the kind lm-eval, each with the key that it is about.
-
-    Args:
-        task: the task.
-    """
-    for key, check in (("prompts", check_prompts), ("class_names", check_no_classes), ("engine", check_engine)):
+def _failures(task: Task, **checks: Callable[[Task], object]) -> Found:
+    for key, check in checks.items():
         try:
             check(task)
         except EvaluationError as error:
             yield (key,), error
+
+
+def _check_harness(task: Task) -> Found:
+    yield from _failures(task, prompts=check_prompts, class_names=check_no_classes, engine=check_engine)
     try:
         found = find_harness_task(task)
     except EvaluationError as error:
@@ -51,7 +46,4 @@ def check_harness(task: Task) -> Found:
     if wrong:
         return
     yield from ((("dataset",), error) for error in dataset_problems(task, found))
-    try:
-        choose_metrics(task, found)
-    except EvaluationError as error:
-        yield ("metrics",), error
+    yield from _failures(task, metrics=lambda one: choose_metrics(one, found))

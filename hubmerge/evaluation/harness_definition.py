@@ -92,7 +92,7 @@ def _value_problems(definition: Definition, metrics: Collection[str]) -> Iterato
             yield ("generation_kwargs", key), message
     fewshot = definition.get("fewshot_config")
     sampler = fewshot.get("sampler", "default") if isinstance(fewshot, dict) else "default"
-    if sampler not in _SAMPLERS:
+    if not isinstance(sampler, str) or sampler not in _SAMPLERS:
         yield ("fewshot_config", "sampler"), f"unknown sampler {sampler!r}; expected {' or '.join(sorted(_SAMPLERS))}"
     yield from _metric_problems(definition.get("metric_list"), metrics)
     yield from _filter_problems(definition.get("filter_list"))
@@ -115,7 +115,9 @@ def _mapping_problems(key: str, value: object, allowed: Collection[str]) -> Iter
 
 
 def _metric_problems(value: object, metrics: Collection[str]) -> Iterator[tuple[Key, str]]:
-    for number, item in enumerate(value if isinstance(value, list) else [] if value is None else [value]):
+    if value is not None and not (isinstance(value, list) and value):
+        yield ("metric_list",), "metric_list: expected a list of {metric: NAME}"
+    for number, item in enumerate(value if isinstance(value, list) else []):
         place: Key = ("metric_list", number)
         if not isinstance(item, dict) or not isinstance(item.get("metric"), str):
             yield place, "expected {metric: NAME, aggregation: NAME, higher_is_better: true}"
@@ -126,14 +128,16 @@ def _metric_problems(value: object, metrics: Collection[str]) -> Iterator[tuple[
 
 
 def _filter_problems(value: object) -> Iterator[tuple[Key, str]]:
-    for number, item in enumerate(value if isinstance(value, list) else [] if value is None else [value]):
+    if value is not None and not isinstance(value, list):
+        yield ("filter_list",), "filter_list: expected a list of {name: NAME, filter: [{function: NAME}]}"
+    for number, item in enumerate(value if isinstance(value, list) else []):
         steps = item.get("filter") if isinstance(item, dict) else None
         if not isinstance(item, dict) or not isinstance(item.get("name"), str) or not isinstance(steps, list):
             yield ("filter_list", number), "expected {name: NAME, filter: [{function: NAME}]}"
             continue
         for step in steps:
             name = step.get("function") if isinstance(step, Mapping) else step
-            if name not in _FILTERS:
+            if not isinstance(name, str) or name not in _FILTERS:
                 expected = ", ".join(sorted(_FILTERS))
                 yield ("filter_list", number, "filter"), f"no filter {name!r} for recipes; expected one of {expected}"
 

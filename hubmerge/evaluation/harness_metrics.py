@@ -24,8 +24,6 @@ PROBABILITY, BITS = "byte_probability", "bits_per_byte"
 IN_PERCENT = frozenset({"bleu", "chrf", "chrf++", "ter"})
 """Metrics whose values the harness gives in percent."""
 
-_DEFAULT = Task.model_fields["metrics"].default
-
 
 @dataclass(frozen=True)
 class MetricChoice:
@@ -58,8 +56,9 @@ def choose_metrics(task: Task, found: HarnessTask) -> MetricChoice:
     if f"{BITS},none" in known and not any(known.values()):
         known = {PROBABILITY: True, **known}
     shown = {_short(key): key for key in known}
-    names = [next(iter(one for one, key in shown.items() if known[key]), "")] if task.metrics == _DEFAULT else []
-    for asked in task.metrics if not names else ():
+    asks = "metrics" in task.model_fields_set
+    names = [] if asks else [next((one for one, key in shown.items() if known[key]), "")]
+    for asked in task.metrics if asks else ():
         matches = [asked] if asked in shown else [one for one in shown if one.split(",")[0] == asked]
         if len(matches) != 1:
             several = f"several values of the metric {asked!r}: {', '.join(matches)}"
@@ -71,7 +70,8 @@ def choose_metrics(task: Task, found: HarnessTask) -> MetricChoice:
     if main is None:
         better = [one for one, key in shown.items() if known[key]]
         raise EvaluationError(
-            f"task {task.name}: {found.name} needs a metric of which more is better; it has {', '.join(shown)}",
+            f"task {task.name}: {found.name} needs a metric of which more is better; it has "
+            f"{', '.join(shown) or 'none'}",
             hint=f"set `metrics: [{better[0]}]`" if better else "choose another task",
         )
     ordered = tuple(dict.fromkeys((main, *names)))

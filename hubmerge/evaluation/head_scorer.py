@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 import transformers
 
 from hubmerge.checkpoints import Checkpoint, Selection, align_models, weight_matrices
+from hubmerge.checkpoints.checkpoint import first_architecture
 from hubmerge.checkpoints.matching.names import parameter_shapes
 from hubmerge.checkpoints.model_class.class_lookup import config_folder, without_code
 from hubmerge.checkpoints.planning.class_names import class_count, class_names
@@ -114,10 +116,10 @@ class HeadScorer:
         return stoppable(model.eval().to(self.device))
 
     def _of_transformers(self, values: Mapping[str, torch.Tensor], label: str) -> Any:
-        named = self._config.get("architectures") or [None]
-        found_class = getattr(transformers, str(named[0]), None)
+        named = first_architecture(self._config)
+        found_class = getattr(transformers, str(named), None)
         if not (isinstance(found_class, type) and issubclass(found_class, transformers.PreTrainedModel)):
-            raise self._failure(label, f"cannot be built: transformers has no class {named[0]!r}")
+            raise self._failure(label, f"cannot be built: transformers has no class {named!r}")
         model_class: Any = found_class
         with config_folder(without_code(self._config)) as folder:
             model, found = model_class.from_pretrained(
@@ -140,17 +142,10 @@ class HeadScorer:
 class TextHeadScorer(HeadScorer):
     """Scorer with a text model that is built from a body and a head, and the tokenizer of the base model."""
 
-    def __init__(
-        self,
-        base_folder: Path,
-        base: Checkpoint,
-        head: OwnHead | None,
-        *,
-        identity: str,
-        device: str | torch.device = "cpu",
-    ) -> None:
-        super().__init__(base_folder, base, head, identity=identity, device=device)
-        self.tokenizer: Any = load_tokenizer(base_folder, base.label)
+    @cached_property
+    def tokenizer(self) -> Any:
+        """Tokenizer of the base model."""
+        return load_tokenizer(self.base_folder, self._base.label)
 
     @property
     def max_tokens(self) -> int:

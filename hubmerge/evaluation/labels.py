@@ -128,18 +128,33 @@ def _renamed(feature: datasets.ClassLabel, class_names: Sequence[str] | None, wh
 
 
 def _check_order(own: Sequence[str], given: Sequence[str], where: str) -> None:
-    """Refuse names that the dataset has for other classes, because the scores would be wrong without a warning."""
+    problem = misplaced(own, given, "class_names")
+    if problem is not None:
+        raise EvaluationError(f"{where}: {problem}", hint="set `class_names` in the order of the dataset, or remove it")
+
+
+def misplaced(own: Sequence[str], given: Sequence[str], key: str) -> str | None:
+    """Return which name the dataset has for another class, so that scores would be wrong without a warning.
+
+    Args:
+        own: the names of the classes in the dataset.
+        given: the names of the classes in the recipe.
+        key: the key of the recipe that gives them.
+
+    Returns:
+        The problem in words, None if there is none.
+    """
     places = {letters(name): number for number, name in enumerate(own)}
     if len(places) < len(own):
-        return
-    for number, name in enumerate(given):
+        return None
+    for number, name in enumerate(given[: len(own)]):
         place = places.get(letters(name), number)
         if place != number:
-            raise EvaluationError(
-                f"{where}: class {number} is {name!r} in class_names, but {own[number]!r} in the dataset, where "
-                f"{own[place]!r} is class {place}",
-                hint="set `class_names` in the order of the dataset, or remove it",
+            return (
+                f"class {number} is {name!r} in {key}, but {own[number]!r} in the dataset, where {own[place]!r} is "
+                f"class {place}"
             )
+    return None
 
 
 def letters(name: str) -> str:

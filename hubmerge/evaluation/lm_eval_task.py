@@ -14,10 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-from transformers import AutoModelForCausalLM
 
-from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError, HubmergeError
 from hubmerge.evaluation.classes import check_finite
 from hubmerge.evaluation.engines import VLLM, check_chat_template, check_engine, saved_model
@@ -36,7 +33,7 @@ from hubmerge.evaluation.harness_quiet import (
 from hubmerge.evaluation.harness_sources import dataset_problems
 from hubmerge.evaluation.metrics import MetricLoader
 from hubmerge.evaluation.task_keys import task_place
-from hubmerge.evaluation.text_model import TextScorer
+from hubmerge.evaluation.text_model import CausalKind, TextScorer
 from hubmerge.report.report import MetricValue
 from merge_recipes import DatasetReference, Task
 
@@ -130,18 +127,12 @@ class PreparedHarnessTask:
             )
 
 
-class HarnessKind:
+class HarnessKind(CausalKind):
     """Task kind `lm-eval`, for base models that generate text."""
 
     name = "lm-eval"
     reads_splits = True
     """True: `prepare` receives a function that reads the rows of a split, in place of the rows."""
-
-    def open_scorer(
-        self, base_folder: Path, base: Checkpoint, *, identity: str, device: str | torch.device = "cpu"
-    ) -> TextScorer:
-        """Return a scorer with the base model and its head, in float32 on `device`."""
-        return TextScorer(base_folder, base, AutoModelForCausalLM, self.name, identity=identity, device=device)
 
     def prepare(
         self,

@@ -12,6 +12,7 @@ from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.columns import check_column, holds_words, text_column
 from hubmerge.evaluation.task_keys import task_place
 from merge_recipes import Task
+from merge_recipes.errors import did_you_mean
 
 _PLACE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 _PLAIN_TYPES = ("string", "large_string", "bool", "int", "uint", "float")
@@ -29,7 +30,13 @@ def check_columns(task: Task, features: datasets.Features) -> Iterator[tuple[Key
     key: Key = ("prompt",) if task.prompt is not None else ("dataset", "text")
     try:
         for column in _columns(task):
-            check_column(features, column, "text", place)
+            if task.prompt is None:
+                check_column(features, column, "text", place)
+            elif column not in features:
+                raise EvaluationError(
+                    f"{place}: the dataset has no column {column!r} for the prompt{did_you_mean(column, features)}",
+                    hint="write {{ and }} for braces that are text",
+                )
             if not str(getattr(features[column], "dtype", "")).startswith(_PLAIN_TYPES):
                 raise EvaluationError(
                     f"{place}: column {column!r} holds {features[column]}, not texts or numbers",

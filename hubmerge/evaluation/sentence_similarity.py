@@ -11,13 +11,12 @@ from pathlib import Path
 
 import datasets
 
-from hubmerge.checkpoints import Checkpoint
 from hubmerge.evaluation.classes import dataset_errors
 from hubmerge.evaluation.columns import check_numbers
-from hubmerge.evaluation.embedder import EmbeddingScorer, evaluators
+from hubmerge.evaluation.embedder import EmbedderKind, EmbeddingScorer, evaluators
 from hubmerge.evaluation.metrics import MetricLoader, finite_scores
 from hubmerge.evaluation.sampling import choose_rows
-from hubmerge.evaluation.task_keys import check_kind_metrics, check_no_classes, check_prompts, task_place
+from hubmerge.evaluation.task_keys import check_embedder_keys, task_place
 from hubmerge.evaluation.texts import read_column
 from hubmerge.report.report import MetricValue
 from merge_recipes import Task
@@ -56,16 +55,10 @@ class PreparedSimilarity:
         return finite_scores({name: found[f"{name}_cosine"] for name in self.metrics}, scorer.label)
 
 
-class SentenceSimilarity:
+class SentenceSimilarity(EmbedderKind):
     """Task kind `sentence-similarity`, for base models that sentence-transformers loads."""
 
     name = "sentence-similarity"
-
-    def open_scorer(
-        self, base_folder: Path, base: Checkpoint, *, identity: str, device: str = "cpu"
-    ) -> EmbeddingScorer:
-        """Return a scorer with the base model, in float32 on `device`."""
-        return EmbeddingScorer(base_folder, base, self.name, identity=identity, device=device)
 
     def prepare(
         self,
@@ -84,9 +77,7 @@ class SentenceSimilarity:
             EvaluationError: the task does not fit its dataset.
         """
         where, source = task_place(task), task.dataset
-        check_prompts(task)
-        check_no_classes(task)
-        check_kind_metrics(task)
+        check_embedder_keys(task)
         with dataset_errors(task, dataset_commit):
             first = read_column(rows, source.sentence1, "sentence1", where)
             second = read_column(rows, source.sentence2, "sentence2", where)

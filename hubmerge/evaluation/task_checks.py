@@ -22,7 +22,6 @@ from hubmerge.evaluation.base_files import (
     check_tokenizer,
 )
 from hubmerge.evaluation.columns import (
-    check_column,
     check_images,
     check_labels,
     check_numbers,
@@ -34,7 +33,7 @@ from hubmerge.evaluation.labels import check_label_values, declared_names, have_
 from hubmerge.evaluation.own_head import OWN_HEAD_KINDS, HeadFacts
 from hubmerge.evaluation.preview import DatasetPreview
 from hubmerge.evaluation.prompts import check_columns
-from hubmerge.evaluation.retrieval_columns import DOCUMENT_IDS, QUERY_IDS
+from hubmerge.evaluation.retrieval_columns import DOCUMENT_IDS, QUERY_IDS, check_ids
 from hubmerge.evaluation.task_keys import (
     check_kind_metrics,
     check_no_classes,
@@ -216,8 +215,7 @@ def _retrieval(task: Task, preview: DatasetPreview) -> Found:
             yield from _failures(("dataset", key), _check_filled, task, preview, column, key)
         return
     for columns in (QUERY_IDS, DOCUMENT_IDS):
-        if not any(name in preview.columns for name in columns):
-            yield from _failures(("dataset", "path"), check_column, preview.columns, columns[0], "id", place)
+        yield from _failures(("dataset", "corpus"), check_ids, preview.columns, columns, place)
 
 
 def _embedder_keys(task: Task) -> Found:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from hubmerge.errors import EvaluationError
 from merge_recipes import Task
+from merge_recipes.language_task import LANGUAGE_KINDS
 
 KIND_METRICS = {
     "sentence-similarity": ("spearman", "pearson"),
     "text-retrieval": ("ndcg@10", "mrr@10", "map@100", "recall@10", "precision@10", "accuracy@1"),
 }
 """Metrics of kinds that compute them with evaluators of their own; the first one is the default."""
+
+KINDS_WITHOUT_CLASSES = frozenset({"causal-lm", *LANGUAGE_KINDS, *KIND_METRICS})
+"""Kinds whose answers are not classes. They check their metrics themselves."""
 
 TEXT_METRICS = ("accuracy", "perplexity")
 """Metrics of a task that predicts the tokens of texts."""
@@ -57,6 +61,16 @@ def check_kind_metrics(task: Task) -> None:
             f"{task_place(task)}: {task.kind} has no metric {unknown!r}",
             hint=f"set `metrics` to some of {', '.join(known)}",
         )
+
+
+def check_embedder_keys(task: Task) -> None:
+    """Refuse keys and metrics that a task of an embedder does not have.
+
+    Raises:
+        EvaluationError: the task has prompts, names of classes or another metric.
+    """
+    for check in (check_prompts, check_no_classes, check_kind_metrics):
+        check(task)
 
 
 def check_no_classes(task: Task) -> None:

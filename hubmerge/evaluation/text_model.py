@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError
@@ -69,6 +69,18 @@ class TextScorer(ModelScorer):
     def token_count(self) -> int:
         """Number of tokens in the vocabulary."""
         return int(self.model.config.vocab_size)
+
+
+class CausalKind:
+    """Kind of task for base models that generate text."""
+
+    name: str
+
+    def open_scorer(
+        self, base_folder: Path, base: Checkpoint, *, identity: str, device: str | torch.device = "cpu"
+    ) -> TextScorer:
+        """Return a scorer with the base model and its head, in float32 on `device`."""
+        return TextScorer(base_folder, base, AutoModelForCausalLM, self.name, identity=identity, device=device)
 
 
 def most_tokens(config: Mapping[str, Any], tokenizer: Any) -> int:

@@ -13,24 +13,20 @@ from typing import Any
 
 import datasets
 
-from hubmerge.checkpoints import Checkpoint
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.classes import dataset_errors
-from hubmerge.evaluation.columns import check_column, check_numbers
-from hubmerge.evaluation.embedder import EmbeddingScorer, evaluators
+from hubmerge.evaluation.columns import check_numbers
+from hubmerge.evaluation.embedder import EmbedderKind, EmbeddingScorer, evaluators
 from hubmerge.evaluation.metrics import MetricLoader, finite_scores
-from hubmerge.evaluation.retrieval_columns import CORPUS_ID, DOCUMENT_IDS, QUERY_IDS, SCORE, part_of
+from hubmerge.evaluation.retrieval_columns import DOCUMENT_IDS, IDS, QUERY_IDS, SCORE, check_ids, part_of
 from hubmerge.evaluation.sampling import choose_rows
-from hubmerge.evaluation.task_keys import check_kind_metrics, check_no_classes, check_prompts, task_place
+from hubmerge.evaluation.task_keys import check_embedder_keys, task_place
 from hubmerge.evaluation.texts import read_column
 from hubmerge.report.report import MetricValue
 from merge_recipes import DatasetReference, Task
 
 ReadSplit = Callable[[DatasetReference], datasets.Dataset]
 """Function that returns the rows of a split."""
-
-_KEYS = {"ndcg@10": "ndcg@10", "mrr@10": "mrr@10", "map@100": "map@100", "accuracy@1": "accuracy@1"}
-_KEYS |= {"recall@10": "recall@10", "precision@10": "precision@10"}
 
 
 @dataclass(frozen=True)
@@ -61,21 +57,15 @@ class PreparedRetrieval:
         )
         found = evaluator(scorer.sentences)
         similarity = scorer.sentences.similarity_fn_name
-        return finite_scores({name: found[f"{similarity}_{_KEYS[name]}"] for name in self.metrics}, scorer.label)
+        return finite_scores({name: found[f"{similarity}_{name}"] for name in self.metrics}, scorer.label)
 
 
-class TextRetrieval:
+class TextRetrieval(EmbedderKind):
     """Task kind `text-retrieval`, for base models that sentence-transformers loads."""
 
     name = "text-retrieval"
     reads_splits = True
-    """`prepare` gets a function that reads splits, in place of the rows of one."""
-
-    def open_scorer(
-        self, base_folder: Path, base: Checkpoint, *, identity: str, device: str = "cpu"
-    ) -> EmbeddingScorer:
-        """Return a scorer with the base model, in float32 on `device`."""
-        return EmbeddingScorer(base_folder, base, self.name, identity=identity, device=device)
+    """True: `prepare` receives a function that reads the rows of a split, in place of the rows."""
 
     def prepare(
         self,
@@ -95,9 +85,7 @@ class TextRetrieval:
         Raises:
             EvaluationError: the task does not fit its dataset.
         """
-        check_prompts(task)
-        check_no_classes(task)
-        check_kind_metrics(task)
+        check_embedder_keys(task)
         where, source = task_place(task), task.dataset
         with dataset_errors(task, dataset_commit):
             read = _of_parts if source.corpus is not None else _of_pairs
@@ -161,7 +149,7 @@ def _of_parts(source: DatasetReference, read: ReadSplit, where: str) -> Parts:
 
 def _texts(rows: datasets.Dataset, where: str) -> dict[str, str]:
     """Return the texts by id; a title stands before its text."""
-    names = _ids(rows, (CORPUS_ID, "id"), where)
+    names = _ids(rows, IDS, where)
     texts = read_column(rows, "text", "text", where)
     titles = rows.with_format(None)["title"][:] if "title" in rows.features else [None] * len(texts)
     joined = [f"{title} {text}".strip() if title else text for title, text in zip(titles, texts, strict=True)]
@@ -169,6 +157,5 @@ def _texts(rows: datasets.Dataset, where: str) -> dict[str, str]:
 
 
 def _ids(rows: datasets.Dataset, columns: Sequence[str], where: str) -> list[str]:
-    column = next((name for name in columns if name in rows.features), columns[0])
-    check_column(rows.features, column, "id", where)
+    column = check_ids(rows.features, columns, where)
     return [str(one) for one in rows.with_format(None)[column][:]]

@@ -26,18 +26,13 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def generation_metrics(task: Task) -> tuple[str, ...]:
-    """Return the metrics of a task: those of the recipe, by default exact_match."""
-    return (EXACT_MATCH,) if task.metrics == Task.model_fields["metrics"].default else task.metrics
-
-
 def check_generation_metrics(task: Task) -> None:
     """Check the metrics of a task that generates texts.
 
     Raises:
         EvaluationError: a metric is unknown, or its package is not installed.
     """
-    for name in generation_metrics(task):
+    for name in task.metrics:
         if name not in GENERATION_METRICS:
             expected = ", ".join(GENERATION_METRICS)
             raise EvaluationError(

@@ -79,12 +79,15 @@ def batches(
         yield batch
 
 
-def padded(texts: Sequence[Tokens], padding: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return tokens and attention mask of one batch, int64 (B, L), padded on the right."""
+def padded(
+    texts: Sequence[Tokens], padding: int, device: torch.device, *, left: bool = False
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return tokens and attention mask of one batch, int64 (B, L), padded on the right or on the left."""
     length = max(len(text) for text in texts)
     tokens = torch.full((len(texts), length), padding, dtype=torch.int64)
     mask = torch.zeros((len(texts), length), dtype=torch.int64)
     for row, text in enumerate(texts):
-        tokens[row, : len(text)] = torch.tensor(text, dtype=torch.int64)
-        mask[row, : len(text)] = 1
+        begin = length - len(text) if left else 0
+        tokens[row, begin : begin + len(text)] = torch.tensor(text, dtype=torch.int64)
+        mask[row, begin : begin + len(text)] = 1
     return tokens.to(device), mask.to(device)

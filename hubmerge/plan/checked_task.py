@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from hubmerge.evaluation.task_keys import KIND_METRICS
+from hubmerge.evaluation.task_keys import KINDS_WITHOUT_CLASSES
 from hubmerge.support.text import counted, listed
 from merge_recipes import Task
-from merge_recipes.language_task import LANGUAGE_KINDS
 
 if TYPE_CHECKING:
     from hubmerge.evaluation.preview import DatasetPreview
@@ -91,7 +90,7 @@ def describe_task(task: Task, preview: DatasetPreview, classes: int | None, entr
 
 
 def _has_classes(task: Task) -> bool:
-    return task.kind not in {"causal-lm", *LANGUAGE_KINDS, *KIND_METRICS}
+    return task.kind not in KINDS_WITHOUT_CLASSES
 
 
 def _notes(task: Task, preview: DatasetPreview, entries: Collection[str]) -> Iterator[str]:

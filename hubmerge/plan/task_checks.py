@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hubmerge.errors import CheckpointError, DatasetError, ErrorCollector, EvaluationError, HubError
-from hubmerge.evaluation import METRIC_NAMES
+from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES
 from hubmerge.evaluation.base_files import BaseFiles
 from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.evaluation.own_head import HeadFacts
-from hubmerge.evaluation.task_keys import KIND_METRICS
+from hubmerge.evaluation.task_keys import KINDS_WITHOUT_CLASSES
 from hubmerge.hub import fetch
 from hubmerge.plan.checked_task import CheckedTask, describe_task
 from hubmerge.plan.own_heads import OwnHeads
@@ -24,7 +24,7 @@ from hubmerge.stream.sources import Source, files_of
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.task_datasets import TASKS, Commits
 from hubmerge.support import interrupts
-from merge_recipes import LoadedRecipe, Task
+from merge_recipes import DatasetReference, LoadedRecipe, Task
 from merge_recipes.language_task import HARNESS_KIND, LANGUAGE_KINDS
 
 if TYPE_CHECKING:
@@ -80,18 +80,18 @@ def check_tasks(
 def _head(
     heads: OwnHeads, loaded: LoadedRecipe, index: int, collector: ErrorCollector, recorded: Sequence[TaskReport]
 ) -> HeadFacts | None:
-    """Return what is known of the head that scores a task; None for the base model's, or after a mistake."""
+    """Return what is known of the head that scores a task: None for the base model's, nothing after a mistake."""
     assert loaded.recipe.evaluate is not None  # noqa: S101 - it has tasks
     task = loaded.recipe.evaluate.tasks[index]
     try:
         found = heads.of_task(task, recorded)
     except EvaluationError as error:
         collector.errors.append(located(error, loaded, (*TASKS, index, "head")))
-        return None
     except (CheckpointError, HubError):
-        # Of a missing step, the plan of the merge says why.
-        return HeadFacts(task.head or task.name, None, {}, None, known=False)
-    return None if found is None else found.facts
+        pass  # of a missing step, the plan of the merge says why
+    else:
+        return None if found is None else found.facts
+    return HeadFacts(task.head or task.name, None, {}, None, known=False)
 
 
 def _preview(loaded: LoadedRecipe, index: int, commit: str, collector: ErrorCollector) -> DatasetPreview | None:
@@ -104,16 +104,32 @@ def _preview(loaded: LoadedRecipe, index: int, commit: str, collector: ErrorColl
 
 def _opened(loaded: LoadedRecipe, index: int, task: Task, commit: str) -> DatasetPreview:
     from hubmerge.evaluation.harness_sources import preview_source
-    from hubmerge.evaluation.retrieval_columns import part_of
     from hubmerge.hub.dataset_preview import preview_dataset  # its libraries take seconds to import
 
     try:
         if task.dataset.corpus is not None:
-            for part in ("corpus", "queries"):
-                preview_dataset(part_of(task.dataset, part), commit)
+            _open_parts(task.dataset, commit)
         return preview_dataset(preview_source(task) if task.kind == HARNESS_KIND else task.dataset, commit)
     except DatasetError as error:
         raise located(error, loaded, (*TASKS, index, "dataset", error.key)) from error
+
+
+def _open_parts(source: DatasetReference, commit: str) -> None:
+    """Open documents and queries of a dataset in the form of BEIR.
+
+    Raises:
+        DatasetError: one cannot be opened.
+    """
+    from hubmerge.evaluation.retrieval_columns import part_of
+    from hubmerge.hub.dataset_preview import preview_dataset
+
+    for part in ("corpus", "queries"):
+        try:
+            preview_dataset(part_of(source, part), commit)
+        except DatasetError as error:
+            if error.key in {"name", "split"}:
+                error.key, error.hint = part, f"set `dataset: {{{part}: ...}}` to the configuration that holds them"
+            raise
 
 
 def _language_errors(loaded: LoadedRecipe, index: int, task: Task) -> Iterator[EvaluationError]:
@@ -153,24 +169,15 @@ def _sample_errors(task: Task, recorded: Sequence[TaskReport]) -> Iterator[tuple
 
 def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[Key, EvaluationError]]:
     """Yield the metrics of a task that cannot be loaded or computed, with their place in the task."""
-    if task.kind in {"causal-lm", *LANGUAGE_KINDS, *KIND_METRICS}:
+    if task.kind in KINDS_WITHOUT_CLASSES:
         return
     for number, name in enumerate(task.metrics):
         try:
             check_external_metrics([name] if name not in METRIC_NAMES else [])
-            if name not in {"accuracy", "f1", "top-5", "confusion"} and _is_class_kind(task):
+            if name not in {"accuracy", "f1", "top-5", "confusion"} and task.kind in TASK_KIND_NAMES:
                 _check_metric(name, 3 if classes is None else classes)
         except EvaluationError as error:
             yield ("metrics", number), error
-
-
-def _is_class_kind(task: Task) -> bool:
-    return task.kind in {
-        "zero-shot-image-classification",
-        "image-classification",
-        "text-classification",
-        "zero-shot-text-classification",
-    }
 
 
 def _check_metric(name: str, classes: int) -> None:

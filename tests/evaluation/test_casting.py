@@ -76,6 +76,7 @@ def test_columns_are_cast() -> None:
     [
         ({"label": ["dog", "bird"]}, "holds the label 'cat', which `cast` does not name"),
         ({"other": "int64"}, "names the column 'other'; the dataset has text, label"),
+        ({"kind": ["y", "x"]}, "class 0 is 'y' in cast, but 'x' in the dataset, where 'y' is class 1"),
         ({"text": "image"}, "which cannot be cast to images"),
         ({"number": ["a", "b"]}, "which cannot be cast to classes"),
         ({"kind": "string"}, "`string` would write numbers"),

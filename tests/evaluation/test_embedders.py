@@ -131,7 +131,10 @@ def test_retrieval_reads_the_form_of_beir(embedders: Path) -> None:
     _, task = prepared("text-retrieval", embedders / "base", lambda one: parts.get(one.name, qrels), dataset=source)
     assert task.corpus == {"1": "a cat", "2": "dog", "3": "b sun"}
     assert (task.queries, task.relevant) == ({"x": "cat cat", "y": "sun"}, {"x": {"1"}, "y": {"3"}})
-    parts["corpus"] = corpus.select([0, 1])
+    parts["queries"] = queries.rename_column("_id", "number")
+    with pytest.raises(EvaluationError, match="queries: no column _id or id in the dataset; its columns: number, text"):
+        prepared("text-retrieval", embedders / "base", lambda one: parts.get(one.name, qrels), dataset=source)
+    parts |= {"corpus": corpus.select([0, 1]), "queries": queries}
     with pytest.raises(EvaluationError, match="the split names '3', which is not in corpus"):
         prepared("text-retrieval", embedders / "base", lambda one: parts.get(one.name, qrels), dataset=source)
 
@@ -203,7 +206,7 @@ def test_a_stream_of_embedders_is_scored(
     path = recipe(embedders, tmp_path, task, publish={"repo": repo, "license": "mit"})
     status, output, errors = hubmerge("plan", path)
     assert status == 0, errors
-    assert "evaluat" in output, output
+    assert "evaluate 1 task, 24 examples: sts 24" in output
     status, output, errors = hubmerge("run", path, "--out", tmp_path / "out")
     assert status == 0, errors
     report = json.loads((tmp_path / "out" / "hubmerge.json").read_text())
@@ -227,11 +230,14 @@ def test_mistakes_of_the_columns_are_found_by_plan(hubmerge: Command, embedders:
         {"name": "a", "kind": "sentence-similarity", "dataset": {**source, "score": "sentence1"}},
         {"name": "b", "kind": "sentence-similarity", "dataset": {**source, "sentence2": "other"}},
         {"name": "c", "kind": "text-retrieval", "dataset": source, "metrics": ["accuracy"]},
+        {"name": "d", "kind": "text-retrieval", "dataset": {**source, "corpus": "documents"}},
     )
     status, output, errors = hubmerge("plan", path)
     assert status == 2, output
     assert "tasks[0].dataset.score: " in errors
     assert "not numbers" in errors
+    assert "tasks[3].dataset.corpus: " in errors
+    assert "set `dataset: {corpus: ...}` to the configuration that holds them" in errors
     assert "no sentence2 column 'other' in the dataset" in errors
     assert "no query column 'query' in the dataset" in errors
     assert "text-retrieval has no metric 'accuracy'" in errors

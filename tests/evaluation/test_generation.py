@@ -133,10 +133,10 @@ def test_templates() -> None:
 @pytest.mark.parametrize(
     ("keys", "key", "message"),
     [
-        ({"prompt": "{questions}"}, ("prompt",), "no text column 'questions'"),
+        ({"prompt": "{questions}"}, ("prompt",), "no column 'questions' for the prompt; did you mean question?"),
         ({"prompt": "why?"}, ("prompt",), "needs a column in braces"),
         ({"prompt": "{question"}, ("prompt",), "needs a column in braces"),
-        ({"prompt": "{question.__class__}"}, ("prompt",), "no text column 'question.__class__'"),
+        ({"prompt": "{question.__class__}"}, ("prompt",), "no column 'question.__class__' for the prompt"),
         ({"prompt": None}, ("dataset", "text"), "no text column 'text'"),
         ({"prompt": "{tokens}"}, ("prompt",), "not texts or numbers"),
         ({"dataset": {"label": "reply"}}, ("dataset", "label"), "no label column 'reply'"),
@@ -154,6 +154,7 @@ def test_columns_are_checked(keys: dict[str, Any], key: Any, message: str) -> No
 @pytest.mark.parametrize(
     ("keys", "key", "message"),
     [
+        ({"metrics": ["accuracy"]}, ("metrics",), "generation has no metric 'accuracy'"),
         ({"metrics": ["rouge"]}, ("metrics",), "generation has no metric 'rouge'"),
         ({"engine": "vllm"}, ("engine",), "needs the package vllm, which is not installed"),
     ],

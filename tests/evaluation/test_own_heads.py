@@ -243,3 +243,5 @@ def test_a_head_that_does_not_fit_is_found_before_any_weight_is_read(
     assert status == 2
     assert message in output + errors
     assert "recipe.yaml:" in errors
+    if "head" in changes and changes["head"] != "base":  # what the base model lacks does not follow from it
+        assert "needs a classification head" not in errors
