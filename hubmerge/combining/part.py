@@ -14,7 +14,7 @@ from hubmerge.stream.stream import Stream
 from hubmerge.support.names import STATE_FOLDER, step_tag
 from hubmerge.support.text import short_commit
 from hubmerge.verify.metadata import check_digests
-from hubmerge.verify.published import Published, open_published
+from hubmerge.verify.published import NO_STREAM, Published, open_published
 from merge_recipes import Lock, LockedModel, Recipe, RecipeError, StreamEntry
 
 
@@ -105,7 +105,7 @@ def read_part(place: str | Path, revision: str | None = None) -> Part:
     found = check_digests(published)
     stream = published.stream
     if found.verdict != "same" or stream is None:
-        cause = "recipe and lock do not fit together" if found.verdict == "same" else found.detail
+        cause = NO_STREAM if found.verdict == "same" else found.detail
         raise HubError(f"{place}: {cause}", hint=f"run `hubmerge verify {place}`", **_place(published))
     try:
         lock = published.lock()

@@ -31,8 +31,6 @@ from hubmerge.verify.states import fetch_checked_state
 from merge_recipes import StreamEntry, chain_digests, task_entries
 from merge_recipes.reading import Reading
 
-_NO_STREAM = "recipe and lock do not fit together"
-
 
 def leave_one_out(published: Published, work: Path, progress: Progress) -> LeaveOneOut:
     """Score the merge without each of its entries.
@@ -49,9 +47,7 @@ def leave_one_out(published: Published, work: Path, progress: Progress) -> Leave
         UsageError: all models were merged at once, or there are fewer than two entries.
         HubError: a checkpoint or the state cannot be read.
     """
-    stream = published.stream
-    if stream is None:
-        raise HubError(f"{published.repo}: {_NO_STREAM}", hint=f"run `hubmerge verify {published.repo}`")
+    stream = published.checked_stream()
     if stream.is_joint:
         message = f"{stream.recipe.merge_method} merges all models at once: there is no state to take one out of"
         raise UsageError(message, hint="remove an entry from a copy of the recipe and run it with --out DIR")

@@ -14,10 +14,10 @@ from pathlib import Path
 from hubmerge.checkpoints import Checkpoint
 from hubmerge.checkpoints.planning.task_heads import describe_head, find_head, write_head
 from hubmerge.errors import CheckpointError
-from hubmerge.hub import fetch
 from hubmerge.plan.settings import selection_of
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.run.run_context import RunContext
+from hubmerge.run.stored_heads import fetch_head
 from hubmerge.stream.open_source import open_source, resolve_adapter
 from hubmerge.support.files import write_text_atomic
 from hubmerge.support.hashing import file_digest
@@ -79,7 +79,10 @@ class Heads:
 
     def _find(self, step: StepReport) -> None:
         """Have the head of a step in the work folder."""
-        if self._is_kept(step) or (self._fetch_published(step) and self._is_kept(step)):
+        if self._is_kept(step):
+            return
+        published = not self.context.fresh_datasets and fetch_head(self.context.stream, step.name, self._folder)
+        if published and self._is_kept(step):
             return
         source = resolve_adapter(self.context.stream.source(step.step))
         with open_source(source) as checkpoint:
@@ -98,15 +101,3 @@ class Heads:
             return False
         facts = json.loads(described.read_text(encoding="utf-8"))
         return bool(facts["sha256"] == file_digest(tensors))
-
-    def _fetch_published(self, step: StepReport) -> bool:
-        target = self.context.stream.target
-        if target is None or target.head is None or self.context.fresh_datasets:
-            return False
-        for name in head_files(step.name):
-            content = fetch.read_checked(target.repo, target.head, name)
-            if content is None:
-                return False
-            (self._folder / name).parent.mkdir(parents=True, exist_ok=True)
-            (self._folder / name).write_bytes(content)
-        return True

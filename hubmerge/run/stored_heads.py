@@ -35,7 +35,7 @@ class StoredHeads(OwnHeads):
 
     def _find(self, name: str) -> OwnHead | None:
         facts = self._stored(name) if name in self.entries else None
-        if facts is None and name in self.entries and self._published and self._fetch(name):
+        if facts is None and name in self.entries and self._published and fetch_head(self._stream, name, self._folder):
             facts = self._stored(name)
         if facts is None:
             found = super()._find(name)
@@ -69,14 +69,16 @@ class StoredHeads(OwnHeads):
         finally:
             reader.close()
 
-    def _fetch(self, name: str) -> bool:
-        target = self._stream.target
-        if target is None or target.head is None:
+
+def fetch_head(stream: Stream, name: str, folder: Path) -> bool:
+    """Download the head of an entry from the published step into a folder; return False if it is not there."""
+    target = stream.target
+    if target is None or target.head is None:
+        return False
+    for file in head_files(name):
+        content = fetch.read_checked(target.repo, target.head, file)
+        if content is None:
             return False
-        for file in head_files(name):
-            content = fetch.read_checked(target.repo, target.head, file)
-            if content is None:
-                return False
-            (self._folder / file).parent.mkdir(parents=True, exist_ok=True)
-            (self._folder / file).write_bytes(content)
-        return True
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(content)
+    return True

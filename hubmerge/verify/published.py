@@ -24,6 +24,9 @@ from merge_recipes import LoadedRecipe, Lock, RecipeError, chain_digests, parse_
 DOWNLOADS = 8
 """Number of small files that are downloaded at once."""
 
+NO_STREAM = "recipe and lock do not fit together"
+"""What is wrong with a published step whose stream is None."""
+
 
 @dataclass(frozen=True)
 class Published:
@@ -101,6 +104,20 @@ class Published:
         loaded = replace(loaded, recipe=recipe)
         lock = lock.model_copy(update={"models": lock.models[: self.step]})
         return Stream(loaded, lock, chain_digests(recipe, lock), None, stages=stages)
+
+    def checked_stream(self) -> Stream:
+        """Return the stream up to this step.
+
+        Raises:
+            HubError: recipe and lock do not fit together.
+        """
+        if self.stream is None:
+            raise HubError(
+                f"{self.repo}: {NO_STREAM}",
+                hint=f"run `hubmerge verify {self.repo}`",
+                repo=self.repo if self.files.folder is None else None,
+            )
+        return self.stream
 
     @property
     def expected_tasks(self) -> frozenset[str]:

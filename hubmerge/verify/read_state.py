@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hubmerge.checkpoints import Checkpoint, Origin, TensorInfo
-from hubmerge.errors import HubError, UsageError
+from hubmerge.errors import UsageError
 from hubmerge.executor.state import State
 from hubmerge.methods import METHODS, method_named
 from hubmerge.methods.readers import saved_name
@@ -70,13 +70,7 @@ def read_published_state(
 
 def _stream(published: Published, read: Reading | Read) -> Stream:
     """Return the stream of a published step with another method, or with a choice between several."""
-    stream = published.stream
-    if stream is None:
-        raise HubError(
-            f"{published.repo}: recipe and lock do not fit together",
-            hint=f"run `hubmerge verify {published.repo}`",
-            repo=published.repo,
-        )
+    stream = published.checked_stream()
     recipe = stream.recipe
     if isinstance(read, Reading):
         entries = tuple(entry.model_copy(update={"parameters": {}}) for entry in recipe.entries)

@@ -23,7 +23,7 @@ from hubmerge.verify.licenses import check_licenses
 from hubmerge.verify.metadata import check_digests, check_recipe_and_lock
 from hubmerge.verify.page import check_page
 from hubmerge.verify.provenance import check_bom, check_provenance
-from hubmerge.verify.published import Published, UnreadableReport, read_published
+from hubmerge.verify.published import NO_STREAM, Published, UnreadableReport, read_published
 from hubmerge.verify.recomputation import Recomputed, recompute_step
 from hubmerge.verify.signature import check_signature
 from hubmerge.verify.sources import check_published
@@ -101,7 +101,7 @@ def check_metadata(published: Published, trusted: TrustedSigner, *, recompute: b
     yield from check_licenses(published)
     yield from check_page(published)
     if published.stream is None:
-        yield Finding("card", "unknown", "the card cannot be checked: recipe and lock do not fit together")
+        yield Finding("card", "unknown", f"the card cannot be checked: {NO_STREAM}")
     else:
         try:
             yield from compare_card(published.files, published.report, published.stream)
