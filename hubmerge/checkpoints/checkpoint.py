@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, runtime_checkable
 
@@ -34,6 +35,16 @@ class PiecewiseSource(Protocol):
 
     def read_pieces(self, info: TensorInfo, elements: int) -> Iterator[torch.Tensor]:
         """Yield the tensor's values in pieces, as `Checkpoint.read_pieces` does."""
+        ...
+
+
+@runtime_checkable
+class StoredSource(Protocol):
+    """A file on this machine."""
+
+    @property
+    def whole_file(self) -> Path | None:
+        """The file; None if some of its bytes are still to be fetched."""
         ...
 
 
@@ -206,6 +217,17 @@ class Checkpoint:
     def files(self) -> tuple[str, ...]:
         """Names of the files that contain the tensors."""
         return tuple(self._sources)
+
+    @property
+    def whole_files(self) -> dict[str, Path] | None:
+        """The files by name if they are all whole on this machine and have the tensors as they are; None otherwise."""
+        found = {}
+        for name, source in self._sources.items():
+            file = source.whole_file if isinstance(source, StoredSource) else None
+            if file is None:
+                return None
+            found[name] = file
+        return found or None
 
     def close(self) -> None:
         """Close all files; a later `read` opens them again."""

@@ -40,7 +40,16 @@ def digest_of(value: Any) -> str:
 
 
 def weights_digest(weights: Checkpoint) -> str:
-    """Return the digest of the config of a model, and of the names, dtypes, shapes and values of its tensors."""
+    """Return the digest of the config of a model, and of the names, dtypes, shapes and values of its tensors.
+
+    Files that have the tensors as they are stand for them: their digests are cached, and the report has them too.
+    """
+    files = weights.whole_files
+    if files is not None:
+        found = {name: file_digest(file) for name, file in files.items()}
+        return digest_of(
+            [weights.config, [[name, weights.tensors[name].file] for name in sorted(weights.tensors)], found]
+        )
     values = ((name, weights.read(name)) for name in sorted(weights.tensors))
     return digest_of([weights.config, _tensors_digest(values)])
 

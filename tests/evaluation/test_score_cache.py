@@ -13,11 +13,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from hubmerge.checkpoints import Checkpoint, open_checkpoint
+from hubmerge.checkpoints import Checkpoint, SafetensorsReader, open_checkpoint
+from hubmerge.checkpoints.formats.partial_file import create_partial_file
+from hubmerge.checkpoints.matching.copies import CheckpointWithCopies
 from hubmerge.evaluation.own_head import HeadFacts, OwnHead
 from hubmerge.evaluation.score_cache import CACHE_VARIABLE, ScoreCache, is_score_cache_on
 from hubmerge.evaluation.score_inputs import environment, files_digest, head_digest, rows_digest, weights_digest
+from hubmerge.report.file_list import list_step_files
 from hubmerge.report.report import MetricValue
+from hubmerge.support import hashing
+from hubmerge.support.hashing import file_digest
 
 VALUES: dict[str, MetricValue] = {"perplexity": 12.1 / 3, "accuracy": 1, "f1": 1.0, "confusion": [[1, 2], [3, 4]]}
 
@@ -146,6 +151,41 @@ def test_the_digest_of_weights_depends_on_all_values(tmp_path: Path) -> None:
     found = {weights_digest(model(tmp_path / str(row), tensors)) for row, tensors in enumerate(changed)}
     found.add(weights_digest(model(tmp_path / "config", one, {"model_type": "bert", "layer_norm_eps": 0.1})))
     assert len(found - {first}) == len(changed) + 1
+
+
+def test_weight_files_are_read_once_for_the_cache_and_the_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = model(tmp_path / "written", {"a": torch.ones(2, 2)})
+    read: list[Path] = []
+    read_digest = hashing.read_digest
+
+    def counted(path: Path, *arguments: Any) -> str:
+        read.append(path)
+        return read_digest(path, *arguments)
+
+    monkeypatch.setattr(hashing, "read_digest", counted)
+    monkeypatch.setattr(SafetensorsReader, "read", lambda *_: pytest.fail("a tensor was read"))
+    weights_digest(written)
+    file = tmp_path / "written" / "model.safetensors"
+    assert list_step_files(file.parent)[file.name].sha256 == file_digest(file)
+    assert read.count(file) == 1
+
+
+def test_a_file_that_is_not_whole_is_digested_by_its_values(tmp_path: Path) -> None:
+    whole = model(tmp_path / "whole", {"a": torch.ones(2, 2), "b": torch.zeros(3)})
+    content = (tmp_path / "whole" / "model.safetensors").read_bytes()
+    (tmp_path / "part").mkdir()
+    create_partial_file(tmp_path / "part" / "model.safetensors", content[:-28], len(content))
+    (tmp_path / "part" / "config.json").write_bytes((tmp_path / "whole" / "config.json").read_bytes())
+    part = open_checkpoint(tmp_path / "part", fetch=lambda _, offset, length: content[offset : offset + length])
+    before = weights_digest(part)
+    assert part.whole_files is None
+    part.prepare(["a"])
+    assert weights_digest(part) == before
+    copied = CheckpointWithCopies(whole, {"c": "a"})
+    assert copied.whole_files is None
+    assert weights_digest(copied) != weights_digest(whole)
 
 
 def test_the_digest_of_a_base_model_covers_its_files(tmp_path: Path) -> None:

@@ -51,6 +51,11 @@ class PartialFile(SafetensorsReader):
         self._fetch_lock = threading.Lock()
         self._present = merge_ranges(_read_record(path))
 
+    @property
+    def whole_file(self) -> Path | None:
+        """None: bytes that no tensor needed yet are missing."""
+        return None
+
     def read(self, info: TensorInfo) -> torch.Tensor:
         """Return the tensor in its stored dtype, in memory of its own, after fetching it if necessary.
 

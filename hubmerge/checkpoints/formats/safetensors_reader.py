@@ -52,6 +52,11 @@ class SafetensorsReader:
         except OSError as error:
             raise self.origin.unreadable(error) from error
 
+    @property
+    def whole_file(self) -> Path | None:
+        """The file, whose bytes are all here."""
+        return self.path
+
     def read(self, info: TensorInfo) -> torch.Tensor:
         """Return the tensor in its stored dtype, in memory of its own.
 
