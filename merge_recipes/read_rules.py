@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value, nearest
+from merge_recipes.errors import KeyPath, Problem, did_you_mean, format_value, key_text, nearest
 from merge_recipes.kind_defaults import kind_defaults
 from merge_recipes.language_task import HARNESS_KIND
 from merge_recipes.read_yaml import Document
@@ -81,7 +81,7 @@ def _candidates(document: Document) -> Iterator[Problem]:
             yield from value_shape(document, (*path, "parameters", key), value)
         text = repr((item.get("method"), sorted(values.items(), key=repr)))
         if text in seen:
-            yield document.problem(path, f"this read-out is in line {document.marks.value(seen[text])[0]} already")
+            yield document.problem(path, f"this read-out is given already, as {key_text(seen[text])}", "remove it")
         seen.setdefault(text, path)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hubmerge.errors import MachineError
+from hubmerge.errors import MachineError, UsageError
 
 
 def place_of(published: str) -> tuple[str | Path, str | None]:
@@ -13,6 +13,7 @@ def place_of(published: str) -> tuple[str | Path, str | None]:
 
     Raises:
         MachineError: the text is the path of a folder that does not exist.
+        UsageError: the text names more than a repo and a revision.
     """
     from merge_recipes import ModelReference
 
@@ -21,4 +22,7 @@ def place_of(published: str) -> tuple[str | Path, str | None]:
     reference = ModelReference.parse(published)
     if reference.is_local:
         raise MachineError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
+    repo = ModelReference(reference.path, reference.revision)
+    if repo != reference:
+        raise UsageError(f"{published}: a published step has no adapter and no subfolder", hint=f"write {repo}")
     return reference.path, reference.revision

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hubmerge.api.places import place_of
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
-from hubmerge.errors import MachineError, UsageError
+from hubmerge.errors import UsageError
 from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 
@@ -99,18 +99,15 @@ def sign(
     """
     from hubmerge.provenance.signing import Signer
     from hubmerge.verify.sign_step import sign_folder, sign_published
-    from merge_recipes import ModelReference
 
     if (key is None) != keyless:
         raise UsageError("a step is signed with a key or with an identity", hint="add --key FILE, or --keyless")
     signer, reports = Signer(None if key is None else Path(key)), open_progress(progress)
     with interrupts.handled():
-        if os.path.isdir(published):  # noqa: PTH112 - Path.is_dir raises for long names
-            return str(sign_folder(Path(published), signer, reports))
-        reference = ModelReference.parse(os.fspath(published))
-        if reference.is_local:
-            raise MachineError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
-        return sign_published(reference.path, reference.revision, signer, reports)
+        place, revision = place_of(os.fspath(published))
+        if isinstance(place, Path):
+            return str(sign_folder(place, signer, reports))
+        return sign_published(place, revision, signer, reports)
 
 
 def rollback(repo: str, step: int) -> str:

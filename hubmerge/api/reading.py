@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import load
-from hubmerge.errors import HubError, UsageError
+from hubmerge.errors import UsageError
 from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
 
@@ -32,7 +32,8 @@ def read(
     """Write the merged model that another method reads out of a published state; no checkpoint is downloaded.
 
     Args:
-        published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`.
+        published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`; or a folder with a
+            state, such as `run(out=..., state=True)` wrote.
         method: a method that reads the states of the one that merged the stream.
         out: the folder to write, which must be new or empty, or a merged model that is replaced.
         parameters: parameters of the method.
@@ -70,13 +71,13 @@ def _usage_error() -> UsageError:
 
 def _open(published: str, folder: Path) -> Published:
     """Return a published step after checking that the folder can be written."""
+    from hubmerge.api.places import place_of
     from hubmerge.run.output_folder import OutputFolder
     from hubmerge.verify.published import open_published
-    from merge_recipes import ModelReference
 
-    reference = ModelReference.parse(published)
+    place = place_of(published)
     OutputFolder(folder).check()
-    return open_published(reference.path, reference.revision)
+    return open_published(*place)
 
 
 def _reading(method: str, parameters: Mapping[str, Any] | None) -> Reading:
@@ -90,14 +91,7 @@ def _reading(method: str, parameters: Mapping[str, Any] | None) -> Reading:
 
 def _choice(published: Published, choice: Mapping[str, Any]) -> Read:
     """Return a choice, checked against the recipe of a published step."""
-    stream = published.stream
-    if stream is None:
-        raise HubError(
-            f"{published.repo}: recipe and lock do not fit together",
-            hint=f"run `hubmerge verify {published.repo}`",
-            repo=published.repo,
-        )
-    keys = stream.recipe.model_dump(mode="json", exclude_defaults=True, exclude={"read"})
+    keys = published.checked_stream().recipe.model_dump(mode="json", exclude_defaults=True, exclude={"read"})
     for task in keys.get("evaluate", {}).get("tasks", ()):
         task.pop("validation", None)
     keys["read"] = dict(choice)

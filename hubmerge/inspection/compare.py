@@ -43,7 +43,8 @@ def diff_models(one: str, other: str, progress: Progress) -> Diff:
         names, renaming = match_names(ours, theirs)
         infos = {name: (ours.tensors[name], theirs.tensors[told]) for name, told in names.items()}
         alone = [name for name in ours.tensors if name not in names]
-        others = [name for name in theirs.tensors if name not in set(names.values())]
+        matched = set(names.values())
+        others = [name for name in theirs.tensors if name not in matched]
     reshaped = {name: pair for name, pair in infos.items() if pair[0].shape != pair[1].shape}
     same = _SameFiles(first, second)
     equal = {name for name, pair in infos.items() if name not in reshaped and same.hold(*pair)}

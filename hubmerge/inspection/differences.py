@@ -199,10 +199,11 @@ class Diff:
             yield f"whole       {_measures(self.whole)}"
             yield f"values      {self.whole.changed:,} of {self.whole.elements:,} differ"
         yield from self._names()
-        if changed:
-            yield from self._table(changed if limit is None else changed[:limit])
-            if limit is not None and len(changed) > limit:
-                yield f"{len(changed) - limit} more tensors differ: --limit {len(changed)} shows all"
+        shown = changed if limit is None else changed[:limit]
+        if shown:
+            yield from self._table(shown)
+        if len(changed) > len(shown):
+            yield f"{len(changed) - len(shown)} more tensors differ: --limit {len(changed)} shows all"
 
     def _names(self) -> Iterator[str]:
         for label, names in (("only in 1", self.only_in_one), ("only in 2", self.only_in_other)):

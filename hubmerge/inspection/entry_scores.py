@@ -110,8 +110,10 @@ def read_leave_one_out(path: Path) -> LeaveOneOut:
     hint = "write the file with `hubmerge inspect REPO --leave-one-out --json > FILE`"
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise MachineError(f"{path} cannot be read: {error}", hint=hint, file=str(path)) from error
+    except OSError as error:
+        raise MachineError(f"{path} cannot be read: {error.strerror or error}", hint=hint, file=str(path)) from error
+    except UnicodeDecodeError:
+        lines = []
     for line in reversed(lines):
         try:
             values = read_strict_json(line)

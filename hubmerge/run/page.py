@@ -41,9 +41,11 @@ def check_page_place(out: Path) -> None:
     """Check that a page may be written to a file: it is new or an earlier page, and no file of a step.
 
     Raises:
-        MachineError: the file is not a page of hubmerge, or it belongs to a step.
+        MachineError: the file is a folder or not a page of hubmerge, or it belongs to a step.
     """
     hint = "choose another file with --out FILE"
+    if out.is_dir():
+        raise MachineError(f"{out} is a folder", hint=f"name a file: --out {out / PAGE_FILE}", file=str(out))
     if out.name == PAGE_FILE and (out.parent / REPORT_FILE).is_file():
         raise MachineError(f"{out} is a file of the step in this folder", hint=hint, file=str(out))
     if not out.is_file():

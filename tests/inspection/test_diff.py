@@ -223,6 +223,9 @@ def test_the_command_limits_what_it_shows(
     assert status == 0
     assert output.count("\n  model.") + output.count("\n  lm_head") == 3
     assert "18 more tensors differ: --limit 21 shows all" in output
+    output = hubmerge("diff", base, other, "--limit", "0")[1]
+    assert "21 more tensors differ: --limit 21 shows all" in output
+    assert "cosine  largest" not in output
     status, output, _ = hubmerge("diff", base, other, "--json")
     event = next(line for line in map(json.loads, output.splitlines()) if line["event"] == "diff")
     assert len(event["tensors"]) == 21

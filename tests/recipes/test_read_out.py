@@ -86,6 +86,7 @@ def test_mistakes(changes: dict[str, Any], expected: str) -> None:
         ),
         ({"method": "ace", "parameters": {"precision": "float32"}}, "precision of ace would need another state"),
         ({"name": "iso_c"}, "unknown key"),
+        (CHOOSE[1], "this read-out is given already, as read.choose[1]"),
     ],
 )
 def test_mistakes_of_a_candidate(candidate: dict[str, Any], expected: str) -> None:

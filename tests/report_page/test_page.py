@@ -268,6 +268,19 @@ def test_a_folder_without_a_step_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
+@pytest.mark.parametrize("place", ["me/merged+me/adapter", "me/merged/inner@step-02"])
+def test_a_part_of_the_name_that_says_nothing_is_refused(tmp_path: Path, place: str) -> None:
+    with pytest.raises(hubmerge.UsageError, match="has no adapter and no subfolder") as caught:
+        hubmerge.write_report(place, tmp_path / "report.html")
+    assert caught.value.hint == f"write {place.replace('+me/adapter', '').replace('/inner', '')}"
+
+
+def test_a_folder_is_no_place_for_a_page(tmp_path: Path) -> None:
+    with pytest.raises(hubmerge.MachineError, match="is a folder") as caught:
+        hubmerge.write_report("me/merged", tmp_path)
+    assert caught.value.hint == f"name a file: --out {tmp_path / 'report.html'}"
+
+
 def test_a_file_of_somebody_is_not_replaced(tmp_path: Path) -> None:
     """Other tools write a file of that name too; an earlier page is replaced, the page of a step is not."""
     theirs = tmp_path / "report.html"
@@ -295,3 +308,8 @@ def test_scores_of_single_entries_are_read_from_a_file(tmp_path: Path) -> None:
         path.write_text(text, encoding="utf-8")
         with pytest.raises(hubmerge.MachineError, match="no scores of single entries"):
             read_leave_one_out(path)
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(hubmerge.MachineError, match="no scores of single entries"):
+        read_leave_one_out(path)
+    with pytest.raises(hubmerge.MachineError, match=r"none\.json cannot be read: No such file or directory$"):
+        read_leave_one_out(tmp_path / "none.json")

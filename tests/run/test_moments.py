@@ -110,6 +110,9 @@ def test_a_state_is_read_by_another_method(stage: Stage, hubmerge: Command, tmp_
         assert status != 0
         assert message in errors
         assert not (tmp_path / "none").exists()
+    status, _, errors = hubmerge("read", "./none", "--method", "iso_c", "--out", tmp_path / "none", *work)
+    assert status == 5
+    assert "folder not found: ./none" in errors
 
 
 def test_a_joint_merge_has_nothing_to_take_out(hubmerge: Command, tmp_path: Path) -> None:

@@ -45,7 +45,11 @@ def parse_reading(text: str) -> dict[str, Any]:
 def read(
     context: typer.Context,
     step: Annotated[
-        str, typer.Argument(metavar="REPO[@step-03]", help="Published repo, and a step unless it is the newest.")
+        str,
+        typer.Argument(
+            metavar="REPO[@step-03]|DIR",
+            help="Published repo, and a step unless it is the newest; or folder with a state.",
+        ),
     ],
     *,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Method that reads the state.")] = None,
