@@ -32,8 +32,8 @@ def read(
     """Write the merged model that another method reads out of a published state; no checkpoint is downloaded.
 
     Args:
-        published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`; or a folder with a
-            state, such as `run(out=..., state=True)` wrote.
+        published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`; or a folder that
+            `hubmerge run --out DIR --state` wrote.
         method: a method that reads the states of the one that merged the stream.
         out: the folder to write, which must be new or empty, or a merged model that is replaced.
         parameters: parameters of the method.

@@ -86,10 +86,8 @@ def test_a_method_that_projects_refuses_to_revoke(
 def test_a_state_is_read_by_another_method(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
     repo, other = repo_name("merged"), repo_name("other")
     names = tuple(stage.towers)[:2]
-    assert (
-        hubmerge("run", stage.write(tmp_path, stage.recipe(repo, entries=names, merge_method="wudi", evaluate=None)))[0]
-        == 0
-    )
+    recipe = stage.write(tmp_path, stage.recipe(repo, entries=names, merge_method="wudi", evaluate=None))
+    assert hubmerge("run", recipe, "--out", tmp_path / "whole", "--state")[0] == 0
     direct = stage.recipe(other, entries=names, merge_method="iso_c", parameters={"scaling": 1.25}, evaluate=None)
     assert hubmerge("run", stage.write(tmp_path, direct))[0] == 0
     out = tmp_path / "read"
@@ -100,6 +98,10 @@ def test_a_state_is_read_by_another_method(stage: Stage, hubmerge: Command, tmp_
     found, expected = load_file(out / "model.safetensors"), merged_weights(other)
     assert all(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
     assert CLIPModel.from_pretrained(out).config == CLIPModel.from_pretrained(other).config
+    status, output, errors = hubmerge("read", tmp_path / "whole", *right[:4], "--out", out, *work)
+    assert status == 0, output + errors
+    found = load_file(out / "model.safetensors")
+    assert all(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
     wrong: tuple[tuple[tuple[str, ...], str], ...] = (
         (("--method", "opcm"), "opcm cannot read the state"),
         (("--method", "iso_c", "-p", "scaling=-1"), "expected a number > 0"),

@@ -48,7 +48,7 @@ def read(
         str,
         typer.Argument(
             metavar="REPO[@step-03]|DIR",
-            help="Published repo, and a step unless it is the newest; or folder with a state.",
+            help="Published repo or step; or folder that `run --out DIR --state` wrote.",
         ),
     ],
     *,
