@@ -156,7 +156,8 @@ def revoke(
 
     Raises:
         HubError: the repo cannot be read, or has no such entry.
-        RecipeError: the method cannot take an entry out, or it is out already.
+        RecipeError: the method cannot take an entry out.
+        UsageError: the entry is taken out already.
 
     Example:
         hubmerge.revoke("me/merged", ["cats"]).finish()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hubmerge.errors import HubError
+from hubmerge.errors import HubError, UsageError
 from hubmerge.methods import METHODS, Method, method_of
 from hubmerge.stream.expansion import expand
 from hubmerge.stream.new_commits import MAX_NAME_CHARACTERS, original_of, revoked_name
@@ -81,6 +81,7 @@ def revoking_recipe(
 
     Raises:
         HubError: The stream has no such entry.
+        UsageError: The entry is taken out already.
     """
     merged = {model.name: model for model in lock.models}
     entries = expand(published.recipe, lock.models, len(lock.models), lambda _: (), None).entries
@@ -98,6 +99,11 @@ def revoking_recipe(
                 repo=repo,
             )
         later = [] if only else [one for one in _newer(lock, name) if one not in listed | revoked | {*names}]
+        if name in revoked and not later:
+            raise UsageError(
+                f'{repo}: no earlier entry "{name}" is merged: it is taken out already',
+                hint=f"its entries: {', '.join(one for one in merged if one not in steps | revoked)}",
+            )
         # An entry whose newer commit took its place is out already.
         out += ([] if name in revoked and later else [name]) + later
         newer += later

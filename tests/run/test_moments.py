@@ -63,8 +63,8 @@ def test_an_entry_is_revoked(stage: Stage, hubmerge: Command, tmp_path: Path, re
     assert [step.get("revokes") for step in report["steps"]] == [None, None, None, second]
     assert "(taken out)" in Path(hf_hub_download(repo, "README.md")).read_text(encoding="utf-8")
     status, _, errors = hubmerge("revoke", repo, second)
-    assert status != 0
-    assert "no earlier entry" in errors
+    assert status == 2
+    assert f'no earlier entry "{second}" is merged: it is taken out already' in errors
     status, _, errors = hubmerge("revoke", repo, "nobody")
     assert status != 0
     assert first in errors
