@@ -87,6 +87,7 @@ def merge_cells(group: Sequence[CellMerge], references: References, *, score: st
                 try:
                     cell.add(state, stats, leads=cell.merge is first)
                 except HubmergeError as error:
+                    bench.progress.note(f"{cell.merge.cell.label} cannot be scored: {error.message}")
                     failures.append(error)
                     scored.remove(cell)
                 cell.seconds += clock.lap()

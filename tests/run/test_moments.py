@@ -98,9 +98,9 @@ def test_a_state_is_read_by_another_method(stage: Stage, hubmerge: Command, tmp_
     found, expected = load_file(out / "model.safetensors"), merged_weights(other)
     assert all(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
     assert CLIPModel.from_pretrained(out).config == CLIPModel.from_pretrained(other).config
-    status, output, errors = hubmerge("read", tmp_path / "whole", *right[:4], "--out", out, *work)
+    status, output, errors = hubmerge("read", tmp_path / "whole", *right[:4], "--out", tmp_path / "again", *work)
     assert status == 0, output + errors
-    found = load_file(out / "model.safetensors")
+    found = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
     wrong: tuple[tuple[tuple[str, ...], str], ...] = (
         (("--method", "opcm"), "opcm cannot read the state"),

@@ -176,13 +176,16 @@ def test_a_cell_that_fails_leaves_the_others(
     def fail(*_: object) -> None:
         raise CheckpointError("not positive definite")
 
+    notes = Notes()
     monkeypatch.setattr(Wudi, "read_moments", fail)
+    monkeypatch.setattr(bench, "progress", notes)
     path = write_study(methods=[{"method": "wudi"}, {"method": "iso_c"}, {"method": "sums"}], tasks=[2])
     found: list[str] = []
     with pytest.raises(CheckpointError, match="not positive definite"):
         found.extend(cell.method for cell in merged(bench, path, tmp_path))
     assert passes == ["wudi"] * 2
     assert found == ["iso_c", "sums"]
+    assert notes.texts == ["wudi cannot be scored: not positive definite"]
 
 
 def merged(bench: Bench, path: Path, work: Path) -> Iterator[CellResult]:
