@@ -53,8 +53,7 @@ def read(
     Example:
         hubmerge.read("me/merged", "iso_c", parameters={"scaling": 1.2}, out="iso")
     """
-    if (method is None) == (choice is None) or (parameters and method is None):
-        raise _usage_error()
+    _check_usage(method, parameters, choice)
     checked = None if method is None else _reading(method, parameters)
     folder = Path(out)
     found = _open(published, folder)
@@ -62,11 +61,12 @@ def read(
     return _write(found, checked or _choice(found, choice or {}), folder, work, progress)
 
 
-def _usage_error() -> UsageError:
-    return UsageError(
-        "expected either a method, perhaps with parameters, or several to choose from",
-        hint="add `--method NAME`, or `--choose NAME --choose 'NAME PARAMETER=VALUE' --on TASK`",
-    )
+def _check_usage(method: str | None, parameters: Mapping[str, Any] | None, choice: Mapping[str, Any] | None) -> None:
+    if (method is None) == (choice is None) or (parameters and method is None):
+        raise UsageError(
+            "expected either a method, perhaps with parameters, or several to choose from",
+            hint="add `--method NAME`, or `--choose NAME --choose 'NAME PARAMETER=VALUE' --on TASK`",
+        )
 
 
 def _open(published: str, folder: Path) -> Published:

@@ -92,12 +92,7 @@ def revoking_recipe(
     newer: list[str] = []
     for name in dict.fromkeys(names):
         if name not in merged or name in steps:
-            known = [one for one in merged if one not in steps]
-            raise HubError(
-                f"{repo} has no entry {name!r}{did_you_mean(name, known)}",
-                hint=f"its entries: {', '.join(known)}",
-                repo=repo,
-            )
+            raise _unknown(name, [one for one in merged if one not in steps], repo)
         later = [] if only else [one for one in _newer(lock, name) if one not in listed | revoked | {*names}]
         if name in revoked and not later:
             raise UsageError(
@@ -109,6 +104,11 @@ def revoking_recipe(
         newer += later
     keys: dict[str, Any] = published.document.data
     return Revocation({**keys, "models": [*keys["models"], *(_item(merged[name]) for name in out)]}, tuple(newer))
+
+
+def _unknown(name: str, known: Sequence[str], repo: str) -> HubError:
+    message = f"{repo} has no entry {name!r}{did_you_mean(name, known)}"
+    return HubError(message, hint=f"its entries: {', '.join(known)}", repo=repo)
 
 
 def _newer(lock: Lock, name: str) -> list[str]:
