@@ -27,19 +27,22 @@ from peers import environment
 
 PEER = "fusion_bench opcm"
 ALPHA = 0.5
+KEPT_IN_FLOAT32: dict[str, object] = {"alpha": ALPHA, "diagonal": "keep", "precision": "float32"}
 
 
 @dataclass(frozen=True)
 class Contestant:
     """A row of the table: parameters of hubmerge's `opcm`, None for fusion_bench.
 
-    `first` is a user who has never merged these checkpoints, of whom hubmerge remembers nothing.
+    `first` is a user who has never merged these checkpoints, of whom hubmerge remembers nothing. `state_dtype` is that
+    of the recipe.
     """
 
     name: str
     cpus: int
     parameters: dict[str, object] | None
     first: bool = False
+    state_dtype: str = "float64"
 
 
 CONTESTANTS = (
@@ -47,11 +50,18 @@ CONTESTANTS = (
     Contestant("hubmerge opcm, the first time", 1, {"alpha": ALPHA}, first=True),
     Contestant("hubmerge opcm", 1, {"alpha": ALPHA}),
     Contestant("hubmerge opcm, 2 CPUs", 2, {"alpha": ALPHA}),
+    Contestant("hubmerge opcm, state_dtype: float32", 1, {"alpha": ALPHA}, state_dtype="float32"),
     Contestant("hubmerge opcm, diagonal: keep", 1, {"alpha": ALPHA, "diagonal": "keep"}),
     Contestant(
         "hubmerge opcm, diagonal: keep, precision: float32",
         1,
-        {"alpha": ALPHA, "diagonal": "keep", "precision": "float32"},
+        KEPT_IN_FLOAT32,
+    ),
+    Contestant(
+        "hubmerge opcm, diagonal: keep, precision and state_dtype: float32",
+        1,
+        KEPT_IN_FLOAT32,
+        state_dtype="float32",
     ),
 )
 
@@ -87,6 +97,7 @@ def run_once(contestant: Contestant, folder: Path, size: str, models: int) -> Co
                     "base_model": base,
                     "models": [{"model": path, "name": Path(path).name} for path in stream],
                     "parameters": contestant.parameters,
+                    "state_dtype": contestant.state_dtype,
                 }
             ),
             encoding="utf-8",

@@ -8,9 +8,9 @@ from typing import Any
 
 from hubmerge.plan.run_plan import RunPlan
 from hubmerge.plan.speeds import merge_factor, seconds_per_example
-from hubmerge.stream.task_steps import first_steps
+from hubmerge.stream.task_steps import first_choice, first_steps
 from hubmerge.support.text import counted, readable_seconds
-from merge_recipes import Task, task_entries
+from merge_recipes import task_entries
 
 COUNTED = "counted operations"
 MEASURED = "an earlier run on this machine"
@@ -100,16 +100,21 @@ def _with_evaluation(plan: RunPlan, seconds: float, basis: str) -> Durations:
 
 
 def _passes(plan: RunPlan) -> Mapping[str, int]:
-    """Return how many models are scored on each task: merged models, and once its own checkpoint and the base model."""
+    """Return how many models are scored on each task.
+
+    They are the merged models, once its own checkpoint and the base model, and on the task of `read` every read-out of
+    a step. A task for validation has the read-outs alone.
+    """
     stream, first = plan.stream, first_steps(plan.stream)
     owners = task_entries(stream.recipe)
     scored = [step for step in plan.steps if stream.needs_model(step)]
-    tasks: tuple[Task, ...] = stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ()
-    found = {}
-    for task in tasks:
+    read, found = stream.recipe.read, {}
+    for task in stream.recipe.all_tasks:
         after = sum(step >= first[task.name] for step in scored)
         new = first[task.name] in plan.steps
-        found[task.name] = after + new * (1 + (owners[task.name] is not None))
+        found[task.name] = 0 if task.validation else after + new * (1 + (owners[task.name] is not None))
+        if read is not None and task.name == read.on:
+            found[task.name] += len(read.choose) * sum(step >= first_choice(stream.recipe) for step in scored)
     return found
 
 

@@ -11,6 +11,7 @@ from hubmerge.report_page.document import document
 from hubmerge.report_page.left_out import LeftOut, left_out_section
 from hubmerge.report_page.markup import section, tag, text
 from hubmerge.report_page.merging import Link, merge_sections
+from hubmerge.report_page.read_outs import read_out_section
 from hubmerge.report_page.scores import headline, score_sections
 from hubmerge.support.text import counted
 from merge_recipes.references import ModelReference, is_commit
@@ -53,6 +54,7 @@ def report_page(report: RunReport, details: PageDetails) -> str:
     matrix = report.accuracy_matrix()
     sections = [
         *score_sections(report, matrix, abridged=details.abridged),
+        read_out_section(report.steps),
         *merge_sections(report, link, abridged=details.abridged),
         left_out_section(details.leave_one_out),
         section(

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.own_head import BASE_HEAD
 from hubmerge.executor import InMemoryModel, Merge, ReadOut
 from hubmerge.executor.state import State
 from hubmerge.methods import method_named
@@ -15,6 +14,7 @@ from hubmerge.plan.settings import input_dtype
 from hubmerge.report.reading import ReadingReport, ReadReport, best_place, reading_text
 from hubmerge.report.report import MetricValue
 from hubmerge.run.run_context import RunContext
+from hubmerge.stream.task_steps import first_choice
 from merge_recipes import Task, TensorParameters
 from merge_recipes.overlaps import choice_overlap
 from merge_recipes.reading import Read, Reading
@@ -48,11 +48,9 @@ def choose_reading(
         EvaluationError: A score is not a finite number.
     """
     read = context.stream.recipe.read
-    if read is None:
+    if read is None or step < first_choice(context.stream.recipe):
         return None
     task = next(task for task in context.scoreboard.all_tasks if task.name == read.on)
-    if task.head not in {None, BASE_HEAD, *context.names[:step]}:
-        return None
     outs = [read_out_of(context, one) for one in read.choose]
     models = [_model(context, step, state, one, out) for one, out in zip(read.choose, outs, strict=True)]
     report = _scored(context, read, task, models)

@@ -12,7 +12,9 @@ import pytest
 import hubmerge as library
 from hubmerge.plan import durations, machine, speeds
 from hubmerge.plan.screen import ROWS, shortened
+from hubmerge.stream.task_steps import first_choice
 from hubmerge.support.text import elided, readable_seconds
+from merge_recipes import Recipe
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -106,6 +108,34 @@ def test_a_joint_merge_lists_its_models(stage: Stage) -> None:
     assert text == plan.text != plan.details
     assert "state" not in text
     assert "int8_mask" not in text  # it has no effect, and no default to name
+
+
+@pytest.mark.parametrize("scored", [False, True])
+def test_the_scores_of_read_outs_are_counted(stage: Stage, scored: bool) -> None:
+    recipe = stage.recipe(None, merge_method="wudi")
+    tasks = recipe["evaluate"]["tasks"]
+    alone = library.plan(recipe, progress=None).data["durations"]["examples"]
+    if not scored:
+        tasks.append({**tasks[0], "name": "held-out", "validation": True})
+    recipe["read"] = {"choose": [{"method": "wudi"}, {"method": "iso_c"}], "on": tasks[-1]["name"]}
+    assert library.plan(recipe, progress=None).data["durations"]["examples"] == alone + 8 * 2 * 3
+
+
+@pytest.mark.parametrize(("head", "step"), [(None, 1), ("base", 1), ("a", 1), ("c", 3)])
+def test_a_read_out_is_chosen_from_the_step_of_the_head_on(head: str | None, step: int) -> None:
+    task = {"name": "t", "kind": "text-classification", "dataset": {"path": "me/texts"}, "validation": True}
+    recipe = Recipe.model_validate_json(
+        json.dumps(
+            {
+                "merge_method": "wudi",
+                "base_model": "me/base",
+                "models": [{"model": f"me/{name}"} for name in "abc"],
+                "evaluate": {"tasks": [task if head is None else {**task, "head": head}]},
+                "read": {"choose": [{"method": "wudi"}, {"method": "iso_c"}], "on": "t"},
+            }
+        )
+    )
+    assert first_choice(recipe) == step
 
 
 def test_a_measured_speed_replaces_the_count(

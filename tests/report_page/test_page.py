@@ -12,6 +12,7 @@ import pytest
 
 import hubmerge
 from hubmerge.inspection.entry_scores import EntryScore, LeaveOneOut, left_out, read_leave_one_out
+from hubmerge.report.reading import ReadingReport, ReadReport
 from hubmerge.report.report import MatrixStats, RunReport, Scores, StepSimilarity
 from hubmerge.report_page import PAGE_FORM, LeftOut, LeftOutEntry, PageDetails, charts, page_form, report_page
 from hubmerge.report_page.axes import round_ticks, whole_ticks
@@ -103,6 +104,30 @@ def test_texts_of_others_are_text() -> None:
     read(page)
     assert page.count("<script>") == 1
     assert "alert(1)" in page
+
+
+def test_the_choice_of_the_read_out_is_shown() -> None:
+    report = sample_report()
+
+    def choice(chosen: int, *scores: float, metric: str = "accuracy") -> ReadReport:
+        readings = tuple(
+            ReadingReport("wudi", score, {"ridge": ridge}) for ridge, score in zip((0.1, "<0.3>"), scores, strict=True)
+        )
+        return ReadReport("held-<out>", "a/b", None, "train", "c", metric, "highest", chosen, readings)
+
+    def page_of(*reads: ReadReport | None) -> str:
+        steps = tuple(dataclasses.replace(step, read=one) for step, one in zip(report.steps, reads, strict=True))
+        return report_page(dataclasses.replace(report, steps=steps), DETAILS)
+
+    page = page_of(choice(1, 0.1111, 0.1, metric="f1"), choice(1, 0.8125, 0.75), choice(2, 0.6875, 0.7188))
+    words = " ".join(" ".join(read(page).words).split())
+    assert "read out of the state by wudi, ridge <0.3> , the best of 2 by accuracy on the task held-<out>" in words
+    assert "2 mnist 0.8125 0.7500 wudi, ridge 0.1" in words
+    assert "3 pets 0.6875 0.7188 wudi, ridge <0.3>" in words
+    assert page.count("<strong>0.8125</strong>") == page.count("<strong>0.7188</strong>") == 1
+    assert "0.1111" not in page  # another metric decided
+    for reads in ((None, None, None), (choice(1, 0.8, 0.7), None, None), (None, None, choice(0, 0.8, 0.7))):
+        assert "Choice of the read-out" not in page_of(*reads)
 
 
 def test_similarities_and_layers() -> None:
