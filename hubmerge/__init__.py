@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hubmerge.api.combining import CombinedStream, combine, load_part
     from hubmerge.api.inspection import diff, inspect, leave_one_out
     from hubmerge.api.merging import StepRun, merge, run
+    from hubmerge.api.method_list import MethodInfo, ParameterInfo, methods
     from hubmerge.api.pages import write_report
     from hubmerge.api.planning import Plan, PlannedStep, plan
     from hubmerge.api.proposals import propose
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
         schema,
     )
     from hubmerge.api.state_dicts import merge_state_dicts
-    from hubmerge.api.tools import MethodInfo, StudyResult, demo, methods, serve_hub, study
+    from hubmerge.api.tools import StudyResult, demo, serve_hub, study
     from hubmerge.automation.hub_job import PlannedJob
     from hubmerge.automation.outdated import Change, Changes
     from hubmerge.errors import (
@@ -81,6 +82,7 @@ _NAMES = {
     "hubmerge.api.combining": ("CombinedStream", "combine", "load_part"),
     "hubmerge.api.inspection": ("diff", "inspect", "leave_one_out"),
     "hubmerge.api.merging": ("StepRun", "merge", "run"),
+    "hubmerge.api.method_list": ("MethodInfo", "ParameterInfo", "methods"),
     "hubmerge.api.pages": ("write_report",),
     "hubmerge.api.planning": ("Plan", "PlannedStep", "plan"),
     "hubmerge.api.proposals": ("propose",),
@@ -98,7 +100,7 @@ _NAMES = {
         "schema",
     ),
     "hubmerge.api.state_dicts": ("merge_state_dicts",),
-    "hubmerge.api.tools": ("MethodInfo", "StudyResult", "demo", "methods", "serve_hub", "study"),
+    "hubmerge.api.tools": ("StudyResult", "demo", "serve_hub", "study"),
     "hubmerge.automation.hub_job": ("PlannedJob",),
     "hubmerge.automation.outdated": ("Change", "Changes"),
     "hubmerge.errors": (
@@ -166,6 +168,7 @@ __all__ = [
     "MethodParameters",
     "NoParameters",
     "Norms",
+    "ParameterInfo",
     "PerTensor",
     "Plan",
     "PlannedJob",

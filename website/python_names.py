@@ -25,7 +25,7 @@ _GROUPS = (
         ),
     ),
     ("Automation", ("hubmerge.api.automation", "hubmerge.automation", "hubmerge.hub.jobs")),
-    ("Tools", ("hubmerge.api.tools",)),
+    ("Tools", ("hubmerge.api.method_list", "hubmerge.api.tools")),
     ("Methods of your own", ("hubmerge.methods",)),
     ("Progress", ("hubmerge.support.progress",)),
     ("Errors", ("hubmerge.errors",)),

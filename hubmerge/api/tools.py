@@ -1,4 +1,4 @@
-"""Studies, the list of methods, the embedded Hub and the demo."""
+"""Studies, the embedded Hub and the demo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
-from hubmerge.support.version import VERSION
 
 if TYPE_CHECKING:
     from hubmerge.study.results import CellResult
@@ -58,57 +57,6 @@ def study(
     with interrupts.handled():
         cells = run_study(load_study(path, installed_catalog()), folder, prepared, open_progress(progress))
     return StudyResult(folder, tuple(cells))
-
-
-@dataclass(frozen=True)
-class MethodInfo:
-    """A merge method that recipes can name, or a plug-in that cannot be used; `str(method)` gives one line."""
-
-    name: str
-    """Name in recipes."""
-    summary: str
-    """One sentence about the method; empty if it cannot be used."""
-    source: str
-    """Paper and equation; empty if it cannot be used."""
-    parameters: tuple[str, ...]
-    """Names of its parameters."""
-    distribution: str
-    """Installed distribution that offers the method."""
-    version: str
-    """Version of the distribution."""
-    fault: str | None = None
-    """Reason why the method cannot be used; None if it can."""
-    form: str = "stream"
-    """stream: merges one checkpoint after another; joint: merges all models at once."""
-
-    def __str__(self) -> str:
-        text = self.summary if self.fault is None else f"cannot be used: {self.fault}"
-        joint = " [joint]" if self.form == "joint" else ""
-        return f"{self.name}{joint}: {text} ({self.distribution} {self.version})"
-
-
-def methods() -> tuple[MethodInfo, ...]:
-    """List the merge methods of hubmerge, the default first, then those of installed plug-ins.
-
-    Example:
-        >>> import hubmerge
-        >>> [method.name for method in hubmerge.methods()][:2]
-        ['opcm', 'adaptive_scale']
-    """
-    from hubmerge.methods import FaultyMethod, Method, installed_methods
-    from merge_recipes.parameters import parameter_fields
-
-    found = []
-    for one in installed_methods():
-        if isinstance(one, FaultyMethod):
-            found.append(MethodInfo(one.name, "", "", (), one.distribution, one.version, one.fault))
-            continue
-        method = one.method
-        names = tuple(parameter_fields(method.Parameters))
-        origin = (one.distribution or "hubmerge", one.version or VERSION)
-        form = "stream" if isinstance(method, Method) else "joint"
-        found.append(MethodInfo(method.name, method.summary, method.source, names, *origin, form=form))
-    return tuple(found)
 
 
 def serve_hub(

@@ -205,6 +205,19 @@ class Outdated(Event):
     news: list[dict[str, Any]]
 
 
+class MethodParameter(BaseModel):
+    """A parameter of a merge method."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: str
+    description: str
+    required: bool
+    default: Any
+    per_tensor: bool = Field(description="its value may depend on the tensor")
+    per_entry: bool = Field(description="an entry of the stream may have its own value")
+    values: dict[str, Any] = Field(description="JSON Schema of a value: type, choices and bounds")
+
+
 class MethodLine(Event):
     """`methods`: one merge method."""
 
@@ -217,6 +230,15 @@ class MethodLine(Event):
     version: str
     fault: str | None
     form: Literal["stream", "joint"]
+    description: str = Field("", description="what the method does, with its equations")
+    parameter_details: list[MethodParameter] = Field(default=[], description="parameters with defaults and ranges")
+    order_free: bool = Field(default=False, description="the order of the models changes nothing but rounding")
+    revokes: bool = Field(default=False, description="an entry can be taken out of the merge again")
+    combines: bool = Field(default=False, description="streams of one base model can be added to one")
+    base_model: Literal["required", "optional", "model"] = Field("required", description="part of the base model")
+    fewest: int = Field(1, description="smallest number of models besides the base model")
+    most: int | None = Field(None, description="largest number of models besides the base model; null for any")
+    papers: list[str] = Field(default=[], description="addresses of the papers that `source` names")
 
 
 class Recipe(Event):

@@ -18,6 +18,7 @@ class SumOfTaskVectors(Method):
     elementwise = True
     revokes = True
     adds = True
+    order_free = True
 
     def absorb(self, tensor: TensorInput[Any]) -> Absorbed:
         """Add the task vector."""

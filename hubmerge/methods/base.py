@@ -130,6 +130,7 @@ class Method(ABC):
         revokes: a checkpoint can be taken out again: with `sign` -1, `absorb` and `absorb_matrix` undo what they did
             with 1, whatever was merged meanwhile.
         adds: the states of two streams of one base model add up to that of both, see `add`.
+        order_free: the order of the entries changes nothing but rounding, with any parameters.
         inputs_last: the method tells the inputs of a weight matrix from its outputs: it needs (outputs, inputs). A
             matrix that the model stores as (inputs, outputs), as GPT-2 does, is given transposed, and the state parts
             are those of the transposed matrix. Without it, matrices come as they are stored.
@@ -158,6 +159,7 @@ class Method(ABC):
     reads_state: bool = False
     revokes: bool = False
     adds: bool = False
+    order_free: bool = False
     inputs_last: bool = False
     state_name: str = ""
     matrix_copies: int = 7

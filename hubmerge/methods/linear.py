@@ -33,6 +33,7 @@ class Linear(Method):
     elementwise = True
     revokes = True
     adds = True
+    order_free = True
 
     def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """Return the sum of the weights so far, which may differ between tensors."""

@@ -62,6 +62,7 @@ class TaskArithmetic(Method):
     elementwise = True
     revokes = True
     adds = True
+    order_free = True
 
     def statistic_weight(self, parameters: TaskArithmeticParameters) -> float:
         """Return the weight of an entry, or its factor."""

@@ -101,7 +101,7 @@ def test_methods_are_listed_with_their_distribution(capsys: pytest.CaptureFixtur
     assert main(["methods"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("opcm: ")
-    assert lines[0].endswith("(hubmerge 0.1.0)")
+    assert lines[0].endswith("; arXiv:2501.09522 (hubmerge 0.1.0)")
     assert main(["methods", "--json"]) == 0
     events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(events) == len(lines)

@@ -99,6 +99,7 @@ class JointMethod(ABC):
             element alone; these need little memory and are fastest. `rows`: matrices with some rows of the tensor,
             whose columns are its last dimension; a tensor with one dimension is one row. `tensor`: the tensor itself.
         copies: number of copies of a tensor in memory besides its blocks, for the memory estimate.
+        order_free: the order of the models changes nothing but rounding, with any parameters.
 
     Example:
         >>> class Midpoint(JointMethod):
@@ -122,6 +123,7 @@ class JointMethod(ABC):
     most: int | None = None
     blocks: Blocks = "tensor"
     copies: int = 0
+    order_free: bool = True
 
     def variant_for(self, parameters: Any) -> JointMethod:
         """Return the variant of the method that the parameters of a tensor select; by default itself."""

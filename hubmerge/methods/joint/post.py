@@ -156,6 +156,7 @@ class Svc(JointMethod):
     name = "svc"
     summary = "another method's result with the singular values of shared directions scaled down"
     source = "arXiv:2602.05536, Section 4 (Eq. 8 and the calibration)"
+    order_free = False  # the other method may draw
     Parameters = SvcParameters
     copies = 10
 
@@ -232,6 +233,7 @@ class Lines(JointMethod):
     name = "lines"
     summary = "another method's result, scaled with the depth of the layer"
     source = "arXiv:2410.17146, Eq. 3"
+    order_free = False  # the other method may draw
     Parameters = LinesParameters
 
     def variant_for(self, parameters: LinesParameters) -> JointMethod:

@@ -34,6 +34,7 @@ class DareLinear(TaskVectorSum):
     name = "dare_linear"
     summary = "sum of task vectors with elements dropped at random"
     source = "arXiv:2311.03099, Section 3.2"
+    order_free = False  # each model has draws of its own
     Parameters = RescaledParameters
 
     def survey_model(self, view: TensorView, model: int, parameters: JointParameters[SparseParameters]) -> Kept:
@@ -82,6 +83,7 @@ class DellaLinear(TaskVectorSum):
     name = "della_linear"
     summary = "sum of task vectors with small elements dropped more often"
     source = "arXiv:2406.11617, Section 3.1 (MAGPRUNE)"
+    order_free = False  # each model has draws of its own
     Parameters = DellaParameters
     blocks = "rows"
 

@@ -70,6 +70,7 @@ class MomentMethod(Method):
     reads_state = True
     revokes = True
     adds = True
+    order_free = True
     inputs_last = True
     matrix_copies = 7
     square_copies = 3
