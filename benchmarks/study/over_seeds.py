@@ -2,6 +2,7 @@
 
     python benchmarks/study/over_seeds.py docs/study/methods-[012].jsonl
     python benchmarks/study/over_seeds.py --to "OPCM" --by-task A-1.jsonl,B-1.jsonl A-2.jsonl,B-2.jsonl
+    python benchmarks/study/over_seeds.py --to "OPCM" --same-tests docs/study/real-text{,-seed-[1234]}.jsonl
 
 An argument is the results of one stream, in one file or in several with commas between. Each row: the mean over the
 orders for each stream; then, over all streams, the mean and two spreads: the standard deviation over the orders of one
@@ -10,8 +11,10 @@ stream (root mean square of those of the streams), and the standard deviation of
 The next columns compare with one variant, the first or that of --to. Streams differ in how hard their tasks are, so the
 comparison is made stream by stream: the mean difference with the standard deviation over the streams, and, where the
 results have the answers to each example, its 95 % interval from a paired bootstrap over the examples, and in how many
-streams the variant is ahead. Only cells that every stream has are printed. --by-task adds the accuracy on each task,
-averaged over the streams.
+streams the variant is ahead. --same-tests says that all streams are scored on the same examples: their answers are
+averaged first, so that an example counts once, however many streams answer it.
+
+Only cells that every stream has are printed. --by-task adds the accuracy on each task, averaged over the streams.
 """
 
 from __future__ import annotations
@@ -53,6 +56,7 @@ def main() -> None:
     parser.add_argument("results", nargs="+")
     parser.add_argument("--to")
     parser.add_argument("--by-task", action="store_true")
+    parser.add_argument("--same-tests", action="store_true")
     arguments = parser.parse_args()
     streams = [StreamResults.read(argument) for argument in arguments.results]
     keys = [key for key in streams[0].groups if all(key in stream.groups for stream in streams)]
@@ -61,10 +65,12 @@ def main() -> None:
         reference = (arguments.to, tasks) if arguments.to else same[0]
         if reference not in same:
             parser.error(f"no variant {arguments.to!r}; there are: {', '.join(label for label, _ in same)}")
-        print_table(streams, same, reference, by_task=arguments.by_task)
+        print_table(streams, same, reference, by_task=arguments.by_task, same_tests=arguments.same_tests)
 
 
-def print_table(streams: Sequence[StreamResults], keys: Sequence[Key], reference: Key, *, by_task: bool) -> None:
+def print_table(
+    streams: Sequence[StreamResults], keys: Sequence[Key], reference: Key, *, by_task: bool, same_tests: bool
+) -> None:
     """Print the rows of one number of tasks: references, then variants from the best to the worst."""
     all_names = sorted(streams[0].groups[keys[0]][0].accuracies.tasks)
     names, several = all_names if by_task else [], len(streams) > 1
@@ -88,16 +94,20 @@ def print_table(streams: Sequence[StreamResults], keys: Sequence[Key], reference
         row += [*(percent(means) if several else []), *percent([overall[key]])]
         row.append(f"{100 * spread(cells):.1f}" if min(map(len, cells)) > 1 else "")
         row += [f"{100 * statistics.stdev(means):.1f}"] if several else []
-        row += compared(streams, key, reference)[: len(compare)] if key != reference else ["" for _ in compare]
+        row += (
+            compared(streams, key, reference, same_tests=same_tests)[: len(compare)]
+            if key != reference
+            else ["" for _ in compare]
+        )
         row += percent([statistics.fmean(task_mean(group, name) for group in cells) for name in names])
         print(f"| {' | '.join(row)} |")
 
 
-def compared(streams: Sequence[StreamResults], key: Key, reference: Key) -> list[str]:
+def compared(streams: Sequence[StreamResults], key: Key, reference: Key, *, same_tests: bool) -> list[str]:
     """Return the difference to the reference, its interval and the number of streams in which it is positive."""
     differences = [mean(stream.groups[key]) - mean(stream.groups[reference]) for stream in streams]
     deviation = f" ± {100 * statistics.stdev(differences):.1f}" if len(streams) > 1 else ""
-    interval = paired(streams, key, reference)
+    interval = paired(streams, key, reference, same_tests=same_tests)
     return [
         f"{100 * statistics.fmean(differences):+.1f}{deviation}",
         f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f}" if interval else "",
@@ -105,16 +115,19 @@ def compared(streams: Sequence[StreamResults], key: Key, reference: Key) -> list
     ]
 
 
-def paired(streams: Sequence[StreamResults], key: Key, reference: Key) -> PairedDifference | None:
-    """Return the paired difference over the examples of all tasks of all streams."""
-    sides: list[dict[str, np.ndarray]] = []
-    for side in (key, reference):
-        answers: dict[str, np.ndarray] = {}
-        for number, stream in enumerate(streams):
-            found = mean_answers([cell.answers for cell in stream.groups[side]])
-            answers |= {f"{number} {task}": values for task, values in found.items()}
-        sides.append(answers)
-    return paired_difference(sides[0], sides[1])
+def paired(
+    streams: Sequence[StreamResults], key: Key, reference: Key, *, same_tests: bool = False
+) -> PairedDifference | None:
+    """Return the paired difference over the examples of all tasks of all streams, or over those that they share."""
+    return paired_difference(*(answers(streams, side, same_tests=same_tests) for side in (key, reference)))
+
+
+def answers(streams: Sequence[StreamResults], key: Key, *, same_tests: bool) -> dict[str, np.ndarray]:
+    """Return the share of right answers to each example, by task, and by stream unless they share the examples."""
+    found = [mean_answers([cell.answers for cell in stream.groups[key]]) for stream in streams]
+    if not same_tests:
+        return {f"{number} {task}": values for number, one in enumerate(found) for task, values in one.items()}
+    return {task: np.mean([one[task] for one in found], axis=0) for task in found[0]}
 
 
 def percent(shares: Sequence[float]) -> list[str]:
