@@ -70,26 +70,31 @@ def combine(
         progress: see `hubmerge.run`.
 
     Raises:
-        UsageError: the streams cannot be combined; nothing was downloaded.
+        UsageError: the streams cannot be combined, or an argument has no effect; nothing was downloaded.
         HubError: a repo cannot be read, or has no state.
         TargetError: `into` has another stream.
 
     Example:
         hubmerge.combine(["me/animals", "you/plants"], into="us/living")
     """
-    _check_arguments(into, out, recipe, state=state)
+    _check_arguments(into, out, recipe, duplicates, state=state)
     reports, folder = open_progress(progress), _output_folder(out, state=state)
     work = user_cache_folder("runs") if work_dir is None else Path(work_dir)
     return _combine(streams, into, recipe, duplicates, folder, work, reports)
 
 
-def _check_arguments(into: str | None, out: FolderLike | None, recipe: RecipeLike | None, *, state: bool) -> None:
+def _check_arguments(
+    into: str | None, out: FolderLike | None, recipe: RecipeLike | None, duplicates: Duplicates, *, state: bool
+) -> None:
     if into is None and out is None and recipe is None:
         raise UsageError("the combined stream has no place", hint="add --into OWNER/NAME, or --out DIR")
     if into is not None and recipe is not None:
         raise UsageError("a recipe names its target repo itself", hint="remove --into, or --recipe")
     if state and out is None:
         raise UsageError("--state requires --out DIR", hint="add --out DIR")
+    if recipe is not None and duplicates != "refuse":
+        message = "--duplicates subtract has no effect with --recipe, whose parts have no entry in common"
+        raise UsageError(message, hint="remove --duplicates subtract, or --recipe")
 
 
 def _output_folder(out: FolderLike | None, *, state: bool) -> OutputFolder | None:

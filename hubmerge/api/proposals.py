@@ -6,14 +6,15 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hubmerge.errors import MachineError
+from hubmerge.errors import MachineError, UsageError
 from hubmerge.support import interrupts
 
 
 def propose(
-    base: str,
-    models: Sequence[str],
+    base: str | None,
+    models: Sequence[str] = (),
     *,
+    search: str | None = None,
     out: str | os.PathLike[str] = "recipe.yaml",
     method: str | None = None,
     publish: str | None = None,
@@ -23,7 +24,10 @@ def propose(
 
     Args:
         base: the base model: a repo, `owner/name[@revision]`, or a local folder that starts with ./, ../, / or ~.
+            With `search`, None stands for the one that most of the found models name.
         models: checkpoints in merge order, as repos, folders, queries such as `me/clip-*`, or slugs of collections.
+        search: words that are looked for in the names of models on the Hub. Those whose cards name the base model are
+            added to `models`, the oldest first, at most 32.
         out: the file to write.
         method: the merge method; by default one is chosen, with the reason in a comment.
         publish: the target repo; by default a comment shows how to publish.
@@ -34,8 +38,9 @@ def propose(
 
     Raises:
         RecipeError: a reference, the method or the target is not valid.
+        UsageError: there is no base model or no checkpoint, or the search has no words.
         MachineError: the file exists, or cannot be written.
-        HubError: the Hub does not respond.
+        HubError: the search finds no checkpoint of the base model, or the Hub does not respond.
 
     Example:
         hubmerge.propose("openai/clip-vit-base-patch32", ["me/cats", "me/dogs"], out="recipe.yaml")
@@ -45,18 +50,39 @@ def propose(
     path = Path(out)
     if not force:
         _check_new(path)
-    write_output(path, _checked_proposal(base, models, path, method, publish))
+    remark = None
+    if search is not None:
+        base, models, remark = _searched(search, base, models)
+    if base is None or not models:
+        raise UsageError("a base model and at least one checkpoint are needed", hint="name them, or search for them")
+    write_output(path, _checked_proposal(base, models, path, method, publish, remark))
     return path
 
 
-def _checked_proposal(base: str, models: Sequence[str], path: Path, method: str | None, publish: str | None) -> str:
+def _searched(search: str, base: str | None, models: Sequence[str]) -> tuple[str, list[str], str]:
+    """Return the base model, the checkpoints with those that a search finds, and a comment on them."""
+    from hubmerge.stream.model_search import find_checkpoints
+
+    words = " ".join(search.split())
+    if not words:
+        raise UsageError("the search has no words", hint="search for example for 'clip vit base patch32'")
+    with interrupts.handled():
+        found = find_checkpoints(words, base)
+    more = f", with {found.left_out} more that are downloaded less" if found.left_out else ""
+    remark = f"found by the search for {words!r}{more}; remove what you do not want"
+    return found.base, list(dict.fromkeys([*models, *found.models])), remark
+
+
+def _checked_proposal(
+    base: str, models: Sequence[str], path: Path, method: str | None, publish: str | None, remark: str | None
+) -> str:
     """Return the text of a recipe for models, which is valid."""
     from hubmerge.stream.catalog import installed_catalog
     from hubmerge.stream.proposal import proposed_recipe
     from merge_recipes import parse_recipe
 
     with interrupts.handled():
-        text = proposed_recipe(base, models, file=path.name, method=method, publish=publish)
+        text = proposed_recipe(base, models, file=path.name, method=method, publish=publish, remark=remark)
     parse_recipe(text, path=str(path), catalog=installed_catalog())
     return text
 

@@ -54,9 +54,13 @@ def verify(
     Raises:
         HubError: the repo cannot be read, or holds no published step.
         MachineError: the key cannot be used, or the packages of the extra `sign` are not installed.
+        UsageError: the stream was not combined, or nothing is merged, so that `from_parts` has no effect.
     """
     from hubmerge.verify import verify_step
 
+    if quick and from_parts:
+        message = "--from-parts has no effect with --quick, which merges nothing"
+        raise UsageError(message, hint="remove --quick, or remove --from-parts")
     place, revision = place_of(published)
     signer = _trusted_signer(key, identity, identity_provider)
     reports, folder = open_progress(progress), _work_folder(work_dir) / "verify"

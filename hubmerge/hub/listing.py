@@ -74,6 +74,47 @@ def _collected(slug: str) -> Iterable[ListedModel]:
 
 
 @dataclass(frozen=True)
+class SearchedModel:
+    """A model that a search finds.
+
+    Attributes:
+        listed: its repo, and the time of its creation.
+        bases: the models that its card names as base models.
+        relation: what it is to them, such as `adapter` or `quantized`; None for what the Hub does not say.
+    """
+
+    listed: ListedModel
+    bases: tuple[str, ...]
+    relation: str | None
+
+
+def search_models(text: str, limit: int) -> tuple[SearchedModel, ...]:
+    """Return the models whose names have all words of a text, those that are downloaded most first.
+
+    Args:
+        text: the words.
+        limit: the largest number of models.
+
+    Raises:
+        HubError: the Hub does not respond.
+    """
+    listed = call(
+        f"models that match {text!r}", lambda: list(api().list_models(search=text, sort="downloads", limit=limit))
+    )
+    return tuple(_searched(info) for info in listed)
+
+
+def _searched(info: ModelInfo) -> SearchedModel:
+    """Read the base models from the tags, such as `base_model:me/base` and `base_model:adapter:me/base`."""
+    marks = [
+        tag.removeprefix("base_model:").rpartition(":") for tag in info.tags or () if tag.startswith("base_model:")
+    ]
+    bases = tuple(dict.fromkeys(base for _, _, base in marks))
+    relation = next((relation for relation, _, _ in marks if relation), None)
+    return SearchedModel(ListedModel.of(info), bases, relation)
+
+
+@dataclass(frozen=True)
 class RepoStatus:
     """The status of a repo now: "there" with the commit of a revision, or the reason why it cannot be read."""
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubmerge.errors import MachineError
+from hubmerge.errors import MachineError, UsageError
 from hubmerge.report.history import ReadHistory
 from hubmerge.support.files import partial_path, remove_folder, replace_folder
 from hubmerge.support.folder_lock import locked_folder
@@ -57,6 +57,16 @@ class OutputFolder:
                 hint="name a new or an empty folder",
                 file=str(self.folder),
             )
+
+    def check_state(self, method: str, *, is_joint: bool) -> None:
+        """Check that there is a state, if it is to be written.
+
+        Raises:
+            UsageError: The method merges all models at once and has none.
+        """
+        if self.with_state and is_joint:
+            message = f"--state has no effect: {method} merges all models at once, without a state"
+            raise UsageError(message, hint="remove --state")
 
     def place(self, step: int) -> Path:
         """Return the folder of the merged model of a step."""

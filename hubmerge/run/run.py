@@ -108,8 +108,9 @@ class Run:
                 pinned = gather(loaded, workspace)
                 stream = resolve_checked(loaded, pinned, replay=replay, hash_folders=True)
             write_work_lock(workspace, stream.lock)
-            if out is not None and out.every_step:
-                stream = replace(stream, every_model=True)
+            if out is not None:
+                out.check_state(stream.recipe.merge_method, is_joint=stream.is_joint)
+                stream = replace(stream, every_model=stream.every_model or out.every_step)
             yield cls(stream, workspace, progress, processes, out)
 
     def steps(self) -> Iterator[StepReport]:
@@ -167,7 +168,7 @@ class Run:
         with self._progress.stage(f"copy the merged model to {self._out.folder}"):
             # A kept model is compared with its digests before it is used again, so linked files may be changed.
             self._out.copy(folder, self.stream.length, self._read_history(self.report), link=kept)
-            if self._out.with_state and not self.stream.is_joint:
+            if self._out.with_state:
                 self._write_state(self._out)
         self._progress.note(f"merged model: {self._out.place(self.stream.length)}")
         missing = [step for step in range(1, self.stream.length) if not self._out.place(step).is_dir()]

@@ -32,7 +32,13 @@ _PUBLISH = """
 
 
 def proposed_recipe(
-    base: str, models: Sequence[str], *, file: str, method: str | None = None, publish: str | None = None
+    base: str,
+    models: Sequence[str],
+    *,
+    file: str,
+    method: str | None = None,
+    publish: str | None = None,
+    remark: str | None = None,
 ) -> str:
     """Return the text of a recipe with comments. The cards of repos on the Hub are read, weights are not.
 
@@ -42,6 +48,7 @@ def proposed_recipe(
         file: the name of the file that it will be written to, for its comments.
         method: the merge method, None to choose one.
         publish: the target repo, None for a comment that shows how to publish.
+        remark: a comment on the models, such as how they were found.
 
     Raises:
         HubError: the Hub does not respond.
@@ -53,6 +60,7 @@ def proposed_recipe(
         _HEAD.format(file=file),
         f"merge_method: {chosen}   # {reason}",
         f"base_model: {json.dumps(base)}",
+        *(() if remark is None else (f"# {remark}",)),
         "models:   # merged in this order; add new ones at the end",
         *(f"  - {_item(model)}" for model in models),
         *_tasks(_facts(base), facts),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from hubmerge.errors import HubmergeError, MachineError
+from hubmerge.errors import HubmergeError, MachineError, UsageError
 from hubmerge.provenance.signing import TrustedSigner
 from hubmerge.support.progress import Progress
 from hubmerge.verify.card import compare_card
@@ -59,11 +59,15 @@ def verify_step(
 
     Raises:
         HubError: the repo or the revision is missing, or hubmerge did not publish it.
+        UsageError: the stream was not combined, so that `from_parts` has no effect.
     """
     trusted.check()
     published = read_published(repo, revision)
     if isinstance(published, UnreadableReport):
         return _unreadable(str(repo), published, progress)
+    if from_parts and not published.report.combined_steps:
+        message = f"{repo}: --from-parts has no effect: the stream was not combined from others"
+        raise UsageError(message, hint="remove --from-parts", repo=str(repo))
     _announce(repo, published, progress)
     findings = [_announced(one, progress) for one in check_metadata(published, trusted, recompute=recompute)]
     broken_chain = any(finding.subject == "chain" and finding.verdict == "differs" for finding in findings)

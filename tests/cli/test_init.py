@@ -6,10 +6,11 @@ import io
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, snapshot_download
 
 import hubmerge as library
 from hubmerge.cli.main import main
@@ -158,8 +159,81 @@ def test_mistakes_write_nothing(
     assert not list(tmp_path.glob("*.yaml"))
 
 
+@pytest.fixture(scope="module")
+def shelf(stage: Stage) -> tuple[str, str]:
+    """Return an owner with a base model and models that a search finds, and the base model."""
+    owner = "searched"
+    base = f"{owner}/tiny-base"
+    cards = {
+        "tiny-base": "pipeline_tag: image-classification",
+        "tiny-tower-one": f"base_model: {base}",
+        "other-tower_tiny": f"base_model: {base}",
+        "tiny-tower-lora": f"base_model: {base}\nbase_model_relation: adapter",
+        "tiny-tower-int4": f"base_model: {base}\nbase_model_relation: quantized",
+        "tiny-tower-of-others": "base_model: searched/other-base",
+        "tiny-tower-alone": "license: mit",
+    }
+    for name, card in cards.items():
+        push_card(f"{owner}/{name}", card)
+    return owner, base
+
+
+@pytest.mark.parametrize("names_base", [True, False])
+def test_a_search_finds_the_checkpoints_of_a_base_model(
+    shelf: tuple[str, str], tmp_path: Path, names_base: bool
+) -> None:
+    owner, base = shelf
+    path = tmp_path / "recipe.yaml"
+    library.propose(base if names_base else None, search="Tower  tiny searched", out=path)
+    text = path.read_text(encoding="utf-8")
+    recipe = yaml.safe_load(text)
+    found = [f"{owner}/tiny-tower-one", f"{owner}/other-tower_tiny", f"{base}+{owner}/tiny-tower-lora"]
+    assert (recipe["base_model"], [entry["model"] for entry in recipe["models"]]) == (base, found)
+    assert "# found by the search for 'Tower tiny searched'; remove what you do not want" in text
+    library.propose(base, [found[1]], search="tower tiny one", out=path, force=True)
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    assert [entry["model"] for entry in recipe["models"]] == [found[1], found[0]]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("--search", "nothing-like-this"), "no model on the Hub has all words of 'nothing-like-this'"),
+        (("--search", "tiny tower alone"), "names a base model in its card; found: searched/tiny-tower-alone"),
+        (("me/base", "--search", "tiny tower one"), "names me/base as its base model in its card"),
+        (("--search", "  "), "the search has no words"),
+    ],
+)
+def test_a_search_without_a_checkpoint_writes_nothing(
+    shelf: tuple[str, str],
+    hubmerge: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    words: Any,
+    expected: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, _, errors = hubmerge("init", *words)
+    assert (status in (2, 3), expected in errors) == (True, True), errors
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_proposal_from_a_search_is_planned(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
+    model, path = repo_name("towerlike"), tmp_path / "recipe.yaml"
+    HfApi().create_repo(model)
+    HfApi().upload_folder(repo_id=model, folder_path=snapshot_download(next(iter(stage.towers.values()))))
+    card = f"---\nbase_model: {stage.base}\n---\n"
+    HfApi().upload_file(path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id=model)
+    status, output, errors = hubmerge("init", "--search", model.partition("/")[2].replace("-", " "), "--out", path)
+    assert status == 0, errors
+    assert f"{model} " in output.partition("step  entry")[2]
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["models"] == [{"model": model}]
+
+
 def test_the_function_of_python(tmp_path: Path) -> None:
     with pytest.raises(library.RecipeError):
         library.propose("./base", ["no such"], out=tmp_path / "x.yaml")
+    with pytest.raises(library.UsageError):
+        library.propose("./base", out=tmp_path / "x.yaml")
     with pytest.raises(library.MachineError):
         library.propose("./base", ["./a"], out=tmp_path / "missing" / "x.yaml")

@@ -45,6 +45,7 @@ def test_lists_are_filtered(api: HfApi) -> None:
 
     assert ids() == ["bob/clip-c", "ann/other", "ann/clip-b", "ann/clip-a"]
     assert ids(author="ann", search="CLIP") == ["ann/clip-b", "ann/clip-a"]
+    assert ids(search="b  ann CLIP") == ["ann/clip-b"]
     assert ids(sort="last_modified")[0] == "ann/clip-b"
     assert ids(filter="merge") == ["ann/clip-b"]
     assert ids(filter=["merge", "nothing"]) == []

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hubmerge.api import tools
+from hubmerge.cli.options import refuse_unused
 
 hub = typer.Typer(help="Serve an embedded Hub.", invoke_without_command=True)
 
@@ -45,6 +46,7 @@ def _number(text: str) -> float:
 
 @hub.command()
 def serve(
+    context: typer.Context,
     *,
     root: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of its files.", show_default="user cache")
@@ -61,5 +63,7 @@ def serve(
     fault_seed: Annotated[int, typer.Option(metavar="N", help="Seed that decides which requests fail.")] = 0,
 ) -> int:
     """Serve a Hub from a folder of this machine."""
+    if not faults:
+        refuse_unused(context, ("fault_seed",), without="--faults")
     tools.serve_hub(root, host=host, port=port, throttle=throttle, faults=faults, fault_seed=fault_seed)
     return 0

@@ -9,8 +9,12 @@ from typing import Annotated
 import typer
 
 from hubmerge.api import automation, planning, proposals, recipes
-from hubmerge.cli.options import Json, Quiet, Requirement, command_context
+from hubmerge.cli.options import Json, Quiet, Requirement, command_context, refuse_unused
 from hubmerge.support.progress import Progress
+
+_FOR_WORKFLOWS = ("oidc", "every", "requirement")
+_FOR_RECIPES = ("search", "out", "method", "publish")
+"""Options of either use of the command, by the names of their parameters."""
 
 
 def init(
@@ -23,6 +27,10 @@ def init(
         ),
     ] = None,
     *,
+    search: Annotated[
+        str | None,
+        typer.Option(metavar="WORDS", help="Take the checkpoints of BASE whose names on the Hub have these words."),
+    ] = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Write the recipe to this file.")] = Path("recipe.yaml"),
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Merge method.", show_default="chosen")] = None,
     publish: Annotated[str | None, typer.Option(metavar="REPO", help="Repo to publish to.")] = None,
@@ -36,17 +44,21 @@ def init(
 ) -> int:
     """Propose a recipe for models, or write the workflow that runs a recipe on a schedule."""
     command, names = command_context(context, quiet=quiet, json=json), names or []
-    if not names and not github and sys.stdin.isatty() and not (quiet or json):
+    refuse_unused(context, _FOR_WORKFLOWS if not github else (), without="--github")
+    refuse_unused(context, _FOR_RECIPES if github else (), beside="--github")
+    if not names and search is None and not github and sys.stdin.isatty() and not (quiet or json):
         names, publish = _ask(publish)
     progress = command.progress()
     if github:
         if len(names) != 1:
             raise typer.BadParameter("--github needs one recipe", param_hint="RECIPE")
         return _write_workflow(Path(names[0]), progress, every=every, oidc=oidc, force=force, requirement=requirement)
-    if len(names) < 2:
-        message = "name a base model and at least one checkpoint, or a recipe with --github"
+    if len(names) < 2 and search is None:
+        message = "name a base model and at least one checkpoint, or --search WORDS, or a recipe with --github"
         raise typer.BadParameter(message, param_hint="BASE MODEL...|RECIPE")
-    _show(proposals.propose(names[0], names[1:], out=out, method=method, publish=publish, force=force), progress)
+    base, models = names[0] if names else None, names[1:]
+    path = proposals.propose(base, models, search=search, out=out, method=method, publish=publish, force=force)
+    _show(path, progress)
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from hubmerge.api import inspection
-from hubmerge.cli.options import WORK_DIR, Json, Quiet, WorkDir, command_context
+from hubmerge.cli.options import WORK_DIR, Json, Quiet, WorkDir, command_context, refuse_unused
 
 
 def inspect(
@@ -29,10 +29,12 @@ def inspect(
     """Show what a checkpoint, a stream or a state is, or what each entry of a stream gives to the merge."""
     progress = command_context(context, quiet=quiet, json=json).progress()
     if leave_one_out:
+        refuse_unused(context, ("norms",), beside="--leave-one-out")
         scores = inspection.leave_one_out(place, work_dir=work_dir, progress=progress)
         progress.event("leave-one-out", scores.to_dict())
         progress.note(str(scores))
         return 0
+    refuse_unused(context, ("work_dir",), without="--leave-one-out")
     found = inspection.inspect(place, norms=norms, progress=progress)
     progress.event("inspection", found.to_dict())
     progress.note(str(found))

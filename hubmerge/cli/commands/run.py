@@ -10,7 +10,7 @@ import typer
 
 from hubmerge.api.combining import load_part
 from hubmerge.api.merging import StepRun
-from hubmerge.cli.options import WORK_DIR, Json, Quiet, Recipe, WorkDir, command_context
+from hubmerge.cli.options import WORK_DIR, Json, Quiet, Recipe, WorkDir, command_context, refuse_quiet_details
 from hubmerge.support.progress import Progress
 
 EveryStep: TypeAlias = Annotated[
@@ -48,6 +48,7 @@ def run(
 ) -> int:
     """Merge, evaluate and publish the steps that are missing."""
     command = command_context(context, quiet=quiet, json=json)
+    refuse_quiet_details(context, quiet=quiet, json=json)
     progress = command.progress()
     steps = StepRun(
         recipe if part is None else load_part(recipe, part, locked=locked, progress=progress),

@@ -36,7 +36,8 @@ def matches_filters(call: Call, described: dict[str, Any]) -> bool:
     query = call.request.query_params
     if query.get("author") not in (None, described["author"]):
         return False
-    if any(word.lower() not in described["id"].lower() for word in query.getlist("search")):
+    words = [word for text in query.getlist("search") for word in text.lower().split()]
+    if any(word not in described["id"].lower() for word in words):
         return False
     if not set(query.getlist("filter")) <= set(described["tags"]):
         return False
