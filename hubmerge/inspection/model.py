@@ -67,6 +67,7 @@ class Inspection:
         parts: the names of what a state has besides the accumulated delta.
         made_from: the base models that the card of a checkpoint names.
         relation: how it was made from them, as its card says: "merge", "finetune", "adapter" or "quantized".
+        read_by: the choice of the method that read the model of the last step; None if the recipe left none.
     """
 
     kind: str
@@ -86,6 +87,7 @@ class Inspection:
     parts: tuple[str, ...] = field(default=())
     made_from: tuple[str, ...] = ()
     relation: str | None = None
+    read_by: str | None = None
 
     @property
     def parameters(self) -> int:
@@ -113,6 +115,8 @@ class Inspection:
         if self.method is not None:
             base = "" if self.base_model is None else f", on {self.base_model}"
             yield f"merged      by {self.method}, {counted(self.step or 0, 'step')}{base}"
+        if self.read_by is not None:
+            yield f"read by     {self.read_by}"
         for entry in self.entries:
             norm = "" if entry.task_vector_norm is None else f"  norm {entry.task_vector_norm:.6g}"
             taken = "" if entry.revokes is None else f"  takes out {entry.revokes}"
@@ -216,6 +220,7 @@ def _with_report(described: Inspection, published: Published) -> Inspection:
     return Inspection(
         **{**_fields(described), "place": place},
         method=report.merge_method,
+        read_by=None if last.read is None else last.read.text,
         step=last.step,
         base_model=f"{base.reference} at {short_commit(base.commit)}",
         entries=_entries(report),

@@ -9,6 +9,7 @@ from hubmerge.plan.durations import estimate
 from hubmerge.plan.parameters_text import parameters_text
 from hubmerge.plan.publication_text import publication_texts
 from hubmerge.plan.run_plan import RunPlan
+from hubmerge.report.reading import reading_text
 from hubmerge.support.text import readable
 
 WIDTH = 100
@@ -18,7 +19,7 @@ _INDENT = " " * 9
 
 
 def settings_lines(plan: RunPlan) -> Iterator[str]:
-    """Yield the lines about the parameters of the merge."""
+    """Yield the lines about the parameters of the merge, and about the choice of the read-out."""
     recipe, settings = plan.stream.recipe, parameters_text(plan.stream.recipe)
     given = {*recipe.parameters, "dtype", "out_dtype"}
     chosen = [f"{name} {value}" for name, value in settings.items() if name in given or value.startswith("by ")]
@@ -27,6 +28,9 @@ def settings_lines(plan: RunPlan) -> Iterator[str]:
     state = "" if plan.stream.is_joint else f"state in {recipe.state_dtype}"
     if text := "; ".join(filter(None, [*parts, state])):
         yield from wrapped("with", text)
+    if recipe.read is not None:
+        outs = "; ".join(reading_text(one.method, dict(one.parameters)) for one in recipe.read.choose)
+        yield from wrapped("read", f"by the best on {recipe.read.on} of: {outs}", most=3)
 
 
 def cost_lines(plan: RunPlan) -> Iterator[str]:

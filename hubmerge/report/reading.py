@@ -48,6 +48,13 @@ class ReadReport:
         return self.readings[self.chosen - 1] if 1 <= self.chosen <= len(self.readings) else None
 
     @property
+    def text(self) -> str:
+        """The choice in one line; empty if there is none."""
+        if self.choice is None:
+            return ""
+        return f"{self.choice.text}: the best of {len(self.readings)} by {self.metric} on the task {self.task}"
+
+    @property
     def best_place(self) -> int:
         """The place of the read-out with the best score, from 1; of equal scores the first one."""
         return best_place([one.score for one in self.readings], lowest=self.best == "lowest")

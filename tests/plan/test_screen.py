@@ -118,7 +118,11 @@ def test_the_scores_of_read_outs_are_counted(stage: Stage, scored: bool) -> None
     if not scored:
         tasks.append({**tasks[0], "name": "held-out", "validation": True})
     recipe["read"] = {"choose": [{"method": "wudi"}, {"method": "iso_c"}], "on": tasks[-1]["name"]}
-    assert library.plan(recipe, progress=None).data["durations"]["examples"] == alone + 8 * 2 * 3
+    plan = library.plan(recipe, progress=None)
+    assert plan.data["durations"]["examples"] == alone + 8 * 2 * 3
+    assert all(
+        f"read     by the best on {tasks[-1]['name']} of: wudi; iso_c\n" in text for text in (plan.text, plan.details)
+    )
 
 
 @pytest.mark.parametrize(("head", "step"), [(None, 1), ("base", 1), ("a", 1), ("c", 3)])

@@ -63,6 +63,8 @@ def test_the_best_read_out_is_published_and_verified(
     choice = report.steps[-1].read
     assert choice is not None
     assert choice.choice is not None
+    expected = f"read by     {choice.choice.text}: the best of 3 by accuracy on the task held-out\n"
+    assert expected in hubmerge("inspect", repo)[1]
     out = tmp_path / "read"
     options = [item for name, value in choice.choice.parameters.items() for item in ("-p", f"{name}={value}")]
     status, output, errors = hubmerge(
