@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.support import interrupts
@@ -21,9 +22,15 @@ class StudyResult:
     """Outcome of a study; `str(outcome)` gives its tables as Markdown."""
 
     folder: Path
-    """Folder with results.jsonl, tables.md, tables.tex and the plots."""
+    """Folder with results.jsonl, tables.md, tables.tex, tables.json, report.html and the plots."""
     cells: tuple[CellResult, ...]
     """Results, one for each cell."""
+
+    @property
+    def table(self) -> dict[str, Any]:
+        """The table as data: `rows`, one for each variant and reference, with shares; and `definitions`."""
+        table: dict[str, Any] = json.loads((self.folder / "tables.json").read_text(encoding="utf-8"))
+        return table
 
     def __str__(self) -> str:
         return (self.folder / "tables.md").read_text(encoding="utf-8")

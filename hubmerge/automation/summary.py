@@ -32,6 +32,7 @@ def summary_text(report: RunReport, done: Sequence[StepReport], addresses: Seque
         names = {step.step: step.name for step in report.steps}
         lines += ["", "### Accuracy", "", accuracy_table(matrix, names), ""]
         lines += [f"- **{value}** {plain(definition)}" for definition, value in matrix.measures()]
+        lines += [f"- {plain(matrix.remark)}"] if matrix.remark else []
     return "\n".join(lines).rstrip() + "\n"
 
 

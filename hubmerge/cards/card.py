@@ -15,7 +15,7 @@ from hubmerge.cards.markup import code, details, plain, repo_link, shown_rows, t
 from hubmerge.cards.metadata import front_matter, repos_of, scored_tasks
 from hubmerge.cards.norms import norms
 from hubmerge.cards.parts import heads_text, modules_text
-from hubmerge.cards.scores import folded_scores, gains, headline, score_parts
+from hubmerge.cards.scores import folded_scores, gains, headline, in_model, score_parts
 from hubmerge.cards.stages import stages_section
 from hubmerge.report.report import RunReport, StepReport, TaskReport
 from hubmerge.support.names import LOCK_FILE, step_tag
@@ -55,18 +55,19 @@ def card_text(report: RunReport, card: CardDetails) -> str:
 def _sections(report: RunReport, tasks: list[TaskReport], card: CardDetails) -> list[str]:
     """Return the sections in the order in which people look for them; what few people read is folded."""
     source = None if card.method_source is None else _linked_papers(card.method_source)
-    found = [_summary(report, card), *([headline(report, tasks)] if tasks else [])]
+    matrix = report.accuracy_matrix(counts_all=card.counts_all)
+    found = [_summary(report, card), *headline(report, tasks, matrix)]
     if tasks and card.picture is not None:
         found.append(f"![Accuracy on every task after every step]({card.picture})")
     found += _page_link(card) if card.form >= WITH_PAGE else []
     found += ["## How to use it", *_use(report, card)]
     if tasks:
-        found += ["## Gains and losses", gains(report, tasks)]
-        found += folded_scores(report, tasks, kinds=_kinds(tasks, report, card))
+        found += ["## Gains and losses", gains(report, tasks, matrix)]
+        found += folded_scores(report, tasks, matrix, kinds=_kinds(tasks, report, card))
     found += ["## What was merged", _merged(report, card), *layers_table(report), *combined_notes(report)]
     found += stages_section(report, _model_link)
     found += license_section(report, card.license, notice=card.notice)
-    found += ["## Limits and intended use", limits(report, tasks)]
+    found += ["## Limits and intended use", limits(report, in_model(tasks, matrix))]
     found += [
         "## Verify, extend, reproduce",
         going_on(report, card),

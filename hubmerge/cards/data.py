@@ -18,7 +18,7 @@ from hubmerge.report.licenses import License
 from hubmerge.report.report import RunReport
 from hubmerge.support.names import step_tag
 
-CARD_FORM = 8
+CARD_FORM = 9
 """The number of the wording that this version writes; raise it with every change of the wording."""
 
 LISTED_DATASETS = 2

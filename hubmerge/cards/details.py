@@ -37,6 +37,9 @@ WITH_PAGE = 7
 WITH_ALL_TEXT_KINDS = 8
 """First form of cards that know all kinds of task with texts."""
 
+WITHOUT_TAKEN_OUT = 9
+"""First form of cards whose means leave out the tasks of entries that were taken out."""
+
 LONGEST_RECIPE = 16_000
 """Number of characters up to which a card contains the recipe."""
 
@@ -95,6 +98,11 @@ class CardDetails:
     def whole(self) -> bool:
         """True for all steps and tasks, as in cards before form 3, however many there are."""
         return self.form < ABRIDGED
+
+    @property
+    def counts_all(self) -> bool:
+        """True for means over all tasks, also those of entries that were taken out."""
+        return self.form < WITHOUT_TAKEN_OUT
 
     def for_tasks(self, tasks: list[TaskReport]) -> CardDetails:
         """Return the details with the pipeline tag and the tokenizer that the scored tasks imply."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hubmerge.report.accuracy import AccuracyMatrix, mean_or_none, percent
+from hubmerge.report.accuracy import AccuracyMatrix, percent
 from hubmerge.report.shown import shown
 from hubmerge.support.chart_style import MAP, map_place
 
@@ -123,7 +123,7 @@ def _rows(
     rows: list[_Row] = []
     top = 0.0
     if base:
-        rows.append(_Row("base model", _with_average([base.get(task) for task in tasks]), top, reference=True))
+        rows.append(_Row("base model", [*map(base.get, tasks), matrix.counted_average(base)], top, reference=True))
         top += 1.25
     for step in steps:
         if step is None:
@@ -135,8 +135,9 @@ def _rows(
         rows.append(_Row(label, [*values, matrix.average(step)], top, reference=False))
         top += 1
     if own:
-        values = _with_average([own.get(task) for task in tasks])
-        rows.append(_Row("own checkpoints", values, top + 0.25, reference=True))
+        rows.append(
+            _Row("own checkpoints", [*map(own.get, tasks), matrix.counted_average(own)], top + 0.25, reference=True)
+        )
     return rows
 
 
@@ -169,10 +170,6 @@ def _luminance(color: Sequence[float]) -> float:
     """Return the relative luminance of an sRGB color as defined by WCAG 2, 0 (black) to 1 (white)."""
     linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in color[:3]]
     return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
-
-
-def _with_average(values: list[float | None]) -> list[float | None]:
-    return [*values, mean_or_none(values)]
 
 
 def _shortened(name: str) -> str:

@@ -19,48 +19,70 @@ from hubmerge.support.text import counted, short_commit
 from merge_recipes.references import is_commit
 
 
-def headline(report: RunReport, tasks: list[TaskReport]) -> str:
-    """Return the average accuracy beside those of the base model and of the own checkpoints, in one line."""
+def in_model(tasks: list[TaskReport], matrix: AccuracyMatrix) -> list[TaskReport]:
+    """Return the tasks that count: without those whose checkpoints were taken out of the model."""
+    counted = {*matrix.counted(matrix.steps[-1])} if matrix.rows else set()
+    return [task for task in tasks if task.name in counted or task.name not in matrix.taken_out]
+
+
+def headline(report: RunReport, tasks: list[TaskReport], matrix: AccuracyMatrix) -> list[str]:
+    """Return the line of the average accuracy beside those of the base model and of the own checkpoints.
+
+    There is none if no task counts.
+    """
+    tasks = in_model(tasks, matrix)
+    if not tasks:
+        return []
     base, own, merged = (_mean(scores, tasks) for scores in _three(report))
     metric = "Accuracy" if {task.main_metric for task in tasks} == {"accuracy"} else "Mean score"
     over = f"the mean of {counted(len(tasks), 'task')}" if len(tasks) > 1 else plain(tasks[0].name)
     compared = [f"base model {base}" if base != "-" else "", f"own checkpoints {own}" if own != "-" else ""]
-    kept = percent(report.accuracy_matrix().share_of_own(report.main_scores(report.own_scores)))
+    kept = percent(matrix.share_of_own(report.main_scores(report.own_scores)))
     compared.append(f"{kept} % of the own checkpoints kept" if kept != "-" else "")
     told = ", ".join(filter(None, compared))
-    return f"**{metric} {merged} %**, {over}" + (f" ({told})." if told else ".")
+    return [f"**{metric} {merged} %**, {over}" + (f" ({told})." if told else ".")]
 
 
-def gains(report: RunReport, tasks: list[TaskReport]) -> str:
+def gains(report: RunReport, tasks: list[TaskReport], matrix: AccuracyMatrix) -> str:
     """Return the table of the tasks: base model, own checkpoint, this model, and its gain and loss."""
     base, own, merged = _three(report)
+    counted = in_model(tasks, matrix)
 
     def row(task: TaskReport) -> list[str]:
         first, best, now = (scores.get(task.name) for scores in (base, own, merged))
         values = [*map(percent, (first, best)), f"**{percent(now)}**", _difference(now, first), _difference(now, best)]
-        return [plain(task.name), plain(task.main_metric), *values]
+        name = plain(task.name) + ("" if task in counted else " (taken out)")
+        return [name, plain(task.main_metric), *values]
 
     rows = shown_rows(tasks, row, whole=False)
-    means = [mean_or_none([scores.get(task.name) for task in tasks]) for scores in (base, own, merged)]
+    means = [mean_or_none([scores.get(task.name) for task in counted]) for scores in (base, own, merged)]
     values = [*map(percent, means), _difference(means[2], means[0]), _difference(means[2], means[1])]
     rows.append(["**mean**", "", *(f"**{value}**" for value in values)])
     header = ["task", "metric", "base model", "own checkpoint", "this model", "against base", "against own"]
-    text = "In percent and points. *Own checkpoint* is the fine-tuned checkpoint of the task before it was merged.\n\n"
+    text = "In percent and points. *Own checkpoint* is the fine-tuned checkpoint of the task before it was merged."
+    text += f" {_NOT_COUNTED}\n\n" if matrix.remark else "\n\n"
     return text + table(header, rows, "llrrrrr")
 
 
-def folded_scores(report: RunReport, tasks: list[TaskReport], *, kinds: str) -> list[str]:
+_NOT_COUNTED = (
+    "A task whose checkpoint was taken out is still scored, but counts in no mean and in neither backward transfer nor "
+    "forgetting."
+)
+
+
+def folded_scores(report: RunReport, tasks: list[TaskReport], matrix: AccuracyMatrix, *, kinds: str) -> list[str]:
     """Return the folded parts: data sets and examples, measures, the accuracy matrix, other metrics.
 
     Args:
         report: the report, as `hubmerge.json` has it.
         tasks: the scored tasks.
+        matrix: the accuracy matrix.
         kinds: sentences about task kinds that are plug-ins.
     """
-    matrix = report.accuracy_matrix()
     rows = shown_rows(tasks, lambda task: [plain(task.name), _dataset(task), _examples(task)], whole=False)
     notes = "".join(f"\n\n{text}" for text in (samples_sentence(tasks), kinds) if text)
     measures = f"`R[t][j]` is the accuracy on task j after step t. T is the last step.\n\n{_measures(report, matrix)}"
+    measures += f"\n\n{plain(matrix.remark[:1].upper() + matrix.remark[1:])}." if matrix.remark else ""
     parts = [
         details("Data sets and examples", table(["task", "dataset", "examples"], rows, "llr") + notes),
         details("Average accuracy, backward transfer, forgetting", measures),
@@ -103,7 +125,7 @@ def score_parts(
         kinds: sentences about task kinds that are plug-ins.
         whole: True for all steps and tasks, however many there are.
     """
-    matrix = report.accuracy_matrix()
+    matrix = report.accuracy_matrix(counts_all=True)
     parts = [
         "All values are in percent. *Own checkpoint* is the fine-tuned checkpoint of the task before it was merged.",
         _task_table(report, tasks, whole=whole),

@@ -7,6 +7,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.json_schema import models_json_schema
 
+from hubmerge.cli.event_parts import MethodParameter, Scores, StudyRow
+
 EVENTS_VERSION = 1
 """Version of the events: it is raised when a field is removed or changes its meaning, not when one is added."""
 
@@ -102,21 +104,6 @@ class Step(Event):
     scores: dict[str, dict[str, Any]] = Field(description="values by task and metric")
 
 
-class Scores(BaseModel):
-    """The accuracy matrix and its measures."""
-
-    model_config = ConfigDict(extra="forbid")
-    tasks: list[str]
-    first_steps: list[int] = Field(description="the step that merged the checkpoint of each task")
-    rows: dict[str, dict[str, float]] = Field(description="accuracies, 0 to 1, by step and task")
-    base_model: dict[str, float] = Field(description="accuracies of the base model")
-    own_checkpoints: dict[str, float] = Field(description="accuracies of each task's own checkpoint")
-    average: float | None
-    backward_transfer: float | None
-    forgetting: float | None
-    share_of_own: float | None
-
-
 class RunDone(Event):
     """`run`, `revoke`, `demo`: the result."""
 
@@ -188,6 +175,15 @@ class LeaveOneOutScores(Event):
     entries: list[dict[str, Any]]
 
 
+class StudyTable(Event):
+    """`study`: the table of its results."""
+
+    event: Literal["study"]
+    out: str = Field(description="folder with results, tables, page and plots")
+    rows: list[StudyRow]
+    definitions: list[str] = Field(description="what the measures mean")
+
+
 class Locked(Event):
     """`lock`: the lock was written."""
 
@@ -203,19 +199,6 @@ class Outdated(Event):
     event: Literal["outdated"]
     outdated: bool
     news: list[dict[str, Any]]
-
-
-class MethodParameter(BaseModel):
-    """A parameter of a merge method."""
-
-    model_config = ConfigDict(extra="forbid")
-    name: str
-    description: str
-    required: bool
-    default: Any
-    per_tensor: bool = Field(description="its value may depend on the tensor")
-    per_entry: bool = Field(description="an entry of the stream may have its own value")
-    values: dict[str, Any] = Field(description="JSON Schema of a value: type, choices and bounds")
 
 
 class MethodLine(Event):
@@ -297,7 +280,7 @@ class Stopped(Event):
 
 EVENTS: tuple[type[Event], ...] = (
     Note, Stage, Error, Checked, Summary, Planned, Step, RunDone, Found, VerifyDone, Done, Inspection,
-    Difference, LeaveOneOutScores,
+    Difference, LeaveOneOutScores, StudyTable,
     Locked, Outdated, MethodLine, Recipe, Workflow, HubJob, Made, WatchCheck, Listening, Stopped,
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from hubmerge.checkpoints import Checkpoint, TensorInfo
 from hubmerge.checkpoints.matching.memory_names import models_inside, names_in_files
 from hubmerge.checkpoints.matching.names import Renaming, best_renamings, parameter_shapes
 from hubmerge.inspection.differences import Diff, Measures, ReshapedTensor, TensorDiff
-from hubmerge.inspection.places import ModelPlace
+from hubmerge.inspection.places import ModelPlace, places_to_compare
 from hubmerge.linalg import cosine, cosine_of_parts, difference, frobenius_norm, total_norm
 from hubmerge.support import interrupts
 from hubmerge.support.progress import Progress
@@ -25,7 +25,7 @@ _OUTSIDE = "outside the layers"
 
 
 def diff_models(one: str, other: str, progress: Progress) -> Diff:
-    """Compare two models.
+    """Compare two models, or two states in folders.
 
     Tensors of files with equal digests are equal, and are not read. If that holds for all, nothing is downloaded.
 
@@ -37,8 +37,9 @@ def diff_models(one: str, other: str, progress: Progress) -> Diff:
     Raises:
         HubError: a repo or a revision is missing.
         CheckpointError: the files are not a model.
+        UsageError: one is a state and the other is a model.
     """
-    first, second = ModelPlace.find(one), ModelPlace.find(other)
+    first, second = places_to_compare(one, other)
     with first.open(weights=False) as ours, second.open(weights=False) as theirs:
         names, renaming = match_names(ours, theirs)
         infos = {name: (ours.tensors[name], theirs.tensors[told]) for name, told in names.items()}

@@ -8,13 +8,16 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from hubmerge.checkpoints import AdaptedCheckpoint, Checkpoint, base_model_of, open_adapter
-from hubmerge.errors import CheckpointError, HubError
+from hubmerge.checkpoints import AdaptedCheckpoint, Checkpoint, Origin, TensorInfo, base_model_of, open_adapter
+from hubmerge.checkpoints.checkpoint import TensorSource
+from hubmerge.checkpoints.formats.weight_file import open_weight_file
+from hubmerge.errors import CheckpointError, HubError, UsageError
 from hubmerge.hub import fetch
 from hubmerge.hub.checked_files import RemoteFile, is_sha256
 from hubmerge.stream.open_source import adapter_config, open_for_planning, open_source
 from hubmerge.stream.sources import Source, fetch_folder, files_of, folder_digest
 from hubmerge.support.hashing import file_digest, git_blob_digest
+from hubmerge.support.names import ACCUMULATED_FILE, MANIFEST_FILE, PARTS_FILE
 from merge_recipes import ModelReference
 
 
@@ -84,6 +87,52 @@ class ModelPlace:
             for place, file in ((self, one), (other, two))
         ]
         return digests[0] == digests[1]
+
+
+class StatePlace(ModelPlace):
+    """A folder with a state: the accumulated deltas and the state parts of a method, as tensors."""
+
+    def open(self, *, weights: bool) -> Checkpoint:
+        """Open the tensors of the state, which can be read always.
+
+        Raises:
+            CheckpointError: a file is not valid.
+        """
+        del weights
+        folder = Path(self.source.reference.path)
+        origin = Origin(self.label, folder=folder)
+        sources: dict[str, TensorSource] = {}
+        tensors: dict[str, TensorInfo] = {}
+        for name in (ACCUMULATED_FILE, PARTS_FILE):
+            if (folder / name).is_file():
+                sources[name], found, _ = open_weight_file(folder / name, origin.in_file(name))
+                tensors |= found
+        return Checkpoint(origin, tensors, {}, sources)
+
+
+def is_state(place: str) -> bool:
+    """Return True for a folder with a state."""
+    return all(os.path.isfile(os.path.join(place, name)) for name in (MANIFEST_FILE, ACCUMULATED_FILE))  # noqa: PTH113, PTH118 - a Path raises for long names
+
+
+def places_to_compare(one: str, other: str) -> tuple[ModelPlace, ModelPlace]:
+    """Return two models, or two states in folders.
+
+    Raises:
+        UsageError: one is a state and the other is not.
+        HubError: a folder, a repo or a revision is missing.
+        CheckpointError: the base model of an adapter is unknown.
+    """
+    states = [place for place in (one, other) if is_state(place)]
+    if len(states) == 1:
+        raise UsageError(
+            f"{states[0]} is a state, whose tensors are sums of changes; the other place is a model",
+            hint="name the folders of two states, or their two merged models",
+        )
+    if states:
+        first, second = (StatePlace(place, _source(place)) for place in (one, other))
+        return first, second
+    return ModelPlace.find(one), ModelPlace.find(other)
 
 
 def _label(source: Source) -> str:

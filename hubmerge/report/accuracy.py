@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hubmerge.report.shown import FIRST_SHOWN, is_shown, shown
+from hubmerge.support.text import listed
 
 AVERAGE_ACCURACY_DEFINITION = "ACC_t = mean of R[t][j] over the tasks j seen up to step t"
 BACKWARD_TRANSFER_DEFINITION = "BWT = mean over the tasks j first seen at a step s < T of (R[T][j] - R[s][j])"
@@ -20,7 +21,8 @@ class AccuracyMatrix:
     """Accuracies between 0 and 1, one row per scored step, one column per task.
 
     Each task is first seen at the step that merged its checkpoint, by default task j at step j. Several tasks may be
-    first seen at the same step.
+    first seen at the same step. A task whose checkpoint was taken out of the merge keeps its column, and counts in no
+    mean from that step on.
 
     >>> matrix = AccuracyMatrix(("digits", "shapes")).record(1, {"digits": 0.9})
     >>> matrix = matrix.record(2, {"digits": 0.8, "shapes": 0.7})
@@ -31,6 +33,7 @@ class AccuracyMatrix:
     tasks: tuple[str, ...]
     first_steps: tuple[int, ...] = ()  # 1-based, one per task; empty: 1, 2, 3, ...
     rows: Mapping[int, Mapping[str, float]] = field(default_factory=dict)  # step -> task -> accuracy
+    taken_out: Mapping[str, int] = field(default_factory=dict)  # task -> step that took its checkpoint out
 
     def __post_init__(self) -> None:
         if len(set(self.tasks)) != len(self.tasks):
@@ -79,13 +82,24 @@ class AccuracyMatrix:
         """Return the tasks first seen at `step` or before, in the order of the columns."""
         return tuple(task for task, first in zip(self.tasks, self.first_steps, strict=True) if first <= step)
 
+    def counted(self, step: int) -> tuple[str, ...]:
+        """Return the tasks seen up to `step` whose checkpoints are in the model then, in the order of the columns."""
+        return tuple(task for task in self.seen(step) if self.taken_out.get(task, step + 1) > step)
+
     def value(self, step: int, task: str) -> float | None:
         """Return R[step][task], None if it was not scored."""
         return self.rows.get(step, {}).get(task)
 
     def average(self, step: int) -> float | None:
-        """Return ACC_t, the mean over the tasks seen up to `step`; None unless all of them were scored."""
-        return mean_or_none([self.value(step, task) for task in self.seen(step)])
+        """Return ACC_t, the mean over the counted tasks of `step`; None unless all of them were scored."""
+        return mean_or_none([self.value(step, task) for task in self.counted(step)])
+
+    def counted_average(self, scores: Mapping[str, float]) -> float | None:
+        """Return the mean of other scores, such as those of the base model, over the tasks counted after the last step.
+
+        Without a row in the matrix, it is the mean over all tasks.
+        """
+        return mean_or_none([scores.get(task) for task in (self.counted(self._last()) if self.rows else self.tasks)])
 
     def backward_transfer(self) -> float | None:
         """Return the mean change of earlier tasks since they were first seen; negative is a loss.
@@ -111,22 +125,20 @@ class AccuracyMatrix:
         Tasks without an own accuracy, or with one of 0, are left out; None if no task is left.
         """
         last = self._last()
-        pairs = [(self.value(last, task), own.get(task)) for task in self.seen(last)]
+        pairs = [(self.value(last, task), own.get(task)) for task in self.counted(last)]
         return mean_or_none([value / best for value, best in pairs if value is not None and best])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the matrix as plain JSON values."""
-        return {
-            "tasks": list(self.tasks),
-            "first_steps": list(self.first_steps),
-            "rows": {str(step): dict(self.rows[step]) for step in self.steps},
-        }
+        data: dict[str, Any] = {"tasks": list(self.tasks), "first_steps": list(self.first_steps)}
+        data["rows"] = {str(step): dict(self.rows[step]) for step in self.steps}
+        return {**data, "taken_out": dict(self.taken_out)} if self.taken_out else data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AccuracyMatrix:
         """Return the matrix that `to_dict` made plain."""
         rows = {int(step): dict(row) for step, row in data["rows"].items()}
-        return cls(tuple(data["tasks"]), tuple(data["first_steps"]), rows)
+        return cls(tuple(data["tasks"]), tuple(data["first_steps"]), rows, dict(data.get("taken_out", {})))
 
     def to_text(
         self, base: Mapping[str, float] | None = None, own: Mapping[str, float] | None = None, *, defined: bool = True
@@ -152,14 +164,24 @@ class AccuracyMatrix:
         lines += self._scores_line("own", own, tasks, (first, width))
         lines.append("")
         lines.extend(f"{value:>7}  {name if defined else name.partition(', ')[0]}" for name, value in self.measures())
+        lines += [f"{'':>7}  {self.remark}"] if self.remark else []
         return "\n".join(lines)
+
+    @property
+    def remark(self) -> str:
+        """Sentence about the tasks that count in no mean any more; empty if all count."""
+        out = [task for task in self.tasks if self.taken_out.get(task, self._last() + 1) <= self._last()]
+        if not out:
+            return ""
+        which = "its checkpoint was" if len(out) == 1 else "their checkpoints were"
+        return f"not counted, because {which} taken out: {listed(out)}"
 
     def _scores_line(
         self, name: str, scores: Mapping[str, float] | None, tasks: Sequence[str], widths: tuple[int, int]
     ) -> list[str]:
         if not scores:
             return []
-        average = mean_or_none([scores.get(task) for task in self.tasks])
+        average = self.counted_average(scores)
         cells = (percent(value) for value in (*(scores.get(task) for task in tasks), average))
         return [f"{name:>{widths[0]}}  " + "  ".join(f"{cell:>{widths[1]}}" for cell in cells)]
 
@@ -177,9 +199,10 @@ class AccuracyMatrix:
         return max(self.rows, default=0)
 
     def _earlier(self, last: int) -> list[tuple[str, int]]:
-        """Return the tasks first seen before `last`, each with its first step."""
+        """Return the counted tasks first seen before `last`, each with its first step."""
+        counted = {*self.counted(last)}
         pairs = zip(self.tasks, self.first_steps, strict=True)
-        return [(task, first) for task, first in pairs if first < last]
+        return [(task, first) for task, first in pairs if first < last and task in counted]
 
 
 def percent(value: float | None, sign: str = "") -> str:

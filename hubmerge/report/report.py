@@ -22,8 +22,9 @@ from hubmerge.report.file_list import FileList, FileRecord
 from hubmerge.report.inputs import CombinedPart, MergedModel, ModelReport, TaskReport, main_metric, omit_unused_inputs
 from hubmerge.report.licenses import License
 from hubmerge.report.stages import StageReport, omit_unused_stages
-from hubmerge.report.step import MetricValue, Scores, StepReport, read_as, with_digests
+from hubmerge.report.step import MetricValue, Scores, StepReport, number_or_none, read_as, with_digests
 from hubmerge.report.step_statistics import MatrixStats, Spread, StepSimilarity, TensorSummary
+from hubmerge.report.taken_out import taken_out_tasks
 from hubmerge.support.names import REPORT_FILE, history_file
 from hubmerge.support.records import record
 from hubmerge.support.strict_json import StrictJSONError, read_strict_json
@@ -147,9 +148,11 @@ class RunReport:
         """Return the report without what belongs to the files of its last step."""
         return dataclasses.replace(self, all_files={}, kept_files={}, kept_metadata={})
 
-    def accuracy_matrix(self) -> AccuracyMatrix:
-        """Return `R[t][j]`, the main metric of every task j after every step t."""
-        matrix = AccuracyMatrix(tuple(task.name for task in self.tasks), tuple(task.step for task in self.tasks))
+    def accuracy_matrix(self, *, counts_all: bool = False) -> AccuracyMatrix:
+        """Return `R[t][j]`, the main metric of task j after step t; `counts_all` is for cards before form 9."""
+        out = {} if counts_all else taken_out_tasks(self.tasks, self.steps, self.own_scores)
+        names, firsts = tuple(task.name for task in self.tasks), tuple(task.step for task in self.tasks)
+        matrix = AccuracyMatrix(names, firsts, taken_out=out)
         for report in self.steps:
             if row := self.main_scores(report.scores):
                 matrix = matrix.record(report.step, row)
@@ -176,10 +179,10 @@ class RunReport:
             return []
         columns = (self.base_scores, self.own_scores, self.steps[-1].scores)
         return [
-            (task.name, metric, [_number(scores.get(task.name, {}).get(metric)) for scores in columns])
+            (task.name, metric, [number_or_none(scores.get(task.name, {}).get(metric)) for scores in columns])
             for task in self.tasks
             for metric, value in columns[-1].get(task.name, {}).items()
-            if metric != task.main_metric and _number(value) is not None
+            if metric != task.main_metric and number_or_none(value) is not None
         ]
 
     def other_metrics_text(self) -> str:
@@ -294,7 +297,3 @@ class RunReport:
 @cache
 def _run_adapter() -> TypeAdapter[RunReport]:
     return TypeAdapter(RunReport)
-
-
-def _number(value: MetricValue | None) -> float | None:
-    return float(value) if isinstance(value, (int, float)) else None

@@ -31,6 +31,11 @@ Scores = dict[str, dict[str, MetricValue]]
 T = TypeVar("T")
 
 
+def number_or_none(value: MetricValue | None) -> float | None:
+    """Return a score as a number, None for a table or nothing."""
+    return float(value) if isinstance(value, (int, float)) else None
+
+
 @record
 @dataclass(frozen=True)
 class StepReport:

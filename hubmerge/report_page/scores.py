@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from hubmerge.report.accuracy import AccuracyMatrix, mean_or_none, percent
+from hubmerge.report.accuracy import AccuracyMatrix, percent
 from hubmerge.report.report import RunReport
 from hubmerge.report.shown import shown
 from hubmerge.report_page.charts import Line, line_chart
@@ -22,12 +20,11 @@ def headline(report: RunReport, matrix: AccuracyMatrix) -> str:
     if not matrix.rows:
         return ""
     last = matrix.steps[-1]
-    seen = matrix.seen(last)
     base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
     tiles = [
-        ("base model", percent(_mean(base, seen))),
+        ("base model", percent(matrix.counted_average(base))),
         ("merged model", percent(matrix.average(last))),
-        ("own checkpoints", percent(_mean(own, seen))),
+        ("own checkpoints", percent(matrix.counted_average(own))),
         ("share kept", percent(matrix.share_of_own(own))),
         ("backward transfer", percent(matrix.backward_transfer(), "+")),
     ]
@@ -47,6 +44,7 @@ def score_sections(report: RunReport, matrix: AccuracyMatrix, *, abridged: bool 
     if not matrix.rows:
         return []
     notes = "".join(f"<dt>{text(value)}</dt><dd>{text(name)}</dd>" for name, value in matrix.measures())
+    notes += f"<dt></dt><dd>{text(matrix.remark)}</dd>" if matrix.remark else ""
     return [
         section(
             "matrix", "Accuracy matrix", _matrix(report, matrix, abridged=abridged), tag("dl", notes, class_="measures")
@@ -66,7 +64,7 @@ def _matrix(report: RunReport, matrix: AccuracyMatrix, *, abridged: bool) -> str
         return [Cell(text(name)), *cells, _score(average, f"{name}, average")]
 
     base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
-    rows = [row("base model", {**base}, _mean(base, matrix.tasks))] if base else []
+    rows = [row("base model", {**base}, matrix.counted_average(base))] if base else []
     names = {step.step: step.name for step in report.steps}
     for step in steps:
         if step is None:
@@ -75,7 +73,7 @@ def _matrix(report: RunReport, matrix: AccuracyMatrix, *, abridged: bool) -> str
         scores = {task: matrix.value(step, task) for task in tasks}
         rows.append(row(f"{step} {names.get(step, '')}".strip(), scores, matrix.average(step)))
     if own:
-        rows.append(row("own checkpoints", {**own}, _mean(own, matrix.tasks)))
+        rows.append(row("own checkpoints", {**own}, matrix.counted_average(own)))
     caption = "Accuracy in percent: a row for each step, a column for each task"
     if len(tasks) < len(matrix.tasks):
         caption += f"; {len(tasks)} of {len(matrix.tasks)} tasks"
@@ -100,14 +98,15 @@ def _lines(matrix: AccuracyMatrix) -> list[Line]:
 def _gains(report: RunReport, matrix: AccuracyMatrix) -> str:
     base, own = report.main_scores(report.base_scores), report.main_scores(report.own_scores)
     last = matrix.steps[-1]
-    rows = []
+    counted, rows = {*matrix.counted(last)}, []
     for task in matrix.seen(last):
         merged, first, best = matrix.value(last, task), base.get(task), own.get(task)
         gain = None if merged is None or first is None else merged - first
         loss = None if merged is None or best is None else merged - best
         share = None if merged is None or not best else merged / best
         values = [_percent(value) for value in (first, best, merged)]
-        rows.append([Cell(text(task)), *values, _percent(gain, "+"), _percent(loss, "+"), _percent(share)])
+        name = task if task in counted else f"{task} (taken out)"
+        rows.append([Cell(text(name)), *values, _percent(gain, "+"), _percent(loss, "+"), _percent(share)])
     head = ["task", "base model", "own checkpoint", "merged", "against base", "against own", "share kept"]
     return table(
         head, rows, "Scores of the merged model beside those of the base model and of each task's own checkpoint"
@@ -116,7 +115,3 @@ def _gains(report: RunReport, matrix: AccuracyMatrix) -> str:
 
 def _percent(value: float | None, sign: str = "") -> Cell:
     return Cell(percent(value, sign), value)
-
-
-def _mean(scores: dict[str, float], tasks: Sequence[str]) -> float | None:
-    return mean_or_none([scores.get(task) for task in tasks])

@@ -13,7 +13,7 @@ from hubmerge.report_page.markup import EMPTY, Cell, number, section, table, tag
 from hubmerge.study import page_lines as lines
 from hubmerge.study.results import RESULTS_FILE, CellResult, References, ResultsFile, Summary, grouped, longest
 from hubmerge.study.swept import swept_parameters
-from hubmerge.study.tables import DEFINITIONS, table_rows
+from hubmerge.study.tables import DEFINITIONS, summary_rows, table_rows
 from hubmerge.support.text import counted
 
 MOST_NAMES = 40
@@ -64,7 +64,7 @@ def study_page(results: Sequence[CellResult], references: References, title: str
 
 
 def _scores(results: Sequence[CellResult], references: References) -> str:
-    header, rows = table_rows(results, references)
+    header, rows = table_rows(summary_rows(results, references))
     caption = "In percent: mean ± standard deviation over the merges; differences with their 95 % interval"
     return table(header, [[_read(value) for value in row] for row in rows], caption)
 

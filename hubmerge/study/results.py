@@ -18,7 +18,7 @@ from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.study.cells import Cell
 from hubmerge.support.records import Number, read_record, record
 
-RESULTS_FILE = "results.jsonl"
+RESULTS_FILE, TABLE_FILE = "results.jsonl", "tables.json"
 
 
 @record

@@ -13,7 +13,7 @@ from hubmerge.study.bench import Bench
 from hubmerge.study.cells import Cell, cell_digest, cells
 from hubmerge.study.merge_cell import merge_cells
 from hubmerge.study.page import study_page
-from hubmerge.study.results import RESULTS_FILE, CellResult, References, ResultsFile, grouped
+from hubmerge.study.results import RESULTS_FILE, TABLE_FILE, CellResult, References, ResultsFile, grouped
 from hubmerge.study.schema import LoadedStudy
 from hubmerge.study.shared_state import grouped_by_state
 from hubmerge.study.swept import swept_parameters
@@ -99,9 +99,10 @@ def _group_text(cells: Sequence[Cell]) -> str:
 
 
 def write_outputs(results: Sequence[CellResult], references: References, out: Path) -> None:
-    """Write tables.md, tables.tex, the page and the plots."""
-    (out / "tables.md").write_text(tables.markdown(results, references), encoding="utf-8")
-    (out / "tables.tex").write_text(tables.latex(results, references), encoding="utf-8")
+    """Write the table in three forms, the page and the plots."""
+    rows = tables.summary_rows(results, references)
+    for name, write in (("tables.md", tables.markdown), ("tables.tex", tables.latex), (TABLE_FILE, tables.as_json)):
+        (out / name).write_text(write(rows), encoding="utf-8")
     (out / PAGE_FILE).write_text(study_page(results, references, out.absolute().name), encoding="utf-8")
     pictures = {"drift.png": plots.drift(results)}
     if any(any(value is not None for value in row) for row in references.cosines):

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import hubmerge as api
+from hubmerge.checkpoints import open_checkpoint
 from hubmerge.inspection.compare import compare_values
 from hubmerge.inspection.differences import Diff, Measures
 from tests.stage import Stage
@@ -192,6 +193,46 @@ def test_files_with_equal_digests_are_neither_downloaded_nor_read(
         snapshot_download(one, local_files_only=True, allow_patterns="*.safetensors", revision="main")
     other_file = copy_of(base, tmp_path / "changed", lambda old: {**old, NORM: old[NORM] + 1})
     assert [x.name for x in diff(one, other_file).tensors if x.measures.changed] == [NORM]
+
+
+def test_a_pickle_is_read_in_pieces(tmp_path: Path) -> None:
+    """Never more than a piece of a tensor is copied; one that is stored transposed is copied whole."""
+    tensors = {
+        "large": torch.arange(1000.0).view(20, 50),
+        "turned": torch.arange(12.0).view(3, 4).T,
+        "one": torch.tensor(3.0),
+        "none": torch.empty(0, 4),
+    }
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    with open_checkpoint(tmp_path) as model:
+        for name, tensor in tensors.items():
+            pieces = [piece.clone() for piece in model.read_pieces(name, 7)]
+            assert all(piece.dim() == 1 and len(piece) <= 7 for piece in pieces)
+            assert torch.equal(torch.cat(pieces), tensor.reshape(-1))
+        (first, *_) = model.read_pieces("large", 7)
+        assert first.untyped_storage().nbytes() == 7 * 4
+
+
+def test_states_are_compared(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
+    folders = []
+    for number, entries in enumerate((tuple(stage.towers)[:2], tuple(stage.towers)[1:])):
+        recipe = stage.recipe(None, entries=entries, merge_method="wudi", evaluate=None)
+        folders.append(tmp_path / f"merged-{number}")
+        assert hubmerge("run", stage.write(tmp_path, recipe), "--out", folders[-1], "--state")[0] == 0
+    one, other = (folder / "state" for folder in folders)
+    assert diff(one, shutil.copytree(one, tmp_path / "copy")).identical
+    found = diff(one, other)
+    name = found.tensors[0].name
+    values = [
+        load_file(folder / "accumulated.safetensors") | load_file(folder / "parts.safetensors")
+        for folder in (one, other)
+    ]
+    expected = (values[1][name] - values[0][name]).norm() / values[0][name].norm()
+    assert found.tensors[0].measures.relative == pytest.approx(float(expected))
+    assert diff(*folders).tensors  # the merged models, whatever lies beside them
+    status, _, errors = hubmerge("diff", one, folders[1])
+    assert status == 2
+    assert f"{one} is a state" in errors
 
 
 def test_values_that_are_no_numbers() -> None:

@@ -61,7 +61,12 @@ def test_an_entry_is_revoked(stage: Stage, hubmerge: Command, tmp_path: Path, re
     assert status == 0, output + errors
     report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text(encoding="utf-8"))
     assert [step.get("revokes") for step in report["steps"]] == [None, None, None, second]
-    assert "(taken out)" in Path(hf_hub_download(repo, "README.md")).read_text(encoding="utf-8")
+    card = Path(hf_hub_download(repo, "README.md")).read_text(encoding="utf-8")
+    assert "(taken out)" in card
+    scores = report["steps"][-1]["scores"]
+    mean = sum(scores[task]["accuracy"] for task in (first, third)) / 2
+    assert f"**Accuracy {100 * mean:.1f} %**, the mean of 2 tasks" in card
+    assert second in scores
     status, _, errors = hubmerge("revoke", repo, second)
     assert status == 2
     assert f'no earlier entry "{second}" is merged: it is taken out already' in errors

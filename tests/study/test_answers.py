@@ -11,7 +11,7 @@ from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study, run_study
 from hubmerge.study.answers import mean_answers, pack_answers, paired_difference, unpack_answers
 from hubmerge.study.results import CellResult, ResultsFile
-from hubmerge.study.tables import table_rows
+from hubmerge.study.tables import summary_rows, table_rows
 from hubmerge.support.progress import SilentProgress
 from tests.study.test_runner import Write
 
@@ -92,7 +92,7 @@ def test_a_study_keeps_the_answers_of_every_kind_of_method(tmp_path: Path, write
         assert {task: unpack_answers(text).mean() for task, text in result.answers.items()} == pytest.approx(scores)
     file = ResultsFile(tmp_path / "out" / "results.jsonl")
     assert [file.cells[result.digest].answers for result in results] == [result.answers for result in results]
-    header, rows = table_rows(results, next(iter(file.references.values())))
+    header, rows = table_rows(summary_rows(results, next(iter(file.references.values()))))
     assert header[-1] == "to the first"
     [first, *others] = [row for row in rows if row[2]]
     assert first[-1] == ""
@@ -104,5 +104,5 @@ def test_results_of_version_0_1_0_have_no_answers_and_are_read(tmp_path: Path) -
     cells: list[CellResult] = [*ResultsFile(shipped).cells.values()]
     assert cells
     assert not any(cell.answers for cell in cells)
-    _, rows = table_rows(cells, next(iter(ResultsFile(shipped).references.values())))
+    _, rows = table_rows(summary_rows(cells, next(iter(ResultsFile(shipped).references.values()))))
     assert {row[-1] for row in rows} == {""}

@@ -16,6 +16,7 @@ from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study, run_study
 from hubmerge.study.results import CellResult, ResultsFile
 from hubmerge.support.progress import SilentProgress
+from tests.cli.test_events import lines_of
 
 Write = Callable[..., Path]
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -128,6 +129,15 @@ def test_tables_and_plots(tmp_path: Path, write_study: Write, capsys: pytest.Cap
     ]
     assert len(rows) == 1 + 2 * 5
     assert table.splitlines()[0] in capsys.readouterr().out
+    assert main(["study", str(path), "--cache", str(tmp_path / "cache"), "--json"]) == 0
+    events = lines_of(capsys.readouterr().out)
+    (data,) = (event for event in events if event["event"] == "study")
+    assert [row["label"] for row in data["rows"]] == [row[0].removeprefix("| ") for row in rows[1:]]
+    assert [f"{100 * row['accuracy']['mean']:.1f}" for row in data["rows"]] == [row[3].split()[0] for row in rows[1:]]
+    assert data["rows"][2]["merges"] == 2
+    assert data["rows"][3]["to_first"]["low"] <= data["rows"][3]["to_first"]["mean"]
+    assert not any("| weight_average" in event.get("text", "") for event in events)
+    assert {"rows": data["rows"], "definitions": data["definitions"]} == json.loads((out / "tables.json").read_text())
     latex = (out / "tables.tex").read_text(encoding="utf-8")
     assert latex.count(r"\\") == len(rows)
     assert r"weight\_average" in latex

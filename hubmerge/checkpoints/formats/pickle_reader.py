@@ -6,11 +6,12 @@ file, mapped into memory, until a tensor is read.
 
 from __future__ import annotations
 
+import math
 import pickle
 import threading
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -67,18 +68,44 @@ class PickleReader:
             CheckpointError: the file was changed after it was opened.
         """
         with self._lock:
-            if self._mapped and self._touched_bytes + info.nbytes > _MAX_TOUCHED_BYTES:
-                self._values, self._touched_bytes = None, 0
-            self._touched_bytes += info.nbytes
-            values = self._load()
-            tensor = values.get(info.name)
-            if tensor is None or tensor.dtype != info.dtype or tuple(tensor.shape) != info.shape:
-                raise self.origin.error(
-                    f"tensor {info.name!r} changed after the file was opened",
-                    hint="the file was changed while it was being read: fetch it again",
-                    tensor=info.name,
-                )
-            return tensor.clone(memory_format=torch.contiguous_format)
+            return self._tensor(info, info.nbytes).clone(memory_format=torch.contiguous_format)
+
+    def read_pieces(self, info: TensorInfo, elements: int) -> Iterator[torch.Tensor]:
+        """Yield the tensor's values as flat tensors of `elements` values, the last one shorter.
+
+        Only a piece is copied at a time. A tensor that is not contiguous in the file is copied whole.
+
+        Raises:
+            CheckpointError: as `read` does.
+        """
+        count, size = math.prod(info.shape), info.dtype.itemsize
+        for begin in range(0, max(count, 1), elements):
+            with self._lock:
+                tensor = self._tensor(info, min(elements, count - begin) * size)
+                contiguous = tensor.is_contiguous()
+                piece = tensor.view(-1)[begin : begin + elements].clone() if contiguous else tensor
+            if not contiguous:
+                yield from piece.reshape(-1).split(elements)
+                return
+            yield piece
+
+    def _tensor(self, info: TensorInfo, touched: int) -> torch.Tensor:
+        """Return the tensor in the mapping, which is made anew when too many of its bytes were touched.
+
+        Raises:
+            CheckpointError: the file was changed after it was opened.
+        """
+        if self._mapped and self._touched_bytes + touched > _MAX_TOUCHED_BYTES:
+            self._values, self._touched_bytes = None, 0
+        self._touched_bytes += touched
+        tensor = self._load().get(info.name)
+        if tensor is None or tensor.dtype != info.dtype or tuple(tensor.shape) != info.shape:
+            raise self.origin.error(
+                f"tensor {info.name!r} changed after the file was opened",
+                hint="the file was changed while it was being read: fetch it again",
+                tensor=info.name,
+            )
+        return tensor
 
     def close(self) -> None:
         """Unmap the file; a later `read` maps it again."""

@@ -27,9 +27,12 @@ def study(
     json: Json = False,
 ) -> int:
     """Merge one stream in many ways; write tables and plots."""
-    progress = command_context(context, quiet=quiet, json=json).progress()
+    command = command_context(context, quiet=quiet, json=json)
+    progress = command.progress()
     result = tools.study(study, out=out, cache=cache, progress=progress)
-    progress.note(str(result))
+    progress.event("study", {"out": str(result.folder), **result.table})
+    if command.output_format == "text":
+        progress.note(str(result))
     progress.note(f"results, tables and plots: {result.folder}")
     progress.event("done", {"out": str(result.folder)})
     return 0
