@@ -14,8 +14,8 @@ import sys
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from hubmerge.support.lazy import load_names
 from hubmerge.support.version import VERSION as __version__  # noqa: N811 - the name every package uses
+from merge_recipes.lazy_names import load_names
 
 if TYPE_CHECKING:
     from hubmerge.api.automation import deploy_hub_job, init_github, plan_hub_job, watch

@@ -10,6 +10,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from merge_recipes.catalog import Catalog
 from merge_recipes.include import INCLUDE
 from merge_recipes.joint_form import JointCatalog
+from merge_recipes.key_texts import key_texts
 from merge_recipes.parameters import is_per_entry, is_per_tensor, parameter_fields
 from merge_recipes.schema import Recipe
 
@@ -56,10 +57,19 @@ def _included_task(task: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class _Generator(GenerateJsonSchema):
-    """pydantic's generator without titles, which only repeat the keys."""
+    """pydantic's generator with the texts of keys, and without titles, which only repeat the keys."""
 
     def field_title_should_be_set(self, _schema: Any) -> bool:
         return False
+
+    def model_schema(self, schema: Any) -> dict[str, Any]:
+        """Return the schema of a section, each key with the text below its attribute."""
+        found = super().model_schema(schema)
+        texts = key_texts(schema["cls"])
+        for key, rule in found["properties"].items():
+            if key in texts:
+                rule["description"] = texts[key]
+        return found
 
 
 def _joint_class(catalog: Catalog, name: str) -> list[Any]:

@@ -13,4 +13,4 @@ Text = Annotated[str, Field(min_length=1)]
 class Record(BaseModel):
     """A section of a recipe or a lock: frozen, without unknown keys, values not converted."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)

@@ -12,6 +12,7 @@ from pydantic_core import ErrorDetails
 
 from merge_recipes.dataset import CLASSES, TYPE
 from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, format_value, nearest
+from merge_recipes.key_texts import key_texts
 from merge_recipes.language_task import DEFINITION, NAME
 from merge_recipes.mergekit import OTHER_KEYS, REPLACES_MODELS
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery
@@ -121,10 +122,10 @@ def _unknown_key(location: KeyPath, inner: KeyPath, model: type[BaseModel], docu
 
 def _meaning(model: type[BaseModel], location: KeyPath) -> str:
     parent = _model_at(model, location[:-1])
-    field = None if parent is None else parent.model_fields.get(str(location[-1]))
-    if field is None or not field.description:
+    text = "" if parent is None else key_texts(parent).get(str(location[-1]), "")
+    if not text:
         return ""
-    first_sentence = field.description.split(". ")[0].strip().rstrip(".")
+    first_sentence = text.split(". ")[0].strip().rstrip(".")
     return f": {first_sentence[0].lower()}{first_sentence[1:]}"
 
 

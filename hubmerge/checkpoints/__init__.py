@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from hubmerge.support.lazy import load_names
+from merge_recipes.lazy_names import load_names
 
 if TYPE_CHECKING:
     from hubmerge.checkpoints.adapters.adapted import AdaptedCheckpoint

@@ -1,4 +1,4 @@
-"""Imports at first use: of torch, of numpy, and of the names of a package. Checking a recipe needs no arithmetic.
+"""Imports at first use of torch and of numpy. Checking a recipe needs no arithmetic.
 
 Importing torch takes about two seconds, numpy a seventh of one. Modules that only use them inside functions import them
 from here:
@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
 
-__all__ = ["load_names", "np", "torch"]
+__all__ = ["functions_at_first_call", "np", "torch"]
 
 
 class LazyModule:
@@ -36,20 +38,33 @@ if not TYPE_CHECKING:
     np, torch = LazyModule("numpy"), LazyModule("torch")
 
 
-def load_names(package: str, modules: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package that imports each of its public names when it is first used.
+@contextmanager
+def functions_at_first_call(module: str, *functions: str) -> Iterator[None]:
+    """Let libraries that are imported meanwhile take functions of a module, which is loaded at their first call.
 
-    Args:
-        package: the name of the package.
-        modules: the public names by the module that defines them.
+    Reading any other name of the module loads it. A module that is loaded already is left as it is.
     """
-    module_of = {name: module for module, names in modules.items() for name in names}
+    if module in sys.modules:
+        yield
+        return
+    stand_in = ModuleType(module)
+
+    def end() -> None:
+        if sys.modules.get(module) is stand_in:
+            del sys.modules[module]
 
     def load(name: str) -> Any:
-        if name not in module_of:
-            raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(importlib.import_module(module_of[name]), name)
-        setattr(sys.modules[package], name, value)
-        return value
+        if name.startswith("__"):  # `inspect` asks every module for its file
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        end()
+        return getattr(importlib.import_module(module), name)
 
-    return load
+    def at_call(name: str) -> Callable[..., Any]:
+        return lambda *arguments, **named: load(name)(*arguments, **named)
+
+    vars(stand_in).update({name: at_call(name) for name in functions}, __getattr__=load)
+    sys.modules[module] = stand_in
+    try:
+        yield
+    finally:
+        end()

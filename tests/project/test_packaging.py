@@ -71,7 +71,8 @@ def test_help_and_version_need_no_heavy_import(flag: str) -> None:
     code = (
         "import sys; from hubmerge.cli.main import main\n"
         f"try: main(['{flag}'])\nexcept SystemExit: pass\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'huggingface_hub', 'accelerate', 'numpy'}\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'huggingface_hub', 'accelerate', 'numpy', 'yaml'}\n"
+        "heavy.add('merge_recipes.schema')\n"
         f"heavy = (heavy | ({{'rich'}} if '{flag}' == '--version' else set())) & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)"
     )

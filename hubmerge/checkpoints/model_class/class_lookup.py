@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hubmerge.checkpoints.checkpoint import architectures
+from hubmerge.support.lazy import functions_at_first_call
 
 _CLASSES = "transformers.models.auto.modeling_auto"
 
@@ -175,15 +176,16 @@ def import_classes() -> None:
     """Import the lookup tables of transformers, which takes seconds.
 
     The import makes a million objects that stay. The garbage collector, which would search them again and again, is
-    off meanwhile and skips them afterwards.
+    off meanwhile and skips them afterwards. scipy, of which losses of detectors call one function, is not loaded.
     """
     if _CLASSES in sys.modules:
         return
     collecting = gc.isenabled()
     gc.disable()
     try:
-        importlib.import_module("transformers.modeling_utils")
-        importlib.import_module(_CLASSES)
+        with functions_at_first_call("scipy.optimize", "linear_sum_assignment"):
+            importlib.import_module("transformers.modeling_utils")
+            importlib.import_module(_CLASSES)
     finally:
         gc.freeze()
         if collecting:
