@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 WORKERS ?= 2
 
-.PHONY: help demo test check slow site format clean
+.PHONY: help demo test check lint types suite slow site format clean
 
 help:
 	@echo "make demo    merge the demo stream on an embedded Hub (installs what it needs into $(VENV))"
@@ -17,17 +17,26 @@ help:
 demo: $(VENV)/.demo-installed
 	$(BIN)/hubmerge demo --root .demo
 
-test: $(VENV)/.test-installed check
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" --cov --cov-report= tests
+# mypy takes one core for a minute or two where it has no cache, so it runs beside the tests.
+test: lint
+	$(MAKE) --no-print-directory -j 2 types suite
 
-check: $(VENV)/.test-installed
+check: lint types
+
+lint: $(VENV)/.test-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: $(VENV)/.test-installed
 	$(BIN)/mypy
 
+# A worker without work takes tests from the other's end: neighbors stay together, and so do the fixtures of a module.
+suite: $(VENV)/.test-installed
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" --cov --cov-report= tests
+
 slow: $(VENV)/.test-installed
-	$(BIN)/python -m pytest -n $(WORKERS) -m slow tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m slow tests
 
 site: $(VENV)/.test-installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build

@@ -97,12 +97,10 @@ def merge(folder: Path, method_name: str, models: int, layers: int, workers: int
 def measure(method: str, models: int, layers: int, workers: int) -> dict[str, int]:
     """Return the result of `merge` in a new process."""
     with tempfile.TemporaryDirectory(prefix="hubmerge-memory-") as folder:
-        arguments = [method, str(models), str(layers), str(workers), folder]
-        # The models are written by another process, so that this one's peak is the merge's own.
-        for action in ("--write", "--merge"):
-            done = subprocess.run(
-                [sys.executable, __file__, action, *arguments], check=True, capture_output=True, text=True
-            )
+        # The models are written by this process, so that the peak of the new one is the merge's own.
+        write_models(Path(folder), layers)
+        command = [sys.executable, __file__, "--merge", method, str(models), str(layers), str(workers), folder]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
     result: dict[str, int] = json.loads(done.stdout)
     return result
 
@@ -129,11 +127,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1 and sys.argv[1] in {"--write", "--merge"}:
+    if sys.argv[1:2] == ["--merge"]:
         method_name, model_count, layer_count, worker_count, where = sys.argv[2:]
-        if sys.argv[1] == "--write":
-            write_models(Path(where), int(layer_count))
-        else:
-            print(json.dumps(merge(Path(where), method_name, int(model_count), int(layer_count), int(worker_count))))
+        print(json.dumps(merge(Path(where), method_name, int(model_count), int(layer_count), int(worker_count))))
     else:
         main()

@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from hubmerge.localhub import LocalHub
 from hubmerge.localhub.faults import TRANSIENT, Fault
-from tests.reliability.run_launcher import RunLauncher
+from tests.run_launcher import RunLauncher
 
 ENTRIES = 3
 REQUESTS_THAT_FAIL = 0.1

@@ -69,6 +69,8 @@ def pytest_configure(config: pytest.Config) -> None:
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
+    # Every core has a process of tests already; torch reads this when it is imported.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

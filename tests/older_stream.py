@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +16,7 @@ from huggingface_hub.hf_api import RepoFile
 from hubmerge.localhub import LocalHub
 from hubmerge.report.report import NEW_KEYS
 from hubmerge.support.names import parse_history_file
+from tests.run_launcher import RunLauncher
 
 ARCHIVE = Path(__file__).resolve().parent / "fixtures" / "stream-0.1.0.tar.xz"
 METHODS = ("opcm", "ties", "task_arithmetic")
@@ -34,14 +33,21 @@ class OlderHub:
         self.folder = folder
         self.api = HfApi(endpoint=hub.endpoint, token=hub.token)
         places = {"HF_HOME": str(folder / "home"), "XDG_CACHE_HOME": str(folder / "cache")}
-        self._environment = {**os.environ, "HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, **places}
+        self._launcher = RunLauncher({"HF_ENDPOINT": hub.endpoint, "HF_TOKEN": hub.token, **places})
 
     def hubmerge(self, *arguments: str | Path, status: int = 0) -> str:
-        """Run the command line, check its exit status and return its output."""
-        command = [sys.executable, "-m", "hubmerge", *map(str, arguments)]
-        done = subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False)
-        assert done.returncode == status, done.stdout + done.stderr
-        return done.stdout
+        """Run the command line in a process, check its exit status and return all output."""
+        with tempfile.NamedTemporaryFile(dir=self.folder) as output:
+            path = Path(output.name)
+            self._launcher.start(*arguments, output=path, cache=self.folder / "home" / "hub")
+            done = self._launcher.wait()
+            text = path.read_text(encoding="utf-8")
+        assert done == status, text
+        return text
+
+    def close(self) -> None:
+        """End the process of the command line."""
+        self._launcher.close()
 
     def read(self, repo: str, name: str) -> str:
         """Return a text file of a repo."""
@@ -72,8 +78,5 @@ def older_hub(folder: Path) -> Iterator[OlderHub]:
     """Serve the Hub of the fixture from a folder."""
     with tarfile.open(ARCHIVE) as archive:
         archive.extractall(folder, filter="data")
-    hub = LocalHub(folder / "hub").start()
-    try:
-        yield OlderHub(folder, hub)
-    finally:
-        hub.stop()
+    with LocalHub(folder / "hub") as hub, closing(OlderHub(folder, hub)) as older:
+        yield older

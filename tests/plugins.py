@@ -12,19 +12,24 @@ from pathlib import Path
 import pytest
 
 from hubmerge.support.plugins import installed_plugins
+from tests.shared import make_once
 
 EXAMPLE = Path(__file__).resolve().parent / "examples" / "plugin"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the example as pip installs it, and return the folder."""
-    folder = tmp_path_factory.mktemp("site")
-    source = shutil.copytree(EXAMPLE, tmp_path_factory.mktemp("source") / "plugin")
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
-    done = subprocess.run([*install, "--target", str(folder), str(source)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return folder
+    source = tmp_path_factory.mktemp("source") / "plugin"
+
+    def install(folder: Path) -> None:
+        shutil.copytree(EXAMPLE, source)
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+        command += ["--target", str(folder), str(source)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    return make_once(tmp_path_factory, "plugin", install)
 
 
 @pytest.fixture

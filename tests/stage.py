@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from hubmerge.cli.main import main
+from tests.run_launcher import RunLauncher
 
 
 class Stage:
@@ -74,6 +76,13 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
         {name: stream.tower(name).repo for name in names},
         {name: stream.dataset(name).repo for name in names},
     )
+
+
+@pytest.fixture(scope="session")
+def launcher() -> Iterator[RunLauncher]:
+    """Return the launcher of runs in separate processes."""
+    with RunLauncher({"HF_ENDPOINT": os.environ["HF_ENDPOINT"]}) as launcher:
+        yield launcher
 
 
 @pytest.fixture

@@ -58,7 +58,9 @@ MYPY = """
 strict = true
 follow_imports = silent
 ignore_missing_imports = true
-[mypy-torch.*,transformers.*,huggingface_hub.*,rich.*,numpy.*]
+"""
+SKIPPED = """
+[mypy-torch.*,transformers.*,huggingface_hub.*,rich.*,numpy.*,pydantic.*,typer.*,click.*]
 follow_imports = skip
 """
 
@@ -114,11 +116,11 @@ def test_check_needs_no_torch(tmp_path: Path) -> None:
     assert done.stdout == "OK: opcm, 8 checkpoints\n"
 
 
-def test_a_script_of_a_user_passes_mypy_strict(tmp_path: Path) -> None:
+@pytest.mark.parametrize("skipped", [SKIPPED, pytest.param("", marks=pytest.mark.slow)], ids=["own", "all"])
+def test_a_script_of_a_user_passes_mypy_strict(tmp_path: Path, skipped: str) -> None:
+    """The types of other packages take most of the time."""
     (tmp_path / "script.py").write_text(SCRIPT, encoding="utf-8")
-    (tmp_path / "mypy.ini").write_text(
-        "[mypy]\nstrict = true\nfollow_imports = silent\nignore_missing_imports = true\n"
-    )
+    (tmp_path / "mypy.ini").write_text(MYPY + skipped, encoding="utf-8")
     command = [sys.executable, "-m", "mypy", "--config-file", "mypy.ini", "--cache-dir", "cache", "script.py"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stdout

@@ -156,8 +156,9 @@ def without_install(path: Path, folder: Path) -> Path:
     return shorter
 
 
+@pytest.mark.parametrize("jobs", [("written",), pytest.param(("written", "action"), marks=pytest.mark.slow)], ids=len)
 def test_a_new_commit_adds_a_step(
-    written: Callable[..., Path], sources: Sources, installed: dict[str, str], tmp_path: Path
+    written: Callable[..., Path], sources: Sources, installed: dict[str, str], tmp_path: Path, jobs: tuple[str, ...]
 ) -> None:
     recipe = "recipe.yaml"
     called = {"inputs.recipe": recipe, "env.RECIPE": recipe, "inputs.token": os.environ["HF_TOKEN"]}
@@ -176,7 +177,7 @@ def test_a_new_commit_adds_a_step(
 
     outcomes: list[Outcome] = []
     name = sources.name("first")
-    for which, tower in (("written", 0), ("action", 1)):
+    for tower, which in enumerate(jobs):
         sources.push("first", tower)
         outcomes.append(job(which))
         assert outcomes[-1].outputs == {"moved": "true", "small": "true"}, outcomes[-1].log
@@ -184,15 +185,16 @@ def test_a_new_commit_adds_a_step(
         assert "## 1 new step" in outcomes[-1].summary
         assert "| step | first | average |" in outcomes[-1].summary
         assert os.environ["HF_TOKEN"] not in outcomes[-1].log + outcomes[-1].summary
-    assert sources.titles() == [f"step-02: merge {name}-2", f"step-01: merge {name}"]
-    assert sources.tags() == ["step-01", "step-02"]
+    titles = [f"step-01: merge {name}", f"step-02: merge {name}-2"][: len(jobs)]
+    assert sources.titles() == titles[::-1]
+    assert sources.tags() == [f"step-0{n}" for n in range(1, len(jobs) + 1)]
     quiet = job("reusable")
     assert quiet.outputs == {"moved": "false"}, quiet.log
     assert quiet.ran == ["Check for changes"]
-    assert len(sources.titles()) == 2
+    assert sources.titles() == titles[::-1]
     from huggingface_hub import ModelCard
 
-    assert "step-02" in ModelCard.load(sources.target).content
+    assert f"step-0{len(jobs)}" in ModelCard.load(sources.target).content
 
 
 def test_a_job_fails_if_the_hub_refuses_the_token(

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,8 +11,9 @@ from hubmerge.cards import CardDetails, card_text
 from hubmerge.localhub import LocalHub
 from tests.browser.conftest import SCHEMES, WIDTHS, Browser, check_page
 from tests.cards.samples import RECIPE, sample_report
+from tests.site import site
 
-ROOT = Path(__file__).resolve().parents[2]
+__all__ = ["site"]  # fixture
 
 
 @pytest.fixture(scope="module")
@@ -34,18 +32,10 @@ def test_pages_of_a_repo(browser: Browser, repo: str, tmp_path: Path, place: str
     check_page(browser, repo + place, width, scheme, tmp_path / "page.png")
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(folder)]
-    subprocess.run(command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, check=True, capture_output=True)
-    return folder.as_uri()
-
-
 @pytest.mark.parametrize("width", WIDTHS)
-def test_the_documentation_opens(browser: Browser, site: str, tmp_path: Path, width: int) -> None:
+def test_the_documentation_opens(browser: Browser, site: Path, tmp_path: Path, width: int) -> None:
     browser.errors()
-    browser.open(f"{site}/index.html", width)
+    browser.open(f"{site.as_uri()}/index.html", width)
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert browser.driver.save_screenshot(str(tmp_path / "site.png"))
     assert "hubmerge" in browser.driver.title

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from hubmerge.errors import EvaluationError, MachineError
 from hubmerge.evaluation import TASK_KIND_NAMES, task_kind_named, task_kind_names, task_kind_plugin
 from hubmerge.support.plugins import installed_plugins
 from tests.evaluation.small_task import make_task
-from tests.plugins import distribution, faulty, hubmerge, site
+from tests.plugins import distribution, faulty, site
 from tests.stage import Stage
 
 __all__ = ["faulty", "site"]  # fixtures
 
+Command = Callable[..., tuple[int, str, str]]
 KIND = "mirrored-image-classification"
 
 
@@ -54,12 +56,14 @@ def test_the_kind_of_another_distribution_scores(
     assert set(mirrored.score(scorer)) == {"accuracy"}
 
 
-def test_the_card_of_a_run_names_the_distribution(site: Path, stage: Stage, tmp_path: Path, repo_name: Any) -> None:
+def test_the_card_of_a_run_names_the_distribution(
+    installed: None, stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Any
+) -> None:
     repo, first = repo_name("mirrored"), next(iter(stage.towers))
     recipe = stage.recipe(repo, entries=(first,), merge_method="plugin_average")
     recipe["evaluate"]["tasks"][0]["kind"] = KIND
-    done = hubmerge(site, "run", stage.write(tmp_path, recipe), "--work-dir", tmp_path / "work")
-    assert done.returncode == 0, done.stdout + done.stderr
+    status, output, errors = hubmerge("run", stage.write(tmp_path, recipe))
+    assert status == 0, output + errors
     report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text(encoding="utf-8"))
     assert report["versions"]["moving-average-plugin"] == "1.2.3"
     assert set(report["steps"][0]["scores"][first]) == {"accuracy"}
@@ -69,9 +73,9 @@ def test_the_card_of_a_run_names_the_distribution(site: Path, stage: Stage, tmp_
     assert "moving-average-plugin 1.2.3 from where its authors publish it" in card
     assert "pip install" not in card
     assert "pipeline_tag" not in card
-    done = hubmerge(site, "verify", repo, "--work-dir", tmp_path / "verify")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "(recomputed and compared): 0 differences, 0 checks not possible" in done.stdout
+    status, output, errors = hubmerge("verify", repo, "--work-dir", tmp_path / "verify")
+    assert status == 0, output + errors
+    assert "(recomputed and compared): 0 differences, 0 checks not possible" in output
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones() -> None:

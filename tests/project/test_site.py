@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,24 +10,18 @@ from typer.main import get_command
 
 import hubmerge
 from hubmerge.cli.app import app
+from tests.shared import ROOT
+from tests.site import site
 from website import hooks, python_names
 
-ROOT = Path(__file__).resolve().parents[2]
+__all__ = ["site"]  # fixture
+
 REQUEST = re.compile(r"""<(?:script|img|iframe|link)\b[^>]*\b(?:src|href)=["'](?:https?:)?//""")
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return folder
 
 
 def test_every_page_under_docs_is_in_the_site(site: Path) -> None:
     pages = {path.stem for path in (ROOT / "docs").glob("*.md")}
+    assert "recipes" in pages
     assert pages <= {path.stem for path in site.glob("*.html")}
 
 
@@ -42,7 +33,9 @@ def test_no_page_asks_another_server(site: Path) -> None:
 
 
 def test_links_lead_to_files(site: Path) -> None:
-    for page in site.rglob("*.html"):
+    pages = list(site.rglob("*.html"))
+    assert pages
+    for page in pages:
         for target in re.findall(r'href="(?!\w+:)([^"#?]+)', page.read_text(encoding="utf-8")):
             assert target.startswith("/") or (page.parent / target).exists(), f"{page.name}: {target}"
 

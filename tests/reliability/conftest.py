@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,6 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from hubmerge.localhub import LocalHub, faults
 from hubmerge.localhub.faults import HalfAnswer
 from hubmerge.support import interrupts
-from tests.reliability.run_launcher import RunLauncher
 from tests.stage import Stage
 
 __all__ = ["RequestHook"]
@@ -114,13 +112,6 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     monkeypatch.setattr(time, "sleep", short_sleep)
     monkeypatch.setattr(interrupts, "wait", short_sleep)
     return recorded
-
-
-@pytest.fixture(scope="session")
-def launcher() -> Iterator[RunLauncher]:
-    """Return the launcher of runs in separate processes."""
-    with RunLauncher({"HF_ENDPOINT": os.environ["HF_ENDPOINT"]}) as launcher:
-        yield launcher
 
 
 @pytest.fixture(scope="session")

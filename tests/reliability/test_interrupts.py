@@ -18,9 +18,9 @@ from huggingface_hub import HfApi
 from hubmerge.support.interrupts import STOPPING
 from hubmerge.support.names import STATE_BRANCH
 from tests.reliability.conftest import RequestHook
-from tests.reliability.run_launcher import Places, RunLauncher
 from tests.reliability.target_checks import leftovers, published, steps_shown
 from tests.reliability.test_kills import MOMENTS
+from tests.run_launcher import Places, RunLauncher
 from tests.stage import Stage
 
 Quick = Callable[..., tuple[str, Path]]

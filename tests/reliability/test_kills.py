@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.conftest import RequestHook
-from tests.reliability.run_launcher import Places, RunLauncher
 from tests.reliability.target_checks import leftovers, published, steps_shown
+from tests.run_launcher import Places, RunLauncher
 
 Quick = Callable[..., tuple[str, Path]]
 Undisturbed = Callable[[int], dict[str, dict[str, str]]]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.reliability.conftest import RequestHook
-from tests.reliability.run_launcher import Places, RunLauncher, can_have_a_private_disk
 from tests.reliability.target_checks import leftovers, published, steps_shown
+from tests.run_launcher import Places, RunLauncher, can_have_a_private_disk
 
 Command = Callable[..., tuple[int, str, str]]
 Quick = Callable[..., tuple[str, Path]]

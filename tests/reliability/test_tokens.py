@@ -15,7 +15,7 @@ from hubmerge.cli.main import main
 from hubmerge.localhub import LocalHub
 from hubmerge.support.redaction import without_token
 from tests.reliability.conftest import RequestHook
-from tests.reliability.run_launcher import Places, RunLauncher
+from tests.run_launcher import Places, RunLauncher
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]

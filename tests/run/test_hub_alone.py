@@ -8,7 +8,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from hubmerge.support.names import STATE_BRANCH
 from tests.reliability.target_checks import files_at, published
 from tests.run.test_runs import MERGED
+from tests.run_launcher import RunLauncher
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -94,30 +97,39 @@ SLOW = [pytest.param(moment, marks=pytest.mark.slow) for moment in (1, 7, 12, 17
 
 @pytest.mark.parametrize("moment", [4, 9, 14, *SLOW])
 def test_run_continues_after_a_kill(
-    stage: Stage, tmp_path: Path, repo_name: Names, moment: int, uninterrupted: str
+    stage: Stage, launcher: RunLauncher, tmp_path: Path, repo_name: Names, moment: int, uninterrupted: str
 ) -> None:
     """Kill the run at its `moment`-th event; the next run publishes equal files."""
     repo = repo_name("merged")
     recipe = stage.write(tmp_path, stage.recipe(repo))
-    command = [sys.executable, "-m", "hubmerge", "run", str(recipe), "--json", "--work-dir", str(tmp_path / "work")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        for _ in range(moment):
-            process.stdout.readline()
-        os.kill(process.pid, signal.SIGKILL)
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    arguments = ("run", recipe, "--json", "--work-dir", tmp_path / "work")
+    process = launcher.start(*arguments, output=tmp_path / "first", cache=tmp_path / "cache")
+    wait_for_lines(tmp_path / "first", moment)
+    with suppress(ProcessLookupError):  # the run can end first where this process gets no time
+        os.kill(process, signal.SIGKILL)
+    assert launcher.wait() in {-signal.SIGKILL, 0}
+    launcher.start(*arguments, output=tmp_path / "second", cache=tmp_path / "cache")
+    assert launcher.wait() == 0, (tmp_path / "second").read_text(encoding="utf-8")
     assert published(repo) == published(uninterrupted)
     leftovers = [path for path in (tmp_path / "work").rglob(".*") if path.name != ".gitattributes"]
     assert not leftovers
 
 
+def wait_for_lines(path: Path, count: int) -> None:
+    """Wait until a process has written a number of lines to a file."""
+    end = time.monotonic() + 300
+    while not path.exists() or path.read_bytes().count(b"\n") < count:
+        assert time.monotonic() < end, "the process writes nothing more"
+        time.sleep(0.005)
+
+
 @pytest.fixture(scope="module")
-def uninterrupted(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> str:
+def uninterrupted(stage: Stage, launcher: RunLauncher, tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("uninterrupted")
     recipe = stage.write(folder, stage.recipe("local/uninterrupted"))
-    command = [sys.executable, "-m", "hubmerge", "run", str(recipe), "--quiet", "--work-dir", str(folder / "work")]
-    subprocess.run(command, check=True)
+    arguments = ("run", recipe, "--quiet", "--work-dir", folder / "work")
+    launcher.start(*arguments, output=folder / "output", cache=folder / "cache")
+    assert launcher.wait() == 0, (folder / "output").read_text(encoding="utf-8")
     return "local/uninterrupted"
 
 

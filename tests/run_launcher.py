@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypedDict
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 
 
 class Places(TypedDict, total=False):
@@ -183,7 +183,7 @@ def private_disk(system: ctypes.CDLL, folder: str) -> None:
 
 def can_have_a_private_disk() -> bool:
     """Return True if the system allows `private_disk`."""
-    command = "import ctypes, sys; from tests.reliability.run_launcher import private_disk as disk; "
+    command = "import ctypes, sys; from tests.run_launcher import private_disk as disk; "
     command += "disk(ctypes.CDLL(None, use_errno=True), sys.argv[1])"
     with tempfile.TemporaryDirectory() as folder:
         return subprocess.run([sys.executable, "-c", command, folder], cwd=ROOT, capture_output=True).returncode == 0
