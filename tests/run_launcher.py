@@ -36,7 +36,7 @@ class RunLauncher:
 
     def __init__(self, environment: dict[str, str]) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, __file__],
+            [sys.executable, "-m", "tests.run_launcher"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

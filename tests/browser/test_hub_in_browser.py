@@ -10,8 +10,8 @@ from huggingface_hub import HfApi
 from hubmerge.cards import CardDetails, card_text
 from hubmerge.localhub import LocalHub
 from tests.browser.conftest import SCHEMES, WIDTHS, Browser, check_page
+from tests.built_site import site
 from tests.cards.samples import RECIPE, sample_report
-from tests.site import site
 
 __all__ = ["site"]  # fixture
 

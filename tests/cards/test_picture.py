@@ -55,7 +55,9 @@ def test_references_make_it_taller() -> None:
 
 @pytest.mark.parametrize("name", ["$\\frac{", "日本語", "😀" * 40, "a\nb", string.printable])
 def test_any_name_can_be_drawn(name: str) -> None:
-    opened(accuracy_picture(AccuracyMatrix((name,)).record(1, {name: 0.5}), names={1: name}))
+    matrix = AccuracyMatrix((name,)).record(1, {name: 0.5})
+    picture = opened(accuracy_picture(matrix, names={1: name}))
+    assert picture.tobytes() != opened(accuracy_picture(matrix, names={1: "another name"})).tobytes()
 
 
 def test_no_rows_no_picture() -> None:

@@ -38,6 +38,7 @@ def test_classes_of_all_tasks_share_one_head() -> None:
 def test_the_tokenizer_knows_every_word() -> None:
     tokenizer = make_tokenizer(text for task in TASKS for text in task.vocabulary())
     texts = [text for task in TASKS for kind in ("plain", "test") for text in task.sentences(kind, 200, 0)[0]]
+    assert len(texts) > 1000
     for tokens in tokenizer(texts)["input_ids"]:
         assert tokenizer.unk_token_id not in tokens
         assert (tokens[0], tokens[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)

@@ -55,7 +55,9 @@ def test_the_number_of_processes_does_not_change_the_bytes(
 ) -> None:
     monkeypatch.setattr(train_stream, "PROCESSES", 1)
     again = make_stream(tmp_path, 0, TASKS, lambda _: None, plan=SHORT)
+    assert stream.repos()
     for first, second in zip(stream.repos(), again.repos(), strict=True):
+        assert any(path.is_file() for path in first.folder.rglob("*"))
         for path in sorted(first.folder.rglob("*")):
             if path.is_file():
                 assert path.read_bytes() == (second.folder / path.relative_to(first.folder)).read_bytes(), path

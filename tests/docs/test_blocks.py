@@ -26,6 +26,7 @@ BLOCKS = blocks("yaml")
 
 
 def test_every_language_is_known() -> None:
+    assert {block.language for block in blocks()} >= {"bash", "yaml", "python", "json"}
     for block in blocks():
         assert block.language in CHECKED | {*SHELLS, *OUTPUTS}, block.place
         lines = block.text.splitlines()
@@ -109,6 +110,8 @@ def test_recipes_studies_and_locks_are_valid(block: Block, tmp_path: Path) -> No
 
 
 def test_json_and_toml_are_valid() -> None:
+    assert blocks("json")
+    assert blocks("toml")
     for block in blocks("json"):
         for line in block.text.splitlines():
             json.loads(line)

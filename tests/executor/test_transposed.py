@@ -142,7 +142,9 @@ def test_experts_stored_transposed_have_parts_of_their_inputs() -> None:
 def test_wudi_is_the_oracle_on_transposed_matrices() -> None:
     base, tuned = models()
     found = merged("wudi", config=CONFIG.to_dict())
-    for name in filter(is_conv1d, base):
+    names = [*filter(is_conv1d, base)]
+    assert names
+    for name in names:
         expected = wudi([(one[name] - base[name]).T.numpy() for one in tuned]).T
         assert np.allclose((found[name] - base[name]).numpy(), expected, rtol=1e-8, atol=1e-12), name
 
@@ -168,7 +170,9 @@ def test_the_side_matters(method: str) -> None:
 @pytest.mark.parametrize("method", SYMMETRIC)
 def test_methods_without_sides_see_matrices_as_they_are_stored(method: str) -> None:
     found, expected = merged(method, config=CONFIG.to_dict()), merged(method)
-    for name in filter(is_conv1d, found):
+    names = [*filter(is_conv1d, found)]
+    assert names
+    for name in names:
         assert torch.equal(found[name], expected[name]), name
 
 

@@ -249,7 +249,9 @@ def test_layers_of_bfloat16_are_copied_bit_by_bit(models: Path, tmp_path: Path) 
     slices = "".join(f"  - sources: [{{model: {own}, layer_range: [{layer}, {layer + 1}]}}]\n" for layer in (2, 0, 2))
     found = merged(models, tmp_path, f"merge_method: passthrough\nslices:\n{slices}")
     for target, layer in enumerate((2, 0, 2)):
-        for name in [name for name in found if f".layers.{target}." in name]:
+        names = [name for name in found if f".layers.{target}." in name]
+        assert names
+        for name in names:
             own_name = name.replace(f".layers.{target}.", f".layers.{layer}.")
             assert torch.equal(found[name].view(torch.int16), half[own_name].view(torch.int16))
 

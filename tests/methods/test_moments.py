@@ -109,6 +109,7 @@ def test_read_outs_agree_with_all_task_vectors(
     stream, vectors, state = merged
     name, values, expected = ORACLES[case]
     found = read_all(stream, state, name, **values)
+    assert found.keys() == {tensor.name for tensor in stream.plan.merged} != set()
     for tensor in stream.plan.merged:
         own = [vector[tensor.name] for vector in vectors]
         if not any(vector.any() for vector in own):
@@ -148,7 +149,9 @@ def test_the_written_model_is_base_plus_read_out(tmp_path: Path, name: str) -> N
     state = stream.merge(tmp_path / "states", name, steps=2)[-1][0]
     method = method_named(name)
     values = merged_values(stream, state, tmp_path / "out", read_out=ReadOut(method, constant(method.Parameters())))
-    for tensor, delta in read_all(stream, state, name).items():
+    found = read_all(stream, state, name)
+    assert any(delta.any() for delta in found.values())
+    for tensor, delta in found.items():
         assert np.array_equal(values[tensor], base[tensor] + delta)
 
 
@@ -166,6 +169,8 @@ def test_weights_count_like_repeated_entries(tmp_path: Path) -> None:
     weighted = stream.merge(tmp_path / "two", "wudi", previous=weighted, parameters={"weight": 2.0})[-1][0]
     plain = doubled.merge(tmp_path / "three", "wudi")[-1][0]
     found, expected = read_all(stream, weighted, "wudi"), read_all(doubled, plain, "wudi")
+    assert found.keys() == expected.keys()
+    assert any(values.any() for values in expected.values())
     for tensor, values in expected.items():
         assert np.linalg.norm(found[tensor] - values) <= 1e-10 * np.linalg.norm(values), tensor
 

@@ -10,8 +10,8 @@ from typer.main import get_command
 
 import hubmerge
 from hubmerge.cli.app import app
+from tests.built_site import site
 from tests.shared import ROOT
-from tests.site import site
 from website import hooks, python_names
 
 __all__ = ["site"]  # fixture

@@ -12,7 +12,7 @@ import yaml
 from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file
 
-from hubmerge import load, merge, merge_state_dicts, run
+from hubmerge import RecipeError, load, merge, merge_state_dicts, run
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -144,5 +144,5 @@ def test_random_methods_give_the_same_bytes_again(stage: Stage, tmp_path: Path, 
 
 
 def test_a_seed_without_random_numbers_is_refused(stage: Stage) -> None:
-    with pytest.raises(Exception, match="a seed has no effect"):
+    with pytest.raises(RecipeError, match="a seed has no effect"):
         load(joint(stage, None, 2, form=None, seed=1, evaluate=None))

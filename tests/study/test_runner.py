@@ -36,6 +36,7 @@ def test_a_cell_is_what_a_run_of_its_recipe_gives(tmp_path: Path, write_study: W
     results = run(write_study(methods=methods, orders=1, first_seed=4), tmp_path / "out")
     recipe = yaml.safe_load(recipe_file.read_text(encoding="utf-8"))
     del recipe["publish"]
+    assert [result.method for result in results] == ["opcm", "ties"]
     for result in results:
         changes = {"merge_method": result.method, "parameters": result.parameters, "order": "shuffled", "seed": 4}
         path = tmp_path / f"{result.method}.yaml"
@@ -45,6 +46,7 @@ def test_a_cell_is_what_a_run_of_its_recipe_gives(tmp_path: Path, write_study: W
         report = RunReport.from_json(report_file.read_text(encoding="utf-8"))
         assert [step.name for step in report.steps] == list(result.order)
         assert [step.scale for step in report.steps] == [step.scale for step in result.steps]
+        assert all(step.scores for step in report.steps)
         for step in report.steps:
             for task, scores in step.scores.items():
                 assert result.accuracies.value(step.step, task) == scores["accuracy"]
