@@ -9,21 +9,16 @@ from typing import Any
 
 import pytest
 from transformers import AutoTokenizer
-from transformers.utils.chat_template_utils import render_jinja_template
 
-from hubmerge.checkpoints.model_class.class_lookup import UnknownClass
-from hubmerge.checkpoints.model_class.embeddings import Embeddings, find_embeddings
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.vocabulary.comparison import differing_tokens, plain_vocabulary
 from hubmerge.checkpoints.vocabulary.load import check_written, load_tokenizer
 from hubmerge.checkpoints.vocabulary.row_plan import TokenRule, plan_rows, rule_texts
 from hubmerge.checkpoints.vocabulary.settings import translation, with_numbers, with_vocabulary
-from hubmerge.checkpoints.vocabulary.templates import BUILT_IN, most_common
 from hubmerge.checkpoints.vocabulary.tokenizer import Tokenizer, is_tokenizer_file
 from hubmerge.checkpoints.vocabulary.union import Part, union, with_tokens, without_unused
-from hubmerge.checkpoints.vocabulary.written import tokenizer_files, with_template
+from hubmerge.checkpoints.vocabulary.written import tokenizer_files
 from hubmerge.errors import CheckpointError
-from merge_recipes.tokenizer_keys import BUILT_IN_TEMPLATES
 from tests.mergekit.vocabularies import bytes_tokenizer, unigram_tokenizer, words_tokenizer
 
 KINDS = {"bytes": bytes_tokenizer, "unigram": unigram_tokenizer, "words": words_tokenizer}
@@ -243,57 +238,6 @@ def test_numbers_of_special_tokens_follow_the_vocabulary() -> None:
     assert with_numbers({"suppress_tokens": [0, 60], "top_k": 1}, translate) == {"suppress_tokens": [4], "top_k": 1}
 
 
-CHAT = [{"role": "system", "content": "S"}, {"role": "user", "content": "U"}, {"role": "assistant", "content": "A"}]
-RENDERED = {
-    "alpaca": "S\n\n### Instruction:\nU\n\n### Response:\nA\n\n### Instruction:\nV\n\n### Response:\n",
-    "chatml": "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\nA<|im_end|>\n"
-    "<|im_start|>user\nV<|im_end|>\n<|im_start|>assistant\n",
-    "exaone": "[|system|]S[|endofturn|]\n[|user|]U\n[|assistant|]A[|endofturn|]\n[|user|]V\n[|assistant|]",
-    "llama3": "".join(
-        f"{'<s>' if role == 'system' else ''}<|start_header_id|>{role}<|end_header_id|>\n\n{text}<|eot_id|>"
-        for role, text in (("system", "S"), ("user", "U"), ("assistant", "A"), ("user", "V"))
-    )
-    + "<|start_header_id|>assistant<|end_header_id|>\n\n",
-    "mistral": "<s> [INST] S\n\nU [/INST] A</s> [INST] V [/INST]",
-}
-
-
-@pytest.mark.parametrize("name", RENDERED)
-def test_a_built_in_chat_template_gives_the_format_of_its_models(name: str) -> None:
-    chat = [*CHAT, {"role": "user", "content": "V"}]
-    found, _ = render_jinja_template(
-        conversations=[chat],
-        chat_template=BUILT_IN[name],
-        add_generation_prompt=True,
-        bos_token="<s>",
-        eos_token="</s>",
-    )
-    assert found == [RENDERED[name]]
-
-
-def test_a_chat_template_is_written_into_every_file_that_has_one() -> None:
-    assert tuple(BUILT_IN) == BUILT_IN_TEMPLATES
-    named = [{"name": "default", "template": "old"}, {"name": "tools", "template": "tools"}]
-    files = {
-        "tokenizer_config.json": json.dumps({"chat_template": named}).encode(),
-        "chat_template.json": b'{"chat_template": "old"}',
-        "tokenizer.json": b"{}",
-    }
-    assert Tokenizer("", {}, files).template == "old"
-    found = with_template(files, "new")
-    assert Tokenizer("", {}, found).template == "new"
-    assert json.loads(found["chat_template.json"]) == {"chat_template": "new"}
-    settings = json.loads(found["tokenizer_config.json"])["chat_template"]
-    assert [one["template"] for one in settings] == ["new", "tools"]
-    assert (found["chat_template.jinja"], found["tokenizer.json"]) == (b"new", b"{}")
-
-
-def test_the_chat_template_of_most_models_is_found() -> None:
-    assert most_common(["a", " b\n", None, "b", "c"]) == "b"
-    assert most_common(["c", "a", "b"]) == "c"
-    assert most_common([None, "  "]) is None
-
-
 def test_rows_with_other_tokens_are_found_in_every_form_of_files() -> None:
     base = {"a": 0, "b": 1, "c": 2}
     forms = [
@@ -311,45 +255,3 @@ def test_rows_with_other_tokens_are_found_in_every_form_of_files() -> None:
     assert differing_tokens(base, {"a": 0}, 3) is None
     assert plain_vocabulary({"tokenizer.json": b'{"model": 3}'}) is None
     assert plain_vocabulary({"tokenizer.model": b"\0"}) is None
-
-
-SMALL = {"hidden_size": 8, "num_attention_heads": 2, "num_hidden_layers": 1, "intermediate_size": 8, "vocab_size": 12}
-LLAMA = {"model_type": "llama", "architectures": ["LlamaForCausalLM"], "num_key_value_heads": 2, **SMALL}
-BERT = {"model_type": "bert", "architectures": ["BertForMaskedLM"], **SMALL}
-T5 = {"model_type": "t5", "architectures": ["T5ForConditionalGeneration"], "d_model": 8, "d_kv": 4, "num_heads": 2}
-VISION = {"model_type": "clip_vision_model", "hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2}
-LLAVA = {
-    "model_type": "llava",
-    "architectures": ["LlavaForConditionalGeneration"],
-    "text_config": LLAMA,
-    "vision_config": {**VISION, "num_hidden_layers": 1, "image_size": 4, "patch_size": 2},
-}
-HEADS = ["cls.predictions.bias", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias"]
-
-
-@pytest.mark.parametrize(
-    ("config", "names", "nested"),
-    [
-        (LLAMA, ["model.embed_tokens.weight", "lm_head.weight"], ()),
-        ({**LLAMA, "architectures": ["LlamaModel"]}, ["embed_tokens.weight"], ()),
-        ({**BERT, "tie_word_embeddings": False}, ["bert.embeddings.word_embeddings.weight", *HEADS], ()),
-        ({**T5, "d_ff": 8, "num_layers": 1, "vocab_size": 12}, ["shared.weight", "lm_head.weight"], ()),
-        (LLAVA, ["language_model.model.embed_tokens.weight", "language_model.lm_head.weight"], ("text_config",)),
-    ],
-    ids=["llama", "bare", "bert", "t5", "llava"],
-)
-def test_tensors_with_a_row_for_each_token_are_found_by_the_class(
-    config: dict[str, Any], names: list[str], nested: tuple[str, ...]
-) -> None:
-    found = find_embeddings(config, [*names, "model.layers.0.mlp.up_proj.weight"])
-    assert isinstance(found, Embeddings)
-    assert (dict(found.axes), found.nested) == (dict.fromkeys(names, 0), nested)
-    assert [found.stored_name(role) for role in found.roles.values()] == names
-
-
-def test_a_tied_head_is_read_from_the_embeddings_and_a_class_without_tokens_is_unknown() -> None:
-    found = find_embeddings({**LLAMA, "tie_word_embeddings": True}, ["model.embed_tokens.weight"])
-    assert isinstance(found, Embeddings)
-    assert found.stored_name("lm_head.weight") == "model.embed_tokens.weight"
-    assert isinstance(find_embeddings({**VISION, "num_hidden_layers": 1}, ["x.weight"]), UnknownClass)
-    assert isinstance(find_embeddings({"model_type": "nothing"}, ["x.weight"]), UnknownClass)

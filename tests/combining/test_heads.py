@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import hubmerge
-from tests.layouts.test_heads import BERT, models
+from tests.layouts.classifiers import BERT
+from tests.layouts.test_heads import models
 
 Pair = Callable[..., list[Path]]
 

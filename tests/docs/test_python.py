@@ -13,7 +13,8 @@ from huggingface_hub import HfApi
 
 import hubmerge
 from tests.docs.blocks import ROOT, blocks
-from tests.layouts.test_heads import CASES, make_model
+from tests.layouts.classifiers import make_model
+from tests.layouts.test_heads import CASES
 from tests.stage import Stage
 
 BLOCKS = blocks("python")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import AdaptedCheckpoint, open_adapter, open_checkpoint
 from hubmerge.errors import CheckpointError
-from tests.layouts.formats import DIFFUSERS
+from tests.layouts.sizes import DIFFUSERS
 
 Command = Callable[..., tuple[int, str, str]]
 Tensors = dict[str, torch.Tensor]

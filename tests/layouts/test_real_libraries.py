@@ -24,7 +24,7 @@ import yaml
 from safetensors.torch import load_file, save_file
 from timm.models._hub import save_for_hf
 from hubmerge.cli.main import main
-from tests.layouts.formats import OPEN_CLIP_CONFIG
+from tests.layouts.sizes import OPEN_CLIP_CONFIG
 
 folder = Path(sys.argv[1])
 logging.disable(logging.WARNING)

@@ -10,7 +10,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -24,7 +24,6 @@ from hubmerge.errors import MachineError
 from hubmerge.localhub import (
     LocalHub,
     collections,
-    connections,
     discussions,
     moves,
     multipart,
@@ -38,16 +37,13 @@ from hubmerge.localhub.refusals import BadRequest
 from hubmerge.localhub.slots import Slots
 from hubmerge.localhub.web import bodies, calls, commits, upload
 from hubmerge.localhub.xet import formats
-from tests.localhub.hostile import HEADER, ask, lines, serve_users
+from tests.localhub.bounded_hub import hub
+from tests.localhub.hostile import HEADER, ask, lines
+
+__all__ = ["hub"]  # fixtures
 
 COMMIT = "/api/models/eve/own/commit/main"
 BATCH = "/eve/own.git/info/lfs/objects/batch"
-
-
-@pytest.fixture(scope="module")
-def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalHub]:
-    with serve_users(tmp_path_factory.mktemp("hub")) as hub:
-        yield hub
 
 
 @pytest.fixture
@@ -284,50 +280,3 @@ def test_an_odd_quota_is_named_at_the_start(tmp_path: Path, quota: object) -> No
     (tmp_path / "users.json").write_text(json.dumps({"signing_key": "00", "users": users}))
     with pytest.raises(MachineError, match="quota_gb"):
         LocalHub(tmp_path)
-
-
-def until_the_end(connection: socket.socket, drip: bytes = b"") -> bytes:
-    """Return what the Hub sends until it ends the connection, while one more byte is sent every 0.05 seconds."""
-    connection.settimeout(0.05 if drip else 60)
-    received = b""
-    for _ in range(1200):
-        try:
-            if drip:
-                connection.sendall(drip)
-            piece = connection.recv(1000)
-        except TimeoutError:
-            continue
-        except OSError:
-            break
-        if not piece:
-            break
-        received += piece
-    else:
-        raise AssertionError("the Hub keeps the connection open")
-    return received
-
-
-@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: x\r\nX-A: ", b"\r\n"])
-@pytest.mark.parametrize("drip", [b"", b"x"])
-def test_a_connection_without_the_head_of_a_request_is_ended(
-    hub: LocalHub, sent: bytes, drip: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    place = urlsplit(hub.endpoint)
-    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as connection:
-        connection.sendall(sent)
-        assert until_the_end(connection, drip if sent != b"\r\n" else b"").partition(b" ")[2][:3] in (b"", b"400")
-
-
-def test_a_second_head_that_does_not_end_is_ended_and_a_second_request_is_not(
-    hub: LocalHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connections, "HEAD_SECONDS", 0.3)
-    place = urlsplit(hub.endpoint)
-    request = b"GET /api/models HTTP/1.1\r\nHost: x\r\n\r\n"
-    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as connection:
-        for _ in range(2):
-            connection.sendall(request)
-            assert connection.recv(1 << 20).startswith(b"HTTP/1.1 200")
-        connection.sendall(request[:20])
-        until_the_end(connection, b"x")

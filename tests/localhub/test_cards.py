@@ -6,7 +6,7 @@ import pytest
 
 from hubmerge.localhub.web.card_metadata import metadata_table, score_table
 from hubmerge.localhub.web.cards import render_markdown
-from tests.localhub.test_pages import links
+from tests.localhub.browsing import links
 
 
 def test_safe_html_of_a_card_is_kept() -> None:

@@ -4,83 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
-import urllib.error
-import urllib.request
-from collections.abc import Callable
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from hubmerge.localhub import LocalHub
-from hubmerge.localhub.operations import Put
-from hubmerge.localhub.records import FileEntry
-from tests.localhub.planting import plant
+from tests.localhub.browsing import Names, api, ask, links, page, repo
 
-Names = Callable[..., str]
-BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-CARD = """---
-license: apache-2.0
-tags: [merge, "<b>bold</b>"]
-more: {inner: nested}
----
-# Merged *model*
-
-| task | score |
-|---|---:|
-| digits | 81.2 |
-
-![scores](./plots/scores.png) [notes](notes.txt "n") [base](/local/base/tree/main) [paper](https://example.org/p?q=1)
-"""
-HOSTILE = """---
-license: "\\"><script>alert(0)</script>"
----
-<script>alert(1)</script> and <img src=x onerror="alert(2)">
-
-[a](javascript:alert(3)) [b](JaVa&#115;cript:alert(4)) [c](vbscript:x) [d](<data:text/html,<script>alert(5)</script>>)
-![e](javascript:alert(6)) [f](x"onmouseover="alert(7)) [g](blob:alert) [h](../../../../api/models) <javascript:alert(8)>
-
-```"><script>alert(9)</script>
-</code><script>alert(10)</script>
-```
-"""
-
-
-def ask(hub: LocalHub, path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
-    request = urllib.request.Request(hub.endpoint + path, method=method, headers={**BROWSER, **headers})
-    try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            return answer.status, answer.headers["Content-Type"], answer.read().decode(errors="replace")
-    except urllib.error.HTTPError as error:
-        with error:
-            return error.code, error.headers["Content-Type"], error.read().decode()
-
-
-def page(hub: LocalHub, path: str, status: int = 200) -> str:
-    answered, media_type, text = ask(hub, path)
-    assert (answered, media_type) == (status, "text/html; charset=utf-8")
-    assert text.startswith("<!doctype html>")
-    assert text.endswith("</html>\n")
-    return text
-
-
-def links(text: str) -> list[str]:
-    return re.findall(r'href="([^"]*)"', text)
-
-
-@pytest.fixture
-def api(local_hub: LocalHub) -> HfApi:
-    return HfApi()
-
-
-@pytest.fixture
-def repo(api: HfApi, repo_name: Names) -> str:
-    name = api.create_repo(repo_name("merged")).repo_id
-    files = {"README.md": CARD.encode(), "notes.txt": b"12345", "plots/scores.png": b"\x89PNG" + bytes(2000)}
-    operations = [CommitOperationAdd(path, content) for path, content in files.items()]
-    api.create_commit(name, operations, commit_message="Step 8 & last")
-    api.create_tag(name, tag="step-08")
-    return name
+__all__ = ["api", "repo"]  # fixtures
 
 
 def test_the_first_page_lists_repos_of_every_kind(local_hub: LocalHub, api: HfApi, repo: str, repo_name: Names) -> None:
@@ -274,81 +205,6 @@ def test_pages_of_every_kind_link_to_each_other(local_hub: LocalHub, api: HfApi,
         waiting += [target for target in {*found} - seen if target not in waiting]
     parts = {address.removeprefix(f"/{kind}s/{name}").split("/")[1] for address in seen if address.count("/") > 3}
     assert parts == {"tree", "blob", "commit", "commits", "discussions", "resolve", "raw"}
-
-
-def test_html_and_scripts_of_a_card_are_escaped(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
-    name = api.create_repo(repo_name()).repo_id
-    plant(local_hub, name, "README.md", HOSTILE.encode())
-    file = CommitOperationAdd("<script>'\"&.txt", b"x")
-    api.create_commit(name, [file], commit_message="<script>alert('title')</script>")
-    text = page(local_hub, f"/{name}")
-    assert "<script" not in text
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
-    assert "<img src=x" not in text
-    tags = re.findall(r"<[a-z][^>]*>", text)
-    assert not [tag for tag in tags if re.search(r"\son\w+\s*=", re.sub(r'"[^"]*"', '""', tag))]
-    for address in [*links(text), *re.findall(r'src="([^"]*)"', text)]:
-        assert address.startswith(("/", "#")), address
-    assert f"/{name}/resolve/main/api/models" in links(text)
-    assert f"/{name}/resolve/main/%3Cscript%3E%27%22%26.txt" in links(text)
-
-
-def test_the_content_security_policy_forbids_scripts(local_hub: LocalHub, repo: str) -> None:
-    with urllib.request.urlopen(f"{local_hub.endpoint}/{repo}", timeout=30) as answer:
-        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-        assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert local_hub.token not in answer.read().decode()
-
-
-def test_pages_for_missing_things_list_existing_ones(local_hub: LocalHub, repo: str) -> None:
-    text = page(local_hub, "/local/never-made%3Cb%3E", 404)
-    assert "local/never-made&lt;b&gt;" in text
-    assert f"/{repo}" in links(text)
-    text = page(local_hub, f"/{repo}/tree/step-99", 404)
-    assert "no branch, tag or commit step-99" in text
-    assert f"/{repo}/tree/step-08" in links(text)
-    page(local_hub, f"/{repo}/tree/" + "0" * 40, 404)
-    assert "/some/thing/else" in page(local_hub, "/some/thing/else", 404)
-
-
-def test_a_private_repo_appears_missing(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
-    name = api.create_repo(repo_name("secret"), private=True).repo_id
-    api.upload_file(path_or_fileobj=b"# hidden words", path_in_repo="README.md", repo_id=name)
-    never = page(local_hub, "/local/never-made/tree/main", 404)
-    assert page(local_hub, f"/{name}/tree/main", 404) == never.replace("local/never-made", name)
-    status, _, text = ask(local_hub, f"/{name}", Authorization=f"Bearer {local_hub.token}")
-    assert status == 200
-    assert "hidden words" in text
-    assert local_hub.token not in text
-    status, media_type, text = ask(local_hub, f"/{name}", Authorization="Bearer hf_nobody")
-    assert (status, media_type) == (401, "text/html; charset=utf-8")
-    assert "hf_nobody" not in text
-
-
-def test_the_card_of_a_gated_repo_is_not_shown(local_hub: LocalHub, api: HfApi, repo: str) -> None:
-    api.update_repo_settings(repo, gated="manual")
-    text = page(local_hub, f"/{repo}")
-    assert "notes.txt" in text
-    assert "Access to the files of this repo is restricted." in text
-    assert "Merged" not in text
-    assert "apache-2.0" not in text
-
-
-def test_invalid_cards_do_not_break_the_page(local_hub: LocalHub, api: HfApi, repo_name: Names) -> None:
-    name = api.create_repo(repo_name()).repo_id
-    repository = local_hub.site.registry.find("model", name)
-    assert repository is not None
-    for card, shown in (
-        (b"---\n[broken: yaml\n---\n# Still shown", "<h1>Still shown</h1>"),
-        (b'---\nlicense: "\\uD800"\n---\n# \xff\xfe', "<article>"),
-        (b"---\nnever ended", "never ended"),
-        (b"[x](http://[bad)", "<article>"),
-        (b"", "<article>"),
-        (b"# <long>" + b"[" * 200_000, "# &lt;long&gt;[["),
-    ):
-        entry = FileEntry(local_hub.site.store.add_blob(card), len(card))
-        repository.apply("heads", "main", [Put("README.md", entry)], title="Card", message="", author="local")
-        assert shown in page(local_hub, f"/{name}"), card
 
 
 @pytest.mark.parametrize(

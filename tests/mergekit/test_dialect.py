@@ -9,7 +9,6 @@ import pytest
 import yaml
 
 import hubmerge
-from hubmerge.cli.main import main
 from hubmerge.stream.catalog import installed_catalog
 from merge_recipes import LayerPositions, LoadedRecipe, RecipeError, TensorParameters, check_recipe, parse_recipe
 from merge_recipes.joint_form import joint_form
@@ -21,6 +20,9 @@ REFUSED: dict[str, tuple[int, str]] = {}
 
 NAMES = [f"model.layers.{layer}.{part}.weight" for layer in range(4) for part in ("self_attn.q_proj", "mlp.up_proj")]
 BASE = "merge_method: {}\nbase_model: me/base\n"
+SOURCES = (
+    "slices:\n  - sources:\n      - {{model: me/base, layer_range: {}}}\n      - {{model: me/a, layer_range: {}}}\n"
+)
 
 
 def parse(text: str) -> LoadedRecipe:
@@ -122,11 +124,6 @@ modules:
     assert {one["density"] for one in first} == {0.4}
     assert [one["epsilon"] for one in first[:2]] == [0.01, 0.05]
     assert {one["lambda_"] for one in second} == {2.0}
-
-
-SOURCES = (
-    "slices:\n  - sources:\n      - {{model: me/base, layer_range: {}}}\n      - {{model: me/a, layer_range: {}}}\n"
-)
 
 
 @pytest.mark.parametrize(
@@ -250,56 +247,3 @@ def test_parameters_of_the_base_model_and_of_the_whole_merge_at_one_model_are_re
 def test_a_base_model_with_an_adapter_is_read_for_all_methods(method: str) -> None:
     text = "base_model: me/base+me/lora\nmodels: [{model: me/a}, {model: me/b}]\n"
     assert str(parse(f"merge_method: {method}\n{text}").recipe.base_model) == "me/base+me/lora"
-
-
-def test_a_folder_of_recipes_is_checked_with_a_table_and_a_summary(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "in").mkdir()
-    recipe = BASE.format("slerp") + "models: [{model: me/a}]\nparameters: {t: 1}\n"
-    (tmp_path / "in" / "a.yml").write_text(recipe, encoding="utf-8")
-    for lock in ("b.lock.yaml", "in/lock.yaml"):
-        (tmp_path / lock).write_text("version: 1\n", encoding="utf-8")
-    assert main(["check", str(tmp_path)]) == 0
-    (tmp_path / "b.yaml").write_text(recipe.replace("model: me/a", "model: 3"), encoding="utf-8")
-    assert main(["check", str(tmp_path)]) == 2
-    assert capsys.readouterr().out.splitlines()[2:] == [
-        "b.yaml    line 3: models[0].model: expected text, got the number 3",
-        "in/a.yml  OK: slerp, 1 checkpoint",
-        "1 of 2 recipes valid",
-    ]
-    assert main(["check", str(tmp_path), "--json"]) == 2
-    assert '{"event": "summary", "recipes": 2, "valid": 1}' in capsys.readouterr().out
-    (tmp_path / "none").mkdir()
-    with pytest.raises(hubmerge.UsageError, match="no recipe in"):
-        hubmerge.check_folder(tmp_path / "none")
-
-
-def test_convert_prints_what_a_recipe_leaves_unsaid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = tmp_path / "recipe.yaml"
-    text = (
-        BASE.format("dare_ties") + SOURCES.format("[0, 4]", "[0, 4]") + "parameters: {weight: 0.5}\ndtype: bfloat16\n"
-    )
-    recipe.write_text(text, encoding="utf-8")
-    assert main(["convert", str(recipe)]) == 0
-    comments, _, keys = capsys.readouterr().out.partition("merge_method")
-    assert comments.splitlines() == [
-        "# order: 2 models are merged at once",
-        "# base model: me/base; task vectors start from it",
-        "# layers: the first 4 layers of every model; `hubmerge plan` checks the number",
-        "# tokenizer, chat template and config: copied from me/base; none is built",
-        "# dtype: weights are read rounded to bfloat16 before the arithmetic; the merged model is written in bfloat16",
-    ]
-    assert yaml.safe_load("merge_method" + keys) == {
-        "merge_method": "dare_ties",
-        "base_model": "me/base",
-        "slices": [{"sources": [{"model": name, "layer_range": [0, 4]} for name in ("me/base", "me/a")]}],
-        "parameters": {"weight": 0.5, "normalize": False, "lambda": 1.0, "density": 1.0, "rescale": True},
-        "dtype": "bfloat16",
-        "seed": 0,
-    }
-    recipe.write_text(
-        BASE.format("slerp") + SOURCES.format("[0, 4]", "[0, 4]") + "parameters: {t: 0.5}\n", encoding="utf-8"
-    )
-    assert main(["convert", str(recipe)]) == 0
-    assert "# base model: me/base; the merge starts from it" in capsys.readouterr().out.splitlines()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,49 +12,11 @@ from safetensors.torch import load_file, save_file
 
 import hubmerge
 from merge_recipes import RecipeError
-from tests.mergekit.test_recorded import MERGEKIT
+from tests.mergekit.sliced_models import CUT, MERGED, STACKED, Tensors, merged, models, written
 
-SIZES = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 2, "num_key_value_heads": 2}
-SIZES |= {"vocab_size": 16, "max_position_embeddings": 16}
-Tensors = dict[str, torch.Tensor]
+__all__ = ["models"]  # fixtures
+
 Merge = Callable[[Sequence[torch.Tensor], float, str], torch.Tensor]
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder with the models base, a and b of four layers, deep of six layers, and an adapter."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    folder = tmp_path_factory.mktemp("models")
-    for seed, name in enumerate(("base", "a", "b", "deep", "wide")):
-        torch.manual_seed(seed)
-        layers = 6 if name == "deep" else 4
-        changed = {"hidden_size": 16} if name == "wide" else {}
-        LlamaForCausalLM(LlamaConfig(num_hidden_layers=layers, **SIZES | changed)).save_pretrained(folder / name)
-    adapter = folder / "adapter"
-    adapter.mkdir()
-    name = "base_model.model.model.layers.3.self_attn.q_proj"
-    generator = torch.Generator().manual_seed(9)
-    shapes = {f"{name}.lora_A.weight": (2, 8), f"{name}.lora_B.weight": (8, 2)}
-    save_file(
-        {key: torch.randn(shape, generator=generator) for key, shape in shapes.items()},
-        adapter / "adapter_model.safetensors",
-    )
-    keys = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "bias": "none"}
-    (adapter / "adapter_config.json").write_text(json.dumps(keys), encoding="utf-8")
-    return folder
-
-
-def written(models: Path, folder: Path, text: str) -> Path:
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(text.replace("DIR", str(models)), encoding="utf-8")
-    return recipe
-
-
-def merged(models: Path, folder: Path, text: str) -> Tensors:
-    recipe = written(models, folder, text)
-    hubmerge.run(recipe, out=folder / "out", work_dir=folder / "work", progress=None).finish()
-    return load_file(folder / "out" / "model.safetensors")
 
 
 def tensors(models: Path, name: str) -> Tensors:
@@ -100,18 +61,6 @@ def copy_of(values: Sequence[torch.Tensor], _position: float, _name: str) -> tor
     return values[0]
 
 
-STACKED = """\
-merge_method: passthrough
-slices:
-  - sources: [{model: DIR/a, layer_range: [0, 3]}]
-  - sources:
-      - model: DIR/b+DIR/adapter
-        layer_range: [2, 4]
-        parameters: {scale: [{filter: down_proj, value: 0.5}, {value: 1}]}
-  - sources: [{model: DIR/deep, layer_range: [5, 6]}]
-"""
-
-
 def test_layers_of_several_models_are_stacked_with_scales_and_an_adapter(models: Path, tmp_path: Path) -> None:
     def scaled(values: Sequence[torch.Tensor], _position: float, name: str) -> torch.Tensor:
         return values[0] * 0.5 if "down_proj" in name else values[0]
@@ -136,22 +85,6 @@ def test_layers_of_several_models_are_stacked_with_scales_and_an_adapter(models:
     assert "| 3 to 4 | `b` 2 to 3 |" in card
 
 
-MERGED = """\
-merge_method: task_arithmetic
-base_model: DIR/base
-slices:
-  - sources:
-      - {model: DIR/base, layer_range: [0, 3]}
-      - {model: DIR/a, layer_range: [1, 4], parameters: {weight: [{filter: mlp, value: [0, 1]}, {value: 0.25}]}}
-      - {model: DIR/deep, layer_range: [3, 6]}
-    parameters: {weight: [0.2, 0.6]}
-  - sources:
-      - {model: DIR/deep, layer_range: [4, 5]}
-      - {model: DIR/base, layer_range: [3, 4]}
-parameters: {weight: [0.5, 0.75], lambda: 0.9}
-"""
-
-
 def test_each_slice_merges_its_sources_with_its_parameters_and_gradients(models: Path, tmp_path: Path) -> None:
     def first(values: Sequence[torch.Tensor], t: float, name: str) -> torch.Tensor:
         base, one, other = values
@@ -172,17 +105,6 @@ def test_each_slice_merges_its_sources_with_its_parameters_and_gradients(models:
     again.mkdir()
     converted = hubmerge.convert(written(models, again, MERGED))
     assert all(torch.equal(value, found[name]) for name, value in merged(models, again, converted).items())
-
-
-CUT = """\
-merge_method: slerp
-base_model: DIR/base
-slices:
-  - sources:
-      - {model: DIR/base, layer_range: [0, 2]}
-      - {model: DIR/deep, layer_range: [0, 2]}
-parameters: {t: [0, 1]}
-"""
 
 
 def test_a_single_slice_of_the_first_layers_cuts_the_models(models: Path, tmp_path: Path) -> None:
@@ -254,51 +176,3 @@ def test_layers_of_bfloat16_are_copied_bit_by_bit(models: Path, tmp_path: Path) 
         for name in names:
             own_name = name.replace(f".layers.{target}.", f".layers.{layer}.")
             assert torch.equal(found[name].view(torch.int16), half[own_name].view(torch.int16))
-
-
-BESIDE_MERGEKIT = {
-    "stack": STACKED.replace("+DIR/adapter", ""),
-    "sums": MERGED,
-    "cut": CUT,
-    "self-merge": """\
-merge_method: passthrough
-slices:
-  - sources: [{model: DIR/a, layer_range: [0, 2]}]
-  - sources: [{model: DIR/a, layer_range: [1, 3], parameters: {scale: [{filter: o_proj, value: 0.5}, {value: 1.0}]}}]
-  - sources: [{model: DIR/a, layer_range: [2, 4]}]
-""",
-    "linear": """\
-merge_method: linear
-slices:
-  - sources: [{model: DIR/a, layer_range: [0, 2]}, {model: DIR/b, layer_range: [2, 4]}]
-    parameters: {weight: 1}
-  - sources:
-      - {model: DIR/b, layer_range: [3, 4], parameters: {weight: [1, 3]}}
-      - {model: DIR/deep, layer_range: [5, 6], parameters: {weight: 0.5}}
-""",
-    "ties": MERGED.replace("task_arithmetic", "ties").replace("lambda: 0.9", "lambda: 0.9, density: [0.4, 1]"),
-    "a base model of its own": """\
-merge_method: slerp
-base_model: DIR/base
-slices:
-  - sources: [{model: DIR/base, layer_range: [0, 2]}, {model: DIR/a, layer_range: [0, 2]}]
-  - sources: [{model: DIR/a, layer_range: [2, 4]}, {model: DIR/b, layer_range: [2, 4]}]
-    base_model: DIR/a
-    parameters: {t: [{filter: mlp, value: [0.9, 0.1]}]}
-parameters: {t: 0.4}
-""",
-}
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
-@pytest.mark.parametrize("text", BESIDE_MERGEKIT.values(), ids=BESIDE_MERGEKIT)
-def test_slices_give_what_mergekit_gives(models: Path, tmp_path: Path, text: str) -> None:
-    ours = merged(models, tmp_path, text + "dtype: float32\n")
-    program = Path(str(MERGEKIT)).parent / "mergekit-yaml"
-    subprocess.run([program, tmp_path / "recipe.yaml", tmp_path / "theirs", "--no-copy-tokenizer"], check=True)
-    theirs = load_file(tmp_path / "theirs" / "model.safetensors")
-    assert set(ours) == set(theirs)
-    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 3e-6
-    configs = [json.loads((tmp_path / side / "config.json").read_text(encoding="utf-8")) for side in ("out", "theirs")]
-    assert configs[0]["num_hidden_layers"] == configs[1]["num_hidden_layers"]

@@ -15,7 +15,7 @@ from hubmerge.linalg.projection import Diagonal
 from hubmerge.methods import TensorInput, method_named
 from hubmerge.methods.mergekit_ties import TiesParameters, largest_elements
 from merge_recipes.parameters import parameters_from
-from tests import oracle
+from tests import oracle, projection_oracle
 from tests.matrices import AWKWARD, awkward_pairs, decaying
 from tests.methods.test_methods import MATRICES, Fold, StateDict, folded, starts_of_a, stream
 
@@ -115,7 +115,7 @@ def test_continual_ties_without_a_survey_takes_the_tensor_for_the_whole_model() 
 def test_null_space_filter_at_other_ranks(rank: int) -> None:
     base, checkpoints = stream(4, seed=6)
     result = folded("null_space_filter", base, checkpoints, rank=rank, others="sum")
-    assert agree(result, oracle.null_space(base, checkpoints, MATRICES, rank, others="sum"), base, 1e-10)
+    assert agree(result, projection_oracle.null_space(base, checkpoints, MATRICES, rank, others="sum"), base, 1e-10)
 
 
 def test_null_space_filter_leaves_what_acts_on_protected_directions() -> None:
@@ -149,12 +149,12 @@ def test_nufilt_with_other_parameters(rank: int, task_rank: int, steps: int) -> 
         "seed": 3,
     }
     result = folded("nufilt", base, checkpoints, **options)
-    expected = oracle.nufilt(
+    expected = projection_oracle.nufilt(
         base, checkpoints, MATRICES, starts_of_a(5, 3), rank=rank, task_rank=task_rank, steps=steps, rate=0.01
     )
     assert agree(result, expected, base, 1e-9)
     if steps == 0:
-        assert agree(result, oracle.null_space(base, checkpoints, MATRICES, rank), base, 1e-10)
+        assert agree(result, projection_oracle.null_space(base, checkpoints, MATRICES, rank), base, 1e-10)
 
 
 def test_nufilt_comes_nearer_to_the_new_checkpoint_where_it_acts_most() -> None:

@@ -22,7 +22,7 @@ from hubmerge.methods import (
 )
 from hubmerge.methods.base import Result
 from hubmerge.methods.selection import kth_smallest_magnitudes
-from tests import oracle
+from tests import oracle, projection_oracle
 from tests.matrices import decaying
 
 StateDict = dict[str, np.ndarray]
@@ -110,11 +110,11 @@ ORACLES: dict[str, Callable[[StateDict, list[StateDict]], StateDict]] = {
     "ties": lambda base, stream: oracle.ties(base, stream, 0.2, 0.3),
     "magmax": lambda base, stream: oracle.magmax(base, stream, 0.5),
     "linear": lambda base, stream: oracle.linear(base, stream, [1.0] * len(stream)),
-    "null_space_filter": lambda base, stream: oracle.null_space(base, stream, MATRICES, 128),
-    "nufilt": lambda base, stream: oracle.nufilt(
+    "null_space_filter": lambda base, stream: projection_oracle.null_space(base, stream, MATRICES, 128),
+    "nufilt": lambda base, stream: projection_oracle.nufilt(
         base, stream, MATRICES, starts_of_a(64), rank=128, task_rank=8, steps=50, rate=1e-3
     ),
-    "dop": lambda base, stream: oracle.dop(
+    "dop": lambda base, stream: projection_oracle.dop(
         base, stream, MATRICES, alpha=0.8, beta=0.999, share=0.99999, steps=200, rate=1e-4
     ),
 }

@@ -4,55 +4,23 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
 from huggingface_hub import HfApi
-from PIL import Image
 
 import hubmerge
 from hubmerge.errors import CombinedError, DatasetError
 from hubmerge.hub.dataset_preview import preview_dataset
 from hubmerge.hub.datasets import load_rows
 from merge_recipes import DatasetReference
-from tests.conftest import STRANGER_TOKEN
+from tests.plan.planned_tasks import LABEL, NUMBER, PICTURE, PICTURES, WORD, Command, planned, write
 from tests.stage import Stage
 
-Command = Callable[..., tuple[int, str, str]]
-PICTURES = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "green", "white")]
-PICTURE, NUMBER, WORD = datasets.Image(), datasets.Value("int64"), datasets.Value("string")
-LABEL = datasets.ClassLabel(names=["a", "b"])
-
-
-def write(folder: Path, label: Any, labels: list[Any], *, split: str = "test", image: Any = PICTURE) -> str:
-    """Write a Parquet split of a local dataset, and return its path."""
-    images = PICTURES[: len(labels)] if image == PICTURE else ["x.png"] * len(labels)
-    features = datasets.Features({"image": image, "label": label})
-    folder.mkdir(exist_ok=True)
-    rows = datasets.Dataset.from_dict({"image": images, "label": labels}, features=features)
-    rows.to_parquet(folder / f"{split}.parquet")
-    return f"./{folder.name}"
-
-
-@pytest.fixture
-def planned(stage: Stage, hubmerge: Command, tmp_path: Path) -> Callable[..., tuple[int, str, list[str]]]:
-    """Return a function that plans a recipe of these tasks: exit status, errors, lines of the recipe."""
-
-    def plan(*tasks: dict[str, Any], command: str = "plan", **changes: Any) -> tuple[int, str, list[str]]:
-        numbered = [
-            {"name": f"t{number}", "kind": "zero-shot-image-classification", **task}
-            for number, task in enumerate(tasks)
-        ]
-        recipe = stage.recipe(None, evaluate={"tasks": numbered}, **changes)
-        path = stage.write(tmp_path, recipe)
-        status, output, errors = hubmerge(command, path, *(["--verbose"] if command == "plan" else []))
-        return status, errors if status else output, path.read_text().splitlines()
-
-    return plan
-
+__all__ = ["planned"]  # fixtures
 
 METRIC = """
 import datasets
@@ -204,98 +172,6 @@ def test_rows_that_are_not_parquet(tmp_path: Path) -> None:
         PICTURES[0].save(tmp_path / "folder" / "test" / name / "1.png")
     images = preview_dataset(DatasetReference(path=str(tmp_path / "folder")), "sha256:" + "c" * 64)
     assert images.columns["label"].names == ["a", "b"]
-
-
-@pytest.fixture
-def published(repo_name: Callable[..., str], tmp_path: Path) -> Iterator[str]:
-    """Publish a dataset with the subsets `small` and `large`, and return the repo."""
-    repo, folder = repo_name("things"), tmp_path / "published"
-    write(folder, LABEL, [0, 1, 1, 0])
-    (folder / "README.md").write_text(
-        "---\nconfigs:\n- config_name: small\n  data_files: [{split: test, path: test.parquet}]\n"
-        "- config_name: large\n  data_files: [{split: test, path: test.parquet}]\n---\n"
-    )
-    HfApi().create_repo(repo, repo_type="dataset")
-    HfApi().upload_folder(repo_id=repo, repo_type="dataset", folder_path=folder)
-    yield repo
-    HfApi().delete_repo(repo, repo_type="dataset")
-
-
-def test_mistakes_in_datasets_of_the_hub(
-    published: str, repo_name: Callable[..., str], tmp_path: Path, planned: Callable[..., Any]
-) -> None:
-    script, bare = repo_name("script"), repo_name("bare")
-    for repo, name in ((script, f"{script.partition('/')[2]}.py"), (bare, "notes.xyz")):
-        HfApi().create_repo(repo, repo_type="dataset")
-        HfApi().upload_file(path_or_fileobj=b"x = 1\n", path_in_repo=name, repo_id=repo, repo_type="dataset")
-    found = (
-        ({"path": published}, "name", "several subsets and the recipe names none; expected one of: small, large"),
-        ({"path": published, "name": "smal"}, "name", "no subset 'smal'; did you mean small?"),
-        ({"path": published, "name": "small", "split": "train"}, "split", "no split 'train'; expected one of: test"),
-        ({"path": script}, "path", "consists of a script"),
-        ({"path": bare}, "path", "no data files of a known format"),
-    )
-    status, errors, _ = planned(*({"dataset": dataset} for dataset, _, _ in found))
-    assert status == 3
-    for number, (_, key, message) in enumerate(found):
-        assert any(f"tasks[{number}].dataset.{key}: " in line and message in line for line in errors.splitlines()), (
-            errors
-        )
-    # A repo or a revision that does not exist is reported together with the mistakes of the other tasks.
-    wrong = [
-        {"path": "local/nowhere"},
-        {"path": published, "revision": "v9"},
-        {"path": published, "name": "large", "label": "x"},
-    ]
-    status, errors, _ = planned(*({"dataset": dataset} for dataset in wrong))
-    assert status == 2
-    assert "tasks[0].dataset.path: dataset local/nowhere at revision main: no repo of this name" in errors
-    assert "tasks[1].dataset.revision: " in errors
-    assert "tasks[2].dataset.label: " in errors
-
-
-def test_access_is_checked_although_the_preview_is_remembered(published: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = DatasetReference(path=published, name="small")
-    commit = str(HfApi().dataset_info(published).sha)
-    assert preview_dataset(source, commit).rows == 4
-    HfApi().update_repo_settings(published, repo_type="dataset", gated="manual")
-    token = HfApi().token
-    monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
-    with pytest.raises(DatasetError, match="gated"):
-        preview_dataset(source, commit)
-    monkeypatch.undo()
-    assert HfApi().token == token
-    HfApi().update_repo_settings(published, repo_type="dataset", gated=False, private=True)
-    monkeypatch.setenv("HF_TOKEN", STRANGER_TOKEN)
-    with pytest.raises(DatasetError, match="no repo of this name"):
-        preview_dataset(source, commit)
-
-
-def test_a_second_plan_asks_for_access_alone(
-    published: str, stage: Stage, tmp_path: Path, planned: Callable[..., Any], request_hook: Any
-) -> None:
-    dataset = {"path": published, "name": "small"}
-    assert planned({"dataset": dataset})[0] == 0
-    request_hook.seen.clear()
-    assert planned({"dataset": dataset})[0] == 0
-    asked = [request for request in request_hook.seen if published in request]
-    # The commit of main, because no lock pins it, and the access.
-    assert asked == [f"GET /api/datasets/{published}", f"GET /api/datasets/{published}/auth-check"]
-
-
-def test_a_full_cache_is_enough_without_the_hub(
-    published: str, stage: Stage, monkeypatch: pytest.MonkeyPatch, empty_cache: None
-) -> None:
-    source, commit = DatasetReference(path=published, name="small"), str(HfApi().dataset_info(published).sha)
-    load_rows(source, commit)
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
-    offline = preview_dataset(source, commit)
-    assert (offline.rows, offline.labels, offline.columns["label"].names) == (4, [0, 1], ["a", "b"])
-    with pytest.raises(DatasetError):
-        preview_dataset(DatasetReference(path=published, name="large"), commit)
-    monkeypatch.undo()
-    assert preview_dataset(source, commit) == offline
 
 
 def test_the_model_of_a_task_that_no_query_finds(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:

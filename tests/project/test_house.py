@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-MODULES = sorted([*ROOT.glob("hubmerge/**/*.py"), *ROOT.glob("merge_recipes/**/*.py")])
+MODULES = sorted(path for folder in ("hubmerge", "merge_recipes", "tests") for path in (ROOT / folder).glob("**/*.py"))
 
 
 def test_the_top_of_the_package_holds_packages() -> None:

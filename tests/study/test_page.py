@@ -14,7 +14,7 @@ from hubmerge.report_page import page_form
 from hubmerge.study.answers import pack_answers
 from hubmerge.study.page import study_page
 from hubmerge.study.results import CellResult, References, ResultsFile, StepResult
-from tests.report_page.test_page import read
+from tests.report_page.reader import read
 
 NAMES = ("a", "b", "c")
 EVIL = "<script>alert(1)</script>"

@@ -2,54 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import HfApi, snapshot_download
 
-from hubmerge.report.file_list import FileRecord
-from hubmerge.report.report import RunReport
 from hubmerge.support.names import BOM_FILE, SIGNATURE_FILE, STATEMENT_FILE
-from hubmerge.verify.provenance import statement_differences
 from tests.provenance.keys import Key, make_key
 from tests.stage import Stage
 from tests.verify.published import Command, Copy, Names, Verify, published
+from tests.verify.signed import build_of, key, original, resealed
 
-Change = Callable[[dict[str, Any]], Any]
-
-
-@pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> Key:
-    return make_key(tmp_path_factory.mktemp("keys"))
-
-
-@pytest.fixture(scope="module")
-def original(stage: Stage, key: Key, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Publish two signed steps, scored on one task."""
-    from hubmerge.cli.main import main
-
-    folder = tmp_path_factory.mktemp("signed")
-    names = tuple(stage.towers)[:2]
-    publish = {"repo": "local/signed", "sign": {"key": str(key.private)}}
-    recipe = stage.recipe(None, entries=names, publish=publish)
-    recipe["evaluate"]["tasks"] = recipe["evaluate"]["tasks"][1:]
-    assert main(["run", str(stage.write(folder, recipe)), "--quiet", "--work-dir", str(folder / "work")]) == 0
-    return "local/signed"
-
-
-def resealed(original: str, files: dict[str, bytes | None]) -> dict[str, bytes]:
-    """Return changed files and the report with their digests, as a forger would seal it; None removes a file."""
-    report = RunReport.from_json(published(original, "hubmerge.json").decode())
-    listed = {name: record for name, record in report.all_files.items() if name not in files}
-    changed = {name: content for name, content in files.items() if content is not None}
-    listed |= {name: FileRecord(hashlib.sha256(data).hexdigest(), len(data)) for name, data in changed.items()}
-    return {**changed, "hubmerge.json": dataclasses.replace(report, all_files=listed).to_json().encode()}
+__all__ = ["key", "original"]  # fixtures
 
 
 def test_signed_steps_verify(original: str, verify: Verify, key: Key, tmp_path: Path) -> None:
@@ -127,104 +94,6 @@ def test_a_signature_of_another_step_is_found(original: str, verify: Verify, cop
     assert "differs  signature: model.sig: README.md is not the file that was signed" in output
 
 
-def _build(statement: dict[str, Any]) -> dict[str, Any]:
-    build: dict[str, Any] = statement["predicate"]["buildDefinition"]
-    return build
-
-
-FORGERIES: dict[str, tuple[Change, str]] = {
-    "a dependency at another commit": (
-        lambda one: _build(one)["resolvedDependencies"][1]["digest"].update(gitCommit="0" * 40),
-        "its dependencies are not those of hubmerge.lock.yaml: ",
-    ),
-    "a dependency less": (
-        lambda one: _build(one)["resolvedDependencies"].pop(),
-        "its dependencies are not those of hubmerge.lock.yaml: ",
-    ),
-    "another order": (
-        lambda one: _build(one)["resolvedDependencies"].reverse(),
-        "its dependencies are not those of hubmerge.lock.yaml",
-    ),
-    "no dependencies": (
-        lambda one: _build(one).pop("resolvedDependencies"),
-        "its dependencies are not those of hubmerge.lock.yaml: ",
-    ),
-    "another step": (
-        lambda one: _build(one)["externalParameters"].update(step=1),
-        "it is the statement of step 1",
-    ),
-    "another method": (
-        lambda one: _build(one)["externalParameters"]["recipe"].update(merge_method="ties"),
-        "its external parameters are not those of hubmerge.yaml",
-    ),
-    "another subject": (
-        lambda one: one["subject"][0]["digest"].update(sha256="0" * 64),
-        "its subjects are not the files of this step: ",
-    ),
-    "a subject more": (
-        lambda one: one["subject"].append({"name": "x", "digest": {"sha256": "0" * 64}}),
-        "its subjects are not the files of this step: x",
-    ),
-    "another chain": (
-        lambda one: _build(one)["internalParameters"].update(chain="x"),
-        "predicate.buildDefinition.internalParameters.chain differs",
-    ),
-    "another builder": (
-        lambda one: one["predicate"]["runDetails"]["builder"].update(id="urn:x"),
-        "predicate.runDetails.builder.id differs",
-    ),
-    "another version": (
-        lambda one: one["predicate"]["runDetails"]["builder"]["version"].update(hubmerge="9"),
-        "predicate.runDetails.builder.version.hubmerge differs",
-    ),
-    "another build type": (lambda one: _build(one).update(buildType="urn:x"), "its build type is not urn:hubmerge"),
-    "another predicate": (lambda one: one.update(predicateType="x"), "expected https://in-toto.io/Statement/v1 with"),
-    "no predicate": (lambda one: one.pop("predicate"), "its build type is not"),
-    "an unknown key": (lambda one: one.update(note="x"), "note differs"),
-}
-
-
-@pytest.mark.parametrize("name", FORGERIES)
-def test_a_forged_statement_is_told_from_the_expected_one(original: str, name: str) -> None:
-    expected, forged = (json.loads(published(original, STATEMENT_FILE)) for _ in range(2))
-    assert list(statement_differences(forged, expected)) == []
-    FORGERIES[name][0](forged)
-    assert any(FORGERIES[name][1] in cause for cause in statement_differences(forged, expected))
-
-
-def test_a_forged_statement_is_a_difference(original: str, verify: Verify, copy: Copy) -> None:
-    """Every list and seal fits."""
-    statement = json.loads(published(original, STATEMENT_FILE))
-    FORGERIES["a dependency at another commit"][0](statement)
-    status, output, _ = verify(copy(resealed(original, {STATEMENT_FILE: json.dumps(statement).encode()})), "--quick")
-    assert status == 6
-    differences = [line for line in output.splitlines() if "differs" in line and " signature:" not in line]
-    name = _build(statement)["resolvedDependencies"][1]["name"]
-    cause = f"its dependencies are not those of hubmerge.lock.yaml: {name}"
-    assert differences == [f"  differs  provenance: {STATEMENT_FILE}: {cause}"]
-
-
-def test_a_statement_of_another_step_or_without_content_is_a_difference(
-    original: str, verify: Verify, copy: Copy
-) -> None:
-    earlier = published(original, STATEMENT_FILE, "step-01")
-    status, output, _ = verify(copy(resealed(original, {STATEMENT_FILE: earlier})), "--quick")
-    assert status == 6
-    assert f"differs  provenance: {STATEMENT_FILE}: it is the statement of step 1" in output
-    content = b"[" * 5000
-    status, output, _ = verify(copy(resealed(original, {STATEMENT_FILE: content, BOM_FILE: b"[]"})), "--quick")
-    assert status == 6
-    assert f"differs  provenance: {STATEMENT_FILE}: lists and objects are nested more than 64 deep" in output
-    assert f"differs  provenance: {BOM_FILE}: not an object" in output
-    repo = copy(resealed(original, {STATEMENT_FILE: None, BOM_FILE: None}))
-    for name in (STATEMENT_FILE, BOM_FILE):
-        HfApi().delete_file(name, repo_id=repo)
-    status, output, _ = verify(repo, "--quick")
-    assert status == 6
-    assert f"differs  provenance: {STATEMENT_FILE} is missing" in output
-    assert f"differs  provenance: {BOM_FILE} is missing" in output
-
-
 def test_a_changed_bill_of_materials_is_a_difference(original: str, verify: Verify, copy: Copy) -> None:
     bill = json.loads(published(original, BOM_FILE))
     bill["components"][0]["version"] = "0" * 40
@@ -238,7 +107,7 @@ def test_the_files_have_the_forms_of_their_standards(original: str, stage: Stage
     statement = json.loads(published(original, STATEMENT_FILE))
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
     assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
-    dependencies = _build(statement)["resolvedDependencies"]
+    dependencies = build_of(statement)["resolvedDependencies"]
     commits = {HfApi().model_info(repo).sha for repo in (stage.base, *list(stage.towers.values())[:2])}
     commits.add(HfApi().dataset_info(list(stage.datasets.values())[1]).sha)
     assert {one["digest"]["gitCommit"] for one in dependencies} == commits
@@ -246,7 +115,7 @@ def test_the_files_have_the_forms_of_their_standards(original: str, stage: Stage
     (weights,) = [one for one in statement["subject"] if one["name"] == "model.safetensors"]
     assert weights["digest"]["sha256"] == hashlib.sha256(published(original, "model.safetensors")).hexdigest()
     first = json.loads(published(original, STATEMENT_FILE, "step-01"))
-    assert [one["name"] for one in _build(first)["resolvedDependencies"]] == ["tiny-clip", next(iter(stage.towers))]
+    assert [one["name"] for one in build_of(first)["resolvedDependencies"]] == ["tiny-clip", next(iter(stage.towers))]
     bill = json.loads(published(original, BOM_FILE))
     assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
     model = bill["metadata"]["component"]
@@ -300,7 +169,7 @@ def test_local_sources_are_named_by_their_digests(
     recipe["evaluate"] = {"tasks": [{"include": "task.yaml"}]}
     status, _, errors = hubmerge("run", stage.write(tmp_path, recipe))
     assert status == 0, errors
-    build = _build(json.loads(published(repo, STATEMENT_FILE)))
+    build = build_of(json.loads(published(repo, STATEMENT_FILE)))
     assert build["externalParameters"]["recipe"]["evaluate"]["tasks"] == [task]
     found = {one["annotations"]["reference"]: one["digest"] for one in build["resolvedDependencies"]}
     assert {reference: list(digest) for reference, digest in found.items()} == {

@@ -1,0 +1,62 @@
+"""Slices give what mergekit gives."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from tests.mergekit.sliced_models import CUT, MERGED, STACKED, merged, models
+from tests.mergekit.test_recorded import MERGEKIT
+
+__all__ = ["models"]  # fixtures
+
+BESIDE_MERGEKIT = {
+    "stack": STACKED.replace("+DIR/adapter", ""),
+    "sums": MERGED,
+    "cut": CUT,
+    "self-merge": """\
+merge_method: passthrough
+slices:
+  - sources: [{model: DIR/a, layer_range: [0, 2]}]
+  - sources: [{model: DIR/a, layer_range: [1, 3], parameters: {scale: [{filter: o_proj, value: 0.5}, {value: 1.0}]}}]
+  - sources: [{model: DIR/a, layer_range: [2, 4]}]
+""",
+    "linear": """\
+merge_method: linear
+slices:
+  - sources: [{model: DIR/a, layer_range: [0, 2]}, {model: DIR/b, layer_range: [2, 4]}]
+    parameters: {weight: 1}
+  - sources:
+      - {model: DIR/b, layer_range: [3, 4], parameters: {weight: [1, 3]}}
+      - {model: DIR/deep, layer_range: [5, 6], parameters: {weight: 0.5}}
+""",
+    "ties": MERGED.replace("task_arithmetic", "ties").replace("lambda: 0.9", "lambda: 0.9, density: [0.4, 1]"),
+    "a base model of its own": """\
+merge_method: slerp
+base_model: DIR/base
+slices:
+  - sources: [{model: DIR/base, layer_range: [0, 2]}, {model: DIR/a, layer_range: [0, 2]}]
+  - sources: [{model: DIR/a, layer_range: [2, 4]}, {model: DIR/b, layer_range: [2, 4]}]
+    base_model: DIR/a
+    parameters: {t: [{filter: mlp, value: [0.9, 0.1]}]}
+parameters: {t: 0.4}
+""",
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
+@pytest.mark.parametrize("text", BESIDE_MERGEKIT.values(), ids=BESIDE_MERGEKIT)
+def test_slices_give_what_mergekit_gives(models: Path, tmp_path: Path, text: str) -> None:
+    ours = merged(models, tmp_path, text + "dtype: float32\n")
+    program = Path(str(MERGEKIT)).parent / "mergekit-yaml"
+    subprocess.run([program, tmp_path / "recipe.yaml", tmp_path / "theirs", "--no-copy-tokenizer"], check=True)
+    theirs = load_file(tmp_path / "theirs" / "model.safetensors")
+    assert set(ours) == set(theirs)
+    assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 3e-6
+    configs = [json.loads((tmp_path / side / "config.json").read_text(encoding="utf-8")) for side in ("out", "theirs")]
+    assert configs[0]["num_hidden_layers"] == configs[1]["num_hidden_layers"]
