@@ -51,10 +51,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gc.set_threshold(_GARBAGE_THRESHOLD)
     _prepare_environment()
     other = launch.launched_count(os.environ) > 1 and launch.launched_rank(os.environ) > 0
-    with interrupts.handled(program=arguments is None, quiet=other, raises=not other):
-        if launch.launched_count(os.environ) > 1:
-            return _main_launched(words)
-        return _guarded(words, lambda: call(words))
+    try:
+        with interrupts.handled(program=arguments is None, quiet=other, raises=not other):
+            if launch.launched_count(os.environ) > 1:
+                return _main_launched(words)
+            return _guarded(words, lambda: call(words))
+    finally:
+        if arguments is None:
+            gc.freeze()  # or Python searches half a million objects of torch again when it ends
 
 
 def call(words: Sequence[str], processes: Processes | None = None) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import torch
 
 from hubmerge.checkpoints import Checkpoint
@@ -13,6 +14,9 @@ from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
 from hubmerge.linalg import PIECE, cast_once, frobenius_norm, total_norm
 
 _DIVERGED = "do not merge this checkpoint; training probably diverged, or the file is corrupt"
+
+_EXPONENTS = {torch.bfloat16: 0x7F80, torch.float16: 0x7C00}
+"""Bits of infinity in dtypes of 16 bits."""
 
 ELEMENTS_AT_ONCE = PIECE
 """Elements of a tensor that go through several conversions in a row: few enough to stay in the cache, and their copies
@@ -70,6 +74,11 @@ def all_finite(tensor: torch.Tensor) -> bool:
     """Return True if no element is NaN or infinite, without copying the tensor."""
     if tensor.numel() == 0:
         return True
+    exponent = _EXPONENTS.get(tensor.dtype)
+    if exponent is not None and tensor.device.type == "cpu":
+        # As integers, values that are not finite are the largest ones of their sign.
+        bits = tensor.view(torch.int16).numpy()
+        return int(bits.max()) < exponent and int(bits.view(np.uint16).max()) < 1 << 15 | exponent
     if tensor.dtype.itemsize == 1:
         # torch cannot compare 8-bit floats.
         tensor = tensor.to(torch.float32)

@@ -7,18 +7,23 @@ a dot, and the rename needs them on the file system of the final name.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import shutil
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
 from hubmerge.errors import DISK_FULL, MachineError
 
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+
+_START_WRITING = 2
+"""SYNC_FILE_RANGE_WRITE of sync_file_range(2): write what is not on the disk, and do not wait."""
 
 
 def partial_path(path: Path) -> Path:
@@ -121,6 +126,20 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def start_flush(descriptor: int, offset: int, nbytes: int) -> None:
+    """Start to flush a part of a file to the disk, and do not wait: a later flush of the file has less to do.
+
+    Without Linux, do nothing.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        _libc().sync_file_range(descriptor, ctypes.c_int64(offset), ctypes.c_int64(nbytes), _START_WRITING)
+
+
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
 
 
 def write_output(path: Path, text: str) -> None:

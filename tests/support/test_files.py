@@ -17,6 +17,7 @@ from hubmerge.support.files import (
     partial_path,
     remove_folder,
     replace_folder,
+    start_flush,
     unique_partial_path,
     write_bytes_atomic,
     write_error,
@@ -139,3 +140,13 @@ def test_a_name_that_leaves_its_folder_is_not_inside(file: str) -> None:
 @pytest.mark.parametrize("file", ["a", "a/b.safetensors", "./a", ".hidden", "a..b"])
 def test_an_ordinary_name_is_inside(file: str) -> None:
     assert is_inside(file)
+
+
+def test_a_flush_of_a_part_starts_without_changing_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    with path.open("w+b") as stream:
+        stream.write(b"x" * 10_000)
+        stream.flush()
+        start_flush(stream.fileno(), 4096, 4096)
+    start_flush(-1, 0, 1)  # an error is that of the next write
+    assert path.read_bytes() == b"x" * 10_000

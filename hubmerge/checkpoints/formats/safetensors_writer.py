@@ -21,12 +21,15 @@ import torch
 from hubmerge.checkpoints.checkpoint import byte_view
 from hubmerge.checkpoints.formats.write_header import lay_out
 from hubmerge.checkpoints.tensors import TensorSpec, describe_shape
-from hubmerge.support.files import partial_path, rename_durably, write_error
+from hubmerge.support.files import partial_path, rename_durably, start_flush, write_error
 
 Bytes = bytes | bytearray | memoryview
 
 # Errors of file systems that cannot reserve space; they report a full disk when the bytes are written.
 _CANNOT_RESERVE = frozenset({errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS})
+
+_FLUSHED_BYTES = 1 << 20
+"""Size from which a tensor goes to the disk while the next ones are computed, so that `commit` hardly waits."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +225,8 @@ class SafetensorsWriter:
             done += len(piece)
         if done != spec.nbytes:
             raise ValueError(f"{name}: got {done} bytes, expected {spec.nbytes}")
+        if done >= _FLUSHED_BYTES:
+            start_flush(self._open_descriptor(), self._data_start + offset, done)
         with self._lock:
             if self._digests is not None and digest is not None:
                 self._digests[name] = digest.hexdigest()

@@ -133,10 +133,9 @@ class JointTensor:
         values = stored.to(self._context.device)
         if self._context.input_dtype is not None:
             values = cast_once(values, self._context.input_dtype)
-        values = values.to(self._dtype)
         if id(owner) not in self._checked and not all_finite(values):
             raise self._not_finite(owner)
-        return values
+        return values.to(self._dtype)  # never a narrower one
 
     def _read(self, owner: Checkpoint) -> torch.Tensor:
         return self._converted(owner, owner.read(self._tensor.name))

@@ -33,13 +33,18 @@ def inner_products(view: TensorView, *, with_base: bool = False) -> Products:
         with_base: take the models themselves, and the base model as the first of them.
     """
     total: torch.Tensor | None = None
+    memory = torch.empty(0)
     for base, tensors in view.blocks():
         if with_base and base is not None:
             tensors, base = [base, *tensors], None
-        rows = torch.stack([tensor.reshape(-1).to(torch.float64) for tensor in tensors])
+        shape = len(tensors), tensors[0].numel()
+        if memory.shape != shape:
+            memory = tensors[0].new_empty(shape, dtype=torch.float64)
+        for row, tensor in zip(memory, tensors, strict=True):
+            row.copy_(tensor.reshape(-1))
         if base is not None:
-            rows -= base.reshape(-1).to(torch.float64)
-        products = rows @ rows.T
+            memory -= base.reshape(-1).to(torch.float64)
+        products = memory @ memory.T
         total = products if total is None else total.add_(products)
     return [] if total is None else total.tolist()
 
