@@ -23,11 +23,10 @@ def propose(
     """Write a recipe with comments for models that you want to merge. Cards are read, weights are not.
 
     Args:
-        base: the base model: a repo, `owner/name[@revision]`, or a local folder that starts with ./, ../, / or ~.
-            With `search`, None stands for the one that most of the found models name.
+        base: the base model: a repo, `owner/name[@revision]`, or a folder that starts with ./, ../, / or ~; None with
+            `search` for the one that most of the found models name.
         models: checkpoints in merge order, as repos, folders, queries such as `me/clip-*`, or slugs of collections.
-        search: words that are looked for in the names of models on the Hub. Those whose cards name the base model are
-            added to `models`, the oldest first, at most 32.
+        search: words in names on the Hub; at most 32 of these models are added, those whose cards name the base model.
         out: the file to write.
         method: the merge method; by default one is chosen, with the reason in a comment.
         publish: the target repo; by default a comment shows how to publish.
@@ -48,19 +47,21 @@ def propose(
     from hubmerge.support.files import write_output
 
     path = Path(out)
-    if not force:
-        _check_new(path)
-    remark = None
-    if search is not None:
-        base, models, remark = _searched(search, base, models)
-    if base is None or not models:
-        raise UsageError("a base model and at least one checkpoint are needed", hint="name them, or search for them")
-    write_output(path, _checked_proposal(base, models, path, method, publish, remark))
+    _check_new(path, force=force)
+    write_output(path, _checked_proposal(*_with_found(search, base, models), path, method, publish))
     return path
 
 
-def _searched(search: str, base: str | None, models: Sequence[str]) -> tuple[str, list[str], str]:
+def _with_found(search: str | None, base: str | None, models: Sequence[str]) -> tuple[str, Sequence[str], str | None]:
     """Return the base model, the checkpoints with those that a search finds, and a comment on them."""
+    if search is not None:
+        return _searched(search, base, models)
+    if base is None or not models:
+        raise UsageError("a base model and at least one checkpoint are needed", hint="name them, or search for them")
+    return base, models, None
+
+
+def _searched(search: str, base: str | None, models: Sequence[str]) -> tuple[str, Sequence[str], str]:
     from hubmerge.stream.model_search import find_checkpoints
 
     words = " ".join(search.split())
@@ -74,7 +75,7 @@ def _searched(search: str, base: str | None, models: Sequence[str]) -> tuple[str
 
 
 def _checked_proposal(
-    base: str, models: Sequence[str], path: Path, method: str | None, publish: str | None, remark: str | None
+    base: str, models: Sequence[str], remark: str | None, path: Path, method: str | None, publish: str | None
 ) -> str:
     """Return the text of a recipe for models, which is valid."""
     from hubmerge.stream.catalog import installed_catalog
@@ -87,6 +88,6 @@ def _checked_proposal(
     return text
 
 
-def _check_new(path: Path) -> None:
-    if path.exists():
+def _check_new(path: Path, *, force: bool) -> None:
+    if path.exists() and not force:
         raise MachineError(f"{path} exists", hint="choose another file with --out, or add --force", file=str(path))

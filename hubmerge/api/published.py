@@ -39,13 +39,11 @@ def verify(
         published: the repo, with the step as revision unless it is the newest: `owner/name@step-03`; or the folder of
             a step, such as `run(out=...)` wrote.
         quick: check signature, statement, files, digests, chain, lock and card only; nothing is merged.
-        from_parts: for a combined stream, add the published states of its parts instead of merging their checkpoints
-            again; the verdict is then "partly verified".
+        from_parts: add the states of a combined stream's parts, and merge nothing: it is then "partly verified".
         key: the file of the public key that the signature must be by.
         identity: the identity that a keyless signature must be by, such as the address of a GitHub workflow.
         identity_provider: the address of the OIDC provider that vouches for the identity.
-        work_dir: folder for states and caches; in the user's cache folder by default. Each verification uses a new
-            folder in it.
+        work_dir: folder for states and caches, each time a new one in it; in the user's cache folder by default.
         progress: see `hubmerge.run`; an object also receives each finding as soon as it is known.
 
     Returns:
@@ -58,14 +56,18 @@ def verify(
     """
     from hubmerge.verify import verify_step
 
-    if quick and from_parts:
-        message = "--from-parts has no effect with --quick, which merges nothing"
-        raise UsageError(message, hint="remove --quick, or remove --from-parts")
+    _check_usage(quick=quick, from_parts=from_parts)
     place, revision = place_of(published)
     signer = _trusted_signer(key, identity, identity_provider)
     reports, folder = open_progress(progress), _work_folder(work_dir) / "verify"
     with interrupts.handled():
         return verify_step(place, revision, folder, reports, recompute=not quick, from_parts=from_parts, trusted=signer)
+
+
+def _check_usage(*, quick: bool, from_parts: bool) -> None:
+    if quick and from_parts:
+        message = "--from-parts has no effect with --quick, which merges nothing"
+        raise UsageError(message, hint="remove --quick, or remove --from-parts")
 
 
 def _trusted_signer(

@@ -104,8 +104,7 @@ class Run:
         identity = f"{client.endpoint()} {target.repo}" if target is not None else loaded.identity
         with checked_output(out), open_workspace(work_dir, workspace_name(identity, label)) as workspace:
             with progress.stage("resolve commits"):
-                gather = PinnedCommits.from_lock if locked else PinnedCommits.gather
-                pinned = gather(loaded, workspace)
+                pinned = (PinnedCommits.from_lock if locked else PinnedCommits.gather)(loaded, workspace)
                 stream = resolve_checked(loaded, pinned, replay=replay, hash_folders=True)
             write_work_lock(workspace, stream.lock)
             if out is not None:

@@ -65,9 +65,8 @@ def verify_step(
     published = read_published(repo, revision)
     if isinstance(published, UnreadableReport):
         return _unreadable(str(repo), published, progress)
-    if from_parts and not published.report.combined_steps:
-        message = f"{repo}: --from-parts has no effect: the stream was not combined from others"
-        raise UsageError(message, hint="remove --from-parts", repo=str(repo))
+    if from_parts:
+        _check_combined(str(repo), published)
     _announce(repo, published, progress)
     findings = [_announced(one, progress) for one in check_metadata(published, trusted, recompute=recompute)]
     broken_chain = any(finding.subject == "chain" and finding.verdict == "differs" for finding in findings)
@@ -75,6 +74,12 @@ def verify_step(
     if recompute and published.stream is not None and not broken_chain:
         recomputed = _add_recomputed(findings, published, work, progress, from_parts=from_parts)
     return Verdict(str(repo), published.step, published.files.commit, tuple(findings), recomputed)
+
+
+def _check_combined(repo: str, published: Published) -> None:
+    if not published.report.combined_steps:
+        message = f"{repo}: --from-parts has no effect: the stream was not combined from others"
+        raise UsageError(message, hint="remove --from-parts", repo=repo)
 
 
 def _announce(repo: str | Path, published: Published, progress: Progress) -> None:

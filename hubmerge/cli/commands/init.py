@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import typer
 
 from hubmerge.api import automation, planning, proposals, recipes
 from hubmerge.cli.options import Json, Quiet, Requirement, command_context, refuse_unused
 from hubmerge.support.progress import Progress
+
+NamesArgument: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="BASE MODEL...|RECIPE",
+        help="Base model, then checkpoints, queries or collections; or with --github, a recipe.",
+    ),
+]
+Search: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="WORDS", help="Take the checkpoints of BASE whose names on the Hub have these words."),
+]
 
 _FOR_WORKFLOWS = ("oidc", "every", "requirement")
 _FOR_RECIPES = ("search", "out", "method", "publish")
@@ -19,18 +31,9 @@ _FOR_RECIPES = ("search", "out", "method", "publish")
 
 def init(
     context: typer.Context,
-    names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="BASE MODEL...|RECIPE",
-            help="Base model, then checkpoints, queries or collections; or with --github, a recipe.",
-        ),
-    ] = None,
+    names: NamesArgument = None,
     *,
-    search: Annotated[
-        str | None,
-        typer.Option(metavar="WORDS", help="Take the checkpoints of BASE whose names on the Hub have these words."),
-    ] = None,
+    search: Search = None,
     out: Annotated[Path, typer.Option(metavar="FILE", help="Write the recipe to this file.")] = Path("recipe.yaml"),
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Merge method.", show_default="chosen")] = None,
     publish: Annotated[str | None, typer.Option(metavar="REPO", help="Repo to publish to.")] = None,
