@@ -60,7 +60,7 @@ def open_checkpoint(folder: Path, origin: Origin | str | None = None, *, fetch: 
     for file in files:
         sources[file], in_files[file], found = open_weight_file(folder / file, origin.in_file(file), fetch=fetch)
         metadata |= found
-    tensors, notes = _all_tensors(weight_map, in_files, origin, indexed=not weights.shards)
+    tensors, notes = _all_tensors(weight_map, in_files, origin, weights)
     config = _config(folder, origin.in_file(weights.names.config_file))
     notes = (*notes, *_variant_note(weights.names, origin))
     return Checkpoint(origin, tensors, config, sources, notes=notes, names=weights.names, metadata=metadata)
@@ -109,7 +109,7 @@ def open_headers(
     found = {file: _header(headers[file], sizes.get(file), origin.in_file(file)) for file in sorted(files)}
     sources = {file: HeaderOnly(origin, fetch) for file in found}
     in_files = {file: header.tensors for file, header in found.items()}
-    tensors, notes = _all_tensors(weight_map, in_files, origin, indexed=not weights.shards)
+    tensors, notes = _all_tensors(weight_map, in_files, origin, weights)
     metadata = {key: text for header in found.values() for key, text in header.metadata.items()}
     notes = (*notes, *_variant_note(weights.names, origin))
     return Checkpoint(origin, tensors, config, sources, notes=notes, names=weights.names, metadata=metadata)
@@ -145,13 +145,12 @@ def _all_tensors(
     weight_map: Mapping[str, str] | None,
     in_files: Mapping[str, Mapping[str, TensorInfo]],
     origin: Origin,
-    *,
-    indexed: bool,
+    weights: WeightFiles,
 ) -> tuple[dict[str, TensorInfo], tuple[str, ...]]:
     """Return all tensors, and notes on an index that does not list them as they are."""
-    if weight_map is None and len(in_files) > 1 and indexed:
+    if weight_map is None and len(in_files) > 1 and not weights.shards:
         raise origin.error(f"{len(in_files)} weight files and no index", hint="save the model with save_pretrained()")
-    tensors, notes = read_shards(weight_map or {}, in_files, origin)
+    tensors, notes = read_shards(weight_map or {}, in_files, origin, weights.index or weights.names.index())
     if not tensors:
         raise origin.error("the weight files contain no tensors", hint="save the model with save_pretrained()")
     return tensors, notes if weight_map is not None else ()

@@ -123,11 +123,14 @@ def test_an_index_with_a_file_outside_the_folder_is_refused(tmp_path: Path, file
         open_checkpoint(sharded(tmp_path / "folder", {**RIGHT, "c": file}))
 
 
+INDEXED_ONLY = r"/model\.safetensors\.index\.json: the index lists tensor 'd' for one\.safetensors, but no shard has it"
+
+
 @pytest.mark.parametrize(
     ("weight_map", "expected"),
     [
         ({**RIGHT, "c": "three.safetensors"}, "1 of 2 shards missing: three.safetensors"),
-        ({**RIGHT, "d": "one.safetensors"}, "'d' is not in one.safetensors, where the index lists it, nor in another"),
+        ({**RIGHT, "d": "one.safetensors"}, INDEXED_ONLY),
         ({}, "weight_map"),
         (None, "weight_map"),
     ],
@@ -135,6 +138,17 @@ def test_an_index_with_a_file_outside_the_folder_is_refused(tmp_path: Path, file
 def test_an_index_that_contradicts_the_files_is_refused(tmp_path: Path, weight_map: Any, expected: str) -> None:
     with pytest.raises(CheckpointError, match=expected):
         open_checkpoint(sharded(tmp_path, weight_map))
+
+
+def test_the_headers_of_shards_without_a_tensor_of_the_index_give_the_same_error(tmp_path: Path) -> None:
+    folder = sharded(tmp_path, {**RIGHT, "d": "one.safetensors"})
+    headers = {path.name: path.read_bytes() for path in folder.glob("*.safetensors")}
+    index = (folder / "model.safetensors.index.json").read_bytes()
+    with pytest.raises(CheckpointError, match=INDEXED_ONLY) as caught:
+        open_headers(headers, {}, "there", index=index)
+    assert caught.value.context.tensor == "d"
+    assert caught.value.hint is not None
+    assert "remove its line from the index" in caught.value.hint
 
 
 def opened_both_ways(folder: Path) -> Checkpoint:

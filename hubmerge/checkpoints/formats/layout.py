@@ -240,7 +240,7 @@ def read_json_object(text: bytes, origin: Origin) -> dict[str, Any]:
 
 
 def read_shards(
-    weight_map: Mapping[str, str], in_files: Mapping[str, Mapping[str, T]], origin: Origin
+    weight_map: Mapping[str, str], in_files: Mapping[str, Mapping[str, T]], origin: Origin, index: str
 ) -> tuple[dict[str, T], tuple[str, ...]]:
     """Return the tensors of all shards as transformers reads them, and notes on what the index does not say.
 
@@ -251,6 +251,7 @@ def read_shards(
         weight_map: the file of each tensor, from the index.
         in_files: the tensors in each file.
         origin: the checkpoint.
+        index: the name of the index.
 
     Raises:
         CheckpointError: a tensor in the index is in none of the files.
@@ -263,9 +264,11 @@ def read_shards(
             places.setdefault(name, []).append(file)
     for name, file in weight_map.items():
         if name not in tensors:
-            raise origin.error(
-                f"tensor {name!r} is not in {file}, where the index lists it, nor in another shard",
-                hint="the index belongs to other shards: fetch all files again from one revision",
+            raise origin.in_file(index).error(
+                f"the index lists tensor {name!r} for {file}, but no shard has it; transformers would give it random "
+                "values",
+                hint="fetch all files again from one revision; if the model ties this tensor to another one, remove "
+                "its line from the index",
                 tensor=name,
             )
     return tensors, tuple(f"{origin}: {note}" for note in _shard_notes(weight_map, places))

@@ -140,6 +140,8 @@ class Placement:
                 self.ignored.append(Ignored(info.name, "a buffer of another shape"))
             elif (reason := self.kinds.spare.reason(target)) is not None:
                 self.ignored.append(Ignored(info.name, f"{reason}, of another shape"))
+            elif not info.dtype.is_floating_point:  # codes of several numbers in one integer
+                return not_floating(self.base, self.checkpoint, target, info)
             else:
                 self.mismatched[target] = info.name
         elif not info.dtype.is_floating_point:

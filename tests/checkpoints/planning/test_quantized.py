@@ -127,6 +127,16 @@ def test_integers_in_place_of_a_parameter_are_codes(tmp_path: Path) -> None:
         make_plan(base, [align(base, base)], known)
 
 
+@pytest.mark.parametrize("shape", [(4, 4), (4, 1)])
+def test_integers_without_scales_are_the_cause_also_if_their_shape_differs(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    base = open_checkpoint(write_folder(tmp_path / "base", {**OTHERS, "q.weight": torch.ones(4, 4)}, {}), "base")
+    folder = write_folder(tmp_path / "packed", {**OTHERS, "q.weight": torch.ones(shape).to(INT32)}, {})
+    with pytest.raises(CheckpointError, match=r"'q\.weight' is stored as int32, expected a floating-point dtype"):
+        align(base, open_checkpoint(folder, "packed"))
+
+
 @pytest.mark.parametrize("method", ["task_arithmetic", "weight_average", "magmax", "ties", "opcm"])
 @pytest.mark.parametrize("dtype", [FP8, torch.float8_e5m2])
 def test_plain_8_bit_floats_are_merged(method: str, dtype: torch.dtype) -> None:
