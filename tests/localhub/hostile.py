@@ -54,7 +54,7 @@ def ask(hub: LocalHub, method: str, address: str, body: object = None, user: str
     if user is not None:
         request.add_header("Authorization", f"Bearer hf_{user}")
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, json.loads(answer.read() or b"{}")
     except urllib.error.HTTPError as error:
         with error:

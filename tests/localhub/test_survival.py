@@ -61,7 +61,7 @@ def test_repos_stay_intact_when_the_process_is_killed_before_any_change(tmp_path
         cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) > 60
