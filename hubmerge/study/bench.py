@@ -68,7 +68,10 @@ class Bench:
         planned = plan()
         if planned.assembly is not None:
             raise HubmergeError(
-                f"{loaded.recipe.path}: a study cannot stack layers", hint="write `models` in the recipe, not `slices`"
+                f"{loaded.recipe.path}: a study cannot stack layers: methods and orders are compared "
+                "over the layers of the base model",
+                hint="write `models` in the recipe, not `slices`; or merge and score it alone: "
+                f"hubmerge run {loaded.recipe.path}",
             )
         self.plan = planned.merge
         with progress.stage("fetch the base model"):
