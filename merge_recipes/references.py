@@ -1,7 +1,8 @@
 """References to models: `owner/name[/subfolder][@revision][+adapter[@revision]]`, or a local folder.
 
-The syntax is mergekit's, with an optional folder in the repo. A local folder starts with `./`, `../`, `/` or `~`;
-everything else is a repo on the Hub. A `+` or `@` in the name of a local folder is written with a backslash.
+The syntax is mergekit's, with an optional folder in the repo. A local folder starts with `./`, `../`, `/` or `~`, or on
+Windows with a drive or a share (`C:/models`); everything else is a repo on the Hub. A `+` or `@` in the name of a local
+folder is written with a backslash.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ MAX_REPO_CHARACTERS = 96
 MAX_REFERENCE_CHARACTERS = 1024
 
 _LOCAL_STARTS = ("./", "../", "/", "~")
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]|\\\\[^\\]")
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9._-]*[A-Za-z0-9_])?")
 _STAGE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 _FOLDER = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._ -]*[A-Za-z0-9._-]")
@@ -44,7 +46,7 @@ def is_commit(text: str | None) -> bool:
 
 def is_local_path(path: str) -> bool:
     """Return True if a path is a folder on this machine and not a repo on the Hub."""
-    return path in {".", ".."} or path.startswith(_LOCAL_STARTS)
+    return path in {".", ".."} or path.startswith(_LOCAL_STARTS) or _DRIVE.match(path) is not None
 
 
 def is_stage_path(path: str) -> bool:
@@ -84,6 +86,9 @@ def path_problem(path: str) -> Problem | None:
         return Problem(f"{format_value(path)} is a web address", f"write the repo only: {address['repo']}")
     if path.startswith("file:"):
         return Problem(f"{format_value(path)} is a file URL", "write the folder only, for example ./my-model")
+    if path.startswith((".\\", "..\\")):
+        folder = path.replace("\\", "/")
+        return Problem(f"{format_value(path)} has backslashes", f"write folders with slashes: {folder}")
     message = repo_problem(path)
     return None if message is None else Problem(message, f"write {_FORM}")
 

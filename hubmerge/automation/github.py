@@ -80,5 +80,5 @@ def write_workflow(loaded: LoadedRecipe, cron: str, requirement: str, *, oidc: b
     if path.exists() and not force and path.read_text(encoding="utf-8") != text:
         raise MachineError(f"{path}: a different workflow exists", hint="add --force to replace it", file=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    path.write_text(text, encoding="utf-8", newline="\n")
     return path

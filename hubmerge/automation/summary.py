@@ -58,5 +58,5 @@ def accuracy_table(matrix: AccuracyMatrix, names: Mapping[int, str]) -> str:
 
 def append_summary(file: Path, text: str) -> None:
     """Append a summary to a file; CI services collect the summaries of several steps in one file."""
-    with file.open("a", encoding="utf-8") as stream:
+    with file.open("a", encoding="utf-8", newline="\n") as stream:
         stream.write(text + "\n")

@@ -198,7 +198,9 @@ def _write_details(error: BaseException) -> str:
     """Write the traceback to a file and return a hint that names the file."""
     text = without_token("".join(traceback.format_exception(error)))
     try:
-        with tempfile.NamedTemporaryFile("w", prefix="hubmerge-error-", suffix=".txt", delete=False) as file:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", prefix="hubmerge-error-", suffix=".txt", delete=False
+        ) as file:
             file.write(text)
     except OSError as unwritten:
         return f"the details could not be written to a file ({unwritten.strerror}); please report what you did"

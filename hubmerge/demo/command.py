@@ -86,7 +86,7 @@ def _embedded_hub(root: Path) -> LocalHub:
 
     port_file = root / "port"
     hub = LocalHub(root / "hub", port=_port_if_free(port_file))
-    port_file.write_text(hub.endpoint.rpartition(":")[2], encoding="ascii")
+    port_file.write_text(hub.endpoint.rpartition(":")[2], encoding="ascii", newline="\n")
     return hub
 
 
@@ -120,7 +120,7 @@ def _on_hub(
     if namespace != NAMESPACE:
         text = recipe.read_text(encoding="utf-8").replace(f"{NAMESPACE}/", f"{namespace}/")
         recipe = root / "quickstart.yaml"
-        recipe.write_text(text, encoding="utf-8")
+        recipe.write_text(text, encoding="utf-8", newline="\n")
     arguments = ["run", str(recipe), "--work-dir", str(root / "work"), *run_arguments]
     echo(f"$ hubmerge {shlex.join(arguments)}")
     _run([sys.executable, "-m", "hubmerge", *arguments])

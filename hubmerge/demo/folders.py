@@ -121,7 +121,7 @@ Prompt for zero-shot classification: `{task.prompt}`.
 def write_card(folder: Path, metadata: Mapping[str, Any], text: str) -> None:
     """Write README.md: the metadata as YAML, then the text."""
     front = yaml.safe_dump(dict(metadata), sort_keys=False, allow_unicode=True)
-    (folder / CARD_FILE).write_text(f"---\n{front}---\n\n{text}", encoding="utf-8")
+    (folder / CARD_FILE).write_text(f"---\n{front}---\n\n{text}", encoding="utf-8", newline="\n")
 
 
 @contextmanager

@@ -147,4 +147,4 @@ def save_image_processor(folder: Path, side: int = IMAGE_SIZE) -> None:
     path = folder / "preprocessor_config.json"
     settings = json.loads(path.read_text(encoding="utf-8"))
     settings["image_processor_type"] = "CLIPImageProcessor"
-    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n")

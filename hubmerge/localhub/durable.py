@@ -66,7 +66,7 @@ class TemporaryFolder:
             except Timeout:
                 continue
             shutil.rmtree(folder, ignore_errors=True)
-            lock_file.unlink(missing_ok=True)
+            _remove_lock_file(lock)
             lock.release()
 
     def new_path(self) -> Path:
@@ -89,8 +89,14 @@ class TemporaryFolder:
     def close(self) -> None:
         """Remove the folder and release its lock."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        Path(self._lock.lock_file).unlink(missing_ok=True)
+        _remove_lock_file(self._lock)
         self._lock.release()
+
+
+def _remove_lock_file(lock: FileLock) -> None:
+    # Windows keeps a file that is open; filelock removes it there when the lock is released.
+    with contextlib.suppress(PermissionError):
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def _lock_of(folder: Path) -> FileLock:

@@ -86,9 +86,11 @@ def _write_headers(plan: RunPlan, base: Source, folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
         if changed is not None:
             (folder / name).write_bytes(changed)
-    (folder / CONFIG_FILE).write_text(json.dumps(dict(plan.config)), encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(json.dumps(dict(plan.config)), encoding="utf-8", newline="\n")
     merged = plan.licenses.merged.to_metadata()
-    (folder / CARD_FILE).write_text(f"---\n{json.dumps(merged)}\n---\n" if merged else "", encoding="utf-8")
+    (folder / CARD_FILE).write_text(
+        f"---\n{json.dumps(merged)}\n---\n" if merged else "", encoding="utf-8", newline="\n"
+    )
     specs = list(plan.written.specs)
     header, _ = lay_out(specs, {"format": "pt"})
     with (folder / _WEIGHTS).open("wb") as stream:

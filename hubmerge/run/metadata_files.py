@@ -110,16 +110,18 @@ def write_metadata_files(folder: Path, report: RunReport, context: RunContext) -
     files = replace(files, notice=context.writes_notice and needs_notice(report, merged))
     generated = card_for(report, stream, stream.loaded.text, files)
     sets_license = publish is not None and bool(publish.license)
-    (folder / CARD_FILE).write_text(merged_card(generated, context.card, sets_license=sets_license), encoding="utf-8")
+    (folder / CARD_FILE).write_text(
+        merged_card(generated, context.card, sets_license=sets_license), encoding="utf-8", newline="\n"
+    )
     _write_picture(folder, report)
-    (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8")
-    (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8")
+    (folder / RECIPE_FILE).write_text(stream.loaded.text, encoding="utf-8", newline="\n")
+    (folder / LOCK_FILE).write_text(stream.lock.to_yaml(), encoding="utf-8", newline="\n")
     write_page(folder, report, publish.repo if publish is not None else None)
     stated = license_of((folder / CARD_FILE).read_text(encoding="utf-8"))
     write_provenance_files(folder, report, stream, stated, files.model_class)
     report = replace(report, all_files=list_step_files(folder), kept_files=dict(context.others))
     report = replace(report, kept_metadata=added_metadata(generated, (folder / CARD_FILE).read_text(encoding="utf-8")))
-    (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8")
+    (folder / REPORT_FILE).write_text(report.to_json(), encoding="utf-8", newline="\n")
     return report
 
 

@@ -59,7 +59,9 @@ def change_files(changed: Mapping[str, bytes | None], folder: Path) -> None:
 
 def write_config(config: Mapping[str, Any], folder: Path) -> None:
     """Write config.json: the config of the plan, whose loading was checked, and nothing else."""
-    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    (folder / CONFIG_FILE).write_text(
+        json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8", newline="\n"
+    )
 
 
 def write_library_config(config: Mapping[str, Any], folder: Path, base_folder: Path, names: WeightNames) -> None:
@@ -79,7 +81,7 @@ def write_library_config(config: Mapping[str, Any], folder: Path, base_folder: P
         shutil.copyfile(original, folder / names.config_file)
     elif config:
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-        (folder / names.config_file).write_text(text, encoding="utf-8")
+        (folder / names.config_file).write_text(text, encoding="utf-8", newline="\n")
 
 
 def check_written(folder: Path, specs: Collection[TensorSpec]) -> None:

@@ -35,7 +35,9 @@ def write_notice(path: Path, report: RunReport, merged: License, licenses: Plann
 
     names = {one.name for one in stated_licenses(report)}
     inputs = [one for one in licenses.inputs if one.name in names]
-    path.write_text(notice_text(report, merged, list(_texts(inputs, report.models[-1].name))), encoding="utf-8")
+    path.write_text(
+        notice_text(report, merged, list(_texts(inputs, report.models[-1].name))), encoding="utf-8", newline="\n"
+    )
 
 
 def _texts(inputs: list[InputLicense], newest: str) -> Iterator[tuple[str, str]]:

@@ -32,9 +32,11 @@ def write_provenance_files(
     """
     publish = stream.recipe.publish
     details = BomDetails(publish.repo if publish is not None else None, merged, model_class)
-    (folder / BOM_FILE).write_text(bom_text(report, stream.lock, details), encoding="utf-8")
+    (folder / BOM_FILE).write_text(bom_text(report, stream.lock, details), encoding="utf-8", newline="\n")
     listed = replace(report, all_files=list_step_files(folder))
-    (folder / STATEMENT_FILE).write_text(statement_text(listed, stream.lock, stream.loaded.values), encoding="utf-8")
+    (folder / STATEMENT_FILE).write_text(
+        statement_text(listed, stream.lock, stream.loaded.values), encoding="utf-8", newline="\n"
+    )
 
 
 def sign_folder(folder: Path, name: str, signer: Signer, history: Mapping[str, str]) -> Path:

@@ -120,7 +120,7 @@ class ResultsFile:
         """Append a result, and return when it is on disk."""
         kind = "cell" if isinstance(result, CellResult) else "references"
         line = json.dumps({"kind": kind, **asdict(result)}, sort_keys=True, allow_nan=False, ensure_ascii=False)
-        with self.path.open("a", encoding="utf-8") as file:
+        with self.path.open("a", encoding="utf-8", newline="\n") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
@@ -136,7 +136,7 @@ class ResultsFile:
         text = self.path.read_text(encoding="utf-8")
         whole, newline, rest = text.rpartition("\n")
         if rest:
-            self.path.write_text(whole + newline, encoding="utf-8")
+            self.path.write_text(whole + newline, encoding="utf-8", newline="\n")
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 self._take(_result(line))

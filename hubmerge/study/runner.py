@@ -102,8 +102,8 @@ def write_outputs(results: Sequence[CellResult], references: References, out: Pa
     """Write the table in three forms, the page and the plots."""
     rows = tables.summary_rows(results, references)
     for name, write in (("tables.md", tables.markdown), ("tables.tex", tables.latex), (TABLE_FILE, tables.as_json)):
-        (out / name).write_text(write(rows), encoding="utf-8")
-    (out / PAGE_FILE).write_text(study_page(results, references, out.absolute().name), encoding="utf-8")
+        (out / name).write_text(write(rows), encoding="utf-8", newline="\n")
+    (out / PAGE_FILE).write_text(study_page(results, references, out.absolute().name), encoding="utf-8", newline="\n")
     pictures = {"drift.png": plots.drift(results)}
     if any(any(value is not None for value in row) for row in references.cosines):
         pictures["similarity.png"] = plots.similarity_map(references)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from hubmerge.errors import DISK_FULL, MachineError
+from hubmerge.support.positions import OPEN_FLAGS
 
 _FORBIDDEN = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 
@@ -121,7 +122,9 @@ def make_folder(folder: Path) -> None:
 
 def sync_folder(folder: Path) -> None:
     """Flush the names in `folder` to the disk, so that a rename in it lasts."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+    if not hasattr(os, "O_DIRECTORY"):  # Windows opens no folders
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | OPEN_FLAGS)
     try:
         os.fsync(descriptor)
     finally:

@@ -8,6 +8,7 @@ A thread listens to the signals, so that the line appears while the main thread 
 
 from __future__ import annotations
 
+import _thread
 import contextlib
 import logging
 import os
@@ -131,11 +132,13 @@ def forwarded(send: Callable[[int], object]) -> Iterator[None]:
 @contextlib.contextmanager
 def kept_from_children() -> Iterator[None]:
     """Keep the signals from processes that are started in the block: they end when this process ends them."""
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
+    earlier = None if mask is None else mask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+        if mask is not None:
+            mask(signal.SIG_SETMASK, earlier)
 
 
 @contextlib.contextmanager
@@ -184,6 +187,13 @@ def handled(*, program: bool = False, quiet: bool = False, raises: bool = True) 
             listener.close()
             _Main.listener = None
             _requested.clear()
+
+
+def _wake_main_thread(number: int) -> None:
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident or 0, number)
+    else:
+        _thread.interrupt_main(signal.Signals(number))
 
 
 class _Listener:
@@ -259,7 +269,7 @@ class _Listener:
             if self._raises and not self.heard.wait(_DELIVERY_SECONDS):
                 # The system gave the signal to another thread: wake the main thread.
                 self._repeats, self._repeated = 1, True
-                signal.pthread_kill(threading.main_thread().ident or 0, number)
+                _wake_main_thread(number)
         elif number == self._first[0] or now > self._first[1] + _FORWARDED_SECONDS:
             self._end("hubmerge: stopped")
 

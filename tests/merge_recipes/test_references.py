@@ -30,6 +30,10 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
         ("../x/y z", ModelReference("../x/y z")),
         ("/x", ModelReference("/x")),
         ("~/x", ModelReference("~/x")),
+        ("C:/x/y", ModelReference("C:/x/y")),
+        ("d:\\x", ModelReference("d:\\x")),
+        (r"\\server\share\x", ModelReference(r"\\server\share\x")),
+        (r"a/b+C:/lo\+ra", ModelReference("a/b", None, ModelReference("C:/lo+ra"))),
         ("_a/b_", ModelReference("_a/b_")),
         (r"./a\+b\@3", ModelReference("./a+b@3")),
         (r"./a\+b+../c\@d", ModelReference("./a+b", None, ModelReference("../c@d"))),
@@ -94,6 +98,13 @@ def test_hints_for_plus_and_at(text: str, hint: str) -> None:
     with pytest.raises(InvalidReferenceError) as caught:
         ModelReference.parse(text)
     assert caught.value.problems[0].hint == hint
+
+
+@pytest.mark.parametrize(("text", "hint"), [(r".\a\b", "./a/b"), (r"..\a", "../a")])
+def test_backslashes_are_refused_with_the_path_to_write(text: str, hint: str) -> None:
+    with pytest.raises(InvalidReferenceError) as caught:
+        ModelReference.parse(text)
+    assert caught.value.problems[0].hint == f"write folders with slashes: {hint}"
 
 
 def test_plus_and_at_are_kept_in_absolute_paths() -> None:

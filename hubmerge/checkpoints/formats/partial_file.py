@@ -24,6 +24,7 @@ from hubmerge.checkpoints.formats.safetensors_reader import SafetensorsReader
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.support.files import atomic_file, write_error
+from hubmerge.support.positions import OPEN_FLAGS, read_at, write_at
 
 FetchBytes = Callable[[str, int, int], bytes]
 """A function that returns bytes of a file of the checkpoint: `fetch(file, offset, length)`."""
@@ -87,7 +88,7 @@ class PartialFile(SafetensorsReader):
             self._fetch_ranges(split_ranges(missing, PIECE_BYTES, GAP_BYTES), self._fetch)
 
     def _fetch_ranges(self, ranges: Sequence[Range], fetch: FetchBytes) -> None:
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(self.path, os.O_RDWR | OPEN_FLAGS)
         failed = threading.Event()
 
         def fetch_one(piece: Range) -> bool:
@@ -95,9 +96,7 @@ class PartialFile(SafetensorsReader):
                 return False
             begin, end = piece
             try:
-                data = memoryview(fetch(self.origin.file or self.path.name, begin, end - begin))
-                while len(data):
-                    data = data[os.pwrite(descriptor, data, end - len(data)) :]
+                write_at(descriptor, memoryview(fetch(self.origin.file or self.path.name, begin, end - begin)), begin)
             except BaseException:
                 failed.set()
                 raise
@@ -123,7 +122,7 @@ class PartialFile(SafetensorsReader):
             whole_lines = stream.read().rfind(b"\n") + 1
             stream.seek(whole_lines)
             stream.truncate()
-            digest = sha256(os.pread(descriptor, piece[1] - piece[0], piece[0])).hexdigest()
+            digest = sha256(_read(descriptor, piece)).hexdigest()
             stream.write(f"{piece[0]} {piece[1]} {digest}\n".encode())
             stream.flush()
             os.fsync(stream.fileno())
@@ -164,12 +163,20 @@ def create_partial_file(path: Path, header: bytes, size: int) -> None:
                     return
         path.parent.mkdir(parents=True, exist_ok=True)
         path.unlink(missing_ok=True)
-        ranges_path(path).write_text("", encoding="ascii")
+        ranges_path(path).write_text("", encoding="ascii", newline="\n")
         with atomic_file(path) as stream:
             stream.write(header)
             stream.truncate(size)
     except OSError as error:
         raise write_error(error, path, size) from error
+
+
+def _read(descriptor: int, piece: Range) -> bytearray:
+    data = bytearray(piece[1] - piece[0])
+    target, done = memoryview(data), 0
+    while done < len(data) and (count := read_at(descriptor, target[done:], piece[0] + done)):
+        done += count
+    return data[:done]
 
 
 def _read_record(path: Path) -> list[Range]:

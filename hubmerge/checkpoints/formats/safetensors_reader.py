@@ -17,6 +17,7 @@ import torch
 from hubmerge.checkpoints.formats.header import Header, parse_header
 from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
+from hubmerge.support.positions import OPEN_FLAGS, read_at
 
 _MAX_READ_BYTES = 1 << 30
 
@@ -89,7 +90,7 @@ class SafetensorsReader:
         done = 0
         try:
             while done < len(target):
-                count = os.preadv(self._open(), [target[done : done + _MAX_READ_BYTES]], info.offset + begin + done)
+                count = read_at(self._open(), target[done : done + _MAX_READ_BYTES], info.offset + begin + done)
                 if count == 0:
                     raise self.origin.error(
                         f"tensor {info.name!r}: the file ends {info.nbytes - begin - done} bytes too early",
@@ -116,7 +117,7 @@ class SafetensorsReader:
     def _open(self) -> int:
         with self._lock:
             if self._descriptor is None:
-                self._descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+                self._descriptor = os.open(self.path, os.O_RDONLY | OPEN_FLAGS)
             return self._descriptor
 
     def __del__(self) -> None:

@@ -22,6 +22,7 @@ from hubmerge.checkpoints.checkpoint import byte_view
 from hubmerge.checkpoints.formats.write_header import lay_out
 from hubmerge.checkpoints.tensors import TensorSpec, describe_shape
 from hubmerge.support.files import partial_path, rename_durably, start_flush, write_error
+from hubmerge.support.positions import OPEN_FLAGS, write_at
 
 Bytes = bytes | bytearray | memoryview
 
@@ -95,10 +96,10 @@ class SafetensorsWriter:
         self._descriptor: int | None = None
         try:
             if attach:
-                self._descriptor = os.open(self._partial, os.O_RDWR | os.O_CLOEXEC)
+                self._descriptor = os.open(self._partial, os.O_RDWR | OPEN_FLAGS)
                 return
             path.parent.mkdir(parents=True, exist_ok=True)
-            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | OPEN_FLAGS
             self._descriptor = os.open(self._partial, flags, 0o666)
             _reserve(self._descriptor, self.nbytes)
             self._put(memoryview(header), 0)
@@ -147,14 +148,13 @@ class SafetensorsWriter:
             MachineError: the file cannot be flushed or renamed.
         """
         self.check_complete()
-        descriptor = self._open_descriptor()
         try:
-            os.fsync(descriptor)
+            os.fsync(self._open_descriptor())
+            self._close()  # Windows renames no open file
             rename_durably(self._partial, self.path)
         except OSError as error:
-            self.abort()
+            self._remove_partial()
             raise write_error(error, self.path, self.nbytes) from error
-        self._close()
         digests = {} if self._digests is None else {name: self._digests[name] for name in self._places}
         return WrittenFile(self.path, self.nbytes, digests)
 
@@ -185,10 +185,7 @@ class SafetensorsWriter:
     def abort(self) -> None:
         """Remove what was written; do nothing after `commit`, and in processes that attached to the file."""
         if self._descriptor is not None:
-            self._close()
-            if not self._attached:
-                with contextlib.suppress(OSError):
-                    self._partial.unlink(missing_ok=True)
+            self._remove_partial()
 
     def __enter__(self) -> SafetensorsWriter:
         return self
@@ -197,6 +194,12 @@ class SafetensorsWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.abort()
+
+    def _remove_partial(self) -> None:
+        self._close()
+        if not self._attached:
+            with contextlib.suppress(OSError):
+                self._partial.unlink(missing_ok=True)
 
     def _spec(self, name: str) -> TensorSpec:
         place = self._places.get(name)
@@ -233,11 +236,7 @@ class SafetensorsWriter:
             self._finished.add(name)
 
     def _put(self, data: memoryview, offset: int) -> None:
-        descriptor = self._open_descriptor()
-        while len(data):
-            count = os.pwrite(descriptor, data, offset)
-            data = data[count:]
-            offset += count
+        write_at(self._open_descriptor(), data, offset)
 
     def _open_descriptor(self) -> int:
         if self._descriptor is None:

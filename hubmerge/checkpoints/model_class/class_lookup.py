@@ -152,7 +152,7 @@ def config_folder(config: Mapping[str, Any]) -> Iterator[str]:
     The loader does more than to parse JSON: transformers 5 writes infinite numbers as `{"__float__": "Infinity"}`.
     """
     with tempfile.TemporaryDirectory() as folder, _quiet():
-        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        (Path(folder) / "config.json").write_text(json.dumps(config), encoding="utf-8", newline="\n")
         yield folder
 
 

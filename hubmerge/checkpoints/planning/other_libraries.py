@@ -166,7 +166,7 @@ def _open_clip_model(config: Mapping[str, Any]) -> tuple[str, torch.nn.Module]:
 
 def _config_folder(config: Mapping[str, Any], name: str) -> tempfile.TemporaryDirectory[str]:
     folder = tempfile.TemporaryDirectory()
-    (Path(folder.name) / name).write_text(json.dumps(config), encoding="utf-8")
+    (Path(folder.name) / name).write_text(json.dumps(config), encoding="utf-8", newline="\n")
     return folder
 
 
