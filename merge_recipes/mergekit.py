@@ -13,6 +13,7 @@ OTHER_KEYS: dict[str, str] = {
     "input_models": "input_models is not supported; write models, as in current mergekit recipes",
     "experts": "mergekit's mixture-of-experts recipes are not supported",
     "gate_mode": "mergekit's mixture-of-experts recipes are not supported",
+    "genome": "mergekit's evolution recipes are not supported",
     "_target_": "a recipe cannot name code: choose a merge method with merge_method",
 }
 """The message for each key of mergekit or another tool that recipes do not have."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from merge_recipes.errors import KeyPath, Problem, RecipeFileError, format_value, key_text
+from merge_recipes.errors import KeyPath, Problem, RecipeFileError, format_value, key_text, nearest
 from merge_recipes.secrets import check_no_secrets
 from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES, Node, Position, compose, compose_all, syntax_error
 from merge_recipes.yaml_scalars import Scalar, has_forbidden_character, resolve_plain
@@ -98,6 +98,19 @@ class Document:
         return f"line {line}" if file == self.file else f"line {line} of {file}"
 
 
+def _near_files(path: Path) -> str:
+    """Return the YAML files beside a missing one, for its message: a similar name, else the first ones."""
+    try:
+        files = sorted(one.name for one in path.parent.iterdir() if one.suffix in {".yaml", ".yml"})
+    except (OSError, ValueError):
+        return ""
+    by_stem = {Path(name).stem: name for name in files}
+    match = nearest(path.stem, by_stem)
+    if match is not None:
+        return f"; did you mean {by_stem[match]}?"
+    return f"; its folder has {', '.join(files[:4])}{', ...' if len(files) > 4 else ''}" if files else ""
+
+
 def read_text(path: Path) -> str:
     """Return the text of a recipe or a lock.
 
@@ -109,7 +122,7 @@ def read_text(path: Path) -> str:
         with path.open("rb") as stream:
             content = stream.read(MAX_FILE_BYTES + 1)
     except FileNotFoundError:
-        raise RecipeFileError(Problem("the file does not exist", file=file)) from None
+        raise RecipeFileError(Problem(f"the file does not exist{_near_files(path)}", file=file)) from None
     except IsADirectoryError:
         raise RecipeFileError(Problem("this is a folder: expected a YAML file", file=file)) from None
     except (OSError, ValueError) as error:

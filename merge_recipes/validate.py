@@ -15,6 +15,7 @@ from merge_recipes.errors import KeyPath, Problem, RecipeError, did_you_mean, fo
 from merge_recipes.key_texts import key_texts
 from merge_recipes.language_task import DEFINITION, NAME
 from merge_recipes.mergekit import OTHER_KEYS, REPLACES_MODELS
+from merge_recipes.other_kinds import of_other_kind
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery
 from merge_recipes.read_yaml import Document
 from merge_recipes.schema import StreamEntry
@@ -58,6 +59,9 @@ def validate(
         keys = ", ".join(name for name, field in model.model_fields.items() if field.is_required())
         got = "the file is empty" if document.data is None else f"got {format_value(document.data)}"
         return None, [document.problem((), f"expected a mapping with the keys {keys}; {got}")]
+    other = of_other_kind(document, document.data, tuple(model.model_fields))
+    if other is not None:
+        return None, [other]
     try:
         # In JSON a list is valid for a tuple, while all other types stay strict.
         return model.model_validate_json(json.dumps({**(defaults or {}), **document.data})), []

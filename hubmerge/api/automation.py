@@ -117,7 +117,7 @@ def plan_hub_job(
 
     Raises:
         RecipeError: the recipe has problems, publishes nothing, or names local folders.
-        MachineError: the schedule or the timeout cannot be read.
+        UsageError: the schedule or the timeout cannot be read.
         UsageError: hubmerge was installed from a folder of this machine and `requirement` is not given.
     """
     from hubmerge.automation.hub_job import PlannedJob, plan_job

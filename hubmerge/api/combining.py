@@ -15,6 +15,7 @@ from hubmerge.api.recipes import RecipeLike, load
 from hubmerge.errors import UsageError
 from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
+from hubmerge.support.text import in_shell
 
 if TYPE_CHECKING:
     from hubmerge.combining.part import Part
@@ -216,7 +217,8 @@ def load_part(recipe: RecipeLike, part: str, *, locked: bool = False, progress: 
     chosen = Partition.parse(part)
     if whole.recipe.evaluate is not None:
         open_progress(progress).note(
-            f"part {chosen} is not scored: `hubmerge combine --recipe {whole.path}` scores the whole on all tasks"
+            f"part {chosen} is not scored: `hubmerge combine --recipe {in_shell(whole.path)}` scores the whole on all "
+            "tasks"
         )
     return replace(load(part_keys(whole, chosen), progress=progress), path=whole.path, part=str(chosen))
 

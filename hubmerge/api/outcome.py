@@ -6,6 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from hubmerge.support.text import in_shell
+
 if TYPE_CHECKING:
     from hubmerge.report.report import RunReport
 
@@ -56,7 +58,7 @@ def next_steps(
     from hubmerge.methods import METHODS, Method, find_method
     from hubmerge.methods.readers import saved_name
 
-    again = f"hubmerge run {recipe}" if recipe is not None else None
+    again = f"hubmerge run {in_shell(recipe)}" if recipe is not None else None
     method = find_method(report.merge_method, joint=report.is_joint).method
     extends = not stacks and (isinstance(method, Method) or method.most is None)
     if repo is None:
@@ -76,4 +78,6 @@ def next_steps(
     if other is not None:
         yield NextStep("read with another method", f"hubmerge read {repo} --method {other} --out {other}")
     if method.revokes and len(report.steps) > 1:
-        yield NextStep("take a model out", f"hubmerge revoke {repo} NAME")
+        out = {step.revokes for step in report.steps}
+        last = next(step.name for step in reversed(report.steps) if step.revokes is None and step.name not in out)
+        yield NextStep("take a model out, such as the last one", f"hubmerge revoke {repo} {last}")

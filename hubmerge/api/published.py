@@ -13,6 +13,7 @@ from hubmerge.api.recipes import RecipeLike, load
 from hubmerge.errors import UsageError
 from hubmerge.support import interrupts
 from hubmerge.support.paths import user_cache_folder
+from hubmerge.support.text import in_shell
 
 if TYPE_CHECKING:
     from hubmerge.api.merging import StepRun
@@ -107,7 +108,10 @@ def sign(
     from hubmerge.verify.sign_step import sign_folder, sign_published
 
     if (key is None) != keyless:
-        raise UsageError("a step is signed with a key or with an identity", hint="add --key FILE, or --keyless")
+        raise UsageError(
+            "a step is signed with a key or with an identity",
+            hint=f"hubmerge sign {in_shell(published)} --key FILE",
+        )
     signer, reports = Signer(None if key is None else Path(key)), open_progress(progress)
     with interrupts.handled():
         place, revision = place_of(os.fspath(published))

@@ -144,7 +144,9 @@ class FolderCheck:
     def __str__(self) -> str:
         width = max(len(str(path)) for path in self.results)
         lines = [f"{str(path).ljust(width)}  {_in_a_line(result)}" for path, result in self.results.items()]
-        return "\n".join([*lines, f"{self.valid} of {counted(len(self.results), 'recipe')} valid"])
+        lines.append(f"{self.valid} of {counted(len(self.results), 'recipe')} valid")
+        several = any(len(getattr(result, "problems", ())) > 1 for result in self.results.values())
+        return "\n".join([*lines, *(["hubmerge check FILE lists all problems of a recipe"] if several else [])])
 
 
 def _in_a_line(result: CheckedRecipe | RecipeError) -> str:

@@ -7,7 +7,7 @@ import re
 from importlib.resources import files
 from pathlib import Path
 
-from hubmerge.errors import MachineError
+from hubmerge.errors import MachineError, UsageError
 from merge_recipes import LoadedRecipe, Problem, RecipeError
 
 _CRON = re.compile(r"[0-9*,/-]+( [0-9A-Za-z*,/-]+){4}")
@@ -38,14 +38,14 @@ def workflow_text(loaded: LoadedRecipe, recipe: str, cron: str, requirement: str
 
     Raises:
         RecipeError: the recipe publishes nothing.
-        MachineError: `cron` is not five cron fields.
+        UsageError: `cron` is not five cron fields.
     """
     publish = loaded.recipe.publish
     if publish is None:
         message = "automatic merging needs a recipe that publishes its steps: the key `publish` is missing"
         raise RecipeError(Problem(message, "add `publish: {repo: owner/name}`", str(loaded.path)))
     if _CRON.fullmatch(cron) is None:
-        raise MachineError(f"{cron!r} is not a schedule: expected five cron fields", hint="--every '17 */6 * * *'")
+        raise UsageError(f"{cron!r} is not a schedule: expected five cron fields", hint="--every '17 */6 * * *'")
     keyless = publish.sign is not None and publish.sign.is_keyless
     values = {
         "TARGET": publish.repo,

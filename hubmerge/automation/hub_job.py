@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hubmerge.errors import MachineError
+from hubmerge.errors import UsageError
 from hubmerge.hub.jobs import TARGET_VARIABLE, HubJob
 from hubmerge.stream.lockfile import read_lock
 from merge_recipes import LoadedRecipe, ModelCollection, ModelQuery, Problem, RecipeError
@@ -54,7 +54,7 @@ def plan_job(
 
     Raises:
         RecipeError: the recipe publishes nothing, asks for signatures, or names local folders.
-        MachineError: the schedule or the timeout cannot be read.
+        UsageError: the schedule or the timeout cannot be read.
     """
     target = _checked_target(loaded, schedule, timeout)
     lock = read_lock(loaded)
@@ -84,12 +84,12 @@ def _checked_target(loaded: LoadedRecipe, schedule: str | None, timeout: str) ->
         message = f"{name} is a local folder: a job on the Hub cannot read it"
         raise RecipeError(Problem(message, "upload it to a repo on the Hub and write owner/name", str(loaded.path)))
     if schedule is not None and _SCHEDULE.fullmatch(schedule) is None:
-        raise MachineError(
+        raise UsageError(
             f"{schedule!r} is not a schedule: expected @hourly, @daily, ... or five cron fields",
             hint="--schedule @daily",
         )
     if _TIMEOUT.fullmatch(timeout) is None:
-        raise MachineError(f"{timeout!r} is not a time: expected for example 90m, 6h or 1d", hint="--timeout 6h")
+        raise UsageError(f"{timeout!r} is not a time: expected for example 90m, 6h or 1d", hint="--timeout 6h")
     return publish.repo
 
 

@@ -34,7 +34,8 @@ from hubmerge.support.version import VERSION
 
 EPILOG = (
     "HF_ENDPOINT and HF_TOKEN choose the Hub. Exit status: 0 done, 2 recipe or command line, 3 Hub, 4 checkpoint, "
-    "5 this machine, 6 verify found a difference, 10 outdated found a change, 130 interrupted, 1 internal error."
+    "5 this machine, 6 verify found a difference, 7 verify could not check everything, 10 outdated found a change, "
+    "130 interrupted, 1 internal error."
 )
 
 app = typer.Typer(
@@ -45,6 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["--help", "-h"]},
 )
+app.command(rich_help_panel=MERGE)(init)
 app.command(rich_help_panel=MERGE)(run)
 app.command(rich_help_panel=MERGE)(plan)
 app.command(rich_help_panel=MERGE)(read)
@@ -61,7 +63,6 @@ app.command(rich_help_panel=PUBLISH)(rollback)
 app.command(rich_help_panel=PUBLISH)(sign)
 app.command(rich_help_panel=PUBLISH)(revoke)
 app.command(rich_help_panel=AUTOMATE)(watch)
-app.command(rich_help_panel=AUTOMATE)(init)
 app.add_typer(deploy, name="deploy", rich_help_panel=AUTOMATE)
 app.command(rich_help_panel=STUDY)(study)
 app.command(rich_help_panel=TOOLS)(methods)

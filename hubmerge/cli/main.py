@@ -1,8 +1,8 @@
 """Entry point of the command line: environment, errors and exit statuses.
 
 Exit statuses: 0 done, also if there was nothing to do; 2 recipe or command line; 3 the Hub; 4 a checkpoint; 5 this
-machine (disk full, folder not writable, missing package); 6 `verify` found a difference; 10 `outdated` found a change;
-130 interrupted; 1 internal error.
+machine (disk full, folder not writable, missing package); 6 `verify` found a difference, 7 it could not check
+everything; 10 `outdated` found a change; 130 interrupted; 1 internal error.
 """
 
 from __future__ import annotations
@@ -32,6 +32,12 @@ if TYPE_CHECKING:
 
 COMPLETION_VARIABLE = "_HUBMERGE_COMPLETE"
 """Environment variable by which a shell asks for completions."""
+
+_UNEXPECTED = "Got unexpected extra argument(s)"
+"""Beginning of the message of the parser about a word too many."""
+
+_WITH_OUT = ("run", "read", "study", "report")
+"""Commands whose results have a place that people coming from other tools give as the last word."""
 
 _GARBAGE_THRESHOLD = 100_000
 """New objects between two searches for unused ones; with the usual 700, searches are a tenth of the start of torch."""
@@ -172,6 +178,11 @@ def _usage_error(error: typer.TyperException) -> HubmergeError:
         message, found, possible = message.partition(separator)
         if found:
             hint = f"did you mean {possible.rstrip(').?')}? See {command} --help"
+    if message.startswith(_UNEXPECTED):
+        found = message.removeprefix(_UNEXPECTED).strip("() ")
+        command_name = command.rpartition(" ")[2]
+        hint = f"write folders for results as --out {found}; see {hint}" if command_name in _WITH_OUT else hint
+        return UsageError(f"unexpected argument: {found}", hint=hint)
     return UsageError(f"{message[:1].lower()}{message[1:]}".rstrip("."), hint=hint)
 
 

@@ -23,6 +23,8 @@ from hubmerge.hub.client import endpoint
 from hubmerge.hub.failures import REFUSED_INSIDE, is_anonymous, requested_wait, status_of
 from hubmerge.support.redaction import without_token
 
+PUBLIC_HUB = "https://huggingface.co"
+
 
 @dataclass(frozen=True)
 class Explanation:
@@ -172,6 +174,7 @@ def _unknown(failure: Exception) -> Explanation:
     if isinstance(failure, json.JSONDecodeError):
         return Explanation("the answer of {endpoint} is not JSON", "check HF_ENDPOINT, or run again later")
     lines = str(failure).strip().splitlines() or [type(failure).__name__]
-    return Explanation(
-        f"the request to {{endpoint}} failed: {without_token(lines[0])}", "check the network, or run again later"
-    )
+    hint = "check the network, or run again later"
+    if endpoint() != PUBLIC_HUB:
+        hint = "check that a Hub runs at HF_ENDPOINT={endpoint}; for the public Hub: unset HF_ENDPOINT"
+    return Explanation(f"the request to {{endpoint}} failed: {without_token(lines[0])}", hint)

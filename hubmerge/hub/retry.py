@@ -19,11 +19,11 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.errors import HfHubHTTPError
 
 from hubmerge.errors import HubmergeError
-from hubmerge.hub.client import api
+from hubmerge.hub.client import api, endpoint
 from hubmerge.hub.explain import explain
 from hubmerge.hub.failures import TransientError, disk_error, hub_failure, is_transient, requested_wait, status_of
 from hubmerge.support import interrupts
-from hubmerge.support.progress import count_work
+from hubmerge.support.progress import count_work, waiting
 
 Result = TypeVar("Result")
 
@@ -79,7 +79,8 @@ def call(
             if wait is None:
                 raise explain(failure, subject, repo=repo, commit=commit, file=file) from error
         attempt += 1
-        (sleep or interrupts.wait)(wait)
+        with waiting(f"no usable answer from {endpoint()}: attempt {attempt + 1} of {RETRIES + 1}"):
+            (sleep or interrupts.wait)(wait)
 
 
 def create_commit(repo: str, operations: Sequence[Any], title: str, **options: Any) -> str:

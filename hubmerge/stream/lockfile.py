@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hubmerge.support.files import write_text_atomic
+from hubmerge.support.text import in_shell
 from merge_recipes import LoadedRecipe, Lock, RecipeFileError, check_lock
 from merge_recipes.errors import Problem
 from merge_recipes.read_yaml import read_text
@@ -37,7 +38,9 @@ def require_lock(loaded: LoadedRecipe) -> Lock:
     path = lock_path(loaded.path)
     lock = read_lock(loaded)
     if lock is None:
-        raise RecipeFileError(Problem("lock not found", f"create it with: hubmerge lock {loaded.path}", str(path)))
+        raise RecipeFileError(
+            Problem("lock not found", f"create it with: hubmerge lock {in_shell(loaded.path)}", str(path))
+        )
     check_lock(loaded.recipe, lock, file=str(path))
     return lock
 

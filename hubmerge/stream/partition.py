@@ -16,6 +16,7 @@ from hubmerge.errors import UsageError
 from hubmerge.methods import METHODS, Method, method_of
 from hubmerge.stream.expansion import expand
 from hubmerge.stream.lockfile import lock_path, read_lock, require_lock
+from hubmerge.support.text import in_shell
 from merge_recipes import LoadedRecipe, ModelReference, StreamEntry
 
 _PART = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
@@ -84,7 +85,7 @@ def whole_entries(loaded: LoadedRecipe) -> tuple[StreamEntry, ...]:
     if read_lock(loaded) is None:
         raise UsageError(
             f"{loaded.path} has queries, which may find other models on each machine",
-            hint=f"run `hubmerge lock {loaded.path}`, and take {lock_path(loaded.path).name} to every machine",
+            hint=f"run `hubmerge lock {in_shell(loaded.path)}`, and copy {lock_path(loaded.path).name} to all machines",
             file=str(loaded.path),
         )
     lock = require_lock(loaded)

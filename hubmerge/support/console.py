@@ -13,9 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from hubmerge.support.displays import Display, Heartbeat, LiveDisplay, NotebookBar
-from hubmerge.support.progress import Advance
+from hubmerge.support.progress import Advance, waits
 from hubmerge.support.redaction import for_terminal
 from hubmerge.support.stages import OpenStage, Stages
+from hubmerge.support.text import elided
 
 Mode = Literal["live", "notebook", "lines"]
 
@@ -66,7 +67,8 @@ class RichConsole:
         self._whole: OpenStage | None = None
         self._timer: threading.Timer | None = None
         if title is not None:
-            self._whole = OpenStage(title)
+            self._title = title
+            self._whole = OpenStage(f"{title}: load libraries")
             self._timer = threading.Timer(DELAY_SECONDS, self._begin)
             self._timer.daemon = True
             self._timer.start()
@@ -103,6 +105,7 @@ class RichConsole:
         """Show the stage while it lasts; where nothing is live, print its seconds when it ends."""
         opened = OpenStage(title, total, unit)
         self._stages.add(opened)
+        self._whole_is_known()
         self._begin()
         try:
             yield opened
@@ -121,11 +124,20 @@ class RichConsole:
         self._end()
 
     def lines(self, width: int) -> list[str]:
-        """Return the lines of the display now."""
+        """Return the lines of the display now; what is waited for comes last."""
+        return [*self._stage_lines(width), *(f"  {elided(for_terminal(text), width - 2)}" for text in waits())]
+
+    def _stage_lines(self, width: int) -> list[str]:
         shown = self._stages.lines(width, MOST_LINES, bar=self._bar)
         if not shown and self._whole is not None:
             return [self._whole.line(width, time.monotonic())]
         return shown
+
+    def _whole_is_known(self) -> None:
+        """Name the command alone from the first stage on: its libraries are loaded."""
+        with self._lock:
+            if self._whole is not None:
+                self._whole.title = self._title
 
     @property
     def _bar(self) -> tuple[str, str]:

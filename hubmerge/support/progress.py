@@ -106,5 +106,23 @@ def show_item(item: str) -> None:
         _current.counter.show(item)
 
 
+_waits: list[str] = []
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Show in the block what is waited for, whatever stages are open."""
+    _waits.append(text)
+    try:
+        yield
+    finally:
+        _waits.remove(text)
+
+
+def waits() -> tuple[str, ...]:
+    """Return what is waited for now."""
+    return tuple(dict.fromkeys(_waits))
+
+
 def _ignore(_done: float) -> None:
     pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 SHOWN_DIGITS = 12
@@ -52,6 +53,11 @@ def elided(text: str, most: int) -> str:
         return text
     end = (most - 3) // 2 if most > 3 else 0
     return f"{text[: most - 3 - end]}...{text[len(text) - end :]}" if most > 3 else text[:most]
+
+
+def in_shell(word: object) -> str:
+    """Return a file name or another word as it is typed in a shell, for commands that are printed."""
+    return shlex.quote(str(word))
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

@@ -223,7 +223,7 @@ def test_init_refuses_recipes_that_cannot_run_on_github(sources: Sources, hubmer
     assert status == 5
     assert "--force" in errors
     status, _, errors = hubmerge("init", recipe, *github, "--force", "--every", "0 0 * * *\n- x")
-    assert status == 5
+    assert status == 2
     assert "not a schedule" in errors
     status, _, errors = hubmerge("init", sources.recipe(publish=None), *github)
     assert status == 2

@@ -179,8 +179,8 @@ def test_a_refused_job_is_an_error(deploy: Callable[..., tuple[int, str]], jobs_
         ({"models": [{"model": "./mine"}]}, (), 2, "./mine is a local folder"),
         ({"publish": {"repo": "me/merged", "sign": "keyless"}}, (), 2, "hubmerge sign me/merged --key FILE"),
         ({"models": [{"collection": "me/all-0123"}]}, ("--on-update",), 2, "--schedule"),
-        ({}, ("--schedule", "often"), 5, "not a schedule"),
-        ({}, ("--timeout", "6"), 5, "not a time"),
+        ({}, ("--schedule", "often"), 2, "not a schedule"),
+        ({}, ("--timeout", "6"), 2, "not a time"),
     ],
 )
 def test_recipes_that_cannot_run_on_the_hub(

@@ -15,6 +15,7 @@ from nbclient import NotebookClient
 from hubmerge.cli.main import main
 from hubmerge.support import displays
 from hubmerge.support.console import MOST_LINES, RichConsole
+from hubmerge.support.progress import waiting
 from tests.cli.terminal import Terminal, as_terminal, start_in
 from tests.stage import Stage
 
@@ -122,6 +123,18 @@ def test_long_work_prints_a_line_now_and_then(
     console.close()
     assert "4/10 tensors" in found
     assert "  ... plan" in found
+
+
+def test_a_line_says_what_is_loaded_and_what_is_waited_for() -> None:
+    console = RichConsole(title="plan")
+    assert console.lines(80) == ["plan: load libraries"]
+    with console.stage("resolve commits"):
+        assert console.lines(80) == ["resolve commits"]
+        with waiting("no usable answer from http://127.0.0.1:9: attempt 2 of 6"):
+            assert console.lines(80)[-1] == "  no usable answer from http://127.0.0.1:9: attempt 2 of 6"
+            assert all(len(line) <= 30 for line in console.lines(30))
+    assert console.lines(80) == ["plan"]
+    console.close()
 
 
 def test_a_quiet_command_prints_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from hubmerge.hub import failures, retry
 from hubmerge.hub.explain import explain
 from hubmerge.hub.fetch import resolve_commit
 from hubmerge.localhub.faults import Fault
+from hubmerge.support import progress
 from tests.hub.conftest import Repo
 from tests.reliability.conftest import RequestHook
 
@@ -50,6 +51,34 @@ def test_another_status_is_not_retried(
         resolve_commit("model", repo.name, None)
     assert raised.value.context.repo == repo.name
     assert waits == []
+
+
+def test_a_retry_says_what_is_waited_for() -> None:
+    said: list[str] = []
+    errors = iter([ConnectionResetError("reset"), ConnectionResetError("reset")])
+
+    def request() -> str:
+        for error in errors:
+            raise error
+        return "done"
+
+    assert retry.call("the thing", request, sleep=lambda _: said.extend(progress.waits())) == "done"
+    assert [text.rpartition(": ")[2] for text in said] == ["attempt 2 of 6", "attempt 3 of 6"]
+    assert progress.waits() == ()
+
+
+@pytest.mark.parametrize(
+    ("address", "hint"),
+    [
+        ("https://huggingface.co", "check the network, or run again later"),
+        ("http://127.0.0.1:9", "check that a Hub runs at HF_ENDPOINT=http://127.0.0.1:9; "),
+    ],
+)
+def test_the_hint_for_a_closed_port_names_the_variable(
+    address: str, hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hubmerge.hub.explain.endpoint", lambda: address)
+    assert explain(ConnectionRefusedError("refused"), "model me/x").hint.startswith(hint)
 
 
 def test_failures_that_last_end_in_an_error(

@@ -28,6 +28,9 @@ def test_a_folder_of_recipes_is_checked_with_a_table_and_a_summary(
         "in/a.yml  OK: slerp, 1 checkpoint",
         "1 of 2 recipes valid",
     ]
+    (tmp_path / "b.yaml").write_text(recipe.replace("model: me/a", "model: 3") + "x: 1\n", encoding="utf-8")
+    assert main(["check", str(tmp_path)]) == 2
+    assert capsys.readouterr().out.splitlines()[-1] == "hubmerge check FILE lists all problems of a recipe"
     assert main(["check", str(tmp_path), "--json"]) == 2
     assert '{"event": "summary", "recipes": 2, "valid": 1}' in capsys.readouterr().out
     (tmp_path / "none").mkdir()

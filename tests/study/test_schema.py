@@ -98,6 +98,14 @@ def test_problems_are_reported_with_their_line(write_study: Write, keys: dict[st
         assert problem.file == str(path)
 
 
+def test_a_recipe_in_the_place_of_a_study_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("merge_method: opcm\nbase_model: me/base\nmodels: [{model: me/a}]\n", encoding="utf-8")
+    with pytest.raises(RecipeError, match="this is a recipe, not a study") as caught:
+        loaded(path)
+    assert [one.hint for one in caught.value.problems] == ["write a file with `recipe: ./mine.yaml` and `methods`"]
+
+
 def test_a_recipe_that_is_missing(tmp_path: Path) -> None:
     path = tmp_path / "study.yaml"
     path.write_text("recipe: ./nowhere.yaml\nmethods: [{method: opcm}]\n", encoding="utf-8")

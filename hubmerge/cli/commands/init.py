@@ -11,6 +11,7 @@ import typer
 from hubmerge.api import automation, planning, proposals, recipes
 from hubmerge.cli.options import Json, Quiet, Requirement, command_context, refuse_unused
 from hubmerge.support.progress import Progress
+from hubmerge.support.text import in_shell
 
 NamesArgument: TypeAlias = Annotated[
     list[str] | None,
@@ -72,7 +73,7 @@ def _show(path: Path, progress: Progress) -> None:
     planned = planning.plan(path, progress=progress)
     progress.event("plan", planned.to_dict())
     progress.note(str(planned))
-    progress.note(f"next: read {path}, then `hubmerge run {path} --out merged`")
+    progress.note(f"next: read {path}, then `hubmerge run {in_shell(path)} --out merged`")
 
 
 def _ask(publish: str | None) -> tuple[list[str], str | None]:

@@ -18,7 +18,7 @@ def outdated(
     quiet: Quiet = False,
     json: Json = False,
 ) -> int:
-    """Show what changed on the Hub; exit status 10 once for each change, and until a run has merged it."""
+    """Show what changed on the Hub; exit status 10 if a run has something to merge, or a change is new."""
     progress = command_context(context, quiet=quiet, json=json).progress()
     loaded = recipes.load(recipe, progress=progress)
     changes = published.outdated(loaded, progress=progress)
