@@ -47,12 +47,14 @@ format: $(VENV)/.test-installed
 
 # torch is asked for first and by its exact version, so that no later requirement brings another build.
 $(VENV)/.demo-installed: pyproject.toml constraints.txt
+	@echo "installing torch and the libraries of the demo into $(VENV): 0.2 GB with the CPU build of torch, several GB with CUDA"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[demo]"
 	touch $@
 
 $(VENV)/.test-installed: $(VENV)/.demo-installed
+	@echo "installing the libraries of the tests into $(VENV)"
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
 # These import torchvision, which transformers would use as soon as it is installed: they lie beside the environment. So does
 # axe-core, which is one file in a package with many dependencies.

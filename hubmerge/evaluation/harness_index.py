@@ -55,6 +55,15 @@ class HarnessTask:
         return not isinstance(self.spec[0], dict)
 
 
+def members_of(found: HarnessTask) -> tuple[str, ...]:
+    """Return the names of the tasks and groups that a group names itself, those of all its tasks for a tag."""
+    listed = (found.group or {}).get("task")
+    items = listed if isinstance(listed, list) else [listed]
+    names = [one.get("group") or one.get("task") if isinstance(one, Mapping) else one for one in items]
+    direct = [name for name in names if isinstance(name, str) and name in _names()]
+    return tuple(dict.fromkeys(direct)) if len(direct) == len(names) else tuple(sorted(found.leaves))
+
+
 def find_harness_task(task: Task) -> HarnessTask:
     """Return the task of the harness that a task of a recipe names or defines.
 

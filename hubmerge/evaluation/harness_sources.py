@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.external_metrics import ALLOWED_VARIABLE
-from hubmerge.evaluation.harness_index import HarnessTask, find_harness_task
+from hubmerge.evaluation.harness_index import HarnessTask, find_harness_task, members_of
 from hubmerge.support.text import listed
 from merge_recipes import DatasetReference, Task
 from merge_recipes.language_task import HARNESS_KIND
 
 _IGNORED = frozenset({"trust_remote_code", "revision"})
 """Options for loading a dataset that have no effect here: no code of a dataset runs, and the recipe has the commit."""
+
+
+MAX_SHOWN_MEMBERS = 60
+"""Members of a group that a message lists at most."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +43,29 @@ def harness_dataset(name: str) -> dict[str, str]:
         Task.model_validate({"name": "x", "kind": HARNESS_KIND, "task": name, "dataset": {"path": "x/y"}})
     )
     sources = [source_of(leaf, keys) for leaf, keys in found.leaves.items()]
-    paths = sorted({one.path for one in sources})
-    splits, names = {one.split for one in sources}, {one.name for one in sources}
-    if len(paths) > 1 or len(splits) > 1:
-        several = f"{len(paths)} datasets: {listed(paths, 4)}" if len(paths) > 1 else f"the splits {sorted(splits)}"
-        raise EvaluationError(
-            f"the group {name} of lm-evaluation-harness has {several}",
-            hint="write one task for each of its tasks",
-        )
-    first = sources[0]
+    _check_one_dataset(found, sources)
+    first, names = sources[0], {one.name for one in sources}
     keys = {"path": first.path, "name": first.name if len(names) == 1 else None, "revision": first.revision}
     keys["split"] = first.split if first.split != DatasetReference.model_fields["split"].default else None
     return {key: value for key, value in keys.items() if value is not None}
+
+
+def _check_one_dataset(found: HarnessTask, sources: Sequence[HarnessSource]) -> None:
+    """Refuse a group whose tasks have several datasets or splits: a task of a recipe has one.
+
+    Raises:
+        EvaluationError: it has several; the hint is a task for the recipe and names the other members.
+    """
+    paths, splits = sorted({one.path for one in sources}), sorted({one.split for one in sources})
+    if len(paths) == len(splits) == 1:
+        return
+    first, *others = members_of(found)
+    hint = f"write one task for each member: `- {{name: {first}, kind: {HARNESS_KIND}, task: {first}}}`"
+    raise EvaluationError(
+        f"the group {found.name} of lm-evaluation-harness has "
+        + (f"{len(paths)} datasets: {listed(paths, 4)}" if len(paths) > 1 else f"the splits {splits}"),
+        hint=f"{hint}, and the same for {listed(others, MAX_SHOWN_MEMBERS)}" if others else hint,
+    )
 
 
 def source_of(leaf: str, keys: Mapping[str, Any]) -> HarnessSource:
@@ -106,14 +121,14 @@ def preview_source(task: Task) -> DatasetReference:
 
 def dataset_problems(task: Task, found: HarnessTask) -> Iterator[EvaluationError]:
     """Yield the mistakes in the dataset of a recipe's task: it must be the one that the harness reads."""
-    names: set[str | None] = set()
-    for leaf, keys in found.leaves.items():
-        try:
-            source = source_of(leaf, keys)
-        except EvaluationError as error:
-            yield EvaluationError(f"task {task.name}: {error.message}", hint=error.hint)
-            return
-        names.add(source.name)
+    try:
+        sources = {leaf: source_of(leaf, keys) for leaf, keys in found.leaves.items()}
+        _check_one_dataset(found, [*sources.values()])
+    except EvaluationError as error:
+        yield EvaluationError(f"task {task.name}: {error.message}", hint=error.hint)
+        return
+    names = {source.name for source in sources.values()}
+    for leaf, source in sources.items():
         given = task.dataset
         for key, own, value in (("path", source.path, given.written_path), ("split", source.split, given.split)):
             if own != value:

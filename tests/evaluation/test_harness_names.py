@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
+import yaml
 
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation import task_kind_named
@@ -75,6 +78,34 @@ def test_the_dataset_of_a_task_is_inserted_into_the_recipe(tmp_path: Path) -> No
     assert parse_recipe(loaded.text).recipe == loaded.recipe
     with pytest.raises(RecipeError, match="has no task 'arc_esy'"):
         parse_recipe(RECIPE.replace("arc_easy", "arc_esy"), catalog=installed_catalog())
+
+
+@pytest.mark.parametrize(
+    ("group", "message", "members"),
+    [
+        ("openllm", "has 6 datasets: ", ["arc_challenge", "hellaswag", "truthfulqa", "mmlu", "winogrande", "gsm8k"]),
+        ("glue", "has the splits ", ["cola", "mnli", "mnli_mismatch", "mrpc", "qnli", "qqp", "rte", "sst2", "wnli"]),
+    ],
+)
+def test_a_group_of_several_datasets_is_refused_with_its_members(group: str, message: str, members: list[str]) -> None:
+    for errors in (
+        [_refusal(lambda: harness_dataset(group))],
+        [error for key, error in check_language_task(make_task(group)) if key == ("dataset",)],
+    ):
+        assert [message in error.message for error in errors] == [True]
+        hint = errors[0].hint or ""
+        assert hint.startswith("write one task for each member: `- {name: ")
+        assert {name for name in members if name not in hint} == set()
+        (line,) = re.findall("`- ({.*})`", hint)
+        first = yaml.safe_load(line)
+        assert first == {"name": first["name"], "kind": "lm-eval", "task": first["name"]}
+        assert harness_dataset(first["task"])
+
+
+def _refusal(call: Callable[[], object]) -> EvaluationError:
+    with pytest.raises(EvaluationError) as caught:
+        call()
+    return caught.value
 
 
 def questions(_: DatasetReference) -> datasets.Dataset:
