@@ -63,7 +63,10 @@ def _with_bars(line: Line) -> list[tuple[float, float]]:
 
 
 def _drawing(parts: Sequence[str], height: int, label: str) -> str:
-    return tag("svg", "".join(parts), class_="chart", viewBox=f"0 0 {WIDTH} {height}", role="img", aria_label=label)
+    """Return the drawing in a box that scrolls sideways on phones, where smaller numbers could not be read."""
+    size = f"0 0 {WIDTH} {height}"
+    drawing = tag("svg", "".join(parts), class_="chart", viewBox=size, role="img", aria_label=label)
+    return tag("div", drawing, class_="wide", tabindex="0", role="region", aria_label=f"chart of {label}")
 
 
 def _grid(scale: Scale, label: str, across: str) -> list[str]:

@@ -45,6 +45,15 @@ def number(value: float | None, digits: int = 3) -> Cell:
     return Cell("–") if value is None else Cell(f"{value:.{digits}g}", value)
 
 
+def decimals(value: float, digits: int) -> str:
+    """Return a number with so many decimals; what is rounded to zero has no sign.
+
+    >>> decimals(-0.001, 2)
+    '0.00'
+    """
+    return f"{round(value, digits) + 0.0:.{digits}f}"
+
+
 def tag(name: str, body: str, **attributes: str) -> str:
     """Return an element; `class_` and `for_` are written without the underscore, other underscores as hyphens.
 

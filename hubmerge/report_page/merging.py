@@ -10,7 +10,7 @@ from hubmerge.report.accuracy import percent
 from hubmerge.report.report import MatrixStats, RunReport, Spread, StepReport
 from hubmerge.report.shown import LAST_SHOWN
 from hubmerge.report_page.charts import Line, line_chart
-from hubmerge.report_page.markup import EMPTY, Cell, number, section, table, text
+from hubmerge.report_page.markup import EMPTY, Cell, decimals, number, section, table, tag, text
 from hubmerge.support.text import short_commit
 from merge_recipes.references import is_commit
 
@@ -34,8 +34,8 @@ def merge_sections(report: RunReport, link: Link, *, abridged: bool = False) -> 
     steps = report.steps
     norms = [
         line_chart(_lines(steps, {"task vector": "task_vector_norm", "drift": "drift"}), "Frobenius norm"),
-        line_chart(_lines(steps, {"λ": "scale"}), "λ"),
-        line_chart(_lines(steps, {"removed share": "removed_share"}), "share of the task vector"),
+        _chart_of_changes(steps, "λ", "scale", "λ", 1.0),
+        _chart_of_changes(steps, "removed share", "removed_share", "share of the task vector", 0.0),
     ]
     return [
         section("checkpoints", "Merged checkpoints", _checkpoints(report, link)),
@@ -94,6 +94,14 @@ def _lines(steps: Sequence[StepReport], fields: Mapping[str, str]) -> list[Line]
     return found
 
 
+def _chart_of_changes(steps: Sequence[StepReport], name: str, field: str, label: str, usual: float) -> str:
+    """Return a chart of a value, or a sentence if it has its usual value at every step."""
+    (line,) = _lines(steps, {name: field})
+    if line.points and all(value == usual for _, value in line.points):
+        return tag("p", f"{text(name)}: {usual:g} at every step.")
+    return line_chart([line], label)
+
+
 def _warnings(steps: Sequence[StepReport]) -> str:
     told = [f"<li>step {step.step}: {text(warning)}</li>" for step in steps for warning in step.warnings]
     return f'<ul class="warnings">{"".join(told)}</ul>' if told else ""
@@ -112,7 +120,9 @@ def _similarities(shown: Sequence[StepReport]) -> str:
 
 
 def _cosine(value: float | None, pair: str) -> Cell:
-    return EMPTY if value is None else Cell(f"{value:.2f}", value, heat=value, tip=f"{pair}: {value:.4f}", signed=True)
+    return (
+        EMPTY if value is None else Cell(decimals(value, 2), value, heat=value, tip=f"{pair}: {value:.4f}", signed=True)
+    )
 
 
 def _layers(steps: Sequence[StepReport]) -> str:

@@ -9,7 +9,7 @@ from hubmerge.errors import MachineError
 from hubmerge.report.accuracy import mean_or_none, percent
 from hubmerge.report_page.charts import dot_chart, line_chart
 from hubmerge.report_page.document import document
-from hubmerge.report_page.markup import EMPTY, Cell, number, section, table, tag, text
+from hubmerge.report_page.markup import EMPTY, Cell, decimals, number, section, table, tag, text
 from hubmerge.study import page_lines as lines
 from hubmerge.study.results import RESULTS_FILE, CellResult, References, ResultsFile, Summary, grouped, longest
 from hubmerge.study.swept import swept_parameters
@@ -146,7 +146,9 @@ def _similarities(references: References) -> str:
 
 
 def _cosine(value: float | None, pair: str) -> Cell:
-    return EMPTY if value is None else Cell(f"{value:.2f}", value, heat=value, tip=f"{pair}: {value:.4f}", signed=True)
+    return (
+        EMPTY if value is None else Cell(decimals(value, 2), value, heat=value, tip=f"{pair}: {value:.4f}", signed=True)
+    )
 
 
 def _layers(references: References) -> str:

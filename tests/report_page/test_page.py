@@ -41,6 +41,27 @@ def test_the_page_has_scores_checkpoints_recipe_and_lock() -> None:
     assert not [link for link in links if link and "my-pets" in link]
 
 
+def test_a_chart_of_a_value_that_never_changes_is_a_sentence() -> None:
+    report = sample_report()
+    assert "removed share: 0 at every step." not in report_page(report, DETAILS)
+    steps = tuple(dataclasses.replace(step, scale=1.0, removed_share=0.0) for step in report.steps)
+    page = report_page(dataclasses.replace(report, steps=steps), DETAILS)
+    for sentence in ("<p>λ: 1 at every step.</p>", "<p>removed share: 0 at every step.</p>"):
+        assert sentence in page
+    chart = 'aria-label="chart of λ: λ"'
+    assert chart in report_page(report, DETAILS)
+    assert chart not in page
+    assert 'aria-label="chart of Frobenius norm: task vector' in page
+
+
+def test_a_cosine_that_is_rounded_to_zero_has_no_sign() -> None:
+    report = sample_report()
+    last = dataclasses.replace(report.steps[-1], similarities=(StepSimilarity(1, report.steps[0].name, -0.0004),))
+    page = report_page(dataclasses.replace(report, steps=(*report.steps[:-1], last)), DETAILS)
+    assert ">0.00</td>" in page
+    assert ">-0.00</td>" not in page
+
+
 def test_the_page_loads_nothing() -> None:
     reader = read(report_page(sample_report(), DETAILS))
     assert not [

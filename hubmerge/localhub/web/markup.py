@@ -41,6 +41,8 @@ table.list td { overflow-wrap: anywhere; }
 article { margin-top: 2rem; padding: 1.25rem 1.5rem; border: 1px solid var(--line); border-radius: .6rem;
   overflow-wrap: break-word; }
 article table { margin: 1rem 0; font-size: .92rem; }
+article td code { overflow-wrap: normal; white-space: nowrap; }
+article > .wide:first-child table, article > :first-child { margin-top: 0; }
 article table.metadata { color: var(--soft); }
 article table.metadata td { overflow-wrap: anywhere; }
 [align=center], center { text-align: center; }
