@@ -79,8 +79,13 @@ def call(
             if wait is None:
                 raise explain(failure, subject, repo=repo, commit=commit, file=file) from error
         attempt += 1
-        with waiting(f"no usable answer from {endpoint()}: attempt {attempt + 1} of {RETRIES + 1}"):
-            (sleep or interrupts.wait)(wait)
+        _wait(wait, attempt, sleep or interrupts.wait)
+
+
+def _wait(seconds: float, attempt: int, sleep: Callable[[float], None]) -> None:
+    """Wait before the next attempt, and show that one does."""
+    with waiting(f"no usable answer from {endpoint()}: attempt {attempt + 1} of {RETRIES + 1}"):
+        sleep(seconds)
 
 
 def create_commit(repo: str, operations: Sequence[Any], title: str, **options: Any) -> str:
