@@ -78,7 +78,7 @@ def test_the_hint_for_a_closed_port_names_the_variable(
     address: str, hint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("hubmerge.hub.explain.endpoint", lambda: address)
-    assert explain(ConnectionRefusedError("refused"), "model me/x").hint.startswith(hint)
+    assert (explain(ConnectionRefusedError("refused"), "model me/x").hint or "").startswith(hint)
 
 
 def test_failures_that_last_end_in_an_error(

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter, TensorSpec
+from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter
 from hubmerge.checkpoints.open import open_checkpoint
+from hubmerge.checkpoints.tensors import TensorSpec
 from hubmerge.errors import MachineError
 from hubmerge.support import interrupts
 from hubmerge.support.files import write_text_atomic
