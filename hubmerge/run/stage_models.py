@@ -40,7 +40,7 @@ def merge_stages(stream: Stream, workspace: Workspace, progress: Progress, run_s
             inner_stream = stream.of_stage(stage)
             report = run_stage(inner_stream, inner)
             inner.remove_states(keep=set())
-            folder = inner.step_folder(inner_stream.length)
+            folder = inner.step_folder(inner_stream.length).absolute()  # a reference reads a relative path as a repo
         model = StageModel(folder, folder_digest(folder), stage_report(inner_stream, report))
         progress.note(f"stage {stage.name}: merged model in {folder}")
         stream = replace(stream, stage_models={**stream.stage_models, stage.name: model})
