@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from tests.run.test_joint import Command, report_of
@@ -38,14 +39,15 @@ def write(folder: Path, stage: Stage, repo: str, weight: float) -> str:
 
 
 def test_the_result_of_stages_is_published_and_verified_and_a_changed_stage_is_another_recipe(
-    stage: Stage, hubmerge: Command, tmp_path: Path
+    stage: Stage, hubmerge: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     repo = "team/stages"
+    monkeypatch.chdir(tmp_path)
     recipe = write(tmp_path, stage, repo, 0.5)
     status, output, errors = hubmerge("plan", recipe)
     assert status == 0, errors
     assert "stage pair (" in output
-    status, output, errors = hubmerge("run", recipe)
+    status, output, errors = hubmerge("run", recipe, "--work-dir", "work")
     assert status == 0, errors
     report = report_of(repo)
     assert [(one["name"], len(one["models"])) for one in report["stages"]] == [("pair", 2)]
