@@ -11,9 +11,9 @@ import pytest
 import hubmerge
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.harness_checks import check_language_task
-from tests.evaluation.harness_tasks import CHOICE, GENERATE, ROLLING, Rows, make_task, prepare, scorer
+from tests.evaluation.harness_tasks import CHOICE, GENERATE, ROLLING, Rows, folder, make_task, prepare, scorer
 
-__all__ = ["scorer"]  # fixtures
+__all__ = ["folder", "scorer"]  # fixtures
 
 CODE = "needs code, and a recipe cannot bring code"
 MISTAKES: list[tuple[dict[str, Any], tuple[Any, ...], str]] = [

@@ -12,9 +12,9 @@ from huggingface_hub import HfApi
 from hubmerge.support.names import BOM_FILE, STATEMENT_FILE
 from hubmerge.verify.provenance import statement_differences
 from tests.verify.published import Copy, Verify, published
-from tests.verify.signed import build_of, original, resealed
+from tests.verify.signed import build_of, key, original, resealed
 
-__all__ = ["original"]  # fixtures
+__all__ = ["key", "original"]  # fixtures
 
 Change = Callable[[dict[str, Any]], Any]
 FORGERIES: dict[str, tuple[Change, str]] = {
