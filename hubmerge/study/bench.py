@@ -67,12 +67,7 @@ class Bench:
         check_before_merge(self.stream, progress, plan, needs_token=False)
         planned = plan()
         if planned.assembly is not None:
-            raise HubmergeError(
-                f"{loaded.recipe.path}: a study cannot stack layers: methods and orders are compared "
-                "over the layers of the base model",
-                hint="write `models` in the recipe, not `slices`; or merge and score it alone: "
-                f"hubmerge run {loaded.recipe.path}",
-            )
+            raise _stacked(loaded)
         self.plan = planned.merge
         with progress.stage("fetch the base model"):
             base_folder = fetch_folder(self.stream.base, auxiliary=True)
@@ -249,3 +244,11 @@ def _rounded(cosine: float | None, *, exact: bool) -> float | None:
     if cosine is None:
         return None
     return 1.0 if exact else round(cosine, 4)
+
+
+def _stacked(loaded: LoadedStudy) -> HubmergeError:
+    path = loaded.recipe.path
+    return HubmergeError(
+        f"{path}: a study cannot stack layers: methods and orders are compared over the layers of the base model",
+        hint=f"write `models` in the recipe, not `slices`; or merge and score it alone: hubmerge run {path}",
+    )

@@ -70,3 +70,15 @@ def selection_in(error: CheckpointError) -> Selection:
 
 def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
+
+
+def sharded(folder: Path, weight_map: Any) -> Path:
+    """Write two shards with three tensors, and an index with this map."""
+    folder.mkdir(exist_ok=True)
+    write_file(folder / "one.safetensors", random_tensors({"a": (2,), "b": (3,)}))
+    write_file(folder / "two.safetensors", random_tensors({"c": (2,)}))
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+    return folder
+
+
+SHARDS = {"a": "one.safetensors", "b": "one.safetensors", "c": "two.safetensors"}

@@ -141,7 +141,7 @@ def test_all_mistakes_are_told_with_their_lines_before_anything_is_read(
         ("tasks[1].dataset.path", "talk/nothing"),
         ("tasks[2].dataset", "has the split 'test', the recipe 'train'"),
         ("tasks[3].engine", "needs the package vllm"),
-        ("tasks[4].prompt", "no text column 'questions'"),
+        ("tasks[4].prompt", "the dataset has no column 'questions' for the prompt; did you mean question?"),
     ):
         (found,) = [line for line in errors.splitlines() if f"evaluate.{key}:" in line]
         assert message in found
