@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -10,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 import hubmerge
+from tests.mergekit.oracle import merged_by_mergekit, needs_mergekit
 from tests.mergekit.test_dialect import parse, problems, remarks
-from tests.mergekit.test_recorded import MERGEKIT
 
 Tensors = dict[str, dict[str, torch.Tensor]]
 
@@ -134,14 +133,12 @@ def test_passthrough_of_modules_is_remarked_on() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
+@needs_mergekit
 def test_modules_give_what_mergekit_gives(towers: Path, tmp_path: Path) -> None:
     listed = "models: [{model: DIR/a, parameters: {weight: 0.5}}"
     text = WEIGHTS.replace(listed, listed + ", {model: DIR/b, parameters: {weight: 0}}")
     ours, _ = merged(towers, tmp_path, text + "dtype: float32\n")
-    program = Path(str(MERGEKIT)).parent / "mergekit-yaml"
-    subprocess.run([program, tmp_path / "recipe.yaml", tmp_path / "theirs", "--no-copy-tokenizer"], check=True)
-    theirs = load_file(tmp_path / "theirs" / "model.safetensors")
+    theirs = merged_by_mergekit(tmp_path)
     shared = {name for name in theirs if name.split(".")[0] in {"encoder", "decoder"} and "embed" not in name}
     assert len(shared) > 50
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in shared) < 3e-6

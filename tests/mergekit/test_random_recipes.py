@@ -19,8 +19,8 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 import hubmerge
 from hubmerge import HubmergeError
 from tests.mergekit import vocabularies
+from tests.mergekit.oracle import MERGEKIT, needs_mergekit
 from tests.mergekit.random_recipes import LAYERS, NAMES, Writer
-from tests.mergekit.test_recorded import MERGEKIT
 
 COUNT = 150
 OURS = ("sum to zero", "besides the base model, got 0")
@@ -96,7 +96,7 @@ def test_random_recipes_load_or_are_refused_for_a_reason_in_the_docs(models: Pat
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
+@needs_mergekit
 def test_random_recipes_give_what_mergekit_gives(models: Path, tmp_path: Path) -> None:
     writer = Writer(0)
     recipes = [placed(writer.recipe(), models) for _ in range(COUNT)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from hubmerge import load, run
 from hubmerge.methods import is_joint
-from tests.mergekit.test_recorded import MERGEKIT
+from tests.mergekit.oracle import merged_by_mergekit, needs_mergekit
 
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -106,15 +105,14 @@ def test_a_recipe_of_mergekit_merges_all_models_at_once(recipe: dict[str, Any], 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
+@needs_mergekit
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_a_recipe_gives_what_mergekit_gives(recipe: dict[str, Any], tmp_path: Path) -> None:
     keys = written(recipe, tmp_path)
     file = tmp_path / "recipe.yaml"
     file.write_text(yaml.safe_dump(keys, sort_keys=False), encoding="utf-8")
-    program = Path(str(MERGEKIT)).parent / "mergekit-yaml"
-    subprocess.run([program, file, tmp_path / "theirs", "--no-copy-tokenizer", "--quiet"], check=True)
+    theirs = merged_by_mergekit(tmp_path)
     run(file, out=tmp_path / "ours", work_dir=tmp_path / "work", progress=None).finish()
-    ours, theirs = (load_file(tmp_path / side / "model.safetensors") for side in ("ours", "theirs"))
+    ours = load_file(tmp_path / "ours" / "model.safetensors")
     assert set(ours) == set(theirs)
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 3e-6

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,10 @@ import pytest
 import torch
 
 import hubmerge
+from tests.mergekit.oracle import MERGEKIT, needs_mergekit
 
 FOLDER = Path(__file__).parent
 RECORDED = json.loads((FOLDER / "recorded.json").read_text(encoding="utf-8"))
-MERGEKIT = os.environ.get("HUBMERGE_MERGEKIT_PYTHON")
-"""Path of a Python that has mergekit 0.1.5."""
 
 
 def tensors(values: dict[str, Any], dtype: torch.dtype) -> dict[str, torch.Tensor]:
@@ -56,7 +54,7 @@ def test_a_joint_method_computes_what_mergekit_recorded(one: dict[str, Any]) -> 
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
+@needs_mergekit
 def test_a_joint_method_computes_what_mergekit_computes_now(tmp_path: Path) -> None:
     for seed in ("0", "1"):
         file = tmp_path / f"{seed}.json"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hubmerge
-from tests.mergekit.test_recorded import MERGEKIT
+from tests.mergekit.oracle import merged_by_mergekit, needs_mergekit
 
 LAYERS = 3
 
@@ -198,12 +197,10 @@ parameters: {normalize: 0, rescale: 1, lambda: 0.9}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
+@needs_mergekit
 @pytest.mark.parametrize("text", BESIDE_MERGEKIT.values(), ids=BESIDE_MERGEKIT)
 def test_gradients_levels_and_slices_give_what_mergekit_gives(models: Path, tmp_path: Path, text: str) -> None:
     ours = merged(models, tmp_path, text + "dtype: float32\n")
-    program = Path(str(MERGEKIT)).parent / "mergekit-yaml"
-    subprocess.run([program, tmp_path / "recipe.yaml", tmp_path / "theirs", "--no-copy-tokenizer"], check=True)
-    theirs = load_file(tmp_path / "theirs" / "model.safetensors")
+    theirs = merged_by_mergekit(tmp_path)
     assert set(ours) == set(theirs)
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 3e-6

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
-from safetensors.torch import load_file
 
+from tests.mergekit.oracle import merged_by_mergekit, needs_mergekit
 from tests.mergekit.sliced_models import CUT, MERGED, STACKED, merged, models
-from tests.mergekit.test_recorded import MERGEKIT
 
 __all__ = ["models"]  # fixtures
 
@@ -49,13 +47,11 @@ parameters: {t: 0.4}
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
+@needs_mergekit
 @pytest.mark.parametrize("text", BESIDE_MERGEKIT.values(), ids=BESIDE_MERGEKIT)
 def test_slices_give_what_mergekit_gives(models: Path, tmp_path: Path, text: str) -> None:
     ours = merged(models, tmp_path, text + "dtype: float32\n")
-    program = Path(str(MERGEKIT)).parent / "mergekit-yaml"
-    subprocess.run([program, tmp_path / "recipe.yaml", tmp_path / "theirs", "--no-copy-tokenizer"], check=True)
-    theirs = load_file(tmp_path / "theirs" / "model.safetensors")
+    theirs = merged_by_mergekit(tmp_path)
     assert set(ours) == set(theirs)
     assert max(float((ours[name] - theirs[name]).abs().max()) for name in ours) < 3e-6
     configs = [json.loads((tmp_path / side / "config.json").read_text(encoding="utf-8")) for side in ("out", "theirs")]

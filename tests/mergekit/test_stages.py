@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 
 import hubmerge
 from merge_recipes import RecipeError
+from tests.mergekit.oracle import MERGEKIT, needs_mergekit
 from tests.mergekit.test_dialect import parse, problems, remarks
-from tests.mergekit.test_recorded import MERGEKIT
 from tests.mergekit.test_runs import models, tensors
 
 __all__ = ["models"]
@@ -248,7 +248,7 @@ def test_verify_merges_all_stages_again(models: Path, tmp_path: Path, change: st
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
+@needs_mergekit
 def test_stages_give_what_mergekit_multi_gives(models: Path, tmp_path: Path) -> None:
     text = TWO.replace("first+DIR/adapter", "DIR/a").replace("\n---", "\ndtype: float32\n---") + "dtype: float32\n"
     ours = run(written(models, tmp_path, text))

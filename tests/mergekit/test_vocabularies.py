@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import hubmerge
-from tests.mergekit.test_recorded import MERGEKIT
+from tests.mergekit.oracle import merged_by_mergekit, needs_mergekit
 from tests.mergekit.vocabularies import write_models
 
 EMBEDDINGS, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -166,7 +165,7 @@ def check_loads(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(MERGEKIT is None, reason="HUBMERGE_MERGEKIT_PYTHON names no Python with mergekit")
+@needs_mergekit
 @pytest.mark.parametrize("kind", ["models", "tied"])
 @pytest.mark.parametrize("name", [name for name in RECIPES if name not in WHERE_MERGEKIT_STOPS])
 def test_each_token_has_the_row_that_mergekit_gives(
@@ -174,9 +173,7 @@ def test_each_token_has_the_row_that_mergekit_gives(
 ) -> None:
     models: Path = request.getfixturevalue(kind)
     folder = merged(RECIPES[name], models, tmp_path)
-    program = Path(str(MERGEKIT)).parent / "mergekit-yaml"
-    subprocess.run([program, tmp_path / "recipe.yaml", tmp_path / "theirs", "--quiet"], check=True)
-    tensors = [load_file(one / "model.safetensors") for one in (folder, tmp_path / "theirs")]
+    tensors = [load_file(folder / "model.safetensors"), merged_by_mergekit(tmp_path, tokenizer=True)]
     assert tensors[0].keys() == tensors[1].keys()
     for tensor in tensors[0]:
         ours, theirs = (one[tensor] for one in tensors)
