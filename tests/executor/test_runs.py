@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 from hubmerge.checkpoints import PlannedTensor, align, open_checkpoint
 from hubmerge.checkpoints.formats import shards
+from hubmerge.checkpoints.matching.alignment import AlignedCheckpoint
 from hubmerge.errors import CheckpointError
 from hubmerge.executor import (
     ExecutorContext,
@@ -100,8 +101,9 @@ def test_how_many_steps_are_done_at_a_time_changes_no_byte(
 
 @pytest.mark.parametrize("method", [m.name for m in METHODS if m.elementwise and not m.surveys_model])
 @pytest.mark.parametrize("pickled", [(), (0,), (1, 2), (0, 2, 4), (0, 1, 2, 3, 4)])
+@pytest.mark.parametrize("whole", [False, True])
 def test_steps_of_files_that_are_read_whole_and_in_pieces(
-    tmp_path: Path, method: str, pickled: tuple[int, ...]
+    tmp_path: Path, method: str, pickled: tuple[int, ...], *, whole: bool
 ) -> None:
     rng = np.random.default_rng(23)
     base = {**make_base(rng), "nothing": np.zeros((0, 3)), "several": rng.standard_normal((3, ELEMENTS_AT_ONCE + 5))}
@@ -113,7 +115,9 @@ def test_steps_of_files_that_are_read_whole_and_in_pieces(
         torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
         (folder / "model.safetensors").unlink()
     opened = [align(stream.base, open_checkpoint(tmp_path / "models" / c.label, c.label)) for c in stream.checkpoints]
-    assert [not checkpoint.can_read_pieces("several") for checkpoint in opened] == [i in pickled for i in range(5)]
+    assert all(checkpoint.can_read_pieces("several") for checkpoint in opened)
+    if whole:
+        opened = [_ReadWhole(one) if index in pickled else one for index, one in enumerate(opened)]
     found = method_named(method)
     incoming = [StepInput(checkpoint, constant(found.Parameters())) for checkpoint in opened]
     for first in (0, 1):
@@ -122,6 +126,19 @@ def test_steps_of_files_that_are_read_whole_and_in_pieces(
         _, told = merge_steps(Merge(stream.base, found, stream.plan), rest, previous, folder, chain=chain)
         assert list(told) == [figures for _, figures in one_by_one[first:]]
         assert digests(folder) == digests(tmp_path / "one" / opened[-1].label)
+
+
+class _ReadWhole(AlignedCheckpoint):
+    """An aligned checkpoint whose tensors are read whole, as those with adapters are."""
+
+    def __init__(self, aligned: AlignedCheckpoint) -> None:
+        self.__dict__.update(vars(aligned))
+
+    def read_pieces(self, name: str, elements: int) -> Iterator[torch.Tensor]:
+        return iter(self.read(name).reshape(-1).split(elements))
+
+    def can_read_pieces(self, name: str) -> bool:
+        return False
 
 
 def test_all_steps_done_at_a_time_have_one_form(tmp_path: Path, stream: Stream) -> None:

@@ -77,7 +77,7 @@ REPORTS = (
         "verl, unsloth",
         "a tensor is in two shards, or in none that the index names",
         "read as transformers reads it, with a note in plan",
-        "tests/checkpoints/test_open.py::test_tensors_that_the_index_does_not_list_as_they_are",
+        "tests/checkpoints/test_shards.py::test_tensors_that_the_index_does_not_list_as_they_are",
     ),
     Report(
         "transformers, mergekit",
