@@ -117,8 +117,8 @@ def plan_hub_job(
 
     Raises:
         RecipeError: the recipe has problems, publishes nothing, or names local folders.
-        UsageError: the schedule or the timeout cannot be read.
-        UsageError: hubmerge was installed from a folder of this machine and `requirement` is not given.
+        UsageError: the schedule or the timeout cannot be read, or hubmerge was installed from a folder of this machine
+            and `requirement` is not given.
     """
     from hubmerge.automation.hub_job import PlannedJob, plan_job
     from hubmerge.hub.jobs import author_type

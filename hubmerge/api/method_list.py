@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hubmerge.errors import UsageError
 from hubmerge.support.text import counted
 from hubmerge.support.version import VERSION
-from merge_recipes.errors import nearest
+from merge_recipes.errors import did_you_mean
 
 if TYPE_CHECKING:
     from hubmerge.methods import FaultyMethod, InstalledMethod, JointMethod, Method
@@ -165,9 +165,9 @@ def methods(name: str | None = None) -> tuple[MethodInfo, ...]:
 
     found = tuple(_described(one) for one in installed_methods() if name is None or _name(one) == name)
     if name is not None and not found:
-        near = nearest(name, method_names())
-        guess = "" if near is None else f"did you mean {near}? "
-        raise UsageError(f"no merge method {name!r}", hint=f"{guess}`hubmerge methods` lists all")
+        raise UsageError(
+            f"no merge method {name!r}{did_you_mean(name, method_names())}", hint="`hubmerge methods` lists all"
+        )
     return found
 
 
@@ -203,17 +203,19 @@ def _description(method: type) -> str:
 def _parameters(method: Method | JointMethod) -> Iterator[ParameterInfo]:
     from merge_recipes.parameters import is_per_entry, is_per_tensor, parameter_fields
 
-    schema = method.Parameters.model_json_schema()
+    schemas = method.Parameters.model_json_schema()["properties"]
     for name, field in parameter_fields(method.Parameters).items():
-        values = {
-            key: value
-            for key, value in schema["properties"][name].items()
-            if key not in ("title", "description", "default")
-        }
-        required = field.is_required()
-        default = None if required else json.loads(json.dumps(schema["properties"][name].get("default")))
+        values = {key: value for key, value in schemas[name].items() if key not in ("title", "description", "default")}
         description = " ".join((field.description or "").split())
-        yield ParameterInfo(name, description, required, default, is_per_tensor(field), is_per_entry(field), values)
+        yield ParameterInfo(
+            name,
+            description,
+            field.is_required(),
+            schemas[name].get("default"),
+            is_per_tensor(field),
+            is_per_entry(field),
+            values,
+        )
 
 
 def _values(schema: Mapping[str, Any]) -> str:

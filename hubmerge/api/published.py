@@ -108,9 +108,10 @@ def sign(
     from hubmerge.verify.sign_step import sign_folder, sign_published
 
     if (key is None) != keyless:
+        command = f"hubmerge sign {in_shell(published)}"
         raise UsageError(
             "a step is signed with a key or with an identity",
-            hint=f"hubmerge sign {in_shell(published)} --key FILE",
+            hint=f"`{command} --key FILE`, or in CI `{command} --keyless`",
         )
     signer, reports = Signer(None if key is None else Path(key)), open_progress(progress)
     with interrupts.handled():

@@ -16,6 +16,7 @@ from hubmerge.demo.make_stream import make_stream
 from hubmerge.demo.plan import NAMESPACE
 from hubmerge.errors import HubmergeError, MachineError
 from hubmerge.support import interrupts
+from hubmerge.support.text import in_shell
 
 if TYPE_CHECKING:
     from hubmerge.localhub import LocalHub
@@ -61,7 +62,7 @@ def run_demo(
         port = hub.endpoint.rpartition(":")[2]
     echo("The embedded Hub has stopped. To open these addresses, restart it:")
     program = "hubmerge" if shutil.which("hubmerge") else str(Path(sys.executable).with_name("hubmerge"))
-    echo(f"  {shlex.quote(program)} hub serve --root {shlex.quote(str(root / 'hub'))} --port {port}")
+    echo(f"  {in_shell(program)} hub serve --root {in_shell(root / 'hub')} --port {port}")
 
 
 def quickstart_recipe() -> Path:

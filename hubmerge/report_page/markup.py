@@ -54,6 +54,13 @@ def decimals(value: float, digits: int) -> str:
     return f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def cosine(value: float | None, pair: str) -> Cell:
+    """Return a colored cell with the cosine of two task vectors, whose names appear on hover; empty for None."""
+    if value is None:
+        return EMPTY
+    return Cell(decimals(value, 2), value, heat=value, tip=f"{pair}: {value:.4f}", signed=True)
+
+
 def tag(name: str, body: str, **attributes: str) -> str:
     """Return an element; `class_` and `for_` are written without the underscore, other underscores as hyphens.
 

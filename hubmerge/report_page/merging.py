@@ -10,7 +10,7 @@ from hubmerge.report.accuracy import percent
 from hubmerge.report.report import MatrixStats, RunReport, Spread, StepReport
 from hubmerge.report.shown import LAST_SHOWN
 from hubmerge.report_page.charts import Line, line_chart
-from hubmerge.report_page.markup import EMPTY, Cell, decimals, number, section, table, tag, text
+from hubmerge.report_page.markup import Cell, cosine, number, section, table, tag, text
 from hubmerge.support.text import short_commit
 from merge_recipes.references import is_commit
 
@@ -113,16 +113,10 @@ def _similarities(shown: Sequence[StepReport]) -> str:
     rows = []
     for step in shown:
         cosines = {one.step: one.cosine for one in step.similarities}
-        cells = [_cosine(cosines.get(other.step), f"{step.name}, {other.name}") for other in shown]
+        cells = [cosine(cosines.get(other.step), f"{step.name}, {other.name}") for other in shown]
         rows.append([Cell(f"{step.step} {text(step.name)}"), *cells])
     caption = "Cosine between the task vectors of each pair of steps, estimated from sketches"
     return table(["step", *(str(step.step) for step in shown)], rows, caption, sortable=False)
-
-
-def _cosine(value: float | None, pair: str) -> Cell:
-    return (
-        EMPTY if value is None else Cell(decimals(value, 2), value, heat=value, tip=f"{pair}: {value:.4f}", signed=True)
-    )
 
 
 def _layers(steps: Sequence[StepReport]) -> str:

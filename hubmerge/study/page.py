@@ -9,7 +9,7 @@ from hubmerge.errors import MachineError
 from hubmerge.report.accuracy import mean_or_none, percent
 from hubmerge.report_page.charts import dot_chart, line_chart
 from hubmerge.report_page.document import document
-from hubmerge.report_page.markup import EMPTY, Cell, decimals, number, section, table, tag, text
+from hubmerge.report_page.markup import EMPTY, Cell, cosine, number, section, table, tag, text
 from hubmerge.study import page_lines as lines
 from hubmerge.study.results import RESULTS_FILE, CellResult, References, ResultsFile, Summary, grouped, longest
 from hubmerge.study.swept import swept_parameters
@@ -139,16 +139,10 @@ def _similarities(references: References) -> str:
     if not known or len(names) > MOST_NAMES:
         return ""
     rows = [
-        [Cell(text(name)), *(_cosine(value, f"{name}, {other}") for value, other in zip(values, names, strict=True))]
+        [Cell(text(name)), *(cosine(value, f"{name}, {other}") for value, other in zip(values, names, strict=True))]
         for name, values in zip(names, references.cosines, strict=True)
     ]
     return table(["", *names], rows, "Cosines between the task vectors", sortable=False)
-
-
-def _cosine(value: float | None, pair: str) -> Cell:
-    return (
-        EMPTY if value is None else Cell(decimals(value, 2), value, heat=value, tip=f"{pair}: {value:.4f}", signed=True)
-    )
 
 
 def _layers(references: References) -> str:

@@ -46,7 +46,11 @@ REFUSED: dict[str, tuple[str, list[str], str]] = {
     "read --method": ("read me/x --method wudi --choose iso_c --out x", ["either a method"], "--method NAME"),
     "read --on": ("read me/x --method wudi --on cats --out x", ["either a method"], "--method NAME"),
     "read --metric": ("read me/x --method wudi --metric f1 --out x", ["either a method"], "--method NAME"),
-    "sign --key": ("sign me/x --key a.key --keyless", ["a key or with an identity"], "hubmerge sign me/x --key FILE"),
+    "sign --key": (
+        "sign me/x --key a.key --keyless",
+        ["a key or with an identity"],
+        "`hubmerge sign me/x --key FILE`, or in CI `hubmerge sign me/x --keyless`",
+    ),
     "methods --quiet --json": ("methods --quiet --json", ["exclude each other"], ""),
     "deploy hub-job --schedule": ("deploy hub-job recipe.yaml --schedule @daily --on-update", ["exclude each"], ""),
 }

@@ -173,10 +173,7 @@ def create_partial_file(path: Path, header: bytes, size: int) -> None:
 
 def _read(descriptor: int, piece: Range) -> bytearray:
     data = bytearray(piece[1] - piece[0])
-    target, done = memoryview(data), 0
-    while done < len(data) and (count := read_at(descriptor, target[done:], piece[0] + done)):
-        done += count
-    return data[:done]
+    return data[: read_at(descriptor, memoryview(data), piece[0])]
 
 
 def _read_record(path: Path) -> list[Range]:

@@ -19,8 +19,6 @@ from hubmerge.checkpoints.origin import Origin
 from hubmerge.checkpoints.tensors import TensorInfo
 from hubmerge.support.positions import OPEN_FLAGS, read_at
 
-_MAX_READ_BYTES = 1 << 30
-
 
 class SafetensorsReader:
     """One safetensors file on disk; its header is checked at once, its values are read on request.
@@ -87,19 +85,16 @@ class SafetensorsReader:
     def _fill(self, values: torch.Tensor, info: TensorInfo, begin: int) -> None:
         """Read the tensor's bytes from `begin` on until `values` is full."""
         target = values.numpy().data
-        done = 0
         try:
-            while done < len(target):
-                count = read_at(self._open(), target[done : done + _MAX_READ_BYTES], info.offset + begin + done)
-                if count == 0:
-                    raise self.origin.error(
-                        f"tensor {info.name!r}: the file ends {info.nbytes - begin - done} bytes too early",
-                        hint="the file was changed while it was being read: fetch it again",
-                        tensor=info.name,
-                    )
-                done += count
+            done = read_at(self._open(), target, info.offset + begin)
         except OSError as error:
             raise self.origin.unreadable(error) from error
+        if done < len(target):
+            raise self.origin.error(
+                f"tensor {info.name!r}: the file ends {info.nbytes - begin - done} bytes too early",
+                hint="the file was changed while it was being read: fetch it again",
+                tensor=info.name,
+            )
 
     def close(self) -> None:
         """Close the file; a later `read` opens it again. Must not be called while another thread reads."""

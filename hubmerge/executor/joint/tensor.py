@@ -135,7 +135,7 @@ class JointTensor:
             values = cast_once(values, self._context.input_dtype)
         if id(owner) not in self._checked and not all_finite(values):
             raise self._not_finite(owner)
-        return values.to(self._dtype)  # never a narrower one
+        return values.to(self._dtype)  # a wider dtype, in which finite values stay finite
 
     def _read(self, owner: Checkpoint) -> torch.Tensor:
         return self._converted(owner, owner.read(self._tensor.name))
