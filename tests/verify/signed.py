@@ -27,11 +27,12 @@ def original(stage: Stage, key: Key, tmp_path_factory: pytest.TempPathFactory) -
 
     folder = tmp_path_factory.mktemp("signed")
     names = tuple(stage.towers)[:2]
-    publish = {"repo": "local/signed", "sign": {"key": str(key.private)}}
+    repo = f"local/{folder.name}"  # its own for each module that takes this fixture: their keys differ
+    publish = {"repo": repo, "sign": {"key": str(key.private)}}
     recipe = stage.recipe(None, entries=names, publish=publish)
     recipe["evaluate"]["tasks"] = recipe["evaluate"]["tasks"][1:]
     assert main(["run", str(stage.write(folder, recipe)), "--quiet", "--work-dir", str(folder / "work")]) == 0
-    return "local/signed"
+    return repo
 
 
 def resealed(original: str, files: dict[str, bytes | None]) -> dict[str, bytes]:

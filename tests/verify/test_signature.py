@@ -79,12 +79,12 @@ def test_a_forger_cannot_sign_what_he_sealed_again(
     assert "differs  signature: model.sig is missing: expected a signature by the key" in output
 
 
-def test_a_copy_under_another_name_is_named(verify: Verify, copy: Copy, key: Key) -> None:
+def test_a_copy_under_another_name_is_named(original: str, verify: Verify, copy: Copy, key: Key) -> None:
     """A fork has the signature of the original, which is valid: it says whose files these are."""
     _, output, _ = verify(copy({}), "--quick", "--key", key.public)
     (line,) = [line for line in output.splitlines() if " signature: " in line]
     assert line.startswith("  same     signature: ")
-    assert line.endswith(" as 'local/signed@step-02'")
+    assert line.endswith(f" as '{original}@step-02'")
 
 
 def test_a_signature_of_another_step_is_found(original: str, verify: Verify, copy: Copy, key: Key) -> None:
