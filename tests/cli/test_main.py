@@ -65,7 +65,7 @@ def test_every_argument_has_a_help_text() -> None:
             "write folders for results as --out ./merged; see hubmerge run --help",
         ),
         (["lock", "recipe.yaml", "x", "y"], "unexpected argument: x y", "hubmerge lock --help"),
-        (["sign", "me/merged"], "a key or with an identity", "hubmerge sign me/merged --key FILE"),
+        (["sign", "me/merged"], "a key or with an identity", "`hubmerge sign me/merged --key FILE`"),
         (["rollback", "me/merged", "--to", "third"], "third is not a step", "hubmerge rollback --help"),
         (["run", "recipe.yaml", "--every-step"], "--every-step requires --out DIR", "add --out DIR"),
         (["check", QUICKSTART, "-q", "--json"], "--quiet and --json exclude each other", "hubmerge check --help"),
