@@ -37,6 +37,11 @@ from hubmerge.demo.tasks import TASKS, DemoTask
 
 HERE = Path(__file__).parent
 SEED = 0
+GPU_TESTS = (
+    "tests/executor/parallel/test_batches.py",
+    "tests/executor/parallel/test_moments_together.py",
+    "tests/executor/test_runs.py",
+)
 STUDY = [
     {"method": "opcm", "name": "OPCM, diagonal kept", "parameters": {"diagonal": "keep"}},
     {"method": "wudi", "name": "WUDI exact", "parameters": {"ridge": [0.1]}},
@@ -91,11 +96,11 @@ def main() -> None:
     ends = time.monotonic() + 60 * arguments.minutes
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     pytest = [sys.executable, "-m", "pytest", "-q"]
-    tests = [*pytest, "tests/executor/parallel/test_batches.py", "tests/executor/test_runs.py"]
+    tests = [*pytest, *GPU_TESTS]
     kernels = [sys.executable, "benchmarks/gpu.py"]
     if arguments.toy:
-        tests = [*pytest, "--collect-only", "tests/executor/parallel/test_batches.py"]
-        kernels = [sys.executable, "-c", "print('kernels are for a GPU')"]
+        tests = [*pytest, "--collect-only", *GPU_TESTS]
+        kernels += ["--device", "cpu", "--shapes", "12x24", "--batches", "1", "2", "--rounds", "1"]
     parts: dict[str, Callable[[], str]] = {
         "card.txt": lambda: card(device),
         "tests.txt": lambda: printed(tests, ends),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,9 @@ from hubmerge.checkpoints import (
     written_names,
 )
 from hubmerge.errors import CheckpointError
+from hubmerge.executor.parallel.batching import TensorBatch, batch_tensors, for_each_of
 from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
+from hubmerge.executor.parallel.device import use_own_stream
 from hubmerge.executor.parallel.processes import (
     Processes,
     barrier,
@@ -32,8 +34,9 @@ from hubmerge.executor.parallel.processes import (
     run_share,
     stop_file,
 )
+from hubmerge.executor.parallel.scheduling import Item
 from hubmerge.executor.parts import AVERAGE
-from hubmerge.executor.read_out import CPU, ReadOut, delta_pieces
+from hubmerge.executor.read_out import CPU, ReadOut, delta_pieces, pieces_of
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE, all_finite, first_not_finite, rounded_pieces
 from hubmerge.executor.state import State
 from hubmerge.linalg import cast_once, frobenius_norm, total_norm
@@ -88,10 +91,13 @@ def write_merged(
         MachineError: the folder cannot be written.
     """
     with shared_writer(base, plan, folder, max_shard_bytes, context.processes, older_shards=older_shards) as writer:
-        source = _Source(base, state, context.input_dtype, read_out, context.device)
-        written = write_tensors(
-            writer, plan.tensors, partial(_write_tensor, writer, source), stop_file(folder, context.processes), context
-        )
+        together = context.together and read_out is not None and read_out.reads_together
+        source = _Source(base, state, context.input_dtype, read_out, context.device, together)
+        work = batch_tensors(plan.tensors, together=together)
+        write = partial(_write_batch, writer, source)
+        on_batch = for_each_of(context.on_tensor)
+        done = write_tensors(writer, work, write, stop_file(folder, context.processes), context, on_batch)
+        written = [one for batch in done for one in batch]
         files = gather(context.processes, () if context.processes.rank > 0 else writer.commit())[0]
     drift = state.manifest.accumulated_norm / state.scale
     if read_out is not None:
@@ -108,6 +114,10 @@ class _Source:
     input_dtype: torch.dtype | None
     read_out: ReadOut | None
     device: torch.device
+    together: bool = False
+    """True if the merged deltas of several matrices are read together."""
+    deltas: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Merged deltas that are known already."""
 
 
 @dataclass
@@ -151,12 +161,16 @@ def shared_writer(
 
 def write_tensors(
     writer: ShardedWriter,
-    tensors: Sequence[PlannedTensor],
-    write: Callable[[PlannedTensor], Result],
+    tensors: Sequence[Item],
+    write: Callable[[Item], Result],
     stop: Path,
     context: ExecutorContext,
+    on_tensor: Callable[[Item], None] | None,
 ) -> list[Result]:
-    """Write all tensors, shared among threads and processes, and return the results of `write` in their order."""
+    """Write all tensors, shared among threads and processes, and return the results of `write` in their order.
+
+    The tensors may be batches. `on_tensor` is called with each that is done.
+    """
     attached = context.processes.rank > 0
     done = run_share(
         tensors,
@@ -165,13 +179,21 @@ def write_tensors(
         cost=lambda tensor: float(tensor.elements),
         stop=stop,
         workers=context.workers,
-        on_tensor=context.on_tensor,
+        on_tensor=on_tensor,
     )
     gathered = gather(context.processes, (done, writer.export_written() if attached else {}))
-    report_other_shares(tensors, done, context.on_tensor)
+    report_other_shares(tensors, done, on_tensor)
     for _, others in () if attached else gathered:
         writer.import_written(others)
     return ordered_results([results for results, _ in gathered])
+
+
+def _write_batch(writer: ShardedWriter, source: _Source, batch: TensorBatch) -> list[_Norms]:
+    """Write a batch of tensors."""
+    if source.together and source.read_out is not None and batch.tensors[0].action == "merge-matrix":
+        use_own_stream(source.device)
+        source = replace(source, deltas=source.read_out.deltas(source.state, batch.tensors, source.device))
+    return [_write_tensor(writer, source, tensor) for tensor in batch.tensors]
 
 
 def _write_tensor(writer: ShardedWriter, source: _Source, tensor: PlannedTensor) -> _Norms:
@@ -222,7 +244,9 @@ def _rounded(source: _Source, tensor: PlannedTensor, norms: _Norms) -> Iterator[
 
 def _sums(source: _Source, tensor: PlannedTensor, norms: _Norms) -> Iterator[torch.Tensor]:
     """Yield base model plus merged delta, float64, in pieces."""
-    deltas = delta_pieces(source.state, tensor, source.read_out, source.device)
+    known = source.deltas.get(tensor.name)
+    unread = delta_pieces(source.state, tensor, source.read_out, source.device)
+    deltas = unread if known is None else pieces_of(known)
     starts = rounded_pieces(source.base, tensor.name, source.input_dtype)
     for value, start in zip(deltas, starts, strict=True):
         if source.read_out is not None:
@@ -249,7 +273,8 @@ def negative_result(label: str, tensor: PlannedTensor) -> CheckpointError:
 def _does_not_fit(source: _Source, tensor: PlannedTensor) -> CheckpointError:
     state = source.state
     averaged = tensor.action == AVERAGE
-    pieces = state.read_pieces(tensor.name, ELEMENTS_AT_ONCE) if averaged else _sums(source, tensor, _Norms())
+    again = replace(source, deltas={})  # pieces of known deltas were changed
+    pieces = state.read_pieces(tensor.name, ELEMENTS_AT_ONCE) if averaged else _sums(again, tensor, _Norms())
     value = torch.cat([piece.clone() for piece in pieces]).view(tensor.shape)
     return CheckpointError(
         f"merged model of step {state.step}: tensor {tensor.name!r} does not fit into {tensor.out_dtype}: "

@@ -125,6 +125,8 @@ class Method(ABC):
             tensor's shape.
         surveys_model: the method needs `prepare_step`, because it must see the whole model before the first tensor.
         decomposes: the method has `decompose`.
+        multiplies_together: the method has `absorb_matrices` and `read_matrices` that are faster than one matrix after
+            another. They are called on an accelerator, which one matrix would not keep busy.
         reads_state: the method has `read`: the merged delta is computed from the accumulated delta and the state parts,
             and is not the accumulated delta over a scale.
         revokes: a checkpoint can be taken out again: with `sign` -1, `absorb` and `absorb_matrix` undo what they did
@@ -156,6 +158,7 @@ class Method(ABC):
     elementwise: bool = False
     surveys_model: bool = False
     decomposes: bool = False
+    multiplies_together: bool = False
     reads_state: bool = False
     revokes: bool = False
     adds: bool = False
@@ -176,6 +179,13 @@ class Method(ABC):
         expert, with the state parts that `matrix_parts` names.
         """
         return self.absorb(tensor)
+
+    def absorb_matrices(self, tensors: Sequence[TensorInput[Any]]) -> Sequence[Absorbed]:
+        """Add a task vector to each of several weight matrices; as `absorb_matrix` does, up to rounding.
+
+        Called only if `multiplies_together` is set, with matrices of equal shorter sides.
+        """
+        return [self.absorb_matrix(tensor) for tensor in tensors]
 
     def scale(self, norms: Norms, parameters: Any) -> float:
         """Return the positive number that the accumulated delta of the whole model is divided by; 1 by default."""
@@ -221,6 +231,14 @@ class Method(ABC):
         A method without `absorb_matrix` gets the weights of several experts whole, as (experts, m, n).
         """
         return self.read(tensor)
+
+    def read_matrices(self, tensors: Sequence[ReadInput[Any]]) -> Sequence[torch.Tensor]:
+        """Return the merged delta of each of several weight matrices; those of `read_matrix` up to rounding.
+
+        Called only if `multiplies_together` is set, with matrices of equal shorter sides. If it raises LinAlgError,
+        the matrices are read one by one.
+        """
+        return [self.read_matrix(tensor) for tensor in tensors]
 
     def add(self, one: Absorbed, other: Absorbed) -> Absorbed:
         """Return a tensor of two streams together, from its deltas and state parts in both; by default sums.

@@ -13,7 +13,7 @@ from hubmerge.checkpoints import PlannedTensor
 from hubmerge.executor.absorb.elementwise import ElementwiseTensor
 from hubmerge.executor.absorb.statistics import AveragedTensor
 from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep
-from hubmerge.executor.absorb.whole_tensor import WholeTensor, decompose
+from hubmerge.executor.absorb.whole_tensor import WholeTensor, absorb_together, decompose
 from hubmerge.executor.parallel.batching import TensorBatch
 from hubmerge.executor.parallel.context import ExecutorContext
 from hubmerge.executor.parallel.device import use_own_stream
@@ -83,8 +83,11 @@ class StepBatch:
         if device.type == "cpu" and all(method.elementwise for method in self.methods):
             return [self._absorb_pieces(tensor, writer) for tensor in batch.tensors]
         tensors = [self._whole(tensor) for tensor in batch.tensors]
-        together = device.type != "cpu" or len(tensors) > 1
+        together = self.context.together or len(tensors) > 1
         for step, step_input, method in zip(self.steps, self.inputs, self.methods, strict=True):
+            if together and method.multiplies_together:
+                absorb_together(tensors, step_input, method, partial(self.task_vector, step_input=step_input), step)
+                continue
             found: list[Sequence[Any]] = [() for _ in tensors]
             if together and step > 1:
                 found = decompose(tensors, step_input, method)

@@ -6,20 +6,20 @@ The stages: begin (check the input, choose the variants), survey (if the method 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
-from hubmerge.checkpoints import PlannedTensor, TensorSpec
+from hubmerge.checkpoints import TensorSpec
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorb.batch_work import StepBatch
 from hubmerge.executor.absorb.step_input import Merge, StepInput, TensorStep
 from hubmerge.executor.absorb.summary import BatchSummary, summarize
 from hubmerge.executor.absorb.survey import survey
 from hubmerge.executor.in_memory import InMemoryState, InMemoryStateWriter
-from hubmerge.executor.parallel.batching import TensorBatch, batch_tensors
+from hubmerge.executor.parallel.batching import TensorBatch, batch_tensors, for_each_of
 from hubmerge.executor.parallel.context import DEFAULT_CONTEXT, ExecutorContext
 from hubmerge.executor.parallel.processes import (
     barrier,
@@ -151,8 +151,8 @@ def _begin(
 def _absorb(batch: StepBatch, writer: AnyStateWriter, stop: Path) -> list[list[TensorStep]]:
     """Do all steps on all tensors; return the steps of each tensor in the order of the plan."""
     context = batch.context
-    work = batch_tensors(batch.merge.plan.merged, context.device)
-    on_batch = None if context.on_tensor is None else _for_each(context.on_tensor)
+    work = batch_tensors(batch.merge.plan.merged, together=context.together)
+    on_batch = for_each_of(context.on_tensor)
     done = run_share(
         work,
         lambda tensors: batch.absorb(tensors, writer),
@@ -233,14 +233,6 @@ def _part_specs(batch: StepBatch, index: int) -> list[TensorSpec]:
         for dtypes in (part_dtypes(batch.methods[index], tensor, batch.merge.state_dtype),)
         for part, shape in state_parts(batch.methods[index], tensor).items()
     ]
-
-
-def _for_each(on_tensor: Callable[[PlannedTensor], None]) -> Callable[[TensorBatch], None]:
-    def on_batch(batch: TensorBatch) -> None:
-        for tensor in batch.tensors:
-            on_tensor(tensor)
-
-    return on_batch
 
 
 def _in_plan_order(work: Sequence[TensorBatch], results: Sequence[list[list[TensorStep]]]) -> list[list[TensorStep]]:

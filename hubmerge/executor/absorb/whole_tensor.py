@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -57,14 +58,36 @@ class WholeTensor:
             return []
         return list(self.accumulated.unbind()) if len(self.tensor.shape) == 3 else [self.accumulated]
 
+    def matrix_inputs(
+        self, step_input: StepInput, method: Method, task_vector: torch.Tensor, step: int
+    ) -> list[TensorInput[Any]]:
+        """Return what the method gets in one step, one for each of `matrices`, as it needs them."""
+        if not self.matrices:
+            return []
+        parameters, experts = step_input.parameters_for(self.tensor.name), len(self.tensor.shape) == 3
+        turned = is_turned(method, self.tensor)
+        vectors = task_vector.unbind() if experts else [task_vector]
+        return [
+            TensorInput(
+                before.T if turned else before,
+                vector.T if turned else vector,
+                parameters,
+                step,
+                {name: values[number] for name, values in self.parts.items()} if experts else self.parts,
+                sign=step_input.sign,
+            )
+            for number, (before, vector) in enumerate(zip(self.matrices, vectors, strict=True))
+        ]
+
     def absorb(
         self,
         step_input: StepInput,
         method: Method,
         read: Callable[[], tuple[torch.Tensor, float]],
-        decompositions: Sequence[Any],
+        decompositions: Sequence[Any] = (),
         *,
         step: int,
+        done: Sequence[Absorbed] = (),
     ) -> None:
         """Do one step.
 
@@ -74,6 +97,7 @@ class WholeTensor:
             read: returns the task vector and its norm.
             decompositions: one for each of `matrices`, or none at all.
             step: number of the step, from 1.
+            done: the results of `matrix_inputs`, if they are known.
 
         Raises:
             CheckpointError: the accumulated delta is no longer finite, or a decomposition failed.
@@ -81,7 +105,7 @@ class WholeTensor:
         task_vector, norm = read()
         similarity = None if self.norm is None else cosine(self.accumulated, task_vector, (self.norm, norm))
         row = sketch_row(norm, sketch(self.tensor.name, task_vector)) if self._sketches else torch.empty(0)
-        absorbed = self._absorbed(step_input, method, task_vector, decompositions, step)
+        absorbed = self._absorbed(step_input, method, task_vector, (decompositions, done), step)
         del task_vector
         # In C order, as if read from a file: products of other layouts differ in the last digit.
         accumulated = rounded(absorbed.accumulated, self._state_dtype).contiguous()
@@ -103,7 +127,7 @@ class WholeTensor:
         step_input: StepInput,
         method: Method,
         task_vector: torch.Tensor,
-        decompositions: Sequence[Any],
+        known: tuple[Sequence[Any], Sequence[Absorbed]],
         step: int,
     ) -> Absorbed:
         parameters, sign = step_input.parameters_for(self.tensor.name), step_input.sign
@@ -113,15 +137,17 @@ class WholeTensor:
             )
             self.parts = absorbed.parts
             return absorbed
-        remaining, turned = iter(decompositions), is_turned(method, self.tensor)
+        decompositions, done = (iter(values) for values in known)
+        turned = is_turned(method, self.tensor)
 
         def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor, parts: Mapping[str, torch.Tensor]) -> Absorbed:
-            decomposition = next(remaining, None)
-            if turned:
-                accumulated, task_vector = accumulated.T, task_vector.T
-            found = method.absorb_matrix(
-                TensorInput(accumulated, task_vector, parameters, step, parts, decomposition, sign)
-            )
+            found = next(done, None)
+            if found is None:
+                decomposition = next(decompositions, None)
+                if turned:
+                    accumulated, task_vector = accumulated.T, task_vector.T
+                one = TensorInput(accumulated, task_vector, parameters, step, parts, decomposition, sign)
+                found = method.absorb_matrix(one)
             return replace(found, accumulated=found.accumulated.T) if turned else found
 
         try:
@@ -165,3 +191,24 @@ def decompose(tensors: Sequence[WholeTensor], step_input: StepInput, method: Met
     matrices = [matrix.T if is_turned(method, one.tensor) else matrix for one in tensors for matrix in one.matrices]
     found = iter(method.decompose(matrices, parameters))
     return [[next(found) for _ in one.matrices] for one in tensors]
+
+
+def absorb_together(
+    tensors: Sequence[WholeTensor],
+    step_input: StepInput,
+    method: Method,
+    read: Callable[[PlannedTensor], tuple[torch.Tensor, float]],
+    step: int,
+) -> None:
+    """Do one step on a batch of tensors whose matrices the method multiplies together; `read` gives task vectors."""
+    vectors = [read(one.tensor) for one in tensors]
+    inputs = [
+        one.matrix_inputs(step_input, method, vector, step) for one, (vector, _) in zip(tensors, vectors, strict=True)
+    ]
+    found = iter(method.absorb_matrices([matrix for own in inputs for matrix in own]))
+    for one, vector, own in zip(tensors, vectors, inputs, strict=True):
+        one.absorb(step_input, method, partial(_given, vector), step=step, done=[next(found) for _ in own])
+
+
+def _given(vector: tuple[torch.Tensor, float]) -> tuple[torch.Tensor, float]:
+    return vector

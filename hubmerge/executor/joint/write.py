@@ -44,7 +44,7 @@ def write_joint(
     """
     with shared_writer(joint.base, plan, folder, max_shard_bytes, context.processes) as writer:
         write = partial(_write_tensor, writer, joint, context)
-        write_tensors(writer, plan.tensors, write, stop_file(folder, context.processes), context)
+        write_tensors(writer, plan.tensors, write, stop_file(folder, context.processes), context, context.on_tensor)
         return gather(context.processes, () if context.processes.rank > 0 else writer.commit())[0]
 
 

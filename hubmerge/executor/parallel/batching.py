@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-
-import torch
 
 from hubmerge.checkpoints import PlannedTensor
 
@@ -36,13 +34,13 @@ class TensorBatch:
         return sum(tensor.flops for tensor in self.tensors)
 
 
-def batch_tensors(tensors: Sequence[PlannedTensor], device: torch.device) -> list[TensorBatch]:
-    """Divide tensors into batches: single tensors on the CPU, matrices with equal shorter sides elsewhere.
+def batch_tensors(tensors: Sequence[PlannedTensor], *, together: bool) -> list[TensorBatch]:
+    """Divide tensors into batches: single tensors, or matrices with equal shorter sides `together`.
 
-    Batched kernels may round differently. Batches therefore depend only on the tensors and on the type of the device,
-    and so do the results.
+    Batched kernels may round differently. Batches therefore depend only on the tensors and on the type of the device
+    (see `ExecutorContext.together`), and so do the results.
     """
-    if device.type == "cpu":
+    if not together:
         return [TensorBatch((tensor,), (place,)) for place, tensor in enumerate(tensors)]
     groups: dict[object, list[int]] = {}
     for place, tensor in enumerate(tensors):
@@ -66,3 +64,15 @@ def _bounded(group: Sequence[int], tensors: Sequence[PlannedTensor]) -> Iterator
         places.append(place)
         elements += tensors[place].elements
     yield places
+
+
+def for_each_of(on_tensor: Callable[[PlannedTensor], None] | None) -> Callable[[TensorBatch], None] | None:
+    """Return a listener that calls `on_tensor` for each tensor of a batch; None without one."""
+    if on_tensor is None:
+        return None
+
+    def on_batch(batch: TensorBatch) -> None:
+        for tensor in batch.tensors:
+            on_tensor(tensor)
+
+    return on_batch

@@ -23,6 +23,7 @@ class ExecutorContext:
         workers: number of threads; None for one per CPU.
         on_tensor: called with each tensor that is done.
         processes: the processes that share the work; all of them must make the same call.
+        batches: matrices are merged in batches on the CPU too, as on an accelerator; for tests.
     """
 
     input_dtype: torch.dtype | None = None
@@ -30,6 +31,12 @@ class ExecutorContext:
     workers: int | None = None
     on_tensor: Callable[[PlannedTensor], None] | None = None
     processes: Processes = SINGLE_PROCESS
+    batches: bool = False
+
+    @property
+    def together(self) -> bool:
+        """True if several matrices are merged in one batch, since one would not keep the device busy."""
+        return self.batches or self.device.type != "cpu"
 
     def portable(self) -> ExecutorContext:
         """Return the context without listener, processes and device, which other processes replace by their own."""

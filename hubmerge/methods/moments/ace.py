@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from pydantic import Field
 
 from hubmerge.methods.base import ReadInput
 from hubmerge.methods.moments.base import MomentMethod, MomentParameters, Moments
 from hubmerge.methods.moments.spectra import all_directions
+from hubmerge.methods.moments.together import solve_together
 from hubmerge.support.lazy import torch
 
 
@@ -38,21 +42,45 @@ class Ace(MomentMethod):
 
     def read_moments(self, moments: Moments, tensor: ReadInput[AceParameters]) -> torch.Tensor:
         """Return D, (m, n)."""
-        if not bool(moments.gram.any()):
+        system = _system(moments, tensor.parameters.epsilon)
+        if system is None:
             return torch.zeros_like(moments.sum)
-        side = moments.gram.shape[0]
-        floor = tensor.parameters.epsilon / side
-        covariance = moments.gram + moments.weight * floor * torch.eye(
-            side, dtype=moments.gram.dtype, device=moments.gram.device
-        )
-        target = torch.add(moments.products, moments.sum, alpha=floor)
-        # X (C + 1 p^T) = B is solved as (C + p 1^T) X^T = B^T; C is symmetric.
-        system = covariance + moments.gram.mean(dim=0)[:, None]
-        merged = torch.linalg.solve(system, target.T).T.contiguous()
-        count = int(tensor.parameters.refined * min(merged.shape))
-        if count == 0:
-            return merged
-        residual = merged + moments.products - moments.sum @ moments.gram / moments.weight
-        directions = all_directions(residual)
-        left, right = directions.left[:, :count], directions.right[:count]
-        return merged + float(directions.values[:count].mean()) * (left @ right)
+        return _refined(_solution(*system), moments, tensor.parameters)
+
+    def read_together(self, moments: Sequence[Moments], tensors: Sequence[ReadInput[Any]]) -> Sequence[torch.Tensor]:
+        """Return D of several matrices of one shape: the equations of all are solved in one call."""
+        parameters: AceParameters = tensors[0].parameters
+        found = solve_together([_system(own, parameters.epsilon) for own in moments], _solution)
+        return [
+            torch.zeros_like(own.sum) if one is None else _refined(one, own, parameters)
+            for own, one in zip(moments, found, strict=True)
+        ]
+
+
+def _system(moments: Moments, epsilon: float) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return C + p 1^T and B of (C + p 1^T) D^T = B^T; None if no entry moved the matrix."""
+    if not bool(moments.gram.any()):
+        return None
+    side = moments.gram.shape[0]
+    floor = epsilon / side
+    covariance = moments.gram + moments.weight * floor * torch.eye(
+        side, dtype=moments.gram.dtype, device=moments.gram.device
+    )
+    # X (C + 1 p^T) = B is solved as (C + p 1^T) X^T = B^T; C is symmetric.
+    return covariance + moments.gram.mean(dim=0)[:, None], torch.add(moments.products, moments.sum, alpha=floor)
+
+
+def _solution(system: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return X with system X^T = target^T, for an (n, n) system and an (m, n) target or for stacks of both."""
+    return torch.linalg.solve(system, target.mT).mT.contiguous()
+
+
+def _refined(merged: torch.Tensor, moments: Moments, parameters: AceParameters) -> torch.Tensor:
+    """Return D, with its spectral refinement if the parameters ask for one."""
+    count = int(parameters.refined * min(merged.shape))
+    if count == 0:
+        return merged
+    residual = merged + moments.products - moments.sum @ moments.gram / moments.weight
+    directions = all_directions(residual)
+    left, right = directions.left[:, :count], directions.right[:count]
+    return merged + float(directions.values[:count].mean()) * (left @ right)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from hubmerge.linalg import add_to_triangle, frobenius_norm, packed_length, unpack_triangle
 from hubmerge.methods.base import Absorbed, Method, MethodParameters, ReadInput, TensorInput
+from hubmerge.methods.moments.together import equal_groups
 from hubmerge.methods.others import OTHERS, Others, read_other
 from hubmerge.methods.weighted_mean import SUM_OF_WEIGHTS
 from hubmerge.support.lazy import torch
@@ -72,6 +73,7 @@ class MomentMethod(Method):
     adds = True
     order_free = True
     inputs_last = True
+    multiplies_together = True
     matrix_copies = 7
     square_copies = 3
 
@@ -83,6 +85,10 @@ class MomentMethod(Method):
             moments: the moments of the matrix.
             tensor: the parameters, and norms over the whole model.
         """
+
+    def read_together(self, moments: Sequence[Moments], tensors: Sequence[ReadInput[Any]]) -> Sequence[torch.Tensor]:
+        """Return `read_moments` of several matrices of one shape with equal parameters; one by one by default."""
+        return [self.read_moments(own, tensor) for own, tensor in zip(moments, tensors, strict=True)]
 
     def state_parts(self, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
         """Return c alone."""
@@ -104,19 +110,36 @@ class MomentMethod(Method):
 
     def absorb_matrix(self, tensor: TensorInput[MomentParameters]) -> Absorbed:
         """Add the task vector to S, N and G. One that is zero changes only c."""
-        absorbed, parts = self.absorb(tensor), tensor.parts
-        norm = frobenius_norm(tensor.task_vector)
-        products, gram = parts[PRODUCTS], parts[GRAM]
-        if norm > 0.0:
-            weight, unit = tensor.sign * tensor.parameters.weight, tensor.task_vector / norm
-            if tensor.parameters.precision == "float32":
-                unit = unit.to(torch.float32)
-            square = unit.T @ unit
-            gram = add_to_triangle(gram, square.to(gram.dtype), weight)
-            rows, columns = unit.shape
-            product = unit @ square if rows >= columns else (unit @ unit.T) @ unit
-            products = torch.add(products, product.to(products.dtype), alpha=weight * norm)
-        return Absorbed(absorbed.accumulated, {**absorbed.parts, PRODUCTS: products, GRAM: gram})
+        (absorbed,) = self.absorb_matrices([tensor])
+        return absorbed
+
+    def absorb_matrices(self, tensors: Sequence[TensorInput[MomentParameters]]) -> Sequence[Absorbed]:
+        """Do what `absorb_matrix` says for several matrices; those of one shape are multiplied together."""
+        norms = [frobenius_norm(tensor.task_vector) for tensor in tensors]
+        found = {place: self._unmoved(tensor) for place, tensor in enumerate(tensors) if norms[place] == 0.0}
+        groups = equal_groups(
+            [place for place in range(len(tensors)) if place not in found],
+            lambda place: (tensors[place].task_vector.shape, tensors[place].parameters.precision),
+            lambda place: max(tensors[place].task_vector.numel(), tensors[place].task_vector.shape[1] ** 2),
+        )
+        for group in groups:
+            units = [_unit(tensors[place], norms[place]) for place in group]
+            for place, square, product in zip(group, *_products(units), strict=True):
+                found[place] = self._moved(tensors[place], norms[place], square, product)
+        return [found[place] for place in range(len(tensors))]
+
+    def _unmoved(self, tensor: TensorInput[MomentParameters]) -> Absorbed:
+        absorbed = self.absorb(tensor)
+        return replace(absorbed, parts={**tensor.parts, **absorbed.parts})
+
+    def _moved(
+        self, tensor: TensorInput[MomentParameters], norm: float, square: torch.Tensor, product: torch.Tensor
+    ) -> Absorbed:
+        absorbed, weight = self.absorb(tensor), tensor.sign * tensor.parameters.weight
+        products, gram = tensor.parts[PRODUCTS], tensor.parts[GRAM]
+        gram = add_to_triangle(gram, square.to(gram.dtype), weight)
+        products = torch.add(products, product.to(products.dtype), alpha=weight * norm)
+        return replace(absorbed, parts={**absorbed.parts, PRODUCTS: products, GRAM: gram})
 
     def read(self, tensor: ReadInput[Any]) -> torch.Tensor:
         """Return the merged delta of a tensor that is not a weight matrix, as `others` says."""
@@ -124,7 +147,38 @@ class MomentMethod(Method):
 
     def read_matrix(self, tensor: ReadInput[Any]) -> torch.Tensor:
         """Return the merged delta of a weight matrix."""
-        parts = tensor.parts
-        gram = unpack_triangle(parts[GRAM], tensor.accumulated.shape[1])
-        moments = Moments(tensor.accumulated, parts[PRODUCTS], gram, float(parts[SUM_OF_WEIGHTS]))
-        return self.read_moments(moments, tensor)
+        return self.read_moments(_moments(tensor), tensor)
+
+    def read_matrices(self, tensors: Sequence[ReadInput[Any]]) -> Sequence[torch.Tensor]:
+        """Return the merged delta of several weight matrices; those of one shape are read together."""
+        found: dict[int, torch.Tensor] = {}
+        groups = equal_groups(
+            range(len(tensors)),
+            lambda place: (tensors[place].accumulated.shape, tensors[place].parameters),
+            lambda place: max(tensors[place].accumulated.numel(), tensors[place].accumulated.shape[1] ** 2),
+        )
+        for group in groups:
+            own = [tensors[place] for place in group]
+            found.update(zip(group, self.read_together([_moments(one) for one in own], own), strict=True))
+        return [found[place] for place in range(len(tensors))]
+
+
+def _moments(tensor: ReadInput[Any]) -> Moments:
+    parts = tensor.parts
+    gram = unpack_triangle(parts[GRAM], tensor.accumulated.shape[1])
+    return Moments(tensor.accumulated, parts[PRODUCTS], gram, float(parts[SUM_OF_WEIGHTS]))
+
+
+def _unit(tensor: TensorInput[MomentParameters], norm: float) -> torch.Tensor:
+    """Return τ / |τ| in the precision of the products."""
+    unit = tensor.task_vector / norm
+    return unit.to(torch.float32) if tensor.parameters.precision == "float32" else unit
+
+
+def _products(units: Sequence[torch.Tensor]) -> tuple[Sequence[torch.Tensor], Sequence[torch.Tensor]]:
+    """Return u^T u and u u^T u of each matrix; several of one shape are multiplied in one call."""
+    unit = units[0][None] if len(units) == 1 else torch.stack(list(units))
+    rows, columns = unit.shape[-2:]
+    square = unit.mT @ unit
+    product = unit @ square if rows >= columns else (unit @ unit.mT) @ unit
+    return square.unbind(), product.unbind()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from hubmerge.linalg import Directions, frobenius_norm, power_of_two_near, singular_directions
+from hubmerge.linalg import Directions, batched_eigenpairs, frobenius_norm, power_of_two_near, singular_directions
 from hubmerge.methods.base import MethodParameters, ReadInput
 from hubmerge.methods.moments.base import MomentMethod, MomentParameters, Moments
 from hubmerge.methods.others import adaptive_scale
@@ -49,12 +50,25 @@ class SpectrumMethod(MomentMethod):
     def read_moments(self, moments: Moments, tensor: ReadInput[Any]) -> torch.Tensor:
         """Return D, (m, n)."""
         unit = power_of_two_near(moments.sum)
-        directions = all_directions(moments.sum / unit)
+        return self._merged(moments.sum, all_directions(moments.sum / unit), unit, tensor)
+
+    def read_together(self, moments: Sequence[Moments], tensors: Sequence[ReadInput[Any]]) -> Sequence[torch.Tensor]:
+        """Return D of several matrices of one shape: their eigenproblems are solved in one call."""
+        units = [power_of_two_near(own.sum) for own in moments]
+        scaled = [own.sum / unit for own, unit in zip(moments, units, strict=True)]
+        pairs = batched_eigenpairs(scaled)
+        return [
+            self._merged(own.sum, all_directions(matrix, None if known is None else known[1]), unit, tensor)
+            for own, matrix, known, unit, tensor in zip(moments, scaled, pairs, units, tensors, strict=True)
+        ]
+
+    def _merged(self, total: torch.Tensor, directions: Directions, unit: float, tensor: ReadInput[Any]) -> torch.Tensor:
+        """Return D from the singular directions of S over a power of two."""
         if not len(directions.values):
-            return torch.zeros_like(moments.sum)
+            return torch.zeros_like(total)
         values = self.changed(directions.values, tensor.parameters)
         merged = (directions.left * (values * unit)) @ directions.right
-        return merged * self.factor(merged, moments.sum, tensor)
+        return merged * self.factor(merged, total, tensor)
 
     @abstractmethod
     def changed(self, values: torch.Tensor, parameters: Any) -> torch.Tensor:
@@ -118,11 +132,16 @@ class SubspaceBoost(SpectrumMethod):
         return frobenius_norm(total) / frobenius_norm(merged) / adaptive_scale(tensor.norms)
 
 
-def all_directions(matrix: torch.Tensor) -> Directions:
-    """Return the singular directions of a matrix of any shape in which it is not zero."""
+def all_directions(matrix: torch.Tensor, left: torch.Tensor | None = None) -> Directions:
+    """Return the singular directions of a matrix of any shape in which it is not zero.
+
+    Args:
+        matrix: (m, n) float64; squares of its elements stay inside float64.
+        left: the eigenvectors of `batched_eigenpairs`, if known; they are overwritten.
+    """
     if not bool(matrix.any()):
         return Directions(matrix[:, :0], matrix[:0], matrix.new_empty((0,)))
     if matrix.shape[0] <= matrix.shape[1]:
-        return singular_directions(matrix)
-    turned = singular_directions(matrix.T.contiguous())
+        return singular_directions(matrix, left)
+    turned = singular_directions(matrix.T.contiguous(), left)
     return Directions(turned.right.T, turned.left.T, turned.values)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 from pydantic import Field
 
 from hubmerge.methods.adam import Adam
 from hubmerge.methods.base import ReadInput
 from hubmerge.methods.moments.base import MomentMethod, MomentParameters, Moments
+from hubmerge.methods.moments.together import solve_together
 from hubmerge.support.lazy import torch
 
 
@@ -42,24 +44,40 @@ class Wudi(MomentMethod):
         """Return D, (m, n)."""
         parameters = tensor.parameters
         if parameters.solver == "adam":
-            return _descended(moments, parameters)
-        return ridge_solution(moments, parameters.ridge)
+            return _descended(moments.sum, moments.products, moments.gram, parameters)
+        system = _ridge_system(moments, parameters.ridge)
+        return torch.zeros_like(moments.sum) if system is None else _solution(*system)
+
+    def read_together(self, moments: Sequence[Moments], tensors: Sequence[ReadInput[Any]]) -> Sequence[torch.Tensor]:
+        """Return D of several matrices of one shape: the equations of all are solved in one call."""
+        parameters: WudiParameters = tensors[0].parameters
+        if parameters.solver == "adam":
+            stacks = [torch.stack(parts) for parts in zip(*((m.sum, m.products, m.gram) for m in moments), strict=True)]
+            return _descended(stacks[0], stacks[1], stacks[2], parameters).unbind()
+        found = solve_together([_ridge_system(own, parameters.ridge) for own in moments], _solution)
+        return [torch.zeros_like(own.sum) if one is None else one for own, one in zip(moments, found, strict=True)]
 
 
-def ridge_solution(moments: Moments, ridge: float) -> torch.Tensor:
-    """Return D with D (G + r I) = N + (r / c) S and r = ridge trace(G) / n; zeros if no entry moved the matrix."""
+def _ridge_system(moments: Moments, ridge: float) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """Return G + r I and N + (r / c) S with r = ridge trace(G) / n; None if no entry moved the matrix."""
     side = moments.gram.shape[0]
     pull = ridge * float(moments.gram.trace()) / side
     if pull == 0.0:
-        return torch.zeros_like(moments.sum)
+        return None
     system = moments.gram + pull * torch.eye(side, dtype=moments.gram.dtype, device=moments.gram.device)
-    target = torch.add(moments.products, moments.mean, alpha=pull)
-    factor = torch.linalg.cholesky(system)
-    return torch.cholesky_solve(target.T, factor).T.contiguous()
+    return system, torch.add(moments.products, moments.mean, alpha=pull)
 
 
-def _descended(moments: Moments, parameters: WudiParameters) -> torch.Tensor:
-    descent = Adam(moments.sum.clone(), parameters.learning_rate)
+def _solution(system: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return D with D system = target, for a symmetric (n, n) system and an (m, n) target or for stacks of both."""
+    return torch.cholesky_solve(target.mT, torch.linalg.cholesky(system)).mT.contiguous()
+
+
+def _descended(
+    start: torch.Tensor, products: torch.Tensor, gram: torch.Tensor, parameters: WudiParameters
+) -> torch.Tensor:
+    """Return D after the steps of Adam from S, for one matrix or a stack of them."""
+    descent = Adam(start.clone(), parameters.learning_rate)
     for _ in range(parameters.steps):
-        descent.step(2.0 * (descent.value @ moments.gram - moments.products))
+        descent.step(2.0 * (descent.value @ gram - products))
     return descent.value

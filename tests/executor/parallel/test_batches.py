@@ -22,7 +22,7 @@ from hubmerge.methods import method_named
 from tests.executor.streams import SHAPES, Stream, constant, make_base, make_checkpoint, open_stream, save
 from tests.matrices import decaying
 
-CPU, GPU = torch.device("cpu"), torch.device("cuda")
+CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -46,9 +46,9 @@ def test_matrices_with_equal_shorter_sides_share_a_batch() -> None:
         planned("experts", 4, 768, 1024),
         planned("embed", 5000, 768, action="merge-other"),
     ]
-    alone = batch_tensors(tensors, CPU)
+    alone = batch_tensors(tensors, together=False)
     assert [batch.places for batch in alone] == [(place,) for place in range(7)]
-    together = batch_tensors(tensors, GPU)
+    together = batch_tensors(tensors, together=True)
     assert [batch.places for batch in together] == [(0, 2, 4, 5), (1,), (3,), (6,)]
     assert together[0].elements == 768 * (768 + 3072 + 3072 + 4 * 1024)
     assert together[0].flops == sum(tensors[place].flops for place in (0, 2, 4, 5))
@@ -58,7 +58,7 @@ def test_batches_of_several_tensors_are_bounded() -> None:
     side = 1 << 10
     tensors = [planned(f"{number}", side, 4 * side) for number in range(9)]
     tensors.insert(4, planned("large", side, BATCH_ELEMENTS // side + 1))
-    found = batch_tensors(tensors, GPU)
+    found = batch_tensors(tensors, together=True)
     assert [batch.places for batch in found] == [(0, 1, 2, 3), (4,), (5, 6, 7, 8), (9,)]
 
 
@@ -84,7 +84,7 @@ def test_batches_agree_with_single_tensors(stream: Stream, parameters: dict[str,
     def absorb(batch: TensorBatch, writer: InMemoryStateWriter) -> list[list[TensorStep]]:
         return work.absorb(batch, writer)
 
-    some = batch_tensors(stream.plan.merged, GPU)
+    some = batch_tensors(stream.plan.merged, together=True)
     assert [tensor.name for batch in some for tensor in batch.tensors if len(batch.tensors) > 1] == [
         "block.tall.weight",
         "block.wide.weight",
@@ -92,7 +92,7 @@ def test_batches_agree_with_single_tensors(stream: Stream, parameters: dict[str,
     batched = {
         place: steps for batch in some for place, steps in zip(batch.places, absorb(batch, writers[0]), strict=True)
     }
-    alone = [absorb(batch, writers[1])[0] for batch in batch_tensors(stream.plan.merged, CPU)]
+    alone = [absorb(batch, writers[1])[0] for batch in batch_tensors(stream.plan.merged, together=False)]
     for place, (tensor, expected) in enumerate(zip(stream.plan.merged, alone, strict=True)):
         together = batched[place]
         ours, theirs = (writer._accumulated[tensor.name] for writer in writers)
@@ -115,9 +115,9 @@ def test_experts_in_one_batch_agree_with_single_tensors(tmp_path: Path) -> None:
     inputs = [StepInput(checkpoint, constant(method.Parameters())) for checkpoint in checkpoints]
     merge = Merge(base, method, plan)
     work = StepBatch(merge, inputs, [method] * 2, None, sketches=False, context=DEFAULT_CONTEXT)
-    (batch,) = batch_tensors(plan.merged, GPU)
+    (batch,) = batch_tensors(plan.merged, together=True)
     found = []
-    for some in ([batch], batch_tensors(plan.merged, CPU)):
+    for some in ([batch], batch_tensors(plan.merged, together=False)):
         writer = InMemoryStateWriter({tensor.name: tensor.shape for tensor in plan.merged})
         results = [steps for one in some for steps in work.absorb(one, writer)]
         found.append(([steps[-1].stats.expert_ranks for steps in results], writer._accumulated))
