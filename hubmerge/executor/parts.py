@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from hubmerge.checkpoints import PlannedTensor
+from hubmerge.linalg import PIECE
 from hubmerge.methods import Method
 
 AVERAGE = "average"
@@ -51,6 +52,15 @@ def _matrix_parts(method: Method, tensor: PlannedTensor) -> Mapping[str, tuple[i
 def rounded(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return float64 values as a state of a dtype has them: rounded once, in float64 again."""
     return values if dtype == torch.float64 else values.to(dtype).to(torch.float64)
+
+
+def round_own(values: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return `rounded` of a tensor that nobody else needs, in its own memory if it has the order of C."""
+    if dtype == torch.float64 or not values.is_contiguous():
+        return rounded(values, dtype)
+    for piece in values.view(-1).split(PIECE if values.device.type == "cpu" else max(1, values.numel())):
+        piece.copy_(piece.to(dtype))
+    return values
 
 
 def part_key(part: str, name: str) -> str:

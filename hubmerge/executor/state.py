@@ -22,6 +22,7 @@ from pydantic import ConfigDict, TypeAdapter
 
 from hubmerge.checkpoints import SafetensorsReader, TensorInfo
 from hubmerge.errors import CheckpointError
+from hubmerge.linalg import PIECE
 from hubmerge.methods import Norms
 from hubmerge.support.names import ACCUMULATED_FILE, MANIFEST_FILE, PARTS_FILE
 from hubmerge.support.text import counted
@@ -171,7 +172,13 @@ class MergeState(State):
         Raises:
             CheckpointError: the tensor is not in the state, or cannot be read.
         """
-        return self._stored.read(self._info(name)).to(torch.float64)
+        info = self._info(name)
+        if info.dtype == torch.float64:
+            return self._stored.read(info)
+        values = torch.empty(info.shape, dtype=torch.float64)
+        for target, piece in zip(values.view(-1).split(PIECE), self._stored.read_pieces(info, PIECE), strict=True):
+            target.copy_(piece)
+        return values
 
     def read_pieces(self, name: str, elements: int) -> Iterator[torch.Tensor]:
         """Yield its values in pieces, see `State.read_pieces`; the errors are those of `read`."""

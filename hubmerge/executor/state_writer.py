@@ -22,6 +22,7 @@ from hubmerge.executor.state import (
     TensorRecord,
     load_state,
 )
+from hubmerge.linalg import PIECE
 from hubmerge.methods import Norms
 from hubmerge.support.files import replace_folder, write_text_atomic
 from hubmerge.support.names import ACCUMULATED_FILE, MANIFEST_FILE, PARTS_FILE
@@ -140,7 +141,10 @@ class StateWriter(AnyStateWriter):
 
     def write(self, name: str, accumulated: torch.Tensor) -> None:
         """Write the accumulated delta of one tensor, float64, in the dtype of the state."""
-        self._tensors.write(name, accumulated.to(self._dtype))
+        if accumulated.device.type != "cpu" or accumulated.dtype == self._dtype:
+            self._tensors.write(name, accumulated.to(self._dtype))
+            return
+        self.write_pieces(name, accumulated.contiguous().view(-1).split(PIECE))
 
     def write_pieces(self, name: str, pieces: Iterable[torch.Tensor]) -> None:
         """Write it from pieces of its values in C order; each piece is written before the next is asked for."""

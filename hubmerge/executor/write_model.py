@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
@@ -91,13 +92,10 @@ def write_merged(
         MachineError: the folder cannot be written.
     """
     with shared_writer(base, plan, folder, max_shard_bytes, context.processes, older_shards=older_shards) as writer:
-        together = context.together and read_out is not None and read_out.reads_together
-        source = _Source(base, state, context.input_dtype, read_out, context.device, together)
-        work = batch_tensors(plan.tensors, together=together)
-        write = partial(_write_batch, writer, source)
-        on_batch = for_each_of(context.on_tensor)
-        done = write_tensors(writer, work, write, stop_file(folder, context.processes), context, on_batch)
-        written = [one for batch in done for one in batch]
+        source = _Source.of(base, state, read_out, context)
+        stop, on_batch = stop_file(folder, context.processes), for_each_of(context.on_tensor)
+        work, write = batch_tensors(plan.tensors, together=source.together), partial(_write_batch, writer, source)
+        written = list(chain.from_iterable(write_tensors(writer, work, write, stop, context, on_batch)))
         files = gather(context.processes, () if context.processes.rank > 0 else writer.commit())[0]
     drift = state.manifest.accumulated_norm / state.scale
     if read_out is not None:
@@ -118,6 +116,12 @@ class _Source:
     """True if the merged deltas of several matrices are read together."""
     deltas: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Merged deltas that are known already."""
+
+    @classmethod
+    def of(cls, base: Checkpoint, state: State, read_out: ReadOut | None, context: ExecutorContext) -> _Source:
+        """Return the inputs of a model that is written with the settings of a context."""
+        together = context.together and read_out is not None and read_out.reads_together
+        return cls(base, state, context.input_dtype, read_out, context.device, together)
 
 
 @dataclass

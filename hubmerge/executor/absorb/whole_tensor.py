@@ -15,7 +15,7 @@ from hubmerge.checkpoints import PlannedTensor
 from hubmerge.errors import CheckpointError
 from hubmerge.executor.absorb.experts import AbsorbedExperts, absorb_experts
 from hubmerge.executor.absorb.step_input import StepInput, TensorStep, overflow_error, sketch_row
-from hubmerge.executor.parts import is_turned, part_dtypes, rounded
+from hubmerge.executor.parts import is_turned, part_dtypes, round_own
 from hubmerge.executor.reading import all_finite
 from hubmerge.executor.stats.stats import TensorStats
 from hubmerge.linalg import cosine, frobenius_norm, sketch
@@ -107,20 +107,19 @@ class WholeTensor:
         row = sketch_row(norm, sketch(self.tensor.name, task_vector)) if self._sketches else torch.empty(0)
         absorbed = self._absorbed(step_input, method, task_vector, (decompositions, done), step)
         del task_vector
-        # In C order, as if read from a file: products of other layouts differ in the last digit.
-        accumulated = rounded(absorbed.accumulated, self._state_dtype).contiguous()
-        self._round_parts(method)
-        self.norm = frobenius_norm(accumulated)
-        finite = math.isfinite(self.norm) or all_finite(accumulated)
+        self.norm = after = self._keep(method, absorbed.accumulated)
+        finite = math.isfinite(after) or all_finite(self.accumulated)
         if not finite or not all(all_finite(values) for values in self.parts.values()):
             raise overflow_error(step_input, self.tensor, step)
-        self.steps.append(TensorStep(_stats(self.tensor, absorbed, similarity, norm, self.norm), row))
-        self.accumulated = accumulated
+        self.steps.append(TensorStep(_stats(self.tensor, absorbed, similarity, norm, after), row))
 
-    def _round_parts(self, method: Method) -> None:
-        if self._state_dtype != torch.float64:
-            dtypes = part_dtypes(method, self.tensor, self._state_dtype)
-            self.parts = {name: rounded(values, dtypes[name]) for name, values in self.parts.items()}
+    def _keep(self, method: Method, accumulated: torch.Tensor) -> float:
+        """Keep the result of a step, rounded as in a state, and return the norm of the accumulated delta."""
+        dtypes = part_dtypes(method, self.tensor, self._state_dtype)
+        # In C order, as if read from a file: products of other layouts differ in the last digit.
+        self.accumulated = round_own(accumulated.contiguous(), self._state_dtype)
+        self.parts = {name: round_own(values, dtypes[name]) for name, values in self.parts.items()}
+        return frobenius_norm(self.accumulated)
 
     def _absorbed(
         self,
@@ -130,11 +129,10 @@ class WholeTensor:
         known: tuple[Sequence[Any], Sequence[Absorbed]],
         step: int,
     ) -> Absorbed:
-        parameters, sign = step_input.parameters_for(self.tensor.name), step_input.sign
+        parameters = step_input.parameters_for(self.tensor.name)
+        whole = TensorInput(self.accumulated, task_vector, parameters, step, self.parts, sign=step_input.sign)
         if self.tensor.action != "merge-matrix" or not method.has_matrix_form:
-            absorbed = method.absorb(
-                TensorInput(self.accumulated, task_vector, parameters, step, self.parts, sign=sign)
-            )
+            absorbed = method.absorb(whole)
             self.parts = absorbed.parts
             return absorbed
         decompositions, done = (iter(values) for values in known)
@@ -143,11 +141,10 @@ class WholeTensor:
         def absorb(accumulated: torch.Tensor, task_vector: torch.Tensor, parts: Mapping[str, torch.Tensor]) -> Absorbed:
             found = next(done, None)
             if found is None:
-                decomposition = next(decompositions, None)
                 if turned:
                     accumulated, task_vector = accumulated.T, task_vector.T
-                one = TensorInput(accumulated, task_vector, parameters, step, parts, decomposition, sign)
-                found = method.absorb_matrix(one)
+                one = replace(whole, accumulated=accumulated, task_vector=task_vector, parts=parts)
+                found = method.absorb_matrix(replace(one, decomposition=next(decompositions, None)))
             return replace(found, accumulated=found.accumulated.T) if turned else found
 
         try:
