@@ -14,7 +14,7 @@ from huggingface_hub import HfApi
 from huggingface_hub.hf_api import RepoFile
 
 from hubmerge.localhub import LocalHub
-from hubmerge.report.report import NEW_KEYS
+from hubmerge.report.form import NEW_KEYS
 from hubmerge.support.names import parse_history_file
 from tests.run_launcher import RunLauncher
 

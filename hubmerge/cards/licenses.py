@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hubmerge.cards.markup import one_line, plain, table
+from hubmerge.report.inputs import tokenizer_input
 from hubmerge.report.licenses import License
 from hubmerge.report.report import RunReport
 from hubmerge.support.text import listed
@@ -29,7 +30,7 @@ class StatedLicense:
 
 
 def stated_licenses(report: RunReport) -> list[StatedLicense]:
-    """Return the licenses of base model, checkpoints and adapters, without revoked ones.
+    """Return the licenses of base model, checkpoints, adapters and a lent tokenizer, without revoked ones.
 
     Reports of streams that version 0.1.0 began have none.
     """
@@ -45,10 +46,16 @@ def stated_licenses(report: RunReport) -> list[StatedLicense]:
             StatedLicense(name, f"{model.reference} at {model.commit}", stated)
             for name, stated in zip(names, model.licenses, strict=False)
         ]
+    found += [
+        StatedLicense(model.name, f"{model.reference} at {model.commit}", stated)
+        for model in tokenizer_input(report.tokenizer)
+        for stated in model.licenses
+    ]
     for stage in report.stages:
         start = stage.base_model
+        inner = (*stage.models, *tokenizer_input(stage.tokenizer))
         inputs = [(BASE_MODEL, start.reference, start.commit, start.licenses)]
-        inputs += [(model.name, model.reference, model.commit, model.licenses) for model in stage.models]
+        inputs += [(model.name, model.reference, model.commit, model.licenses) for model in inner]
         found += [
             StatedLicense(f"{name} of {stage.name}", f"{reference} at {commit}", stated)
             for name, reference, commit, licenses in inputs

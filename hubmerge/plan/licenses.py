@@ -12,6 +12,7 @@ from typing import Any
 
 from hubmerge.errors import RecipeError
 from hubmerge.hub.client import endpoint
+from hubmerge.report.inputs import TOKENIZER
 from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport
 from hubmerge.stream.licenses import BASE_MODEL, InputLicense, read_licenses
@@ -73,6 +74,10 @@ class PlannedLicenses:
     def of_step(self, step: int) -> tuple[License, ...]:
         """Return the licenses of the checkpoint of an entry and of its adapter; those of the base model for 0."""
         return tuple(one.license for one in self.inputs if one.step == step)
+
+    def of_tokenizer(self, name: str) -> tuple[License, ...]:
+        """Return the license of the model that only lends its tokenizer, nothing if no licenses were read."""
+        return tuple(one.license for one in self.inputs if one.name == f"{TOKENIZER}{name}")
 
 
 NO_LICENSES = PlannedLicenses()

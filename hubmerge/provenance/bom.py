@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import count
@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from hubmerge.provenance.pinned_inputs import CACHED_INPUTS, PinnedInput, pinned_inputs
 from hubmerge.report.licenses import NO_LICENSE, License
-from hubmerge.report.report import MergedModel, ModelReport, RunReport
+from hubmerge.report.report import RunReport, StageReport
 from hubmerge.support.names import step_tag
 from merge_recipes import Lock
 from merge_recipes.canonical import CanonicalText, canonical_json, canonical_json_with
@@ -167,19 +167,22 @@ def _names(inputs: Iterable[PinnedInput]) -> Iterator[str]:
 def _licenses_of_inputs(inputs: Iterable[PinnedInput], report: RunReport) -> Iterator[License]:
     """Yield the license of each input in the report."""
     datasets = {(task.dataset, task.commit): task.licenses for task in reversed(report.tasks) if task.licenses}
-    models: dict[str | None, Sequence[MergedModel]] = {None: report.models}
-    models |= {stage.name: stage.models for stage in report.stages}
-    bases: dict[str | None, ModelReport] = {None: report.base_model}
-    bases |= {stage.name: stage.base_model for stage in report.stages}
+    merges: dict[str | None, RunReport | StageReport] = {None: report, **{one.name: one for one in report.stages}}
     for one in inputs:
         if one.role == "data set":
             found = datasets.get((one.name, one.commit), ())
-        elif one.stage not in bases:
-            found = ()
         else:
-            found = bases[one.stage].licenses if one.step is None else models[one.stage][one.step - 1].licenses
-        place = {"tokenizer": len(found), "adapter": 1}.get(one.role, 0)  # that of a tokenizer is not read
+            merge = merges.get(one.stage)
+            found = () if merge is None else _licenses_of_model(one, merge)
+        place = 1 if one.role == "adapter" else 0
         yield found[place] if place < len(found) else NO_LICENSE
+
+
+def _licenses_of_model(one: PinnedInput, merge: RunReport | StageReport) -> tuple[License, ...]:
+    """Return the licenses of a model of a merge, then of its adapter, as its report has them."""
+    if one.role == "tokenizer":
+        return () if merge.tokenizer is None else merge.tokenizer.licenses
+    return merge.base_model.licenses if one.step is None else merge.models[one.step - 1].licenses
 
 
 def _licenses(stated: License) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from hubmerge.report.licenses import License, omit_unused_licenses
@@ -54,12 +54,21 @@ class SampleReport:
 @record
 @dataclass(frozen=True)
 class MergedModel:
-    """A model that was merged: its name in the recipe, its reference there and its pinned commit."""
+    """A model that was merged or lends its tokenizer: its name, its reference in the recipe and its pinned commit."""
 
     name: str
     reference: str
     commit: str
     licenses: tuple[License, ...] = ()  # of the model, then of its adapter
+
+
+TOKENIZER = "tokenizer of "
+"""Beginning of the name, among the inputs, of a model that only lends its tokenizer."""
+
+
+def tokenizer_input(lent: MergedModel | None) -> tuple[MergedModel, ...]:
+    """Return the model that only lends its tokenizer under its name among the inputs, nothing if there is none."""
+    return () if lent is None else (replace(lent, name=f"{TOKENIZER}{lent.name}"),)
 
 
 @record
@@ -137,9 +146,18 @@ def main_metric(metrics: Sequence[str]) -> str:
     return next((metric for metric in metrics if metric not in NOT_IN_MATRIX), "accuracy")
 
 
+def omit_unused_tokenizer(report: MutableMapping[str, Any]) -> None:
+    """Remove the model that lends its tokenizer from a plain report of a run or a stage if there is none."""
+    if report["tokenizer"] is None:
+        del report["tokenizer"]
+    else:
+        omit_unused_licenses(report["tokenizer"])
+
+
 def omit_unused_inputs(report: MutableMapping[str, Any]) -> None:
     """Remove what a plain report of version 0.1.0 does not have, if it says nothing."""
     omit_unused_licenses(report["base_model"])
+    omit_unused_tokenizer(report)
     if report["state_dtype"] == "float64":
         del report["state_dtype"]
     for task in report["tasks"]:

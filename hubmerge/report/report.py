@@ -19,6 +19,7 @@ from hubmerge.errors import HubmergeError
 from hubmerge.report.abridged import WHOLE_STEPS, abridge, lines_text, row_text
 from hubmerge.report.accuracy import AccuracyMatrix
 from hubmerge.report.file_list import FileList, FileRecord
+from hubmerge.report.form import NEW_KEYS, REPORT_VERSION, check_form, needed_version
 from hubmerge.report.inputs import CombinedPart, MergedModel, ModelReport, TaskReport, main_metric, omit_unused_inputs
 from hubmerge.report.licenses import License
 from hubmerge.report.stages import StageReport, omit_unused_stages
@@ -50,22 +51,7 @@ __all__ = [
     "main_metric",
 ]
 
-REPORT_VERSION = 3
-"""Version of the form that is written.
-
-Version 1, of hubmerge 0.1.0, has no list of all files and no seal. In versions 1 and 2 all steps are whole.
-"""
-
-STAGES_VERSION, READ_VERSION = 4, 5
-"""Versions with the stages before the merge, and with a choice of the read-out; written only if there are any."""
-
-READABLE_VERSIONS = (1, 2, 3, 4, 5)
-"""Versions of the form that can be read."""
-
 _NO_SEAL = '\n  "seal": null,\n'
-
-NEW_KEYS = frozenset({"kept_files", "kept_metadata", "older_steps"})
-"""Keys that versions 1 and 2 do not have."""
 
 
 @record
@@ -93,6 +79,7 @@ class RunReport:
     state_dtype: str = "float64"  # of the states; written if it is not float64
     older_steps: int = 0  # merged before version 3: their states have the sketches of all steps
     stages: tuple[StageReport, ...] = ()  # merges of other documents of the recipe's file, before the last step
+    tokenizer: MergedModel | None = None  # the model that only lends its tokenizer
 
     def with_step(self, step: StepReport) -> RunReport:
         """Return the report with a step added or replaced; the digests from this step on are computed anew."""
@@ -234,8 +221,11 @@ class RunReport:
 
     def to_json(self) -> str:
         """Return the text of `hubmerge.json`, sealed: sorted keys, each step in one line, a newline at the end."""
-        version = STAGES_VERSION if self.stages else REPORT_VERSION
-        version = READ_VERSION if any(step.read is not None for step in self.abridged().steps) else version
+        version = needed_version(
+            stages=bool(self.stages),
+            read=any(step.read is not None for step in self.abridged().steps),
+            tokenizer=any(lent is not None for lent in (self.tokenizer, *(stage.tokenizer for stage in self.stages))),
+        )
         unsealed = dataclasses.replace(self, version=version)._unsealed_text()
         return unsealed.replace(_NO_SEAL, f'\n  "seal": {json.dumps(text_digest(unsealed))},\n', 1)
 
@@ -267,23 +257,8 @@ class RunReport:
             data = read_strict_json(text)
         except StrictJSONError as error:
             raise HubmergeError(f"{REPORT_FILE}: {error}", file=REPORT_FILE) from error
-        version = data.get("version") if isinstance(data, Mapping) else None
-        expected = " or ".join(map(str, READABLE_VERSIONS))
-        if version not in READABLE_VERSIONS or isinstance(version, (bool, float)):
-            raise HubmergeError(
-                f"{REPORT_FILE}: format version {version!r} is unknown, expected {expected}",
-                hint="update hubmerge, or publish to a new repo",
-                file=REPORT_FILE,
-            )
-        later = {"all_files", "seal"} if version == 1 else set()
-        if version < 3 and data.keys() & (later | NEW_KEYS):
-            what = "seal" if data.keys() & later else min(data.keys() & NEW_KEYS)
-            raise HubmergeError(f"{REPORT_FILE}: a report of version {version} has no {what}", file=REPORT_FILE)
-        if version < STAGES_VERSION and "stages" in data:
-            raise HubmergeError(f"{REPORT_FILE}: a report of version {version} has no stages", file=REPORT_FILE)
+        check_form(data)
         report = read_as(_run_adapter(), text, REPORT_FILE)
-        if version < READ_VERSION and any(step.read is not None for step in report.steps):
-            raise HubmergeError(f"{REPORT_FILE}: a report of version {version} has no choice `read`", file=REPORT_FILE)
         numbers = [step.step for step in report.steps]
         if numbers != list(range(1, len(numbers) + 1)):
             raise HubmergeError(

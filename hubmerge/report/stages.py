@@ -6,7 +6,7 @@ from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hubmerge.report.inputs import MergedModel, ModelReport
+from hubmerge.report.inputs import MergedModel, ModelReport, omit_unused_tokenizer
 from hubmerge.report.licenses import omit_unused_licenses
 from hubmerge.support.records import record
 
@@ -23,6 +23,7 @@ class StageReport:
     models: tuple[MergedModel, ...]
     parameters: dict[str, Any] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)  # weight file -> sha256
+    tokenizer: MergedModel | None = None  # the model that only lends its tokenizer
 
 
 def omit_unused_stages(report: MutableMapping[str, Any]) -> None:
@@ -32,3 +33,4 @@ def omit_unused_stages(report: MutableMapping[str, Any]) -> None:
     for stage in report.get("stages", ()):
         for model in (stage["base_model"], *stage["models"]):
             omit_unused_licenses(model)
+        omit_unused_tokenizer(stage)

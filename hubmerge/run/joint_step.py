@@ -119,8 +119,17 @@ def record_joint_step(context: RunContext, step: int, so_far: RunReport, *, note
         tokenizer=None if context.plan.vocabulary is None else context.plan.vocabulary.report,
         layers=_stacked_layers(context),
     )
-    so_far = replace(so_far, base_model=replace(so_far.base_model, licenses=licenses.of_step(0)))
+    base = replace(so_far.base_model, licenses=licenses.of_step(0))
+    so_far = replace(so_far, base_model=base, tokenizer=_lent_tokenizer(context))
     return so_far.with_step(report).until(step)
+
+
+def _lent_tokenizer(context: RunContext) -> MergedModel | None:
+    """Return the model that only lends its tokenizer, for the report."""
+    lent = context.stream.lock.tokenizer
+    if lent is None:
+        return None
+    return MergedModel(lent.name, str(lent.reference), lent.commit, context.licenses.of_tokenizer(lent.name))
 
 
 def _stacked_layers(context: RunContext) -> tuple[StackedLayers, ...]:

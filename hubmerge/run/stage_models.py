@@ -65,6 +65,7 @@ def stage_report(stream: Stream, report: RunReport) -> StageReport:
         models=report.models,
         parameters=dict(report.parameters),
         files=dict(report.steps[-1].files),
+        tokenizer=report.tokenizer,
     )
 
 

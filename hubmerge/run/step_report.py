@@ -13,8 +13,9 @@ from hubmerge.errors import HubmergeError
 from hubmerge.executor import StepStats, WrittenModel
 from hubmerge.executor.state import MergeState
 from hubmerge.plan.licenses import PlannedLicenses
+from hubmerge.report.form import REPORT_VERSION
 from hubmerge.report.history import report_until
-from hubmerge.report.report import REPORT_VERSION, ModelReport, RunReport, Scores, StepReport
+from hubmerge.report.report import ModelReport, RunReport, Scores, StepReport
 from hubmerge.run.kept_states import STATS_FILE, trust_written_state, write_digests
 from hubmerge.run.measures import far_off_warnings, measures, rounding_warnings
 from hubmerge.run.metadata_files import plugin_distributions

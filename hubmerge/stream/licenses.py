@@ -11,6 +11,7 @@ from pathlib import Path
 from hubmerge.errors import HubError
 from hubmerge.hub import fetch
 from hubmerge.hub.checked_files import RemoteFile, download_checked, find_file
+from hubmerge.report.inputs import TOKENIZER, tokenizer_input
 from hubmerge.report.licenses import NO_LICENSE, License
 from hubmerge.report.report import RunReport
 from hubmerge.stream.sources import Source
@@ -23,7 +24,6 @@ BASE_MODEL = "base model"
 """Name of the base model among the inputs."""
 
 _ADAPTER = "adapter of "
-_TOKENIZER = "tokenizer of "
 
 CARDS_AT_ONCE = 8
 """Number of cards that are read at the same time."""
@@ -90,7 +90,7 @@ def read_licenses(stream: Stream, recorded: RunReport | None = None) -> tuple[In
         try:
             return read_license(one.source)
         except HubError:
-            merged = recorded is not None and recorded.steps and _TOKENIZER in one.name
+            merged = recorded is not None and recorded.steps and TOKENIZER in one.name
             if not merged and (earlier is None or one.step < 1):
                 raise
             return NO_LICENSE
@@ -105,10 +105,12 @@ def _recorded(report: RunReport | None) -> dict[tuple[str, str], tuple[License, 
     """Return the licenses in a report by name and commit of the model; those of the base model by its name."""
     if report is None:
         return {}
-    models = {(model.name, model.commit): model.licenses for model in report.models}
+    inputs = (*report.models, *tokenizer_input(report.tokenizer))
+    models = {(model.name, model.commit): model.licenses for model in inputs}
     for stage in report.stages:
         models[f"{BASE_MODEL} of {stage.name}", stage.base_model.commit] = stage.base_model.licenses
-        models |= {(f"{model.name} of {stage.name}", model.commit): model.licenses for model in stage.models}
+        inner = (*stage.models, *tokenizer_input(stage.tokenizer))
+        models |= {(f"{model.name} of {stage.name}", model.commit): model.licenses for model in inner}
     return {(BASE_MODEL, ""): report.base_model.licenses, **models}
 
 
@@ -124,7 +126,7 @@ def _inputs(stream: Stream) -> Iterator[InputLicense]:
             yield InputLicense(f"{_ADAPTER}{entry.name}", number, source.adapter, revoked=taken_out)
     if stream.lock.tokenizer is not None:
         tokenizer = stream.placed(Source.of(stream.lock.tokenizer))
-        yield InputLicense(f"{_TOKENIZER}{stream.lock.tokenizer.name}", -1, replace(tokenizer, adapter=None, base=None))
+        yield InputLicense(f"{TOKENIZER}{stream.lock.tokenizer.name}", -1, replace(tokenizer, adapter=None, base=None))
     for stage in stream.stages:
         for one in _inputs(stream.of_stage(stage)):
             yield replace(one, name=f"{one.name} of {stage.name}", step=-1)

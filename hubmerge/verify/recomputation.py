@@ -20,8 +20,9 @@ from hubmerge.errors import HubmergeError, MachineError, RunInterruptedError
 from hubmerge.executor.state import MergeState
 from hubmerge.plan.licenses import PlannedLicenses
 from hubmerge.plan.run_plan import RunPlan
+from hubmerge.report.form import REPORT_VERSION
 from hubmerge.report.reading import ReadReport
-from hubmerge.report.report import REPORT_VERSION, RunReport, Scores
+from hubmerge.report.report import RunReport, Scores
 from hubmerge.run.finish_stage import FinishStage
 from hubmerge.run.joint_step import joint_merge
 from hubmerge.run.merge_stage import MergeStage

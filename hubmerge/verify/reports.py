@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hubmerge.report.report import REPORT_VERSION, RunReport, Scores, StepReport
+from hubmerge.report.form import REPORT_VERSION
+from hubmerge.report.report import RunReport, Scores, StepReport
 from hubmerge.stream.weight_choice import WEIGHT_FILES
 from hubmerge.support.text import counted
 from hubmerge.support.version import VERSION

@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from hubmerge.errors import HubmergeError, MachineError, RunInterruptedError
+from hubmerge.report.inputs import tokenizer_input
 from hubmerge.report.report import RunReport, StageReport
 from hubmerge.run.run import Run
 from hubmerge.run.stage_models import merge_stages, stage_reports
@@ -47,11 +48,13 @@ def check_stages(published: Published, stream: Stream) -> Generator[Finding, Non
 
 def _recorded(stage: StageReport) -> list[tuple[str, str]]:
     base = (stage.base_model.reference, stage.base_model.commit)
-    return [(stage.name, stage.digest), base, *((one.reference, one.commit) for one in stage.models)]
+    models = (*stage.models, *tokenizer_input(stage.tokenizer))
+    return [(stage.name, stage.digest), base, *((one.reference, one.commit) for one in models)]
 
 
 def _locked(stage: LockedStage) -> list[tuple[str, str]]:
-    models = [(str(one.reference), one.commit) for one in (stage.base_model, *stage.models)]
+    tokenizer = () if stage.tokenizer is None else (stage.tokenizer,)
+    models = [(str(one.reference), one.commit) for one in (stage.base_model, *stage.models, *tokenizer)]
     return [(stage.name, stage.digest), *models]
 
 

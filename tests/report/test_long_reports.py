@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from hubmerge.errors import HubmergeError
+from hubmerge.report.form import NEW_KEYS
 from hubmerge.report.history import completed, report_until
-from hubmerge.report.report import NEW_KEYS, RunReport
+from hubmerge.report.report import RunReport
 from tests.report.long_reports import long_report, reader
 
 

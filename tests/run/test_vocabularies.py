@@ -29,6 +29,7 @@ def repos(models: Path) -> dict[str, str]:
     client, found = HfApi(), {}
     tokenizer = models.parent / "tokenizer-alone"
     bytes_tokenizer("low lower", ["<alone>"]).save_pretrained(tokenizer)
+    (tokenizer / "README.md").write_text("---\nlicense: isc\n---\n", encoding="utf-8")
     for name, folder in (*((name, models / name) for name in ("base", "a", "b")), ("alone", tokenizer)):
         found[name] = f"words/{name}"
         client.create_repo(found[name], exist_ok=True)
@@ -94,6 +95,33 @@ def test_a_tokenizer_of_a_model_that_is_not_merged_is_locked(
     assert status == 0, output + errors
     statement = (tmp_path / "out" / "hubmerge.intoto.json").read_text(encoding="utf-8")
     assert '"tokenizer"' in statement
+    report = json.loads((tmp_path / "out" / "hubmerge.json").read_text(encoding="utf-8"))
+    assert (report["version"], report["tokenizer"]["reference"]) == (6, repos["alone"])
+    assert report["tokenizer"]["licenses"] == [{"identifiers": ["isc"]}]
+    parts = json.loads((tmp_path / "out" / "hubmerge.cdx.json").read_text(encoding="utf-8"))["components"]
+    (lender,) = (part for part in parts if part["bom-ref"] == "tokenizer")
+    assert lender["licenses"] == [{"license": {"id": "ISC"}}]
+    assert f"tokenizer of {report['tokenizer']['name']}" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    notice = (tmp_path / "out" / "NOTICE").read_text(encoding="utf-8")
+    assert f"{repos['alone']} at {lock['tokenizer']['commit']}: isc" in notice
+
+
+def test_a_stage_whose_tokenizer_is_lent_has_its_license(
+    repos: dict[str, str], hubmerge: Command, tmp_path: Path
+) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    first = linear(repos["base"], repos["b"], tokenizer_source=repos["alone"])
+    last = linear("first", repos["a"], tokenizer_source="base")
+    recipe.write_text(yaml.safe_dump_all([{"name": "first", **first}, last]), encoding="utf-8")
+    status, output, errors = hubmerge("run", str(recipe), "--out", str(tmp_path / "out"))
+    assert status == 0, output + errors
+    report = json.loads((tmp_path / "out" / "hubmerge.json").read_text(encoding="utf-8"))
+    (stage,) = report["stages"]
+    assert (report["version"], stage["tokenizer"]["licenses"]) == (6, [{"identifiers": ["isc"]}])
+    notice = (tmp_path / "out" / "NOTICE").read_text(encoding="utf-8")
+    assert f"tokenizer of {stage['tokenizer']['name']} of first: {repos['alone']} at " in notice
+    status, output, errors = hubmerge("verify", str(tmp_path / "out"))
+    assert status == 0, output + errors
 
 
 @pytest.mark.parametrize("method", ["opcm", "dare_linear"])
