@@ -116,7 +116,7 @@ class RunPlan:
         found: dict[int, tuple[str, ...]] = {entry: (text,) for entry, text in self.other_tokens.items()}
         numbers = {"base model": 0} | {entry.name: number for number, entry in enumerate(self.stream.entries, start=1)}
         for name, choice in self.weight_files.items():
-            if choice.passed_over:
+            if choice.has_others:
                 text = f"{WEIGHT_FILES}{choice.text}"
                 found[numbers[name]] = (*found.get(numbers[name], ()), text)
         return found

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
 
-from hubmerge.checkpoints import Checkpoint
+from hubmerge.checkpoints import AdaptedCheckpoint, Checkpoint
 from hubmerge.checkpoints.formats.header import parse_header
+from hubmerge.checkpoints.formats.layout import ADAPTER_FILES, LORA_FILES
 from hubmerge.checkpoints.formats.passed_over import ADAPTER, PassedOver, described, passed_over
 from hubmerge.checkpoints.formats.weight_file import open_weight_file
 from hubmerge.checkpoints.matching.names import Shapes, parameter_shapes
@@ -41,15 +42,28 @@ class WeightChoice:
         read: the files that are read.
         passed_over: the files that are not.
         notes: differences between the two, one sentence each, without the name of the model.
+        adapter: files of the adapter that is applied to the model, None if there is none. Without files of its own, the
+            choice is that of an adapter for the base model.
     """
 
     read: tuple[str, ...]
     passed_over: tuple[PassedOver, ...] = ()
     notes: tuple[str, ...] = ()
+    adapter: WeightChoice | None = None
+
+    @property
+    def has_others(self) -> bool:
+        """True if some files are not read."""
+        return bool(self.passed_over) or (self.adapter is not None and self.adapter.has_others)
 
     @property
     def text(self) -> str:
         """The files in words: those that are read, and those that are not, with the reasons."""
+        own = [self._own_text] if self.read else []
+        return ". Adapter: ".join([*own, *([self.adapter.text] if self.adapter is not None else [])])
+
+    @property
+    def _own_text(self) -> str:
         reasons: dict[str, list[str]] = {}
         for one in self.passed_over:
             reasons.setdefault(one.reason, []).append(one.name)
@@ -59,22 +73,41 @@ class WeightChoice:
     def to_dict(self) -> dict[str, Any]:
         """Return the names of the files as plain JSON values."""
         unread = [{"name": one.name, "reason": one.reason} for one in self.passed_over]
-        return {"read": list(self.read), "not_read": unread}
+        found: dict[str, Any] = {"read": list(self.read), "not_read": unread}
+        return found if self.adapter is None else found | {"adapter": self.adapter.to_dict()}
 
 
 def weight_choice(source: Source, checkpoint: Checkpoint) -> WeightChoice:
-    """Return which weight files of a model are read. Those of its adapter are not counted.
+    """Return which weight files of a model and of its adapter are read.
 
     Args:
         source: Source returned by `resolve_adapter`.
         checkpoint: The model, opened from its headers.
     """
-    model = fetched_sources(source)[0]
-    files = _files(model)
+    model, *adapters = fetched_sources(source)
+    if not isinstance(checkpoint, AdaptedCheckpoint) or not adapters:
+        return _choice(model, checkpoint)
+    own, adapter = checkpoint.model, checkpoint.adapter_files
+    together = (model.reference.path, model.subfolder) == (adapters[0].reference.path, adapters[0].subfolder)
+    is_base = source.base is not None and model.reference == source.base.reference
+    whole = WeightChoice(()) if is_base else _choice(model, own, (*ADAPTER_FILES, *LORA_FILES) if together else ())
+    applied = _choice(adapters[0], adapter, own.files if together else ())
+    return replace(whole, notes=(*whole.notes, *applied.notes), adapter=applied)
+
+
+def _choice(model: Source, checkpoint: Checkpoint, beside: Collection[str] = ()) -> WeightChoice:
+    """Return which files of one source are read: a model or an adapter.
+
+    Args:
+        model: the source.
+        checkpoint: its tensors.
+        beside: names of other files in its folder that are not counted.
+    """
+    files = {name: file for name, file in _files(model).items() if name not in beside}
     read = tuple(sorted(files.keys() & set(checkpoint.files)))
     if not read:
         return WeightChoice(())
-    found = passed_over(files, read, checkpoint.names)
+    found = passed_over(files, read, None if model.is_adapter else checkpoint.names)
     shapes = parameter_shapes(checkpoint.tensors)
     notes = [note for one in found if one.is_copy for note in _differences(model, one, files, shapes, read)]
     if any(one.reason == ADAPTER for one in found):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -94,3 +95,70 @@ def test_integers_and_damaged_files_that_are_not_read_do_not_matter(tmp_path: Pa
     plan = planned(tmp_path, write)
     assert len(lines(plan, "files")) == 1
     assert [line for line in lines(plan, "loading") if "not checked" not in line] == []
+
+
+def write_adapter(folder: Path) -> Path:
+    factors = {
+        "base_model.model.layer.lora_A.weight": torch.ones(2, 4),
+        "base_model.model.layer.lora_B.weight": torch.ones(4, 2),
+    }
+    write_folder(folder, {}, {})
+    (folder / "model.safetensors").unlink()
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "base_model_name_or_path": str(folder.parent / "base")}
+    (folder / "adapter_config.json").write_text(json.dumps(settings | {"target_modules": ["layer"]}))
+    save_file(factors, folder / "adapter_model.safetensors")
+    torch.save(factors, folder / "adapter_model.bin")
+    return folder
+
+
+def planned_with_adapter(folder: Path, model: str) -> hubmerge.Plan:
+    keys = {
+        "merge_method": "weight_average",
+        "base_model": str(folder / "base"),
+        "models": [{"model": str(folder / "one")}, {"model": model, "name": "adapted"}],
+    }
+    return hubmerge.plan(keys, progress=None)
+
+
+@pytest.mark.parametrize("with_model", [False, True], ids=["alone", "with its model"])
+def test_files_of_adapters_are_named(tmp_path: Path, *, with_model: bool) -> None:
+    for name in ("base", "one"):
+        write_folder(tmp_path / name, TENSORS, {})
+    adapter = write_adapter(tmp_path / "adapter")
+    (adapter / "checkpoint-5").mkdir()
+    (adapter / "checkpoint-5" / "adapter_model.bin").write_bytes(b"x")
+    own = (
+        "adapter_model.safetensors; not read: adapter_model.bin (safetensors are read first); checkpoint-5/ (a folder)"
+    )
+    if with_model:
+        torch.save(TENSORS, tmp_path / "one" / "pytorch_model.bin")
+        plan = planned_with_adapter(tmp_path, f"{tmp_path / 'one'}+{adapter}")
+        whole = "model.safetensors; not read: pytorch_model.bin (safetensors are read first)"
+        assert lines(plan, "files") == [f"one: {whole}", f"adapted: {whole}. Adapter: {own}"]
+    else:
+        plan = planned_with_adapter(tmp_path, str(adapter))
+        assert lines(plan, "files") == [f"adapted: {own}"]
+    (found,) = [one for one in plan.data["weight_files"] if one["model"] == "adapted"]
+    assert found["read"] == (["model.safetensors"] if with_model else [])
+    assert found["adapter"]["read"] == ["adapter_model.safetensors"]
+    assert [one["name"] for one in found["adapter"]["not_read"]] == ["adapter_model.bin", "checkpoint-5/"]
+
+
+def test_a_pickle_with_another_adapter_is_noted(tmp_path: Path) -> None:
+    for name in ("base", "one"):
+        write_folder(tmp_path / name, TENSORS, {})
+    adapter = write_adapter(tmp_path / "adapter")
+    torch.save({"base_model.model.norm.lora_A.weight": torch.ones(1, 4)}, adapter / "adapter_model.bin")
+    loading = lines(planned_with_adapter(tmp_path, str(adapter)), "loading")
+    assert any("adapter_model.bin has other tensors than adapter_model.safetensors" in line for line in loading)
+
+
+def test_an_adapter_in_the_folder_of_its_model_is_applied(tmp_path: Path) -> None:
+    for name in ("base", "one"):
+        write_folder(tmp_path / name, TENSORS, {})
+    both = write_adapter(tmp_path / "both")
+    save_file(TENSORS, both / "model.safetensors")
+    plan = planned_with_adapter(tmp_path, f"{both}+{both}")
+    own = "adapter_model.safetensors; not read: adapter_model.bin (safetensors are read first)"
+    assert lines(plan, "files") == [f"adapted: model.safetensors. Adapter: {own}"]
+    assert not any("is not applied" in line for line in lines(plan, "loading"))

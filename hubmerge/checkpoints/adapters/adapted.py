@@ -84,6 +84,16 @@ class AdaptedCheckpoint(Checkpoint):
         return self.changed if origin == self._model.origin else self.tensors.keys()
 
     @property
+    def model(self) -> Checkpoint:
+        """The model without the adapter."""
+        return self._model
+
+    @property
+    def adapter_files(self) -> Checkpoint:
+        """The tensors in the adapter's file."""
+        return self._adapter.files
+
+    @property
     def changed(self) -> tuple[str, ...]:
         """Names of the tensors that differ from the model's."""
         return tuple(dict.fromkeys([*self._whole, *self._changes]))

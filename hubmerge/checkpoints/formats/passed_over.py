@@ -48,13 +48,13 @@ class PassedOver:
     is_copy: bool = False
 
 
-def passed_over(names: Collection[str], read: Collection[str], used: WeightNames) -> tuple[PassedOver, ...]:
+def passed_over(names: Collection[str], read: Collection[str], used: WeightNames | None) -> tuple[PassedOver, ...]:
     """Return the weight files that are not read, without files of training runs.
 
     Args:
         names: all file names, from the model's folder on.
         read: the weight files that are read.
-        used: their names.
+        used: their names; None if they are those of an adapter.
     """
     groups: dict[str, list[str]] = {}
     for name in sorted(names):
@@ -79,10 +79,12 @@ def _group(file: str) -> str:
     return _SHARD.sub(r"\g<start>-*-of-\g<count>\g<suffix>", file)
 
 
-def _reason(name: str, files: list[str], read: Collection[str], used: WeightNames) -> tuple[str, bool]:
+def _reason(name: str, files: list[str], read: Collection[str], used: WeightNames | None) -> tuple[str, bool]:
     """Return why files are not read, and whether they have the same model as those that are."""
     if name.endswith("/"):
         return _reason_of_folder(name, files), False
+    if used is None:
+        return _reason_beside_adapter(files[0], next(iter(read)))
     if files[0] in (*ADAPTER_FILES, *LORA_FILES):
         return ADAPTER, False
     if _OTHER_FORMATS.fullmatch(files[0]):
@@ -101,6 +103,18 @@ def _reason(name: str, files: list[str], read: Collection[str], used: WeightName
     if "-of-" in name and used.sharded and len(read) == 1:
         return "one file is read before shards", True
     return "not in the index", "-of-" not in name
+
+
+def _reason_beside_adapter(file: str, read: str) -> tuple[str, bool]:
+    """Return why a file beside an adapter is not read, and whether it has the same adapter."""
+    if _parts(file)[0] == _parts(read)[0]:
+        return "safetensors are read first", True
+    if file in ADAPTER_FILES or file in LORA_FILES:
+        return f"{read} is read", False
+    if _OTHER_FORMATS.fullmatch(file):
+        return OTHER_FORMAT, False
+    model = any(_parts(file)[0] in (one.stem, one.pickled) for one in ALL_NAMES)
+    return ("a whole model beside the adapter" if model else "not a name of an adapter"), False
 
 
 def _reason_of_folder(name: str, files: list[str]) -> str:
