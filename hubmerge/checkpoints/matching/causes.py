@@ -80,6 +80,14 @@ def own_head(checkpoint: Checkpoint, base: Checkpoint, unexpected: Sequence[str]
     return tied and all("head" in component_of(name) for name in unexpected)
 
 
+def inner_models(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return the keys of a config that describe a model inside, such as `text_config` and `vision_config`."""
+    own = checkpoint.config.items()
+    return tuple(
+        key for key, value in own if isinstance(value, Mapping) and key.endswith(_NESTED[0]) and "model_type" in value
+    )
+
+
 def missing_layers(missing: Sequence[str], present: Sequence[str]) -> str | None:
     """Return the layers of which a checkpoint has no tensor, in words; None if it has some of each."""
     known = {layer for name in present for layer in layers_of(name)}

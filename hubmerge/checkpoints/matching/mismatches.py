@@ -13,6 +13,7 @@ from hubmerge.checkpoints.matching.causes import (
     VOCABULARY,
     WIDTHS,
     different_settings,
+    inner_models,
     missing_layers,
     other_prefix,
     own_head,
@@ -72,6 +73,7 @@ class Mismatches:
         """Yield causes with hints, the most general last; one that does not apply is None."""
         yield self._other_prefix()
         yield self._own_head()
+        yield self._more_models()
         yield self._other_vocabulary()
         yield self._other_model()
         yield self._other_depth()
@@ -97,6 +99,17 @@ class Mismatches:
         return (
             f"it does not tie its head to the embeddings, as the base model {self.base.label} does",
             f"leave it out of the merge: {self._rule()}",
+        )
+
+    def _more_models(self) -> tuple[str, str] | None:
+        """Return the cause if the checkpoint has the whole base model inside, and other models beside it."""
+        names = [name for name in parameter_shapes(self.base.tensors) if self.selection.covers(name)]
+        whole = self.unexpected and self.matched.keys() >= set(names)
+        if not whole or not inner_models(self.checkpoint) or inner_models(self.base):
+            return None
+        return (
+            f"it has the base model {self.base.label} inside, and other parts beside it",
+            f"merge what both have: {self._rule()}; or set base_model to a model with all parts",
         )
 
     def _other_vocabulary(self) -> tuple[str, str] | None:
