@@ -26,3 +26,29 @@ def place_of(published: str) -> tuple[str | Path, str | None]:
     if repo != reference:
         raise UsageError(f"{published}: a published step has no adapter and no subfolder", hint=f"write {repo}")
     return reference.path, reference.revision
+
+
+def repo_of(published: str, purpose: str) -> str:
+    """Return the repo of a stream whose newest step a command changes.
+
+    Args:
+        published: the text of an argument.
+        purpose: what the command does, for messages.
+
+    Raises:
+        UsageError: the text names a folder, or one step.
+    """
+    from merge_recipes import ModelReference
+
+    reference = ModelReference.parse(published)
+    if reference.is_local:
+        raise UsageError(
+            f"{published} is a folder; {purpose} needs a published repo, owner/name",
+            hint="publish the stream: add `publish: {repo: owner/name}` to its recipe and run it; or change the recipe "
+            "and run it again",
+        )
+    if ModelReference(reference.path) != reference:
+        raise UsageError(
+            f"{published}: {purpose} starts from the newest step", hint=f"write the repo alone: {reference.path}"
+        )
+    return reference.path

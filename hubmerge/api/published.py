@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hubmerge.api.places import place_of
+from hubmerge.api.places import place_of, repo_of
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
 from hubmerge.errors import UsageError
@@ -135,12 +135,13 @@ def rollback(repo: str, step: int) -> str:
 
     Raises:
         HubError: the repo has no tag for the step, or the token may not write.
+        UsageError: a folder or a step was named in place of the repo.
     """
     from hubmerge.cards import restored_card
     from hubmerge.hub.rollback import roll_back
 
     with interrupts.handled():
-        return roll_back(repo, step, restored_card)
+        return roll_back(repo_of(repo, "rolling back"), step, restored_card)
 
 
 def revoke(
@@ -167,8 +168,7 @@ def revoke(
 
     Raises:
         HubError: the repo cannot be read, or has no such entry.
-        RecipeError: the method cannot take an entry out.
-        UsageError: the entry is taken out already.
+        UsageError: the entry is taken out already, no entry would be left, or the method cannot take entries out.
 
     Example:
         hubmerge.revoke("me/merged", ["cats"]).finish()
@@ -177,7 +177,7 @@ def revoke(
     from hubmerge.stream.revocation import revoking_recipe
     from hubmerge.verify.published import open_published
 
-    published = open_published(repo, None)
+    published = open_published(repo_of(repo, "taking an entry out"), None)
     found = revoking_recipe(published.recipe(), published.lock(), entries, repo, only=only)
     reports = open_progress(progress)
     if found.newer:

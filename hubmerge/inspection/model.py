@@ -14,12 +14,20 @@ from hubmerge.checkpoints import Checkpoint, open_checkpoint
 from hubmerge.executor.state import MergeState, load_state
 from hubmerge.hub import fetch, states
 from hubmerge.hub.offline import is_offline
-from hubmerge.inspection.places import ModelPlace
+from hubmerge.inspection.places import ModelPlace, is_state
 from hubmerge.linalg import frobenius_norm, total_norm
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.stream.sources import Source
-from hubmerge.support.names import ACCUMULATED_FILE, CARD_FILE, MANIFEST_FILE, PARTS_FILE, REPORT_FILE, step_tag
+from hubmerge.support.names import (
+    ACCUMULATED_FILE,
+    CARD_FILE,
+    MANIFEST_FILE,
+    PARTS_FILE,
+    REPORT_FILE,
+    STATE_FOLDER,
+    step_tag,
+)
 from hubmerge.support.text import counted, readable, short_commit
 from hubmerge.verify.published import Published, open_published
 
@@ -120,8 +128,8 @@ class Inspection:
         for entry in self.entries:
             norm = "" if entry.task_vector_norm is None else f"  norm {entry.task_vector_norm:.6g}"
             taken = "" if entry.revokes is None else f"  takes out {entry.revokes}"
-            source = f"{entry.reference} at {short_commit(entry.commit)}"
-            yield f"  step {entry.step:>2}   {entry.name}  {source}{norm}{taken}"
+            source = f"   {entry.name}  {entry.reference} at {short_commit(entry.commit)}" if entry.name else ""
+            yield f"  step {entry.step:>2}{source}{norm}{taken}"
         if self.accumulated_norm is not None:
             yield f"delta       norm {self.accumulated_norm:.6g}, divided by {self.scale or 1.0:.6g}"
         if self.parts:
@@ -226,8 +234,19 @@ def _with_report(described: Inspection, published: Published) -> Inspection:
         entries=_entries(report),
         accumulated_norm=last.accumulated_norm,
         scale=last.scale,
-        state_bytes=states.state_bytes(published.repo, digest) if known and digest is not None else None,
+        state_bytes=states.state_bytes(published.repo, digest) if known and digest is not None else _beside(published),
     )
+
+
+def _beside(published: Published) -> int | None:
+    """Return the size of the state in the folder of a stream; None if there is none."""
+    folder = published.files.folder
+    return None if folder is None or not is_state(str(folder / STATE_FOLDER)) else _size(folder / STATE_FOLDER)
+
+
+def _size(state: Path) -> int:
+    files = [state / name for name in (ACCUMULATED_FILE, PARTS_FILE, MANIFEST_FILE)]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _fields(described: Inspection) -> dict[str, Any]:
@@ -250,13 +269,12 @@ def _of_state(state: MergeState) -> Inspection:
     manifest = state.manifest
     shapes = state.shapes()
     elements = sum(map(math.prod, shapes.values()))
-    files = [state.folder / name for name in (ACCUMULATED_FILE, PARTS_FILE, MANIFEST_FILE)]
-    size = sum(file.stat().st_size for file in files if file.is_file())
+    size = _size(state.folder)
     return Inspection(
         kind="state",
         place=str(state.folder),
         layout="",
-        dtypes={"float64": elements},
+        dtypes={manifest.dtype: elements},
         tensors=len(shapes),
         bytes=size,
         method=manifest.method,

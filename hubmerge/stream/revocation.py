@@ -36,10 +36,7 @@ def check_revocable(loaded: LoadedRecipe) -> None:
     name = loaded.recipe.merge_method
     able = ", ".join(one.name for one in METHODS if one.revokes)
     if isinstance(method, Method):
-        message = (
-            f"{name} cannot take an entry out again: what it added depends on the checkpoints merged before, and later "
-            "ones depend on it"
-        )
+        message = _dependent(name)
         hint, instead = f"remove the entry from the recipe and run with --replay, or use one of {able}", f"use {able}"
     else:
         message = f"{name} merges all models at once, without a state from which an entry could be taken out"
@@ -49,6 +46,26 @@ def check_revocable(loaded: LoadedRecipe) -> None:
         hint = "write `on_update: replay`, which merges the stream again" + (f", or {instead}" if instead else "")
         problems.append(loaded.document.problem(("on_update",), message, hint))
     raise RecipeError(problems)
+
+
+def _dependent(method: str) -> str:
+    """Return why a method cannot take entries out."""
+    return (
+        f"{method} cannot take an entry out again: what it added depends on the checkpoints merged before, and later "
+        "ones depend on it"
+    )
+
+
+def _check_published(published: LoadedRecipe, repo: str) -> None:
+    """Check that the method of a published stream can take entries out."""
+    method, name = method_of(published.recipe), published.recipe.merge_method
+    replay = "remove the entry from your copy of the recipe, and run it with --replay"
+    if not isinstance(method, Method):
+        message = f"{name} merges all models at once, without a state from which an entry could be taken out"
+        raise UsageError(f"{repo}: {message}", hint=replay)
+    if not method.revokes:
+        hint = f"{replay}, or merge with one of {', '.join(one.name for one in METHODS if one.revokes)}"
+        raise UsageError(f"{repo}: {_dependent(name)}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -81,15 +98,15 @@ def revoking_recipe(
 
     Raises:
         HubError: The stream has no such entry.
-        UsageError: The entry is taken out already.
+        UsageError: The entry is taken out already, no entry would be left, or the method cannot take entries out.
     """
+    _check_published(published, repo)
     merged = {model.name: model for model in lock.models}
     entries = expand(published.recipe, lock.models, len(lock.models), lambda _: (), None).entries
     steps = {entry.name for entry in entries if entry.revoke is not None}
     revoked = {entry.revoke for entry in entries}
     listed = {entry.name for entry in published.recipe.entries}
-    out: list[str] = []
-    newer: list[str] = []
+    out, newer = list[str](), list[str]()
     for name in dict.fromkeys(names):
         if name not in merged or name in steps:
             raise _unknown(name, [one for one in merged if one not in steps], repo)
@@ -102,6 +119,8 @@ def revoking_recipe(
         # An entry whose newer commit took its place is out already.
         out += ([] if name in revoked and later else [name]) + later
         newer += later
+    if {*merged} - steps <= revoked | {*out}:
+        raise UsageError(f"{repo}: no entry would be left", hint="merge another model first, or delete the repo")
     keys: dict[str, Any] = published.document.data
     return Revocation({**keys, "models": [*keys["models"], *(_item(merged[name]) for name in out)]}, tuple(newer))
 

@@ -10,8 +10,8 @@ from typing import Any
 from hubmerge.checkpoints import Checkpoint, Origin, TensorInfo
 from hubmerge.errors import UsageError
 from hubmerge.executor.state import State
-from hubmerge.methods import METHODS, method_named
-from hubmerge.methods.readers import saved_name
+from hubmerge.methods import method_named
+from hubmerge.methods.readers import reading_problem, saved_name
 from hubmerge.plan.plan_run import plan_steps
 from hubmerge.run.choose_reading import choose_reading
 from hubmerge.run.finish_stage import FinishStage
@@ -45,14 +45,16 @@ def read_published_state(
         progress: the receiver of stages.
 
     Raises:
-        UsageError: the method cannot read the state.
+        UsageError: the method cannot read the state; nothing was downloaded.
         HubError: the step has no state, or it is damaged.
     """
     stream = _stream(published, read)
+    if isinstance(read, Reading):
+        _check_method(published, read)
     with progress.stage(f"download the state after step {published.step}", unit=BYTES) as advance, counting(advance):
         state = require_state(published, work / "state")
-    for reading in (read,) if isinstance(read, Reading) else ():
-        _check_readable(reading.method, state, published)
+    if isinstance(read, Reading) and saved_name(method_named(read.method)) != state.manifest.method:
+        raise _unreadable(published, f"its state is one of {state.manifest.method}, not of {read.method}", None)
     step = published.step
     opened = {step: state_as_checkpoint(state, open_for_planning(stream.base))}
     plan = plan_steps(stream, step, progress, recorded=published.report, opened=opened)
@@ -81,17 +83,19 @@ def _stream(published: Published, read: Reading | Read) -> Stream:
     return replace(stream, loaded=replace(stream.loaded, recipe=recipe.model_copy(update=changes)))
 
 
-def _check_readable(method: str, state: State, published: Published) -> None:
-    chosen, name = method_named(method), state.manifest.method
-    if chosen.reads_state and saved_name(chosen) == name:
-        return
-    readers = [one.name for one in METHODS if one.reads_state and saved_name(one) == name]
-    tag = step_tag(published.step)
-    if readers:
-        hint = f"use one of {', '.join(readers)}"
-    else:
-        hint = "merge the stream with one of the methods over moments, such as wudi"
-    raise UsageError(f"{method} cannot read the state of {published.repo} at {tag}, which is one of {name}", hint=hint)
+def _check_method(published: Published, read: Reading) -> None:
+    """Check that a method reads the states of the one that merged a stream, with parameters that do not change them."""
+    recipe = published.checked_stream().recipe
+    problem = reading_problem(recipe.merge_method, recipe.parameters, read.method, read.parameters)
+    if problem is not None:
+        message, hint, key = problem
+        if key is not None:
+            hint = f"leave {key} out: a published state has that of its stream"
+        raise _unreadable(published, message, hint)
+
+
+def _unreadable(published: Published, message: str, hint: str | None) -> UsageError:
+    return UsageError(f"{published.repo} at {step_tag(published.step)}: {message}", hint=hint)
 
 
 def state_as_checkpoint(state: State, base: Checkpoint, config: Mapping[str, Any] | None = None) -> Checkpoint:

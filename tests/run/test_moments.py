@@ -73,6 +73,9 @@ def test_an_entry_is_revoked(stage: Stage, hubmerge: Command, tmp_path: Path, re
     status, _, errors = hubmerge("revoke", repo, "nobody")
     assert status != 0
     assert first in errors
+    status, _, errors = hubmerge("revoke", repo, first, third)
+    assert status == 2
+    assert f"{repo}: no entry would be left" in errors
 
 
 def test_a_method_that_projects_refuses_to_revoke(
@@ -84,8 +87,15 @@ def test_a_method_that_projects_refuses_to_revoke(
     assert hubmerge("run", stage.write(tmp_path, recipe))[0] == 0
     status, _, errors = hubmerge("revoke", repo, first)
     assert status == 2
-    assert "opcm cannot take an entry out again" in errors
+    assert f"{repo}: opcm cannot take an entry out again" in errors
     assert "wudi" in errors
+    status, _, errors = hubmerge("read", repo, "--method", "wudi", "--out", tmp_path / "none")
+    assert status == 2
+    assert f"{repo} at step-02: wudi cannot read the states of opcm" in errors
+    out = tmp_path / "read"
+    status, output, errors = hubmerge("read", repo, "--method", "opcm", "-p", "others=mean", "--out", out)
+    assert status == 0, output + errors
+    assert (out / "model.safetensors").is_file()
 
 
 def test_a_state_is_read_by_another_method(stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names) -> None:
@@ -108,15 +118,17 @@ def test_a_state_is_read_by_another_method(stage: Stage, hubmerge: Command, tmp_
     found = load_file(tmp_path / "again" / "model.safetensors")
     assert all(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
     wrong: tuple[tuple[tuple[str, ...], str], ...] = (
-        (("--method", "opcm"), "opcm cannot read the state"),
+        (("--method", "opcm"), "at step-02: opcm cannot read the states of wudi"),
+        (("--method", "wudi", "-p", "precision=float32"), "leave precision out"),
         (("--method", "iso_c", "-p", "scaling=-1"), "expected a number > 0"),
         (("--method", "iso_c", "-p", "scaling"), "NAME=VALUE"),
     )
     for options, message in wrong:
-        status, _, errors = hubmerge("read", repo, *options, "--out", str(tmp_path / "none"), *work)
+        status, output, errors = hubmerge("read", repo, *options, "--out", str(tmp_path / "none"), *work)
         assert status != 0
         assert message in errors
         assert not (tmp_path / "none").exists()
+        assert "download the state" not in output
     status, _, errors = hubmerge("read", "./none", "--method", "iso_c", "--out", tmp_path / "none", *work)
     assert status == 5
     assert "folder not found: ./none" in errors
