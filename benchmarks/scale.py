@@ -4,7 +4,8 @@
     python benchmarks/scale.py plan                 # 8B: sparse files on the embedded Hub, nothing is downloaded
     python benchmarks/scale.py merge --folder /disk # 1.2B in bfloat16: random values, 28 GB of disk
 
-The merge is compared with the disk: the same bytes read and written by a plain program, just before and just after.
+The plan is measured with compiled modules of hubmerge, as pip installs it. The merge is compared with the disk: the
+same bytes read and written by a plain program, just before and just after.
 All files are removed at the end.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import compileall
 import hashlib
 import json
 import os
@@ -142,6 +144,14 @@ def push_sparse(hub: LocalHub, root: Path, repo: str, files: Sequence[Path]) -> 
         response.read()
 
 
+def installed(folder: Path) -> Path:
+    """Return a copy of hubmerge with compiled modules, as pip makes them; a checkout may be compiled at every start."""
+    for package in ("hubmerge", "merge_recipes"):
+        shutil.copytree(REPOSITORY / package, folder / package)
+    compileall.compile_dir(folder, quiet=1)
+    return folder
+
+
 def plan_8b(folder: Path, checkpoints: int) -> str:
     """Return a table of the time of `hubmerge plan` for an 8B model on the embedded Hub."""
     from hubmerge.localhub import LocalHub
@@ -154,6 +164,7 @@ def plan_8b(folder: Path, checkpoints: int) -> str:
         recipe = folder / "recipe.json"
         models = [{"model": repo} for repo in repos[1:]]
         environment = hubmerge_environment(folder / "cache") | {
+            "PYTHONPATH": str(installed(folder / "installed")),
             "HF_ENDPOINT": hub.endpoint,
             "HF_TOKEN": hub.token,
             "HF_HOME": str(folder / "home"),

@@ -150,7 +150,8 @@ def _check_kind(config: Mapping[str, Any], origin: Origin) -> None:
         unsupported.append(f"init_lora_weights: {initialization}")
     if unsupported:
         raise origin.error(
-            f"a LoRA with `{unsupported[0]}`, whose weights are not the model's weights plus B A", hint=_MERGE_FIRST
+            f"a LoRA with `{unsupported[0]}`; only changes of whole layers are merged, W + scaling * B A",
+            hint=_MERGE_FIRST,
         )
 
 

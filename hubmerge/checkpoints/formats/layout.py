@@ -133,16 +133,17 @@ def find_weights(names: Collection[str], origin: Origin) -> WeightFiles:
             hint="write its model in front of it: owner/model+owner/adapter; a base model must be a whole model",
         )
     found = sorted(names, key=lambda name: (not name.endswith(_WEIGHTS), "/" in name, name))
-    found = [name for name in found if name.endswith(_WEIGHTS) or not ("/" in name or name.startswith("."))]
-    listing = listed(found, _MOST_SHOWN_FILES) or "nothing"
+    folders = _model_folders(found)
+    plain = [name for name in found if not ("/" in name or name.startswith(".") or name in folders)]
+    found = [name for name in found if name.endswith(_WEIGHTS) or name in plain]
     _check_several(names, origin)
-    pipeline = _model_folders(found) if _PIPELINE in names else []
-    if pipeline:
+    if folders and _PIPELINE in names:
         raise origin.error(
-            f"a pipeline of diffusers ({_PIPELINE}), whose models are in folders: {listed(pipeline)}",
+            f"a pipeline of diffusers ({_PIPELINE}), whose models are in folders: {listed(folders)}",
             hint=f"append the folder of one model to the name of this one: {origin.label.partition('@')[0]}/"
-            f"{pipeline[0]}",
+            f"{folders[0]}",
         )
+    listing = listed(found, _MOST_SHOWN_FILES) or "nothing"
     raise origin.error(
         f"no weights: expected {' or '.join(_names_of(TRANSFORMERS))}, found {listing}",
         hint=_way_to_weights(found),

@@ -47,9 +47,12 @@ def _empty(_config: dict[str, Any], tensors: dict[str, torch.Tensor]) -> None:
 REFUSED: dict[str, tuple[Change, str]] = {
     "another type": (_configured(peft_type="IA3"), "type 'IA3'"),
     "no type": (_configured(peft_type=None), "type None"),
-    "DoRA": (_configured(use_dora=True), "`use_dora`"),
+    "DoRA": (_configured(use_dora=True), "`use_dora`; only changes of whole layers are merged"),
     "bias of B": (_configured(lora_bias=True), "`lora_bias`"),
-    "bare parameters": (_configured(target_parameters=["mlp.experts.down_proj"]), "`target_parameters`"),
+    "bare parameters": (
+        _configured(target_parameters=["mlp.experts.down_proj"]),
+        "`target_parameters`; only changes of whole layers are merged",
+    ),
     "moved weights": (_configured(init_lora_weights="pissa"), "`init_lora_weights: pissa`"),
     "no alpha": (_configured(lora_alpha=None), "lora_alpha None"),
     "alpha a text": (_configured(lora_alpha="8"), "lora_alpha '8'"),

@@ -251,6 +251,11 @@ def test_one_file_is_chosen_among_those_of_several_libraries(names: set[str], ch
             "no weights: expected model.safetensors",
             "fetch the index too",
         ),
+        (
+            {"config.json", "onnx", "onnx/model.onnx", "docs"},
+            r"found onnx/model\.onnx, config\.json, docs\n",
+            "load onnx/model.onnx with the library that wrote it",
+        ),
     ],
 )
 def test_files_of_which_none_can_be_chosen_are_refused(names: set[str], message: str, hint: str) -> None:
