@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 from hubmerge.cards.markup import one_line, plain, table
 from hubmerge.report.inputs import tokenizer_input
 from hubmerge.report.licenses import License
-from hubmerge.report.report import RunReport
+from hubmerge.report.report import MergedModel, ModelReport, RunReport
 from hubmerge.support.text import listed
 
 BASE_MODEL = "base model"
@@ -34,34 +34,22 @@ def stated_licenses(report: RunReport) -> list[StatedLicense]:
 
     Reports of streams that version 0.1.0 began have none.
     """
-    base = report.base_model
-    found = [StatedLicense(BASE_MODEL, f"{base.reference} at {base.commit}", stated) for stated in base.licenses]
     revoking = [step for step in report.steps if step.revokes is not None]
     revoked = {step.revokes for step in revoking} | {step.name for step in revoking}
-    for model in report.models:
-        if model.name in revoked:
-            continue
-        names = (model.name, f"adapter of {model.name}")
-        found += [
-            StatedLicense(name, f"{model.reference} at {model.commit}", stated)
-            for name, stated in zip(names, model.licenses, strict=False)
-        ]
-    found += [
-        StatedLicense(model.name, f"{model.reference} at {model.commit}", stated)
-        for model in tokenizer_input(report.tokenizer)
-        for stated in model.licenses
-    ]
+    kept = [model for model in report.models if model.name not in revoked]
+    found = [*_stated(report.base_model, kept, report.tokenizer)]
     for stage in report.stages:
-        start = stage.base_model
-        inner = (*stage.models, *tokenizer_input(stage.tokenizer))
-        inputs = [(BASE_MODEL, start.reference, start.commit, start.licenses)]
-        inputs += [(model.name, model.reference, model.commit, model.licenses) for model in inner]
-        found += [
-            StatedLicense(f"{name} of {stage.name}", f"{reference} at {commit}", stated)
-            for name, reference, commit, licenses in inputs
-            for stated in licenses
-        ]
+        inputs = _stated(stage.base_model, stage.models, stage.tokenizer)
+        found += [replace(one, name=f"{one.name} of {stage.name}") for one in inputs]
     return found
+
+
+def _stated(base: ModelReport, models: Iterable[MergedModel], lent: MergedModel | None) -> Iterator[StatedLicense]:
+    """Yield the licenses of the inputs of a merge, that of a model before that of its adapter."""
+    start = MergedModel(BASE_MODEL, base.reference, base.commit, base.licenses)
+    for model in (start, *models, *tokenizer_input(lent)):
+        for name, stated in zip((model.name, f"adapter of {model.name}"), model.licenses, strict=False):
+            yield StatedLicense(name, f"{model.reference} at {model.commit}", stated)
 
 
 def needs_notice(report: RunReport, merged: License) -> bool:

@@ -20,7 +20,7 @@ class ModelReport:
 
     reference: str  # as in the recipe: owner/name[@revision] or a path
     commit: str  # 40 hex digits, or sha256:... for a local folder
-    licenses: tuple[License, ...] = ()  # of the model; empty in reports of version 1
+    licenses: tuple[License, ...] = ()  # of the model, then of its adapter; empty in reports of version 1
 
 
 @record

@@ -116,7 +116,9 @@ def _recorded(report: RunReport | None) -> dict[tuple[str, str], tuple[License, 
 
 def _inputs(stream: Stream) -> Iterator[InputLicense]:
     """Yield the inputs without their licenses."""
-    yield InputLicense(BASE_MODEL, 0, stream.base)
+    yield InputLicense(BASE_MODEL, 0, replace(stream.base, adapter=None, base=None))
+    if stream.base.adapter is not None:
+        yield InputLicense(f"{_ADAPTER}{BASE_MODEL}", 0, stream.base.adapter)
     revoked = {entry.revoke for entry in stream.entries}
     for number, entry in enumerate(stream.entries, start=1):
         source = stream.source(number)

@@ -208,6 +208,22 @@ def test_a_model_without_a_tokenizer_counts_as_one_with_the_tokens_of_the_base_m
     assert plan.data["tokenizer"]["table"][0]["row"] == str(models / "a")
 
 
+@pytest.mark.parametrize(
+    "keys", [{"tokenizer_source": "base"}, {"tokenizer": {"source": "base", "pad_to_multiple_of": 7}}]
+)
+def test_a_model_with_more_tokens_than_the_merged_model_loses_their_rows(keys: dict[str, Any], tmp_path: Path) -> None:
+    folders = [
+        write_model(tmp_path / name, seed, bytes_tokenizer("low lower", added))
+        for seed, (name, added) in enumerate({"base": [], "more": ["<more>"], "most": ["<more>", "<most>"]}.items())
+    ]
+    out = merged(linear(*folders, **keys), tmp_path)
+    tokens = len(AutoTokenizer.from_pretrained(folders[0]))
+    rows = [load_file(folder / "model.safetensors")[EMBEDDINGS][:tokens] for folder in folders]
+    found = load_file(out / "model.safetensors")[EMBEDDINGS]
+    assert len(found) == (tokens if "tokenizer_source" in keys else -(-tokens // 7) * 7)
+    assert torch.allclose(found[:tokens], sum(rows) / 3)
+
+
 def test_means_in_bfloat16_are_rounded_once(models: Path, tmp_path: Path) -> None:
     for name in ("base", "a", "b"):
         folder = tmp_path / name

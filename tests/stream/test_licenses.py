@@ -129,6 +129,11 @@ def stream_from(text: str) -> Stream:
 def test_base_model_checkpoints_and_adapters_are_inputs(make: Make) -> None:
     base, tower = make({"README.md": MIT}), make({"README.md": b"---\nlicense: isc\n---\n"})
     adapter = make({"README.md": b"---\nlicense: cc-by-nc-4.0\n---\n"})
+    (first, second, *_) = read_licenses(stream_of(f"{tower}+{adapter}", base))
+    assert [(one.name, one.step, one.license.text) for one in (first, second)] == [
+        ("base model", 0, "isc"),
+        ("adapter of base model", 0, "cc-by-nc-4.0"),
+    ]
     found = read_licenses(stream_of(base, tower, f"{base}+{adapter}"))
     assert [(one.name, one.step, one.model, one.license.text) for one in found] == [
         ("base model", 0, base, "mit"),

@@ -164,7 +164,8 @@ class ResizedCheckpoint(Checkpoint):
             block = torch.zeros((len(own), *reader.row_shape), dtype=self.tensors[name].dtype)
             block[own >= 0] = reader.take(own[own >= 0]).to(block.dtype)
             inside = (given >= start) & (given < start + len(own))
-            block[given[inside] - start] = values[inside].to(block.dtype)
+            if bool(inside.any()):
+                block[given[inside] - start] = values[inside].to(block.dtype)
             yield start, block
 
     def _given(self, places: torch.Tensor, role: str) -> tuple[torch.Tensor, torch.Tensor]:
