@@ -54,6 +54,12 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
             "alpha_pattern": {"q_proj": 32, r"layers\.0\.self_attn\.v_proj": 7, "^model.layers.0.mlp.down_proj": 1},
         },
     ),
+    "chosen layers": (
+        "LlamaForCausalLM",
+        {"target_modules": QV, "layers_to_transform": [0], "layers_pattern": "layers", "task_type": "CAUSAL_LM"},
+    ),
+    "expressions": ("LlamaForCausalLM", {"target_modules": r".*(q|o)_proj", "exclude_modules": r".*o_proj"}),
+    "all biases": ("Qwen2ForCausalLM", {"target_modules": QV, "bias": "all"}),
     "bias": ("BertForSequenceClassification", {"target_modules": ["query"], "bias": "lora_only"}),
     "Qwen, tied": ("Qwen2ForCausalLM", {"target_modules": QV, "task_type": "CAUSAL_LM"}),
     "experts": ("Qwen3MoeForCausalLM", {"target_modules": ["q_proj", "o_proj"], "task_type": "CAUSAL_LM"}),

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import Selection, open_checkpoint
 from hubmerge.errors import CheckpointError
@@ -204,3 +205,43 @@ def test_experts_in_another_form_are_refused_and_both_hints_work(tmp_path: Path,
     assert "model.save_pretrained(new_folder, save_original_format=False)" in (caught.value.hint or "")
     model = getattr(transformers, family).from_pretrained(second)
     merge(tmp_path / "together", joined, [save(model, tmp_path / "joined too", save_original_format=False)])
+
+
+@pytest.mark.parametrize("older", ["base", "tuned", "both"])
+def test_older_names_of_weight_normalization(tmp_path: Path, older: str) -> None:
+    """Files of torch before 2.0 have `weight_g` and `weight_v` in place of two parametrizations."""
+    import transformers
+
+    config = transformers.HubertConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=16,
+        conv_dim=(8, 8),
+        conv_kernel=(3, 3),
+        conv_stride=(2, 2),
+        num_feat_extract_layers=2,
+        num_conv_pos_embeddings=4,
+        num_conv_pos_embedding_groups=2,
+    )
+    values: dict[str, dict[str, torch.Tensor]] = {}
+    for seed, name in enumerate(("base", "tuned")):
+        torch.manual_seed(seed)
+        folder = save(transformers.HubertModel(config), tmp_path / name)
+        values[name] = read_all(folder)
+        if older in (name, "both"):
+            names = {one: _in_older_files(one) for one in values[name]}
+            assert sum(one != other for one, other in names.items()) == 2
+            stored = {names[one]: value.contiguous() for one, value in load_file(folder / "model.safetensors").items()}
+            save_file(stored, folder / "model.safetensors", {"format": "pt"})
+    merged = merge(tmp_path, tmp_path / "base", [tmp_path / "tuned"], method="weight_average")
+    found = merged.values()
+    for name, value in values["tuned"].items():
+        own = name if older == "tuned" else _in_older_files(name)
+        torch.testing.assert_close(found[own], value, rtol=2e-7, atol=1e-8, check_dtype=False)
+
+
+def _in_older_files(name: str) -> str:
+    for parametrized, older in (("original0", "weight_g"), ("original1", "weight_v")):
+        name = name.replace(f"parametrizations.weight.{parametrized}", older)
+    return name
