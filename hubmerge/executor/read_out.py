@@ -52,11 +52,7 @@ class ReadOut:
         try:
             return self._stored(tensor, map(self.method.read_matrix, self._matrices(state, tensor, device)))
         except LinAlgError as error:
-            raise CheckpointError(
-                f"{state.label}: step {state.step}: tensor {tensor.name!r}: {error}",
-                hint=f"give {self.method.name} a larger ridge in `parameters`, or choose another method",
-                tensor=tensor.name,
-            ) from error
+            raise self._unsolved(state, tensor, error) from error
 
     def deltas(
         self, state: State, tensors: Sequence[PlannedTensor], device: torch.device = CPU
@@ -75,6 +71,16 @@ class ReadOut:
                     for tensor, own in zip(tensors, inputs, strict=True)
                 }
         return {tensor.name: self.delta(state, tensor, device) for tensor in tensors}
+
+    def _unsolved(self, state: State, tensor: PlannedTensor, error: Exception) -> CheckpointError:
+        """Return the error about a matrix whose equations or directions could not be found."""
+        name = self.method.name
+        larger = f"give {name} a larger `ridge`, or " if "ridge" in self.method.Parameters.model_fields else ""
+        return CheckpointError(
+            f"{name} cannot be read out of the state of step {state.step}: tensor {tensor.name!r}: {error}",
+            hint=f"{larger}choose another method",
+            tensor=tensor.name,
+        )
 
     def _input(self, state: State, tensor: PlannedTensor, device: torch.device) -> ReadInput[Any]:
         """Return what the method reads of one tensor, as it is stored."""

@@ -109,7 +109,7 @@ def revoking_recipe(
     out, newer = list[str](), list[str]()
     for name in dict.fromkeys(names):
         if name not in merged or name in steps:
-            raise _unknown(name, [one for one in merged if one not in steps], repo)
+            raise _unknown(name, [one for one in merged if one not in steps | revoked], repo)
         later = [] if only else [one for one in _newer(lock, name) if one not in listed | revoked | {*names}]
         if name in revoked and not later:
             raise UsageError(

@@ -231,5 +231,25 @@ def test_a_revoked_checkpoint_was_never_there(tmp_path: Path, name: str) -> None
         assert np.linalg.norm(found[tensor] - values) <= 1e-10 * float(np.maximum(delta, 1e-6)), tensor
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_a_matrix_that_only_revoked_checkpoints_moved_is_the_base_models(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Rounding is left in the sums; it must not be taken for the change of a checkpoint."""
+    name, rng = "block.square.weight", np.random.default_rng(5)
+    base = make_base(rng)
+    checkpoints = [make_checkpoint(rng, base) for _ in range(3)]
+    checkpoints[2][name] = base[name]
+    stream, method = open_stream(tmp_path, base, checkpoints), method_named("wudi")
+    inputs = [StepInput(one, constant(method.Parameters())) for one in stream.checkpoints]
+    inputs += [StepInput(one, inputs[0].parameters_for, -1) for one in stream.checkpoints[:2]]
+    state, _ = merge_steps(Merge(stream.base, method, stream.plan, dtype), inputs, None, tmp_path / "state")
+    rest = state.read_part(f"gram/{name}")
+    assert rest is not None
+    assert rest.any()
+    moved = np.linalg.norm(checkpoints[0][name] - base[name])
+    for reader in READERS:
+        left = np.linalg.norm(read_all(stream, state, reader)[name]) / moved
+        assert left <= (1e-12 if dtype == torch.float64 else 1e-4), (reader, left)
+
+
 def test_methods_that_project_do_not_revoke() -> None:
     assert {"opcm", "magmax", "ties", "dop", "nufilt", "null_space_filter"}.isdisjoint(REVOKING)

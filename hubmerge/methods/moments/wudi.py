@@ -13,6 +13,9 @@ from hubmerge.methods.moments.base import MomentMethod, MomentParameters, Moment
 from hubmerge.methods.moments.together import solve_together
 from hubmerge.support.lazy import torch
 
+UNMOVED = 1e-6
+"""Share of the weights of all entries up to which those that moved a matrix count as rounding: they were taken out."""
+
 
 class WudiParameters(MomentParameters):
     """Parameters of `wudi`."""
@@ -60,10 +63,11 @@ class Wudi(MomentMethod):
 
 def _ridge_system(moments: Moments, ridge: float) -> tuple[torch.Tensor, torch.Tensor] | None:
     """Return G + r I and N + (r / c) S with r = ridge trace(G) / n; None if no entry moved the matrix."""
-    side = moments.gram.shape[0]
-    pull = ridge * float(moments.gram.trace()) / side
-    if pull == 0.0:
+    side, total = moments.gram.shape[0], float(moments.gram.trace())
+    # trace(G) is the sum of the weights of those entries that moved the matrix.
+    if total <= UNMOVED * moments.weight:
         return None
+    pull = ridge * total / side
     system = moments.gram + pull * torch.eye(side, dtype=moments.gram.dtype, device=moments.gram.device)
     return system, torch.add(moments.products, moments.mean, alpha=pull)
 
