@@ -23,6 +23,8 @@ def awkward_pairs(rng: np.random.Generator) -> dict[str, tuple[np.ndarray, np.nd
     """Return pairs (accumulated delta, task vector) of shapes and values that are hard to get right, by name."""
     normal = rng.standard_normal
     wide, tall, square = decaying(rng, 24, 80), decaying(rng, 80, 24), decaying(rng, 48, 48)
+    above_noise = np.r_[1.0, 1e-5 * (1 + np.arange(39) / 39)]
+    crowded = np.r_[1.0, 1e-2 * (1 + np.arange(39) / 200)]
     return {
         "wide": (wide, normal((24, 80))),
         "tall": (tall, normal((80, 24))),
@@ -47,14 +49,8 @@ def awkward_pairs(rng: np.random.Generator) -> dict[str, tuple[np.ndarray, np.nd
         "huge on tiny": (wide * 1e-18, normal((24, 80)) * 1e18),
         "four decades": (decaying(rng, 40, 64, 4.0), normal((40, 64))),
         "five decades": (decaying(rng, 40, 40, 5.0), normal((40, 40))),
-        "one direction far above noise": (
-            with_values(rng, 40, 60, np.r_[1.0, 1e-5 * (1 + np.arange(39) / 39)]),
-            normal((40, 60)),
-        ),
-        "values crowd at the split": (
-            with_values(rng, 40, 60, np.r_[1.0, 1e-2 * (1 + np.arange(39) / 200)]),
-            normal((40, 60)),
-        ),
+        "one direction far above noise": (with_values(rng, 40, 60, above_noise), normal((40, 60))),
+        "values crowd at the split": (with_values(rng, 40, 60, crowded), normal((40, 60))),
         "two clusters": (
             with_values(rng, 32, 48, np.r_[1 + 1e-5 * np.arange(16), 0.1 + 1e-5 * np.arange(16)]),
             normal((32, 48)),

@@ -13,6 +13,7 @@ import hubmerge
 from hubmerge.cli.main import main
 from hubmerge.methods.joint.methods import JOINT_METHODS
 from hubmerge.methods.registry import METHODS
+from tests.checks import every
 from tests.plugins import distribution, faulty
 
 __all__ = ["faulty"]  # a fixture
@@ -79,8 +80,8 @@ def test_the_text_about_a_method_has_all_of_it(method: hubmerge.MethodInfo) -> N
     assert method.description
     assert method.source in text
     assert "Args:" not in text
-    assert all(f"\n  {parameter.name} " in text and parameter.description for parameter in method.parameter_details)
-    assert all(paper in text for paper in method.papers)
+    assert every(f"\n  {parameter.name} " in text and parameter.description for parameter in method.parameter_details)
+    assert every(paper in text for paper in method.papers)
     assert bool(method.papers) == ("arXiv" in method.source)
 
 

@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 
 from merge_recipes import Lock
 from tests.automation.conftest import Sources
+from tests.checks import every
 from tests.conftest import STRANGER_TOKEN
 
 Command = Callable[..., tuple[int, str, str]]
@@ -112,7 +113,7 @@ def test_changes_are_listed_and_merged(sources: Sources, hubmerge: Command, tmp_
     lock = Lock.from_yaml(Path(hf_hub_download(sources.target, "hubmerge.lock.yaml")).read_text())
     assert lock.models[2].commit == newest
     report = json.loads(Path(hf_hub_download(sources.target, "hubmerge.json")).read_text())
-    assert all(set(step["scores"]) == {"first"} for step in report["steps"])
+    assert every(set(step["scores"]) == {"first"} for step in report["steps"])
     text = summary.read_text()
     assert text.startswith("before\n## 2 new steps")
     assert f"{sources.target}/tree/step-03" in text

@@ -23,6 +23,7 @@ from hubmerge.automation.watch import Watcher
 from hubmerge.cli.commands.watch import parse_address, parse_duration
 from hubmerge.support.progress import SilentProgress
 from tests.automation.conftest import Sources
+from tests.checks import every
 
 SECRET = "a-secret-of-the-tests"
 STOPPING = "stopping after the current tensor; press again to stop now\n"
@@ -50,7 +51,7 @@ def test_a_watcher_merges_changes(sources: Sources, tmp_path: Path) -> None:
     watcher.check()
     assert "2 changes: merged step 2" in notes.lines[2]
     assert sources.tags() == ["step-01", "step-02", "step-03"]
-    assert all("\n" not in line for line in notes.lines)
+    assert every("\n" not in line for line in notes.lines)
 
 
 def test_changes_without_effect_are_run_once(sources: Sources, tmp_path: Path) -> None:
@@ -138,7 +139,7 @@ class Watching:
 
     def stop(self) -> tuple[int, str]:
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30), self._errors.read_text()
+        return self.process.wait(60), self._errors.read_text()
 
 
 @pytest.fixture
@@ -160,7 +161,7 @@ def post(url: str, body: bytes, secret: str | None) -> int:
     headers = {"Content-Type": "application/json"} | ({} if secret is None else {"X-Webhook-Secret": secret})
     request = urllib.request.Request(url, data=body, headers=headers)
     try:
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         with error:
@@ -211,15 +212,15 @@ def test_listening_needs_a_secret_and_a_port(sources: Sources, start: Start) -> 
     error = watching.next("error")
     assert "has 15 characters: expected at least 16" in error["message"]
     assert 15 * "s" not in json.dumps(error)
-    assert watching.process.wait(30) == 5
+    assert watching.process.wait(60) == 5
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         watching = start(recipe, "--listen", port, HUBMERGE_WEBHOOK_SECRET=SECRET)
         assert port in watching.next("error")["message"]
-        assert watching.process.wait(30) == 5
+        assert watching.process.wait(60) == 5
 
 
 def test_an_invalid_recipe_is_an_error_at_the_start(start: Start, tmp_path: Path) -> None:
     watching = start(tmp_path / "none.yaml", "--every", "1h")
     assert "the file does not exist" in watching.next("error")["message"]
-    assert watching.process.wait(30) == 2
+    assert watching.process.wait(60) == 2

@@ -11,6 +11,7 @@ from hubmerge.report_page import report_page
 from hubmerge.study.page import study_page
 from tests.browser.conftest import SCHEMES, WIDTHS, Browser, check_page
 from tests.cards.samples import sample_report
+from tests.checks import every
 from tests.report_page.test_page import DETAILS, long_report
 from tests.study.test_page import references, results
 
@@ -48,7 +49,7 @@ def test_a_published_page_opened_as_a_file_links_the_public_hub(browser: Browser
     browser.open(path.as_uri())
     links = browser.run("return [...document.querySelectorAll('a')].map(one => one.href)")
     assert links
-    assert all(link.startswith("https://huggingface.co/") for link in links)
+    assert every(link.startswith("https://huggingface.co/") for link in links)
 
 
 def test_schemes_differ(browser: Browser, page: str) -> None:

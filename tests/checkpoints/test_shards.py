@@ -12,6 +12,7 @@ import torch
 from hubmerge.checkpoints import Checkpoint, open_checkpoint, open_headers
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import SHARDS, random_tensors, sharded, write_file
+from tests.checks import every
 
 
 def test_all_shards_of_a_valid_index_are_read(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_of_a_tensor_in_two_shards_the_last_one_is_read(tmp_path: Path, listed_f
     found = opened_both_ways(folder)
     expected = read_by_transformers(folder)
     assert found.tensors.keys() == expected.keys()
-    assert all(torch.equal(found.read(name), value) for name, value in expected.items())
+    assert every(torch.equal(found.read(name), value) for name, value in expected.items())
     assert found.tensors["a"].shape == shape
     assert found.notes == (
         "there: tensor 'a' is in more than one shard: read from the last one (two.safetensors), as in transformers",
@@ -123,7 +124,7 @@ def test_tensors_that_the_index_does_not_list_as_they_are(tmp_path: Path, weight
     found = opened_both_ways(folder)
     expected = read_by_transformers(folder)
     assert found.tensors.keys() == expected.keys() == {"a", "b", "c"}
-    assert all(torch.equal(found.read(name), value) for name, value in expected.items())
+    assert every(torch.equal(found.read(name), value) for name, value in expected.items())
     assert found.notes == (note,)
 
 
@@ -136,5 +137,5 @@ def test_pickled_shards_are_read_as_transformers_does(tmp_path: Path) -> None:
         open_checkpoint(tmp_path)
     index.write_text(json.dumps({"weight_map": {"a": "pytorch_model-2.bin", "b": "pytorch_model-1.bin"}}))
     found, expected = open_checkpoint(tmp_path), read_by_transformers(tmp_path, index.name)
-    assert all(torch.equal(found.read(name), value) for name, value in expected.items())
+    assert every(torch.equal(found.read(name), value) for name, value in expected.items())
     assert len(found.notes) == 1

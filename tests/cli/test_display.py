@@ -16,6 +16,7 @@ from hubmerge.cli.main import main
 from hubmerge.support import displays
 from hubmerge.support.console import MOST_LINES, RichConsole
 from hubmerge.support.progress import waiting
+from tests.checks import every
 from tests.cli.terminal import Terminal, as_terminal, start_in
 from tests.stage import Stage
 
@@ -132,7 +133,7 @@ def test_a_line_says_what_is_loaded_and_what_is_waited_for() -> None:
         assert console.lines(80) == ["resolve commits"]
         with waiting("no usable answer from http://127.0.0.1:9: attempt 2 of 6"):
             assert console.lines(80)[-1] == "  no usable answer from http://127.0.0.1:9: attempt 2 of 6"
-            assert all(len(line) <= 30 for line in console.lines(30))
+            assert every(len(line) <= 30 for line in console.lines(30))
     assert console.lines(80) == ["plan"]
     console.close()
 

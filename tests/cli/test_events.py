@@ -14,6 +14,7 @@ from typer.main import get_command
 
 from hubmerge.cli.app import app
 from hubmerge.cli.events import EVENTS, events_schema
+from tests.checks import every
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -147,4 +148,4 @@ def test_every_event_in_the_code_is_in_the_schema_and_in_the_docs() -> None:
         used |= set(re.findall(r"""\.event\(\s*["']([\w-]+)["']""", path.read_text(encoding="utf-8")))
     assert used | {"error"} == named
     page = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
-    assert all(f"`{name}`" in page for name in named)
+    assert every(f"`{name}`" in page for name in named)

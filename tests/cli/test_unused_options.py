@@ -11,6 +11,7 @@ import yaml
 from typer.main import get_command
 
 from hubmerge.cli.app import app
+from tests.checks import every
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -104,7 +105,7 @@ def test_an_option_without_effect_is_refused(
     status, output, errors = hubmerge(*words.split())
     assert status == 2, output + errors
     shown = (output + errors).replace("\\n", "\n")
-    assert all(text in shown for text in said), shown
+    assert every(text in shown for text in said), shown
     assert hint in shown
     assert [path.name for path in tmp_path.iterdir()] == ["recipe.yaml"]
 

@@ -23,6 +23,7 @@ from hubmerge.demo.tasks import DEMO_TASKS
 from hubmerge.errors import HubError, HubmergeError
 from hubmerge.localhub import LocalHub
 from merge_recipes import load_recipe
+from tests.checks import every
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_the_quickstart_recipe_has_no_other_namespace() -> None:
     recipe = yaml.safe_load(quickstart_recipe().read_text(encoding="utf-8"))
     repos = [recipe["base_model"], recipe["publish"]["repo"], *(entry["model"] for entry in recipe["models"])]
     repos += [task["dataset"]["path"] for task in recipe["evaluate"]["tasks"]]
-    assert all(repo.startswith("hubmerge-demo/") for repo in repos)
+    assert every(repo.startswith("hubmerge-demo/") for repo in repos)
 
 
 def test_the_embedded_hub_reuses_its_port_if_it_is_free(tmp_path: Path) -> None:

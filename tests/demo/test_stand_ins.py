@@ -23,6 +23,7 @@ from hubmerge.study import LoadedStudy, load_study, run_study
 from hubmerge.study.cells import cells
 from hubmerge.support.progress import SilentProgress
 from merge_recipes import LoadedRecipe, Task, load_recipe, parse_recipe
+from tests.checks import every
 
 RECIPES = Path(__file__).resolve().parents[2] / "recipes" / "opcm"
 STUDIES = sorted(RECIPES.glob("*/studies/*.yaml"))
@@ -87,9 +88,9 @@ def run_study_and_check(loaded: LoadedStudy, changes: dict[str, object], folder:
     results = run_study(loaded, folder / "out", folder / "cache", SilentProgress())
     expected = list(cells(loaded.study, len(loaded.recipe.recipe.entries)))
     assert [(result.label, result.tasks) for result in results] == [(cell.label, cell.tasks) for cell in expected]
-    assert all(result.accuracies.steps == tuple(range(1, result.tasks + 1)) for result in results)
+    assert every(result.accuracies.steps == tuple(range(1, result.tasks + 1)) for result in results)
     table = (folder / "out" / "tables.md").read_text(encoding="utf-8")
-    assert all(f"| {cell.label} | {cell.tasks} | 1 |" in table for cell in expected)
+    assert every(f"| {cell.label} | {cell.tasks} | 1 |" in table for cell in expected)
 
 
 def test_every_model_of_the_paper_has_the_same_studies() -> None:

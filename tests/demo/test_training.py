@@ -14,6 +14,7 @@ from hubmerge.demo.make_stream import make_stream
 from hubmerge.demo.plan import TrainingPlan
 from hubmerge.demo.stream import DemoStream
 from hubmerge.demo.tasks import find_tasks
+from tests.checks import every
 
 SHORT = TrainingPlan(base_tasks=("shapes", "gradients"), base_images=160, base_steps=60, task_images=96, task_steps=12)
 
@@ -72,8 +73,8 @@ def test_fine_tuning_changes_only_the_vision_tower(stream: DemoStream) -> None:
         tuned = training.fine_tune(base, tokenizer, task, 0, SHORT)
     moved = {name for name, value in tuned.state_dict().items() if not torch.equal(value, before[name])}
     assert moved
-    assert all(name.startswith("vision_model.") for name in moved)
-    assert all(torch.equal(value, before[name]) for name, value in base.state_dict().items())
+    assert every(name.startswith("vision_model.") for name in moved)
+    assert every(torch.equal(value, before[name]) for name, value in base.state_dict().items())
     written = load_file(stream.tower("gradients").folder / "model.safetensors")
     for name, value in tuned.vision_model.state_dict().items():
         found = written.get(name, written.get(f"vision_model.{name}"))

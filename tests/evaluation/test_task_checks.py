@@ -11,6 +11,7 @@ import pytest
 from hubmerge.evaluation.base_files import BaseFiles
 from hubmerge.evaluation.preview import DatasetPreview
 from hubmerge.evaluation.task_checks import check_task, class_count
+from tests.checks import every
 from tests.evaluation.small_task import make_task
 
 TEXT, LABEL = datasets.Value("string"), datasets.ClassLabel(names=["bad", "good"])
@@ -62,7 +63,7 @@ def test_zero_shot_and_its_base_model(config: Any, names: frozenset[str], expect
     seen = preview(labels=[0, 1], image=datasets.Image(), label=LABEL)
     found = mistakes(make_task(), seen, BaseFiles("base", config, names))
     assert len(found) == len(expected)
-    assert all(one.startswith(start) for one, start in zip(found, expected, strict=True))
+    assert every(one.startswith(start) for one, start in zip(found, expected, strict=True))
 
 
 def test_what_is_not_known_is_no_mistake() -> None:

@@ -35,6 +35,7 @@ from hubmerge.executor import (
 from hubmerge.executor.reading import ELEMENTS_AT_ONCE
 from hubmerge.executor.state import MergeState, find_state, load_state
 from hubmerge.methods import METHODS, method_named
+from tests.checks import every
 from tests.executor.streams import Stream, constant, loaded, make_base, make_checkpoint, merged_values, open_stream
 
 
@@ -115,7 +116,7 @@ def test_steps_of_files_that_are_read_whole_and_in_pieces(
         torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
         (folder / "model.safetensors").unlink()
     opened = [align(stream.base, open_checkpoint(tmp_path / "models" / c.label, c.label)) for c in stream.checkpoints]
-    assert all(checkpoint.can_read_pieces("several") for checkpoint in opened)
+    assert every(checkpoint.can_read_pieces("several") for checkpoint in opened)
     if whole:
         opened = [_ReadWhole(one) if index in pickled else one for index, one in enumerate(opened)]
     found = method_named(method)
@@ -187,7 +188,7 @@ def test_shards_change_no_value_and_keep_untouched_tensors_apart(
     whole = merged_values(stream, state, tmp_path / "whole")
     parts = merged_values(stream, state, tmp_path / "parts", max_shard_bytes=limit)
     assert parts.keys() == whole.keys()
-    assert all(np.array_equal(parts[name], whole[name]) for name in whole)
+    assert every(np.array_equal(parts[name], whole[name]) for name in whole)
     index = json.loads((tmp_path / "parts" / "model.safetensors.index.json").read_text())["weight_map"]
     kept = index["position_ids"]
     assert [name for name, file in index.items() if file == kept] == ["position_ids"]

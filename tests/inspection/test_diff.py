@@ -17,6 +17,7 @@ import hubmerge as api
 from hubmerge.checkpoints import open_checkpoint
 from hubmerge.inspection.compare import compare_values
 from hubmerge.inspection.differences import Diff, Measures
+from tests.checks import every
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -207,7 +208,7 @@ def test_a_pickle_is_read_in_pieces(tmp_path: Path) -> None:
     with open_checkpoint(tmp_path) as model:
         for name, tensor in tensors.items():
             pieces = [piece.clone() for piece in model.read_pieces(name, 7)]
-            assert all(piece.dim() == 1 and len(piece) <= 7 for piece in pieces)
+            assert every(piece.dim() == 1 and len(piece) <= 7 for piece in pieces)
             assert torch.equal(torch.cat(pieces), tensor.reshape(-1))
         (first, *_) = model.read_pieces("large", 7)
         assert first.untyped_storage().nbytes() == 7 * 4

@@ -282,11 +282,8 @@ def test_a_stream_of_adapters_of_a_pipeline(
             up, down = (factors[f"{layer}.lora_{one}.weight"].float() for one in "BA")
             change = (1 + 4) / 2 * (up @ down)
         torch.testing.assert_close(after[name], value + change, rtol=1e-5, atol=1e-5)
-    recipe.write_text(
-        json.dumps(
-            {"merge_method": "weight_average", "base_model": names[0], "models": [{"model": names[1], "name": "one"}]}
-        )
-    )
+    models = [{"model": names[1], "name": "one"}]
+    recipe.write_text(json.dumps({"merge_method": "weight_average", "base_model": names[0], "models": models}))
     status, _, errors = hubmerge("plan", recipe)
     assert status == 4
     assert f"write: {names[0]}+{names[1]}" in errors

@@ -13,6 +13,7 @@ from hubmerge.linalg.float32 import project_float32
 from hubmerge.linalg.projection import Precision
 from hubmerge.methods.opcm import OpcmParameters
 from tests import oracle
+from tests.checks import every
 from tests.matrices import AWKWARD, awkward_pairs, decaying, with_values
 
 PRECISIONS: tuple[Precision, ...] = ("float64", "float32")
@@ -103,7 +104,7 @@ def test_inputs_are_not_changed() -> None:
     pair = torch.from_numpy(decaying(rng, 30, 50)), torch.from_numpy(rng.standard_normal((30, 50)))
     before = [tensor.clone() for tensor in pair]
     project(*pair, 0.5, diagonal="keep", precision="float32")
-    assert all(torch.equal(old, new) for old, new in zip(before, pair, strict=True))
+    assert every(torch.equal(old, new) for old, new in zip(before, pair, strict=True))
 
 
 def test_float32_needs_the_diagonal_kept() -> None:

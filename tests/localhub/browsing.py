@@ -32,7 +32,7 @@ more: {inner: nested}
 def ask(hub: LocalHub, path: str, method: str = "GET", **headers: str) -> tuple[int, str, str]:
     request = urllib.request.Request(hub.endpoint + path, method=method, headers={**BROWSER, **headers})
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             return answer.status, answer.headers["Content-Type"], answer.read().decode(errors="replace")
     except urllib.error.HTTPError as error:
         with error:

@@ -55,7 +55,7 @@ def begin(hub: LocalHub, method: str, address: str, sent: bytes, user: str = "ev
     """Send the head of a request and the first bytes of a body that never ends; return the begin of the answer."""
     place = urlsplit(hub.endpoint)
     head = f"{method} {address} HTTP/1.1\r\nHost: {place.netloc}\r\nTransfer-Encoding: chunked\r\n"
-    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=10) as connection:
+    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as connection:
         connection.sendall(f"{head}Authorization: Bearer hf_{user}\r\n\r\n".encode())
         for first in range(0, len(sent), 1000):
             piece = sent[first : first + 1000]
@@ -204,7 +204,7 @@ def test_queries_and_addresses_are_limited(hub: LocalHub) -> None:
     assert ask(hub, "GET", "/api/models?" + "&".join(["search=a"] * (calls.MAX_QUERY_FIELDS + 1)))[0] == 400
     place = urlsplit(hub.endpoint)
     for head in (b"GET /" + b"a" * 2_000_000, b"GET / HTTP/1.1\r\nA: " + b"a" * 2_000_000):
-        with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=10) as connection:
+        with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as connection:
             with contextlib.suppress(ConnectionError):
                 connection.sendall(head)
             with contextlib.suppress(ConnectionError):
@@ -265,7 +265,7 @@ def test_a_quota_limits_all_that_a_user_sends(tmp_path: Path) -> None:
         request = urllib.request.Request(f"{hub.endpoint}/v1/xorbs/default/{'0' * 64}", b"x" * 3000, method="POST")
         request.add_header("Authorization", f"Bearer {token}")
         with pytest.raises(urllib.error.HTTPError) as refused:
-            urllib.request.urlopen(request, timeout=10)
+            urllib.request.urlopen(request, timeout=60)
         with refused.value:
             assert refused.value.code == 403
         assert hub.site.usage.of(hub.site.users.users[1]) == used

@@ -59,7 +59,7 @@ def test_an_uploaded_folder_is_downloaded_unchanged(api: HfApi, repo_name: Names
         (tmp_path / "up" / path).write_bytes(content)
     done = api.upload_folder(repo_id=name, repo_type=kind, folder_path=tmp_path / "up")
     down = Path(
-        snapshot_download(name, repo_type=kind, revision=done.oid, cache_dir=tmp_path / "cache", etag_timeout=5)
+        snapshot_download(name, repo_type=kind, revision=done.oid, cache_dir=tmp_path / "cache", etag_timeout=60)
     )
     assert down.name == done.oid
     found = {str(path.relative_to(down)): path.read_bytes() for path in down.rglob("*") if path.is_file()}

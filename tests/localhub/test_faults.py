@@ -56,7 +56,7 @@ def test_each_fault_reaches_the_client(tmp_path: Path) -> None:
     seen = Counter[str]()
     with LocalHub(tmp_path, faults=1.0, fault_seed=3) as hub:
         for _ in range(60):
-            connection = http.client.HTTPConnection(hub.endpoint.removeprefix("http://"), timeout=10)
+            connection = http.client.HTTPConnection(hub.endpoint.removeprefix("http://"), timeout=60)
             connection.request("GET", "/local/model/resolve/main/a.bin")
             answer = connection.getresponse()
             announced = int(answer.headers["content-length"])

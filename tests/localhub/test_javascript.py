@@ -230,7 +230,11 @@ def test_the_requests_of_the_package_are_served(hub: LocalHub) -> None:
         assert probe.headers["ETag"]
     missing = requests.get("/local/as-js/resolve/main/a.txt", Range="bytes=0-0")
     assert (missing.status_code, missing.headers["X-Error-Code"]) == (404, "EntryNotFound")
+    check_lists(requests)
 
+
+def check_lists(requests: Requests) -> None:
+    """Check the commits, facts and branches of the repo, and the list of repos."""
     commits = requests.get("/api/models/local/as-js/commits/main?limit=1")
     assert commits.headers["X-Total-Count"] == "3"
     assert 'rel="next"' in commits.headers["Link"]

@@ -25,7 +25,7 @@ def head_of(hub: LocalHub, method: str, address: str, user: str | None, size: in
     head = [f"{method} {address} HTTP/1.1", f"Host: {place.netloc}"]
     head += ["Transfer-Encoding: chunked"] if size is None else [f"Content-Length: {size}"]
     head += [f"Authorization: Bearer hf_{user}"] if user else []
-    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=10) as connection:
+    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as connection:
         connection.sendall("\r\n".join([*head, "", ""]).encode())
         answer = connection.recv(1000)
     return int(answer.split(b" ", 2)[1])
@@ -89,7 +89,7 @@ def test_bodies_that_are_too_large_are_refused(hub: LocalHub, address: str) -> N
 
 def test_bodies_without_a_length_are_limited(hub: LocalHub) -> None:
     place = urlsplit(hub.endpoint)
-    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=10) as connection:
+    with socket.create_connection((str(place.hostname), int(place.port or 0)), timeout=60) as connection:
         head = "POST /api/repos/create HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
         connection.sendall(f"{head}Authorization: Bearer hf_ann\r\n\r\n".encode())
         for _ in range(5):

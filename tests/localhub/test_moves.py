@@ -28,7 +28,7 @@ def ann(hub: LocalHub) -> HfApi:
 
 def location(hub: LocalHub, method: str, path: str, token: str | None = None) -> tuple[int, str | None]:
     """Return status and `Location` of an answer, without following it."""
-    connection = http.client.HTTPConnection(urlsplit(hub.endpoint).netloc, timeout=10)
+    connection = http.client.HTTPConnection(urlsplit(hub.endpoint).netloc, timeout=60)
     connection.request(method, path, headers={"Authorization": f"Bearer {token}"} if token else {})
     answer = connection.getresponse()
     answer.read()

@@ -48,7 +48,7 @@ def test_html_and_scripts_of_a_card_are_escaped(local_hub: LocalHub, api: HfApi,
 
 
 def test_the_content_security_policy_forbids_scripts(local_hub: LocalHub, repo: str) -> None:
-    with urllib.request.urlopen(f"{local_hub.endpoint}/{repo}", timeout=30) as answer:
+    with urllib.request.urlopen(f"{local_hub.endpoint}/{repo}", timeout=60) as answer:
         assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
         assert local_hub.token not in answer.read().decode()

@@ -136,7 +136,7 @@ def test_the_program_prints_its_endpoint_and_ends_on_a_signal(tmp_path: Path, st
         assert endpoint.startswith("http://127.0.0.1:")
         assert HfApi(endpoint, token=token).whoami()["name"] == "local"
         process.send_signal(stop)
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
     assert os.listdir(tmp_path / "tmp") == []  # noqa: PTH208

@@ -90,7 +90,7 @@ def test_other_addresses_of_the_hub_answer_501_with_a_sentence(
     if user:
         request.add_header("Authorization", f"Bearer hf_{user}")
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=60)
     with caught.value as error:
         assert error.code == 501
         assert error.headers["X-Error-Code"] is None
@@ -140,7 +140,7 @@ def test_the_client_passes_the_sentence_on(hub: LocalHub) -> None:
 def test_a_wrong_method_is_named(hub: LocalHub, method: str, address: str, allowed: str) -> None:
     request = urllib.request.Request(hub.endpoint + address, method=method)
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(request, timeout=10)
+        urllib.request.urlopen(request, timeout=60)
     with caught.value as error:
         assert error.code == 405
         assert error.headers["Allow"] == allowed
@@ -195,7 +195,7 @@ def test_head_and_raw_serve_the_default_branch_and_what_git_stores(hub: LocalHub
     ):
         for method in ("GET", "HEAD"):
             request = urllib.request.Request(f"{hub.endpoint}/{repo}/{address}", method=method)
-            with urllib.request.urlopen(request, timeout=10) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 body = answer.read()
                 assert answer.headers["X-Repo-Commit"] == head
                 assert body.startswith(content) if method == "GET" else body == b""

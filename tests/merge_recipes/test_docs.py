@@ -24,6 +24,7 @@ from merge_recipes import (
 from merge_recipes.mergekit import OTHER_KEYS
 from merge_recipes.slices import LayerSource, Slice
 from merge_recipes.yaml_nodes import MAX_DEPTH, MAX_NODES
+from tests.checks import every
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 REFERENCE = "\n".join((DOCS / page).read_text(encoding="utf-8") for page in ("recipes.md", "evaluation.md"))
@@ -83,4 +84,4 @@ def test_it_names_the_limits_and_what_is_refused() -> None:
     mergekit = {key for key, sentence in OTHER_KEYS.items() if "mergekit's" in sentence}
     named = {"modules", "layer_range"}
     assert named < mergekit
-    assert all(f"`{key}`" in section for key in {*named, "slices", "tokenizer_source", "tokenizer", "chat_template"})
+    assert every(f"`{key}`" in section for key in {*named, "slices", "tokenizer_source", "tokenizer", "chat_template"})

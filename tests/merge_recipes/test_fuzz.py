@@ -9,6 +9,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from merge_recipes import Lock, LockError, RecipeError, check_recipe, lock_recipe, parse_recipe
+from tests.checks import every
 from tests.merge_recipes.samples import CATALOG, RECIPE, SampleResolver, load
 
 SEEDS = [
@@ -95,7 +96,7 @@ def test_recipes(text: str) -> None:
         assert Lock.from_yaml(lock.to_yaml()).to_yaml() == lock.to_yaml()
 
     error = refused(read)
-    assert error is None or all(problem.line and problem.column for problem in error.problems)
+    assert error is None or every(problem.line and problem.column for problem in error.problems)
     event("read" if error is None else type(error).__name__)
 
 

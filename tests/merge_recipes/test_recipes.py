@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from hubmerge.stream.catalog import installed_catalog
 from merge_recipes import RecipeError, check_recipe, load_recipe, parse_recipe, task_entries
 from merge_recipes.schema_types import parse_size
+from tests.checks import every
 from tests.merge_recipes.samples import CATALOG, RECIPE, load, sample, the_problem
 
 TASK = "      metrics: [accuracy]\n"
@@ -92,7 +93,7 @@ def test_a_shuffled_order_is_a_permutation_that_the_seed_fixes() -> None:
     entries = "".join(f"  - model: a/m{index}\n" for index in range(8))
     text = "merge_method: x\nbase_model: a/b\norder: shuffled\nseed: {}\nmodels:\n" + entries
     orders = {seed: [entry.name for entry in parse_recipe(text.format(seed)).recipe.stream()] for seed in range(20)}
-    assert all(sorted(order) == [f"m{index}" for index in range(8)] for order in orders.values())
+    assert every(sorted(order) == [f"m{index}" for index in range(8)] for order in orders.values())
     assert len({tuple(order) for order in orders.values()}) > 15
     # This order never changes: another version must not shuffle a published stream differently.
     assert orders[0] == ["m0", "m3", "m4", "m7", "m1", "m2", "m5", "m6"]
@@ -137,7 +138,7 @@ def test_the_entry_that_a_task_belongs_to(names: list[str], task: str, entry: st
     assert task_entries(loaded.recipe) == {task: entry}
     notes = check_recipe(loaded, CATALOG)
     assert len(notes) == (entry is None)
-    assert all("scored after every step" in note for note in notes)
+    assert every("scored after every step" in note for note in notes)
 
 
 def test_a_task_may_name_its_entry() -> None:

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import hubmerge
+from tests.checks import every
 from tests.mergekit.oracle import check_equals_mergekit, needs_mergekit
 
 LAYERS = 3
@@ -154,7 +155,7 @@ def test_an_adapted_tensor_that_is_not_merged_keeps_the_change_of_the_adapter(mo
     text = "merge_method: weight_average\nbase_model: DIR/base+DIR/adapter\nmodels: [{model: DIR/a}]\n"
     result = merged(models, tmp_path, text + "tensors: {exclude: ['*q_proj*']}\n")
     base = tensors(models, "base", adapted=True)
-    assert all(torch.allclose(result[name], base[name], atol=1e-6) for name in base if "q_proj" in name)
+    assert every(torch.allclose(result[name], base[name], atol=1e-6) for name in base if "q_proj" in name)
 
 
 def test_a_first_model_with_an_adapter_lends_its_files(models: Path, tmp_path: Path) -> None:
@@ -162,7 +163,7 @@ def test_a_first_model_with_an_adapter_lends_its_files(models: Path, tmp_path: P
     result = merged(models, tmp_path, text)
     own, other = tensors(models, "base", adapted=True), tensors(models, "a")
     assert {value.dtype for value in result.values()} == {torch.float32}
-    assert all(torch.allclose(value, (own[name] + other[name]) / 2, atol=1e-5) for name, value in result.items())
+    assert every(torch.allclose(value, (own[name] + other[name]) / 2, atol=1e-5) for name, value in result.items())
 
 
 BESIDE_MERGEKIT = {

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 import hubmerge
 from merge_recipes import RecipeError
+from tests.checks import every
 from tests.mergekit.sliced_models import CUT, MERGED, STACKED, Tensors, merged, models, written
 
 __all__ = ["models"]  # fixtures
@@ -104,15 +105,15 @@ def test_each_slice_merges_its_sources_with_its_parameters_and_gradients(models:
     again = tmp_path / "again"
     again.mkdir()
     converted = hubmerge.convert(written(models, again, MERGED))
-    assert all(torch.equal(value, found[name]) for name, value in merged(models, again, converted).items())
+    assert every(torch.equal(value, found[name]) for name, value in merged(models, again, converted).items())
 
 
 def test_a_single_slice_of_the_first_layers_cuts_the_models(models: Path, tmp_path: Path) -> None:
     found = merged(models, tmp_path, CUT)
     assert {int(name.split(".")[2]) for name in found if ".layers." in name} == {0, 1}
     base, deep = tensors(models, "base"), tensors(models, "deep")
-    assert all(torch.allclose(found[name], base[name], atol=1e-6) for name in found if ".layers.0." in name)
-    assert all(torch.allclose(found[name], deep[name], atol=1e-6) for name in found if ".layers.1." in name)
+    assert every(torch.allclose(found[name], base[name], atol=1e-6) for name in found if ".layers.0." in name)
+    assert every(torch.allclose(found[name], deep[name], atol=1e-6) for name in found if ".layers.1." in name)
 
 
 def test_kept_tensors_are_those_of_the_origin_of_each_slice(models: Path, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 import hubmerge
 from merge_recipes import RecipeError
+from tests.checks import every
 from tests.mergekit.oracle import MERGEKIT, check_equal, needs_mergekit
 from tests.mergekit.test_dialect import parse, problems, remarks
 from tests.mergekit.test_runs import models, tensors
@@ -190,7 +191,7 @@ def test_merged_stages_are_used_again_and_damaged_or_changed_ones_merged_again(m
         encoding="utf-8",
     )
     third = run(recipe)
-    assert all(torch.equal(first[name], third[name]) for name in first)
+    assert every(torch.equal(first[name], third[name]) for name in first)
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("t: 0.25", "t: 0.5"), encoding="utf-8")
     fourth = run(recipe)
     assert any(not torch.equal(first[name], fourth[name]) for name in first)

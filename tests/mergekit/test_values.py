@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from merge_recipes import RecipeError
+from tests.checks import every
 from tests.mergekit.test_dialect import BASE, parse, problems, remarks
 
 PAIR = "models: [{model: me/a}, {model: me/b}]\n"
@@ -104,7 +105,7 @@ def test_empty_keys_are_missing_keys_for_methods_of_mergekit_alone() -> None:
     entries = "models: [{model: me/a, parameters: null}, {model: me/b}]\n"
     assert parse("merge_method: karcher\nbase_model:\n" + empty + entries).recipe.names_base is False
     found = problems(BASE.format("opcm") + empty + entries)
-    assert all(key in found for key in ("slices", "modules"))
+    assert every(key in found for key in ("slices", "modules"))
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,7 @@ from hubmerge.methods import (
 from hubmerge.methods.base import Result
 from hubmerge.methods.selection import kth_smallest_magnitudes
 from tests import oracle, projection_oracle
+from tests.checks import every
 from tests.matrices import decaying
 
 StateDict = dict[str, np.ndarray]
@@ -73,7 +74,7 @@ class Fold:
             before = self.accumulated[name].clone(), vector.clone()
             inputs = self.accumulated[name], vector
             self.accumulated[name] = self.absorb(method, name, inputs, step)
-            assert all(torch.equal(old, new) for old, new in zip(before, inputs, strict=True))
+            assert every(torch.equal(old, new) for old, new in zip(before, inputs, strict=True))
         norms = Norms(total_norm(map(frobenius_norm, self.accumulated.values())), tuple(self.lengths))
         self.scale = method.scale(norms, self.parameters)
         return {name: (start + self.delta(name, norms)).numpy() for name, start in self.base.items()}
@@ -152,7 +153,7 @@ def test_agrees_with_the_oracle(name: str, count: int) -> None:
 def test_a_stream_of_one_gives_that_checkpoint(name: str) -> None:
     base, checkpoints = stream(1)
     result = folded(name, base, checkpoints)
-    assert all(np.allclose(result[key], checkpoints[0][key], rtol=1e-15, atol=1e-15) for key in base)
+    assert every(np.allclose(result[key], checkpoints[0][key], rtol=1e-15, atol=1e-15) for key in base)
 
 
 @pytest.mark.parametrize("name", ORACLES)
@@ -168,12 +169,12 @@ def test_a_checkpoint_equal_to_the_base_adds_nothing_to_the_accumulated_delta(na
     if name in {"linear", "dop"}:
         # What is accumulated is a mean already, and nothing is averaged in.
         share = 2 / 3 if name == "linear" else 1 / 2
-        assert all(torch.allclose(value, share * first[key], rtol=1e-14) for key, value in fold.accumulated.items())
+        assert every(torch.allclose(value, share * first[key], rtol=1e-14) for key, value in fold.accumulated.items())
     elif name == "ties":
         # The running delta is itself trimmed and added once more: that is the continual form.
         assert any(not torch.equal(value, first[key]) for key, value in fold.accumulated.items())
     else:
-        assert all(torch.equal(value, first[key]) for key, value in fold.accumulated.items())
+        assert every(torch.equal(value, first[key]) for key, value in fold.accumulated.items())
 
 
 def test_opcm_scale_of_orthogonal_task_vectors_is_the_root_of_their_number() -> None:
@@ -272,4 +273,4 @@ def test_wrong_parameters_are_refused(name: str, parameters: dict[str, Any]) -> 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(HubmergeError, match="opcmm") as caught:
         method_named("opcmm")
-    assert all(method.name in str(caught.value) for method in METHODS)
+    assert every(method.name in str(caught.value) for method in METHODS)

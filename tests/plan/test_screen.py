@@ -15,6 +15,7 @@ from hubmerge.plan.screen import ROWS, shortened
 from hubmerge.stream.task_steps import first_choice
 from hubmerge.support.text import elided, readable_seconds
 from merge_recipes import Recipe
+from tests.checks import every
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -42,7 +43,7 @@ def test_a_plan_of_eight_models_is_one_screen(stage: Stage, hubmerge: Command, t
     assert lines[1].startswith("with     alpha 0.25; defaults: ")
     rows = [line.split() for line in lines if line.strip().split(" ")[0].isdigit() and "/" in line]
     assert [row[1] for row in rows] == [entry["name"] for entry in entries]
-    assert all(row[2] in stage.towers.values() and len(row[3]) == 12 for row in rows)
+    assert every(row[2] in stage.towers.values() and len(row[3]) == 12 for row in rows)
     text = "\n".join(lines)
     for expected in (
         "merged   24 weight matrices",
@@ -104,7 +105,7 @@ def test_a_joint_merge_lists_its_models(stage: Stage) -> None:
         progress=None,
     )
     text = str(plan)
-    assert all(reference in text for reference in stage.towers.values())
+    assert every(reference in text for reference in stage.towers.values())
     assert text == plan.text != plan.details
     assert "state" not in text
     assert "int8_mask" not in text  # it has no effect, and no default to name
@@ -120,7 +121,7 @@ def test_the_scores_of_read_outs_are_counted(stage: Stage, scored: bool) -> None
     recipe["read"] = {"choose": [{"method": "wudi"}, {"method": "iso_c"}], "on": tasks[-1]["name"]}
     plan = library.plan(recipe, progress=None)
     assert plan.data["durations"]["examples"] == alone + 8 * 2 * 3
-    assert all(
+    assert every(
         f"read     by the best on {tasks[-1]['name']} of: wudi; iso_c\n" in text for text in (plan.text, plan.details)
     )
 

@@ -17,6 +17,7 @@ from hubmerge.errors import CombinedError, DatasetError
 from hubmerge.hub.dataset_preview import preview_dataset
 from hubmerge.hub.datasets import load_rows
 from merge_recipes import DatasetReference
+from tests.checks import every
 from tests.plan.planned_tasks import LABEL, NUMBER, PICTURE, PICTURES, WORD, Command, planned, write
 from tests.stage import Stage
 
@@ -45,65 +46,89 @@ def write_metric(folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(folder)
 
 
-def test_all_mistakes_of_all_tasks_at_once(
-    tmp_path: Path, planned: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    good = write(tmp_path / "good", LABEL, [0, 1, 1, 0])
-    write(tmp_path / "empty", LABEL, [0, 1])
-    tasks: dict[str, tuple[dict[str, Any], str, str]] = {
-        "split": (
+Mistake = tuple[dict[str, Any], str, str]
+
+
+def mistakes_of_columns(folder: Path, good: str) -> list[Mistake]:
+    """Return tasks with a mistake in the split or a column, the key that is wrong, and what the message says."""
+    return [
+        (
             {"dataset": {"path": good, "split": "tests"}},
             "dataset.split",
             "no split 'tests'; did you mean test?",
         ),
-        "slice": ({"dataset": {"path": good, "split": "test[2"}}, "dataset.split", "split 'test[2'"),
-        "empty": ({"dataset": {"path": good, "split": "test[:0]"}}, "dataset.split", "no examples"),
-        "image": ({"dataset": {"path": good, "image": "img"}}, "dataset.image", "no image column 'img'"),
-        "type": ({"dataset": {"path": good, "image": "label"}}, "dataset.image", "not images"),
-        "label": ({"dataset": {"path": good, "label": "lable"}}, "dataset.label", "no label column 'lable'"),
-        "one-hot": (
-            {"dataset": {"path": write(tmp_path / "hot", datasets.List(LABEL), [[0], [1]])}},
+        ({"dataset": {"path": good, "split": "test[2"}}, "dataset.split", "split 'test[2'"),
+        ({"dataset": {"path": good, "split": "test[:0]"}}, "dataset.split", "no examples"),
+        ({"dataset": {"path": good, "image": "img"}}, "dataset.image", "no image column 'img'"),
+        ({"dataset": {"path": good, "image": "label"}}, "dataset.image", "not images"),
+        ({"dataset": {"path": good, "label": "lable"}}, "dataset.label", "no label column 'lable'"),
+        (
+            {"dataset": {"path": write(folder / "hot", datasets.List(LABEL), [[0], [1]])}},
             *("dataset.label", "not classes"),
         ),
-        "unnamed": (
-            {"dataset": {"path": write(tmp_path / "numbers", NUMBER, [0, 1])}},
+        (
+            {"dataset": {"path": write(folder / "numbers", NUMBER, [0, 1])}},
             *("dataset.label", "the dataset has no class names"),
         ),
-        "outside": (
-            {"dataset": {"path": write(tmp_path / "more", NUMBER, [0, 1, 2])}, "class_names": ["x", "y"]},
+        (
+            {"dataset": {"path": write(folder / "more", NUMBER, [0, 1, 2])}, "class_names": ["x", "y"]},
             *("class_names", "label 2 in column 'label', outside 0..1"),
         ),
-        "unlabeled": ({"dataset": {"path": write(tmp_path / "none", LABEL, [-1, -1])}}, "dataset.label", "label -1"),
-        "missing": ({"dataset": {"path": write(tmp_path / "gaps", LABEL, [0, None, 1])}}, "dataset.label", "1 row has"),
-        "words": (
-            {"dataset": {"path": write(tmp_path / "words", WORD, ["cat", "dog"])}, "class_names": ["cat", "bird"]},
+    ]
+
+
+def mistakes_of_labels(folder: Path, good: str) -> list[Mistake]:
+    """Return tasks whose labels do not fit, the key that is wrong, and what the message says."""
+    return [
+        ({"dataset": {"path": write(folder / "none", LABEL, [-1, -1])}}, "dataset.label", "label -1"),
+        ({"dataset": {"path": write(folder / "gaps", LABEL, [0, None, 1])}}, "dataset.label", "1 row has"),
+        (
+            {"dataset": {"path": write(folder / "words", WORD, ["cat", "dog"])}, "class_names": ["cat", "bird"]},
             *("class_names", "the label 'dog', which is not among class_names"),
         ),
-        "count": ({"dataset": {"path": good}, "class_names": ["x", "y", "z"]}, "class_names", "has 3 names"),
-        "order": ({"dataset": {"path": good}, "class_names": ["b", "a"]}, "class_names", "class 0 is 'b'"),
-        "single": ({"dataset": {"path": write(tmp_path / "one", WORD, ["cat"])}}, "dataset.label", "1 class"),
-        "metric": ({"dataset": {"path": good}, "metrics": ["accuracy", "top5"]}, "metrics[1]", "did you mean top-5?"),
-        "code": ({"dataset": {"path": good}, "metrics": ["me/metric"]}, "metrics[0]", "is code that would run"),
-        "average": (
-            {"dataset": {"path": good}, "metrics": [write_metric(tmp_path / "binary", monkeypatch)]},
+        ({"dataset": {"path": good}, "class_names": ["x", "y", "z"]}, "class_names", "has 3 names"),
+        ({"dataset": {"path": good}, "class_names": ["b", "a"]}, "class_names", "class 0 is 'b'"),
+        ({"dataset": {"path": write(folder / "one", WORD, ["cat"])}}, "dataset.label", "1 class"),
+    ]
+
+
+def mistakes_of_metrics(good: str, uncomputable: str) -> list[Mistake]:
+    """Return tasks whose metrics or prompts do not fit, the key that is wrong, and what the message says."""
+    return [
+        ({"dataset": {"path": good}, "metrics": ["accuracy", "top5"]}, "metrics[1]", "did you mean top-5?"),
+        ({"dataset": {"path": good}, "metrics": ["me/metric"]}, "metrics[0]", "is code that would run"),
+        (
+            {"dataset": {"path": good}, "metrics": [uncomputable]},
             *("metrics[0]", "could not be computed: choose an average"),
         ),
-        "perplexity": (
+        (
             {"dataset": {"path": good}, "metrics": ["perplexity"]},
             "metrics[0]",
             "does not apply to classes",
         ),
-        "model": ({"kind": "text-classification", "dataset": {"path": good}}, "dataset.text", "no text column 'text'"),
-        "prompts": (
+        ({"kind": "text-classification", "dataset": {"path": good}}, "dataset.text", "no text column 'text'"),
+        (
             {"kind": "causal-lm", "dataset": {"path": good, "text": "label"}, "prompts": ["{}!"]},
             "prompts",
             "no prompts",
         ),
-    }
-    status, errors, lines = planned(*(task for task, _, _ in tasks.values()))
+    ]
+
+
+def test_all_mistakes_of_all_tasks_at_once(
+    tmp_path: Path, planned: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good = write(tmp_path / "good", LABEL, [0, 1, 1, 0])
+    uncomputable = write_metric(tmp_path / "binary", monkeypatch)
+    tasks = [
+        *mistakes_of_columns(tmp_path, good),
+        *mistakes_of_labels(tmp_path, good),
+        *mistakes_of_metrics(good, uncomputable),
+    ]
+    status, errors, lines = planned(*(task for task, _, _ in tasks))
     assert status == 2
     problems = re.split(r"\n(?!  hint: )", errors.strip())
-    for number, (key, message) in enumerate((key, message) for _, key, message in tasks.values()):
+    for number, (_, key, message) in enumerate(tasks):
         (problem,) = (text for text in problems if f"evaluate.tasks[{number}].{key}: " in text)
         assert message in problem
         line = int(problem.removeprefix("hubmerge: ").split(":")[1])
@@ -224,7 +249,7 @@ def test_several_errors_in_python_and_json(
     event = json.loads(output.splitlines()[-1])
     assert (status, event["event"], event["code"], event["exit_code"]) == (3, "error", "several", 3)
     assert [problem["code"] for problem in event["problems"]] == ["dataset", "dataset"]
-    assert all(
+    assert every(
         problem["line"] > 0 and problem["file"] == str(tmp_path / "recipe.yaml") for problem in event["problems"]
     )
 

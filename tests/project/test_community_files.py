@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 import hubmerge
+from tests.checks import every
 
 tomllib = pytest.importorskip("tomllib")
 
@@ -58,7 +59,7 @@ def test_the_container_gets_what_the_package_is_built_from() -> None:
     allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     copied = re.findall(r"^COPY (.+) \S+$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
     assert {name for line in copied for name in line.split()} == allowed
-    assert all((ROOT / name).exists() for name in allowed)
+    assert every((ROOT / name).exists() for name in allowed)
 
 
 def test_the_release_publishes_the_files_that_were_tested() -> None:

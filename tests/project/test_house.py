@@ -21,14 +21,38 @@ def lines_of(path: Path) -> int:
     return len(path.read_text(encoding="utf-8").splitlines())
 
 
+def long_functions(path: Path) -> list[str]:
+    """Return the functions of a module that are longer than 40 lines."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = (one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
+    return [one.name for one in functions if (one.end_lineno or one.lineno) - one.lineno >= 40]
+
+
 @pytest.mark.parametrize("path", PACKAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_modules_and_functions_stay_small(path: Path) -> None:
     assert lines_of(path) <= 300
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    functions = (one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef | ast.AsyncFunctionDef))
-    assert not [one.name for one in functions if (one.end_lineno or one.lineno) - one.lineno >= 40]
+    assert not long_functions(path)
 
 
 def test_modules_of_tests_stay_small() -> None:
     assert Path(__file__).resolve() in TESTS
     assert not {path.relative_to(ROOT).as_posix(): lines for path in TESTS if (lines := lines_of(path)) > 300}
+    assert not {path.relative_to(ROOT).as_posix(): long for path in TESTS if (long := long_functions(path))}
+
+
+def parts_of(test: ast.expr) -> list[ast.expr]:
+    """Return what an assertion joins with `and` and `or`."""
+    return [part for value in test.values for part in parts_of(value)] if isinstance(test, ast.BoolOp) else [test]
+
+
+def test_no_assertion_holds_because_there_is_nothing_to_check() -> None:
+    asserted = [
+        (path.relative_to(ROOT).as_posix(), part)
+        for path in TESTS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Assert)
+        for part in parts_of(node.test)
+    ]
+    called = [(path, part.lineno, ast.unparse(part.func)) for path, part in asserted if isinstance(part, ast.Call)]
+    assert ("tests/api/test_method_list.py", "every") in {(path, name) for path, _, name in called}
+    assert not [f"{path}:{line}" for path, line, name in called if name == "all"], "use tests.checks.every"

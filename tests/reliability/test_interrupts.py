@@ -46,6 +46,13 @@ def wait_for_line(output: Path) -> None:
         time.sleep(0.01)
 
 
+def check_output(output: str) -> None:
+    """Check that an interrupted run said so once, in JSON, and without a traceback."""
+    assert output.count(STOPPING) == 1
+    assert '"code": "interrupted"' in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize(
     "moment", [moment if moment in FAST else pytest.param(moment, marks=pytest.mark.slow) for moment in MOMENTS]
 )
@@ -75,10 +82,7 @@ def test_nothing_is_published_after_the_line(
     request_hook.set(pattern.format(target=repo), interrupt, number)
     pid = launcher.start(*arguments, **places, TMPDIR=str(tmp_path))
     assert launcher.wait() == 130, (tmp_path / "output").read_text()
-    output = (tmp_path / "output").read_text()
-    assert output.count(STOPPING) == 1
-    assert '"code": "interrupted"' in output
-    assert "Traceback" not in output
+    check_output((tmp_path / "output").read_text())
     main = {ref: commit for ref, commit in refs(repo).items() if STATE_BRANCH not in ref}
     if moment == COMMIT:
         assert len(steps_shown(repo)) == 2

@@ -28,7 +28,7 @@ def test_invalid_numbers(options: tuple[str, str], capsys: pytest.CaptureFixture
 def status_of(address: str) -> int | None:
     """Return the status of an answer, None if the connection broke."""
     try:
-        with urllib.request.urlopen(address, timeout=30) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             answer.read()
     except urllib.error.HTTPError as error:
         error.close()

@@ -14,6 +14,7 @@ from huggingface_hub import HfApi
 from hubmerge.cli.main import main
 from hubmerge.localhub import LocalHub
 from hubmerge.support.redaction import without_token
+from tests.checks import every
 from tests.reliability.conftest import RequestHook
 from tests.run_launcher import Places, RunLauncher
 from tests.stage import Stage
@@ -116,7 +117,7 @@ def test_details_of_an_internal_error_do_not_contain_the_token(
     written = list(tmp_path.glob("hubmerge-error-*.txt"))
     assert len(written) == 2
     assert places_of(local_hub.token, tmp_path) == []
-    assert all("anotherOne" not in path.read_text() and "RuntimeError" in path.read_text() for path in written)
+    assert every("anotherOne" not in path.read_text() and "RuntimeError" in path.read_text() for path in written)
 
 
 def test_secrets_of_the_environment_are_redacted(monkeypatch: pytest.MonkeyPatch) -> None:

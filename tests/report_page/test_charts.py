@@ -12,6 +12,7 @@ from hubmerge.report_page.axes import round_ticks, whole_ticks
 from hubmerge.report_page.charts import Line, dot_chart, line_chart
 from hubmerge.report_page.scores import MOST_LINES
 from hubmerge.support.chart_style import COLORS, MAP, SIGNED_MAP, ink_on, map_color, map_place
+from tests.checks import every
 from tests.report_page.reader import read
 
 
@@ -22,7 +23,7 @@ def lines(number: int) -> list[Line]:
 def test_steps_on_axes_are_whole() -> None:
     assert whole_ticks(1, 1) == [1]
     assert whole_ticks(1, 500)[:3] == [1, 50, 100]
-    assert all(isinstance(step, int) for step in whole_ticks(3, 77))
+    assert every(isinstance(step, int) for step in whole_ticks(3, 77))
     assert round_ticks(0.0, 1e-3)[1] == pytest.approx(2e-4)
 
 

@@ -16,6 +16,7 @@ from hubmerge.report_page import PAGE_FORM, LeftOut, LeftOutEntry, PageDetails, 
 from hubmerge.report_page.merging import MOST_SIMILARITIES
 from hubmerge.run.page import check_page_place
 from tests.cards.samples import RECIPE, sample_report
+from tests.checks import every
 from tests.report_page.reader import read
 
 DETAILS = PageDetails("merged, step 3", RECIPE, "version: 1\n", "me/merged", "https://hub.example")
@@ -175,7 +176,7 @@ def test_links_of_a_published_page_start_at_the_root() -> None:
     reader = read(report_page(sample_report(), dataclasses.replace(DETAILS, endpoint="")))
     links = [value for tag, name, value in reader.attributes if (tag, name) == ("a", "href")]
     assert f"/tanganke/clip-vit-base-patch32_sun397/tree/{'1' * 40}" in links
-    assert all(link is not None and link.startswith("/") for link in links)
+    assert every(link is not None and link.startswith("/") for link in links)
 
 
 def test_the_form_of_a_page() -> None:

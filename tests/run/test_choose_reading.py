@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from hubmerge.report.reading import ReadingReport, ReadReport, best_place
 from hubmerge.report.report import RunReport
 from hubmerge.verify.reports import compare_reports
+from tests.checks import every
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -42,6 +43,37 @@ def with_choice(stage: Stage, repo: str | None, **changes: Any) -> dict[str, Any
     return recipe
 
 
+def check_report(report: RunReport) -> ReadReport:
+    """Check that the read-out of every step is the best on the validation task, and return that of the last."""
+    assert report.version == 5
+    for step in report.steps:
+        assert step.read is not None
+        assert "held-out" not in step.scores
+        scores = [one.score for one in step.read.readings]
+        assert step.read.chosen == best_place(scores)
+        assert (step.read.task, step.read.split, step.read.scored) == ("held-out", "train", False)
+    choice = report.steps[-1].read
+    assert choice is not None
+    return choice
+
+
+def check_refusals(hubmerge: Command, folder: Path, repo: str, choose: list[str]) -> None:
+    """Check that choices without a task, with one read-out or with an unfit method are refused, and nothing written."""
+    wrong: tuple[tuple[tuple[Any, ...], str], ...] = (
+        (("--on", "held-out"), "this key is required"),
+        ((*choose[:2], "--on", "held-out"), "a choice needs two read-outs or more"),
+        ((*choose, "--on", "nothing"), "there is no task"),
+        ((*choose, "--choose", "ties", "--on", "held-out"), "ties cannot read the states of wudi"),
+        ((*choose, "--method", "ace"), "expected either a method"),
+        ((), "expected either a method"),
+    )
+    for bad, message in wrong:
+        status, _, errors = hubmerge("read", repo, *bad, "--out", folder / "none", "--work-dir", folder / "reading")
+        assert status == 2
+        assert message in errors
+        assert not (folder / "none").exists()
+
+
 def test_the_best_read_out_is_published_and_verified(
     stage: Stage, hubmerge: Command, tmp_path: Path, repo_name: Names
 ) -> None:
@@ -52,16 +84,8 @@ def test_the_best_read_out_is_published_and_verified(
     assert status == 0, output + errors
     text = Path(hf_hub_download(repo, "hubmerge.json")).read_text(encoding="utf-8")
     report = RunReport.from_json(text)
-    assert report.version == 5
     assert [task.name for task in report.tasks] == list(stage.towers)[:2]
-    for step in report.steps:
-        assert step.read is not None
-        assert "held-out" not in step.scores
-        scores = [one.score for one in step.read.readings]
-        assert step.read.chosen == best_place(scores)
-        assert (step.read.task, step.read.split, step.read.scored) == ("held-out", "train", False)
-    choice = report.steps[-1].read
-    assert choice is not None
+    choice = check_report(report)
     assert choice.choice is not None
     expected = f"read by     {choice.choice.text}: the best of 3 by accuracy on the task held-out\n"
     assert expected in hubmerge("inspect", repo)[1]
@@ -72,7 +96,7 @@ def test_the_best_read_out_is_published_and_verified(
     )
     assert status == 0, output + errors
     found, expected = load_file(hf_hub_download(repo, "model.safetensors")), load_file(out / "model.safetensors")
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert every(torch.equal(found[name], expected[name]) for name in expected)
     listed = [f"{one['method']} {name}={value}" for one in CHOOSE for name, value in one["parameters"].items()]
     choose = [item for text in listed for item in ("--choose", text)]
     again = tmp_path / "again"
@@ -81,20 +105,8 @@ def test_the_best_read_out_is_published_and_verified(
     assert status == 0, output + errors
     assert f"read by {choice.choice.text}, accuracy on held-out" in output
     reread = load_file(again / "model.safetensors")
-    assert all(torch.equal(found[name], reread[name]) for name in reread)
-    wrong: tuple[tuple[tuple[Any, ...], str], ...] = (
-        (("--on", "held-out"), "this key is required"),
-        ((*choose[:2], "--on", "held-out"), "a choice needs two read-outs or more"),
-        ((*choose, "--on", "nothing"), "there is no task"),
-        ((*choose, "--choose", "ties", "--on", "held-out"), "ties cannot read the states of wudi"),
-        ((*choose, "--method", "ace"), "expected either a method"),
-        ((), "expected either a method"),
-    )
-    for bad, message in wrong:
-        status, _, errors = hubmerge("read", repo, *bad, "--out", tmp_path / "none", "--work-dir", tmp_path / "reading")
-        assert status == 2
-        assert message in errors
-        assert not (tmp_path / "none").exists()
+    assert every(torch.equal(found[name], reread[name]) for name in reread)
+    check_refusals(hubmerge, tmp_path, repo, choose)
     card = Path(hf_hub_download(repo, "README.md")).read_text(encoding="utf-8")
     assert "read out of the state by" in card
     assert "the best of 3 by accuracy on the task `held-out`" in card

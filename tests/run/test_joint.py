@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, hf_hub_download
 from safetensors.torch import load_file
 
 from hubmerge import RecipeError, load, merge, merge_state_dicts, run
+from tests.checks import every
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -61,7 +62,7 @@ def test_a_joint_merge_is_one_step_and_one_more_model_makes_the_next(
     assert {ref.name for ref in HfApi().list_repo_refs(repo).tags} == {"step-01", "step-02"}
     card = Path(hf_hub_download(repo, "README.md")).read_text(encoding="utf-8")
     assert "merged anew from all its models, not from the step before it, step-01, which merged 2 models" in card
-    assert all(tower in card for tower in stage.towers.values())
+    assert every(tower in card for tower in stage.towers.values())
     for revision in ("step-01", "step-02"):
         status, output, errors = hubmerge("verify", f"{repo}@{revision}")
         assert status == 0, output + errors
@@ -106,7 +107,7 @@ def test_linear_with_the_base_listed_is_the_mean_of_both(stage: Stage, tmp_path:
     first, second = load_file(folder / "model.safetensors"), load_file(tower / "model.safetensors")
     shared = {own: value for key, value in second.items() if (own := f"vision_model.{key}") in first}
     assert len(shared) > 10
-    assert all(((first[own] + value) / 2 - merged[own]).abs().max() < 1e-6 for own, value in shared.items())
+    assert every(((first[own] + value) / 2 - merged[own]).abs().max() < 1e-6 for own, value in shared.items())
     report = json.loads((tmp_path / "mean" / "hubmerge.json").read_text(encoding="utf-8"))
     assert [model["reference"] for model in report["steps"][0]["inputs"]] == [base, stage.towers[name]]
 
@@ -129,7 +130,7 @@ def test_towers_without_a_base_model_are_merged_and_extended_on_disk(
     models = [load_file(Path(HfApi().snapshot_download(tower)) / "model.safetensors") for tower in towers]
     expected = merge_state_dicts(None, models, method="linear")
     merged = load_file(tmp_path / "out" / "model.safetensors")
-    assert all((expected[name] - merged[name]).abs().max() < 1e-6 for name in expected)
+    assert every((expected[name] - merged[name]).abs().max() < 1e-6 for name in expected)
 
 
 @pytest.mark.parametrize("method", ["dare_ties", "della"])

@@ -12,6 +12,7 @@ import torch
 from hubmerge.report.report import ModelReport, RunReport, StepReport
 from hubmerge.run.measures import measures, rounding_warnings, similarity_warnings
 from tests.cards.samples import RECIPE
+from tests.checks import every
 from tests.executor.streams import make_base, make_checkpoint, open_stream
 
 NAMES = ["first", "second", "twin"]
@@ -43,7 +44,7 @@ def test_measures_survive_json(tmp_path: Path) -> None:
     assert second.drift == pytest.approx(second.accumulated_norm / second.scale)
     assert second.drift == pytest.approx((first.task_vector_norm + second.task_vector_norm) / 2)
     assert {matrix.name for matrix in twin.matrices} == {t.name for t in figures.tensors if t.rank is not None}
-    assert all(0 <= matrix.rank <= matrix.directions for matrix in twin.matrices)
+    assert every(0 <= matrix.rank <= matrix.directions for matrix in twin.matrices)
     assert twin.tensors.error is None
 
 

@@ -12,6 +12,7 @@ from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file
 from transformers import CLIPModel
 
+from tests.checks import every
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -36,7 +37,7 @@ def test_a_stream_is_published_extended_and_verified(
     assert status == 0, output + errors
     report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text(encoding="utf-8"))
     assert report["merge_method"] == method
-    assert all(step["drift"] > 0.0 for step in report["steps"])
+    assert every(step["drift"] > 0.0 for step in report["steps"])
     card = Path(hf_hub_download(repo, "README.md")).read_text(encoding="utf-8")
     assert f"merge_method: {method}" in card
     assert "read out of sums over all task vectors" in card
@@ -56,7 +57,7 @@ def test_an_entry_is_revoked(stage: Stage, hubmerge: Command, tmp_path: Path, re
     never = stage.recipe(other, entries=(first, third), merge_method="wudi", parameters={"others": "adaptive"})
     assert hubmerge("run", stage.write(tmp_path, never))[0] == 0
     found, expected = merged_weights(repo), merged_weights(other)
-    assert all(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
+    assert every(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
     status, output, errors = hubmerge("verify", repo)
     assert status == 0, output + errors
     report = json.loads(Path(hf_hub_download(repo, "hubmerge.json")).read_text(encoding="utf-8"))
@@ -111,12 +112,12 @@ def test_a_state_is_read_by_another_method(stage: Stage, hubmerge: Command, tmp_
     status, output, errors = hubmerge("read", repo, *right)
     assert status == 0, output + errors
     found, expected = load_file(out / "model.safetensors"), merged_weights(other)
-    assert all(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
+    assert every(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
     assert CLIPModel.from_pretrained(out).config == CLIPModel.from_pretrained(other).config
     status, output, errors = hubmerge("read", tmp_path / "whole", *right[:4], "--out", tmp_path / "again", *work)
     assert status == 0, output + errors
     found = load_file(tmp_path / "again" / "model.safetensors")
-    assert all(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
+    assert every(torch.allclose(found[name], expected[name], rtol=1e-6, atol=1e-7) for name in expected)
     wrong: tuple[tuple[tuple[str, ...], str], ...] = (
         (("--method", "opcm"), "at step-02: opcm cannot read the states of wudi"),
         (("--method", "wudi", "-p", "precision=float32"), "leave precision out"),

@@ -10,6 +10,7 @@ import yaml
 
 from tests.checkpoints.composite import composite, text_model
 from tests.checkpoints.families import save
+from tests.checks import every
 
 Command = Callable[..., tuple[int, str, str]]
 PART = "model.language_model.* (qwen3_vl_text); kept from the base model: model.visual.* (qwen3_vl_vision)"
@@ -31,4 +32,4 @@ def test_plan_and_card_name_the_part_that_is_merged(hubmerge: Command, tmp_path:
     report = json.loads((tmp_path / "out" / "hubmerge.json").read_text())
     assert f"merged part: {PART}" in report["steps"][0]["warnings"]
     card = (tmp_path / "out" / "README.md").read_text()
-    assert all(path in card for path in ("model.language_model.", "qwen3_vl_text", "model.visual."))
+    assert every(path in card for path in ("model.language_model.", "qwen3_vl_text", "model.visual."))

@@ -15,6 +15,7 @@ from hubmerge.plan import plan_run
 from hubmerge.stream.sources import folder_digest
 from hubmerge.support.text import short_commit
 from merge_recipes import Lock
+from tests.checks import every
 from tests.reliability.target_checks import NAMED_AFTER_THE_REPO, files_at
 from tests.stage import Stage
 
@@ -66,7 +67,7 @@ def test_every_step_is_a_tagged_commit_that_loads(
     titles = [commit.title for commit in api.list_repo_commits(repo)]
     assert titles[:3] == [f"step-0{n}: merge {name}" for n, name in reversed(list(enumerate(stage.towers, 1)))]
     steps = [files_at(repo, tag) for tag in tags]
-    assert all("model.safetensors.index.json" not in step for step in steps), "a small model is one file"
+    assert every("model.safetensors.index.json" not in step for step in steps), "a small model is one file"
     assert len({step[MERGED] for step in steps}) == 3
     wanted = {*NAMED_AFTER_THE_REPO, "preprocessor_config.json"}
     assert wanted <= set(steps[0])
@@ -135,7 +136,7 @@ def test_published_tower(stage: Stage, hubmerge: Command, tmp_path: Path, repo_n
     model, found = CLIPVisionModel.from_pretrained(repo, output_loading_info=True)
     assert not found["missing_keys"]
     assert not found["unexpected_keys"]
-    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert every(torch.isfinite(value).all() for value in model.state_dict().values())
 
 
 def test_output_folder_without_publish(stage: Stage, hubmerge: Command, tmp_path: Path) -> None:
@@ -237,4 +238,4 @@ def test_quiet_and_json_output(stage: Stage, hubmerge: Command, tmp_path: Path, 
     if output_format == "--quiet":
         assert output == ""
     else:
-        assert all(json.loads(line)["event"] for line in output.splitlines())
+        assert every(json.loads(line)["event"] for line in output.splitlines())

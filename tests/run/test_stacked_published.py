@@ -10,6 +10,7 @@ from typing import Any
 from huggingface_hub import hf_hub_download
 from safetensors.torch import load_file
 
+from tests.checks import every
 from tests.stage import Stage
 
 Command = Callable[..., tuple[int, str, str]]
@@ -86,4 +87,4 @@ def test_only_the_layers_that_are_stacked_are_fetched_by_ranges(
         assert status == 0, output + errors
         found.append(load_file(out / "model.safetensors"))
     assert found[0].keys() == found[1].keys()
-    assert all((found[0][name] == found[1][name]).all() for name in found[0])
+    assert every((found[0][name] == found[1][name]).all() for name in found[0])

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints.checkpoint import HeaderOnly
 from tests.checkpoints.families import make, save
+from tests.checks import every
 
 Command = Callable[..., tuple[int, str, str]]
 Names = Callable[..., str]
@@ -69,7 +70,7 @@ def test_a_stream_is_untied_from_its_first_step_on_and_extends(
     (extended, config), (at_once, _) = published(repo), published(whole)
     assert config["tie_word_embeddings"] is False
     assert set(extended) == set(at_once)
-    assert all(torch.equal(extended[name], at_once[name]) for name in extended)
+    assert every(torch.equal(extended[name], at_once[name]) for name in extended)
     models = [load_file(hf_hub_download(sources[name], "model.safetensors")) for name in names]
     for name in (HEAD, TABLE):
         values = [model.get(name, model[TABLE]) for model in models]

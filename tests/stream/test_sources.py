@@ -23,6 +23,7 @@ from merge_recipes import Lock, ModelReference
 from tests.checkpoints.families import base, make, save, tuned
 from tests.checkpoints.formats.test_formats import pickled_shards
 from tests.checkpoints.merging import merge
+from tests.checks import every
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning:peft"),
@@ -77,7 +78,7 @@ def values(folder: Path) -> dict[str, torch.Tensor]:
 
 def assert_same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
     assert set(found) == set(expected)
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert every(torch.equal(found[name], value) for name, value in expected.items())
 
 
 def test_revisions_and_subfolders_in_one_stream(

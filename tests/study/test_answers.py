@@ -13,6 +13,7 @@ from hubmerge.study.answers import mean_answers, pack_answers, paired_difference
 from hubmerge.study.results import CellResult, ResultsFile
 from hubmerge.study.tables import summary_rows, table_rows
 from hubmerge.support.progress import SilentProgress
+from tests.checks import every
 from tests.study.test_runner import Write
 
 
@@ -96,7 +97,7 @@ def test_a_study_keeps_the_answers_of_every_kind_of_method(tmp_path: Path, write
     assert header[-1] == "to the first"
     [first, *others] = [row for row in rows if row[2]]
     assert first[-1] == ""
-    assert all(" to " in row[-1] for row in others)
+    assert every(" to " in row[-1] for row in others)
 
 
 def test_results_of_version_0_1_0_have_no_answers_and_are_read(tmp_path: Path) -> None:

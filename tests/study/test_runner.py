@@ -16,6 +16,7 @@ from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study, run_study
 from hubmerge.study.results import CellResult, ResultsFile
 from hubmerge.support.progress import SilentProgress
+from tests.checks import every
 from tests.cli.test_events import lines_of
 
 Write = Callable[..., Path]
@@ -46,7 +47,7 @@ def test_a_cell_is_what_a_run_of_its_recipe_gives(tmp_path: Path, write_study: W
         report = RunReport.from_json(report_file.read_text(encoding="utf-8"))
         assert [step.name for step in report.steps] == list(result.order)
         assert [step.scale for step in report.steps] == [step.scale for step in result.steps]
-        assert all(step.scores for step in report.steps)
+        assert every(step.scores for step in report.steps)
         for step in report.steps:
             for task, scores in step.scores.items():
                 assert result.accuracies.value(step.step, task) == scores["accuracy"]
@@ -119,7 +120,7 @@ def test_tables_and_plots(tmp_path: Path, write_study: Write, capsys: pytest.Cap
     out = tmp_path / "study"
     names = {"accuracy_per_step", "drift", "similarity", "orders", "sweep_alpha", "matrix_01", "matrix_02", "matrix_03"}
     assert {file.stem for file in out.glob("*.png")} == names
-    assert all(file.read_bytes().startswith(PNG) for file in out.glob("*.png"))
+    assert every(file.read_bytes().startswith(PNG) for file in out.glob("*.png"))
     table = (out / "tables.md").read_text(encoding="utf-8")
     rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")]
     assert [row[0] for row in rows[1:6]] == [

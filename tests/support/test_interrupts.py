@@ -200,7 +200,7 @@ def test_the_second_signal_ends_a_program_at_once() -> None:
 
 
 def test_a_program_whose_threads_do_not_stop_ends_too() -> None:
-    body = "interrupts.GRACE_SECONDS = 0.2; time.sleep(60)"
+    body = "interrupts.GRACE_SECONDS = 1.0; time.sleep(60)"
     with program(body, "threading.Event().wait(60); print('never')") as process:
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate()
@@ -209,7 +209,7 @@ def test_a_program_whose_threads_do_not_stop_ends_too() -> None:
 
 
 def test_a_signal_that_a_launcher_adds_is_not_the_second_one() -> None:
-    with program("time.sleep(60)", "time.sleep(0.3)") as process:
+    with program("interrupts._FORWARDED_SECONDS = 60.0; time.sleep(60)", "time.sleep(0.3)") as process:
         assert process.stdout is not None
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "cleaning up\n"

@@ -8,6 +8,7 @@ import pytest
 
 from hubmerge.support.progress import SilentProgress, count_work, counting, current_counter, show_item
 from hubmerge.support.stages import OpenStage, Stages
+from tests.checks import every
 
 
 def stage(**values: object) -> OpenStage:
@@ -31,7 +32,7 @@ def test_no_line_is_longer_than_its_width(width: int, title: str) -> None:
     stages = Stages()
     for number in range(9):
         stages.add(stage(title=f"{title} {number}"))
-    assert all(len(line) <= width for line in stages.lines(width, 6))
+    assert every(len(line) <= width for line in stages.lines(width, 6))
     assert len(stages.lines(width, 6)) == 6
     assert len(stages.one_line(width)) <= width
 

@@ -13,6 +13,7 @@ import pytest
 from hubmerge.errors import MachineError
 from hubmerge.support.paths import user_cache_folder
 from hubmerge.support.workspace import open_workspace, workspace_name
+from tests.checks import every
 
 HOLD = """
 import sys
@@ -77,7 +78,7 @@ def test_leftovers_of_an_interrupted_run_are_removed(tmp_path: Path) -> None:
             path.mkdir(parents=True)
         (workspace.folder / ".report.json.partial").write_bytes(b"{")
     with open_workspace(tmp_path, "run") as workspace:
-        assert all(path.is_dir() for path in whole)
+        assert every(path.is_dir() for path in whole)
         assert not any(path.exists() for path in leftovers)
         assert not (workspace.folder / ".report.json.partial").exists()
 

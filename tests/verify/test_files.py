@@ -15,6 +15,7 @@ from hubmerge.report.file_list import FileRecord
 from hubmerge.report.licenses import License
 from hubmerge.report.report import RunReport
 from hubmerge.support.hashing import file_digest
+from tests.checks import every
 from tests.run.test_runs import MERGED
 from tests.stage import Stage
 from tests.verify.published import Command, Copy, Verify, published, report_files
@@ -196,7 +197,7 @@ def test_a_card_that_claims_another_form_is_not_excused(original: str, verify: V
 
 def test_a_changed_license_of_a_data_set_is_found(original: str, verify: Verify, copy: Copy, stage: Stage) -> None:
     report = RunReport.from_json(published(original, "hubmerge.json").decode())
-    assert all(task.licenses == (License(("apache-2.0",)),) for task in report.tasks)
+    assert every(task.licenses == (License(("apache-2.0",)),) for task in report.tasks)
     for stated, text in ((License(("mit",)), "mit"), (License(), "unknown")):
         tasks = (dataclasses.replace(report.tasks[0], licenses=(stated,)), *report.tasks[1:])
         status, output, errors = verify(copy(report_files(dataclasses.replace(report, tasks=tasks))), "--quick")

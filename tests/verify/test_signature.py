@@ -11,6 +11,7 @@ import pytest
 from huggingface_hub import HfApi, snapshot_download
 
 from hubmerge.support.names import BOM_FILE, SIGNATURE_FILE, STATEMENT_FILE
+from tests.checks import every
 from tests.provenance.keys import Key, make_key
 from tests.stage import Stage
 from tests.verify.published import Command, Copy, Names, Verify, published
@@ -111,7 +112,7 @@ def test_the_files_have_the_forms_of_their_standards(original: str, stage: Stage
     commits = {HfApi().model_info(repo).sha for repo in (stage.base, *list(stage.towers.values())[:2])}
     commits.add(HfApi().dataset_info(list(stage.datasets.values())[1]).sha)
     assert {one["digest"]["gitCommit"] for one in dependencies} == commits
-    assert all(one["uri"].endswith(f"@{one['digest']['gitCommit']}") for one in dependencies)
+    assert every(one["uri"].endswith(f"@{one['digest']['gitCommit']}") for one in dependencies)
     (weights,) = [one for one in statement["subject"] if one["name"] == "model.safetensors"]
     assert weights["digest"]["sha256"] == hashlib.sha256(published(original, "model.safetensors")).hexdigest()
     first = json.loads(published(original, STATEMENT_FILE, "step-01"))

@@ -10,7 +10,6 @@ from functools import cached_property
 from pydantic import BaseModel
 
 from hubmerge.checkpoints import Checkpoint, MergePlan, PlannedTensor
-from hubmerge.errors import CheckpointError
 from hubmerge.methods.joint import JointMethod, JointParameters
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)\.")
@@ -83,8 +82,3 @@ def layer_number(name: str) -> int | None:
     """
     found = _LAYER.search(name)
     return int(found[1]) if found else None
-
-
-def origin_missing(method: str) -> CheckpointError:
-    """Return the error about a method that needs a base model."""
-    return CheckpointError(f"{method} needs a base model", hint="add `base_model: owner/name` to the recipe")

@@ -24,6 +24,7 @@ from hubmerge.checkpoints import (
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.adapters.making import IGNORED_WARNINGS, QV, adapt, opened, train
 from tests.checkpoints.families import make, save
+from tests.checks import every
 
 pytestmark = IGNORED_WARNINGS
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -216,7 +217,7 @@ def test_the_class_of_an_adapter_decides_between_towers(tmp_path: Path, family: 
     train(tower_class.from_pretrained(model), {"target_modules": QV}).save_pretrained(adapter)
     changed = opened(model, adapter).changed
     assert len(changed) == 2
-    assert all(name.startswith(f"{tower}_model.") for name in changed)
+    assert every(name.startswith(f"{tower}_model.") for name in changed)
     path = adapter / "adapter_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "auto_mapping": None}))
     with pytest.raises(CheckpointError, match="match the base model in more than one way") as caught:
@@ -224,4 +225,4 @@ def test_the_class_of_an_adapter_decides_between_towers(tmp_path: Path, family: 
     assert "owner/tower+adapter" in (caught.value.hint or "")
     alone = save(tower_class.from_pretrained(model), tmp_path / "tower")
     aligned = align(open_checkpoint(model), opened(alone, adapter))
-    assert all(name.startswith(f"{tower}_model.") for name in aligned.tensors)
+    assert every(name.startswith(f"{tower}_model.") for name in aligned.tensors)

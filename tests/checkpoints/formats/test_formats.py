@@ -15,6 +15,7 @@ from hubmerge.errors import CheckpointError
 from hubmerge.linalg import cast_once
 from tests.checkpoints.families import base, make, save, save_state_dict, tuned
 from tests.checkpoints.merging import Merged, merge, read_all
+from tests.checks import every
 
 FAMILY = "BertForSequenceClassification"
 
@@ -80,7 +81,7 @@ def test_every_format_gives_the_same_model(tmp_path: Path, expected: dict[str, t
     )
     found = merged.values()
     assert set(found) == set(expected)
-    assert all(torch.equal(found[name], value) for name, value in expected.items())
+    assert every(torch.equal(found[name], value) for name, value in expected.items())
 
 
 NARROW = (torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2)
@@ -134,7 +135,7 @@ def test_mixed_dtypes_and_out_dtype(tmp_path: Path, out_dtype: torch.dtype) -> N
     assert {str(value.dtype) for value in read_all(folders[0]).values()} == set(map(str, dtypes))
     stored = merge(tmp_path / "stored", folders[0], folders[1:])
     before = read_all(folders[0])
-    assert all(value.dtype == before[name].dtype for name, value in stored.values().items())
+    assert every(value.dtype == before[name].dtype for name, value in stored.values().items())
     exact = merge(tmp_path / "exact", folders[0], folders[1:], out_dtype=torch.float64)
     merged = merge(tmp_path / "out", folders[0], folders[1:], out_dtype=out_dtype)
     for name, value in merged.values().items():
@@ -157,7 +158,7 @@ def test_a_change_below_the_precision_of_the_dtype_is_measured_as_rounding(tmp_p
     save_file(values, small / "model.safetensors", {"format": "pt"})
     merged = merge(tmp_path, start, [small])
     assert merged.rounding == pytest.approx(1.0, abs=1e-3)
-    assert all(torch.equal(value, read_all(start)[name]) for name, value in merged.values().items())
+    assert every(torch.equal(value, read_all(start)[name]) for name, value in merged.values().items())
     wider = merge(tmp_path / "wider", start, [small], out_dtype=torch.float32)
     assert wider.rounding is not None
     assert wider.rounding < 0.1
@@ -207,7 +208,7 @@ def test_integer_buffers_and_tensors_of_no_checkpoint_are_kept(tmp_path: Path) -
     merged = merge(tmp_path, start, [tower])
     kept = {tensor.name: tensor.reason for tensor in merged.plan.kept}
     assert set(kept) == {name for name in {**values, **buffers} if not name.startswith("vision_model.")} | set(buffers)
-    assert all(kept[name] == "position_ids is a buffer, not a parameter" for name in buffers)
+    assert every(kept[name] == "position_ids is a buffer, not a parameter" for name in buffers)
     assert kept["text_projection.weight"] == "no checkpoint has text_projection"
     found = merged.values()
     for name in kept:

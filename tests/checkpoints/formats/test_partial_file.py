@@ -18,6 +18,7 @@ from hubmerge.checkpoints.formats.header import LENGTH_BYTES, header_length
 from hubmerge.checkpoints.formats.partial_file import ranges_path
 from hubmerge.checkpoints.formats.ranges import merge_ranges, missing_ranges, split_ranges
 from hubmerge.errors import CheckpointError, HubError
+from tests.checks import every
 
 FILE = "model.safetensors"
 
@@ -94,7 +95,7 @@ def test_neighbors_are_fetched_in_one_request(tmp_path: Path, remote: Remote, mo
         check(remote, checkpoint, *remote.values)
         assert len(remote.requested) == 1
     stored = load_file(tmp_path / "local" / FILE)
-    assert all(torch.equal(stored[name], value) for name, value in remote.values.items())
+    assert every(torch.equal(stored[name], value) for name, value in remote.values.items())
 
 
 def test_values_that_are_not_fetched_use_no_disk_space(tmp_path: Path) -> None:
@@ -166,7 +167,7 @@ def test_many_threads_fetch_each_byte_once(tmp_path: Path, remote: Remote) -> No
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(20)
+            thread.join(60)
     assert not failed
     assert sum(length for _, length in remote.requested) == len(remote.data) - len(remote.header)
 
@@ -194,7 +195,7 @@ def test_ranges_are_merged_and_subtracted(requested: list[tuple[int, int]], pres
     found = missing_ranges(requested, merge_ranges(present))
     assert bytes_of(found) == bytes_of(requested) - bytes_of(present)
     assert bytes_of(merge_ranges(present)) == bytes_of(present)
-    assert all(
+    assert every(
         first[1] < second[0] for first, second in zip(merge_ranges(present), merge_ranges(present)[1:], strict=False)
     )
 

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from hubmerge.checkpoints import SafetensorsReader
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import header_bytes, random_tensors, write_file
+from tests.checks import every
 
 DTYPES = [
     torch.float64,
@@ -64,7 +65,7 @@ def test_many_threads_read_equal_tensors(tmp_path: Path) -> None:
     names = list(tensors) * 10
     with ThreadPoolExecutor(8) as pool:
         read = list(pool.map(lambda name: file.read(file.header.tensors[name]), names))
-    assert all(torch.equal(tensor, tensors[name]) for name, tensor in zip(names, read, strict=True))
+    assert every(torch.equal(tensor, tensors[name]) for name, tensor in zip(names, read, strict=True))
 
 
 def test_a_closed_file_is_opened_again_by_the_next_read(tmp_path: Path) -> None:

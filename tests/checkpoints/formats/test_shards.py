@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from hubmerge.checkpoints import Shard, ShardedWriter, TensorSpec, open_checkpoint, plan_shards, uses_older_shards
 from tests.checkpoints.files import names_in, random_tensors, specs_of
+from tests.checks import every
 
 
 def spec(name: str, nbytes: int) -> TensorSpec:
@@ -117,7 +118,7 @@ def test_written_shards_are_read_as_one_checkpoint(tmp_path: Path) -> None:
     index = json.loads((tmp_path / "model.safetensors.index.json").read_text())
     assert index["metadata"] == {"total_size": 7 * 80}
     with open_checkpoint(tmp_path) as checkpoint:
-        assert all(torch.equal(checkpoint.read(name), tensor) for name, tensor in tensors.items())
+        assert every(torch.equal(checkpoint.read(name), tensor) for name, tensor in tensors.items())
         assert {info.file for info in checkpoint.tensors.values()} == set(index["weight_map"].values())
     assert not [path for path in names_in(tmp_path) if path.startswith(".")]
 

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from hubmerge.checkpoints import SafetensorsWriter, TensorSpec
 from tests.checkpoints.files import names_in, random_tensors, specs_of
+from tests.checks import every
 
 MIXED = {
     "flags": torch.tensor([True, False, True]),
@@ -42,7 +43,7 @@ def test_the_library_reads_files_written_in_any_order_by_many_threads(tmp_path: 
         written = writer.commit()
     read = load_file(path)
     assert set(read) == set(tensors)
-    assert all(torch.equal(read[name], tensors[name]) and read[name].dtype == tensors[name].dtype for name in read)
+    assert every(torch.equal(read[name], tensors[name]) and read[name].dtype == tensors[name].dtype for name in read)
     assert path.stat().st_size == written.nbytes
     assert names_in(path.parent) == ["model.safetensors"]
 

@@ -12,6 +12,7 @@ from hubmerge.checkpoints import (
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import random_tensors, with_prefix, without
 from tests.checkpoints.matching.towers import TOWER, WHOLE, Open, assert_reads, opened, refused
+from tests.checks import every
 
 __all__ = ["opened"]  # fixtures
 
@@ -120,7 +121,7 @@ def test_a_selection_that_covers_no_tensor_is_refused(
         align(opened("base", WHOLE), opened("tower", TOWER), selection=selection)
     assert caught.value.message.startswith(f"base: {message}")
     examples = ("vision_model.embeddings.class_embedding", "text_model.embeddings.token.weight")
-    assert all(repr(name) in caught.value.message for name in (*examples, "visual_projection.weight"))
+    assert every(repr(name) in caught.value.message for name in (*examples, "visual_projection.weight"))
     assert hint in (caught.value.hint or "")
 
 

@@ -14,6 +14,7 @@ from hubmerge.errors import CheckpointError
 from tests.checkpoints.families import base, save, tuned
 from tests.checkpoints.files import selection_in
 from tests.checkpoints.merging import merge, read_all
+from tests.checks import every
 
 PREFIX = "vision_model."
 PROJECTION = "visual_projection.weight"
@@ -103,8 +104,8 @@ def test_a_tower_as_the_base_model(tmp_path: Path, base_kind: str, kind: str) ->
     found = {PREFIX + name.removeprefix(prefix): value for name, value in merged.values().items()}
     found.pop(PREFIX + PROJECTION, None)
     assert set(found) == set(reference_tower)
-    assert all(torch.equal(found[name], value) for name, value in reference_tower.items())
-    assert all(name.startswith(prefix) or name == PROJECTION for name in merged.values())
+    assert every(torch.equal(found[name], value) for name, value in reference_tower.items())
+    assert every(name.startswith(prefix) or name == PROJECTION for name in merged.values())
 
 
 def test_all_tensors_of_whole_models_are_merged(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from hubmerge.errors import CheckpointError
 from hubmerge.methods import TensorInput, method_named
 from tests.checkpoints.families import FAMILIES, base, make, save, save_state_dict, tuned
 from tests.checkpoints.merging import as_oracle_sees, merge, oracle_step, read_all
+from tests.checks import every
 from tests.oracle import distance
 
 HEADS = [name for name in FAMILIES if name.endswith("Classification")]
@@ -83,13 +84,13 @@ def test_a_state_dict_with_the_names_of_the_class_in_memory(tmp_path: Path, fami
     if pickled == "checkpoint":
         found = merged.values()
         assert set(found) == set(expected)
-        assert all(torch.equal(found[name], value) for name, value in expected.items())
+        assert every(torch.equal(found[name], value) for name, value in expected.items())
     else:
         import transformers
 
         models = [getattr(transformers, family).from_pretrained(each.folder) for each in (ordinary, merged)]
         states = [model.state_dict() for model in models]
-        assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+        assert every(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
 @pytest.mark.parametrize("family", HEADS)
@@ -140,7 +141,7 @@ def test_tied_weights_stay_tied_whether_they_are_stored_once_or_twice(tmp_path: 
     merged = merge(tmp_path / "twice", *_pair(folders))
     found, values = expected.values(), merged.values()
     assert set(found) == set(values)
-    assert all(torch.equal(found[name], value) for name, value in values.items())
+    assert every(torch.equal(found[name], value) for name, value in values.items())
     assert "lm_head.weight" not in values
 
 
@@ -179,8 +180,8 @@ def test_experts_have_ranks_of_their_own(tmp_path: Path) -> None:
     merged = merge(tmp_path, save(base(family), tmp_path / "base"), folders)
     fused = [t for t in merged.stats.tensors if t.name.endswith(("input_linear.weight", "output_linear.weight"))]
     assert [len(tensor.ranks) for tensor in fused] == [2, 2]
-    assert all(tensor.rank is None and tensor.directions == 16 for tensor in fused if "input" in tensor.name)
-    assert all(0.0 < tensor.removed_share < 1.0 for tensor in fused)
+    assert every(tensor.rank is None and tensor.directions == 16 for tensor in fused if "input" in tensor.name)
+    assert every(0.0 < tensor.removed_share < 1.0 for tensor in fused)
 
 
 @pytest.mark.parametrize("family", ["MixtralForCausalLM", "Qwen3MoeForCausalLM"])

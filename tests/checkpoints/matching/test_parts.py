@@ -25,6 +25,7 @@ from tests.checkpoints.composite import COMPOSITES, TEXT, VISION, composite, tex
 from tests.checkpoints.families import save
 from tests.checkpoints.files import selection_in
 from tests.checkpoints.merging import Merged, merge
+from tests.checks import every
 
 FORMS = [(name, original) for name in COMPOSITES for original in (True, False)]
 
@@ -187,7 +188,7 @@ def test_the_type_of_a_checkpoint_decides_between_two_parts(tmp_path: Path) -> N
         place = tmp_path / name
         place.mkdir()
         merged = merge(place, base, [save(model, place / "tuned")], method="weight_average")
-        assert all(tensor.name.startswith(f"{name}.") for tensor in merged.plan.merged)
+        assert every(tensor.name.startswith(f"{name}.") for tensor in merged.plan.merged)
 
 
 @pytest.mark.parametrize("name", ["Qwen3-VL", "Qwen2.5-VL", "LLaVA", "Idefics 3"])
@@ -222,4 +223,4 @@ def test_a_tower_with_a_classifier_is_merged_into_a_vlm(tmp_path: Path) -> None:
         assert {one.name for one in models.aligned[0].ignored} == {"classifier.weight", "classifier.bias"}
         plan = make_plan(opened, models.aligned, rule)
         assert plan.merged
-        assert all("vision_tower" in tensor.name for tensor in plan.merged)
+        assert every("vision_tower" in tensor.name for tensor in plan.merged)

@@ -16,6 +16,7 @@ from hubmerge.checkpoints.planning.matrices import MatrixRule
 from hubmerge.plan.ignored_text import ignored_lines
 from tests.checkpoints.files import without
 from tests.checkpoints.small_buffers import batch_norm, deepseek, falcon, m2m100, swinv2
+from tests.checks import every
 
 Tensors = dict[str, torch.Tensor]
 
@@ -96,7 +97,7 @@ def test_statistics_that_the_class_does_not_have_are_found_in_pairs(tmp_path: Pa
 
 def test_variances_and_counts_are_known_by_their_own_name() -> None:
     names = ("bn.running_var", "vq.cluster_size", "x.ema_std", "x.variance", "var")
-    assert all(map(must_not_be_negative, names))
+    assert every(map(must_not_be_negative, names))
     others = ("bn.running_mean", "var.mean", "x.variable", "x.e_score_correction_bias", "")
     assert not any(map(must_not_be_negative, others))
 

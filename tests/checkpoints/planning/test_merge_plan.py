@@ -26,6 +26,7 @@ from hubmerge.checkpoints import (
 from hubmerge.errors import CheckpointError
 from tests.checkpoints.files import random_tensors, selection_in, with_prefix, without, write_folder
 from tests.checkpoints.models import save
+from tests.checks import every
 
 Open = Callable[..., Checkpoint]
 
@@ -102,7 +103,7 @@ def test_a_component_that_only_some_checkpoints_have_is_refused_and_the_hint_wor
     for rule in (selection, Selection(include=("vision_model.*",)), Selection(exclude=("text_model.*", "logit_scale"))):
         plan = planned(base, [whole, tower], rule)
         assert {tensor.name for tensor in plan.merged} == {name for name in VISION if rule.covers(name)}
-        assert all(tensor.reason == rule.reason_against(tensor.name) for tensor in plan.kept if "text" in tensor.name)
+        assert every(tensor.reason == rule.reason_against(tensor.name) for tensor in plan.kept if "text" in tensor.name)
 
 
 def test_an_excluded_head_may_differ(opened: Open) -> None:
@@ -139,7 +140,7 @@ def test_written_dtypes(opened: Open) -> None:
     tensors = {**WHOLE, "text_model.norm.weight": TEXT["text_model.norm.weight"].to(torch.bfloat16)}
     base, one = opened("base", tensors), opened("one", VISION)
     as_stored = {tensor.name: tensor for tensor in planned(base, [one]).tensors}
-    assert all(tensor.out_dtype == tensor.dtype == tensors[name].dtype for name, tensor in as_stored.items())
+    assert every(tensor.out_dtype == tensor.dtype == tensors[name].dtype for name, tensor in as_stored.items())
     assert as_stored["text_model.norm.weight"].copied
     cast = {tensor.name: tensor for tensor in planned(base, [one], out_dtype=torch.bfloat16).tensors}
     assert cast["vision_model.q.weight"].out_dtype == torch.bfloat16

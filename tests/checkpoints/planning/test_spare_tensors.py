@@ -15,6 +15,7 @@ from hubmerge.checkpoints.matching.spare import prediction_layers
 from hubmerge.errors import CheckpointError
 from hubmerge.plan.ignored_text import ignored_lines
 from tests.checkpoints.families import LANGUAGE, make, save
+from tests.checks import every
 
 LAYER = "a layer for multi-token prediction"
 
@@ -80,7 +81,7 @@ def test_layers_for_prediction_may_be_in_some_files_only(tmp_path: Path, new: st
     plan, aligned = planned(reduced, other)
     assert not plan.kept
     assert {tensor.name for tensor in aligned[0].ignored} == set(more)
-    assert all(f"({LAYER}, and the base model lacks it)" in line for line in ignored_lines(aligned))
+    assert every(f"({LAYER}, and the base model lacks it)" in line for line in ignored_lines(aligned))
     with open_checkpoint(whole) as opened:
         shapes = {name: info.shape for name, info in opened.tensors.items()}
         (note,) = check_loads(opened.config, shapes, shapes, "base")
@@ -132,7 +133,7 @@ def test_what_the_class_ignores_is_not_merged(tmp_path: Path) -> None:
     whole = save(make("T5ForConditionalGeneration", 1), tmp_path / "whole")
     plan, aligned = planned(base, whole)
     assert not plan.kept
-    assert all(tensor.name.startswith("decoder.") for tensor in aligned[0].ignored)
+    assert every(tensor.name.startswith("decoder.") for tensor in aligned[0].ignored)
     assert {tensor.reason for tensor in aligned[0].ignored} == {
         "not used by the model's class, and the base model lacks it"
     }

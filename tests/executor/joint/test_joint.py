@@ -19,6 +19,7 @@ from hubmerge.executor.reading import ELEMENTS_AT_ONCE
 from hubmerge.methods import NoParameters
 from hubmerge.methods.joint.draws import uniform
 from hubmerge.methods.joint.methods import JOINT_METHODS
+from tests.checks import every
 
 LARGE = ELEMENTS_AT_ONCE + 1000
 
@@ -85,7 +86,7 @@ def test_files_have_the_values_of_memory_whatever_the_threads(tmp_path: Path, wo
     write_joint(merge, merge.plan, tmp_path, max_shard_bytes=4 * LARGE, context=ExecutorContext(workers=workers))
     with open_checkpoint(tmp_path, "written") as written:
         expected = hubmerge.merge_state_dicts(base, others, method=Median())
-        assert all(torch.equal(written.read(name), expected[name]) for name in base)
+        assert every(torch.equal(written.read(name), expected[name]) for name in base)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -32,9 +32,9 @@ class Member:
 
     def exchange(self, value: Any) -> list[Any]:
         self._exchange.values[self.rank] = pickle.dumps(value)
-        self._exchange.barrier.wait(20)
+        self._exchange.barrier.wait(60)
         found = [pickle.loads(value) for value in self._exchange.values]
-        self._exchange.barrier.wait(20)
+        self._exchange.barrier.wait(60)
         return found
 
 
@@ -63,5 +63,5 @@ def together(count: int, first: Callable[[Processes], Any]) -> tuple[Any, list[A
         result = error
     member.exchange(Shutdown(4 if isinstance(result, Exception) else 0))
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     return result, ends[1:]

@@ -119,7 +119,7 @@ def test_each_process_does_a_share(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert by[0] | by[1] == {tensor.name for tensor in stream.plan.merged}
     assert by[0]
     assert by[1]
@@ -225,11 +225,11 @@ def test_failed_process_stops_the_others(tmp_path: Path) -> None:
 
         def one(tensor: PlannedTensor) -> None:
             if processes.rank == 1:
-                assert started.wait(20)
+                assert started.wait(60)
                 raise MachineError("broken")
             begun.append(tensor.name)
             started.set()
-            failed.wait(20)
+            failed.wait(60)
 
         failed = threading.Event()
         if processes.rank == 0:
@@ -249,7 +249,7 @@ def test_failed_process_stops_the_others(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(errors) == 2
     assert len(begun) in {1, 2}, "the first process must finish the tensors in work and start no other"
 

@@ -34,24 +34,31 @@ def test_scheduling_keeps_the_order_of_results_and_begins_with_the_largest() -> 
     assert for_each_tensor([], work) == []
 
 
-def test_scheduling_bounds_what_is_in_memory() -> None:
-    lock, held, peak = threading.Lock(), 0, 0
+def peak_of(tensors: list[PlannedTensor], expected: int) -> int:
+    """Return how many elements are worked on at most, where every tensor waits until that many have been."""
+    lock, reached, held, peak = threading.Lock(), threading.Event(), 0, 0
 
     def work(tensor: PlannedTensor) -> None:
         nonlocal held, peak
         with lock:
             held += tensor.elements
             peak = max(peak, held)
+        if peak >= expected:
+            reached.set()
+        reached.wait(60)
         time.sleep(0.01)
         with lock:
             held -= tensor.elements
 
+    for_each_tensor(tensors, work, workers=8)
+    return peak
+
+
+def test_scheduling_bounds_what_is_in_memory() -> None:
     large = 3 * SPARE_ELEMENTS
-    for_each_tensor(planned(large, *[SPARE_ELEMENTS // 2 + 1] * 10, 5, large, 7), work, workers=8)
+    peak = peak_of(planned(large, *[SPARE_ELEMENTS // 2 + 1] * 10, 5, large, 7), large + 1)
     assert large < peak <= large + SPARE_ELEMENTS
-    held = peak = 0
-    for_each_tensor(planned(*[SPARE_ELEMENTS] * 6), work, workers=8)
-    assert peak == 2 * SPARE_ELEMENTS
+    assert peak_of(planned(*[SPARE_ELEMENTS] * 6), 2 * SPARE_ELEMENTS) == 2 * SPARE_ELEMENTS
 
 
 def test_the_first_error_ends_the_work() -> None:

@@ -11,6 +11,7 @@ import torch
 
 from hubmerge.checkpoints import Checkpoint, SafetensorsWriter, TensorSpec, open_checkpoint
 from hubmerge.errors import MachineError
+from tests.checks import every
 
 
 def test_several_writers_write_one_file(tmp_path: Path) -> None:
@@ -58,5 +59,5 @@ def test_open_checkpoint_can_be_pickled(tmp_path: Path, suffix: str) -> None:
     for copy in sent:
         assert copy.label == "it"
         assert copy.tensors == checkpoint.tensors
-        assert all(torch.equal(copy.read(name), value) for name, value in values.items())
+        assert every(torch.equal(copy.read(name), value) for name, value in values.items())
         copy.close()

@@ -11,6 +11,7 @@ import torch
 from hubmerge import CheckpointError
 from hubmerge.methods.joint.draws import uniform
 from hubmerge.methods.joint.elementwise import variance
+from tests.checks import every
 from tests.methods.joint.models import SHAPES, WEIGHTS, StateDict, Tensor, agrees, merged, models, own
 
 
@@ -170,7 +171,7 @@ def test_passthrough() -> None:
     (one,) = models(0)
     assert agrees(merged("passthrough", None, [one]), lambda x: x, None, [one], 0.0)
     scaled = merged("passthrough", None, [one], scale=[{"filter": "up", "value": 2.0}])
-    assert all(torch.equal(scaled[name], value * (2 if "up" in name else 1)) for name, value in one.items())
+    assert every(torch.equal(scaled[name], value * (2 if "up" in name else 1)) for name, value in one.items())
 
 
 def test_pcb() -> None:
@@ -204,4 +205,4 @@ def test_other_dtypes_are_rounded_once() -> None:
         weights = own() if method in ("ties", "breadcrumbs") else None
         narrow = merged(method, base, others, own=weights)
         exact = merged(method, wide[0], wide[1:], own=weights)
-        assert all(torch.equal(narrow[name], exact[name].bfloat16()) for name in narrow)
+        assert every(torch.equal(narrow[name], exact[name].bfloat16()) for name in narrow)
