@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,41 @@ def test_no_assertion_holds_because_there_is_nothing_to_check() -> None:
     called = [(path, part.lineno, ast.unparse(part.func)) for path, part in asserted if isinstance(part, ast.Call)]
     assert ("tests/api/test_method_list.py", "every") in {(path, name) for path, _, name in called}
     assert not [f"{path}:{line}" for path, line, name in called if name == "all"], "use tests.checks.every"
+
+
+REPO = re.compile(r"(local|hubmerge-demo)/[\w.-]+")
+NEVER_PUBLISHED = {"local/base", "local/never-made", "local/nowhere", "local/x"}
+ON_A_HUB_OF_THEIR_OWN = {"local/ties-3", "hubmerge-demo/tiny-clip"}
+
+
+def named_repos(tree: ast.AST) -> set[str]:
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
+    return {text for text in texts if isinstance(text, str) and REPO.fullmatch(text)}
+
+
+def test_a_repo_with_a_fixed_name_belongs_to_one_module() -> None:
+    """All modules that run in one process publish to one Hub."""
+    modules: dict[str, set[str]] = {}
+    for path in TESTS:
+        for repo in named_repos(ast.parse(path.read_text(encoding="utf-8"))):
+            modules.setdefault(repo, set()).add(path.relative_to(ROOT).as_posix())
+    assert modules.keys() >= NEVER_PUBLISHED | ON_A_HUB_OF_THEIR_OWN
+    shared = {repo: places for repo, places in modules.items() if len(places) > 1}
+    assert not {repo: shared[repo] for repo in shared.keys() - NEVER_PUBLISHED - ON_A_HUB_OF_THEIR_OWN}
+
+
+def test_fixtures_of_several_modules_publish_to_repos_of_their_own() -> None:
+    """A fixture that stands outside of the test modules and is not made once for all is made again for each."""
+    made_once, made_again = set(), {}
+    for path in TESTS:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if path.name.startswith("test_") or not isinstance(node, ast.FunctionDef):
+                continue
+            kinds = [kind for kind in map(ast.unparse, node.decorator_list) if kind.startswith("pytest.fixture")]
+            if "session" in "".join(kinds):
+                made_once.add(node.name)
+            elif kinds:
+                made_again[f"{path.relative_to(ROOT).as_posix()}: {node.name}"] = named_repos(node)
+    assert "stage" in made_once
+    assert "tests/verify/signed.py: original" in made_again
+    assert not {name: repos for name, repos in made_again.items() if repos}

@@ -11,7 +11,7 @@ from tests.stage import Stage
 from tests.verify.published import Command, Copy, Names, Verify
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def original(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> str:
     from hubmerge.cli.main import main
 
