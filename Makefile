@@ -36,7 +36,7 @@ types: $(VENV)/.test-installed
 suite: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(SUITE_OPTIONS) tests
 
-# Before Python 3.14, which can count branches without a call for every line, the tests take about two thirds longer with it.
+# Before Python 3.14, where branches are counted without a call for every line, the tests need twice the time with it.
 coverage: SUITE_OPTIONS = --cov --cov-report=
 coverage: suite
 
