@@ -13,7 +13,6 @@ import hubmerge
 from hubmerge.cli.main import main
 from hubmerge.methods.joint.methods import JOINT_METHODS
 from hubmerge.methods.registry import METHODS
-from tests.checks import every
 from tests.plugins import distribution, faulty
 
 __all__ = ["faulty"]  # a fixture
@@ -80,8 +79,10 @@ def test_the_text_about_a_method_has_all_of_it(method: hubmerge.MethodInfo) -> N
     assert method.description
     assert method.source in text
     assert "Args:" not in text
-    assert every(f"\n  {parameter.name} " in text and parameter.description for parameter in method.parameter_details)
-    assert every(paper in text for paper in method.papers)
+    names = [parameter.name for parameter in method.parameter_details]
+    assert [name for name in names if f"\n  {name} " in text] == names
+    assert not [parameter.name for parameter in method.parameter_details if not parameter.description]
+    assert not [paper for paper in method.papers if paper not in text]
     assert bool(method.papers) == ("arXiv" in method.source)
 
 
