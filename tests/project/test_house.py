@@ -55,7 +55,7 @@ def test_no_assertion_holds_because_there_is_nothing_to_check() -> None:
         for part in parts_of(node.test)
     ]
     called = [(path, part.lineno, ast.unparse(part.func)) for path, part in asserted if isinstance(part, ast.Call)]
-    assert ("tests/api/test_method_list.py", "every") in {(path, name) for path, _, name in called}
+    assert ("tests/automation/test_watch.py", "every") in {(path, name) for path, _, name in called}
     assert not [f"{path}:{line}" for path, line, name in called if name == "all"], "use tests.checks.every"
 
 
