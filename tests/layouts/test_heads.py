@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -105,7 +106,7 @@ def test_the_body_is_merged_and_each_head_is_published(
     card = (out / "README.md").read_text()
     assert f"| one | `{task_class}` | cat, dog, owl | single_label_classification | `heads/one.safetensors` |" in card
     code = card.partition("## Heads")[2].partition("```python\n")[2].partition("```")[0]
-    values = {}
+    values: dict[str, Any] = {}
     exec(code.replace("path/to/this/folder", str(out)), values)  # noqa: S102 - code that hubmerge wrote
     assert list(values["model"].config.id2label.values()) == ONE
 
