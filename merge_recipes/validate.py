@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -42,6 +43,7 @@ _TAGS = frozenset({*_ITEMS, TYPE, CLASSES, NAME, DEFINITION})
 
 _REFERENCE_KEYS = ("model", "repo", "path")
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
+_TYPOGRAPHIC = re.compile("[\u00a0\u2009\u202f\u200b\u2018\u2019\u201c\u201d\u201e\u2013\u2014\u2212\uff1a]")
 _COMPARISONS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<", "multiple_of": "a multiple of"}
 
 
@@ -266,6 +268,8 @@ def _type_hint(kind: str, value: object, plain: str | None) -> str | None:
         return "write it as a list: [...]"
     if kind == "float_type" and isinstance(value, str) and _DECIMAL_COMMA.fullmatch(value):
         return f"write it with a point{'' if plain is not None else ', without quotes'}: {value.replace(',', '.')[:60]}"
+    if isinstance(value, str) and (special := _TYPOGRAPHIC.search(value)):
+        return f"replace the {unicodedata.name(special[0]).lower()} by its plain form; text from web pages often has it"
     if isinstance(value, str) and plain is None and _expects(kind, value):
         return f"write it without quotes: {value}"
     return None

@@ -15,12 +15,13 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 from typer.main import get_command
 
-from hubmerge.cli import launch
+from hubmerge.cli import launch, other_words
 from hubmerge.cli.output import CommandContext, print_error
 from hubmerge.support import interrupts
 from hubmerge.support.endpoint import check_endpoint
@@ -151,12 +152,20 @@ def _as_hubmerge_error(error: BaseException, words: Sequence[str], interrupted: 
         place = error.filename or f"{_work_dir(words)} (work folder), or the output folder"
         return MachineError(f"disk full: {place}", hint="free some space; the next run continues", file=error.filename)
     if isinstance(error, OSError) and error.errno is not None and error.filename:
-        hint = "choose another --work-dir or --out, or repair this one; the next run continues"
+        hint = f"choose another {_chosen_by(error.filename)}, or repair this one; the next run continues"
         return MachineError(f"{error.filename}: {error.strerror}", hint=hint, file=str(error.filename))
     if isinstance(error, ModuleNotFoundError) and error.name:
         hint = "pip install 'hubmerge[demo]' installs the packages of the embedded Hub and of the demo"
         return MachineError(f"package {error.name} is not installed", hint=hint)
     return InternalError(f"internal error: {type(error).__name__}: {error}", hint=_write_details(error))
+
+
+def _chosen_by(file: str | bytes) -> str:
+    """Return the options or the variables that choose the folder of a file."""
+    path = Path(os.fsdecode(file)).absolute()
+    homes = {name: os.environ.get(name) for name in ("HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")}
+    found = (name for name, home in homes.items() if home and path.is_relative_to(Path(home).absolute()))
+    return next(found, "--work-dir or --out")
 
 
 def _work_dir(words: Sequence[str]) -> str:
@@ -178,12 +187,29 @@ def _usage_error(error: typer.TyperException) -> HubmergeError:
         message, found, possible = message.partition(separator)
         if found:
             hint = f"did you mean {possible.rstrip(').?')}? See {command} --help"
+    return _known_mistake(message, command, error) or UsageError(
+        f"{message[:1].lower()}{message[1:]}".rstrip("."), hint=hint
+    )
+
+
+def _known_mistake(message: str, command: str, error: typer.TyperException) -> HubmergeError | None:
+    """Return the error with a better hint for words that other tools have, or None."""
+    from hubmerge.errors import UsageError
+
+    context, hint = getattr(error, "ctx", None), f"{command} --help"
     if message.startswith(_UNEXPECTED):
         found = message.removeprefix(_UNEXPECTED).strip("() ")
         command_name = command.rpartition(" ")[2]
         hint = f"write folders for results as --out {found}; see {hint}" if command_name in _WITH_OUT else hint
         return UsageError(f"unexpected argument: {found}", hint=hint)
-    return UsageError(f"{message[:1].lower()}{message[1:]}".rstrip("."), hint=hint)
+    if message.startswith("No such option: ") and context is not None:
+        known = [name for parameter in context.command.params for name in parameter.opts]
+        better = other_words.hint_for_option(message.removeprefix("No such option: ").rstrip("."), known)
+        return UsageError(f"n{message[1:]}".rstrip("."), hint=f"{better}; see {hint}") if better else None
+    if message.startswith("No such command "):
+        better = other_words.hint_for_command(message.removeprefix("No such command ").strip("'."))
+        return UsageError(f"n{message[1:]}".rstrip("."), hint=better) if better else None
+    return None
 
 
 def _prepare_environment() -> None:

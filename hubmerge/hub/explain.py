@@ -20,7 +20,8 @@ from huggingface_hub.errors import (
 from hubmerge.errors import HubError
 from hubmerge.hub.answers import hub_sentences
 from hubmerge.hub.client import endpoint
-from hubmerge.hub.failures import REFUSED_INSIDE, is_anonymous, requested_wait, status_of
+from hubmerge.hub.failures import REFUSED_INSIDE, TRANSPORT_ERROR, is_anonymous, requested_wait, status_of
+from hubmerge.hub.proxies import proxy_variable
 from hubmerge.support.redaction import without_token
 
 PUBLIC_HUB = "https://huggingface.co"
@@ -177,4 +178,7 @@ def _unknown(failure: Exception) -> Explanation:
     hint = "check the network, or run again later"
     if endpoint() != PUBLIC_HUB:
         hint = "check that a Hub runs at HF_ENDPOINT={endpoint}; for the public Hub: unset HF_ENDPOINT"
+    proxy = proxy_variable(endpoint()) if isinstance(failure, (ConnectionError, TRANSPORT_ERROR)) else None
+    if proxy is not None:
+        hint = f"check the proxy that {proxy} names; without it: unset {proxy}"
     return Explanation(f"the request to {{endpoint}} failed: {without_token(lines[0])}", hint)

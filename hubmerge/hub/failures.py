@@ -90,10 +90,14 @@ def disk_error(error: Exception, subject: str) -> MachineError | None:
             path = link.filename or constants.HF_HUB_CACHE
             return MachineError(
                 f"{subject}: cannot write to {path}: {link.strerror or link}",
-                hint="free disk space" if full else "make the folder writable, or set HF_HOME to another folder",
+                hint=_room_hint(link) if full else "make the folder writable, or set HF_HOME to another folder",
                 file=str(path),
             )
     return None
+
+
+def _room_hint(error: OSError) -> str:
+    return "raise the limit for files: ulimit -f unlimited" if error.errno == errno.EFBIG else "free disk space"
 
 
 def is_transient(failure: Exception) -> bool:

@@ -64,6 +64,21 @@ def test_every_argument_has_a_help_text() -> None:
             "unexpected argument: ./merged",
             "write folders for results as --out ./merged; see hubmerge run --help",
         ),
+        (["run", "recipe.yaml", "--cuda"], "no such option: --cuda", "leave it out: a GPU is used if torch finds one"),
+        (
+            ["run", "a.yaml", "--lazy-unpickle"],
+            "no such option: --lazy-unpickle",
+            "leave it out: tensors are read one by one",
+        ),
+        (
+            ["run", "a.yaml", "--out-shard-size=2GB"],
+            "no such option: --out-shard-size",
+            "write it in the recipe: max_shard_size: 5GB",
+        ),
+        (["plan", "a.yaml", "-v"], "no such option: -v", "write it as --verbose; see hubmerge plan --help"),
+        (["lock", "a.yaml", "-x"], "no such option: -x", "hubmerge lock --help"),
+        (["my recipe.yml", "./merged"], "no such command 'my recipe.yml'", "hubmerge run 'my recipe.yml'"),
+        (["merge", "recipe.yaml"], "no such command 'merge'", "hubmerge run RECIPE"),
         (["lock", "recipe.yaml", "x", "y"], "unexpected argument: x y", "hubmerge lock --help"),
         (["sign", "me/merged"], "a key or with an identity", "`hubmerge sign me/merged --key FILE`"),
         (["rollback", "me/merged", "--to", "third"], "third is not a step", "hubmerge rollback --help"),
@@ -146,6 +161,24 @@ def test_settings_of_the_embedded_hub_are_checked(
     shown = capsys.readouterr().err
     assert message in shown
     assert "  hint: hubmerge hub serve --help\n" in shown
+
+
+@pytest.mark.parametrize(
+    ("file", "choice"),
+    [("cache/hub/x", "HF_HOME"), ("other/x", "--work-dir or --out"), ("cached/x", "--work-dir or --out")],
+)
+def test_a_folder_that_cannot_be_used_has_the_name_of_its_choice(
+    file: str, choice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: merging.StepRun) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / file))
+
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(merging.StepRun, "__iter__", fail)
+    assert main(["run", QUICKSTART]) == 5
+    assert f"hint: choose another {choice}, or repair" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [["--work-dir", "WORK"], ["--work-dir=WORK"]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 from collections.abc import Callable
 from typing import Any
@@ -79,6 +80,35 @@ def test_the_hint_for_a_closed_port_names_the_variable(
 ) -> None:
     monkeypatch.setattr("hubmerge.hub.explain.endpoint", lambda: address)
     assert (explain(ConnectionRefusedError("refused"), "model me/x").hint or "").startswith(hint)
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"HTTP_PROXY": "http://127.0.0.1:9"}, "HTTP_PROXY"),
+        ({"all_proxy": "http://127.0.0.1:9"}, "all_proxy"),
+        ({"HTTPS_PROXY": "http://127.0.0.1:9"}, "HF_ENDPOINT"),
+        ({"http_proxy": "http://127.0.0.1:9", "no_proxy": "hub.example"}, "HF_ENDPOINT"),
+    ],
+)
+def test_the_hint_for_a_closed_port_names_the_proxy(
+    variables: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("hubmerge.hub.explain.endpoint", lambda: "http://hub.example:1")
+    hint = explain(ConnectionRefusedError("refused"), "model me/x").hint or ""
+    assert named in hint
+    assert ("proxy that" in hint) == (named != "HF_ENDPOINT")
+
+
+def test_a_limit_for_files_is_not_a_full_disk() -> None:
+    found = failures.disk_error(OSError(errno.EFBIG, "File too large", "x"), "model.safetensors")
+    assert found is not None
+    assert found.hint == "raise the limit for files: ulimit -f unlimited"
 
 
 def test_failures_that_last_end_in_an_error(

@@ -233,6 +233,18 @@ def test_a_missing_models_is_not_reported_beside_slices() -> None:
         (("  alpha: 0.5\n", '  alpha: "0.5"\n'), "write it without quotes: 0.5"),
         (("  alpha: 0.5\n", "  alpha: 0,5\n"), "write it with a point: 0.5"),
         (("  alpha: 0.5\n", '  alpha: "0,5"\n'), "write it with a point, without quotes: 0.5"),
+        (
+            ("  alpha: 0.5\n", "  alpha: \u201c0.5\u201d\n"),
+            "replace the left double quotation mark by its plain form; text from web pages often has it",
+        ),
+        (
+            ("  alpha: 0.5\n", "  alpha: \u22120.5\n"),
+            "replace the minus sign by its plain form; text from web pages often has it",
+        ),
+        (
+            ("  alpha: 0.5\n", "  alpha:\u00a00.5\n"),
+            "replace the no-break space by its plain form; text from web pages often has it",
+        ),
         (("float32", "1234"), None),
         ((REPO, "repo: 1234567"), 'put it in quotes: "1234567"'),
         ((PROMPTS, "a {}"), "write it as a list: [...]"),

@@ -1,0 +1,20 @@
+"""Proxy that the environment names for the Hub."""
+
+from __future__ import annotations
+
+import os
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass_environment
+
+
+def proxy_variable(address: str) -> str | None:
+    """Return the environment variable that names a proxy for this address, or None if there is none.
+
+    Args:
+        address: the address of a Hub.
+    """
+    parts, proxies = urlsplit(address), getproxies_environment()
+    if parts.hostname is None or proxy_bypass_environment(parts.hostname, proxies):
+        return None
+    names = [f"{scheme}_proxy" for scheme in (parts.scheme, "all")]
+    return next((one for name in names for one in (name.upper(), name) if os.environ.get(one)), None)
