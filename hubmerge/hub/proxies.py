@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from urllib.parse import urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment
+from urllib.request import proxy_bypass
 
 
 def proxy_variable(address: str) -> str | None:
@@ -13,8 +13,8 @@ def proxy_variable(address: str) -> str | None:
     Args:
         address: the address of a Hub.
     """
-    parts, proxies = urlsplit(address), getproxies_environment()
-    if parts.hostname is None or proxy_bypass_environment(parts.hostname, proxies):
+    parts = urlsplit(address)
+    if parts.hostname is None or proxy_bypass(parts.hostname):
         return None
     names = [f"{scheme}_proxy" for scheme in (parts.scheme, "all")]
     return next((one for name in names for one in (name.upper(), name) if os.environ.get(one)), None)
