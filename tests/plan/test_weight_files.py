@@ -145,6 +145,20 @@ def test_files_of_adapters_are_named(tmp_path: Path, *, with_model: bool) -> Non
     assert [one["name"] for one in found["adapter"]["not_read"]] == ["adapter_model.bin", "checkpoint-5/"]
 
 
+def test_files_of_a_pipeline_adapter_are_named(tmp_path: Path) -> None:
+    for name in ("base", "one"):
+        write_folder(tmp_path / name, TENSORS, {})
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    factors = {"unet.layer.lora.down.weight": torch.ones(2, 4), "unet.layer.lora.up.weight": torch.ones(4, 2)}
+    save_file(factors, adapter / "pytorch_lora_weights.safetensors")
+    torch.save(factors, adapter / "pytorch_lora_weights.bin")
+    plan = planned_with_adapter(tmp_path, f"{tmp_path / 'base'}+{adapter}")
+    own = "pytorch_lora_weights.safetensors; not read: pytorch_lora_weights.bin (safetensors are read first)"
+    assert lines(plan, "files") == [f"adapted: {own}"]
+    assert not any("pytorch_lora_weights.bin" in one for one in lines(plan, "loading"))
+
+
 def test_a_pickle_with_another_adapter_is_noted(tmp_path: Path) -> None:
     for name in ("base", "one"):
         write_folder(tmp_path / name, TENSORS, {})

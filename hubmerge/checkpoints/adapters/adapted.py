@@ -29,11 +29,15 @@ class AdaptedCheckpoint(Checkpoint):
     block) gets the changes of all of them, as in `merge_and_unload` of peft. Tensors that the adapter has whole replace
     the model's. All others are the model's own, in their stored dtype.
 
+    Attributes:
+        adapter_files: the tensors in the adapter's file, under the names that they have there.
+
     Raises:
         CheckpointError: the adapter changes a tensor that the model does not have, or one of another shape.
     """
 
     def __init__(self, model: Checkpoint, adapter: Adapter | PipelineAdapter) -> None:
+        self.adapter_files = adapter.files
         adapter = adapter.for_model(model)
         origin = replace(model.origin, label=f"{model.label}+{adapter.label}")
         names = _Names(model, adapter)
@@ -87,11 +91,6 @@ class AdaptedCheckpoint(Checkpoint):
     def model(self) -> Checkpoint:
         """The model without the adapter."""
         return self._model
-
-    @property
-    def adapter_files(self) -> Checkpoint:
-        """The tensors in the adapter's file."""
-        return self._adapter.files
 
     @property
     def changed(self) -> tuple[str, ...]:
