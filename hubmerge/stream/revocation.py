@@ -107,19 +107,18 @@ def revoking_recipe(
     revoked = {entry.revoke for entry in entries}
     listed = {entry.name for entry in published.recipe.entries}
     out, newer = list[str](), list[str]()
+    left = [one for one in merged if one not in steps | revoked]
     for name in dict.fromkeys(names):
         if name not in merged or name in steps:
-            raise _unknown(name, [one for one in merged if one not in steps | revoked], repo)
+            raise _unknown(name, left, repo)
         later = [] if only else [one for one in _newer(lock, name) if one not in listed | revoked | {*names}]
         if name in revoked and not later:
-            raise UsageError(
-                f'{repo}: no earlier entry "{name}" is merged: it is taken out already',
-                hint=f"its entries: {', '.join(one for one in merged if one not in steps | revoked)}",
-            )
+            message = f'{repo}: no earlier entry "{name}" is merged: it is taken out already'
+            raise UsageError(message, hint=f"its entries: {', '.join(left)}")
         # An entry whose newer commit took its place is out already.
         out += ([] if name in revoked and later else [name]) + later
         newer += later
-    if {*merged} - steps <= revoked | {*out}:
+    if {*left} <= {*out}:
         raise UsageError(f"{repo}: no entry would be left", hint="merge another model first, or delete the repo")
     keys: dict[str, Any] = published.document.data
     return Revocation({**keys, "models": [*keys["models"], *(_item(merged[name]) for name in out)]}, tuple(newer))
