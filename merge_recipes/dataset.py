@@ -11,6 +11,7 @@ from pydantic import (
     Field,
     PrivateAttr,
     Tag,
+    ValidationInfo,
     field_serializer,
     field_validator,
     model_validator,
@@ -78,6 +79,11 @@ class DatasetReference(Record):
     has the same name. Rows of the task's split are then pairs of a query and a document, with a score."""
     queries: Text = "queries"
     """The configuration with all queries, used with `corpus`. Its split has the same name."""
+    qrels: Text | None = None
+    """The dataset repo or local folder with the task's split, if the pairs of queries and documents are not in the
+    repo of `corpus` and `queries`. `name` is then its configuration."""
+    qrels_revision: Text | None = None
+    """A branch, tag or commit of `qrels`; the lock pins its commit."""
     cast: dict[Text, Cast] = Field(default_factory=dict)
     """What columns hold, by their names: image, a type such as string or int64, or the names of classes in order."""
     max_examples: int | None = Field(default=None, ge=1)
@@ -88,34 +94,64 @@ class DatasetReference(Record):
     """The seed of the sample."""
 
     _written_path: str | None = PrivateAttr(default=None)
+    _written_qrels: str | None = PrivateAttr(default=None)
 
     @field_serializer("path")
     def _print_path(self, path: str) -> str:
         return self._written_path or path
 
+    @field_serializer("qrels")
+    def _print_qrels(self, qrels: str | None) -> str | None:
+        return self._written_qrels or qrels
+
     def within(self, folder: Path) -> DatasetReference:
-        """Return the reference with an absolute local path; a relative one starts in `folder`."""
-        if not self.is_local:
-            return self
-        reference = self.model_copy(update={"path": absolute_path(self.path, folder)})
-        reference._written_path = self.written_path
+        """Return the reference with absolute local paths; relative ones start in `folder`."""
+        reference = self.model_copy()
+        if self.is_local:
+            reference = reference.model_copy(update={"path": absolute_path(self.path, folder)})
+            reference._written_path = self.written_path
+        if self.qrels is not None and is_local_path(self.qrels):
+            reference = reference.model_copy(update={"qrels": absolute_path(self.qrels, folder)})
+            reference._written_qrels = self._written_qrels or self.qrels
         return reference
+
+    @property
+    def rows(self) -> DatasetReference:
+        """The reference to the repo with the task's split: that of `qrels` if there is one."""
+        if self.qrels is None:
+            return self
+        parts = {"path": self.qrels, "revision": self.qrels_revision, "corpus": None, "qrels": None}
+        reference = self.model_copy(update={**parts, "qrels_revision": None})
+        reference._written_path, reference._written_qrels = self._written_qrels, None
+        return reference
+
+    @property
+    def sources(self) -> tuple[DatasetReference, ...]:
+        """A reference to each repo that the task reads: the one of `path`, then that of `qrels`."""
+        return (self,) if self.qrels is None else (self, self.rows)
+
+    def key_of(self, number: int, key: str) -> str:
+        """Return the key of the recipe that gives the path or the revision of a source, by its number from 0."""
+        return {"path": "qrels", "revision": "qrels_revision"}.get(key, key) if number else key
 
     @property
     def written_path(self) -> str:
         """The path in the recipe, also after `path` was made absolute."""
         return self._written_path or self.path
 
-    @field_validator("path")
+    @field_validator("path", "qrels")
     @classmethod
-    def _check_path(cls, path: str) -> str:
+    def _check_path(cls, path: str | None, info: ValidationInfo) -> str | None:
+        if path is None:
+            return None
         if "@" in path and not is_local_path(path):
-            raise InvalidReferenceError("a dataset's path has no @revision", "write `revision: ...` beside the path")
+            key = "revision" if info.field_name == "path" else "qrels_revision"
+            raise InvalidReferenceError("a dataset's path has no @revision", f"write `{key}: ...` beside the path")
         if (problem := path_problem(path)) is not None:
             raise InvalidReferenceError(problem)
         return path
 
-    @field_validator("revision")
+    @field_validator("revision", "qrels_revision")
     @classmethod
     def _check_revision(cls, revision: str | None) -> str | None:
         if revision is not None and (problem := revision_problem(revision)) is not None:
@@ -126,6 +162,12 @@ class DatasetReference(Record):
     def _check_local(self) -> DatasetReference:
         if self.is_local and self.revision is not None:
             raise InvalidReferenceError("a local dataset has no revision", "remove the key revision")
+        if self.qrels is not None and self.corpus is None:
+            cause = "qrels is for data sets in the form of BEIR, and `corpus` is missing"
+            raise InvalidReferenceError(cause, "add the configuration with all documents: `corpus: corpus`")
+        if self.qrels_revision is not None and (self.qrels is None or is_local_path(self.qrels)):
+            cause = "qrels_revision needs `qrels`, a dataset repo on the Hub"
+            raise InvalidReferenceError(cause, "remove the key qrels_revision")
         return self
 
     @property

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
+from merge_recipes.dataset import DatasetReference
 from merge_recipes.errors import LockError, Problem, RecipeError
 from merge_recipes.read_yaml import read_document
 from merge_recipes.record import Record, Text
@@ -192,6 +193,14 @@ class Lock(Record):
             if (dataset.path, dataset.name, dataset.revision) == (path, name, revision):
                 return dataset.commit
         raise LockError(Problem(f"the lock has no dataset {path}", LOCK_AGAIN))
+
+    def commits_of(self, dataset: DatasetReference) -> tuple[str, ...]:
+        """Return the commits of all repos that a task reads, in the order of `dataset.sources`.
+
+        Raises:
+            LockError: the lock does not have one of them.
+        """
+        return tuple(self.dataset_commit(one.written_path, one.name, one.revision) for one in dataset.sources)
 
 
 @lru_cache(4096)

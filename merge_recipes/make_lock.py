@@ -152,12 +152,12 @@ def _lock_datasets(recipe: Recipe, commits: _CommitCache) -> tuple[LockedDataset
     """Return the datasets of all tasks, each once."""
     datasets: dict[tuple[str, str | None, str | None], LockedDataset] = {}
     for index, task in enumerate(recipe.evaluate.tasks if recipe.evaluate is not None else ()):
-        dataset = task.dataset
-        key: KeyPath = ("evaluate", "tasks", index, "dataset", "path")
-        commit = commits.commit("dataset", dataset.path, dataset.revision, key)
-        datasets[(dataset.written_path, dataset.name, dataset.revision)] = LockedDataset(
-            path=dataset.written_path, name=dataset.name, revision=dataset.revision, commit=commit
-        )
+        for number, dataset in enumerate(task.dataset.sources):
+            key: KeyPath = ("evaluate", "tasks", index, "dataset", dataset.key_of(number, "path"))
+            commit = commits.commit("dataset", dataset.path, dataset.revision, key)
+            datasets[(dataset.written_path, dataset.name, dataset.revision)] = LockedDataset(
+                path=dataset.written_path, name=dataset.name, revision=dataset.revision, commit=commit
+            )
     return tuple(datasets.values())
 
 

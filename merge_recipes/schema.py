@@ -10,6 +10,7 @@ from pydantic import Discriminator, Field, PrivateAttr, Tag, model_validator
 from typing_extensions import Self
 
 from merge_recipes.dataset import DatasetReference
+from merge_recipes.errors import InvalidReferenceError
 from merge_recipes.kind_defaults import kind_defaults
 from merge_recipes.language_task import LanguageTask
 from merge_recipes.publishing import Publish
@@ -85,6 +86,9 @@ class Task(LanguageTask, TaskKeys):
 
     @model_validator(mode="after")
     def _use_defaults_of_kind(self) -> Self:
+        if self.dataset.qrels is not None and self.kind != "text-retrieval":
+            cause = f"qrels is a key of the kind text-retrieval, not of {self.kind}"
+            raise InvalidReferenceError(cause, "remove the key qrels of the dataset")
         self.__dict__.update(kind_defaults(self.kind, self.model_fields_set))
         return self
 

@@ -27,7 +27,11 @@ def missing_folders(loaded: LoadedRecipe) -> Iterator[Problem]:
             references = (entry.model, entry.model.adapter)
             models += [(("models", index, "model"), one) for one in references if one is not None]
     tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
-    datasets = [(("evaluate", "tasks", index, "dataset", "path"), task.dataset) for index, task in enumerate(tasks)]
+    datasets = [
+        (("evaluate", "tasks", index, "dataset", task.dataset.key_of(number, "path")), source)
+        for index, task in enumerate(tasks)
+        for number, source in enumerate(task.dataset.sources)
+    ]
     needed = [
         *((place, one.path, "model") for place, one in models if one.is_local and one.stage is None),
         *((place, dataset.path, "dataset") for place, dataset in datasets if dataset.is_local),

@@ -101,8 +101,7 @@ def _local(loaded: LoadedRecipe) -> Iterator[str]:
             if is_local or (reference.adapter is not None and reference.adapter.is_local):
                 yield str(reference)
     for task in recipe.evaluate.tasks if recipe.evaluate is not None else ():
-        if task.dataset.is_local:
-            yield task.dataset.written_path
+        yield from (source.written_path for source in task.dataset.sources if source.is_local)
 
 
 def _watched(loaded: LoadedRecipe, author_type: Callable[[str], str]) -> Iterator[tuple[str, str]]:

@@ -201,9 +201,10 @@ def _entries(
 def _datasets(loaded: LoadedRecipe, pinned: PinnedCommits, get_status: GetStatus) -> Iterator[Change]:
     locked = {(data.path, data.revision): data.commit for lock in reversed(pinned.locks) for data in lock.datasets}
     seen = set()
-    for task in loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ():
-        key = (task.dataset.written_path, task.dataset.revision)
-        if task.dataset.is_local or key not in locked or key in seen:
+    tasks = loaded.recipe.evaluate.tasks if loaded.recipe.evaluate is not None else ()
+    for task, source in ((one, source) for one in tasks for source in one.dataset.sources):
+        key = (source.written_path, source.revision)
+        if source.is_local or key not in locked or key in seen:
             continue
         seen.add(key)
         now = get_status("dataset", *key)

@@ -129,7 +129,7 @@ def scored_tasks(report: RunReport) -> list[TaskReport]:
 
 def scored_datasets(tasks: Iterable[TaskReport]) -> list[str]:
     """Return the dataset repos of tasks, each once."""
-    return list(dict.fromkeys(task.dataset for task in tasks if is_repo(task.dataset)))
+    return list(dict.fromkeys(one.path for task in tasks for one in task.data if is_repo(one.path)))
 
 
 def languages_of(report: RunReport) -> list[str]:

@@ -210,6 +210,9 @@ def _dataset(task: TaskReport) -> str:
     parts.append(code(task.split if task.subset is None else f"{task.subset}/{task.split}"))
     if is_commit(task.commit):
         parts.append(f"at {code(short_commit(str(task.commit)))}")
+    for one in task.more_data:
+        commit = f" at {code(short_commit(str(one.commit)))}" if is_commit(one.commit) else ""
+        parts.append(f"with {repo_link(one.path, one.path, one.commit, kind='dataset')}{commit}")
     return " ".join(parts)
 
 

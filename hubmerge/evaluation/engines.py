@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import tempfile
@@ -10,7 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
+from transformers import GenerationConfig
+
 from hubmerge.errors import EvaluationError
+from hubmerge.evaluation.harness_quiet import replaced
 from hubmerge.evaluation.text_model import TextScorer
 from merge_recipes import Task
 
@@ -46,14 +51,43 @@ def check_chat_template(task: Task, scorer: TextScorer) -> None:
 def saved_model(scorer: TextScorer) -> Iterator[Path]:
     """Write the model in a scorer with its tokenizer to a folder of its own, which vllm reads."""
     with tempfile.TemporaryDirectory(prefix="hubmerge-vllm-") as folder:
-        scorer.model.save_pretrained(folder)
+        # Keys of a repo's own file, such as a temperature without sampling, can keep the model from being written.
+        own = scorer.model.generation_config
+        plain = GenerationConfig(
+            bos_token_id=own.bos_token_id, eos_token_id=own.eos_token_id, pad_token_id=own.pad_token_id
+        )
+        with replaced(scorer.model, "generation_config", plain):
+            scorer.model.save_pretrained(folder)
         scorer.tokenizer.save_pretrained(folder)
-        yield Path(folder)
+        with beside_model(scorer):
+            yield Path(folder)
+
+
+def vllm_options(scorer: TextScorer, seed: int) -> dict[str, Any]:
+    """Return options of a model of vllm: its arithmetic is that of its kernels, in float32."""
+    return {"dtype": "float32", "seed": seed, "max_model_len": scorer.max_tokens, "trust_remote_code": False}
 
 
 def vllm_model(folder: Path, scorer: TextScorer, seed: int) -> Any:
-    """Return a model of vllm; its arithmetic is that of its kernels, in float32."""
+    """Return a model of vllm."""
     library: Any = importlib.import_module(VLLM)
-    return library.LLM(
-        model=str(folder), dtype="float32", seed=seed, max_model_len=scorer.max_tokens, trust_remote_code=False
-    )
+    return library.LLM(model=str(folder), **vllm_options(scorer, seed))
+
+
+@contextmanager
+def beside_model(scorer: TextScorer) -> Iterator[None]:
+    """Keep the model in a scorer in main memory, because vllm reserves most of the device; free what vllm used."""
+    device = scorer.model.device
+    scorer.model.to("cpu")
+    _free_device()
+    try:
+        yield
+    finally:
+        _free_device()
+        scorer.model.to(device)
+
+
+def _free_device() -> None:
+    gc.collect()  # models of vllm have cycles, and end their processes when they are collected
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()

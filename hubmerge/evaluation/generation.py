@@ -91,9 +91,11 @@ class PreparedGeneration:
     def _answers_of_vllm(self, scorer: TextScorer) -> list[str]:
         library: Any = importlib.import_module(VLLM)
         keys = {"temperature": 0.0, "max_tokens": self.task.max_new_tokens, "stop": [*self.task.stop] or None}
-        prompts = [{"prompt_token_ids": tokens} for tokens in self.prompts]
+        prompts = [{"prompt_token_ids": [*tokens]} for tokens in self.prompts]
         with saved_model(scorer) as folder:
-            outputs = vllm_model(folder, scorer, seed=0).generate(prompts, library.SamplingParams(**keys))
+            model = vllm_model(folder, scorer, seed=0)
+            outputs = model.generate(prompts, library.SamplingParams(**keys), use_tqdm=False)
+            del model
         return [before_stop(one.outputs[0].text, self.task.stop) for one in outputs]
 
 

@@ -17,7 +17,7 @@ import datasets
 
 from hubmerge.errors import EvaluationError, HubmergeError
 from hubmerge.evaluation.classes import check_finite
-from hubmerge.evaluation.engines import VLLM, check_chat_template, check_engine, saved_model
+from hubmerge.evaluation.engines import VLLM, check_chat_template, check_engine, saved_model, vllm_options
 from hubmerge.evaluation.harness_definition import check_definition
 from hubmerge.evaluation.harness_index import HarnessTask, find_harness_task
 from hubmerge.evaluation.harness_metrics import MetricChoice, choose_metrics, metric_names, values_of
@@ -108,8 +108,10 @@ class PreparedHarnessTask:
         if self.task.engine == VLLM:
             with saved_model(scorer) as folder:
                 library: Any = importlib.import_module("lm_eval.models.vllm_causallms")
-                keys = {"dtype": "float32", "seed": self.task.seed, "max_model_len": scorer.max_tokens}
-                yield library.VLLM(pretrained=str(folder), batch_size=self.batch_size, **keys)
+                options = vllm_options(scorer, self.task.seed)
+                model = library.VLLM(pretrained=str(folder), batch_size=self.batch_size, **options)
+                yield model
+                model.model = None  # frees the device, also while the wrapper is still referred to
             return
         with ExitStack() as stack:
             # The harness ties the weights again; checkpoints may have a head of their own.

@@ -127,7 +127,7 @@ def _of_parts(source: DatasetReference, read: ReadSplit, where: str) -> Parts:
     """Return the parts of a dataset in the form of BEIR: documents, queries, and scores of pairs."""
     corpus = _texts(read(part_of(source, "corpus")), f"{where}: corpus")
     asked = _texts(read(part_of(source, "queries")), f"{where}: queries")
-    rows = read(source)
+    rows = read(source.rows)
     queries, documents = _ids(rows, QUERY_IDS, where), _ids(rows, DOCUMENT_IDS, where)
     scores: Sequence[Any] = [1] * len(queries)
     if SCORE in rows.features:

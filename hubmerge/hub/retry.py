@@ -34,7 +34,10 @@ LONGEST_REQUESTED_WAIT_SECONDS = 300.0
 """Longest wait that a rate limit may ask for; above it the call fails at once."""
 
 LARGE_UPLOAD_BYTES = 64 << 20
-"""Size from which a file is uploaded alone, so that the progress of an upload is seen."""
+"""Size from which files are uploaded apart from smaller ones, so that the progress of an upload is seen."""
+
+UPLOADS_AT_ONCE = 4
+"""Number of large files that are uploaded at the same time. One request to a Hub with Xet takes all of them."""
 
 PATIENCE_SECONDS = 600.0
 """Time after which nothing is retried; the client's own retries wait too, for as long as the Hub asks."""
@@ -99,7 +102,9 @@ def create_commit(repo: str, operations: Sequence[Any], title: str, **options: A
     additions = [operation for operation in operations if isinstance(operation, CommitOperationAdd)]
     for group in _upload_groups(additions):
         interrupts.check()
-        api().preupload_lfs_files(repo, group, revision=options.get("revision"), free_memory=False)
+        api().preupload_lfs_files(
+            repo, group, revision=options.get("revision"), num_threads=UPLOADS_AT_ONCE, free_memory=False
+        )
         count_work(sum(addition.upload_info.size for addition in group))
     try:
         with interrupts.publishing():
@@ -111,10 +116,11 @@ def create_commit(repo: str, operations: Sequence[Any], title: str, **options: A
 
 
 def _upload_groups(additions: Sequence[CommitOperationAdd]) -> list[list[CommitOperationAdd]]:
-    """Return the files of a commit in groups, which are uploaded one after the other: each large file alone."""
+    """Return the files of a commit in groups, which are uploaded one after the other: small files, then large ones."""
     small = [one for one in additions if one.upload_info.size < LARGE_UPLOAD_BYTES]
-    large = [[one] for one in additions if one.upload_info.size >= LARGE_UPLOAD_BYTES]
-    return [*([small] if small else []), *large]
+    large = [one for one in additions if one.upload_info.size >= LARGE_UPLOAD_BYTES]
+    groups = [large[first : first + UPLOADS_AT_ONCE] for first in range(0, len(large), UPLOADS_AT_ONCE)]
+    return [*([small] if small else []), *groups]
 
 
 def _hub_failure(error: Exception, subject: str) -> Exception:

@@ -108,7 +108,6 @@ def _check_permission(stream: Stream, *, needs_token: bool) -> None:
         raise located(error, stream.loaded, ("publish", "repo")) from error
 
 
-def _dataset_commits(stream: Stream) -> list[str]:
+def _dataset_commits(stream: Stream) -> list[tuple[str, ...]]:
     evaluate = stream.recipe.evaluate
-    datasets = [task.dataset for task in (evaluate.tasks if evaluate is not None else ())]
-    return [stream.lock.dataset_commit(data.written_path, data.name, data.revision) for data in datasets]
+    return [stream.lock.commits_of(task.dataset) for task in (evaluate.tasks if evaluate is not None else ())]

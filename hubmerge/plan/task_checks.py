@@ -94,24 +94,29 @@ def _head(
     return HeadFacts(task.head or task.name, None, {}, None, known=False)
 
 
-def _preview(loaded: LoadedRecipe, index: int, commit: str, collector: ErrorCollector) -> DatasetPreview | None:
+def _preview(
+    loaded: LoadedRecipe, index: int, commits: Sequence[str], collector: ErrorCollector
+) -> DatasetPreview | None:
     """Open the dataset of a task; return None after a mistake, which is collected."""
     assert loaded.recipe.evaluate is not None  # noqa: S101 - it has tasks
     with collector.collect():
-        return _opened(loaded, index, loaded.recipe.evaluate.tasks[index], commit)
+        return _opened(loaded, index, loaded.recipe.evaluate.tasks[index], commits)
     return None
 
 
-def _opened(loaded: LoadedRecipe, index: int, task: Task, commit: str) -> DatasetPreview:
+def _opened(loaded: LoadedRecipe, index: int, task: Task, commits: Sequence[str]) -> DatasetPreview:
     from hubmerge.evaluation.harness_sources import preview_source
     from hubmerge.hub.dataset_preview import preview_dataset  # its libraries take seconds to import
 
+    number = 0
     try:
         if task.dataset.corpus is not None:
-            _open_parts(task.dataset, commit)
-        return preview_dataset(preview_source(task) if task.kind == HARNESS_KIND else task.dataset, commit)
+            _open_parts(task.dataset, commits[0])
+        number = len(commits) - 1
+        return preview_dataset(preview_source(task) if task.kind == HARNESS_KIND else task.dataset.rows, commits[-1])
     except DatasetError as error:
-        raise located(error, loaded, (*TASKS, index, "dataset", error.key)) from error
+        key = task.dataset.key_of(number, error.key)
+        raise located(error, loaded, (*TASKS, index, "dataset", key)) from error
 
 
 def _open_parts(source: DatasetReference, commit: str) -> None:

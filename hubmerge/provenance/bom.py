@@ -166,7 +166,8 @@ def _names(inputs: Iterable[PinnedInput]) -> Iterator[str]:
 
 def _licenses_of_inputs(inputs: Iterable[PinnedInput], report: RunReport) -> Iterator[License]:
     """Yield the license of each input in the report."""
-    datasets = {(task.dataset, task.commit): task.licenses for task in reversed(report.tasks) if task.licenses}
+    read = [one for task in reversed(report.tasks) for one in task.data]
+    datasets = {(one.path, one.commit): one.licenses for one in read if one.licenses}
     merges: dict[str | None, RunReport | StageReport] = {None: report, **{one.name: one for one in report.stages}}
     for one in inputs:
         if one.role == "data set":

@@ -81,7 +81,7 @@ def pinned_inputs(lock: Lock, report: RunReport) -> tuple[PinnedInput, ...]:
         for number, locked in enumerate(stage.models, start=1):
             inner += _of_model(locked, "checkpoint", number)
         models += [replace(one, stage=stage.name) for one in inner]
-    scored = {(task.dataset, task.subset, task.commit) for task in report.tasks}
+    scored = {(one.path, task.subset, one.commit) for task in report.tasks for one in task.data}
     scored |= {(step.read.dataset, step.read.subset, step.read.commit) for step in report.steps[-1:] if step.read}
     datasets: dict[tuple[str, str], PinnedInput] = {}
     for data in lock.datasets:

@@ -14,13 +14,14 @@ REPORT_VERSION = 3
 Version 1, of hubmerge 0.1.0, has no list of all files and no seal. In versions 1 and 2 all steps are whole.
 """
 
-STAGES_VERSION, READ_VERSION, TOKENIZER_VERSION = 4, 5, 6
-"""Versions with stages before the merge, with a choice of the read-out, and with a model that only lends its tokenizer.
+STAGES_VERSION, READ_VERSION, TOKENIZER_VERSION, DATA_VERSION = 4, 5, 6, 7
+"""Versions with stages before the merge, with a choice of the read-out, with a model that only lends its tokenizer,
+and with tasks that read several data repos.
 
 A version above `REPORT_VERSION` is written only for a report that has what it is for.
 """
 
-READABLE_VERSIONS = (1, 2, 3, 4, 5, 6)
+READABLE_VERSIONS = (1, 2, 3, 4, 5, 6, 7)
 """Versions of the form that can be read."""
 
 SEALED_KEYS = frozenset({"all_files", "seal"})
@@ -30,9 +31,16 @@ NEW_KEYS = frozenset({"kept_files", "kept_metadata", "older_steps"})
 """Keys that versions 1 and 2 do not have."""
 
 
-def needed_version(*, stages: bool, read: bool, tokenizer: bool) -> int:
-    """Return the version of the form of a report with stages, with a choice of the read-out, with a lent tokenizer."""
-    needed = {STAGES_VERSION: stages, READ_VERSION: read, TOKENIZER_VERSION: tokenizer}
+def needed_version(*, stages: bool, read: bool, tokenizer: bool, data: bool) -> int:
+    """Return the version of the form of a report, by what it has.
+
+    Args:
+        stages: stages before the merge.
+        read: a choice of the read-out.
+        tokenizer: a model that only lends its tokenizer.
+        data: tasks that read several data repos.
+    """
+    needed = {STAGES_VERSION: stages, READ_VERSION: read, TOKENIZER_VERSION: tokenizer, DATA_VERSION: data}
     return max((version for version, used in needed.items() if used), default=REPORT_VERSION)
 
 
@@ -66,6 +74,8 @@ def _later_keys(data: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
         yield READ_VERSION, "choice `read`"
     if any("tokenizer" in one for one in (data, *_records(data.get("stages")))):
         yield TOKENIZER_VERSION, "tokenizer"
+    if any("more_data" in one for one in _records(data.get("tasks"))):
+        yield DATA_VERSION, "more_data"
 
 
 def _records(values: Any) -> Iterator[Mapping[str, Any]]:

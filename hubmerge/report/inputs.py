@@ -118,6 +118,16 @@ class CombinedPart:
 
 @record
 @dataclass(frozen=True)
+class DataReport:
+    """A dataset repo or folder that a task reads."""
+
+    path: str
+    commit: str | None = None
+    licenses: tuple[License, ...] = ()
+
+
+@record
+@dataclass(frozen=True)
 class TaskReport:
     """A task that the run scores: its dataset and the step that merged its checkpoint."""
 
@@ -134,6 +144,12 @@ class TaskReport:
     sampling: SampleReport | None = None  # None in reports of version 0.1.0: the first examples of the split
     licenses: tuple[License, ...] = ()  # of the dataset; empty in tasks that were scored before they were read
     head: str | None = None  # entry whose own head scores the task; None for the base model's head, or none
+    more_data: tuple[DataReport, ...] = ()  # read beside the dataset: the repo with the judgements of a BEIR data set
+
+    @property
+    def data(self) -> tuple[DataReport, ...]:
+        """All repos and folders that the task reads: its dataset, then the others."""
+        return (DataReport(self.dataset, self.commit, self.licenses), *self.more_data)
 
     @property
     def main_metric(self) -> str:
@@ -165,3 +181,5 @@ def omit_unused_inputs(report: MutableMapping[str, Any]) -> None:
         for key in ("sampling", "head"):
             if task[key] is None:
                 del task[key]
+        if not task["more_data"]:
+            del task["more_data"]

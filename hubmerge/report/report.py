@@ -225,6 +225,7 @@ class RunReport:
             stages=bool(self.stages),
             read=any(step.read is not None for step in self.abridged().steps),
             tokenizer=any(lent is not None for lent in (self.tokenizer, *(stage.tokenizer for stage in self.stages))),
+            data=any(task.more_data for task in self.tasks),
         )
         unsealed = dataclasses.replace(self, version=version)._unsealed_text()
         return unsealed.replace(_NO_SEAL, f'\n  "seal": {json.dumps(text_digest(unsealed))},\n', 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from hubmerge.checkpoints import AdaptedCheckpoint, Checkpoint
@@ -15,6 +15,7 @@ from hubmerge.evaluation.own_head import OwnHead
 from hubmerge.evaluation.score_inputs import digest_of, files_digest, head_digest
 from hubmerge.hub.failures import is_outage
 from hubmerge.plan.samples import as_recorded, sample_report
+from hubmerge.report.inputs import DataReport
 from hubmerge.report.report import License, Scores, TaskReport
 from hubmerge.run.scoring import OnAnswers, Scoring, TaskToScore
 from hubmerge.run.stored_heads import StoredHeads
@@ -28,7 +29,7 @@ from hubmerge.stream.task_datasets import TASKS
 from hubmerge.stream.task_steps import first_steps
 from hubmerge.support import interrupts
 from hubmerge.support.progress import Progress
-from merge_recipes import Task, task_entries
+from merge_recipes import DatasetReference, Task, task_entries
 from merge_recipes.language_task import LANGUAGE_KINDS
 
 
@@ -160,6 +161,12 @@ class Scoreboard:
         reports = []
         for task in self.tasks:
             prepared = self._prepared.get(task.name)
+            data = tuple(
+                DataReport(
+                    source.written_path, commit, self._licenses.get((task.name, source.written_path, commit), ())
+                )
+                for source, commit in self._sources(task)
+            )
             reports.append(
                 TaskReport(
                     name=task.name,
@@ -168,13 +175,14 @@ class Scoreboard:
                     dataset=task.dataset.written_path,
                     subset=task.dataset.name,
                     split=task.dataset.split,
-                    commit=self.commit_of(task),
+                    commit=data[0].commit,
                     metrics=self.metrics_of(task),
                     examples=prepared.examples if prepared else None,
                     classes=(len(prepared.class_names) or None) if prepared else None,
                     sampling=self._samples[task.name],
-                    licenses=self._licenses.get((task.name, self.commit_of(task)), ()),
+                    licenses=data[0].licenses,
                     head=self._head_entry(task),
+                    more_data=data[1:],
                 )
             )
         return tuple(reports)
@@ -188,8 +196,10 @@ class Scoreboard:
 
     def commit_of(self, task: Task) -> str:
         """Return the commit of the data set of a task."""
-        dataset = task.dataset
-        return self._stream.lock.dataset_commit(dataset.written_path, dataset.name, dataset.revision)
+        return self._stream.lock.commits_of(task.dataset)[0]
+
+    def _sources(self, task: Task) -> Iterator[tuple[DatasetReference, str]]:
+        return zip(task.dataset.sources, self._stream.lock.commits_of(task.dataset), strict=True)
 
     def _score(self, title: str, tasks: tuple[Task, ...], weights: Weights, *, own: bool = False) -> Scores:
         parameters = sum(math.prod(info.shape) for info in self.base.tensors.values())
@@ -249,21 +259,22 @@ class Scoreboard:
                     key = error.key if isinstance(error, DatasetError) else "path"
                     place = (*TASKS, self.all_tasks.index(task), "dataset", key)
                     raise located(error, self._stream.loaded, place) from error
-                commit = self.commit_of(task)
-                if self._reads_licenses and (task.name, commit) not in self._licenses:
-                    self._licenses[task.name, commit] = (read_dataset_license(task.dataset.path, commit),)
+                for source, commit in self._sources(task):
+                    key_of_license = (task.name, source.written_path, commit)
+                    if self._reads_licenses and key_of_license not in self._licenses:
+                        self._licenses[key_of_license] = (read_dataset_license(source.path, commit),)
         return self._prepared[task.name]
 
     def _prepare_rows(self, task: Task) -> PreparedTask:
-        commit = self.commit_of(task)
+        commits = self._stream.lock.commits_of(task.dataset)
         kind = task_kind_named(task.kind)
-        inputs = TaskInputs(task, commit, self._rows, digests=self._scoring.cache is not None)
+        inputs = TaskInputs(task, commits, self._rows, digests=self._scoring.cache is not None)
         prepared = kind.prepare(
             task,
             inputs.read if getattr(kind, "reads_splits", False) else inputs.read(task.dataset),
             self._scorer(task),
             self._cache,
-            dataset_commit=commit,
+            dataset_commit=commits[0],
             batch_size=self._batch_size,
             load_metric=inputs.load_metric,
         )
@@ -273,12 +284,12 @@ class Scoreboard:
 
 def _recorded_licenses(
     recorded: Sequence[TaskReport],
-) -> tuple[dict[tuple[str, str | None], tuple[License, ...]], bool]:
+) -> tuple[dict[tuple[str, str, str | None], tuple[License, ...]], bool]:
     """Return the licenses of earlier tasks, and whether those of new tasks are read.
 
     A stream whose earlier tasks have no licenses, as those of version 0.1.0, stays without.
     """
-    licenses = {(task.name, task.commit): task.licenses for task in recorded}
+    licenses = {(task.name, one.path, one.commit): one.licenses for task in recorded for one in task.data}
     return licenses, not recorded or any(licenses.values())
 
 

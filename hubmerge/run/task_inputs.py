@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,26 +19,28 @@ if TYPE_CHECKING:
 class TaskInputs:
     """Reader of the rows and metrics of one task, which remembers what it has read."""
 
-    def __init__(self, task: Task, commit: str, cache: Path | None, *, digests: bool) -> None:
+    def __init__(self, task: Task, commits: Sequence[str], cache: Path | None, *, digests: bool) -> None:
         """Prepare to read.
 
         Args:
             task: The task.
-            commit: The commit of its data set.
+            commits: The commits of all repos that it reads, in the order of `task.dataset.sources`.
             cache: Folder for the rows, None for that of the datasets library.
             digests: True to compute digests of the rows.
         """
         from hubmerge.hub.datasets import load_rows  # only tasks need what it imports
 
-        self._task, self._commit = task, commit
-        self._load = partial(load_rows, commit=commit, cache=cache)
+        self._task, self._commit = task, "+".join(commits)
+        sources = zip(task.dataset.sources, commits, strict=True)
+        self._commits = {(source.path, source.revision): commit for source, commit in sources}
+        self._load = partial(load_rows, cache=cache)
         # The code of a plug-in or of a metric on the Hub may change without another version.
         self._is_known = digests and task.kind in TASK_KIND_NAMES
         self._rows: list[Any] = []
 
     def read(self, dataset: DatasetReference) -> datasets.Dataset:
         """Return the rows of a split."""
-        rows = self._load(dataset)
+        rows = self._load(dataset, self._commits[dataset.path, dataset.revision])
         if self._is_known:
             self._rows.append([dataset.name, dataset.split, rows_digest(rows)])
         return rows

@@ -122,12 +122,8 @@ class Bench:
 
     @property
     def datasets(self) -> dict[str, str]:
-        """Commit of every task's dataset."""
-        lock = self.stream.lock
-        return {
-            task.name: lock.dataset_commit(task.dataset.written_path, task.dataset.name, task.dataset.revision)
-            for task in self.scores.tasks
-        }
+        """Commit of every task's dataset, or commits with + between them."""
+        return {task.name: "+".join(self.stream.lock.commits_of(task.dataset)) for task in self.scores.tasks}
 
     def tasks_of(self, entries: Sequence[str]) -> tuple[Task, ...]:
         """Return the tasks without an entry, then those of the given entries in their order."""

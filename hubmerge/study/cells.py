@@ -66,6 +66,10 @@ def ordered(recipe: Recipe, tasks: int, seed: int | None) -> tuple[StreamEntry, 
     return listed.stream() if seed is None else listed.model_copy(update={"order": "shuffled", "seed": seed}).stream()
 
 
+QRELS = ("qrels", "qrels_revision")
+"""Keys of the second repo of a data set."""
+
+
 def task_content(task: Task, commit: str | None) -> dict[str, Any]:
     """Return the inputs of a task's scores; with a known commit, the place of the dataset is left out."""
     content = task.model_dump(mode="json", exclude={"validation"})
@@ -76,12 +80,13 @@ def task_content(task: Task, commit: str | None) -> dict[str, Any]:
         del content["dataset"]["sample"], content["dataset"]["seed"]  # not in the results of version 0.1.0
     if task.head is None:
         del content["head"]  # not in earlier results
-    for key in ("sentence1", "sentence2", "score", "query", "positive", "corpus", "queries", "cast"):
+    for key in ("sentence1", "sentence2", "score", "query", "positive", "corpus", "queries", "cast", *QRELS):
         if key not in task.dataset.model_fields_set:
             del content["dataset"][key]  # not in earlier results
     if commit is not None:
         dataset = content["dataset"]
-        content["dataset"] = {**dataset, "path": None, "revision": None, "commit": commit}
+        places = {"path": None, "revision": None, **dict.fromkeys(dataset.keys() & set(QRELS))}
+        content["dataset"] = {**dataset, **places, "commit": commit}
     return content
 
 

@@ -37,7 +37,8 @@ def check_licenses(published: Published) -> Iterator[Finding]:
 
 def _check_datasets(published: Published) -> Iterator[Finding]:
     """Compare the licenses of the data sets; those of a task that was scored before they were read are not there."""
-    stated = {(task.dataset, task.commit): task.licenses for task in published.report.tasks if task.licenses}
+    read = [one for task in published.report.tasks for one in task.data]
+    stated = {(one.path, one.commit): one.licenses for one in read if one.licenses}
     checked = 0
     for (dataset, commit), licenses in sorted(stated.items(), key=str):
         if is_local_path(dataset) or commit is None:

@@ -78,15 +78,14 @@ def _check_base_and_datasets(published: Published, stream: Stream) -> Iterator[F
     base, reported = stream.lock.base_model, published.report.base_model
     if (str(base.reference), base.commit) != (reported.reference, reported.commit):
         yield Finding("lock", "differs", f"the base model in {LOCK_FILE} is not the one in the report")
-    scored = {task.name: task.commit for task in published.report.tasks}
+    scored = {task.name: [one.commit for one in task.data] for task in published.report.tasks}
     if len(scored) != len(published.report.tasks):
         yield Finding("report", "differs", "a task is listed twice")
     yield from _check_task_names(published, set(scored))
     commits = {(data.path, data.name, data.revision): data.commit for data in stream.lock.datasets}
     for task in stream.recipe.evaluate.tasks if stream.recipe.evaluate is not None else ():
-        data = task.dataset
-        commit = commits.get((data.written_path, data.name, data.revision))
-        if task.name in scored and commit != scored[task.name]:
+        locked = [commits.get((one.written_path, one.name, one.revision)) for one in task.dataset.sources]
+        if task.name in scored and locked != scored[task.name]:
             detail = f"the dataset commit of task {task.name} in {LOCK_FILE} is not the one in the report"
             yield Finding("lock", "differs", detail)
 

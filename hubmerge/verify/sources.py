@@ -41,10 +41,9 @@ def check_published(repo: str, commit: str, progress: Progress) -> None:
 def _datasets(stream: Stream) -> Iterator[tuple[str, str]]:
     evaluate = stream.recipe.evaluate
     for task in evaluate.tasks if evaluate is not None else ():
-        data = task.dataset
-        commit = stream.lock.dataset_commit(data.written_path, data.name, data.revision)
-        if not data.is_local and is_commit(commit):
-            yield data.path, commit
+        for data, commit in zip(task.dataset.sources, stream.lock.commits_of(task.dataset), strict=True):
+            if not data.is_local and is_commit(commit):
+                yield data.path, commit
 
 
 def _check(kind: Kind, repo: str, commit: str, progress: Progress) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,49 @@ def greedy(scorer: Any, prompt: str, most: int = 6) -> str:
             break
         found.append(best)
     return str(scorer.tokenizer.decode(found, skip_special_tokens=True))
+
+
+VLLM = """
+import torch
+from transformers import AutoModelForCausalLM
+
+class SamplingParams:
+    def __init__(self, *, temperature, max_tokens, stop):
+        assert temperature == 0.0
+        self.most, self.stop = max_tokens, stop
+
+class Output:
+    def __init__(self, text):
+        self.outputs, self.text = [self], text
+
+class LLM:
+    def __init__(self, *, model, dtype, seed, max_model_len, trust_remote_code):
+        from transformers import AutoTokenizer
+        assert (dtype, seed, max_model_len, trust_remote_code) == ("float32", 0, 32, False)
+        self.model, self.tokenizer = AutoModelForCausalLM.from_pretrained(model), AutoTokenizer.from_pretrained(model)
+
+    def generate(self, prompts, params, *, use_tqdm):
+        assert not use_tqdm
+        found = []
+        for prompt in prompts:
+            tokens = torch.tensor([prompt["prompt_token_ids"]])
+            output = self.model.generate(input_ids=tokens, max_new_tokens=params.most)[0, tokens.shape[1]:]
+            found.append(Output(self.tokenizer.decode(output, skip_special_tokens=True)))
+        return found
+"""
+
+
+def test_the_interface_of_vllm(scorer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in with the documented arguments of vllm receives the model, its end tokens and the prompts."""
+    (tmp_path / "vllm.py").write_text(VLLM)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    try:
+        own, others = (prepare(scorer, make_task(engine=one, stop=["cat"])) for one in ("transformers", "vllm"))
+        scorer.model.generation_config.do_sample = False  # a temperature without sampling cannot be saved
+        assert others.answers(scorer) == own.answers(scorer)
+    finally:
+        scorer.model.generation_config.do_sample = True
+        sys.modules.pop("vllm", None)
 
 
 def test_answers_are_those_of_a_plain_greedy_loop(scorer: Any) -> None:

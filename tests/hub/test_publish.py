@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from huggingface_hub import CommitOperationAdd, HfApi
 
 from hubmerge.errors import HubError, TargetError, TargetMovedError
-from hubmerge.hub import publish, published, rollback
+from hubmerge.hub import publish, published, retry, rollback
 from hubmerge.hub.permission import check_permission
 from tests.conftest import READER_TOKEN
 from tests.hub.conftest import Repo
@@ -40,6 +41,32 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         return place
 
     return write
+
+
+def test_large_files_are_uploaded_at_the_same_time(
+    make_repo: MakeRepo, request_hook: RequestHook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first upload is answered only after four have begun."""
+    monkeypatch.setattr(retry, "LARGE_UPLOAD_BYTES", 100)
+    repo = make_repo({"README.md": b"# Mine"})
+    contents = {f"part-{number}.safetensors": bytes([number]) * 200 for number in range(6)}
+    begun: list[int] = []
+
+    def count_begun() -> None:
+        end = time.monotonic() + 60
+        while time.monotonic() < end and not begun:
+            if sum(one.startswith("PUT /lfs/") for one in request_hook.seen) >= 4:
+                begun.append(4)
+            time.sleep(0.01)
+
+    request_hook.set("PUT /lfs/", count_begun)
+    counted: list[float] = []
+    monkeypatch.setattr(retry, "count_work", counted.append)
+    commit = retry.create_commit(repo.name, [CommitOperationAdd(*one) for one in contents.items()], "six files")
+    assert begun == [4]
+    assert counted == [800, 400]
+    there = {one.path for one in HfApi().list_repo_tree(repo.name, revision=commit)}
+    assert set(contents) <= there
 
 
 @pytest.fixture
