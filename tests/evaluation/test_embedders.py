@@ -300,7 +300,7 @@ def test_mistakes_of_the_second_repo(hubmerge: Command, embedders: Path, tmp_pat
     for keys, place, cause in wrong:
         path = recipe(embedders, tmp_path, {**task, "dataset": {**source, **keys}})
         status, output, errors = hubmerge("plan", path)
-        assert status == 2, output
+        assert status in {2, 3}, output  # 3: what the Hub does not have
         assert place in errors
         assert cause in errors
     path = recipe(embedders, tmp_path, {**task, "kind": "causal-lm"})
