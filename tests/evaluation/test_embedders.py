@@ -290,7 +290,7 @@ def test_mistakes_of_the_second_repo(hubmerge: Command, embedders: Path, tmp_pat
     assert status == 0, errors
     assert "a 3" in output
     wrong: list[tuple[dict[str, Any], str, str]] = [
-        ({"qrels": "./nothing"}, "tasks[0].dataset.qrels: ", "does not exist"),
+        ({"qrels": "./nothing"}, "tasks[0].dataset.qrels: ", "hint: a local dataset is a folder"),
         ({"qrels": "me/x@main"}, "tasks[0].dataset.qrels: ", "write `qrels_revision: ...` beside the path"),
         ({"qrels_revision": "main"}, "qrels_revision needs `qrels`", "remove the key qrels_revision"),
         ({"corpus": None}, "`corpus` is missing", "add the configuration with all documents"),
