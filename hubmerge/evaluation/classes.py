@@ -19,6 +19,9 @@ from hubmerge.report.report import MetricValue
 from merge_recipes import Task
 from merge_recipes.references import is_local_path
 
+ONE_CLASS = "set `class_names` of the task to all classes, in the order of the label values, or choose another split"
+"""The hint for a split whose labels are all of one class."""
+
 
 @contextmanager
 def dataset_errors(task: Task, commit: str | None) -> Iterator[None]:
@@ -54,7 +57,7 @@ def read_classes(rows: datasets.Dataset, task: Task) -> tuple[tuple[str, ...], n
     """
     names, labels = read_labels(rows, task.dataset.label, task.class_names, task_place(task))
     if len(names) < 2:
-        raise EvaluationError(f"{task_place(task)}: {len(names)} class, expected at least 2")
+        raise EvaluationError(f"{task_place(task)}: {len(names)} class, expected at least 2", hint=ONE_CLASS)
     return names, labels
 
 

@@ -112,7 +112,7 @@ def cached_pixels(
         MachineError: the cache folder cannot be written.
     """
     check_images(rows.features, column, where)
-    digest = sha256(f"{identity}\n{column}\n{len(rows)}\n{preprocessor.digest_text}".encode()).hexdigest()
+    digest = sha256(f"{identity}\n{column}\n{len(rows)}\n{preprocessor.digest_text}\n8 bits".encode()).hexdigest()
     file = cache_folder / "pixels" / f"{digest[:32]}.npy"
     if not is_cached(file):
         with cached_file(file) as out:
@@ -148,13 +148,33 @@ def _decode(value: dict[str, Any] | bytes | None, where: str) -> PIL.Image.Image
         raise EvaluationError(f"{where}: the dataset contains only the address of the image, {value['path']!r}")
     try:
         _check_size(value, where)
-        return datasets.Image().decode_example(value)
+        return _with_eight_bits(datasets.Image().decode_example(value), where)
     except EvaluationError:
         raise
     except Exception as error:  # Pillow raises many types for a broken file
         raise EvaluationError(
             f"{where}: the image cannot be decoded: {error}", hint="remove the row from the dataset"
         ) from error
+
+
+def _with_eight_bits(image: PIL.Image.Image, where: str) -> PIL.Image.Image:
+    """Return an image with 8 bits for each channel. Pillow's own conversion makes all values above 255 white.
+
+    Raises:
+        EvaluationError: the values have 32 bits and are not those of 8 bits, so that their range is not known.
+    """
+    if image.mode.startswith("I;16"):
+        return PIL.Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+    if image.mode not in {"I", "F"}:
+        return image
+    values = np.asarray(image)
+    least, most = float(values.min()), float(values.max())
+    if least < 0 or most > 255 or 0 < most <= 1:
+        raise EvaluationError(
+            f"{where}: the image has values of 32 bits from {least:g} to {most:g}: expected 8 or 16 bits per channel",
+            hint="save the images of the dataset as PNG or JPEG with 8 bits",
+        )
+    return PIL.Image.fromarray(np.rint(values).astype(np.uint8))
 
 
 def _check_size(value: dict[str, Any], where: str) -> None:

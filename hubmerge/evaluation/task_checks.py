@@ -21,6 +21,7 @@ from hubmerge.evaluation.base_files import (
     check_image_processor,
     check_tokenizer,
 )
+from hubmerge.evaluation.classes import ONE_CLASS
 from hubmerge.evaluation.columns import (
     check_images,
     check_labels,
@@ -146,7 +147,7 @@ def _check_names(task: Task, preview: DatasetPreview) -> None:
         check_label_values(preview.labels, names, task.dataset.label, place)
     known = known_names(task, preview)
     if known is not None and len(known) < 2 and preview.rows != 0:
-        raise EvaluationError(f"{place}: {len(known)} class, expected at least 2")
+        raise EvaluationError(f"{place}: {len(known)} class, expected at least 2", hint=ONE_CLASS)
 
 
 def _check_head(task: Task, preview: DatasetPreview, base: BaseFiles, head: HeadFacts | None) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -74,6 +75,31 @@ def test_a_broken_image_is_named_and_nothing_is_left_behind(
     with pytest.raises(EvaluationError, match="task x: row 1: the image cannot be decoded"):
         cached_pixels(broken, "image", preprocessor, "me", tmp_path, "task x")
     assert list((tmp_path / "pixels").iterdir()) == []
+
+
+def file_of(values: np.ndarray, kind: str = "TIFF") -> dict[str, Any]:
+    file = io.BytesIO()
+    PIL.Image.fromarray(values).save(file, kind)
+    return {"bytes": file.getvalue(), "path": None}
+
+
+def test_images_of_more_bits_are_scaled_or_refused(preprocessor: Preprocessor, tmp_path: Path) -> None:
+    eight = np.arange(24 * 24, dtype=np.uint32).reshape(24, 24) % 256
+    plain = eight.astype(np.uint8)
+    same = [
+        file_of(plain, "PNG"),
+        file_of((eight * 257).astype(np.uint16), "PNG"),
+        file_of((eight * 257).astype(np.uint16)),
+        file_of(eight.astype(np.int32)),
+        file_of(eight.astype(np.float32)),
+    ]
+    pixels = cached_pixels(stored(same), "image", preprocessor, "me", tmp_path, "task x")
+    assert len(np.unique(pixels[0])) > 50
+    for other in pixels[1:]:
+        np.testing.assert_array_equal(other, pixels[0])
+    for values in (eight.astype(np.float32) / 255, (eight * 257).astype(np.int32), eight.astype(np.float32) - 5):
+        with pytest.raises(EvaluationError, match="row 0: the image has values of 32 bits from"):
+            cached_pixels(stored([file_of(values)]), "image", preprocessor, "you", tmp_path, "task x")
 
 
 @pytest.mark.parametrize(
