@@ -152,8 +152,10 @@ def _decode(value: dict[str, Any] | bytes | None, where: str) -> PIL.Image.Image
     except EvaluationError:
         raise
     except Exception as error:  # Pillow raises many types for a broken file
+        # Pillow's message has the address of an object in memory.
+        cause = "no format of images that Pillow knows" if isinstance(error, PIL.UnidentifiedImageError) else error
         raise EvaluationError(
-            f"{where}: the image cannot be decoded: {error}", hint="remove the row from the dataset"
+            f"{where}: the image cannot be decoded: {cause}", hint="remove the row from the dataset"
         ) from error
 
 

@@ -72,7 +72,7 @@ def test_a_broken_image_is_named_and_nothing_is_left_behind(
 ) -> None:
     good = rows.cast_column("image", datasets.Image(decode=False))[0]["image"]
     broken = stored([good, {"bytes": b"no image at all", "path": None}])
-    with pytest.raises(EvaluationError, match="task x: row 1: the image cannot be decoded"):
+    with pytest.raises(EvaluationError, match="task x: row 1: the image cannot be decoded: no format of images"):
         cached_pixels(broken, "image", preprocessor, "me", tmp_path, "task x")
     assert list((tmp_path / "pixels").iterdir()) == []
 
