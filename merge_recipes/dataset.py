@@ -94,15 +94,12 @@ class DatasetReference(Record):
     """The seed of the sample."""
 
     _written_path: str | None = PrivateAttr(default=None)
-    _written_qrels: str | None = PrivateAttr(default=None)
+    # The key has the written path: a serializer would print it where it is not set, which changes the recipe's digest.
+    _qrels_path: str | None = PrivateAttr(default=None)
 
     @field_serializer("path")
     def _print_path(self, path: str) -> str:
         return self._written_path or path
-
-    @field_serializer("qrels")
-    def _print_qrels(self, qrels: str | None) -> str | None:
-        return self._written_qrels or qrels
 
     def within(self, folder: Path) -> DatasetReference:
         """Return the reference with absolute local paths; relative ones start in `folder`."""
@@ -111,8 +108,7 @@ class DatasetReference(Record):
             reference = reference.model_copy(update={"path": absolute_path(self.path, folder)})
             reference._written_path = self.written_path
         if self.qrels is not None and is_local_path(self.qrels):
-            reference = reference.model_copy(update={"qrels": absolute_path(self.qrels, folder)})
-            reference._written_qrels = self._written_qrels or self.qrels
+            reference._qrels_path = absolute_path(self._qrels_path or self.qrels, folder)
         return reference
 
     @property
@@ -120,9 +116,9 @@ class DatasetReference(Record):
         """The reference to the repo with the task's split: that of `qrels` if there is one."""
         if self.qrels is None:
             return self
-        parts = {"path": self.qrels, "revision": self.qrels_revision, "corpus": None, "qrels": None}
+        parts = {"path": self._qrels_path or self.qrels, "revision": self.qrels_revision, "corpus": None, "qrels": None}
         reference = self.model_copy(update={**parts, "qrels_revision": None})
-        reference._written_path, reference._written_qrels = self._written_qrels, None
+        reference._written_path, reference._qrels_path = self.qrels, None
         return reference
 
     @property
