@@ -105,8 +105,7 @@ def revoking_recipe(
     entries = expand(published.recipe, lock.models, len(lock.models), lambda _: (), None).entries
     steps = {entry.name for entry in entries if entry.revoke is not None}
     revoked = {entry.revoke for entry in entries}
-    listed = {entry.name for entry in published.recipe.entries}
-    out, newer = list[str](), list[str]()
+    listed, out, newer = {entry.name for entry in published.recipe.entries}, list[str](), list[str]()
     left = [one for one in merged if one not in steps | revoked]
     for name in dict.fromkeys(names):
         if name not in merged or name in steps:
