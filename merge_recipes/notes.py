@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from merge_recipes.catalog import Catalog, catalog_problems
 from merge_recipes.errors import Problem, RecipeError, format_value, nearest, without_repeats
+from merge_recipes.folder_names import folder_notes
 from merge_recipes.gradients import is_gradient
 from merge_recipes.joint_form import JointForm, joint_form
 from merge_recipes.language_task import LANGUAGE_KINDS
@@ -57,6 +58,7 @@ def notes(loaded: LoadedRecipe, catalog: Catalog) -> list[Problem]:
                 message = f"{format_value(metric)} is looked up in the evaluate library; did you mean {match}?"
                 found.append(document.problem((*path, "metrics", index), message))
     found += [*_tasks_without_entry(loaded), *_chosen_on_scored(loaded)]
+    found += folder_notes(document, loaded.folder)
     found += unneeded_keys(document) if form is None and asks_for_base(document) else ()
     return sorted(without_repeats(found), key=lambda problem: (problem.line or 0, problem.column or 0))
 

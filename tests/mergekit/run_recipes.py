@@ -15,11 +15,12 @@ def main() -> None:
     """Run all recipes."""
     configuration = importlib.import_module("mergekit.config").MergeConfiguration
     run_merge = importlib.import_module("mergekit.merge").run_merge
-    options = importlib.import_module("mergekit.options").MergeOptions(copy_tokenizer=False, quiet=True)
+    options = importlib.import_module("mergekit.options").MergeOptions
     folder, errors = Path(sys.argv[2]), {}
+    chosen = options(copy_tokenizer=False, quiet=True, lora_merge_cache=str(folder / "adapters"))
     for number, recipe in enumerate(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))):
         try:
-            run_merge(configuration.model_validate(recipe), str(folder / str(number)), options)
+            run_merge(configuration.model_validate(recipe), str(folder / str(number)), chosen)
         except Exception as error:
             errors[number] = f"{type(error).__name__}: {error}"
     (folder / "errors.json").write_text(json.dumps(errors), encoding="utf-8")

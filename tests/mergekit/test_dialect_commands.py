@@ -66,3 +66,28 @@ def test_convert_prints_what_a_recipe_leaves_unsaid(tmp_path: Path, capsys: pyte
     )
     assert main(["convert", str(recipe)]) == 0
     assert "# base model: me/base; the merge starts from it" in capsys.readouterr().out.splitlines()
+
+
+def test_a_repo_with_the_name_of_a_folder_is_remarked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("in/me/a", "here/lora", "here/words", "in/m/folder"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
+    recipe = tmp_path / "in" / "a.yml"
+    recipe.write_text(
+        "merge_method: dare_linear\nbase_model: me/base\nparameters: {weight: 1}\ntokenizer_source: words\n"
+        "models: [{model: me/a}, {model: me/b+lora}, {model: ./me/a, name: c}, {model: m/x/folder}]\n",
+        encoding="utf-8",
+    )
+    assert main(["check", str(recipe)]) == 0
+    errors = "".join(capsys.readouterr())
+    sentence = '"{}" is a repo on the Hub here; mergekit takes the folder of that name {}'.format
+    for name, where, hint in (
+        ("me/a", "beside the recipe", "./me/a"),
+        ("lora", "in the working folder", "../here/lora"),
+        ("words", "in the working folder", "../here/words"),
+    ):
+        assert sentence(name, where) in errors
+        assert f"write {hint} for the folder" in errors
+    assert errors.count("mergekit takes the folder") == 3
