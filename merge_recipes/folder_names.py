@@ -53,5 +53,8 @@ def _folder_of(name: str, folder: Path) -> tuple[str, str] | None:
         return "beside the recipe", f"./{name}"
     if not Path(name).is_dir():
         return None
-    relative = Path(os.path.relpath(name, folder)).as_posix()
+    try:
+        relative = Path(os.path.relpath(name, folder)).as_posix()
+    except ValueError:  # on another drive of Windows
+        return "in the working folder", Path(name).absolute().as_posix()
     return "in the working folder", relative if relative.startswith("../") else f"./{relative}"
