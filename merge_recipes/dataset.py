@@ -130,6 +130,11 @@ class DatasetReference(Record):
         """Return the key of the recipe that gives the path or the revision of a source, by its number from 0."""
         return {"path": "qrels", "revision": "qrels_revision"}.get(key, key) if number else key
 
+    def key_at(self, place: str | None, key: str) -> str:
+        """Return that key for the source with a path; the key of the first source if none has it."""
+        paths = [source.path for source in self.sources]
+        return self.key_of(paths.index(place) if place in paths else 0, key)
+
     @property
     def written_path(self) -> str:
         """The path in the recipe, also after `path` was made absolute."""

@@ -82,7 +82,8 @@ def pinned_inputs(lock: Lock, report: RunReport) -> tuple[PinnedInput, ...]:
             inner += _of_model(locked, "checkpoint", number)
         models += [replace(one, stage=stage.name) for one in inner]
     scored = {(one.path, task.subset, one.commit) for task in report.tasks for one in task.data}
-    scored |= {(step.read.dataset, step.read.subset, step.read.commit) for step in report.steps[-1:] if step.read}
+    read = report.steps[-1].read if report.steps else None
+    scored |= {(one.path, read.subset, one.commit) for one in read.data} if read is not None else set()
     datasets: dict[tuple[str, str], PinnedInput] = {}
     for data in lock.datasets:
         if (data.path, data.name, data.commit) in scored:

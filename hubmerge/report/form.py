@@ -74,7 +74,8 @@ def _later_keys(data: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
         yield READ_VERSION, "choice `read`"
     if any("tokenizer" in one for one in (data, *_records(data.get("stages")))):
         yield TOKENIZER_VERSION, "tokenizer"
-    if any("more_data" in one for one in _records(data.get("tasks"))):
+    reads = _records([step.get("read") for step in _records(data.get("steps"))])
+    if any("more_data" in one for one in (*_records(data.get("tasks")), *reads)):
         yield DATA_VERSION, "more_data"
 
 

@@ -170,6 +170,14 @@ def omit_unused_tokenizer(report: MutableMapping[str, Any]) -> None:
         omit_unused_licenses(report["tokenizer"])
 
 
+def omit_unused_data(task: MutableMapping[str, Any]) -> None:
+    """Remove the data beside the dataset from a plain report of a task or a choice if there is none."""
+    if not task["more_data"]:
+        del task["more_data"]
+    for data in task.get("more_data", ()):
+        omit_unused_licenses(data)
+
+
 def omit_unused_inputs(report: MutableMapping[str, Any]) -> None:
     """Remove what a plain report of version 0.1.0 does not have, if it says nothing."""
     omit_unused_licenses(report["base_model"])
@@ -181,5 +189,4 @@ def omit_unused_inputs(report: MutableMapping[str, Any]) -> None:
         for key in ("sampling", "head"):
             if task[key] is None:
                 del task[key]
-        if not task["more_data"]:
-            del task["more_data"]
+        omit_unused_data(task)

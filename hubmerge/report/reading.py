@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from hubmerge.report.inputs import DataReport
 from hubmerge.support.records import Number, record
 
 
@@ -41,6 +42,12 @@ class ReadReport:
     chosen: int
     readings: tuple[ReadingReport, ...]
     scored: bool = False
+    more_data: tuple[DataReport, ...] = ()  # read beside the dataset
+
+    @property
+    def data(self) -> tuple[DataReport, ...]:
+        """All repos and folders that the task reads: its dataset, then the others."""
+        return (DataReport(self.dataset, self.commit), *self.more_data)
 
     @property
     def choice(self) -> ReadingReport | None:

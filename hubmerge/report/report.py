@@ -221,11 +221,12 @@ class RunReport:
 
     def to_json(self) -> str:
         """Return the text of `hubmerge.json`, sealed: sorted keys, each step in one line, a newline at the end."""
+        reads = [step.read for step in self.abridged().steps if step.read is not None]
         version = needed_version(
             stages=bool(self.stages),
-            read=any(step.read is not None for step in self.abridged().steps),
+            read=bool(reads),
             tokenizer=any(lent is not None for lent in (self.tokenizer, *(stage.tokenizer for stage in self.stages))),
-            data=any(task.more_data for task in self.tasks),
+            data=any([*(task.more_data for task in self.tasks), *(read.more_data for read in reads)]),
         )
         unsealed = dataclasses.replace(self, version=version)._unsealed_text()
         return unsealed.replace(_NO_SEAL, f'\n  "seal": {json.dumps(text_digest(unsealed))},\n', 1)

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter
 
 from hubmerge.errors import HubmergeError
-from hubmerge.report.inputs import CombinedPart, MergedModel, StackedLayers, TokenizerReport
+from hubmerge.report.inputs import CombinedPart, MergedModel, StackedLayers, TokenizerReport, omit_unused_data
 from hubmerge.report.licenses import License, omit_unused_licenses
 from hubmerge.report.reading import ReadReport
 from hubmerge.report.step_statistics import MatrixStats, StepSimilarity, TensorSummary, omit_unused
@@ -118,6 +118,8 @@ class StepReport:
         for model in content["inputs"]:
             omit_unused_licenses(model)
         omit_unused(content)
+        if content.get("read") is not None:
+            omit_unused_data(content["read"])
         omit_unused_licenses(content)
         return content
 

@@ -11,6 +11,7 @@ from hubmerge.executor import InMemoryModel, Merge, ReadOut
 from hubmerge.executor.state import State
 from hubmerge.methods import method_named
 from hubmerge.plan.settings import input_dtype
+from hubmerge.report.inputs import DataReport
 from hubmerge.report.reading import ReadingReport, ReadReport, best_place, reading_text
 from hubmerge.report.report import MetricValue
 from hubmerge.run.run_context import RunContext
@@ -68,6 +69,8 @@ def _scored(context: RunContext, read: Read, task: Task, models: Sequence[InMemo
     metric = read.metric or _first_number(found[0], board.metrics_of(task))
     best = read.best or ("lowest" if metric == "perplexity" else "highest")
     scores = [_score(task, metric, model.label, values) for model, values in zip(models, found, strict=True)]
+    sources = zip(task.dataset.sources, context.stream.lock.commits_of(task.dataset), strict=True)
+    _, *more_data = (DataReport(source.written_path, commit) for source, commit in sources)
     return ReadReport(
         task=task.name,
         dataset=task.dataset.written_path,
@@ -82,6 +85,7 @@ def _scored(context: RunContext, read: Read, task: Task, models: Sequence[InMemo
             for one, score in zip(read.choose, scores, strict=True)
         ),
         scored=not task.validation,
+        more_data=tuple(more_data),
     )
 
 

@@ -257,6 +257,7 @@ class Scoreboard:
                     self._prepared[task.name] = self._prepare_rows(task)
                 except (DatasetError, EvaluationError) as error:
                     key = error.key if isinstance(error, DatasetError) else "path"
+                    key = task.dataset.key_at(error.context.repo or error.context.file, key)
                     place = (*TASKS, self.all_tasks.index(task), "dataset", key)
                     raise located(error, self._stream.loaded, place) from error
                 for source, commit in self._sources(task):

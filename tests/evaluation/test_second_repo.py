@@ -77,6 +77,32 @@ def test_pairs_in_a_repo_of_their_own(
     assert names[0] not in output
 
 
+def test_a_read_out_is_chosen_on_pairs_in_a_repo_of_their_own(
+    hubmerge: Command, embedders: Path, tmp_path: Path, repo_name: Callable[..., str]
+) -> None:
+    documents, pairs = beir_folders(tmp_path)
+    name = repo_name(pairs.name)
+    api = HfApi()
+    api.create_repo(name, repo_type="dataset")
+    commit = api.upload_folder(repo_id=name, repo_type="dataset", folder_path=pairs).oid
+    source = {"path": str(documents), "corpus": "corpus", "qrels": name}
+    task = {"name": "held-out", "kind": "text-retrieval", "dataset": source, "validation": True}
+    choose = [{"method": "wudi", "parameters": {"ridge": ridge}} for ridge in (0.1, 0.5)]
+    read = {"choose": choose, "on": "held-out"}
+    out = tmp_path / "out"
+    status, output, errors = hubmerge(
+        "run", recipe(embedders, tmp_path, task, merge_method="wudi", read=read), "--out", out
+    )
+    assert status == 0, output + errors
+    report = json.loads((out / "hubmerge.json").read_text())
+    assert (report["version"], report["tasks"]) == (7, [])
+    assert report["steps"][-1]["read"]["more_data"] == [{"path": name, "commit": commit}]
+    bill = json.loads((out / "hubmerge.cdx.json").read_text())
+    assert commit in {one["version"] for one in bill["components"] if one["type"] == "data"}
+    status, output, errors = hubmerge("verify", out)
+    assert status == 0, output + errors
+
+
 def test_mistakes_of_the_second_repo(hubmerge: Command, embedders: Path, tmp_path: Path) -> None:
     documents, pairs = beir_folders(tmp_path)
     source = {"path": str(documents), "corpus": "corpus", "qrels": str(pairs)}

@@ -113,6 +113,7 @@ def test_digests_chain_the_steps_and_break_with_any_change() -> None:
         ('{"version": 2, "older_steps": 1}', "a report of version 2 has no older_steps"),
         ('{"version": 3, "stages": []}', "a report of version 3 has no stages"),
         ('{"version": 4, "steps": [{"read": {}}]}', "a report of version 4 has no choice `read`"),
+        ('{"version": 6, "steps": [{"read": {"more_data": []}}]}', "a report of version 6 has no more_data"),
         ('{"version": 5, "tokenizer": {}}', "a report of version 5 has no tokenizer"),
         ('{"version": 5, "stages": [{"tokenizer": {}}]}', "a report of version 5 has no tokenizer"),
         ('{"version": 1, "version": 2}', "the key 'version' is repeated"),
