@@ -98,11 +98,12 @@ def tell(results: Path, picture: Path) -> None:
             row += [f"{correlation(cosines, losses, within=within):+.2f}", f"{drawn[0]:+.2f} to {drawn[1]:+.2f}"]
         print(f"| {' | '.join(row)} |")
         upper = np.triu_indices(len(cosines), 1)
-        axes[stream].plot(cosines[upper], 100 * losses[upper], "o", markersize=4, label=method)
+        color = f"C{METHODS.index(method)}"
+        axes[stream].plot(cosines[upper], 100 * losses[upper], "o", color=color, markersize=4, label=method)
         axes[stream].set_title(stream, fontsize=9)
         axes[stream].set_xlabel("cosine of the two task vectors", fontsize=8)
     axes[streams[0]].set_ylabel("accuracy lost against own checkpoints (points)", fontsize=8)
-    axes[streams[-1]].legend(fontsize=7)
+    axes[streams[0]].legend(fontsize=7)
     figure.savefig(picture, dpi=110)
 
 
