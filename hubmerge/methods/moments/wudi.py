@@ -65,7 +65,7 @@ def _ridge_system(moments: Moments, ridge: float) -> tuple[torch.Tensor, torch.T
     """Return G + r I and N + (r / c) S with r = ridge trace(G) / n; None if no entry moved the matrix."""
     side, total = moments.gram.shape[0], float(moments.gram.trace())
     # trace(G) is the sum of the weights of those entries that moved the matrix.
-    if total <= UNMOVED * moments.weight:
+    if abs(total) <= UNMOVED * moments.weight:
         return None
     pull = ridge * total / side
     system = moments.gram + pull * torch.eye(side, dtype=moments.gram.dtype, device=moments.gram.device)
