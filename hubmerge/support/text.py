@@ -82,3 +82,14 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     """
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def tensors_are(names: Sequence[str]) -> str:
+    """Return the subject of a sentence about tensors, with its verb.
+
+    Example:
+        >>> tensors_are(["a"]), tensors_are(["a", "b", "c"])
+        ("tensor 'a' is", "tensors 'a' and 2 more are")
+    """
+    more = len(names) - 1
+    return f"tensors {names[0]!r} and {more} more are" if more else f"tensor {names[0]!r} is"

@@ -22,7 +22,7 @@ from hubmerge.checkpoints.weight_names import (
     one_model,
 )
 from hubmerge.support.paths import is_inside
-from hubmerge.support.text import counted, listed
+from hubmerge.support.text import counted, listed, tensors_are
 
 KINDS = (SAFETENSORS, PICKLE)
 CONFIG_FILE = TRANSFORMERS.config_file
@@ -283,16 +283,14 @@ def _shard_notes(weight_map: Mapping[str, str], places: Mapping[str, Sequence[st
     elsewhere = [name for name, files in places.items() if name in weight_map and weight_map[name] not in files]
     if several:
         last = places[several[0]][-1]
-        notes.append(f"{_some(several)} in more than one shard: read from the last one ({last}), as in transformers")
+        notes.append(
+            f"{tensors_are(several)} in more than one shard: read from the last one ({last}), as in transformers"
+        )
     if unlisted:
-        notes.append(f"{_some(unlisted)} not in the index: read from {places[unlisted[0]][-1]}, as in transformers")
+        notes.append(
+            f"{tensors_are(unlisted)} not in the index: read from {places[unlisted[0]][-1]}, as in transformers"
+        )
     if elsewhere:
         found, listed_for = places[elsewhere[0]][-1], weight_map[elsewhere[0]]
-        notes.append(f"{_some(elsewhere)} in {found}, not in {listed_for}: read from there, as in transformers")
+        notes.append(f"{tensors_are(elsewhere)} in {found}, not in {listed_for}: read from there, as in transformers")
     return notes
-
-
-def _some(names: Sequence[str]) -> str:
-    """Return the subject of a sentence with its verb: "tensors 'a' and 2 more are"."""
-    more = len(names) - 1
-    return f"tensors {names[0]!r} and {more} more are" if more else f"tensor {names[0]!r} is"

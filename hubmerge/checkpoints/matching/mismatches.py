@@ -25,7 +25,7 @@ from hubmerge.checkpoints.matching.quantized_names import is_quantized_part
 from hubmerge.checkpoints.matching.selection import Selection
 from hubmerge.checkpoints.tensors import TensorInfo, describe_shape
 from hubmerge.errors import CheckpointError
-from hubmerge.support.text import listed
+from hubmerge.support.text import listed, tensors_are
 
 _OTHER_BASE = "set base_model to the model that this checkpoint was fine-tuned from"
 
@@ -170,10 +170,10 @@ class Mismatches:
             first = self.unexpected[0]
             similar = nearest(next(self.renaming.candidates(first)), self.base.tensors)
             hint = f" (nearest name: {similar!r})" if similar else ""
-            yield f"{_tensors(self.unexpected)} not in {base}{hint}"
+            yield f"{tensors_are(self.unexpected)} not in {base}{hint}"
         if self.missing:
             component = self.parts.component_of(self.missing[0])
-            yield f"{_tensors(self.missing)} missing, expected all tensors that {base} has in {component}"
+            yield f"{tensors_are(self.missing)} missing, expected all tensors that {base} has in {component}"
 
     def _quantized(self) -> CheckpointError | None:
         """Return the error for a checkpoint or base model in a quantized format, None if neither is."""
@@ -262,9 +262,3 @@ def _has_further_layers(names: Iterable[str], others: Iterable[str]) -> bool:
     known = {layer for other in others for layer in layers_of(other)}
     stacks = {stack_of(layer) for layer in known}
     return any(stack_of(layer) in stacks and layer not in known for name in names for layer in layers_of(name))
-
-
-def _tensors(names: Sequence[str]) -> str:
-    """Return the subject of a sentence on tensors, with its verb: "tensors 'a' and 2 more are"."""
-    more = len(names) - 1
-    return f"tensors {names[0]!r} and {more} more are" if more else f"tensor {names[0]!r} is"
