@@ -35,14 +35,13 @@ class LineStyle:
 
 
 def line_style(number: int) -> LineStyle:
-    """Return the style of a line; the first 35 differ in dashes or marks alone, without their colors.
+    """Return the style of a line; lines of one color have different marks, and the first 25 differ without colors.
 
-    >>> line_style(0), line_style(1).mark
+    >>> line_style(0), line_style(7).mark
     (LineStyle(color=0, dashes=(), mark='o'), 's')
     """
-    rounds = number // (len(DASHES) * len(MARKS))
-    color = (number + rounds) % len(COLORS)
-    return LineStyle(color, DASHES[number % len(DASHES)], MARKS[number % len(MARKS)])
+    rounds, color = divmod(number, len(COLORS))
+    return LineStyle(color, DASHES[number % len(DASHES)], MARKS[(color + rounds) % len(MARKS)])
 
 
 def map_place(share: float) -> float:

@@ -39,3 +39,13 @@ def test_the_documentation_opens(browser: Browser, site: Path, tmp_path: Path, w
     assert browser.run("return document.documentElement.scrollWidth") <= width
     assert browser.driver.save_screenshot(str(tmp_path / "site.png"))
     assert "hubmerge" in browser.driver.title
+
+
+def test_a_report_opens_from_the_page_of_its_file(browser: Browser, repo: str) -> None:
+    report = b"<!doctype html><html lang='en'><title>report</title><p id='a'>off</p><script>a.textContent='on'</script>"
+    HfApi().upload_file(path_or_fileobj=report, path_in_repo="report.html", repo_id=repo.split("/", 3)[3])
+    browser.open(f"{repo}/blob/main/report.html")
+    browser.driver.find_element("link text", "open as a page").click()
+    assert browser.driver.title == "report"
+    assert browser.run("return document.getElementById('a').textContent") == "on"
+    assert browser.run("return window.origin") == "null"

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import urllib.request
 
 import pytest
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 
 from hubmerge.localhub import LocalHub
-from tests.localhub.browsing import Names, api, ask, links, page, repo
+from tests.localhub.browsing import BROWSER, Names, api, ask, links, page, repo
 
 __all__ = ["api", "repo"]  # fixtures
 
@@ -154,6 +155,30 @@ def test_a_file_is_shown_or_described(local_hub: LocalHub, api: HfApi, repo: str
     assert f"/{repo}/tree/main/plots" in links(page(local_hub, f"/{repo}/blob/main/plots", 404))
     api.update_repo_settings(repo, gated="manual")
     assert "alert" not in page(local_hub, f"/{repo}/blob/main/a%20b.html", 401)
+
+
+def test_cards_and_other_markdown_are_rendered(local_hub: LocalHub, api: HfApi, repo: str) -> None:
+    api.upload_file(path_or_fileobj=b"see [more](more.txt)", path_in_repo="docs/a.md", repo_id=repo)
+    card = page(local_hub, f"/{repo}/blob/main/README.md")
+    assert "<em>model</em>" in card
+    assert f"/{repo}/raw/main/README.md" in links(card)
+    assert "license: apache-2.0" not in card
+    assert f"/{repo}/blob/main/docs/more.txt" in links(page(local_hub, f"/{repo}/blob/main/docs/a.md"))
+
+
+def test_a_report_opens_as_a_page_without_access_to_the_hub(local_hub: LocalHub, api: HfApi, repo: str) -> None:
+    report = b"<!doctype html>\n<script>1</script></html>\n"
+    api.upload_file(path_or_fileobj=report, path_in_repo="report.html", repo_id=repo)
+    address = f"/{repo}/blob/main/report.html"
+    assert "?page" in links(page(local_hub, address))
+    request = urllib.request.Request(f"{local_hub.endpoint}{address}?page", headers=BROWSER)
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        policy = answer.headers["Content-Security-Policy"]
+        assert answer.read() == report
+    assert "sandbox allow-scripts;" in policy
+    assert "default-src 'none'" in policy
+    assert "?page" not in links(page(local_hub, f"/{repo}/blob/main/notes.txt"))
+    assert "&lt;" not in page(local_hub, f"/{repo}/blob/main/notes.txt?page")
 
 
 def test_an_owner_has_a_page(local_hub: LocalHub, api: HfApi, repo: str, repo_name: Names) -> None:

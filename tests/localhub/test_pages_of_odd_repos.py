@@ -43,7 +43,7 @@ def test_html_and_scripts_of_a_card_are_escaped(local_hub: LocalHub, api: HfApi,
     assert not [tag for tag in tags if re.search(r"\son\w+\s*=", re.sub(r'"[^"]*"', '""', tag))]
     for address in [*links(text), *re.findall(r'src="([^"]*)"', text)]:
         assert address.startswith(("/", "#")), address
-    assert f"/{name}/resolve/main/api/models" in links(text)
+    assert f"/{name}/blob/main/api/models" in links(text)
     assert f"/{name}/resolve/main/%3Cscript%3E%27%22%26.txt" in links(text)
 
 

@@ -14,7 +14,7 @@ def repo_address(settings: Settings) -> str:
 
 
 def revision_address(settings: Settings, page: str, revision: str, path: str = "") -> str:
-    """Return the path of a page of a revision: `tree` (a folder), `blob` (a file), `commits` or `commit`."""
+    """Return the path of a page of a revision (`tree`, `blob`, `commits` or `commit`), or of its served files."""
     return f"{repo_address(settings)}/{page}/{quote(revision, safe='')}" + (f"/{quote(path)}" if path else "")
 
 
@@ -25,7 +25,12 @@ def tree_address(settings: Settings, revision: str, folder: str = "") -> str:
 
 def files_address(settings: Settings, revision: str) -> str:
     """Return the path below which the files of a revision are served, with a slash at its end."""
-    return f"{repo_address(settings)}/resolve/{quote(revision, safe='')}/"
+    return revision_address(settings, "resolve", revision) + "/"
+
+
+def file_pages_address(settings: Settings, revision: str) -> str:
+    """Return the path below which the files of a revision are shown as pages, with a slash at its end."""
+    return revision_address(settings, "blob", revision) + "/"
 
 
 def discussion_address(settings: Settings, number: int | None = None) -> str:

@@ -57,19 +57,21 @@ _COMMENT = re.compile(r"<!--.*?(?:-->|$)", re.DOTALL)
 _PICTURE = re.compile(r"data:image/(?:png|jpe?g|gif|webp);")
 
 
-def render_markdown(text: str, files: str) -> Html:
+def render_markdown(text: str, files: str, pages: str | None = None) -> Html:
     """Return Markdown as HTML: GitHub's dialect with task lists, alerts, footnotes and formulas, and safe HTML.
 
     Args:
         text: the Markdown.
-        files: the address that relative addresses start at; it ends with a slash.
+        files: the address that the relative addresses of pictures start at; it ends with a slash.
+        pages: that of relative links, such as the pages of files; by default `files`.
     """
+    starts = {"src": files, "href": files if pages is None else pages}
     if len(text) > MARKDOWN_LIMIT:
         return tag("pre", text, tabindex="0")
 
     def kept(_element: str, attribute: str, value: str) -> str | None:
         if attribute in SAFE_SCHEMES:
-            return resolve_address(value, attribute, files)
+            return resolve_address(value, attribute, starts[attribute])
         return None if attribute == "type" and value != "checkbox" else value
 
     cleaned = nh3.clean(
@@ -88,8 +90,8 @@ def render_markdown(text: str, files: str) -> Html:
     return Html(cleaned)
 
 
-def resolve_address(address: str, attribute: str, files: str) -> str:
-    """Return the address of a link or picture of a card; relative ones start at `files`, which ends with a slash."""
+def resolve_address(address: str, attribute: str, start: str) -> str:
+    """Return the address of a link or picture of a card; relative ones begin with `start`, which ends with a slash."""
     try:
         parts = urlsplit(address)
     except ValueError:
@@ -105,7 +107,7 @@ def resolve_address(address: str, attribute: str, files: str) -> str:
             steps[-1:] = []
         elif step not in ("", "."):
             steps.append(step)
-    return files + "/".join(steps) + (f"#{parts.fragment}" if parts.fragment else "")
+    return start + "/".join(steps) + (f"#{parts.fragment}" if parts.fragment else "")
 
 
 @lru_cache(maxsize=1)

@@ -11,6 +11,7 @@ from hubmerge.localhub.records import FileEntry, Tree
 from hubmerge.localhub.refusals import RevisionMissing
 from hubmerge.localhub.repository import Repository, Settings
 from hubmerge.localhub.web.addresses import (
+    file_pages_address,
     files_address,
     format_date,
     format_size,
@@ -19,11 +20,14 @@ from hubmerge.localhub.web.addresses import (
     tree_address,
 )
 from hubmerge.localhub.web.calls import Call
+from hubmerge.localhub.web.cards import render_markdown
+from hubmerge.localhub.web.describe import card_text
 from hubmerge.localhub.web.download import content_type
-from hubmerge.localhub.web.markup import Html, html_page, link, table, tag
+from hubmerge.localhub.web.markup import PAGE_HEADERS, SANDBOXED, Html, html_page, link, table, tag
 from hubmerge.localhub.web.page_routes import not_found_page, repo_page_routes
-from hubmerge.localhub.web.pages import ROWS_LIMIT, list_refs, render_heading, split_revision
+from hubmerge.localhub.web.pages import ROWS_LIMIT, list_refs, render_card, render_heading, split_revision
 from hubmerge.localhub.web.parsing import parse_number
+from hubmerge.support.names import CARD_FILE
 
 COMMITS_ON_PAGE = 50
 TEXT_LIMIT_BYTES = 200_000
@@ -118,7 +122,7 @@ def show_commit(call: Call) -> Response:
 
 
 def show_file(call: Call) -> Response:
-    """Show a file at a revision: text and pictures themselves, of others size and hash."""
+    """Show a file at a revision: cards rendered, other text and pictures themselves, of others size and hash."""
     repository, settings = call.readable_files()
     address = call.params["address"]
     try:
@@ -130,11 +134,14 @@ def show_file(call: Call) -> Response:
     if entry is None:
         target = tree_address(settings, revision, path if any(name.startswith(f"{path}/") for name in tree) else "")
         return not_found_page(f"{settings.id} has no file {path} at {revision}.", [tag("p", link(target, "files"))])
+    if is_page(path, entry) and "page" in call.request.query_params:
+        return sandboxed_page(call, entry)
     folder = path.rpartition("/")[0]
     facts = [("size", f"{entry.size:,} bytes"), ("git blob", entry.oid)]
     facts += [("sha256", entry.sha256)] if entry.sha256 else []
     raw = f"{repo_address(settings)}/raw/{quote(revision, safe='')}/{quote(path)}"
     download = files_address(settings, revision) + quote(path)
+    card = render_card(call, settings, tree, revision) if path == CARD_FILE else []
     content = [
         *render_heading(settings),
         tag("h2", path),
@@ -147,20 +154,39 @@ def show_file(call: Call) -> Response:
             link(f"{download}?download=true", "download"),
             " · ",
             link(raw, "raw"),
+            *([" · ", link("?page", "open as a page")] if is_page(path, entry) else []),
         ),
         table([[tag("th", name, scope="row"), tag("td", value, class_="commit")] for name, value in facts]),
-        show_content(call, path, entry, download),
+        *(card or [show_content(call, settings, revision, path, entry)]),
     ]
     return html_page(f"{path} · {settings.id}", content)
 
 
-def show_content(call: Call, path: str, entry: FileEntry, address: str) -> Html:
-    """Return the content of a file as a picture or as text, or a line that says why it is not shown."""
+def is_page(path: str, entry: FileEntry) -> bool:
+    """Return True for an HTML file that a browser can open, such as a report."""
+    return path.endswith(".html") and not entry.sha256
+
+
+def sandboxed_page(call: Call, entry: FileEntry) -> Response:
+    """Return an HTML file as a page without access to this Hub, to the network or to what the browser stores."""
+    content = call.site.store.blob_path(entry.oid).read_bytes()
+    headers = {**PAGE_HEADERS, "Content-Security-Policy": SANDBOXED}
+    return Response(content, media_type="text/html; charset=utf-8", headers=headers)
+
+
+def show_content(call: Call, settings: Settings, revision: str, path: str, entry: FileEntry) -> Html:
+    """Return the content of a file as a picture, rendered Markdown or text, or a line that says why it is not shown."""
+    files = files_address(settings, revision)
     if content_type(path, entry).startswith("image/"):
-        return tag("p", tag("img", src=address, alt=path))
+        return tag("p", tag("img", src=files + quote(path), alt=path))
     if entry.sha256 or entry.size > TEXT_LIMIT_BYTES:
         return tag("p", "Large and binary files are not shown here.", class_="soft")
-    return tag("pre", call.site.store.blob_path(entry.oid).read_text(encoding="utf-8", errors="replace"), tabindex="0")
+    text = call.site.store.blob_path(entry.oid).read_text(encoding="utf-8", errors="replace")
+    if not path.endswith(".md"):
+        return tag("pre", text, tabindex="0")
+    folder = quote(path[: path.rfind("/") + 1])
+    pages = file_pages_address(settings, revision)
+    return tag("article", render_markdown(card_text(text), files + folder, pages + folder))
 
 
 ROUTES = [

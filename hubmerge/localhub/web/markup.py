@@ -61,6 +61,13 @@ ALLOWED = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 """Content security policy of a page: it allows pictures and the page's own style."""
+SANDBOXED = (
+    "sandbox allow-scripts; default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+"""Content security policy of an HTML file of a repo: its own scripts run, as a page of an origin of its own."""
+PAGE_HEADERS = {"Cache-Control": "no-cache", "Referrer-Policy": "no-referrer", "X-Content-Type-Options": "nosniff"}
+"""Headers of all pages."""
 
 
 class Html(str):
@@ -105,10 +112,5 @@ def html_page(title: str, content: list[Html], status: int = 200) -> Response:
         whole.encode("utf-8", errors="replace"),
         status_code=status,
         media_type="text/html; charset=utf-8",
-        headers={
-            "Cache-Control": "no-cache",
-            "Content-Security-Policy": ALLOWED,
-            "Referrer-Policy": "no-referrer",
-            "X-Content-Type-Options": "nosniff",
-        },
+        headers={**PAGE_HEADERS, "Content-Security-Policy": ALLOWED},
     )

@@ -13,6 +13,7 @@ from hubmerge.localhub.refusals import RevisionMissing
 from hubmerge.localhub.repository import Repository, Settings
 from hubmerge.localhub.web.addresses import (
     discussion_address,
+    file_pages_address,
     files_address,
     format_date,
     format_size,
@@ -95,7 +96,7 @@ def render_card(call: Call, settings: Settings, tree: Tree, revision: str) -> li
         return [tag("p", "Access to the files of this repo is restricted.", class_="soft")]
     text = card_text(call.site.store.blob_path(entry.oid).read_text(encoding="utf-8", errors="replace"))
     card = card_of(call.site.store, tree)
-    rendered = render_markdown(text, files_address(settings, revision))
+    rendered = render_markdown(text, files_address(settings, revision), file_pages_address(settings, revision))
     return [tag("article", metadata_table(card), rendered, score_table(card))]
 
 
