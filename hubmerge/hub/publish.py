@@ -23,6 +23,7 @@ from hubmerge.hub.failures import TransientError, is_anonymous, status_of
 from hubmerge.hub.fetch import download, list_files, read_checked, remove_unfinished_downloads
 from hubmerge.hub.published import entry_digests
 from hubmerge.hub.retry import call, create_commit
+from hubmerge.hub.visibility import Visibility, visibility_of
 from hubmerge.support.hashing import git_blob_id
 from hubmerge.support.names import CARD_FILE, GIT_ATTRIBUTES, LOCK_FILE, REPORT_FILE, parse_history_file, step_tag
 from hubmerge.support.paths import is_inside
@@ -51,6 +52,7 @@ class Target:
         tags: the commit of each tag.
         digests: the digest of each file: SHA-256 for large files, git's SHA-1 for small ones.
         card: the text of the card, or None if there is none.
+        visibility: who can read the repo.
     """
 
     repo: str
@@ -61,6 +63,7 @@ class Target:
     tags: dict[str, str]
     digests: dict[str, str] = field(default_factory=dict)
     card: str | None = None
+    visibility: Visibility = "public"
 
 
 def read_target(repo: str) -> Target:
@@ -72,9 +75,10 @@ def read_target(repo: str) -> Target:
     """
     subject = f"target repo {repo}"
     remove_unfinished_downloads(repo)
-    commit = call(subject, lambda: _head(repo), repo=repo)
-    if commit is None:
+    head = call(subject, lambda: _head(repo), repo=repo)
+    if head is None:
         return Target(repo, None, frozenset(), None, None, {})
+    commit, visibility = head
     digests = _list_files(repo, commit)
     refs = call(f"tags of {subject}", lambda: api().list_repo_refs(repo), repo=repo)
     files, tags = frozenset(digests), {ref.name: ref.target_commit for ref in refs.tags}
@@ -87,15 +91,16 @@ def read_target(repo: str) -> Target:
                 repo=repo,
                 commit=commit,
             )
-        return Target(repo, commit, files, None, None, tags, digests, _card(repo, commit, files))
+        return Target(repo, commit, files, None, None, tags, digests, _card(repo, commit, files), visibility)
     report = _parse_report(_read_text(repo, commit, REPORT_FILE), repo, commit)
     lock = _read_text(repo, commit, LOCK_FILE) if LOCK_FILE in files else None
-    return Target(repo, commit, files, report, lock, tags, digests, _card(repo, commit, files))
+    return Target(repo, commit, files, report, lock, tags, digests, _card(repo, commit, files), visibility)
 
 
-def _head(repo: str) -> str | None:
+def _head(repo: str) -> tuple[str, Visibility] | None:
+    """Return the newest commit of a repo and its visibility, None if there is no repo."""
     try:
-        return api().model_info(repo).sha
+        info = api().model_info(repo)
     except RepositoryNotFoundError as error:
         if is_anonymous(error):
             raise HubError(
@@ -104,6 +109,7 @@ def _head(repo: str) -> str | None:
                 repo=repo,
             ) from error
         return None
+    return None if info.sha is None else (info.sha, visibility_of(info))
 
 
 def _list_files(repo: str, commit: str) -> dict[str, str]:

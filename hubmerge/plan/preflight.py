@@ -15,6 +15,7 @@ from hubmerge.plan.checked_task import CheckedTask
 from hubmerge.plan.licenses import NO_LICENSES, PlannedLicenses
 from hubmerge.plan.target_files import TargetFiles, check_target_files
 from hubmerge.plan.task_checks import check_tasks
+from hubmerge.plan.visibility import visibility_warnings
 from hubmerge.report.report import RunReport
 from hubmerge.stream.located import located
 from hubmerge.stream.pinned import PinnedCommits
@@ -33,11 +34,13 @@ class Preflight:
         kept: the files of the target repo that a run may replace, and its card.
         tasks: the tasks with their datasets.
         licenses: the licenses of the inputs and of the merged model.
+        warnings: inputs that fewer people can read than the merged model.
     """
 
     kept: TargetFiles
     tasks: tuple[CheckedTask, ...] = ()
     licenses: PlannedLicenses = NO_LICENSES
+    warnings: tuple[str, ...] = ()
 
 
 def resolve_checked(
@@ -93,7 +96,12 @@ def check_before_merge(
         with collector.collect():
             plan()
     collector.check()
-    return Preflight(kept, tasks, licenses)
+    return Preflight(kept, tasks, licenses, _compare_visibility(stream, licenses, progress))
+
+
+def _compare_visibility(stream: Stream, licenses: PlannedLicenses, progress: Progress) -> tuple[str, ...]:
+    with progress.stage("compare visibility"):
+        return visibility_warnings(stream, licenses.inputs)
 
 
 def _check_permission(stream: Stream, *, needs_token: bool) -> None:

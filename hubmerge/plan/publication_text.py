@@ -7,6 +7,7 @@ from typing import Any
 
 from hubmerge.hub.client import endpoint
 from hubmerge.plan.run_plan import RunPlan
+from hubmerge.plan.visibility import target_visibility
 from hubmerge.support.names import step_tag
 from hubmerge.support.text import readable
 from merge_recipes.signing import Signing
@@ -36,7 +37,7 @@ def published_dict(plan: RunPlan) -> dict[str, Any] | None:
         "repo": publish.repo,
         "address": f"{endpoint()}/{publish.repo}",
         "exists": target is not None and target.head is not None,
-        "private": publish.private,
+        "private": target_visibility(plan.stream) == "private",
         "tags": _tags(plan),
         "state": publish.state,
         "signed": publish.sign is not None,

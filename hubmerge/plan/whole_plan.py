@@ -48,7 +48,8 @@ def _plan_missing(stream: Stream, first: int, published: RunReport | None, progr
         checked = check_before_merge(stream, progress, plan, read_licenses, recorded=published, needs_token=False)
         planned = plan()
         notes = (*planned.notes, *checked.kept.notes)
-        return replace(planned, tasks=checked.tasks, licenses=checked.licenses, notes=notes)
+        warnings = (*planned.warnings, *checked.warnings)
+        return replace(planned, tasks=checked.tasks, licenses=checked.licenses, notes=notes, warnings=warnings)
     with progress.stage("read licenses"):
         licenses = plan_licenses(stream, published, refuse=False)
     return replace(plan(), licenses=licenses)
