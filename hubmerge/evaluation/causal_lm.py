@@ -116,7 +116,7 @@ class CausalLM(CausalKind):
         check_prompts(task)
         check_text_metrics(task)
         check_no_classes(task)
-        with dataset_errors(task, dataset_commit):
+        with dataset_errors(task.dataset, dataset_commit):
             texts = read_texts(rows, task.dataset, where)
             chosen = choose_rows(len(texts), task.dataset)
             texts = texts if chosen is None else [texts[row] for row in chosen]

@@ -16,7 +16,7 @@ from hubmerge.evaluation.labels import read_labels
 from hubmerge.evaluation.metrics import compute_metric
 from hubmerge.evaluation.task_keys import task_place
 from hubmerge.report.report import MetricValue
-from merge_recipes import Task
+from merge_recipes import DatasetReference, Task
 from merge_recipes.references import is_local_path
 
 ONE_CLASS = "set `class_names` of the task to all classes, in the order of the label values, or choose another split"
@@ -24,14 +24,15 @@ ONE_CLASS = "set `class_names` of the task to all classes, in the order of the l
 
 
 @contextmanager
-def dataset_errors(task: Task, commit: str | None) -> Iterator[None]:
-    """Add repo and commit of a task's dataset, or its local path, to the fields of an `EvaluationError`."""
+def dataset_errors(source: DatasetReference, commit: str | None) -> Iterator[None]:
+    """Add repo and commit of a dataset, or its local path, to an `EvaluationError` that has no place yet."""
     try:
         yield
     except EvaluationError as error:
-        path = task.dataset.path
+        path = source.path
         place = {"file": path} if is_local_path(path) else {"repo": path, "commit": commit}
-        error.context = replace(error.context, **place)
+        if error.context.repo is None and error.context.file is None:
+            error.context = replace(error.context, **place)
         raise
 
 

@@ -122,7 +122,7 @@ class Generation(CausalKind):
         """
         for check in (check_prompts, check_no_classes, check_engine, check_generation_metrics):
             check(task)
-        with dataset_errors(task, dataset_commit):
+        with dataset_errors(task.dataset, dataset_commit):
             chosen = choose_rows(len(rows), task.dataset)
             numbers = list(range(len(rows)) if chosen is None else chosen.tolist())
             prompts, references = read_prompts(task, rows, numbers)

@@ -91,7 +91,7 @@ class ImageClassification:
         """
         check_prompts(task)
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
-        with dataset_errors(task, dataset_commit):
+        with dataset_errors(task.dataset, dataset_commit):
             images = read_images(task, rows, scorer.base_folder, cache_folder, dataset_commit)
             head_rows = rows_of_head(
                 scorer,

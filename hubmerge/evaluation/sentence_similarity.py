@@ -78,7 +78,7 @@ class SentenceSimilarity(EmbedderKind):
         """
         where, source = task_place(task), task.dataset
         check_embedder_keys(task)
-        with dataset_errors(task, dataset_commit):
+        with dataset_errors(task.dataset, dataset_commit):
             first = read_column(rows, source.sentence1, "sentence1", where)
             second = read_column(rows, source.sentence2, "sentence2", where)
             check_numbers(rows.features, source.score, "score", where)

@@ -104,7 +104,8 @@ def _failures(key: Key, check: Callable[..., object], *arguments: object) -> Fou
 def _check_rows(task: Task, preview: DatasetPreview) -> None:
     if preview.rows == 0:
         raise EvaluationError(
-            f"{task_place(task)}: no examples", hint="set `split` of the dataset to a split with examples"
+            f"{task_place(task, task.dataset.rows)}: no examples",
+            hint="set `split` of the dataset to a split with examples",
         )
 
 
@@ -215,8 +216,9 @@ def _retrieval(task: Task, preview: DatasetPreview) -> Found:
             yield from _failures(("dataset", key), check_texts, preview.columns, column, place, key)
             yield from _failures(("dataset", key), _check_filled, task, preview, column, key)
         return
+    key = "corpus" if source.qrels is None else "qrels"
     for columns in (QUERY_IDS, DOCUMENT_IDS):
-        yield from _failures(("dataset", "corpus"), check_ids, preview.columns, columns, place)
+        yield from _failures(("dataset", key), check_ids, preview.columns, columns, task_place(task, source.rows))
 
 
 def _embedder_keys(task: Task) -> Found:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hubmerge.errors import EvaluationError
-from merge_recipes import Task
+from merge_recipes import DatasetReference, Task
 from merge_recipes.language_task import LANGUAGE_KINDS
 
 KIND_METRICS = {
@@ -19,9 +19,15 @@ TEXT_METRICS = ("accuracy", "perplexity")
 """Metrics of a task that predicts the tokens of texts."""
 
 
-def task_place(task: Task) -> str:
-    """Return the name of a task and its dataset for messages."""
-    return f"task {task.name}, {task.dataset.path}, split {task.dataset.split}"
+def task_place(task: Task, source: DatasetReference | None = None) -> str:
+    """Return the name of a task and its dataset for messages.
+
+    Args:
+        task: the task.
+        source: the dataset if it is not that of `path`, such as the one of `qrels`.
+    """
+    dataset = task.dataset if source is None else source
+    return f"task {task.name}, {dataset.path}, split {dataset.split}"
 
 
 def check_prompts(task: Task) -> None:

@@ -116,7 +116,7 @@ class TextClassification:
         where = task_place(task)
         check_prompts(task)
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
-        with dataset_errors(task, dataset_commit):
+        with dataset_errors(task.dataset, dataset_commit):
             texts = read_texts(rows, task.dataset, where)
             names, labels = read_classes(rows, task)
             head_rows = rows_of_head(

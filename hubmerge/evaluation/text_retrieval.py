@@ -86,13 +86,14 @@ class TextRetrieval(EmbedderKind):
             EvaluationError: the task does not fit its dataset.
         """
         check_embedder_keys(task)
-        where, source = task_place(task), task.dataset
-        with dataset_errors(task, dataset_commit):
+        source = task.dataset
+        with dataset_errors(source, dataset_commit):
             read = _of_parts if source.corpus is not None else _of_pairs
-            queries, corpus, relevant = read(source, rows, where)
+            queries, corpus, relevant = read(task, rows)
         if not queries:
             raise EvaluationError(
-                f"{where}: no query has a relevant document", hint="set `split` of the dataset to one with examples"
+                f"{task_place(task, source.rows)}: no query has a relevant document",
+                hint="set `split` of the dataset to one with examples",
             )
         chosen = choose_rows(len(queries), source)
         if chosen is not None:
@@ -106,8 +107,9 @@ class TextRetrieval(EmbedderKind):
 Parts = tuple[dict[str, str], dict[str, str], dict[str, set[str]]]
 
 
-def _of_pairs(source: DatasetReference, read: ReadSplit, where: str) -> Parts:
+def _of_pairs(task: Task, read: ReadSplit) -> Parts:
     """Return the parts of a dataset whose rows are pairs: every document of a row is a document for all queries."""
+    source, where = task.dataset, task_place(task)
     rows = read(source)
     asked = read_column(rows, source.query, "query", where)
     found = read_column(rows, source.positive, "positive", where)
@@ -123,11 +125,20 @@ def _swapped(names: Mapping[str, str]) -> dict[str, str]:
     return {name: text for text, name in names.items()}
 
 
-def _of_parts(source: DatasetReference, read: ReadSplit, where: str) -> Parts:
+def _of_parts(task: Task, read: ReadSplit) -> Parts:
     """Return the parts of a dataset in the form of BEIR: documents, queries, and scores of pairs."""
+    source, where = task.dataset, task_place(task)
     corpus = _texts(read(part_of(source, "corpus")), f"{where}: corpus")
     asked = _texts(read(part_of(source, "queries")), f"{where}: queries")
-    rows = read(source.rows)
+    with dataset_errors(source.rows, None):  # the scoreboard knows its commit
+        relevant = _relevant(read(source.rows), asked, corpus, task_place(task, source.rows))
+    return {name: text for name, text in asked.items() if name in relevant}, corpus, relevant
+
+
+def _relevant(
+    rows: datasets.Dataset, asked: Mapping[str, str], corpus: Mapping[str, str], where: str
+) -> dict[str, set[str]]:
+    """Return the relevant documents of each query, by their ids."""
     queries, documents = _ids(rows, QUERY_IDS, where), _ids(rows, DOCUMENT_IDS, where)
     scores: Sequence[Any] = [1] * len(queries)
     if SCORE in rows.features:
@@ -144,7 +155,7 @@ def _of_parts(source: DatasetReference, read: ReadSplit, where: str) -> Parts:
                     hint=f"set `dataset: {{{part}: ...}}` to the configuration with all of them",
                 )
         relevant.setdefault(query, set()).add(document)
-    return {name: text for name, text in asked.items() if name in relevant}, corpus, relevant
+    return relevant
 
 
 def _texts(rows: datasets.Dataset, where: str) -> dict[str, str]:

@@ -69,7 +69,7 @@ class ZeroShotImageClassification:
             MachineError: the cache folder cannot be written.
         """
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
-        with dataset_errors(task, dataset_commit):
+        with dataset_errors(task.dataset, dataset_commit):
             images = read_images(task, rows, scorer.base_folder, cache_folder, dataset_commit)
         head = _cached_head(scorer, task.prompts, images["class_names"], cache_folder)
         return PreparedZeroShot(name=task.name, head=head, metrics=metrics, batch_size=batch_size, **images)

@@ -135,7 +135,7 @@ class ZeroShotTextClassification:
             EvaluationError: the task does not fit its dataset.
         """
         metrics = {name: metric_named(name, cache_folder, load_metric) for name in task.metrics}
-        with dataset_errors(task, dataset_commit):
+        with dataset_errors(task.dataset, dataset_commit):
             texts = read_texts(rows, task.dataset, task_place(task))
             names, labels = read_classes(rows, task)
         chosen = choose_rows(len(labels), task.dataset, labels)

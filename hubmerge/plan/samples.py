@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import zip_longest
 
 from hubmerge.errors import EvaluationError
-from hubmerge.report.inputs import SampleReport, TaskReport
+from hubmerge.report.inputs import DataReport, SampleReport, TaskReport
+from hubmerge.support.text import short_commit
 from merge_recipes import DatasetReference, Task
 
 
@@ -62,3 +64,44 @@ def check_sample(task: Task, recorded: Sequence[TaskReport]) -> None:
             "scores could not be compared",
             hint=f"write `dataset: {{{before.keys}}}`, or give the task another name",
         )
+
+
+def data_error(
+    task: Task, commits: Sequence[str], recorded: Sequence[TaskReport]
+) -> tuple[str, EvaluationError] | None:
+    """Return an error with its key if a task reads other data than those on which its recorded steps were scored.
+
+    A repo of another name with an equal commit has equal data: it was moved.
+
+    Args:
+        task: the task in the recipe.
+        commits: the commits of all repos and folders that it reads.
+        recorded: the tasks of the steps that are published or on disk.
+    """
+    known = next((report for report in recorded if report.name == task.name), None)
+    if known is None:
+        return None
+    source = task.dataset
+    wanted = [DataReport(one.written_path, commit) for one, commit in zip(source.sources, commits, strict=True)]
+    for number, (old, new) in enumerate(zip_longest(known.data, wanted)):
+        if old is None or new is None or old.commit not in (None, new.commit):
+            return source.key_of(number, "path"), _other_data(task, *(_shown(one, number) for one in (old, new)))
+    splits = [(known.subset, known.split), (source.name, source.split)]
+    if splits[0] != splits[1]:
+        shown = (f"split {split}{'' if subset is None else f' of {subset}'}" for subset, split in splits)
+        return "split" if known.split != source.split else "name", _other_data(task, *shown)
+    return None
+
+
+def _shown(data: DataReport | None, number: int) -> str:
+    if data is None:
+        return "the judgements beside the documents"
+    return f"{'the judgements of ' if number else ''}{data.path} at {short_commit(data.commit or '')}"
+
+
+def _other_data(task: Task, before: str, wanted: str) -> EvaluationError:
+    return EvaluationError(
+        f"task {task.name}: the steps so far were scored on {before}, the recipe has {wanted}: the scores could not be "
+        "compared",
+        hint="restore the data set of the task, or give the task another name",
+    )

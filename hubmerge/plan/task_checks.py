@@ -17,7 +17,7 @@ from hubmerge.evaluation.task_keys import KINDS_WITHOUT_CLASSES
 from hubmerge.hub import fetch
 from hubmerge.plan.checked_task import CheckedTask, describe_task
 from hubmerge.plan.own_heads import OwnHeads
-from hubmerge.plan.samples import as_recorded, check_sample
+from hubmerge.plan.samples import as_recorded, check_sample, data_error
 from hubmerge.report.report import TaskReport
 from hubmerge.stream.located import located
 from hubmerge.stream.sources import Source, files_of
@@ -69,7 +69,7 @@ def check_tasks(
         preview = _preview(loaded, index, commits[index], collector) if is_opened else None
         head = None if heads is None else _head(heads, loaded, index, collector, recorded)
         classes = None if preview is None else _check_preview(loaded, index, preview, collector, files, head)
-        for key, error in (*_metric_errors(task, classes), *_sample_errors(task, recorded)):
+        for key, error in (*_metric_errors(task, classes), *_changes(task, commits.get(index), recorded)):
             collector.errors.append(located(error, loaded, (*TASKS, index, *key)))
         if preview is not None:
             drawn = as_recorded(task, recorded)
@@ -164,12 +164,17 @@ def _check_preview(
     return class_count(task, preview)
 
 
-def _sample_errors(task: Task, recorded: Sequence[TaskReport]) -> Iterator[tuple[Key, EvaluationError]]:
-    """Yield the mistake in the number of examples of a task, with its place in the task."""
+def _changes(
+    task: Task, commits: Sequence[str] | None, recorded: Sequence[TaskReport]
+) -> Iterator[tuple[Key, EvaluationError]]:
+    """Yield what makes the scores of a task others than those of earlier steps, with its place in the task."""
     try:
         check_sample(task, recorded)
     except EvaluationError as error:
         yield ("dataset", "max_examples"), error
+    found = None if commits is None else data_error(task, commits, recorded)
+    if found is not None:
+        yield ("dataset", found[0]), found[1]
 
 
 def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[Key, EvaluationError]]:

@@ -25,7 +25,7 @@ from hubmerge.stream.located import located
 from hubmerge.stream.open_source import open_base
 from hubmerge.stream.sources import Source
 from hubmerge.stream.stream import Stream
-from hubmerge.stream.task_datasets import TASKS
+from hubmerge.stream.task_datasets import TASKS, located_in_dataset
 from hubmerge.stream.task_steps import first_steps
 from hubmerge.support import interrupts
 from hubmerge.support.progress import Progress
@@ -256,10 +256,8 @@ class Scoreboard:
                 try:
                     self._prepared[task.name] = self._prepare_rows(task)
                 except (DatasetError, EvaluationError) as error:
-                    key = error.key if isinstance(error, DatasetError) else "path"
-                    key = task.dataset.key_at(error.context.repo or error.context.file, key)
-                    place = (*TASKS, self.all_tasks.index(task), "dataset", key)
-                    raise located(error, self._stream.loaded, place) from error
+                    commits = {source.path: commit for source, commit in self._sources(task)}
+                    raise located_in_dataset(error, self._stream.loaded, self.all_tasks.index(task), commits) from error
                 for source, commit in self._sources(task):
                     key_of_license = (task.name, source.written_path, commit)
                     if self._reads_licenses and key_of_license not in self._licenses:

@@ -20,7 +20,7 @@ from hubmerge.hub.checked_files import RemoteFile
 from hubmerge.support.hashing import file_digest
 from hubmerge.support.text import short_commit
 from merge_recipes import Lock, LockedModel, ModelReference
-from merge_recipes.references import STAGE, is_stage_path
+from merge_recipes.references import STAGE, is_local_path, is_stage_path
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,8 @@ class SourceResolver:
                     adapter = ("model", model.reference.adapter.path, model.reference.adapter.revision)
                     self._pinned.setdefault(adapter, model.adapter_commit)
             for dataset in lock.datasets:
-                self._pinned.setdefault(("dataset", dataset.path, dataset.revision), dataset.commit)
+                if not is_local_path(dataset.path):  # the rows of a folder are read as they are now
+                    self._pinned.setdefault(("dataset", dataset.path, dataset.revision), dataset.commit)
 
     def pin_stage(self, name: str, digest: str) -> None:
         """Pin the digest of the merged model of a stage."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
-from hubmerge.errors import DatasetError, ErrorCollector, HubError
+from hubmerge.errors import DatasetError, ErrorCollector, EvaluationError, HubError
 from hubmerge.hub.failures import is_missing_repo, is_outage
 from hubmerge.stream.located import located
 from merge_recipes import DatasetReference, LoadedRecipe
@@ -56,3 +57,23 @@ def _commits(loaded: LoadedRecipe, index: int, dataset: DatasetReference, resolv
             hint = "check the spelling; for a private dataset set HF_TOKEN" if missing else error.hint
             failure = DatasetError(error.message, hint=hint, key=key, repo=error.context.repo)
             raise located(failure, loaded, (*TASKS, index, "dataset", key)) from error
+
+
+def located_in_dataset(
+    error: DatasetError | EvaluationError, loaded: LoadedRecipe, index: int, commits: Mapping[str, str]
+) -> DatasetError | EvaluationError:
+    """Return an error about rows of a task with its position in the recipe and the commit of its repo.
+
+    Args:
+        error: the error, with the repo or the folder that the task reads.
+        loaded: the recipe.
+        index: the number of the task in the recipe, from 0.
+        commits: the commit of each repo and folder that the task reads, by its path.
+    """
+    assert loaded.recipe.evaluate is not None  # noqa: S101 - it has tasks
+    context = error.context
+    if context.repo is not None and context.commit is None:
+        error.context = replace(context, commit=commits.get(context.repo))
+    key = error.key if isinstance(error, DatasetError) else "path"
+    key = loaded.recipe.evaluate.tasks[index].dataset.key_at(context.repo or context.file, key)
+    return located(error, loaded, (*TASKS, index, "dataset", key))
