@@ -4,9 +4,10 @@
     python benchmarks/study/over_seeds.py --to "OPCM" --by-task A-1.jsonl,B-1.jsonl A-2.jsonl,B-2.jsonl
     python benchmarks/study/over_seeds.py --to "OPCM" --same-tests docs/study/real-text{,-seed-[1234]}.jsonl
 
-An argument is the results of one stream, in one file or in several with commas between. Each row: the mean over the
-orders for each stream; then, over all streams, the mean and two spreads: the standard deviation over the orders of one
-stream (root mean square of those of the streams), and the standard deviation of the streams' means.
+An argument is the results of one stream, in one file or in several with commas between; the columns number the streams
+from 0. Each row: the mean over the orders for each stream; then, over all streams, the mean and two spreads: the
+standard deviation over the orders of one stream (root mean square of those of the streams), and the standard deviation
+of the streams' means.
 
 The next columns compare with one variant, the first or that of --to. Streams differ in how hard their tasks are, so the
 comparison is made stream by stream: the mean difference with the standard deviation over the streams, and, where the
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,7 +76,7 @@ def print_table(
     """Print the rows of one number of tasks: references, then variants from the best to the worst."""
     all_names = sorted(streams[0].groups[keys[0]][0].accuracies.tasks)
     names, several = all_names if by_task else [], len(streams) > 1
-    seeds = [f"stream {number}" for number in range(1, len(streams) + 1)] if several else []
+    seeds = [f"seed {number}" for number in range(len(streams))] if several else []
     spreads = ["orders ±", "seeds ±"] if several else ["orders ±"]
     compare = [f"to {reference[0]}", "95 %", *(["ahead"] if several else [])]
     print(f"| {reference[1]} tasks, merged by | {' | '.join(['orders', *seeds, 'mean', *spreads, *compare, *names])} |")
@@ -90,7 +92,7 @@ def print_table(
     for key in sorted(keys, key=lambda key: -overall[key]):
         cells = [stream.groups[key] for stream in streams]
         means = [mean(group) for group in cells]
-        row = [key[0], ", ".join(str(n) for n in dict.fromkeys(map(len, cells)))]
+        row = [shown(key[0]), ", ".join(str(n) for n in dict.fromkeys(map(len, cells)))]
         row += [*(percent(means) if several else []), *percent([overall[key]])]
         row.append(f"{100 * spread(cells):.1f}" if min(map(len, cells)) > 1 else "")
         row += [f"{100 * statistics.stdev(means):.1f}"] if several else []
@@ -128,6 +130,11 @@ def answers(streams: Sequence[StreamResults], key: Key, *, same_tests: bool) -> 
     if not same_tests:
         return {f"{number} {task}": values for number, one in enumerate(found) for task, values in one.items()}
     return {task: np.mean([one[task] for one in found], axis=0) for task in found[0]}
+
+
+def shown(label: str) -> str:
+    """Return the label of a variant; where its series ends with the swept parameter, the name is printed once."""
+    return re.sub(r"\b(\w+), \1 ", r"\1 ", label)
 
 
 def percent(shares: Sequence[float]) -> list[str]:
