@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from hubmerge.demo.make_stream import make_stream
 from hubmerge.demo.plan import NAMESPACE
 from hubmerge.errors import HubmergeError, MachineError
-from hubmerge.support import interrupts
+from hubmerge.support import child_signals, interrupts
 from hubmerge.support.text import in_shell
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _run(command: list[str]) -> None:
         with interrupts.delayed():
             # In a session of its own, the process receives each signal once, from this process.
             process = subprocess.Popen(command, start_new_session=True)  # noqa: S603 - hubmerge itself
-        with interrupts.forwarded(process.send_signal):
+        with child_signals.forwarded(process.send_signal):
             status = process.wait()
     finally:
         if process is not None and process.poll() is None:

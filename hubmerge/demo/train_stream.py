@@ -20,7 +20,7 @@ from hubmerge.demo.model import make_model, make_tokenizer, perturbed_tower, vis
 from hubmerge.demo.plan import TrainingPlan
 from hubmerge.demo.stream import DemoStream
 from hubmerge.demo.tasks import TASKS, DemoTask, find_tasks
-from hubmerge.support import interrupts
+from hubmerge.support import child_signals, interrupts
 
 Progress = Callable[[str], None]
 PROCESSES = 2
@@ -82,7 +82,7 @@ def _each_tower(stream: DemoStream, plan: TrainingPlan) -> Generator[tuple[str, 
         interrupts.killed_on_exit(kill),
     ):
         try:
-            with interrupts.kept_from_children():
+            with child_signals.kept_from_children():
                 running = {pool.submit(write_tower, stream, plan, name): name for name in names}
             for finished in as_completed(running):
                 yield running[finished], *finished.result()

@@ -35,8 +35,12 @@ GRACE_SECONDS = 10.0
 _PUBLISHING_SECONDS = 1.0
 """Longest wait for a request that changes the Hub, before the line is printed."""
 
-_FORWARDED_SECONDS = 1.0
-"""Time in which a signal of another kind is the first one again: launchers send SIGTERM after a Ctrl-C."""
+SAME_CAUSE_SECONDS = 1.0
+"""Time after the line in which a signal counts with the first one: `timeout` sends one to the process and one to its
+group, and launchers send SIGTERM after a Ctrl-C."""
+
+PRESSED_SECONDS = 0.3
+"""This time for a second SIGINT, which may come from somebody who presses Ctrl-C again."""
 
 _DELIVERY_SECONDS = 0.05
 """Time in which the main thread reacts to a signal unless it is inside a library, or the signal woke another thread."""
@@ -115,33 +119,6 @@ def delayed() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def forwarded(send: Callable[[int], object]) -> Iterator[None]:
-    """Pass each signal on, for example to a child process, until the block ends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    numbers = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-    earlier = {number: signal.signal(number, lambda number, _: send(number)) for number in numbers}
-    try:
-        yield
-    finally:
-        for number, handler in earlier.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def kept_from_children() -> Iterator[None]:
-    """Keep the signals from processes that are started in the block: they end when this process ends them."""
-    mask = getattr(signal, "pthread_sigmask", None)  # not on Windows
-    earlier = None if mask is None else mask(signal.SIG_BLOCK, SIGNALS)
-    try:
-        yield
-    finally:
-        if mask is not None:
-            mask(signal.SIG_SETMASK, earlier)
-
-
-@contextlib.contextmanager
 def killed_on_exit(kill: Callable[[], object]) -> Iterator[None]:
     """Call `kill` if the program ends at once while the block runs. It ends child processes."""
     _kills.append(kill)
@@ -207,6 +184,7 @@ class _Listener:
         self._raises = raises
         self._handlers: dict[int, object] = {}
         self._first: tuple[int, float] | None = None
+        self._answered = float("inf")
         self._repeats = 0
         self._repeated = False
         self._thread = threading.Thread(target=self._listen, name="signals", daemon=True)
@@ -234,10 +212,10 @@ class _Listener:
         self._inlet.close()
         self._outlet.close()
 
-    def _handle(self, _number: int, _frame: FrameType | None) -> None:
+    def _handle(self, number: int, _frame: FrameType | None) -> None:
         """Raise KeyboardInterrupt in the main thread, which is where Python calls this."""
         again, self._repeated = self._repeated and self.heard.is_set(), False
-        if again or not self._raises or (self._program and self.heard.is_set()):
+        if again or not self._raises or (self.heard.is_set() and (self._program or self._is_first_again(number))):
             return
         self.heard.set()
         if _Main.delays:
@@ -270,8 +248,14 @@ class _Listener:
                 # The system gave the signal to another thread: wake the main thread.
                 self._repeats, self._repeated = 1, True
                 _wake_main_thread(number)
-        elif number == self._first[0] or now > self._first[1] + _FORWARDED_SECONDS:
+            self._answered = time.monotonic()
+        elif not self._is_first_again(number):
             self._end("hubmerge: stopped")
+
+    def _is_first_again(self, number: int) -> bool:
+        """Return True if a signal after the first one has its cause, and is no second press."""
+        pressed = number == signal.SIGINT and (self._first is None or number == self._first[0])
+        return time.monotonic() <= self._answered + (PRESSED_SECONDS if pressed else SAME_CAUSE_SECONDS)
 
     def _request_stop(self) -> None:
         """Let a request that changes the Hub end, then request the stop and print the line."""

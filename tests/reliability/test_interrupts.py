@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 
+from hubmerge.support import interrupts
 from hubmerge.support.interrupts import STOPPING
 from hubmerge.support.names import STATE_BRANCH
 from tests.reliability.conftest import RequestHook
@@ -151,6 +152,7 @@ def test_the_second_signal_ends_a_run_at_once(quick: Quick, request_hook: Reques
             assert asked.wait(60)
             process.send_signal(signal.SIGINT)
             assert process.stderr.readline() == f"{STOPPING}\n"
+            time.sleep(2 * interrupts.PRESSED_SECONDS)
             process.send_signal(signal.SIGINT)
             assert process.wait(60) == 130
             assert not answered.is_set()

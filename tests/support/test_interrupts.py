@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from hubmerge.support import interrupts
+from hubmerge.support import child_signals, interrupts
 
 PROGRAM = """
 import sys, threading, time
@@ -164,7 +164,7 @@ def test_ignored_signals_and_handlers_of_others_stay() -> None:
 
 def test_signals_are_passed_on() -> None:
     received: list[int] = []
-    with interrupts.handled(), interrupts.forwarded(received.append):
+    with interrupts.handled(), child_signals.forwarded(received.append):
         for number in interrupts.SIGNALS:
             send(number)
     assert received == list(interrupts.SIGNALS)
@@ -189,7 +189,8 @@ def test_a_program_ends_after_its_cleanup(number: int) -> None:
 
 
 def test_the_second_signal_ends_a_program_at_once() -> None:
-    with program("time.sleep(60)", "threading.Event().wait(60); print('never')") as process:
+    body = "interrupts.PRESSED_SECONDS = 0.0; time.sleep(60)"
+    with program(body, "threading.Event().wait(60); print('never')") as process:
         assert process.stdout is not None
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "cleaning up\n"
@@ -208,18 +209,51 @@ def test_a_program_whose_threads_do_not_stop_ends_too() -> None:
     assert errors == f"{interrupts.STOPPING}\nhubmerge: interrupted; the next run continues\n"
 
 
-def test_a_signal_that_a_launcher_adds_is_not_the_second_one() -> None:
-    with program("interrupts._FORWARDED_SECONDS = 60.0; time.sleep(60)", "time.sleep(0.3)") as process:
+@pytest.mark.parametrize(
+    ("first", "added"),
+    [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)],
+)
+def test_a_signal_that_a_launcher_adds_is_not_the_second_one(first: int, added: int) -> None:
+    body = "interrupts.SAME_CAUSE_SECONDS = interrupts.PRESSED_SECONDS = 60.0; time.sleep(60)"
+    with program(body, "time.sleep(0.3)") as process:
         assert process.stdout is not None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(first)
         assert process.stdout.readline() == "cleaning up\n"
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(added)
         output, errors = process.communicate()
     assert (process.returncode, output, errors) == (130, "", f"{interrupts.STOPPING}\n")
 
 
+def test_a_second_signal_of_another_cause_ends_a_program_at_once() -> None:
+    body = "interrupts.SAME_CAUSE_SECONDS = 0.0; time.sleep(60)"
+    with program(body, "threading.Event().wait(60); print('never')") as process:
+        assert process.stdout is not None
+        process.send_signal(signal.SIGTERM)
+        assert process.stdout.readline() == "cleaning up\n"
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (130, f"{interrupts.STOPPING}\nhubmerge: stopped\n")
+
+
+def test_a_repeated_signal_interrupts_the_cleanup_of_a_caller_only_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interrupts, "SAME_CAUSE_SECONDS", 60.0)
+
+    def work() -> None:
+        try:
+            send(signal.SIGTERM)
+            threading.Event().wait(60)
+        finally:
+            send(signal.SIGTERM)
+            interrupts.settle()
+            monkeypatch.setattr(interrupts, "SAME_CAUSE_SECONDS", -60.0)
+            with pytest.raises(KeyboardInterrupt):
+                send(signal.SIGTERM)
+
+    interrupted(work, quiet=True)
+
+
 def test_children_do_not_get_the_signals() -> None:
-    with interrupts.kept_from_children():
+    with child_signals.kept_from_children():
         child = subprocess.Popen(
             [sys.executable, "-c", "print('ready', flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

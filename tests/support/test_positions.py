@@ -14,7 +14,7 @@ from hubmerge.checkpoints.formats.safetensors_writer import SafetensorsWriter
 from hubmerge.checkpoints.open import open_checkpoint
 from hubmerge.checkpoints.tensors import TensorSpec
 from hubmerge.errors import MachineError
-from hubmerge.support import interrupts
+from hubmerge.support import child_signals
 from hubmerge.support.files import write_text_atomic
 from hubmerge.support.positions import OPEN_FLAGS, read_at, write_at
 from tests.checks import every
@@ -74,7 +74,7 @@ def test_folders_are_flushed_where_the_system_can(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("system")
 def test_children_are_started_with_and_without_masks() -> None:
-    with interrupts.kept_from_children():
+    with child_signals.kept_from_children():
         pass
 
 
