@@ -35,9 +35,9 @@ def write_report(
 
     Raises:
         HubError: the repo cannot be read, or its report is damaged.
-        UsageError: the scores of single entries are given for a study.
-        MachineError: the folder is not that of a step or a study; or the file cannot be written, is not an earlier
-            page, or belongs to a step.
+        UsageError: the scores of single entries are given for a study; the folder is not that of a step or a study; or
+            the file is not an earlier page, or belongs to a step.
+        MachineError: the file cannot be written.
 
     Example:
         hubmerge.write_report("me/merged@step-03", "report.html")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hubmerge.errors import MachineError, UsageError
+from hubmerge.errors import UsageError
 
 
 def place_of(published: str) -> tuple[str | Path, str | None]:
     """Return the repo and the revision that a text names, or the folder and no revision.
 
     Raises:
-        MachineError: the text is the path of a folder that does not exist.
+        UsageError: the text is the path of a folder that does not exist.
         UsageError: the text names more than a repo and a revision.
     """
     from merge_recipes import ModelReference
@@ -21,7 +21,7 @@ def place_of(published: str) -> tuple[str | Path, str | None]:
         return Path(published), None
     reference = ModelReference.parse(published)
     if reference.is_local:
-        raise MachineError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
+        raise UsageError(f"folder not found: {published}", hint="name a folder that `hubmerge run --out` wrote")
     repo = ModelReference(reference.path, reference.revision)
     if repo != reference:
         raise UsageError(f"{published}: a published step has no adapter and no subfolder", hint=f"write {repo}")

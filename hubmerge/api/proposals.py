@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from hubmerge.errors import MachineError, UsageError
+from hubmerge.errors import UsageError
 from hubmerge.support import interrupts
 
 
@@ -37,8 +37,8 @@ def propose(
 
     Raises:
         RecipeError: a reference, the method or the target is not valid.
-        UsageError: there is no base model or no checkpoint, or the search has no words.
-        MachineError: the file exists, or cannot be written.
+        UsageError: there is no base model or no checkpoint, the search has no words, or the file exists.
+        MachineError: the file cannot be written.
         HubError: the search finds no checkpoint of the base model, or the Hub does not respond.
 
     Example:
@@ -90,4 +90,4 @@ def _checked_proposal(
 
 def _check_new(path: Path, *, force: bool) -> None:
     if path.exists() and not force:
-        raise MachineError(f"{path} exists", hint="choose another file with --out, or add --force", file=str(path))
+        raise UsageError(f"{path} exists", hint="choose another file with --out, or add --force", file=str(path))

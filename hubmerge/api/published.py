@@ -52,8 +52,8 @@ def verify(
 
     Raises:
         HubError: the repo cannot be read, or holds no published step.
-        MachineError: the key cannot be used, or the packages of the extra `sign` are not installed.
-        UsageError: the stream was not combined, or nothing is merged, so that `from_parts` has no effect.
+        MachineError: the packages of the extra `sign` are not installed.
+        UsageError: the key cannot be used, or `from_parts` has no effect on this stream.
     """
     from hubmerge.verify import verify_step
 
@@ -101,8 +101,8 @@ def sign(
 
     Raises:
         HubError: the repo cannot be read or written, or its files are not those of the step.
-        MachineError: the key or the folder cannot be used, or the packages of the extra `sign` are not installed.
-        UsageError: neither or both of `key` and `keyless` are given.
+        MachineError: the packages of the extra `sign` are not installed, or the passphrase is missing.
+        UsageError: the key or the folder cannot be used, or neither or both of `key` and `keyless` are given.
     """
     from hubmerge.provenance.signing import Signer
     from hubmerge.verify.sign_step import sign_folder, sign_published

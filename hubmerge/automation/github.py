@@ -68,17 +68,18 @@ def write_workflow(loaded: LoadedRecipe, cron: str, requirement: str, *, oidc: b
 
     Raises:
         RecipeError: the recipe publishes nothing.
-        MachineError: the recipe is not in a git repository, or a different workflow exists.
+        MachineError: the recipe is not in a git repository.
+        UsageError: a different workflow exists.
     """
     root = repository_root(loaded.path)
     recipe = loaded.path.absolute().relative_to(root).as_posix()
     if not recipe.isprintable():
-        raise MachineError(f"{recipe!r}: a workflow cannot hold the characters of this path", hint="rename the file")
+        raise UsageError(f"{recipe!r}: a workflow cannot hold the characters of this path", hint="rename the file")
     text = workflow_text(loaded, recipe, cron, requirement, oidc=oidc)
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", loaded.path.stem)
     path = root / ".github" / "workflows" / f"hubmerge-{name}.yml"
     if path.exists() and not force and path.read_text(encoding="utf-8") != text:
-        raise MachineError(f"{path}: a different workflow exists", hint="add --force to replace it", file=str(path))
+        raise UsageError(f"{path}: a different workflow exists", hint="add --force to replace it", file=str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")
     return path

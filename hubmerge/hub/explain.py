@@ -84,7 +84,7 @@ _BY_TYPE: tuple[tuple[type[Exception], Explanation], ...] = (
 _BY_STATUS = {
     401: Explanation(
         "the Hub rejected the token: it is wrong, revoked or expired",
-        "set HF_TOKEN to a valid token and run again; finished steps are kept",
+        "set HF_TOKEN to a valid token, or run `hf auth login`, and run the command again",
     ),
     403: Explanation("this token has no permission for this request", "use a token with write access to the repo"),
     402: Explanation("the Hub asks for payment (HTTP 402)", "look at the storage and the plan of the account"),

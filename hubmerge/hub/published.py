@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from hubmerge.errors import HubError, MachineError
+from hubmerge.errors import HubError, UsageError
 from hubmerge.hub.checked_files import RemoteFile, download_checked, is_sha256, list_entries
 from hubmerge.hub.client import api
 from hubmerge.hub.fetch import download, find_commit, list_files
@@ -115,14 +115,14 @@ def read_step_folder(folder: Path) -> PublishedStep:
     """Return the files of a step in a folder that `hubmerge run --out` wrote, or that was downloaded.
 
     Raises:
-        MachineError: the folder is not that of a step.
+        UsageError: the folder is not that of a step.
     """
     paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
     beside = (_CLIENT_FOLDER, f"{STATE_FOLDER}/")
     files = {name: path for name, path in paths.items() if not name.startswith(beside)}
     missing = [name for name in METADATA_FILES if name not in files]
     if missing:
-        raise MachineError(
+        raise UsageError(
             f"{folder}: there is no {missing[0]}, so this is not a step that hubmerge wrote",
             hint="name a folder that `hubmerge run --out` wrote, or a repo: owner/name@step-03",
             file=str(folder),

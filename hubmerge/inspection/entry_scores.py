@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from hubmerge.errors import MachineError
+from hubmerge.errors import UsageError
 from hubmerge.report.outliers import cosine_outliers, norm_outliers
 from hubmerge.report_page import LeftOut, LeftOutEntry
 from hubmerge.support.strict_json import read_strict_json
@@ -105,13 +105,13 @@ def read_leave_one_out(path: Path) -> LeaveOneOut:
     """Return the scores in the output of `hubmerge inspect --leave-one-out --json`.
 
     Raises:
-        MachineError: the file cannot be read, or has no such scores.
+        UsageError: the file cannot be read, or has no such scores.
     """
     hint = "write the file with `hubmerge inspect REPO --leave-one-out --json > FILE`"
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError as error:
-        raise MachineError(f"{path} cannot be read: {error.strerror or error}", hint=hint, file=str(path)) from error
+        raise UsageError(f"{path} cannot be read: {error.strerror or error}", hint=hint, file=str(path)) from error
     except UnicodeDecodeError:
         lines = []
     for line in reversed(lines):
@@ -123,7 +123,7 @@ def read_leave_one_out(path: Path) -> LeaveOneOut:
                 )
         except ValueError:
             continue
-    raise MachineError(f"{path} has no scores of single entries", hint=hint, file=str(path))
+    raise UsageError(f"{path} has no scores of single entries", hint=hint, file=str(path))
 
 
 def with_flags(found: LeaveOneOut, examples: Mapping[str, int], recipe: Recipe) -> LeaveOneOut:

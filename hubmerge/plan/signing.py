@@ -17,7 +17,8 @@ def checked_signer(loaded: LoadedRecipe, folders: Mapping[str, Path] | None = No
         folders: Folders that may be shared or published, by what they are; the key must be in none of them.
 
     Raises:
-        MachineError: This machine cannot sign: a package, the key, its passphrase or the identity is missing.
+        UsageError: The key cannot be used.
+        MachineError: This machine cannot sign: a package, the passphrase or the identity is missing.
     """
     publish = loaded.recipe.publish
     if publish is None or publish.sign is None:

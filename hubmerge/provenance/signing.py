@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ PACKAGES = ("model-signing>=1.1,<2", "pyopenssl>=24")
 
 MAX_KEY_BYTES = 1 << 16
 
+_NO_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR})
+_LABEL = re.compile(rb"\s*-----BEGIN ([A-Z ]{1,40})-----")
 _MAKE_KEY = "openssl ecparam -name prime256v1 -genkey -noout -out key.pem"
 
 
@@ -59,7 +63,8 @@ class Signer:
             published: Folders whose files are published or shared, by what they are; the key must be in none of them.
 
         Raises:
-            MachineError: A package, the key or the identity is missing, or the key cannot be used.
+            UsageError: The file is not a key that signs, or is in one of the folders.
+            MachineError: A package, the passphrase or the identity is missing.
         """
         packages = client()
         if self.key is None:
@@ -134,7 +139,8 @@ class TrustedSigner:
         """Check that the packages are installed and that the key can be used.
 
         Raises:
-            MachineError: A package is missing, or the file is not a public key.
+            UsageError: The file is not a public key.
+            MachineError: A package is missing.
         """
         if not self.is_given:
             return
@@ -142,7 +148,9 @@ class TrustedSigner:
         if self.key is None:
             return
         content = _read(self.key, "public key")
-        with _as_key_error(self.key, "a public key in PEM", "openssl ec -in key.pem -pubout -out key.pub"):
+        with _as_key_error(
+            self.key, "a public key in PEM", "openssl ec -in key.pem -pubout -out key.pub; add --key key.pub"
+        ):
             supported = packages.has_supported_curve(packages.load_pem_public_key(content))
         if not supported:
             raise _unsupported(self.key)
@@ -171,7 +179,9 @@ class TrustedSigner:
             except packages.InvalidSignature as error:
                 raise SignatureError(f"it is not a signature by {self.label}") from error
             except Exception as error:
-                raise SignatureError(f"it is not a signature by {self.label}: {error}") from error
+                # Of a key there is nothing to add: that it covers the files was compared before.
+                reason = "" if self.key is not None else f": {error}"
+                raise SignatureError(f"it is not a signature by {self.label}{reason}") from error
 
     def _verifier(self, packages: Any) -> Any:
         if self.key is not None:
@@ -198,7 +208,7 @@ def _check_identity(packages: Any) -> None:
 def _check_place(key: Path, published: Mapping[str, Path]) -> None:
     for what, folder in published.items():
         if key.resolve().is_relative_to(folder.resolve()):
-            raise MachineError(
+            raise UsageError(
                 f"signing key {key}: it is inside {what}, {folder}, where it would be shared",
                 hint=f"mv {key} ~/",
                 file=str(key),
@@ -240,7 +250,8 @@ def _read(path: Path, what: str) -> bytes:
         with path.open("rb") as file:
             return file.read(MAX_KEY_BYTES)
     except OSError as error:
-        raise MachineError(
+        kind = UsageError if error.errno in _NO_FILE else MachineError
+        raise kind(
             f"{what} {path}: {error.strerror or error}", hint="name the file of an existing key", file=str(path)
         ) from error
 
@@ -253,8 +264,16 @@ def _as_key_error(key: Path, expected: str, hint: str) -> Iterator[None]:
     except MachineError:
         raise
     except Exception:  # the package has errors of its own beside those of Python
-        raise MachineError(f"{key}: expected {expected}", hint=hint, file=str(key)) from None
+        raise UsageError(f"{key}: {_kind(key)}expected {expected}", hint=hint, file=str(key)) from None
 
 
-def _unsupported(key: Path) -> MachineError:
-    return MachineError(f"{key}: expected a key on the curve P-256, P-384 or P-521", hint=_MAKE_KEY, file=str(key))
+def _kind(key: Path) -> str:
+    """Return what a file begins with, if that is a key or a certificate."""
+    kinds = {"PRIVATE KEY": "a private key", "PUBLIC KEY": "a public key", "CERTIFICATE": "a certificate"}
+    label = _LABEL.match(_read(key, "key"))
+    found = next((kind for end, kind in kinds.items() if label is not None and label[1].decode().endswith(end)), None)
+    return "" if found is None else f"this is {found}, "
+
+
+def _unsupported(key: Path) -> UsageError:
+    return UsageError(f"{key}: expected a key on the curve P-256, P-384 or P-521", hint=_MAKE_KEY, file=str(key))

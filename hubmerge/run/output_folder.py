@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubmerge.errors import MachineError, UsageError
+from hubmerge.errors import UsageError
 from hubmerge.report.history import ReadHistory
 from hubmerge.support.files import partial_path, remove_folder, replace_folder
 from hubmerge.support.folder_lock import locked_folder
@@ -35,12 +35,12 @@ class OutputFolder:
         """Check that the folder is new, empty or holds merged models.
 
         Raises:
-            MachineError: The folder holds other files, or it is a file.
+            UsageError: The folder holds other files, or it is a file.
         """
         if not self.folder.exists():
             return
         if not self.folder.is_dir():
-            raise MachineError(
+            raise UsageError(
                 f"--out {self.folder}: this is a file, expected a folder",
                 hint="name a new or an empty folder",
                 file=str(self.folder),
@@ -52,7 +52,7 @@ class OutputFolder:
             else not found or (self.folder / REPORT_FILE).is_file()
         )
         if not ours:
-            raise MachineError(
+            raise UsageError(
                 f"--out {self.folder}: the folder has files that are not a merged model",
                 hint="name a new or an empty folder",
                 file=str(self.folder),

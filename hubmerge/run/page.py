@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hubmerge.errors import MachineError
+from hubmerge.errors import UsageError
 from hubmerge.report.report import RunReport
 from hubmerge.report_page import PageDetails, page_form, report_page
 from hubmerge.support.names import LOCK_FILE, PAGE_FILE, RECIPE_FILE, REPORT_FILE
@@ -41,15 +41,15 @@ def check_page_place(out: Path) -> None:
     """Check that a page may be written to a file: it is new or an earlier page, and no file of a step.
 
     Raises:
-        MachineError: the file is a folder or not a page of hubmerge, or it belongs to a step.
+        UsageError: the file is a folder or not a page of hubmerge, or it belongs to a step.
     """
     hint = "choose another file with --out FILE"
     if out.is_dir():
-        raise MachineError(f"{out} is a folder", hint=f"name a file: --out {out / PAGE_FILE}", file=str(out))
+        raise UsageError(f"{out} is a folder", hint=f"name a file: --out {out / PAGE_FILE}", file=str(out))
     if out.name == PAGE_FILE and (out.parent / REPORT_FILE).is_file():
-        raise MachineError(f"{out} is a file of the step in this folder", hint=hint, file=str(out))
+        raise UsageError(f"{out} is a file of the step in this folder", hint=hint, file=str(out))
     if not out.is_file():
         return
     with out.open(encoding="utf-8", errors="replace") as file:
         if page_form(file.read(4000)) is None:
-            raise MachineError(f"{out} exists and is not a page that hubmerge wrote", hint=hint, file=str(out))
+            raise UsageError(f"{out} exists and is not a page that hubmerge wrote", hint=hint, file=str(out))

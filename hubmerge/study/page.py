@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from hubmerge.errors import MachineError
+from hubmerge.errors import UsageError
 from hubmerge.report.accuracy import mean_or_none, percent
 from hubmerge.report_page.charts import dot_chart, line_chart
 from hubmerge.report_page.document import document
@@ -24,13 +24,13 @@ def page_of_results(folder: Path) -> str:
     """Return the page of all results in the folder of a study.
 
     Raises:
-        MachineError: the folder has no results.
+        UsageError: the folder has no results.
         HubmergeError: a line of the results cannot be read.
     """
     file = ResultsFile(folder / RESULTS_FILE)
     if not file.cells or not file.references:
         hint = "finish the study with `hubmerge study STUDY --out DIR`"
-        raise MachineError(f"{folder / RESULTS_FILE} has no result", hint=hint, file=str(folder / RESULTS_FILE))
+        raise UsageError(f"{folder / RESULTS_FILE} has no result", hint=hint, file=str(folder / RESULTS_FILE))
     return study_page([*file.cells.values()], [*file.references.values()][-1], folder.absolute().name)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from hubmerge.cards import has_marks
-from hubmerge.errors import HubmergeError, MachineError, TargetError, UsageError
+from hubmerge.errors import HubmergeError, TargetError, UsageError
 from hubmerge.hub.fetch import resolve_commit
 from hubmerge.hub.own_files import signature_of
 from hubmerge.hub.permission import check_permission
@@ -46,7 +46,7 @@ def sign_published(repo: str, revision: str | None, signer: Signer, progress: Pr
         progress: the receiver of notes.
 
     Raises:
-        UsageError: the revision is not the newest commit.
+        UsageError: the revision is not the newest commit, or the key cannot be used.
         TargetError: the files are not those that the report lists, or the repo has another file of that name.
         HubError: the repo cannot be read, or the token may not write.
         MachineError: this machine cannot sign.
@@ -82,7 +82,8 @@ def sign_folder(folder: Path, signer: Signer, progress: Progress) -> Path:
     """Sign the step in a folder, and return the file of the signature.
 
     Raises:
-        MachineError: the folder has no step, its files are not those of the report, or this machine cannot sign.
+        UsageError: the folder has no step, its files are not those of the report, or the key cannot be used.
+        MachineError: this machine cannot sign.
     """
     signer.check({"the signed folder": folder})
     path = folder / REPORT_FILE
@@ -102,7 +103,7 @@ def sign_folder(folder: Path, signer: Signer, progress: Progress) -> Path:
         text = card.read_text(encoding="utf-8", errors="replace") if card.is_file() else ""
         problem = _problem(report, found, text)
     if problem is not None:
-        raise MachineError(f"{folder}: {problem}", hint="name a folder that `hubmerge run --out` wrote", file=str(path))
+        raise UsageError(f"{folder}: {problem}", hint="name a folder that `hubmerge run --out` wrote", file=str(path))
     name = f"{folder.resolve().name}@{step_tag(report.steps[-1].step)}"
     signature = folder / SIGNATURE_FILE
     _sign(report, found, name, signer, signature, progress)

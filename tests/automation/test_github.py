@@ -220,7 +220,7 @@ def test_init_refuses_recipes_that_cannot_run_on_github(sources: Sources, hubmer
     (sources.folder / ".git").mkdir()
     assert hubmerge("init", recipe, *github)[0] == 0
     status, _, errors = hubmerge("init", recipe, *github, "--oidc")
-    assert status == 5
+    assert status == 2
     assert "--force" in errors
     status, _, errors = hubmerge("init", recipe, *github, "--force", "--every", "0 0 * * *\n- x")
     assert status == 2

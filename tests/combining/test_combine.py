@@ -180,7 +180,7 @@ def test_what_does_not_add_up_is_refused_before_a_state_is_read(
     assert not HfApi().repo_exists(into)
     with pytest.raises(hubmerge.UsageError, match="has no place"):
         streams.combine("local/c-1", "local/c-2")
-    with pytest.raises(hubmerge.MachineError, match="folder not found"):
+    with pytest.raises(hubmerge.UsageError, match="folder not found"):
         streams.combine(str(tmp_path / "missing"), "local/c-2", into=into)
 
 

@@ -203,7 +203,7 @@ def test_a_report_without_scores_has_no_sections_for_them() -> None:
 
 
 def test_a_folder_without_a_step_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(hubmerge.MachineError, match="not a step"):
+    with pytest.raises(hubmerge.UsageError, match="not a step"):
         hubmerge.write_report(tmp_path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
@@ -216,7 +216,7 @@ def test_a_part_of_the_name_that_says_nothing_is_refused(tmp_path: Path, place: 
 
 
 def test_a_folder_is_no_place_for_a_page(tmp_path: Path) -> None:
-    with pytest.raises(hubmerge.MachineError, match="is a folder") as caught:
+    with pytest.raises(hubmerge.UsageError, match="is a folder") as caught:
         hubmerge.write_report("me/merged", tmp_path)
     assert caught.value.hint == f"name a file: --out {tmp_path / 'report.html'}"
 
@@ -225,13 +225,13 @@ def test_a_file_of_somebody_is_not_replaced(tmp_path: Path) -> None:
     """Other tools write a file of that name too; an earlier page is replaced, the page of a step is not."""
     theirs = tmp_path / "report.html"
     theirs.write_text("<html>results of my tests</html>", encoding="utf-8")
-    with pytest.raises(hubmerge.MachineError, match="is not a page that hubmerge wrote"):
+    with pytest.raises(hubmerge.UsageError, match="is not a page that hubmerge wrote"):
         check_page_place(theirs)
     theirs.write_text(report_page(sample_report(), DETAILS), encoding="utf-8")
     check_page_place(theirs)
     check_page_place(tmp_path / "new.html")
     (tmp_path / "hubmerge.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(hubmerge.MachineError, match="is a file of the step in this folder"):
+    with pytest.raises(hubmerge.UsageError, match="is a file of the step in this folder"):
         check_page_place(theirs)
 
 
@@ -246,10 +246,10 @@ def test_scores_of_single_entries_are_read_from_a_file(tmp_path: Path) -> None:
     assert left_out(scores).entries == (LeftOutEntry("a", -0.1, 0.2, 1.5, 0.1),)
     for text in ('{"event": "note", "text": "x"}', "{", '{"event": "leave-one-out", "place": 1}', ""):
         path.write_text(text, encoding="utf-8")
-        with pytest.raises(hubmerge.MachineError, match="no scores of single entries"):
+        with pytest.raises(hubmerge.UsageError, match="no scores of single entries"):
             read_leave_one_out(path)
     path.write_bytes(b"\xff\xfe")
-    with pytest.raises(hubmerge.MachineError, match="no scores of single entries"):
+    with pytest.raises(hubmerge.UsageError, match="no scores of single entries"):
         read_leave_one_out(path)
-    with pytest.raises(hubmerge.MachineError, match=r"none\.json cannot be read: No such file or directory"):
+    with pytest.raises(hubmerge.UsageError, match=r"none\.json cannot be read: No such file or directory"):
         read_leave_one_out(tmp_path / "none.json")

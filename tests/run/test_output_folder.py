@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from hubmerge.errors import MachineError
+from hubmerge.errors import UsageError
 from hubmerge.run.output_folder import OutputFolder
 
 
@@ -19,7 +19,7 @@ def test_what_an_interrupted_run_leaves_is_accepted(tmp_path: Path, name: str) -
 @pytest.mark.parametrize("name", ["step-01.txt", ".step-01.other", "thesis"])
 def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
-    with pytest.raises(MachineError, match="files that are not a merged model") as caught:
+    with pytest.raises(UsageError, match="files that are not a merged model") as caught:
         OutputFolder(tmp_path, every_step=True).check()
     assert caught.value.context.file == str(tmp_path)
 
@@ -28,5 +28,5 @@ def test_other_files_are_refused(tmp_path: Path, name: str) -> None:
 def test_a_file_is_refused(tmp_path: Path, every_step: bool) -> None:
     file = tmp_path / "step-01"
     file.touch()
-    with pytest.raises(MachineError, match="step-01: this is a file, expected a folder"):
+    with pytest.raises(UsageError, match="step-01: this is a file, expected a folder"):
         OutputFolder(file, every_step=every_step).check()

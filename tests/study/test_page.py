@@ -81,10 +81,10 @@ def test_the_command_writes_the_page_of_a_folder_of_results(tmp_path: Path, caps
     folder.mkdir()
     file = ResultsFile(folder / "results.jsonl")
     out = str(tmp_path / "page.html")
-    with pytest.raises(hubmerge.MachineError, match="there is no hubmerge"):
+    with pytest.raises(hubmerge.UsageError, match="there is no hubmerge"):
         hubmerge.write_report(folder, out)
     file.add(references())
-    with pytest.raises(hubmerge.MachineError, match="has no result"):
+    with pytest.raises(hubmerge.UsageError, match="has no result"):
         hubmerge.write_report(folder, out)
     for one in results():
         file.add(one)

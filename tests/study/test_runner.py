@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from hubmerge.cli.main import main
-from hubmerge.errors import HubmergeError, MachineError
+from hubmerge.errors import HubmergeError, MachineError, UsageError
 from hubmerge.report.report import RunReport
 from hubmerge.stream.catalog import installed_catalog
 from hubmerge.study import load_study, run_study
@@ -162,7 +162,7 @@ def test_a_page_of_somebody_is_not_replaced(tmp_path: Path, write_study: Write) 
     """It is found before anything is merged."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.html").write_text("<html>mine</html>", encoding="utf-8")
-    with pytest.raises(MachineError, match="is not a page that hubmerge wrote"):
+    with pytest.raises(UsageError, match="is not a page that hubmerge wrote"):
         run(write_study(methods=[{"method": "opcm"}]), tmp_path / "out")
     assert not (tmp_path / "out" / "results.jsonl").exists()
 
