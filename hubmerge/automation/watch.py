@@ -13,6 +13,7 @@ from pathlib import Path
 from hubmerge.automation.outdated import Change, find_changes
 from hubmerge.errors import HubmergeError, MachineError
 from hubmerge.stream.load import load
+from hubmerge.support import interrupts
 from hubmerge.support.progress import Progress, SilentProgress
 from hubmerge.support.text import counted
 from merge_recipes import RecipeError
@@ -114,6 +115,7 @@ def watch(recipe: Path, work_dir: Path, every: float | None, listen: tuple[str, 
                 watcher.check()
                 _wait(watcher, every, wake)
         except KeyboardInterrupt:
+            interrupts.settle()
             progress.note("stopped")
             progress.event("stopped", {})
     return 0
