@@ -227,11 +227,13 @@ def part_repos(recipe: RecipeLike, count: int) -> list[str]:
     """Return the repos of the parts of a recipe.
 
     Raises:
-        UsageError: the recipe publishes nothing.
+        UsageError: the recipe publishes nothing, or has fewer entries.
     """
-    from hubmerge.stream.partition import Partition, part_repo
+    from hubmerge.stream.partition import Partition, check_count, part_repo
 
-    publish = load(recipe).recipe.publish
+    loaded = load(recipe)
+    publish = loaded.recipe.publish
     if publish is None:
         raise UsageError("the recipe publishes nothing, so its parts are in folders", hint="name the folders")
+    check_count(loaded, count)
     return [part_repo(publish.repo, Partition(number, count)) for number in range(1, count + 1)]

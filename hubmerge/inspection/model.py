@@ -16,6 +16,8 @@ from hubmerge.hub import fetch, states
 from hubmerge.hub.offline import is_offline
 from hubmerge.inspection.places import ModelPlace, is_state
 from hubmerge.linalg import frobenius_norm, total_norm
+from hubmerge.methods.moments.base import STATE as MOMENTS
+from hubmerge.methods.readers import readers_of
 from hubmerge.plan.layout_text import written_layout
 from hubmerge.report.report import RunReport, StepReport
 from hubmerge.stream.sources import Source
@@ -122,7 +124,7 @@ class Inspection:
             yield f"made from   {', '.join(self.made_from)}{relation}, says its card"
         if self.method is not None:
             base = "" if self.base_model is None else f", on {self.base_model}"
-            yield f"merged      by {self.method}, {counted(self.step or 0, 'step')}{base}"
+            yield f"merged      by {_by(self.method)}, {counted(self.step or 0, 'step')}{base}"
         if self.read_by is not None:
             yield f"read by     {self.read_by}"
         for entry in self.entries:
@@ -287,3 +289,8 @@ def _of_state(state: MergeState) -> Inspection:
         state_bytes=size,
         parts=tuple(sorted({key.partition("/")[0] for key in manifest.parts})),
     )
+
+
+def _by(method: str) -> str:
+    """Return a method in words: the state of several methods over moments does not say which of them merged it."""
+    return f"a method over moments ({', '.join(readers_of(method))})" if method == MOMENTS else method

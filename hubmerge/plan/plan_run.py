@@ -29,6 +29,7 @@ from hubmerge.evaluation import METRIC_NAMES
 from hubmerge.evaluation.external_metrics import check_external_metrics
 from hubmerge.plan.headers import Headers, read_headers, stacked_headers
 from hubmerge.plan.ignored_text import ignored_lines
+from hubmerge.plan.new_commit_hint import new_commits_named
 from hubmerge.plan.run_plan import PlannedSource, RunPlan
 from hubmerge.plan.settings import max_shard_bytes, out_dtype, selection_of
 from hubmerge.plan.stacking import check_kinds, stack_layers
@@ -71,8 +72,9 @@ def plan_steps(
     _check_metrics(stream.recipe)
     entries = stream.planned_entries(range(min(first_step, stream.length), stream.length + 1))
     as_weights = recorded is not None and recorded.adds_up_statistics
-    headers = read_headers(stream, entries, progress, opened, as_weights=as_weights)
-    return _run_plan(stream, first_step, headers, recorded)
+    with new_commits_named(stream):
+        headers = read_headers(stream, entries, progress, opened, as_weights=as_weights)
+        return _run_plan(stream, first_step, headers, recorded)
 
 
 def _run_plan(stream: Stream, first_step: int, headers: Headers, recorded: RunReport | None) -> RunPlan:

@@ -16,7 +16,7 @@ from hubmerge.errors import UsageError
 from hubmerge.methods import METHODS, Method, method_of
 from hubmerge.stream.expansion import expand
 from hubmerge.stream.lockfile import lock_path, read_lock, require_lock
-from hubmerge.support.text import in_shell
+from hubmerge.support.text import counted, in_shell
 from merge_recipes import LoadedRecipe, ModelReference, StreamEntry
 
 _PART = re.compile(r"([1-9][0-9]{0,5})/([1-9][0-9]{0,5})")
@@ -90,6 +90,22 @@ def whole_entries(loaded: LoadedRecipe) -> tuple[StreamEntry, ...]:
         )
     lock = require_lock(loaded)
     return expand(recipe, lock.models, len(lock.models), lambda _: (), None).entries
+
+
+def check_count(loaded: LoadedRecipe, count: int) -> None:
+    """Check that a recipe has an entry for each of so many parts.
+
+    Raises:
+        UsageError: There are fewer entries, or the method does not allow parts.
+    """
+    check_adds(loaded)
+    entries = len(whole_entries(loaded))
+    if count > entries:
+        raise UsageError(
+            f"--parts {count}: {loaded.path} has {counted(entries, 'entry', 'entries')}: too few for so many parts",
+            hint=f"use at most {counted(entries, 'part')}, as in the runs with --part",
+            file=str(loaded.path),
+        )
 
 
 def part_keys(loaded: LoadedRecipe, part: Partition) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 import hubmerge
+from hubmerge.api.combining import part_repos
 from hubmerge.cli.main import main
 from hubmerge.stream.partition import Partition
 from tests.combining.test_combine import report_of, same_weights, verified
@@ -152,6 +153,8 @@ def test_methods_and_recipes_without_parts_are_refused(stage: Stage, tmp_path: P
     keys = stage.recipe(None, merge_method="wudi", evaluate=None)
     with pytest.raises(hubmerge.UsageError, match="part 4/4 is empty"):
         hubmerge.load_part(keys, "4/4")
+    with pytest.raises(hubmerge.UsageError, match=r"--parts 4: .* has 3 entries: too few for so many parts"):
+        part_repos({**keys, "publish": {"repo": "me/merged"}}, 4)
     taken_out = {"model": stage.towers[first], "revoke": first}
     with pytest.raises(hubmerge.UsageError, match=f"takes out {first}, which another part merges"):
         hubmerge.load_part({**keys, "models": [*keys["models"], taken_out]}, "2/2")

@@ -87,6 +87,7 @@ def test_a_stream_is_described_and_scored_without_each_entry(
     described = api.inspect(state, progress=None)
     assert (described.kind, described.method, described.step) == ("state", "moments", 3)
     assert described.parts[:2] == ("gram", "products")
+    assert "merged      by a method over moments (wudi, iso_c, " in str(described)
 
     alone = stage.recipe(never, entries=(first, third), merge_method="wudi")
     assert hubmerge("run", stage.write(tmp_path, alone))[0] == 0
