@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hubmerge.api.progress import ProgressOption, open_progress
 from hubmerge.api.recipes import RecipeLike, load
 from hubmerge.support import interrupts
+from hubmerge.support.terminal import terminal_columns
 
 if TYPE_CHECKING:
     from hubmerge.plan.run_plan import RunPlan
@@ -59,7 +60,7 @@ class Plan:
     ignored: tuple[str, ...]
     """Tensors of checkpoints that are not used, each with the reason."""
     text: str
-    """The plan as text, on one screen."""
+    """The plan as text, on one screen; lines are fitted to the terminal that it is made on."""
     details: str
     """The plan as text with all steps, tensors and notes, as in `hubmerge plan --verbose`."""
     data: Mapping[str, Any]
@@ -72,7 +73,7 @@ class Plan:
         from hubmerge.plan.text import plan_text
         from hubmerge.plan.values import plan_values
 
-        data = plan_values(plan)
+        data, columns = plan_values(plan), terminal_columns()
         steps = tuple(
             PlannedStep(
                 step=one["step"],
@@ -96,8 +97,8 @@ class Plan:
             averaged=tuple(data["averaged"]),
             kept=data["kept"],
             ignored=tuple(data["ignored"]),
-            text=screen_text(plan),
-            details=plan_text(plan),
+            text=screen_text(plan, columns),
+            details=plan_text(plan, columns),
             data=data,
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from hubmerge.plan.durations import estimate
 from hubmerge.plan.parameters_text import parameters_text
@@ -13,12 +13,12 @@ from hubmerge.report.reading import reading_text
 from hubmerge.support.text import readable
 
 WIDTH = 100
-"""Columns of a plan."""
+"""Columns of a plan at most."""
 
 _INDENT = " " * 9
 
 
-def settings_lines(plan: RunPlan) -> Iterator[str]:
+def settings_lines(plan: RunPlan, width: int = WIDTH) -> Iterator[str]:
     """Yield the lines about the parameters of the merge, and about the choice of the read-out."""
     recipe, settings = plan.stream.recipe, parameters_text(plan.stream.recipe)
     given = {*recipe.parameters, "dtype", "out_dtype"}
@@ -27,10 +27,10 @@ def settings_lines(plan: RunPlan) -> Iterator[str]:
     parts = [", ".join(chosen), f"defaults: {', '.join(others)}" if others else ""]
     state = "" if plan.stream.is_joint else f"state in {recipe.state_dtype}"
     if text := "; ".join(filter(None, [*parts, state])):
-        yield from wrapped("with", text)
+        yield from wrapped("with", text, width=width)
     if recipe.read is not None:
         outs = "; ".join(reading_text(one.method, dict(one.parameters)) for one in recipe.read.choose)
-        yield from wrapped("read", f"by the best on {recipe.read.on} of: {outs}", most=3)
+        yield from wrapped("read", f"by the best on {recipe.read.on} of: {outs}", most=3, width=width)
 
 
 def cost_lines(plan: RunPlan) -> Iterator[str]:
@@ -49,17 +49,18 @@ def cost_lines(plan: RunPlan) -> Iterator[str]:
             yield f"{key if number == 0 else '':<8} {text}"
 
 
-def wrapped(key: str, text: str, *, most: int | None = None) -> Iterator[str]:
+def wrapped(key: str, text: str, *, most: int | None = None, width: int = WIDTH) -> Iterator[str]:
     """Yield a text with its key in lines of a plan.
 
     Args:
         key: the first word; later lines are indented.
         text: the text.
         most: the number of lines, None for no limit; the last line then ends with dots.
+        width: the columns of a line.
     """
     yield from textwrap.wrap(
         text,
-        WIDTH,
+        width,
         initial_indent=f"{key:<8} ",
         subsequent_indent=_INDENT,
         max_lines=most,
@@ -67,3 +68,16 @@ def wrapped(key: str, text: str, *, most: int | None = None) -> Iterator[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+
+
+def fitted(lines: Iterable[str], width: int) -> Iterator[str]:
+    """Yield the lines of a plan, with those that are longer than a width in several lines; words stay whole."""
+    for line in lines:
+        if len(line) <= width:
+            yield line
+        else:
+            own = line[: len(line) - len(line.lstrip())]
+            indent = max(own, _INDENT, key=len)
+            yield from textwrap.wrap(
+                line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+            )

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from hubmerge.checkpoints.matching.names import Renaming
 from hubmerge.checkpoints.planning.name_rule import DESCRIPTION
-from hubmerge.plan.costs import WIDTH, cost_lines, settings_lines, wrapped
+from hubmerge.plan.costs import WIDTH, cost_lines, fitted, settings_lines, wrapped
 from hubmerge.plan.layout_text import missing_prefix
 from hubmerge.plan.licenses import license_lines
 from hubmerge.plan.remarks import remarks
@@ -27,12 +27,21 @@ REASONS = 3
 LAYOUTS = 3
 """Differences of tensor names at most."""
 _LEAST_MODEL = 20
+_NARROW_MODEL = 12
+"""Columns of a model's name at least, on a terminal with fewer columns than a plan."""
 
 
-def screen_text(plan: RunPlan) -> str:
-    """Return a plan as text that fits one screen; `plan_text` has all details."""
-    parts = (_stages(plan), _head(plan), _table(plan), _tensors(plan), _conditions(plan), cost_lines(plan))
-    return "\n".join([*(line for part in parts for line in part), *_remark_lines(plan)])
+def screen_text(plan: RunPlan, columns: int | None = None) -> str:
+    """Return a plan as text that fits one screen; `plan_text` has all details.
+
+    Args:
+        plan: The plan.
+        columns: Width of the terminal; None for lines that are as long as their sentences.
+    """
+    width = min(WIDTH, columns or WIDTH)
+    body = (_head(plan, width), _table(plan, width), _tensors(plan, width), _conditions(plan, width))
+    lines = [*(line for part in (_stages(plan), *body, cost_lines(plan)) for line in part), *_remark_lines(plan)]
+    return "\n".join(lines if columns is None else fitted(lines, width))
 
 
 def _stages(plan: RunPlan) -> Iterator[str]:
@@ -42,23 +51,23 @@ def _stages(plan: RunPlan) -> Iterator[str]:
         yield f"stage {stage.stream.loaded.stage} ({digest}): {stage.stream.recipe.merge_method} of {count}, before"
 
 
-def _head(plan: RunPlan) -> Iterator[str]:
+def _head(plan: RunPlan, width: int) -> Iterator[str]:
     base = plan.stream.base
     yield f"{plan.stream.recipe.merge_method} on {base.reference} ({short_commit(base.commit)})"
-    yield from settings_lines(plan)
+    yield from settings_lines(plan, width)
     yield ""
 
 
-def _table(plan: RunPlan) -> Iterator[str]:
+def _table(plan: RunPlan, width: int) -> Iterator[str]:
     """Yield the steps in merge order, or the models of a joint step."""
     rows = list(_joint_rows(plan) if plan.stream.is_joint else _rows(plan))
     head = ("step", "entry", "model", "commit", "to download")
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
-    room = WIDTH - sum(widths) + widths[2] - 2 * len(head)
-    widths[2] = min(widths[2], max(room, _LEAST_MODEL))
+    room = width - sum(widths) + widths[2] - 2 * len(head)
+    widths[2] = min(widths[2], max(room, _LEAST_MODEL if width == WIDTH else _NARROW_MODEL))
     for step, entry, model, *others in (head, *shortened(rows, ROWS)):
         cells = (entry, elided(model, widths[2]), *others)
-        padded = (cell.ljust(width) for cell, width in zip(cells, widths[1:], strict=True))
+        padded = (cell.ljust(columns) for cell, columns in zip(cells, widths[1:], strict=True))
         yield "  ".join(["", step.rjust(widths[0]), *padded]).rstrip()
     yield ""
 
@@ -116,7 +125,7 @@ def _size(missing_bytes: int) -> str:
     return readable(missing_bytes) if missing_bytes else "on disk"
 
 
-def _tensors(plan: RunPlan) -> Iterator[str]:
+def _tensors(plan: RunPlan, width: int) -> Iterator[str]:
     for number, row in enumerate(plan.stacked[:ROWS]):
         yield f"{'layers' if number == 0 else '':<8} {row}"
     if len(plan.stacked) > ROWS:
@@ -125,7 +134,7 @@ def _tensors(plan: RunPlan) -> Iterator[str]:
     matrices = counted(counts["merge-matrix"], "weight matrix", "weight matrices")
     others = counted(counts["merge-other"], "other tensor")
     yield f"merged   {matrices}, {others}: {millions:.2f} million parameters"
-    yield from _unusual(plan)
+    yield from _unusual(plan, width)
     yield f"kept     {counted(counts['keep'], 'tensor')} of the base model"
     reasons = Counter(tensor.reason for tensor in plan.merge.kept).most_common()
     shown = reasons if len(reasons) == REASONS + 1 else reasons[:REASONS]
@@ -136,7 +145,7 @@ def _tensors(plan: RunPlan) -> Iterator[str]:
         yield f"         {left:>4}  for {len(rest)} other reasons (--verbose)"
 
 
-def _unusual(plan: RunPlan) -> Iterator[str]:
+def _unusual(plan: RunPlan, width: int) -> Iterator[str]:
     """Yield what most merges do not have.
 
     These are matrices found by name, models inside that are kept, averaged statistics, checkpoints with other tensor
@@ -144,21 +153,21 @@ def _unusual(plan: RunPlan) -> Iterator[str]:
     """
     merge = plan.merge
     if DESCRIPTION in merge.matrix_rule:
-        yield from wrapped("", merge.matrix_rule)
+        yield from wrapped("", merge.matrix_rule, width=width)
     if merge.part is not None:
-        yield from wrapped("", merge.part)
+        yield from wrapped("", merge.part, width=width)
     if merge.averaged:
         yield f"averaged {counted(merge.counts['average'], 'tensor')}, such as {merge.averaged[0].name}"
-        yield from wrapped("", merge.statistics_rule or "")
+        yield from wrapped("", merge.statistics_rule or "", width=width)
     layouts = Counter(layout for layout in plan.layouts.values() if layout != str(Renaming()))
     renamed = [f"{layout}: {counted(count, 'checkpoint')}" for layout, count in layouts.most_common()]
     for number, line in enumerate(_few(renamed, LAYOUTS)):
         yield f"{'names' if number == 0 else '':<8} {line.strip()}"
     if missing_prefix(plan.config, [spec.name for spec in plan.written.specs]):
-        yield from wrapped("layout", plan.layout_written)
+        yield from wrapped("layout", plan.layout_written, width=width)
 
 
-def _conditions(plan: RunPlan) -> Iterator[str]:
+def _conditions(plan: RunPlan, width: int) -> Iterator[str]:
     """Yield the lines about the vocabulary, licenses and tasks."""
     yield from _few(list(vocabulary_lines(plan.vocabulary)), VOCABULARY_LINES)
     yield from license_lines(plan.licenses)
@@ -166,7 +175,8 @@ def _conditions(plan: RunPlan) -> Iterator[str]:
         known = [task.examples for task in plan.tasks if task.examples is not None]
         least = "" if len(known) == len(plan.tasks) else "at least "
         total = f"{counted(len(plan.tasks), 'task')}, {least}{counted(sum(known), 'example')}"
-        yield from wrapped("evaluate", f"{total}: {', '.join(task.short for task in plan.tasks)}", most=2)
+        text = f"{total}: {', '.join(task.short for task in plan.tasks)}"
+        yield from wrapped("evaluate", text, most=2 if width == WIDTH else 4, width=width)
 
 
 def _few(lines: Sequence[str], most: int) -> Iterator[str]:

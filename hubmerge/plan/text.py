@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from hubmerge.checkpoints import MergePlan, PlannedTensor
 from hubmerge.checkpoints.matching.components import patterns_for
 from hubmerge.plan.checked_task import tasks_text
-from hubmerge.plan.costs import cost_lines, settings_lines
+from hubmerge.plan.costs import WIDTH, cost_lines, fitted, settings_lines
 from hubmerge.plan.remarks import remarks
 from hubmerge.plan.run_plan import RunPlan
 from hubmerge.plan.vocabulary_text import vocabulary_lines
@@ -20,12 +20,19 @@ GROUPS_SHOWN = 3
 """Number of lines per reason that name kept tensors."""
 
 
-def plan_text(plan: RunPlan) -> str:
-    """Return a plan as text: the steps, then one or more lines per topic, problems last."""
+def plan_text(plan: RunPlan, columns: int | None = None) -> str:
+    """Return a plan as text: the steps, then one or more lines per topic, problems last.
+
+    Args:
+        plan: The plan.
+        columns: Width of the terminal; None for lines that are as long as their sentences.
+    """
+    width = min(WIDTH, columns or WIDTH)
     evaluation = [*plan.licenses.lines(), *tasks_text(plan.tasks)]
     before = [line for stage in plan.stages for line in _stage(stage)]
-    parts = (*before, *_steps(plan), *settings_lines(plan), *_tensors(plan), *_files(plan), *evaluation)
-    return "\n".join([*parts, *cost_lines(plan), *(f"{kind:<8} {text}" for kind, text in remarks(plan))])
+    parts = (*before, *_steps(plan), *settings_lines(plan, width), *_tensors(plan), *_files(plan), *evaluation)
+    lines = [*parts, *cost_lines(plan), *(f"{kind:<8} {text}" for kind, text in remarks(plan))]
+    return "\n".join(lines if columns is None else fitted(lines, width))
 
 
 def _stage(plan: RunPlan) -> Iterator[str]:
