@@ -101,6 +101,7 @@ def tell(results: Path, picture: Path) -> None:
         color = f"C{METHODS.index(method)}"
         axes[stream].plot(cosines[upper], 100 * losses[upper], "o", color=color, markersize=4, label=method)
         axes[stream].set_title(stream, fontsize=9)
+        axes[stream].locator_params(axis="x", nbins=5)
         axes[stream].set_xlabel("cosine of the two task vectors", fontsize=8)
     axes[streams[0]].set_ylabel("accuracy lost against own checkpoints (points)", fontsize=8)
     axes[streams[0]].legend(fontsize=7)
