@@ -77,7 +77,8 @@ def fitted(lines: Iterable[str], width: int) -> Iterator[str]:
             yield line
         else:
             own = line[: len(line) - len(line.lstrip())]
-            indent = max(own, _INDENT, key=len)
+            longest = max(map(len, line.split()))
+            indent = own if len(_INDENT) < len(own) <= width - longest else _INDENT
             yield from textwrap.wrap(
                 line, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
             )
