@@ -171,6 +171,6 @@ def _results(task: TaskReport, step: StepReport) -> list[EvalResult]:
             metric_type=one_line(metric),
             metric_value=round(value, 6),
         )
-        for metric, value in step.scores[task.name].items()
+        for metric, value in sorted(step.scores[task.name].items())  # as in the report's file
         if isinstance(value, (int, float)) and not is_detail(metric)
     ]

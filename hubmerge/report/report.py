@@ -168,7 +168,7 @@ class RunReport:
         return [
             (task.name, metric, [number_or_none(scores.get(task.name, {}).get(metric)) for scores in columns])
             for task in self.tasks
-            for metric, value in columns[-1].get(task.name, {}).items()
+            for metric, value in sorted(columns[-1].get(task.name, {}).items())  # as in the file
             if metric != task.main_metric and number_or_none(value) is not None
         ]
 

@@ -83,6 +83,15 @@ def test_cards_of_form_7_keep_their_data() -> None:
     assert "AutoTokenizer" not in text
 
 
+def test_metrics_are_in_the_order_of_the_file() -> None:
+    report = writing()
+    scores: Scores = {"sun397": {"accuracy": 0.5, "perplexity": 9.0, "accuracy_stderr": 0.1, "accuracy/part": 0.5}}
+    written = replace(report, steps=(replace(report.steps[0], scores=scores),))
+    read = RunReport.from_json(written.to_json())
+    assert written.other_metrics() == read.other_metrics()
+    assert [metric for _, metric, _ in read.other_metrics()] == ["accuracy/part", "accuracy_stderr", "perplexity"]
+
+
 def test_without_other_metrics_there_is_no_table() -> None:
     report = writing()
     plain = replace(report, steps=(replace(report.steps[0], scores={"sun397": {"accuracy": 0.5}}),))
