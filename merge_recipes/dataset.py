@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -22,6 +23,20 @@ from merge_recipes.record import Record, Text
 from merge_recipes.references import absolute_path, is_local_path, path_problem, revision_problem
 
 TYPE, CLASSES = "<type>", "<classes>"
+
+
+def _checked_path(path: str, key: str) -> str:
+    if "@" in path and not is_local_path(path):
+        raise InvalidReferenceError("a dataset's path has no @revision", f"write `{key}: ...` beside the path")
+    if (problem := path_problem(path)) is not None:
+        raise InvalidReferenceError(problem)
+    return path
+
+
+def _checked_revision(revision: str | None) -> str | None:
+    if revision is not None and (problem := revision_problem(revision)) is not None:
+        raise InvalidReferenceError(problem)
+    return revision
 
 
 def _kind_of_cast(value: object) -> str:
@@ -45,6 +60,31 @@ Cast = Annotated[
     Discriminator(_kind_of_cast),
 ]
 """What a column holds: images, values of a type, or classes with these names."""
+
+
+class MoreData(Record):
+    """Another split that the tasks of a group read, of this dataset repo or of another one."""
+
+    path: Text
+    """A dataset repo on the Hub (owner/name)."""
+    name: Text | None = None
+    """The configuration (subset); left out if the tasks of this split read several."""
+    split: Text = "test"
+    """The split to score."""
+    revision: Text | None = None
+    """A branch, tag or commit of the dataset; the lock pins its commit."""
+
+    @field_validator("path")
+    @classmethod
+    def _check_path(cls, path: str) -> str:
+        if is_local_path(path):
+            raise InvalidReferenceError("expected a dataset repo on the Hub, got a local path")
+        return _checked_path(path, "revision")
+
+    @field_validator("revision")
+    @classmethod
+    def _check_revision(cls, revision: str | None) -> str | None:
+        return _checked_revision(revision)
 
 
 class DatasetReference(Record):
@@ -84,6 +124,8 @@ class DatasetReference(Record):
     repo of `corpus` and `queries`. `name` is then its configuration."""
     qrels_revision: Text | None = None
     """A branch, tag or commit of `qrels`; the lock pins its commit."""
+    more: tuple[MoreData, ...] = ()
+    """The other splits that a group of the kind lm-eval reads, of this dataset repo or of others."""
     cast: dict[Text, Cast] = Field(default_factory=dict)
     """What columns hold, by their names: image, a type such as string or int64, or the names of classes in order."""
     max_examples: int | None = Field(default=None, ge=1)
@@ -123,17 +165,31 @@ class DatasetReference(Record):
 
     @property
     def sources(self) -> tuple[DatasetReference, ...]:
-        """A reference to each repo that the task reads: the one of `path`, then that of `qrels`."""
-        return (self,) if self.qrels is None else (self, self.rows)
+        """A reference to everything that the task reads: that of `path`, then those of `qrels` and of `more`."""
+        return (self, *(() if self.qrels is None else (self.rows,)), *self._more)
 
-    def key_of(self, number: int, key: str) -> str:
-        """Return the key of the recipe that gives the path or the revision of a source, by its number from 0."""
-        return {"path": "qrels", "revision": "qrels_revision"}.get(key, key) if number else key
+    @property
+    def scored(self) -> tuple[DatasetReference, ...]:
+        """A reference to each split that is scored."""
+        return (self.rows, *self._more)
 
-    def key_at(self, place: str | None, key: str) -> str:
-        """Return that key for the source with a path; the key of the first source if none has it."""
+    @property
+    def _more(self) -> Iterator[DatasetReference]:
+        for one in self.more:
+            reference = self.model_copy(update={**dict(one), "more": ()})
+            reference._written_path = None
+            yield reference
+
+    def keys_of(self, number: int, key: str) -> tuple[str | int, ...]:
+        """Return the keys in the recipe of the path, revision, name or split of a source, by its number from 0."""
+        if number and self.qrels is not None:
+            return ({"path": "qrels", "revision": "qrels_revision"}.get(key, key),)
+        return ("more", number - 1, key) if number else (key,)
+
+    def keys_at(self, place: str | None, key: str) -> tuple[str | int, ...]:
+        """Return these keys for the source with a path; those of the first source if none has it."""
         paths = [source.path for source in self.sources]
-        return self.key_of(paths.index(place) if place in paths else 0, key)
+        return self.keys_of(paths.index(place) if place in paths else 0, key)
 
     @property
     def written_path(self) -> str:
@@ -145,19 +201,23 @@ class DatasetReference(Record):
     def _check_path(cls, path: str | None, info: ValidationInfo) -> str | None:
         if path is None:
             return None
-        if "@" in path and not is_local_path(path):
-            key = "revision" if info.field_name == "path" else "qrels_revision"
-            raise InvalidReferenceError("a dataset's path has no @revision", f"write `{key}: ...` beside the path")
-        if (problem := path_problem(path)) is not None:
-            raise InvalidReferenceError(problem)
-        return path
+        return _checked_path(path, "revision" if info.field_name == "path" else "qrels_revision")
 
     @field_validator("revision", "qrels_revision")
     @classmethod
     def _check_revision(cls, revision: str | None) -> str | None:
-        if revision is not None and (problem := revision_problem(revision)) is not None:
-            raise InvalidReferenceError(problem)
-        return revision
+        return _checked_revision(revision)
+
+    @model_validator(mode="after")
+    def _check_more(self) -> DatasetReference:
+        if self.more and self.is_local:
+            raise InvalidReferenceError("more needs a dataset repo on the Hub as `path`", "remove the key more")
+        revisions = {self.path: self.revision}
+        for one in self.more:
+            if revisions.setdefault(one.path, one.revision) != one.revision:
+                cause = f"more has another revision of {one.path}: {one.revision} and {revisions[one.path]}"
+                raise InvalidReferenceError(cause, "write one revision for all splits of a dataset repo")
+        return self
 
     @model_validator(mode="after")
     def _check_local(self) -> DatasetReference:

@@ -153,7 +153,7 @@ def _lock_datasets(recipe: Recipe, commits: _CommitCache) -> tuple[LockedDataset
     datasets: dict[tuple[str, str | None, str | None], LockedDataset] = {}
     for index, task in enumerate(recipe.evaluate.tasks if recipe.evaluate is not None else ()):
         for number, dataset in enumerate(task.dataset.sources):
-            key: KeyPath = ("evaluate", "tasks", index, "dataset", dataset.key_of(number, "path"))
+            key: KeyPath = ("evaluate", "tasks", index, "dataset", *task.dataset.keys_of(number, "path"))
             commit = commits.commit("dataset", dataset.path, dataset.revision, key)
             datasets[(dataset.written_path, dataset.name, dataset.revision)] = LockedDataset(
                 path=dataset.written_path, name=dataset.name, revision=dataset.revision, commit=commit

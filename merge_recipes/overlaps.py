@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from merge_recipes.schema import Recipe, Task
+from merge_recipes.dataset import DatasetReference
+from merge_recipes.schema import Recipe
 
 
 def choice_overlap(recipe: Recipe) -> str | None:
@@ -16,8 +17,10 @@ def choice_overlap(recipe: Recipe) -> str | None:
             f"the read-out is chosen on the task {task.name}, which is scored too: its score is favored by the choice"
         )
     for other in recipe.scored_tasks:
-        if _split(other) == _split(task):
-            split = f"the split {task.dataset.split} of {task.dataset.written_path}"
+        scored = {_split(one) for one in other.dataset.scored}
+        source = next((one for one in task.dataset.scored if _split(one) in scored), None)
+        if source is not None:
+            split = f"the split {source.split} of {source.written_path}"
             return (
                 f"the read-out is chosen on {split}, on which the task {other.name} is scored: its score is favored by "
                 "the choice"
@@ -25,6 +28,5 @@ def choice_overlap(recipe: Recipe) -> str | None:
     return None
 
 
-def _split(task: Task) -> tuple[str, str | None, str, str | None]:
-    dataset = task.dataset
+def _split(dataset: DatasetReference) -> tuple[str, str | None, str, str | None]:
     return dataset.path, dataset.name, dataset.split, dataset.revision

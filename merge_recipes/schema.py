@@ -12,7 +12,7 @@ from typing_extensions import Self
 from merge_recipes.dataset import DatasetReference
 from merge_recipes.errors import InvalidReferenceError
 from merge_recipes.kind_defaults import kind_defaults
-from merge_recipes.language_task import LanguageTask
+from merge_recipes.language_task import HARNESS_KIND, LanguageTask
 from merge_recipes.publishing import Publish
 from merge_recipes.queries import COLLECTION, ENTRY, QUERY, ModelCollection, ModelQuery, kind_of_item
 from merge_recipes.reading import Read
@@ -89,6 +89,9 @@ class Task(LanguageTask, TaskKeys):
         if self.dataset.qrels is not None and self.kind != "text-retrieval":
             cause = f"qrels is a key of the kind text-retrieval, not of {self.kind}"
             raise InvalidReferenceError(cause, "remove the key qrels of the dataset")
+        if self.dataset.more and not (self.kind == HARNESS_KIND and isinstance(self.task, str)):
+            cause = "more is a key of groups of lm-evaluation-harness"
+            raise InvalidReferenceError(cause, "remove the key more of the dataset")
         self.__dict__.update(kind_defaults(self.kind, self.model_fields_set))
         return self
 

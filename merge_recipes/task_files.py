@@ -29,7 +29,7 @@ _LINE = re.compile(r"(?P<before>(?: |- )*)task:[ \t]+(?P<value>\S.*)")
 class TaskCatalog(Protocol):
     """A catalog that knows the datasets of installed tasks."""
 
-    def task_dataset(self, name: str) -> dict[str, str]:
+    def task_dataset(self, name: str) -> dict[str, Any]:
         """Return the keys of the dataset of a task of lm-evaluation-harness, as a recipe has them.
 
         Raises:

@@ -16,6 +16,7 @@ _TITLES = {
     "Task": "A task",
     "IncludedTask": "Tasks from another file",
     "DatasetReference": "`dataset`",
+    "MoreData": "`more` of `dataset`",
     "Publish": "`publish`",
 }
 

@@ -28,7 +28,7 @@ def missing_folders(loaded: LoadedRecipe) -> Iterator[Problem]:
             models += [(("models", index, "model"), one) for one in references if one is not None]
     tasks = recipe.evaluate.tasks if recipe.evaluate is not None else ()
     datasets = [
-        (("evaluate", "tasks", index, "dataset", task.dataset.key_of(number, "path")), source)
+        (("evaluate", "tasks", index, "dataset", *task.dataset.keys_of(number, "path")), source)
         for index, task in enumerate(tasks)
         for number, source in enumerate(task.dataset.sources)
     ]

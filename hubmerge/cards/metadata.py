@@ -160,13 +160,14 @@ def _metrics(tasks: list[TaskReport]) -> list[str]:
 def _results(task: TaskReport, step: StepReport) -> list[EvalResult]:
     if not is_repo(task.dataset):
         return []
+    is_one = all(one.split is None for one in task.more_data)
     return [
         EvalResult(
             task_type=one_line(hub_task(task.kind)),
             dataset_type=task.dataset,
             dataset_name=one_line(task.name),
-            dataset_config=None if task.subset is None else one_line(task.subset),
-            dataset_split=one_line(task.split),
+            dataset_config=one_line(task.subset) if task.subset is not None and is_one else None,
+            dataset_split=one_line(task.split) if is_one else None,
             dataset_revision=task.commit if is_commit(task.commit) else None,
             metric_type=one_line(metric),
             metric_value=round(value, 6),

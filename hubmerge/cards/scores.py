@@ -207,13 +207,23 @@ def _other_metrics(report: RunReport, *, whole: bool) -> list[str]:
 
 def _dataset(task: TaskReport) -> str:
     parts = [repo_link(task.dataset, task.dataset, task.commit, kind="dataset")]
-    parts.append(code(task.split if task.subset is None else f"{task.subset}/{task.split}"))
+    parts.append(_split(task.subset, task.split))
     if is_commit(task.commit):
         parts.append(f"at {code(short_commit(str(task.commit)))}")
+    before = task.dataset
     for one in task.more_data:
+        if one.split is not None and one.path == before:
+            parts.append(f"and {_split(one.subset, one.split)}")
+            continue
         commit = f" at {code(short_commit(str(one.commit)))}" if is_commit(one.commit) else ""
-        parts.append(f"with {repo_link(one.path, one.path, one.commit, kind='dataset')}{commit}")
+        split = "" if one.split is None else f" {_split(one.subset, one.split)}"
+        parts.append(f"with {repo_link(one.path, one.path, one.commit, kind='dataset')}{split}{commit}")
+        before = one.path
     return " ".join(parts)
+
+
+def _split(subset: str | None, split: str) -> str:
+    return code(split if subset is None else f"{subset}/{split}")
 
 
 def _average(values: list[float | None]) -> str:

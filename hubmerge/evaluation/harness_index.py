@@ -12,7 +12,7 @@ import importlib.util
 import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,13 +55,16 @@ class HarnessTask:
         return not isinstance(self.spec[0], dict)
 
 
-def members_of(found: HarnessTask) -> tuple[str, ...]:
-    """Return the names of the tasks and groups that a group names itself, those of all its tasks for a tag."""
+def members_of(found: HarnessTask) -> tuple[HarnessTask, ...]:
+    """Return the tasks and groups that a group names itself; all its tasks for a tag, or if a name has no entry."""
     listed = (found.group or {}).get("task")
     items = listed if isinstance(listed, list) else [listed]
     names = [one.get("group") or one.get("task") if isinstance(one, Mapping) else one for one in items]
-    direct = [name for name in names if isinstance(name, str) and name in _names()]
-    return tuple(dict.fromkeys(direct)) if len(direct) == len(names) else tuple(sorted(found.leaves))
+    if all(isinstance(name, str) and name in _names() for name in names):
+        members = [_installed_task(str(name), found.name) for name in dict.fromkeys(names)]
+        if {leaf for one in members for leaf in one.leaves} == found.leaves.keys():
+            return tuple(replace(one, leaves={leaf: found.leaves[leaf] for leaf in one.leaves}) for one in members)
+    return tuple(HarnessTask(leaf, [leaf], {leaf: keys}, None, found.manager) for leaf, keys in found.leaves.items())
 
 
 def find_harness_task(task: Task) -> HarnessTask:
@@ -133,10 +136,11 @@ def _names() -> Mapping[str, tuple[Path, ...]]:
     places = spec.submodule_search_locations if spec is not None else None
     root = Path(places[0] if places else "") / "tasks"
     found: dict[str, dict[Path, None]] = {}
-    for file in sorted(root.rglob("*.yaml")):
+    files = (one for one in root.rglob("*") if one.suffix in {"", ".yaml"} and one.is_file())
+    for file in sorted(files):  # files without an ending are included by others, and may have tags
         text = file.read_text(encoding="utf-8", errors="replace")
         tags = (word for match in _TAG.findall(text) for word in _WORD.findall(match) if word != "-")
-        for name in (*_NAME.findall(text), *tags):
+        for name in (*(_NAME.findall(text) if file.suffix else ()), *tags):
             found.setdefault(name, {})[file.parent] = None
     return {name: tuple(folders) for name, folders in found.items()}
 
@@ -152,7 +156,7 @@ def _manager(folders: tuple[str, ...]) -> Any:
 @cache
 def _members(tag: str) -> tuple[str, ...]:
     """Return the tasks of a tag. A manager of several folders knows those of the last one only."""
-    indices = (_manager((str(folder),)).task_index for folder in _names()[tag])
+    indices = (_manager((str(folder),)).task_index for folder in _names().get(tag, ()))
     return tuple(sorted({member for index in indices if tag in index for member in index[tag].tags}))
 
 

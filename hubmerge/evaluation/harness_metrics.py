@@ -12,17 +12,28 @@ from dataclasses import dataclass
 from typing import Any
 
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation.harness_index import HarnessTask
+from hubmerge.evaluation.harness_index import HarnessTask, members_of
 from hubmerge.evaluation.harness_quiet import quiet
 from hubmerge.report.report import MetricValue
+from hubmerge.support.text import listed
 from merge_recipes import Task
 from merge_recipes.errors import did_you_mean
+from merge_recipes.language_task import HARNESS_KIND
 
 PROBABILITY, BITS = "byte_probability", "bits_per_byte"
 """Score of tasks that only have perplexities: 2^-bits_per_byte, the geometric mean of the bytes' probabilities."""
 
 IN_PERCENT = frozenset({"bleu", "chrf", "chrf++", "ter"})
 """Metrics whose values the harness gives in percent."""
+
+MAX_SHOWN_MEMBERS = 60
+"""Members of a group that a message lists at most."""
+
+MEAN = "mean_score"
+"""Score of a group whose tasks have no common metric: the mean of the scores of its members."""
+
+_SHARES = frozenset({"acc", "acc_norm", "acc_mutual_info", "acc_bytes", "accuracy", "exact_match", "em", "f1", "mcc"})
+_OTHER_SHARES = frozenset({"bleu", "chrf", "chrf++", "f1_abstractive", "pearsonr", PROBABILITY})
 
 
 @dataclass(frozen=True)
@@ -32,10 +43,12 @@ class MetricChoice:
     Attributes:
         names: the metrics; the first one fills the accuracy matrix.
         keys: the key of each in the results of the harness.
+        members: the members of a group whose mean is taken, each with its score.
     """
 
     names: tuple[str, ...]
     keys: Mapping[str, str]
+    members: tuple[tuple[HarnessTask, MetricChoice], ...] = ()
 
 
 def metric_names() -> frozenset[str]:
@@ -46,18 +59,20 @@ def metric_names() -> frozenset[str]:
 def choose_metrics(task: Task, found: HarnessTask) -> MetricChoice:
     """Return the metrics of a task.
 
-    Without metrics in the recipe, it is the first one of which more is better. A metric that a recipe names is taken
-    with any filter if there is only one.
+    Without metrics in the recipe, it is the first one of which more is better; of a group, one that all its tasks have,
+    else the mean of its members. A metric that a recipe names is taken with any filter if there is only one.
 
     Raises:
         EvaluationError: the task has no metric of a name, or none of which more is better.
     """
-    known = _common([_metrics_of(leaf) for leaf in found.leaves.values()])
-    if f"{BITS},none" in known and not any(known.values()):
-        known = {PROBABILITY: True, **known}
+    known = _known(found)
+    members = () if any(known.values()) else _members(found)
+    known = {MEAN: True, **known} if members else known
+    default = next((_short(key) for key, better in known.items() if better), "")
+    known = {**_aggregated(found), **known}
     shown = {_short(key): key for key in known}
     asks = "metrics" in task.model_fields_set
-    names = [] if asks else [next((one for one, key in shown.items() if known[key]), "")]
+    names = [] if asks else [default]
     for asked in task.metrics if asks else ():
         matches = [asked] if asked in shown else [one for one in shown if one.split(",")[0] == asked]
         if len(matches) != 1:
@@ -69,20 +84,68 @@ def choose_metrics(task: Task, found: HarnessTask) -> MetricChoice:
     main = next((one for one in names if one and known[shown[one]]), None)
     if main is None:
         better = [one for one, key in shown.items() if known[key]]
+        has = f"it has {', '.join(shown) or 'none'}"
+        if found.group is not None:
+            has = "its tasks have no common one" + (f"; some have {', '.join(shown)}" if shown else "")
         raise EvaluationError(
-            f"task {task.name}: {found.name} needs a metric of which more is better; it has "
-            f"{', '.join(shown) or 'none'}",
-            hint=f"set `metrics: [{better[0]}]`" if better else "choose another task",
+            f"task {task.name}: {found.name} needs a metric of which more is better; {has}",
+            hint=f"set `metrics: [{better[0]}]`" if better else _other_task(found),
         )
     ordered = tuple(dict.fromkeys((main, *names)))
-    return MetricChoice(ordered, {one: shown[one] for one in ordered})
+    return MetricChoice(ordered, {one: shown[one] for one in ordered}, members)
+
+
+def _other_task(found: HarnessTask) -> str:
+    if found.group is None:
+        return "choose another task"
+    first, *others = (one.name for one in members_of(found))
+    hint = f"write one task for each member: `- {{name: {first}, kind: {HARNESS_KIND}, task: {first}}}`"
+    return f"{hint}, and the same for {listed(others, MAX_SHOWN_MEMBERS)}" if others else hint
+
+
+def _known(found: HarnessTask) -> dict[str, bool]:
+    """Return the metrics that all tasks have, with True if more is better."""
+    known = _common([_metrics_of(leaf) for leaf in found.leaves.values()])
+    return {PROBABILITY: True, **known} if f"{BITS},none" in known and not any(known.values()) else known
+
+
+def _aggregated(found: HarnessTask) -> dict[str, bool]:
+    """Return the metrics that the harness aggregates over those tasks of a group that have them."""
+    metrics: dict[str, bool] = {}
+    for leaf in found.leaves.values():
+        metrics |= _metrics_of(leaf)
+    listed_metrics = (found.group or {}).get("aggregate_metric_list") or ()
+    names = {_name(one["metric"]): one.get("filter_list") for one in listed_metrics if isinstance(one, dict)}
+    aggregated = {}
+    for key, better in metrics.items():
+        name, _, chosen = key.partition(",")
+        filters = names.get(name)
+        if name in names and (filters is None or chosen in ([filters] if isinstance(filters, str) else filters)):
+            aggregated[key] = better
+    return aggregated
+
+
+def _members(found: HarnessTask) -> tuple[tuple[HarnessTask, MetricChoice], ...]:
+    """Return the members of a group with their scores; none if the score of a member is not a share."""
+    chosen = [(one, _share_of(one)) for one in members_of(found)] if found.group is not None else []
+    return tuple((one, choice) for one, choice in chosen if choice) if all(choice for _, choice in chosen) else ()
+
+
+def _share_of(found: HarnessTask) -> MetricChoice | None:
+    """Return the first metric of which more is better and 1 is the most; None if there is none."""
+    for key, better in _known(found).items():
+        name = key.split(",")[0]
+        if better and (name in _SHARES | _OTHER_SHARES or name.endswith("_acc")):
+            return MetricChoice((_short(key),), {_short(key): key})
+    members = _members(found)
+    return MetricChoice((MEAN,), {MEAN: MEAN}, members) if members else None
 
 
 def values_of(choice: MetricChoice, results: Mapping[str, Mapping[str, Any]], found: HarnessTask) -> Any:
     """Return the values of the metrics, and their standard errors where the harness gives them.
 
-    The value of a group is the one that its definition aggregates, else the mean of its tasks. The score of each of its
-    tasks is added as `metric/task`.
+    The value of a group is the one that its definition aggregates, else the mean of its tasks, or of its members if the
+    tasks have no common metric. The score of each of its tasks is added as `metric/task`.
 
     Raises:
         EvaluationError: the score is missing or not finite.
@@ -91,7 +154,7 @@ def values_of(choice: MetricChoice, results: Mapping[str, Mapping[str, Any]], fo
     leaves = [results.get(leaf, {}) for leaf in found.leaves]
     whole = results.get(found.name, {}) if found.group is not None else leaves[0]
     for name, key in choice.keys.items():
-        value = _value(whole, key)
+        value = _mean(choice, results) if key == MEAN else _value(whole, key)
         if value is None and found.group is not None:
             parts = [_value(one, key) for one in leaves]
             value = None if None in parts else math.fsum(map(float, filter(None, parts))) / len(parts)
@@ -103,11 +166,28 @@ def values_of(choice: MetricChoice, results: Mapping[str, Mapping[str, Any]], fo
     main = choice.names[0]
     if main not in values:
         raise EvaluationError(f"{found.name}: lm-evaluation-harness returned no finite value of {main}")
-    if found.group is not None:
+    if main == MEAN:
+        values |= _parts(choice, results)
+    elif found.group is not None:
         for leaf, one in zip(found.leaves, leaves, strict=True):
             value = _value(one, choice.keys[main])
             values |= {} if value is None else {f"{main}/{leaf}": value}
     return values
+
+
+def _mean(choice: MetricChoice, results: Mapping[str, Mapping[str, Any]]) -> float:
+    scores = [values_of(own, results, member)[own.names[0]] for member, own in choice.members]
+    return math.fsum(map(float, scores)) / len(scores)
+
+
+def _parts(choice: MetricChoice, results: Mapping[str, Mapping[str, Any]]) -> dict[str, MetricValue]:
+    """Return the score of each member, and of its tasks if it is a group, as `metric/name`."""
+    parts: dict[str, MetricValue] = {}
+    for member, own in choice.members:
+        found = values_of(own, results, member)
+        parts[f"{own.names[0]}/{member.name}"] = found[own.names[0]]
+        parts |= {key: value for key, value in found.items() if "/" in key}
+    return parts
 
 
 def _value(results: Mapping[str, Any], key: str) -> float | None:
@@ -146,13 +226,17 @@ def _metrics_of(leaf: Mapping[str, Any]) -> dict[str, bool]:
     filters = [one["name"] for one in leaf.get("filter_list") or [{"name": "none"}]]
     found: dict[str, bool] = {}
     for item in listed:
-        # A function is named by its file and its name.
-        name = str(item["metric"]).rpartition("/")[2].rpartition(".")[2]
+        name = _name(item["metric"])
         better = item.get("higher_is_better")
         if better is None:
             better = name in registry.higher_is_better_registry and registry.higher_is_better_registry.get(name)
         found |= {f"{name},{chosen}": bool(better) for chosen in filters}
     return found
+
+
+def _name(metric: object) -> str:
+    """Return the name of a metric; a function is named by its file and its name."""
+    return str(metric).rpartition("/")[2].rpartition(".")[2]
 
 
 def _registry() -> Any:

@@ -1,4 +1,4 @@
-"""Datasets of the tasks of lm-evaluation-harness: which one a task reads, so that a recipe can pin its commit."""
+"""Datasets of the tasks of lm-evaluation-harness: which ones a task reads, so that a recipe can pin their commits."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from typing import Any
 
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation.external_metrics import ALLOWED_VARIABLE
-from hubmerge.evaluation.harness_index import HarnessTask, find_harness_task, members_of
+from hubmerge.evaluation.harness_index import HarnessTask, find_harness_task
 from hubmerge.support.text import listed
 from merge_recipes import DatasetReference, Task
 from merge_recipes.language_task import HARNESS_KIND
 
 _IGNORED = frozenset({"trust_remote_code", "revision"})
 """Options for loading a dataset that have no effect here: no code of a dataset runs, and the recipe has the commit."""
-
-
-MAX_SHOWN_MEMBERS = 60
-"""Members of a group that a message lists at most."""
 
 
 @dataclass(frozen=True)
@@ -31,8 +27,20 @@ class HarnessSource:
     split: str
     revision: str | None = None
 
+    @property
+    def keys(self) -> dict[str, str]:
+        """The keys of the dataset in a recipe."""
+        split = None if self.split == DatasetReference.model_fields["split"].default else self.split
+        keys = {"path": self.path, "name": self.name, "revision": self.revision, "split": split}
+        return {key: value for key, value in keys.items() if value is not None}
 
-def harness_dataset(name: str) -> dict[str, str]:
+    @property
+    def text(self) -> str:
+        """The split for messages: path, configuration, split."""
+        return " ".join(filter(None, (self.path, self.name, self.split)))
+
+
+def harness_dataset(name: str) -> dict[str, Any]:
     """Return the keys of the dataset of an installed task or group, as a recipe has them.
 
     Raises:
@@ -42,30 +50,33 @@ def harness_dataset(name: str) -> dict[str, str]:
     found = find_harness_task(
         Task.model_validate({"name": "x", "kind": HARNESS_KIND, "task": name, "dataset": {"path": "x/y"}})
     )
-    sources = [source_of(leaf, keys) for leaf, keys in found.leaves.items()]
-    _check_one_dataset(found, sources)
-    first, names = sources[0], {one.name for one in sources}
-    keys = {"path": first.path, "name": first.name if len(names) == 1 else None, "revision": first.revision}
-    keys["split"] = first.split if first.split != DatasetReference.model_fields["split"].default else None
-    return {key: value for key, value in keys.items() if value is not None}
+    first, *more = sources_of(found)
+    return {**first.keys, **({"more": [one.keys for one in more]} if more else {})}
 
 
-def _check_one_dataset(found: HarnessTask, sources: Sequence[HarnessSource]) -> None:
-    """Refuse a group whose tasks have several datasets or splits: a task of a recipe has one.
+def sources_of(found: HarnessTask) -> tuple[HarnessSource, ...]:
+    """Return the splits that a task or group scores, each of them once, in the order of its tasks.
+
+    The configuration of a split is None if tasks read several. A dataset repo has the revision of its first task.
 
     Raises:
-        EvaluationError: it has several; the hint is a task for the recipe and names the other members.
+        EvaluationError: the data of a task cannot be pinned.
     """
-    paths, splits = sorted({one.path for one in sources}), sorted({one.split for one in sources})
-    if len(paths) == len(splits) == 1:
-        return
-    first, *others = members_of(found)
-    hint = f"write one task for each member: `- {{name: {first}, kind: {HARNESS_KIND}, task: {first}}}`"
-    raise EvaluationError(
-        f"the group {found.name} of lm-evaluation-harness has "
-        + (f"{len(paths)} datasets: {listed(paths, 4)}" if len(paths) > 1 else f"the splits {splits}"),
-        hint=f"{hint}, and the same for {listed(others, MAX_SHOWN_MEMBERS)}" if others else hint,
+    splits: dict[tuple[str, str], list[HarnessSource]] = {}
+    revisions: dict[str, str] = {}
+    for leaf, keys in found.leaves.items():
+        source = source_of(leaf, keys)
+        splits.setdefault((source.path, source.split), []).append(source)
+        if source.revision is not None:
+            revisions.setdefault(source.path, source.revision)
+    return tuple(
+        HarnessSource(path, _common_name([one.name for one in sources]), split, revisions.get(path))
+        for (path, split), sources in splits.items()
     )
+
+
+def _common_name(names: Sequence[str | None]) -> str | None:
+    return names[0] if len(set(names)) == 1 else None
 
 
 def source_of(leaf: str, keys: Mapping[str, Any]) -> HarnessSource:
@@ -108,38 +119,71 @@ def _reasons(keys: Mapping[str, Any]) -> Iterator[str]:
         yield "has images or sounds, which is not supported"
 
 
-def preview_source(task: Task) -> DatasetReference:
-    """Return the dataset whose columns and rows are looked at before a run: of a group, that of its first task.
+@dataclass(frozen=True)
+class ScoredSplit:
+    """A split that a task or group scores.
+
+    Attributes:
+        reference: its reference, with the configuration of the first task that scores it.
+        tasks: the number of tasks that score it.
+        is_whole: False if some of these tasks have another configuration, or choose rows by a function.
+    """
+
+    reference: DatasetReference
+    tasks: int
+    is_whole: bool
+
+
+def splits_of(task: Task) -> tuple[ScoredSplit, ...]:
+    """Return the splits in the dataset of a recipe's task, as its tasks in the harness score them.
 
     Raises:
         EvaluationError: the task is unknown, or its data cannot be pinned.
     """
     found = find_harness_task(task)
-    leaf, keys = next(iter(found.leaves.items()))
-    return task.dataset.model_copy(update={"name": task.dataset.name or source_of(leaf, keys).name})
+    sources = [(source_of(leaf, keys), "process_docs" in keys) for leaf, keys in found.leaves.items()]
+    splits = []
+    for given in task.dataset.scored:
+        inside = [one for one in sources if (one[0].path, one[0].split) == (given.written_path, given.split)]
+        names = [source.name for source, _ in inside]
+        reference = given.model_copy(update={"name": given.name or next(iter(names), None)})
+        is_whole = len(inside) == 1 or (len(set(names)) == 1 and not any(chooses for _, chooses in inside))
+        splits.append(ScoredSplit(reference, len(inside), is_whole))
+    return tuple(splits)
 
 
 def dataset_problems(task: Task, found: HarnessTask) -> Iterator[EvaluationError]:
     """Yield the mistakes in the dataset of a recipe's task: it must be the one that the harness reads."""
     try:
-        sources = {leaf: source_of(leaf, keys) for leaf, keys in found.leaves.items()}
-        _check_one_dataset(found, [*sources.values()])
+        sources = sources_of(found)
     except EvaluationError as error:
         yield EvaluationError(f"task {task.name}: {error.message}", hint=error.hint)
         return
-    names = {source.name for source in sources.values()}
-    for leaf, source in sources.items():
-        given = task.dataset
-        for key, own, value in (("path", source.path, given.written_path), ("split", source.split, given.split)):
-            if own != value:
-                message = (
-                    f"task {task.name}: {leaf} of lm-evaluation-harness has the {key} {own!r}, the recipe {value!r}"
-                )
-                yield EvaluationError(message, hint=f"set `dataset: {{{key}: {own}}}`")
-                return
-    expected = next(iter(names)) if len(names) == 1 else None
-    if task.dataset.name != expected:
-        hint = "remove the key `name` of the dataset" if expected is None else f"set `dataset: {{name: {expected}}}`"
+    if len(sources) > 1 or task.dataset.more:
+        yield from _group_problems(task, found, sources)
+        return
+    own, given = sources[0], task.dataset
+    for key, value, other in (("path", own.path, given.written_path), ("split", own.split, given.split)):
+        if value != other:
+            leaf = next(iter(found.leaves))
+            message = f"task {task.name}: {leaf} of lm-evaluation-harness has the {key} {value!r}, the recipe {other!r}"
+            yield EvaluationError(message, hint=f"set `dataset: {{{key}: {value}}}`")
+            return
+    if given.name != own.name:
+        hint = "remove the key `name` of the dataset" if own.name is None else f"set `dataset: {{name: {own.name}}}`"
+        yield EvaluationError(f"task {task.name}: {found.name} does not read the subset {given.name!r}", hint=hint)
+
+
+def _group_problems(task: Task, found: HarnessTask, sources: Sequence[HarnessSource]) -> Iterator[EvaluationError]:
+    """Yield a mistake if the recipe has other splits than a group reads, in any order."""
+    given = {HarnessSource(one.written_path, one.name, one.split).text for one in task.dataset.scored}
+    expected = {one.text for one in sources}
+    missing, surplus = sorted(expected - given), sorted(given - expected)
+    if missing or surplus:
+        told = [f"the recipe does not have {listed(missing, 4)}"] if missing else []
+        told += [f"the group does not read {listed(surplus, 4)}"] if surplus else []
         yield EvaluationError(
-            f"task {task.name}: {found.name} does not read the subset {task.dataset.name!r}", hint=hint
+            f"task {task.name}: the dataset is not that of the group {found.name} of lm-evaluation-harness: "
+            + "; ".join(told),
+            hint="remove the key `dataset` of the task: hubmerge finds everything that the group reads",
         )

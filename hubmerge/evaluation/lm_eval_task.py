@@ -156,12 +156,7 @@ class HarnessKind(CausalKind):
         found = _find_checked(task)
         metrics, place = choose_metrics(task, found), task_place(task)
 
-        def read(path: str | None = None, name: str | None = None, **_: Any) -> _Splits:
-            if found.is_installed and path != task.dataset.written_path:
-                raise EvaluationError(f"{place}: the harness asks for the dataset {path}, which is not pinned")
-            return _Splits(rows, task.dataset.model_copy(update={"name": name or task.dataset.name}))
-
-        with _harness(place), seeded(task.seed), reading_with(read):
+        with _harness(place), seeded(task.seed), reading_with(_reader(task, rows, found)):
             built = found.manager.load([*found.spec])
             counts = [len(one.eval_docs) for one in built["tasks"].values()]
         _check_counts(counts, found, place)
@@ -176,6 +171,20 @@ class HarnessKind(CausalKind):
             task=task,
             batch_size=task.batch_size or batch_size,
         )
+
+
+def _reader(task: Task, rows: ReadRows, found: HarnessTask) -> Callable[..., _Splits]:
+    """Return a function that stands for `datasets.load_dataset` and reads the data that the recipe pins."""
+
+    def read(path: str | None = None, name: str | None = None, **_: Any) -> _Splits:
+        if not found.is_installed:
+            return _Splits(rows, task.dataset.model_copy(update={"name": name or task.dataset.name}))
+        for source in task.dataset.sources:
+            if path == source.written_path:
+                return _Splits(rows, source.model_copy(update={"name": name}))
+        raise EvaluationError(f"{task_place(task)}: the harness asks for the dataset {path}, which is not pinned")
+
+    return read
 
 
 def _find_checked(task: Task) -> HarnessTask:

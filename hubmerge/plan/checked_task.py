@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from hubmerge.evaluation.task_keys import KINDS_WITHOUT_CLASSES
+from hubmerge.plan.open_data import OpenedData
 from hubmerge.support.text import counted, listed
 from merge_recipes import Task
 
@@ -64,16 +65,16 @@ class CheckedTask:
         return f"{wanted} of {counted(self.rows, 'example')} ({self.sample})"
 
 
-def describe_task(task: Task, preview: DatasetPreview, classes: int | None, entries: Collection[str]) -> CheckedTask:
-    """Return a task with what the preview of its dataset tells.
+def describe_task(task: Task, data: OpenedData, classes: int | None, entries: Collection[str]) -> CheckedTask:
+    """Return a task with what the preview of its data tells.
 
     Args:
         task: the task, with its sample as the steps so far drew it.
-        preview: the preview of its dataset.
+        data: its data.
         classes: the number of its classes, None if there are none or they are not known.
         entries: the names of the entries of the stream.
     """
-    source = task.dataset
+    source, preview = task.dataset, data.preview
     unchecked = ["the number of examples"] if preview.rows is None else []
     if source.label in preview.features and _has_classes(task) and preview.labels is None:
         unchecked.append("the labels")
@@ -82,7 +83,7 @@ def describe_task(task: Task, preview: DatasetPreview, classes: int | None, entr
         name=task.name,
         rows=preview.rows,
         classes=classes,
-        max_examples=source.max_examples,
+        max_examples=data.max_examples,
         sample="from the start of the split" if source.sample == "first" else drawn,
         unchecked=tuple(unchecked),
         notes=tuple(_notes(task, preview, entries)),

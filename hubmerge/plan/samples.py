@@ -9,6 +9,7 @@ from hubmerge.errors import EvaluationError
 from hubmerge.report.inputs import DataReport, SampleReport, TaskReport
 from hubmerge.support.text import short_commit
 from merge_recipes import DatasetReference, Task
+from merge_recipes.language_task import HARNESS_KIND
 
 
 def as_recorded(task: Task, recorded: Sequence[TaskReport]) -> Task:
@@ -68,8 +69,10 @@ def check_sample(task: Task, recorded: Sequence[TaskReport]) -> None:
 
 def data_error(
     task: Task, commits: Sequence[str], recorded: Sequence[TaskReport]
-) -> tuple[str, EvaluationError] | None:
-    """Return an error with its key if a task reads other data than those on which its recorded steps were scored.
+) -> tuple[tuple[str | int, ...], EvaluationError] | None:
+    """Return an error if a task reads other data than those on which its recorded steps were scored.
+
+    The error comes with its keys in the dataset.
 
     A repo of another name with an equal commit has equal data: it was moved.
 
@@ -83,20 +86,25 @@ def data_error(
         return None
     source = task.dataset
     wanted = [DataReport(one.written_path, commit) for one, commit in zip(source.sources, commits, strict=True)]
+    role = "judgements" if task.kind != HARNESS_KIND else "split"
     for number, (old, new) in enumerate(zip_longest(known.data, wanted)):
         if old is None or new is None or old.commit not in (None, new.commit):
-            return source.key_of(number, "path"), _other_data(task, *(_shown(one, number) for one in (old, new)))
-    splits = [(known.subset, known.split), (source.name, source.split)]
-    if splits[0] != splits[1]:
-        shown = (f"split {split}{'' if subset is None else f' of {subset}'}" for subset, split in splits)
-        return "split" if known.split != source.split else "name", _other_data(task, *shown)
+            shown = (_shown(one, role if number else "") for one in (old, new))
+            missing = ("more",) if role == "split" else ("qrels",)
+            return missing if new is None else source.keys_of(number, "path"), _other_data(task, *shown)
+    before = [(known.subset, known.split), *((one.subset, one.split) for one in known.more_data if one.split)]
+    now = [(one.name, one.split) for one in source.scored]
+    for number, (was, wants) in enumerate(zip(before, now, strict=False)):
+        if was != wants:
+            pair = (f"split {split}{'' if subset is None else f' of {subset}'}" for subset, split in (was, wants))
+            return source.keys_of(number, "split" if was[1] != wants[1] else "name"), _other_data(task, *pair)
     return None
 
 
-def _shown(data: DataReport | None, number: int) -> str:
+def _shown(data: DataReport | None, role: str) -> str:
     if data is None:
-        return "the judgements beside the documents"
-    return f"{'the judgements of ' if number else ''}{data.path} at {short_commit(data.commit or '')}"
+        return "the judgements beside the documents" if role != "split" else "no further split"
+    return f"{'the judgements of ' if role == 'judgements' else ''}{data.path} at {short_commit(data.commit or '')}"
 
 
 def _other_data(task: Task, before: str, wanted: str) -> EvaluationError:

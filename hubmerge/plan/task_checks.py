@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hubmerge.errors import CheckpointError, DatasetError, ErrorCollector, EvaluationError, HubError
+from hubmerge.errors import CheckpointError, ErrorCollector, EvaluationError, HubError
 from hubmerge.evaluation import METRIC_NAMES, TASK_KIND_NAMES
 from hubmerge.evaluation.base_files import BaseFiles
 from hubmerge.evaluation.external_metrics import check_external_metrics
@@ -16,6 +16,7 @@ from hubmerge.evaluation.own_head import HeadFacts
 from hubmerge.evaluation.task_keys import KINDS_WITHOUT_CLASSES
 from hubmerge.hub import fetch
 from hubmerge.plan.checked_task import CheckedTask, describe_task
+from hubmerge.plan.open_data import OpenedData, open_data
 from hubmerge.plan.own_heads import OwnHeads
 from hubmerge.plan.samples import as_recorded, check_sample, data_error
 from hubmerge.report.report import TaskReport
@@ -24,7 +25,7 @@ from hubmerge.stream.sources import Source, files_of
 from hubmerge.stream.stream import Stream
 from hubmerge.stream.task_datasets import TASKS, Commits
 from hubmerge.support import interrupts
-from merge_recipes import DatasetReference, LoadedRecipe, Task
+from merge_recipes import LoadedRecipe, Task
 from merge_recipes.language_task import HARNESS_KIND, LANGUAGE_KINDS
 
 if TYPE_CHECKING:
@@ -66,14 +67,14 @@ def check_tasks(
         wrong = list(_language_errors(loaded, index, task))
         collector.errors += wrong
         is_opened = index in commits and not (wrong and task.kind == HARNESS_KIND)
-        preview = _preview(loaded, index, commits[index], collector) if is_opened else None
+        data = _open(loaded, index, commits[index], collector) if is_opened else None
         head = None if heads is None else _head(heads, loaded, index, collector, recorded)
-        classes = None if preview is None else _check_preview(loaded, index, preview, collector, files, head)
+        classes = None if data is None else _check_preview(loaded, index, data.preview, collector, files, head)
         for key, error in (*_metric_errors(task, classes), *_changes(task, commits.get(index), recorded)):
             collector.errors.append(located(error, loaded, (*TASKS, index, *key)))
-        if preview is not None:
+        if data is not None:
             drawn = as_recorded(task, recorded)
-            checked.append(describe_task(drawn, preview, classes, [entry.name for entry in loaded.recipe.entries]))
+            checked.append(describe_task(drawn, data, classes, [entry.name for entry in loaded.recipe.entries]))
     return tuple(checked)
 
 
@@ -94,47 +95,12 @@ def _head(
     return HeadFacts(task.head or task.name, None, {}, None, known=False)
 
 
-def _preview(
-    loaded: LoadedRecipe, index: int, commits: Sequence[str], collector: ErrorCollector
-) -> DatasetPreview | None:
+def _open(loaded: LoadedRecipe, index: int, commits: Sequence[str], collector: ErrorCollector) -> OpenedData | None:
     """Open the dataset of a task; return None after a mistake, which is collected."""
     assert loaded.recipe.evaluate is not None  # noqa: S101 - it has tasks
     with collector.collect():
-        return _opened(loaded, index, loaded.recipe.evaluate.tasks[index], commits)
+        return open_data(loaded, index, loaded.recipe.evaluate.tasks[index], commits)
     return None
-
-
-def _opened(loaded: LoadedRecipe, index: int, task: Task, commits: Sequence[str]) -> DatasetPreview:
-    from hubmerge.evaluation.harness_sources import preview_source
-    from hubmerge.hub.dataset_preview import preview_dataset  # its libraries take seconds to import
-
-    number = 0
-    try:
-        if task.dataset.corpus is not None:
-            _open_parts(task.dataset, commits[0])
-        number = len(commits) - 1
-        return preview_dataset(preview_source(task) if task.kind == HARNESS_KIND else task.dataset.rows, commits[-1])
-    except DatasetError as error:
-        key = task.dataset.key_of(number, error.key)
-        raise located(error, loaded, (*TASKS, index, "dataset", key)) from error
-
-
-def _open_parts(source: DatasetReference, commit: str) -> None:
-    """Open documents and queries of a dataset in the form of BEIR.
-
-    Raises:
-        DatasetError: one cannot be opened.
-    """
-    from hubmerge.evaluation.retrieval_columns import part_of
-    from hubmerge.hub.dataset_preview import preview_dataset
-
-    for part in ("corpus", "queries"):
-        try:
-            preview_dataset(part_of(source, part), commit)
-        except DatasetError as error:
-            if error.key in {"name", "split"}:
-                error.key, error.hint = part, f"set `dataset: {{{part}: ...}}` to the configuration that holds them"
-            raise
 
 
 def _language_errors(loaded: LoadedRecipe, index: int, task: Task) -> Iterator[EvaluationError]:
@@ -174,7 +140,7 @@ def _changes(
         yield ("dataset", "max_examples"), error
     found = None if commits is None else data_error(task, commits, recorded)
     if found is not None:
-        yield ("dataset", found[0]), found[1]
+        yield ("dataset", *found[0]), found[1]
 
 
 def _metric_errors(task: Task, classes: int | None) -> Iterator[tuple[Key, EvaluationError]]:

@@ -81,12 +81,12 @@ def pinned_inputs(lock: Lock, report: RunReport) -> tuple[PinnedInput, ...]:
         for number, locked in enumerate(stage.models, start=1):
             inner += _of_model(locked, "checkpoint", number)
         models += [replace(one, stage=stage.name) for one in inner]
-    scored = {(one.path, task.subset, one.commit) for task in report.tasks for one in task.data}
+    scored = {(one.path, one.commit) for task in report.tasks for one in task.data}
     read = report.steps[-1].read if report.steps else None
-    scored |= {(one.path, read.subset, one.commit) for one in read.data} if read is not None else set()
+    scored |= {(one.path, one.commit) for one in read.data} if read is not None else set()
     datasets: dict[tuple[str, str], PinnedInput] = {}
     for data in lock.datasets:
-        if (data.path, data.name, data.commit) in scored:
+        if (data.path, data.commit) in scored:
             repo = None if is_local_path(data.path) else data.path
             reference = data.path if data.revision is None else f"{data.path}@{data.revision}"
             found = PinnedInput("data set", data.path, reference, repo, "", data.commit)

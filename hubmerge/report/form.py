@@ -14,14 +14,14 @@ REPORT_VERSION = 3
 Version 1, of hubmerge 0.1.0, has no list of all files and no seal. In versions 1 and 2 all steps are whole.
 """
 
-STAGES_VERSION, READ_VERSION, TOKENIZER_VERSION, DATA_VERSION = 4, 5, 6, 7
+STAGES_VERSION, READ_VERSION, TOKENIZER_VERSION, DATA_VERSION, SPLITS_VERSION = 4, 5, 6, 7, 8
 """Versions with stages before the merge, with a choice of the read-out, with a model that only lends its tokenizer,
-and with tasks that read several data repos.
+with tasks that read several data repos, and with tasks that score several splits.
 
 A version above `REPORT_VERSION` is written only for a report that has what it is for.
 """
 
-READABLE_VERSIONS = (1, 2, 3, 4, 5, 6, 7)
+READABLE_VERSIONS = (1, 2, 3, 4, 5, 6, 7, 8)
 """Versions of the form that can be read."""
 
 SEALED_KEYS = frozenset({"all_files", "seal"})
@@ -31,7 +31,7 @@ NEW_KEYS = frozenset({"kept_files", "kept_metadata", "older_steps"})
 """Keys that versions 1 and 2 do not have."""
 
 
-def needed_version(*, stages: bool, read: bool, tokenizer: bool, data: bool) -> int:
+def needed_version(*, stages: bool, read: bool, tokenizer: bool, data: bool, splits: bool) -> int:
     """Return the version of the form of a report, by what it has.
 
     Args:
@@ -39,8 +39,10 @@ def needed_version(*, stages: bool, read: bool, tokenizer: bool, data: bool) -> 
         read: a choice of the read-out.
         tokenizer: a model that only lends its tokenizer.
         data: tasks that read several data repos.
+        splits: tasks that score several splits.
     """
     needed = {STAGES_VERSION: stages, READ_VERSION: read, TOKENIZER_VERSION: tokenizer, DATA_VERSION: data}
+    needed[SPLITS_VERSION] = splits
     return max((version for version, used in needed.items() if used), default=REPORT_VERSION)
 
 
@@ -75,8 +77,11 @@ def _later_keys(data: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     if any("tokenizer" in one for one in (data, *_records(data.get("stages")))):
         yield TOKENIZER_VERSION, "tokenizer"
     reads = _records([step.get("read") for step in _records(data.get("steps"))])
-    if any("more_data" in one for one in (*_records(data.get("tasks")), *reads)):
+    more = [one["more_data"] for one in (*_records(data.get("tasks")), *reads) if "more_data" in one]
+    if more:
         yield DATA_VERSION, "more_data"
+    if any("split" in one for items in more for one in _records(items)):
+        yield SPLITS_VERSION, "split in more_data"
 
 
 def _records(values: Any) -> Iterator[Mapping[str, Any]]:

@@ -124,6 +124,8 @@ class DataReport:
     path: str
     commit: str | None = None
     licenses: tuple[License, ...] = ()
+    subset: str | None = None
+    split: str | None = None  # that a group of tasks scores, beside that of the dataset
 
 
 @record
@@ -144,7 +146,7 @@ class TaskReport:
     sampling: SampleReport | None = None  # None in reports of version 0.1.0: the first examples of the split
     licenses: tuple[License, ...] = ()  # of the dataset; empty in tasks that were scored before they were read
     head: str | None = None  # entry whose own head scores the task; None for the base model's head, or none
-    more_data: tuple[DataReport, ...] = ()  # read beside the dataset: the repo with the judgements of a BEIR data set
+    more_data: tuple[DataReport, ...] = ()  # read beside the dataset: judgements of a BEIR data set, splits of a group
 
     @property
     def data(self) -> tuple[DataReport, ...]:
@@ -176,6 +178,9 @@ def omit_unused_data(task: MutableMapping[str, Any]) -> None:
         del task["more_data"]
     for data in task.get("more_data", ()):
         omit_unused_licenses(data)
+        for key in ("subset", "split"):
+            if data[key] is None:
+                del data[key]
 
 
 def omit_unused_inputs(report: MutableMapping[str, Any]) -> None:

@@ -222,11 +222,14 @@ class RunReport:
     def to_json(self) -> str:
         """Return the text of `hubmerge.json`, sealed: sorted keys, each step in one line, a newline at the end."""
         reads = [step.read for step in self.abridged().steps if step.read is not None]
+        more_data = [one for task in self.tasks for one in task.more_data]
+        more_data += [one for read in reads for one in read.more_data]
         version = needed_version(
             stages=bool(self.stages),
             read=bool(reads),
             tokenizer=any(lent is not None for lent in (self.tokenizer, *(stage.tokenizer for stage in self.stages))),
-            data=any([*(task.more_data for task in self.tasks), *(read.more_data for read in reads)]),
+            data=bool(more_data),
+            splits=any(one.split is not None for one in more_data),
         )
         unsealed = dataclasses.replace(self, version=version)._unsealed_text()
         return unsealed.replace(_NO_SEAL, f'\n  "seal": {json.dumps(text_digest(unsealed))},\n', 1)

@@ -11,10 +11,10 @@ from hubmerge.executor import InMemoryModel, Merge, ReadOut
 from hubmerge.executor.state import State
 from hubmerge.methods import method_named
 from hubmerge.plan.settings import input_dtype
-from hubmerge.report.inputs import DataReport
 from hubmerge.report.reading import ReadingReport, ReadReport, best_place, reading_text
 from hubmerge.report.report import MetricValue
 from hubmerge.run.run_context import RunContext
+from hubmerge.run.task_inputs import data_report
 from hubmerge.stream.task_steps import first_choice
 from merge_recipes import Task, TensorParameters
 from merge_recipes.overlaps import choice_overlap
@@ -70,7 +70,7 @@ def _scored(context: RunContext, read: Read, task: Task, models: Sequence[InMemo
     best = read.best or ("lowest" if metric == "perplexity" else "highest")
     scores = [_score(task, metric, model.label, values) for model, values in zip(models, found, strict=True)]
     sources = zip(task.dataset.sources, context.stream.lock.commits_of(task.dataset), strict=True)
-    _, *more_data = (DataReport(source.written_path, commit) for source, commit in sources)
+    _, *more_data = (data_report(task.dataset, source, commit) for source, commit in sources)
     return ReadReport(
         task=task.name,
         dataset=task.dataset.written_path,

@@ -15,11 +15,10 @@ from hubmerge.evaluation.own_head import OwnHead
 from hubmerge.evaluation.score_inputs import digest_of, files_digest, head_digest
 from hubmerge.hub.failures import is_outage
 from hubmerge.plan.samples import as_recorded, sample_report
-from hubmerge.report.inputs import DataReport
 from hubmerge.report.report import License, Scores, TaskReport
 from hubmerge.run.scoring import OnAnswers, Scoring, TaskToScore
 from hubmerge.run.stored_heads import StoredHeads
-from hubmerge.run.task_inputs import TaskInputs
+from hubmerge.run.task_inputs import TaskInputs, data_report
 from hubmerge.stream.licenses import read_dataset_license
 from hubmerge.stream.located import located
 from hubmerge.stream.open_source import open_base
@@ -162,8 +161,8 @@ class Scoreboard:
         for task in self.tasks:
             prepared = self._prepared.get(task.name)
             data = tuple(
-                DataReport(
-                    source.written_path, commit, self._licenses.get((task.name, source.written_path, commit), ())
+                data_report(
+                    task.dataset, source, commit, self._licenses.get((task.name, source.written_path, commit), ())
                 )
                 for source, commit in self._sources(task)
             )

@@ -9,11 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from hubmerge.evaluation.registry import TASK_KIND_NAMES
 from hubmerge.evaluation.score_inputs import digest_of, environment, rows_digest
+from hubmerge.report.inputs import DataReport
+from hubmerge.report.licenses import License
 from merge_recipes import DatasetReference, Task
 
 if TYPE_CHECKING:
     import datasets
     import evaluate
+
+
+def data_report(
+    dataset: DatasetReference, source: DatasetReference, commit: str, licenses: tuple[License, ...] = ()
+) -> DataReport:
+    """Return the report of a source of a dataset; only those of a group score splits of their own."""
+    if not dataset.more:
+        return DataReport(source.written_path, commit, licenses)
+    return DataReport(source.written_path, commit, licenses, source.name, source.split)
 
 
 class TaskInputs:

@@ -28,7 +28,7 @@ class InstalledCatalog:
         """Return why a method cannot read the states of another one, see `merge_recipes.read_rules.StateCatalog`."""
         return reading_problem(merged, parameters, method, own)
 
-    def task_dataset(self, name: str) -> dict[str, str]:
+    def task_dataset(self, name: str) -> dict[str, Any]:
         """Return the keys of the dataset of a task of lm-evaluation-harness, as a recipe has them.
 
         Raises:

@@ -52,11 +52,11 @@ def _commits(loaded: LoadedRecipe, index: int, dataset: DatasetReference, resolv
             if is_outage(error):
                 raise
             wrong = "revision" if getattr(error, "key", "") == "revision" and source.revision else "path"
-            key = dataset.key_of(number, wrong)
+            keys = dataset.keys_of(number, wrong)
             missing = is_missing_repo(error)
             hint = "check the spelling; for a private dataset set HF_TOKEN" if missing else error.hint
-            failure = DatasetError(error.message, hint=hint, key=key, repo=error.context.repo)
-            raise located(failure, loaded, (*TASKS, index, "dataset", key)) from error
+            failure = DatasetError(error.message, hint=hint, key=wrong, repo=error.context.repo)
+            raise located(failure, loaded, (*TASKS, index, "dataset", *keys)) from error
 
 
 def located_in_dataset(
@@ -75,5 +75,5 @@ def located_in_dataset(
     if context.repo is not None and context.commit is None:
         error.context = replace(context, commit=commits.get(context.repo))
     key = error.key if isinstance(error, DatasetError) else "path"
-    key = loaded.recipe.evaluate.tasks[index].dataset.key_at(context.repo or context.file, key)
-    return located(error, loaded, (*TASKS, index, "dataset", key))
+    keys = loaded.recipe.evaluate.tasks[index].dataset.keys_at(context.repo or context.file, key)
+    return located(error, loaded, (*TASKS, index, "dataset", *keys))

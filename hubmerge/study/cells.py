@@ -80,7 +80,7 @@ def task_content(task: Task, commit: str | None) -> dict[str, Any]:
         del content["dataset"]["sample"], content["dataset"]["seed"]  # not in the results of version 0.1.0
     if task.head is None:
         del content["head"]  # not in earlier results
-    for key in ("sentence1", "sentence2", "score", "query", "positive", "corpus", "queries", "cast", *QRELS):
+    for key in ("sentence1", "sentence2", "score", "query", "positive", "corpus", "queries", "cast", "more", *QRELS):
         if key not in task.dataset.model_fields_set:
             del content["dataset"][key]  # not in earlier results
     if commit is not None:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import datasets
 import pytest
-import yaml
 
 from hubmerge.errors import EvaluationError
 from hubmerge.evaluation import task_kind_named
@@ -80,34 +77,6 @@ def test_the_dataset_of_a_task_is_inserted_into_the_recipe(tmp_path: Path) -> No
         parse_recipe(RECIPE.replace("arc_easy", "arc_esy"), catalog=installed_catalog())
 
 
-@pytest.mark.parametrize(
-    ("group", "message", "members"),
-    [
-        ("openllm", "has 6 datasets: ", ["arc_challenge", "hellaswag", "truthfulqa", "mmlu", "winogrande", "gsm8k"]),
-        ("glue", "has the splits ", ["cola", "mnli", "mnli_mismatch", "mrpc", "qnli", "qqp", "rte", "sst2", "wnli"]),
-    ],
-)
-def test_a_group_of_several_datasets_is_refused_with_its_members(group: str, message: str, members: list[str]) -> None:
-    for errors in (
-        [_refusal(lambda: harness_dataset(group))],
-        [error for key, error in check_language_task(make_task(group)) if key == ("dataset",)],
-    ):
-        assert [message in error.message for error in errors] == [True]
-        hint = errors[0].hint or ""
-        assert hint.startswith("write one task for each member: `- {name: ")
-        assert {name for name in members if name not in hint} == set()
-        (line,) = re.findall("`- ({.*})`", hint)
-        first = yaml.safe_load(line)
-        assert first == {"name": first["name"], "kind": "lm-eval", "task": first["name"]}
-        assert harness_dataset(first["task"])
-
-
-def _refusal(call: Callable[[], object]) -> EvaluationError:
-    with pytest.raises(EvaluationError) as caught:
-        call()
-    return caught.value
-
-
 def questions(_: DatasetReference) -> datasets.Dataset:
     choices = [{"text": ["cat", "dog"], "label": ["A", "B"]}, {"text": ["sun", "mat"], "label": ["A", "B"]}]
     columns = {"id": ["1", "2"], "question": ["sits", "runs"], "choices": choices, "answerKey": ["A", "B"]}
@@ -159,7 +128,3 @@ def test_a_group_is_one_task() -> None:
     assert len(found.leaves) == 57
     assert found.group is not None
     assert not list(check_language_task(make_task("mmlu", path="cais/mmlu")))
-    with pytest.raises(EvaluationError, match="of lm-evaluation-harness has"):
-        harness_dataset("openllm")
-    with pytest.raises(EvaluationError, match=r"glue of lm-evaluation-harness has the splits"):
-        harness_dataset("glue")

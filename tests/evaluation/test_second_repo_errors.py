@@ -85,5 +85,5 @@ def test_what_counts_as_other_data() -> None:
     for changed, commits, recorded, key, cause in wrong:
         found = data_error(changed, commits, [recorded])
         assert found is not None
-        assert found[0] == key
+        assert found[0] == (key,)
         assert cause in found[1].message
