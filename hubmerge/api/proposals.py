@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from hubmerge.errors import UsageError
+from hubmerge.errors import RecipeError, UsageError
 from hubmerge.support import interrupts
 
 
@@ -84,7 +85,11 @@ def _checked_proposal(
 
     with interrupts.handled():
         text = proposed_recipe(base, models, file=path.name, method=method, publish=publish, remark=remark)
-    parse_recipe(text, path=str(path), catalog=installed_catalog())
+    try:
+        parse_recipe(text, path=str(path), catalog=installed_catalog())
+    except RecipeError as error:
+        # The file is not written, so that its lines say nothing.
+        raise RecipeError([replace(one, file=None, line=None, column=None) for one in error.problems]) from error
     return text
 
 

@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from hubmerge.errors import UsageError
+from hubmerge.errors import HubmergeError, UsageError
 from hubmerge.report.history import ReadHistory
-from hubmerge.support.files import partial_path, remove_folder, replace_folder
+from hubmerge.support.files import partial_path, remove_folder, replace_folder, write_error
 from hubmerge.support.folder_lock import locked_folder
 from hubmerge.support.names import REPORT_FILE, STATE_FILES, STATE_FOLDER, history_file, is_step_folder, step_tag
 
@@ -104,24 +104,43 @@ class OutputFolder:
             read: Reads the whole reports of the steps.
             link: True to link weight files on the same disk, which takes neither time nor space. A program that changes
                 such a file in place changes that of `folder` too.
+
+        Raises:
+            MachineError: A file cannot be written; nothing is left then.
         """
         place = self.place(step)
-        partial = partial_path(place)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(folder, partial, copy_function=_link_weights if link else shutil.copy2)
-        _add_history(partial, step, read)
-        replace_folder(partial, place)
+        with _whole_folder(place) as partial:
+            shutil.copytree(folder, partial, copy_function=_link_weights if link else _copy_file)
+            _add_history(partial, step, read)
 
     def copy_state(self, folder: Path, step: int) -> None:
         """Copy the state after the last step beside its model."""
-        place = self.place(step) / STATE_FOLDER
-        partial = partial_path(place)
-        remove_folder(partial)
-        partial.mkdir(parents=True)
-        for path in folder.iterdir():
-            if path.name in STATE_FILES:
-                shutil.copyfile(path, partial / path.name)
-        replace_folder(partial, place)
+        with _whole_folder(self.place(step) / STATE_FOLDER) as partial:
+            partial.mkdir(parents=True)
+            for path in folder.iterdir():
+                if path.name in STATE_FILES:
+                    _copy_file(str(path), str(partial / path.name))
+
+
+@contextmanager
+def _whole_folder(place: Path) -> Iterator[Path]:
+    """Give the block a folder to create, which then replaces `place`; after an error nothing of it is left."""
+    partial = partial_path(place)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
+    except (HubmergeError, OSError):
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    replace_folder(partial, place)
+
+
+def _copy_file(source: str, target: str) -> None:
+    """Copy a file. Errors are no `OSError`, which `copytree` would collect for all other files."""
+    try:
+        shutil.copy2(source, target)
+    except OSError as error:
+        raise write_error(error, Path(target), Path(source).stat().st_size) from error
 
 
 def _link_weights(source: str, target: str) -> None:
@@ -133,7 +152,7 @@ def _link_weights(source: str, target: str) -> None:
             pass
         else:
             return
-    shutil.copy2(source, target)
+    _copy_file(source, target)
 
 
 def _add_history(folder: Path, step: int, read: ReadHistory | None) -> None:

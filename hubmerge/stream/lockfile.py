@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hubmerge.support.files import write_text_atomic
+from hubmerge.support.files import write_output
 from hubmerge.support.text import in_shell
 from merge_recipes import LoadedRecipe, Lock, RecipeFileError, check_lock
 from merge_recipes.errors import Problem
@@ -50,5 +50,5 @@ def write_lock(loaded: LoadedRecipe, lock: Lock) -> bool:
     path, text = lock_path(loaded.path), lock.to_yaml()
     if path.is_file() and path.read_text(encoding="utf-8") == text:
         return False
-    write_text_atomic(path, text)
+    write_output(path, text)
     return True

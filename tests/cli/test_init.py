@@ -156,6 +156,7 @@ def test_mistakes_write_nothing(
     status, _, errors = hubmerge("init", *arguments)
     assert status == 2
     assert expected in errors
+    assert ".yaml:" not in errors  # no recipe is written
     assert not list(tmp_path.glob("*.yaml"))
 
 
