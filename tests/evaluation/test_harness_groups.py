@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import datasets
 import pytest
 
 from hubmerge.errors import EvaluationError
@@ -15,15 +16,18 @@ from hubmerge.evaluation.harness_metrics import MEAN, choose_metrics, values_of
 from hubmerge.evaluation.harness_sources import harness_dataset, splits_of
 from hubmerge.plan.samples import data_error
 from hubmerge.report.inputs import DataReport, TaskReport
-from merge_recipes import Task
+from merge_recipes import DatasetReference, Task
+from merge_recipes.language_task import with_dataset
 from tests.checks import every
+from tests.evaluation.harness_tasks import KIND, prepare
+from tests.evaluation.small_text import WORDS, opened, save_model, save_tokenizer, sentences
 
 OPEN_LLM = ("arc_challenge", "hellaswag", "truthfulqa", "mmlu", "winogrande", "gsm8k")
 
 
 def make_task(name: str, **keys: Any) -> Task:
     values = {"name": "x", "kind": "lm-eval", "task": name, "dataset": harness_dataset(name), **keys}
-    return Task.model_validate_json(json.dumps(values))
+    return Task.model_validate_json(json.dumps(with_dataset(values)))
 
 
 def test_the_data_of_a_group_is_every_split_that_it_scores() -> None:
@@ -113,6 +117,39 @@ def test_members_without_a_common_metric_are_averaged() -> None:
     assert values["bleu_acc/truthfulqa_gen"] == truthful[0]
     assert values["exact_match,strict-match/gsm8k"] == results["gsm8k"]["acc,none"]
     assert len([key for key in values if key.startswith("acc/mmlu_")]) == 57
+
+
+@pytest.fixture(scope="module")
+def scorer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("llama")
+    save_model(folder, "LlamaForCausalLM", 0, max_position_embeddings=512, tie_word_embeddings=False)
+    save_tokenizer(folder, around=False)
+    return KIND.open_scorer(folder, opened(folder), identity="0" * 40)
+
+
+def literature(source: DatasetReference) -> datasets.Dataset:
+    """Return rows for the tasks of a tag: with four choices in one repo, with words as answers in the other."""
+    texts, asks_for_choice = sentences(6, seed=3), source.path.endswith("1")
+    answers = ["A", "B", "C", "D", "A", "B"] if asks_for_choice else WORDS[:6]
+    columns = {**{name: WORDS[row : row + 6] for row, name in enumerate("ABCD")}, "answer": answers}
+    shown = {"instruction": ["cat"] * 6, "passage": texts, "question": texts[::-1]}
+    return datasets.Dataset.from_dict({**columns, **shown})
+
+
+def test_the_harness_scores_members_with_other_metrics_on_their_own_data(scorer: Any) -> None:
+    asked = []
+
+    def read(source: DatasetReference) -> datasets.Dataset:
+        asked.append((source.path, source.name, source.split))
+        return literature(source)
+
+    task = make_task("uyghur_literature", limit=5)
+    prepared = prepare(task, scorer, read)
+    assert (prepared.examples, prepared.metric_names) == (10, (MEAN,))
+    assert set(asked) == {(f"keramjan/CELEP{number}", "main", "train") for number in (1, 2)}
+    values = prepared.score(scorer)
+    assert set(values) == {MEAN, "acc/celep1", "exact_match/celep2"}
+    assert values[MEAN] == pytest.approx((values["acc/celep1"] + values["exact_match/celep2"]) / 2)
 
 
 def test_a_metric_that_the_harness_aggregates_over_some_tasks_can_be_named() -> None:
