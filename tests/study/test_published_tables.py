@@ -15,7 +15,10 @@ from tests.docs.blocks import ROOT
 SEEDS = range(5)
 FIVE_SEEDS = [",".join(f"five-seeds{part}-{seed}.jsonl" for part in ("", "-filters")) for seed in SEEDS]
 OTHERS = [f"others-{seed}.jsonl,others-filters-{seed}.jsonl" for seed in SEEDS]
-REAL_TEXTS = ["real-text.jsonl", *(f"real-text-seed-{seed}.jsonl" for seed in SEEDS[1:])]
+REAL_TEXTS = [
+    "real-text.jsonl",
+    *(f"real-text-seed-{seed}.jsonl,real-text-filters-seed-{seed}.jsonl" for seed in SEEDS[1:]),
+]
 
 TABLES: dict[str, tuple[str, Sequence[str]]] = {
     "real texts": ("over_seeds", ["--to", "OPCM", "--by-task", "real-text.jsonl"]),
