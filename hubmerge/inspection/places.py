@@ -11,7 +11,7 @@ from pathlib import Path
 from hubmerge.checkpoints import AdaptedCheckpoint, Checkpoint, Origin, TensorInfo, base_model_of, open_adapter
 from hubmerge.checkpoints.checkpoint import TensorSource
 from hubmerge.checkpoints.formats.weight_file import open_weight_file
-from hubmerge.errors import CheckpointError, HubError, UsageError
+from hubmerge.errors import CheckpointError, UsageError
 from hubmerge.hub import fetch
 from hubmerge.hub.checked_files import RemoteFile, is_sha256
 from hubmerge.stream.open_source import adapter_config, open_for_planning, open_source
@@ -41,7 +41,8 @@ class ModelPlace:
             place: a folder, or `owner/name[/subfolder][@revision][+adapter]`.
 
         Raises:
-            HubError: the folder, the repo or the revision is missing.
+            UsageError: the folder is missing.
+            HubError: the repo or the revision is missing.
             CheckpointError: the base model of an adapter is unknown.
         """
         source = _source(place)
@@ -120,7 +121,8 @@ def places_to_compare(one: str, other: str) -> tuple[ModelPlace, ModelPlace]:
 
     Raises:
         UsageError: one is a state and the other is not.
-        HubError: a folder, a repo or a revision is missing.
+        UsageError: a folder is missing.
+        HubError: a repo or a revision is missing.
         CheckpointError: the base model of an adapter is unknown.
     """
     states = [place for place in (one, other) if is_state(place)]
@@ -156,7 +158,7 @@ def _at_commit(reference: ModelReference) -> Source:
         return Source(reference, fetch.resolve_commit("model", reference.path, reference.revision))
     folder = Path(reference.path).expanduser()
     if not folder.is_dir():
-        raise HubError(f"folder not found: {folder}", hint="name a folder, or a repo: owner/name@revision")
+        raise UsageError(f"folder not found: {folder}", hint="name a folder, or a repo: owner/name@revision")
     return Source(replace(reference, path=str(folder.absolute())), "")
 
 

@@ -273,7 +273,7 @@ def test_the_command_limits_what_it_shows(
     assert len(event["tensors"]) == 21
     assert event["identical"] is False
     status, _, errors = hubmerge("diff", base, tmp_path / "none")
-    assert status == 3
+    assert status == 2
     assert "folder not found" in errors
 
 

@@ -41,7 +41,7 @@ def test_a_checkpoint_is_described(stage: Stage, hubmerge: Command) -> None:
     assert found["norm"] == pytest.approx(float(torch.cat([value.view(-1) for value in floats]).norm()), rel=1e-9)
     assert hubmerge("inspect", repo, "--norms")[0] == 0
     status, _, errors = hubmerge("inspect", "./nowhere")
-    assert status != 0
+    assert status == 2
     assert "folder not found" in errors
 
 
