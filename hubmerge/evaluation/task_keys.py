@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hubmerge.errors import EvaluationError
+from hubmerge.support.text import counted
 from merge_recipes import DatasetReference, Task
 from merge_recipes.language_task import LANGUAGE_KINDS
 
@@ -27,7 +28,8 @@ def task_place(task: Task, source: DatasetReference | None = None) -> str:
         source: the dataset if it is not that of `path`, such as the one of `qrels`.
     """
     dataset = task.dataset if source is None else source
-    return f"task {task.name}, {dataset.path}, split {dataset.split}"
+    more = f" and {counted(len(dataset.more), 'more split')}" if dataset.more else ""
+    return f"task {task.name}, {dataset.path}, split {dataset.split}{more}"
 
 
 def check_prompts(task: Task) -> None:

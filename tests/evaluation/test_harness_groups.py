@@ -146,6 +146,7 @@ def test_the_harness_scores_members_with_other_metrics_on_their_own_data(scorer:
     task = make_task("uyghur_literature", limit=5)
     prepared = prepare(task, scorer, read)
     assert (prepared.examples, prepared.metric_names) == (10, (MEAN,))
+    assert prepared.place == "task x, keramjan/CELEP1, split train and 1 more split"
     assert set(asked) == {(f"keramjan/CELEP{number}", "main", "train") for number in (1, 2)}
     values = prepared.score(scorer)
     assert set(values) == {MEAN, "acc/celep1", "exact_match/celep2"}
