@@ -18,6 +18,7 @@ from hubmerge.support import child_signals, interrupts
 PROGRAM = """
 import sys, threading, time
 from hubmerge.support import interrupts
+{settings}
 with interrupts.handled(program=True):
     try:
         print("ready", flush=True)
@@ -30,8 +31,9 @@ with interrupts.handled(program=True):
 """
 
 
-def program(body: str, cleanup: str = "pass") -> subprocess.Popen[str]:
-    text = PROGRAM.format(body=body, cleanup=cleanup)
+def program(body: str, cleanup: str = "pass", *, settings: str = "") -> subprocess.Popen[str]:
+    """Start a program and wait until it does what `body` says; `settings` are made before."""
+    text = PROGRAM.format(body=body, cleanup=cleanup, settings=settings)
     process = subprocess.Popen([sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
@@ -189,8 +191,8 @@ def test_a_program_ends_after_its_cleanup(number: int) -> None:
 
 
 def test_the_second_signal_ends_a_program_at_once() -> None:
-    body = "interrupts.PRESSED_SECONDS = 0.0; time.sleep(60)"
-    with program(body, "threading.Event().wait(60); print('never')") as process:
+    settings = "interrupts.PRESSED_SECONDS = 0.0"
+    with program("time.sleep(60)", "threading.Event().wait(60); print('never')", settings=settings) as process:
         assert process.stdout is not None
         process.send_signal(signal.SIGINT)
         assert process.stdout.readline() == "cleaning up\n"
@@ -201,8 +203,8 @@ def test_the_second_signal_ends_a_program_at_once() -> None:
 
 
 def test_a_program_whose_threads_do_not_stop_ends_too() -> None:
-    body = "interrupts.GRACE_SECONDS = 1.0; time.sleep(60)"
-    with program(body, "threading.Event().wait(60); print('never')") as process:
+    settings = "interrupts.GRACE_SECONDS = 1.0"
+    with program("time.sleep(60)", "threading.Event().wait(60); print('never')", settings=settings) as process:
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate()
     assert (process.returncode, output) == (130, "cleaning up\n")
@@ -214,8 +216,8 @@ def test_a_program_whose_threads_do_not_stop_ends_too() -> None:
     [(signal.SIGINT, signal.SIGTERM), (signal.SIGTERM, signal.SIGTERM), (signal.SIGINT, signal.SIGINT)],
 )
 def test_a_signal_that_a_launcher_adds_is_not_the_second_one(first: int, added: int) -> None:
-    body = "interrupts.SAME_CAUSE_SECONDS = interrupts.PRESSED_SECONDS = 60.0; time.sleep(60)"
-    with program(body, "time.sleep(0.3)") as process:
+    settings = "interrupts.SAME_CAUSE_SECONDS = interrupts.PRESSED_SECONDS = 60.0"
+    with program("time.sleep(60)", "time.sleep(0.3)", settings=settings) as process:
         assert process.stdout is not None
         process.send_signal(first)
         assert process.stdout.readline() == "cleaning up\n"
@@ -225,8 +227,8 @@ def test_a_signal_that_a_launcher_adds_is_not_the_second_one(first: int, added: 
 
 
 def test_a_second_signal_of_another_cause_ends_a_program_at_once() -> None:
-    body = "interrupts.SAME_CAUSE_SECONDS = 0.0; time.sleep(60)"
-    with program(body, "threading.Event().wait(60); print('never')") as process:
+    settings = "interrupts.SAME_CAUSE_SECONDS = 0.0"
+    with program("time.sleep(60)", "threading.Event().wait(60); print('never')", settings=settings) as process:
         assert process.stdout is not None
         process.send_signal(signal.SIGTERM)
         assert process.stdout.readline() == "cleaning up\n"
