@@ -116,7 +116,7 @@ FAILING = {
     "revoke": (["local/missing", "one"], 3, {"repo": "local/missing"}),
     "rollback": (["local/missing", "--to", "1"], 3, {"repo": "local/missing"}),
     "combine": (["local/missing", "local/missing-2", "--into", "local/x"], 3, {"repo": "local/missing"}),
-    "sign": (["local/missing", "--key", "missing.key"], 5, {"file": "missing.key"}),
+    "sign": (["local/missing", "--key", "missing.key"], 2, {"file": "missing.key"}),
 }
 """Arguments of each command that fail, the exit status, and the fields of the error."""
 

@@ -24,6 +24,9 @@ OFF = frozenset({"false", "0", "no", "off", "f", "n"})
 Products = list[list[float]]
 """Inner products of all pairs of models."""
 
+ROWS = 2
+"""Models whose products with all later ones are computed at once: each pair once, and few calls."""
+
 
 def inner_products(view: TensorView, *, with_base: bool = False) -> Products:
     """Return the inner products of all pairs of models; of their task vectors if there is a base model.
@@ -32,21 +35,24 @@ def inner_products(view: TensorView, *, with_base: bool = False) -> Products:
         view: the tensor.
         with_base: take the models themselves, and the base model as the first of them.
     """
-    total: torch.Tensor | None = None
-    memory = torch.empty(0)
+    total = memory = torch.empty(0)
     for base, tensors in view.blocks():
         if with_base and base is not None:
             tensors, base = [base, *tensors], None
-        shape = len(tensors), tensors[0].numel()
-        if memory.shape != shape:
-            memory = tensors[0].new_empty(shape, dtype=torch.float64)
+        count, elements = len(tensors), tensors[0].numel()
+        if not total.numel():
+            total = tensors[0].new_zeros((count, count), dtype=torch.float64)
+        if memory.shape != (count, elements):
+            memory = tensors[0].new_empty((count, elements), dtype=torch.float64)
         for row, tensor in zip(memory, tensors, strict=True):
             row.copy_(tensor.reshape(-1))
         if base is not None:
             memory -= base.reshape(-1).to(torch.float64)
-        products = memory @ memory.T
-        total = products if total is None else total.add_(products)
-    return [] if total is None else total.tolist()
+        for first in range(0, count, ROWS):
+            total[first : first + ROWS, first:].addmm_(memory[first : first + ROWS], memory[first:].T)
+    above = total.triu(1)
+    products: Products = (total.triu() + above.T).tolist()
+    return products
 
 
 def combined(base: torch.Tensor | None, tensors: Sequence[torch.Tensor], coefficients: Sequence[float]) -> torch.Tensor:
