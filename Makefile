@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-WORKERS ?= 2
+WORKERS ?= 3
 
 .PHONY: help demo test check lint types suite coverage slow site format clean
 
@@ -32,7 +32,8 @@ lint: $(VENV)/.test-installed
 types: $(VENV)/.test-installed
 	$(BIN)/mypy
 
-# A worker without work takes tests from the other's end: neighbors stay together, and so do the fixtures of a module.
+# Three workers suit two cores, since many tests wait for other programs. A worker without work takes tests from another's
+# end: neighbors stay together, and so do the fixtures of a module.
 suite: $(VENV)/.test-installed
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not slow" $(SUITE_OPTIONS) tests
 
