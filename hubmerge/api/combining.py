@@ -229,11 +229,11 @@ def part_repos(recipe: RecipeLike, count: int) -> list[str]:
     Raises:
         UsageError: the recipe publishes nothing, or has fewer entries.
     """
-    from hubmerge.stream.partition import Partition, check_count, part_repo
+    from hubmerge.stream.partition import Partition, entries_in_parts, part_repo
 
     loaded = load(recipe)
     publish = loaded.recipe.publish
     if publish is None:
         raise UsageError("the recipe publishes nothing, so its parts are in folders", hint="name the folders")
-    check_count(loaded, count)
+    entries_in_parts(loaded, count, f"--parts {count}")
     return [part_repo(publish.repo, Partition(number, count)) for number in range(1, count + 1)]

@@ -92,20 +92,27 @@ def whole_entries(loaded: LoadedRecipe) -> tuple[StreamEntry, ...]:
     return expand(recipe, lock.models, len(lock.models), lambda _: (), None).entries
 
 
-def check_count(loaded: LoadedRecipe, count: int) -> None:
-    """Check that a recipe has an entry for each of so many parts.
+def entries_in_parts(loaded: LoadedRecipe, count: int, asked: str) -> tuple[StreamEntry, ...]:
+    """Return the entries of a recipe in merge order, if there is one for each of so many parts.
+
+    Args:
+        loaded: The recipe of the whole stream.
+        count: The number of parts.
+        asked: The option that asks for them, for messages.
 
     Raises:
         UsageError: There are fewer entries, or the method does not allow parts.
     """
     check_adds(loaded)
-    entries = len(whole_entries(loaded))
-    if count > entries:
+    entries = whole_entries(loaded)
+    if count > len(entries):
+        has = counted(len(entries), "entry", "entries")
         raise UsageError(
-            f"--parts {count}: {loaded.path} has {counted(entries, 'entry', 'entries')}: too few for so many parts",
-            hint=f"use at most {counted(entries, 'part')}, as in the runs with --part",
+            f"{asked}: {loaded.path} has {has}: too few for so many parts",
+            hint=f"use at most {counted(len(entries), 'part')}",
             file=str(loaded.path),
         )
+    return entries
 
 
 def part_keys(loaded: LoadedRecipe, part: Partition) -> dict[str, Any]:
@@ -118,15 +125,8 @@ def part_keys(loaded: LoadedRecipe, part: Partition) -> dict[str, Any]:
     Raises:
         UsageError: The method or the entries do not allow parts.
     """
-    check_adds(loaded)
-    entries = whole_entries(loaded)
+    entries = entries_in_parts(loaded, part.count, f"--part {part}")
     chosen = [entries[place] for place in part.of(len(entries))]
-    if not chosen:
-        raise UsageError(
-            f"part {part} is empty: {loaded.path} has {len(entries)} entries",
-            hint=f"use at most {len(entries)} parts",
-            file=str(loaded.path),
-        )
     _check_revoked(chosen, part)
     recipe = loaded.recipe
     left_out = {"models", "evaluate", "read", "publish", "order", "seed", "on_update", "base_model"}
