@@ -10,7 +10,7 @@ from hubmerge.report_page.markup import text
 # Nothing is loaded, neither from another server nor from a file beside the page.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 
-PAGE_FORM = 2
+PAGE_FORM = 3
 """The number of the form of the page that this version writes; raise it with every change of the page."""
 
 _MARK = '<meta name="generator" content="hubmerge page {}">'
