@@ -204,7 +204,7 @@ def _combine(combiner: Combiner, out: OutputFolder | None) -> Combination:
     heads = _renamed_heads(combiner.placed, workspace.cache)
     report = combined_report(stream, combiner.placed, heads, keeps_first=combiner.keeps_first)
     checked = combiner.check(report)
-    for line in (*(f"warning: {text}" for text in checked.warnings), *checked.licenses.notes):
+    for line in (*checked.warning_lines, *checked.licenses.notes):
         progress.note(line)
     publisher.own = checked.kept.own
     write_work_lock(workspace, stream.lock)

@@ -42,6 +42,11 @@ class Preflight:
     licenses: PlannedLicenses = NO_LICENSES
     warnings: tuple[str, ...] = ()
 
+    @property
+    def warning_lines(self) -> tuple[str, ...]:
+        """Warnings, also of changes in the card that the next step replaces, as a command that merges prints them."""
+        return tuple(f"warning: {text}" for text in (*self.warnings, *self.kept.notes))
+
 
 def resolve_checked(
     loaded: LoadedRecipe, pinned: PinnedCommits, *, replay: bool = False, hash_folders: bool = False

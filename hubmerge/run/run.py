@@ -214,8 +214,7 @@ class Run:
         kept, licenses = checked.kept, checked.licenses
         self._publisher.own = kept.own
         notes = (f"note: {note}" for task in checked.tasks for note in task.notes)
-        edits = (f"warning: {note}" for note in (*checked.warnings, *kept.notes))
-        for line in (*edits, *licenses.notes, *notes):
+        for line in (*checked.warning_lines, *licenses.notes, *notes):
             self._progress.note(line)
         state = self._newest_state(first)
         begin = 1 if state is None else min(state.step + 1, first)

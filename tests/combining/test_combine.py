@@ -16,6 +16,7 @@ from huggingface_hub.constants import HF_HUB_CACHE
 from safetensors.torch import load_file, save_file
 
 import hubmerge
+from hubmerge.cards.merge_cards import BEGIN
 from hubmerge.cli.main import main
 from tests.stage import Stage
 
@@ -236,6 +237,25 @@ def test_towers_are_combined(streams: Streams, repo_name: Names) -> None:
     streams.combine(*repos[:2], into=both)
     assert same_weights(both, repos[2])
     verified(both)
+
+
+def test_edits_of_the_card_and_a_private_checkpoint_are_named(
+    streams: Streams, repo_name: Names, capsys: pytest.CaptureFixture[str]
+) -> None:
+    both, work = repo_name("both"), ["--work-dir", str(streams.folder / "work")]
+    streams.combine("local/c-1", "local/c-3", into=both)
+    card = Path(hf_hub_download(both, "README.md")).read_text(encoding="utf-8")
+    edited = card.replace(f"{BEGIN}\n", f"{BEGIN}\nWords of mine.\n")
+    HfApi().upload_file(path_or_fileobj=edited.encode(), path_in_repo="README.md", repo_id=both)
+    private = streams.stage.towers[streams.second]
+    HfApi().update_repo_settings(private, private=True)
+    try:
+        assert main(["combine", both, "local/c-2", "--into", both, *work]) == 0
+    finally:
+        HfApi().update_repo_settings(private, private=False)
+    output = capsys.readouterr().out
+    assert f"warning: README.md of {both} was changed where hubmerge writes" in output
+    assert f"fewer people can read these inputs: {private} (private)" in output
 
 
 def test_the_command_prints_json(streams: Streams, repo_name: Names, capsys: pytest.CaptureFixture[str]) -> None:
