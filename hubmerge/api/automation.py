@@ -87,8 +87,8 @@ def init_github(
     Raises:
         RecipeError: the recipe has problems or publishes nothing.
         MachineError: the recipe is not in a git repository.
-        UsageError: a different workflow exists.
-        UsageError: hubmerge was installed from a folder of this machine and `requirement` is not given.
+        UsageError: a different workflow exists, or hubmerge was installed from a folder of this machine and
+            `requirement` is not given.
     """
     from hubmerge.automation.github import write_workflow
 

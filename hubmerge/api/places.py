@@ -12,8 +12,7 @@ def place_of(published: str) -> tuple[str | Path, str | None]:
     """Return the repo and the revision that a text names, or the folder and no revision.
 
     Raises:
-        UsageError: the text is the path of a folder that does not exist.
-        UsageError: the text names more than a repo and a revision.
+        UsageError: the text is the path of a folder that does not exist, or names more than a repo and a revision.
     """
     from merge_recipes import ModelReference
 

@@ -180,10 +180,10 @@ def _group_problems(task: Task, found: HarnessTask, sources: Sequence[HarnessSou
     expected = {one.text for one in sources}
     missing, surplus = sorted(expected - given), sorted(given - expected)
     if missing or surplus:
-        told = [f"the recipe does not have {listed(missing, 4)}"] if missing else []
-        told += [f"the group does not read {listed(surplus, 4)}"] if surplus else []
+        differences = [f"the recipe does not have {listed(missing, 4)}"] if missing else []
+        differences += [f"the group does not read {listed(surplus, 4)}"] if surplus else []
         yield EvaluationError(
             f"task {task.name}: the dataset is not that of the group {found.name} of lm-evaluation-harness: "
-            + "; ".join(told),
+            + "; ".join(differences),
             hint="remove the key `dataset` of the task: hubmerge finds everything that the group reads",
         )

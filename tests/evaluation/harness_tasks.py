@@ -58,18 +58,26 @@ class Rows:
         return datasets.Dataset.from_dict(self.rows)
 
 
+def save_llama(folder: Path, seed: int = 0, *, positions: int = 64) -> None:
+    save_model(folder, "LlamaForCausalLM", seed, max_position_embeddings=positions, tie_word_embeddings=False)
+    save_tokenizer(folder, around=False)
+
+
+def open_llama(folder: Path) -> Any:
+    return KIND.open_scorer(folder, opened(folder), identity="0" * 40)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("llama")
     for seed, name in enumerate(("base", "other")):
-        save_model(root / name, "LlamaForCausalLM", seed, max_position_embeddings=64, tie_word_embeddings=False)
-        save_tokenizer(root / name, around=False)
+        save_llama(root / name, seed)
     return root
 
 
 @pytest.fixture(scope="module")
 def scorer(folder: Path) -> Any:
-    return KIND.open_scorer(folder / "base", opened(folder / "base"), identity="0" * 40)
+    return open_llama(folder / "base")
 
 
 def prepare(task: Task, scorer: Any, rows: Any = None) -> Any:

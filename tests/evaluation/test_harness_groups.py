@@ -19,8 +19,8 @@ from hubmerge.report.inputs import DataReport, TaskReport
 from merge_recipes import DatasetReference, Task
 from merge_recipes.language_task import with_dataset
 from tests.checks import every
-from tests.evaluation.harness_tasks import KIND, prepare
-from tests.evaluation.small_text import WORDS, opened, save_model, save_tokenizer, sentences
+from tests.evaluation.harness_tasks import open_llama, prepare, save_llama
+from tests.evaluation.small_text import WORDS, sentences
 
 OPEN_LLM = ("arc_challenge", "hellaswag", "truthfulqa", "mmlu", "winogrande", "gsm8k")
 
@@ -122,9 +122,8 @@ def test_members_without_a_common_metric_are_averaged() -> None:
 @pytest.fixture(scope="module")
 def scorer(tmp_path_factory: pytest.TempPathFactory) -> Any:
     folder = tmp_path_factory.mktemp("llama")
-    save_model(folder, "LlamaForCausalLM", 0, max_position_embeddings=512, tie_word_embeddings=False)
-    save_tokenizer(folder, around=False)
-    return KIND.open_scorer(folder, opened(folder), identity="0" * 40)
+    save_llama(folder, positions=512)
+    return open_llama(folder)
 
 
 def literature(source: DatasetReference) -> datasets.Dataset:

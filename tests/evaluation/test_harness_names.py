@@ -9,15 +9,15 @@ import datasets
 import pytest
 
 from hubmerge.errors import EvaluationError
-from hubmerge.evaluation import task_kind_named
 from hubmerge.evaluation.harness_checks import check_language_task
 from hubmerge.evaluation.harness_index import find_harness_task
 from hubmerge.evaluation.harness_sources import harness_dataset
 from hubmerge.stream.catalog import installed_catalog
 from merge_recipes import DatasetReference, RecipeError, Task, load_recipe, parse_recipe
-from tests.evaluation.small_text import opened, save_model, save_tokenizer
+from tests.evaluation.harness_tasks import KIND, folder, scorer
 
-KIND = task_kind_named("lm-eval")
+__all__ = ["folder", "scorer"]  # fixtures
+
 ARC = {"path": "allenai/ai2_arc", "name": "ARC-Easy"}
 RECIPE = """\
 merge_method: opcm
@@ -81,14 +81,6 @@ def questions(_: DatasetReference) -> datasets.Dataset:
     choices = [{"text": ["cat", "dog"], "label": ["A", "B"]}, {"text": ["sun", "mat"], "label": ["A", "B"]}]
     columns = {"id": ["1", "2"], "question": ["sits", "runs"], "choices": choices, "answerKey": ["A", "B"]}
     return datasets.Dataset.from_dict(columns)
-
-
-@pytest.fixture(scope="module")
-def scorer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("names")
-    save_model(folder, "LlamaForCausalLM", 0, max_position_embeddings=64, tie_word_embeddings=False)
-    save_tokenizer(folder, around=False)
-    return KIND.open_scorer(folder, opened(folder), identity="0" * 40)
 
 
 def prepare(task: Task, scorer: Any, read: Any = questions) -> Any:
